@@ -1,0 +1,74 @@
+# `make help` lists the targets. Variables: PYTHON (the interpreter that makes .venv), PIP_ARGS
+# (extra words for pip, e.g. another index), HOME_DIR (where the demo keeps its home).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PIP_ARGS ?=
+HOME_DIR ?= .demo
+SEED ?= 1
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+READY := .venv/.ready
+
+.PHONY: help setup demo test test-all lint format typecheck check docs wheel clean constraints \
+        bench bench-clusters bench-embedded
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv and install everything the tests need, pinned
+
+# torch first, from its pin alone: asked for by another package's range, pip may take a newer build
+# with several GB of CUDA.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "constraints.txt pins releases for Python 3.11 or newer; this is " + sys.version.split()[0] + ": make setup PYTHON=python3.11")'
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PIP) install -q $(PIP_ARGS) -c constraints.txt torch
+	$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+demo: $(READY) ## the whole loop on two cores: feedback in, better answers out
+	$(PY) -m langchain_uno.demo --home $(HOME_DIR) --seed $(SEED)
+
+test: $(READY) ## the default tests (up to 15 minutes on two cores)
+	$(PY) -m pytest -m 'not slow'
+
+test-all: $(READY) ## all tests, the slow ones too
+	$(PY) -m pytest
+
+lint: $(READY) ## ruff: rules and format
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(READY) ## let ruff mend what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+typecheck: $(READY) ## mypy --strict
+	$(PY) -m mypy
+
+check: lint typecheck test ## what has to pass before a change is handed in
+
+bench: bench-clusters bench-embedded ## the figures of docs/benchmarks.md, one after the other
+
+bench-clusters: $(READY) ## stability of the clustering: logs 50 to 10,000, clusters 3 to 100
+	$(PY) tests/benchmarks/bench_clusters.py
+
+bench-embedded: $(READY) ## what the embedded model can do, role by role
+	$(PY) tests/benchmarks/bench_embedded.py
+
+docs: $(READY) ## write docs/reference-cli.md from the commands
+	$(PY) docs/make_cli_reference.py
+
+wheel: $(READY) ## build dist/*.tar.gz and, from it, dist/*.whl
+	$(PY) -m build --no-isolation --outdir dist
+
+constraints: $(READY) ## write constraints.txt from .venv
+	{ sed -n '/^#/p' constraints.txt; $(PIP) freeze --all --exclude-editable \
+	  | grep -viE '^(pip|uv|langchain-uno)\b' | sed 's/+cpu$$//' | sort -f; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean: ## remove what builds and tests leave (not .venv, not the demo's home)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,159 @@
+"""The middle nodes of a refresh: cluster, aggregate, gap, and pairs where an expert will be trained.
+
+Each cluster is split into training and verification logs as soon as it is known. From there on
+verification logs are not looked at before the verifier does: recurring rules, the gap and pairs come
+from training logs alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+
+from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
+from langchain_uno.learning.aggregate import aggregate_rules
+from langchain_uno.learning.cluster import cluster_logs
+from langchain_uno.learning.gap import cluster_gap, cognitive_gap, count_questions
+from langchain_uno.learning.judge import stable_seed
+from langchain_uno.learning.pairs import build_pairs, count_work
+from langchain_uno.learning.split import split_logs
+from langchain_uno.records import RuleSet
+
+__all__ = ["aggregate_node", "cluster_node", "gap_node", "pairs_node"]
+
+
+def cluster_node(ctx: RefreshContext) -> None:
+    """Group the logs by query and rules, and hold some of each group back for verification."""
+    ctx.once("cluster", "clusters.jsonl", lambda: _cluster(ctx))
+
+
+def _cluster(ctx: RefreshContext) -> str:
+    logs = list(ctx.logs.values())
+    ctx.progress.start("cluster", len(logs), "embedding rules")
+    texts = ["\n".join(rule.text for rule in ctx.rules[log.run_id].with_feedback) for log in logs]
+    rules = ctx.embedder.embed(texts, ctx.counter("cluster"))
+    settings = ctx.recipe.cluster
+    labels = cluster_logs(
+        ctx.queries,
+        rules,
+        settings.mode,
+        threshold=settings.threshold,
+        rule_weight=settings.rule_weight,
+        min_size=settings.min_size,
+        seed=ctx.recipe.seed,
+    )
+    width = len(str(int(labels.max())))
+    clusters = []
+    for label in range(int(labels.max()) + 1):
+        members = [logs[i] for i in np.flatnonzero(labels == label)]
+        name = f"c{label:0{width}d}"
+        split = split_logs(
+            members, ctx.recipe.verify.held_out, stable_seed(ctx.recipe.seed, "split", name)
+        )
+        clusters.append(ClusterData.of(name, [log.run_id for log in members], split))
+    _assert_disjoint(ctx, clusters)
+    ctx.work.write_records("clusters.jsonl", clusters)
+    return f"{len(clusters)} clusters of {len(logs)} logs"
+
+
+def _assert_disjoint(ctx: RefreshContext, clusters: Sequence[ClusterData]) -> None:
+    """No query text of a cluster, and no user where it is split by user, stands on both sides."""
+    for cluster in clusters:
+        train = [ctx.logs[i] for i in cluster.train]
+        verify = [ctx.logs[i] for i in cluster.verify]
+        both = {log.query for log in train} & {log.query for log in verify}
+        assert not both, f"cluster {cluster.id}: {len(both)} queries in training and verification"
+        if cluster.split_by == "user":
+            shared = {log.user_id for log in train} & {log.user_id for log in verify} - {None}
+            assert not shared, f"cluster {cluster.id}: {len(shared)} users on both sides"
+
+
+def aggregate_node(ctx: RefreshContext) -> None:
+    """Complete each training log's rules by those that recur in its cluster."""
+    ctx.once("aggregate", "aggregated.jsonl", lambda: _aggregate(ctx))
+
+
+def _aggregate(ctx: RefreshContext) -> str:
+    clusters = ctx.clusters()
+    ctx.progress.start("aggregate", len(clusters), "rules that recur")
+    for cluster in clusters:
+        logs = [ctx.logs[i] for i in cluster.train]
+        sets = [ctx.rules[i] for i in cluster.train]
+        queries = [log.query for log in logs]
+        found = aggregate_rules(
+            sets,
+            queries,
+            embedder=ctx.embedder,
+            reranker=ctx.reranker,
+            user_ids=[log.user_id for log in logs],
+            min_support=ctx.recipe.cluster.aggregate_support,
+            seed=ctx.recipe.seed,
+        )
+        completed = [found.complete(s, q) for s, q in zip(sets, queries, strict=True)]
+        ctx.work.write_records(f"clusters/{cluster.id}/rules.jsonl", completed)
+        ctx.work.write_records(f"clusters/{cluster.id}/recurring.jsonl", [found])
+        cluster.rules = [rule.text for rule in found.recurring]
+        ctx.progress.advance("aggregate")
+    ctx.work.write_records("aggregated.jsonl", clusters)
+    return f"{sum(len(c.rules) for c in clusters)} recurring rules"
+
+
+def gap_node(ctx: RefreshContext) -> None:
+    """Measure each cluster's cognitive gap on its training logs."""
+    ctx.once("gap", "gaps.jsonl", lambda: _gap(ctx))
+
+
+def _gap(ctx: RefreshContext) -> str:
+    clusters = ctx.clusters()
+    sets: list[RuleSet] = []
+    owners: list[int] = []
+    for i, cluster in enumerate(clusters):
+        mine = ctx.training_rules(cluster)
+        sets += mine
+        owners += [i] * len(mine)
+    ctx.progress.start("gap", count_questions(sets), "is the wish covered by the guess?")
+    # All clusters in one call: equal questions are asked once, and batches are full.
+    measured = cognitive_gap(sets, ctx.reranker, ctx.counter("gap"))
+    for i, group in groupby(zip(owners, measured, strict=True), key=lambda pair: pair[0]):
+        clusters[i].gap, clusters[i].n_gap_logs = cluster_gap([rules for _, rules in group])
+    for cluster in clusters:
+        cluster.gap = cluster.gap or 0.0  # no training log at all
+    ctx.work.write_records("gaps.jsonl", clusters)
+    low = sum(ctx.is_low(c) for c in clusters)
+    return f"{low} low, {len(clusters) - low} high"
+
+
+def pairs_node(ctx: RefreshContext) -> None:
+    """Make preference pairs for the clusters that will train an expert, one cluster at a time."""
+    ctx.once("pairs", "pairs.json", lambda: _pairs(ctx))
+
+
+def _pairs(ctx: RefreshContext) -> str:
+    work = []
+    for cluster in ctx.clusters():
+        if not ctx.is_low(cluster) or len(cluster.run_ids) < ctx.recipe.cluster.min_size:
+            continue
+        logs, rules = [ctx.logs[i] for i in cluster.train], ctx.training_rules(cluster)
+        work.append((cluster, logs, rules, count_work(logs, rules, ctx.recipe)))
+    ctx.progress.start("pairs", sum(n for *_, n in work), "revising and judging")
+    counts = {}
+    for cluster, logs, rules, n in work:
+        name = f"clusters/{cluster.id}/pairs.jsonl"
+        if not ctx.work.has(name):
+            made = build_pairs(
+                logs,
+                rules,
+                ctx.teacher,
+                ctx.teacher,
+                ctx.teacher_prompts,
+                ctx.recipe,
+                ctx.counter("pairs"),
+            )
+            ctx.work.write_records(name, made)
+        else:
+            ctx.progress.advance("pairs", n)
+        counts[cluster.id] = len(ctx.pairs(cluster))
+    ctx.work.write_json("pairs.json", counts)
+    return f"{sum(counts.values())} pairs in {len(counts)} clusters"

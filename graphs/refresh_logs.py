@@ -1,0 +1,148 @@
+"""The first three nodes of a refresh: drain the journal, filter the logs, distil them into rules."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+from langchain_uno.errors import EmptyLogError
+from langchain_uno.graphs.refresh_context import RefreshContext, refresh_id
+from langchain_uno.learning.distil import DistilStats, distil
+from langchain_uno.learning.pairs import edited_pairs, liked_pairs
+from langchain_uno.logs.filters import verdicts
+from langchain_uno.logs.store import LogStore
+from langchain_uno.records import Interaction, RuleSet
+
+__all__ = ["distil_node", "drain_node", "filter_node"]
+
+_CHUNK = 64
+"""Logs distilled between two saves; on a large real model some minutes' work."""
+
+
+def drain_node(ctx: RefreshContext) -> None:
+    """Move the journal into Chroma, and take a snapshot of the logs and their embeddings.
+
+    The store's lease is held no longer than that: apps and other commands go on meanwhile.
+
+    Raises:
+        EmptyLogError: there are no interactions, or nobody said or did anything about one.
+    """
+    with ctx.timed("drain"):
+        ctx.progress.start("drain", None, "the journal into Chroma")
+        with LogStore.open(ctx.home, ctx.embedder) as store:
+            drained = store.drain(ctx.counter("drain"))
+            every = store.interactions()
+            # An answer that nobody reacted to teaches nothing; a service has many of those.
+            heard = [log for log in every if log.feedback]
+            if not every:
+                raise EmptyLogError(
+                    f"The log of {str(ctx.home.path)!r} is empty: attach UNOFeedbackHandler(home=...) "
+                    "to a chat model, or import one (python -m langchain_uno.logs import FILE)."
+                )
+            if not heard:
+                raise EmptyLogError(
+                    f"None of the {len(every)} interactions in {str(ctx.home.path)!r} has feedback: "
+                    "record what users said with UNOFeedbackHandler.feedback(run_id, ...)."
+                )
+            ctx.id = refresh_id(ctx, heard)
+            if not ctx.work.has("snapshot.json"):
+                ctx.work.write_records("heard.jsonl", heard)
+                ctx.work.write_array("heard.npy", store.embeddings([log.run_id for log in heard]))
+                ctx.work.write_json("snapshot.json", {"interactions": len(every)})
+    ctx.work.write_json("seconds-drain.json", ctx.seconds["drain"])
+    ctx.progress.finish("drain", f"{drained} new, {len(every)} in all, {len(heard)} with feedback")
+
+
+def filter_node(ctx: RefreshContext) -> None:
+    """Keep the logs that may be learnt from, and count the others by reason.
+
+    Raises:
+        EmptyLogError: none may; the message says why.
+    """
+    ctx.once("filter", "filter.json", lambda: _filter(ctx))
+
+
+def _filter(ctx: RefreshContext) -> str:
+    heard = ctx.work.read_records("heard.jsonl", Interaction)
+    ctx.progress.start("filter", len(heard))
+    kept: list[int] = []
+    reasons: Counter[str] = Counter()
+    judged = verdicts(heard, ctx.recipe.filter, ctx.teacher_prompts.supports)
+    for i, one in enumerate(judged):
+        if one.usable:
+            kept.append(i)
+        else:
+            reasons[one.reason] += 1
+    ctx.progress.advance("filter", len(heard))
+    if not kept:
+        raise EmptyLogError(_why_none(ctx, heard, reasons))
+    ctx.work.write_records("logs.jsonl", [heard[i] for i in kept])
+    ctx.work.write_array("queries.npy", ctx.work.read_array("heard.npy")[kept])
+    ctx.work.write_json("filter.json", {"usable": len(kept), "dropped": dict(reasons)})
+    return f"{len(kept)} usable, {len(heard) - len(kept)} left out"
+
+
+def _why_none(ctx: RefreshContext, heard: Sequence[Interaction], reasons: Counter[str]) -> str:
+    foreign = {log.language for log in heard if not ctx.teacher_prompts.supports(log.language)}
+    if foreign and all(log.language in foreign for log in heard):
+        return (
+            f"All {len(heard)} interactions with feedback are in {', '.join(sorted(foreign))}, for "
+            f"which the prompt set {ctx.teacher_prompts.fingerprint!r} has no prompts: refresh with a "
+            "real model (--model NAME, whose prompts cover en and zh)."
+        )
+    counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+    return (
+        f"None of the {len(heard)} interactions with feedback can be learnt from ({counts}): see "
+        "python -m langchain_uno.logs stats, and [filter] in the recipe."
+    )
+
+
+def distil_node(ctx: RefreshContext) -> None:
+    """Write rules with and without feedback for every usable log, saving as it goes.
+
+    Raises:
+        EmptyLogError: no rule came of any feedback, and no user edited or re-chose an answer.
+    """
+    ctx.once("distil", "distil.json", lambda: _distil(ctx))
+
+
+def _distil(ctx: RefreshContext) -> str:
+    logs = list(ctx.logs.values())
+    ctx.progress.start("distil", 2 * len(logs), "rules with and without feedback")
+    stats, out = DistilStats(), list[RuleSet]()
+    for start in range(0, len(logs), _CHUNK):
+        some = logs[start : start + _CHUNK]
+        name = f"distil/{start:07d}-{_content(some)}"
+        if not ctx.work.has(f"{name}.json"):
+            one = DistilStats()
+            made = distil(
+                some,
+                ctx.teacher,
+                ctx.teacher_prompts,
+                ctx.recipe,
+                ctx.counter("distil"),
+                predictor=ctx.engine,
+                predictor_prompts=ctx.prompts,
+                stats=one,
+            )
+            ctx.work.write_records(f"{name}.jsonl", made)
+            ctx.work.write_json(f"{name}.json", vars(one))
+        else:
+            ctx.progress.advance("distil", 2 * len(some))
+        out += ctx.work.read_records(f"{name}.jsonl", RuleSet)
+        stats.add(DistilStats(**ctx.work.read_json(f"{name}.json")))
+    if not stats.rules and not edited_pairs(logs) and not liked_pairs(logs):
+        raise EmptyLogError(
+            f"None of the {len(logs)} usable interactions has usable feedback: in {stats.empty} the "
+            f"words ask for nothing, {stats.without_words} have no words, {stats.unparsable} could "
+            "not be read by the model. There is nothing to learn yet."
+        )
+    ctx.work.write_records("rules.jsonl", out)
+    ctx.work.write_json("distil.json", vars(stats))
+    return f"{stats.rules} rules from {stats.logs} logs, {stats.unparsable} unparsable"
+
+
+def _content(logs: Sequence[Interaction]) -> str:
+    ids = "\0".join(log.run_id for log in logs)
+    return hashlib.sha256(ids.encode("utf-8", "surrogatepass")).hexdigest()[:12]

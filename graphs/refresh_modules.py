@@ -1,0 +1,136 @@
+"""The train node of a refresh: train and verify a module per cluster.
+
+    low gap   -> expert -> verified? -> else critic -> verified? -> else base
+    high gap  ----------------------->      critic -> verified? -> else base
+
+Every training and every verification is kept as soon as it is done, so that a refresh that was
+stopped repeats one of them at most.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from langchain_uno.errors import InputError
+from langchain_uno.graphs.refresh_context import ClusterData, ClusterResult, RefreshContext
+from langchain_uno.learning.cluster import centroids
+from langchain_uno.learning.judge import stable_seed
+from langchain_uno.learning.revise import wanted_rules
+from langchain_uno.models.protocols import FloatArray
+from langchain_uno.records import Cluster, Route, VerifierReport
+
+__all__ = ["Decision", "read_decision", "train_node"]
+
+Kind = Literal["expert", "critic"]
+
+
+class Decision(BaseModel):
+    """What a cluster's queries are answered by, and why."""
+
+    route: Route = "base"
+    adapter: str | None = None
+    """Folder of the chosen adapter, relative to the work folder."""
+    reports: list[VerifierReport] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+    seconds: float = 0.0
+
+
+class _Trial(BaseModel):
+    """One module's training and verification; ``adapter`` is set when it passed."""
+
+    adapter: str | None = None
+    report: VerifierReport | None = None
+    note: str = ""
+
+
+def train_node(ctx: RefreshContext) -> None:
+    """Train and verify a module for every cluster that is large enough."""
+    ctx.once("train", "train.json", lambda: _train(ctx))
+
+
+def _train(ctx: RefreshContext) -> str:
+    clusters = ctx.clusters()
+    ctx.progress.start("train", len(clusters), "experts and critics")
+    results = []
+    for cluster in clusters:
+        name = f"clusters/{cluster.id}/decision.json"
+        if not ctx.work.has(name):
+            start = time.perf_counter()
+            decision = _decide(ctx, cluster)
+            decision.seconds = round(time.perf_counter() - start, 3)
+            ctx.work.write_json(name, decision.model_dump(mode="json"))
+        results.append(_summary(ctx, cluster, read_decision(ctx, cluster.id)))
+        ctx.progress.advance("train")
+    ctx.work.write_json("train.json", [r.model_dump(mode="json") for r in results])
+    routes = [r.route for r in results]
+    return ", ".join(f"{routes.count(kind)} {kind}" for kind in ("expert", "critic", "base"))
+
+
+def read_decision(ctx: RefreshContext, cluster_id: str) -> Decision:
+    """Return what the train node settled for a cluster."""
+    return Decision.model_validate(ctx.work.read_json(f"clusters/{cluster_id}/decision.json"))
+
+
+def _decide(ctx: RefreshContext, cluster: ClusterData) -> Decision:
+    """Try what the gap says, then what is left, and settle for the base model."""
+    decision = Decision()
+    smallest = ctx.recipe.cluster.min_size
+    if len(cluster.run_ids) < smallest:
+        decision.notes.append(f"fewer than {smallest} logs")
+        return decision
+    if not _held_out(ctx, cluster):
+        decision.notes.append("no held-out log with rules to verify on")
+        return decision
+    kinds: list[Kind] = ["expert", "critic"] if ctx.is_low(cluster) else ["critic"]
+    for kind in kinds:
+        trial = _tried(ctx, cluster, kind)
+        if trial.report is not None:
+            decision.reports.append(trial.report)
+        if trial.adapter is not None:
+            decision.route, decision.adapter = kind, trial.adapter
+            break
+        decision.notes.append(f"{kind}: {trial.note}")
+    return decision
+
+
+def _tried(ctx: RefreshContext, cluster: ClusterData, kind: Kind) -> _Trial:
+    """Train and verify one module, or read what an earlier call found."""
+    name = f"clusters/{cluster.id}/{kind}.json"
+    if not ctx.work.has(name):
+        try:
+            trial = _expert(ctx, cluster) if kind == "expert" else _critic(ctx, cluster)
+        except _NothingToLearn as reason:
+            trial = _Trial(note=str(reason))
+        ctx.work.write_json(name, trial.model_dump(mode="json"))
+    return _Trial.model_validate(ctx.work.read_json(name))
+
+
+class _NothingToLearn(Exception):
+    """A cluster gives no example for a kind of module."""
+
+
+def _summary(ctx: RefreshContext, cluster: ClusterData, decision: Decision) -> ClusterResult:
+    last = decision.reports[-1] if decision.reports else None
+    return ClusterResult(
+        id=cluster.id,
+        size=len(cluster.run_ids),
+        train=len(cluster.train),
+        verify=len(cluster.verify),
+        gap=cluster.gap or 0.0,
+        gap_logs=cluster.n_gap_logs,
+        route=decision.route,
+        pairs=len(ctx.pairs(cluster)),
+        epoch=last.epoch if last and decision.adapter else None,
+        win_rate=last.win_rate if last else None,
+        interval=last.interval if last else None,
+        judged=last.n if last else 0,
+        seconds=decision.seconds,
+        rules=cluster.rules,
+        note="; ".join(decision.notes),
+    )

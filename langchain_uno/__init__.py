@@ -1,0 +1,37 @@
+"""Chat models that learn from what their users said.
+
+    from langchain_uno import UNOChatModel, UNOFeedbackHandler
+
+Importing this package is cheap: torch, transformers and chromadb are loaded when a name that needs
+them is used, not before.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langchain_uno.callbacks import UNOFeedbackHandler
+    from langchain_uno.chat_models import UNOChatModel
+
+__all__ = ["UNOChatModel", "UNOFeedbackHandler", "__version__"]
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "UNOChatModel": "langchain_uno.chat_models",
+    "UNOFeedbackHandler": "langchain_uno.callbacks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

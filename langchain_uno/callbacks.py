@@ -1,0 +1,376 @@
+"""``UNOFeedbackHandler``: put it among the callbacks of any chat model, agent or LangGraph graph.
+
+    handler = UNOFeedbackHandler(home="~/uno")
+    answer = model.invoke("...", config={"callbacks": [handler], "metadata": {"user_id": "u1"}})
+    handler.feedback(answer.id, score=0.0, comment="Please answer in bullet points.")
+
+Every answer is appended to the home's journal with its prompt, tool calls, usage, latency, ids and
+model. The journal is all that the request path writes: no embedding, no Chroma (a refresh, or
+``python -m langchain_uno.logs drain``, does that later). The handler never raises into the app.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+from uuid import UUID, uuid4
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import LLMResult
+
+from langchain_uno.errors import StoreError, UNOError
+from langchain_uno.home import Home
+from langchain_uno.logs.capture import Capture, Started, check_feedback
+from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.redaction import Redactor, no_redaction
+from langchain_uno.records import Feedback
+
+__all__ = ["UNOFeedbackHandler"]
+
+_log = logging.getLogger("langchain_uno")
+_MAX_OPEN = 50_000
+"""Runs remembered between their start and their end; the oldest are forgotten beyond."""
+
+
+class UNOFeedbackHandler(BaseCallbackHandler):
+    """Captures every model run into the journal. Thread-safe; sync, async and streaming.
+
+    ``thread_id`` and ``user_id`` are taken from the run's ``metadata`` (LangGraph copies
+    ``configurable.thread_id`` there by itself).
+
+    Args:
+        home: the home folder; None: the environment variable ``LANGCHAIN_UNO_HOME``.
+        namespace: the tenant.
+        user_id: of runs whose metadata names no ``user_id``.
+        tags: scalars kept with every record (an app's version, say); never used for learning.
+        redactor: takes personal data out before storing; None: e-mail, payment card, IP address;
+            False: nothing is taken out.
+        sample_rate: share of traces to record, 0 to 1 (whole traces, chosen by their id).
+        record_content: False keeps ids, usage and latency, but no text.
+        max_chars: longest text kept of one message; the rest is cut off and marked.
+        full_sync: fsync every record (see :class:`~langchain_uno.logs.journal.Journal`).
+        max_waiting: records kept in memory while the journal can't be written (disk full, locked);
+            beyond, the oldest is dropped and counted.
+
+    Raises:
+        InputError: no home is given, or an argument is out of range.
+        HomeError: the home can't be written.
+        StoreError: the journal can't be opened.
+    """
+
+    # In async apps: run in the event loop (tens of microseconds) instead of hopping to a thread.
+    run_inline = True
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str] | None = None,
+        namespace: str = "default",
+        *,
+        user_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        redactor: Redactor | bool | None = None,
+        sample_rate: float = 1.0,
+        record_content: bool = True,
+        max_chars: int = 1_000_000,
+        full_sync: bool = False,
+        max_waiting: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.home = Home.locate(home, namespace).ensure()
+        self._redactor = (
+            redactor
+            if isinstance(redactor, Redactor)
+            else (no_redaction() if redactor is False else Redactor())
+        )
+        self._capture = Capture(
+            namespace=namespace,
+            user_id=user_id,
+            tags=dict(tags or {}),
+            redactor=self._redactor,
+            sample_rate=sample_rate,
+            record_content=record_content,
+            max_chars=max_chars,
+        )
+        self._journal = Journal(self.home.journal, full_sync=full_sync, timeout_s=0.25)
+        self._open: dict[UUID, Started] = {}
+        self._roots: dict[UUID, UUID] = {}
+        self._waiting: deque[tuple[dict[str, Any], dict[str, int]]] = deque()
+        self._max_waiting = max_waiting
+        self._lock = threading.Lock()
+        self._counts = {"recorded": 0, "feedback": 0, "dropped": 0, "errors": 0}
+        self._closed = False
+
+    # -- feedback -----------------------------------------------------------------------------
+
+    def feedback(
+        self,
+        run_id: str | UUID,
+        key: str | None = None,
+        score: float | bool | None = None,
+        value: str | float | bool | None = None,
+        comment: str | None = None,
+        correction: str | None = None,
+        source: str = "api",
+        user_id: str | None = None,
+        feedback_id: str | UUID | None = None,
+    ) -> Feedback:
+        """Record what somebody said or did about one answer; the names are LangSmith's.
+
+        Args:
+            run_id: the model run's id, the trace's root run id, or the ``AIMessage.id``. The run
+                need not be known yet.
+            key: the kind; None: ``correction``, ``comment`` or ``score`` by what is given. Implicit
+                signals: ``like``, ``dislike``, ``copy``, ``regenerate``, ``session``.
+            score: in [0, 1]; True and False are thumbs up and down.
+            value: any scalar beside the score.
+            comment: words.
+            correction: the answer as the user would have written it.
+            source: where it came from.
+            user_id: who said it; several people may rate one run.
+            feedback_id: give one to be able to change your mind: of the same id, the last stands.
+
+        Returns:
+            The record as stored (redacted).
+
+        Raises:
+            InputError: nothing usable is given, or a value is out of range.
+            StoreError: it could not be written; nothing is recorded.
+        """
+        checked = check_feedback(
+            run_id=run_ref(run_id),
+            key=key,
+            score=score,
+            value=value,
+            comment=comment,
+            correction=correction,
+            source=source,
+            user_id=user_id,
+            feedback_id=str(feedback_id) if feedback_id is not None else uuid4().hex,
+        )
+        clean, redacted = self._redactor.feedback(checked)
+        try:
+            self._journal.append_feedback(clean, redacted=redacted)
+        except StoreError:
+            self._count("errors")
+            raise
+        self._count("feedback")
+        return clean
+
+    def flush(self) -> None:
+        """Write what waits in memory because the journal could not be written; never raises.
+
+        Everything else is in the journal as soon as its call has returned.
+        """
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    return
+                item = self._waiting.popleft()
+            if not self._append(*item):
+                with self._lock:
+                    self._waiting.appendleft(item)
+                return
+
+    def close(self) -> None:
+        """Flush and close the journal; later runs are counted as dropped. Closing twice is fine."""
+        if not self._closed:
+            self.flush()
+            self._closed = True
+            with self._lock:
+                self._counts["dropped"] += len(self._waiting)
+                self._waiting.clear()
+            self._journal.close()
+
+    def stats(self) -> dict[str, int]:
+        """Counts since this handler was made: recorded, feedback, waiting, dropped, errors."""
+        with self._lock:
+            return {**self._counts, "waiting": len(self._waiting)}
+
+    def __enter__(self) -> UNOFeedbackHandler:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    # -- what LangChain calls -----------------------------------------------------------------
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Remember the prompt until the run ends."""
+        prompt = list(messages[0]) if messages else []
+        self._start(run_id, parent_run_id, prompt, metadata, kwargs)
+
+    def on_llm_start(
+        self,
+        serialized: dict[str, Any],
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The same for completion models: the prompt is one user message."""
+        self._start(run_id, parent_run_id, prompts[0] if prompts else "", metadata, kwargs)
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Append the finished run to the journal."""
+        self._finish(run_id, response, None)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Append the failed or cancelled run, with what it had said so far."""
+        partial = kwargs.get("response")
+        self._finish(run_id, partial if isinstance(partial, LLMResult) else None, error)
+
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any],
+        inputs: dict[str, Any],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Remember which trace the run belongs to."""
+        self._enter(run_id, parent_run_id)
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Forget it."""
+        self._roots.pop(run_id, None)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Forget it."""
+        self._roots.pop(run_id, None)
+
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any],
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Remember which trace the tool belongs to (it may call models)."""
+        self._enter(run_id, parent_run_id)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Forget it."""
+        self._roots.pop(run_id, None)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Forget it."""
+        self._roots.pop(run_id, None)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _enter(self, run_id: UUID, parent: UUID | None) -> None:
+        root = run_id if parent is None else self._roots.get(parent, parent)
+        self._roots[run_id] = root
+        _trim(self._roots)
+
+    def _start(
+        self,
+        run_id: UUID,
+        parent: UUID | None,
+        prompt: Sequence[BaseMessage] | str,
+        metadata: dict[str, Any] | None,
+        more: Mapping[str, Any],
+    ) -> None:
+        def work() -> None:
+            root = run_id if parent is None else self._roots.get(parent, parent)
+            if self._capture.wants(root):
+                self._open[run_id] = Started(
+                    prompt, root, metadata or {}, more.get("invocation_params") or {}
+                )
+                _trim(self._open)
+
+        self._never_raise(work)
+
+    def _finish(
+        self, run_id: UUID, response: LLMResult | None, error: BaseException | None
+    ) -> None:
+        started = self._open.pop(run_id, None)
+        if started is None:
+            return
+        ended = time.perf_counter()
+
+        def work() -> None:
+            record, redacted = self._capture.record(run_id, started, ended, response, error)
+            if self._waiting:
+                self.flush()
+            if self._waiting or not self._append(record, redacted):
+                self._keep(record, redacted)
+
+        self._never_raise(work)
+
+    def _append(self, record: dict[str, Any], redacted: dict[str, int]) -> bool:
+        if self._closed:
+            return False
+        try:
+            self._journal.append_record(record, redacted=redacted)
+        except UNOError as problem:
+            self._complain(problem)
+            return False
+        self._count("recorded")
+        return True
+
+    def _keep(self, record: dict[str, Any], redacted: dict[str, int]) -> None:
+        with self._lock:
+            if not self._closed:
+                self._waiting.append((record, redacted))
+            if self._closed or len(self._waiting) > self._max_waiting:
+                if not self._closed:
+                    self._waiting.popleft()
+                self._counts["dropped"] += 1
+
+    def _never_raise(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as problem:  # the app must not suffer from our trouble
+            with self._lock:
+                self._counts["dropped"] += 1
+            self._complain(problem)
+
+    def _complain(self, problem: Exception) -> None:
+        """Say it once per hundred times, without anybody's text (messages may quote it)."""
+        self._count("errors")
+        if self._counts["errors"] % 100 == 1:
+            detail = str(problem) if isinstance(problem, StoreError) else type(problem).__name__
+            _log.warning(
+                "UNOFeedbackHandler could not record a run (%s); the app goes on.", detail
+            )
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self._counts[name] += 1
+
+
+def _trim(runs: dict[UUID, Any]) -> None:
+    # Runs whose end never comes (a killed task) must not pile up; dicts keep insertion order.
+    if len(runs) > _MAX_OPEN:
+        for key in list(runs)[: _MAX_OPEN // 10]:
+            runs.pop(key, None)

@@ -1,0 +1,405 @@
+"""``UNOChatModel``: a LangChain chat model that answers from what its users taught it.
+
+    from langchain_uno import UNOChatModel
+    model = UNOChatModel(home="my-service")
+    model.invoke("How do I reset the router?").content
+
+It stands where ``ChatOpenAI`` or ``ChatHuggingFace`` stood. Each request goes to the cluster that
+its conversation belongs to, by the release that the home's ``traffic.json`` names at that moment;
+without a home, or before the first release, the base model answers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from typing_extensions import Self
+
+from langchain_uno.errors import InputError
+from langchain_uno.graphs.respond import Mode, RespondContext, RespondState
+from langchain_uno.home import ENV_HOME
+from langchain_uno.served import Served, serve
+from langchain_uno.serving.messages import from_langchain
+
+__all__ = ["UNOChatModel"]
+
+
+class UNOChatModel(BaseChatModel):
+    """A chat model with routed LoRA experts and critics behind it.
+
+    ``response_metadata`` of every answer: ``model_name``, ``release``, ``cluster``, ``distance``,
+    ``route`` (``expert``, ``critic`` or ``base``), ``adapter``, ``finish_reason``. ``usage_metadata``
+    is summed over draft, critique and revision.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
+
+    home: str | os.PathLike[str] | None = None
+    """The service's home; by default what ``LANGCHAIN_UNO_HOME`` names, else none: base answers."""
+    model: str | None = None
+    """A folder, a hub name, or an OpenAI-compatible server's URL; None: the embedded model."""
+    mode: Mode = "uno"
+    """``"uno"``; ``"single"``: no reflective path; ``"base"``: the base model alone."""
+    namespace: str = "default"
+    """The tenant, whose releases alone are served."""
+    temperature: float = Field(default=0.0, ge=0.0)
+    """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    max_tokens: int = Field(default=1024, ge=1)
+    seed: int | None = None
+    """Makes sampled answers repeatable."""
+    stop: list[str] | None = None
+    """Strings at which an answer ends (they are cut off)."""
+    embedder: Any = Field(default=None, exclude=True)
+    """LangChain ``Embeddings``, a HuggingFace name, or None for the base model's early layers; must
+    be what the home's releases were made with."""
+    model_settings: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    """Further arguments of ``langchain_uno.models.loading.load_engine`` (device, dtype, ...)."""
+    engine: Any = Field(default=None, exclude=True)
+    """A running engine to use instead of loading ``model``."""
+
+    _served: Served | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _home_from_environment(self) -> Self:
+        if self.home is None and os.environ.get(ENV_HOME):
+            self.home = os.environ[ENV_HOME]
+        return self
+
+    @classmethod
+    def from_langchain(cls, other: Any, **kwargs: Any) -> UNOChatModel:
+        """Take model and tokenizer out of a ``ChatHuggingFace`` or ``HuggingFacePipeline``.
+
+        The object is not wrapped (it has no async, no tools, no usage), only its parts are used; do
+        not run it beside the new model.
+
+        Raises:
+            InputError: ``other`` holds no local transformers model.
+        """
+        from langchain_uno.models.loading import engine_from_objects
+
+        pipeline = getattr(getattr(other, "llm", other), "pipeline", None)
+        model = getattr(pipeline, "model", None)
+        tokenizer = getattr(pipeline, "tokenizer", None)
+        if model is None or tokenizer is None:
+            raise InputError(
+                f"{type(other).__name__} holds no local transformers model: give a "
+                "HuggingFacePipeline or a ChatHuggingFace over one, or name the model itself."
+            )
+        settings = kwargs.pop("model_settings", {})
+        engine = engine_from_objects(model, tokenizer, **settings)
+        return cls(engine=engine, model=engine.model_name, **kwargs)
+
+    # -- what LangChain asks ---------------------------------------------------------------------
+
+    @property
+    def _llm_type(self) -> str:
+        return "langchain-uno"
+
+    @property
+    def model_name(self) -> str:
+        """The base model's name, ``"embedded"`` when none was given."""
+        return self.model or "embedded"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {
+            "model_name": self.model_name,
+            "home": None if self.home is None else os.fspath(self.home),
+            "namespace": self.namespace,
+            "mode": self.mode,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+            "stop": self.stop,
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = LangSmithParams(
+            ls_provider="langchain-uno",
+            ls_model_name=str(kwargs.get("model") or self.model_name),
+            ls_model_type="chat",
+            ls_temperature=kwargs.get("temperature", self.temperature),
+            ls_max_tokens=kwargs.get("max_tokens", self.max_tokens),
+        )
+        if found := stop or self.stop:
+            params["ls_stop"] = list(found)
+        return params
+
+    def _resolve_model_profile(self) -> Any:
+        return {
+            "text_inputs": True,
+            "text_outputs": True,
+            "image_inputs": False,
+            "audio_inputs": False,
+            "video_inputs": False,
+            "tool_calling": True,
+            "tool_choice": False,
+            "structured_output": False,
+            "reasoning_output": False,
+        }
+
+    @property
+    def served(self) -> Served:
+        """Engine, releases and graph behind this model; loaded on first use, shared in a process."""
+        if self._served is None:
+            self._served = serve(
+                model=self.model,
+                home=self.home,
+                namespace=self.namespace,
+                embedder=self.embedder,
+                engine=self.engine,
+                settings=self.model_settings,
+            )
+        return self._served
+
+    def warm(self) -> Self:
+        """Load the model and the current release now instead of at the first request."""
+        self.served.serving.current()
+        return self
+
+    # -- answering -------------------------------------------------------------------------------
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        context = self._context(stop, stream=False, **kwargs)
+        state = self.served.graph.invoke(_input(messages), _config(run_manager), context=context)
+        return self._result(state)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        context = self._context(stop, stream=False, **kwargs)
+        graph = (await self._aserved()).graph
+        state = await graph.ainvoke(_input(messages), _config(run_manager), context=context)
+        return self._result(state)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        events = self.served.graph.stream(
+            _input(messages),
+            _config(run_manager),
+            context=self._context(stop, stream=True, **kwargs),
+            stream_mode=["custom", "values"],
+        )
+        state: Any = {}
+        for kind, event in events:
+            if kind == "values":
+                state = event
+            elif event.get("type") == "token":
+                chunk = _text_chunk(event["text"])
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(event["text"], chunk=chunk)
+                yield chunk
+        last = self._last_chunk(state)
+        if run_manager is not None:
+            run_manager.on_llm_new_token("", chunk=last)
+        yield last
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        events = (await self._aserved()).graph.astream(
+            _input(messages),
+            _config(run_manager),
+            context=self._context(stop, stream=True, **kwargs),
+            stream_mode=["custom", "values"],
+        )
+        state: Any = {}
+        async for kind, event in events:
+            if kind == "values":
+                state = event
+            elif event.get("type") == "token":
+                chunk = _text_chunk(event["text"])
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(event["text"], chunk=chunk)
+                yield chunk
+        last = self._last_chunk(state)
+        if run_manager is not None:
+            await run_manager.on_llm_new_token("", chunk=last)
+        yield last
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | dict[str, Any] | bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Offer tools to the model, through its own chat template.
+
+        Args:
+            tools: anything that LangChain can turn into an OpenAI tool.
+            tool_choice: ``"auto"`` (default); ``"none"`` offers none; a tool's name offers that one
+                alone. ``"any"`` and True are taken as ``"auto"``: the form of an answer is not
+                enforced.
+            kwargs: bound to the model as they are.
+
+        Raises:
+            InputError: ``tool_choice`` names none of the tools.
+        """
+        offered = [convert_to_openai_tool(tool) for tool in tools]
+        name = tool_choice
+        if isinstance(tool_choice, dict):
+            name = tool_choice.get("function", tool_choice).get("name")
+        if name == "none":
+            offered = []
+        elif isinstance(name, str) and name not in ("auto", "any", "required"):
+            offered = [tool for tool in offered if tool["function"]["name"] == name]
+            if not offered:
+                raise InputError(f"tool_choice names {name!r}, which is none of the tools given.")
+        return self.bind(tools=offered, **kwargs)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _aserved(self) -> Served:
+        """Like :attr:`served`; loading a model must not block the event loop."""
+        if self._served is None:
+            import asyncio
+
+            return await asyncio.to_thread(lambda: self.served)
+        return self._served
+
+    def _context(self, stop: list[str] | None, *, stream: bool, **kwargs: Any) -> RespondContext:
+        def pick(name: str) -> Any:
+            value = kwargs.get(name)
+            return getattr(self, name) if value is None else value
+
+        return RespondContext(
+            mode=pick("mode"),
+            temperature=pick("temperature"),
+            top_p=pick("top_p"),
+            max_tokens=pick("max_tokens"),
+            seed=pick("seed"),
+            stop=tuple(stop or self.stop or ()),
+            tools=tuple(kwargs.get("tools") or ()),
+            json_schema=kwargs.get("json_schema"),
+            stream=stream,
+        )
+
+    def _result(self, state: Any) -> ChatResult:
+        _refuse_too_long(state, self.model_name)
+        message = AIMessage(
+            content=state["answer"],
+            tool_calls=[{**call, "type": "tool_call"} for call in state["tool_calls"]],
+            response_metadata=self._metadata(state),
+            usage_metadata=_usage(state),
+        )
+        generation = ChatGeneration(
+            message=message, generation_info={"finish_reason": state["finish_reason"]}
+        )
+        return ChatResult(generations=[generation], llm_output={"model_name": self.model_name})
+
+    def _last_chunk(self, state: Any) -> ChatGenerationChunk:
+        _refuse_too_long(state, self.model_name)
+        import json
+
+        message = AIMessageChunk(
+            content="",
+            tool_call_chunks=[
+                tool_call_chunk(
+                    name=call["name"],
+                    args=json.dumps(call["args"], ensure_ascii=False),
+                    id=call["id"],
+                    index=index,
+                )
+                for index, call in enumerate(state["tool_calls"])
+            ],
+            response_metadata=self._metadata(state),
+            usage_metadata=_usage(state),
+            chunk_position="last",
+        )
+        return ChatGenerationChunk(
+            message=message, generation_info={"finish_reason": state["finish_reason"]}
+        )
+
+    def _metadata(self, state: RespondState) -> dict[str, Any]:
+        return {
+            "model_name": self.model_name,
+            "model_provider": "langchain-uno",
+            "finish_reason": state["finish_reason"],
+            "release": state["release"],
+            "cluster": state["cluster"],
+            "distance": state["distance"],
+            "route": state["route"],
+            "adapter": state["adapter"],
+        }
+
+
+def _input(messages: list[BaseMessage]) -> RespondState:
+    return {"messages": [m.model_dump(mode="json") for m in from_langchain(messages)]}
+
+
+def _config(
+    run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+) -> RunnableConfig:
+    """Steps of the graph are traced below the one chat-model run; nothing else is handed down."""
+    if run_manager is None:
+        return {}
+    kind = CallbackManager if isinstance(run_manager, CallbackManagerForLLMRun) else None
+    manager = (kind or AsyncCallbackManager)(handlers=[], parent_run_id=run_manager.run_id)
+    manager.set_handlers(run_manager.inheritable_handlers)
+    manager.add_tags(run_manager.inheritable_tags)
+    manager.add_metadata(run_manager.inheritable_metadata)
+    return {"callbacks": manager}
+
+
+def _text_chunk(text: str) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=AIMessageChunk(content=text))
+
+
+def _usage(state: RespondState) -> UsageMetadata:
+    used = state["usage"]
+    return UsageMetadata(
+        input_tokens=used["input_tokens"],
+        output_tokens=used["output_tokens"],
+        total_tokens=used["input_tokens"] + used["output_tokens"],
+    )
+
+
+def _refuse_too_long(state: RespondState, model: str) -> None:
+    """An answer without a single token that ended for length: the prompt filled the model."""
+    if state["finish_reason"] == "length" and state["usage"]["output_tokens"] == 0:
+        from langchain_core.exceptions import ContextOverflowError
+
+        raise ContextOverflowError(
+            f"The conversation has {state['usage']['input_tokens']} tokens, which leaves the model "
+            f"{model!r} no room to answer: shorten it."
+        )

@@ -1,0 +1,100 @@
+"""Every error that langchain-uno raises on purpose, in one tree.
+
+Each message says what was wrong, with which input, and what to do next. Each class also derives
+from the stdlib class a caller would expect, so that ``except ValueError`` keeps working. Command
+lines print the message alone (no traceback) and exit with the class's ``exit_code``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "EmptyLogError",
+    "EngineError",
+    "HomeError",
+    "InputError",
+    "ModelMismatchError",
+    "ModelNotFoundError",
+    "NameError_",
+    "ReleaseError",
+    "ReleaseMismatchError",
+    "StoreBusyError",
+    "StoreError",
+    "UNOError",
+]
+
+
+class UNOError(Exception):
+    """Base of all errors of this package."""
+
+    exit_code: int = 1
+
+
+class InputError(UNOError, ValueError):
+    """A file, row or argument given by the user is not usable."""
+
+    exit_code = 2
+
+
+class NameError_(InputError):
+    """A name (namespace, release, adapter, cluster) is not safe to put in a path or a URL."""
+
+
+class ConfigError(UNOError, ValueError):
+    """A recipe or a settings file is not valid."""
+
+    exit_code = 2
+
+
+class HomeError(UNOError, OSError):
+    """The home folder can't be used (missing, read-only, or of an unknown schema)."""
+
+    exit_code = 3
+
+
+class ModelNotFoundError(UNOError, LookupError):
+    """The named model is neither a local folder nor available from the hub."""
+
+    exit_code = 4
+
+
+class ModelMismatchError(UNOError, ValueError):
+    """The home (or a release) belongs to another base model or embedder."""
+
+    exit_code = 5
+
+
+class EmptyLogError(UNOError, LookupError):
+    """There is nothing to learn from: no interactions, or none with usable feedback."""
+
+    exit_code = 6
+
+
+class StoreError(UNOError, RuntimeError):
+    """The journal or the Chroma store could not be read or written."""
+
+    exit_code = 7
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the store's lease."""
+
+    exit_code = 8
+
+
+class ReleaseError(UNOError, ValueError):
+    """A release is incomplete, foreign or tampered with, and was refused."""
+
+    exit_code = 9
+
+
+class ReleaseMismatchError(ReleaseError, ModelMismatchError):
+    """A sound release that was made for another base model, embedder or prompt set."""
+
+    exit_code = 5
+
+
+class EngineError(UNOError, RuntimeError):
+    """A model engine failed to answer."""
+
+    exit_code = 10

@@ -1,0 +1,132 @@
+"""Where everything lies on disk, and which names may become part of a path or a URL.
+
+A home is one folder per service; a namespace (tenant) is a folder inside it, above everything else::
+
+    HOME/                       namespace "default" is the home itself
+      settings.toml  traffic.json
+      journal/  chroma/  work/  releases/<id>/
+      namespaces/<name>/        the same again for every other tenant
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from langchain_uno.errors import HomeError, InputError, NameError_
+
+__all__ = ["ENV_HOME", "Home", "safe_name"]
+
+ENV_HOME = "LANGCHAIN_UNO_HOME"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}\Z")
+
+
+def safe_name(name: str, what: str = "name") -> str:
+    """Return ``name`` if it may stand in a path or a URL, else raise.
+
+    Lower-case letters, digits, ``-`` and ``_``, 1 to 80 characters, starting with a letter or digit:
+    no dots, slashes or spaces, so no name can leave its folder.
+
+    Raises:
+        NameError_: the name is anything else.
+    """
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise NameError_(
+            f"{what} {name!r} is not usable: give 1 to 80 lower-case letters, digits, '-' or '_', "
+            "starting with a letter or digit."
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders of one namespace of one home. Nothing is created before :meth:`ensure`."""
+
+    root: Path
+    namespace: str = "default"
+
+    @classmethod
+    def locate(cls, home: str | os.PathLike[str] | None = None, namespace: str = "default") -> Home:
+        """Return the home given, or the one that ``LANGCHAIN_UNO_HOME`` names.
+
+        Raises:
+            InputError: neither is set.
+            NameError_: the namespace is not a safe name.
+        """
+        chosen = home if home is not None else os.environ.get(ENV_HOME)
+        if not chosen:
+            raise InputError(
+                f"No home was given: pass --home DIR (or home=DIR), or set {ENV_HOME}."
+            )
+        return cls(Path(chosen).expanduser().absolute(), safe_name(namespace, "namespace"))
+
+    @property
+    def path(self) -> Path:
+        """The namespace's own folder."""
+        if self.namespace == "default":
+            return self.root
+        return self.root / "namespaces" / self.namespace
+
+    @property
+    def journal(self) -> Path:
+        """Folder of the append-only journal, the only thing the request path writes."""
+        return self.path / "journal"
+
+    @property
+    def chroma(self) -> Path:
+        """Folder of the embedded Chroma store (rebuildable from the journal)."""
+        return self.path / "chroma"
+
+    @property
+    def work(self) -> Path:
+        """Refreshes under way and caches; safe to delete."""
+        return self.path / "work"
+
+    @property
+    def releases(self) -> Path:
+        """Folder of the immutable releases."""
+        return self.path / "releases"
+
+    @property
+    def traffic(self) -> Path:
+        """``traffic.json``: which release gets which share; replaced atomically."""
+        return self.path / "traffic.json"
+
+    @property
+    def settings(self) -> Path:
+        """``settings.toml`` of this namespace."""
+        return self.path / "settings.toml"
+
+    def ensure(self) -> Home:
+        """Create the folders if missing and check that they can be written.
+
+        Raises:
+            HomeError: the home is not a folder, or can't be written.
+        """
+        try:
+            for folder in (self.journal, self.chroma, self.work, self.releases):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".write-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise HomeError(
+                f"The home {str(self.path)!r} can't be written ({error.strerror or error}): choose "
+                f"another with --home or {ENV_HOME}, or mend its permissions."
+            ) from error
+        return self
+
+    def require(self) -> Home:
+        """Check that the home exists (for commands that only read).
+
+        Raises:
+            HomeError: there is no home at this path.
+        """
+        if not self.path.is_dir():
+            raise HomeError(
+                f"There is no home at {str(self.path)!r}: capture something first "
+                "(UNOFeedbackHandler(home=...), or python -m langchain_uno.logs import FILE --home DIR)."
+            )
+        return self

@@ -1,0 +1,211 @@
+"""Rules that recur within a cluster, so that partial mentions do not make partial modules.
+
+A user names some of their wishes, not all. Trained on what each log happens to say, a module would
+learn to do a part each time. So the wishes of a cluster's *training* logs are put together: equal
+wordings are merged, a rule recurs when enough of the logs with any rule name it, and a rule that is
+named on some queries only is bound to a condition on the query
+(:mod:`langchain_uno.learning.conditions`).
+
+    rules = aggregate_rules(rule_sets, queries, embedder=embedder)
+    rules.complete(rule_set, query)      # a training log: its own rules and what else recurs
+    rules.wanted_for(query)              # a query without feedback: what recurs, where it holds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from langchain_uno.errors import InputError
+from langchain_uno.learning.conditions import Condition, Vocabulary, find_condition
+from langchain_uno.learning.wordings import group_wordings
+from langchain_uno.models.protocols import Embedder, OnDone, Reranker
+from langchain_uno.records import Rule, RuleSet
+
+__all__ = ["ClusterRules", "RecurringRule", "aggregate_rules"]
+
+MIN_MENTIONS = 2
+"""A rule named once does not recur, however few the logs."""
+RIVAL_P = 0.01
+
+
+class RecurringRule(BaseModel):
+    """A wish that many logs of a cluster share."""
+
+    model_config = ConfigDict(frozen=True)
+
+    text: str
+    """The most frequent of its wordings."""
+    wordings: tuple[str, ...] = ()
+    mentions: int
+    """Training logs that name it."""
+    users: int
+    support: float
+    """Share of the logs with any rule that name it, in [0, 1]."""
+    condition: Condition | None = None
+    """On which queries it is wanted; None: on all."""
+
+
+class ClusterRules(BaseModel):
+    """What a cluster's training logs say about its queries. Plain data: it can be stored as JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recurring: tuple[RecurringRule, ...] = ()
+    """The most supported first."""
+    same: dict[str, str] = Field(default_factory=dict)
+    """Wording -> text of its rule, for every wording seen in training."""
+    rivals: tuple[tuple[str, str], ...] = ()
+    """Recurring rules that hardly anyone wants together (two layouts, say): (rarer, commoner)."""
+    n_logs: int = 0
+    n_voting: int = 0
+    """Logs with at least one rule."""
+
+    def wanted_for(self, query: str) -> list[Rule]:
+        """Return the rules wanted for a query of the cluster that has no feedback (yet)."""
+        return self._wanted(query, ())
+
+    def complete(self, rules: RuleSet, query: str) -> RuleSet:
+        """Return a copy of a log's rules with ``wanted`` set.
+
+        First what recurs and holds for the query, and the log's own mentions of recurring rules, in
+        the cluster's order and words; then the log's own other rules as they are. Rules that the log
+        did not name have the source ``aggregated``.
+        """
+        own = tuple(rule.text for rule in rules.with_feedback)
+        return rules.model_copy(update={"wanted": self._wanted(query, own)})
+
+    def _wanted(self, query: str, own: Sequence[str]) -> list[Rule]:
+        named = list(dict.fromkeys(self.same.get(text, text) for text in own))
+        chosen: list[Rule] = []
+        for rule in self.recurring:
+            if rule.text in named:
+                chosen.append(Rule(text=rule.text, source="feedback"))
+            elif rule.condition is None or rule.condition.holds(query):
+                taken = {r.text for r in chosen} | set(named)
+                if not any(self._are_rivals(rule.text, other) for other in taken):
+                    chosen.append(Rule(text=rule.text, source="aggregated"))
+        known = {rule.text for rule in chosen}
+        return chosen + [Rule(text=text, source="feedback") for text in named if text not in known]
+
+    def _are_rivals(self, a: str, b: str) -> bool:
+        return (a, b) in self.rivals or (b, a) in self.rivals
+
+
+def aggregate_rules(
+    rule_sets: Sequence[RuleSet],
+    queries: Sequence[str],
+    *,
+    embedder: Embedder | None = None,
+    reranker: Reranker | None = None,
+    user_ids: Sequence[str | None] | None = None,
+    min_support: float = 0.25,
+    min_users: int = 1,
+    seed: int = 0,
+    on_done: OnDone | None = None,
+) -> ClusterRules:
+    """Learn a cluster's recurring rules from its training logs (never from verification logs).
+
+    Args:
+        rule_sets: one a log; ``with_feedback`` is read, nothing is changed.
+        queries: the logs' texts (``routing_text``), in the same order.
+        embedder: proposes wordings that mean the same; None: equal texts only.
+        reranker: decides on these proposals; None: high cosine decides.
+        user_ids: who gave the feedback; None (or None for a log) is a person of their own.
+        min_support: share of the logs with any rule that must name a rule.
+        min_users: number of people that must name it.
+        seed: of the search for conditions.
+        on_done: hears of the reranker's questions.
+
+    Raises:
+        InputError: the lists differ in length.
+    """
+    if len(rule_sets) != len(queries) or (user_ids is not None and len(user_ids) != len(queries)):
+        raise InputError(
+            f"Aggregation needs one query and user a log: got {len(rule_sets)} logs, "
+            f"{len(queries)} queries, {len(user_ids) if user_ids is not None else 'no'} users."
+        )
+    texts = [[rule.text for rule in rules.with_feedback] for rules in rule_sets]
+    same = group_wordings(texts, embedder, reranker, on_done)
+    voting = [i for i, rules in enumerate(texts) if any(t in same for t in rules)]
+    if not voting:
+        return ClusterRules(n_logs=len(rule_sets))
+    names = list(dict.fromkeys(same.values()))
+    column = {name: j for j, name in enumerate(names)}
+    mentions = np.zeros((len(voting), len(names)), dtype=np.bool_)
+    for row, i in enumerate(voting):
+        mentions[row, [column[same[t]] for t in texts[i] if t in same]] = True
+    people = [f"u:{user_ids[i]}" if user_ids and user_ids[i] else f"l:{i}" for i in voting]
+    recurring, columns = _recurring(
+        names, mentions, [queries[i] for i in voting], people, same, min_support, min_users, seed
+    )
+    return ClusterRules(
+        recurring=tuple(recurring),
+        same=same,
+        rivals=_rivals(recurring, mentions[:, columns]),
+        n_logs=len(rule_sets),
+        n_voting=len(voting),
+    )
+
+
+def _recurring(
+    names: list[str],
+    mentions: NDArray[np.bool_],
+    queries: list[str],
+    people: list[str],
+    same: dict[str, str],
+    min_support: float,
+    min_users: int,
+    seed: int,
+) -> tuple[list[RecurringRule], list[int]]:
+    support = mentions.mean(axis=0)
+    vocabulary = Vocabulary(queries)
+    found: list[tuple[RecurringRule, int]] = []
+    for j, name in enumerate(names):
+        count = int(mentions[:, j].sum())
+        users = len({people[i] for i in np.flatnonzero(mentions[:, j])})
+        if count < MIN_MENTIONS or users < min_users:
+            continue
+        alpha = 0.05 if _may_be_general(count, len(mentions), float(support.max())) else 0.2
+        condition = find_condition(vocabulary, mentions[:, j], alpha=alpha, seed=seed)
+        if condition is None and support[j] < min_support:
+            continue
+        values: dict[str, Any] = {"mentions": count, "users": users, "support": float(support[j])}
+        wordings = tuple(sorted(w for w, head in same.items() if head == name))
+        rule = RecurringRule(text=name, wordings=wordings, condition=condition, **values)
+        found.append((rule, j))
+    found.sort(key=lambda pair: (-pair[0].support, pair[0].text))
+    return [rule for rule, _ in found], [j for _, j in found]
+
+
+def _may_be_general(count: int, n: int, best: float) -> bool:
+    """Whether a rule named ``count`` times may be as widely wanted as the most named one.
+
+    People name a wish that they have at about one rate. A rule far below that rate is wanted by
+    some, or on some queries: there a condition is believed on weaker evidence.
+    """
+    from scipy.stats import binom
+
+    return bool(binom.cdf(count, n, best) >= 0.05)
+
+
+def _rivals(
+    rules: Sequence[RecurringRule], mentions: NDArray[np.bool_]
+) -> tuple[tuple[str, str], ...]:
+    """Pairs named together far less often than chance would have it."""
+    from scipy.stats import hypergeom
+
+    n = len(mentions)
+    pairs = []
+    for b in range(len(rules)):
+        for a in range(b):
+            both = int((mentions[:, a] & mentions[:, b]).sum())
+            na, nb = int(mentions[:, a].sum()), int(mentions[:, b].sum())
+            seldom = both <= 0.25 * na * nb / n
+            if seldom and hypergeom.cdf(both, n, na, nb) < RIVAL_P:
+                pairs.append((rules[b].text, rules[a].text))
+    return tuple(pairs)

@@ -1,0 +1,154 @@
+"""Judge answers: a score from 1 to 10 with the users' rules as the standard (paper, stage 3).
+
+The judge writes its reason first, then the score; the prompt set words it and reads it back. An
+answer whose judgement can't be read gets ``None``: it counts neither for nor against anybody.
+Pairs use one greedy judgement each; the verifier averages several (:func:`judge_averaged`), because
+a single one is noisy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
+from langchain_uno.models.roles import Judgement, PromptSet, RoleError
+from langchain_uno.recipe import Recipe
+from langchain_uno.records import Message
+
+__all__ = ["LOWEST", "JudgeItem", "judge", "judge_averaged", "stable_seed"]
+
+LOWEST = 1.0
+"""The worst score; an empty answer gets it without asking anybody."""
+
+
+@dataclass(frozen=True)
+class JudgeItem:
+    """One answer to judge: the conversation before it, the rules (the standard), the answer."""
+
+    messages: Sequence[Message]
+    rules: Sequence[str]
+    answer: str
+    language: str = "en"
+
+
+def judge(
+    items: Sequence[JudgeItem],
+    engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None = None,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[Judgement | None]:
+    """Judge every item once, in the order given; equal items are asked once.
+
+    Args:
+        items: what to judge.
+        engine: the judge (the base model itself, or a teacher).
+        prompts: words the judge's prompt and parses its text.
+        recipe: ``max_judge_tokens``.
+        on_done: hears of every judged item, those that needed no asking included.
+        temperature: 0 judges greedily.
+        seed: makes a sampled judgement repeatable; another seed is another judgement.
+
+    Returns:
+        One judgement an item, or None where the judge's text had no readable form.
+
+    Raises:
+        EngineError: the judge can't answer at all.
+    """
+    places: dict[tuple[object, ...], list[int]] = {}
+    out: list[Judgement | None] = [None] * len(items)
+    empty = 0
+    for i, item in enumerate(items):
+        if not item.answer.strip():
+            out[i] = Judgement(LOWEST, "the answer is empty")
+            empty += 1
+        else:
+            places.setdefault(_key(item), []).append(i)
+    if on_done is not None and empty:
+        on_done(empty)
+    firsts = [items[where[0]] for where in places.values()]
+    requests = [
+        GenerateRequest(
+            messages=prompts.judge_prompt(item.messages, item.rules, item.answer, item.language),
+            sampling=Sampling(
+                temperature=temperature,
+                max_tokens=recipe.max_judge_tokens,
+                seed=stable_seed(seed, item.answer, *item.rules) if temperature > 0 else None,
+            ),
+            json_schema=prompts.judge_schema(),
+        )
+        for item in firsts
+    ]
+    generations = engine.generate(requests, on_done) if requests else []
+    for where, generation in zip(places.values(), generations, strict=True):
+        verdict = _read(prompts, generation.text)
+        for i in where:
+            out[i] = verdict
+    if on_done is not None and len(items) - empty > len(firsts):
+        on_done(len(items) - empty - len(firsts))
+    return out
+
+
+def judge_averaged(
+    items: Sequence[JudgeItem],
+    engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None = None,
+    *,
+    judgements: int | None = None,
+    seed: int = 0,
+) -> list[Judgement | None]:
+    """Judge every item once greedily and ``judgements - 1`` times sampled, and average the scores.
+
+    ``judgements`` and the temperature come from ``recipe.verify`` unless given. ``on_done`` hears
+    of ``len(items) * judgements`` items. Unreadable judgements are left out of the average; an item
+    with none that can be read gets None. The reason is the greedy judgement's.
+
+    Raises:
+        EngineError: the judge can't answer at all.
+    """
+    rounds = recipe.verify.judgements if judgements is None else judgements
+    per_round = [
+        judge(
+            items,
+            engine,
+            prompts,
+            recipe,
+            on_done,
+            temperature=0.0 if k == 0 else recipe.verify.judge_temperature,
+            seed=stable_seed(seed, str(k)),
+        )
+        for k in range(max(1, rounds))
+    ]
+    out: list[Judgement | None] = []
+    for verdicts in zip(*per_round, strict=True):
+        read = [v for v in verdicts if v is not None]
+        mean = sum(v.score for v in read) / len(read) if read else 0.0
+        out.append(Judgement(mean, read[0].reason) if read else None)
+    return out
+
+
+def stable_seed(base: int, *parts: str) -> int:
+    """Return a 31-bit seed that is the same in every process for the same parts."""
+    digest = hashlib.sha256("\x1f".join([str(base), *parts]).encode("utf-8", "replace")).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
+
+
+def _key(item: JudgeItem) -> tuple[object, ...]:
+    turns = tuple((m.role, m.content) for m in item.messages)
+    return (turns, tuple(item.rules), item.answer, item.language)
+
+
+def _read(prompts: PromptSet, text: str) -> Judgement | None:
+    try:
+        verdict = prompts.parse_judgement(text)
+    except RoleError:
+        return None
+    # A model may write 0 or 11; the scale is the method's, not the model's.
+    return Judgement(min(10.0, max(LOWEST, verdict.score)), verdict.reason)

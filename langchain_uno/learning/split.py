@@ -1,0 +1,90 @@
+"""Hold part of a cluster's logs back for verification, before anything is learnt from the rest.
+
+Held-out *users* tell whether a module serves people it never heard of, so whole users go to one
+side where there are at least two; otherwise whole queries do. No query text stands on both sides.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from langchain_uno.records import Interaction
+
+__all__ = ["Split", "split_logs"]
+
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Run ids of one cluster's logs, in the order they came; the three are disjoint."""
+
+    train: list[str]
+    verify: list[str]
+    left_out: list[str]
+    """Held-out users' logs whose query text also stands in training: good for neither side."""
+    by: Literal["user", "query"]
+
+
+def split_logs(logs: Sequence[Interaction], held_out: float, seed: int) -> Split:
+    """Split one cluster's logs into training and verification.
+
+    Logs of nobody known are grouped by thread, else by query. About ``held_out`` of the logs are
+    held back: at least one where there are two groups; none where all logs ask the same thing.
+
+    Args:
+        logs: the members of one cluster.
+        held_out: share to hold back, in (0, 1).
+        seed: of the shuffle; the same logs in any order and the same seed give the same split.
+    """
+    by_user = _divide(logs, held_out, seed, _person)
+    if by_user.verify:
+        return Split(by_user.train, by_user.verify, by_user.left_out, "user")
+    by_query = _divide(logs, held_out, seed, _text)
+    return Split(by_query.train, by_query.verify, by_query.left_out, "query")
+
+
+def _divide(
+    logs: Sequence[Interaction], held_out: float, seed: int, key: Callable[[Interaction], str]
+) -> Split:
+    groups: dict[str, list[Interaction]] = {}
+    for log in logs:
+        groups.setdefault(key(log), []).append(log)
+    names = sorted(groups)
+    random.Random(seed).shuffle(names)  # noqa: S311 - a split, not a secret
+    target = max(1, round(held_out * len(logs)))
+    taken: set[str] = set()
+    count = 0
+    for name in names:
+        size = len(groups[name])
+        # One heavy user must not swallow the training side: overshoot by half at most.
+        if len(taken) + 1 < len(names) and count + size <= max(target * 1.5, 1):
+            taken.add(name)
+            count += size
+        if count >= target:
+            break
+    if not taken and len(names) > 1:
+        smallest = min(names, key=lambda n: (len(groups[n]), names.index(n)))
+        if 2 * len(groups[smallest]) <= len(logs):
+            taken.add(smallest)
+    known = {_text(log) for log in logs if key(log) not in taken}
+    train = [log.run_id for log in logs if key(log) not in taken]
+    held = [log for log in logs if key(log) in taken]
+    verify = [log.run_id for log in held if _text(log) not in known]
+    left_out = [log.run_id for log in held if _text(log) in known]
+    assert not set(train) & set(verify), "a log is on both sides of a split"
+    return Split(train, verify, left_out, "query")
+
+
+def _person(log: Interaction) -> str:
+    if log.user_id is not None:
+        return f"user:{log.user_id}"
+    return f"thread:{log.thread_id}" if log.thread_id is not None else f"query:{_text(log)}"
+
+
+def _text(log: Interaction) -> str:
+    return _SPACE.sub(" ", log.query).strip().casefold()

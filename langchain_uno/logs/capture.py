@@ -1,0 +1,280 @@
+"""From what LangChain's callbacks hand over to an Interaction: the request path, kept quick."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+
+from langchain_uno.errors import InputError
+from langchain_uno.logs.conversation import clean_text, language_of
+from langchain_uno.logs.redaction import Redactor
+from langchain_uno.records import SCHEMA_VERSION, Feedback, Role, utc_now
+
+__all__ = ["Capture", "Started", "check_feedback", "text_of"]
+
+_ROLES: dict[str, Role] = {
+    "human": "user",
+    "user": "user",
+    "HumanMessageChunk": "user",
+    "ai": "assistant",
+    "assistant": "assistant",
+    "AIMessageChunk": "assistant",
+    "system": "system",
+    "developer": "system",
+    "SystemMessageChunk": "system",
+    "tool": "tool",
+    "function": "tool",
+    "ToolMessageChunk": "tool",
+}
+_ROUTES = ("expert", "critic", "base")
+_MAX_ID = 200
+
+
+@dataclass(slots=True)
+class Started:
+    """A run between its start and its end."""
+
+    prompt: Sequence[BaseMessage] | str
+    root: UUID
+    metadata: Mapping[str, Any]
+    params: Mapping[str, Any]
+    created_at: datetime = field(default_factory=utc_now)
+    clock: float = field(default_factory=time.perf_counter)
+
+
+@dataclass
+class Capture:
+    """What a handler keeps of a run; see ``UNOFeedbackHandler`` for the meaning of the fields."""
+
+    namespace: str
+    user_id: str | None
+    tags: dict[str, str]
+    redactor: Redactor
+    sample_rate: float
+    record_content: bool
+    max_chars: int
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            InputError: one is out of range.
+        """
+        if not 0.0 <= self.sample_rate <= 1.0:
+            raise InputError(f"sample_rate must lie between 0 and 1, not {self.sample_rate!r}.")
+        if self.max_chars < 1:
+            raise InputError(f"max_chars must be at least 1, not {self.max_chars!r}.")
+
+    def wants(self, root: UUID) -> bool:
+        """Whether the trace is in the sample: its own id decides, so a trace is whole or absent."""
+        # The last bits: ids that grow with time (UUIDv7) are random only there.
+        return self.sample_rate >= 1.0 or (root.int & 0xFFFFFFFF) < self.sample_rate * 2**32
+
+    def record(
+        self,
+        run_id: UUID,
+        started: Started,
+        ended: float,
+        response: LLMResult | None,
+        error: BaseException | None,
+    ) -> tuple[dict[str, Any], dict[str, int]]:
+        """Return the finished run as the plain dict of an Interaction, redacted, and the counts."""
+        redacted: dict[str, int] = {}
+        answer, calls, message = _answer_of(response)
+        info = (message.response_metadata or {}) if message is not None else {}
+        metadata = started.metadata
+        prompt = started.prompt
+        if isinstance(prompt, str):
+            messages = [{"role": "user", "content": self._text(prompt, redacted)}]
+        else:
+            messages = [self._message(m, redacted) for m in prompt]
+        answer = self._text(answer, redacted)
+        route = info.get("route")
+        tags = dict(self.tags)
+        if node := metadata.get("langgraph_node"):
+            tags["node"] = str(node)[:_MAX_ID]
+        record: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": str(run_id),
+            "root_run_id": str(started.root),
+            "messages": messages,
+            "answer": answer,
+            "tool_calls": self._calls(calls, redacted) if calls else [],
+            "namespace": self.namespace,
+            "thread_id": _name(metadata.get("thread_id")),
+            "user_id": _name(metadata.get("user_id")) or self.user_id,
+            "model": _name(info.get("model_name") or info.get("model"))
+            or _name(metadata.get("ls_model_name"))
+            or _name(started.params.get("model") or started.params.get("model_name")),
+            "language": language_of([m["content"] for m in messages if m["role"] == "user"], answer),
+            "usage": _usage(message, response),
+            "latency_s": round(ended - started.clock, 6),
+            "error": self._error(error, redacted),
+            "release": _name(info.get("release")),
+            "cluster": _name(info.get("cluster")),
+            "route": route if route in _ROUTES else None,
+            "adapter": _name(info.get("adapter")),
+            "tags": tags,
+            "created_at": started.created_at,
+        }
+        return {k: v for k, v in record.items() if v is not None}, redacted
+
+    def _message(self, message: BaseMessage, redacted: dict[str, int]) -> dict[str, Any]:
+        kind = message.type
+        role = _ROLES.get(kind) or _ROLES.get(str(getattr(message, "role", "")), "user")
+        content = message.content
+        out: dict[str, Any] = {
+            "role": role,
+            "content": self._text(
+                content if isinstance(content, str) else text_of(content), redacted
+            ),
+        }
+        if message.name:
+            out["name"] = _name(message.name)
+        if isinstance(message, AIMessage):
+            if message.tool_calls:
+                out["tool_calls"] = self._calls(message.tool_calls, redacted)
+        elif role == "tool":
+            out["tool_call_id"] = _name(getattr(message, "tool_call_id", None))
+        return out
+
+    def _text(self, text: str, redacted: dict[str, int]) -> str:
+        if not self.record_content or not text:
+            return ""
+        if len(text) > self.max_chars:
+            text = text[: self.max_chars] + " [...]"
+        clean, found = self.redactor(clean_text(text))
+        for kind, n in found.items():
+            redacted[kind] = redacted.get(kind, 0) + n
+        return clean
+
+    def _calls(
+        self, calls: Sequence[Mapping[str, Any]], redacted: dict[str, int]
+    ) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": _name(call.get("name")) or "",
+                "args": self._json(call.get("args") or {}, redacted),
+                "id": _name(call.get("id")),
+            }
+            for call in calls
+        ]
+
+    def _json(self, value: Any, redacted: dict[str, int]) -> Any:
+        if isinstance(value, str):
+            return self._text(value, redacted)
+        if isinstance(value, Mapping):
+            return {clean_text(str(k)): self._json(v, redacted) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._json(v, redacted) for v in value]
+        if value is None or isinstance(value, bool | int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        return self._text(str(value), redacted)
+
+    def _error(self, error: BaseException | None, redacted: dict[str, int]) -> str | None:
+        if error is None:
+            return None
+        name = type(error).__name__
+        if name in ("CancelledError", "GeneratorExit", "KeyboardInterrupt"):
+            return f"cancelled ({name})"
+        text = self._text(str(error)[:500], redacted)
+        return f"{name}: {text}" if text else name
+
+
+def check_feedback(**fields: Any) -> Feedback:
+    """Return the feedback if its values make sense.
+
+    Raises:
+        InputError: no run id, nothing said, or a value of the wrong type or range.
+    """
+    given = {
+        k: clean_text(v) if isinstance(v, str) else v for k, v in fields.items() if v is not None
+    }
+    run_id, score = given.get("run_id"), given.get("score")
+    if not isinstance(run_id, str) or not 0 < len(run_id) <= _MAX_ID:
+        raise InputError("Feedback needs the run_id of an answer (or its AIMessage.id).")
+    for name in ("key", "comment", "correction", "source", "user_id", "feedback_id"):
+        if name in given and not isinstance(given[name], str):
+            raise InputError(f"Feedback's {name} must be text, not {type(given[name]).__name__}.")
+        if name in ("key", "source", "user_id", "feedback_id") and len(given.get(name, "")) > _MAX_ID:
+            raise InputError(f"Feedback's {name} is longer than {_MAX_ID} characters.")
+    if score is not None:
+        if not isinstance(score, bool | int | float) or not 0.0 <= float(score) <= 1.0:
+            raise InputError(
+                f"Feedback's score must be a number from 0 (bad) to 1 (good), not {score!r}: scale "
+                "stars to that range, or put them into value."
+            )
+        given["score"] = float(score)
+    value = given.get("value")
+    if value is not None and not isinstance(value, str | bool | int | float):
+        raise InputError(f"Feedback's value must be a scalar, not {type(value).__name__}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"Feedback's value must be finite, not {value!r}.")
+    if not given.get("key"):
+        for name, key in (("correction", "correction"), ("comment", "comment"), ("score", "score")):
+            if given.get(name) not in (None, ""):
+                given["key"] = key
+                break
+        else:
+            raise InputError("Feedback says nothing: give a score, comment, correction or key.")
+    return Feedback.model_validate(given)
+
+
+def text_of(content: Any) -> str:
+    """Return a message's content as text: text blocks joined, others as ``[image_url]``."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list | tuple):
+        return "" if content is None else str(content)
+    parts: list[str] = []
+    for block in content:
+        if isinstance(block, str):
+            parts.append(block)
+        elif isinstance(block, Mapping):
+            kind = str(block.get("type", ""))
+            if isinstance(block.get("text"), str) and kind in ("text", "output_text", ""):
+                parts.append(block["text"])
+            elif kind not in ("reasoning", "thinking", "tool_use", "tool_call", "function_call"):
+                parts.append(f"[{kind[:40] or 'block'}]")
+    return "".join(parts)
+
+
+def _answer_of(
+    response: LLMResult | None,
+) -> tuple[str, Sequence[Mapping[str, Any]], AIMessage | None]:
+    if response is None or not response.generations or not response.generations[0]:
+        return "", [], None
+    generation = response.generations[0][0]
+    if isinstance(generation, ChatGeneration) and isinstance(generation.message, AIMessage):
+        message = generation.message
+        return text_of(message.content), message.tool_calls, message
+    return generation.text, [], None
+
+
+def _usage(message: AIMessage | None, response: LLMResult | None) -> dict[str, int] | None:
+    found: Any = message.usage_metadata if message is not None else None
+    if not found and response is not None and response.llm_output:
+        counts = response.llm_output.get("token_usage")
+        if isinstance(counts, Mapping):
+            found = {
+                "input_tokens": counts.get("prompt_tokens"),
+                "output_tokens": counts.get("completion_tokens"),
+            }
+    if not found:
+        return None
+    return {name: int(found.get(name) or 0) for name in ("input_tokens", "output_tokens")}
+
+
+def _name(value: Any) -> str | None:
+    return clean_text(str(value))[:_MAX_ID] if value not in (None, "") else None
+

@@ -1,0 +1,131 @@
+"""Which logs may be learnt from, and why not: cheap checks, no model. Flagged logs stay in the store.
+
+Reasons, in the order they are looked for: ``error_answer``, ``empty_answer``,
+``unsupported_language``, ``too_short``, ``too_long``, ``no_feedback``, ``prompt_injection``,
+``praise_only``, ``small_talk``; :func:`verdicts` adds ``duplicate``. A thumb, an implicit action or an
+edit alone is usable feedback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+
+from langchain_uno.logs.phrases import ERRORS, INJECTIONS, only_praise, only_small_talk
+from langchain_uno.recipe import FilterSettings
+from langchain_uno.records import Interaction, Verdict
+
+__all__ = ["REASONS", "duplicates", "verdict", "verdicts"]
+
+REASONS = (
+    "ok",
+    "error_answer",
+    "empty_answer",
+    "unsupported_language",
+    "too_short",
+    "too_long",
+    "no_feedback",
+    "prompt_injection",
+    "praise_only",
+    "small_talk",
+    "duplicate",
+)
+_ACTIONS = frozenset({"like", "dislike", "copy", "regenerate"})
+_ERROR_CHARS = 300
+
+Supports = Callable[[str], bool]
+"""Whether the prompt set has prompts for a language (``PromptSet.supports``)."""
+
+
+def verdict(interaction: Interaction, settings: FilterSettings, supports: Supports) -> Verdict:
+    """Judge one log by itself; the first reason found that the settings do not ignore.
+
+    Args:
+        interaction: with its feedback joined.
+        settings: thresholds.
+        supports: whether a language can be learnt from.
+    """
+    for reason, detail in _reasons(interaction, settings, supports):
+        if reason not in settings.ignore:
+            return Verdict(usable=False, reason=reason, detail=detail)
+    return Verdict(usable=True)
+
+
+def verdicts(
+    interactions: Sequence[Interaction], settings: FilterSettings, supports: Supports
+) -> list[Verdict]:
+    """Judge many logs, in their order; of equal ones only the first stays usable."""
+    out = [verdict(i, settings, supports) for i in interactions]
+    if "duplicate" not in settings.ignore:
+        usable = [i for i, v in zip(interactions, out, strict=True) if v.usable]
+        again = duplicates(usable)
+        for n, one in enumerate(interactions):
+            if one.run_id in again and out[n].usable:
+                detail = f"says the same as {again[one.run_id]}"
+                out[n] = Verdict(usable=False, reason="duplicate", detail=detail)
+    return out
+
+
+def duplicates(interactions: Iterable[Interaction]) -> dict[str, str]:
+    """run_id -> the earlier run_id of the same query, answer, user and feedback."""
+    first: dict[bytes, str] = {}
+    again: dict[str, str] = {}
+    for one in interactions:
+        said = sorted(
+            (f.key, str(f.score), str(f.value), (f.comment or "").strip(), (f.correction or "").strip())
+            for f in one.feedback
+        )
+        parts = [one.query, one.answer.strip(), one.user_id or "", *("\1".join(s) for s in said)]
+        parts += [m.content for m in one.messages if m.role == "assistant"]
+        key = blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=16).digest()
+        if key in first:
+            again[one.run_id] = first[key]
+        else:
+            first[key] = one.run_id
+    return again
+
+
+def _reasons(
+    log: Interaction, settings: FilterSettings, supports: Supports
+) -> Iterable[tuple[str, str]]:
+    answer = log.answer.strip()
+    if log.error:
+        yield "error_answer", "the run failed"
+    elif len(answer) <= _ERROR_CHARS and ERRORS.match(answer):
+        yield "error_answer", "the answer reads like a server's error message"
+    if not answer:
+        yield "empty_answer", "a tool call only" if log.tool_calls else "no text"
+    if log.language not in settings.languages or not supports(log.language):
+        yield "unsupported_language", log.language
+    users = [m.content.strip() for m in log.messages if m.role == "user"]
+    asked = users[-1] if users else ""
+    if len(asked) < settings.min_query_chars:
+        yield "too_short", f"the query has {len(asked)} characters"
+    if answer and len(answer) < settings.min_answer_chars:
+        yield "too_short", f"the answer has {len(answer)} characters"
+    said = log.feedback_turns
+    for what, length, limit in (
+        ("query", len(log.query), settings.max_query_chars),
+        ("answer", len(answer), settings.max_answer_chars),
+        ("feedback", sum(map(len, said)), settings.max_feedback_chars),
+    ):
+        if length > limit:
+            yield "too_long", f"the {what} has {length} characters"
+    yield from _feedback_reasons(log, said)
+
+
+def _feedback_reasons(log: Interaction, said: Sequence[str]) -> Iterable[tuple[str, str]]:
+    edit = (log.correction or "").strip()
+    signal = log.score is not None or any(f.key in _ACTIONS for f in log.feedback)
+    if not said and not edit and not signal:
+        yield "no_feedback", ""
+        return
+    for text in (*said, edit) if edit else said:
+        for what, pattern in INJECTIONS:
+            if pattern.search(text):
+                yield "prompt_injection", what
+                break
+    if edit or signal or not said:
+        return
+    if all(only_praise(t) or only_small_talk(t) for t in said):
+        yield ("praise_only", "") if any(only_praise(t) for t in said) else ("small_talk", "")

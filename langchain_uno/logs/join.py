@@ -1,0 +1,164 @@
+"""Which feedback belongs to which answer: decided when reading, from the journal alone.
+
+Nothing here depends on what a process remembers, so feedback that came before its run, from another
+process, or from before a restart, lands all the same. Two kinds:
+
+- explicit feedback names a model run, or a trace's root run (then it means the trace's last answer);
+- a *follow-up* is the next user turn of the same conversation (the method's signal): it becomes
+  ``Feedback(key="follow_up")`` of the answer before it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from langchain_uno.logs.conversation import run_ref, user_turn
+from langchain_uno.logs.journal import Journal, JournalRow
+from langchain_uno.records import Feedback, Interaction
+
+__all__ = ["FOLLOW_UP", "Joined", "follow_up", "join", "read"]
+
+FOLLOW_UP = "follow_up"
+_LOOK_BACK = 50
+"""How many equally likely earlier answers are weighed (a service may say the same thing often)."""
+
+
+@dataclass
+class Joined:
+    """Feedback by run_id, and the feedback whose run is not known yet."""
+
+    feedback: dict[str, list[Feedback]] = field(default_factory=dict)
+    waiting: list[Feedback] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
+    """Every run_id, in the order of arrival."""
+
+    def digest(self, run_id: str) -> bytes:
+        """Identify the feedback of one record; it changes when the record must be indexed anew."""
+        parts = sorted(
+            f"{f.feedback_id}\0{f.created_at.isoformat()}" for f in self.feedback.get(run_id, [])
+        )
+        return blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def follow_up(before: str, after: Interaction, text: str) -> Feedback:
+    """The feedback that the user turn of ``after`` is for the answer ``before`` (its run_id)."""
+    return Feedback(
+        feedback_id=f"follow-up-{after.run_id}",
+        run_id=before,
+        key=FOLLOW_UP,
+        comment=text,
+        source="thread",
+        user_id=after.user_id,
+        created_at=after.created_at,
+    )
+
+
+def join(journal: Journal) -> Joined:
+    """Attach every feedback in the journal, and every follow-up turn, to its answer."""
+    rows = journal.rows()
+    joined = Joined(order=[row.run_id for row in rows])
+    known = set(joined.order)
+    traces: dict[str, list[JournalRow]] = defaultdict(list)
+    for row in rows:
+        if row.root_run_id:
+            traces[row.root_run_id].append(row)
+    for one in journal.feedback():
+        reference = run_ref(one.run_id)
+        run_id = reference if reference in known else _last_answer(traces.get(reference))
+        if run_id is None:
+            joined.waiting.append(one)
+        else:
+            one = one.model_copy(update={"run_id": run_id})
+            joined.feedback.setdefault(run_id, []).append(one)
+    _add_follow_ups(journal, rows, joined)
+    return joined
+
+
+def read(journal: Journal, joined: Joined, run_ids: Sequence[str] | None = None) -> Iterator[Interaction]:
+    """Yield the interactions (all, or the named ones) with their feedback, in the order asked."""
+    for interaction in journal.interactions(joined.order if run_ids is None else run_ids):
+        found = joined.feedback.get(interaction.run_id, [])
+        ordered = sorted(found, key=lambda f: (f.created_at, f.feedback_id))
+        yield interaction.model_copy(update={"feedback": ordered})
+
+
+def _last_answer(trace: Sequence[JournalRow] | None) -> str | None:
+    if not trace:
+        return None
+    return next((row.run_id for row in reversed(trace) if row.has_answer), trace[-1].run_id)
+
+
+def _add_follow_ups(journal: Journal, rows: Sequence[JournalRow], joined: Joined) -> None:
+    explicit = {f.feedback_id for many in joined.feedback.values() for f in many}
+    pairs: list[tuple[list[JournalRow], JournalRow]] = []
+    for row, candidates in _candidates(rows):
+        if f"follow-up-{row.run_id}" not in explicit:
+            pairs.append((candidates, row))
+    taken: set[str] = set()
+    said: dict[str, set[str]] = {
+        run_id: {f.comment.strip() for f in many if f.key == FOLLOW_UP and f.comment}
+        for run_id, many in joined.feedback.items()
+    }
+    for start in range(0, len(pairs), 500):  # a part of the texts in memory at a time
+        part = pairs[start : start + 500]
+        texts = {i.run_id: i for i in journal.interactions([row.run_id for _, row in part])}
+        for candidates, row in part:
+            later = texts[row.run_id]
+            text = user_turn(later.messages)
+            # The same turn reaches several model runs (an agent's steps), or was told explicitly.
+            if not text or any(text in said.get(c.run_id, ()) for c in candidates):
+                continue
+            free = [c for c in candidates if c.run_id not in taken]
+            chosen = (free or candidates)[-1].run_id
+            taken.add(chosen)
+            said.setdefault(chosen, set()).add(text)
+            joined.feedback.setdefault(chosen, []).append(follow_up(chosen, later, text))
+
+
+def _candidates(rows: Sequence[JournalRow]) -> Iterator[tuple[JournalRow, list[JournalRow]]]:
+    """Yield (later run, the earlier answers its user turn may follow; the likeliest last)."""
+    by_text: dict[bytes, list[JournalRow]] = defaultdict(list)
+    threads: dict[str, list[JournalRow]] = defaultdict(list)
+    matched: set[str] = set()
+    """Traces whose user turn was found by the conversation's text."""
+    opened: dict[str, str] = {}
+    """Trace -> its first run with a user turn, that stands for the trace in a bare thread."""
+    bare: list[tuple[JournalRow, list[JournalRow]]] = []
+    for row in rows:
+        trace = row.root_run_id or row.run_id
+        if row.before is not None:
+            found = [
+                c
+                for c in by_text.get(row.before, ())[-_LOOK_BACK:]
+                if _may_be_one(c, row) and (c.root_run_id or c.run_id) != trace
+            ]
+            if found:
+                matched.add(trace)
+                yield row, found
+        if row.thread_id and row.turn is not None and opened.setdefault(trace, row.run_id) == row.run_id:
+            earlier = [
+                c
+                for c in threads[row.thread_id][-_LOOK_BACK:]
+                if c.has_answer and (c.root_run_id or c.run_id) != trace
+            ]
+            # The same words again are a second try, not a remark on the first answer.
+            if earlier and earlier[-1].turn != row.turn:
+                bare.append((row, earlier[-1:]))
+        if row.after is not None:
+            by_text[row.after].append(row)
+        if row.thread_id:
+            threads[row.thread_id].append(row)
+    for row, earlier in bare:
+        if (row.root_run_id or row.run_id) not in matched:
+            yield row, earlier
+
+
+def _may_be_one(a: JournalRow, b: JournalRow) -> bool:
+    """Whether two runs can belong to one conversation: threads and users must not differ."""
+    return not (
+        (a.thread_id and b.thread_id and a.thread_id != b.thread_id)
+        or (a.user_id and b.user_id and a.user_id != b.user_id)
+    )

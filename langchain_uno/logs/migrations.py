@@ -1,0 +1,80 @@
+"""The journal's schema, as numbered steps: ``PRAGMA user_version`` says how many were taken.
+
+A step is never changed once released; a new one is appended. Opening a journal takes the missing
+steps in one transaction each, so two processes that open an old journal at once do it once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from langchain_uno.errors import StoreError
+
+__all__ = ["SCHEMA", "STEPS", "migrate"]
+
+
+def m001_records(db: sqlite3.Connection) -> None:
+    """Interactions, feedback, and which of them the Chroma index has (derived, rebuildable)."""
+    db.execute(
+        """CREATE TABLE interactions (
+            seq INTEGER PRIMARY KEY,
+            run_id TEXT NOT NULL UNIQUE,
+            root_run_id TEXT,
+            thread_id TEXT,
+            user_id TEXT,
+            created_at REAL NOT NULL,
+            has_answer INTEGER NOT NULL,
+            before BLOB,    -- digest of the conversation up to the answer that the user turn follows
+            turn BLOB,      -- digest of that user turn
+            after BLOB,     -- digest of the conversation with this answer
+            redacted TEXT,  -- {"email": 2}: what was taken out before storing, counts only
+            body TEXT NOT NULL
+        )"""
+    )
+    db.execute(
+        """CREATE TABLE feedback (
+            seq INTEGER PRIMARY KEY,
+            feedback_id TEXT NOT NULL UNIQUE,
+            run_id TEXT NOT NULL,
+            user_id TEXT,
+            created_at REAL NOT NULL,
+            redacted TEXT,
+            body TEXT NOT NULL
+        )"""
+    )
+    db.execute("CREATE TABLE indexed (run_id TEXT PRIMARY KEY, digest BLOB NOT NULL)")
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_records,)
+SCHEMA = len(STEPS)
+
+
+def migrate(db: sqlite3.Connection, name: str) -> None:
+    """Bring ``db`` (in autocommit mode) to :data:`SCHEMA`.
+
+    Raises:
+        StoreError: the journal was written by a newer release of this package.
+    """
+    found = _version(db)
+    if found > SCHEMA:
+        raise StoreError(
+            f"The journal {name!r} has schema {found}, this release knows up to {SCHEMA}: upgrade "
+            "langchain-uno, or use the release that wrote it."
+        )
+    while found < SCHEMA:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            found = _version(db)  # another process may have been quicker
+            if found < SCHEMA:
+                STEPS[found](db)
+                db.execute(f"PRAGMA user_version = {found + 1}")
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        found = _version(db)
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])

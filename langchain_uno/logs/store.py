@@ -1,0 +1,239 @@
+"""The log store: the journal's records in Chroma, with vectors, for the refresh to learn from.
+
+    with LogStore.open(home, embedder) as store:
+        store.drain()                          # journal -> Chroma; what is there stays
+        logs = store.interactions()            # feedback joined, oldest first
+        vectors = store.embeddings([log.run_id for log in logs])
+
+One process at a time (a lease); Chroma is an index, the journal is the truth: a broken or missing
+index is rebuilt from it on opening, out of the vector cache where that has the vectors.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from langchain_uno.home import Home
+from langchain_uno.logs.filters import verdict
+from langchain_uno.logs.index import ChromaIndex, IndexBroken
+from langchain_uno.logs.join import Joined, join, read
+from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.lease import Lease
+from langchain_uno.logs.vectors import CachedEmbedder
+from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
+from langchain_uno.recipe import FilterSettings
+from langchain_uno.records import Interaction
+
+__all__ = ["LogStore", "pending"]
+
+_BATCH = 200
+
+
+def pending(journal: Journal, joined: Joined | None = None) -> int:
+    """How many records the index lacks, or has with older feedback (reads the journal alone)."""
+    joined = joined or join(journal)
+    indexed = journal.indexed()
+    return sum(1 for run_id in joined.order if indexed.get(run_id) != joined.digest(run_id))
+
+
+class LogStore:
+    """Opened by :meth:`open`; a context manager."""
+
+    def __init__(
+        self,
+        home: Home,
+        lease: Lease,
+        journal: Journal,
+        index: ChromaIndex,
+        embedder: CachedEmbedder,
+        settings: FilterSettings,
+    ) -> None:
+        self.home = home
+        self.journal = journal
+        self._lease = lease
+        self._index = index
+        self._embedder = embedder
+        self._settings = settings
+
+    @classmethod
+    def open(
+        cls,
+        home: Home,
+        embedder: Embedder,
+        timeout_s: float = 10.0,
+        *,
+        rebuild: bool = False,
+        say: Callable[[str], None] | None = None,
+        settings: FilterSettings | None = None,
+    ) -> LogStore:
+        """Open the store of ``home``, taking its lease.
+
+        Args:
+            home: the home (made if missing).
+            embedder: makes the vectors; cached by fingerprint.
+            timeout_s: how long to wait for another holder of the lease.
+            rebuild: throw the index away and fill it again (with another embedder, say).
+            say: told when the index has to be rebuilt; None: standard error.
+            settings: thresholds of the verdict stored with every record.
+
+        Raises:
+            StoreBusyError: another process has the store open.
+            ModelMismatchError: the vectors are another embedder's; the message says what to do.
+            HomeError, StoreError: home, journal or Chroma can't be used.
+        """
+        home.ensure()
+        lease = Lease(home.chroma, timeout_s)
+        journal: Journal | None = None
+        cached: CachedEmbedder | None = None
+        index: ChromaIndex | None = None
+        try:
+            journal = Journal(home.journal)
+            cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")
+            reason = "as asked" if rebuild else ""
+            if not rebuild:
+                try:
+                    index = ChromaIndex(home.chroma, embedder.fingerprint, len(journal.indexed()))
+                except IndexBroken as error:
+                    reason = str(error)
+            if index is None:
+                ChromaIndex.wipe(home.chroma)
+                journal.clear_indexed()
+                index = ChromaIndex(home.chroma, embedder.fingerprint, 0)
+            store = cls(home, lease, journal, index, cached, settings or FilterSettings())
+            if reason and not rebuild:
+                store._rebuild(reason, say)
+            return store
+        except BaseException:
+            if index is not None:
+                index.close(clean=False)
+            if cached is not None:
+                cached.close()
+            if journal is not None:
+                journal.close()
+            lease.release()
+            raise
+
+    def drain(self, on_done: OnDone | None = None) -> int:
+        """Bring Chroma up to the journal: new records, and those whose feedback changed.
+
+        Idempotent by run_id; interrupted at any point, the next call goes on from there.
+
+        Args:
+            on_done: told how many more records are in.
+
+        Returns:
+            How many records were written.
+        """
+        self._lease.check()
+        joined = join(self.journal)
+        indexed = self.journal.indexed()
+        digests = {run_id: joined.digest(run_id) for run_id in joined.order}
+        todo = [run_id for run_id in joined.order if indexed.get(run_id) != digests[run_id]]
+        for start in range(0, len(todo), _BATCH):
+            part = todo[start : start + _BATCH]
+            logs = list(read(self.journal, joined, part))
+            if not logs:
+                continue
+            vectors = self._embedder.embed([log.query for log in logs])
+            judged = [log.model_copy(update={"verdict": self._verdict(log)}) for log in logs]
+            self._index.upsert(
+                [log.run_id for log in judged],
+                vectors,
+                [_metadata(log) for log in judged],
+                [log.query for log in judged],
+            )
+            self.journal.mark_indexed({run_id: digests[run_id] for run_id in part})
+            if on_done:
+                on_done(len(part))
+        if todo:
+            self.journal.checkpoint()
+        return len(todo)
+
+    def pending(self) -> int:
+        """How many records :meth:`drain` would write."""
+        return pending(self.journal)
+
+    def interactions(self) -> list[Interaction]:
+        """Every drained interaction from Chroma, feedback joined and verdict set, oldest first."""
+        self._lease.check()
+        run_ids = list(self.journal.indexed())
+        found = [Interaction.model_validate_json(text) for text in self._index.records(run_ids)]
+        return sorted(found, key=lambda log: (log.created_at, log.run_id))
+
+    def embeddings(self, run_ids: Sequence[str]) -> FloatArray:
+        """The vectors of the queries of these interactions, float32, shape (n, d).
+
+        Raises:
+            StoreError: one of them is not drained.
+        """
+        self._lease.check()
+        return self._index.vectors(run_ids)
+
+    def nearest(self, text: str, k: int = 5) -> list[tuple[str, float]]:
+        """The interactions whose query is nearest to ``text``: (run_id, distance), nearest first."""
+        self._lease.check()
+        return self._index.nearest(self._embedder.embed([text])[0], k)
+
+    def count(self) -> int:
+        """How many records Chroma has."""
+        return self._index.count()
+
+    def close(self) -> None:
+        """Close everything and give the lease back. Closing twice is fine."""
+        self._index.close()
+        self._embedder.close()
+        self.journal.close()
+        self._lease.release()
+
+    def __enter__(self) -> LogStore:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def _verdict(self, log: Interaction) -> object:
+        return verdict(log, self._settings, lambda language: language in self._settings.languages)
+
+    def _rebuild(self, reason: str, say: Callable[[str], None] | None) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        (say or (lambda line: print(line, file=sys.stderr)))(
+            f"{reason} Rebuilding it from the journal."
+        )
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("Rebuilding the index", total=self.pending())
+            n = self.drain(lambda done: progress.advance(task, done))
+        (say or (lambda line: print(line, file=sys.stderr)))(
+            f"The index was rebuilt from the journal: {n} records."
+        )
+
+
+def _metadata(log: Interaction) -> dict[str, str | int | float | bool]:
+    """What Chroma can filter by, and the whole record as JSON text."""
+    judged = log.verdict
+    fields: dict[str, str | int | float | bool | None] = {
+        "record": log.model_dump_json(exclude_none=True),
+        "created_at": log.created_at.timestamp(),
+        "language": log.language,
+        "root_run_id": log.root_run_id,
+        "thread_id": log.thread_id,
+        "user_id": log.user_id,
+        "model": log.model,
+        "release": log.release,
+        "cluster": log.cluster,
+        "route": log.route,
+        "n_feedback": len(log.feedback),
+        "score": log.score,
+        "verdict": judged.reason if judged else None,
+    }
+    return {k: v for k, v in fields.items() if v is not None}

@@ -1,0 +1,117 @@
+"""A cache of vectors on disk, so that nothing is embedded twice by the same embedder.
+
+    cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")   # is an Embedder itself
+
+Keyed by the embedder's fingerprint and a digest of the text; the text itself is not kept.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from langchain_uno.errors import StoreError
+from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
+
+__all__ = ["CachedEmbedder"]
+
+_BATCH = 64
+
+
+class CachedEmbedder:
+    """Wraps an embedder; thread-safe. The file is a cache: deleting it costs time only.
+
+    Args:
+        embedder: asked for what is not in the file.
+        path: the SQLite file; made if missing.
+
+    Raises:
+        StoreError: the file can't be used.
+    """
+
+    def __init__(self, embedder: Embedder, path: Path) -> None:
+        self._embedder = embedder
+        self._path = path
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = self._open()
+        except OSError as error:
+            raise StoreError(f"The vector cache {str(path)!r} can't be made ({error}).") from error
+
+    @property
+    def fingerprint(self) -> str:
+        """The embedder's."""
+        return self._embedder.fingerprint
+
+    def embed(self, texts: Sequence[str], on_done: OnDone | None = None) -> FloatArray:
+        """Return the vectors, shape (n, d), float32, from the file where it has them."""
+        keys = [blake2b(t.encode("utf-8", "replace"), digest_size=16).digest() for t in texts]
+        found = self._look_up(list(dict.fromkeys(keys)))
+        missing = {k: t for k, t in zip(keys, texts, strict=True) if k not in found}
+        if on_done and len(keys) > len(missing):
+            on_done(sum(1 for k in keys if k in found))
+        todo = list(missing)
+        for start in range(0, len(todo), _BATCH):  # kept batch by batch: an interrupt loses little
+            part = todo[start : start + _BATCH]
+            vectors = np.asarray(self._embedder.embed([missing[k] for k in part]), dtype=np.float32)
+            fresh = dict(zip(part, vectors, strict=True))
+            self._keep(fresh)
+            found.update(fresh)
+            if on_done:
+                on_done(sum(1 for k in keys if k in fresh))
+        if not keys:
+            return np.zeros((0, 0), dtype=np.float32)
+        return np.stack([found[k] for k in keys]).astype(np.float32, copy=False)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def _look_up(self, keys: Sequence[bytes]) -> dict[bytes, FloatArray]:
+        out: dict[bytes, FloatArray] = {}
+        for start in range(0, len(keys), 500):
+            part = keys[start : start + 500]
+            marks = ",".join("?" * len(part))
+            sql = f"SELECT text, vector FROM vectors WHERE embedder = ? AND text IN ({marks})"  # noqa: S608
+            with self._lock:
+                rows = self._db.execute(sql, [self.fingerprint, *part]).fetchall()
+            out.update((key, np.frombuffer(blob, dtype="<f4")) for key, blob in rows)
+        return out
+
+    def _keep(self, vectors: dict[bytes, FloatArray]) -> None:
+        rows = [(self.fingerprint, k, v.astype("<f4").tobytes()) for k, v in vectors.items()]
+        try:
+            with self._lock, self._db:
+                self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"The vector cache {str(self._path)!r} can't be written ({error}): make room on "
+                "the disk, or delete the file."
+            ) from error
+
+    def _open(self) -> sqlite3.Connection:
+        for attempt in (1, 2):
+            db = sqlite3.connect(self._path, timeout=30.0, check_same_thread=False)
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute(
+                    "CREATE TABLE IF NOT EXISTS vectors (embedder TEXT, text BLOB, vector BLOB, "
+                    "PRIMARY KEY (embedder, text)) WITHOUT ROWID"
+                )
+                return db
+            except sqlite3.DatabaseError as error:
+                db.close()
+                if attempt == 2 or isinstance(error, sqlite3.OperationalError):
+                    raise StoreError(
+                        f"The vector cache {str(self._path)!r} can't be opened ({error})."
+                    ) from error
+                os.replace(self._path, self._path.with_suffix(".damaged"))  # a cache: begin anew
+        raise AssertionError("unreachable")

@@ -1,0 +1,1 @@
+"""Everything that runs a model, behind the small protocols of ``protocols.py``."""

@@ -1,0 +1,291 @@
+"""LoRA adapters on one base model: checked before they are read, then mounted through PEFT.
+
+Nothing in an adapter folder is trusted: only ``adapter_config.json`` (plain LoRA, a short list of
+settings) and ``adapter_model.safetensors`` are read, names and shapes are compared with the base
+model first, and PEFT never sees the folder itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_uno.errors import EngineError, ReleaseError
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig, PeftModel
+
+__all__ = ["AdapterSet", "CheckedAdapter", "check_adapter", "linear_shapes", "restore_base"]
+
+_SETTINGS = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora")
+_REFUSED = (
+    "use_dora",
+    "modules_to_save",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+    "megatron_config",
+    "lora_bias",
+    "exclude_modules",
+    "fan_in_fan_out",
+)
+
+
+@dataclass(frozen=True)
+class CheckedAdapter:
+    """An adapter that fits the base: its PEFT settings and its tensors (on the CPU)."""
+
+    config: LoraConfig
+    tensors: dict[str, torch.Tensor]
+
+
+def check_adapter(path: Path, model: Any) -> CheckedAdapter:
+    """Read an adapter folder and check it against the base model.
+
+    Args:
+        path: folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
+        model: the transformers base model (LoRA layers may already be mounted on it).
+
+    Raises:
+        ReleaseError: missing files, another format, settings beyond plain LoRA, or tensors whose
+            names or shapes do not fit the base model.
+    """
+    from peft import LoraConfig
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    weights = path / "adapter_model.safetensors"
+    settings = path / "adapter_config.json"
+    for file in (settings, weights):
+        if not file.is_file():
+            raise ReleaseError(
+                f"The adapter folder {str(path)!r} has no {file.name}: only LoRA adapters saved by "
+                "PEFT as safetensors are loaded."
+            )
+    try:
+        raw = json.loads(settings.read_text(encoding="utf-8"))
+        tensors = load_file(weights)
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, OSError) as error:
+        raise ReleaseError(f"The adapter in {str(path)!r} can't be read: {error}.") from error
+    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
+        raise ReleaseError(f"The adapter in {str(path)!r} is not a LoRA adapter.")
+    extras = [key for key in _REFUSED if raw.get(key)]
+    if extras or raw.get("bias", "none") != "none":
+        raise ReleaseError(
+            f"The adapter in {str(path)!r} uses {', '.join(extras) or 'bias'}: "
+            "only plain LoRA on linear layers is served."
+        )
+    try:
+        # init_lora_weights is never taken over: some of its values rewrite the base weights.
+        config = LoraConfig(
+            **{key: raw[key] for key in _SETTINGS if raw.get(key) is not None},
+            lora_dropout=0.0,
+            bias="none",
+            inference_mode=True,
+            task_type="CAUSAL_LM",
+        )
+    except (TypeError, ValueError) as error:
+        raise ReleaseError(f"The adapter in {str(path)!r} has bad settings: {error}.") from error
+    _check_shapes(path, config, tensors, model)
+    return CheckedAdapter(config, tensors)
+
+
+def _check_shapes(
+    path: Path, config: LoraConfig, tensors: dict[str, torch.Tensor], model: Any
+) -> None:
+    shapes = linear_shapes(model)
+    seen: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, tensor in tensors.items():
+        module, _, kind = name.removeprefix("base_model.model.").rpartition(".lora_")
+        if kind not in ("A.weight", "B.weight") or module not in shapes or tensor.ndim != 2:
+            raise ReleaseError(
+                f"The adapter in {str(path)!r} has a tensor {name!r} that fits nothing in the base "
+                "model: it was trained on another one."
+            )
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            raise ReleaseError(f"The adapter in {str(path)!r} has bad numbers in {name!r}.")
+        seen.setdefault(module, {})[kind[0]] = tuple(tensor.shape)
+    if not seen:
+        raise ReleaseError(f"The adapter in {str(path)!r} holds no tensors.")
+    for module, parts in seen.items():
+        out_features, in_features = shapes[module]
+        a, b = parts.get("A"), parts.get("B")
+        if not a or not b or a[1] != in_features or b[0] != out_features or a[0] != b[1]:
+            raise ReleaseError(
+                f"The adapter in {str(path)!r} does not fit {module!r} of the base model: shapes "
+                f"{a} and {b} for a layer of {in_features} -> {out_features}."
+            )
+
+
+def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
+    """Module name -> (out, in) of every linear layer, by its name without mounted LoRA layers."""
+    shapes: dict[str, tuple[int, int]] = {}
+    for name, module in model.named_modules():
+        linear = hasattr(module, "in_features") and hasattr(module, "out_features")
+        if linear and ".lora_" not in name:
+            key = name.removesuffix(".base_layer")
+            shapes[key] = (int(module.out_features), int(module.in_features))
+    return shapes
+
+
+def restore_base(model: Any) -> None:
+    """Make a model that was trained on the plain, serving base again; its weights are untouched.
+
+    Raises:
+        EngineError: LoRA layers were left in it.
+    """
+    model.__dict__.pop("forward", None)  # TRL's trainers wrap it, one deeper each time
+    model.eval()
+    model.config.use_cache = True
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        model.gradient_checkpointing_disable()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    left = [name for name, _ in model.named_modules() if ".lora_A" in name]
+    if left:
+        raise EngineError(
+            f"The training left LoRA layers in the base model (at {left[0]!r}): call unload() "
+            "on the PEFT model before the exclusive() block ends, then load the engine anew."
+        )
+
+
+class AdapterSet:
+    """The adapters mounted on one model, and which of them each row of the next pass uses.
+
+    Used by the engine's owner thread only. PEFT's own names are never re-used, so that an adapter
+    unloaded and loaded again under one name can't meet leftovers of the first.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._peft: PeftModel | None = None
+        self._names: dict[str, str] = {}
+        self._paths: dict[str, Path] = {}
+        self._count = 0
+        self._rows: list[str] | None = None
+        self._active: object = None
+        self._hooked: set[int] = set()
+
+    def mount(self, name: str, path: Path, checked: CheckedAdapter) -> None:
+        """Add a checked adapter under ``name``; undone wholly when PEFT refuses it."""
+        from peft import PeftModel, set_peft_model_state_dict
+
+        self._count += 1
+        inner = f"u{self._count}"
+        self._active = None
+        try:
+            if self._peft is None:
+                self._peft = PeftModel(self.model, checked.config, adapter_name=inner)
+            else:
+                self._peft.add_adapter(inner, checked.config)
+            result = set_peft_model_state_dict(self._peft, checked.tensors, adapter_name=inner)
+            left = list(getattr(result, "unexpected_keys", None) or [])
+            if left:
+                raise ReleaseError(f"The adapter {name!r} has tensors of no use: {left[:3]}.")
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            self._names[name] = inner
+            self.unmount(name)
+            if isinstance(error, ReleaseError):
+                raise
+            raise ReleaseError(f"The adapter {name!r} can't be mounted: {error}") from error
+        self._names[name], self._paths[name] = inner, path
+        self.model.eval()
+        self._hook()
+
+    def unmount(self, name: str) -> None:
+        """Remove an adapter; the last one gone, the model is the plain base again."""
+        inner = self._names.pop(name)
+        self._paths.pop(name, None)
+        self._active = None
+        if self._peft is None:
+            return
+        if not self._names:
+            self._restore()
+        elif inner in self._peft.peft_config:
+            if inner in self._peft.active_adapters:
+                self._peft.set_adapter(next(iter(self._names.values())), inference_mode=True)
+            self._peft.delete_adapter(inner)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def paths(self) -> dict[str, Path]:
+        """Name -> folder of every mounted adapter."""
+        return dict(self._paths)
+
+    def clear(self) -> None:
+        """Unmount everything: the model is the plain base afterwards, bit for bit."""
+        self._names.clear()
+        self._paths.clear()
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._peft is not None:
+            self._peft.unload()
+            self.model.__dict__.pop("forward", None)
+            self._peft = None
+        self._hooked.clear()
+        self._rows = None
+        self._active = None
+
+    @contextmanager
+    def rows(self, names: Sequence[str | None]) -> Iterator[None]:
+        """Make the passes inside use ``names[i]`` (None: the base) for row ``i``."""
+        if self._peft is not None:
+            kinds = set(names)
+            if kinds == {None}:
+                self._switch(None)
+            elif len(kinds) == 1:
+                self._switch(self._names[str(names[0])])
+            else:
+                self._switch(True)
+                # PEFT's mixed batch: the same ``adapter_names`` that its own forward() passes on.
+                self._rows = ["__base__" if n is None else self._names[n] for n in names]
+        try:
+            yield
+        finally:
+            self._rows = None
+
+    def _switch(self, to: str | bool | None) -> None:
+        """None: base alone; a name: that adapter alone; True: all enabled (mixed rows)."""
+        if self._peft is None or (to is not None and to == self._active):
+            return
+        tuner: Any = self._peft.base_model
+        if to is None:
+            if self._active != "base":
+                tuner.disable_adapter_layers()
+            self._active = "base"
+            return
+        if self._active in (None, "base"):
+            tuner.enable_adapter_layers()
+        if isinstance(to, str):
+            self._peft.set_adapter(to, inference_mode=True)
+        self._active = to
+
+    def _hook(self) -> None:
+        """Hand each row's adapter to every LoRA layer.
+
+        PEFT's ``forward(adapter_names=...)`` walks all modules and registers such hooks anew at
+        every pass; for a small model that costs more than the pass. Ours are registered once.
+        """
+        from peft.tuners.lora import LoraLayer
+
+        def hand_over(
+            _: Any, args: Any, kwargs: dict[str, Any]
+        ) -> tuple[Any, dict[str, Any]] | None:
+            if self._rows is None:
+                return None
+            return args, {**kwargs, "adapter_names": self._rows}
+
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer) and id(module) not in self._hooked:
+                hookable: Any = module
+                hookable.register_forward_pre_hook(hand_over, with_kwargs=True)
+                self._hooked.add(id(module))

@@ -1,0 +1,176 @@
+"""The running batch: one forward pass a step for every row, whatever its adapter or settings.
+
+New rows get a pass over their prompts of their own and then join; finished rows leave when that
+pays. Rows are right-aligned (padded on the left), positions are counted without the padding.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache
+
+from langchain_uno.models.adapters import AdapterSet
+from langchain_uno.models.cache import RowCache, supports_rows
+from langchain_uno.models.rows import Row
+from langchain_uno.models.sampling import pick_tokens
+
+__all__ = ["RunningBatch"]
+
+
+class RunningBatch:
+    """The rows under way on one model. Used by the engine's owner thread only."""
+
+    def __init__(self, model: Any, adapters: AdapterSet, pad_token: int) -> None:
+        self._model = model
+        self._adapters = adapters
+        self._pad = pad_token
+        self._accepts = set(inspect.signature(type(model).forward).parameters)
+        self.can_join = supports_rows(model.config)
+        """False for models whose layers keep other states: a batch then runs as it started."""
+        self.rows: list[Row | None] = []
+        """None stands for a row that left and whose place is still computed."""
+        self._cache: Cache | None = None
+        self._mask: torch.Tensor | None = None
+        self._columns = 0
+
+    @property
+    def live(self) -> list[Row]:
+        """The rows that still want tokens."""
+        return [row for row in self.rows if row is not None]
+
+    @torch.inference_mode()
+    def start(self, rows: Sequence[Row]) -> tuple[torch.Tensor, list[Row]]:
+        """Run the prompts of new rows; those that generate join the batch.
+
+        Returns:
+            The logits after each prompt, shape (len(rows), vocabulary), and the rows in that order.
+        """
+        device = self._model.device
+        columns = max(len(row.prompt) for row in rows)
+        padded = [[self._pad] * (columns - len(r.prompt)) + r.prompt for r in rows]
+        ids = torch.tensor(padded, device=device)
+        lengths = torch.tensor([len(row.prompt) for row in rows], device=device)
+        places = torch.arange(columns, device=device)[None, :] - (columns - lengths)[:, None]
+        mask = places >= 0
+        keep = any(row.options is None for row in rows)
+        cache: Cache | None = None
+        if keep:
+            cache = RowCache() if self.can_join else DynamicCache(config=self._model.config)
+        even = all(len(row.prompt) == columns for row in rows)
+        with self._adapters.rows([row.adapter for row in rows]):
+            logits = self._forward(
+                ids, None if even else mask.long(), places.clamp(min=0), cache, last_only=True
+            )
+        generating = [i for i, row in enumerate(rows) if row.options is None]
+        if generating:
+            assert cache is not None
+            self._join(rows, generating, cache, mask, columns)
+        return logits[:, -1], list(rows)
+
+    def _join(
+        self, rows: Sequence[Row], chosen: list[int], cache: Cache, mask: torch.Tensor, columns: int
+    ) -> None:
+        if not self.can_join or (not self.live and len(chosen) == len(rows)):
+            self.rows = [row if row.options is None else None for row in rows]
+            self._cache, self._columns = cache, columns
+            self._mask = _with_room(mask, columns)
+            return
+        index = None if len(chosen) == len(rows) else torch.tensor(chosen, device=mask.device)
+        width = max(len(rows[i].prompt) for i in chosen)
+        self._rebuild([(cache, mask, index, width)], [rows[i] for i in chosen])
+
+    @torch.inference_mode()
+    def step(self) -> torch.Tensor:
+        """Run one token of every row; returns logits of the live rows, shape (live, vocabulary)."""
+        device = self._model.device
+        live = [i for i, row in enumerate(self.rows) if row is not None]
+        tokens = [row.tokens[-1] if row is not None else self._pad for row in self.rows]
+        places = [row.length - 1 if row is not None else 0 for row in self.rows]
+        assert self._mask is not None and self._cache is not None
+        if self._columns >= self._mask.shape[1]:
+            self._mask = _with_room(self._mask, self._columns)
+        self._columns += 1
+        even = len(live) == 1 and len(self.rows) == 1 and places[0] == self._columns - 1
+        names = [row.adapter if row is not None else None for row in self.rows]
+        with self._adapters.rows(names):
+            logits = self._forward(
+                torch.tensor(tokens, device=device)[:, None],
+                None if even else self._mask[:, : self._columns],
+                torch.tensor(places, device=device)[:, None],
+                self._cache,
+                last_only=True,
+            )[:, -1]
+        return logits if len(live) == len(self.rows) else logits[live]
+
+    def leave(self, row: Row) -> None:
+        """Take a row out. Its place is freed by the next :meth:`compact` or join."""
+        self.rows = [None if r is row else r for r in self.rows]
+        if not self.live:
+            self.clear()
+
+    def compact(self) -> None:
+        """Drop the places of rows that left, once they are a quarter of the batch."""
+        gone = sum(row is None for row in self.rows)
+        if gone and self.can_join and gone * 4 >= len(self.rows):
+            self._rebuild([], [])
+
+    def clear(self) -> None:
+        """Forget every row."""
+        self.rows, self._cache, self._mask, self._columns = [], None, None, 0
+
+    def _rebuild(
+        self, new: list[tuple[Cache, torch.Tensor, torch.Tensor | None, int]], rows: list[Row]
+    ) -> None:
+        parts = list(new)
+        live = [i for i, row in enumerate(self.rows) if row is not None]
+        if live:
+            assert self._cache is not None and self._mask is not None
+            index = None
+            if len(live) < len(self.rows):
+                index = torch.tensor(live, device=self._mask.device)
+            # Columns that only rows now gone had filled are trimmed.
+            width = max(row.length for row in self.live) - 1
+            parts.insert(0, (self._cache, self._mask[:, : self._columns], index, width))
+        columns = max(width for *_, width in parts)
+        caches = [(cache, index, width) for cache, _, index, width in parts]
+        self._cache = RowCache.join(caches)  # type: ignore[arg-type]
+        masks = []
+        for _, mask, index, width in parts:
+            kept = mask[:, -width:] if index is None else mask[index][:, -width:]
+            masks.append(torch.nn.functional.pad(kept, (columns - width, 0)))
+        self._mask = _with_room(torch.cat(masks), columns)
+        self._columns = columns
+        self.rows = [*self.live, *rows]
+
+    def _forward(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor | None,
+        places: torch.Tensor,
+        cache: Cache | None,
+        *,
+        last_only: bool,
+    ) -> torch.Tensor:
+        kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+        if "position_ids" in self._accepts:
+            kwargs["position_ids"] = places
+        if last_only and "logits_to_keep" in self._accepts:
+            kwargs["logits_to_keep"] = 1
+        output = self._model(**kwargs, past_key_values=cache, use_cache=cache is not None)
+        logits: torch.Tensor = output.logits
+        return logits
+
+    @staticmethod
+    def pick(logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
+        """Return the next token of each row, by its own settings."""
+        return pick_tokens(logits, [row.picker for row in rows])
+
+
+def _with_room(mask: torch.Tensor, columns: int) -> torch.Tensor:
+    """The first ``columns`` of a mask, and room for more where every row attends."""
+    kept = mask[:, :columns].to(torch.bool)
+    return torch.nn.functional.pad(kept, (0, max(64, columns // 4)), value=True)

@@ -1,0 +1,257 @@
+"""From a model's name to a running engine.
+
+    load_engine()                            # the embedded model
+    load_engine("Qwen/Qwen3-8B")             # a folder, or a name on the hub
+    load_engine("http://localhost:8000/v1")  # any OpenAI-compatible server (vLLM first)
+
+``AutoModelForCausalLM`` and ``AutoTokenizer`` are the one path for all models; only safetensors
+weights are read, and no code that comes with a model is run.
+"""
+
+from __future__ import annotations
+
+import threading
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_uno.errors import ConfigError, ModelNotFoundError
+from langchain_uno.models.fingerprint import folder_fingerprint, model_fingerprint
+from langchain_uno.models.protocols import Embedder, Engine
+from langchain_uno.models.roles import PromptSet
+
+if TYPE_CHECKING:
+    from langchain_uno.models.local import LocalEngine
+
+__all__ = [
+    "EMBEDDED",
+    "embedded_path",
+    "engine_from_objects",
+    "is_embedded",
+    "load_embedder",
+    "load_engine",
+    "load_prompt_set",
+    "model_folder",
+    "shared_engine",
+]
+
+EMBEDDED = "embedded"
+"""The embedded model's name; the same as leaving the name out."""
+
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+_shared: dict[tuple[Any, ...], Engine] = {}
+_shared_lock = threading.Lock()
+
+
+def embedded_path() -> Path:
+    """Return the folder of the embedded model inside the package."""
+    return Path(str(resources.files("langchain_uno") / "models" / "embedded"))
+
+
+def is_embedded(model: str | None) -> bool:
+    """Whether ``model`` means the embedded model (None, its name, or its folder)."""
+    if model is None or model == EMBEDDED:
+        return True
+    folder = Path(model)
+    return folder.is_dir() and folder.resolve() == embedded_path().resolve()
+
+
+def is_url(model: str | None) -> bool:
+    """Whether ``model`` is the address of a server."""
+    return bool(model) and str(model).startswith(("http://", "https://"))
+
+
+def model_folder(model: str | None = None) -> Path:
+    """Return the local folder of a model, downloading it from the hub when it is a hub name.
+
+    Raises:
+        ModelNotFoundError: neither a folder, nor in the hub's cache, nor reachable on the hub; or
+            a folder without config and safetensors weights.
+    """
+    if is_embedded(model):
+        folder = embedded_path()
+        if not (folder / "config.json").is_file():
+            raise ModelNotFoundError(
+                "The embedded model's weights are missing from this installation: install "
+                "langchain-uno again, or name a model (--model NAME)."
+            )
+        return folder
+    assert model is not None
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        folder_fingerprint(folder)
+        return folder
+    return _from_hub(model)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelNotFoundError(
+            f"There is no model {name!r}: it is neither a folder nor reachable on the hub; check "
+            "the spelling or the network, or give a folder's path. Without a name the embedded "
+            "model runs."
+        ) from error
+
+
+def load_engine(
+    model: str | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    server_model: str | None = None,
+    api_key: str | None = None,
+    **settings: Any,
+) -> Engine:
+    """Load a model and return an engine over it.
+
+    Args:
+        model: None for the embedded model, a folder, a hub name, or a server's base URL.
+        device: ``"cpu"``, ``"cuda"``, ...; by default an accelerator where there is one. The
+            embedded model always runs on the CPU.
+        dtype: ``"float32"``, ``"bfloat16"``, ...; by default float32 on the CPU and what the
+            weights are stored in elsewhere. The embedded model always runs in float32.
+        server_model: for a URL, the served model's name; by default the first one it lists.
+        api_key: for a URL.
+        settings: further arguments of :class:`~langchain_uno.models.local.LocalEngine` (or
+            :class:`~langchain_uno.models.openai_compatible.OpenAIEngine` for a URL).
+
+    Raises:
+        ModelNotFoundError: no such model.
+        EngineError: the server does not answer.
+    """
+    if is_url(model):
+        from langchain_uno.models.openai_compatible import OpenAIEngine
+
+        return OpenAIEngine(str(model), model=server_model, api_key=api_key, **settings)
+    folder = model_folder(model)
+    embedded = is_embedded(model)
+    chosen = "cpu" if embedded else device or _best_device()
+    stored = dtype or ("float32" if chosen == "cpu" else "auto")
+    weights, tokenizer = load_weights(
+        folder, device=chosen, dtype="float32" if embedded else stored
+    )
+    from langchain_uno.models.local import LocalEngine
+
+    name = EMBEDDED if embedded else str(model)
+    return LocalEngine(
+        weights, tokenizer, name=name, fingerprint=folder_fingerprint(folder), **settings
+    )
+
+
+def load_weights(folder: Path, *, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
+    """Return (transformers model, tokenizer) from a folder; safetensors only, no foreign code.
+
+    Raises:
+        ModelNotFoundError: transformers can't load what the folder holds.
+    """
+    import torch
+    import transformers.utils.logging as transformers_logging
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    hf_logging: Any = transformers_logging
+    auto_model: Any = AutoModelForCausalLM
+
+    kind = dtype if dtype == "auto" else getattr(torch, dtype, None)
+    if kind is None:
+        raise ConfigError(f"There is no dtype {dtype!r}: give 'float32', 'bfloat16' or 'auto'.")
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        model = auto_model.from_pretrained(
+            folder, dtype=kind, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelNotFoundError(
+            f"The model in {str(folder)!r} can't be loaded: {error}"
+        ) from error
+    finally:
+        if bars:
+            hf_logging.enable_progress_bar()
+    return model.to(device), tokenizer
+
+
+def engine_from_objects(model: Any, tokenizer: Any, **settings: Any) -> LocalEngine:
+    """Return an engine over a transformers model that is already in memory.
+
+    The fingerprint is the folder's it was loaded from, where that can be found, so that releases
+    made by name and by object fit each other.
+    """
+    from langchain_uno.models.local import LocalEngine
+
+    name = str(getattr(model.config, "_name_or_path", "") or "in-memory")
+    try:
+        print_ = folder_fingerprint(_known_folder(name))
+    except ModelNotFoundError:
+        print_ = model_fingerprint(model)
+    return LocalEngine(model, tokenizer, name=name, fingerprint=print_, **settings)
+
+
+def _known_folder(name: str) -> Path:
+    """The folder of a name without any download."""
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        found = None
+    if not isinstance(found, str):
+        raise ModelNotFoundError(f"{name!r} is not on this machine.")
+    return Path(found).parent
+
+
+def shared_engine(model: str | None = None, **settings: Any) -> Engine:
+    """Like :func:`load_engine`, but one engine a process for the same model and settings."""
+    folder = None if is_url(model) else str(model_folder(model).resolve())
+    key = (folder or model, *sorted((k, repr(v)) for k, v in settings.items()))
+    with _shared_lock:
+        engine = _shared.get(key)
+        if engine is None or getattr(engine, "closed", False):
+            engine = _shared[key] = load_engine(model, **settings)
+        return engine
+
+
+def load_embedder(name: str | None, engine: Engine | None = None) -> Embedder:
+    """Return an embedder: by HuggingFace name, or the engine's own early layers when None.
+
+    Raises:
+        ConfigError: no name, and the engine is not a local one.
+        ModelNotFoundError: no such model.
+    """
+    from langchain_uno.models.embedders import HiddenStateEmbedder, LangChainEmbedder
+    from langchain_uno.models.local import LocalEngine
+
+    if name is not None:
+        return LangChainEmbedder.from_name(name)
+    if not isinstance(engine, LocalEngine):
+        raise ConfigError(
+            "A server's hidden states can't be read: name an embedding model "
+            "(embedder='Qwen/Qwen3-Embedding-0.6B')."
+        )
+    return HiddenStateEmbedder(engine)
+
+
+def load_prompt_set(name: str) -> PromptSet:
+    """Return the prompt set ``"embedded"`` or ``"real"``.
+
+    Raises:
+        ConfigError: there is no such prompt set.
+    """
+    from langchain_uno.models.prompts import get_prompt_set
+
+    return get_prompt_set(name)
+
+
+def _best_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

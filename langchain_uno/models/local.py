@@ -1,0 +1,401 @@
+"""The local engine: transformers and PEFT in this process, many adapters, one owner of the model.
+
+    engine = load_engine("path/to/model")
+    engine.load_adapter("r1-c0-expert", folder)
+    [answer] = engine.generate([GenerateRequest(messages, adapter="r1-c0-expert")])
+
+Callers on any number of threads and tasks share forward passes; see ``scheduler.py`` for how.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from langchain_uno.errors import EngineError, ReleaseError
+from langchain_uno.home import safe_name
+from langchain_uno.models.adapters import check_adapter, restore_base
+from langchain_uno.models.chat_format import end_tokens
+from langchain_uno.models.protocols import (
+    Chunk,
+    FloatArray,
+    GenerateRequest,
+    Generation,
+    OnDone,
+)
+from langchain_uno.models.requests import Constrainer, RowMaker
+from langchain_uno.models.rows import Call, Row
+from langchain_uno.models.scheduler import Scheduler
+from langchain_uno.records import Message
+
+__all__ = ["LocalEngine"]
+
+
+class LocalEngine:
+    """Implements :class:`~langchain_uno.models.protocols.Engine` over one transformers model.
+
+    Args:
+        model: an ``AutoModelForCausalLM`` model; put into eval mode and owned from here on.
+        tokenizer: its tokenizer, with a chat template.
+        name: what the model was loaded by.
+        fingerprint: identifies the base weights.
+        max_batch: rows that share a forward pass at most.
+        max_waiting: calls that may wait in the queue; further callers wait (back-pressure).
+        max_prompt_tokens: padded prompt tokens of one prompt pass at most (bounds memory).
+        template_kwargs: passed to the chat template; ``enable_thinking=False`` by default, which
+            templates without that switch ignore.
+        constrainer: the hook for constrained decoding: makes a
+            :class:`~langchain_uno.models.sampling.TokenConstraint` of a request's ``json_schema``;
+            without one the schema is not enforced.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        fingerprint: str,
+        max_batch: int = 32,
+        max_waiting: int = 1024,
+        max_prompt_tokens: int = 16_384,
+        template_kwargs: Mapping[str, Any] | None = None,
+        constrainer: Constrainer | None = None,
+    ) -> None:
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._name = name
+        self._fingerprint = fingerprint
+        self._adapter_lock = threading.Lock()
+        self._exclusive_thread: int | None = None
+        self._rows = RowMaker(
+            tokenizer,
+            name,
+            getattr(model.config.get_text_config(), "max_position_embeddings", None),
+            {"enable_thinking": False, **dict(template_kwargs or {})},
+            constrainer,
+        )
+        pad = tokenizer.pad_token_id
+        self._scheduler = Scheduler(
+            model,
+            tokenizer,
+            end_tokens(model, tokenizer),
+            0 if pad is None else pad,
+            max_batch=max_batch,
+            max_waiting=max_waiting,
+            max_prompt_tokens=max_prompt_tokens,
+        )
+        self._finalizer = weakref.finalize(self, self._scheduler.close)
+
+    # -- what it is ------------------------------------------------------------------------------
+
+    @property
+    def model_name(self) -> str:
+        """The name or path that the model was loaded by."""
+        return self._name
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the base weights; releases are refused on another one."""
+        return self._fingerprint
+
+    @property
+    def model(self) -> Any:
+        """The transformers model (with LoRA layers mounted while adapters are loaded)."""
+        return self._model
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return not self._finalizer.alive
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._tokenizer
+
+    # -- answering -------------------------------------------------------------------------------
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
+    ) -> list[Generation]:
+        """Answer many requests, batched; results in the order of the requests.
+
+        A prompt that leaves the model no room for an answer gives an empty one with
+        ``finish_reason="length"`` (one long log must not end a refresh).
+
+        Raises:
+            EngineError: an unknown adapter, a closed engine, or a model that fails.
+        """
+        results: list[Generation | None] = [None] * len(requests)
+        rows = []
+        for index, request in enumerate(requests):
+            row, done = self._row(index, request)
+            if done is not None:
+                results[index] = done
+                if on_done is not None:
+                    on_done(1)
+            else:
+                rows.append(row)
+        self._wait_for(rows, results, on_done)
+        return [g for g in results if g is not None]
+
+    def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
+        """Answer one request piece by piece. Closing the iterator cancels the request."""
+        row, done = self._row(0, request)
+        if done is not None:
+            yield Chunk(generation=done)
+            return
+        row.open_stream(self._tokenizer)
+        arrived: queue.SimpleQueue[Chunk | BaseException] = queue.SimpleQueue()
+        call = Call(
+            [row],
+            lambda _, result: arrived.put(Chunk(generation=result)),
+            arrived.put,
+            arrived.put,
+        )
+        self._scheduler.submit(call)
+        try:
+            while True:
+                item = arrived.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+                if item.generation is not None:
+                    return
+        finally:
+            self._scheduler.cancel(call)
+
+    async def agenerate(self, request: GenerateRequest) -> Generation:
+        """Answer one request without blocking the event loop. Cancellable."""
+        row, done = self._row(0, request)
+        if done is not None:
+            return done
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Generation] = loop.create_future()
+
+        def settle(result: Any) -> None:
+            if future.done():
+                return
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        call = Call(
+            [row],
+            lambda _, result: _tell(loop, settle, result),
+            lambda error: _tell(loop, settle, error),
+        )
+        await self._submit_async(call)
+        try:
+            return await future
+        finally:
+            self._scheduler.cancel(call)
+
+    async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Like :meth:`stream`, without blocking the event loop."""
+        row, done = self._row(0, request)
+        if done is not None:
+            yield Chunk(generation=done)
+            return
+        row.open_stream(self._tokenizer)
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[Chunk | BaseException] = asyncio.Queue()
+
+        def put(item: Any) -> None:
+            _tell(loop, arrived.put_nowait, item)
+
+        call = Call([row], lambda _, result: put(Chunk(generation=result)), put, put)
+        await self._submit_async(call)
+        try:
+            while True:
+                item = await arrived.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+                if item.generation is not None:
+                    return
+        finally:
+            self._scheduler.cancel(call)
+
+    def choose(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        options: Sequence[str],
+        on_done: OnDone | None = None,
+    ) -> FloatArray:
+        """Return P(first token of each option | prompt), normalised over the options: (n, k).
+
+        Raises:
+            InputError: two options begin with the same token, so they can't be told apart.
+        """
+        return self.choose_tokens([self._rows.prompt(p) for p in prompts], options, on_done)
+
+    def choose_tokens(
+        self,
+        prompts: Sequence[list[int]],
+        options: Sequence[str],
+        on_done: OnDone | None = None,
+    ) -> FloatArray:
+        """Like :meth:`choose`, over prompts that are tokens already (no chat template)."""
+        self._refuse_inside_exclusive()
+        rows = self._rows.weighing(prompts, options)
+        results: list[FloatArray | None] = [None] * len(rows)
+        self._wait_for(rows, results, on_done)
+        if not rows:
+            return np.zeros((0, len(options)), np.float32)
+        return np.stack([r for r in results if r is not None]).astype(np.float32)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text as it is. Thread-safe."""
+        return self._rows.encode(text)
+
+    def call_in_owner(self, job: Callable[[], Any]) -> Any:
+        """Run ``job()`` on the owner thread, base weights active, between two passes."""
+        self._refuse_inside_exclusive()
+
+        def with_base() -> Any:
+            with self._scheduler.adapters.rows([None]):
+                return job()
+
+        return self._scheduler.call_in_owner(with_base)
+
+    # -- adapters --------------------------------------------------------------------------------
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Make the adapter in folder ``path`` available as ``name`` (unique for ever).
+
+        Loading the same name again from the same folder is a no-op.
+
+        Raises:
+            NameError_: the name is not safe.
+            ReleaseError: the name is taken, or the folder is not a plain LoRA adapter in
+                safetensors that fits this base model.
+        """
+        safe_name(name, "adapter name")
+        self._refuse_inside_exclusive()
+        folder = Path(path).absolute()
+        with self._adapter_lock:
+            loaded = self._scheduler.adapters.paths().get(name)
+            if loaded == folder:
+                return
+            if loaded is not None:
+                raise ReleaseError(
+                    f"The adapter name {name!r} is taken: a new version needs a new name."
+                )
+            checked = check_adapter(folder, self._model)
+            self._scheduler.call_in_owner(
+                lambda: self._scheduler.adapters.mount(name, folder, checked)
+            )
+            self._scheduler.offer(name)
+
+    def unload_adapter(self, name: str) -> None:
+        """Free an adapter. Requests under way with it finish first; unknown names are ignored."""
+        self._refuse_inside_exclusive()
+        with self._adapter_lock:
+            self._scheduler.retire(name)
+            adapters = self._scheduler.adapters
+            self._scheduler.call_in_owner(
+                lambda: adapters.unmount(name) if name in adapters else None
+            )
+
+    def adapters(self) -> list[str]:
+        """The names of the loaded adapters."""
+        return sorted(self._scheduler.adapters.paths())
+
+    @contextmanager
+    def exclusive(self) -> Iterator[tuple[Any, Any]]:
+        """Hand ``(model, tokenizer)`` to a trainer: the plain base, no adapters, nobody else on it.
+
+        What is under way finishes first; new requests wait until the block ends. Afterwards the
+        model must be the plain base again (``trainer.model.unload()``): whatever wrapper TRL left
+        is removed, eval mode is restored and the adapters are mounted again from their folders.
+
+        Raises:
+            EngineError: the block left LoRA layers in the model.
+        """
+        self._refuse_inside_exclusive()
+        with self._adapter_lock:
+            resume = self._scheduler.pause()
+            self._exclusive_thread = threading.get_ident()
+            try:
+                mounted = self._scheduler.adapters.paths()
+                self._scheduler.adapters.clear()
+                try:
+                    yield self._model, self._tokenizer
+                finally:
+                    self._restore(mounted)
+            finally:
+                self._exclusive_thread = None
+                resume()
+
+    def close(self) -> None:
+        """Free the model; further calls raise EngineError."""
+        self._finalizer()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _restore(self, mounted: Mapping[str, Path]) -> None:
+        for name in mounted:
+            self._scheduler.ready.discard(name)
+        restore_base(self._model)
+        for name, path in mounted.items():
+            self._scheduler.adapters.mount(name, path, check_adapter(path, self._model))
+            self._scheduler.ready.add(name)
+
+    def _row(self, index: int, request: GenerateRequest) -> tuple[Row, Generation | None]:
+        self._refuse_inside_exclusive()
+        return self._rows.generating(index, request)
+
+    def _wait_for(self, rows: list[Row], results: list[Any], on_done: OnDone | None) -> None:
+        """Run rows to their end, longest prompts first so that a pass pads little."""
+        if not rows:
+            return
+        arrived: queue.SimpleQueue[tuple[Row, Any] | BaseException] = queue.SimpleQueue()
+        rows.sort(key=lambda row: len(row.prompt), reverse=True)
+        call = Call(rows, lambda row, result: arrived.put((row, result)), arrived.put)
+        missing = len(rows)
+        self._scheduler.submit(call)
+        try:
+            while missing:
+                item = arrived.get()
+                if isinstance(item, BaseException):
+                    raise item
+                row, result = item
+                results[row.index] = result
+                missing -= 1
+                if on_done is not None:
+                    on_done(1)
+        finally:
+            if missing:  # Ctrl-C, or the callback raised: nobody waits for the rest
+                self._scheduler.cancel(call)
+
+    async def _submit_async(self, call: Call) -> None:
+        # The queue is a thread's, so there is no event to await.
+        while not self._scheduler.room():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        self._scheduler.submit(call)
+
+    def _refuse_inside_exclusive(self) -> None:
+        if self._exclusive_thread == threading.get_ident():
+            raise EngineError(
+                "The engine can't answer inside its own exclusive() block: leave it first."
+            )
+
+
+def _tell(loop: asyncio.AbstractEventLoop, put: Callable[[Any], object], item: Any) -> None:
+    """Hand an item to an event loop that may have closed meanwhile (its caller is gone then)."""
+    if not loop.is_closed():
+        try:
+            loop.call_soon_threadsafe(put, item)
+        except RuntimeError:
+            return

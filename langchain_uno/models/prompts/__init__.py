@@ -1,0 +1,34 @@
+"""Prompt sets: versioned words for the roles of :class:`langchain_uno.models.roles.PromptSet`.
+
+``real`` (English and Chinese, for instruction-tuned models) is the product; ``embedded`` is the
+short form that the shipped small model was trained on.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from langchain_uno.errors import ConfigError
+from langchain_uno.models.roles import PromptSet
+
+__all__ = ["PROMPT_SETS", "get_prompt_set"]
+
+PROMPT_SETS = ("real", "embedded")
+
+
+@lru_cache(maxsize=len(PROMPT_SETS))
+def get_prompt_set(name: str) -> PromptSet:
+    """Return the prompt set called ``name``: ``"real"`` or ``"embedded"``.
+
+    Raises:
+        ConfigError: there is no such set.
+    """
+    if name == "real":
+        from langchain_uno.models.prompts.real import RealPromptSet
+
+        return RealPromptSet()
+    if name == "embedded":
+        from langchain_uno.models.prompts.embedded import EmbeddedPromptSet
+
+        return EmbeddedPromptSet()
+    raise ConfigError(f"There is no prompt set {name!r}: give one of {', '.join(PROMPT_SETS)}.")

@@ -1,0 +1,294 @@
+"""The prompt set for instruction-tuned models, in English and Chinese: the product's own.
+
+The words lie in ``real_en.toml`` and ``real_zh.toml`` beside this file; here stands only how data
+is put into them and how answers are read. A change of either changes the fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from string import Template
+from typing import Any
+
+from langchain_uno.errors import ConfigError
+from langchain_uno.models.prompts.data_blocks import block, numbered, transcript
+from langchain_uno.models.prompts.reading import (
+    answer_part,
+    json_values,
+    numbered_items,
+    string_list,
+)
+from langchain_uno.models.roles import Judgement, RoleError
+from langchain_uno.records import Message
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+__all__ = ["RealPromptSet"]
+
+LANGUAGES = ("en", "zh")
+MAX_GUESSED_RULES = 5  # paper, stage 1
+RENDERING = 1
+"""Raised when blocks or their order change though the words do not."""
+
+# Which data each role is shown; a file with other placeholders is refused.
+_ROLES: dict[str, frozenset[str]] = {
+    "distil": frozenset({"conversation", "answer", "remarks"}),
+    "predict": frozenset({"conversation"}),
+    "revise_feedback": frozenset({"conversation", "remarks"}),
+    "revise_rules": frozenset({"conversation", "answer", "rules", "remarks"}),
+    "judge": frozenset({"conversation", "rules", "answer"}),
+    "cover": frozenset({"suggestion", "known"}),
+    "critique": frozenset({"conversation", "draft"}),
+    "revise_draft": frozenset({"conversation", "draft", "suggestions"}),
+}
+_ENGLISH_ONLY = frozenset({"cover"})
+_SCORE = re.compile(r"\"?(?:score|分数|评分|得分)\"?\s*[:：=]\s*\"?(\d+(?:\.\d+)?)", re.IGNORECASE)
+_NOTHING = re.compile(r"[\s*\"'“”.。!！:：\-]+|^\s*1\s*[.)、]\s*")
+
+
+class RealPromptSet:
+    """The set named ``"real"``. See :class:`langchain_uno.models.roles.PromptSet`."""
+
+    def __init__(self) -> None:
+        self._files = {language: _Words.load(language) for language in LANGUAGES}
+        en, zh = (self._files[language] for language in LANGUAGES)
+        if (en.name, en.version) != (zh.name, zh.version):
+            raise ConfigError("The prompt set's English and Chinese files differ in version.")
+        digest = hashlib.sha256(f"{RENDERING}\n{en.text}\n{zh.text}".encode()).hexdigest()
+        self._fingerprint = f"{en.name}-{en.version}-{digest[:12]}"
+        self._nothing = {_bare(w.nothing) for w in self._files.values()} | {
+            "none", "nothing", "nochanges", "nochange", "nochangesneeded", "nosuggestions",
+            "na", "n/a", "无", "没有", "无建议", "没有建议", "无修改", "不需要修改",
+        }  # fmt: skip
+
+    @property
+    def fingerprint(self) -> str:
+        """``real-VERSION-HASH``; the hash covers both languages' words and their rendering."""
+        return self._fingerprint
+
+    def supports(self, language: str) -> bool:
+        """Whether logs in ``language`` can be learnt from: English and Chinese, any region."""
+        return _primary(language) in LANGUAGES
+
+    def distil_prompt(
+        self, messages: Sequence[Message], answer: str, feedback: Sequence[str], language: str
+    ) -> list[Message]:
+        """Rules with feedback (stage 1)."""
+        words = self._words(language)
+        return words.render(
+            "distil",
+            conversation=transcript(messages),
+            answer=block("answer", answer),
+            remarks=_remarks(feedback, words),
+        )
+
+    def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
+        """Rules without feedback: what the model would guess (stage 1)."""
+        return self._words(language).render("predict", conversation=transcript(messages))
+
+    def parse_rules(self, text: str) -> list[str]:
+        """Read a JSON list of rules.
+
+        Raises:
+            RoleError: there is none.
+        """
+        return string_list(text)
+
+    def rules_schema(self, max_rules: int | None = None) -> dict[str, Any]:
+        """JSON schema of a list of rules; at most ``max_rules`` of them."""
+        schema: dict[str, Any] = {"type": "array", "items": {"type": "string", "minLength": 1}}
+        return schema if max_rules is None else {**schema, "maxItems": max_rules}
+
+    def revise_feedback_prompt(
+        self, messages: Sequence[Message], feedback: Sequence[str], language: str
+    ) -> list[Message]:
+        """A better answer from the raw feedback, without the old answer (stage 2a)."""
+        words = self._words(language)
+        return words.render(
+            "revise_feedback",
+            conversation=transcript(messages),
+            remarks=_remarks(feedback, words),
+        )
+
+    def revise_rules_prompt(
+        self,
+        messages: Sequence[Message],
+        answer: str,
+        rules: Sequence[str],
+        feedback: Sequence[str],
+        language: str,
+    ) -> list[Message]:
+        """A better answer from rules, feedback and the old answer (stage 2b)."""
+        words = self._words(language)
+        return words.render(
+            "revise_rules",
+            conversation=transcript(messages),
+            answer=block("answer", answer),
+            rules=numbered("rules", rules, words.empty),
+            remarks=_remarks(feedback, words),
+        )
+
+    def judge_prompt(
+        self, messages: Sequence[Message], rules: Sequence[str], answer: str, language: str
+    ) -> list[Message]:
+        """Score one answer 1-10, the rules first (stage 3)."""
+        words = self._words(language)
+        return words.render(
+            "judge",
+            conversation=transcript(messages),
+            rules=numbered("rules", rules, words.empty),
+            answer=block("answer", answer),
+        )
+
+    def parse_judgement(self, text: str) -> Judgement:
+        """Read ``{"reason": ..., "score": ...}``; broken JSON is read by its score field.
+
+        Raises:
+            RoleError: there is no score, or it is not in 1 to 10.
+        """
+        text = answer_part(text)
+        found = [v for v in json_values(text, "{") if isinstance(v, dict) and "score" in v]
+        if found:
+            return Judgement(_score(found[-1]["score"]), str(found[-1].get("reason", "")).strip())
+        # The judge's own score comes last; one quoted from the answer stands before it.
+        scores = _SCORE.findall(text)
+        if not scores:
+            raise RoleError(f"expected a judgement, got {len(text)} characters without a score")
+        return Judgement(_score(scores[-1]), "")
+
+    def judge_schema(self) -> dict[str, Any] | None:
+        """JSON schema of a judgement, the reason first."""
+        return {
+            "type": "object",
+            "properties": {
+                "reason": {"type": "string"},
+                "score": {"type": "integer", "minimum": 1, "maximum": 10},
+            },
+            "required": ["reason", "score"],
+            "additionalProperties": False,
+        }
+
+    def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
+        """Is the suggestion covered by the known rule (stage 5)? In English for both languages."""
+        return self._words("en").render(
+            "cover", suggestion=block("suggestion", suggestion), known=block("known", known)
+        )
+
+    @property
+    def cover_options(self) -> tuple[str, str]:
+        """``("yes", "no")``."""
+        return ("yes", "no")
+
+    def critique_prompt(
+        self, messages: Sequence[Message], draft: str, language: str
+    ) -> list[Message]:
+        """The critic's prompt, in training and in serving (stages 8 and 9)."""
+        return self._words(language).render(
+            "critique", conversation=transcript(messages), draft=block("draft", draft)
+        )
+
+    def critique_completion(self, rules: Sequence[str]) -> str:
+        """The critic's training target: the rules, numbered, one a line."""
+        if not rules:
+            return self._files["en"].nothing
+        return "\n".join(f"{i}. {' '.join(rule.split())}" for i, rule in enumerate(rules, 1))
+
+    def parse_critique(self, text: str) -> list[str]:
+        """Read numbered suggestions; empty when the critic says that nothing has to change.
+
+        Raises:
+            RoleError: the text is neither a list nor says so.
+        """
+        if _bare(answer_part(text)) in self._nothing:
+            return []
+        try:
+            return numbered_items(text)
+        except RoleError:
+            return string_list(text)  # some models answer in JSON whatever they are asked
+
+    def revise_draft_prompt(
+        self,
+        messages: Sequence[Message],
+        draft: str,
+        suggestions: Sequence[str],
+        language: str,
+    ) -> list[Message]:
+        """The final answer from query, draft and suggestions (stage 9)."""
+        words = self._words(language)
+        return words.render(
+            "revise_draft",
+            conversation=transcript(messages),
+            draft=block("draft", draft),
+            suggestions=numbered("suggestions", suggestions, words.empty),
+        )
+
+    def _words(self, language: str) -> _Words:
+        # Serving meets any language; the English words ask for the conversation's own.
+        return self._files.get(_primary(language), self._files["en"])
+
+
+class _Words:
+    """One language's file, checked."""
+
+    def __init__(self, text: str, source: str) -> None:
+        self.text = text
+        data: Mapping[str, Any] = tomllib.loads(text)
+        self.name, self.version, self.language = data["name"], data["version"], data["language"]
+        self.empty: str = data["words"]["empty"]
+        self.nothing: str = data["words"]["nothing"]
+        self._guard: str = data["guard"]["system"].strip()
+        self._templates: dict[str, tuple[str, Template]] = {}
+        for role, wanted in _ROLES.items():
+            if role in _ENGLISH_ONLY and self.language != "en":
+                continue
+            system = Template(data[role]["system"]).substitute(nothing=self.nothing)
+            user = Template(data[role]["user"].strip())
+            if set(user.get_identifiers()) != wanted:
+                raise ConfigError(f"{source}: [{role}] needs the placeholders {sorted(wanted)}.")
+            self._templates[role] = (f"{system.strip()}\n\n{self._guard}", user)
+
+    @classmethod
+    def load(cls, language: str) -> _Words:
+        name = f"real_{language}.toml"
+        path = resources.files("langchain_uno.models.prompts") / name
+        return cls(path.read_text(encoding="utf-8").replace("\r\n", "\n"), name)
+
+    def render(self, role: str, **data: str) -> list[Message]:
+        system, user = self._templates[role]
+        return [
+            Message(role="system", content=system),
+            # one pass: a placeholder inside the data is not filled again
+            Message(role="user", content=user.substitute(data)),
+        ]
+
+
+def _remarks(feedback: Sequence[str], words: _Words) -> str:
+    """Each remark has a block of its own: remarks have many lines, and numbers of their own."""
+    if not feedback:
+        return numbered("remarks", [], words.empty)
+    return "\n".join(block("remark", remark, n=i) for i, remark in enumerate(feedback, 1))
+
+
+def _score(value: object) -> float:
+    """Return a score in [1, 10] from ``8``, ``8.5``, ``"8"`` or ``"8/10"``."""
+    text = str(value).strip().removesuffix("/10").strip()
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,2}(\.\d+)?", text):
+        raise RoleError("the judgement's score is not a number")
+    if not 1 <= float(text) <= 10:
+        raise RoleError(f"the judgement's score {text} is not in 1 to 10")
+    return float(text)
+
+
+def _primary(language: str) -> str:
+    return re.split(r"[-_]", language.strip().lower(), maxsplit=1)[0]
+
+
+def _bare(text: str) -> str:
+    return _NOTHING.sub("", text.lower())

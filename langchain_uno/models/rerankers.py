@@ -1,0 +1,89 @@
+"""Yes/no rerankers: is the suggestion already covered by the known rules? (paper, stage 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from langchain_uno.models.protocols import Engine, FloatArray, OnDone
+from langchain_uno.models.roles import PromptSet
+
+if TYPE_CHECKING:
+    from langchain_uno.models.local import LocalEngine
+
+__all__ = ["CausalReranker", "EngineReranker"]
+
+
+class EngineReranker:
+    """The base model's own yes/no, by a prompt set's words. Works on any engine."""
+
+    def __init__(self, engine: Engine, prompts: PromptSet) -> None:
+        self._engine = engine
+        self._prompts = prompts
+
+    def covered(
+        self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None
+    ) -> FloatArray:
+        """Return P(yes) for each pair (suggestion, known rule): shape (n,), in [0, 1]."""
+        prompts = [self._prompts.cover_prompt(suggestion, known) for suggestion, known in pairs]
+        probs: FloatArray = self._engine.choose(prompts, self._prompts.cover_options, on_done)[:, 0]
+        return probs
+
+
+class CausalReranker:
+    """A causal reranker in Qwen3-Reranker's documented form, by name, folder or engine.
+
+    Prompt and scoring follow the model card (huggingface.co/Qwen/Qwen3-Reranker-0.6B): a fixed
+    system turn, ``<Instruct>``, ``<Query>`` (the suggestion) and ``<Document>`` (the known rules),
+    an empty thinking block, then P(yes) against P(no) of the next token.
+    """
+
+    INSTRUCTION = (
+        "Judge whether the suggestion in the Query is already semantically covered by the list of "
+        "suggestions in the Document"
+    )
+    _PREFIX = (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query "
+        'and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+        "<|im_start|>user\n"
+    )
+    _SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+    def __init__(self, model: str | LocalEngine, *, max_tokens: int = 8192) -> None:
+        from langchain_uno.models.loading import load_engine
+        from langchain_uno.models.local import LocalEngine
+
+        engine = load_engine(model) if isinstance(model, str) else model
+        if not isinstance(engine, LocalEngine):
+            from langchain_uno.errors import ConfigError
+
+            raise ConfigError("A causal reranker runs locally: give a folder or a hub name.")
+        self._engine = engine
+        self._max_tokens = max_tokens
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the reranker's weights."""
+        return self._engine.fingerprint
+
+    def covered(
+        self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None
+    ) -> FloatArray:
+        """Return P(yes) for each pair (suggestion, known rules): shape (n,), in [0, 1]."""
+        encode = self._engine.encode
+        prefix, suffix = encode(self._PREFIX), encode(self._SUFFIX)
+        room = self._max_tokens - len(prefix) - len(suffix)
+        prompts = []
+        for suggestion, known in pairs:
+            body = (
+                f"<Instruct>: {self.INSTRUCTION}\n<Query>: {_plain(suggestion)}\n"
+                f"<Document>: {_plain(known)}"
+            )
+            prompts.append([*prefix, *encode(body)[:room], *suffix])
+        probs: FloatArray = self._engine.choose_tokens(prompts, ("yes", "no"), on_done)[:, 0]
+        return probs
+
+
+def _plain(text: str) -> str:
+    """Users' words are data: they can't open or close a turn of the prompt."""
+    return text.replace("<|", "< |")

@@ -1,0 +1,128 @@
+"""The typed prompt interface: what each role of the method gets and gives, in no particular words.
+
+A *prompt set* (``models/prompts/``) is versioned data that words these roles for a kind of model.
+Pipelines only ever touch this interface, so the embedded model's short prompts and the real models'
+English and Chinese ones are interchangeable. Users' text enters prompts as delimited data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from langchain_uno.records import Message
+
+__all__ = ["Judgement", "PromptSet", "RoleError"]
+
+
+class RoleError(ValueError):
+    """A model's text does not have the form its role asks for; the caller drops or retries it."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A judge's verdict on one answer: reason first, then the score in [1, 10] (paper, stage 3)."""
+
+    score: float
+    reason: str = ""
+
+
+@runtime_checkable
+class PromptSet(Protocol):
+    """Words the roles. ``messages`` arguments are the conversation up to the logged answer.
+
+    Every ``*_prompt`` returns chat messages ready for an engine; every ``parse_*`` takes the model's
+    text and raises :class:`RoleError` when it does not have the asked form.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """Name and version of the set; stored in releases."""
+        ...
+
+    def supports(self, language: str) -> bool:
+        """Whether the set has prompts for ``language`` ("en", "zh", ...)."""
+        ...
+
+    def distil_prompt(
+        self, messages: Sequence[Message], answer: str, feedback: Sequence[str], language: str
+    ) -> list[Message]:
+        """Rules with feedback: feedback turns (numbered by the set) -> JSON list of rules."""
+        ...
+
+    def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
+        """Rules without feedback: what the model would guess from the query alone, at most 5."""
+        ...
+
+    def parse_rules(self, text: str) -> list[str]:
+        """Parse the output of distil and predict: a JSON list of strings (may be empty)."""
+        ...
+
+    def rules_schema(self, max_rules: int | None = None) -> dict[str, Any]:
+        """JSON schema of that list, for engines that can constrain."""
+        ...
+
+    def revise_feedback_prompt(
+        self, messages: Sequence[Message], feedback: Sequence[str], language: str
+    ) -> list[Message]:
+        """A better answer from the raw feedback, without the old answer (paper, stage 2a)."""
+        ...
+
+    def revise_rules_prompt(
+        self,
+        messages: Sequence[Message],
+        answer: str,
+        rules: Sequence[str],
+        feedback: Sequence[str],
+        language: str,
+    ) -> list[Message]:
+        """A better answer from rules, feedback and the old answer (paper, stage 2b)."""
+        ...
+
+    def judge_prompt(
+        self, messages: Sequence[Message], rules: Sequence[str], answer: str, language: str
+    ) -> list[Message]:
+        """Score one answer 1-10 with the rules as the primary standard."""
+        ...
+
+    def parse_judgement(self, text: str) -> Judgement:
+        """Parse a judgement: reason first, then score."""
+        ...
+
+    def judge_schema(self) -> dict[str, Any] | None:
+        """JSON schema of a judgement, or None when the set's form is not JSON."""
+        ...
+
+    def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
+        """Is the suggestion covered by the known rule? The next token is ``yes`` or ``no``."""
+        ...
+
+    @property
+    def cover_options(self) -> tuple[str, str]:
+        """The two answer words, yes first."""
+        ...
+
+    def critique_prompt(
+        self, messages: Sequence[Message], draft: str, language: str
+    ) -> list[Message]:
+        """Query + draft -> numbered suggestions (the critic's prompt, training and serving)."""
+        ...
+
+    def critique_completion(self, rules: Sequence[str]) -> str:
+        """The critic's training target: the rules, numbered (paper, stage 8)."""
+        ...
+
+    def parse_critique(self, text: str) -> list[str]:
+        """The suggestions of a critique; an empty list means that nothing should change."""
+        ...
+
+    def revise_draft_prompt(
+        self,
+        messages: Sequence[Message],
+        draft: str,
+        suggestions: Sequence[str],
+        language: str,
+    ) -> list[Message]:
+        """The final answer from query, draft and suggestions (paper, stage 9)."""
+        ...

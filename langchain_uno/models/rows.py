@@ -1,0 +1,107 @@
+"""One request on its way through the engine, and the call it belongs to."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from langchain_uno.models.protocols import Chunk, Generation, Sampling
+from langchain_uno.models.sampling import Picker, TokenConstraint
+from langchain_uno.models.text_out import TextStream, parse_tool_calls
+from langchain_uno.records import Usage
+
+__all__ = ["Call", "Row"]
+
+
+class Row:
+    """One prompt and what is made of it. Touched by the owner thread once it is submitted."""
+
+    def __init__(
+        self,
+        index: int,
+        prompt: list[int],
+        *,
+        adapter: str | None = None,
+        sampling: Sampling | None = None,
+        options: list[int] | None = None,
+        constraint: TokenConstraint | None = None,
+        has_tools: bool = False,
+    ) -> None:
+        self.index = index
+        self.prompt = prompt
+        self.adapter = adapter
+        self.sampling = sampling or Sampling()
+        self.options = options
+        """Token ids to weigh after the prompt; such a row is done after its prompt."""
+        self.has_tools = has_tools
+        self.picker = Picker(self.sampling, constraint)
+        self.tokens: list[int] = []
+        self.finish_reason: str | None = None
+        self.stream: TextStream | None = None
+        self.call: Call | None = None
+
+    @property
+    def length(self) -> int:
+        """Positions that the row fills in the cache after its next pass."""
+        return len(self.prompt) + len(self.tokens)
+
+    def open_stream(self, tokenizer: Any) -> None:
+        """Decode while generating (streaming, or stop strings to look for)."""
+        self.stream = TextStream(tokenizer, self.sampling.stop, hold_calls=self.has_tools)
+
+    def take(self, token: int, end_tokens: frozenset[int]) -> str:
+        """Add one token; sets ``finish_reason`` when it is the last. Returns text to show."""
+        if token in end_tokens:
+            self.finish_reason = "stop"
+            self.tokens.append(token)
+            return ""
+        self.tokens.append(token)
+        piece = self.stream.push(token) if self.stream is not None else ""
+        if self.stream is not None and self.stream.stopped:
+            self.finish_reason = "stop"
+        elif len(self.tokens) >= self.sampling.max_tokens:
+            self.finish_reason = "length"
+        return piece
+
+    def generation(self, tokenizer: Any, end_tokens: frozenset[int]) -> Generation:
+        """Return the finished answer."""
+        if self.stream is not None:
+            text = self.stream.text
+        else:
+            ids = self.tokens[:-1] if self.tokens and self.tokens[-1] in end_tokens else self.tokens
+            text = tokenizer.decode(
+                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        calls: list[dict[str, Any]] = []
+        reason = self.finish_reason or "cancelled"
+        if self.has_tools:
+            text, calls = parse_tool_calls(text)
+            if calls and reason == "stop":
+                reason = "tool_calls"
+        usage = Usage(input_tokens=len(self.prompt), output_tokens=len(self.tokens))
+        return Generation(text=text, usage=usage, finish_reason=reason, tool_calls=calls)
+
+
+class Call:
+    """The rows of one call; the scheduler takes rows from calls in turn, so none starves.
+
+    ``deliver(row, result)`` is called by the owner thread for each finished row, ``fail(error)``
+    once when the call can't go on, ``show(chunk)`` for streamed pieces.
+    """
+
+    def __init__(
+        self,
+        rows: list[Row],
+        deliver: Callable[[Row, Any], None],
+        fail: Callable[[BaseException], None],
+        show: Callable[[Chunk], None] | None = None,
+    ) -> None:
+        self.waiting = deque(rows)
+        self.open = len(rows)
+        self.deliver = deliver
+        self.fail = fail
+        self.show = show
+        self.cancelled = False
+        for row in rows:
+            row.call = self

@@ -1,0 +1,89 @@
+"""Picking each row's next token by its own settings."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from langchain_uno.models.protocols import Sampling
+
+__all__ = ["Picker", "TokenConstraint", "pick_tokens"]
+
+
+class TokenConstraint(Protocol):
+    """Keeps one answer inside a grammar (a JSON schema, say); one fresh object an answer.
+
+    ``LocalEngine(constrainer=...)`` takes a function from a JSON schema to such an object (or None
+    to leave the answer free). Called by the engine's owner thread only.
+    """
+
+    def mask(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits, shape (vocabulary,), with every forbidden token at ``-inf``."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Advance by the token that was picked."""
+        ...
+
+
+class Picker:
+    """One row's source of randomness: a seeded row picks the same tokens in any company."""
+
+    def __init__(self, sampling: Sampling, constraint: TokenConstraint | None = None) -> None:
+        self.temperature = sampling.temperature
+        self.top_p = sampling.top_p
+        self.constraint = constraint
+        self._random = random.Random(sampling.seed)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most probable token is taken."""
+        return self.temperature <= 0.0
+
+    def draw(self) -> float:
+        """Return a number in [0, 1)."""
+        return self._random.random()
+
+
+def pick_tokens(logits: torch.Tensor, pickers: Sequence[Picker]) -> list[int]:
+    """Return the next token of every row.
+
+    Args:
+        logits: shape (rows, vocabulary).
+        pickers: one a row.
+    """
+    if any(p.constraint is not None for p in pickers):
+        logits = logits.clone()
+        for row, picker in enumerate(pickers):
+            if picker.constraint is not None:
+                logits[row] = picker.constraint.mask(logits[row])
+    tokens: list[int] = logits.argmax(-1).tolist()
+    sampled = [row for row, picker in enumerate(pickers) if not picker.greedy]
+    if sampled:
+        drawn = _sample(logits[sampled].float(), [pickers[row] for row in sampled])
+        for row, token in zip(sampled, drawn, strict=True):
+            tokens[row] = token
+    for picker, token in zip(pickers, tokens, strict=True):
+        if picker.constraint is not None:
+            picker.constraint.accept(token)
+    return tokens
+
+
+def _sample(logits: torch.Tensor, pickers: Sequence[Picker]) -> list[int]:
+    """Inverse-CDF sampling: one uniform number a row, tokens in order of falling probability."""
+    new = logits.new_tensor
+    scaled = logits / new([p.temperature for p in pickers])[:, None]
+    probs, order = torch.sort(torch.softmax(scaled, -1), dim=-1, descending=True, stable=True)
+    before = probs.cumsum(-1) - probs
+    # Nucleus: keep a token while the mass before it is below top_p (so at least the first).
+    keep = before < new([p.top_p for p in pickers])[:, None]
+    keep[:, 0] = True
+    kept = (probs * keep).cumsum(-1)
+    target = new([p.draw() for p in pickers])[:, None] * kept[:, -1:]
+    at = torch.searchsorted(kept, target, right=True)
+    at = torch.minimum(at, keep.sum(-1, keepdim=True) - 1)
+    picked: list[int] = order.gather(-1, at)[:, 0].tolist()
+    return picked

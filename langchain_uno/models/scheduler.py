@@ -1,0 +1,309 @@
+"""The one thread that owns a model: every forward pass and every change of adapters happens here.
+
+Two threads with different adapters on one PEFT model silently answer each other's requests, so
+nobody else touches the model. Callers hand in :class:`Call` objects; rows of all calls share
+passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import torch
+
+from langchain_uno.errors import EngineError
+from langchain_uno.models.adapters import AdapterSet
+from langchain_uno.models.batch import RunningBatch
+from langchain_uno.models.protocols import Chunk
+from langchain_uno.models.rows import Call, Row
+
+__all__ = ["Scheduler"]
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """Owns the model's thread, the queue before it and the batch in it."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        end_tokens: frozenset[int],
+        pad_token: int,
+        *,
+        max_batch: int,
+        max_waiting: int,
+        max_prompt_tokens: int,
+    ) -> None:
+        self.adapters = AdapterSet(model)
+        self.ready: set[str] = set()
+        """Names that new requests may use; changed with :meth:`offer` and :meth:`retire`."""
+        self._tokenizer = tokenizer
+        self._end = end_tokens
+        self._batch = RunningBatch(model, self.adapters, pad_token)
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._max_prompt_tokens = max_prompt_tokens
+        self._changed = threading.Condition()
+        self._calls: deque[Call] = deque()
+        self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._closing = False
+        self._hold: threading.Event | None = None
+        self._held = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="uno-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether the calling thread is the owner itself."""
+        return threading.current_thread() is self._thread
+
+    def room(self) -> bool:
+        """Whether another call may be submitted without waiting."""
+        return len(self._calls) < self._max_waiting
+
+    def submit(self, call: Call, timeout: float | None = None) -> None:
+        """Queue a call; waits while the queue is full.
+
+        Raises:
+            EngineError: the engine is closed, or the queue stayed full for ``timeout`` seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._closing or self.room(), timeout):
+                raise EngineError(
+                    f"The engine's queue is full ({self._max_waiting} calls wait): try again later."
+                )
+            self._refuse_when_closed()
+            for row in call.waiting:
+                if row.adapter is not None and row.adapter not in self.ready:
+                    raise EngineError(
+                        f"There is no adapter {row.adapter!r} here: load it first (load_adapter)."
+                    )
+            self._calls.append(call)
+            self._changed.notify_all()
+
+    def cancel(self, call: Call) -> None:
+        """Stop a call: rows waiting are dropped, rows under way leave after this step."""
+        with self._changed:
+            call.cancelled = True
+            self._changed.notify_all()
+
+    def call_in_owner(self, job: Callable[[], T], timeout: float | None = None) -> T:
+        """Run ``job`` on the owner thread between two steps and return its result."""
+        if self.is_owner:
+            return job()
+        future: Future[T] = Future()
+        with self._changed:
+            self._refuse_when_closed()
+            self._jobs.append((job, future))
+            self._changed.notify_all()
+        return future.result(timeout)
+
+    def offer(self, name: str) -> None:
+        """Let new requests use a mounted adapter."""
+        with self._changed:
+            self.ready.add(name)
+
+    def retire(self, name: str) -> None:
+        """Refuse new requests for an adapter and wait until those that use it are done."""
+        with self._changed:
+            self.ready.discard(name)
+        while name in self.call_in_owner(self._busy_adapters):
+            time.sleep(0.005)
+
+    def _busy_adapters(self) -> set[str]:
+        with self._changed:
+            waiting = [row for call in self._calls for row in call.waiting]
+        return {row.adapter for row in [*self._batch.live, *waiting] if row.adapter is not None}
+
+    def pause(self) -> Callable[[], None]:
+        """Finish what is under way, then stand still; returns the function that goes on.
+
+        New calls queue up meanwhile.
+        """
+        release = threading.Event()
+        with self._changed:
+            self._changed.wait_for(lambda: self._hold is None or self._closing)
+            self._refuse_when_closed()
+            self._hold = release
+            self._held.clear()
+            self._changed.notify_all()
+
+        def resume() -> None:
+            with self._changed:
+                self._hold = None
+                release.set()
+                self._changed.notify_all()
+
+        try:
+            while not self._held.wait(0.2):
+                with self._changed:
+                    self._refuse_when_closed()
+        except BaseException:  # Ctrl-C while waiting must not leave the engine standing still
+            resume()
+            raise
+        return resume
+
+    def close(self) -> None:
+        """Stop the thread; calls under way fail with EngineError. Safe to call twice."""
+        with self._changed:
+            self._closing = True
+            if self._hold is not None:
+                self._hold.set()
+            self._changed.notify_all()
+        if not self.is_owner:
+            self._thread.join(timeout=60)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closing:
+            raise EngineError("The engine is closed: load it again.")
+
+    # -- the owner thread ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._has_work)
+                if self._closing:
+                    break
+                jobs, hold = list(self._jobs), self._hold
+                self._jobs.clear()
+            for job, future in jobs:
+                _settle(job, future)
+            if hold is not None and not self._batch.live:
+                self._held.set()
+                hold.wait()
+                continue
+            self._turn(admit=hold is None)
+        error = EngineError("The engine was closed while this request was under way.")
+        with self._changed:
+            calls = {id(c): c for c in self._calls}
+            calls.update({id(r.call): r.call for r in self._batch.live if r.call is not None})
+            jobs, self._jobs = list(self._jobs), deque()
+            self._calls.clear()
+            self._batch.clear()
+        for call in calls.values():
+            call.fail(error)
+        for _, future in jobs:
+            future.set_exception(error)
+
+    def _has_work(self) -> bool:
+        return bool(self._closing or self._jobs or self._hold or self._calls or self._batch.live)
+
+    def _turn(self, admit: bool) -> None:
+        """One pass: prompts of new rows when there is room for them, else one token of each row."""
+        self._drop_cancelled()
+        fresh = self._next_rows() if admit else []
+        live = self._batch.live
+        try:
+            if fresh:
+                logits, rows = self._batch.start(fresh)
+            elif live:
+                logits, rows = self._batch.step(), live
+            else:
+                return
+            self._take(logits, rows)
+            self._batch.compact()
+        except Exception as error:  # noqa: BLE001 (a model raises what it likes; callers get it)
+            _log.exception(
+                "A forward pass failed; %d requests are answered with the error.", len(live)
+            )
+            self._fail({id(r.call): r.call for r in [*fresh, *live] if r.call}, error)
+
+    def _next_rows(self) -> list[Row]:
+        """Rows to start now, taken from the waiting calls in turn.
+
+        While others are under way, a prompt pass makes them wait: so rows join in groups of a
+        quarter batch, unless all that wait can start together.
+        """
+        live = len(self._batch.live)
+        if live and not self._batch.can_join:
+            return []
+        free = self._max_batch - live
+        with self._changed:
+            waiting = sum(len(call.waiting) for call in self._calls)
+            if not waiting or free <= 0 or (live and free < min(waiting, self._max_batch // 4)):
+                return []
+            rows: list[Row] = []
+            longest = 0
+            while self._calls and len(rows) < free:
+                call = self._calls[0]
+                longest = max(longest, len(call.waiting[0].prompt))
+                if rows and longest * (len(rows) + 1) > self._max_prompt_tokens:
+                    break
+                rows.append(call.waiting.popleft())
+                self._calls.popleft()
+                if call.waiting:
+                    self._calls.append(call)
+            self._changed.notify_all()
+            return rows
+
+    def _take(self, logits: torch.Tensor, rows: list[Row]) -> None:
+        weighing = [i for i, row in enumerate(rows) if row.options is not None]
+        for i in weighing:
+            row = rows[i]
+            probs = torch.softmax(logits[i, row.options].float(), -1)
+            self._finish(row, probs.cpu().numpy())
+        if len(weighing) == len(rows):
+            return
+        if weighing:
+            keep = [i for i in range(len(rows)) if i not in set(weighing)]
+            logits, rows = logits[keep], [rows[i] for i in keep]
+        for row, token in zip(rows, self._batch.pick(logits, rows), strict=True):
+            piece = row.take(token, self._end)
+            assert row.call is not None
+            if piece and row.call.show is not None:
+                row.call.show(Chunk(piece))
+            if row.finish_reason is not None:
+                self._batch.leave(row)
+                if row.stream is not None and (rest := row.stream.finish()) and row.call.show:
+                    row.call.show(Chunk(rest))
+                self._finish(row, row.generation(self._tokenizer, self._end))
+
+    def _finish(self, row: Row, result: Any) -> None:
+        call = row.call
+        assert call is not None
+        call.open -= 1
+        call.deliver(row, result)
+
+    def _drop_cancelled(self) -> None:
+        for row in self._batch.live:
+            if row.call is not None and row.call.cancelled:
+                self._batch.leave(row)
+        with self._changed:
+            if any(call.cancelled for call in self._calls):
+                self._calls = deque(call for call in self._calls if not call.cancelled)
+                self._changed.notify_all()
+
+    def _fail(self, calls: dict[int, Call], error: Exception) -> None:
+        self._batch.clear()
+        with self._changed:
+            self._calls = deque(call for call in self._calls if id(call) not in calls)
+            self._changed.notify_all()
+        told = (
+            error if isinstance(error, EngineError) else EngineError(f"The model failed: {error}")
+        )
+        told.__cause__ = error if told is not error else None
+        for call in calls.values():
+            call.fail(told)
+
+
+def _settle(job: Callable[[], Any], future: Future[Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = job()
+    except BaseException as error:  # noqa: BLE001 (handed to the caller that waits)
+        with contextlib.suppress(Exception):
+            future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -1,0 +1,188 @@
+"""A teacher: any chat model that LangChain can start, standing where an engine generates.
+
+    teacher = load_teacher("openai:gpt-4.1-mini", local=engine)
+
+It distils, revises and judges in place of the base model; answers, guesses and training stay the
+base model's own. Only ``generate`` reaches it: what needs the probabilities of single tokens
+(:meth:`Teacher.choose`) is asked of the local engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from langchain_uno.errors import EngineError, ModelNotFoundError
+from langchain_uno.models.protocols import (
+    Chunk,
+    Engine,
+    FloatArray,
+    GenerateRequest,
+    Generation,
+    OnDone,
+)
+from langchain_uno.records import Message, Usage
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import AIMessage, BaseMessage
+
+__all__ = ["Teacher", "load_teacher"]
+
+_CUT_OFF = {"length", "max_tokens", "MAX_TOKENS"}
+
+
+def load_teacher(name: str, local: Engine, *, max_concurrency: int = 8) -> Teacher:
+    """Start a chat model by its ``init_chat_model`` string, such as ``"openai:gpt-4.1-mini"``.
+
+    Args:
+        name: ``provider:model``, or a model name whose provider LangChain can infer.
+        local: the engine asked for the probabilities of single tokens.
+        max_concurrency: requests under way at a time.
+
+    Raises:
+        ModelNotFoundError: no such provider, its package or its credentials are missing.
+    """
+    from langchain.chat_models import init_chat_model
+
+    try:
+        model = init_chat_model(name)
+    except Exception as error:  # every provider has its own errors
+        raise ModelNotFoundError(
+            f"The teacher {name!r} can't be started: {str(error).rstrip('.')}. Give an "
+            "init_chat_model string such as 'openai:gpt-4.1-mini', install its package and set its "
+            "credentials."
+        ) from error
+    return Teacher(model, name, local, max_concurrency=max_concurrency)
+
+
+class Teacher:
+    """Wraps a LangChain chat model as an :class:`~langchain_uno.models.protocols.Engine`."""
+
+    def __init__(
+        self, model: BaseChatModel, name: str, local: Engine, *, max_concurrency: int = 8
+    ) -> None:
+        self._model = model
+        self._name = name
+        self._local = local
+        self._width = max(1, max_concurrency)
+
+    @property
+    def model_name(self) -> str:
+        """The string it was started by."""
+        return self._name
+
+    @property
+    def fingerprint(self) -> str:
+        """The name alone: what a hosted model is today can't be known."""
+        return f"teacher:{self._name}"
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
+    ) -> list[Generation]:
+        """Answer many requests, some at a time; results in the order of the requests.
+
+        Raises:
+            EngineError: a request names an adapter, or the chat model fails.
+        """
+        out: list[Generation] = []
+        for start in range(0, len(requests), self._width):
+            some = requests[start : start + self._width]
+            if any(r.adapter is not None for r in some):
+                raise EngineError(f"The teacher {self._name!r} has no adapters.")
+            out += self._batch(some)
+            if on_done is not None:
+                on_done(len(some))
+        return out
+
+    def _batch(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
+        """Answer a few requests at once; those of equal settings share a call."""
+        from langchain_core.messages import convert_to_messages
+
+        out: list[Generation | None] = [None] * len(requests)
+        groups: dict[tuple[float, int], list[int]] = {}
+        for i, request in enumerate(requests):
+            key = (request.sampling.temperature, request.sampling.max_tokens)
+            groups.setdefault(key, []).append(i)
+        for (temperature, max_tokens), where in groups.items():
+            turns: list[list[BaseMessage]] = [
+                convert_to_messages([_turn(m) for m in requests[i].messages]) for i in where
+            ]
+            # Seeds and schemas are left out: many providers refuse them, and the real prompt set
+            # asks for JSON in words and reads it back strictly.
+            try:
+                answers = self._model.batch(
+                    turns,  # type: ignore[arg-type] # list is invariant
+                    config={"max_concurrency": self._width},
+                    temperature=temperature,
+                    max_tokens=max_tokens,
+                )
+            except Exception as error:  # every provider has its own errors
+                raise EngineError(
+                    f"The teacher {self._name!r} failed to answer: {type(error).__name__}. Check "
+                    "its credentials and limits, then call again; the refresh goes on from there."
+                ) from error
+            for i, answer in zip(where, answers, strict=True):
+                out[i] = _generation(answer)
+        return [g for g in out if g is not None]
+
+    def choose(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        options: Sequence[str],
+        on_done: OnDone | None = None,
+    ) -> FloatArray:
+        """Ask the local engine: chat models do not tell probabilities."""
+        return self._local.choose(prompts, options, on_done)
+
+    def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
+        """Answer in one chunk: nobody watches a teacher write."""
+        yield Chunk(generation=self.generate([request])[0])
+
+    async def agenerate(self, request: GenerateRequest) -> Generation:
+        """Answer one request without blocking the event loop."""
+        import asyncio
+
+        return (await asyncio.to_thread(self.generate, [request]))[0]
+
+    async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Like :meth:`stream`, without blocking the event loop."""
+        yield Chunk(generation=await self.agenerate(request))
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Refuse: a teacher has no adapters."""
+        raise EngineError(f"The teacher {self._name!r} can't load the adapter {name!r}.")
+
+    def unload_adapter(self, name: str) -> None:
+        """Refuse: a teacher has no adapters."""
+        raise EngineError(f"The teacher {self._name!r} has no adapter {name!r}.")
+
+    def adapters(self) -> list[str]:
+        """Return the empty list."""
+        return []
+
+    def close(self) -> None:
+        """Do nothing: the chat model holds no memory of ours, and the local engine has an owner."""
+
+
+def _turn(message: Message) -> dict[str, Any]:
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.role == "tool":
+        turn["tool_call_id"] = message.tool_call_id or ""
+    return turn
+
+
+def _generation(answer: AIMessage) -> Generation:
+    used = answer.usage_metadata
+    usage = Usage(
+        input_tokens=used["input_tokens"] if used else 0,
+        output_tokens=used["output_tokens"] if used else 0,
+    )
+    about = answer.response_metadata
+    reason = about.get("finish_reason") or about.get("stop_reason")
+    return Generation(
+        text=str(answer.text),
+        usage=usage,
+        finish_reason="length" if reason in _CUT_OFF else "stop",
+    )

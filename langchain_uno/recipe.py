@@ -1,0 +1,185 @@
+"""A recipe: every setting of a refresh in one typed, versioned file.
+
+``recipes/paper.toml`` holds the authors' settings and is the default for real models;
+``recipes/embedded.toml`` holds those of the embedded model. A home's ``settings.toml`` and the
+command line override single values; unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from langchain_uno.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+__all__ = [
+    "ClusterSettings",
+    "FilterSettings",
+    "GapSettings",
+    "LoraSettings",
+    "PairSettings",
+    "Recipe",
+    "VerifySettings",
+    "load_recipe",
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FilterSettings(_Section):
+    """Which logs may be learnt from at all."""
+
+    min_query_chars: int = 2
+    min_answer_chars: int = 1
+    max_query_chars: int = 200_000
+    max_answer_chars: int = 200_000
+    max_feedback_chars: int = 50_000
+    """Of all the words of one log's feedback together."""
+    languages: list[str] = Field(default_factory=lambda: ["en", "zh"])
+    ignore: list[str] = Field(default_factory=list)
+    """Verdict reasons that shall not keep a log out (``["duplicate"]``, say)."""
+
+
+class ClusterSettings(_Section):
+    """Stage 4. ``mode="paper"``: Ward at a fixed threshold; ``"stable"``: our default cut."""
+
+    mode: Literal["stable", "paper"] = "stable"
+    threshold: float = 4.0
+    """The paper's Ward distance threshold (mode "paper" only)."""
+    rule_weight: float | Literal["auto"] = "auto"
+    """Weight of the rule half against the query half; "auto" chooses it from the data, unlabelled."""
+    min_size: int = 8
+    unseen_quantile: float = 0.995
+    """A query farther from its centroid than this quantile of held-in distances is unseen."""
+    aggregate_support: float = 0.25
+    """Share of a cluster's logs that must name a rule before it counts as recurring."""
+
+
+class GapSettings(_Section):
+    """Stage 5."""
+
+    threshold: float = 0.45
+    max_guessed_rules: int = 5
+
+
+class PairSettings(_Section):
+    """Stages 2 and 3."""
+
+    candidates_from_feedback: int = 3
+    candidates_from_rules: int = 3
+    temperature: float = 1.0
+    top_p: float = 0.9
+    max_answer_tokens: int = 2048
+    min_chosen_score: float = 6.0
+    """A best candidate below this score is not worth imitating; the log gives no pair."""
+    liked_weight: float = 1.0
+    max_pairs_per_cluster: int | None = None
+
+
+class LoraSettings(_Section):
+    """Stages 6 and 8: one expert or critic."""
+
+    rank: int = 64
+    alpha: int = 128
+    dropout: float = 0.05
+    learning_rate: float = 5e-4
+    warmup_ratio: float = 0.0
+    epochs: int = 8
+    min_steps: int = 0
+    """Epochs are added until this many optimiser steps are reached (small clusters learn by steps)."""
+    max_steps: int | None = None
+    batch_size: int = 1
+    accumulation: int = 32
+    max_length: int = 12_000
+    max_grad_norm: float = 1.0
+    beta: float = 0.1
+    dpo_weight: float = 0.5
+    sft_weight: float = 0.5
+    gradient_checkpointing: bool = True
+    bf16: bool = True
+
+
+class VerifySettings(_Section):
+    """Stage 7."""
+
+    held_out: float = 0.2
+    judgements: int = 3
+    judge_temperature: float = 0.7
+    win_rate: float = 0.53
+    min_length_ratio: float = 0.1
+    min_bleu: float = 0.05
+    max_queries: int = 200
+    standard: Literal["own", "completed"] = "own"
+    """The judge's standard on a held-out log: its own users' rules, or those completed by what
+    recurs in training (more queries count, but a module is then held to what it was taught)."""
+    confidence: float = 0.95
+
+
+class Recipe(_Section):
+    """All settings of a refresh. ``name`` and ``version`` are stored in every release."""
+
+    name: str
+    version: int = 1
+    prompt_set: str = "real"
+    max_rule_tokens: int = 512
+    max_judge_tokens: int = 512
+    max_critique_tokens: int = 512
+    critique_temperature: float = 0.1
+    seed: int = 0
+    filter: FilterSettings = Field(default_factory=FilterSettings)
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings)
+    gap: GapSettings = Field(default_factory=GapSettings)
+    pairs: PairSettings = Field(default_factory=PairSettings)
+    expert: LoraSettings = Field(default_factory=LoraSettings)
+    critic: LoraSettings = Field(default_factory=lambda: LoraSettings(max_length=8000))
+    verify: VerifySettings = Field(default_factory=VerifySettings)
+
+
+def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    """Load ``"paper"``, ``"embedded"`` or a TOML file; ``overrides`` is a nested dict on top.
+
+    Raises:
+        ConfigError: no such recipe, not TOML, an unknown key or a value of the wrong type.
+    """
+    bundled = resources.files("langchain_uno") / "recipes" / f"{name_or_path}.toml"
+    source = Path(name_or_path)
+    if name_or_path.isidentifier() and bundled.is_file():
+        text = bundled.read_text(encoding="utf-8")
+    elif source.is_file():
+        text = source.read_text(encoding="utf-8")
+    else:
+        raise ConfigError(
+            f"There is no recipe {name_or_path!r}: give 'paper', 'embedded' or a TOML file's path."
+        )
+    try:
+        data = tomllib.loads(text)
+        return Recipe.model_validate(_merged(data, overrides or {}))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"The recipe {name_or_path!r} is not valid TOML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"The recipe {name_or_path!r} has a bad value at {where!r}: {first['msg']}."
+        ) from error
+
+
+def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in top.items():
+        if isinstance(value, dict) and isinstance(out.get(key), dict):
+            out[key] = _merged(out[key], value)
+        else:
+            out[key] = value
+    return out

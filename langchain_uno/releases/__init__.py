@@ -1,0 +1,1 @@
+"""Immutable releases: manifest, publish, load, rollback."""

@@ -1,0 +1,201 @@
+"""Reading the files of a release without trusting them.
+
+Only safetensors and JSON are ever opened, every byte is hashed before it is parsed, and each
+refusal says which file and why. :class:`ReleaseError` messages here are fragments ("its ... is
+..."); ``load`` puts the release's name in front.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+
+from langchain_uno.errors import NameError_, ReleaseError
+from langchain_uno.home import safe_name
+from langchain_uno.models.protocols import FloatArray
+from langchain_uno.releases.manifest import AdapterEntry, Manifest, adapter_name
+
+__all__ = ["check_adapter", "check_files", "check_names", "file_sha256", "parse_centroids"]
+
+MANIFEST_FILE = "manifest.json"
+CENTROIDS_FILE = "centroids.safetensors"
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+MAX_JSON = 64 << 20
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
+
+_deserialize: Any = deserialize  # its stub carries no types
+
+LinearShapes = Mapping[str, tuple[int, int]]
+"""Module name -> (out features, in features) of the base model's linear layers."""
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, as 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_names(manifest: Manifest, folder_id: str) -> None:
+    """Check ids, clusters and adapter names against each other."""
+    if manifest.id != folder_id:
+        raise ReleaseError(f"its manifest belongs to release {manifest.id!r}")
+    try:
+        if manifest.parent is not None:
+            safe_name(manifest.parent, "parent release")
+        for cluster in manifest.clusters:
+            safe_name(cluster.id, "cluster")
+    except NameError_ as error:
+        raise ReleaseError(str(error)) from error
+    if manifest.parent == manifest.id:
+        raise ReleaseError("it names itself as its parent")
+    ids = [cluster.id for cluster in manifest.clusters]
+    if len(set(ids)) != len(ids):
+        raise ReleaseError("two of its clusters have the same id")
+    wanted = {}
+    for cluster in manifest.clusters:
+        if cluster.route == "base":
+            if cluster.adapter is not None:
+                raise ReleaseError(
+                    f"its cluster {cluster.id!r} has an adapter but goes to the base"
+                )
+            continue
+        name = adapter_name(manifest.id, cluster.id, cluster.route)
+        if cluster.adapter != name:
+            raise ReleaseError(
+                f"its cluster {cluster.id!r} names adapter {cluster.adapter!r}, not {name!r}"
+            )
+        wanted[name] = (cluster.id, cluster.route)
+    have = {entry.name: (entry.cluster, entry.kind) for entry in manifest.adapters}
+    if have != wanted or len(have) != len(manifest.adapters):
+        odd = sorted(set(have) ^ set(wanted)) or sorted(have)
+        raise ReleaseError(f"its list of adapters does not fit its clusters (see {odd[:3]})")
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Check that exactly the expected files are there, plain, and have the stated hashes."""
+    expected = {CENTROIDS_FILE}
+    for entry in manifest.adapters:
+        expected |= {f"adapters/{entry.name}/{f}" for f in (CONFIG_FILE, WEIGHTS_FILE)}
+    _refuse_odd(set(manifest.files), expected, "its manifest lists")
+    found = set(_walk(folder)) - {MANIFEST_FILE}
+    _refuse_odd(found, expected, "it contains")
+    for name in sorted(expected):
+        if file_sha256(folder / name) != manifest.files[name]:
+            raise ReleaseError(
+                f"its file {name!r} does not have the sha256 that the manifest states"
+            )
+
+
+def _refuse_odd(found: set[str], expected: set[str], what: str) -> None:
+    for name in sorted(found - expected):
+        if name.lower().endswith(_PICKLES):
+            raise ReleaseError(f"{what} {name!r}: only safetensors are accepted, never pickles")
+        raise ReleaseError(f"{what} {name!r}, which has no place in a release")
+    if missing := sorted(expected - found):
+        raise ReleaseError(f"{what} no {missing[0]!r}")
+
+
+def _walk(folder: Path) -> list[str]:
+    names = []
+    for root, folders, files in os.walk(folder, followlinks=False):
+        for name in folders + files:
+            path = Path(root) / name
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise ReleaseError(
+                    f"its {path.relative_to(folder).as_posix()!r} is a link or a special file"
+                )
+            if stat.S_ISREG(mode):
+                names.append(path.relative_to(folder).as_posix())
+    return names
+
+
+def parse_centroids(path: Path, n_clusters: int) -> FloatArray:
+    """Return the centroids, shape (clusters, d), float32."""
+    tensors = _tensors(path, CENTROIDS_FILE)
+    if set(tensors) != {"centroids"}:
+        raise ReleaseError(f"its {CENTROIDS_FILE} holds {sorted(tensors)}, not ['centroids']")
+    info = tensors["centroids"]
+    shape = info["shape"]
+    if info["dtype"] != "F32" or len(shape) != 2 or shape[0] != n_clusters:
+        raise ReleaseError(
+            f"its centroids are {info['dtype']} of shape {shape}, not F32 of ({n_clusters}, d)"
+        )
+    values = np.frombuffer(bytes(info["data"]), dtype="<f4").reshape(shape).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ReleaseError("its centroids are not all finite")
+    return values
+
+
+def check_adapter(
+    folder: Path, entry: AdapterEntry, manifest: Manifest, shapes: LinearShapes | None
+) -> None:
+    """Check one PEFT adapter folder: kind, base model, pairs of A and B, shapes, finite values."""
+    where = f"adapters/{entry.name}"
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ReleaseError(f"its {where}/{CONFIG_FILE} is not valid JSON") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise ReleaseError(f"its {where} is not a LoRA adapter")
+    if config.get("base_model_name_or_path") != manifest.base_model:
+        raise ReleaseError(
+            f"its {where} was made for base model {config.get('base_model_name_or_path')!r}, the "
+            f"release for {manifest.base_model!r}"
+        )
+    if config.get("auto_mapping"):
+        raise ReleaseError(f"its {where} asks for classes to be imported (auto_mapping)")
+    rank = config.get("r")
+    if rank != entry.rank or not isinstance(rank, int) or rank < 1:
+        raise ReleaseError(f"its {where} has rank {rank!r}, the manifest says {entry.rank}")
+    tensors = _tensors(folder / WEIGHTS_FILE, f"{where}/{WEIGHTS_FILE}")
+    modules: dict[str, dict[str, list[int]]] = {}
+    for name, info in tensors.items():
+        module, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
+        if not module or part not in ("A.weight", "B.weight") or len(info["shape"]) != 2:
+            raise ReleaseError(f"its {where} has a tensor {name!r} that is no LoRA matrix")
+        if not _finite(info):
+            raise ReleaseError(f"its {where} has values that are not finite in {name!r}")
+        modules.setdefault(module, {})[part[0]] = list(info["shape"])
+    if not modules:
+        raise ReleaseError(f"its {where} holds no weights")
+    for module, parts in modules.items():
+        a, b = parts.get("A"), parts.get("B")
+        if a is None or b is None or a[0] != rank or b[1] != rank:
+            raise ReleaseError(f"its {where} has shapes A {a}, B {b} at {module!r} for rank {rank}")
+        if shapes is not None and shapes.get(module) != (b[0], a[1]):
+            raise ReleaseError(
+                f"its {where} changes {module!r} of shape {(b[0], a[1])}, the base model has "
+                f"{shapes.get(module, 'no such layer')}"
+            )
+
+
+def _tensors(path: Path, where: str) -> dict[str, dict[str, Any]]:
+    try:
+        return dict(_deserialize(path.read_bytes()))
+    except SafetensorError as error:
+        raise ReleaseError(f"its {where} is not a sound safetensors file ({error})") from error
+
+
+_EXPONENTS = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
+
+
+def _finite(info: dict[str, Any]) -> bool:
+    """Whether no value is inf or NaN (all exponent bits set): no torch needed, bf16 included."""
+    if info["dtype"] not in _EXPONENTS:
+        return False
+    kind, mask = _EXPONENTS[info["dtype"]]
+    bits = np.frombuffer(bytes(info["data"]), dtype=kind)
+    return not bool(((bits & mask) == mask).any())

@@ -1,0 +1,178 @@
+"""Reading releases: nothing is served that was not checked whole.
+
+release = read_current(home, base_fingerprint=engine.fingerprint, ...)   # None: base answers
+for name, path in release.adapters.items(): engine.load_adapter(name, path)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from langchain_uno.errors import (
+    HomeError,
+    NameError_,
+    ReleaseError,
+    ReleaseMismatchError,
+)
+from langchain_uno.home import Home, safe_name
+from langchain_uno.models.protocols import FloatArray
+from langchain_uno.records import Cluster
+from langchain_uno.releases import checks
+from langchain_uno.releases.checks import LinearShapes
+from langchain_uno.releases.manifest import Manifest, parse_manifest, read_limited
+from langchain_uno.releases.traffic import read_traffic
+
+__all__ = ["LinearShapes", "Release", "list_releases", "load_release", "read_current"]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A checked release."""
+
+    path: Path
+    manifest: Manifest
+    centroids: FloatArray
+    """Shape (clusters, d), rows in the order of ``manifest.clusters``."""
+    manifest_sha256: str
+
+    @property
+    def id(self) -> str:
+        """The release's name."""
+        return self.manifest.id
+
+    @property
+    def adapters(self) -> dict[str, Path]:
+        """Unique adapter name -> folder that plain ``PeftModel.from_pretrained`` loads."""
+        return {a.name: self.path / "adapters" / a.name for a in self.manifest.adapters}
+
+    def cluster(self, cluster_id: str) -> Cluster:
+        """Return one cluster.
+
+        Raises:
+            ReleaseError: this release has no such cluster.
+        """
+        for cluster in self.manifest.clusters:
+            if cluster.id == cluster_id:
+                return cluster
+        raise ReleaseError(f"Release {self.id!r} has no cluster {cluster_id!r}.")
+
+
+def load_release(
+    home: Home,
+    release_id: str,
+    *,
+    base_fingerprint: str | None = None,
+    embedder_fingerprint: str | None = None,
+    prompt_set_fingerprint: str | None = None,
+    linear_shapes: LinearShapes | None = None,
+    manifest_sha256: str | None = None,
+) -> Release:
+    """Read a release and check everything about it; expectations left None are not compared.
+
+    Args:
+        home: the namespace that owns the release; no other's can be reached.
+        release_id: its name.
+        base_fingerprint: ``engine.fingerprint`` of the serving engine.
+        embedder_fingerprint: ``embedder.fingerprint`` of the serving embedder.
+        prompt_set_fingerprint: ``prompts.fingerprint`` of the serving prompt set.
+        linear_shapes: module name -> (out, in) of the base model, to compare the adapters with.
+        manifest_sha256: what ``traffic.json`` says the manifest's hash is.
+
+    Raises:
+        ReleaseError: unknown, revoked, incomplete, tampered with or malformed; says where.
+        ReleaseMismatchError: sound, but made for another base model, embedder or prompt set.
+    """
+    try:
+        folder = home.releases / safe_name(release_id, "release")
+    except NameError_ as error:
+        raise ReleaseError(str(error)) from error
+    if folder.is_symlink() or not folder.is_dir():
+        raise ReleaseError(f"There is no release {release_id!r} in {str(home.releases)!r}.")
+    try:
+        if reason := _revocation(home, release_id):
+            raise ReleaseError(f"it was revoked ({reason})")
+        release = check_folder(folder, release_id, linear_shapes)
+        if manifest_sha256 is not None and release.manifest_sha256 != manifest_sha256:
+            raise ReleaseError("its manifest is not the one that traffic.json names by its sha256")
+    except ReleaseError as error:
+        raise ReleaseError(
+            f"Release {release_id!r} is refused: {str(error).rstrip('.')}."
+        ) from error
+    except OSError as error:
+        raise ReleaseError(
+            f"Release {release_id!r} is refused: a file can't be read ({error.strerror or error})."
+        ) from error
+    for what, wanted, found in (
+        ("base model", base_fingerprint, release.manifest.base_fingerprint),
+        ("embedder", embedder_fingerprint, release.manifest.embedder_fingerprint),
+        ("prompt set", prompt_set_fingerprint, release.manifest.prompt_set_fingerprint),
+    ):
+        if wanted is not None and wanted != found:
+            raise ReleaseMismatchError(
+                f"Release {release_id!r} is refused: it was made for {what} {found!r} and this is "
+                f"{wanted!r}. Serve it with the former, or refresh this home with the latter."
+            )
+    return release
+
+
+def check_folder(folder: Path, release_id: str, shapes: LinearShapes | None) -> Release:
+    """Check a release's folder wherever it lies (publishing checks it before the rename)."""
+    manifest_path = folder / checks.MANIFEST_FILE
+    if manifest_path.is_symlink() or not manifest_path.is_file():
+        raise ReleaseError("it has no manifest.json")
+    manifest = parse_manifest(read_limited(manifest_path, checks.MAX_JSON))
+    checks.check_names(manifest, release_id)
+    checks.check_files(folder, manifest)
+    centroids = checks.parse_centroids(folder / checks.CENTROIDS_FILE, len(manifest.clusters))
+    for entry in manifest.adapters:
+        checks.check_adapter(folder / "adapters" / entry.name, entry, manifest, shapes)
+    return Release(folder, manifest, centroids, checks.file_sha256(manifest_path))
+
+
+def read_current(
+    home: Home,
+    *,
+    base_fingerprint: str | None = None,
+    embedder_fingerprint: str | None = None,
+    prompt_set_fingerprint: str | None = None,
+    linear_shapes: LinearShapes | None = None,
+) -> Release | None:
+    """Return the release that gets most of the traffic, checked; None when base answers all.
+
+    Raises:
+        ReleaseError: ``traffic.json`` or the release is not usable (see :func:`load_release`).
+    """
+    traffic = read_traffic(home)
+    if traffic is None or traffic.current is None:
+        return None
+    return load_release(
+        home,
+        traffic.current.release,
+        base_fingerprint=base_fingerprint,
+        embedder_fingerprint=embedder_fingerprint,
+        prompt_set_fingerprint=prompt_set_fingerprint,
+        linear_shapes=linear_shapes,
+        manifest_sha256=traffic.current.manifest_sha256,
+    )
+
+
+def list_releases(home: Home) -> list[str]:
+    """Return the ids of the releases that lie in the home, oldest first (unchecked)."""
+    if not home.releases.is_dir():
+        return []
+    try:
+        found = [p.name for p in home.releases.iterdir() if (p / checks.MANIFEST_FILE).is_file()]
+    except OSError as error:
+        raise HomeError(f"{str(home.releases)!r} can't be read ({error.strerror}).") from error
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def revocation_file(home: Home, release_id: str) -> Path:
+    """Where the mark lies that a release was revoked: beside its immutable folder."""
+    return home.releases / f"{safe_name(release_id, 'release')}.revoked"
+
+
+def _revocation(home: Home, release_id: str) -> str:
+    path = revocation_file(home, release_id)
+    return path.read_text(encoding="utf-8").strip() or "no reason given" if path.exists() else ""

@@ -1,0 +1,285 @@
+"""Making releases, and moving between them. Every step is atomic: done or not done, never half.
+
+A release is written to a hidden folder beside its place, synced, *checked by the same code that
+serves it*, renamed, and only then named in ``traffic.json``. A kill at any moment leaves the former
+release current; the hidden folder is swept by the next publish.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from safetensors.numpy import save
+
+from langchain_uno.errors import HomeError, InputError, NameError_, ReleaseError
+from langchain_uno.home import Home, safe_name
+from langchain_uno.models.protocols import FloatArray
+from langchain_uno.records import Cluster
+from langchain_uno.releases import checks
+from langchain_uno.releases.load import (
+    LinearShapes,
+    Release,
+    check_folder,
+    load_release,
+    revocation_file,
+)
+from langchain_uno.releases.manifest import (
+    AdapterEntry,
+    Manifest,
+    adapter_name,
+    lineage_key,
+    new_release_id,
+    opaque_id,
+    parse_manifest,
+    read_limited,
+)
+from langchain_uno.releases.traffic import (
+    Share,
+    Traffic,
+    fsync_folder,
+    read_traffic,
+    write_atomic,
+    write_traffic,
+)
+
+__all__ = ["make_current", "publish", "retire", "revoke", "rollback"]
+
+
+def publish(
+    home: Home,
+    draft: Manifest,
+    adapters: Mapping[str, Path],
+    centroids: FloatArray,
+    *,
+    linear_shapes: LinearShapes | None = None,
+    current: bool = True,
+) -> str:
+    """Write a release and make it current; return its id.
+
+    Args:
+        home: the namespace that will own it.
+        draft: manifest with fingerprints, recipe, clusters (``run_ids`` in clear: they are replaced
+            by opaque ids), threshold and figures. Its id is chosen here when empty.
+        adapters: cluster id -> folder of a PEFT adapter, for exactly the clusters whose route is
+            ``"expert"`` or ``"critic"``. Two files are copied, the rest of the folder is left.
+        centroids: shape (clusters, d), rows in the order of ``draft.clusters``.
+        linear_shapes: when given, the adapters' shapes are compared with the base model's.
+        current: whether to give it all traffic at once.
+
+    Raises:
+        InputError: adapters or centroids do not fit the clusters.
+        ReleaseError: an adapter is not sound (see :func:`~langchain_uno.releases.load.load_release`).
+        HomeError: the home can't be written.
+    """
+    routed = {c.id for c in draft.clusters if c.route != "base"}
+    if set(adapters) != routed:
+        raise InputError(
+            f"Adapters were given for clusters {sorted(adapters)}, the routes need {sorted(routed)}."
+        )
+    if centroids.ndim != 2 or len(centroids) != len(draft.clusters):
+        raise InputError(
+            f"Centroids of shape {centroids.shape} do not fit {len(draft.clusters)} clusters."
+        )
+    release_id = safe_name(draft.id or new_release_id(), "release")
+    home.ensure()
+    _sweep(home)
+    final = home.releases / release_id
+    if final.exists() or final.is_symlink():
+        raise ReleaseError(
+            f"There is a release {release_id!r} already: releases are never replaced."
+        )
+    temp = home.releases / f".new-{os.getpid()}-{release_id}"
+    try:
+        manifest = _write(home, temp, draft, release_id, adapters, centroids)
+        check_folder(temp, manifest.id, linear_shapes)
+        os.rename(temp, final)
+        fsync_folder(home.releases)
+    except ReleaseError as error:
+        raise ReleaseError(f"The new release is refused: {str(error).rstrip('.')}.") from error
+    except OSError as error:
+        raise HomeError(
+            f"The release can't be written to {str(home.releases)!r} ({error.strerror or error})."
+        ) from error
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+    if current:
+        _direct(home, release_id, checks.file_sha256(final / checks.MANIFEST_FILE))
+    return release_id
+
+
+def _write(
+    home: Home,
+    temp: Path,
+    draft: Manifest,
+    release_id: str,
+    adapters: Mapping[str, Path],
+    centroids: FloatArray,
+) -> Manifest:
+    """Fill the hidden folder, durably, and return the finished manifest."""
+    temp.mkdir()
+    key = lineage_key(home)
+    files: dict[str, str] = {}
+
+    def put(name: str, data: bytes) -> None:
+        target = temp / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        target.chmod(0o444)
+        files[name] = checks.file_sha256(target)
+
+    array = np.ascontiguousarray(centroids, dtype=np.float32)
+    put(checks.CENTROIDS_FILE, save({"centroids": array}))
+    clusters: list[Cluster] = []
+    entries: list[AdapterEntry] = []
+    for cluster in draft.clusters:
+        name = None
+        if cluster.route != "base":
+            name = adapter_name(release_id, cluster.id, cluster.route)
+            source = adapters[cluster.id]
+            for file_name in (checks.CONFIG_FILE, checks.WEIGHTS_FILE):
+                if not (source / file_name).is_file():
+                    raise ReleaseError(f"the adapter of cluster {cluster.id!r} has no {file_name}")
+                put(f"adapters/{name}/{file_name}", (source / file_name).read_bytes())
+            entries.append(_entry(source, name, cluster))
+        opaque = sorted(opaque_id(key, run_id) for run_id in cluster.run_ids)
+        clusters.append(cluster.model_copy(update={"adapter": name, "run_ids": opaque}))
+    parent = _traffic_or_none(home).current
+    manifest = draft.model_copy(
+        update={
+            "id": release_id,
+            "parent": parent.release if parent else None,
+            "clusters": clusters,
+            "adapters": entries,
+            "files": dict(files),
+            "lineage": sorted({one for cluster in clusters for one in cluster.run_ids}),
+        }
+    )
+    put(checks.MANIFEST_FILE, manifest.to_json())
+    for folder in {(temp / name).parent for name in files} | {temp / "adapters", temp}:
+        if folder.is_dir():
+            fsync_folder(folder)
+    return manifest
+
+
+def _entry(source: Path, name: str, cluster: Cluster) -> AdapterEntry:
+    try:
+        config: Any = json.loads((source / checks.CONFIG_FILE).read_bytes())
+        rank = int(config["r"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(
+            f"the adapter of cluster {cluster.id!r} has no readable {checks.CONFIG_FILE}"
+        ) from error
+    return AdapterEntry(
+        name=name,
+        cluster=cluster.id,
+        kind=cast(Literal["expert", "critic"], cluster.route),
+        rank=rank,
+        n_bytes=(source / checks.WEIGHTS_FILE).stat().st_size,
+    )
+
+
+def make_current(
+    home: Home, release_id: str, *, linear_shapes: LinearShapes | None = None
+) -> Release:
+    """Check a release and give it all traffic (a switch forwards or backwards).
+
+    Raises:
+        ReleaseError: it is not sound, or was revoked; the present traffic stays.
+    """
+    release = load_release(home, release_id, linear_shapes=linear_shapes)
+    _direct(home, release.id, release.manifest_sha256)
+    return release
+
+
+def rollback(home: Home, to: str | None = None) -> Release:
+    """Go back to release ``to``, or to the parent of the current one; return it.
+
+    Works even when the current release is broken, as long as its manifest can still be read.
+
+    Raises:
+        ReleaseError: nothing to go back to, or the target is refused; the present traffic stays.
+    """
+    if to is None:
+        share = _traffic_or_none(home).current
+        if share is None:
+            raise ReleaseError("No release is current: there is nothing to roll back.")
+        to = _parent(home, share.release)
+        if to is None:
+            raise ReleaseError(
+                f"Release {share.release!r} names no parent to go back to: name a target, or "
+                "retire it to let the base model answer."
+            )
+    return make_current(home, to)
+
+
+def retire(home: Home) -> None:
+    """Take every release out of the traffic: the base model answers all queries."""
+    write_traffic(home, Traffic())
+
+
+def revoke(home: Home, release_id: str, reason: str) -> None:
+    """Mark a release so that it is never served or rolled back to again (an erasure, say).
+
+    If it is current, the nearest ancestor that is sound takes over, or else the base model.
+    """
+    write_atomic(revocation_file(home, release_id), (reason.strip() + "\n").encode())
+    share = _traffic_or_none(home).current
+    if share is None or share.release != release_id:
+        return
+    heir = _parent(home, release_id)
+    while heir is not None:
+        try:
+            make_current(home, heir)
+            return
+        except ReleaseError:
+            heir = _parent(home, heir)
+    retire(home)
+
+
+def _parent(home: Home, release_id: str) -> str | None:
+    """Return a release's parent; None when it has none or can't be read."""
+    try:
+        path = home.releases / safe_name(release_id, "release") / checks.MANIFEST_FILE
+        return parse_manifest(read_limited(path, checks.MAX_JSON)).parent
+    except (ReleaseError, NameError_, OSError):
+        return None
+
+
+def _traffic_or_none(home: Home) -> Traffic:
+    """Return the traffic, or an empty one where the file is missing or damaged (to mend it)."""
+    try:
+        return read_traffic(home) or Traffic()
+    except ReleaseError:
+        return Traffic()
+
+
+def _direct(home: Home, release_id: str, manifest_sha256: str) -> None:
+    share = Share(release=release_id, manifest_sha256=manifest_sha256)
+    write_traffic(home, Traffic(shares=(share,)))
+
+
+def _sweep(home: Home) -> None:
+    """Remove what publishes that were killed left behind (their process is gone)."""
+    for folder in home.releases.glob(".new-*"):
+        owner = folder.name.split("-")[1]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,74 @@
+"""One engine and one set of releases a process, however many chat models lean on them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_uno.home import Home
+from langchain_uno.models.protocols import Embedder, Engine
+from langchain_uno.serving.hot_swap import Serving
+
+__all__ = ["Served", "serve"]
+
+
+@dataclass(frozen=True)
+class Served:
+    """What answers for one model, home, namespace and embedder."""
+
+    engine: Engine
+    serving: Serving
+    graph: Any
+    """The compiled respond graph over ``serving``."""
+
+
+_served: dict[tuple[Any, ...], Served] = {}
+_lock = threading.Lock()
+
+
+def serve(
+    *,
+    model: str | None = None,
+    home: str | os.PathLike[str] | None = None,
+    namespace: str = "default",
+    embedder: Any = None,
+    engine: Engine | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Served:
+    """Return engine, serving and graph; the same ones for the same arguments.
+
+    Raises:
+        ModelNotFoundError: no such model or embedder.
+        ConfigError: a server's base model has a home but no embedder.
+        NameError_: the namespace is not a safe name.
+    """
+    from langchain_uno.graphs.respond import build_respond_graph
+    from langchain_uno.models.loading import shared_engine
+
+    place = Home.locate(home, namespace) if home is not None else None
+    used = engine if engine is not None else shared_engine(model, **dict(settings or {}))
+    named = embedder if isinstance(embedder, str | None) else id(embedder)
+    key = (id(used), place, named)
+    with _lock:
+        found = _served.get(key)
+        if found is None:
+            serving = Serving(used, place, _embedder(embedder, used) if place else None)
+            found = _served[key] = Served(used, serving, build_respond_graph(serving))
+        return found
+
+
+def _embedder(given: Any, engine: Engine) -> Embedder:
+    from langchain_core.embeddings import Embeddings
+
+    from langchain_uno.models.embedders import LangChainEmbedder
+    from langchain_uno.models.loading import load_embedder
+
+    if given is None or isinstance(given, str):
+        return load_embedder(given, engine)
+    if isinstance(given, Embeddings):
+        return LangChainEmbedder(given)
+    embedder: Embedder = given
+    return embedder

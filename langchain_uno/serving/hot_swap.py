@@ -1,0 +1,262 @@
+"""Releases in, without a pause: what requests are served from, and how it is replaced.
+
+A request takes one :class:`Snapshot` at its start and keeps it to its end. A look at
+``traffic.json`` costs one ``stat``; when it changed, the new release is checked, its adapters are
+loaded beside the old ones and new requests are switched over. The old release's adapters are freed
+once its last request is done. A release that can't be served is refused with its reason, and the
+old one serves on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from langchain_uno.errors import EngineError, UNOError
+from langchain_uno.home import Home
+from langchain_uno.models.protocols import Embedder, Engine
+from langchain_uno.models.roles import PromptSet
+from langchain_uno.records import Cluster, Message, routing_text
+
+if TYPE_CHECKING:
+    from langchain_uno.releases.load import Release
+    from langchain_uno.serving.router import RouteChoice, Router
+
+__all__ = ["Serving", "Snapshot"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Snapshot:
+    """One release as it serves: never changed after it was made (but for its count of users)."""
+
+    release: str | None = None
+    """None: nothing was released (or the base was chosen); the base answers."""
+    router: Router | None = None
+    clusters: Mapping[str, Cluster] = field(default_factory=dict)
+    prompts: PromptSet | None = None
+    critique_temperature: float = 0.1
+    max_critique_tokens: int = 512
+    users: int = 0
+    retired: float | None = None
+    """When another release took over (monotonic seconds)."""
+
+
+class Serving:
+    """Serves one namespace of one home (or no home at all) on one engine. Thread-safe.
+
+    Args:
+        engine: answers.
+        home: where releases arrive; None: the base always answers.
+        embedder: embeds queries for routing; must be the one that the releases were made with.
+        swap_wait: seconds that the request which notices a new release waits for it at most;
+            others, and it afterwards, are served from the old one until the new one is ready.
+        grace: seconds that a replaced release stays loaded at least, so that a request between
+            two of its steps finds it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        home: Home | None = None,
+        embedder: Embedder | None = None,
+        *,
+        swap_wait: float = 5.0,
+        grace: float = 30.0,
+    ) -> None:
+        self.engine = engine
+        self.home = home
+        self.refusal: str | None = None
+        """Why the newest release is not served; None when it is."""
+        self._embedder = embedder
+        self._swap_wait = swap_wait
+        self._grace = grace
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._stamp: object = ()
+        self._current = Snapshot()
+        self._old: list[Snapshot] = []
+
+    def current(self) -> Snapshot:
+        """Return what new requests are served from, after a look for a new release."""
+        if self.home is not None and self._traffic_stamp() != self._stamp:
+            first = self._stamp == ()
+            if self._loading.acquire(blocking=first):
+                worker = threading.Thread(
+                    target=self._swap_and_unlock, name="uno-swap", daemon=True
+                )
+                worker.start()
+                worker.join(None if first else self._swap_wait)
+        if self._old:
+            self._free_old()
+        return self._current
+
+    @contextmanager
+    def lease(self) -> Iterator[Snapshot]:
+        """Hold the current snapshot: it is not freed while the block runs."""
+        snapshot = self.current()
+        with self._lock:
+            if snapshot not in (self._current, *self._old):  # freed between the two lines above
+                snapshot = self._current
+        with self._held(snapshot):
+            yield snapshot
+
+    @contextmanager
+    def hold(self, release: str | None) -> Iterator[Snapshot]:
+        """Hold the snapshot that a request started with, by its release id.
+
+        Raises:
+            EngineError: it was freed meanwhile.
+        """
+        with self._lock:
+            known = [s for s in (self._current, *self._old) if s.release == release]
+        if not known and release is not None:
+            raise EngineError(f"Release {release!r} is served no more: ask again.")
+        with self._held(known[0] if known else Snapshot()) as snapshot:
+            yield snapshot
+
+    @contextmanager
+    def _held(self, snapshot: Snapshot) -> Iterator[Snapshot]:
+        with self._lock:
+            snapshot.users += 1
+        try:
+            yield snapshot
+        finally:
+            with self._lock:
+                snapshot.users -= 1
+
+    def route(self, snapshot: Snapshot, messages: list[Message]) -> RouteChoice | None:
+        """Return where a conversation belongs; None when there is nothing to choose from."""
+        text = routing_text(messages)
+        if snapshot.router is None or self._embedder is None or not text:
+            return None
+        return snapshot.router.route(self._embedder.embed([text])[0])
+
+    def close(self) -> None:
+        """Free the adapters of every release."""
+        with self._loading, self._lock:
+            snapshots = [self._current, *self._old]
+            self._current, self._old, self._stamp = Snapshot(), [], ()
+        for snapshot in snapshots:
+            self._free(snapshot)
+
+    # -- replacing -------------------------------------------------------------------------------
+
+    def _traffic_stamp(self) -> object:
+        assert self.home is not None
+        try:
+            found = self.home.traffic.stat()
+        except OSError:  # no release yet, or none any more
+            return None
+        return (found.st_ino, found.st_mtime_ns, found.st_size)
+
+    def _swap_and_unlock(self) -> None:
+        try:
+            self._swap()
+        finally:
+            self._loading.release()
+
+    def _swap(self) -> None:
+        stamp = self._traffic_stamp()
+        if stamp == self._stamp:
+            return
+        loaded: list[str] = []
+        try:
+            snapshot = self._load(loaded)
+        except UNOError as error:
+            # One try a change: a broken release is not read again at every request.
+            self.refusal = str(error)
+            _log.error("The newest release is not served: %s", error)
+            for name in loaded:
+                self.engine.unload_adapter(name)
+            self._stamp = stamp
+            return
+        with self._lock:
+            self.refusal = None
+            if snapshot.release != self._current.release:
+                self._current.retired = time.monotonic()
+                self._old.append(self._current)
+                self._current = snapshot
+                _log.info("Release %s serves now.", snapshot.release)
+            self._stamp = stamp
+
+    def _load(self, loaded: list[str]) -> Snapshot:
+        from langchain_uno.releases.load import read_current
+
+        assert self.home is not None
+        embedder = self._embedder
+        release = read_current(
+            self.home,
+            base_fingerprint=self.engine.fingerprint,
+            embedder_fingerprint=embedder.fingerprint if embedder is not None else None,
+        )
+        if release is None:
+            return Snapshot()
+        with self._lock:
+            known = [s for s in (self._current, *self._old) if s.release == release.id]
+        if known:  # a rollback to a release that is still loaded
+            with self._lock:
+                self._old = [s for s in self._old if s is not known[0]]
+                known[0].retired = None
+            return known[0]
+        snapshot = _snapshot(release)
+        for name, path in release.adapters.items():
+            if name not in self.engine.adapters():
+                loaded.append(name)
+            self.engine.load_adapter(name, path)
+        return snapshot
+
+    def _free_old(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            done = [
+                s
+                for s in self._old
+                if s.users == 0 and s.retired is not None and now - s.retired >= self._grace
+            ]
+            self._old = [s for s in self._old if s not in done]
+        for snapshot in done:
+            # In the background: a request must not wait for others' last tokens.
+            threading.Thread(target=self._free, args=(snapshot,), daemon=True).start()
+
+    def _free(self, snapshot: Snapshot) -> None:
+        for cluster in snapshot.clusters.values():
+            if cluster.adapter is not None:
+                try:
+                    self.engine.unload_adapter(cluster.adapter)
+                except EngineError:  # the engine was closed: everything is freed already
+                    return
+
+
+def _snapshot(release: Release) -> Snapshot:
+    from langchain_uno.errors import ReleaseMismatchError
+    from langchain_uno.models.loading import load_prompt_set
+    from langchain_uno.serving.router import Router
+
+    manifest = release.manifest
+    recipe: dict[str, Any] = manifest.recipe
+    prompts = load_prompt_set(str(recipe.get("prompt_set", "real")))
+    if prompts.fingerprint != manifest.prompt_set_fingerprint:
+        raise ReleaseMismatchError(
+            f"Release {release.id!r} is refused: it was made with prompt set "
+            f"{manifest.prompt_set_fingerprint!r} and this version has {prompts.fingerprint!r}. "
+            "Refresh the home with this version."
+        )
+    router = None
+    if manifest.clusters:
+        ids = [cluster.id for cluster in manifest.clusters]
+        router = Router(release.centroids, ids, manifest.threshold)
+    return Snapshot(
+        release=release.id,
+        router=router,
+        clusters={cluster.id: cluster for cluster in manifest.clusters},
+        prompts=prompts,
+        critique_temperature=float(recipe.get("critique_temperature", 0.1)),
+        max_critique_tokens=int(recipe.get("max_critique_tokens", 512)),
+    )

@@ -1,0 +1,101 @@
+"""``python -m langchain_uno.world make|show|exam``: worlds as files, and the final test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from langchain_uno.console import Bars, clean_exit, out, print_json
+from langchain_uno.world.worlds import load_world, make_world, save_world
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="The simulated service: make a world, look into it, test the embedded model on it.",
+)
+
+
+@app.command()
+def make(
+    target: Annotated[Path, typer.Option("--out", help="Where to write the world (JSON).")],
+    seed: Annotated[int, typer.Option(help="Decides preferences and users.")] = 1,
+    noise: Annotated[float, typer.Option(help="Share of feedback that says nothing usable.")] = 0.34,
+    users: Annotated[int, typer.Option(help="People; a third are held out for evaluation.")] = 60,
+    families: Annotated[int, typer.Option(help="Task families, 1 to 8.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+) -> None:
+    """Write a world: families, frames, facts, rules, wordings, hidden preferences and users."""
+    with clean_exit("Stopped; nothing was written."):
+        world = make_world(seed, noise=noise, users=users, families=families)
+        save_world(world, target)
+        summary = {"out": str(target), "seed": seed, "distance": world.distance}
+        if as_json:
+            print_json(summary)
+        else:
+            out.print(f"Wrote world {seed} to {target}. Try: python -m langchain_uno.world show {target}")
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="A world file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show what the users of each family want, and how far that is from the model's guess."""
+    with clean_exit():
+        world = load_world(path)
+        rows = {
+            name: {
+                "prior": world.families[name]["prior"],
+                "wishes": [p.model_dump() for p in wishes],
+                "distance": world.distance[name],
+            }
+            for name, wishes in world.preferences.items()
+        }
+        if as_json:
+            print_json(rows)
+            return
+        table = Table("family", "the model would guess", "users want", "distance")
+        for name, row in rows.items():
+            wants = [p.rule + (f" (if {p.condition})" if p.condition else "") for p in world.preferences[name]]
+            table.add_row(name, ", ".join(row["prior"]), ", ".join(wants), f"{row['distance']:.2f}")
+        out.print(table)
+
+
+@app.command()
+def exam(
+    seed: Annotated[int, typer.Option(help="Of the test set.")] = 7,
+    cases: Annotated[int, typer.Option(help="Cases a role.")] = 300,
+    model: Annotated[str | None, typer.Option(help="Folder; the embedded model if left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Grade the embedded model on every role, on the unseen half of the world."""
+    from langchain_uno.models.loading import load_engine
+    from langchain_uno.world.exam import Exam
+
+    with clean_exit():
+        engine = load_engine(model)
+        test = Exam(engine, seed=seed, cases=cases)
+        figures: dict[str, dict[str, float]] = {}
+        with Bars(off=as_json) as bars:
+            bars.start("exam", len(test.sections))
+            for section, grade in test.sections.items():
+                for figure in grade():
+                    figures[f"{section}: {figure.name}"] = {
+                        "share": round(figure.share, 4),
+                        "n": figure.n,
+                    }
+                bars.advance("exam")
+        if as_json:
+            print_json(figures)
+            return
+        table = Table("figure", "share", "n")
+        for name, f in figures.items():
+            table.add_row(name, f"{100 * f['share']:.1f} %", str(int(f["n"])))
+        out.print(table)
+
+
+if __name__ == "__main__":
+    app()

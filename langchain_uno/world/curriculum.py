@@ -1,0 +1,303 @@
+"""Training examples of every role for the embedded model, drawn from the seen half of the world.
+
+Each example is chat messages whose last turn is the model's; forms come from the embedded prompt set,
+so training and use can't drift apart. Mixture and remedies follow measurements in
+docs/experiments.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from langchain_uno.models.prompts.embedded import EmbeddedPromptSet
+from langchain_uno.records import Message
+from langchain_uno.world.answers import Query, check_answer, render_answer
+from langchain_uno.world.corrupt import corrupt, judge_evidence
+from langchain_uno.world.language import Language, cap, load_language
+from langchain_uno.world.speech import babble, noise_line, say_wishes, wording
+from langchain_uno.world.tools import tool_example
+from langchain_uno.world.worlds import make_query
+
+__all__ = ["MIX", "Curriculum", "Example"]
+
+MIX = {
+    "distil": 0.20,
+    "revise": 0.22,
+    "copy": 0.15,
+    "cover": 0.10,
+    "answer": 0.11,
+    "judge": 0.14,
+    "critique": 0.03,
+    "predict": 0.02,
+    "tool": 0.03,
+}
+"""Share of examples per role."""
+
+GREETING = "How can I help you?"
+"""What the model says to small talk."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example: the last message is the completion."""
+
+    role: str
+    messages: list[Message]
+    tools: list[dict[str, Any]] | None = None
+
+
+class Curriculum:
+    """Draws examples from one random stream; the same seed gives the same stream."""
+
+    def __init__(self, seed: int, language: Language | None = None) -> None:
+        """Start a stream."""
+        self.rng = Random(f"curriculum-{seed}")
+        self.language = language or load_language()
+        self.prompts = EmbeddedPromptSet()
+        self._roles = list(MIX)
+        self._weights = list(MIX.values())
+        self._makers: dict[str, Callable[[], Example]] = {
+            "distil": self._distil,
+            "revise": self._revise,
+            "copy": self._copy,
+            "cover": self._cover,
+            "answer": self._answer,
+            "judge": self._judge,
+            "critique": self._critique,
+            "predict": self._predict,
+            "tool": self._tool,
+        }
+
+    def draw(self, role: str | None = None) -> Example:
+        """Return the next example, of a given role or of the mixture."""
+        chosen = role or self.rng.choices(self._roles, self._weights)[0]
+        return self._makers[chosen]()
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def query(self) -> Query:
+        """A request with seen frames; a third of the facts are about random things."""
+        rng, language = self.rng, self.language
+        family = rng.choice(list(language.families.values()))
+        query = make_query(language, family, rng, unseen=False)
+        facts = tuple(self._random_fact() if rng.random() < 0.35 else f for f in query.facts)
+        text = query.text.replace("; ".join(query.facts), "; ".join(facts))
+        kind = query.kind
+        if rng.random() < 0.1:
+            kind = rng.choice(language.lexicon["nouns"])
+            text = text.replace(f"{query.kind} {query.entity}", f"{kind} {query.entity}")
+            text = text.replace(f"{query.entity}, a {query.kind}", f"{query.entity}, a {kind}")
+            kind = kind if f"{kind} {query.entity}" in text or f", a {kind}" in text else query.kind
+        return Query(query.family, kind, query.entity, facts, query.attributes, text)
+
+    def rules(self, most: int, least: int = 1) -> list[str]:
+        """Random rules, at most one layout, in random order."""
+        picked: list[str] = []
+        ids = list(self.language.rules)
+        count = self.rng.randint(least, most)
+        layout = False
+        for rule in self.rng.sample(ids, len(ids)):
+            if len(picked) == count:
+                break
+            if self.language.rules[rule].place == "layout":
+                if layout:
+                    continue
+                layout = True
+            picked.append(rule)
+        return picked
+
+    def _random_fact(self) -> str:
+        rng, lex = self.rng, self.language.lexicon
+        noun = rng.choice(lex["nouns"]) if rng.random() < 0.5 else self._pseudo()
+        middle = rng.choice(lex["verbs"])
+        if rng.random() < 0.4:
+            middle += f" {rng.choice(('in', 'of', 'at', 'with', 'for', 'after', 'near'))} {self._pseudo()}"
+        end = rng.choice(("{n} ", "", "")) + rng.choice((rng.choice(lex["nouns"]), self._pseudo(), "{name}"))
+        return self.language.fill(f"the {noun} {middle} {end}", rng, unseen=False)
+
+    def _pseudo(self) -> str:
+        return self.language.name(self.rng, unseen=False).lower()
+
+    def _wordings(self, rules: Sequence[str]) -> list[str]:
+        """Rules as texts: mostly canonical, else as a user would word them."""
+        out = []
+        for rule in rules:
+            if self.rng.random() < 0.7:
+                out.append(self.language.rules[rule].text)
+            else:
+                out.append(cap(wording(self.language, rule, self.rng, unseen=False)) + ".")
+        return out
+
+    def _feedback(self, rules: Sequence[str]) -> list[str]:
+        """Turns that ask for ``rules``, with small talk, odd frames and odd words around them."""
+        rng, language = self.rng, self.language
+        turns = say_wishes(language, rules, rng, unseen_frames=False, unseen_wordings=False) if rules else []
+        if rules and rng.random() < 0.2:
+            words = [wording(language, r, rng, unseen=False) for r in rules]
+            lead = babble(language, rng)[:-1]
+            glue = rng.choice((", ", ": ", " and ", " that you ", " to "))
+            turns = [lead + glue + " and ".join(words) + rng.choice((".", "!", "?"))]
+        extra = 0.25 if rules else 1.0
+        while rng.random() < extra:
+            line = babble(language, rng) if rng.random() < 0.25 else noise_line(language, rng, unseen=False)
+            place = rng.randint(0, len(turns))
+            if turns and rng.random() < 0.6:
+                i = rng.randrange(len(turns))
+                turns[i] = f"{line} {turns[i]}" if rng.random() < 0.5 else f"{turns[i]} {line}"
+            else:
+                turns.insert(place, line)
+            extra = 0.25
+        return turns
+
+    def _user(self, query: Query) -> list[Message]:
+        return [Message(role="user", content=query.text)]
+
+    def _said(self, role: str, prompt: list[Message], completion: str) -> Example:
+        return Example(role, [*prompt, Message(role="assistant", content=completion)])
+
+    # -- roles ---------------------------------------------------------------------------------
+
+    def _distil(self) -> Example:
+        rules = [] if self.rng.random() < 0.35 else self.rules(self.rng.choice((1, 2, 2, 3, 4)))
+        prompt = self.prompts.distil_prompt([], "", self._feedback(rules), "en")
+        texts = [self.language.rules[r].text for r in rules]
+        return self._said("distil", prompt, _json_list(texts))
+
+    def _predict(self) -> Example:
+        query = self.query()
+        prior = self.language.families[query.family].prior
+        prompt = self.prompts.predict_prompt(self._user(query), "en")
+        return self._said("predict", prompt, _json_list([self.language.rules[r].text for r in prior]))
+
+    def _revise(self) -> Example:
+        query, rng = self.query(), self.rng
+        rules = self.rules(rng.choice((1, 2, 3, 3, 4, 5)))
+        if rng.random() < 0.25:
+            if rng.random() < 0.15:
+                rules = []
+            prompt = self.prompts.revise_feedback_prompt(self._user(query), self._feedback(rules), "en")
+        else:
+            prompt = self.prompts.revise_rules_prompt(
+                self._user(query), "", self._wordings(rules), [], "en"
+            )
+        return self._said("revise", prompt, render_answer(self.language, query, rules))
+
+    def _answer(self) -> Example:
+        rng, language = self.rng, self.language
+        messages: list[Message] = []
+        if rng.random() < 0.3:
+            messages.append(Message(role="system", content=rng.choice(language.lexicon["systems"])))
+        draw = rng.random()
+        if draw < 0.1:
+            line = babble(language, rng) if rng.random() < 0.3 else noise_line(language, rng, unseen=False)
+            messages.append(Message(role="user", content=line))
+            return self._said("answer", messages, GREETING)
+        query = self.query()
+        rules: list[str] = []
+        if draw < 0.25:  # a conversation before: small talk or another request
+            if rng.random() < 0.5:
+                messages += [
+                    Message(role="user", content=noise_line(language, rng, unseen=False)),
+                    Message(role="assistant", content=GREETING),
+                ]
+            else:
+                other = self.query()
+                messages += [
+                    Message(role="user", content=other.text),
+                    Message(role="assistant", content=render_answer(language, other, [])),
+                ]
+        messages.append(Message(role="user", content=query.text))
+        if draw > 0.8:  # the user asks again, with wishes
+            rules = self.rules(2)
+            messages.append(Message(role="assistant", content=render_answer(language, query, [])))
+            wish = say_wishes(language, rules, rng, unseen_frames=False, unseen_wordings=False)
+            messages.append(Message(role="user", content=" ".join(wish)))
+        return self._said("answer", messages, render_answer(language, query, rules))
+
+    def _judge(self) -> Example:
+        query, rng, language = self.query(), self.rng, self.language
+        asked = self.rules(4, least=0 if rng.random() < 0.1 else 1)
+        met = [r for r in asked if rng.random() < rng.choice((1.0, 1.0, 0.6, 0.3))]
+        layout = any(language.rules[r].place == "layout" for r in met)
+        if rng.random() < 0.45:  # obeys other rules than those asked
+            met += [
+                r
+                for r in self.rules(3)
+                if r not in asked and not (layout and language.rules[r].place == "layout")
+            ]
+        text = render_answer(language, query, met)
+        if rng.random() < 0.55:
+            text = corrupt(language, query, text, rng)
+        return self.judge_example(query, asked, text)
+
+    def judge_example(self, query: Query, asked: Sequence[str], answer: str) -> Example:
+        """The true judgement of any answer, by program (also used on the model's own answers)."""
+        prompt = self.prompts.judge_prompt(self._user(query), self._wordings(asked), answer, "en")
+        evidence = judge_evidence(self.language, query, asked, answer)
+        return self._said("judge", prompt, evidence)
+
+    def _cover(self) -> Example:
+        rng, language = self.rng, self.language
+        a = rng.choice(list(language.rules))
+        b = a if rng.random() < 0.5 else rng.choice([r for r in language.rules if r != a])
+
+        def text(rule: str) -> str:
+            if rng.random() < 0.5:
+                return language.rules[rule].text
+            return cap(wording(language, rule, rng, unseen=False)) + "."
+
+        prompt = self.prompts.cover_prompt(text(a), text(b))
+        return self._said("cover", prompt, "yes" if a == b else "no")
+
+    def _critique(self) -> Example:
+        query, language = self.query(), self.language
+        prior = language.families[query.family].prior
+        shown = [r for r in prior if self.rng.random() < 0.3]
+        if self.rng.random() < 0.3:
+            layout = any(language.rules[r].place == "layout" for r in shown)
+            shown += [r for r in self.rules(2) if not (layout and language.rules[r].place == "layout")]
+        draft = render_answer(language, query, shown)
+        met = check_answer(language, query, draft).met
+        missing = [language.rules[r].text for r in prior if r not in met]
+        prompt = self.prompts.critique_prompt(self._user(query), draft, "en")
+        return self._said("critique", prompt, self.prompts.critique_completion(missing))
+
+    def _copy(self) -> Example:
+        """Short copy tasks: copying does not emerge without them, and is lost when they are cut."""
+        rng = self.rng
+        draw = rng.random()
+        if draw < 0.45:
+            words = " ".join(self._odd_word() for _ in range(rng.randint(2, 10)))
+            data = out = f"say {words}"
+        elif draw < 0.6:
+            query = self.query()
+            data, out = f"name it: {query.text}", f"the {query.kind} {query.entity}"
+        else:
+            facts = [self._random_fact() for _ in range(rng.randint(2, 4))]
+            if draw < 0.8:
+                i = rng.randrange(len(facts))
+                data, out = f"fact {i + 1}: {'; '.join(facts)}", facts[i]
+            else:
+                data = f"list: {'; '.join(facts)}"
+                out = "\n".join(f"{i}. {cap(f)}." for i, f in enumerate(facts, 1))
+        prompt = [Message(role="system", content="copy"), Message(role="user", content=data)]
+        return self._said("copy", prompt, out)
+
+    def _odd_word(self) -> str:
+        rng = self.rng
+        if rng.random() < 0.6:
+            return self.language.name(rng, unseen=False) if rng.random() < 0.5 else self._pseudo()
+        if rng.random() < 0.5:
+            return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(1, 6)))
+        return str(rng.randint(0, 9999))
+
+    def _tool(self) -> Example:
+        messages, tools = tool_example(self.language, self.rng)
+        return Example("tool", messages, tools)
+
+
+def _json_list(texts: Sequence[str]) -> str:
+    return "[" + ", ".join(f'"{t}"' for t in texts) + "]"

@@ -1,0 +1,84 @@
+"""What the pages say about the code is true of the code."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+README = (REPO / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def generator() -> ModuleType:
+    path = REPO / "docs" / "make_cli_reference.py"
+    spec = importlib.util.spec_from_file_location("make_cli_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_command_line_reference_is_current() -> None:
+    module = generator()
+    written = module.PAGE.read_text(encoding="utf-8")
+    assert written == module.render(), "docs/reference-cli.md is out of date: run `make docs`"
+
+
+def test_every_option_of_every_command_has_a_help_text() -> None:
+    rows = re.findall(r"^\| `.*$", generator().render(), re.M)
+    assert len(rows) > 20
+    assert [row for row in rows if row.split(" | ")[-1].strip(" |") == ""] == []
+
+
+def test_the_readmes_tree_shows_what_is_there() -> None:
+    (tree,) = re.findall(r"```text\n(langchain_uno/.*?)```", README, re.S)
+    missing, inside = [], ""
+    for line in tree.splitlines():
+        words = re.split(r"\s{2,}", line.strip())[0].split(" -> ")[0]
+        if not line.startswith(" "):
+            inside = words if words == "langchain_uno/" else ""
+        for name in words.split(", "):
+            folder = inside if line.startswith(" ") else ""
+            if not (REPO / folder / name).exists():
+                missing.append(folder + name)
+    assert missing == []
+
+
+@pytest.mark.parametrize("room", ["learning", "trainers"])
+def test_the_readmes_tree_names_every_step_of(room: str) -> None:
+    steps = {p.stem for p in (REPO / "langchain_uno" / room).glob("*.py")} - {"__init__"}
+    unnamed = {s for s in steps if not re.search(rf"\b{s}\b", README + ARCHITECTURE)}
+    assert unnamed <= {"common", "separation"}
+
+
+def test_files_named_in_the_architecture_exist() -> None:
+    named = set(re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.(?:py|toml))`", ARCHITECTURE))
+    assert len(named) > 20
+    roots = [REPO / "langchain_uno", REPO, REPO / "langchain_uno/models/prompts"]
+    home_files = {"settings.toml"}
+    assert [n for n in named - home_files if not any((r / n).exists() for r in roots)] == []
+
+
+def test_make_targets_named_in_the_pages_exist() -> None:
+    pages = [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").rglob("*.md")]
+    words = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    wanted = set(re.findall(r"`make ([a-z-]+)", words)) | set(
+        re.findall(r"^make ([a-z-]+)", words, re.M)
+    )
+    listed = subprocess.run(["make", "help"], cwd=REPO, capture_output=True, text=True, check=True)
+    targets = {line.split()[0] for line in listed.stdout.splitlines()}
+    assert {"demo", "test", "help"} <= wanted & targets
+    assert wanted - targets == set()
+
+
+def test_ci_runs_the_readmes_own_test_command() -> None:
+    assert "`make test`" in README
+    assert re.search(r"^make test\b", (REPO / ".ci" / "run").read_text(), re.M)
+    assert (REPO / ".ci" / "run").stat().st_mode & 0o111

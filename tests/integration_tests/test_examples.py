@@ -1,0 +1,76 @@
+"""Every example runs as a user would run it, and leaves what it says it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+EXAMPLES = {p.name for p in (REPO / "examples").glob("*.py")}
+
+
+def run(*args: str, cwd: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, *args],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def logged(home: Path) -> list[dict[str, Any]]:
+    out = run("-m", "langchain_uno.logs", "export", "--home", str(home), cwd=home)
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_every_example_has_a_test() -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert [name for name in sorted(EXAMPLES) if f'example("{name}"' not in source] == []
+
+
+def example(name: str, home: Path, *args: str) -> str:
+    home.mkdir(parents=True, exist_ok=True)
+    return run(str(REPO / "examples" / name), "--home", str(home), *args, cwd=home)
+
+
+def test_quickstart_learns_and_publishes(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    out = example("quickstart.py", home, "--customers", "30", "--max-steps", "2")
+    assert "30 answers and 30 remarks recorded" in out
+    assert "--- base (base;" in out
+    assert "--- uno (" in out
+    assert json.loads((home / "traffic.json").read_text())
+    assert len(list((home / "releases").iterdir())) == 1
+
+
+def test_agent_records_model_runs_tool_calls_and_follow_up(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    out = example("agent_with_feedback.py", home)
+    rows = logged(home)
+    assert len(rows) >= 2
+    assert {row["user_id"] for row in rows} == {"ada"}
+    assert len({row["thread_id"] for row in rows}) == 1
+    keys = [feedback["key"] for row in rows for feedback in row["feedback"]]
+    assert "dislike" in keys
+    assert "follow_up" in keys
+    assert f"--home {home}" in out
+
+
+@pytest.mark.parametrize("flag", ["--tiny"])
+def test_real_model_path_at_toy_size(flag: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    out = example("real_model.py", home, flag)
+    rows = logged(home)
+    assert {row["language"] for row in rows} == {"en", "zh"}
+    assert [len(row["feedback"]) for row in rows] == [1, 1]
+    assert "--reranker Qwen/Qwen3-Reranker-0.6B" in out

@@ -1,0 +1,106 @@
+"""Every python and bash snippet in README, CONTRIBUTING and docs runs, in order, page by page.
+
+A page's blocks share one folder and, for python, one namespace. ``make`` lines are run as
+``make -n`` in the checkout: what they do is tested elsewhere. Blocks tagged ``no-run`` need a large
+model or a network; there may be few.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+PAGES = sorted([REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").rglob("*.md")])
+MAX_NOT_RUN = 6
+_FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<code>.*?)^```$", re.M | re.S)
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    tags: frozenset[str]
+    code: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in _FENCE.finditer(text):
+        language, *tags = match["info"].split() or [""]
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Block(language, frozenset(tags), match["code"], line))
+    return found
+
+
+def show(page: Path) -> str:
+    return str(page.relative_to(REPO))
+
+
+def runnable(page: Path) -> list[Block]:
+    return [b for b in blocks(page) if b.language in ("python", "bash") and not b.tags]
+
+
+def bash(code: str, cwd: Path) -> None:
+    env = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(REPO),
+    }
+    code = code.replace("make ", f"make -n -C {REPO} ")
+    code = code.replace(".venv/bin/python", sys.executable).replace(" tests/", f" {REPO}/tests/")
+    code = code.replace("python examples/", f"python {REPO}/examples/")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],
+        cwd=cwd, env=env, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{code}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if runnable(p)], ids=show)
+def test_snippets_of_a_page_run(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in runnable(page):
+        if block.language == "bash":
+            bash(block.code, tmp_path)
+        else:
+            code = compile("\n" * block.line + block.code, show(page), "exec")
+            exec(code, namespace)
+
+
+def test_few_blocks_are_not_run() -> None:
+    tagged = [(show(p), b.line, b.tags) for p in PAGES for b in blocks(p) if b.tags]
+    assert {tag for _, _, tags in tagged for tag in tags} <= {"no-run"}
+    assert len(tagged) <= MAX_NOT_RUN, tagged
+
+
+def test_every_block_says_its_language() -> None:
+    plain = [(show(p), b.line) for p in PAGES for b in blocks(p) if not b.language]
+    assert plain == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=show)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    text = _FENCE.sub("", page.read_text(encoding="utf-8"))
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert [t for t in targets if not (page.parent / t).exists()] == []
+
+
+def test_the_extractor_sees_a_failing_block(tmp_path: Path) -> None:
+    page = tmp_path / "x.md"
+    page.write_text("a\n```bash\nfalse\n```\n```python no-run\n1/0\n```\n```text\n-\n```\n")
+    first, second, third = blocks(page)
+    assert (first.language, first.line, second.tags, third.language) == (
+        "bash", 2, {"no-run"}, "text",
+    )  # fmt: skip
+    with pytest.raises(AssertionError, match="false"):
+        bash(first.code, tmp_path)

@@ -1,0 +1,79 @@
+"""The wheel, built from the sdist: one name, its data, and it works away from the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+
+def run(*args: str, cwd: Path, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, *args],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | env,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build in a copy, so that the test leaves no build folder in the checkout."""
+    source = tmp_path_factory.mktemp("source") / "repo"
+    left_out = [".git", ".venv*", ".demo*", "build", "dist", "*.egg-info", ".*_cache", "tests"]
+    ignored = shutil.ignore_patterns("__pycache__", *left_out)
+    shutil.copytree(repo, source, symlinks=True, ignore=ignored)
+    out = tmp_path_factory.mktemp("dist")
+    run("-m", "build", "--no-isolation", "--outdir", str(out), ".", cwd=source)
+    (found,) = out.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("site")
+    options = ["-q", "--no-deps", "--no-index", "--target", str(target)]
+    run("-m", "pip", "install", *options, str(wheel), cwd=target)
+    return target
+
+
+def test_wheel_holds_one_top_level_name_and_all_rooms(wheel: Path, repo: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {n.split("/")[0] for n in names if ".dist-info/" not in n}
+    assert tops == {"langchain_uno"}
+    here = {
+        str(p.relative_to(repo))
+        for folder in ("langchain_uno", "langchain_uno/graphs", "langchain_uno/trainers")
+        for p in (repo / folder).rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
+    }
+    assert here - set(names) == set(), "files of the package that the wheel lacks"
+
+
+def test_wheel_works_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "import langchain_uno, langchain_uno.graphs, langchain_uno.trainers\n"
+        "from langchain_uno import UNOFeedbackHandler, UNOChatModel\n"
+        "from langchain_uno.recipe import load_recipe\n"
+        "from langchain_uno.models.prompts import get_prompt_set\n"
+        "load_recipe('paper'); load_recipe('embedded')\n"
+        "print(get_prompt_set('real').fingerprint, langchain_uno.__file__)"
+    )
+    out = run("-c", code, cwd=tmp_path, PYTHONPATH=str(installed))
+    assert str(installed) in out
+
+
+@pytest.mark.parametrize("command", ["train", "logs", "world", "evaluate"])
+def test_commands_of_the_wheel_answer_help(command: str, installed: Path, tmp_path: Path) -> None:
+    out = run("-m", f"langchain_uno.{command}", "--help", cwd=tmp_path, PYTHONPATH=str(installed))
+    assert "--" in out
+    assert list(tmp_path.iterdir()) == []

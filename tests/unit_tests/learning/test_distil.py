@@ -1,0 +1,82 @@
+"""Distilling: what is asked, what is kept, what is counted."""
+
+from __future__ import annotations
+
+from langchain_uno.learning.distil import DistilStats, distil, unique_rules
+from langchain_uno.recipe import Recipe
+from langchain_uno.records import Feedback
+from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, log
+
+RECIPE = Recipe(name="test")
+
+
+def test_rules_with_and_without_feedback() -> None:
+    logs = [log("a", "q (guess: be brief)", "text", "please use bullets; please be brief")]
+    [rules] = distil(logs, ToyEngine(), ToyPrompts(), RECIPE)
+    assert [r.text for r in rules.with_feedback] == ["use bullets", "be brief"]
+    assert [r.text for r in rules.without_feedback] == ["be brief"]
+    assert {r.source for r in rules.with_feedback} == {"feedback"}
+    assert {r.source for r in rules.without_feedback} == {"prior"}
+
+
+def test_only_logs_with_words_are_asked_and_guesses_only_where_there_are_rules() -> None:
+    silent = log("s", "q1", "text", extra=[Feedback(run_id="s", key="score", score=0.0)])
+    thanks = log("t", "q2", "text", "thanks")
+    asking = log("p", "q3", "text", "please use bullets")
+    engine, stats, done = ToyEngine(), DistilStats(), []
+    out = distil(
+        [silent, thanks, asking], engine, ToyPrompts(), RECIPE, done.append, stats=stats
+    )
+    assert [r.run_id for r in out] == ["s", "t", "p"]
+    assert [len(r.with_feedback) for r in out] == [0, 0, 1]
+    assert engine.roles() == ["distil", "distil", "predict"]
+    assert (stats.logs, stats.without_words, stats.empty, stats.rules) == (3, 1, 1, 1)
+    assert sum(done) == 6  # every log twice
+
+
+def test_unparsable_text_gives_no_rules_and_is_counted() -> None:
+    logs = [log("a", "q", "text", "garble"), log("b", "q", "text", "please sing")]
+    stats = DistilStats()
+    out = distil(logs, ToyEngine(), ToyPrompts(), RECIPE, stats=stats)
+    assert [len(r.with_feedback) for r in out] == [0, 1]
+    assert stats.unparsable == 1
+
+
+def test_languages_without_prompts_are_not_asked() -> None:
+    logs = [log("z", "q", "text", "please sing", language="zh")]
+    engine, stats = ToyEngine(), DistilStats()
+    [rules] = distil(logs, engine, ToyPrompts(("en",)), RECIPE, stats=stats)
+    assert not rules.with_feedback
+    assert not engine.asked
+    assert stats.unsupported == 1
+    [rules] = distil(logs, engine, ToyPrompts(("en", "zh")), RECIPE)
+    assert len(rules.with_feedback) == 1
+
+
+def test_equal_prompts_are_asked_once_and_progress_is_whole() -> None:
+    logs = [log(str(i), "q", "text", "please sing") for i in range(5)]
+    engine, done = ToyEngine(), []
+    out = distil(logs, engine, ToyPrompts(), RECIPE, done.append)
+    assert engine.roles() == ["distil", "predict"]
+    assert all(len(r.with_feedback) == 1 for r in out)
+    assert sum(done) == 10
+
+
+def test_rules_are_unique_and_guesses_capped() -> None:
+    assert unique_rules(["Use  bullets.", "use bullets", "", " ", "Sing"]) == [
+        "Use bullets.",
+        "Sing",
+    ]
+    guesses = "; ".join(f"rule {i}" for i in range(9))
+    logs = [log("a", f"q (guess: {guesses})", "text", "please sing; please SING")]
+    [rules] = distil(logs, ToyEngine(), ToyPrompts(), RECIPE)
+    assert len(rules.with_feedback) == 1
+    assert len(rules.without_feedback) == RECIPE.gap.max_guessed_rules
+
+
+def test_the_guess_is_the_base_models_even_with_a_teacher() -> None:
+    teacher, base = ToyEngine(), ToyEngine()
+    logs = [log("a", "q", "text", "please sing")]
+    distil(logs, teacher, ToyPrompts(), RECIPE, predictor=base)
+    assert teacher.roles() == ["distil"]
+    assert base.roles() == ["predict"]

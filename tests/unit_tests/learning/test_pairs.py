@@ -1,0 +1,161 @@
+"""Preference pairs: from edits, from likes, from judged revisions; and what makes none."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from langchain_uno.learning.pairs import approval, build_pairs, count_work, liked_pairs
+from langchain_uno.recipe import PairSettings, Recipe
+from langchain_uno.records import Feedback, Interaction, PreferencePair, Rule, RuleSet, utc_now
+from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, log
+
+RECIPE = Recipe(
+    name="test",
+    pairs=PairSettings(candidates_from_feedback=1, candidates_from_rules=1, min_chosen_score=6.0),
+)
+
+
+def rules_of(interaction: Interaction, *texts: str, wanted: tuple[str, ...] = ()) -> RuleSet:
+    return RuleSet(
+        run_id=interaction.run_id,
+        with_feedback=[Rule(text=t) for t in texts],
+        wanted=[Rule(text=t) for t in wanted],
+    )
+
+
+def build(
+    logs: list[Interaction],
+    rules: list[RuleSet],
+    judge: ToyEngine | None = None,
+    recipe: Recipe = RECIPE,
+) -> list[PreferencePair]:
+    return build_pairs(logs, rules, ToyEngine(), judge or ToyEngine(), ToyPrompts(), recipe)
+
+
+def said(run_id: str, **what: Any) -> Feedback:
+    return Feedback(run_id=run_id, **what)
+
+
+def test_the_best_candidate_beats_the_logged_answer() -> None:
+    one = log("a", "q", "old [sing]", "please dance")
+    [pair] = build([one], [rules_of(one, "dance", wanted=("sing", "dance"))])
+    assert pair.chosen == "old [sing] [dance]"  # the fresh start lost [sing]
+    assert pair.rejected == "old [sing]"
+    assert pair.chosen_score == 10.0
+    assert pair.rejected_score == 5.5
+    assert pair.origin == "revised"
+    assert [r.text for r in pair.rules] == ["sing", "dance"]
+    assert pair.messages == one.messages
+
+
+def test_ties_and_poor_winners_make_no_pair() -> None:
+    tie = log("a", "q", "old [sing]", "please sing")  # already obeyed: both score 10
+    assert build([tie], [rules_of(tie, "sing")]) == []
+    better = log("b", "q", "old", "please sing")
+    judge = ToyEngine(lambda what, request: "r 5" if "[sing]" in what["answer"] else "r 2")
+    assert build([better], [rules_of(better, "sing")], judge) == []
+    judge = ToyEngine(lambda what, request: "r 6" if "[sing]" in what["answer"] else "r 2")
+    assert len(build([better], [rules_of(better, "sing")], judge)) == 1
+
+
+def test_an_unreadable_judgement_of_either_side_makes_no_pair() -> None:
+    one = log("a", "q", "old", "please sing")
+    blind_to_old = ToyEngine(lambda what, r: "?" if what["answer"] == "old" else "fine 9")
+    assert build([one], [rules_of(one, "sing")], blind_to_old) == []
+    blind_to_new = ToyEngine(lambda what, r: "fine 2" if what["answer"] == "old" else "?")
+    assert build([one], [rules_of(one, "sing")], blind_to_new) == []
+
+
+def test_logs_whose_feedback_asked_for_nothing_make_no_pair() -> None:
+    one = log("a", "q", "old", "thanks")
+    assert build([one], [rules_of(one, wanted=("sing",))]) == []
+
+
+def test_an_edit_is_a_pair_as_it_stands_and_is_not_judged() -> None:
+    edit = said("a", key="correction", correction="as I want it")
+    one = log("a", "q", "old", "please sing", extra=[edit])
+    judge = ToyEngine()
+    [pair] = build([one], [rules_of(one, "sing")], judge)
+    assert (pair.chosen, pair.rejected, pair.origin) == ("as I want it", "old", "edited")
+    assert not judge.asked
+    same = log("a", "q", "old", extra=[said("a", key="correction", correction=" old ")])
+    assert build([same], [rules_of(same)]) == []
+
+
+def regenerated(first: list[Feedback], second: list[Feedback], **more: Any) -> list[Interaction]:
+    now = utc_now()
+    tries = [
+        log("a", "q", "first", extra=first, thread_id="t", created_at=now),
+        log("b", "q", "second", extra=second, thread_id="t", created_at=now + timedelta(minutes=1)),
+    ]
+    tries[1] = tries[1].model_copy(update=more)
+    return tries
+
+
+@pytest.mark.parametrize("first", [[said("a", key="dislike")], [said("a", key="regenerate")], []])
+def test_a_liked_regeneration_is_a_pair(first: list[Feedback]) -> None:
+    tries = regenerated(first, [said("b", key="like")])
+    [pair] = build(tries, [rules_of(t) for t in tries])
+    assert (pair.run_id, pair.chosen, pair.rejected) == ("a", "second", "first")
+    assert pair.origin == "liked"
+
+
+def test_what_is_no_liked_regeneration() -> None:
+    like, dislike = [said("b", key="like")], [said("b", score=0.0)]
+    assert not liked_pairs(regenerated([said("a", score=1.0)], like))  # the first was liked too
+    assert not liked_pairs(regenerated([], dislike))
+    assert not liked_pairs(regenerated([], []))
+    assert not liked_pairs(regenerated([], like, thread_id="other"))
+    assert not liked_pairs(regenerated([], like, thread_id=None))
+    assert not liked_pairs(regenerated([], like, answer="first"))
+    assert not liked_pairs(regenerated([], like, messages=log("x", "other", "").messages))
+    assert not liked_pairs(regenerated([], like, created_at=utc_now() - timedelta(days=1)))
+
+
+def test_thumbs_weigh_in() -> None:
+    logs = [
+        log("none", "q1", "old", "please sing"),
+        log("down", "q2", "old", "please sing", extra=[said("down", score=0.0)]),
+        log("up", "q3", "old", "please sing", extra=[said("up", score=1.0)]),
+    ]
+    pairs = build(logs, [rules_of(one, "sing") for one in logs])
+    assert [p.weight for p in pairs] == [1.0, 1.5, 0.5]
+    recipe = RECIPE.model_copy(update={"pairs": RECIPE.pairs.model_copy(update={"liked_weight": 2})})
+    tries = regenerated([], [said("b", key="like")])
+    assert build(tries, [rules_of(t) for t in tries], recipe=recipe)[0].weight == 2.0
+
+
+def test_approval_joins_scores_and_signals() -> None:
+    assert approval(log("a", "q", "x", "words only")) is None
+    both = log("a", "q", "x", extra=[said("a", key="like"), said("a", key="score", score=0.0)])
+    assert approval(both) == 0.5
+    own = log("a", "q", "x", extra=[said("a", key="like", score=0.8), said("a", key="session")])
+    assert approval(own) == 0.8
+
+
+def test_the_surest_pairs_are_kept_and_the_order_is_the_logs() -> None:
+    logs = [
+        log("half", "q1", "old [sing]", "please dance"),
+        log("wide", "q2", "old", "please sing; please dance"),
+        log("edit", "q3", "old", extra=[said("edit", key="correction", correction="mine")]),
+    ]
+    rules = [rules_of(one, "sing", "dance") for one in logs[:2]] + [rules_of(logs[2])]
+
+    def kept(n: int | None) -> list[str]:
+        pairs = RECIPE.pairs.model_copy(update={"max_pairs_per_cluster": n})
+        recipe = RECIPE.model_copy(update={"pairs": pairs})
+        return [p.run_id for p in build(logs, rules, recipe=recipe)]
+
+    assert kept(None) == ["half", "wide", "edit"]
+    assert kept(2) == ["wide", "edit"]
+    assert kept(1) == ["edit"]
+
+
+def test_reported_work_is_bounded_by_the_count() -> None:
+    logs = [log(str(i), f"q{i}", "old", "please sing") for i in range(4)]
+    rules, done = [rules_of(one, "sing") for one in logs], []
+    build_pairs(logs, rules, ToyEngine(), ToyEngine(), ToyPrompts(), RECIPE, done.append)
+    assert 0 < sum(done) <= count_work(logs, rules, RECIPE)

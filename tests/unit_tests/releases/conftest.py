@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from langchain_uno.home import Home
+from langchain_uno.releases.publish import publish
+from tests.unit_tests.releases.samples import draft, write_adapter
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.locate(tmp_path / "home").ensure()
+
+
+@pytest.fixture
+def make(home: Home, tmp_path: Path) -> Callable[[], str]:
+    """Publish one good release after another."""
+    count = iter(range(100))
+
+    def one() -> str:
+        n = next(count)
+        adapters = {c: write_adapter(tmp_path / f"a{n}-{c}") for c in ("c0", "c1")}
+        return publish(home, draft(), adapters, np.eye(3, 5, dtype=np.float32))
+
+    return one

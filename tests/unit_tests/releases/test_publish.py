@@ -1,0 +1,202 @@
+"""Publishing, switching and rolling back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from langchain_uno.errors import HomeError, InputError, ReleaseError, ReleaseMismatchError
+from langchain_uno.home import Home
+from langchain_uno.releases import load as load_module
+from langchain_uno.releases.load import list_releases, load_release, read_current
+from langchain_uno.releases.manifest import lineage_key, opaque_id
+from langchain_uno.releases.publish import make_current, publish, retire, revoke, rollback
+from langchain_uno.releases.traffic import read_traffic
+from tests.unit_tests.releases.samples import draft, write_adapter
+
+
+def test_nothing_released_means_base(home: Home) -> None:
+    assert read_current(home) is None
+    assert list_releases(home) == []
+
+
+def test_a_release_comes_back_as_it_was_published(home: Home, make: Callable[[], str]) -> None:
+    first = make()
+    release = read_current(
+        home,
+        base_fingerprint="base-1",
+        embedder_fingerprint="embedder-1",
+        prompt_set_fingerprint="prompts-1",
+        linear_shapes={"model.layers.0.self_attn.q_proj": (4, 8)},
+    )
+    assert release is not None and release.id == first
+    assert release.manifest.parent is None
+    assert release.centroids.dtype == np.float32
+    assert np.array_equal(release.centroids, np.eye(3, 5))
+    assert set(release.adapters) == {f"{first}-c0-expert", f"{first}-c1-critic"}
+    assert release.cluster("c2").adapter is None
+    with pytest.raises(ReleaseError, match="no cluster 'c9'"):
+        release.cluster("c9")
+    found = sorted(p.name for p in release.adapters[f"{first}-c0-expert"].iterdir())
+    assert found == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_lineage_is_opaque_but_can_be_followed(home: Home, make: Callable[[], str]) -> None:
+    release_id = make()
+    release = load_release(home, release_id)
+    raw = (release.path / "manifest.json").read_text()
+    assert "run-1" not in raw
+    key = lineage_key(home)
+    assert opaque_id(key, "run-1") in release.cluster("c0").run_ids
+    assert len(release.manifest.lineage) == 4
+    assert opaque_id(b"another home's key", "run-1") not in release.manifest.lineage
+    assert (home.path / "lineage.key").stat().st_mode & 0o077 == 0
+
+
+def test_rollback_goes_to_the_parent_and_forwards_again(
+    home: Home, make: Callable[[], str]
+) -> None:
+    first, second = make(), make()
+    assert load_release(home, second).manifest.parent == first
+    assert rollback(home).id == first
+    current = read_current(home)
+    assert current is not None and current.id == first
+    assert make_current(home, second).id == second
+    assert rollback(home, to=first).id == first
+    with pytest.raises(ReleaseError, match="names no parent"):
+        rollback(home)
+    retire(home)
+    assert read_current(home) is None
+    with pytest.raises(ReleaseError, match="nothing to roll back"):
+        rollback(home)
+
+
+def test_a_revoked_release_is_never_served_again(home: Home, make: Callable[[], str]) -> None:
+    first, second, third = make(), make(), make()
+    revoke(home, second, "erasure 7")
+    assert rollback(home, to=first).id == first  # nothing else is touched
+    make_current(home, third)
+    with pytest.raises(ReleaseError, match=r"revoked \(erasure 7\)"):
+        rollback(home)
+    revoke(home, third, "erasure 8")
+    current = read_current(home)
+    assert current is not None and current.id == first  # the nearest sound ancestor
+    revoke(home, first, "erasure 9")
+    assert read_current(home) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "what"),
+    [
+        ("base_fingerprint", "base model"),
+        ("embedder_fingerprint", "embedder"),
+        ("prompt_set_fingerprint", "prompt set"),
+    ],
+)
+def test_a_foreign_release_is_refused(
+    home: Home, make: Callable[[], str], field: str, what: str
+) -> None:
+    release_id = make()
+    with pytest.raises(ReleaseMismatchError, match=f"made for {what}") as caught:
+        load_release(home, release_id, **{field: "another"})
+    assert caught.value.exit_code == 5
+
+
+def test_adapters_and_centroids_must_fit_the_clusters(home: Home, tmp_path: Path) -> None:
+    one = {"c0": write_adapter(tmp_path / "one")}
+    with pytest.raises(InputError, match="the routes need"):
+        publish(home, draft(), one, np.eye(3, dtype=np.float32))
+    both = {**one, "c1": one["c0"]}
+    with pytest.raises(InputError, match="do not fit 3 clusters"):
+        publish(home, draft(), both, np.eye(2, dtype=np.float32))
+    assert list(home.releases.iterdir()) == []
+
+
+def test_a_bad_adapter_is_not_published(
+    home: Home, make: Callable[[], str], tmp_path: Path
+) -> None:
+    first = make()
+    good, foreign = write_adapter(tmp_path / "g"), write_adapter(tmp_path / "f", base="other")
+    with pytest.raises(ReleaseError, match="made for base model 'other'"):
+        publish(home, draft(), {"c0": good, "c1": foreign}, np.eye(3, dtype=np.float32))
+    (good / "adapter_model.safetensors").unlink()
+    with pytest.raises(ReleaseError, match="no adapter_model.safetensors"):
+        publish(home, draft(), {"c0": good, "c1": good}, np.eye(3, dtype=np.float32))
+    current = read_current(home)
+    assert current is not None and current.id == first
+    assert list_releases(home) == [first]
+
+
+def test_an_id_is_used_once(home: Home, make: Callable[[], str], tmp_path: Path) -> None:
+    release_id = make()
+    again = draft().model_copy(update={"id": release_id})
+    adapters = {c: write_adapter(tmp_path / c) for c in ("c0", "c1")}
+    with pytest.raises(ReleaseError, match="never replaced"):
+        publish(home, again, adapters, np.eye(3, dtype=np.float32))
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, {tests!r})
+from langchain_uno.home import Home
+from langchain_uno.releases import publish as module
+from tests.unit_tests.releases.samples import draft, write_adapter
+def dying(*a, **k):
+    os.kill(os.getpid(), signal.SIGKILL)
+module.{target} = dying
+tmp = Path({tmp!r})
+adapters = {{c: write_adapter(tmp / c) for c in ("c0", "c1")}}
+module.publish(Home.locate({home!r}), draft(), adapters, np.eye(3, dtype=np.float32))
+"""
+
+
+@pytest.mark.parametrize("target", ["os.rename", "write_traffic"])
+def test_a_kill_amid_publishing_leaves_the_old_release_current(
+    home: Home, make: Callable[[], str], tmp_path: Path, target: str
+) -> None:
+    first = make()
+    root = str(Path(__file__).parents[3])
+    code = _KILLED.format(tests=root, target=target, tmp=str(tmp_path / "k"), home=str(home.root))
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
+    assert done.returncode == -signal.SIGKILL
+    hidden = list(home.releases.glob(".new-*"))
+    assert len(hidden) == (1 if target == "os.rename" else 0)
+    current = read_current(home)
+    assert current is not None and current.id == first
+    second = make()  # sweeps what was left and goes on
+    assert list(home.releases.glob(".new-*")) == []
+    traffic = read_traffic(home)
+    assert traffic is not None and traffic.current is not None
+    assert traffic.current.release == second
+
+
+def test_a_namespace_sees_its_own_releases_only(home: Home, make: Callable[[], str]) -> None:
+    release_id = make()
+    other = Home.locate(home.root, namespace="other").ensure()
+    assert read_current(other) is None
+    with pytest.raises(ReleaseError, match="There is no release"):
+        load_release(other, release_id)
+    with pytest.raises(ReleaseError, match="not usable"):
+        load_release(other, f"../../../releases/{release_id}")
+
+
+def test_a_home_that_cannot_be_written(
+    home: Home, make: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(HomeError, match="No space left"):
+        make()
+    assert list(home.releases.iterdir()) == []
+    assert load_module.read_current(home) is None

@@ -1,0 +1,275 @@
+"""What the LoRA trainers share: borrowing the base model, turning chats into tokens, keeping quiet.
+
+Training tokens are made *by the very code that serves*: the prompt is what
+:func:`langchain_uno.models.chat_format.render` gives the engine, the completion is the answer and
+the template's end of turn. TRL's own conversational path would render prompt and answer together,
+which teaches a newline after the end of turn and, with templates that treat the last turn apart
+(Qwen3's thinking block), a context that serving never shows.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from langchain_uno.models.chat_format import render
+from langchain_uno.recipe import LoraSettings
+from langchain_uno.records import Message
+
+__all__ = [
+    "OnStep",
+    "Watcher",
+    "borrowed",
+    "clear_epochs",
+    "completion_ids",
+    "copies",
+    "lora_config",
+    "one_device",
+    "plan_epochs",
+    "prompt_ids",
+    "save_adapter",
+    "shared_arguments",
+    "turn_end",
+]
+
+OnStep = Callable[[int, int], None]
+"""Progress of a training: optimiser steps done, and in all."""
+
+
+@contextmanager
+def borrowed(model: Any, tokenizer: Any) -> Iterator[None]:
+    """Hand the base model to a trainer and take it back exactly as it was, whatever happens.
+
+    TRL and PEFT write on the model they train: LoRA layers in place of the linear ones, a wrapper
+    around ``forward``, pad tokens in the configs, tags, ``requires_grad``, hooks and flags for
+    gradient checkpointing. All of it is undone here, also after an exception or Ctrl-C, so that one
+    base model in memory serves and trains any number of adapters: every module gets its attributes
+    and registries back. Weights are never copied, since frozen weights don't change. The process's
+    random states are put back too.
+    """
+    modules = [  # registries: _modules, _parameters, _forward_hooks, ...
+        (
+            module,
+            dict(module.__dict__),
+            {k: dict(v) for k, v in module.__dict__.items() if isinstance(v, dict)},
+        )
+        for module in model.modules()
+    ]
+    configs = [
+        (config, copy.deepcopy(config.__dict__))
+        for config in (getattr(model, "config", None), getattr(model, "generation_config", None))
+        if config is not None
+    ]
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    device = next(model.parameters()).device
+    pad = tokenizer.pad_token
+    states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    try:
+        with warnings.catch_warnings():
+            # what transformers, PEFT and TRL say to each other about names of their next versions
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        tokenizer.pad_token = pad
+        for module, attributes, registries in modules:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            for key, content in registries.items():
+                attributes[key].clear()
+                attributes[key].update(content)
+        for config, values in configs:
+            config.__dict__.clear()
+            config.__dict__.update(values)
+        for parameter, flag in trainable:
+            parameter.requires_grad_(flag)
+            parameter.grad = None
+        if not hasattr(model, "hf_device_map") and next(model.parameters()).device != device:
+            model.to(device)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def prompt_ids(
+    tokenizer: Any, messages: Sequence[Message], template_kwargs: Mapping[str, Any] | None = None
+) -> list[int]:
+    """Return the tokens of a prompt as the engine sees them."""
+    options = {"enable_thinking": False, **(template_kwargs or {})}  # as the local engine does
+    text = render(tokenizer, messages, template_kwargs=options)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def turn_end(tokenizer: Any) -> list[int]:
+    """Return the tokens that end an assistant's turn: what the template writes after the answer.
+
+    That is the tokenizer's EOS for most models, and another special token for some (Gemma).
+    """
+    mark = "Xanswerx"
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}]
+    tail = str(tokenizer.apply_chat_template(chat, tokenize=False)).rpartition(mark)[2].strip()
+    ids = list(tokenizer(tail, add_special_tokens=False)["input_ids"]) if tail else []
+    return ids[:1] if ids and ids[0] in tokenizer.all_special_ids else [tokenizer.eos_token_id]
+
+
+def completion_ids(tokenizer: Any, answer: str, end: Sequence[int]) -> list[int]:
+    """Return the tokens of an answer with its end of turn."""
+    return [*tokenizer(answer, add_special_tokens=False)["input_ids"], *end]
+
+
+def copies(weights: Sequence[float], seed: int) -> list[int]:
+    """Return how often each example goes into the training set, given its weight.
+
+    Systematic resampling: example i gets floor(w) or ceil(w) copies, w on average over seeds;
+    weight 1 is always one copy, weight 0 or less none. It needs no change to TRL's loss.
+    """
+    ladder = np.concatenate([[0.0], np.cumsum(np.maximum(np.asarray(weights, dtype=float), 0.0))])
+    start = float(np.random.default_rng(seed).random())
+    # rounded, so that 0.1 + 0.2 does not lose an example to the last bit
+    rungs = np.floor(np.round(ladder + start, 9)).astype(int)
+    return [int(n) for n in np.diff(rungs)]
+
+
+def plan_epochs(n_examples: int, settings: LoraSettings) -> tuple[int, int]:
+    """Return (epochs, optimiser steps in all) for a training set.
+
+    Epochs are added to ``settings.epochs`` until ``min_steps`` is reached (small clusters learn by
+    steps, not by epochs); ``max_steps`` then cuts.
+    """
+    batches = math.ceil(n_examples / settings.batch_size)
+    per_epoch = math.ceil(batches / settings.accumulation)
+    epochs = max(settings.epochs, math.ceil(settings.min_steps / per_epoch))
+    steps = epochs * per_epoch
+    if settings.max_steps is not None and settings.max_steps < steps:
+        steps = max(1, settings.max_steps)
+        epochs = math.ceil(steps / per_epoch)
+    return epochs, steps
+
+
+def lora_config(settings: LoraSettings) -> LoraConfig:
+    """Return PEFT's configuration: LoRA on every linear projection (the output layer excepted)."""
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules="all-linear",
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def shared_arguments(
+    model: Any, out: Path, settings: LoraSettings, seed: int, epochs: int
+) -> dict[str, Any]:
+    """Return the ``TrainingArguments`` that DPO and SFT share, fit for the device of the model."""
+    device = next(model.parameters()).device
+    return {
+        "output_dir": str(out),
+        "per_device_train_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulation,
+        "num_train_epochs": epochs,
+        "max_steps": settings.max_steps if settings.max_steps is not None else -1,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": settings.warmup_ratio,  # below 1 it is a ratio
+        "optim": "adamw_torch",
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.98,
+        "weight_decay": 0.0,
+        "max_grad_norm": settings.max_grad_norm,
+        "max_length": settings.max_length,
+        "activation_checkpointing": settings.gradient_checkpointing,
+        "bf16": settings.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported(),
+        "use_cpu": device.type == "cpu",
+        "seed": seed,
+        "data_seed": seed,
+        # nothing leaves the process: no trackers, no hub, no checkpoints with pickled state
+        "report_to": "none",
+        "push_to_hub": False,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        # all data is in memory already
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": device.type == "cuda",
+        "remove_unused_columns": False,
+    }
+
+
+def one_device(arguments: TrainingArguments) -> None:
+    """Train on the model's device alone: with several GPUs visible, Trainer would replicate it."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+
+
+def clear_epochs(out: Path) -> None:
+    """Remove the adapters that an earlier training left in ``out``."""
+    for folder in [*out.glob("epoch-*"), *out.glob(".epoch-*.part")]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_adapter(peft_model: Any, folder: Path, base_name: str) -> Path:
+    """Write a PEFT adapter folder (safetensors) whole or not at all; return it."""
+    temp = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(temp, ignore_errors=True)
+    peft_model.peft_config["default"].base_model_name_or_path = base_name
+    # With "auto", PEFT would ask the hub whether the vocabulary was changed.
+    peft_model.save_pretrained(temp, safe_serialization=True, save_embedding_layers=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    temp.rename(folder)
+    return folder
+
+
+class Watcher(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Reports steps, and what happens at the end of each epoch (numbered from 1)."""
+
+    def __init__(
+        self,
+        on_step: OnStep | None,
+        on_epoch: Callable[[int], None] | None = None,
+        on_loss: Callable[[int, float], None] | None = None,
+    ) -> None:
+        """Keep the callbacks: after a step, after an epoch, after an epoch's evaluation."""
+        self.on_step = on_step
+        self.on_epoch = on_epoch
+        self.on_loss = on_loss
+        self.epochs = 0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Report an optimiser step."""
+        if self.on_step is not None:
+            self.on_step(state.global_step, state.max_steps)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Count an epoch; the evaluation comes after this."""
+        self.epochs += 1
+        if self.on_epoch is not None:
+            self.on_epoch(self.epochs)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Report the held-out loss."""
+        loss = (metrics or {}).get("eval_loss", math.nan)
+        if self.on_loss is not None and math.isfinite(loss):
+            self.on_loss(self.epochs, loss)

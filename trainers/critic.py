@@ -1,0 +1,180 @@
+"""Stage 8: a Critic LoRA, trained to say what users would want changed in a draft, by TRL's SFT.
+
+    train_critic(model, tokenizer, examples, out, recipe.critic, seed=0)   # -> out/epoch-7, say
+
+The prompt is query + draft, the completion the numbered rules that users' feedback gave; the loss
+is on the completion alone. A part of the examples is held out, and the epoch with the lowest loss
+on it is kept. Whether the critic helps is for the verifier to say.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from pydantic import BaseModel, ConfigDict
+from transformers import PrinterCallback
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from langchain_uno.errors import InputError
+from langchain_uno.recipe import LoraSettings
+from langchain_uno.records import Message
+from langchain_uno.trainers import common
+from langchain_uno.trainers.common import OnStep
+
+__all__ = ["EVAL_SHARE", "CriticExample", "train_critic"]
+
+_log = logging.getLogger(__name__)
+
+EVAL_SHARE = 0.15
+"""Part of the distinct prompts that is held out to choose the epoch (none below 6 prompts)."""
+
+
+class CriticExample(BaseModel):
+    """One thing for a critic to learn: what to say about a draft."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt: list[Message]
+    """``prompts.critique_prompt(messages, draft, language)``: the same words as in serving."""
+    completion: str
+    """``prompts.critique_completion(rules)``."""
+    weight: float = 1.0
+
+
+def train_critic(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[CriticExample],
+    out: Path,
+    settings: LoraSettings,
+    seed: int,
+    on_step: OnStep | None = None,
+    *,
+    base_name: str | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> Path:
+    """Train a critic and return the adapter folder of its best epoch, ``out/epoch-<n>``.
+
+    Args:
+        model: the raw transformers base model, on the device to train on; handed back
+            bit-identical, without adapters, also when the training fails or is interrupted.
+        tokenizer: its tokenizer, with a chat template.
+        examples: what to learn. A weight w makes w copies on average (see :func:`common.copies`).
+            Examples longer than ``settings.max_length`` tokens are left out.
+        out: folder for the epochs; those of an earlier training in it are removed. Only the best
+            one is kept.
+        settings: ``recipe.critic``; the DPO settings are not used.
+        seed: of the held-out part, initial weights, order and copies.
+        on_step: hears of (steps done, steps in all).
+        base_name: what the adapter names as its base model; by default the model's own name.
+        template_kwargs: extra arguments of the chat template, those that the engine serves with
+            (``enable_thinking=False`` unless given, as there).
+
+    Raises:
+        InputError: no example is left to train on.
+    """
+    # 1. Examples become tokens; labels of -100 keep the prompt out of the loss.
+    end = common.turn_end(tokenizer)
+    rows: list[dict[str, list[int]]] = []
+    weights: list[float] = []
+    for example in examples:
+        prompt = common.prompt_ids(tokenizer, example.prompt, template_kwargs)
+        completion = common.completion_ids(tokenizer, example.completion, end)
+        if len(prompt) + len(completion) <= settings.max_length and example.weight > 0:
+            rows.append(
+                {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
+            )
+            weights.append(example.weight)
+    if len(rows) < len(examples):
+        _log.warning(
+            "%d of %d critic examples are longer than %d tokens or weigh nothing and were left out",
+            len(examples) - len(rows),
+            len(examples),
+            settings.max_length,
+        )
+
+    # 2. A part is held out by prompt, so that no prompt stands on both sides; then come the copies.
+    held_out = _held_out([tuple(_prompt_of(row)) for row in rows], seed)
+    evaluation = [row for row, held in zip(rows, held_out, strict=True) if held]
+    training = [
+        row
+        for row, n, held in zip(rows, common.copies(weights, seed), held_out, strict=True)
+        if not held
+        for _ in range(n)
+    ]
+    if not training:
+        raise InputError(
+            f"There is no example to train a critic on ({len(examples)} given, longest allowed "
+            f"{settings.max_length} tokens, weights above 0 needed)."
+        )
+
+    # 3. The training: TRL's SFT trainer on a fresh PEFT LoRA over the borrowed base model.
+    epochs, _ = common.plan_epochs(len(training), settings)
+    out.mkdir(parents=True, exist_ok=True)
+    common.clear_epochs(out)
+    name = base_name or str(model.name_or_path)
+    best: tuple[float, Path] | None = None
+    with common.borrowed(model, tokenizer):
+        arguments = SFTConfig(
+            **common.shared_arguments(model, out, settings, seed, epochs),
+            per_device_eval_batch_size=settings.batch_size,
+            eval_strategy="epoch" if evaluation else "no",
+            packing=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+        common.one_device(arguments)
+        trainer = _Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(training),
+            eval_dataset=Dataset.from_list(evaluation) if evaluation else None,
+            processing_class=tokenizer,
+            peft_config=common.lora_config(settings),
+        )
+
+        # 4. The epoch with the lowest held-out loss stays; without a held-out part, the last.
+        def keep(epoch: int, loss: float) -> None:
+            nonlocal best
+            if best is None or loss < best[0]:
+                folder = common.save_adapter(trainer.model, out / f"epoch-{epoch}", name)
+                if best is not None:
+                    shutil.rmtree(best[1], ignore_errors=True)
+                best = (loss, folder)
+
+        watcher = common.Watcher(on_step, on_loss=keep)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(watcher)
+        trainer.train()
+        if not evaluation:
+            keep(watcher.epochs, -math.inf)
+    if best is None:
+        raise InputError("The critic's held-out loss was never a number: lower its learning rate.")
+    return best[1]
+
+
+def _prompt_of(row: Mapping[str, list[int]]) -> list[int]:
+    return [t for t, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
+
+
+def _held_out(prompts: Sequence[tuple[int, ...]], seed: int) -> list[bool]:
+    """Return which rows are held out: all rows of a seeded share of the distinct prompts."""
+    distinct = sorted(set(prompts))
+    n = max(1, round(EVAL_SHARE * len(distinct))) if len(distinct) >= 6 else 0
+    chosen = np.random.default_rng(seed).permutation(len(distinct))[:n]
+    held = {distinct[i] for i in chosen}
+    return [prompt in held for prompt in prompts]
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc, unused-ignore]
+    """TRL's trainer, kept from phoning anywhere."""
+
+    def _send_telemetry(self) -> None:
+        """Do nothing: what a deployment trains is nobody else's business."""
