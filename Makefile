@@ -57,7 +57,7 @@ bench-clusters: $(READY) ## stability of the clustering: logs 50 to 10,000, clus
 	$(PY) tests/benchmarks/bench_clusters.py
 
 bench-embedded: $(READY) ## what the embedded model can do, role by role
-	$(PY) tests/benchmarks/bench_embedded.py
+	$(PY) -m langchain_uno.world exam --seed $(SEED)
 
 docs: $(READY) ## write docs/reference-cli.md from the commands
 	$(PY) docs/make_cli_reference.py

@@ -14,6 +14,8 @@ from typing import Any
 
 import typer
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a bare checkout will do
+
 __all__ = ["PAGE", "render"]
 
 PAGE = Path(__file__).parent / "reference-cli.md"

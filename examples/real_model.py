@@ -39,7 +39,7 @@ async def ask(user: str, question: str) -> None:
     answer = None
     config = {"callbacks": [handler], "metadata": {"user_id": user}}
     async for chunk in chat.astream(question, config=config):  # type: ignore[arg-type]
-        answer = chunk if answer is None else answer + chunk  # type: ignore[assignment]
+        answer = chunk if answer is None else answer + chunk
     assert answer is not None
     print(f"{user}: {question}\n  {answer.text!r}")
     print(f"  route {answer.response_metadata['route']}, usage {answer.usage_metadata}")
@@ -53,7 +53,6 @@ async def main() -> None:
 
 asyncio.run(main())
 handler.close()
-chat.close()
 print(f"\nrecorded: {handler.stats()}")
 print("With some hundred logs, learn from them:")
 print(f"  python -m langchain_uno.train --home {args.home} --model {args.model} \\")

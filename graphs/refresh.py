@@ -4,8 +4,8 @@
 
 Every node writes what it found to ``work/<refresh-id>/``, atomically. The id is derived from the
 logs, the recipe and the models, so a refresh that was killed is finished by calling it again: nodes
-(and clusters, and chunks of logs) that are done are read, not repeated. One refresh of a home runs at
-a time.
+(and clusters, and chunks of logs) that are done are read, not repeated. One refresh of a home runs
+at a time.
 
     result = run_refresh(home, engine, embedder, prompts=prompts, recipe=recipe)
 """
@@ -13,8 +13,14 @@ a time.
 from __future__ import annotations
 
 import operator
+import shutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from itertools import pairwise
+from typing import Annotated, Any, TypedDict
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
 
 from langchain_uno.errors import (
     EmptyLogError,
@@ -45,11 +51,14 @@ from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 
-if TYPE_CHECKING:
-    from langgraph.graph.state import CompiledStateGraph
-    from langgraph.runtime import Runtime
-
-__all__ = ["RefreshResult", "RefreshState", "build_refresh_graph", "run_refresh"]
+__all__ = [
+    "RefreshResult",
+    "RefreshState",
+    "build_refresh_graph",
+    "check_home",
+    "check_log",
+    "run_refresh",
+]
 
 _RESULT = "result.json"
 
@@ -80,10 +89,8 @@ _NODES: dict[str, Callable[[RefreshContext], None]] = {
 def build_refresh_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
     """Return the compiled graph; invoke it with ``context=RefreshContext(...)``.
 
-    :func:`run_refresh` does that, under the home's lock and after checking that home and models fit.
+    :func:`run_refresh` does that, under the home's lock and after checking home and models.
     """
-    from langgraph.graph import END, START, StateGraph
-
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(RefreshState, context_schema=RefreshContext)
     for name, body in _NODES.items():
         graph.add_node(name, _node(name, body))
@@ -92,7 +99,7 @@ def build_refresh_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
     graph.add_conditional_edges(
         STAGES[0], lambda state: END if state["unchanged"] else STAGES[1], [STAGES[1], END]
     )
-    for first, then in zip(STAGES[1:], STAGES[2:], strict=False):
+    for first, then in pairwise(STAGES[1:]):
         graph.add_edge(first, then)
     graph.add_edge(STAGES[-1], END)
     return graph.compile(name="uno-refresh")
@@ -108,10 +115,6 @@ def _node(name: str, body: Callable[[RefreshContext], None]) -> Any:
             update["unchanged"] = _finished(ctx) is not None
         return update
 
-    # LangGraph looks the annotation up by name; it is imported lazily above.
-    from langgraph.runtime import Runtime as _Runtime
-
-    run.__annotations__["runtime"] = _Runtime[RefreshContext]
     return run
 
 
@@ -155,8 +158,8 @@ def run_refresh(
 
     if not hasattr(engine, "exclusive"):
         raise EngineError(
-            f"The model {engine.model_name!r} can't be trained through its server: name the weights "
-            "(a folder or a hub name); the server serves the adapters afterwards."
+            f"The model {engine.model_name!r} can't be trained through its server: name the "
+            "weights (a folder or a hub name); the server serves the adapters afterwards."
         )
     ctx = RefreshContext(
         home=home,
@@ -182,8 +185,29 @@ def run_refresh(
     try:
         build_refresh_graph().invoke({"stages": []}, context=ctx)
         return _result(ctx)
+    except EmptyLogError:
+        if ctx.id:  # there is nothing to go on from; what was copied of the log goes again
+            shutil.rmtree(ctx.work.root, ignore_errors=True)
+        raise
     finally:
         lock.release()
+
+
+def check_log(home: Home) -> None:
+    """Check that a home has a log at all.
+
+    Raises:
+        HomeError: there is no such home.
+        EmptyLogError: nothing was ever captured in it.
+    """
+    from langchain_uno.logs.journal import FILE_NAME
+
+    home.require()
+    if not (home.journal / FILE_NAME).exists():
+        raise EmptyLogError(
+            f"The log of {str(home.path)!r} is empty: attach UNOFeedbackHandler(home=...) to a "
+            "chat model, or import one (python -m langchain_uno.logs import FILE --home DIR)."
+        )
 
 
 def check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> None:
@@ -194,15 +218,9 @@ def check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> 
         EmptyLogError: nothing was ever captured in it.
         ModelMismatchError: its current release was made for another base model or embedder.
     """
-    from langchain_uno.logs.journal import FILE_NAME
     from langchain_uno.releases.load import read_current
 
-    home.require()
-    if not (home.journal / FILE_NAME).exists():
-        raise EmptyLogError(
-            f"The log of {str(home.path)!r} is empty: attach UNOFeedbackHandler(home=...) to a chat "
-            "model, or import one (python -m langchain_uno.logs import FILE --home DIR)."
-        )
+    check_log(home)
     try:
         release = read_current(home)
     except ReleaseError:
@@ -215,9 +233,10 @@ def check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> 
     ):
         if mine != theirs:
             raise ModelMismatchError(
-                f"The home {str(home.path)!r} belongs to another {what}: its release {release.id!r} "
-                f"was made for {release.manifest.base_model!r}. Name that model again, or give a "
-                "new model a home of its own (python -m langchain_uno.logs export, then import)."
+                f"The home {str(home.path)!r} belongs to another {what}: its release "
+                f"{release.id!r} was made for {release.manifest.base_model!r}. Name that model "
+                "again, or give a new model a home of its own (python -m langchain_uno.logs "
+                "export, then import)."
             )
 
 

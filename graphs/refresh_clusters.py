@@ -1,8 +1,8 @@
-"""The middle nodes of a refresh: cluster, aggregate, gap, and pairs where an expert will be trained.
+"""The middle nodes of a refresh: cluster, aggregate, gap, and pairs where an expert is to come.
 
 Each cluster is split into training and verification logs as soon as it is known. From there on
-verification logs are not looked at before the verifier does: recurring rules, the gap and pairs come
-from training logs alone.
+verification logs are not looked at before the verifier does: recurring rules, the gap and pairs
+come from training logs alone.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def pairs_node(ctx: RefreshContext) -> None:
 def _pairs(ctx: RefreshContext) -> str:
     work = []
     for cluster in ctx.clusters():
-        if not ctx.is_low(cluster) or len(cluster.run_ids) < ctx.recipe.cluster.min_size:
+        if not ctx.is_low(cluster) or len(cluster.run_ids) < ctx.smallest_cluster():
             continue
         logs, rules = [ctx.logs[i] for i in cluster.train], ctx.training_rules(cluster)
         work.append((cluster, logs, rules, count_work(logs, rules, ctx.recipe)))

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from langchain_uno.graphs.checkpoints import WorkFolder
 from langchain_uno.home import Home
+from langchain_uno.learning.cluster import default_min_size
 from langchain_uno.learning.split import Split
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, OnDone, Reranker
 from langchain_uno.models.roles import PromptSet
@@ -179,7 +180,8 @@ class RefreshContext:
         """Run ``make`` unless ``name`` is there already; it writes ``name`` and returns a note."""
         if self.work.has(name):
             self.resumed.append(stage)
-            self.seconds[stage] = self.work.read_json(f"seconds-{stage}.json")
+            if self.work.has(f"seconds-{stage}.json"):  # written last: a kill may come before it
+                self.seconds[stage] = self.work.read_json(f"seconds-{stage}.json")
             self.progress.finish(stage, "done before")
             return
         with self.timed(stage):
@@ -189,6 +191,14 @@ class RefreshContext:
     def counter(self, stage: str) -> OnDone:
         """Return a callback that moves the stage's bar on."""
         return lambda n: self.progress.advance(stage, n)
+
+    def supports(self, language: str) -> bool:
+        """Whether logs in ``language`` can be learnt from: by the teacher and by the base model."""
+        return self.teacher_prompts.supports(language) and self.prompts.supports(language)
+
+    def smallest_cluster(self) -> int:
+        """Return how many logs a cluster needs for a module of its own."""
+        return self.recipe.cluster.min_size or default_min_size(len(self.logs))
 
     # What earlier nodes left; read once, since every later node needs it.
 

@@ -1,4 +1,4 @@
-"""The first three nodes of a refresh: drain the journal, filter the logs, distil them into rules."""
+"""The first nodes of a refresh: drain the journal, filter the logs, distil them into rules."""
 
 from __future__ import annotations
 
@@ -30,20 +30,21 @@ def drain_node(ctx: RefreshContext) -> None:
     """
     with ctx.timed("drain"):
         ctx.progress.start("drain", None, "the journal into Chroma")
-        with LogStore.open(ctx.home, ctx.embedder) as store:
+        with LogStore.open(ctx.home, ctx.embedder, settings=ctx.recipe.filter) as store:
             drained = store.drain(ctx.counter("drain"))
             every = store.interactions()
             # An answer that nobody reacted to teaches nothing; a service has many of those.
             heard = [log for log in every if log.feedback]
             if not every:
                 raise EmptyLogError(
-                    f"The log of {str(ctx.home.path)!r} is empty: attach UNOFeedbackHandler(home=...) "
-                    "to a chat model, or import one (python -m langchain_uno.logs import FILE)."
+                    f"The log of {str(ctx.home.path)!r} is empty: attach "
+                    "UNOFeedbackHandler(home=...) to a chat model, or import one "
+                    "(python -m langchain_uno.logs import FILE --home DIR)."
                 )
             if not heard:
                 raise EmptyLogError(
-                    f"None of the {len(every)} interactions in {str(ctx.home.path)!r} has feedback: "
-                    "record what users said with UNOFeedbackHandler.feedback(run_id, ...)."
+                    f"None of the {len(every)} interactions in {str(ctx.home.path)!r} has "
+                    "feedback: record it with UNOFeedbackHandler.feedback(run_id, ...)."
                 )
             ctx.id = refresh_id(ctx, heard)
             if not ctx.work.has("snapshot.json"):
@@ -68,7 +69,7 @@ def _filter(ctx: RefreshContext) -> str:
     ctx.progress.start("filter", len(heard))
     kept: list[int] = []
     reasons: Counter[str] = Counter()
-    judged = verdicts(heard, ctx.recipe.filter, ctx.teacher_prompts.supports)
+    judged = verdicts(heard, ctx.recipe.filter, ctx.supports)
     for i, one in enumerate(judged):
         if one.usable:
             kept.append(i)
@@ -84,12 +85,12 @@ def _filter(ctx: RefreshContext) -> str:
 
 
 def _why_none(ctx: RefreshContext, heard: Sequence[Interaction], reasons: Counter[str]) -> str:
-    foreign = {log.language for log in heard if not ctx.teacher_prompts.supports(log.language)}
+    foreign = {log.language for log in heard if not ctx.supports(log.language)}
     if foreign and all(log.language in foreign for log in heard):
         return (
             f"All {len(heard)} interactions with feedback are in {', '.join(sorted(foreign))}, for "
-            f"which the prompt set {ctx.teacher_prompts.fingerprint!r} has no prompts: refresh with a "
-            "real model (--model NAME, whose prompts cover en and zh)."
+            f"which the prompt set {ctx.prompts.fingerprint!r} has no prompts: refresh with a real "
+            "model (--model NAME; its prompts cover en and zh)."
         )
     counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
     return (
@@ -134,9 +135,9 @@ def _distil(ctx: RefreshContext) -> str:
         stats.add(DistilStats(**ctx.work.read_json(f"{name}.json")))
     if not stats.rules and not edited_pairs(logs) and not liked_pairs(logs):
         raise EmptyLogError(
-            f"None of the {len(logs)} usable interactions has usable feedback: in {stats.empty} the "
-            f"words ask for nothing, {stats.without_words} have no words, {stats.unparsable} could "
-            "not be read by the model. There is nothing to learn yet."
+            f"None of the {len(logs)} usable interactions has usable feedback: in {stats.empty} "
+            f"the words ask for nothing, {stats.without_words} have no words, for "
+            f"{stats.unparsable} the model wrote no readable rules. There is nothing to learn yet."
         )
     ctx.work.write_records("rules.jsonl", out)
     ctx.work.write_json("distil.json", vars(stats))

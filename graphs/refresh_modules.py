@@ -10,20 +10,13 @@ stopped repeats one of them at most.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 from pydantic import BaseModel, Field
 
-from langchain_uno.errors import InputError
 from langchain_uno.graphs.refresh_context import ClusterData, ClusterResult, RefreshContext
-from langchain_uno.learning.cluster import centroids
-from langchain_uno.learning.judge import stable_seed
-from langchain_uno.learning.revise import wanted_rules
-from langchain_uno.models.protocols import FloatArray
-from langchain_uno.records import Cluster, Route, VerifierReport
+from langchain_uno.graphs.refresh_trials import NothingToLearn, Trial, held_out, try_module
+from langchain_uno.records import Route, VerifierReport
 
 __all__ = ["Decision", "read_decision", "train_node"]
 
@@ -39,14 +32,6 @@ class Decision(BaseModel):
     reports: list[VerifierReport] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     seconds: float = 0.0
-
-
-class _Trial(BaseModel):
-    """One module's training and verification; ``adapter`` is set when it passed."""
-
-    adapter: str | None = None
-    report: VerifierReport | None = None
-    note: str = ""
 
 
 def train_node(ctx: RefreshContext) -> None:
@@ -80,12 +65,12 @@ def read_decision(ctx: RefreshContext, cluster_id: str) -> Decision:
 def _decide(ctx: RefreshContext, cluster: ClusterData) -> Decision:
     """Try what the gap says, then what is left, and settle for the base model."""
     decision = Decision()
-    smallest = ctx.recipe.cluster.min_size
+    smallest = ctx.smallest_cluster()
     if len(cluster.run_ids) < smallest:
         decision.notes.append(f"fewer than {smallest} logs")
         return decision
-    if not _held_out(ctx, cluster):
-        decision.notes.append("no held-out log with rules to verify on")
+    if not held_out(ctx, cluster):
+        decision.notes.append("no held-out log to verify on")
         return decision
     kinds: list[Kind] = ["expert", "critic"] if ctx.is_low(cluster) else ["critic"]
     for kind in kinds:
@@ -99,20 +84,16 @@ def _decide(ctx: RefreshContext, cluster: ClusterData) -> Decision:
     return decision
 
 
-def _tried(ctx: RefreshContext, cluster: ClusterData, kind: Kind) -> _Trial:
+def _tried(ctx: RefreshContext, cluster: ClusterData, kind: Kind) -> Trial:
     """Train and verify one module, or read what an earlier call found."""
     name = f"clusters/{cluster.id}/{kind}.json"
     if not ctx.work.has(name):
         try:
-            trial = _expert(ctx, cluster) if kind == "expert" else _critic(ctx, cluster)
-        except _NothingToLearn as reason:
-            trial = _Trial(note=str(reason))
+            trial = try_module(ctx, cluster, kind)
+        except NothingToLearn as reason:
+            trial = Trial(note=str(reason))
         ctx.work.write_json(name, trial.model_dump(mode="json"))
-    return _Trial.model_validate(ctx.work.read_json(name))
-
-
-class _NothingToLearn(Exception):
-    """A cluster gives no example for a kind of module."""
+    return Trial.model_validate(ctx.work.read_json(name))
 
 
 def _summary(ctx: RefreshContext, cluster: ClusterData, decision: Decision) -> ClusterResult:

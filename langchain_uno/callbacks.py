@@ -112,7 +112,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     def feedback(
         self,
-        run_id: str | UUID,
+        run_id: str | UUID | None,
         key: str | None = None,
         score: float | bool | None = None,
         value: str | float | bool | None = None,
@@ -126,7 +126,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
         Args:
             run_id: the model run's id, the trace's root run id, or the ``AIMessage.id``. The run
-                need not be known yet.
+                need not be known yet. (None, which message ids may be, is refused.)
             key: the kind; None: ``correction``, ``comment`` or ``score`` by what is given. Implicit
                 signals: ``like``, ``dislike``, ``copy``, ``regenerate``, ``session``.
             score: in [0, 1]; True and False are thumbs up and down.
@@ -145,7 +145,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             StoreError: it could not be written; nothing is recorded.
         """
         checked = check_feedback(
-            run_id=run_ref(run_id),
+            run_id=run_ref("" if run_id is None else run_id),
             key=key,
             score=score,
             value=value,
@@ -350,7 +350,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
     def _never_raise(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as problem:  # the app must not suffer from our trouble
+        except Exception as problem:  # noqa: BLE001 - the app must not suffer from our trouble
             with self._lock:
                 self._counts["dropped"] += 1
             self._complain(problem)
@@ -360,9 +360,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         self._count("errors")
         if self._counts["errors"] % 100 == 1:
             detail = str(problem) if isinstance(problem, StoreError) else type(problem).__name__
-            _log.warning(
-                "UNOFeedbackHandler could not record a run (%s); the app goes on.", detail
-            )
+            _log.warning("UNOFeedbackHandler could not record a run (%s); the app goes on.", detail)
 
     def _count(self, name: str) -> None:
         with self._lock:

@@ -46,8 +46,8 @@ class UNOChatModel(BaseChatModel):
     """A chat model with routed LoRA experts and critics behind it.
 
     ``response_metadata`` of every answer: ``model_name``, ``release``, ``cluster``, ``distance``,
-    ``route`` (``expert``, ``critic`` or ``base``), ``adapter``, ``finish_reason``. ``usage_metadata``
-    is summed over draft, critique and revision.
+    ``route`` (``expert``, ``critic`` or ``base``), ``adapter``, ``finish_reason``. Its
+    ``usage_metadata`` is summed over draft, critique and revision.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
@@ -160,8 +160,8 @@ class UNOChatModel(BaseChatModel):
 
     @property
     def served(self) -> Served:
-        """Engine, releases and graph behind this model; loaded on first use, shared in a process."""
-        if self._served is None:
+        """Engine, releases and graph behind this model; loaded on first use, one a process."""
+        if self._served is None or getattr(self._served.engine, "closed", False):
             self._served = serve(
                 model=self.model,
                 home=self.home,

@@ -1,12 +1,12 @@
-"""``python -m langchain_uno.demo``: the whole loop on this machine, from feedback to better answers.
+"""``python -m langchain_uno.demo``: from feedback to better answers, on this machine.
 
     make demo                                         # sets up, then runs this
     python -m langchain_uno.demo --home .demo --seed 2
 
-A week of a simulated service runs through the feedback handler; a refresh learns from it; held-out
-requests of held-out users are answered by base, UNO-Single and UNO and checked by a program. Nothing
-is mocked: real Chroma, a real (small) model, LoRA training with TRL, adapters served by PEFT through
-a LangGraph graph. Stopped at any time, the same call goes on from there.
+A week of a simulated service runs through the feedback handler; a refresh learns from it;
+held-out requests of held-out users are answered by base, UNO-Single and UNO and checked by a
+program. Nothing is mocked: real Chroma, a real (small) model, LoRA training with TRL, adapters
+served by PEFT through a LangGraph graph. Stopped at any time, the same call goes on from there.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class _Notebook:
                 from langchain_uno.errors import InputError
 
                 raise InputError(
-                    f"{str(path.parent)!r} holds a demo with other settings {known.get('settings')}: "
+                    f"{str(path.parent)!r} holds a demo with other settings "
+                    f"({known.get('settings')}): "
                     "choose another --home, or delete it."
                 )
 
@@ -88,7 +89,9 @@ def run_demo(
         from langchain_uno.evaluate import SYSTEMS, evaluate
         from langchain_uno.world.report import draw_report
 
-        progress.start("evaluate", per_family * len(world.families) * len(SYSTEMS), "held-out requests")
+        progress.start(
+            "evaluate", per_family * len(world.families) * len(SYSTEMS), "held-out requests"
+        )
         with notes.timed("evaluate"):
             report = evaluate(
                 world, home, per_family=per_family, on_done=_tick(progress, "evaluate")
@@ -204,7 +207,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    home: Annotated[Path, typer.Option(help="Where everything goes; empty at first.")] = Path(".demo"),
+    home: Annotated[Path, typer.Option(help="Where everything goes; empty at first.")] = Path(
+        ".demo"
+    ),
     seed: Annotated[int, typer.Option(help="Of the world: who wants what.")] = 1,
     visits: Annotated[int, typer.Option(help="Requests of the simulated week.", min=16)] = 280,
     per_family: Annotated[int, typer.Option(help="Held-out requests a family.", min=1)] = 30,
@@ -255,7 +260,8 @@ def _show(report: dict[str, Any], home: Home) -> None:
     out.print("Try next:", highlight=False)
     for line in (
         f"python -m langchain_uno.logs stats --home {home.path}",
-        f"python -m langchain_uno.evaluate --world {home.path / 'world.json'} --home {home.path} --seed 5",
+        f"python -m langchain_uno.evaluate --world {home.path / 'world.json'} "
+        f"--home {home.path} --seed 5",
         f"python -m langchain_uno.demo --home {home.path}-2 --seed 2",
     ):
         out.print(f"  {line}", highlight=False, soft_wrap=True)

@@ -28,7 +28,7 @@ from langchain_uno.world.answers import Query, check_answer
 from langchain_uno.world.service import held_out_queries
 from langchain_uno.world.worlds import World, load_world
 
-__all__ = ["Answered", "SYSTEMS", "evaluate", "main"]
+__all__ = ["SYSTEMS", "Answered", "evaluate", "main"]
 
 SYSTEMS = ("base", "single", "uno")
 _RESAMPLES = 2000
@@ -83,7 +83,9 @@ def evaluate(
     """
     unknown = [s for s in systems if s not in SYSTEMS]
     if unknown or "base" not in systems:
-        raise InputError(f"systems must be of {', '.join(SYSTEMS)} and hold base, not {list(systems)}.")
+        raise InputError(
+            f"systems must be of {', '.join(SYSTEMS)} and hold base, not {list(systems)}."
+        )
     language = world.language()
     queries = [q for _, q in held_out_queries(world, per_family, seed=seed)]
     wishes = [world.wishes(language, q) for q in queries]
@@ -100,9 +102,7 @@ def evaluate(
         "noise": world.noise,
         "release": release.id if release else None,
         "n": len(queries),
-        "systems": {
-            s: _system_row(a, seconds[s], wins.get(s)) for s, a in answers.items()
-        },
+        "systems": {s: _system_row(a, seconds[s], wins.get(s)) for s, a in answers.items()},
         "differences": {
             f"{a}-{b}": {
                 "score": _interval(_scores(answers[a]) - _scores(answers[b])),
@@ -133,7 +133,8 @@ def _answers(
     from langchain_uno.releases.load import read_current
 
     language = world.language()
-    chat: Any = UNOChatModel(home=str(home.root), namespace=home.namespace, model=model, mode=system)
+    settings: dict[str, Any] = {"mode": system, "model": model, "namespace": home.namespace}
+    chat = UNOChatModel(home=str(home.root), **settings)
     out_: list[Answered] = []
     step = 64
     for start in range(0, len(queries), step):
@@ -179,7 +180,10 @@ def _win_rates(
     engine, prompts = load_engine(model), load_prompt_set(recipe.prompt_set)
     items = [
         JudgeItem(
-            [Message(role="user", content=q.text)], [language.rules[r].text for r in w], a.text, "en"
+            [Message(role="user", content=q.text)],
+            [language.rules[r].text for r in w],
+            a.text,
+            "en",
         )
         for rows in answers.values()
         for q, w, a in zip(queries, wishes, rows, strict=True)
@@ -213,7 +217,7 @@ def _system_row(rows: Sequence[Answered], seconds: float, win_rate: float | None
 def _cluster_rows(
     release: Any, queries: Sequence[Query], answers: dict[str, list[Answered]]
 ) -> list[dict[str, Any]]:
-    """One row a released cluster: route, gap, verifier, and each system's figures on its queries."""
+    """One row a released cluster: route, gap, verifier, each system's figures on its queries."""
     if release is None:
         return []
     routed = answers.get("uno") or answers.get("single") or answers["base"]
@@ -280,9 +284,13 @@ def main(
     home: Annotated[
         Path | None, typer.Option(envvar="LANGCHAIN_UNO_HOME", help="The home to evaluate.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Base model; the embedded one if left out.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Base model; the embedded one if left out.")
+    ] = None,
     namespace: Annotated[str, typer.Option(help="Tenant.")] = "default",
-    systems: Annotated[str, typer.Option(help="Comma-separated, of base, single, uno.")] = "base,single,uno",
+    systems: Annotated[
+        str, typer.Option(help="Comma-separated, of base, single, uno.")
+    ] = "base,single,uno",
     per_family: Annotated[int, typer.Option(help="Held-out requests a family.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the requests.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

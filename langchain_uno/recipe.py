@@ -58,8 +58,9 @@ class ClusterSettings(_Section):
     threshold: float = 4.0
     """The paper's Ward distance threshold (mode "paper" only)."""
     rule_weight: float | Literal["auto"] = "auto"
-    """Weight of the rule half against the query half; "auto" chooses it from the data, unlabelled."""
-    min_size: int = 8
+    """Weight of the rule half against the query half; "auto" chooses it from unlabelled data."""
+    min_size: int | None = None
+    """Smallest cluster that gets a module; None grows it slowly with the number of logs."""
     unseen_quantile: float = 0.995
     """A query farther from its centroid than this quantile of held-in distances is unseen."""
     aggregate_support: float = 0.25
@@ -97,7 +98,7 @@ class LoraSettings(_Section):
     warmup_ratio: float = 0.0
     epochs: int = 8
     min_steps: int = 0
-    """Epochs are added until this many optimiser steps are reached (small clusters learn by steps)."""
+    """Epochs are added until so many optimiser steps are reached (small clusters need them)."""
     max_steps: int | None = None
     batch_size: int = 1
     accumulation: int = 32
@@ -120,10 +121,15 @@ class VerifySettings(_Section):
     min_length_ratio: float = 0.1
     min_bleu: float = 0.05
     max_queries: int = 200
-    standard: Literal["own", "completed"] = "own"
-    """The judge's standard on a held-out log: its own users' rules, or those completed by what
-    recurs in training (more queries count, but a module is then held to what it was taught)."""
+    standard: Literal["own", "mixed", "completed"] = "mixed"
+    """The judge's standard on a held-out log: "own" takes its user's rules and leaves logs without
+    any out; "mixed" gives those the rules that recur in training; "completed" adds these to all."""
     confidence: float = 0.95
+    decision: Literal["interval", "point"] = "interval"
+    """"point" is the paper's rule: the best epoch's win rate reaches ``win_rate``. "interval" asks
+    besides that the lower end of its cross-fitted interval lies above 0.5."""
+    max_epochs: int | None = None
+    """Try at most so many of an expert's epochs, spread over the later half; None tries all."""
 
 
 class Recipe(_Section):

@@ -42,7 +42,6 @@ def serve(
 
     Raises:
         ModelNotFoundError: no such model or embedder.
-        ConfigError: a server's base model has a home but no embedder.
         NameError_: the namespace is not a safe name.
     """
     from langchain_uno.graphs.respond import build_respond_graph
@@ -53,6 +52,8 @@ def serve(
     named = embedder if isinstance(embedder, str | None) else id(embedder)
     key = (id(used), place, named)
     with _lock:
+        for old in [k for k, s in _served.items() if getattr(s.engine, "closed", False)]:
+            del _served[old]
         found = _served.get(key)
         if found is None:
             serving = Serving(used, place, _embedder(embedder, used) if place else None)
@@ -60,12 +61,16 @@ def serve(
         return found
 
 
-def _embedder(given: Any, engine: Engine) -> Embedder:
+def _embedder(given: Any, engine: Engine) -> Embedder | None:
+    """The embedder asked for; None when none was and the engine has none of its own (a server)."""
     from langchain_core.embeddings import Embeddings
 
     from langchain_uno.models.embedders import LangChainEmbedder
     from langchain_uno.models.loading import load_embedder
+    from langchain_uno.models.local import LocalEngine
 
+    if given is None and not isinstance(engine, LocalEngine):
+        return None
     if given is None or isinstance(given, str):
         return load_embedder(given, engine)
     if isinstance(given, Embeddings):

@@ -12,7 +12,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
-__all__ = ["make_tiny_model"]
+__all__ = ["make_tiny_adapter", "make_tiny_model"]
 
 
 def make_tiny_model(path: str | os.PathLike[str], *, seed: int = 0, hidden: int = 64) -> Path:
@@ -61,3 +61,32 @@ def make_tiny_model(path: str | os.PathLike[str], *, seed: int = 0, hidden: int 
         torch.manual_seed(seed)
         Qwen3ForCausalLM(config).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def make_tiny_adapter(
+    path: str | os.PathLike[str], model: str | os.PathLike[str], *, seed: int = 0, rank: int = 4
+) -> Path:
+    """Save a random LoRA adapter for a model folder, as a trainer would; return its folder.
+
+    Args:
+        path: folder to write (created).
+        model: folder of the base model.
+        seed: of the random weights, which are large enough to change every answer.
+        rank: of the LoRA matrices (all linear layers).
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=4 * rank,
+            target_modules="all-linear",
+            init_lora_weights=False,
+            task_type="CAUSAL_LM",
+        )
+        get_peft_model(base, config).save_pretrained(path, safe_serialization=True)
+    return Path(path)

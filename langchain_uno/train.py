@@ -1,8 +1,8 @@
 """The refresh at the command line: from the log of a home to a release.
 
     python -m langchain_uno.train --home DIR                          # the embedded model
-    python -m langchain_uno.train --home DIR --model Qwen/Qwen3-8B    # a real one, the paper's settings
-    python -m langchain_uno.train refresh --home DIR                  # the same
+    python -m langchain_uno.train --home DIR --model Qwen/Qwen3-8B    # a real one, paper settings
+    python -m langchain_uno.train refresh --home DIR                  # the same as the first
 
 Standard output carries the summary (one JSON object with ``--json``); bars and messages go to
 standard error.
@@ -10,7 +10,9 @@ standard error.
 
 from __future__ import annotations
 
+import json
 import sys
+import warnings
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -129,10 +131,16 @@ def train(
     5 home of another model, 6 nothing to learn from, 8 another refresh is running, 130 stopped.
     """
     with clean_exit(_STOPPED):
-        place = Home.locate(home, namespace).require()
-        parts, settings = _load(place, model, recipe, set_ or [], seed, embeddings, reranker, teacher)
-        from langchain_uno.graphs.refresh import run_refresh
+        # The libraries' own deprecations are nobody's business at the command line.
+        warnings.simplefilter("ignore", FutureWarning)
+        place = Home.locate(home, namespace)
+        from langchain_uno.graphs.refresh import check_log, run_refresh
 
+        check_log(place)
+        place.ensure()
+        parts, settings = _load(
+            place, model, recipe, set_ or [], seed, embeddings, reranker, teacher
+        )
         with Bars(off=as_json) as bars:
             result = run_refresh(
                 place,
@@ -173,18 +181,22 @@ def _recipe(home: Home, name: str, sets: list[str], seed: int | None) -> Recipe:
     """Load a recipe with the home's and the command line's overrides, the latter on top."""
     overrides = home_overrides(home)
     for one in sets:
-        key, _, value = one.partition("=")
-        try:
-            given = tomllib.loads(f"{key} = {value}")
-        except tomllib.TOMLDecodeError:
-            try:
-                given = tomllib.loads(f'{key} = "{value}"')  # a bare word is a string
-            except tomllib.TOMLDecodeError as error:
-                raise InputError(f"--set {one!r} is not KEY=VALUE, as in expert.rank=8.") from error
-        overrides = _merge(overrides, given)
+        overrides = _merge(overrides, _assignment(one))
     if seed is not None:
         overrides = {**overrides, "seed": seed}
     return load_recipe(name, overrides)
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    """Read ``expert.rank=8`` as TOML; a value that is none is a bare word, a string."""
+    key, equals, value = text.partition("=")
+    for written in (value, json.dumps(value)):
+        try:
+            if equals:
+                return tomllib.loads(f"{key} = {written}")
+        except tomllib.TOMLDecodeError:
+            continue
+    raise InputError(f"--set {text!r} is not KEY=VALUE, as in expert.rank=8.")
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
@@ -217,8 +229,8 @@ def _load(
 
     if is_url(model):
         raise InputError(
-            f"--model {model!r} is a server: training needs the weights, so name their folder or hub "
-            "name. The server can serve the adapters afterwards."
+            f"--model {model!r} is a server: training needs the weights, so name their folder or "
+            "hub name. The server can serve the adapters afterwards."
         )
     default = "embedded" if is_embedded(model) else "paper"
     settings = _recipe(home, recipe or default, sets, seed)
@@ -289,7 +301,8 @@ def _show(result: RefreshResult, home: Home) -> None:
     if result.resumed:
         out.print(f"Taken over from an earlier call: {', '.join(result.resumed)}.")
     out.print(
-        f"Release [bold]{result.release}[/] is current; it lies in {home.releases / str(result.release)}",
+        f"Release [bold]{result.release}[/] is current; it lies in "
+        f"{home.releases / str(result.release)}",
         soft_wrap=True,
         highlight=False,
     )

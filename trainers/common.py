@@ -157,13 +157,21 @@ def plan_epochs(n_examples: int, settings: LoraSettings) -> tuple[int, int]:
     return epochs, steps
 
 
-def lora_config(settings: LoraSettings) -> LoraConfig:
-    """Return PEFT's configuration: LoRA on every linear projection (the output layer excepted)."""
+def lora_config(model: Any, settings: LoraSettings) -> LoraConfig:
+    """Return PEFT's configuration: LoRA on every linear projection (the output layer excepted).
+
+    The same layers as PEFT's "all-linear", which would write the full name of each of them into the
+    adapter's configuration; servers other than PEFT expect the short names.
+    """
+    head = model.get_output_embeddings()
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
+    short = {name.rpartition(".")[2] for name, module in linear if module is not head}
+    of_head = {name.rpartition(".")[2] for name, module in linear if module is head}
     return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules="all-linear",
+        target_modules="all-linear" if short & of_head else sorted(short),
         bias="none",
         task_type="CAUSAL_LM",
     )
@@ -223,7 +231,9 @@ def save_adapter(peft_model: Any, folder: Path, base_name: str) -> Path:
     """Write a PEFT adapter folder (safetensors) whole or not at all; return it."""
     temp = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temp, ignore_errors=True)
-    peft_model.peft_config["default"].base_model_name_or_path = base_name
+    config = peft_model.peft_config["default"]
+    config.base_model_name_or_path = base_name
+    config.target_modules = sorted(config.target_modules)  # a set would be written in any order
     # With "auto", PEFT would ask the hub whether the vocabulary was changed.
     peft_model.save_pretrained(temp, safe_serialization=True, save_embedding_layers=False)
     shutil.rmtree(folder, ignore_errors=True)

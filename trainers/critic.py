@@ -137,7 +137,7 @@ def train_critic(
             train_dataset=Dataset.from_list(training),
             eval_dataset=Dataset.from_list(evaluation) if evaluation else None,
             processing_class=tokenizer,
-            peft_config=common.lora_config(settings),
+            peft_config=common.lora_config(model, settings),
         )
 
         # 4. The epoch with the lowest held-out loss stays; without a held-out part, the last.

@@ -117,7 +117,7 @@ def train_expert(
             args=arguments,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            peft_config=common.lora_config(settings),
+            peft_config=common.lora_config(model, settings),
         )
 
         # 3. Every epoch leaves an adapter.

@@ -30,6 +30,10 @@ __all__ = ["ClusterRules", "RecurringRule", "aggregate_rules"]
 
 MIN_MENTIONS = 2
 """A rule named once does not recur, however few the logs."""
+ALPHA = 0.02
+"""Accepted chance of a false condition on a rule that may well hold for all queries."""
+WEAK_ALPHA = 0.2
+"""The same for a rule named too seldom for that: "always" would be wrong for most queries."""
 RIVAL_P = 0.01
 
 
@@ -51,7 +55,7 @@ class RecurringRule(BaseModel):
 
 
 class ClusterRules(BaseModel):
-    """What a cluster's training logs say about its queries. Plain data: it can be stored as JSON."""
+    """What a cluster's training logs say about its queries. Plain data, to be stored as JSON."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -72,9 +76,9 @@ class ClusterRules(BaseModel):
     def complete(self, rules: RuleSet, query: str) -> RuleSet:
         """Return a copy of a log's rules with ``wanted`` set.
 
-        First what recurs and holds for the query, and the log's own mentions of recurring rules, in
-        the cluster's order and words; then the log's own other rules as they are. Rules that the log
-        did not name have the source ``aggregated``.
+        First what recurs and holds for the query, and the log's own mentions of recurring rules,
+        in the cluster's order and words; then the log's own other rules as they are. Rules that
+        the log did not name have the source ``aggregated``.
         """
         own = tuple(rule.text for rule in rules.with_feedback)
         return rules.model_copy(update={"wanted": self._wanted(query, own)})
@@ -163,14 +167,14 @@ def _recurring(
     seed: int,
 ) -> tuple[list[RecurringRule], list[int]]:
     support = mentions.mean(axis=0)
-    vocabulary = Vocabulary(queries)
+    vocabulary = Vocabulary(queries, seed)
     found: list[tuple[RecurringRule, int]] = []
     for j, name in enumerate(names):
         count = int(mentions[:, j].sum())
         users = len({people[i] for i in np.flatnonzero(mentions[:, j])})
         if count < MIN_MENTIONS or users < min_users:
             continue
-        alpha = 0.05 if _may_be_general(count, len(mentions), float(support.max())) else 0.2
+        alpha = ALPHA if _may_be_general(count, len(mentions), float(support.max())) else WEAK_ALPHA
         condition = find_condition(vocabulary, mentions[:, j], alpha=alpha, seed=seed)
         if condition is None and support[j] < min_support:
             continue

@@ -1,9 +1,10 @@
 """Group similar logs (paper, stage 4): Ward on query and rules, with a cut that needs no setting.
 
-``mode="paper"`` is the authors' recipe: both halves L2-normalised, joined, normalised again, Ward cut
-at distance 4. That threshold depends on the number of logs. ``mode="stable"`` (the default) cuts the
-same kind of tree where the data repeat the split (:mod:`langchain_uno.learning.separation`), gives no
-cluster below a minimum size, and chooses the weight of the rule half from the data, without labels.
+``mode="paper"`` is the authors' recipe: both halves L2-normalised, joined, normalised again, Ward
+cut at distance 4. That threshold depends on the number of logs. ``mode="stable"`` (the default)
+cuts the same kind of tree where the data repeat the split
+(:mod:`langchain_uno.learning.separation`), gives no cluster below a minimum size, and chooses the
+weight of the rule half from the data, without labels.
 
     labels = cluster_logs(query, rules)              # (n, d), (n, d2) -> (n,)
     centres = centroids(query, labels)               # (k, d): queries alone, as at request time
@@ -11,6 +12,7 @@ cluster below a minimum size, and chooses the weight of the rule half from the d
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -81,8 +83,8 @@ def cluster_logs(
 
 
 def default_min_size(n: int) -> int:
-    """Return the smallest cluster worth a module among n logs: 4 to 8, and sqrt(n)/4 above 1,000."""
-    return max(min(8, max(4, n // 10)), round(n**0.5 / 4))
+    """Return the smallest cluster among n logs: n/10 within 4 and 8; sqrt(n)/4 above 1,000."""
+    return max(min(8, max(4, n // 10)), round(math.sqrt(n) / 4))
 
 
 def centroids(query: ArrayLike, labels: ArrayLike) -> FloatArray:
@@ -149,7 +151,7 @@ def _checked(query: ArrayLike, rules: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def _unit(x: Floats) -> Floats:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
 
 
 def _paper(q: Floats, r: Floats, threshold: float) -> Ints:
@@ -170,8 +172,8 @@ def _standard(x: Floats) -> Floats:
 def _joint(q: Floats, r: Floats, weight: float) -> Floats:
     """Both halves at unit variance, so that a weight means the same for every embedder.
 
-    A log without rules sits at the mean of the rules: at the origin, where the paper's recipe leaves
-    it, all such logs would be a cluster of their own.
+    A log without rules sits at the mean of the rules: at the origin, where the paper's recipe
+    leaves it, all such logs would be a cluster of their own.
     """
     x = _standard(q)
     has = np.linalg.norm(r, axis=1) > 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 __all__ = ["Condition", "Vocabulary", "find_condition", "words_of"]
 
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")  # noqa: RUF001 - both apostrophes are in use
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _HAN = re.compile(r"[㐀-鿿]+")
 
 MIN_INSIDE = 0.4
@@ -28,7 +28,8 @@ MAX_OUTSIDE = 0.5
 """Highest rate outside, as a share of the rate inside."""
 MAX_WORDS = 1_500
 MAX_PAIRS = 1_500
-MAX_LOGS = 4_000
+MAX_LOGS = 2_000
+"""Conditions are looked for on a sample of this many logs."""
 SHUFFLES = 400
 
 
@@ -49,14 +50,13 @@ class Condition(BaseModel):
         return not words_of(query).isdisjoint(self.words)
 
 
-@lru_cache(maxsize=4096)
 def words_of(text: str) -> frozenset[str]:
-    """Return the words and neighbouring word pairs of a text, lower case; Chinese by two characters."""
+    """Return the words and word pairs of a text, lower case; Chinese by two characters."""
     found: set[str] = set()
     for sentence in re.split(r"[.!?;:\n]+", text.lower()):
         words = _WORD.findall(_HAN.sub(" ", sentence))
         found.update(words)
-        found.update(f"{a} {b}" for a, b in zip(words, words[1:], strict=False))
+        found.update(f"{a} {b}" for a, b in pairwise(words))
     for run in _HAN.findall(text):
         found.update(run[i : i + 2] for i in range(max(len(run) - 1, 1)))
     return frozenset(found)
@@ -71,9 +71,14 @@ class Vocabulary:
     any mention is looked at.
     """
 
-    def __init__(self, queries: Sequence[str]) -> None:
-        n = len(queries)
-        sets = [words_of(query) for query in queries]
+    def __init__(self, queries: Sequence[str], seed: int = 0) -> None:
+        self.rows: NDArray[np.int64] = np.arange(len(queries))
+        """Which of the queries are looked at: all, or a sample of ``MAX_LOGS``."""
+        if len(queries) > MAX_LOGS:
+            rng = np.random.default_rng(seed)
+            self.rows = np.sort(rng.choice(len(queries), MAX_LOGS, replace=False))
+        n = len(self.rows)
+        sets = [words_of(queries[i]) for i in self.rows]
         counts: dict[str, int] = {}
         for words in sets:
             for word in words:
@@ -96,7 +101,7 @@ class Vocabulary:
             if stacked
             else np.zeros((0, n), dtype=np.float32)
         )
-        """One row a word or pair, one column a query: 1 where it occurs."""
+        """One row a word or pair, one column a query of ``rows``: 1 where it occurs."""
 
 
 def _plainness(word: str) -> tuple[bool, int, str]:
@@ -127,29 +132,27 @@ def find_condition(
     """Return the condition under which a rule is mentioned, or None where none is believed.
 
     Args:
-        vocabulary: of the queries, in the order of ``mentions``.
-        mentions: whether each log names the rule, shape (n,).
+        vocabulary: of the logs' queries.
+        mentions: whether each log names the rule, shape (n,), in the order of those queries.
         alpha: accepted chance of a false condition for a rule that has none.
         seed: of the shuffles.
     """
+    mentions = mentions[vocabulary.rows]
     n, total = len(mentions), int(mentions.sum())
-    if total < 3 or total > n - 3 or not len(vocabulary.names):
+    if total < 3 or total > n - 3 or not vocabulary.names:
         return None
     columns = vocabulary.columns
-    rng = np.random.default_rng(seed)
-    if n > MAX_LOGS:
-        rows = rng.choice(n, MAX_LOGS, replace=False)
-        columns, mentions = columns[:, rows], mentions[rows]
-        n, total = MAX_LOGS, int(mentions.sum())
     sizes = columns.sum(axis=1).astype(np.int64)
     hits = np.rint(columns @ mentions.astype(np.float32)).astype(np.int64)
-    surprise = _surprises(n, total, sizes)
+    surprise = _Surprise(n, total, sizes)
     observed = surprise(hits[:, None])[:, 0]
     inside = hits / np.maximum(sizes, 1)
     outside = (total - hits) / np.maximum(n - sizes, 1)
     usable = (inside >= MIN_INSIDE) & (outside <= MAX_OUTSIDE * inside) & (hits >= 3)
-    if not usable.any():
+    # A search can't be surer than its best single test.
+    if not usable.any() or observed[usable].max() < -np.log(alpha):
         return None
+    rng = np.random.default_rng(seed)
     shuffles = np.stack([rng.permutation(mentions) for _ in range(SHUFFLES)], axis=1)
     by_chance = surprise(np.rint(columns @ shuffles.astype(np.float32)).astype(np.int64))
     best: tuple[float, float, int] | None = None
@@ -176,16 +179,26 @@ def find_condition(
     )
 
 
-class _surprises:  # noqa: N801 - a function with a table
+class _Surprise:
     """-log of Fisher's one-sided p value for counts of hits, by a table over sizes."""
 
     def __init__(self, n: int, total: int, sizes: NDArray[np.int64]) -> None:
-        from scipy.stats import hypergeom
+        from scipy.special import gammaln
 
-        self._rows, self._inverse = np.unique(sizes, return_inverse=True)
-        hits = np.arange(total + 1)
-        self._table = -hypergeom.logsf(hits[None, :] - 1, n, total, self._rows[:, None])
-        self._table = np.nan_to_num(self._table, nan=0.0, posinf=700.0)
+        def log_choose(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
+            inner = np.minimum(np.maximum(b, 0), a)
+            value = gammaln(a + 1) - gammaln(inner + 1) - gammaln(a - inner + 1)
+            return np.where((b < 0) | (b > a), -np.inf, value)
+
+        rows, self._inverse = np.unique(sizes, return_inverse=True)
+        size, hit = rows[:, None], np.arange(total + 1)[None, :]
+        log_pmf = (
+            log_choose(np.full_like(size, total), hit)
+            + log_choose(np.full_like(size, n - total), size - hit)
+            - log_choose(np.full_like(size, n), size)
+        )
+        tail = np.logaddexp.accumulate(log_pmf[:, ::-1], axis=1)[:, ::-1]
+        self._table = np.minimum(-tail, 700.0)
 
     def __call__(self, hits: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.asarray(self._table[self._inverse[:, None], hits], dtype=np.float64)

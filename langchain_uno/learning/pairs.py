@@ -24,7 +24,7 @@ from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, PreferencePair, Rule, RuleSet
 
-__all__ = ["approval", "build_pairs", "count_work", "edited_pairs", "liked_pairs"]
+__all__ = ["approval", "build_pairs", "count_work", "edited_pairs", "liked_pairs", "weight_of"]
 
 _LIKED, _DISLIKED = 0.75, 0.25
 _ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}
@@ -43,6 +43,12 @@ def approval(interaction: Interaction) -> float | None:
     ]
     known = [min(1.0, max(0.0, s)) for s in said if s is not None]
     return sum(known) / len(known) if known else None
+
+
+def weight_of(interaction: Interaction) -> float:
+    """Return how much a log's wishes count in training: 1 without scores, 0.5 (liked) to 1.5."""
+    mood = approval(interaction)
+    return 1.0 if mood is None else 1.5 - mood
 
 
 def edited_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
@@ -168,13 +174,12 @@ def _judged(
         score, best = max(read, key=lambda r: r[0])  # the first of equals: order is seeded
         if score <= original.score or score < recipe.pairs.min_chosen_score:
             continue
-        mood = approval(log)
         out.append(
             _pair(
                 log,
                 best.text,
                 "revised",
-                weight=1.0 if mood is None else 1.5 - mood,
+                weight=weight_of(log),
                 rules=rules.wanted or rules.with_feedback,
                 scores=(score, original.score),
             )

@@ -55,7 +55,9 @@ def _divide(
     for log in logs:
         groups.setdefault(key(log), []).append(log)
     names = sorted(groups)
-    random.Random(seed).shuffle(names)  # noqa: S311 - a split, not a secret
+    random.Random(seed).shuffle(names)
+    # Those with few logs first: ten logs of ten people witness more than ten of one.
+    names.sort(key=lambda name: len(groups[name]))
     target = max(1, round(held_out * len(logs)))
     taken: set[str] = set()
     count = 0
@@ -67,10 +69,8 @@ def _divide(
             count += size
         if count >= target:
             break
-    if not taken and len(names) > 1:
-        smallest = min(names, key=lambda n: (len(groups[n]), names.index(n)))
-        if 2 * len(groups[smallest]) <= len(logs):
-            taken.add(smallest)
+    if not taken and len(names) > 1 and 2 * len(groups[names[0]]) <= len(logs):
+        taken.add(names[0])
     known = {_text(log) for log in logs if key(log) not in taken}
     train = [log.run_id for log in logs if key(log) not in taken]
     held = [log for log in logs if key(log) in taken]

@@ -1,8 +1,9 @@
 """Which rules say the same in other words.
 
-Equal texts (but for case and punctuation) are one rule. Beyond that, an embedder proposes and, where
-there is one, a yes/no reranker decides, both ways round: "add a title" and "add a short title" are
-not the same wish if only one covers the other. Without a reranker only very near wordings merge.
+Equal texts (but for case and punctuation) are one rule. Beyond that, an embedder proposes and,
+where there is one, a yes/no reranker decides, both ways round: "add a title" and "add a short
+title" are not the same wish if only one covers the other. Without a reranker only very near
+wordings merge.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ __all__ = ["group_wordings", "plain"]
 _EDGES = re.compile(r"[\W_]+")
 
 NEAR = 0.9
-"""Cosine from which two wordings may be the same rule, before and after centring (without a reranker
-both; with one, the first neighbours are asked whatever their cosine)."""
 NEAR_CENTRED = 0.8
+"""Cosines, before and after centring, from which two wordings are one rule without a reranker."""
+NEAR_FEW = 0.97
+"""The same among fewer than four wordings: too few to know what they have in common."""
 ASKED = 3
 """Neighbours of each wording that the reranker is asked about."""
 TOGETHER = 0.2
@@ -63,7 +65,7 @@ def group_wordings(
         pairs = _without_companions(pairs, keys, logs)
         if reranker is not None:
             pairs = _confirmed(pairs, [heads[key] for key in keys], reranker, on_done)
-        # From the most frequent down, each joins the most frequent leader that it equals: no chains.
+        # From the most frequent down, each joins the most frequent leader it equals: no chains.
         for rarer, commoner in sorted(pairs, key=lambda p: (p[0], p[1])):
             if leader[keys[rarer]] == keys[rarer] and leader[keys[commoner]] == keys[commoner]:
                 leader[keys[rarer]] = keys[commoner]
@@ -83,8 +85,11 @@ def _proposals(vectors: FloatArray, *, with_reranker: bool) -> list[tuple[int, i
         if with_reranker:
             near = np.argsort(-inner[i, :i], kind="stable")[:ASKED]
         else:
-            few = len(x) < 4  # too few to know the common part
-            enough = (cosine[i, :i] >= (0.97 if few else NEAR)) & (few | (inner[i, :i] >= NEAR_CENTRED))
+            enough = (
+                cosine[i, :i] >= NEAR_FEW
+                if len(x) < 4
+                else (cosine[i, :i] >= NEAR) & (inner[i, :i] >= NEAR_CENTRED)
+            )
             near = np.flatnonzero(enough)
         pairs += [(i, int(j)) for j in near]
     return pairs

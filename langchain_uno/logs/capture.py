@@ -36,6 +36,7 @@ _ROLES: dict[str, Role] = {
 }
 _ROUTES = ("expert", "critic", "base")
 _MAX_ID = 200
+_MAX_DEPTH = 50
 
 
 @dataclass(slots=True)
@@ -114,7 +115,9 @@ class Capture:
             "model": _name(info.get("model_name") or info.get("model"))
             or _name(metadata.get("ls_model_name"))
             or _name(started.params.get("model") or started.params.get("model_name")),
-            "language": language_of([m["content"] for m in messages if m["role"] == "user"], answer),
+            "language": language_of(
+                [m["content"] for m in messages if m["role"] == "user"], answer
+            ),
             "usage": _usage(message, response),
             "latency_s": round(ended - started.clock, 6),
             "error": self._error(error, redacted),
@@ -168,13 +171,17 @@ class Capture:
             for call in calls
         ]
 
-    def _json(self, value: Any, redacted: dict[str, int]) -> Any:
+    def _json(self, value: Any, redacted: dict[str, int], depth: int = 0) -> Any:
         if isinstance(value, str):
             return self._text(value, redacted)
+        if isinstance(value, Mapping | list | tuple) and depth > _MAX_DEPTH:
+            return "[...]"
         if isinstance(value, Mapping):
-            return {clean_text(str(k)): self._json(v, redacted) for k, v in value.items()}
+            return {
+                clean_text(str(k)): self._json(v, redacted, depth + 1) for k, v in value.items()
+            }
         if isinstance(value, list | tuple):
-            return [self._json(v, redacted) for v in value]
+            return [self._json(v, redacted, depth + 1) for v in value]
         if value is None or isinstance(value, bool | int):
             return value
         if isinstance(value, float):
@@ -206,10 +213,13 @@ def check_feedback(**fields: Any) -> Feedback:
     for name in ("key", "comment", "correction", "source", "user_id", "feedback_id"):
         if name in given and not isinstance(given[name], str):
             raise InputError(f"Feedback's {name} must be text, not {type(given[name]).__name__}.")
-        if name in ("key", "source", "user_id", "feedback_id") and len(given.get(name, "")) > _MAX_ID:
+        if (
+            name in ("key", "source", "user_id", "feedback_id")
+            and len(given.get(name, "")) > _MAX_ID
+        ):
             raise InputError(f"Feedback's {name} is longer than {_MAX_ID} characters.")
     if score is not None:
-        if not isinstance(score, bool | int | float) or not 0.0 <= float(score) <= 1.0:
+        if not isinstance(score, bool | int | float) or not 0 <= score <= 1:
             raise InputError(
                 f"Feedback's score must be a number from 0 (bad) to 1 (good), not {score!r}: scale "
                 "stars to that range, or put them into value."
@@ -277,4 +287,3 @@ def _usage(message: AIMessage | None, response: LLMResult | None) -> dict[str, i
 
 def _name(value: Any) -> str | None:
     return clean_text(str(value))[:_MAX_ID] if value not in (None, "") else None
-

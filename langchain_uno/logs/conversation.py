@@ -1,4 +1,4 @@
-"""What a conversation's text tells by itself: its language, and which answer a user turn follows."""
+"""What a conversation's text tells by itself: its language, and which answer a turn follows."""
 
 from __future__ import annotations
 
@@ -68,26 +68,23 @@ def link(turns_said: Iterable[tuple[str, str]], answer: str) -> Links:
     Only user turns and assistant turns with text count: apps resend a history with or without
     system and tool messages.
     """
-    whole = blake2b(digest_size=16)
-    before: bytes | None = None
-    turns: list[bytes] = []
+    parts: list[bytes] = []
+    answered = 0  # how many parts there are up to the last answer
     for role, content in turns_said:
-        if role != "user" and role != "assistant":
-            continue
-        text = content.strip().encode("utf-8", "replace")
         if role == "user":
-            whole.update(b"\0u" + text)
-            turns.append(text)
-        elif text:
-            whole.update(b"\0a" + text)
-            before, turns = whole.digest(), []
-    if before is None:
-        turns = turns[-1:]
+            parts += (b"\0u", content.strip().encode("utf-8", "replace"))
+        elif role == "assistant" and (text := content.strip()):
+            parts += (b"\0a", text.encode("utf-8", "replace"))
+            answered = len(parts)
+    turns = parts[answered + 1 :: 2] if answered else parts[1::2][-1:]
+    whole = blake2b(b"".join(parts[:answered]), digest_size=16)
+    before = whole.digest() if answered and turns else None
     turn = blake2b(b"\n\n".join(turns), digest_size=16).digest() if turns else None
     said = answer.strip()
-    if said:
-        whole.update(b"\0a" + said.encode("utf-8", "replace"))
-    return Links(before if turns else None, turn, whole.digest() if said else None)
+    if not said:
+        return Links(before, turn, None)
+    whole.update(b"".join((*parts[answered:], b"\0a", said.encode("utf-8", "replace"))))
+    return Links(before, turn, whole.digest())
 
 
 def user_turn(messages: Sequence[Message]) -> str:

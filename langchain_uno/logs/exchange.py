@@ -1,7 +1,7 @@
 """Logs in and out of a home, through the journal alone: no model, no Chroma, no lease.
 
-    result = import_file(Path("chats.jsonl"), home)
-    for line in export_lines(home): print(line)
+result = import_file(Path("chats.jsonl"), home)
+for line in export_lines(home): print(line)
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,7 +51,7 @@ def import_file(
     home: Home,
     *,
     redactor: Redactor | None = None,
-    on_bytes: Callable[[int], None] | None = None,
+    on_row: Callable[[int], None] | None = None,
 ) -> ImportResult:
     """Read a JSONL file into the home's journal. Importing it again changes nothing.
 
@@ -58,7 +59,7 @@ def import_file(
         path: the file; ``"-"`` reads standard input.
         home: made if missing.
         redactor: takes personal data out first; None: the default one.
-        on_bytes: told how many more bytes were read.
+        on_row: told how many more lines were read.
 
     Raises:
         InputError: the file can't be read. (Bad rows are in the result instead.)
@@ -71,7 +72,9 @@ def import_file(
         # No "with" for standard input: it isn't ours to close.
         source: BinaryIO = sys.stdin.buffer if str(path) == "-" else open(path, "rb")  # noqa: SIM115
     except OSError as error:
-        raise InputError(f"The file {str(path)!r} can't be read ({error.strerror or error}).") from error
+        raise InputError(
+            f"The file {str(path)!r} can't be read ({error.strerror or error})."
+        ) from error
     batch: list[tuple[Interaction, dict[str, int]]] = []
     try:
         with Journal(home.ensure().journal) as journal:
@@ -79,15 +82,17 @@ def import_file(
                 if line.strip():
                     result.rows += 1
                     try:
-                        found = parse_row(_json(line, number), now, home.namespace)
+                        # Rows without a time of their own keep the order of the file.
+                        at = now + timedelta(microseconds=20 * number)
+                        found = parse_row(_json(line, number), at, home.namespace)
                     except InputError as error:
                         result.bad.append((number, str(error)))
                     else:
                         batch += [redact.interaction(i) for i in found]
                 if len(batch) >= _BATCH:
                     _write(journal, batch, result)
-                if on_bytes:
-                    on_bytes(len(line))
+                if on_row:
+                    on_row(1)
             _write(journal, batch, result)
     except IsADirectoryError as error:
         raise InputError(f"{str(path)!r} is a folder, not a file.") from error
@@ -103,9 +108,7 @@ def export_row(interaction: Interaction) -> dict[str, Any]:
     answer: dict[str, Any] = {"role": "assistant", "content": interaction.answer}
     if interaction.tool_calls:
         answer["tool_calls"] = interaction.tool_calls
-    prompt = [
-        {k: v for k, v in m.items() if k != "tool_calls" or v} for m in row.pop("messages")
-    ]
+    prompt = [{k: v for k, v in m.items() if k != "tool_calls" or v} for m in row.pop("messages")]
     first = {"format": FORMAT, "run_id": row.pop("run_id"), "messages": [*prompt, answer]}
     return {**first, "feedback": row.pop("feedback"), **row}
 
@@ -197,13 +200,19 @@ def _write(
 
 def _json(line: bytes, number: int) -> Any:
     try:
-        return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_refuse)
+        return json.loads(
+            line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_refuse
+        )
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 (byte {error.start})") from error
     except json.JSONDecodeError as error:
         raise InputError(f"not JSON ({error.msg} at character {error.pos})") from error
     except RecursionError as error:
         raise InputError("nested too deeply") from error
+    except InputError:
+        raise
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f"not JSON ({error})") from error
 
 
 def _refuse(word: str) -> Any:

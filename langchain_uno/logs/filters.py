@@ -1,9 +1,9 @@
-"""Which logs may be learnt from, and why not: cheap checks, no model. Flagged logs stay in the store.
+"""Which logs may be learnt from, and why not: cheap checks; flagged logs stay in the store.
 
 Reasons, in the order they are looked for: ``error_answer``, ``empty_answer``,
 ``unsupported_language``, ``too_short``, ``too_long``, ``no_feedback``, ``prompt_injection``,
-``praise_only``, ``small_talk``; :func:`verdicts` adds ``duplicate``. A thumb, an implicit action or an
-edit alone is usable feedback.
+``praise_only``, ``small_talk``; :func:`verdicts` adds ``duplicate``. A thumb, an implicit action
+or an edit alone is usable feedback.
 """
 
 from __future__ import annotations
@@ -72,7 +72,13 @@ def duplicates(interactions: Iterable[Interaction]) -> dict[str, str]:
     again: dict[str, str] = {}
     for one in interactions:
         said = sorted(
-            (f.key, str(f.score), str(f.value), (f.comment or "").strip(), (f.correction or "").strip())
+            (
+                f.key,
+                str(f.score),
+                str(f.value),
+                (f.comment or "").strip(),
+                (f.correction or "").strip(),
+            )
             for f in one.feedback
         )
         parts = [one.query, one.answer.strip(), one.user_id or "", *("\1".join(s) for s in said)]

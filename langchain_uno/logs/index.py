@@ -1,7 +1,8 @@
 """The Chroma side of the log store: one collection in an embedded folder, opened under a lease.
 
 Chroma's native code does not survive every damage (a truncated index header ends the process), so a
-folder that was not closed cleanly, or whose files changed since, is first looked at by a child process.
+folder that was not closed cleanly, or whose files changed since, is first looked at by a child
+process.
 """
 
 from __future__ import annotations
@@ -114,8 +115,8 @@ class ChromaIndex:
             )
         except Exception as error:
             raise StoreError(
-                f"Chroma could not write to {str(self._folder)!r} ({error}): make room on the disk, "
-                "then try again; nothing is lost, the journal has it all."
+                f"Chroma could not write to {str(self._folder)!r} ({error}): make room on the "
+                "disk, then try again; nothing is lost, the journal has it all."
             ) from error
 
     def vectors(self, run_ids: Sequence[str]) -> FloatArray:
@@ -148,7 +149,9 @@ class ChromaIndex:
         if self._collection is None:
             return []
         found = self._collection.query(
-            query_embeddings=np.atleast_2d(vector), n_results=min(k, self.count()), include=["distances"]
+            query_embeddings=np.atleast_2d(vector),
+            n_results=min(k, self.count()),
+            include=["distances"],
         )
         ids, squares = found["ids"][0], found["distances"][0]
         return [(i, float(max(s, 0.0)) ** 0.5) for i, s in zip(ids, squares, strict=True)]
@@ -195,7 +198,7 @@ class ChromaIndex:
     def _probe(self) -> None:
         code = "import sys; from langchain_uno.logs.index import probe; probe(sys.argv[1])"
         try:
-            done = subprocess.run(  # noqa: S603
+            done = subprocess.run(
                 [sys.executable, "-c", code, str(self._folder)],
                 timeout=_PROBE_S,
                 capture_output=True,
@@ -234,9 +237,9 @@ class ChromaIndex:
     def _mismatch(self, ours: str, theirs: str) -> str:
         home = str(self._folder.parent)
         return (
-            f"The vectors in {home!r} were made by embedder {theirs!r}, this run's is {ours!r}: use "
-            "the model they were made with (--model), choose another --home, or embed all logs anew "
-            f"with: python -m langchain_uno.logs drain --rebuild --home {home}"
+            f"The vectors in {home!r} were made by embedder {theirs!r}, this run's is {ours!r}: "
+            "use the model they were made with (--model), choose another --home, or embed all logs "
+            f"anew with: python -m langchain_uno.logs drain --rebuild --home {home}"
         )
 
     def _get(self, run_ids: Sequence[str], include: list[str]) -> Iterator[Any]:
@@ -248,8 +251,8 @@ class ChromaIndex:
                 yield self._collection.get(ids=part, include=include)
             except Exception as error:
                 raise StoreError(
-                    f"Chroma could not read {str(self._folder)!r} ({error}): run the command again, "
-                    "a damaged index is rebuilt from the journal when it is opened."
+                    f"Chroma could not read {str(self._folder)!r} ({error}): run the command "
+                    "again, a damaged index is rebuilt from the journal when it is opened."
                 ) from error
 
 

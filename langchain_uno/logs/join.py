@@ -3,7 +3,7 @@
 Nothing here depends on what a process remembers, so feedback that came before its run, from another
 process, or from before a restart, lands all the same. Two kinds:
 
-- explicit feedback names a model run, or a trace's root run (then it means the trace's last answer);
+- explicit feedback names a model run, or a trace's root run (the trace's last answer is meant);
 - a *follow-up* is the next user turn of the same conversation (the method's signal): it becomes
   ``Feedback(key="follow_up")`` of the answer before it.
 """
@@ -65,19 +65,27 @@ def join(journal: Journal) -> Joined:
     for row in rows:
         if row.root_run_id:
             traces[row.root_run_id].append(row)
+    turns: set[tuple[str, str]] = set()
     for one in journal.feedback():
         reference = run_ref(one.run_id)
         run_id = reference if reference in known else _last_answer(traces.get(reference))
         if run_id is None:
             joined.waiting.append(one)
         else:
+            if one.key == FOLLOW_UP and one.comment:
+                # A dialog may be imported before and after its next answer.
+                if (run_id, one.comment.strip()) in turns:
+                    continue
+                turns.add((run_id, one.comment.strip()))
             one = one.model_copy(update={"run_id": run_id})
             joined.feedback.setdefault(run_id, []).append(one)
     _add_follow_ups(journal, rows, joined)
     return joined
 
 
-def read(journal: Journal, joined: Joined, run_ids: Sequence[str] | None = None) -> Iterator[Interaction]:
+def read(
+    journal: Journal, joined: Joined, run_ids: Sequence[str] | None = None
+) -> Iterator[Interaction]:
     """Yield the interactions (all, or the named ones) with their feedback, in the order asked."""
     for interaction in journal.interactions(joined.order if run_ids is None else run_ids):
         found = joined.feedback.get(interaction.run_id, [])
@@ -138,7 +146,11 @@ def _candidates(rows: Sequence[JournalRow]) -> Iterator[tuple[JournalRow, list[J
             if found:
                 matched.add(trace)
                 yield row, found
-        if row.thread_id and row.turn is not None and opened.setdefault(trace, row.run_id) == row.run_id:
+        if (
+            row.thread_id
+            and row.turn is not None
+            and opened.setdefault(trace, row.run_id) == row.run_id
+        ):
             earlier = [
                 c
                 for c in threads[row.thread_id][-_LOOK_BACK:]

@@ -1,7 +1,7 @@
 """One owner of an embedded store at a time, by construction: an operating-system file lock.
 
-The kernel frees the lock when its holder dies, however it dies, so a lease never has to be broken by
-hand. Who holds it stands in a file beside, for the message only.
+The kernel frees the lock when its holder dies, however it dies, so a lease never has to be broken
+by hand. Who holds it stands in a file beside, for the message only.
 """
 
 from __future__ import annotations

@@ -15,7 +15,10 @@ __all__ = ["SCHEMA", "STEPS", "migrate"]
 
 
 def m001_records(db: sqlite3.Connection) -> None:
-    """Interactions, feedback, and which of them the Chroma index has (derived, rebuildable)."""
+    """Interactions, feedback, and which of them the Chroma index has (derived, rebuildable).
+
+    before, turn and after are digests (see ``conversation.link``).
+    """
     db.execute(
         """CREATE TABLE interactions (
             seq INTEGER PRIMARY KEY,
@@ -25,9 +28,9 @@ def m001_records(db: sqlite3.Connection) -> None:
             user_id TEXT,
             created_at REAL NOT NULL,
             has_answer INTEGER NOT NULL,
-            before BLOB,    -- digest of the conversation up to the answer that the user turn follows
-            turn BLOB,      -- digest of that user turn
-            after BLOB,     -- digest of the conversation with this answer
+            before BLOB,    -- of the conversation up to the answer that the user turn follows
+            turn BLOB,      -- of that user turn
+            after BLOB,     -- of the conversation with this answer
             redacted TEXT,  -- {"email": 2}: what was taken out before storing, counts only
             body TEXT NOT NULL
         )"""

@@ -10,7 +10,7 @@ matches can stand beside them or in their place::
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 from langchain_uno.logs.conversation import clean_text
@@ -36,7 +36,8 @@ Detector = Callable[[str], Sequence[Any]]
 # Quick looks on a text whose digits are all 0: literal prefixes make them ten times as fast as the
 # detectors, which then run on the few texts that may hold something.
 _SHAPE = bytes(
-    48 if 48 <= b <= 57 else 32 if chr(b).isspace() else b if b in b".-" else 120 for b in range(256)
+    48 if 48 <= b <= 57 else 32 if chr(b).isspace() else b if b in b".-" else 120
+    for b in range(256)
 )
 _CARD = re.compile(rb"0000[ -]?0000[ -]?0000[ -]?0000")
 _IP = re.compile(rb"0\.0{1,3}\.0{1,3}\.0")
@@ -183,8 +184,8 @@ def _shape(text: str) -> bytes:
     return text.encode("ascii", "replace").translate(_SHAPE)
 
 
-def _near_at_signs(text: str, detect: Detector) -> Iterator[Match] | list[Match]:
-    """Run ``detect`` around the @ signs only: on long texts without any its pattern is quadratic."""
+def _near_at_signs(text: str, detect: Detector) -> list[Match]:
+    """Run ``detect`` around the @ signs only: its pattern is quadratic on long runs of words."""
     at = text.find("@")
     if at < 0:
         return []

@@ -16,21 +16,57 @@ from pydantic import ValidationError
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.capture import check_feedback, text_of
-from langchain_uno.logs.conversation import clean_text, detect_language, language_of, run_ref, user_turn
+from langchain_uno.logs.conversation import (
+    clean_text,
+    detect_language,
+    language_of,
+    run_ref,
+    user_turn,
+)
 from langchain_uno.logs.join import follow_up
-from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
+from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message, Role
 
 __all__ = ["FORMAT", "parse_row"]
 
 FORMAT = "langchain-uno.interaction"
 """The ``format`` field of our own export."""
 _SPACE = UUID("6f0e1f5c-64f5-5c0e-9d39-6c0f1b8f5a11")
-_ROLES = {"human": "user", "ai": "assistant", "developer": "system", "function": "tool", "model": "assistant"}
-_KNOWN = frozenset(
-    "messages feedback thread_id thread user_id user lang language model run_id created_at timestamp "
-    "dialog input_prompt input_chat_messages implicit_feedback info tools usage format".split()
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+_KNOWN = frozenset(  # the other fields are kept as tags
+    {
+        "messages",
+        "feedback",
+        "thread_id",
+        "thread",
+        "user_id",
+        "user",
+        "lang",
+        "language",
+        "model",
+        "run_id",
+        "created_at",
+        "timestamp",
+        "input_prompt",
+        "input_chat_messages",
+        "info",
+        "tools",
+        "usage",
+        "format",
+    }
 )
 _MAX_TAG = 1000
+_MAX_ID = 200
+_MAX_DEPTH = 50
 
 
 def parse_row(row: Any, now: datetime, namespace: str) -> list[Interaction]:
@@ -44,6 +80,13 @@ def parse_row(row: Any, now: datetime, namespace: str) -> list[Interaction]:
     Raises:
         InputError: the row has none of the known forms; the message says what is wrong.
     """
+    try:
+        return _parse(row, now, namespace)
+    except OverflowError as error:
+        raise InputError(f"a number or a time is out of range ({error})") from error
+
+
+def _parse(row: Any, now: datetime, namespace: str) -> list[Interaction]:
     if not isinstance(row, Mapping):
         raise InputError(f"a row must be a JSON object, not {type(row).__name__}")
     if row.get("format") == FORMAT:
@@ -58,9 +101,11 @@ def parse_row(row: Any, now: datetime, namespace: str) -> list[Interaction]:
 
 
 def _own(row: Mapping[str, Any], namespace: str) -> Interaction:
-    if int(row.get("schema_version") or 0) > SCHEMA_VERSION:
+    schema = row.get("schema_version")
+    if not isinstance(schema, int) or schema > SCHEMA_VERSION:
         raise InputError(
-            f"it was exported by a newer release (schema {row['schema_version']}): upgrade langchain-uno"
+            f"its schema_version is {schema!r}, this release knows up to {SCHEMA_VERSION}: upgrade "
+            "langchain-uno if it was exported by a newer release"
         )
     fields = {k: v for k, v in row.items() if k not in ("format", "verdict")}
     messages = fields.get("messages")
@@ -69,11 +114,19 @@ def _own(row: Mapping[str, Any], namespace: str) -> Interaction:
     fields["messages"] = messages[:-1]
     fields["namespace"] = namespace
     try:
-        return Interaction.model_validate(_clean(fields))
+        found = Interaction.model_validate(_clean(fields))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{where!r}: {first['msg']}") from error
+    for name in (found.run_id, *(f.feedback_id for f in found.feedback)):
+        if not 0 < len(name) <= _MAX_ID:
+            raise InputError(f"an id must have 1 to {_MAX_ID} characters")
+    for one in found.feedback:
+        if one.score is not None and not 0.0 <= one.score <= 1.0:
+            raise InputError(f"a score must lie between 0 and 1, not {one.score!r}")
+        one.created_at = _aware(one.created_at)
+    return found.model_copy(update={"created_at": _aware(found.created_at)})
 
 
 def _dialog(
@@ -91,7 +144,14 @@ def _dialog(
     user = _text(row, "user_id", "user")
     start = _time(row.get("created_at", row.get("timestamp"))) or now
     own_id = run_ref(row["run_id"]) if row.get("run_id") else None
-    name = "\0".join([str(row.get("id", row.get("test_idx", ""))), tags.get("dataset", ""), thread or "", user or ""])
+    name = "\0".join(
+        [
+            str(row.get("id", row.get("test_idx", ""))),
+            tags.get("dataset", ""),
+            thread or "",
+            user or "",
+        ]
+    )
     out: list[Interaction] = []
     for n, at in enumerate(answers):
         prompt, said = turns[:at], turns[at]
@@ -156,13 +216,18 @@ def _messages(value: Any) -> list[Message]:
         if not isinstance(one, Mapping):
             raise InputError(f"message {n} must be an object, not {type(one).__name__}")
         given = one.get("role", one.get("type"))
-        role = _ROLES.get(str(given), given)
-        if role not in ("system", "user", "assistant", "tool"):
-            raise InputError(f"message {n} has the role {given!r}; known are system, user, assistant, tool")
+        role = _ROLES.get(str(given))
+        if role is None:
+            raise InputError(
+                f"message {n} has the role {given!r}; known are system, user, assistant, tool"
+            )
         content = one.get("content")
         if content is not None and not isinstance(content, str | list):
             raise InputError(f"message {n} has a content of type {type(content).__name__}")
-        calls = [_call(c, n) for c in one.get("tool_calls") or []]
+        given_calls = one.get("tool_calls") or []
+        if not isinstance(given_calls, list):
+            raise InputError(f"message {n} has tool_calls that are not a list")
+        calls = [_call(c, n) for c in given_calls]
         name, call_id = one.get("name"), one.get("tool_call_id")
         out.append(
             Message(
@@ -190,7 +255,8 @@ def _call(call: Any, n: int) -> dict[str, Any]:
     if not isinstance(args, Mapping) or not isinstance(inner.get("name"), str):
         raise InputError(f"message {n} has a tool call without a name and an object of arguments")
     call_id = call.get("id")
-    return _clean({"name": inner["name"], "args": dict(args), "id": str(call_id) if call_id else None})
+    found = {"name": inner["name"], "args": dict(args), "id": str(call_id) if call_id else None}
+    return {key: _clean(value) for key, value in found.items()}
 
 
 def _explicit(row: Mapping[str, Any], out: list[Interaction], user: str | None) -> None:
@@ -206,7 +272,9 @@ def _explicit(row: Mapping[str, Any], out: list[Interaction], user: str | None) 
             raise InputError(f"feedback {n} must be an object, a text or a score")
         fields = {k: one.get(k) for k in Feedback.model_fields if k in one}
         about = _about(one, out, n)
-        stamp = _time(fields.pop("created_at", None)) or about.created_at + timedelta(microseconds=2 + n)
+        stamp = _time(fields.pop("created_at", None)) or about.created_at + timedelta(
+            microseconds=2 + n
+        )
         fields["run_id"] = about.run_id
         text = json.dumps(fields, sort_keys=True, default=str, ensure_ascii=False)
         fields.setdefault("feedback_id", uuid5(_SPACE, f"{about.run_id}\0{n}\0{_clean(text)}").hex)
@@ -219,7 +287,7 @@ def _explicit(row: Mapping[str, Any], out: list[Interaction], user: str | None) 
 
 
 def _about(one: Mapping[str, Any], out: list[Interaction], n: int) -> Interaction:
-    """The answer that a feedback means: by run_id, by ``turn`` (of the answers, from 0), else the last."""
+    """The answer that is meant: by run_id, by ``turn`` (of the answers, from 0), else the last."""
     if one.get("run_id"):
         wanted = run_ref(one["run_id"])
         for interaction in out:
@@ -234,7 +302,7 @@ def _about(one: Mapping[str, Any], out: list[Interaction], n: int) -> Interactio
 
 
 def _implicit(row: Mapping[str, Any], out: list[Interaction]) -> None:
-    """MemoryBench: ``{round, implicit_action | implicit_actions, terminated, satisfaction_score}``."""
+    """MemoryBench: ``{round, implicit_action(s), terminated, satisfaction_score}``."""
     name = next((k for k in row if k.startswith("implicit_feedback")), None)
     given = _literal(row.get(name), name) if name else None
     if given in (None, ""):
@@ -250,16 +318,18 @@ def _implicit(row: Mapping[str, Any], out: list[Interaction]) -> None:
         about = out[turn]
         actions = one.get("implicit_actions", one.get("implicit_action")) or []
         found: list[dict[str, Any]] = []
-        for action in [actions] if isinstance(actions, str) else actions:
+        for action in actions if isinstance(actions, list) else [actions]:
             if action in ("like", "dislike", "copy"):
                 found.append({"key": action, "score": {"like": 1.0, "dislike": 0.0}.get(action)})
         satisfied = one.get("satisfaction_score")
         if isinstance(satisfied, int | float) and not isinstance(satisfied, bool):
             found.append({"key": "satisfaction", "value": float(satisfied)})
-        for fields in found:
+        for at, fields in enumerate(found):
             one_id = uuid5(_SPACE, f"{about.run_id}\0implicit\0{n}\0{fields['key']}").hex
-            checked = check_feedback(run_id=about.run_id, feedback_id=one_id, source="implicit", **fields)
-            stamp = about.created_at + timedelta(microseconds=2 + n)
+            checked = check_feedback(
+                run_id=about.run_id, feedback_id=one_id, source="implicit", **fields
+            )
+            stamp = about.created_at + timedelta(microseconds=2 + 4 * n + at)
             about.feedback.append(checked.model_copy(update={"created_at": stamp}))
 
 
@@ -281,7 +351,11 @@ def _language(value: Any) -> str | None:
     word = value.strip().lower().replace("_", "-")
     names = {"english": "en", "chinese": "zh", "cn": "zh", "mandarin": "zh"}
     word = names.get(word, word.split("-")[0])
-    return word if word.isalpha() and word.isascii() and len(word) in (2, 3) else detect_language(value)
+    return (
+        word
+        if word.isalpha() and word.isascii() and len(word) in (2, 3)
+        else detect_language(value)
+    )
 
 
 def _text(row: Mapping[str, Any], *names: str) -> str | None:
@@ -300,8 +374,14 @@ def _time(value: Any) -> datetime | None:
             return datetime.fromtimestamp(value, timezone.utc)
         found = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
     except (ValueError, OverflowError, OSError) as error:
-        raise InputError(f"{str(value)[:40]!r} is not a time (give ISO 8601 or Unix seconds)") from error
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+        raise InputError(
+            f"{str(value)[:40]!r} is not a time (give ISO 8601 or Unix seconds)"
+        ) from error
+    return _aware(found)
+
+
+def _aware(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
 
 def _literal(value: Any, name: str) -> Any:
@@ -316,11 +396,13 @@ def _literal(value: Any, name: str) -> Any:
     raise InputError(f"{name!r} is a text that is neither JSON nor a Python literal")
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return clean_text(value)
+    if depth > _MAX_DEPTH:
+        raise InputError("nested too deeply")
     if isinstance(value, list):
-        return [_clean(v) for v in value]
+        return [_clean(v, depth + 1) for v in value]
     if isinstance(value, Mapping):
-        return {clean_text(str(k)): _clean(v) for k, v in value.items()}
+        return {clean_text(str(k)): _clean(v, depth + 1) for k, v in value.items()}
     return value

@@ -24,7 +24,7 @@ from langchain_uno.logs.lease import Lease
 from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
 from langchain_uno.recipe import FilterSettings
-from langchain_uno.records import Interaction
+from langchain_uno.records import Interaction, Verdict
 
 __all__ = ["LogStore", "pending"]
 
@@ -142,7 +142,7 @@ class LogStore:
                 [log.run_id for log in judged],
                 vectors,
                 [_metadata(log) for log in judged],
-                [log.query for log in judged],
+                [log.query.replace("\0", " ") for log in judged],
             )
             self.journal.mark_indexed({run_id: digests[run_id] for run_id in part})
             if on_done:
@@ -172,7 +172,7 @@ class LogStore:
         return self._index.vectors(run_ids)
 
     def nearest(self, text: str, k: int = 5) -> list[tuple[str, float]]:
-        """The interactions whose query is nearest to ``text``: (run_id, distance), nearest first."""
+        """The interactions with the nearest queries: (run_id, distance), nearest first."""
         self._lease.check()
         return self._index.nearest(self._embedder.embed([text])[0], k)
 
@@ -200,22 +200,19 @@ class LogStore:
         """Close."""
         self.close()
 
-    def _verdict(self, log: Interaction) -> object:
+    def _verdict(self, log: Interaction) -> Verdict:
         return verdict(log, self._settings, lambda language: language in self._settings.languages)
 
     def _rebuild(self, reason: str, say: Callable[[str], None] | None) -> None:
         from rich.console import Console
         from rich.progress import Progress
 
-        (say or (lambda line: print(line, file=sys.stderr)))(
-            f"{reason} Rebuilding it from the journal."
-        )
+        say = say or (lambda line: print(line, file=sys.stderr))  # noqa: T201
+        say(f"{reason} Rebuilding it from the journal.")
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Rebuilding the index", total=self.pending())
             n = self.drain(lambda done: progress.advance(task, done))
-        (say or (lambda line: print(line, file=sys.stderr)))(
-            f"The index was rebuilt from the journal: {n} records."
-        )
+        say(f"The index was rebuilt from the journal: {n} records.")
 
 
 def _metadata(log: Interaction) -> dict[str, str | int | float | bool]:
@@ -236,4 +233,9 @@ def _metadata(log: Interaction) -> dict[str, str | int | float | bool]:
         "score": log.score,
         "verdict": judged.reason if judged else None,
     }
-    return {k: v for k, v in fields.items() if v is not None}
+    # Chroma hands text to C strings.
+    return {
+        k: v.replace("\0", " ") if isinstance(v, str) else v
+        for k, v in fields.items()
+        if v is not None
+    }

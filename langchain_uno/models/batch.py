@@ -95,7 +95,9 @@ class RunningBatch:
             self._mask = _with_room(self._mask, self._columns)
         self._columns += 1
         even = len(live) == 1 and len(self.rows) == 1 and places[0] == self._columns - 1
-        names = [row.adapter if row is not None else None for row in self.rows]
+        # Places of rows that left take a live row's adapter, so that one adapter stays one.
+        spare = self.live[0].adapter
+        names = [row.adapter if row is not None else spare for row in self.rows]
         with self._adapters.rows(names):
             logits = self._forward(
                 torch.tensor(tokens, device=device)[:, None],

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_uno.errors import EngineError, ModelNotFoundError
 from langchain_uno.models.protocols import (
@@ -22,13 +22,14 @@ from langchain_uno.models.protocols import (
     Generation,
     OnDone,
 )
+from langchain_uno.models.roles import PromptSet
 from langchain_uno.records import Message, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage, BaseMessage
 
-__all__ = ["Teacher", "load_teacher"]
+__all__ = ["Teacher", "judged_by", "load_teacher"]
 
 _CUT_OFF = {"length", "max_tokens", "MAX_TOKENS"}
 
@@ -55,6 +56,27 @@ def load_teacher(name: str, local: Engine, *, max_concurrency: int = 8) -> Teach
             "credentials."
         ) from error
     return Teacher(model, name, local, max_concurrency=max_concurrency)
+
+
+def judged_by(prompts: PromptSet, judge: PromptSet) -> PromptSet:
+    """Return ``prompts`` with the judge's role worded (and read back) by the set ``judge``.
+
+    Verification needs both: the critic and its reviser are the base model, the judge may be a
+    teacher that needs other words.
+    """
+    return prompts if prompts is judge else cast(PromptSet, _JudgedBy(prompts, judge))
+
+
+class _JudgedBy:
+    def __init__(self, prompts: PromptSet, judge: PromptSet) -> None:
+        self._prompts = prompts
+        self.fingerprint = f"{prompts.fingerprint}+{judge.fingerprint}"
+        self.judge_prompt = judge.judge_prompt
+        self.parse_judgement = judge.parse_judgement
+        self.judge_schema = judge.judge_schema
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._prompts, name)
 
 
 class Teacher:

@@ -74,13 +74,13 @@ def publish(
 
     Raises:
         InputError: adapters or centroids do not fit the clusters.
-        ReleaseError: an adapter is not sound (see :func:`~langchain_uno.releases.load.load_release`).
+        ReleaseError: an adapter is not sound; says which and why.
         HomeError: the home can't be written.
     """
     routed = {c.id for c in draft.clusters if c.route != "base"}
     if set(adapters) != routed:
         raise InputError(
-            f"Adapters were given for clusters {sorted(adapters)}, the routes need {sorted(routed)}."
+            f"Adapters given for clusters {sorted(adapters)}, the routes need {sorted(routed)}."
         )
     if centroids.ndim != 2 or len(centroids) != len(draft.clusters):
         raise InputError(

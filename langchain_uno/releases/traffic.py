@@ -1,8 +1,8 @@
 """``traffic.json``: which release gets which share of the requests.
 
 One small file per namespace, replaced atomically; a request reads it once at its start and keeps
-what it read to its end. No file, or no shares, means that the base model answers everything. Each share
-carries the sha256 of its release's manifest, so that a manifest edited in place is noticed.
+what it read to its end. No file, or no shares, means that the base model answers everything. Each
+share carries the sha256 of its release's manifest, so that a manifest edited in place is noticed.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from langchain_uno.errors import EngineError, UNOError
+from langchain_uno.errors import ConfigError, EngineError, UNOError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.models.roles import PromptSet
@@ -132,10 +132,19 @@ class Serving:
                 snapshot.users -= 1
 
     def route(self, snapshot: Snapshot, messages: list[Message]) -> RouteChoice | None:
-        """Return where a conversation belongs; None when there is nothing to choose from."""
+        """Return where a conversation belongs; None when there is nothing to choose from.
+
+        Raises:
+            ConfigError: there is a release, but no embedder.
+        """
         text = routing_text(messages)
-        if snapshot.router is None or self._embedder is None or not text:
+        if snapshot.router is None or not text:
             return None
+        if self._embedder is None:
+            raise ConfigError(
+                "Requests can't be routed: a server's hidden states can't be read, so name the "
+                "embedder that the home's releases were made with, or serve with mode='base'."
+            )
         return snapshot.router.route(self._embedder.embed([text])[0])
 
     def close(self) -> None:
@@ -169,10 +178,14 @@ class Serving:
         loaded: list[str] = []
         try:
             snapshot = self._load(loaded)
-        except UNOError as error:
+        except Exception as error:  # noqa: BLE001 (nothing in a release may stop the service)
             # One try a change: a broken release is not read again at every request.
             self.refusal = str(error)
-            _log.error("The newest release is not served: %s", error)
+            _log.error(
+                "The newest release is not served: %s",
+                error,
+                exc_info=None if isinstance(error, UNOError) else error,
+            )
             for name in loaded:
                 self.engine.unload_adapter(name)
             self._stamp = stamp

@@ -1,7 +1,7 @@
 """A simulated service whose truth a program checks: tasks, rules, users, noise, and their feedback.
 
-It makes the embedded model's training data, its final test, and the service of the demo. Its figures
-say that the pipeline works; they say nothing about a real model's gains.
+It makes the embedded model's training data, its final test, and the service of the demo. Its
+figures say that the pipeline works; they say nothing about a real model's gains.
 """
 
 from __future__ import annotations

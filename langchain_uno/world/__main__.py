@@ -22,7 +22,9 @@ app = typer.Typer(
 def make(
     target: Annotated[Path, typer.Option("--out", help="Where to write the world (JSON).")],
     seed: Annotated[int, typer.Option(help="Decides preferences and users.")] = 1,
-    noise: Annotated[float, typer.Option(help="Share of feedback that says nothing usable.")] = 0.34,
+    noise: Annotated[
+        float, typer.Option(help="Share of feedback that says nothing usable.")
+    ] = 0.34,
     users: Annotated[int, typer.Option(help="People; a third are held out for evaluation.")] = 60,
     families: Annotated[int, typer.Option(help="Task families, 1 to 8.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
@@ -35,7 +37,9 @@ def make(
         if as_json:
             print_json(summary)
         else:
-            out.print(f"Wrote world {seed} to {target}. Try: python -m langchain_uno.world show {target}")
+            out.print(
+                f"Wrote world {seed} to {target}. Try: python -m langchain_uno.world show {target}"
+            )
 
 
 @app.command()
@@ -59,7 +63,10 @@ def show(
             return
         table = Table("family", "the model would guess", "users want", "distance")
         for name, row in rows.items():
-            wants = [p.rule + (f" (if {p.condition})" if p.condition else "") for p in world.preferences[name]]
+            wants = [
+                p.rule + (f" (if {p.condition})" if p.condition else "")
+                for p in world.preferences[name]
+            ]
             table.add_row(name, ", ".join(row["prior"]), ", ".join(wants), f"{row['distance']:.2f}")
         out.print(table)
 
@@ -68,7 +75,9 @@ def show(
 def exam(
     seed: Annotated[int, typer.Option(help="Of the test set.")] = 7,
     cases: Annotated[int, typer.Option(help="Cases a role.")] = 300,
-    model: Annotated[str | None, typer.Option(help="Folder; the embedded model if left out.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Folder; the embedded model if left out.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Grade the embedded model on every role, on the unseen half of the world."""

@@ -147,8 +147,14 @@ def _replaced(text: str, fact: str, new: str) -> str:
 def _dropped(text: str, fact: str) -> str:
     kept = []
     for line in text.split("\n"):
-        if line.endswith(f"{cap(fact)}.") and not line.startswith("About") and len(line) < len(fact) + 12:
+        if (
+            line.endswith(f"{cap(fact)}.")
+            and not line.startswith("About")
+            and len(line) < len(fact) + 12
+        ):
             continue
-        line = line.replace(f" {cap(fact)}.", "").replace(f" {fact};", "").replace(f"; {fact}.", ".")
+        line = (
+            line.replace(f" {cap(fact)}.", "").replace(f" {fact};", "").replace(f"; {fact}.", ".")
+        )
         kept.append(line)
     return "\n".join(kept)

@@ -17,7 +17,7 @@ from langchain_uno.models.prompts.embedded import EmbeddedPromptSet
 from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
 from langchain_uno.models.roles import RoleError
 from langchain_uno.records import Message
-from langchain_uno.world.answers import Query, check_answer, render_answer
+from langchain_uno.world.answers import Check, Query, check_answer, render_answer
 from langchain_uno.world.corrupt import corrupt, true_score
 from langchain_uno.world.curriculum import Curriculum
 from langchain_uno.world.language import Language, cap, load_language
@@ -72,7 +72,9 @@ class Exam:
             query = self._query(rng)
             before: list[Message] = []
             if i % 4 == 1:
-                before = [Message(role="system", content=rng.choice(self.language.lexicon["systems"]))]
+                before = [
+                    Message(role="system", content=rng.choice(self.language.lexicon["systems"]))
+                ]
             if i % 4 == 2:
                 other = self._query(rng)
                 before = [
@@ -87,7 +89,10 @@ class Exam:
         ]
         right = sum(c.facts_right == c.facts and c.entity_right for c in checks)
         plain = sum(not c.extra and not c.met for c in checks)
-        return [Figure("facts and entity right", right, len(checks)), Figure("nothing added", plain, len(checks))]
+        return [
+            Figure("facts and entity right", right, len(checks)),
+            Figure("nothing added", plain, len(checks)),
+        ]
 
     def distil(self) -> list[Figure]:
         """Exact rule sets: seen frames, unseen frames, unseen wordings in unseen frames."""
@@ -106,7 +111,9 @@ class Exam:
                 wanted.append({self.language.rules[r].text for r in rules})
                 prompts.append(self.prompts.distil_prompt([], "", turns, "en"))
             said = [self._parsed(t) for t in self._ask(prompts)]
-            out.append(Figure(name, sum(s == w for s, w in zip(said, wanted, strict=True)), len(said)))
+            out.append(
+                Figure(name, sum(s == w for s, w in zip(said, wanted, strict=True)), len(said))
+            )
         return out
 
     def noise(self) -> list[Figure]:
@@ -116,7 +123,9 @@ class Exam:
             for line in self.language.feedback["unseen_noise"][kind]:
                 lines += [self.language.fill(line, rng, unseen=True) for _ in range(3)]
         said = self._ask([self.prompts.distil_prompt([], "", [line], "en") for line in lines])
-        return [Figure("unseen noise -> empty", sum(self._parsed(t) == set() for t in said), len(said))]
+        return [
+            Figure("unseen noise -> empty", sum(self._parsed(t) == set() for t in said), len(said))
+        ]
 
     def revise(self) -> list[Figure]:
         """Answers rewritten by rules: all rules met, all facts kept, nothing else added."""
@@ -133,7 +142,7 @@ class Exam:
             ]
         return out
 
-    def _revisions(self, count: int, rng: Random) -> list[tuple[list[str], object]]:
+    def _revisions(self, count: int, rng: Random) -> list[tuple[list[str], Check]]:
         queries = [self._query(rng) for _ in range(self.cases)]
         asked = [self._rules(rng, count, least=count) for _ in queries]
         prompts = [
@@ -177,7 +186,9 @@ class Exam:
             Figure("good below flawed facts", sum(g < f for g, f, _ in triples), len(triples)),
             Figure("good above wrong rules", sum(g > w for g, _, w in triples), len(triples)),
             Figure("per-rule verdict", sum(per_rule), len(per_rule)),
-            Figure("exact score", sum(s == t for s, t in zip(scores, truth, strict=True)), len(truth)),
+            Figure(
+                "exact score", sum(s == t for s, t in zip(scores, truth, strict=True)), len(truth)
+            ),
             own,
         ]
 
@@ -252,19 +263,26 @@ class Exam:
             draft = render_answer(language, query, shown)
             prompts.append(self.prompts.critique_prompt(_user(query), draft, "en"))
         said = [set(self.prompts.parse_critique(t)) for t in self._ask(prompts)]
-        return [Figure("critique exact", sum(s == w for s, w in zip(said, wanted, strict=True)), len(said))]
+        return [
+            Figure(
+                "critique exact", sum(s == w for s, w in zip(said, wanted, strict=True)), len(said)
+            )
+        ]
 
     def tool(self) -> list[Figure]:
         """Tool name and arguments copied exactly."""
         curriculum = Curriculum(seed=self.seed + 10_000_019)
-        requests, wanted = [], []
+        requests: list[GenerateRequest] = []
+        wanted: list[tuple[str, dict[str, object]]] = []
         while len(requests) < self.cases:
             example = curriculum.draw("tool")
             turn = next(i for i, m in enumerate(example.messages) if m.role == "assistant")
             call = example.messages[turn].tool_calls[0]
             requests.append(
                 GenerateRequest(
-                    example.messages[:turn], sampling=Sampling(max_tokens=80), tools=example.tools or ()
+                    example.messages[:turn],
+                    sampling=Sampling(max_tokens=80),
+                    tools=example.tools or (),
                 )
             )
             wanted.append((call["name"], call["args"]))
@@ -292,7 +310,10 @@ class Exam:
         return [self.language.rules[r].text for r in rules]
 
     def _ask(
-        self, prompts: Sequence[Sequence[Message]], temperature: float = 0.0, seed: int | None = None
+        self,
+        prompts: Sequence[Sequence[Message]],
+        temperature: float = 0.0,
+        seed: int | None = None,
     ) -> list[str]:
         requests = [
             GenerateRequest(

@@ -1,8 +1,8 @@
 """The words of the simulated service: families, rules, feedback, and names that never repeat.
 
 Content lies in ``content/*.json``. Whatever appears in held-out data only is kept apart here, by
-construction: lists named ``unseen_*`` are drawn only with ``unseen=True``, and a made-up name belongs
-to the seen or the unseen half by the parity of a hash of its letters.
+construction: lists named ``unseen_*`` are drawn only with ``unseen=True``, and a made-up name
+belongs to the seen or the unseen half by the parity of a hash of its letters.
 """
 
 from __future__ import annotations

@@ -14,7 +14,12 @@ __all__ = ["draw_report", "print_report"]
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Print one table of systems and one of clusters."""
     table = Table(
-        "system", "hidden rules met", "all met", "facts kept", "judge's win rate", "tokens in/out",
+        "system",
+        "hidden rules met",
+        "all met",
+        "facts kept",
+        "judge's win rate",
+        "tokens in/out",
         title=f"{report['n']} held-out requests (world {report['world_seed']})",
     )
     for name, row in report["systems"].items():
@@ -58,11 +63,15 @@ def draw_report(report: dict[str, Any], path: Path) -> Path:
     systems = list(report["systems"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2), width_ratios=(1, 1.8))
     for offset, key, label, colour in (
-        (-0.2, "score", "hidden rules met", "#2a6f97"), (0.2, "facts", "facts kept", "#a9d6e5"),
+        (-0.2, "score", "hidden rules met", "#2a6f97"),
+        (0.2, "facts", "facts kept", "#a9d6e5"),
     ):
         rows = [report["systems"][s][key] for s in systems]
         means = [r["mean"] for r in rows]
-        errors = [[m - r["low"] for m, r in zip(means, rows)], [r["high"] - m for m, r in zip(means, rows)]]
+        errors = [
+            [m - r["low"] for m, r in zip(means, rows, strict=True)],
+            [r["high"] - m for m, r in zip(means, rows, strict=True)],
+        ]
         places = [i + offset for i in range(len(systems))]
         left.bar(places, means, 0.38, yerr=errors, label=label, color=colour, capsize=3)
     left.set_xticks(range(len(systems)), systems)

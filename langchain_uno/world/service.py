@@ -1,7 +1,7 @@
 """A week of the simulated service: people ask, the model answers, people say what they think.
 
-Everything goes through the public API: a LangChain chat model, ``UNOFeedbackHandler`` as a callback,
-real follow-up turns in the same thread. Whether an answer met a wish is checked by program.
+Everything goes through the public API: a LangChain chat model, ``UNOFeedbackHandler`` as a
+callback, real follow-up turns in the same thread. A program checks whether an answer met a wish.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from langchain_uno.world.worlds import User, World, make_query
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+    from langchain_core.runnables import RunnableConfig
 
     from langchain_uno.callbacks import UNOFeedbackHandler
 
@@ -88,13 +89,17 @@ def run_service(
     language = world.language()
     for start in range(0, len(visits), batch):
         group = visits[start : start + batch]
-        configs: list[Any] = [_config(v, handler, v.run_id) for v in group]
+        configs = [_config(v, handler, v.run_id) for v in group]
         answers = model.batch([[("user", v.query.text)] for v in group], configs)
         follow: list[tuple[Visit, list[tuple[str, str]]]] = []
         for visit, answer in zip(group, answers, strict=True):
             said = _react(world, language, visit, str(answer.content), handler)
             if said:
-                turns = [("user", visit.query.text), ("assistant", str(answer.content)), ("user", said)]
+                turns = [
+                    ("user", visit.query.text),
+                    ("assistant", str(answer.content)),
+                    ("user", said),
+                ]
                 follow.append((visit, turns))
         if follow:
             model.batch(
@@ -105,7 +110,7 @@ def run_service(
             on_done(len(group))
 
 
-def _config(visit: Visit, handler: UNOFeedbackHandler, run_id: uuid.UUID) -> dict[str, Any]:
+def _config(visit: Visit, handler: UNOFeedbackHandler, run_id: uuid.UUID) -> RunnableConfig:
     return {
         "run_id": run_id,
         "callbacks": [handler],
@@ -144,7 +149,9 @@ def _react(
     named = [r for r in missing if rng.random() < visit.user.mention] or [rng.choice(missing)]
     rng.shuffle(named)
     unseen = rng.random() < 0.5
-    turns = say_wishes(language, named, rng, unseen_frames=unseen, unseen_wordings=rng.random() < 0.5)
+    turns = say_wishes(
+        language, named, rng, unseen_frames=unseen, unseen_wordings=rng.random() < 0.5
+    )
     if visit.channel == "follow_up":
         return " ".join(turns)
     for i, turn in enumerate(turns):

@@ -43,7 +43,12 @@ def babble(language: Language, rng: Random) -> str:
 
 
 def say_wishes(
-    language: Language, rules: Sequence[str], rng: Random, *, unseen_frames: bool, unseen_wordings: bool
+    language: Language,
+    rules: Sequence[str],
+    rng: Random,
+    *,
+    unseen_frames: bool,
+    unseen_wordings: bool,
 ) -> list[str]:
     """Return the turns in which a user asks for ``rules`` (at least one): usually a single turn."""
     table = language.feedback

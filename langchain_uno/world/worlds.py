@@ -1,4 +1,4 @@
-"""A world is a file: families, frames, facts, rules, wordings, preferences and users, from one seed.
+"""A world is a file: families, facts, rules, wordings, preferences and users, from one seed.
 
 ``make_world`` draws the hidden preferences (what the users of a family want) between wholly covered
 by the family's prior and wholly foreign to it, some constant and some that hold only for a kind of
@@ -22,7 +22,16 @@ from langchain_uno.world.language import Family, Language, RuleSpec, load_langua
 __all__ = ["Preference", "User", "World", "load_world", "make_query", "make_world", "save_world"]
 
 SCHEMA = 1
-STYLES = ("full", "partial", "vague", "wrong", "contradicting", "small_talk", "off_topic", "hostile")
+STYLES = (
+    "full",
+    "partial",
+    "vague",
+    "wrong",
+    "contradicting",
+    "small_talk",
+    "off_topic",
+    "hostile",
+)
 
 
 class Preference(BaseModel):
@@ -106,7 +115,7 @@ def make_world(seed: int, *, noise: float = 0.34, users: int = 60, families: int
     if not 1 <= families <= len(language.families):
         raise InputError(f"families must lie in [1, {len(language.families)}], not {families}.")
     if users < 3:
-        raise InputError(f"A world needs at least 3 users, not {users}.")
+        raise InputError(f"A world needs at least 3 users (users), not {users}.")
     rng = Random(f"world-{seed}")
     names = list(language.families)[:families]
     targets = [(0.0, 1 / 3, 2 / 3, 1.0)[i % 4] for i in range(len(names))]
@@ -114,7 +123,9 @@ def make_world(seed: int, *, noise: float = 0.34, users: int = 60, families: int
     preferences, distance = {}, {}
     for name, target in zip(names, targets, strict=True):
         preferences[name] = _draw_preferences(language, language.families[name], target, rng)
-        outside = [_share(p) * (p.rule not in language.families[name].prior) for p in preferences[name]]
+        outside = [
+            _share(p) * (p.rule not in language.families[name].prior) for p in preferences[name]
+        ]
         distance[name] = sum(outside) / sum(_share(p) for p in preferences[name])
     people = [
         User(
@@ -189,7 +200,8 @@ def make_query(
     templates = family.unseen_facts if unseen else family.facts
     count = n_facts or rng.choice((2, 2, 3, 3, 4))
     facts = tuple(
-        language.fill(t, rng, unseen=unseen) for t in rng.sample(templates, min(count, len(templates)))
+        language.fill(t, rng, unseen=unseen)
+        for t in rng.sample(templates, min(count, len(templates)))
     )
     kind, entity = rng.choice(family.kinds), language.name(rng, unseen=unseen)
     text = rng.choice(frames).format(kind=kind, entity=entity, facts="; ".join(facts))
@@ -227,4 +239,6 @@ def load_world(path: str | os.PathLike[str]) -> World:
             "python -m langchain_uno.world make --seed 1 --out world.json."
         ) from error
     except ValidationError as error:
-        raise InputError(f"{str(path)!r} is not a world file: {error.errors()[0]['msg']}.") from error
+        raise InputError(
+            f"{str(path)!r} is not a world file: {error.errors()[0]['msg']}."
+        ) from error

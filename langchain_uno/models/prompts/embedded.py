@@ -1,8 +1,8 @@
-"""The embedded model's prompt set: the same typed roles as real models, in as few tokens as possible.
+"""The embedded model's prompt set: the roles of real models in as few tokens as possible.
 
-A one-word system message names the role; the data follows. The embedded model was trained on exactly
-these forms (``world/curriculum.py``), English only. Judgements are written as evidence: one line per
-rule and per fact, then the score.
+A one-word system message names the role; the data follows. The embedded model was trained on
+exactly these forms (``world/curriculum.py``), English only. Judgements are written as evidence: one
+line per rule and per fact, then the score.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class EmbeddedPromptSet:
     def distil_prompt(
         self, messages: Sequence[Message], answer: str, feedback: Sequence[str], language: str
     ) -> list[Message]:
-        """Feedback turns -> JSON list of rules; query and answer are not shown to so small a model."""
+        """Feedback turns -> JSON list of rules; query and answer are left out."""
         return _role("distil", _numbered([_flat(turn) for turn in feedback]))
 
     def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
@@ -73,7 +73,7 @@ class EmbeddedPromptSet:
         feedback: Sequence[str],
         language: str,
     ) -> list[Message]:
-        """Query + rules -> better answer (the facts stand in the query, so the old one is left out)."""
+        """Query + rules -> better answer; the facts stand in the query, not in the old answer."""
         return _role("revise", f"{query_text(messages)}\nRules:\n{_numbered(rules)}")
 
     def judge_prompt(
@@ -81,7 +81,8 @@ class EmbeddedPromptSet:
     ) -> list[Message]:
         """Query + rules + answer -> evidence lines and a score."""
         return _role(
-            "judge", f"{query_text(messages)}\nRules:\n{_numbered(rules)}\nAnswer:\n{answer.strip()}"
+            "judge",
+            f"{query_text(messages)}\nRules:\n{_numbered(rules)}\nAnswer:\n{answer.strip()}",
         )
 
     def parse_judgement(self, text: str) -> Judgement:

@@ -16,18 +16,24 @@ from langchain_uno.models.roles import RoleError
 
 __all__ = ["answer_part", "json_values", "numbered_items", "string_list"]
 
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_OPEN_THOUGHT, _END_THOUGHT = "<think>", "</think>"
 _ITEM = re.compile(r"^\s*(?:[(（]?\d{1,3}(?:[.)](?!\d)|[）、．:：])\s*|[-*•]\s+)(?=\S)")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _MAX_ITEM_CHARS = 2000
+_MAX_OPENINGS = 200
+"""Brackets tried as the start of a value: text of brackets alone must not take minutes."""
 
 
 def answer_part(text: str) -> str:
     """Return ``text`` without ``<think>`` blocks; of an unclosed one nothing is left."""
-    text = _THOUGHT.sub("", text)
-    if "</think>" in text:  # the opening tag stood in the prompt
-        text = text.rsplit("</think>", 1)[1]
-    return text.split("<think>", 1)[0].strip()
+    kept, at = [], 0
+    while (start := text.find(_OPEN_THOUGHT, at)) >= 0:
+        kept.append(text[at:start])
+        end = text.find(_END_THOUGHT, start)
+        at = end + len(_END_THOUGHT) if end >= 0 else len(text)
+    kept.append(text[at:])
+    # an end without a beginning: the opening tag stood in the prompt
+    return "".join(kept).rsplit(_END_THOUGHT, 1)[-1].strip()
 
 
 def json_values(text: str, opening: str) -> Iterator[Any]:
@@ -37,7 +43,9 @@ def json_values(text: str, opening: str) -> Iterator[Any]:
     """
     decoder = json.JSONDecoder(strict=False)
     at = text.find(opening)
-    while at >= 0:
+    for _ in range(_MAX_OPENINGS):
+        if at < 0:
+            return
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):

@@ -14,7 +14,10 @@ from langchain_uno.records import Rule, RuleSet
 
 def test_round_trips(tmp_path: Path) -> None:
     work = WorkFolder(tmp_path / "w")
-    sets = [RuleSet(run_id="a", with_feedback=[Rule(text="sing\n\u2028 loud")]), RuleSet(run_id="b")]
+    sets = [
+        RuleSet(run_id="a", with_feedback=[Rule(text="sing\n\u2028 loud")]),
+        RuleSet(run_id="b"),
+    ]
     assert not work.has("a/rules.jsonl")
     work.write_records("a/rules.jsonl", sets)
     assert work.read_records("a/rules.jsonl", RuleSet) == sets

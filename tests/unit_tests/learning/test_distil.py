@@ -24,9 +24,7 @@ def test_only_logs_with_words_are_asked_and_guesses_only_where_there_are_rules()
     thanks = log("t", "q2", "text", "thanks")
     asking = log("p", "q3", "text", "please use bullets")
     engine, stats, done = ToyEngine(), DistilStats(), []
-    out = distil(
-        [silent, thanks, asking], engine, ToyPrompts(), RECIPE, done.append, stats=stats
-    )
+    out = distil([silent, thanks, asking], engine, ToyPrompts(), RECIPE, done.append, stats=stats)
     assert [r.run_id for r in out] == ["s", "t", "p"]
     assert [len(r.with_feedback) for r in out] == [0, 0, 1]
     assert engine.roles() == ["distil", "distil", "predict"]

@@ -57,7 +57,9 @@ def test_the_average_has_one_greedy_and_further_sampled_judgements() -> None:
 
 
 def test_an_item_that_no_judgement_could_be_read_for_is_none() -> None:
-    engine = ToyEngine(lambda what, request: "?" if what["answer"] == "bad" else plain(what, request))
+    engine = ToyEngine(
+        lambda what, request: "?" if what["answer"] == "bad" else plain(what, request)
+    )
     items = [JudgeItem(ASK, ["a"], t) for t in ("bad", "[a]")]
     assert [v and v.score for v in judge_averaged(items, engine, ToyPrompts(), RECIPE)] == [
         None,

@@ -123,7 +123,9 @@ def test_thumbs_weigh_in() -> None:
     ]
     pairs = build(logs, [rules_of(one, "sing") for one in logs])
     assert [p.weight for p in pairs] == [1.0, 1.5, 0.5]
-    recipe = RECIPE.model_copy(update={"pairs": RECIPE.pairs.model_copy(update={"liked_weight": 2})})
+    recipe = RECIPE.model_copy(
+        update={"pairs": RECIPE.pairs.model_copy(update={"liked_weight": 2})}
+    )
     tries = regenerated([], [said("b", key="like")])
     assert build(tries, [rules_of(t) for t in tries], recipe=recipe)[0].weight == 2.0
 

@@ -54,7 +54,9 @@ def test_logs_of_nobody_known_are_held_out_by_query() -> None:
 
 
 def test_a_query_that_everybody_asks_is_not_verified_on() -> None:
-    logs = of([f"user-{i}" for i in range(10)], ["Hello  there", "hello there"] * 2 + list("abcdef"))
+    logs = of(
+        [f"user-{i}" for i in range(10)], ["Hello  there", "hello there"] * 2 + list("abcdef")
+    )
     for seed in range(20):
         split = split_logs(logs, 0.3, seed)
         text = {i.run_id: " ".join(i.query.split()).casefold() for i in logs}

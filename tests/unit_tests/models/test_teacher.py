@@ -9,6 +9,7 @@ from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from pydantic import Field
 
 from langchain_uno.errors import EngineError, ModelNotFoundError
 from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
@@ -20,7 +21,7 @@ from tests.unit_tests.learning.toy_language import ToyEngine
 class Echo(BaseChatModel):
     """Answers with what it was given; fails on the word "fail"."""
 
-    seen: list[dict[str, Any]] = []
+    seen: list[dict[str, Any]] = Field(default_factory=list)
 
     @property
     def _llm_type(self) -> str:

@@ -42,7 +42,18 @@ def all_python() -> list[Path]:
 
 
 def imports(path: Path) -> Iterator[tuple[str, ast.stmt]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """All imports that can run, those inside functions too; not those for type checkers alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for body in node.body
+        for child in ast.walk(body)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
         if isinstance(node, ast.Import):
             yield from ((alias.name, node) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -49,6 +49,16 @@ def put_weights(folder: Path, tensors: dict[str, np.ndarray[Any, Any]]) -> None:
     forge(folder)
 
 
+def put_centroids(folder: Path, **tensors: np.ndarray[Any, Any]) -> None:
+    save_file(tensors, folder / "centroids.safetensors")
+    forge(folder)
+
+
+def put_raw(folder: Path, path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    forge(folder)
+
+
 def edit_config(folder: Path, **values: Any) -> None:
     path = weights(folder).with_name("adapter_config.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
@@ -124,23 +134,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "path listed": (set_("files", "../../etc/passwd", to="0" * 64), "no place in a release"),
     "link": (link_out, "link or a special file"),
     "fifo": (lambda f: os.mkfifo(f / "pipe"), "link or a special file"),
-    "centroid rows": (
-        lambda f: (save_file({"centroids": a(2)}, f / "centroids.safetensors"), forge(f)),
-        "not F32 of",
-    ),
-    "centroid NaN": (
-        lambda f: (
-            save_file({"centroids": a(3, np.nan)}, f / "centroids.safetensors"),
-            forge(f),
-        ),
-        "not all finite",
-    ),
-    "centroid name": (
-        lambda f: (save_file({"x": a(3)}, f / "centroids.safetensors"), forge(f)),
-        "holds",
-    ),
+    "centroid rows": (lambda f: put_centroids(f, centroids=a(2)), "not F32 of"),
+    "centroid NaN": (lambda f: put_centroids(f, centroids=a(3, np.nan)), "not all finite"),
+    "centroid name": (lambda f: put_centroids(f, x=a(3)), "holds"),
     "not safetensors": (
-        lambda f: (weights(f).write_bytes(b"\x80\x04pickle"), forge(f)),
+        lambda f: put_raw(f, weights(f), b"\x80\x04pickle"),
         "not a sound safetensors",
     ),
     "other base": (lambda f: edit_config(f, base_model_name_or_path="x"), "base model 'x'"),
@@ -148,7 +146,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "imports": (lambda f: edit_config(f, auto_mapping={"parent_library": "os"}), "auto_mapping"),
     "rank": (lambda f: edit_config(f, r=3), "rank 3"),
     "config cut": (
-        lambda f: (weights(f).with_name("adapter_config.json").write_text("{"), forge(f)),
+        lambda f: put_raw(f, weights(f).with_name("adapter_config.json"), b"{"),
         "not valid JSON",
     ),
     "empty weights": (lambda f: put_weights(f, {}), "holds no weights"),
@@ -178,7 +176,8 @@ def test_bad_releases_are_refused_with_their_reason(
         load_release(home, bad, linear_shapes=shapes)
     assert bad in str(caught.value)
     current = read_current(home, linear_shapes=shapes)
-    assert current is not None and current.id == good
+    assert current is not None
+    assert current.id == good
 
 
 def test_a_manifest_edited_in_place_is_noticed(home: Home, make: Callable[[], str]) -> None:
@@ -186,7 +185,7 @@ def test_a_manifest_edited_in_place_is_noticed(home: Home, make: Callable[[], st
     open_up(folder)
     forge(folder, lambda data: data.update(threshold=99.0))
     load_release(home, folder.name)  # consistent in itself
-    with pytest.raises(ReleaseError, match="not the one that traffic.json names"):
+    with pytest.raises(ReleaseError, match=r"not the one that traffic\.json names"):
         read_current(home)
 
 

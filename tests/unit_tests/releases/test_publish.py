@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def test_a_release_comes_back_as_it_was_published(home: Home, make: Callable[[],
         prompt_set_fingerprint="prompts-1",
         linear_shapes={"model.layers.0.self_attn.q_proj": (4, 8)},
     )
-    assert release is not None and release.id == first
+    assert release is not None
+    assert release.id == first
     assert release.manifest.parent is None
     assert release.centroids.dtype == np.float32
     assert np.array_equal(release.centroids, np.eye(3, 5))
@@ -67,7 +69,8 @@ def test_rollback_goes_to_the_parent_and_forwards_again(
     assert load_release(home, second).manifest.parent == first
     assert rollback(home).id == first
     current = read_current(home)
-    assert current is not None and current.id == first
+    assert current is not None
+    assert current.id == first
     assert make_current(home, second).id == second
     assert rollback(home, to=first).id == first
     with pytest.raises(ReleaseError, match="names no parent"):
@@ -87,7 +90,8 @@ def test_a_revoked_release_is_never_served_again(home: Home, make: Callable[[], 
         rollback(home)
     revoke(home, third, "erasure 8")
     current = read_current(home)
-    assert current is not None and current.id == first  # the nearest sound ancestor
+    assert current is not None
+    assert current.id == first  # the nearest sound ancestor
     revoke(home, first, "erasure 9")
     assert read_current(home) is None
 
@@ -104,8 +108,9 @@ def test_a_foreign_release_is_refused(
     home: Home, make: Callable[[], str], field: str, what: str
 ) -> None:
     release_id = make()
+    expected: dict[str, Any] = {field: "another"}
     with pytest.raises(ReleaseMismatchError, match=f"made for {what}") as caught:
-        load_release(home, release_id, **{field: "another"})
+        load_release(home, release_id, **expected)
     assert caught.value.exit_code == 5
 
 
@@ -127,10 +132,11 @@ def test_a_bad_adapter_is_not_published(
     with pytest.raises(ReleaseError, match="made for base model 'other'"):
         publish(home, draft(), {"c0": good, "c1": foreign}, np.eye(3, dtype=np.float32))
     (good / "adapter_model.safetensors").unlink()
-    with pytest.raises(ReleaseError, match="no adapter_model.safetensors"):
+    with pytest.raises(ReleaseError, match=r"no adapter_model\.safetensors"):
         publish(home, draft(), {"c0": good, "c1": good}, np.eye(3, dtype=np.float32))
     current = read_current(home)
-    assert current is not None and current.id == first
+    assert current is not None
+    assert current.id == first
     assert list_releases(home) == [first]
 
 
@@ -171,11 +177,13 @@ def test_a_kill_amid_publishing_leaves_the_old_release_current(
     hidden = list(home.releases.glob(".new-*"))
     assert len(hidden) == (1 if target == "os.rename" else 0)
     current = read_current(home)
-    assert current is not None and current.id == first
+    assert current is not None
+    assert current.id == first
     second = make()  # sweeps what was left and goes on
     assert list(home.releases.glob(".new-*")) == []
     traffic = read_traffic(home)
-    assert traffic is not None and traffic.current is not None
+    assert traffic is not None
+    assert traffic.current is not None
     assert traffic.current.release == second
 
 

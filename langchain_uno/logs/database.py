@@ -1,0 +1,176 @@
+"""One SQLite file in WAL mode, written by many threads and processes: the journal's ground."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from langchain_uno.errors import StoreBusyError, StoreError
+
+__all__ = ["Database"]
+
+_T = TypeVar("_T")
+Migrate = Callable[[sqlite3.Connection, str], None]
+
+
+class Database:
+    """Thread-safe, process-safe and fork-safe; every sqlite3 error becomes a StoreError.
+
+    Args:
+        path: the file; made with its folder unless ``readonly``.
+        what: what it is, for messages ("journal").
+        migrate: brings a connection to the present schema.
+        readonly: only read; a missing file reads as an empty one.
+        full_sync: fsync every commit.
+        timeout_s: how long a write waits for other writers.
+
+    Raises:
+        StoreError: the file can't be opened, or ``migrate`` refuses it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        what: str,
+        migrate: Migrate,
+        *,
+        readonly: bool = False,
+        full_sync: bool = False,
+        timeout_s: float = 5.0,
+    ) -> None:
+        self._path = path
+        self._what = what
+        self._migrate = migrate
+        self._readonly = readonly
+        self._full_sync = full_sync
+        self._timeout_s = timeout_s
+        # One connection and a lock: waiting for a lock costs microseconds, SQLite's own waiting for
+        # another connection a millisecond and more.
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._inherited: list[Any] = []
+        self._closed = False
+        self._db = self._guard(self._open)
+
+    def read(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
+        """Run a query and return its rows."""
+        return self._run(lambda db: db.execute(sql, args).fetchall())
+
+    def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run ``work`` (one statement: it commits by itself) and return its result."""
+        if self._readonly:
+            raise StoreError(f"The {self._what} {str(self._path)!r} was opened for reading only.")
+        return self._run(work)
+
+    def transaction(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Run ``work`` in one transaction: all of it is kept, or nothing."""
+
+        def whole(db: sqlite3.Connection) -> _T:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(db)
+                db.execute("COMMIT")
+                return result
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+        return self.write(whole)
+
+    def close(self) -> None:
+        """Close the file; further calls raise StoreError. Closing twice is fine."""
+        with self._lock:
+            if not self._closed and os.getpid() == self._pid:
+                self._db.close()
+            self._closed = True
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        with self._lock:
+            if os.getpid() != self._pid:
+                # SQLite must not use a connection across a fork, nor close the parent's one.
+                self._inherited.append(self._db)
+                self._db, self._pid = self._guard(self._open), os.getpid()
+            if self._closed:
+                raise StoreError(f"The {self._what} {str(self._path)!r} is closed: open it again.")
+            return self._guard(lambda: self._retry(work))
+
+    def _open(self) -> sqlite3.Connection:
+        name = str(self._path)
+        if self._readonly:
+            return self._open_readonly()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(
+            name, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
+        )
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {'FULL' if self._full_sync else 'NORMAL'}")
+        db.execute("PRAGMA wal_autocheckpoint = 4000")
+        self._migrate(db, name)
+        # From here on _retry waits by itself: SQLite's own waiting sleeps a millisecond or more.
+        db.execute("PRAGMA busy_timeout = 0")
+        return db
+
+    def _open_readonly(self) -> sqlite3.Connection:
+        if not self._path.is_file():
+            db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            self._migrate(db, ":memory:")
+            return db
+        base = self._path.resolve().as_uri()
+        # A WAL journal in a folder that can't be written opens only as immutable.
+        for mode in ("?mode=ro", "?immutable=1"):
+            db = sqlite3.connect(
+                base + mode,
+                uri=True,
+                timeout=self._timeout_s,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
+                self._migrate(db, str(self._path))
+                return db
+            except sqlite3.OperationalError:
+                db.close()
+                if "immutable" in mode:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _retry(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        db = self._db
+        deadline = 0.0
+        while True:
+            try:
+                return work(db)
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                now = time.monotonic()
+                deadline = deadline or now + self._timeout_s
+                if now > deadline:
+                    raise StoreBusyError(
+                        f"The {self._what} {str(self._path)!r} stayed locked by another process "
+                        f"for {self._timeout_s:g} s; is something holding it open for writing?"
+                    ) from error
+                time.sleep(random.uniform(5e-5, 5e-4))
+
+    def _guard(self, work: Callable[[], _T]) -> _T:
+        try:
+            return work()
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"The {self._what} {str(self._path)!r} can't be used ({error}). If the disk is "
+                "full or the folder read-only, mend that; if the file is damaged, move it away or "
+                "restore it."
+            ) from error
+        except OSError as error:
+            raise StoreError(
+                f"The {self._what} {str(self._path)!r} can't be opened ({error.strerror or error})."
+            ) from error

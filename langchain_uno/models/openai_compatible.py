@@ -1,0 +1,275 @@
+"""An engine over any OpenAI-compatible server; vLLM with LoRA first, others in base mode.
+
+    engine = load_engine("http://localhost:8000/v1", adapter_dir="/srv/adapters")
+
+Adapters reach vLLM by its filesystem resolver: the server runs with
+``VLLM_ALLOW_RUNTIME_LORA_UPDATING=True``, ``VLLM_PLUGINS=lora_filesystem_resolver`` and
+``VLLM_LORA_RESOLVER_CACHE_DIR=DIR``, the engine puts each adapter into ``DIR/NAME`` and asks for
+``model=NAME``. Without ``adapter_dir`` they are loaded by vLLM's explicit endpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from langchain_uno.errors import EngineError, ModelNotFoundError, ReleaseError
+from langchain_uno.home import safe_name
+from langchain_uno.models.openai_client import Http
+from langchain_uno.models.openai_wire import (
+    Collector,
+    first_token_probs,
+    payload_of,
+    read_generation,
+)
+from langchain_uno.models.protocols import (
+    Chunk,
+    FloatArray,
+    GenerateRequest,
+    Generation,
+    OnDone,
+    Sampling,
+)
+from langchain_uno.records import Message
+
+__all__ = ["OpenAIEngine"]
+
+
+class OpenAIEngine:
+    """Implements :class:`~langchain_uno.models.protocols.Engine` over HTTP.
+
+    Args:
+        base_url: the server's address, with or without ``/v1``.
+        model: the served base model's name; by default the first that ``/v1/models`` lists.
+        api_key: sent as a bearer token; by default ``LANGCHAIN_UNO_API_KEY``. Other services' keys
+            are never sent to an address that somebody typed.
+        adapter_dir: the folder that the server's filesystem resolver watches.
+        timeout: seconds for one answer.
+        max_concurrency: requests under way at a time in :meth:`generate`.
+        template_kwargs: sent to vLLM's chat template (``enable_thinking=False`` by default); other
+            servers get none.
+
+    Raises:
+        EngineError: the server does not answer.
+        ModelNotFoundError: it serves no such model.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        adapter_dir: str | os.PathLike[str] | None = None,
+        timeout: float = 300.0,
+        max_concurrency: int = 16,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        key = api_key or os.environ.get("LANGCHAIN_UNO_API_KEY")
+        self._http = Http(base_url, key, timeout)
+        try:
+            card = self._find_model(model)
+        except BaseException:
+            self._http.close()
+            raise
+        self._model = str(card["id"])
+        self._root = str(card.get("root") or self._model)
+        self._is_vllm = card.get("owned_by") == "vllm"
+        self._template_kwargs = {"enable_thinking": False, **dict(template_kwargs or {})}
+        self._adapter_dir = None if adapter_dir is None else Path(adapter_dir)
+        self._adapters: dict[str, Path] = {}
+        self._width = max(1, max_concurrency)
+        self._closed = False
+
+    @property
+    def model_name(self) -> str:
+        """The served base model's name."""
+        return self._model
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the folder the server loaded, where it can be read here; else the name's."""
+        from langchain_uno.models.fingerprint import folder_fingerprint
+
+        folder = Path(self._root)
+        if folder.is_dir():
+            try:
+                return folder_fingerprint(folder)
+            except ModelNotFoundError:
+                pass  # a folder of that name which is no model says nothing about the server's
+        return f"served:{self._model}"
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
+    ) -> list[Generation]:
+        """Answer many requests, some at a time; results in the order of the requests."""
+        payloads = [self._payload(request) for request in requests]
+        return self._many(payloads, read_generation, on_done)
+
+    def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
+        """Answer one request piece by piece. Closing the iterator cancels the request."""
+        collector = Collector(bool(request.tools))
+        for event in self._http.stream("chat/completions", self._payload(request, stream=True)):
+            if piece := collector.take(event):
+                yield Chunk(piece)
+        if rest := collector.rest():
+            yield Chunk(rest)
+        yield Chunk(generation=collector.generation())
+
+    async def agenerate(self, request: GenerateRequest) -> Generation:
+        """Answer one request without blocking the event loop. Cancellable."""
+        return read_generation(await self._http.apost("chat/completions", self._payload(request)))
+
+    async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+        """Like :meth:`stream`, without blocking the event loop."""
+        collector = Collector(bool(request.tools))
+        payload = self._payload(request, stream=True)
+        async for event in self._http.astream("chat/completions", payload):
+            if piece := collector.take(event):
+                yield Chunk(piece)
+        if rest := collector.rest():
+            yield Chunk(rest)
+        yield Chunk(generation=collector.generation())
+
+    def choose(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        options: Sequence[str],
+        on_done: OnDone | None = None,
+    ) -> FloatArray:
+        """Return P(first token of each option | prompt), normalised over the options: (n, k).
+
+        Read from the 20 most probable tokens that the server tells; an option beyond them counts as
+        less probable than all of them.
+
+        Raises:
+            EngineError: the server tells no log probabilities.
+        """
+        payloads = []
+        for prompt in prompts:
+            payload = self._payload(GenerateRequest(prompt, sampling=Sampling(max_tokens=1)))
+            payloads.append({**payload, "logprobs": True, "top_logprobs": 20})
+        rows = self._many(payloads, lambda body: first_token_probs(body, options), on_done)
+        return np.asarray(rows, np.float32).reshape(len(payloads), len(options))
+
+    # -- adapters --------------------------------------------------------------------------------
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Make the adapter in folder ``path`` available as ``name`` (unique for ever).
+
+        Raises:
+            NameError_: the name is not safe (the server itself would load ``../x``).
+            ReleaseError: the name is taken, or the folder is no adapter in safetensors.
+            EngineError: the server can't load adapters.
+        """
+        safe_name(name, "adapter name")
+        folder = Path(path).absolute()
+        if self._adapters.get(name, folder) != folder:
+            raise ReleaseError(
+                f"The adapter name {name!r} is taken: a new version needs a new name."
+            )
+        if name in self._adapters:
+            return
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            if not (folder / file).is_file():
+                raise ReleaseError(f"The adapter folder {str(folder)!r} has no {file}.")
+        if self._adapter_dir is not None:
+            self._place(name, folder, self._adapter_dir)
+        else:
+            self._http.post(
+                "load_lora_adapter", {"lora_name": name, "lora_path": str(folder)}, parse=False
+            )
+        self._adapters[name] = folder
+
+    def unload_adapter(self, name: str) -> None:
+        """Free an adapter; unknown names are ignored."""
+        if self._adapters.pop(name, None) is None:
+            return
+        if self._adapter_dir is not None:
+            shutil.rmtree(self._adapter_dir / safe_name(name, "adapter name"), ignore_errors=True)
+        if self._is_vllm:
+            self._http.post("unload_lora_adapter", {"lora_name": name}, parse=False, may_fail=True)
+
+    def adapters(self) -> list[str]:
+        """The names of the loaded adapters."""
+        return sorted(self._adapters)
+
+    def close(self) -> None:
+        """Close the connections; further calls raise EngineError."""
+        self._closed = True
+        self._http.close()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _find_model(self, wanted: str | None) -> dict[str, Any]:
+        cards = self._http.get("models").get("data") or []
+        # vLLM lists adapters too; they name their base as parent.
+        bases = [card for card in cards if not card.get("parent")] or cards
+        for card in bases:
+            if wanted is None or card.get("id") == wanted:
+                return dict(card)
+        served = ", ".join(repr(str(card.get("id"))) for card in bases[:5]) or "nothing"
+        raise ModelNotFoundError(
+            f"The server at {self._http.url!r} does not serve {wanted or 'any model'!r}: it serves "
+            f"{served}."
+        )
+
+    def _payload(self, request: GenerateRequest, stream: bool = False) -> dict[str, Any]:
+        if request.adapter is not None and request.adapter not in self._adapters:
+            raise EngineError(f"There is no adapter {request.adapter!r} here: load it first.")
+        payload = payload_of(request, request.adapter or self._model, stream=stream)
+        if self._is_vllm:
+            payload["chat_template_kwargs"] = self._template_kwargs
+        return payload
+
+    def _many(
+        self, payloads: Sequence[dict[str, Any]], read: Any, on_done: OnDone | None
+    ) -> list[Any]:
+        results: list[Any] = [None] * len(payloads)
+        pool = ThreadPoolExecutor(min(self._width, max(1, len(payloads))))
+        try:
+            under_way = {
+                pool.submit(self._http.post, "chat/completions", payload): i
+                for i, payload in enumerate(payloads)
+            }
+            for future in as_completed(under_way):
+                results[under_way[future]] = read(future.result())
+                if on_done is not None:
+                    on_done(1)
+        finally:  # after an error or Ctrl-C nobody waits for the rest
+            pool.shutdown(wait=False, cancel_futures=True)
+        return results
+
+    def _place(self, name: str, folder: Path, resolver: Path) -> None:
+        """Copy an adapter into the resolver's folder: whole or not at all, never in place."""
+        import json
+
+        target = resolver / name
+        if target.exists():
+            raise ReleaseError(f"The adapter name {name!r} is taken in {str(resolver)!r}.")
+        temp = Path(tempfile.mkdtemp(prefix=".adapter-", dir=resolver))
+        try:
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            # The resolver compares this with the server's --model string.
+            config["base_model_name_or_path"] = self._root
+            (temp / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+            shutil.copyfile(
+                folder / "adapter_model.safetensors", temp / "adapter_model.safetensors"
+            )
+            temp.chmod(0o755)
+            os.replace(temp, target)
+        except (OSError, json.JSONDecodeError) as error:
+            shutil.rmtree(temp, ignore_errors=True)
+            raise ReleaseError(f"The adapter {name!r} can't be placed: {error}.") from error

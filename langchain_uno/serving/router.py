@@ -1,0 +1,171 @@
+"""Which cluster answers a query: the nearest centroid, or none when even that is too far away.
+
+>>> threshold = calibrate_threshold(train_vectors, labels, centroids, quantile=0.995)
+>>> choice = Router(centroids, ids, threshold).route(vector)
+>>> choice.cluster_id        # None: a query unlike anything in the logs; the base model answers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from langchain_uno.errors import InputError
+from langchain_uno.models.protocols import FloatArray
+
+__all__ = ["RouteChoice", "Router", "calibrate_threshold"]
+
+TOP_K = 3
+
+
+@dataclass(frozen=True)
+class RouteChoice:
+    """Where a query goes, and how near it is."""
+
+    cluster_id: str | None
+    """None: farther from every centroid than the threshold, or there are no clusters."""
+    distance: float
+    """Euclidean distance to the nearest centroid; infinite when there are no clusters."""
+    top_k: list[tuple[str, float]]
+    """The nearest clusters, threshold or not, nearest first: (id, distance)."""
+
+
+class Router:
+    """Nearest centroid by Euclidean distance (paper, stage 4). Immutable, so safe to share.
+
+    Args:
+        centroids: mean query embeddings, (k, d); k may be 0.
+        cluster_ids: k ids in the same order.
+        threshold: distance beyond which a query is unseen; None: never.
+        top_k: how many neighbours a choice names.
+
+    Raises:
+        InputError: shapes, ids or values that do not fit.
+    """
+
+    def __init__(
+        self,
+        centroids: ArrayLike,
+        cluster_ids: Sequence[str],
+        threshold: float | None = None,
+        *,
+        top_k: int = TOP_K,
+    ) -> None:
+        table = np.array(centroids, dtype=np.float32)  # a copy: the caller's may change
+        if table.ndim != 2 or len(table) != len(cluster_ids):
+            raise InputError(
+                f"A router needs one centroid a cluster: got {table.shape} and "
+                f"{len(cluster_ids)} cluster ids."
+            )
+        if not np.isfinite(table).all():
+            raise InputError("A router's centroids must be finite (there is a NaN or inf).")
+        if threshold is not None and not threshold >= 0:
+            raise InputError(f"A routing threshold is a distance from 0 up, not {threshold!r}.")
+        if top_k < 1:
+            raise InputError(f"top_k is {top_k}: a choice names at least 1 cluster.")
+        self._table = table
+        self._square = np.einsum("ij,ij->i", table, table)
+        self._ids = tuple(cluster_ids)
+        self._top = min(top_k, len(table))
+        self.threshold = threshold
+
+    def __len__(self) -> int:
+        """Return the number of clusters."""
+        return len(self._ids)
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors that are routed."""
+        return int(self._table.shape[1])
+
+    def route(self, vector: ArrayLike) -> RouteChoice:
+        """Route one query vector, shape (d,)."""
+        x = np.asarray(vector, dtype=np.float32)
+        if x.ndim != 1:
+            raise InputError(f"route() takes one vector of shape (d,), not {x.shape}.")
+        self._check(x)
+        if not self._ids:
+            return RouteChoice(None, float("inf"), [])
+        return self._choice(x, self._square - 2.0 * (self._table @ x))
+
+    def route_batch(self, vectors: ArrayLike) -> list[RouteChoice]:
+        """Route many query vectors, shape (n, d)."""
+        x = np.asarray(vectors, dtype=np.float32)
+        if x.ndim != 2:
+            raise InputError(f"route_batch() takes vectors of shape (n, d), not {x.shape}.")
+        self._check(x)
+        if not self._ids:
+            return [RouteChoice(None, float("inf"), []) for _ in x]
+        out: list[RouteChoice] = []
+        for start in range(0, len(x), 256):  # bounds the table of scores
+            part = x[start : start + 256]
+            scores = self._square - 2.0 * (part @ self._table.T)
+            out += [self._choice(row, score) for row, score in zip(part, scores, strict=True)]
+        return out
+
+    def _check(self, x: FloatArray) -> None:
+        if self._ids and x.shape[-1] != self.dimension:
+            raise InputError(
+                f"The query's vector has {x.shape[-1]} numbers, the centroids {self.dimension}: "
+                "they are of two embedders."
+            )
+        if not np.isfinite(x).all():
+            raise InputError("A query's vector must be finite (there is a NaN or inf).")
+
+    def _choice(self, x: FloatArray, scores: FloatArray) -> RouteChoice:
+        """``scores`` is each squared distance less |x|^2, which is the same for all clusters."""
+        near = (
+            np.argpartition(scores, self._top - 1)[: self._top]
+            if self._top < len(scores)
+            else np.arange(len(scores))
+        )
+        # Exact distances for the few: the expansion loses digits where a query sits on a centroid.
+        exact = np.linalg.norm(self._table[near].astype(np.float64) - x, axis=1)
+        order = np.lexsort((near, exact))
+        top = [(self._ids[near[i]], float(exact[i])) for i in order]
+        name, distance = top[0]
+        unseen = self.threshold is not None and distance > self.threshold
+        return RouteChoice(None if unseen else name, distance, top)
+
+
+def calibrate_threshold(
+    vectors: ArrayLike, labels: ArrayLike, centroids: ArrayLike, quantile: float = 0.995
+) -> float:
+    """Return the distance beyond which a query is unlike all logs, from the logs themselves.
+
+    A log pulls its centroid towards itself, so its distance is taken as if its centroid had been
+    made without it (times m / (m - 1) in a cluster of m). Few logs hardly reach their own far
+    quantile, so a normal tail of the same mean and spread is taken where it reaches farther.
+    When no cluster has two logs nothing is known of their spread, and no query is refused.
+
+    Args:
+        vectors: query embeddings the centroids were made from, (n, d).
+        labels: row of ``centroids`` of each, (n,).
+        centroids: (k, d).
+        quantile: share of such queries that must be let through, in (0, 1].
+
+    Raises:
+        InputError: shapes do not fit, no vectors, or a quantile out of range.
+    """
+    x = np.asarray(vectors, dtype=np.float64)
+    y = np.asarray(labels, dtype=np.int64)
+    c = np.asarray(centroids, dtype=np.float64)
+    if x.ndim != 2 or c.ndim != 2 or y.shape != (len(x),) or x.shape[1] != c.shape[1]:
+        raise InputError(f"Vectors {x.shape}, labels {y.shape}, centroids {c.shape} do not fit.")
+    if not len(x) or y.min() < 0 or y.max() >= len(c):
+        raise InputError("A threshold needs at least one vector, and labels within the centroids.")
+    if not 0 < quantile <= 1:
+        raise InputError(f"quantile is {quantile}: it is a share in (0, 1].")
+    size = np.bincount(y, minlength=len(c))[y]
+    own = np.linalg.norm(x - c[y], axis=1) * size / np.maximum(size - 1, 1)
+    distances = own[size > 1]
+    if not len(distances):
+        longest = max(np.linalg.norm(x, axis=1).max(), np.linalg.norm(c, axis=1).max(), 1.0)
+        return 2.0 * float(longest)
+    cut = float(np.quantile(distances, quantile))
+    z = NormalDist().inv_cdf(min(quantile, 0.9999))
+    return max(cut, float(distances.mean() + z * distances.std()))

@@ -1,0 +1,185 @@
+"""Clusters that do not depend on how many logs there are, nor on a setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.metrics import adjusted_rand_score
+
+from langchain_uno.errors import InputError
+from langchain_uno.learning.cluster import (
+    centroids,
+    choose_rule_weight,
+    cluster_logs,
+    default_min_size,
+)
+from tests.benchmarks.planted import planted
+
+REAL = Path(__file__).parents[4] / "shared" / "data" / "real_feedback_dialogs.minilm.npz"
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def real() -> dict[str, np.ndarray]:
+    if not REAL.is_file():
+        pytest.skip("the vectors of the real dialogs are not at hand")
+    with np.load(REAL) as data:
+        return {name: data[name] for name in data.files}
+
+
+class TestRealDialogs:
+    def test_paper_mode_is_scikit_learns_ward(self, real: dict[str, np.ndarray]) -> None:
+        joint = unit(np.hstack([unit(real["query"]), unit(real["suggestion"])]))
+        ward = AgglomerativeClustering(n_clusters=None, distance_threshold=4.0, linkage="ward")
+        labels = cluster_logs(real["query"], real["suggestion"], "paper")
+        assert adjusted_rand_score(ward.fit_predict(joint.astype(np.float64)), labels) == 1.0
+        assert adjusted_rand_score(real["dataset"], labels) >= 0.9
+
+    def test_default_mode_finds_the_data_sets(self, real: dict[str, np.ndarray]) -> None:
+        labels = cluster_logs(real["query"], real["suggestion"])
+        assert adjusted_rand_score(real["dataset"], labels) >= 0.95
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_default_mode_on_random_halves(self, real: dict[str, np.ndarray], seed: int) -> None:
+        half = np.random.default_rng(seed).permutation(200)[:100]
+        labels = cluster_logs(real["query"][half], real["suggestion"][half])
+        assert adjusted_rand_score(real["dataset"][half], labels) >= 0.85
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_held_out_fifth_is_routed_home(self, real: dict[str, np.ndarray], seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(200)
+        seen, new = order[:160], order[160:]
+        labels = cluster_logs(real["query"][seen], real["suggestion"][seen])
+        centres = centroids(real["query"][seen], labels)
+        names = np.array(
+            [
+                max(set(m := real["dataset"][seen][labels == k].tolist()), key=m.count)
+                for k in range(len(centres))
+            ]
+        )
+        distance = ((real["query"][new][:, None] - centres[None]) ** 2).sum(axis=2)
+        assert (names[distance.argmin(axis=1)] == real["dataset"][new]).mean() >= 0.97
+
+
+@pytest.mark.parametrize(("n", "k"), [(50, 3), (120, 4), (300, 10), (800, 3), (800, 30)])
+def test_the_number_of_clusters_is_found_at_any_size(n: int, k: int) -> None:
+    query, rules, truth = planted(n, k, seed=1)
+    labels = cluster_logs(query, rules)
+    assert abs(labels.max() + 1 - k) <= max(1, 0.1 * k)
+    assert adjusted_rand_score(truth, labels) >= 0.9
+
+
+def test_one_cloud_is_one_cluster() -> None:
+    rng = np.random.default_rng(0)
+    for n in (60, 400, 1200):
+        query = unit(rng.normal(size=(n, 24)) * np.linspace(2, 0.5, 24) + 3)
+        assert cluster_logs(query, np.zeros((n, 4))).max() == 0
+
+
+def test_scale_and_order_do_not_matter() -> None:
+    query, rules, truth = planted(240, 6, seed=2)
+    labels = cluster_logs(query, rules)
+    order = np.random.default_rng(5).permutation(240)
+    again = cluster_logs(7.0 * query[order], 0.1 * rules[order])
+    assert adjusted_rand_score(labels[order], again) >= 0.98
+    assert adjusted_rand_score(truth, labels) >= 0.95
+
+
+def test_same_input_gives_the_same_labels() -> None:
+    query, rules, _ = planted(200, 5, seed=3)
+    assert (cluster_logs(query, rules) == cluster_logs(query, rules)).all()
+
+
+def test_no_cluster_is_below_the_minimum_size() -> None:
+    query, rules, _ = planted(300, 12, seed=4)
+    for size in (5, 20, 60):
+        counts = np.bincount(cluster_logs(query, rules, min_size=size))
+        assert counts.min() >= size
+        assert (np.diff(counts) <= 0).all()
+
+
+def test_logs_without_rules_are_no_cluster_of_their_own() -> None:
+    query, rules, truth = planted(240, 4, seed=6)
+    silent = np.random.default_rng(0).random(240) < 0.4
+    rules[silent] = 0
+    assert adjusted_rand_score(truth, cluster_logs(query, rules, rule_weight=0.5)) >= 0.95
+    paper = cluster_logs(query, rules, "paper", threshold=6.0)
+    assert adjusted_rand_score(truth, paper) < 0.9
+
+
+def test_rules_that_say_nothing_about_the_query_are_weighed_down() -> None:
+    query, rules, truth = planted(300, 6, seed=7)
+    shuffled = rules[np.random.default_rng(1).permutation(300)]
+    assert choose_rule_weight(query, shuffled) <= 0.25
+    assert adjusted_rand_score(truth, cluster_logs(query, shuffled)) >= 0.95
+    equal_halves = cluster_logs(query, shuffled, rule_weight=2.0)
+    assert adjusted_rand_score(truth, equal_halves) < 0.8
+
+
+def test_rules_help_where_queries_are_blurred() -> None:
+    rng = np.random.default_rng(3)
+    query, _, truth = planted(300, 6, seed=8)
+    query = unit(query + 0.1 * rng.normal(size=query.shape))
+    rules = unit(np.eye(6)[truth] + 0.25 * rng.normal(size=(300, 6)))
+    chosen = adjusted_rand_score(truth, cluster_logs(query, rules))
+    without = adjusted_rand_score(truth, cluster_logs(query, rules, rule_weight=0))
+    assert choose_rule_weight(query, rules) >= 0.25
+    assert chosen >= 0.95 > without + 0.1
+
+
+def test_more_logs_than_are_clustered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langchain_uno.learning.cluster.MAX_EXACT", 400)
+    query, rules, truth = planted(1200, 6, seed=9)
+    assert adjusted_rand_score(truth, cluster_logs(query, rules)) >= 0.98
+
+
+def test_repeated_and_constant_vectors() -> None:
+    same = np.ones((30, 5))
+    assert (cluster_logs(same, np.zeros((30, 3))) == 0).all()
+    three = np.repeat(np.eye(3), 20, axis=0)
+    assert cluster_logs(three, np.zeros((60, 3))).max() == 2
+
+
+@pytest.mark.parametrize("mode", ["stable", "paper"])
+def test_hardly_any_logs(mode: str) -> None:
+    for n in (0, 1, 2, 3):
+        labels = cluster_logs(np.eye(4)[:n], np.zeros((n, 2)), mode)
+        assert labels.shape == (n,) and labels.dtype == np.int64
+
+
+def test_default_min_size_grows_slowly() -> None:
+    assert [default_min_size(n) for n in (10, 50, 80, 1000, 10_000)] == [4, 5, 8, 8, 25]
+
+
+def test_centroids_are_means_of_queries() -> None:
+    query = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0]])
+    assert centroids(query, [1, 1, 0]).tolist() == [[3.0, 3.0], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("query", "rules", "options", "says"),
+    [
+        (np.zeros((3, 2)), np.zeros((2, 2)), {}, "got"),
+        (np.zeros(3), np.zeros(3), {}, "got"),
+        (np.full((3, 2), np.nan), np.zeros((3, 2)), {}, "finite"),
+        (np.zeros((3, 2)), np.zeros((3, 2)), {"mode": "ward"}, "'ward'"),
+        (np.zeros((3, 2)), np.zeros((3, 2)), {"min_size": 0}, "min_size is 0"),
+        (np.zeros((3, 2)), np.zeros((3, 2)), {"rule_weight": -1.0}, "-1.0"),
+    ],
+)
+def test_unusable_input_is_named(query: object, rules: object, options: dict, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        cluster_logs(query, rules, **options)
+
+
+def test_centroids_refuse_gaps_in_labels() -> None:
+    with pytest.raises(InputError, match=r"0\.\.k-1"):
+        centroids(np.eye(3), [0, 2, 2])
+    with pytest.raises(InputError, match="do not fit"):
+        centroids(np.eye(3), [0, 1])

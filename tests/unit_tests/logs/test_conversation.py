@@ -1,0 +1,91 @@
+"""Language by script, run references, and the digests that link turns."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from toys import assistant, user
+
+from langchain_uno.logs.conversation import (
+    clean_text,
+    detect_language,
+    language_of,
+    link,
+    run_ref,
+    user_turn,
+)
+from langchain_uno.records import Message
+
+RUN = "0198c0de-1111-7222-8333-444455556666"
+
+
+@pytest.mark.parametrize(
+    "value", [RUN, RUN.upper(), UUID(RUN), f"lc_run--{RUN}", f"lc_run--{RUN}-0", f" run-{RUN}-12 "]
+)
+def test_run_ref_knows_every_form_of_an_id(value: object) -> None:
+    assert run_ref(value) == RUN
+
+
+def test_run_ref_leaves_other_ids_alone() -> None:
+    assert run_ref(" order-7 ") == "order-7"
+    assert run_ref(f"{RUN}x") == f"{RUN}x"
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Please write a letter", "en"),
+        ("请帮我写一封信", "zh"),
+        ("请用 Python 和 pandas 写一个脚本", "zh"),
+        ("The word 你好 means hello in Chinese", "en"),
+        ("手紙を書いてください", "ja"),
+        ("편지를 써 주세요", "ko"),
+        ("Напишите письмо", "ru"),
+        ("12345 !?", None),
+        ("", None),
+    ],
+)
+def test_detect_language(text: str, language: str | None) -> None:
+    assert detect_language(text) == language
+
+
+def test_the_users_language_counts_not_the_system_prompts() -> None:
+    assert language_of(["请写一封信"], "OK, here it is: Dear Sir") == "zh"
+    assert language_of(["123"], "三百六十五") == "zh"
+    assert language_of([], "") == "en"
+
+
+def test_a_follow_up_finds_the_answer_before_it() -> None:
+    first = link([("system", "Be kind."), ("user", "Write a poem.")], "Roses are red.")
+    second = link(
+        [
+            ("system", "Be kind. Today is Tuesday."),
+            ("user", " Write a poem.\n"),
+            ("assistant", ""),
+            ("tool", "looked up"),
+            ("assistant", "Roses are red."),
+            ("user", "Shorter."),
+        ],
+        "Red.",
+    )
+    assert second.before == first.after
+    assert first.before is None
+    other = link([("user", "Write a poem."), ("assistant", "Blue."), ("user", "Shorter.")], "Red.")
+    assert other.before not in (None, first.after)
+
+
+def test_an_answer_given_by_an_agent_step_is_no_follow_up() -> None:
+    step = link([("user", "a"), ("assistant", "Let me look."), ("tool", "42")], "It is 42.")
+    assert step.before is None and step.turn is None
+
+
+def test_user_turn_is_what_was_said_after_the_last_answer() -> None:
+    assert user_turn([user("a"), assistant("b"), user("c"), user("d")]) == "c\n\nd"
+    assert user_turn([Message(role="system", content="s"), user("x"), user("y")]) == "y"
+    assert user_turn([user("a"), assistant("b")]) == ""
+
+
+def test_clean_text_mends_lone_surrogates_only() -> None:
+    assert clean_text("a\ud800b") == "a\ufffdb"
+    assert clean_text("grüß 你好 \U0001f44d\x00") == "grüß 你好 \U0001f44d\x00"

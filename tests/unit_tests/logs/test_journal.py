@@ -1,0 +1,188 @@
+"""The journal: idempotent, complete, safe among threads, forks and other processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from toys import START, log
+
+from langchain_uno.errors import StoreBusyError, StoreError
+from langchain_uno.logs.journal import FILE_NAME, Journal
+from langchain_uno.logs.migrations import SCHEMA, STEPS
+from langchain_uno.records import Feedback
+
+
+def test_an_interaction_is_appended_once(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        assert journal.append_interaction(log(1, answer="first"))
+        assert not journal.append_interaction(log(1, answer="second"))
+        assert journal.counts() == (1, 0)
+        assert next(journal.interactions([log(1).run_id])).answer == "first"
+
+
+def test_records_come_back_as_they_went_in(tmp_path: Path) -> None:
+    one = log(
+        1,
+        "你好 \U0001f44d \x00",
+        thread_id="t",
+        user_id="u",
+        model="m",
+        release="r1",
+        cluster="c1",
+        route="expert",
+        adapter="a",
+        tool_calls=[{"name": "f", "args": {"x": [1, None]}, "id": "1"}],
+        usage={"input_tokens": 3, "output_tokens": 4},
+        tags={"k": "v"},
+    )
+    with Journal(tmp_path) as journal:
+        journal.append_interaction(one)
+    with Journal(tmp_path, readonly=True) as journal:
+        assert list(journal.interactions([one.run_id])) == [one]
+
+
+def test_of_one_feedback_id_the_later_stands(tmp_path: Path) -> None:
+    def thumb(score: float, minutes: int, run: str = "r") -> Feedback:
+        return Feedback(
+            feedback_id="f", run_id=run, score=score, created_at=START + timedelta(minutes=minutes)
+        )
+
+    with Journal(tmp_path) as journal:
+        assert journal.append_feedback(thumb(1.0, 1))
+        assert journal.append_feedback(thumb(0.0, 2))
+        assert not journal.append_feedback(thumb(1.0, 1)), "an older one changes nothing"
+        assert not journal.append_feedback(thumb(1.0, 3, run="other")), "nor one of another run"
+        assert [f.score for f in journal.feedback()] == [0.0]
+
+
+def test_append_many_is_all_or_nothing(tmp_path: Path) -> None:
+    bad = log(2)
+    object.__setattr__(bad, "thread_id", object())  # SQLite can't bind it
+    with Journal(tmp_path) as journal:
+        with pytest.raises(Exception, match=r"type|bind|support"):
+            journal.append_many([(log(1), None), (bad, None)])
+        assert journal.counts() == (0, 0)
+        assert journal.append_many([(log(1), {"email": 2}), (log(2), None)]) == (2, 0)
+        assert journal.redacted() == {"email": 2}
+
+
+def test_sixteen_threads_lose_nothing(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+
+        def work(thread: int) -> None:
+            for n in range(50):
+                journal.append_interaction(log(thread * 1000 + n))
+
+        threads = [threading.Thread(target=work, args=(t,)) for t in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert journal.counts()[0] == 800
+        assert len({row.seq for row in journal.rows()}) == 800
+
+
+def _append_from_child(folder: str, first: int) -> None:
+    with Journal(folder) as journal:
+        for n in range(100):
+            journal.append_interaction(log(first + n))
+
+
+def test_processes_share_one_journal(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("fork")
+    children = [
+        spawn.Process(target=_append_from_child, args=(str(tmp_path), 1000 * i)) for i in range(3)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+        assert child.exitcode == 0
+    with Journal(tmp_path, readonly=True) as journal:
+        assert journal.counts()[0] == 300
+
+
+def test_a_fork_goes_on_with_a_connection_of_its_own(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        journal.append_interaction(log(1))
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                journal.append_interaction(log(2))
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        journal.append_interaction(log(3))
+        assert journal.counts()[0] == 3
+
+
+def test_killed_after_the_call_returned_keeps_the_record(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from langchain_uno.logs.journal import Journal;"
+        "from langchain_uno.records import Interaction, Message;"
+        "j = Journal(sys.argv[1]);"
+        "j.append_interaction(Interaction(run_id='r', answer='a',"
+        " messages=[Message(role='user', content='q')]));"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -9
+    with Journal(tmp_path) as journal:
+        assert journal.counts()[0] == 1
+
+
+def test_readonly_never_writes_and_a_missing_journal_is_empty(tmp_path: Path) -> None:
+    with Journal(tmp_path / "none", readonly=True) as journal:
+        assert journal.counts() == (0, 0)
+        with pytest.raises(StoreError, match="for reading only"):
+            journal.append_interaction(log(1))
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_locked_journal_says_so(tmp_path: Path) -> None:
+    with Journal(tmp_path, timeout_s=0.1) as journal:
+        other = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusyError, match="locked by another process"):
+            journal.append_interaction(log(1))
+        other.execute("ROLLBACK")
+        assert journal.append_interaction(log(1))
+        other.close()
+
+
+def test_damaged_newer_and_closed_journals_are_refused_clearly(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"this is no database, at all. " * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        Journal(tmp_path)
+    newer = sqlite3.connect(tmp_path / "newer.sqlite3")
+    (tmp_path / "new").mkdir()
+    newer.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    newer.execute("CREATE TABLE t (x)")
+    newer.commit()
+    newer.close()
+    os.replace(tmp_path / "newer.sqlite3", tmp_path / "new" / FILE_NAME)
+    with pytest.raises(StoreError, match="upgrade langchain-uno"):
+        Journal(tmp_path / "new")
+    journal = Journal(tmp_path / "ok")
+    journal.close()
+    with pytest.raises(StoreError, match="closed"):
+        journal.counts()
+
+
+def test_migrations_are_numbered_and_leave_the_schema_version(tmp_path: Path) -> None:
+    assert [step.__name__[:5] for step in STEPS] == [f"m{n:03d}_" for n in range(1, SCHEMA + 1)]
+    Journal(tmp_path).close()
+    db = sqlite3.connect(tmp_path / FILE_NAME)
+    assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    db.close()

@@ -1,0 +1,147 @@
+"""The commands: output, messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from langchain_uno.logs.__main__ import app
+from langchain_uno.logs.store import LogStore
+
+RUN = CliRunner()
+ROW = {
+    "messages": [
+        {"role": "user", "content": "请写一封信"},
+        {"role": "assistant", "content": "信。"},
+        {"role": "user", "content": "短一点"},
+    ]
+}
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
+    return path
+
+
+def test_a_chinese_dialog_in_counted_and_out_again(tmp_path: Path, chats: Path) -> None:
+    home = ["--home", str(tmp_path / "home")]
+    done = RUN.invoke(app, ["import", str(chats), *home])
+    assert done.exit_code == 0 and "1 rows: 1 new interactions, 1 new feedbacks" in done.stdout
+    found = RUN.invoke(app, ["stats", *home, "--json"])
+    assert found.exit_code == 0
+    assert json.loads(found.stdout)["languages"] == {"zh": 1}
+    assert "zh 1" in RUN.invoke(app, ["stats", *home]).stdout
+    out = RUN.invoke(app, ["export", *home])
+    assert out.exit_code == 0
+    [row] = [json.loads(line) for line in out.stdout.splitlines()]
+    assert row["messages"] == ROW["messages"][:2] and row["feedback"][0]["comment"] == "短一点"
+    again = RUN.invoke(app, ["import", "-", *home, "--json"], input=out.stdout)
+    assert again.exit_code == 0 and json.loads(again.stdout)["known"] == 1
+
+
+def test_bad_rows_have_an_exit_code_and_their_lines(tmp_path: Path, chats: Path) -> None:
+    chats.write_text(chats.read_text() + "nonsense\n")
+    done = RUN.invoke(app, ["import", str(chats), "--home", str(tmp_path / "home"), "--json"])
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)["interactions"] == 1
+    assert "line 2: not JSON" in done.stderr and "the other 1 are in" in done.stderr
+
+
+def test_clear_errors_without_tracebacks(tmp_path: Path, chats: Path) -> None:
+    missing = str(tmp_path / "none")
+    (tmp_path / "file").write_text("")
+    unwritable = str(tmp_path / "file" / "home")
+    for args, code, words in (
+        (["stats", "--home", missing], 3, "There is no home"),
+        (["export", "--home", missing], 3, "There is no home"),
+        (["drain", "--home", missing], 3, "There is no home"),
+        (["import", missing, "--home", str(tmp_path / "h")], 2, "can't be read"),
+        (["import", str(chats), "--home", unwritable], 3, "can't be written"),
+        (["stats"], 2, "No home was given"),
+        (["stats", "--home", missing, "--namespace", "../x"], 2, "not usable"),
+    ):
+        done = RUN.invoke(app, args, env={"LANGCHAIN_UNO_HOME": ""})
+        assert done.exit_code == code, args
+        assert words in " ".join(done.stderr.split()) and "Traceback" not in done.output
+    assert not (tmp_path / "h").exists()
+
+
+def test_an_empty_log(tmp_path: Path) -> None:
+    home = ["--home", str(tmp_path)]
+    done = RUN.invoke(app, ["stats", *home])
+    assert done.exit_code == 0 and "The log is empty" in done.stderr
+    assert json.loads(RUN.invoke(app, ["stats", *home, "--json"]).stdout)["interactions"] == 0
+    done = RUN.invoke(app, ["export", *home])
+    assert done.exit_code == 6 and done.stdout == "" and "empty" in done.stderr
+    assert list(tmp_path.iterdir()) == [], "looking leaves no trace"
+
+
+def test_a_home_that_may_only_be_read(tmp_path: Path, chats: Path) -> None:
+    home = tmp_path / "home"
+    RUN.invoke(app, ["import", str(chats), "--home", str(home)])
+    for folder in (home / "journal", home):
+        folder.chmod(0o555)
+    try:
+        if os.geteuid() == 0:
+            pytest.skip("root may write everywhere")
+        assert RUN.invoke(app, ["stats", "--home", str(home)]).exit_code == 0
+        done = RUN.invoke(app, ["import", str(chats), "--home", str(home)])
+        assert done.exit_code == 3 and "can't be written" in done.stderr
+    finally:
+        for folder in (home, home / "journal"):
+            folder.chmod(0o755)
+
+
+def test_drain_with_a_real_model(tmp_path: Path, chats: Path, tiny_model_path: Path) -> None:
+    home = ["--home", str(tmp_path / "home")]
+    RUN.invoke(app, ["import", str(chats), *home])
+    drain = ["drain", *home, "--model", str(tiny_model_path), "--json"]
+    done = RUN.invoke(app, drain)
+    assert done.exit_code == 0 and json.loads(done.stdout) == {"drained": 1, "total": 1}
+    assert json.loads(RUN.invoke(app, drain).stdout)["drained"] == 0
+    assert json.loads(RUN.invoke(app, ["stats", *home, "--json"]).stdout)["pending"] == 0
+
+
+def test_help_teaches() -> None:
+    text = RUN.invoke(app, ["--help"]).stdout
+    for command in ("import", "export", "stats", "drain"):
+        assert command in text
+        assert "Exit codes" in RUN.invoke(app, [command, "--help"]).stdout
+
+
+def test_import_and_stats_load_neither_torch_nor_chromadb(tmp_path: Path, chats: Path) -> None:
+    code = (
+        "import sys\n"
+        "from langchain_uno.home import Home\n"
+        "from langchain_uno.logs import import_file, stats, export_lines, LogStore\n"
+        "import langchain_uno.logs.__main__, langchain_uno.callbacks\n"
+        "home = Home.locate(sys.argv[2])\n"
+        "import_file(sys.argv[1], home); stats(home); list(export_lines(home))\n"
+        "sys.exit(bool({'torch', 'chromadb', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(chats), str(tmp_path / "h")], check=False
+    )
+    assert done.returncode == 0
+    assert LogStore.__name__ == "LogStore"
+
+
+def test_export_into_a_closed_pipe_is_quiet(tmp_path: Path, chats: Path) -> None:
+    home = str(tmp_path / "home")
+    chats.write_text("".join(json.dumps({**ROW, "id": n}) + "\n" for n in range(2000)))
+    RUN.invoke(app, ["import", str(chats), "--home", home])
+    command = (
+        f"{sys.executable} -m langchain_uno.logs export --home {home} | head -c 100 >/dev/null"
+    )
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], check=False, capture_output=True, text=True
+    )
+    assert done.stderr == "" and done.returncode == 0

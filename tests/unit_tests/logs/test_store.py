@@ -1,0 +1,253 @@
+"""Journal into Chroma: idempotent, leased, rebuilt when broken, never two embedders."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import WordEmbedder, log
+
+from langchain_uno.errors import HomeError, ModelMismatchError, StoreBusyError, StoreError
+from langchain_uno.home import Home
+from langchain_uno.logs.exchange import export_lines
+from langchain_uno.logs.index import ChromaIndex
+from langchain_uno.logs.join import join, read
+from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.store import LogStore
+from langchain_uno.logs.vectors import CachedEmbedder
+from langchain_uno.records import Feedback, Interaction
+
+
+def capture(home: Home, *records: Interaction | Feedback) -> None:
+    with Journal(home.journal) as journal:
+        for record in records:
+            if isinstance(record, Feedback):
+                journal.append_feedback(record)
+            else:
+                journal.append_interaction(record)
+
+
+def test_drain_puts_everything_into_chroma_once(home: Home) -> None:
+    capture(home, *(log(n) for n in range(5)), Feedback(run_id=log(3).run_id, comment="shorter"))
+    embedder, done = WordEmbedder(), []
+    with LogStore.open(home, embedder) as store:
+        assert store.pending() == 5
+        assert store.drain(done.append) == 5 and sum(done) == 5
+        assert store.drain() == 0 and store.pending() == 0
+        assert store.count() == 5
+        logs = store.interactions()
+        vectors = store.embeddings([one.run_id for one in logs])
+    assert [one.run_id for one in logs] == [log(n).run_id for n in range(5)]
+    assert [f.comment for f in logs[3].feedback] == ["shorter"]
+    assert [one.verdict.reason for one in logs if one.verdict] == [
+        "no_feedback", "no_feedback", "no_feedback", "ok", "no_feedback",
+    ]  # fmt: skip
+    assert vectors.dtype == np.float32 and vectors.shape == (5, 32)
+    np.testing.assert_allclose(
+        vectors, WordEmbedder().embed([one.query for one in logs]), atol=1e-6
+    )
+
+
+def test_the_store_says_what_the_journal_says(home: Home) -> None:
+    capture(home, *(log(n, thread_id="t", user_id="u", tags={"a": "b"}) for n in range(3)))
+    with LogStore.open(home, WordEmbedder()) as store:
+        store.drain()
+        stored = store.interactions()
+        with Journal(home.journal, readonly=True) as journal:
+            assert stored == [
+                one.model_copy(update={"verdict": mine.verdict})
+                for one, mine in zip(read(journal, join(journal)), stored, strict=True)
+            ]
+
+
+def test_late_feedback_updates_the_record_without_embedding_again(home: Home) -> None:
+    capture(home, log(1), log(2))
+    embedder = WordEmbedder()
+    with LogStore.open(home, embedder) as store:
+        store.drain()
+    capture(home, Feedback(run_id=log(1).run_id, score=0.0))
+    with LogStore.open(home, embedder) as store:
+        assert store.drain() == 1
+        assert [len(one.feedback) for one in store.interactions()] == [1, 0]
+    assert len(embedder.texts) == 2
+
+
+def test_embeddings_keep_the_order_asked_and_name_what_is_missing(home: Home) -> None:
+    capture(home, log(1, "red apple"), log(2, "blue car"))
+    with LogStore.open(home, WordEmbedder()) as store:
+        store.drain()
+        both = store.embeddings([log(2).run_id, log(1).run_id, log(2).run_id])
+        np.testing.assert_allclose(both[0], both[2])
+        assert not np.allclose(both[0], both[1])
+        with pytest.raises(StoreError, match="drain the journal first"):
+            store.embeddings([log(3).run_id])
+        [(nearest, distance)] = store.nearest("blue car", 1)
+        assert nearest == log(2).run_id and distance < 1e-3
+
+
+def test_another_embedder_is_refused_until_rebuilt(home: Home) -> None:
+    capture(home, log(1))
+    with LogStore.open(home, WordEmbedder(name="one")) as store:
+        store.drain()
+    with pytest.raises(ModelMismatchError, match=r"drain --rebuild --home"):
+        LogStore.open(home, WordEmbedder(name="two"))
+    with LogStore.open(home, WordEmbedder(name="one")) as store:  # the lease was given back
+        assert store.count() == 1
+    with LogStore.open(home, WordEmbedder(16, name="two"), rebuild=True) as store:
+        assert store.drain() == 1
+        assert store.embeddings([log(1).run_id]).shape == (1, 16)
+
+
+@pytest.mark.parametrize(
+    "damage", ["folder gone", "database gone", "truncated", "garbage", "collection gone"]
+)
+def test_a_broken_index_is_rebuilt_from_the_journal(home: Home, damage: str) -> None:
+    capture(home, *(log(n) for n in range(4)), Feedback(run_id=log(1).run_id, comment="shorter"))
+    embedder = WordEmbedder()
+    with LogStore.open(home, embedder) as store:
+        store.drain()
+        before = store.interactions()
+    database = home.chroma / "chroma.sqlite3"
+    if damage == "folder gone":
+        os.rename(home.chroma, home.chroma.with_name("elsewhere"))
+    elif damage == "database gone":
+        database.unlink()
+    elif damage == "truncated":
+        os.truncate(database, 5000)
+    elif damage == "garbage":
+        database.write_bytes(b"\0garbage" * 4000)
+    else:
+        ChromaIndex.wipe(home.chroma)
+        ChromaIndex(home.chroma, "", 0).close()
+    said: list[str] = []
+    with LogStore.open(home, embedder, say=said.append) as store:
+        assert store.interactions() == before
+        assert store.count() == 4
+    assert "rebuilt from the journal: 4 records" in said[-1]
+    assert len(embedder.texts) == 4, "vectors come from the cache"
+
+
+def test_damaged_vector_files_that_kill_chroma_do_not_kill_us(home: Home) -> None:
+    capture(home, *(log(n) for n in range(1200)))  # enough for Chroma to write its index files
+    with LogStore.open(home, WordEmbedder()) as store:
+        store.drain()
+    [header] = home.chroma.rglob("header.bin")
+    os.truncate(header, 50)
+    said: list[str] = []
+    with LogStore.open(home, WordEmbedder(), say=said.append) as store:
+        assert store.count() == 1200
+        assert store.embeddings([log(7).run_id]).shape == (1, 32)
+    assert "damaged" in said[0]
+
+
+def _hold(path: str, ready: object) -> None:
+    with LogStore.open(Home.locate(path), WordEmbedder()) as store:
+        store.drain()
+        ready.set()  # type: ignore[attr-defined]
+        signal.pause()
+
+
+def test_one_process_at_a_time_and_a_killed_one_frees_the_store(home: Home) -> None:
+    capture(home, log(1))
+    spawn = multiprocessing.get_context("spawn")
+    ready = spawn.Event()
+    child = spawn.Process(target=_hold, args=(str(home.root), ready))
+    child.start()
+    assert ready.wait(120)
+    with pytest.raises(StoreBusyError, match=f"in use by process {child.pid}"):
+        LogStore.open(home, WordEmbedder(), timeout_s=0.2)
+    capture(home, log(2))  # capture goes on
+    os.kill(child.pid or 0, signal.SIGKILL)
+    child.join()
+    with LogStore.open(home, WordEmbedder(), timeout_s=5) as store:
+        assert store.drain() == 1 and store.count() == 2
+
+
+def test_the_same_process_cannot_open_it_twice_either(home: Home) -> None:
+    with LogStore.open(home, WordEmbedder()), pytest.raises(StoreBusyError):
+        LogStore.open(home, WordEmbedder(), timeout_s=0.1)
+
+
+def test_a_forked_child_may_not_use_its_parents_store(home: Home) -> None:
+    capture(home, log(1))
+    with LogStore.open(home, WordEmbedder()) as store:
+        store.drain()
+        child = os.fork()
+        if child == 0:
+            try:
+                store.interactions()
+            except StoreError:
+                os._exit(7)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert store.count() == 1
+
+
+def test_interrupted_drains_go_on(home: Home) -> None:
+    class Stops(WordEmbedder):
+        def embed(self, texts, on_done=None):  # type: ignore[no-untyped-def]
+            if len(self.texts) >= 256:
+                raise KeyboardInterrupt
+            return super().embed(texts, on_done)
+
+    capture(home, *(log(n) for n in range(500)))
+    stopping = Stops()
+    with pytest.raises(KeyboardInterrupt), LogStore.open(home, stopping) as store:
+        store.drain()
+    embedder = WordEmbedder()
+    with LogStore.open(home, embedder) as store:
+        assert store.drain() == 300, "the first batch was in"
+        assert store.count() == 500
+    assert len(embedder.texts) == 500 - len(stopping.texts), "finished vectors are not made again"
+
+
+def test_an_empty_home_opens_and_is_empty(home: Home) -> None:
+    with LogStore.open(home, WordEmbedder()) as store:
+        assert store.drain() == 0
+        assert store.interactions() == [] and store.embeddings([]).shape[0] == 0
+        assert store.nearest("x") == []
+
+
+def test_a_home_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HomeError, match="can't be written"):
+        LogStore.open(Home.locate(tmp_path / "file" / "home"), WordEmbedder())
+
+
+def test_namespaces_share_nothing(tmp_path: Path) -> None:
+    ours, theirs = Home.locate(tmp_path), Home.locate(tmp_path, "tenant-b")
+    capture(ours, log(1))
+    capture(theirs.ensure(), log(2))
+    with (
+        LogStore.open(ours, WordEmbedder()) as store,
+        LogStore.open(theirs, WordEmbedder()) as other,
+    ):
+        store.drain()
+        other.drain()
+        assert [one.run_id for one in store.interactions()] == [log(1).run_id]
+        assert [one.run_id for one in other.interactions()] == [log(2).run_id]
+    assert len(list(export_lines(theirs))) == 1
+
+
+def test_the_cache_asks_only_for_new_texts_and_survives_damage(tmp_path: Path) -> None:
+    path, embedder, done = tmp_path / "v.sqlite3", WordEmbedder(), []
+    cached = CachedEmbedder(embedder, path)
+    first = cached.embed(["a", "b", "a", ""], done.append)
+    assert embedder.texts == ["a", "b", ""] and sum(done) == 4
+    assert first.shape == (4, 32) and not first[3].any()
+    np.testing.assert_array_equal(cached.embed(["b", "c"])[0], first[1])
+    assert embedder.texts == ["a", "b", "", "c"]
+    other = CachedEmbedder(WordEmbedder(8, name="other"), path)
+    assert other.embed(["a"]).shape == (1, 8), "another fingerprint, another vector"
+    cached.close()
+    other.close()
+    for stale in tmp_path.glob("v.sqlite3-*"):
+        stale.unlink()
+    path.write_bytes(b"garbage, no database " * 200)
+    again = CachedEmbedder(embedder, path)
+    assert again.embed(["a"]).shape == (1, 32)
+    again.close()

@@ -1,0 +1,372 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from langchain_uno.errors import EngineError, InputError
+from langchain_uno.models.chat_format import render
+from langchain_uno.models.loading import load_engine
+from langchain_uno.models.local import LocalEngine
+from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
+from langchain_uno.records import Message
+
+NAMES = [None, "a0", "a1", "a2"]
+
+
+def ask(text: str, adapter: str | None = None, **sampling: Any) -> GenerateRequest:
+    settings = {"max_tokens": 16, **sampling}
+    return GenerateRequest([Message(role="user", content=text)], adapter, Sampling(**settings))
+
+
+def mixed(n: int, **sampling: Any) -> list[GenerateRequest]:
+    return [ask(f"question {i} " * (1 + i % 5), NAMES[i % 4], **sampling) for i in range(n)]
+
+
+class Reference:
+    """What ``model.generate`` says, one prompt at a time, one adapter alone on a fresh model."""
+
+    def __init__(self, model: Path, adapters: dict[str, Path]) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
+        self.models = {
+            name: self._load(model, adapters.get(name) if name else None) for name in NAMES
+        }
+
+    def _load(self, model: Path, adapter: Path | None) -> Any:
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+        return (PeftModel.from_pretrained(base, adapter) if adapter else base).eval()
+
+    def __call__(self, request: GenerateRequest) -> list[int]:
+        text = render(self.tokenizer, request.messages, (), {"enable_thinking": False})
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")
+        out = self.models[request.adapter].generate(
+            **ids, do_sample=False, max_new_tokens=request.sampling.max_tokens
+        )
+        tokens: list[int] = out[0, ids["input_ids"].shape[1] :].tolist()
+        return tokens
+
+    def text(self, request: GenerateRequest) -> str:
+        return str(self.tokenizer.decode(self(request), skip_special_tokens=True))
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model_path: Path, adapter_paths: dict[str, Path]) -> Reference:
+    return Reference(tiny_model_path, adapter_paths)
+
+
+def test_it_is_an_engine(engine: LocalEngine, tiny_model_path: Path) -> None:
+    assert isinstance(engine, Engine)
+    assert engine.model_name == str(tiny_model_path)
+    assert engine.adapters() == ["a0", "a1", "a2"]
+    assert not engine.closed
+
+
+def test_greedy_equals_model_generate_with_each_adapter_alone(
+    engine: LocalEngine, reference: Reference
+) -> None:
+    requests = mixed(14)
+    wanted = [reference.text(r) for r in requests]
+    assert len({reference.text(ask("same", name)) for name in NAMES}) == 4, "adapters must differ"
+    assert [g.text for g in engine.generate(requests)] == wanted
+    one_by_one = [engine.generate([r])[0].text for r in requests[:4]]
+    assert one_by_one == wanted[:4]
+
+
+def test_threads_with_different_adapters_do_not_mix(
+    engine: LocalEngine, reference: Reference
+) -> None:
+    requests = mixed(12)
+    wanted = [reference.text(r) for r in requests]
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda r: engine.generate([r])[0].text, requests * 2))
+    assert got == wanted * 2
+
+
+def test_rows_of_different_lengths_join_and_leave(
+    tiny_model_path: Path, adapter_paths: dict[str, Path], reference: Reference
+) -> None:
+    engine = load_engine(str(tiny_model_path), max_batch=3, max_prompt_tokens=200)
+    try:
+        for name, path in adapter_paths.items():
+            engine.load_adapter(name, path)
+        requests = [
+            ask("word " * (1 + 3 * (i % 4)), NAMES[i % 4], max_tokens=2 + (7 * i) % 15)
+            for i in range(11)
+        ]
+        done: list[int] = []
+        got = engine.generate(requests, on_done=done.append)
+        assert [g.text for g in got] == [reference.text(r) for r in requests]
+        assert sum(done) == len(requests)
+    finally:
+        engine.close()
+
+
+def test_usage_and_finish_reason(engine: LocalEngine) -> None:
+    [answer] = engine.generate([ask("hello", max_tokens=5)])
+    assert answer.finish_reason == "length"
+    assert answer.usage.output_tokens == 5
+    assert answer.usage.input_tokens > 5
+
+
+def test_sampling_is_a_rows_own_affair(engine: LocalEngine) -> None:
+    hot = [ask("tell me", None, temperature=1.5, top_p=0.95, seed=s) for s in (1, 2, 1)]
+    first = engine.generate([*hot, *mixed(5)])
+    assert first[0].text == first[2].text != first[1].text
+    assert engine.generate([hot[0]])[0].text == first[0].text
+    assert engine.generate([*mixed(7), hot[1]])[-1].text == first[1].text
+    unseeded = {engine.generate([ask("tell me", temperature=1.5)])[0].text for _ in range(3)}
+    assert len(unseeded) > 1
+
+
+def test_a_tiny_nucleus_is_greedy(engine: LocalEngine) -> None:
+    [narrow] = engine.generate([ask("tell me", "a0", temperature=1.0, top_p=1e-6, seed=3)])
+    [greedy] = engine.generate([ask("tell me", "a0")])
+    assert narrow.text == greedy.text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_streamed_pieces_make_the_answer(engine: LocalEngine, name: str | None) -> None:
+    request = ask("stream this", name, max_tokens=40, temperature=2.0, seed=5)
+    chunks = list(engine.stream(request))
+    [whole] = engine.generate([request])
+    assert "".join(c.text for c in chunks) == whole.text
+    assert chunks[-1].generation == whole
+    assert all(c.generation is None for c in chunks[:-1])
+    assert len(chunks) > 3
+
+
+def test_stop_strings_end_one_row_only(engine: LocalEngine) -> None:
+    request = ask("stop here", "a0", max_tokens=30, temperature=2.0, seed=11)
+    [whole] = engine.generate([request])
+    stop = whole.text[5:8]
+    cut = ask("stop here", "a0", max_tokens=30, temperature=2.0, seed=11, stop=(stop,))
+    got, other = engine.generate([cut, request])
+    assert got.text == whole.text[: whole.text.index(stop)]
+    assert got.finish_reason == "stop"
+    assert other == whole
+    streamed = list(engine.stream(cut))
+    assert "".join(c.text for c in streamed) == got.text
+
+
+def test_closing_a_stream_cancels_it(engine: LocalEngine) -> None:
+    stream = engine.stream(ask("long one", max_tokens=3000, temperature=1.0, seed=1))
+    next(stream)
+    stream.close()
+    assert engine.generate([ask("next")])[0].text is not None
+    _wait_until(lambda: not engine._scheduler._batch.live)
+
+
+def test_ctrl_c_in_the_caller_leaves_the_engine_running(engine: LocalEngine) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate(
+            [ask("short", max_tokens=1), ask("long", max_tokens=3000, temperature=1.0, seed=2)],
+            on_done=interrupt,
+        )
+    assert engine.generate([ask("next")])[0].usage.output_tokens > 0
+    _wait_until(lambda: not engine._scheduler._batch.live)
+
+
+async def test_async_answers_stream_and_cancel(engine: LocalEngine) -> None:
+    requests = mixed(8)
+    wanted = [g.text for g in engine.generate(requests)]
+    got = await asyncio.gather(*(engine.agenerate(r) for r in requests))
+    assert [g.text for g in got] == wanted
+    pieces = [c async for c in engine.astream(requests[1])]
+    assert "".join(c.text for c in pieces) == wanted[1]
+    long = asyncio.create_task(engine.agenerate(ask("x", max_tokens=3000, temperature=1.0, seed=1)))
+    await asyncio.sleep(0.05)
+    long.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await long
+    assert (await engine.agenerate(requests[2])).text == wanted[2]
+
+
+def test_choose_is_the_next_token_s_distribution(engine: LocalEngine, reference: Reference) -> None:
+    prompts = [[Message(role="user", content="word " * n)] for n in (1, 9, 4)]
+    got = engine.choose(prompts, ["yes", "no"])
+    assert got.shape == (3, 2)
+    for row, prompt in zip(got, prompts, strict=True):
+        text = render(reference.tokenizer, prompt, (), {})
+        ids = reference.tokenizer(text, add_special_tokens=False, return_tensors="pt")
+        logits = reference.models[None](**ids).logits[0, -1]
+        firsts = [reference.tokenizer.encode(o, add_special_tokens=False)[0] for o in ("yes", "no")]
+        np.testing.assert_allclose(row, torch.softmax(logits[firsts], -1).tolist(), rtol=1e-4)
+    assert engine.choose([], ["yes", "no"]).shape == (0, 2)
+    with pytest.raises(InputError, match="same token"):
+        engine.choose(prompts, ["yes", "you"])
+
+
+def test_a_prompt_that_fills_the_model_gets_an_empty_answer(engine: LocalEngine) -> None:
+    [answer, other] = engine.generate([ask("x" * 5000), ask("short")])
+    assert (answer.text, answer.finish_reason, answer.usage.output_tokens) == ("", "length", 0)
+    assert other.usage.output_tokens > 0
+    with pytest.raises(InputError, match="holds 4096"):
+        engine.choose([[Message(role="user", content="x" * 5000)]], ["yes", "no"])
+
+
+def test_max_tokens_is_cut_to_the_model_s_room(engine: LocalEngine) -> None:
+    [answer] = engine.generate([ask("x" * 4060, max_tokens=100)])
+    assert answer.usage.input_tokens + answer.usage.output_tokens <= 4096
+
+
+def test_unknown_adapter_and_failing_model_are_told_to_the_caller(engine: LocalEngine) -> None:
+    with pytest.raises(EngineError, match="no adapter 'nobody'"):
+        engine.generate([ask("hi", "nobody")])
+    bad = GenerateRequest([Message(role="user", content="hi")], json_schema={"type": "object"})
+    assert engine.generate([bad])[0].text is not None, "without a constrainer a schema is a wish"
+
+
+class _OnlyDigits:
+    """A constraint as a grammar library would give one."""
+
+    def __init__(self, allowed: list[int]) -> None:
+        self.allowed = allowed
+        self.accepted: list[int] = []
+
+    def mask(self, logits: torch.Tensor) -> torch.Tensor:
+        out = torch.full_like(logits, -torch.inf)
+        out[self.allowed] = logits[self.allowed]
+        return out
+
+    def accept(self, token: int) -> None:
+        self.accepted.append(token)
+
+
+def test_the_constraint_hook_is_obeyed(tiny_model_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
+    digits = [tokenizer.encode(str(d), add_special_tokens=False)[0] for d in range(10)]
+    made: list[_OnlyDigits] = []
+
+    def constrainer(schema: dict[str, Any]) -> _OnlyDigits:
+        assert schema == {"type": "integer"}
+        made.append(_OnlyDigits(digits))
+        return made[-1]
+
+    engine = load_engine(str(tiny_model_path), constrainer=constrainer)
+    try:
+        message = [Message(role="user", content="a number")]
+        request = GenerateRequest(
+            message, sampling=Sampling(max_tokens=6), json_schema={"type": "integer"}
+        )
+        constrained, free = engine.generate([request, ask("a number", max_tokens=6)])
+        assert constrained.text.isdigit()
+        assert len(made[0].accepted) == 6
+        assert not free.text.isdigit()
+    finally:
+        engine.close()
+
+
+def test_a_failing_pass_fails_its_requests_only(tiny_model_path: Path) -> None:
+    class Broken:
+        def mask(self, logits: torch.Tensor) -> torch.Tensor:
+            raise ValueError("planted")
+
+        def accept(self, token: int) -> None: ...
+
+    engine = load_engine(str(tiny_model_path), constrainer=lambda schema: Broken())
+    try:
+        with pytest.raises(EngineError, match="planted"):
+            engine.generate(
+                [GenerateRequest([Message(role="user", content="x")], json_schema={"a": 1})]
+            )
+        assert engine.generate([ask("still there")])[0].usage.output_tokens > 0
+    finally:
+        engine.close()
+
+
+# -- exclusive use ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_engine(tiny_model_path: Path, adapter_paths: dict[str, Path]) -> Iterator[LocalEngine]:
+    engine = load_engine(str(tiny_model_path))
+    assert isinstance(engine, LocalEngine)
+    engine.load_adapter("a0", adapter_paths["a0"])
+    yield engine
+    engine.close()
+
+
+def _weights(model: Any) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" not in n}
+
+
+def test_exclusive_hands_out_the_plain_base_and_restores_it(own_engine: LocalEngine) -> None:
+    request = ask("before", "a0")
+    before = own_engine.generate([request, ask("before")])
+    with own_engine.exclusive() as (model, tokenizer):
+        assert tokenizer is own_engine.tokenizer
+        assert not any("lora_" in name for name, _ in model.named_modules())
+        weights = _weights(model)
+        with pytest.raises(EngineError, match=r"exclusive\(\) block"):
+            own_engine.generate([ask("inside")])
+        peft = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+        peft.train()
+        model.gradient_checkpointing_enable()
+        loss = peft(**tokenizer("hello", return_tensors="pt")).logits.sum()
+        loss.backward()
+        model.forward = lambda *a, **k: None  # what a trainer's wrapper leaves behind
+        peft.unload()
+    assert own_engine.generate([request, ask("before")]) == before
+    assert "forward" not in model.__dict__
+    after = _weights(own_engine.model)
+    assert all(torch.equal(weights[n.replace(".base_layer", "")], p) for n, p in after.items()), (
+        "base weights must stay bit-identical"
+    )
+
+
+def test_requests_wait_while_a_trainer_has_the_model(own_engine: LocalEngine) -> None:
+    answers: list[str] = []
+    with own_engine.exclusive():
+        waiting = threading.Thread(
+            target=lambda: answers.append(own_engine.generate([ask("wait", "a0")])[0].text)
+        )
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        assert not answers
+    waiting.join(30)
+    assert answers == [own_engine.generate([ask("wait", "a0")])[0].text]
+
+
+def test_lora_layers_left_in_the_base_are_an_error(own_engine: LocalEngine) -> None:
+    with pytest.raises(EngineError, match="left LoRA layers"), own_engine.exclusive() as (model, _):
+        get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+
+
+def test_an_error_in_the_block_frees_the_engine(own_engine: LocalEngine) -> None:
+    with pytest.raises(ZeroDivisionError), own_engine.exclusive():
+        _ = 1 / 0
+    assert own_engine.generate([ask("again", "a0")])[0].usage.output_tokens > 0
+
+
+def test_a_closed_engine_says_so(tiny_model_path: Path) -> None:
+    engine = load_engine(str(tiny_model_path))
+    stream = engine.stream(ask("x", max_tokens=3000, temperature=1.0, seed=1))
+    next(stream)
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        list(stream)
+    with pytest.raises(EngineError, match="closed"):
+        engine.generate([ask("x")])
+
+
+def _wait_until(condition: Any, seconds: float = 20.0) -> None:
+    import time
+
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)

@@ -1,0 +1,278 @@
+"""The OpenAI-compatible engine against a real server that speaks the protocol."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import StreamingResponse
+
+from langchain_uno.errors import (
+    EngineError,
+    InputError,
+    ModelNotFoundError,
+    NameError_,
+    ReleaseError,
+)
+from langchain_uno.models.loading import load_engine
+from langchain_uno.models.local import LocalEngine
+from langchain_uno.models.openai_compatible import OpenAIEngine
+from langchain_uno.models.openai_wire import Collector, first_token_probs
+from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
+from langchain_uno.records import Message
+
+
+def _app(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> Any:
+    """What vLLM does, over the local engine: adapters found by name in ``resolver``."""
+    app = FastAPI()
+
+    @app.get("/v1/models")
+    async def models() -> Any:
+        card = {"id": "tiny", "root": engine.model_name, "owned_by": "vllm", "parent": None}
+        return {"data": [{**card, "id": "an-adapter", "parent": "tiny"}, card]}
+
+    @app.post("/v1/unload_lora_adapter")
+    async def unload(body: dict[str, Any]) -> Any:
+        raise HTTPException(404, "not loaded yet")
+
+    @app.post("/v1/load_lora_adapter")
+    async def load(body: dict[str, Any]) -> Any:
+        engine.load_adapter(body["lora_name"], Path(body["lora_path"]))
+        return "Success"
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Any:
+        body = await request.json()
+        seen.append({**body, "authorization": request.headers.get("authorization")})
+        name = None if body["model"] == "tiny" else body["model"]
+        if name is not None and name not in engine.adapters():
+            config = resolver / name / "adapter_config.json"
+            if not config.is_file():
+                raise HTTPException(404, f"The model {name} does not exist.")
+            assert json.loads(config.read_text())["base_model_name_or_path"] == engine.model_name
+            engine.load_adapter(name, resolver / name)
+        messages = [Message.model_validate(m) for m in body["messages"]]
+        sampling = Sampling(
+            body["temperature"],
+            body.get("top_p", 1.0),
+            body["max_tokens"],
+            body.get("seed"),
+            tuple(body.get("stop", ())),
+        )
+        ask = GenerateRequest(messages, name, sampling, tuple(body.get("tools", ())))
+        if body.get("logprobs"):
+            yes, no = engine.choose([messages], ["yes", "no"])[0]
+            top = [{"token": "yes", "logprob": np.log(yes)}, {"token": "no", "logprob": np.log(no)}]
+            top = [{**t, "logprob": float(t["logprob"])} for t in top]
+            content = [{"token": "yes", "top_logprobs": top}]
+            return {"choices": [{"message": {"content": "yes"}, "logprobs": {"content": content}}]}
+        if not body.get("stream"):
+            done = await engine.agenerate(ask)
+            return {
+                "choices": [
+                    {"message": {"content": done.text}, "finish_reason": done.finish_reason}
+                ],
+                "usage": _usage(done),
+            }
+
+        async def events() -> Any:
+            async for chunk in engine.astream(ask):
+                if chunk.text:
+                    yield _sse({"choices": [{"delta": {"content": chunk.text}}]})
+                if chunk.generation:
+                    reason = chunk.generation.finish_reason
+                    yield _sse({"choices": [{"delta": {}, "finish_reason": reason}]})
+                    yield _sse({"choices": [], "usage": _usage(chunk.generation)})
+            yield "data: [DONE]\n\n"
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    return app
+
+
+def _usage(done: Any) -> dict[str, int]:
+    return {
+        "prompt_tokens": done.usage.input_tokens,
+        "completion_tokens": done.usage.output_tokens,
+    }
+
+
+def _sse(event: dict[str, Any]) -> str:
+    return f"data: {json.dumps(event)}\n\n"
+
+
+@pytest.fixture(scope="module")
+def resolver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("resolver")
+
+
+@pytest.fixture(scope="module")
+def seen() -> list[dict[str, Any]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def server(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> Iterator[str]:
+    import uvicorn
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = uvicorn.Config(
+        _app(engine, resolver, seen), host="127.0.0.1", port=port, log_level="error"
+    )
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        assert thread.is_alive()
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{port}"
+    running.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def remote(server: str, resolver: Path) -> Iterator[OpenAIEngine]:
+    made = load_engine(server, adapter_dir=resolver, api_key="a-key")
+    assert isinstance(made, OpenAIEngine)
+    yield made
+    made.close()
+
+
+def ask(text: str, adapter: str | None = None, **sampling: Any) -> GenerateRequest:
+    settings = Sampling(**{"max_tokens": 10, **sampling})
+    return GenerateRequest([Message(role="user", content=text)], adapter, settings)
+
+
+async def test_answers_equal_the_local_engine_s(
+    remote: OpenAIEngine, engine: LocalEngine, adapter_paths: dict[str, Path]
+) -> None:
+    assert isinstance(remote, Engine)
+    assert remote.model_name == "tiny", "the base, not the first adapter listed"
+    assert remote.fingerprint == engine.fingerprint, "the served folder can be read here"
+    remote.load_adapter("far", adapter_paths["a1"])
+    remote.load_adapter("far", adapter_paths["a1"])
+    asked = [ask("one"), ask("two", "far"), ask("three " * 9, temperature=1.5, seed=3)]
+    local = [ask("one"), ask("two", "a1"), asked[2]]
+    wanted = engine.generate(local)
+    done: list[int] = []
+    assert remote.generate(asked, on_done=done.append) == wanted
+    assert sum(done) == 3
+    assert await remote.agenerate(asked[1]) == wanted[1]
+    chunks = list(remote.stream(asked[2]))
+    assert "".join(c.text for c in chunks) == wanted[2].text
+    assert chunks[-1].generation == wanted[2]
+    astream = [c async for c in remote.astream(asked[1])]
+    assert "".join(c.text for c in astream) == wanted[1].text
+    assert astream[-1].generation == wanted[1]
+
+
+def test_choose_reads_log_probabilities(remote: OpenAIEngine, engine: LocalEngine) -> None:
+    prompts = [[Message(role="user", content=t)] for t in ("a", "b c")]
+    got = remote.choose(prompts, ["yes", "no"])
+    np.testing.assert_allclose(got, engine.choose(prompts, ["yes", "no"]), rtol=1e-4)
+
+
+def test_what_is_sent(remote: OpenAIEngine, seen: list[dict[str, Any]]) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    call = {"name": "f", "args": {"x": "é"}, "id": "1"}
+    messages = [
+        Message(role="user", content="q"),
+        Message(role="assistant", content="", tool_calls=[call]),
+        Message(role="tool", content="r", tool_call_id="1"),
+    ]
+    remote.generate([GenerateRequest(messages, None, Sampling(top_p=0.5, stop=("X",)), (tool,))])
+    body = seen[-1]
+    assert body["authorization"] == "Bearer a-key"
+    assert body["tools"] == [tool]
+    assert (body["top_p"], body["stop"]) == (0.5, ["X"])
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    function = body["messages"][1]["tool_calls"][0]["function"]
+    assert json.loads(function["arguments"]) == {"x": "é"}
+    assert body["messages"][2]["tool_call_id"] == "1"
+
+
+def test_adapters_are_placed_under_safe_unique_names(
+    remote: OpenAIEngine, resolver: Path, adapter_paths: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in ("../x", "/tmp/x", "A"):
+        with pytest.raises(NameError_):
+            remote.load_adapter(name, adapter_paths["a0"])
+    with pytest.raises(ReleaseError, match="no adapter_config"):
+        remote.load_adapter("empty", tmp_path)
+    remote.load_adapter("placed", adapter_paths["a0"])
+    assert sorted(p.name for p in (resolver / "placed").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    with pytest.raises(ReleaseError, match="taken"):
+        remote.load_adapter("placed", adapter_paths["a1"])
+    assert "placed" in remote.adapters()
+    remote.unload_adapter("placed")
+    remote.unload_adapter("placed")
+    assert not (resolver / "placed").exists()
+    with pytest.raises(EngineError, match="no adapter 'placed'"):
+        remote.generate([ask("x", "placed")])
+    assert not [p for p in resolver.iterdir() if p.name.startswith(".")]
+
+
+def test_explicit_loading_without_a_resolver_folder(
+    server: str, engine: LocalEngine, adapter_paths: dict[str, Path]
+) -> None:
+    explicit = OpenAIEngine(server)
+    explicit.load_adapter("explicit", adapter_paths["a2"])
+    assert explicit.generate([ask("x", "explicit")]) == engine.generate([ask("x", "a2")])
+    explicit.unload_adapter("explicit")
+    explicit.close()
+    engine.unload_adapter("explicit")
+
+
+def test_errors_are_clear(server: str, remote: OpenAIEngine) -> None:
+    with pytest.raises(ModelNotFoundError, match="serves 'tiny'"):
+        load_engine(server, server_model="other")
+    with pytest.raises(EngineError, match="does not answer"):
+        load_engine("http://127.0.0.1:9/v1")
+    with pytest.raises(InputError, match="not the URL"):
+        OpenAIEngine("http:///nothing")
+    remote._adapters["ghost"] = Path("/nowhere")
+    for way in (remote.generate, lambda r: list(remote.stream(r[0]))):
+        with pytest.raises(EngineError, match="404.*ghost does not exist"):
+            way([ask("x", "ghost")])
+    del remote._adapters["ghost"]
+    closed = OpenAIEngine(server)
+    closed.close()
+    with pytest.raises(EngineError):
+        closed.generate([ask("x")])
+
+
+def test_tool_call_deltas_are_joined() -> None:
+    collector = Collector(True)
+    first = {"index": 0, "id": "1", "function": {"name": "f", "arguments": '{"x"'}}
+    second = {"index": 0, "function": {"arguments": ": 1}"}}
+    assert collector.take({"choices": [{"delta": {"content": "Hm."}}]}) == "Hm."
+    collector.take({"choices": [{"delta": {"tool_calls": [first]}}]})
+    collector.take(
+        {"choices": [{"delta": {"tool_calls": [second]}, "finish_reason": "tool_calls"}]}
+    )
+    done = collector.generation()
+    assert (done.text, done.finish_reason) == ("Hm.", "tool_calls")
+    assert done.tool_calls == [{"name": "f", "args": {"x": 1}, "id": "1"}]
+
+
+def test_an_option_beyond_the_told_tokens_is_the_least_likely() -> None:
+    top = [{"token": " yes", "logprob": -0.1}, {"token": "maybe", "logprob": -3.0}]
+    body = {"choices": [{"logprobs": {"content": [{"top_logprobs": top}]}}]}
+    yes, no = first_token_probs(body, ["yes", "no"])
+    assert yes > 0.99
+    assert yes + no == pytest.approx(1.0)
+    with pytest.raises(EngineError, match="log probabilities"):
+        first_token_probs({"choices": [{}]}, ["yes", "no"])

@@ -1,0 +1,101 @@
+"""Incremental text equals the text decoded at once, whatever the bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from langchain_uno.models.text_out import TextStream, parse_tool_calls
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model_path: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tiny_model_path)
+
+
+def _run(tokenizer: Any, ids: list[int], **kwargs: Any) -> tuple[list[str], TextStream]:
+    stream = TextStream(tokenizer, **kwargs)
+    pieces = [stream.push(i) for i in ids]
+    return [*pieces, stream.finish()], stream
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=30))
+def test_any_text_comes_out_whole_and_never_half_a_character(tokenizer: Any, text: str) -> None:
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces, stream = _run(tokenizer, ids)
+    wanted = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert "".join(pieces) == wanted == stream.text
+    if "\ufffd" not in text:
+        assert not any("\ufffd" in piece for piece in pieces)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.binary(max_size=20))
+def test_any_bytes_come_out_as_decoded_at_once(tokenizer: Any, data: bytes) -> None:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    assert ByteLevel is not None
+    ids = [tokenizer.convert_tokens_to_ids(_byte_token(b)) for b in data]
+    pieces, _ = _run(tokenizer, ids)
+    wanted = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert "".join(pieces) == wanted
+
+
+def _byte_token(byte: int) -> str:
+    """GPT-2's printable stand-in for a byte."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    if byte in plain:
+        return chr(byte)
+    return chr(256 + [b for b in range(256) if b not in plain].index(byte))
+
+
+def test_a_stop_string_split_over_tokens_is_cut_and_never_shown(tokenizer: Any) -> None:
+    ids = tokenizer("one STOP two", add_special_tokens=False)["input_ids"]
+    pieces, stream = _run(tokenizer, ids, stop=["STOP"])
+    assert "".join(pieces) == "one "
+    assert stream.stopped
+    pieces, stream = _run(tokenizer, ids, stop=["STOX"])
+    assert "".join(pieces) == "one STOP two"
+
+
+def test_tool_calls_are_held_back(tokenizer: Any) -> None:
+    text = 'Sure.<tool_call>{"name": "f", "arguments": {"x": "é"}}</tool_call>'
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces, stream = _run(tokenizer, ids, hold_calls=True)
+    assert "".join(pieces) == "Sure."
+    rest, calls = parse_tool_calls(stream.text)
+    assert rest == "Sure."
+    assert calls[0]["name"] == "f"
+    assert calls[0]["args"] == {"x": "é"}
+    shown, _ = _run(tokenizer, ids)
+    assert "<tool_call>" in "".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "rest", "args"),
+    [
+        ('<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>', "", [{}]),
+        ('a <tool_call>{"name": "f", "arguments": {"n": {"m": 1}}}', "a", [{"n": {"m": 1}}]),
+        ('<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}</tool_call>', "", [{"a": 1}]),
+        (
+            '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
+            '<tool_call>{"name": "f", "arguments": {"b": 2}}</tool_call>',
+            "",
+            [{"a": 1}, {"b": 2}],
+        ),
+        ("<tool_call>{broken}</tool_call>", "<tool_call>{broken}</tool_call>", []),
+        ('<tool_call>{"arguments": {}}</tool_call>', None, []),
+        ("plain", "plain", []),
+    ],
+)
+def test_tool_call_forms(text: str, rest: str | None, args: list[Any]) -> None:
+    left, calls = parse_tool_calls(text)
+    assert left == (text if rest is None else rest)
+    assert [call["args"] for call in calls] == args
+    assert len({call["id"] for call in calls}) == len(calls)

@@ -1,0 +1,91 @@
+"""Tokens, copies, plans, and the base model handed back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from langchain_uno.recipe import LoraSettings
+from langchain_uno.records import Message
+from langchain_uno.trainers import common
+
+
+def test_training_tokens_are_those_of_serving(tiny: tuple[Any, Any]) -> None:
+    _, tokenizer = tiny
+    messages = [Message(role="system", content="Be brief."), Message(role="user", content="Hi")]
+    prompt = common.prompt_ids(tokenizer, messages)
+    end = common.turn_end(tokenizer)
+    answer = common.completion_ids(tokenizer, "yes", end)
+    assert tokenizer.decode(prompt + answer) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\nyes<|im_end|>"
+    )
+    assert end == [tokenizer.eos_token_id]
+
+
+def test_turn_end_is_the_templates_own(tiny: tuple[Any, Any]) -> None:
+    _, tokenizer = tiny
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end_of_turn>"]})
+    template = tokenizer.chat_template
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<end_of_turn>\n{% endfor %}"
+    assert tokenizer.decode(common.turn_end(tokenizer)) == "<end_of_turn>"
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} bye {% endfor %}"
+    assert common.turn_end(tokenizer) == [tokenizer.eos_token_id]
+    tokenizer.chat_template = template
+
+
+def test_copies_follow_the_weights() -> None:
+    assert common.copies([1.0] * 7, seed=3) == [1] * 7
+    assert common.copies([2.0, 1.0, 0.0, -1.0], seed=3) == [2, 1, 0, 0]
+    assert common.copies([], seed=0) == []
+    drawn = [common.copies([0.25, 1.5, 1.0], seed) for seed in range(400)]
+    means = [sum(d[i] for d in drawn) / 400 for i in range(3)]
+    assert means == pytest.approx([0.25, 1.5, 1.0], abs=0.08)
+    assert {d[1] for d in drawn} == {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("n", "settings", "expected"),
+    [
+        (30, {"epochs": 8, "batch_size": 8, "accumulation": 1}, (8, 32)),
+        (30, {"epochs": 8, "batch_size": 8, "accumulation": 1, "min_steps": 36}, (9, 36)),
+        (8, {"epochs": 8, "batch_size": 8, "accumulation": 1, "min_steps": 36}, (36, 36)),
+        (30, {"epochs": 8, "batch_size": 8, "accumulation": 1, "max_steps": 6}, (2, 6)),
+        (100, {"epochs": 8, "batch_size": 1, "accumulation": 32}, (8, 32)),
+    ],
+)
+def test_epochs_are_added_until_the_steps_are_reached(
+    n: int, settings: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    assert common.plan_epochs(n, LoraSettings(**settings)) == expected
+
+
+def test_the_borrowed_model_comes_back_as_it_was(tiny: tuple[Any, Any]) -> None:
+    from peft import get_peft_model
+
+    model, tokenizer = tiny
+    names = [name for name, _ in model.named_modules()]
+    attributes, config = set(model.__dict__), model.config.to_dict()
+    pad = tokenizer.pad_token
+
+    def meddle() -> None:
+        get_peft_model(model, common.lora_config(model, LoraSettings(rank=2)))
+        model.train()
+        model.activation_checkpointing_enable()
+        model.enable_input_require_grads()
+        model.forward = lambda: None
+        model.config.pad_token_id = 0
+        tokenizer.pad_token = "<|im_start|>"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), common.borrowed(model, tokenizer):
+        meddle()
+    assert [name for name, _ in model.named_modules()] == names
+    assert set(model.__dict__) == attributes
+    assert model.config.to_dict() == config
+    assert tokenizer.pad_token == pad
+    assert not any(module.training for module in model.modules())
+    assert not any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
+    assert not any(m._forward_hooks for m in model.modules())
+    assert not any(p.requires_grad for p in model.parameters())

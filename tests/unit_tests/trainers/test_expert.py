@@ -1,0 +1,190 @@
+"""The expert trainer: TRL's and PEFT's real classes on a tiny random model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from langchain_uno.errors import InputError
+from langchain_uno.recipe import LoraSettings
+from langchain_uno.records import Message, PreferencePair
+from langchain_uno.trainers import common
+from langchain_uno.trainers.expert import train_expert
+
+SETTINGS = LoraSettings(
+    rank=8,
+    alpha=16,
+    dropout=0.0,
+    learning_rate=3e-3,
+    epochs=2,
+    batch_size=4,
+    accumulation=1,
+    max_length=200,
+    gradient_checkpointing=False,
+    bf16=False,
+)
+
+
+def pair(i: int, swap: bool = False) -> PreferencePair:
+    chosen, rejected = f"- no. {i}\n- ok", f"well, it is no. {i}"
+    return PreferencePair(
+        run_id=str(i),
+        messages=[Message(role="user", content=f"Which number, {i}?")],
+        chosen=rejected if swap else chosen,
+        rejected=chosen if swap else rejected,
+    )
+
+
+def margin(model: Any, tokenizer: Any, pairs: list[PreferencePair]) -> float:
+    """Mean log-probability of chosen over rejected answers, per pair."""
+    end = common.turn_end(tokenizer)
+    total = 0.0
+    for one in pairs:
+        prompt = common.prompt_ids(tokenizer, one.messages)
+        for answer, sign in ((one.chosen, 1.0), (one.rejected, -1.0)):
+            completion = common.completion_ids(tokenizer, answer, end)
+            ids = torch.tensor([prompt + completion])
+            with torch.no_grad():
+                logs = model(ids).logits[0, :-1].log_softmax(-1)
+            picked = logs.gather(1, ids[0, 1:, None])[-len(completion) :, 0]
+            total += sign * float(picked.sum())
+    return total / len(pairs)
+
+
+def test_three_trainings_leave_the_base_bit_identical(
+    tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    model, tokenizer = tiny
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    ids = torch.tensor([common.prompt_ids(tokenizer, pair(0).messages)])
+    with torch.no_grad():
+        logits = model(ids).logits
+    random_state = torch.get_rng_state()
+    for n in range(3):
+        short = SETTINGS.model_copy(
+            update={"max_steps": 2, "gradient_checkpointing": n == 1, "dropout": 0.05}
+        )
+        train_expert(model, tokenizer, [pair(i) for i in range(4)], tmp_path / str(n), short, n)
+    after = model.state_dict()
+    assert set(after) == set(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, logits)
+    assert "forward" not in model.__dict__
+    assert not hasattr(model, "peft_config")
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_every_epoch_is_a_plain_peft_adapter(
+    tiny: tuple[Any, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from peft import PeftModel
+
+    model, tokenizer = tiny
+    stale = tmp_path / "epoch-9"
+    stale.mkdir()
+    steps: list[tuple[int, int]] = []
+    epochs = train_expert(
+        model,
+        tokenizer,
+        [pair(i) for i in range(6)],
+        tmp_path,
+        SETTINGS.model_copy(update={"min_steps": 5}),
+        seed=1,
+        on_step=lambda done, total: steps.append((done, total)),
+        base_name="my/base",
+    )
+    assert epochs == [tmp_path / f"epoch-{n}" for n in (1, 2, 3)]  # 2 steps an epoch, 5 asked for
+    assert steps == [(n, 6) for n in range(1, 7)]
+    assert capfd.readouterr() == ("", "")
+    found = {p.name for p in tmp_path.rglob("*") if p.is_file()}
+    assert found <= {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+    assert not stale.exists()
+    config = json.loads((epochs[0] / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "my/base"
+    assert config["target_modules"] == [
+        "down_proj",
+        "gate_proj",
+        "k_proj",
+        "o_proj",
+        "q_proj",
+        "up_proj",
+        "v_proj",
+    ]
+    with common.borrowed(model, tokenizer):
+        ids = torch.tensor([common.prompt_ids(tokenizer, pair(0).messages)])
+        with torch.no_grad():
+            plain = model(ids).logits
+            tuned = PeftModel.from_pretrained(model, str(epochs[-1])).eval()(ids).logits
+    assert not torch.allclose(plain, tuned)
+
+
+@pytest.mark.parametrize("preferences", ["true", "shuffled"])
+def test_it_learns_the_preference_and_only_a_real_one(
+    tiny: tuple[Any, Any], tmp_path: Path, preferences: str
+) -> None:
+    from peft import PeftModel
+
+    model, tokenizer = tiny
+    held_out = [pair(i) for i in range(100, 106)]
+    pairs = [pair(i, swap=preferences == "shuffled" and i % 2 == 1) for i in range(12)]
+    base = margin(model, tokenizer, held_out)
+    settings = SETTINGS.model_copy(update={"epochs": 8, "sft_weight": 0.0, "dpo_weight": 1.0})
+    epochs = train_expert(model, tokenizer, pairs, tmp_path, settings, seed=0)
+    with common.borrowed(model, tokenizer):
+        tuned = PeftModel.from_pretrained(model, str(epochs[-1])).eval()
+        gain = margin(tuned, tokenizer, held_out) - base
+    if preferences == "true":
+        assert gain > 20.0
+    else:
+        assert abs(gain) < 10.0
+
+
+def test_an_interrupt_leaves_whole_epochs_and_a_clean_base(
+    tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    model, tokenizer = tiny
+    names = [name for name, _ in model.named_modules()]
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_expert(model, tokenizer, [pair(i) for i in range(4)], tmp_path, SETTINGS, 0, stop)
+    assert [p.name for p in tmp_path.iterdir()] == ["epoch-1"]
+    assert (tmp_path / "epoch-1" / "adapter_model.safetensors").is_file()
+    assert [name for name, _ in model.named_modules()] == names
+
+
+def test_the_same_seed_gives_the_same_adapter(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    model, tokenizer = tiny
+    short = SETTINGS.model_copy(update={"max_steps": 2})
+    weights = [
+        (
+            train_expert(model, tokenizer, [pair(i) for i in range(6)], tmp_path / name, short, n)[
+                -1
+            ]
+            / "adapter_model.safetensors"
+        ).read_bytes()
+        for name, n in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert weights[0] == weights[1]
+    assert weights[0] != weights[2]
+
+
+def test_pairs_too_long_are_left_out(
+    tiny: tuple[Any, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, tokenizer = tiny
+    long = pair(0).model_copy(update={"chosen": "x" * 300})
+    with pytest.raises(InputError, match="no pair to train an expert on"):
+        train_expert(model, tokenizer, [long], tmp_path, SETTINGS, 0)
+    assert "1 of 1 pairs are longer than 200 tokens" in caplog.text
+    weightless = pair(0).model_copy(update={"weight": 0.0})
+    with pytest.raises(InputError, match="weights above 0"):
+        train_expert(model, tokenizer, [weightless], tmp_path, SETTINGS, 0)

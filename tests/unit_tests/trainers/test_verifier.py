@@ -1,0 +1,231 @@
+"""The verifier over an engine: what is asked, what is compared, what is cleaned up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_uno.models.protocols import GenerateRequest, Generation
+from langchain_uno.models.roles import Judgement, RoleError
+from langchain_uno.recipe import Recipe, VerifySettings, load_recipe
+from langchain_uno.records import Message, VerifierReport
+from langchain_uno.trainers.verifier import (
+    VerifyItem,
+    answer_as_base,
+    verify_critic,
+    verify_expert,
+)
+
+
+class Words:
+    """A prompt set that says plainly which role is asked."""
+
+    fingerprint = "words"
+
+    def judge_prompt(self, messages: Any, rules: Any, answer: str, language: str) -> list[Message]:
+        return [Message(role="user", content=f"judge {'|'.join(rules)} >> {answer}")]
+
+    def parse_judgement(self, text: str) -> Judgement:
+        try:
+            return Judgement(float(text))
+        except ValueError as error:
+            raise RoleError(text) from error
+
+    def judge_schema(self) -> None:
+        return None
+
+    def critique_prompt(self, messages: Any, draft: str, language: str) -> list[Message]:
+        return [Message(role="user", content=f"critique {draft}")]
+
+    def parse_critique(self, text: str) -> list[str]:
+        if text == "garbled":
+            raise RoleError(text)
+        return [line for line in text.split("\n") if line]
+
+    def revise_draft_prompt(
+        self, messages: Any, draft: str, suggestions: Sequence[str], language: str
+    ) -> list[Message]:
+        return [Message(role="user", content=f"revise {draft} << {'; '.join(suggestions)}")]
+
+
+class Desk:
+    """An engine whose answers are a function of adapter and prompt (pure, so it can be read)."""
+
+    def __init__(self, say: Callable[[str | None, str], str]) -> None:
+        self.say = say
+        self.loaded: dict[str, Path] = {}
+        self.asked: list[tuple[str | None, str]] = []
+
+    def generate(
+        self, requests: Sequence[GenerateRequest], on_done: Callable[[int], None] | None = None
+    ) -> list[Generation]:
+        out = []
+        for request in requests:
+            path = self.loaded[request.adapter].name if request.adapter else None
+            prompt = request.messages[-1].content
+            self.asked.append((path, prompt))
+            out.append(Generation(self.say(path, prompt)))
+            if on_done is not None:
+                on_done(1)
+        return out
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        assert name not in self.loaded
+        self.loaded[name] = path
+
+    def unload_adapter(self, name: str) -> None:
+        del self.loaded[name]
+
+
+def plain(n: str) -> str:
+    return f"the answer to this question is number {n} as you know"
+
+
+def say(adapter: str | None, prompt: str) -> str:
+    """Base answers plainly; epoch-2 and revisions are cheerful; the judge likes cheer."""
+    if prompt.startswith("judge"):
+        return "9" if prompt.endswith("hurray") else "5"
+    if prompt.startswith("critique"):
+        return "" if prompt.endswith("number 0 as you know") else "be cheerful"
+    if prompt.startswith("revise"):
+        return prompt.removeprefix("revise ").partition(" << ")[0] + " hurray"
+    if adapter == "epoch-2":
+        return plain(prompt) + " hurray"
+    if adapter == "epoch-3":
+        return "hurray"
+    return plain(prompt)
+
+
+def items(n: int) -> list[VerifyItem]:
+    return [
+        VerifyItem(
+            str(i), [Message(role="user", content=str(i))], ["Be cheerful."], user_id=f"u{i}"
+        )
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe("paper").model_copy(
+        update={"verify": VerifySettings(judgements=1), "prompt_set": "x"}
+    )
+
+
+EPOCHS = [Path(f"/nowhere/epoch-{n}") for n in (1, 2, 3)]
+
+
+def verify(
+    desk: Any, recipe: Recipe, n: int = 10, epochs: Sequence[Path] = EPOCHS, **kw: Any
+) -> Any:
+    return verify_expert(items(n), epochs, desk, desk, Words(), recipe, **kw)  # type: ignore[arg-type]
+
+
+def judge_critic(desk: Any, recipe: Recipe, n: int, on_done: Any = None) -> VerifierReport:
+    words: Any = Words()
+    return verify_critic(items(n), Path("/nowhere/critic"), desk, desk, words, recipe, on_done)
+
+
+def test_the_good_epoch_is_found_and_named(recipe: Recipe) -> None:
+    desk = Desk(say)
+    done: list[int] = []
+    report = verify(desk, recipe, on_done=done.append)
+    assert report.passed
+    assert (report.epoch, report.n, report.win_rate) == (2, 10, 1.0)
+    assert report.interval == pytest.approx((0.7225, 1.0), abs=1e-3)
+    assert (report.mean_score, report.mean_base_score) == (9.0, 5.0)
+    assert "10 queries of 10 users" in report.reason
+    assert desk.loaded == {}
+    assert sum(done) == 10 * 2 * 4  # an answer and a judgement for base and three epochs
+    assert any("Be cheerful." in prompt for _, prompt in desk.asked)
+
+
+def test_an_expert_that_lost_the_content_fails(recipe: Recipe) -> None:
+    report = verify(Desk(say), recipe, epochs=EPOCHS[2:])
+    assert not report.passed
+    assert report.win_rate == 0.0  # the judge gave it 9, the guards did not
+    assert "win rate 0.00 is below 0.53" in report.reason
+
+
+def test_an_expert_like_the_base_ties_and_does_not_ship(recipe: Recipe) -> None:
+    report = verify(Desk(say), recipe, epochs=EPOCHS[:1])
+    assert not report.passed
+    assert report.win_rate == 0.5
+
+
+def test_too_few_queries_decide_nothing_unless_the_papers_rule_is_asked_for(recipe: Recipe) -> None:
+    report = verify(Desk(say), recipe, n=3)
+    assert not report.passed
+    assert "not decided" in report.reason
+    assert report.epoch == 2
+    point = recipe.model_copy(update={"verify": VerifySettings(judgements=1, decision="point")})
+    assert verify(Desk(say), point, n=3).passed
+    empty = verify(Desk(say), point, n=0)
+    assert not empty.passed
+    assert empty.reason == "there is no held-out query"
+
+
+def test_max_epochs_tries_the_later_ones(recipe: Recipe) -> None:
+    one = recipe.model_copy(update={"verify": VerifySettings(judgements=1, max_epochs=1)})
+    desk = Desk(say)
+    report = verify(desk, one)
+    assert report.epoch == 3
+    assert {adapter for adapter, _ in desk.asked} == {None, "epoch-3"}
+
+
+def test_the_base_side_is_made_once(recipe: Recipe) -> None:
+    desk = Desk(say)
+    side = answer_as_base(items(5), desk, desk, Words(), recipe)  # type: ignore[arg-type]
+    asked = len(desk.asked)
+    verify(desk, recipe, n=5, epochs=EPOCHS[1:2], base=side)
+    assert len(desk.asked) == asked + 10
+    capped = recipe.model_copy(update={"verify": VerifySettings(judgements=1, max_queries=3)})
+    small = answer_as_base(items(9), desk, desk, Words(), capped)  # type: ignore[arg-type]
+    assert len(small.items) == len(small.answers) == 3
+
+
+def test_a_critic_is_judged_over_its_whole_path(recipe: Recipe) -> None:
+    desk = Desk(say)
+    done: list[int] = []
+    report = judge_critic(desk, recipe, 10, done.append)
+    assert report.passed
+    assert report.epoch is None
+    assert report.win_rate == pytest.approx(0.95)  # nine wins, and one draft left as it was
+    assert sum(done) == 10 * 2 + 10 * 3
+    revisions = [adapter for adapter, prompt in desk.asked if prompt.startswith("revise")]
+    assert revisions == [None] * 9  # the base revises, the critic only suggests
+    assert desk.loaded == {}
+
+
+def test_a_critic_that_talks_nonsense_changes_nothing(recipe: Recipe) -> None:
+    def garbled(adapter: str | None, prompt: str) -> str:
+        return "garbled" if prompt.startswith("critique") else say(adapter, prompt)
+
+    desk = Desk(garbled)
+    report = judge_critic(desk, recipe, 6)
+    assert report.win_rate == 0.5
+    assert not report.passed
+
+
+def test_an_unreadable_judge_decides_nothing(recipe: Recipe) -> None:
+    def mute(adapter: str | None, prompt: str) -> str:
+        return "well" if prompt.startswith("judge") else say(adapter, prompt)
+
+    report = verify(Desk(mute), recipe)
+    assert (report.passed, report.n, report.interval) == (False, 0, (0.0, 1.0))
+    assert "could not be read" in report.reason
+
+
+def test_adapters_are_unloaded_when_the_engine_fails(recipe: Recipe) -> None:
+    def failing(adapter: str | None, prompt: str) -> str:
+        if adapter is not None:
+            raise KeyboardInterrupt
+        return say(adapter, prompt)
+
+    desk = Desk(failing)
+    with pytest.raises(KeyboardInterrupt):
+        verify(desk, recipe)
+    assert desk.loaded == {}

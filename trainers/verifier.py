@@ -1,0 +1,313 @@
+"""Stage 7: the simulated performance verifier. No module ships that was not seen to beat the base.
+
+    report = verify_expert(items, epochs, engine, judge_engine, prompts, recipe)
+    if report.passed: ship(epochs[report.epoch - 1])
+
+Held-out queries are answered by the base and by the module; the judge scores both with the users'
+rules as the standard; :mod:`langchain_uno.trainers.decide` turns scores into a decision. A critic
+passes the same check over its whole draft-critique-revise path, the base's answer being the draft.
+The judge is the model's own (or a teacher's): these figures are its opinion, never the truth.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from langchain_uno.learning.judge import JudgeItem, judge_averaged
+from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone, Sampling
+from langchain_uno.models.roles import PromptSet, RoleError
+from langchain_uno.recipe import Recipe
+from langchain_uno.records import Message, VerifierReport
+from langchain_uno.trainers import decide
+
+__all__ = ["BaseSide", "VerifyItem", "answer_as_base", "verify_critic", "verify_expert"]
+
+
+@dataclass(frozen=True)
+class VerifyItem:
+    """One held-out query with its standard. It must not have been trained on, nor its user's rules.
+
+    Queries whose own feedback said nothing may serve too, with the recurring rules of their cluster
+    (from training logs) as the standard: they cost no label.
+    """
+
+    id: str
+    messages: Sequence[Message]
+    rules: Sequence[str]
+    language: str = "en"
+    user_id: str | None = None
+
+
+@dataclass(frozen=True)
+class BaseSide:
+    """The base model's answers to the items, and their scores: made once, used for every module."""
+
+    items: list[VerifyItem] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
+
+
+def answer_as_base(
+    items: Sequence[VerifyItem],
+    engine: Engine,
+    judge_engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None = None,
+) -> BaseSide:
+    """Answer and judge the items with the base model.
+
+    More than ``recipe.verify.max_queries`` items are cut to a seeded sample. ``on_done`` hears of
+    one item per answer and one per judgement.
+    """
+    chosen = list(items)
+    if len(chosen) > recipe.verify.max_queries:
+        order = np.random.default_rng(recipe.seed).permutation(len(chosen))
+        chosen = [chosen[i] for i in sorted(order[: recipe.verify.max_queries])]
+    answers = _answers(chosen, BASE, engine, recipe, on_done)
+    return BaseSide(
+        chosen, answers, _scores(chosen, answers, judge_engine, prompts, recipe, on_done)
+    )
+
+
+def verify_expert(
+    items: Sequence[VerifyItem],
+    epochs: Sequence[Path],
+    engine: Engine,
+    judge_engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None = None,
+    *,
+    base: BaseSide | None = None,
+) -> VerifierReport:
+    """Compare an expert's epochs with the base; the report names the epoch that would ship, from 1.
+
+    Args:
+        items: held-out queries of the cluster.
+        epochs: adapter folders, first epoch first; ``recipe.verify.max_epochs`` of them are tried.
+        engine: answers; adapters are loaded under names of their own, and unloaded at the end.
+        judge_engine: judges (the base model itself, or a teacher).
+        prompts: words the judge's prompt.
+        recipe: ``verify`` settings, token limits, seed.
+        on_done: hears of one item per answer and one per judgement.
+        base: the base's side of the same items when it is known already.
+
+    Raises:
+        EngineError: the model can't answer.
+    """
+    side = base or answer_as_base(items, engine, judge_engine, prompts, recipe, on_done)
+    if not side.items or not epochs:
+        return _undecided("expert", "there is no held-out query" if epochs else "no epoch was kept")
+    tried = decide.spread_epochs(len(epochs), recipe.verify.max_epochs)
+    outcomes: list[list[decide.Outcome]] = []
+    scores: list[list[float | None]] = []
+    for index in tried:
+        with _loaded(engine, epochs[index]) as name:
+            answers = _answers(side.items, name, engine, recipe, on_done)
+        scores.append(_scores(side.items, answers, judge_engine, prompts, recipe, on_done))
+        outcomes.append(_outcomes(side, answers, scores[-1], recipe))
+    choice = decide.choose_epoch(outcomes, scores, _users(side), recipe.verify.confidence)
+    return _report("expert", side, choice, scores[choice.epoch], recipe, tried)
+
+
+def verify_critic(
+    items: Sequence[VerifyItem],
+    adapter: Path,
+    engine: Engine,
+    judge_engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None = None,
+    *,
+    base: BaseSide | None = None,
+) -> VerifierReport:
+    """Compare the whole draft-critique-revise path of a critic with the draft (the base answer).
+
+    The arguments are those of :func:`verify_expert`; ``on_done`` hears of one item per critique,
+    one per revision and one per judgement. A draft that the critic would leave as it is, is a
+    tie.
+
+    Raises:
+        EngineError: the model can't answer.
+    """
+    side = base or answer_as_base(items, engine, judge_engine, prompts, recipe, on_done)
+    if not side.items:
+        return _undecided("critic", "there is no held-out query")
+    with _loaded(engine, adapter) as name:
+        finals = _revised(side, name, engine, prompts, recipe, on_done)
+    scores = _scores(side.items, finals, judge_engine, prompts, recipe, on_done)
+    outcomes = _outcomes(side, finals, scores, recipe)
+    choice = decide.choose_epoch([outcomes], [scores], _users(side), recipe.verify.confidence)
+    return _report("critic", side, choice, scores, recipe, None)
+
+
+def _revised(
+    side: BaseSide,
+    critic: str,
+    engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None,
+) -> list[str]:
+    """Return the final answers of the reflective path, in the words that serving uses."""
+    sampling = Sampling(
+        temperature=recipe.critique_temperature,
+        max_tokens=recipe.max_critique_tokens,
+        seed=0,  # as in serving, for a request that asks for a repeatable answer
+    )
+    finals = list(side.answers)
+    drafted = [i for i, draft in enumerate(finals) if draft.strip()]  # no draft, no critique
+    requests = []
+    for i in drafted:
+        item = side.items[i]
+        prompt = prompts.critique_prompt(item.messages, finals[i], item.language)
+        requests.append(GenerateRequest(prompt, critic, sampling))
+    critiques = engine.generate(requests, on_done)
+    todo: dict[int, GenerateRequest] = {}
+    for i, critique in zip(drafted, critiques, strict=True):
+        item = side.items[i]
+        try:
+            suggestions = prompts.parse_critique(critique.text)
+        except RoleError:
+            suggestions = []
+        if suggestions:
+            messages = prompts.revise_draft_prompt(
+                item.messages, side.answers[i], suggestions, item.language
+            )
+            todo[i] = GenerateRequest(messages, BASE, _greedy(recipe))
+    skipped = 2 * len(finals) - len(drafted) - len(todo)
+    if on_done is not None and skipped:
+        on_done(skipped)
+    for i, revision in zip(todo, engine.generate(list(todo.values()), on_done), strict=True):
+        if revision.text.strip():  # as in serving, an empty revision leaves the draft
+            finals[i] = revision.text
+    return finals
+
+
+def _answers(
+    items: Sequence[VerifyItem],
+    adapter: str | None,
+    engine: Engine,
+    recipe: Recipe,
+    on_done: OnDone | None,
+) -> list[str]:
+    requests = [GenerateRequest(item.messages, adapter, _greedy(recipe)) for item in items]
+    return [generation.text for generation in engine.generate(requests, on_done)]
+
+
+def _scores(
+    items: Sequence[VerifyItem],
+    answers: Sequence[str],
+    judge_engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None,
+) -> list[float | None]:
+    judged = judge_averaged(
+        [
+            JudgeItem(item.messages, item.rules, answer, item.language)
+            for item, answer in zip(items, answers, strict=True)
+        ],
+        judge_engine,
+        prompts,
+        recipe,
+        on_done,
+        seed=recipe.seed,
+    )
+    return [None if judgement is None else judgement.score for judgement in judged]
+
+
+def _outcomes(
+    side: BaseSide, answers: Sequence[str], scores: Sequence[float | None], recipe: Recipe
+) -> list[decide.Outcome]:
+    return [
+        decide.outcome(answer, base, score, base_score, item.language, recipe.verify)
+        for item, answer, base, score, base_score in zip(
+            side.items, answers, side.answers, scores, side.scores, strict=True
+        )
+    ]
+
+
+def _report(
+    kind: str,
+    side: BaseSide,
+    choice: decide.Choice,
+    scores: Sequence[float | None],
+    recipe: Recipe,
+    tried: Sequence[int] | None,
+) -> VerifierReport:
+    settings = recipe.verify
+    reasons = []
+    if choice.n == 0:
+        reasons.append("the judge could not be read on any query")
+    elif choice.point < settings.win_rate:
+        reasons.append(f"win rate {choice.point:.2f} is below {settings.win_rate:.2f}")
+    elif settings.decision == "interval" and choice.interval[0] <= 0.5:
+        reasons.append(
+            f"not decided: {settings.confidence:.0%} interval of the win rate "
+            f"{choice.interval[0]:.2f} to {choice.interval[1]:.2f} does not lie above 0.50"
+        )
+    passed = not reasons
+    users = len(set(_users(side)))
+    reasons.append(
+        f"{choice.n} queries of {users} users (worth {choice.n_effective:.1f})"
+        + (
+            f", best of {len(tried)} epochs at {choice.point:.2f}, cross-fitted {choice.rate:.2f}"
+            if tried is not None
+            else ""
+        )
+    )
+    return VerifierReport(
+        kind="expert" if kind == "expert" else "critic",
+        n=choice.n,
+        win_rate=choice.rate,
+        interval=choice.interval,
+        passed=passed,
+        epoch=None if tried is None else tried[choice.epoch] + 1,
+        reason="; ".join(reasons),
+        mean_score=_mean(scores),
+        mean_base_score=_mean(side.scores),
+    )
+
+
+def _undecided(kind: str, reason: str) -> VerifierReport:
+    return VerifierReport(
+        kind="expert" if kind == "expert" else "critic",
+        n=0,
+        win_rate=0.0,
+        interval=(0.0, 1.0),
+        passed=False,
+        reason=reason,
+    )
+
+
+@contextmanager
+def _loaded(engine: Engine, path: Path) -> Iterator[str]:
+    """Load an adapter under a name that nothing else ever has, for the time of the block."""
+    name = f"verify-{secrets.token_hex(6)}"
+    engine.load_adapter(name, path)
+    try:
+        yield name
+    finally:
+        engine.unload_adapter(name)
+
+
+def _users(side: BaseSide) -> list[str]:
+    """Who asked; a query without a user is a user of its own."""
+    return [f"user {i.user_id}" if i.user_id else f"query {i.id}" for i in side.items]
+
+
+def _greedy(recipe: Recipe) -> Sampling:
+    return Sampling(max_tokens=recipe.pairs.max_answer_tokens)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
