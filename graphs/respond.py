@@ -110,7 +110,7 @@ def build_respond_graph(
     builder.add_edge(START, "classify_cluster")
     builder.add_conditional_edges(
         "classify_cluster",
-        lambda state: "draft_critique_revise" if state["route"] == "critic" else "expert_generate",
+        _by_route,
         ["expert_generate", "draft_critique_revise"],
     )
     builder.add_edge("expert_generate", END)
@@ -141,6 +141,10 @@ def _classify(
     if cluster.route != "base" and not (mode == "single" and cluster.route == "critic"):
         found["route"], found["adapter"] = cluster.route, cluster.adapter
     return found
+
+
+def _by_route(state: RespondState) -> str:
+    return "draft_critique_revise" if state["route"] == "critic" else "expert_generate"
 
 
 def _answer(

@@ -370,7 +370,10 @@ def _input(messages: list[BaseMessage]) -> RespondState:
 def _config(
     run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
 ) -> RunnableConfig:
-    """Steps of the graph are traced below the one chat-model run; nothing else is handed down."""
+    """Steps of the graph are traced below the one chat-model run.
+
+    LangChain gives ``_stream`` no run manager; then they are traced where the caller stands.
+    """
     if run_manager is None:
         return {}
     kind = CallbackManager if isinstance(run_manager, CallbackManagerForLLMRun) else None

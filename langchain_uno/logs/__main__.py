@@ -211,18 +211,10 @@ def drain(
 
 
 def _embedder(model: str | None, embeddings: str | None) -> Any:
-    from langchain_uno.models.embedders import HiddenStateEmbedder, LangChainEmbedder
-    from langchain_uno.models.loading import load_engine
-    from langchain_uno.models.local import LocalEngine
+    from langchain_uno.models.loading import is_embedder_alone, load_embedder, load_engine
 
-    if embeddings:
-        return LangChainEmbedder.from_name(embeddings)
-    engine = load_engine(model)
-    if not isinstance(engine, LocalEngine):
-        raise InputError(
-            "A model behind a URL can't embed: name an embedding model with --embeddings."
-        )
-    return HiddenStateEmbedder(engine)
+    engine = None if is_embedder_alone(embeddings) else load_engine(model)
+    return load_embedder(embeddings, engine)
 
 
 def _lines(file: str) -> int | None:

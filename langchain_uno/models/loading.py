@@ -10,6 +10,7 @@ weights are read, and no code that comes with a model is run.
 
 from __future__ import annotations
 
+import re
 import threading
 from importlib import resources
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "embedded_path",
     "engine_from_objects",
     "is_embedded",
+    "is_embedder_alone",
     "load_embedder",
     "load_engine",
     "load_prompt_set",
@@ -221,23 +223,38 @@ def shared_engine(model: str | None = None, **settings: Any) -> Engine:
 
 
 def load_embedder(name: str | None, engine: Engine | None = None) -> Embedder:
-    """Return an embedder: by HuggingFace name, or the engine's own early layers when None.
+    """Return an embedder.
+
+    Args:
+        name: a HuggingFace name or folder; ``"hidden"`` or ``"hidden:LAYER"`` for the mean hidden
+            states of one of the base model's layers; None for its token embeddings, well pooled
+            (:mod:`langchain_uno.models.token_embedder`).
+        engine: the base model's engine, for all but the first.
 
     Raises:
-        ConfigError: no name, and the engine is not a local one.
+        ConfigError: no name, and the engine is not a local one; or no such layer.
         ModelNotFoundError: no such model.
     """
     from langchain_uno.models.embedders import HiddenStateEmbedder, LangChainEmbedder
     from langchain_uno.models.local import LocalEngine
+    from langchain_uno.models.token_embedder import TokenEmbedder
 
-    if name is not None:
+    if name is not None and is_embedder_alone(name):
         return LangChainEmbedder.from_name(name)
     if not isinstance(engine, LocalEngine):
         raise ConfigError(
             "A server's hidden states can't be read: name an embedding model "
             "(embedder='Qwen/Qwen3-Embedding-0.6B')."
         )
-    return HiddenStateEmbedder(engine)
+    if name is None:
+        return TokenEmbedder(engine)
+    _, _, layer = name.partition(":")
+    return HiddenStateEmbedder(engine, int(layer) if layer else None)
+
+
+def is_embedder_alone(name: str | None) -> bool:
+    """Whether an embedder's name stands for a model of its own, so that no engine is needed."""
+    return name is not None and re.fullmatch(r"hidden(:\d{1,3})?", name) is None
 
 
 def load_prompt_set(name: str) -> PromptSet:

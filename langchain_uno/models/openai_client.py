@@ -62,6 +62,7 @@ class Http:
 
     def stream(self, path: str, payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """POST JSON and yield the events of the answer."""
+        self._refuse_when_closed()
         try:
             with self._client.stream("POST", f"{self.url}/{path}", json=payload) as response:
                 if response.is_error:
@@ -70,7 +71,7 @@ class Http:
                 for line in response.iter_lines():
                     if event := _event(line):
                         yield event
-        except (httpx.HTTPError, RuntimeError) as error:
+        except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
     async def astream(self, path: str, payload: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
@@ -92,9 +93,10 @@ class Http:
         self._client.close()
 
     def _run(self, call: Any, parse: bool = True, may_fail: bool = False) -> dict[str, Any]:
+        self._refuse_when_closed()
         try:
             response = call()
-        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: the client is closed
+        except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         if may_fail and response.is_error:
             return {}
@@ -122,12 +124,15 @@ class Http:
             "runs and that the address is right, then ask again."
         )
 
+    def _refuse_when_closed(self) -> None:
+        if self._client.is_closed:
+            raise EngineError("The engine is closed: load it again.")
+
     def _async_client(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
+        self._refuse_when_closed()
         client = self._loops.get(loop)
-        if client is None or self._client.is_closed:
-            if self._client.is_closed:
-                raise EngineError("The engine is closed: load it again.")
+        if client is None:
             client = self._loops[loop] = httpx.AsyncClient(**self._settings)
         return client
 

@@ -10,6 +10,7 @@ time of ours (ours minus bare, quantile by quantile); then plain journal appends
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 import time
 from collections.abc import Callable
@@ -61,6 +62,7 @@ def main() -> None:
         return [*turns, HumanMessage(f"And {i}? " + words[: args.chars])]
 
     prompts = [prompt(i) for i in range(args.calls)]
+    gc.freeze()  # thousands of waiting prompts are this script's, not an app's
     with tempfile.TemporaryDirectory() as folder:
         ours = UNOFeedbackHandler(home=Path(folder) / "home")
         idle = BaseCallbackHandler()

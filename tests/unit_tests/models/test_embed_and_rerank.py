@@ -14,6 +14,7 @@ from langchain_uno.models.loading import load_embedder, load_prompt_set
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import Embedder, GenerateRequest, Reranker, Sampling
 from langchain_uno.models.rerankers import CausalReranker, EngineReranker
+from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.records import Message
 
 TEXTS = ["reset the router", "", "a", "book a table for two " * 5, "重置路由器", "  "]
@@ -94,7 +95,9 @@ def test_any_langchain_embeddings() -> None:
 
 
 def test_embedders_by_name(engine: LocalEngine) -> None:
-    assert isinstance(load_embedder(None, engine), HiddenStateEmbedder)
+    assert isinstance(load_embedder(None, engine), TokenEmbedder)
+    named = load_embedder("hidden:1", engine)
+    assert isinstance(named, HiddenStateEmbedder) and named.layer == 1
     with pytest.raises(ConfigError, match="name an embedding model"):
         load_embedder(None, None)
     with pytest.raises((ModelNotFoundError, ConfigError), match="no/such-embedder"):
@@ -149,3 +152,37 @@ def test_users_words_can_t_close_a_turn_of_the_reranker(engine: LocalEngine) -> 
         del engine.choose_tokens
     end = engine.tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert seen[0].count(end) == 2, "only the form's own turn ends"
+
+
+def test_token_embeddings_are_centred_weighted_and_each_counts_once(engine: LocalEngine) -> None:
+    embedder = TokenEmbedder(engine)
+    assert isinstance(embedder, Embedder)
+    got = embedder.embed(TEXTS)
+    weight = engine.model.get_input_embeddings().weight.detach().double().numpy()
+    centred = weight - weight.mean(0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    for row, text in zip(got, TEXTS, strict=True):
+        if not text.strip():
+            assert not row.any()
+            continue
+        ids = list(dict.fromkeys(engine.encode(text)))
+        share = np.array(ids) / (np.array(ids) + 0.15 * len(weight))
+        pooled = share @ centred[ids]
+        np.testing.assert_allclose(row, pooled / np.linalg.norm(pooled), atol=1e-5)
+    repeated = embedder.embed(["ab", "abab"])
+    np.testing.assert_allclose(repeated[0], repeated[1], atol=1e-6)
+    assert embedder.fingerprint != HiddenStateEmbedder(engine, 0).fingerprint
+
+
+def test_token_embeddings_know_families_apart() -> None:
+    """With the embedded model's weights, nearly every request's neighbour is of its family."""
+    from langchain_uno.models.loading import load_engine
+    from langchain_uno.world.service import plan_visits
+    from langchain_uno.world.worlds import make_world
+
+    visits = plan_visits(make_world(5), 160)
+    vectors = load_embedder(None, load_engine()).embed([v.query.text for v in visits])
+    near = vectors @ vectors.T
+    np.fill_diagonal(near, -1)
+    families = np.array([v.query.family for v in visits])
+    assert (families[near.argmax(1)] == families).mean() >= 0.95
