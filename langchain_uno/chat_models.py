@@ -16,9 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import (
-    AsyncCallbackManager,
     AsyncCallbackManagerForLLMRun,
-    CallbackManager,
     CallbackManagerForLLMRun,
 )
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -27,7 +25,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
@@ -38,6 +36,7 @@ from langchain_uno.graphs.respond import Mode, RespondContext, RespondState
 from langchain_uno.home import ENV_HOME
 from langchain_uno.served import Served, serve
 from langchain_uno.serving.messages import from_langchain
+from langchain_uno.serving.tracing import child_config
 
 __all__ = ["UNOChatModel"]
 
@@ -94,18 +93,9 @@ class UNOChatModel(BaseChatModel):
         Raises:
             InputError: ``other`` holds no local transformers model.
         """
-        from langchain_uno.models.loading import engine_from_objects
+        from langchain_uno.models.loading import engine_from_langchain
 
-        pipeline = getattr(getattr(other, "llm", other), "pipeline", None)
-        model = getattr(pipeline, "model", None)
-        tokenizer = getattr(pipeline, "tokenizer", None)
-        if model is None or tokenizer is None:
-            raise InputError(
-                f"{type(other).__name__} holds no local transformers model: give a "
-                "HuggingFacePipeline or a ChatHuggingFace over one, or name the model itself."
-            )
-        settings = kwargs.pop("model_settings", {})
-        engine = engine_from_objects(model, tokenizer, **settings)
+        engine = engine_from_langchain(other, **kwargs.pop("model_settings", {}))
         return cls(engine=engine, model=engine.model_name, **kwargs)
 
     # -- what LangChain asks ---------------------------------------------------------------------
@@ -187,7 +177,9 @@ class UNOChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         context = self._context(stop, stream=False, **kwargs)
-        state = self.served.graph.invoke(_input(messages), _config(run_manager), context=context)
+        state = self.served.graph.invoke(
+            _input(messages), child_config(run_manager), context=context
+        )
         return self._result(state)
 
     async def _agenerate(
@@ -199,7 +191,7 @@ class UNOChatModel(BaseChatModel):
     ) -> ChatResult:
         context = self._context(stop, stream=False, **kwargs)
         graph = (await self._aserved()).graph
-        state = await graph.ainvoke(_input(messages), _config(run_manager), context=context)
+        state = await graph.ainvoke(_input(messages), child_config(run_manager), context=context)
         return self._result(state)
 
     def _stream(
@@ -211,7 +203,7 @@ class UNOChatModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         events = self.served.graph.stream(
             _input(messages),
-            _config(run_manager),
+            child_config(run_manager),
             context=self._context(stop, stream=True, **kwargs),
             stream_mode=["custom", "values"],
         )
@@ -238,7 +230,7 @@ class UNOChatModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         events = (await self._aserved()).graph.astream(
             _input(messages),
-            _config(run_manager),
+            child_config(run_manager),
             context=self._context(stop, stream=True, **kwargs),
             stream_mode=["custom", "values"],
         )
@@ -365,23 +357,6 @@ class UNOChatModel(BaseChatModel):
 
 def _input(messages: list[BaseMessage]) -> RespondState:
     return {"messages": [m.model_dump(mode="json") for m in from_langchain(messages)]}
-
-
-def _config(
-    run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
-) -> RunnableConfig:
-    """Steps of the graph are traced below the one chat-model run.
-
-    LangChain gives ``_stream`` no run manager; then they are traced where the caller stands.
-    """
-    if run_manager is None:
-        return {}
-    kind = CallbackManager if isinstance(run_manager, CallbackManagerForLLMRun) else None
-    manager = (kind or AsyncCallbackManager)(handlers=[], parent_run_id=run_manager.run_id)
-    manager.set_handlers(run_manager.inheritable_handlers)
-    manager.add_tags(run_manager.inheritable_tags)
-    manager.add_metadata(run_manager.inheritable_metadata)
-    return {"callbacks": manager}
 
 
 def _text_chunk(text: str) -> ChatGenerationChunk:

@@ -1,6 +1,6 @@
 """Where everything lies on disk, and which names may become part of a path or a URL.
 
-A home is one folder per service; a namespace (tenant) is a folder inside it, above everything else::
+A home is one folder per service; a namespace (tenant) is a folder of it, above all else::
 
     HOME/                       namespace "default" is the home itself
       settings.toml  traffic.json
@@ -26,8 +26,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}\Z")
 def safe_name(name: str, what: str = "name") -> str:
     """Return ``name`` if it may stand in a path or a URL, else raise.
 
-    Lower-case letters, digits, ``-`` and ``_``, 1 to 80 characters, starting with a letter or digit:
-    no dots, slashes or spaces, so no name can leave its folder.
+    Lower-case letters, digits, ``-`` and ``_``, 1 to 80 characters, starting with a letter or
+    digit: no dots, slashes or spaces, so no name can leave its folder.
 
     Raises:
         NameError_: the name is anything else.
@@ -127,6 +127,7 @@ class Home:
         if not self.path.is_dir():
             raise HomeError(
                 f"There is no home at {str(self.path)!r}: capture something first "
-                "(UNOFeedbackHandler(home=...), or python -m langchain_uno.logs import FILE --home DIR)."
+                "(UNOFeedbackHandler(home=...), or python -m langchain_uno.logs import FILE "
+                "--home DIR)."
             )
         return self

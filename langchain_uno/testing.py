@@ -3,7 +3,7 @@
     from langchain_uno.testing import make_tiny_model
     path = make_tiny_model(tmp_path / "tiny")      # a random Qwen3, 0.1 M parameters, saved to disk
 
-It goes through the same loading, training and serving code as ``Qwen/Qwen3-8B``; its words are noise.
+It goes through the same loading, training and serving as ``Qwen/Qwen3-8B``; its words are noise.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 __all__ = ["make_tiny_adapter", "make_tiny_model"]
 
@@ -33,7 +34,8 @@ def make_tiny_model(path: str | os.PathLike[str], *, seed: int = 0, hidden: int 
     core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    tokenizer = tokenizer_class(
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -88,5 +90,5 @@ def make_tiny_adapter(
             init_lora_weights=False,
             task_type="CAUSAL_LM",
         )
-        get_peft_model(base, config).save_pretrained(path, safe_serialization=True)
+        get_peft_model(base, config).save_pretrained(str(path), safe_serialization=True)
     return Path(path)

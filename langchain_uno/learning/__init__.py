@@ -1,1 +1,1 @@
-
+"""The steps of the method as pure functions over records, one file each."""

@@ -5,7 +5,7 @@
     store.py        journal -> Chroma under a lease; index.py, lease.py and vectors.py are its parts
     filters.py      which logs may be learnt from, and why not; phrases.py has the words
     redaction.py    personal data out of the text before it is stored
-    exchange.py     import, export, stats; rows.py reads the file formats
+    exchange.py     import, export, stats; rows.py and its row_*.py read the file formats
     capture.py      from LangChain's callbacks to a record (used by ``langchain_uno.callbacks``)
 
 ``python -m langchain_uno.logs --help`` is the command line. Importing this package loads neither

@@ -43,7 +43,7 @@ _CARD = re.compile(rb"0000[ -]?0000[ -]?0000[ -]?0000")
 _IP = re.compile(rb"0\.0{1,3}\.0{1,3}\.0")
 _REACH = 320
 """Longest e-mail address (64 before the @, 255 after)."""
-_MEMORY = 512
+_MEMORY = 128
 _MEMORY_CHARS = 20_000
 
 

@@ -5,17 +5,16 @@ Run ids are made from the row's id and content (UUID version 5), so a row read t
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import uuid5
 
 from pydantic import ValidationError
 
 from langchain_uno.errors import InputError
-from langchain_uno.logs.capture import check_feedback, text_of
+from langchain_uno.logs.capture import text_of
 from langchain_uno.logs.conversation import (
     clean_text,
     detect_language,
@@ -24,13 +23,14 @@ from langchain_uno.logs.conversation import (
     user_turn,
 )
 from langchain_uno.logs.join import follow_up
-from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message, Role
+from langchain_uno.logs.row_feedback import add_explicit, add_implicit
+from langchain_uno.logs.row_values import SPACE, aware, clean, literal, time_of
+from langchain_uno.records import SCHEMA_VERSION, Interaction, Message, Role
 
 __all__ = ["FORMAT", "parse_row"]
 
 FORMAT = "langchain-uno.interaction"
 """The ``format`` field of our own export."""
-_SPACE = UUID("6f0e1f5c-64f5-5c0e-9d39-6c0f1b8f5a11")
 _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
@@ -43,7 +43,7 @@ _ROLES: dict[str, Role] = {
     "function": "tool",
 }
 _KNOWN = frozenset(  # the other fields are kept as tags
-    {
+    [
         "messages",
         "feedback",
         "thread_id",
@@ -62,11 +62,10 @@ _KNOWN = frozenset(  # the other fields are kept as tags
         "tools",
         "usage",
         "format",
-    }
+    ]
 )
 _MAX_TAG = 1000
 _MAX_ID = 200
-_MAX_DEPTH = 50
 
 
 def parse_row(row: Any, now: datetime, namespace: str) -> list[Interaction]:
@@ -94,7 +93,7 @@ def _parse(row: Any, now: datetime, namespace: str) -> list[Interaction]:
     if "messages" in row:
         turns = _messages(row["messages"])
     elif dialog := next((k for k in row if k.startswith("dialog")), None):
-        turns = _messages(_literal(row[dialog], dialog))
+        turns = _messages(literal(row[dialog], dialog))
     else:
         raise InputError("there is no 'messages' list (nor MemoryBench's 'dialog')")
     return _dialog(row, turns, now, namespace)
@@ -114,7 +113,7 @@ def _own(row: Mapping[str, Any], namespace: str) -> Interaction:
     fields["messages"] = messages[:-1]
     fields["namespace"] = namespace
     try:
-        found = Interaction.model_validate(_clean(fields))
+        found = Interaction.model_validate(clean(fields))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -125,8 +124,8 @@ def _own(row: Mapping[str, Any], namespace: str) -> Interaction:
     for one in found.feedback:
         if one.score is not None and not 0.0 <= one.score <= 1.0:
             raise InputError(f"a score must lie between 0 and 1, not {one.score!r}")
-        one.created_at = _aware(one.created_at)
-    return found.model_copy(update={"created_at": _aware(found.created_at)})
+        one.created_at = aware(one.created_at)
+    return found.model_copy(update={"created_at": aware(found.created_at)})
 
 
 def _dialog(
@@ -142,7 +141,7 @@ def _dialog(
     language = _language(row.get("lang") or row.get("language"))
     thread = _text(row, "thread_id", "thread")
     user = _text(row, "user_id", "user")
-    start = _time(row.get("created_at", row.get("timestamp"))) or now
+    start = time_of(row.get("created_at", row.get("timestamp"))) or now
     own_id = run_ref(row["run_id"]) if row.get("run_id") else None
     name = "\0".join(
         [
@@ -182,15 +181,15 @@ def _dialog(
     if last:
         stamp = out[-1].created_at + timedelta(microseconds=1)
         open_end = Interaction(
-            run_id=str(uuid5(_SPACE, out[-1].run_id + "\0" + last)),
+            run_id=str(uuid5(SPACE, out[-1].run_id + "\0" + last)),
             messages=[],
             answer="",
             user_id=user,
             created_at=stamp,
         )
         out[-1].feedback.append(follow_up(out[-1].run_id, open_end, last))
-    _explicit(row, out, user)
-    _implicit(row, out)
+    add_explicit(row, out, user)
+    add_implicit(row, out)
     return out
 
 
@@ -204,11 +203,11 @@ def _run_id(name: str, turns: Sequence[Message]) -> str:
         ensure_ascii=False,
         sort_keys=True,
     )
-    return str(uuid5(_SPACE, name + "\0" + content))
+    return str(uuid5(SPACE, name + "\0" + content))
 
 
 def _messages(value: Any) -> list[Message]:
-    value = _literal(value, "messages")
+    value = literal(value, "messages")
     if not isinstance(value, list) or not value:
         raise InputError("'messages' must be a list of at least one message")
     out: list[Message] = []
@@ -256,81 +255,7 @@ def _call(call: Any, n: int) -> dict[str, Any]:
         raise InputError(f"message {n} has a tool call without a name and an object of arguments")
     call_id = call.get("id")
     found = {"name": inner["name"], "args": dict(args), "id": str(call_id) if call_id else None}
-    return {key: _clean(value) for key, value in found.items()}
-
-
-def _explicit(row: Mapping[str, Any], out: list[Interaction], user: str | None) -> None:
-    given = _literal(row.get("feedback"), "feedback")
-    if given is None or given == "":
-        return
-    for n, one in enumerate(given if isinstance(given, list) else [given]):
-        if isinstance(one, str):
-            one = {"comment": one}
-        elif isinstance(one, bool | int | float):
-            one = {"score": one}
-        if not isinstance(one, Mapping):
-            raise InputError(f"feedback {n} must be an object, a text or a score")
-        fields = {k: one.get(k) for k in Feedback.model_fields if k in one}
-        about = _about(one, out, n)
-        stamp = _time(fields.pop("created_at", None)) or about.created_at + timedelta(
-            microseconds=2 + n
-        )
-        fields["run_id"] = about.run_id
-        text = json.dumps(fields, sort_keys=True, default=str, ensure_ascii=False)
-        fields.setdefault("feedback_id", uuid5(_SPACE, f"{about.run_id}\0{n}\0{_clean(text)}").hex)
-        fields.setdefault("user_id", user)
-        try:
-            checked = check_feedback(**{k: v for k, v in fields.items() if v is not None})
-        except (InputError, ValidationError) as error:
-            raise InputError(f"feedback {n}: {error}") from error
-        about.feedback.append(checked.model_copy(update={"created_at": stamp}))
-
-
-def _about(one: Mapping[str, Any], out: list[Interaction], n: int) -> Interaction:
-    """The answer that is meant: by run_id, by ``turn`` (of the answers, from 0), else the last."""
-    if one.get("run_id"):
-        wanted = run_ref(one["run_id"])
-        for interaction in out:
-            if interaction.run_id == wanted:
-                return interaction
-    turn = one.get("turn")
-    if turn is None:
-        return out[-1]
-    if isinstance(turn, bool) or not isinstance(turn, int) or not -len(out) <= turn < len(out):
-        raise InputError(f"feedback {n} names turn {turn!r}; there are {len(out)} answers")
-    return out[turn]
-
-
-def _implicit(row: Mapping[str, Any], out: list[Interaction]) -> None:
-    """MemoryBench: ``{round, implicit_action(s), terminated, satisfaction_score}``."""
-    name = next((k for k in row if k.startswith("implicit_feedback")), None)
-    given = _literal(row.get(name), name) if name else None
-    if given in (None, ""):
-        return
-    if not isinstance(given, list) or not all(isinstance(g, Mapping) for g in given):
-        raise InputError(f"{name!r} must be a list of objects")
-    rounds = [g.get("round") for g in given]
-    first = min((r for r in rounds if isinstance(r, int)), default=0)
-    for n, one in enumerate(given):
-        turn = rounds[n] - min(first, 1) if isinstance(rounds[n], int) else n
-        if not 0 <= turn < len(out):
-            continue  # a round that was cut off before its answer
-        about = out[turn]
-        actions = one.get("implicit_actions", one.get("implicit_action")) or []
-        found: list[dict[str, Any]] = []
-        for action in actions if isinstance(actions, list) else [actions]:
-            if action in ("like", "dislike", "copy"):
-                found.append({"key": action, "score": {"like": 1.0, "dislike": 0.0}.get(action)})
-        satisfied = one.get("satisfaction_score")
-        if isinstance(satisfied, int | float) and not isinstance(satisfied, bool):
-            found.append({"key": "satisfaction", "value": float(satisfied)})
-        for at, fields in enumerate(found):
-            one_id = uuid5(_SPACE, f"{about.run_id}\0implicit\0{n}\0{fields['key']}").hex
-            checked = check_feedback(
-                run_id=about.run_id, feedback_id=one_id, source="implicit", **fields
-            )
-            stamp = about.created_at + timedelta(microseconds=2 + 4 * n + at)
-            about.feedback.append(checked.model_copy(update={"created_at": stamp}))
+    return {key: clean(value) for key, value in found.items()}
 
 
 def _tags(row: Mapping[str, Any]) -> dict[str, str]:
@@ -364,45 +289,3 @@ def _text(row: Mapping[str, Any], *names: str) -> str | None:
         if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
             return clean_text(str(value))[:200]
     return None
-
-
-def _time(value: Any) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, timezone.utc)
-        found = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
-    except (ValueError, OverflowError, OSError) as error:
-        raise InputError(
-            f"{str(value)[:40]!r} is not a time (give ISO 8601 or Unix seconds)"
-        ) from error
-    return _aware(found)
-
-
-def _aware(time: datetime) -> datetime:
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-
-
-def _literal(value: Any, name: str) -> Any:
-    """MemoryBench's columns are strings on the hub: JSON, or a Python literal."""
-    if not isinstance(value, str) or name == "feedback":
-        return value
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-    raise InputError(f"{name!r} is a text that is neither JSON nor a Python literal")
-
-
-def _clean(value: Any, depth: int = 0) -> Any:
-    if isinstance(value, str):
-        return clean_text(value)
-    if depth > _MAX_DEPTH:
-        raise InputError("nested too deeply")
-    if isinstance(value, list):
-        return [_clean(v, depth + 1) for v in value]
-    if isinstance(value, Mapping):
-        return {clean_text(str(k)): _clean(v, depth + 1) for k, v in value.items()}
-    return value

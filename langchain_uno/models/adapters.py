@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import EngineError, ReleaseError
+from langchain_uno.models.stacked import StackedLora
 
 if TYPE_CHECKING:
     import torch
@@ -169,9 +170,8 @@ class AdapterSet:
         self._names: dict[str, str] = {}
         self._paths: dict[str, Path] = {}
         self._count = 0
-        self._rows: list[str] | None = None
         self._active: object = None
-        self._hooked: set[int] = set()
+        self._stacked = StackedLora()
 
     def mount(self, name: str, path: Path, checked: CheckedAdapter) -> None:
         """Add a checked adapter under ``name``; undone wholly when PEFT refuses it."""
@@ -180,6 +180,7 @@ class AdapterSet:
         self._count += 1
         inner = f"u{self._count}"
         self._active = None
+        self._stacked.forget()
         try:
             if self._peft is None:
                 self._peft = PeftModel(self.model, checked.config, adapter_name=inner)
@@ -197,13 +198,14 @@ class AdapterSet:
             raise ReleaseError(f"The adapter {name!r} can't be mounted: {error}") from error
         self._names[name], self._paths[name] = inner, path
         self.model.eval()
-        self._hook()
+        self._stacked.hook(self.model)
 
     def unmount(self, name: str) -> None:
         """Remove an adapter; the last one gone, the model is the plain base again."""
         inner = self._names.pop(name)
         self._paths.pop(name, None)
         self._active = None
+        self._stacked.forget()
         if self._peft is None:
             return
         if not self._names:
@@ -231,8 +233,7 @@ class AdapterSet:
             self._peft.unload()
             self.model.__dict__.pop("forward", None)
             self._peft = None
-        self._hooked.clear()
-        self._rows = None
+        self._stacked.clear()
         self._active = None
 
     @contextmanager
@@ -240,52 +241,27 @@ class AdapterSet:
         """Make the passes inside use ``names[i]`` (None: the base) for row ``i``."""
         if self._peft is not None:
             kinds = set(names)
-            if kinds == {None}:
-                self._switch(None)
-            elif len(kinds) == 1:
-                self._switch(self._names[str(names[0])])
+            if len(kinds) == 1:
+                [name] = kinds
+                self._switch(None if name is None else self._names[name])
             else:
-                self._switch(True)
-                # PEFT's mixed batch: the same ``adapter_names`` that its own forward() passes on.
-                self._rows = ["__base__" if n is None else self._names[n] for n in names]
+                self._switch(None)
+                self._stacked.set_rows([None if n is None else self._names[n] for n in names])
         try:
             yield
         finally:
-            self._rows = None
+            self._stacked.set_rows(None)
 
-    def _switch(self, to: str | bool | None) -> None:
-        """None: base alone; a name: that adapter alone; True: all enabled (mixed rows)."""
-        if self._peft is None or (to is not None and to == self._active):
+    def _switch(self, to: str | None) -> None:
+        """Let PEFT apply this adapter to all rows, or none at all (None)."""
+        wanted = to or "base"
+        if self._peft is None or wanted == self._active:
             return
         tuner: Any = self._peft.base_model
         if to is None:
-            if self._active != "base":
-                tuner.disable_adapter_layers()
-            self._active = "base"
-            return
-        if self._active in (None, "base"):
-            tuner.enable_adapter_layers()
-        if isinstance(to, str):
+            tuner.disable_adapter_layers()
+        else:
+            if self._active in (None, "base"):
+                tuner.enable_adapter_layers()
             self._peft.set_adapter(to, inference_mode=True)
-        self._active = to
-
-    def _hook(self) -> None:
-        """Hand each row's adapter to every LoRA layer.
-
-        PEFT's ``forward(adapter_names=...)`` walks all modules and registers such hooks anew at
-        every pass; for a small model that costs more than the pass. Ours are registered once.
-        """
-        from peft.tuners.lora import LoraLayer
-
-        def hand_over(
-            _: Any, args: Any, kwargs: dict[str, Any]
-        ) -> tuple[Any, dict[str, Any]] | None:
-            if self._rows is None:
-                return None
-            return args, {**kwargs, "adapter_names": self._rows}
-
-        for module in self.model.modules():
-            if isinstance(module, LoraLayer) and id(module) not in self._hooked:
-                hookable: Any = module
-                hookable.register_forward_pre_hook(hand_over, with_kwargs=True)
-                self._hooked.add(id(module))
+        self._active = wanted

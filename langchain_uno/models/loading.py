@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langchain_uno.errors import ConfigError, ModelNotFoundError
+from langchain_uno.errors import ConfigError, InputError, ModelNotFoundError
 from langchain_uno.models.fingerprint import folder_fingerprint, model_fingerprint
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.models.roles import PromptSet
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EMBEDDED",
     "embedded_path",
+    "engine_from_langchain",
     "engine_from_objects",
     "is_embedded",
     "is_embedder_alone",
@@ -220,6 +221,23 @@ def shared_engine(model: str | None = None, **settings: Any) -> Engine:
         if engine is None or getattr(engine, "closed", False):
             engine = _shared[key] = load_engine(model, **settings)
         return engine
+
+
+def engine_from_langchain(other: Any, **settings: Any) -> LocalEngine:
+    """Return an engine over the parts of a ``HuggingFacePipeline``, or of a chat model over one.
+
+    Raises:
+        InputError: ``other`` holds no local transformers model.
+    """
+    pipeline = getattr(getattr(other, "llm", other), "pipeline", None)
+    model = getattr(pipeline, "model", None)
+    tokenizer = getattr(pipeline, "tokenizer", None)
+    if model is None or tokenizer is None:
+        raise InputError(
+            f"{type(other).__name__} holds no local transformers model: give a "
+            "HuggingFacePipeline or a ChatHuggingFace over one, or name the model itself."
+        )
+    return engine_from_objects(model, tokenizer, **settings)
 
 
 def load_embedder(name: str | None, engine: Engine | None = None) -> Embedder:

@@ -32,7 +32,7 @@ from langchain_uno.models.protocols import (
     OnDone,
 )
 from langchain_uno.models.requests import Constrainer, RowMaker
-from langchain_uno.models.rows import Call, Row
+from langchain_uno.models.rows import Call, Row, tell
 from langchain_uno.models.scheduler import Scheduler
 from langchain_uno.records import Message
 
@@ -50,8 +50,7 @@ class LocalEngine:
         max_batch: rows that share a forward pass at most.
         max_waiting: calls that may wait in the queue; further callers wait (back-pressure).
         max_prompt_tokens: padded prompt tokens of one prompt pass at most (bounds memory).
-        template_kwargs: passed to the chat template; ``enable_thinking=False`` by default, which
-            templates without that switch ignore.
+        template_kwargs: passed to the chat template; ``enable_thinking=False`` by default.
         constrainer: the hook for constrained decoding: makes a
             :class:`~langchain_uno.models.sampling.TokenConstraint` of a request's ``json_schema``;
             without one the schema is not enforced.
@@ -192,8 +191,8 @@ class LocalEngine:
 
         call = Call(
             [row],
-            lambda _, result: _tell(loop, settle, result),
-            lambda error: _tell(loop, settle, error),
+            lambda _, result: tell(loop, settle, result),
+            lambda error: tell(loop, settle, error),
         )
         await self._submit_async(call)
         try:
@@ -212,7 +211,7 @@ class LocalEngine:
         arrived: asyncio.Queue[Chunk | BaseException] = asyncio.Queue()
 
         def put(item: Any) -> None:
-            _tell(loop, arrived.put_nowait, item)
+            tell(loop, arrived.put_nowait, item)
 
         call = Call([row], lambda _, result: put(Chunk(generation=result)), put, put)
         await self._submit_async(call)
@@ -390,12 +389,3 @@ class LocalEngine:
             raise EngineError(
                 "The engine can't answer inside its own exclusive() block: leave it first."
             )
-
-
-def _tell(loop: asyncio.AbstractEventLoop, put: Callable[[Any], object], item: Any) -> None:
-    """Hand an item to an event loop that may have closed meanwhile (its caller is gone then)."""
-    if not loop.is_closed():
-        try:
-            loop.call_soon_threadsafe(put, item)
-        except RuntimeError:
-            return

@@ -157,7 +157,7 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class Reranker(Protocol):
-    """A yes/no judge: is the suggestion semantically covered by the known rule? (paper, stage 5)"""
+    """A yes/no judge: does the known rule cover the suggestion (paper, stage 5)?"""
 
     def covered(
         self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None

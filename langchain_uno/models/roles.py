@@ -17,7 +17,7 @@ __all__ = ["Judgement", "PromptSet", "RoleError"]
 
 
 class RoleError(ValueError):
-    """A model's text does not have the form its role asks for; the caller drops or retries it."""
+    """A text lacks the form its role asks for; the caller drops or retries it."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Judgement:
 class PromptSet(Protocol):
     """Words the roles. ``messages`` arguments are the conversation up to the logged answer.
 
-    Every ``*_prompt`` returns chat messages ready for an engine; every ``parse_*`` takes the model's
-    text and raises :class:`RoleError` when it does not have the asked form.
+    Every ``*_prompt`` returns chat messages ready for an engine; every ``parse_*`` takes the
+    model's text and raises :class:`RoleError` when it does not have the asked form.
     """
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from langchain_uno.models.sampling import Picker, TokenConstraint
 from langchain_uno.models.text_out import TextStream, parse_tool_calls
 from langchain_uno.records import Usage
 
-__all__ = ["Call", "Row"]
+__all__ = ["Call", "Row", "tell"]
 
 
 class Row:
@@ -105,3 +106,12 @@ class Call:
         self.cancelled = False
         for row in rows:
             row.call = self
+
+
+def tell(loop: asyncio.AbstractEventLoop, put: Callable[[Any], object], item: Any) -> None:
+    """Hand an item to an event loop that may have closed meanwhile (its caller is gone then)."""
+    if not loop.is_closed():
+        try:
+            loop.call_soon_threadsafe(put, item)
+        except RuntimeError:
+            return

@@ -7,10 +7,8 @@ docs/experiments.md.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from random import Random
 from typing import Any
 
@@ -19,6 +17,7 @@ from langchain_uno.records import Message
 from langchain_uno.world.answers import Query, check_answer, render_answer
 from langchain_uno.world.corrupt import corrupt, judge_evidence
 from langchain_uno.world.language import Language, cap, load_language
+from langchain_uno.world.odd import OddWords
 from langchain_uno.world.speech import babble, noise_line, say_wishes, wording
 from langchain_uno.world.tools import tool_example
 from langchain_uno.world.worlds import make_query
@@ -59,7 +58,7 @@ class Curriculum:
         self.rng = Random(f"curriculum-{seed}")
         self.language = language or load_language()
         self.prompts = EmbeddedPromptSet()
-        self._bag = _word_bag(self.language)
+        self.odd = OddWords(self.language, self.rng)
         self._roles = list(MIX)
         self._weights = list(MIX.values())
         self._makers: dict[str, Callable[[], Example]] = {
@@ -91,44 +90,14 @@ class Curriculum:
         rng, language = self.rng, self.language
         family = rng.choice(list(language.families.values()))
         query = make_query(language, family, rng, unseen=False)
-        facts = tuple(self._random_fact() if rng.random() < 0.5 else f for f in query.facts)
+        facts = tuple(self.odd.fact() if rng.random() < 0.5 else f for f in query.facts)
         text = query.text.replace("; ".join(query.facts), "; ".join(facts))
         if rng.random() < 0.5:
-            frame = self._odd_request(query.kind, query.entity, "; ".join(facts))
+            frame = self.odd.request(query.kind, query.entity, "; ".join(facts))
             seen = next(f for f in (*family.frames, "") if _fits(f, query))
             seen = seen.format(kind=query.kind, entity=query.entity, facts="; ".join(facts))
             text = text.replace(seen, frame) if seen else frame
         return Query(query.family, query.kind, query.entity, facts, query.attributes, text)
-
-    def _odd_request(self, kind: str, entity: str, facts: str) -> str:
-        """A frame in random words: only kind, name and facts can be read."""
-        rng = self.rng
-        thing = rng.choice(
-            (
-                f"the {kind} {entity}",
-                f"the {kind} {entity}",
-                f"{kind} {entity}",
-                f"our {kind} {entity}",
-                f"{entity}, {rng.choice(('a', 'the', 'our', 'this', 'my', 'one'))} {kind}",
-            )
-        )
-        before, after = self._words(6, 1), self._words(5)
-        parts = [*before, thing, *after]
-        lead = "" if rng.random() < 0.3 else rng.choice((". ", ", ", "? ")) + cap(
-            " ".join(self._words(5, 1))
-        )
-        tail = "" if rng.random() < 0.5 else " " + cap(" ".join(self._words(6, 1))) + "."
-        return f"{cap(' '.join(parts))}{lead}: {facts}.{tail}"
-
-    def _words(self, most: int, least: int = 0) -> list[str]:
-        """Random words: common ones, those of any text of the world, and odd ones."""
-        rng = self.rng
-        return [
-            rng.choice(self.language.lexicon["common"])
-            if rng.random() < 0.45
-            else (rng.choice(self._bag) if rng.random() < 0.7 else self._odd_word())
-            for _ in range(rng.randint(least, most))
-        ]
 
     def rules(self, most: int, least: int = 1) -> list[str]:
         """Random rules, at most one layout, in random order."""
@@ -145,30 +114,6 @@ class Curriculum:
                 layout = True
             picked.append(rule)
         return picked
-
-    def _random_fact(self) -> str:
-        """A clause ``the ...``: any family's template with odd words in it, or odd words alone."""
-        rng, lex = self.rng, self.language.lexicon
-        if rng.random() < 0.3:
-            family = rng.choice(list(self.language.families.values()))
-            words = self.language.fill(rng.choice(family.facts), rng, unseen=False).split(" ")
-            for i in range(1, len(words)):
-                if rng.random() < 0.35:
-                    words[i] = self._odd_word()
-            return " ".join(words)
-        if rng.random() < 0.35:
-            return "the " + " ".join(self._words(6, 2))
-        words = [rng.choice(lex["nouns"]) if rng.random() < 0.4 else self._odd_word()]
-        words.append(rng.choice(lex["verbs"]) if rng.random() < 0.5 else self._odd_word())
-        if rng.random() < 0.5:
-            words += [
-                rng.choice(("in", "of", "at", "with", "for", "after", "near", "by")),
-                self._odd_word(),
-            ]
-        if rng.random() < 0.4:
-            words += [str(rng.randint(2, 99))]
-        words.append(rng.choice((rng.choice(lex["nouns"]), self._odd_word(), self._odd_word())))
-        return "the " + " ".join(words)
 
     def _wordings(self, rules: Sequence[str]) -> list[str]:
         """Rules as texts: mostly canonical, else as a user would word them."""
@@ -190,7 +135,7 @@ class Curriculum:
         )
         if rules and rng.random() < 0.4:
             words = [wording(language, r, rng, unseen=False) for r in rules]
-            turns = [" ".join(self._odd_frame(w) for w in words)]
+            turns = [" ".join(self.odd.frame(w) for w in words)]
         extra = 0.25 if rules else 1.0
         while rng.random() < extra:
             line = self._noise()
@@ -210,29 +155,15 @@ class Curriculum:
         if draw < 0.12:
             return babble(self.language, rng)
         if draw < 0.3:
-            words = [self._odd_word() for _ in range(rng.randint(1, 3))]
+            words = [self.odd.word() for _ in range(rng.randint(1, 3))]
             frames = self.language.feedback["frames"]
             odd = " ".join((rng.choice(self.language.lexicon["verbs"]), *words))
             return (
-                self._odd_frame(odd)
+                self.odd.frame(odd)
                 if rng.random() < 0.6
                 else rng.choice(frames).format(w=odd, W=cap(odd))
             )
         return noise_line(self.language, rng, unseen=False)
-
-    def _odd_frame(self, wish: str) -> str:
-        """A wish among random words, so that no frame is needed to hear it."""
-        rng, common = self.rng, self.language.lexicon["common"]
-
-        def words(most: int, least: int = 0) -> list[str]:
-            return [
-                rng.choice(common) if rng.random() < 0.8 else self._odd_word()
-                for _ in range(rng.randint(least, most))
-            ]
-
-        lead = " ".join(words(6)) + rng.choice((",", ":", "", "", "", " to", " that you"))
-        tail = words(4, 1) if rng.random() < 0.35 else []
-        return cap(" ".join([lead.strip(), wish, *tail]).strip()) + rng.choice((".", ".", "!", "?"))
 
     def _user(self, query: Query) -> list[Message]:
         return [Message(role="user", content=query.text)]
@@ -362,13 +293,13 @@ class Curriculum:
         rng = self.rng
         draw = rng.random()
         if draw < 0.45:
-            words = " ".join(self._odd_word() for _ in range(rng.randint(2, 10)))
+            words = " ".join(self.odd.word() for _ in range(rng.randint(2, 10)))
             data = out = f"say {words}"
         elif draw < 0.6:
             query = self.query()
             data, out = f"name it: {query.text}", f"the {query.kind} {query.entity}"
         else:
-            facts = [self._random_fact() for _ in range(rng.randint(2, 4))]
+            facts = [self.odd.fact() for _ in range(rng.randint(2, 4))]
             if draw < 0.8:
                 i = rng.randrange(len(facts))
                 data, out = f"fact {i + 1}: {'; '.join(facts)}", facts[i]
@@ -377,25 +308,6 @@ class Curriculum:
                 out = "\n".join(f"{i}. {cap(f)}." for i, f in enumerate(facts, 1))
         prompt = [Message(role="system", content="copy"), Message(role="user", content=data)]
         return self._said("copy", prompt, out)
-
-    def _odd_word(self) -> str:
-        """A word to copy: a made-up name, pieces of English, plain letters, or a number."""
-        rng = self.rng
-        draw = rng.random()
-        if draw < 0.15:
-            return rng.choice(self._bag)
-        if draw < 0.4:
-            name = self.language.name(rng, unseen=False)
-            return name if rng.random() < 0.6 else name.lower()
-        if draw < 0.75:
-            pieces = self.language.lexicon["pieces"]
-            word = "".join(rng.choice(pieces) for _ in range(rng.choice((1, 2, 2, 3))))
-            return cap(word) if rng.random() < 0.2 else word
-        if draw < 0.9:
-            return "".join(
-                rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 6))
-            )
-        return str(rng.randint(0, 999))
 
     def _tool(self) -> Example:
         messages, tools = tool_example(self.language, self.rng)
@@ -410,18 +322,3 @@ def _fits(frame: str, query: Query) -> bool:
     """Whether a frame made the request."""
     made = frame.format(kind=query.kind, entity=query.entity, facts="; ".join(query.facts))
     return made in query.text
-
-
-@lru_cache(maxsize=4)
-def _bag_of(texts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(sorted({w for t in texts for w in re.findall(r"[a-z]{2,}", t.lower())}))
-
-
-def _word_bag(language: Language) -> tuple[str, ...]:
-    """Every word of the seen half, except the kinds of things (they name the family)."""
-    texts = [f for family in language.families.values() for f in (*family.frames, *family.facts)]
-    texts += [w for r in language.rules.values() for w in (r.form, *r.wordings)]
-    texts += [line for lines in language.feedback["noise"].values() for line in lines]
-    kinds = {w for f in language.families.values() for k in f.kinds for w in k.split()}
-    slots = {"kind", "entity", "facts", "fact", "name", "place", "color", "first", "last"}
-    return tuple(w for w in _bag_of(tuple(texts)) if w not in kinds | slots)

@@ -17,10 +17,10 @@ import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from langchain_uno import UNOChatModel
-from langchain_uno.models.embedders import HiddenStateEmbedder
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
+from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.records import Message
 from langchain_uno.testing import make_tiny_adapter, make_tiny_model
 
@@ -117,7 +117,7 @@ def main() -> None:
                 for _ in range(10):
                     call()
             print(f"{what}: {clock.cpu * 100:.1f} ms CPU a request of 40 tokens")
-        embedder = HiddenStateEmbedder(engine)
+        embedder = TokenEmbedder(engine)
         with Clock() as clock:
             for _ in range(20):
                 embedder.embed([text])

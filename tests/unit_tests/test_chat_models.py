@@ -19,8 +19,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langchain_uno.chat_models import UNOChatModel
 from langchain_uno.errors import InputError, ModelNotFoundError, NameError_
 from langchain_uno.home import Home
-from langchain_uno.models.embedders import HiddenStateEmbedder
-from langchain_uno.models.loading import load_engine
+from langchain_uno.models.loading import load_embedder, load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
 from langchain_uno.serving.messages import from_langchain
@@ -46,7 +45,7 @@ def home(
         for i, c in enumerate(("c0", "c1"), 1)
     }
     home = Home(folder / "home")
-    publish_tiny(home, engine, HiddenStateEmbedder(engine), adapters)
+    publish_tiny(home, engine, load_embedder(None, engine), adapters)
     return home
 
 
@@ -306,9 +305,9 @@ _Other = {
 
 
 async def test_cancelling_an_async_request(engine: LocalEngine) -> None:
-    model = UNOChatModel(engine=engine, max_tokens=3000, temperature=1.0, seed=1)
+    model = UNOChatModel(engine=engine, max_tokens=3000)
     task = asyncio.create_task(model.ainvoke("very long"))
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

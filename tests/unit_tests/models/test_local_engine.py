@@ -158,7 +158,7 @@ def test_stop_strings_end_one_row_only(engine: LocalEngine) -> None:
 
 
 def test_closing_a_stream_cancels_it(engine: LocalEngine) -> None:
-    stream = engine.stream(ask("long one", max_tokens=3000, temperature=1.0, seed=1))
+    stream = engine.stream(ask("long one", max_tokens=3000))
     next(stream)
     stream.close()
     assert engine.generate([ask("next")])[0].text is not None
@@ -171,7 +171,7 @@ def test_ctrl_c_in_the_caller_leaves_the_engine_running(engine: LocalEngine) -> 
 
     with pytest.raises(KeyboardInterrupt):
         engine.generate(
-            [ask("short", max_tokens=1), ask("long", max_tokens=3000, temperature=1.0, seed=2)],
+            [ask("short", max_tokens=1), ask("long", max_tokens=3000)],
             on_done=interrupt,
         )
     assert engine.generate([ask("next")])[0].usage.output_tokens > 0
@@ -185,7 +185,7 @@ async def test_async_answers_stream_and_cancel(engine: LocalEngine) -> None:
     assert [g.text for g in got] == wanted
     pieces = [c async for c in engine.astream(requests[1])]
     assert "".join(c.text for c in pieces) == wanted[1]
-    long = asyncio.create_task(engine.agenerate(ask("x", max_tokens=3000, temperature=1.0, seed=1)))
+    long = asyncio.create_task(engine.agenerate(ask("x", max_tokens=3000)))
     await asyncio.sleep(0.05)
     long.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -353,7 +353,7 @@ def test_an_error_in_the_block_frees_the_engine(own_engine: LocalEngine) -> None
 
 def test_a_closed_engine_says_so(tiny_model_path: Path) -> None:
     engine = load_engine(str(tiny_model_path))
-    stream = engine.stream(ask("x", max_tokens=3000, temperature=1.0, seed=1))
+    stream = engine.stream(ask("x", max_tokens=3000))
     next(stream)
     engine.close()
     engine.close()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
+from langchain_core.messages import convert_to_messages
 
 from langchain_uno.errors import (
     EngineError,
@@ -28,6 +29,7 @@ from langchain_uno.models.openai_compatible import OpenAIEngine
 from langchain_uno.models.openai_wire import Collector, first_token_probs
 from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
 from langchain_uno.records import Message
+from langchain_uno.serving.messages import from_langchain
 
 
 def _app(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> Any:
@@ -59,7 +61,7 @@ def _app(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> Any
                 raise HTTPException(404, f"The model {name} does not exist.")
             assert json.loads(config.read_text())["base_model_name_or_path"] == engine.model_name
             engine.load_adapter(name, resolver / name)
-        messages = [Message.model_validate(m) for m in body["messages"]]
+        messages = from_langchain(convert_to_messages(body["messages"]))
         sampling = Sampling(
             body["temperature"],
             body.get("top_p", 1.0),

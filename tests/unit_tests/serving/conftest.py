@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from langchain_uno.models.embedders import HiddenStateEmbedder
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
+from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.testing import make_tiny_adapter
 
 
@@ -30,5 +30,5 @@ def engine(tiny_model_path: Path) -> Iterator[LocalEngine]:
 
 
 @pytest.fixture
-def embedder(engine: LocalEngine) -> HiddenStateEmbedder:
-    return HiddenStateEmbedder(engine)
+def embedder(engine: LocalEngine) -> TokenEmbedder:
+    return TokenEmbedder(engine)

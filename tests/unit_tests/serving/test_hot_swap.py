@@ -10,8 +10,8 @@ import pytest
 
 from langchain_uno.errors import EngineError
 from langchain_uno.home import Home
-from langchain_uno.models.embedders import HiddenStateEmbedder
 from langchain_uno.models.local import LocalEngine
+from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.releases.publish import rollback
 from langchain_uno.serving.hot_swap import Serving
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny, user
@@ -27,12 +27,12 @@ def two(adapter_paths: dict[str, Path]) -> dict[str, Path]:
     return {c: adapter_paths[c] for c in ("c0", "c1")}
 
 
-def _serving(engine: LocalEngine, home: Home | None, embedder: HiddenStateEmbedder) -> Serving:
+def _serving(engine: LocalEngine, home: Home | None, embedder: TokenEmbedder) -> Serving:
     return Serving(engine, home, embedder, swap_wait=60, grace=0)
 
 
 def test_no_home_and_no_release_mean_base(
-    engine: LocalEngine, embedder: HiddenStateEmbedder, home: Home
+    engine: LocalEngine, embedder: TokenEmbedder, home: Home
 ) -> None:
     for place in (None, home):
         serving = _serving(engine, place, embedder)
@@ -43,7 +43,7 @@ def test_no_home_and_no_release_mean_base(
 
 
 def test_a_release_is_picked_up_switched_and_rolled_back(
-    engine: LocalEngine, embedder: HiddenStateEmbedder, home: Home, two: dict[str, Path]
+    engine: LocalEngine, embedder: TokenEmbedder, home: Home, two: dict[str, Path]
 ) -> None:
     serving = _serving(engine, home, embedder)
     assert serving.current().release is None
@@ -85,7 +85,7 @@ def test_a_release_is_picked_up_switched_and_rolled_back(
 )
 def test_foreign_releases_are_refused_while_the_old_one_serves(
     engine: LocalEngine,
-    embedder: HiddenStateEmbedder,
+    embedder: TokenEmbedder,
     home: Home,
     two: dict[str, Path],
     change: dict[str, str],
@@ -107,7 +107,7 @@ def test_foreign_releases_are_refused_while_the_old_one_serves(
 
 
 def test_damage_is_refused(
-    engine: LocalEngine, embedder: HiddenStateEmbedder, home: Home, two: dict[str, Path]
+    engine: LocalEngine, embedder: TokenEmbedder, home: Home, two: dict[str, Path]
 ) -> None:
     serving = _serving(engine, home, embedder)
     good = publish_tiny(home, engine, embedder, two)
@@ -124,7 +124,7 @@ def test_damage_is_refused(
 
 
 def test_switching_under_load_fails_nobody(
-    engine: LocalEngine, embedder: HiddenStateEmbedder, home: Home, two: dict[str, Path]
+    engine: LocalEngine, embedder: TokenEmbedder, home: Home, two: dict[str, Path]
 ) -> None:
     from langchain_uno.graphs.respond import RespondContext, build_respond_graph
 

@@ -1,0 +1,179 @@
+"""The handler's options, and the handler in trouble: full journals, strange messages, threads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.prompts import ChatPromptTemplate
+
+from langchain_uno.callbacks import UNOFeedbackHandler
+from langchain_uno.errors import HomeError, InputError, StoreError
+from langchain_uno.home import Home
+from langchain_uno.logs.join import join, read
+from langchain_uno.logs.journal import FILE_NAME, Journal
+from langchain_uno.records import Interaction
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def handler(home: Path) -> Iterator[UNOFeedbackHandler]:
+    with UNOFeedbackHandler(home=home) as made:
+        yield made
+
+
+def model(*answers: AIMessage | str) -> GenericFakeChatModel:
+    return GenericFakeChatModel(messages=iter(answers))
+
+
+def logs(home: Path) -> list[Interaction]:
+    with Journal(Home.locate(home).journal, readonly=True) as journal:
+        return list(read(journal, join(journal)))
+
+
+def call_weather(city: str) -> AIMessage:
+    return AIMessage("", tool_calls=[{"name": "weather", "args": {"city": city}, "id": "c1"}])
+
+
+def test_personal_data_never_reaches_the_disk(home: Path) -> None:
+    with UNOFeedbackHandler(home=home) as handler:
+        answer = model("Dear ann@mail.example").invoke(
+            "Write to ann@mail.example about 4111 1111 1111 1111",
+            {"callbacks": [handler]},
+        )
+        handler.feedback(answer.id or "", comment="cc ann@mail.example, host 10.1.2.3")
+    data = b"".join(p.read_bytes() for p in home.rglob("*") if p.is_file())
+    for secret in (b"ann@mail", b"4111", b"10.1.2.3"):
+        assert secret not in data
+    with Journal(Home.locate(home).journal, readonly=True) as journal:
+        assert journal.redacted() == {"email": 3, "credit_card": 1, "ip": 1}
+
+
+def test_options(home: Path, tmp_path: Path) -> None:
+    with UNOFeedbackHandler(
+        home=home,
+        namespace="tenant-b",
+        user_id="u",
+        tags={"app": "1"},
+        redactor=False,
+        max_chars=10,
+    ) as handler:
+        model("0123456789abc").invoke("mail a@b.org", {"callbacks": [handler]})
+    with Journal(Home.locate(home, "tenant-b").journal, readonly=True) as journal:
+        [one] = read(journal, join(journal))
+    assert one.messages[0].content == "mail a@b.o [...]" and one.answer == "0123456789 [...]"
+    assert (one.user_id, one.tags, one.namespace) == ("u", {"app": "1"}, "tenant-b")
+    with UNOFeedbackHandler(home=tmp_path / "b", record_content=False) as handler:
+        model(call_weather("Rome")).invoke("secret question", {"callbacks": [handler]})
+    data = (tmp_path / "b" / "journal" / FILE_NAME).read_bytes()
+    assert b"secret" not in data and b"Rome" not in data
+    with UNOFeedbackHandler(home=tmp_path / "c", sample_rate=0.5) as handler:
+        for n in range(64):
+            ident = UUID(int=(uuid4().int >> 32 << 32) | (n * 2**26))
+            model("x").invoke("q", {"callbacks": [handler], "run_id": ident})
+        assert handler.stats()["recorded"] == 32
+
+
+@pytest.mark.parametrize("wrong", [{"sample_rate": 2}, {"max_chars": 0}])
+def test_wrong_options_are_refused(home: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        UNOFeedbackHandler(home=home, **wrong)
+
+
+def test_no_home_and_a_home_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LANGCHAIN_UNO_HOME", raising=False)
+    with pytest.raises(InputError, match="No home was given"):
+        UNOFeedbackHandler()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HomeError, match="can't be written"):
+        UNOFeedbackHandler(home=tmp_path / "file" / "home")
+
+
+def test_a_journal_in_trouble_never_reaches_the_app(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = UNOFeedbackHandler(home=home, max_waiting=3)
+    handler.raise_error = True  # LangChain would pass on whatever we raised
+    other = sqlite3.connect(home / "journal" / FILE_NAME, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with caplog.at_level(logging.WARNING, "langchain_uno"):
+        for n in range(5):
+            assert model("x").invoke(f"private {n}", {"callbacks": [handler]}).content == "x"
+    assert handler.stats()["waiting"] == 3 and handler.stats()["dropped"] == 2
+    with pytest.raises(StoreError, match="locked"):
+        handler.feedback(uuid4(), score=1)
+    assert "locked" in caplog.text and "private" not in caplog.text
+    other.execute("ROLLBACK")
+    other.close()
+    handler.flush()
+    assert [one.messages[0].content for one in logs(home)] == [f"private {n}" for n in (2, 3, 4)]
+    handler.close()
+    handler.close()
+    assert model("x").invoke("late", {"callbacks": [handler]}).content == "x"
+    assert handler.stats()["dropped"] == 3 and len(logs(home)) == 3
+
+
+def test_strange_messages_are_stored_as_text(home: Path, handler: UNOFeedbackHandler) -> None:
+    handler.raise_error = True
+    strange = AIMessage(
+        [
+            {"type": "reasoning", "reasoning": "hidden"},
+            {"type": "text", "text": "Seen\ud800."},
+            {"type": "image", "url": "data:..."},
+        ]
+    )
+    model(strange).invoke(
+        [HumanMessage("\ud800\x00" + "x" * 100_000), AIMessage([]), HumanMessage([{"x": 1}])],
+        {"callbacks": [handler], "metadata": {"thread_id": 7, "user_id": object()}},
+    )
+    [one] = logs(home)
+    assert one.answer == "Seen\ufffd.[image]" and one.messages[0].content.startswith("\ufffd\x00x")
+    assert one.thread_id == "7" and handler.stats()["errors"] == 0
+
+
+def test_arguments_that_are_not_json_are_stored(home: Path, handler: UNOFeedbackHandler) -> None:
+    handler.raise_error = True
+    args = {"nan": float("nan"), "set": {1}, "deep": [{"a": (1, None, True)}], "o": object}
+    call = AIMessage("", tool_calls=[{"name": "f", "args": args, "id": None}])
+    model(call).invoke("q", {"callbacks": [handler]})
+    [one] = logs(home)
+    assert one.tool_calls[0]["args"]["deep"] == [{"a": [1, None, True]}]
+    assert json.dumps(one.tool_calls, allow_nan=False)
+
+
+def test_many_threads_one_handler(home: Path, handler: UNOFeedbackHandler) -> None:
+    def work(thread: int) -> None:
+        for n in range(25):
+            run = model("x").invoke(f"{thread}-{n}", {"callbacks": [handler]}).id or ""
+            handler.feedback(run, score=1)
+
+    threads = [threading.Thread(target=work, args=(t,)) for t in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = logs(home)
+    assert len(found) == 200 and all(one.score == 1.0 for one in found)
+    assert handler.stats()["recorded"] == 200
+
+
+def test_nothing_piles_up_in_memory(handler: UNOFeedbackHandler) -> None:
+    chain = ChatPromptTemplate.from_template("{x}") | model(*["a"] * 50)
+    for n in range(50):
+        chain.invoke({"x": n}, {"callbacks": [handler]})
+    assert not handler._open and not handler._roots
