@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -217,7 +218,8 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run the loop once: a week of feedback, a refresh, and the proof on held-out requests."""
-    with clean_exit(_STOPPED):
+    with clean_exit(_STOPPED), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # transformers' own, not ours to mend
         place = Home.locate(home)
         with Bars(off=as_json) as bars:
             report = run_demo(

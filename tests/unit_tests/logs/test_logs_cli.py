@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -84,20 +86,39 @@ def test_an_empty_log(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "looking leaves no trace"
 
 
-def test_a_home_that_may_only_be_read(tmp_path: Path, chats: Path) -> None:
-    home = tmp_path / "home"
-    RUN.invoke(app, ["import", str(chats), "--home", str(home)])
-    for folder in (home / "journal", home):
-        folder.chmod(0o555)
+def test_a_home_that_may_only_be_read(chats: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # others may enter it, unlike pytest's own
+        home, rows = Path(folder) / "home", Path(folder) / "chats.jsonl"
+        shutil.copy(chats, rows)
+        # Also loads all that the child needs: it may not read the interpreter's files any more.
+        assert RUN.invoke(app, ["import", str(rows), "--home", str(home)]).exit_code == 0
+        assert RUN.invoke(app, ["stats", "--home", str(home)]).exit_code == 0
+        for path in (Path(folder), home, home / "journal"):
+            path.chmod(0o555)
+        try:
+            child = os.fork()
+            if child == 0:
+                os._exit(_look_without_rights(str(home), str(rows)))
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        finally:
+            for path in (Path(folder), home, home / "journal"):
+                path.chmod(0o755)
+
+
+def _look_without_rights(home: str, rows: str) -> int:
+    """Return 0 if reading works and writing is refused clearly, as nobody."""
     try:
         if os.geteuid() == 0:
-            pytest.skip("root may write everywhere")
-        assert RUN.invoke(app, ["stats", "--home", str(home)]).exit_code == 0
-        done = RUN.invoke(app, ["import", str(chats), "--home", str(home)])
-        assert done.exit_code == 3 and "can't be written" in done.stderr
-    finally:
-        for folder in (home, home / "journal"):
-            folder.chmod(0o755)
+            os.setgid(65534)
+            os.setuid(65534)
+        if RUN.invoke(app, ["stats", "--home", home]).exit_code != 0:
+            return 1
+        if "\u77ed\u4e00\u70b9" not in RUN.invoke(app, ["export", "--home", home]).stdout:
+            return 2
+        done = RUN.invoke(app, ["import", rows, "--home", home])
+        return 0 if done.exit_code == 3 and "can't be written" in done.stderr else 3
+    except BaseException:  # noqa: BLE001 - a forked child must not run on as a second pytest
+        return 4
 
 
 def test_drain_with_a_real_model(tmp_path: Path, chats: Path, tiny_model_path: Path) -> None:
