@@ -83,7 +83,7 @@ def draw_report(report: dict[str, Any], path: Path) -> Path:
     for k, system in enumerate(systems):
         places = [i + (k - (len(systems) - 1) / 2) * 0.26 for i in range(len(clusters))]
         right.bar(places, [c["score"][system] for c in clusters], 0.24, label=system)
-    names = [f"{c['family']}\n{c['route']}, gap {c['gap']:.2f}" for c in clusters]
+    names = [f"{c['family']}\n{c['route']}\ngap {c['gap']:.2f}" for c in clusters]
     right.set_xticks(range(len(clusters)), names, fontsize=8)
     right.set_ylim(0, 108)
     right.legend(loc="lower right")
