@@ -68,8 +68,8 @@ class UNOChatModel(BaseChatModel):
     stop: list[str] | None = None
     """Strings at which an answer ends (they are cut off)."""
     embedder: Any = Field(default=None, exclude=True)
-    """LangChain ``Embeddings``, a HuggingFace name, or None for the base model's early layers; must
-    be what the home's releases were made with."""
+    """LangChain ``Embeddings``, a HuggingFace name, or None for the base model's token embeddings;
+    must be what the home's releases were made with."""
     model_settings: dict[str, Any] = Field(default_factory=dict, exclude=True)
     """Further arguments of ``langchain_uno.models.loading.load_engine`` (device, dtype, ...)."""
     engine: Any = Field(default=None, exclude=True)

@@ -81,6 +81,8 @@ def evaluate(
     Raises:
         InputError: an unknown system, or "base" is missing.
     """
+    from langchain_uno.releases.load import read_current
+
     unknown = [s for s in systems if s not in SYSTEMS]
     if unknown or "base" not in systems:
         raise InputError(
@@ -91,11 +93,11 @@ def evaluate(
     wishes = [world.wishes(language, q) for q in queries]
     answers: dict[str, list[Answered]] = {}
     seconds: dict[str, float] = {}
-    release = None
     for system in systems:
         started = time.monotonic()
-        answers[system], release = _answers(world, home, model, system, queries, wishes, on_done)
+        answers[system] = _answers(world, home, model, system, queries, wishes, on_done)
         seconds[system] = time.monotonic() - started
+    release = read_current(home)
     wins = _win_rates(model, language, queries, wishes, answers) if judged else {}
     report: dict[str, Any] = {
         "world_seed": world.seed,
@@ -128,9 +130,8 @@ def _answers(
     queries: Sequence[Query],
     wishes: Sequence[Sequence[str]],
     on_done: OnDone | None,
-) -> tuple[list[Answered], Any]:
+) -> list[Answered]:
     from langchain_uno.chat_models import UNOChatModel
-    from langchain_uno.releases.load import read_current
 
     language = world.language()
     settings: dict[str, Any] = {"mode": system, "model": model, "namespace": home.namespace}
@@ -160,7 +161,7 @@ def _answers(
             )
         if on_done:
             on_done(len(group))
-    return out_, read_current(home)
+    return out_
 
 
 def _win_rates(

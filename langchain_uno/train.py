@@ -91,8 +91,8 @@ def train(
     embeddings: Annotated[
         str | None,
         typer.Option(
-            help="HuggingFace embedding model for clustering. [default: the base model's own early "
-            "layers]"
+            help="HuggingFace embedding model for clustering. [default: the base model's token "
+            "embeddings]"
         ),
     ] = None,
     reranker: Annotated[

@@ -1,4 +1,4 @@
-"""Texts to vectors: the base model's own early layers, or any LangChain embeddings."""
+"""Texts to vectors: the hidden states of a layer, or any LangChain embeddings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,27 @@ if TYPE_CHECKING:
 
     from langchain_uno.models.local import LocalEngine
 
-__all__ = ["HiddenStateEmbedder", "LangChainEmbedder"]
+__all__ = ["HiddenStateEmbedder", "LangChainEmbedder", "clipped_ids", "unit_rows"]
 
 _BATCH = 64
+
+
+def clipped_ids(engine: LocalEngine, text: str, max_tokens: int) -> list[int]:
+    """Return a text's tokens; a longer text keeps its first and last halves of ``max_tokens``."""
+    if not text.strip():
+        return []
+    ids = engine.encode(text)
+    if len(ids) > max_tokens:
+        half = max_tokens // 2
+        ids = ids[:half] + ids[-half:]
+    return ids
+
+
+def unit_rows(rows: FloatArray) -> FloatArray:
+    """Return rows of length 1, shape (n, d); rows of zeros stay."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    result: FloatArray = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    return result
 
 
 class HiddenStateEmbedder:
@@ -53,7 +71,7 @@ class HiddenStateEmbedder:
 
     def embed(self, texts: Sequence[str], on_done: OnDone | None = None) -> FloatArray:
         """Return L2-normalised vectors, shape (n, d), float32; an empty text gives zeros."""
-        ids = [self._tokens(text) for text in texts]
+        ids = [clipped_ids(self._engine, text, self._max_tokens) for text in texts]
         size = self._engine.model.get_input_embeddings().weight.shape[1]
         out = np.zeros((len(texts), size), np.float32)
         order = sorted((i for i in range(len(ids)) if ids[i]), key=lambda i: len(ids[i]))
@@ -66,18 +84,7 @@ class HiddenStateEmbedder:
             out[part] = pooled
             if on_done is not None:
                 on_done(len(part))
-        norms = np.linalg.norm(out, axis=1, keepdims=True)
-        result: FloatArray = np.divide(out, norms, out=np.zeros_like(out), where=norms > 0)
-        return result
-
-    def _tokens(self, text: str) -> list[int]:
-        if not text.strip():
-            return []
-        ids = self._engine.encode(text)
-        if len(ids) > self._max_tokens:
-            half = self._max_tokens // 2
-            ids = ids[:half] + ids[-half:]
-        return ids
+        return unit_rows(out)
 
     def _pool(self, ids: list[list[int]]) -> Any:
         """Means over each text's own tokens, shape (len(ids), d). Runs on the owner thread."""

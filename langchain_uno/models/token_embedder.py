@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from langchain_uno.models.embedders import clipped_ids, unit_rows
 from langchain_uno.models.protocols import FloatArray, OnDone
 
 if TYPE_CHECKING:
@@ -55,16 +56,15 @@ class TokenEmbedder:
         weight = self._weight
         out = np.zeros((len(texts), weight.shape[1]), np.float32)
         for row, text in enumerate(texts):
-            ids = self._tokens(text)
+            ids = clipped_ids(self._engine, text, self._max_tokens)
             if ids:
-                out[row] = self._pooled(ids)
+                out[row] = self._pooled(list(dict.fromkeys(ids)))
             if on_done is not None:
                 on_done(1)
-        norms = np.linalg.norm(out, axis=1, keepdims=True)
-        result: FloatArray = np.divide(out, norms, out=np.zeros_like(out), where=norms > 0)
-        return result
+        return unit_rows(out)
 
     def _pooled(self, ids: list[int]) -> FloatArray:
+        """The weighted mean of distinct tokens, (d,), not yet of length 1."""
         import torch
 
         with torch.inference_mode():
@@ -74,16 +74,6 @@ class TokenEmbedder:
             share = rank / (rank + _COMMON * len(self._weight))
             pooled: FloatArray = (share @ rows).cpu().numpy()
         return pooled
-
-    def _tokens(self, text: str) -> list[int]:
-        """A text's distinct tokens, in order of appearance."""
-        if not text.strip():
-            return []
-        ids = self._engine.encode(text)
-        if len(ids) > self._max_tokens:
-            half = self._max_tokens // 2
-            ids = ids[:half] + ids[-half:]
-        return list(dict.fromkeys(ids))
 
     @property
     def _weight(self) -> Any:

@@ -238,6 +238,8 @@ def load_world(path: str | os.PathLike[str]) -> World:
             f"The world file {str(path)!r} can't be read ({error.strerror}): make one with "
             "python -m langchain_uno.world make --seed 1 --out world.json."
         ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{str(path)!r} is not a world file: it is not UTF-8.") from error
     except ValidationError as error:
         raise InputError(
             f"{str(path)!r} is not a world file: {error.errors()[0]['msg']}."
