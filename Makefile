@@ -54,7 +54,7 @@ check: lint typecheck test ## what has to pass before a change is handed in
 bench: bench-clusters bench-embedded ## the figures of docs/benchmarks.md, one after the other
 
 bench-clusters: $(READY) ## stability of the clustering: logs 50 to 10,000, clusters 3 to 100
-	$(PY) tests/benchmarks/bench_clusters.py
+	$(PY) -m tests.benchmarks.bench_clusters
 
 bench-embedded: $(READY) ## what the embedded model can do, role by role
 	$(PY) -m langchain_uno.world exam --seed $(SEED)

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from itertools import groupby
 
 import numpy as np
+from numpy.typing import NDArray
 
 from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
 from langchain_uno.learning.aggregate import aggregate_rules
-from langchain_uno.learning.cluster import cluster_logs
+from langchain_uno.learning.cluster import centroids, cluster_logs
 from langchain_uno.learning.gap import cluster_gap, cognitive_gap, count_questions
 from langchain_uno.learning.judge import stable_seed
 from langchain_uno.learning.pairs import build_pairs, count_work
+from langchain_uno.learning.reach import assign, unseen_threshold
 from langchain_uno.learning.split import split_logs
 from langchain_uno.records import RuleSet
 
@@ -53,9 +55,31 @@ def _cluster(ctx: RefreshContext) -> str:
             members, ctx.recipe.verify.held_out, stable_seed(ctx.recipe.seed, "split", name)
         )
         clusters.append(ClusterData.of(name, [log.run_id for log in members], split))
+    _add_unlabelled(ctx, clusters, labels)
     _assert_disjoint(ctx, clusters)
     ctx.work.write_records("clusters.jsonl", clusters)
     return f"{len(clusters)} clusters of {len(logs)} logs"
+
+
+def _add_unlabelled(
+    ctx: RefreshContext, clusters: Sequence[ClusterData], labels: NDArray[np.int64]
+) -> None:
+    """Give each cluster the unlabelled requests near it whose users and texts it does not train on.
+
+    They go where serving would send them. Nothing is learnt from them.
+    """
+    if not ctx.unheard:
+        return
+    threshold = unseen_threshold(ctx.queries, labels, ctx.recipe.cluster.unseen_quantile)
+    vectors = ctx.work.read_array("unheard.npy")
+    near = assign(vectors, centroids(ctx.queries, labels), threshold)
+    known = [{ctx.logs[i].query for i in c.run_ids} for c in clusters]
+    users = [{ctx.logs[i].user_id for i in c.train} - {None} for c in clusters]
+    for log, label in zip(ctx.unheard.values(), near, strict=True):
+        if label < 0 or log.query in known[label] or log.user_id in users[label]:
+            continue
+        known[label].add(log.query)
+        clusters[label].unlabelled.append(log.run_id)
 
 
 def _assert_disjoint(ctx: RefreshContext, clusters: Sequence[ClusterData]) -> None:
@@ -63,6 +87,7 @@ def _assert_disjoint(ctx: RefreshContext, clusters: Sequence[ClusterData]) -> No
     for cluster in clusters:
         train = [ctx.logs[i] for i in cluster.train]
         verify = [ctx.logs[i] for i in cluster.verify]
+        verify += [ctx.unheard[i] for i in cluster.unlabelled]
         both = {log.query for log in train} & {log.query for log in verify}
         assert not both, f"cluster {cluster.id}: {len(both)} queries in training and verification"
         if cluster.split_by == "user":

@@ -45,7 +45,7 @@ STAGES = (
 )
 """The nodes, in the order that they run."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 
@@ -83,6 +83,8 @@ class ClusterData(BaseModel):
     train: list[str]
     verify: list[str]
     left_out: list[str] = Field(default_factory=list)
+    unlabelled: list[str] = Field(default_factory=list)
+    """Requests near the cluster that nobody reacted to, by nobody who is in training."""
     split_by: str = "user"
     gap: float | None = None
     n_gap_logs: int = 0
@@ -111,6 +113,7 @@ class ClusterResult(BaseModel):
     size: int
     train: int
     verify: int
+    unlabelled: int = 0
     gap: float
     gap_logs: int
     route: Route
@@ -207,6 +210,11 @@ class RefreshContext:
         """The usable logs by run id, in the order of the store."""
         kept = self.work.read_records("logs.jsonl", Interaction)
         return {log.run_id: log for log in kept}
+
+    @cached_property
+    def unheard(self) -> dict[str, Interaction]:
+        """Requests that nobody reacted to, by run id; usable, first turns only, latest last."""
+        return {log.run_id: log for log in self.work.read_records("unheard.jsonl", Interaction)}
 
     @cached_property
     def queries(self) -> FloatArray:

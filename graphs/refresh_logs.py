@@ -50,9 +50,31 @@ def drain_node(ctx: RefreshContext) -> None:
             if not ctx.work.has("snapshot.json"):
                 ctx.work.write_records("heard.jsonl", heard)
                 ctx.work.write_array("heard.npy", store.embeddings([log.run_id for log in heard]))
+                unheard = _unheard(ctx, every)
+                ctx.work.write_records("unheard.jsonl", unheard)
+                ids = [log.run_id for log in unheard]
+                ctx.work.write_array("unheard.npy", store.embeddings(ids))
                 ctx.work.write_json("snapshot.json", {"interactions": len(every)})
     ctx.work.write_json("seconds-drain.json", ctx.seconds["drain"])
     ctx.progress.finish("drain", f"{drained} new, {len(every)} in all, {len(heard)} with feedback")
+
+
+def _unheard(ctx: RefreshContext, every: Sequence[Interaction]) -> list[Interaction]:
+    """Return the latest requests without any reaction; verification may ask them again.
+
+    First turns only: what somebody says later in a conversation may itself be a reaction.
+    """
+    settings = ctx.recipe.filter
+    lenient = settings.model_copy(update={"ignore": [*settings.ignore, "no_feedback"]})
+    fresh = [
+        log
+        for log in every
+        if not log.feedback and sum(m.role == "user" for m in log.messages) == 1
+    ]
+    judged = verdicts(fresh, lenient, ctx.supports)
+    usable = [log for log, one in zip(fresh, judged, strict=True) if one.usable]
+    usable.sort(key=lambda log: (log.created_at, log.run_id))
+    return usable[len(usable) - min(len(usable), ctx.recipe.verify.unlabelled) :]
 
 
 def filter_node(ctx: RefreshContext) -> None:

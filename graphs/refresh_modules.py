@@ -103,6 +103,7 @@ def _summary(ctx: RefreshContext, cluster: ClusterData, decision: Decision) -> C
         size=len(cluster.run_ids),
         train=len(cluster.train),
         verify=len(cluster.verify),
+        unlabelled=len(cluster.unlabelled),
         gap=cluster.gap or 0.0,
         gap_logs=cluster.n_gap_logs,
         route=decision.route,

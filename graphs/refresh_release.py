@@ -7,10 +7,11 @@ import numpy as np
 from langchain_uno.graphs.refresh_context import ClusterData, ClusterResult, RefreshContext
 from langchain_uno.graphs.refresh_modules import read_decision
 from langchain_uno.learning.cluster import centroids
+from langchain_uno.learning.reach import unseen_threshold
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Cluster
 
-__all__ = ["release_node", "unseen_threshold"]
+__all__ = ["release_node"]
 
 
 def release_node(ctx: RefreshContext) -> None:
@@ -97,25 +98,3 @@ def _clusters(
         )
     threshold = unseen_threshold(ctx.queries, labels, ctx.recipe.cluster.unseen_quantile)
     return out, centres, threshold
-
-
-def unseen_threshold(queries: FloatArray, labels: np.ndarray, quantile: float) -> float:
-    """Return the distance beyond which a query belongs to no cluster.
-
-    A member helped to make its own centroid, so a new query of the same kind lies a little farther
-    out. Each member's distance is therefore taken to the centroid of the *others*, which is exactly
-    ``n / (n - 1)`` times its distance to the common one.
-
-    Args:
-        queries: L2-normalised query embeddings, shape (n, d).
-        labels: cluster of each, 0..k-1, shape (n,).
-        quantile: share of such queries that should count as seen, in (0, 1].
-    """
-    centres = centroids(queries, labels)
-    distances = np.linalg.norm(queries - centres[labels], axis=1)
-    size = np.bincount(labels)[labels].astype(np.float64)
-    shared = size > 1  # a cluster of one says nothing about how far its like may lie
-    if not shared.any():
-        return float(np.sqrt(2.0))  # orthogonal: as far as unrelated unit vectors
-    others = distances[shared] * size[shared] / (size[shared] - 1.0)
-    return float(np.quantile(others, quantile))

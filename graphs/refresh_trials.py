@@ -72,7 +72,8 @@ def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
 
     See ``recipe.verify.standard``. The rules that recur come from training logs alone. A log whose
     user asked for nothing and liked the answer as it was is no witness for other wishes: left out,
-    and so is one for which nothing is wanted, unless that goes for all of the cluster.
+    and so is one for which nothing is wanted, unless that goes for all of the cluster. Requests
+    that nobody reacted to fill up to ``recipe.verify.max_queries``.
     """
     from langchain_uno.trainers.verifier import VerifyItem
 
@@ -92,6 +93,13 @@ def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
             rules = [rule.text for rule in recurring.wanted_for(log.query)]
         item = VerifyItem(run_id, log.messages, rules, log.language, log.user_id)
         (items if rules else bare).append(item)
+    for run_id in cluster.unlabelled if standard != "own" else ():
+        if len(items) >= ctx.recipe.verify.max_queries:
+            break
+        log = ctx.unheard[run_id]
+        rules = [rule.text for rule in recurring.wanted_for(log.query)]
+        if rules:
+            items.append(VerifyItem(run_id, log.messages, rules, log.language, log.user_id))
     # Where users only edited and nobody wrote a wish, the judge's own sense has to do.
     return items or bare
 

@@ -41,17 +41,24 @@ class _Notebook:
         self.path = path
         self.data: dict[str, Any] = {"settings": settings, "seconds": {}, "visits": 0}
         if path.is_file():
-            known = json.loads(path.read_text(encoding="utf-8"))
-            if known.get("settings") == settings:
-                self.data = known
-            else:
-                from langchain_uno.errors import InputError
+            self.data = self._read(settings)
 
-                raise InputError(
-                    f"{str(path.parent)!r} holds a demo with other settings "
-                    f"({known.get('settings')}): "
-                    "choose another --home, or delete it."
-                )
+    def _read(self, settings: dict[str, Any]) -> dict[str, Any]:
+        from langchain_uno.errors import InputError
+
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+            theirs = known["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{str(self.path)!r} is damaged ({error}): choose another --home, or delete it."
+            ) from error
+        if theirs != settings:
+            raise InputError(
+                f"{str(self.path.parent)!r} holds a demo with other settings ({theirs}): "
+                "choose another --home, or delete it."
+            )
+        return dict(known)
 
     def save(self) -> None:
         """Write the notebook, atomically."""
@@ -187,14 +194,13 @@ def _example(home: Home, world: Any, report: dict[str, Any]) -> dict[str, str] |
 
 def _sizes(home: Home) -> dict[str, int]:
     """Bytes of the base model and of the current release's adapters."""
-    from importlib import resources
-
+    from langchain_uno.models.loading import model_folder
     from langchain_uno.releases.load import read_current
 
-    base = resources.files("langchain_uno") / "models" / "embedded" / "model.safetensors"
+    base = model_folder(None) / "model.safetensors"
     release = read_current(home)
     adapters = [a.n_bytes for a in release.manifest.adapters] if release else []
-    return {"base": len(base.read_bytes()), "adapters": sum(adapters), "n_adapters": len(adapters)}
+    return {"base": base.stat().st_size, "adapters": sum(adapters), "n_adapters": len(adapters)}
 
 
 def _tick(progress: Any, stage: str) -> Callable[[int], None]:
@@ -212,7 +218,7 @@ def main(
         ".demo"
     ),
     seed: Annotated[int, typer.Option(help="Of the world: who wants what.")] = 1,
-    visits: Annotated[int, typer.Option(help="Requests of the simulated week.", min=16)] = 280,
+    visits: Annotated[int, typer.Option(help="Requests of the simulated week.", min=16)] = 420,
     per_family: Annotated[int, typer.Option(help="Held-out requests a family.", min=1)] = 30,
     noise: Annotated[float, typer.Option(help="Share of useless feedback.", min=0, max=1)] = 0.34,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

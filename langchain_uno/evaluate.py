@@ -238,8 +238,9 @@ def _cluster_rows(
             "facts": {s: _mean([100.0 * a[i].facts for i in mine]) for s, a in answers.items()},
         }
         if "uno" in answers and mine:
-            difference = _scores(answers["uno"])[mine] - _scores(answers["base"])[mine]
-            row["uno-base"] = _interval(difference)
+            score = _scores(answers["uno"])[mine] - _scores(answers["base"])[mine]
+            facts = 100.0 * (_facts(answers["uno"])[mine] - _facts(answers["base"])[mine])
+            row["uno-base"] = {"score": _interval(score), "facts": _interval(facts)}
         rows.append(row)
     return rows
 

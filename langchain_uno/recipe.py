@@ -121,6 +121,10 @@ class VerifySettings(_Section):
     min_length_ratio: float = 0.1
     min_bleu: float = 0.05
     max_queries: int = 200
+    unlabelled: int = 2000
+    """So many of the latest requests that nobody reacted to may serve as held-out queries, with
+    their cluster's recurring rules as the standard (unless that is "own"). They cost no label, and
+    a small cluster has few others. 0: none."""
     standard: Literal["own", "mixed", "completed"] = "mixed"
     """The judge's standard on a held-out log: "own" takes its user's rules and leaves logs without
     any out; "mixed" gives those the rules that recur in training; "completed" adds these to all."""

@@ -1,6 +1,6 @@
 """Which cluster answers a query: the nearest centroid, or none when even that is too far away.
 
->>> threshold = calibrate_threshold(train_vectors, labels, centroids, quantile=0.995)
+>>> threshold = unseen_threshold(train_vectors, labels, quantile=0.995)
 >>> choice = Router(centroids, ids, threshold).route(vector)
 >>> choice.cluster_id        # None: a query unlike anything in the logs; the base model answers
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,7 +16,7 @@ from numpy.typing import ArrayLike
 from langchain_uno.errors import InputError
 from langchain_uno.models.protocols import FloatArray
 
-__all__ = ["RouteChoice", "Router", "calibrate_threshold"]
+__all__ = ["RouteChoice", "Router"]
 
 TOP_K = 3
 
@@ -130,42 +129,3 @@ class Router:
         name, distance = top[0]
         unseen = self.threshold is not None and distance > self.threshold
         return RouteChoice(None if unseen else name, distance, top)
-
-
-def calibrate_threshold(
-    vectors: ArrayLike, labels: ArrayLike, centroids: ArrayLike, quantile: float = 0.995
-) -> float:
-    """Return the distance beyond which a query is unlike all logs, from the logs themselves.
-
-    A log pulls its centroid towards itself, so its distance is taken as if its centroid had been
-    made without it (times m / (m - 1) in a cluster of m). Few logs hardly reach their own far
-    quantile, so a normal tail of the same mean and spread is taken where it reaches farther.
-    When no cluster has two logs nothing is known of their spread, and no query is refused.
-
-    Args:
-        vectors: query embeddings the centroids were made from, (n, d).
-        labels: row of ``centroids`` of each, (n,).
-        centroids: (k, d).
-        quantile: share of such queries that must be let through, in (0, 1].
-
-    Raises:
-        InputError: shapes do not fit, no vectors, or a quantile out of range.
-    """
-    x = np.asarray(vectors, dtype=np.float64)
-    y = np.asarray(labels, dtype=np.int64)
-    c = np.asarray(centroids, dtype=np.float64)
-    if x.ndim != 2 or c.ndim != 2 or y.shape != (len(x),) or x.shape[1] != c.shape[1]:
-        raise InputError(f"Vectors {x.shape}, labels {y.shape}, centroids {c.shape} do not fit.")
-    if not len(x) or y.min() < 0 or y.max() >= len(c):
-        raise InputError("A threshold needs at least one vector, and labels within the centroids.")
-    if not 0 < quantile <= 1:
-        raise InputError(f"quantile is {quantile}: it is a share in (0, 1].")
-    size = np.bincount(y, minlength=len(c))[y]
-    own = np.linalg.norm(x - c[y], axis=1) * size / np.maximum(size - 1, 1)
-    distances = own[size > 1]
-    if not len(distances):
-        longest = max(np.linalg.norm(x, axis=1).max(), np.linalg.norm(c, axis=1).max(), 1.0)
-        return 2.0 * float(longest)
-    cut = float(np.quantile(distances, quantile))
-    z = NormalDist().inv_cdf(min(quantile, 0.9999))
-    return max(cut, float(distances.mean() + z * distances.std()))

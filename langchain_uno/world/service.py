@@ -134,6 +134,8 @@ def _react(
     wishes = world.wishes(language, visit.query)
     met = check_answer(language, visit.query, answer).met
     missing = [r for r in wishes if r not in met]
+    if visit.channel == "silent":
+        return None
     if visit.noisy:
         return _noise(language, visit, missing, handler, rng)
     if not missing:

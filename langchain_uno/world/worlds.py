@@ -11,9 +11,9 @@ import json
 import os
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from langchain_uno.errors import InputError
 from langchain_uno.world.answers import Query
@@ -57,7 +57,7 @@ class User(BaseModel):
     mention: float
     """Chance that a wish the answer missed is put into words."""
     channels: dict[str, float]
-    """Weights of ``follow_up``, ``comment``, ``edit`` and ``thumb``."""
+    """Weights of ``follow_up``, ``comment``, ``edit``, ``thumb`` and ``silent`` (no reaction)."""
     held_out: bool = False
 
 
@@ -77,6 +77,27 @@ class World(BaseModel):
     """True distance per family: share of wished rules (over queries) outside the prior."""
     users: list[User]
     noise_mix: dict[str, float] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        """Every preference names a family and a rule of the file, and so does every prior."""
+        rules = {rule.get("id") for rule in self.rules}
+        for name, family in self.families.items():
+            if name not in self.preferences:
+                raise ValueError(f"family {name!r} has no preferences")
+            missing = set(family.get("prior", ())) - rules
+            if missing:
+                raise ValueError(f"family {name!r} names unknown rules {sorted(missing)}")
+        for name, wishes in self.preferences.items():
+            missing = {wish.rule for wish in wishes} - rules
+            if name not in self.families or missing:
+                unknown = f"rules {sorted(missing)}" if missing else "family"
+                raise ValueError(f"the preferences of {name!r} name an unknown {unknown}")
+        try:
+            self.language()
+        except TypeError as error:
+            raise ValueError(f"a family or rule of the file is incomplete: {error}") from error
+        return self
 
     def language(self) -> Language:
         """Return the words of this world (those in the file, not those of the package)."""
@@ -131,7 +152,7 @@ def make_world(seed: int, *, noise: float = 0.34, users: int = 60, families: int
         User(
             id=f"user-{seed}-{i:03d}",
             mention=rng.choice((1.0, 0.9, 0.75, 0.6, 0.5)),
-            channels={"follow_up": 5, "comment": 3, "edit": 1, "thumb": 1},
+            channels={"follow_up": 5, "comment": 3, "edit": 1, "thumb": 1, "silent": 5},
             held_out=i % 3 == 2,
         )
         for i in range(users)

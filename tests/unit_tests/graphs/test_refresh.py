@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -23,12 +22,12 @@ from langchain_uno.errors import (
     ModelMismatchError,
     StoreBusyError,
 )
+from langchain_uno.graphs.checkpoints import WorkFolder
 from langchain_uno.graphs.refresh import build_refresh_graph, run_refresh
-from langchain_uno.graphs.refresh_context import STAGES, Silent
-from langchain_uno.graphs.refresh_release import unseen_threshold
+from langchain_uno.graphs.refresh_context import STAGES, ClusterData, Silent
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Engine
-from langchain_uno.records import Feedback
+from langchain_uno.records import Feedback, Message
 from langchain_uno.releases.load import list_releases, read_current
 from langchain_uno.testing import make_tiny_model
 from tests.unit_tests.graphs.refresh_parts import RECIPE, logs, make_home, refresh, tiny_engine
@@ -258,22 +257,39 @@ def test_edits_alone_are_something_to_learn_from(engine: Engine, tmp_path: Path)
     assert sum(c.pairs for c in result.clusters) == sum(c.train for c in result.clusters) > 0
 
 
-def test_unseen_threshold_covers_queries_that_made_no_centroid() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 16)).astype(np.float32)
-    x[:200] += 6.0
-    x /= np.linalg.norm(x, axis=1, keepdims=True)
-    labels = np.repeat([0, 1], 200)
-    new = rng.normal(size=(4000, 16)).astype(np.float32) + 6.0
-    new /= np.linalg.norm(new, axis=1, keepdims=True)
-    # Few members: the plain distances of those that made the centroid would be too small.
-    few = np.r_[0:6, 200:206]
-    limit = unseen_threshold(x[few][:6], np.zeros(6, dtype=np.int64), 1.0)
-    centre = x[few][:6].mean(axis=0)
-    plain_limit = np.linalg.norm(x[few][:6] - centre, axis=1).max()
-    assert limit == pytest.approx(plain_limit * 6 / 5, rel=1e-5)
-    centre = x[:200].mean(axis=0)
-    limit = unseen_threshold(x[:200], labels[:200], 0.95)
-    seen = (np.linalg.norm(new - centre, axis=1) <= limit).mean()
-    assert 0.9 < seen < 0.99
-    assert unseen_threshold(x[:1], np.zeros(1, dtype=np.int64), 0.99) == pytest.approx(2**0.5)
+def test_requests_without_reaction_are_verified_on_and_never_learnt_from(
+    engine: Engine, tmp_path: Path
+) -> None:
+    trip = "plan a trip to place {} by train and boat with hotels"
+    silent = [log(f"quiet-{u}", trip.format(50 + u), "a", user_id=f"user-{u}") for u in range(8)]
+    silent += [
+        log("new-person", trip.format(70), "a", user_id="somebody"),
+        log("nobody", trip.format(71), "a"),
+        log("nobody-again", trip.format(71), "a"),
+        log("asked-before", trip.format(0), "a", user_id="somebody"),
+        log("chinese", "请帮我安排一次旅行", "a", user_id="somebody", language="zh"),
+        log("empty", trip.format(72), "", user_id="somebody"),
+        log("later", trip.format(73), "a", user_id="somebody"),
+    ]
+    turns = [Message(role="user", content="hello"), Message(role="assistant", content="hi")]
+    silent[-1] = silent[-1].model_copy(update={"messages": [*turns, *silent[-1].messages]})
+    home = make_home(tmp_path / "a", [*logs(), *silent])
+    result = refresh(home, engine)
+
+    folder = home.work / result.refresh_id
+    clusters = WorkFolder(folder).read_records("gaps.jsonl", ClusterData)
+    used = {run for c in clusters for run in c.unlabelled}
+    assert {"new-person", "nobody"} <= used
+    assert used <= {"new-person", "nobody"} | {f"quiet-{u}" for u in range(8)}
+    for cluster in clusters:
+        trained = {f"quiet-{int(run[4:]) % 8}" for run in cluster.train}
+        assert not trained & set(cluster.unlabelled)
+    assert {c.id: c.unlabelled for c in result.clusters} == {
+        c.id: len(c.unlabelled) for c in clusters
+    }
+    assert sum(c.size for c in result.clusters) == 20
+    assert any(c.judged > c.verify for c in result.clusters)
+
+    own = RECIPE.model_copy(update={"verify": RECIPE.verify.model_copy(update={"unlabelled": 0})})
+    without = refresh(make_home(tmp_path / "b", [*logs(), *silent]), engine, own)
+    assert all(c.unlabelled == 0 and c.judged <= c.verify for c in without.clusters)

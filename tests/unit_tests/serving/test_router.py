@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from langchain_uno.errors import InputError
-from langchain_uno.serving.router import RouteChoice, Router, calibrate_threshold
+from langchain_uno.serving.router import RouteChoice, Router
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -74,42 +74,11 @@ def test_no_clusters_at_all() -> None:
         (lambda: Router(np.eye(2), ["a", "b"]).route([np.inf, 0.0]), "finite"),
         (lambda: Router(np.eye(2), ["a", "b"]).route(np.eye(2)), "one vector"),
         (lambda: Router(np.eye(2), ["a", "b"]).route_batch(np.ones(2)), r"\(n, d\)"),
-        (lambda: calibrate_threshold(np.eye(2), [0], np.eye(2)), "do not fit"),
-        (lambda: calibrate_threshold(np.eye(2), [0, 5], np.eye(2)), "within"),
-        (lambda: calibrate_threshold(np.eye(2), [0, 1], np.eye(2), 0.0), "quantile is 0.0"),
     ],
 )
 def test_unusable_input_is_named(make: object, says: str) -> None:
     with pytest.raises(InputError, match=says):
         make()  # type: ignore[operator]
-
-
-def clouds(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    centres = unit(np.random.default_rng(99).normal(size=(5, 64)))
-    rng = np.random.default_rng(seed)
-    labels = np.arange(n) % 5
-    return unit(centres[labels] + 0.1 * rng.normal(size=(n, 64))), labels
-
-
-@pytest.mark.parametrize("n", [40, 100, 1000])
-def test_new_queries_of_known_kinds_pass_and_foreign_ones_do_not(n: int) -> None:
-    seen, labels = clouds(n, 0)
-    centres = np.array([seen[labels == k].mean(axis=0) for k in range(5)])
-    threshold = calibrate_threshold(seen, labels, centres, 0.995)
-    router = Router(centres, list("abcde"), threshold)
-    new, truth = clouds(2000, 1)
-    choices = router.route_batch(new)
-    assert np.mean([c.cluster_id is None for c in choices]) <= 0.02
-    assert (
-        np.mean([c.top_k[0][0] == "abcde"[k] for c, k in zip(choices, truth, strict=True)]) > 0.98
-    )
-    foreign = unit(np.random.default_rng(5).normal(size=(500, 64)))
-    assert np.mean([c.cluster_id is None for c in router.route_batch(foreign)]) >= 0.98
-
-
-def test_clusters_of_one_log_refuse_nobody() -> None:
-    threshold = calibrate_threshold(np.eye(3), [0, 1, 2], np.eye(3))
-    assert Router(np.eye(3), list("abc"), threshold).route([-1.0, 0.0, 0.0]).cluster_id is not None
 
 
 def test_ten_thousand_clusters_take_about_a_millisecond() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -111,3 +113,24 @@ def test_command_line(tmp_path: Path) -> None:
     assert set(json.loads(shown.stdout)) == set(make_world(3).families)
     missing = CliRunner().invoke(app, ["show", str(tmp_path / "none.json")])
     assert missing.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda w: w["preferences"]["product"][0].update(rule="fly"), r"unknown rules \['fly'\]"),
+        (lambda w: w["preferences"].pop("product"), "'product' has no preferences"),
+        (lambda w: w["preferences"].update(opera=[]), "'opera' name an unknown family"),
+        (lambda w: w["families"]["product"].update(prior=["fly"]), r"unknown rules \['fly'\]"),
+        (lambda w: w["families"]["product"].pop("kinds"), "incomplete"),
+        (lambda w: w.pop("seed"), "required"),
+    ],
+)
+def test_a_damaged_world_file_says_what_is_wrong(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    world = make_world(5).model_dump(mode="json")
+    damage(world)
+    (tmp_path / "w.json").write_text(json.dumps(world), encoding="utf-8")
+    with pytest.raises(InputError, match=says):
+        load_world(tmp_path / "w.json")

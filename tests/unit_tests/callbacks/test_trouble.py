@@ -6,13 +6,11 @@ import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
 
@@ -21,27 +19,7 @@ from langchain_uno.errors import HomeError, InputError, StoreError
 from langchain_uno.home import Home
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import FILE_NAME, Journal
-from langchain_uno.records import Interaction
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def handler(home: Path) -> Iterator[UNOFeedbackHandler]:
-    with UNOFeedbackHandler(home=home) as made:
-        yield made
-
-
-def model(*answers: AIMessage | str) -> GenericFakeChatModel:
-    return GenericFakeChatModel(messages=iter(answers))
-
-
-def logs(home: Path) -> list[Interaction]:
-    with Journal(Home.locate(home).journal, readonly=True) as journal:
-        return list(read(journal, join(journal)))
+from tests.unit_tests.callbacks.parts import logs, model
 
 
 def call_weather(city: str) -> AIMessage:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,30 +19,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from langchain_uno.callbacks import UNOFeedbackHandler
-from langchain_uno.home import Home
-from langchain_uno.logs.join import join, read
-from langchain_uno.logs.journal import Journal
-from langchain_uno.records import Interaction
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def handler(home: Path) -> Iterator[UNOFeedbackHandler]:
-    with UNOFeedbackHandler(home=home) as made:
-        yield made
-
-
-def model(*answers: AIMessage | str) -> GenericFakeChatModel:
-    return GenericFakeChatModel(messages=iter(answers))
-
-
-def logs(home: Path) -> list[Interaction]:
-    with Journal(Home.locate(home).journal, readonly=True) as journal:
-        return list(read(journal, join(journal)))
+from tests.unit_tests.callbacks.parts import logs, model
 
 
 @tool
