@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 
 from langchain_uno.trainers.embedded_data import (
+    OWN_ERRORS_AT,
     EmbeddedConfig,
     batches,
     chunk_examples,
@@ -52,21 +53,20 @@ def train(
     model = _model(config, tokenizer).to(device)
     muon, adamw = _optimisers(config, model)
     steps = math.ceil(config.tokens / config.batch_tokens)
-    step, chunk, pool = resume(out, model, (muon, adamw))
+    position, pool = resume(out, model, (muon, adamw))
+    step, chunk, drawn = position["step"], position["chunk"], position["drawn"]
     if step:
         say(f"going on from step {step} of {steps}")
     body = torch.compile(model.model, dynamic=False) if compiled else model.model
-    milestones = [int(steps * share) for share in (0.55, 0.8)] if config.own_errors else []
     started, seen, window, saved = time.monotonic(), 0, [], time.monotonic()
     while step < min(steps, max_steps or steps):
         chunk += 1
         curriculum = Curriculum(seed=config.seed * 1_000_003 + chunk)
-        if any(m <= step for m in milestones) and len(pool) < config.own_errors * sum(
-            m <= step for m in milestones
-        ):
-            pool += own_revisions(model, tokenizer, curriculum, config.own_errors)
-            flawed = sum(not p["faithful"] for p in pool[-config.own_errors :])
-            say(f"sampled {config.own_errors} own revisions, {flawed} flawed")
+        if config.own_errors and drawn < sum(steps * share <= step for share in OWN_ERRORS_AT):
+            fresh = own_revisions(model, tokenizer, curriculum, config.own_errors)
+            pool, drawn = (pool + fresh)[-2 * config.own_errors :], drawn + 1
+            flawed = sum(not p["faithful"] for p in fresh)
+            say(f"sampled {len(fresh)} own revisions, {flawed} flawed")
         examples = chunk_examples(curriculum, pool)
         for ids, weights in batches(tokenizer, examples, config, Random(chunk)):
             for group in (*muon.param_groups, *adamw.param_groups):
@@ -87,9 +87,11 @@ def train(
             if step >= min(steps, max_steps or steps):
                 break
         if time.monotonic() - saved > 120 or step >= steps:
-            checkpoint(out, model, (muon, adamw), step, chunk, pool)
+            position = {"step": step, "chunk": chunk, "drawn": drawn}
+            checkpoint(out, model, (muon, adamw), position, pool)
             saved = time.monotonic()
-    checkpoint(out, model, (muon, adamw), step, chunk, pool)
+    position = {"step": step, "chunk": chunk, "drawn": drawn}
+    checkpoint(out, model, (muon, adamw), position, pool)
     save(out, model, tokenizer, config)
     return out
 

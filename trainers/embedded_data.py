@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -17,6 +18,7 @@ from langchain_uno.world.answers import Query, check_answer
 from langchain_uno.world.curriculum import Curriculum, Example
 
 __all__ = [
+    "OWN_ERRORS_AT",
     "EmbeddedConfig",
     "batches",
     "chunk_examples",
@@ -30,8 +32,13 @@ PROMPT_WEIGHT = 0.1
 """Loss weight of prompt tokens (1 for the model's own turn): they teach copying early."""
 ROLE_WEIGHT = {"cover": 8.0, "distil": 3.0, "predict": 2.0, "tool": 2.0, "critique": 2.0}
 """Short completions count for more: per token, one yes or no weighs nothing against a judgement."""
+VERDICT_WEIGHT = 8.0
+"""Loss weight of a judgement's decisions (each yes or no, and the score) beside its quotations."""
+VERDICT = re.compile(r"-> (yes|no)$|^score (\d+)|^added \| (.+)$", re.MULTILINE)
 BUCKETS = (64, 96, 128, 160, 224, 320, 448)
 """Padded lengths; few shapes keep compilation cheap."""
+OWN_ERRORS_AT = (0.55, 0.7, 0.85)
+"""Shares of the run. Early slips are too coarse to teach anything about the rare late ones."""
 CHUNK = 4096
 """Examples drawn, sorted by length and batched at a time; also the unit of resuming."""
 
@@ -53,7 +60,7 @@ class EmbeddedConfig:
     head_dim: int = 32
     mlp: int = 512
     own_errors: int = 1500
-    """Own revisions sampled for the judge, at 55 % and at 80 % of the run."""
+    """Own revisions sampled for the judge at each of ``OWN_ERRORS_AT``; two samples are kept."""
 
 
 def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
@@ -77,9 +84,18 @@ def encode(tokenizer: Any, example: Example) -> tuple[list[int], list[float]]:
     )
     whole = tokenizer.apply_chat_template(messages, tools=example.tools, tokenize=False)
     head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    tail = tokenizer(whole[len(prompt) :].rstrip("\n"), add_special_tokens=False)["input_ids"]
-    own = ROLE_WEIGHT.get(example.role, 1.0)
-    return head + tail, [PROMPT_WEIGHT] * len(head) + [own] * len(tail)
+    said = whole[len(prompt) :].rstrip("\n")
+    encoded = tokenizer(said, add_special_tokens=False, return_offsets_mapping=True)
+    tail = encoded["input_ids"]
+    weights = [ROLE_WEIGHT.get(example.role, 1.0)] * len(tail)
+    if example.role in ("judge", "compare"):
+        spans = [
+            m.span(m.lastindex or 0) for m in VERDICT.finditer(said.removesuffix("<|im_end|>"))
+        ]
+        for i, (start, end) in enumerate(encoded["offset_mapping"]):
+            if any(start < b and end > a for a, b in spans):
+                weights[i] = VERDICT_WEIGHT
+    return head + tail, [PROMPT_WEIGHT] * len(head) + weights
 
 
 def chunk_examples(curriculum: Curriculum, pool: list[dict[str, Any]]) -> list[Example]:

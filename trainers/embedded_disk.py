@@ -20,11 +20,13 @@ def checkpoint(
     out: Path,
     model: Any,
     optimisers: tuple[Any, Any],
-    step: int,
-    chunk: int,
+    position: dict[str, int],
     pool: list[dict[str, Any]],
 ) -> None:
-    """Write weights, optimiser moments and position, atomically and without pickle."""
+    """Write weights, optimiser moments and position, atomically and without pickle.
+
+    ``position`` counts the steps done, the chunks drawn and the samplings of own revisions.
+    """
     tensors = {f"model.{k}": v.detach().cpu().clone() for k, v in model.state_dict().items()}
     tensors.pop("model.lm_head.weight", None)  # tied
     for i, optimiser in enumerate(optimisers):
@@ -33,18 +35,19 @@ def checkpoint(
                 tensors[f"optimiser.{i}.{j}.{key}"] = torch.as_tensor(value).detach().cpu().clone()
     temporary = out / ".checkpoint.tmp"
     save_file(tensors, temporary)
-    position = {"step": step, "chunk": chunk, "pool": pool}
-    (out / ".position.tmp").write_text(json.dumps(position), encoding="utf-8")
+    whole = {**position, "pool": pool}
+    (out / ".position.tmp").write_text(json.dumps(whole), encoding="utf-8")
     os.replace(temporary, out / "checkpoint.safetensors")
     os.replace(out / ".position.tmp", out / "position.json")
 
 
 def resume(
     out: Path, model: Any, optimisers: tuple[Any, Any]
-) -> tuple[int, int, list[dict[str, Any]]]:
-    """Load the last checkpoint, if any; return (step, chunk, pool of own revisions)."""
+) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Load the last checkpoint, if any; return the position and the pool of own revisions."""
+    position: dict[str, Any] = {"step": 0, "chunk": 0, "drawn": 0}
     if not (out / "position.json").is_file():
-        return 0, 0, []
+        return position, []
     tensors = load_file(out / "checkpoint.safetensors")
     weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
     model.load_state_dict(weights, strict=False)
@@ -57,8 +60,8 @@ def resume(
         whole = optimiser.state_dict()
         whole["state"] = state
         optimiser.load_state_dict(whole)
-    position = json.loads((out / "position.json").read_text(encoding="utf-8"))
-    return position["step"], position["chunk"], position["pool"]
+    position |= json.loads((out / "position.json").read_text(encoding="utf-8"))
+    return position, position.pop("pool")
 
 
 def save(out: Path, model: Any, tokenizer: Any, config: EmbeddedConfig) -> None:

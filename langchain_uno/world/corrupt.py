@@ -13,7 +13,7 @@ from random import Random
 from langchain_uno.world.answers import Query, Reading, read_answer
 from langchain_uno.world.language import Language, cap
 
-__all__ = ["corrupt", "judge_evidence", "true_score"]
+__all__ = ["corrupt", "flawed_clause", "judge_evidence", "true_score"]
 
 
 def corrupt(language: Language, query: Query, text: str, rng: Random) -> str:
@@ -38,13 +38,17 @@ def corrupt(language: Language, query: Query, text: str, rng: Random) -> str:
         elif kind == "drop":
             out = _dropped(out, fact)
         else:
-            words = fact.split(" ")
-            i = rng.randrange(1, len(words))
-            words[i] = (
-                _garbled(words[i], rng) if kind == "garble" else _swapped(language, words[i], rng)
-            )
-            out = _replaced(out, fact, " ".join(words))
+            flawed = flawed_clause(language, fact, rng, garble=kind == "garble")
+            out = _replaced(out, fact, flawed)
     return out
+
+
+def flawed_clause(language: Language, clause: str, rng: Random, *, garble: bool) -> str:
+    """Return ``clause`` with one word (not the first) garbled by a letter or two, or swapped."""
+    words = clause.split(" ")
+    i = rng.randrange(1, len(words))
+    words[i] = _garbled(words[i], rng) if garble else _swapped(language, words[i], rng)
+    return " ".join(words)
 
 
 def judge_evidence(language: Language, query: Query, asked: Sequence[str], text: str) -> str:

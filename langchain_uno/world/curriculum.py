@@ -15,7 +15,7 @@ from typing import Any
 from langchain_uno.models.prompts.embedded import EmbeddedPromptSet
 from langchain_uno.records import Message
 from langchain_uno.world.answers import Query, check_answer, render_answer
-from langchain_uno.world.corrupt import corrupt, judge_evidence
+from langchain_uno.world.corrupt import corrupt, flawed_clause, judge_evidence
 from langchain_uno.world.language import Language, cap, load_language
 from langchain_uno.world.odd import OddWords
 from langchain_uno.world.speech import babble, noise_line, say_wishes, wording
@@ -25,12 +25,13 @@ from langchain_uno.world.worlds import make_query
 __all__ = ["MIX", "Curriculum", "Example"]
 
 MIX = {
-    "distil": 0.20,
-    "revise": 0.22,
-    "copy": 0.15,
-    "cover": 0.10,
-    "answer": 0.11,
-    "judge": 0.14,
+    "distil": 0.25,
+    "revise": 0.18,
+    "copy": 0.10,
+    "compare": 0.06,
+    "cover": 0.06,
+    "answer": 0.10,
+    "judge": 0.17,
     "critique": 0.03,
     "predict": 0.02,
     "tool": 0.03,
@@ -65,6 +66,7 @@ class Curriculum:
             "distil": self._distil,
             "revise": self._revise,
             "copy": self._copy,
+            "compare": self._compare,
             "cover": self._cover,
             "answer": self._answer,
             "judge": self._judge,
@@ -135,7 +137,7 @@ class Curriculum:
         )
         if rules and rng.random() < 0.4:
             words = [wording(language, r, rng, unseen=False) for r in rules]
-            turns = [" ".join(self.odd.frame(w) for w in words)]
+            turns = [" ".join(self.odd.frame(w) for w in self._joined(words))]
         extra = 0.25 if rules else 1.0
         while rng.random() < extra:
             line = self._noise()
@@ -148,13 +150,23 @@ class Curriculum:
             extra = 0.25
         return turns
 
+    def _joined(self, words: Sequence[str]) -> list[str]:
+        """Wishes, some of them in one clause: a second one after "and" is a wish like the first."""
+        rng, out = self.rng, [words[0]]
+        for word in words[1:]:
+            if rng.random() < 0.5:
+                out[-1] += rng.choice((" and ", " and ", ", ", " and to ", " and please ")) + word
+            else:
+                out.append(word)
+        return out
+
     def _noise(self) -> str:
         """A line that asks for nothing: of the list, or random words in a request's shape."""
         rng = self.rng
         draw = rng.random()
         if draw < 0.12:
             return babble(self.language, rng)
-        if draw < 0.3:
+        if draw < 0.2:
             words = [self.odd.word() for _ in range(rng.randint(1, 3))]
             frames = self.language.feedback["frames"]
             odd = " ".join((rng.choice(self.language.lexicon["verbs"]), *words))
@@ -174,7 +186,7 @@ class Curriculum:
     # -- roles ---------------------------------------------------------------------------------
 
     def _distil(self) -> Example:
-        rules = [] if self.rng.random() < 0.35 else self.rules(self.rng.choice((1, 2, 2, 3, 4)))
+        rules = [] if self.rng.random() < 0.25 else self.rules(self.rng.choice((1, 2, 2, 3, 4)))
         prompt = self.prompts.distil_prompt([], "", self._feedback(rules), "en")
         texts = [self.language.rules[r].text for r in rules]
         return self._said("distil", prompt, _json_list(texts))
@@ -308,6 +320,30 @@ class Curriculum:
                 out = "\n".join(f"{i}. {cap(f)}." for i, f in enumerate(facts, 1))
         prompt = [Message(role="system", content="copy"), Message(role="user", content=data)]
         return self._said("copy", prompt, out)
+
+    def _compare(self) -> Example:
+        """Facts and what became of them: a judgement's evidence lines by themselves.
+
+        The judge copies a flawed version faithfully and then calls it equal: seeing a difference
+        of a letter has to be practised apart from the rest (docs/experiments.md).
+        """
+        rng, query = self.rng, self.query()
+        facts = [*query.facts, f"the {query.kind} {query.entity}"]
+        rng.shuffle(facts)
+        facts = facts[: rng.randint(1, 3)]
+        versions = [
+            f
+            if rng.random() < 0.5
+            else flawed_clause(self.language, f, rng, garble=rng.random() < 0.6)
+            for f in facts
+        ]
+        lines = [
+            f"{f} | {v} -> {'yes' if f == v else 'no'}"
+            for f, v in zip(facts, versions, strict=True)
+        ]
+        data = f"{'; '.join(facts)}\nAnswer:\n{' '.join(cap(v) + '.' for v in versions)}"
+        prompt = [Message(role="system", content="compare"), Message(role="user", content=data)]
+        return self._said("compare", prompt, "\n".join(lines))
 
     def _tool(self) -> Example:
         messages, tools = tool_example(self.language, self.rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_resumes_and_finishes(trained: Path) -> None:
     position = json.loads((trained / "position.json").read_text())
     assert position["step"] == 24
-    assert len(position["pool"]) == 16, "own revisions are sampled at both milestones"
+    assert position["drawn"] >= 2, "own revisions are sampled on the way, and again"
+    assert len(position["pool"]) == 16, "and the last two samples are kept"
     assert "going on from step 10 of 24" in (trained / "log.txt").read_text()
 
 
@@ -90,3 +92,36 @@ def test_only_the_models_own_turn_weighs_fully(trained: Path) -> None:
     ids, weights = embedded.encode(tokenizer, example)
     own = tokenizer.decode([i for i, w in zip(ids, weights, strict=True) if w == 1.0])
     assert own == example.messages[-1].content + "<|im_end|>"
+
+
+@pytest.mark.parametrize("role", ["judge", "compare"])
+def test_a_judgements_decisions_weigh_more_than_its_quotations(trained: Path, role: str) -> None:
+    from transformers import AutoTokenizer
+
+    from langchain_uno.world.curriculum import Curriculum
+
+    tokenizer = AutoTokenizer.from_pretrained(trained / "model")
+    example = Curriculum(seed=1).draw(role)
+    ids, weights = embedded.encode(tokenizer, example)
+    heavy = tokenizer.decode(
+        [i for i, w in zip(ids, weights, strict=True) if w == embedded.VERDICT_WEIGHT]
+    )
+    said = example.messages[-1].content
+    decisions = re.findall(r"-> (yes|no)$", said, re.MULTILINE)
+    assert decisions
+    assert heavy.split()[: len(decisions)] == decisions
+    assert len(heavy) < len(said) / 2
+
+
+def test_comparisons_are_true_and_of_both_kinds() -> None:
+    from langchain_uno.world.curriculum import Curriculum
+
+    curriculum = Curriculum(seed=4)
+    seen = set()
+    for _ in range(50):
+        for line in curriculum.draw("compare").messages[-1].content.splitlines():
+            pair, verdict = line.rsplit(" -> ", 1)
+            fact, version = pair.split(" | ")
+            assert (fact == version) == (verdict == "yes")
+            seen.add(verdict)
+    assert seen == {"yes", "no"}
