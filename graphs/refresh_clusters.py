@@ -135,12 +135,13 @@ def _gap(ctx: RefreshContext) -> str:
     sets: list[RuleSet] = []
     owners: list[int] = []
     for i, cluster in enumerate(clusters):
-        mine = ctx.training_rules(cluster)
-        sets += mine
-        owners += [i] * len(mine)
+        sets += [ctx.rules[j] for j in cluster.train]
+        owners += [i] * len(cluster.train)
     ctx.progress.start("gap", count_questions(sets), "is the wish covered by the guess?")
     # All clusters in one call: equal questions are asked once, and batches are full.
-    measured = cognitive_gap(sets, ctx.reranker, ctx.counter("gap"))
+    measured = cognitive_gap(
+        sets, ctx.reranker, ctx.counter("gap"), over_rules=ctx.recipe.gap.over_rules
+    )
     for i, group in groupby(zip(owners, measured, strict=True), key=lambda pair: pair[0]):
         clusters[i].gap, clusters[i].n_gap_logs = cluster_gap([rules for _, rules in group])
     for cluster in clusters:

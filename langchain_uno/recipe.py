@@ -72,6 +72,9 @@ class GapSettings(_Section):
 
     threshold: float = 0.45
     max_guessed_rules: int = 5
+    over_rules: Literal["min", "mean"] = "min"
+    """A log's novelty is the smallest (paper) or the mean over its rules. The smallest says "one
+    wish was guessed": it falls with the number of wishes that a user names in one breath."""
 
 
 class PairSettings(_Section):
@@ -84,6 +87,9 @@ class PairSettings(_Section):
     max_answer_tokens: int = 2048
     min_chosen_score: float = 6.0
     """A best candidate below this score is not worth imitating; the log gives no pair."""
+    min_kept: float = 0.0
+    """A candidate must keep this share of the words that the logged answer quotes from the request
+    (:func:`langchain_uno.learning.content.kept_share`). The paper has no such check: 0."""
     liked_weight: float = 1.0
     max_pairs_per_cluster: int | None = None
 
@@ -120,6 +126,12 @@ class VerifySettings(_Section):
     win_rate: float = 0.53
     min_length_ratio: float = 0.1
     min_bleu: float = 0.05
+    min_kept: float = 0.0
+    """An answer that keeps less of what the base answer quotes from the request has lost content:
+    it neither wins nor ties. 0: not looked at (paper)."""
+    max_lost: float = 1.0
+    """A module fails when more than this share of its answers lost content, however many wins it
+    has: rules obeyed do not pay for facts. 1: any share may (paper)."""
     max_queries: int = 200
     unlabelled: int = 2000
     """So many of the latest requests that nobody reacted to may serve as held-out queries, with

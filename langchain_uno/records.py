@@ -196,6 +196,8 @@ class VerifierReport(BaseModel):
     passed: bool
     epoch: int | None = None
     reason: str = ""
+    lost: int = 0
+    """Answers that lost content of the base answer."""
     mean_score: float | None = None
     mean_base_score: float | None = None
 

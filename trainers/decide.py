@@ -27,6 +27,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from langchain_uno.learning.content import kept_share
 from langchain_uno.recipe import VerifySettings
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "choose_epoch",
     "cross_fitted",
     "effective_n",
+    "lost_content",
     "outcome",
     "spread_epochs",
     "wilson",
@@ -58,6 +60,25 @@ def bleu4(answer: str, reference: str, language: str) -> float:
     return float(metric.sentence_score(answer, [reference]).score) / 100.0
 
 
+def lost_content(
+    answer: str, base_answer: str, language: str, settings: VerifySettings, request: str = ""
+) -> bool:
+    """Whether an answer lost what the base answer says.
+
+    It did when it is shorter than ``min_length_ratio`` of the base answer, has a BLEU-4 of
+    ``min_bleu`` or less against it (both paper), or keeps less than ``min_kept`` of what the base
+    answer quotes from the request. Where the base answer is empty there is nothing to lose.
+    """
+    base, new = base_answer.strip(), answer.strip()
+    if not base or new == base:
+        return False
+    return (
+        len(new) < settings.min_length_ratio * len(base)
+        or bleu4(new, base, language) <= settings.min_bleu
+        or kept_share(request, base, new) < settings.min_kept
+    )
+
+
 def outcome(
     answer: str,
     base_answer: str,
@@ -65,22 +86,14 @@ def outcome(
     base_score: float | None,
     language: str,
     settings: VerifySettings,
+    request: str = "",
 ) -> Outcome:
-    """Return the module's outcome on one query.
-
-    An answer shorter than ``min_length_ratio`` of the base answer, or with BLEU-4 against it of
-    ``min_bleu`` or less, has lost the content: it neither wins nor ties. Where the base answer is
-    empty there is no content to lose, and the scores alone decide.
-    """
+    """Return the module's outcome on one query: an answer that lost content never wins or ties."""
     if score is None or base_score is None:
         return None
-    base, new = base_answer.strip(), answer.strip()
-    if new == base:
+    if answer.strip() == base_answer.strip():
         return 0.5
-    if base and (
-        len(new) < settings.min_length_ratio * len(base)
-        or bleu4(new, base, language) <= settings.min_bleu
-    ):
+    if lost_content(answer, base_answer, language, settings, request):
         return 0.0
     if math.isclose(score, base_score, abs_tol=1e-9):
         return 0.5

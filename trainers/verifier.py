@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from langchain_uno.learning.content import request_text
 from langchain_uno.learning.judge import JudgeItem, judge_averaged
 from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet, RoleError
@@ -108,13 +109,20 @@ def verify_expert(
     tried = decide.spread_epochs(len(epochs), recipe.verify.max_epochs)
     outcomes: list[list[decide.Outcome]] = []
     scores: list[list[float | None]] = []
+    lost: list[int] = []
     for index in tried:
         with _loaded(engine, epochs[index]) as name:
             answers = _answers(side.items, name, engine, recipe, on_done)
         scores.append(_scores(side.items, answers, judge_engine, prompts, recipe, on_done))
         outcomes.append(_outcomes(side, answers, scores[-1], recipe))
+        lost.append(_lost(side, answers, recipe))
+    # An epoch that lost too much can't ship: where another one exists, the choice is among those.
+    bound = max(recipe.verify.max_lost * len(side.items), min(lost))
+    fit = [i for i, n in enumerate(lost) if n <= bound]
+    outcomes, scores = [outcomes[i] for i in fit], [scores[i] for i in fit]
     choice = decide.choose_epoch(outcomes, scores, _users(side), recipe.verify.confidence)
-    return _report("expert", side, choice, scores[choice.epoch], recipe, tried)
+    chosen, epoch = choice.epoch, tried[fit[choice.epoch]]
+    return _report("expert", side, choice, scores[chosen], lost[fit[chosen]], recipe, epoch + 1)
 
 
 def verify_critic(
@@ -145,7 +153,7 @@ def verify_critic(
     scores = _scores(side.items, finals, judge_engine, prompts, recipe, on_done)
     outcomes = _outcomes(side, finals, scores, recipe)
     choice = decide.choose_epoch([outcomes], [scores], _users(side), recipe.verify.confidence)
-    return _report("critic", side, choice, scores, recipe, None)
+    return _report("critic", side, choice, scores, _lost(side, finals, recipe), recipe, None)
 
 
 def _revised(
@@ -228,11 +236,27 @@ def _outcomes(
     side: BaseSide, answers: Sequence[str], scores: Sequence[float | None], recipe: Recipe
 ) -> list[decide.Outcome]:
     return [
-        decide.outcome(answer, base, score, base_score, item.language, recipe.verify)
+        decide.outcome(
+            answer,
+            base,
+            score,
+            base_score,
+            item.language,
+            recipe.verify,
+            request_text(item.messages),
+        )
         for item, answer, base, score, base_score in zip(
             side.items, answers, side.answers, scores, side.scores, strict=True
         )
     ]
+
+
+def _lost(side: BaseSide, answers: Sequence[str], recipe: Recipe) -> int:
+    """Return how many answers lost content of the base answer."""
+    return sum(
+        decide.lost_content(answer, base, item.language, recipe.verify, request_text(item.messages))
+        for item, answer, base in zip(side.items, answers, side.answers, strict=True)
+    )
 
 
 def _report(
@@ -240,8 +264,9 @@ def _report(
     side: BaseSide,
     choice: decide.Choice,
     scores: Sequence[float | None],
+    lost: int,
     recipe: Recipe,
-    tried: Sequence[int] | None,
+    epoch: int | None,
 ) -> VerifierReport:
     settings = recipe.verify
     reasons = []
@@ -254,13 +279,15 @@ def _report(
             f"not decided: {settings.confidence:.0%} interval of the win rate "
             f"{choice.interval[0]:.2f} to {choice.interval[1]:.2f} does not lie above 0.50"
         )
+    if lost > settings.max_lost * len(side.items):
+        reasons.append(f"{lost} of {len(side.items)} answers lost content")
     passed = not reasons
     users = len(set(_users(side)))
     reasons.append(
         f"{choice.n} queries of {users} users (worth {choice.n_effective:.1f})"
         + (
-            f", best of {len(tried)} epochs at {choice.point:.2f}, cross-fitted {choice.rate:.2f}"
-            if tried is not None
+            f", epoch {epoch} at {choice.point:.2f}, cross-fitted {choice.rate:.2f}"
+            if epoch is not None
             else ""
         )
     )
@@ -270,8 +297,9 @@ def _report(
         win_rate=choice.rate,
         interval=choice.interval,
         passed=passed,
-        epoch=None if tried is None else tried[choice.epoch] + 1,
+        epoch=epoch,
         reason="; ".join(reasons),
+        lost=lost,
         mean_score=_mean(scores),
         mean_base_score=_mean(side.scores),
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from langchain_uno.learning.content import kept_share, request_text
 from langchain_uno.learning.judge import JudgeItem, judge
 from langchain_uno.learning.revise import Candidate, count_candidates, revise, wanted_rules
 from langchain_uno.models.protocols import Engine, OnDone
@@ -127,12 +128,25 @@ def build_pairs(
         if log.run_id not in done and rules.with_feedback
     ]
     logs, rules = [log for log, _ in open_], [r for _, r in open_]
-    candidates = revise(logs, rules, engine, prompts, recipe, on_done)
+    candidates = [
+        [c for c in tries if _keeps(log, c, recipe)]
+        for log, tries in zip(
+            logs, revise(logs, rules, engine, prompts, recipe, on_done), strict=True
+        )
+    ]
     revised = _judged(logs, rules, candidates, judge_engine, prompts, recipe, on_done)
     revised.sort(key=lambda p: (p.rejected_score or 0.0) - (p.chosen_score or 0.0))
     kept = (by_users + revised)[: recipe.pairs.max_pairs_per_cluster]
     order = {log.run_id: i for i, log in enumerate(interactions)}
     return sorted(kept, key=lambda p: order[p.run_id])
+
+
+def _keeps(log: Interaction, candidate: Candidate, recipe: Recipe) -> bool:
+    """Whether a candidate keeps what the logged answer quotes from the request."""
+    if recipe.pairs.min_kept <= 0:
+        return True
+    share = kept_share(request_text(log.messages), log.answer, candidate.text)
+    return share >= recipe.pairs.min_kept
 
 
 def count_work(

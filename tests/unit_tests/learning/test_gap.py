@@ -36,6 +36,12 @@ def test_a_logs_novelty_is_the_minimum_over_its_rules() -> None:
     assert one.novelty == 0.0
 
 
+def test_or_the_mean_which_does_not_fall_with_the_number_of_wishes() -> None:
+    logs = [rules("a", ["fly", "sing"], ["sing"]), rules("b", ["fly"], ["sing"])]
+    both = cognitive_gap(logs, ToyReranker(), over_rules="mean")
+    assert [s.novelty for s in both] == [0.5, 1.0]
+
+
 def test_logs_that_lack_a_list_have_no_novelty_and_do_not_count() -> None:
     sets = cognitive_gap(
         [rules("a", [], ["sing"]), rules("b", ["sing"], []), rules("c", ["fly"], ["sing"])],

@@ -51,6 +51,21 @@ def test_the_best_candidate_beats_the_logged_answer() -> None:
     assert pair.messages == one.messages
 
 
+def test_a_candidate_that_lost_what_was_quoted_is_not_imitated() -> None:
+    # The fresh start is judged best here, but has none of the words that the old answer quotes.
+    scores = {"f": "r 9", "o": "r 7"}
+    judge = ToyEngine(
+        lambda what, request: scores[what["answer"][0]] if "[" in what["answer"] else "r 2"
+    )
+    one = log("a", "tell me about 45 kettles", "old: 45 kettles", "please sing")
+    rules = [rules_of(one, "sing")]
+    [blind] = build([one], rules, judge)
+    assert blind.chosen.startswith("fresh")
+    keep = RECIPE.pairs.model_copy(update={"min_kept": 1.0})
+    [kept] = build([one], rules, judge, RECIPE.model_copy(update={"pairs": keep}))
+    assert kept.chosen == "old: 45 kettles [sing]"
+
+
 def test_ties_and_poor_winners_make_no_pair() -> None:
     tie = log("a", "q", "old [sing]", "please sing")  # already obeyed: both score 10
     assert build([tie], [rules_of(tie, "sing")]) == []

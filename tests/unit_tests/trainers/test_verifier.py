@@ -150,6 +150,51 @@ def test_an_expert_that_lost_the_content_fails(recipe: Recipe) -> None:
     assert "win rate 0.00 is below 0.53" in report.reason
 
 
+def slipping(adapter: str | None, prompt: str) -> str:
+    """Like ``say``, but the cheerful expert writes 7 where it should write 6 or 8."""
+    said = say(adapter, prompt)
+    slips = adapter is not None and not prompt.startswith("judge")
+    return said.replace("number 6", "number 7").replace("number 8", "number 7") if slips else said
+
+
+def test_rules_obeyed_do_not_pay_for_facts_lost(recipe: Recipe) -> None:
+    def ask(**guards: float) -> VerifierReport:
+        settings = VerifySettings(judgements=1, **guards)
+        one = recipe.model_copy(update={"verify": settings})
+        report: VerifierReport = verify(Desk(slipping), one, 20, EPOCHS[1:2])
+        return report
+
+    blind = ask()  # the judge likes cheer and does not see the slip; the paper's guards neither
+    assert blind.passed
+    assert (blind.win_rate, blind.lost) == (1.0, 0)
+    seen = ask(min_kept=1.0)
+    assert seen.passed
+    assert (seen.win_rate, seen.lost) == (0.9, 2)
+    refused = ask(min_kept=1.0, max_lost=0.05)
+    assert not refused.passed
+    assert "2 of 20 answers lost content" in refused.reason
+    assert ask(min_kept=1.0, max_lost=0.1).passed
+
+
+def test_an_epoch_that_lost_facts_is_not_chosen_over_one_that_kept_them(recipe: Recipe) -> None:
+    def late(adapter: str | None, prompt: str) -> str:
+        # epoch-2 is always cheerful but slips; epoch-3 forgets the cheer once, and keeps every fact
+        if adapter == "epoch-3":
+            return plain(prompt) + ("" if prompt == "5" else " hurray")
+        return slipping(adapter, prompt)
+
+    def ask(**guards: float) -> VerifierReport:
+        settings = VerifySettings(judgements=1, **guards)
+        one = recipe.model_copy(update={"verify": settings})
+        report: VerifierReport = verify(Desk(late), one, 20)
+        return report
+
+    assert ask().epoch == 2
+    guarded = ask(min_kept=1.0, max_lost=0.05)
+    assert guarded.passed
+    assert (guarded.epoch, guarded.lost) == (3, 0)
+
+
 def test_an_expert_like_the_base_ties_and_does_not_ship(recipe: Recipe) -> None:
     report = verify(Desk(say), recipe, epochs=EPOCHS[:1])
     assert not report.passed

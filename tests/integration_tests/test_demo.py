@@ -1,0 +1,88 @@
+"""The demo, at a small size: stopped by Ctrl-C in every stage, then finished by the same call."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SIZE = ("--visits", "72", "--per-family", "2", "--seed", "3")
+
+STAGES = {
+    "service": "world.json",
+    "drain": "work/refresh-*",
+    "distil": "work/refresh-*/filter.json",
+    "cluster": "work/refresh-*/distil.json",
+    "gap": "work/refresh-*/aggregated.jsonl",
+    "pairs": "work/refresh-*/gaps.jsonl",
+    "train": "work/refresh-*/pairs.json",
+    "verify": "work/refresh-*/clusters/*/*-trained.json",
+    "release": "work/refresh-*/train.json",
+    "evaluate": "work/refresh-*/release.json",
+}
+"""A file whose coming shows that a stage has begun, or is about to."""
+
+
+def demo(home: Path, *args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "langchain_uno.demo", "--home", str(home), *SIZE, *args]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=dict(os.environ), stdout=pipe, stderr=pipe, text=True)
+
+
+def test_ctrl_c_in_any_stage_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    stopped = []
+    for stage, sign in STAGES.items():
+        run = demo(home, "--json")
+        while not any(home.glob(sign)) and run.poll() is None:
+            time.sleep(0.02)
+        if run.poll() is None:
+            time.sleep(0.2)
+            run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=300)
+        if run.returncode == 0:
+            break  # too fast to be caught: it finished
+        assert run.returncode == 130, (stage, err)
+        assert out == "", stage
+        assert "the same call again goes on" in err, (stage, err)
+        assert "Traceback" not in err, (stage, err)
+        stopped.append(stage)
+    run = demo(home, "--json")
+    out, err = run.communicate(timeout=600)
+    assert run.returncode == 0, err
+    assert len(stopped) >= 6, stopped
+
+    report = json.loads(out)
+    assert report["n"] == 16
+    assert set(report["systems"]) == {"base", "single", "uno"}
+    assert report["release"] == report["refresh"]["release"]
+    assert (home / "demo.png").stat().st_size > 10_000
+    # What was done before each stop was done once.
+    assert report["refresh"]["interactions"] <= 72 * 2
+    releases = [p for p in home.glob("releases/*") if (p / "manifest.json").is_file()]
+    assert len(releases) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"settings": {"seed": 9}}', "other settings"),
+    ],
+)
+def test_a_notebook_that_does_not_fit_is_a_sentence(
+    tmp_path: Path, content: str, says: str
+) -> None:
+    (tmp_path / "demo.json").write_text(content, encoding="utf-8")
+    run = demo(tmp_path)
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 2
+    assert says in " ".join(err.split())
+    assert "Traceback" not in err
