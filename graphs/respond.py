@@ -27,6 +27,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime, get_runtime
 from typing_extensions import TypedDict
 
+from langchain_uno.learning.content import kept_share, request_text
 from langchain_uno.logs.conversation import language_of
 from langchain_uno.models.protocols import GenerateRequest, Generation, Sampling
 from langchain_uno.models.roles import RoleError
@@ -190,18 +191,26 @@ def _reflect(
     write({"type": "progress", "stage": "revise", "suggestions": suggestions})
     prompt = prompts.revise_draft_prompt(messages, draft.text, suggestions, language)
     request = replace(context.request(prompt), tools=())
-    revised = yield _Ask(request, final=True)
+    guarded = snapshot.revision_min_kept > 0  # then nothing is shown before it is whole
+    second = _Ask(request, final=not guarded)
+    revised = yield second
     used = _sum(used, revised.usage)
     if not revised.text.strip():
         return _as_it_is(ask, draft, used, write)
+    if guarded:
+        kept = kept_share(request_text(messages), draft.text, revised.text)
+        if kept < snapshot.revision_min_kept:
+            write({"type": "progress", "stage": "keep draft", "kept": kept})
+            return _as_it_is(ask, draft, used, write)
+        return {**_as_it_is(second, revised, used, write), "critiqued": True}
     return {**_result(revised, used), "critiqued": True}
 
 
-def _as_it_is(ask: _Ask, draft: Generation, used: Usage, write: Writer) -> RespondState:
-    """The draft stands: show it in the pieces it was written in."""
+def _as_it_is(ask: _Ask, text: Generation, used: Usage, write: Writer) -> RespondState:
+    """A text that was held back stands: show it in the pieces it was written in."""
     for piece in ask.pieces:
         write({"type": "token", "text": piece})
-    return _result(draft, used)
+    return _result(text, used)
 
 
 def _result(done: Generation, used: Usage) -> RespondState:

@@ -158,6 +158,10 @@ class Recipe(_Section):
     max_judge_tokens: int = 512
     max_critique_tokens: int = 512
     critique_temperature: float = 0.1
+    revision_min_kept: float = 0.0
+    """A revision that keeps less than this share of the words which the draft quotes from the
+    request is thrown away, and the draft answers. Above 0, revisions are shown when they are
+    whole: their tokens do not stream. 0: every revision stands (paper)."""
     seed: int = 0
     filter: FilterSettings = Field(default_factory=FilterSettings)
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)

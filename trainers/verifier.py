@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from langchain_uno.learning.content import request_text
+from langchain_uno.learning.content import kept_share, request_text
 from langchain_uno.learning.judge import JudgeItem, judge_averaged
 from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet, RoleError
@@ -194,7 +194,10 @@ def _revised(
     if on_done is not None and skipped:
         on_done(skipped)
     for i, revision in zip(todo, engine.generate(list(todo.values()), on_done), strict=True):
-        if revision.text.strip():  # as in serving, an empty revision leaves the draft
+        # As in serving: an empty revision, or one that lost facts, leaves the draft.
+        asked = request_text(side.items[i].messages)
+        kept = kept_share(asked, finals[i], revision.text)
+        if revision.text.strip() and kept >= recipe.revision_min_kept:
             finals[i] = revision.text
     return finals
 

@@ -42,6 +42,7 @@ class Snapshot:
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
     prompts: PromptSet | None = None
     critique_temperature: float = 0.1
+    revision_min_kept: float = 0.0
     max_critique_tokens: int = 512
     users: int = 0
     retired: float | None = None
@@ -82,6 +83,8 @@ class Serving:
         self._stamp: object = ()
         self._current = Snapshot()
         self._old: list[Snapshot] = []
+        self._freeing: list[Snapshot] = []
+        """Nobody's any more; unloaded under ``_loading``, so that no load comes between."""
 
     def current(self) -> Snapshot:
         """Return what new requests are served from, after a look for a new release."""
@@ -150,8 +153,8 @@ class Serving:
     def close(self) -> None:
         """Free the adapters of every release."""
         with self._loading, self._lock:
-            snapshots = [self._current, *self._old]
-            self._current, self._old, self._stamp = Snapshot(), [], ()
+            snapshots = [self._current, *self._old, *self._freeing]
+            self._current, self._old, self._freeing, self._stamp = Snapshot(), [], [], ()
         for snapshot in snapshots:
             self._free(snapshot)
 
@@ -212,12 +215,13 @@ class Serving:
         if release is None:
             return Snapshot()
         with self._lock:
-            known = [s for s in (self._current, *self._old) if s.release == release.id]
-        if known:  # a rollback to a release that is still loaded
-            with self._lock:
-                self._old = [s for s in self._old if s is not known[0]]
-                known[0].retired = None
-            return known[0]
+            loaded_ones = (self._current, *self._old, *self._freeing)
+            known = next((s for s in loaded_ones if s.release == release.id), None)
+            if known is not None:  # a rollback to a release that is still loaded
+                self._old = [s for s in self._old if s is not known]
+                self._freeing = [s for s in self._freeing if s is not known]
+                known.retired = None
+                return known
         snapshot = _snapshot(release)
         for name, path in release.adapters.items():
             if name not in self.engine.adapters():
@@ -234,9 +238,17 @@ class Serving:
                 if s.users == 0 and s.retired is not None and now - s.retired >= self._grace
             ]
             self._old = [s for s in self._old if s not in done]
-        for snapshot in done:
+            self._freeing += done
+        if done:
             # In the background: a request must not wait for others' last tokens.
-            threading.Thread(target=self._free, args=(snapshot,), daemon=True).start()
+            threading.Thread(target=self._free_waiting, name="uno-free", daemon=True).start()
+
+    def _free_waiting(self) -> None:
+        with self._loading:
+            with self._lock:
+                todo, self._freeing = self._freeing, []
+            for snapshot in todo:
+                self._free(snapshot)
 
     def _free(self, snapshot: Snapshot) -> None:
         for cluster in snapshot.clusters.values():
@@ -271,5 +283,6 @@ def _snapshot(release: Release) -> Snapshot:
         clusters={cluster.id: cluster for cluster in manifest.clusters},
         prompts=prompts,
         critique_temperature=float(recipe.get("critique_temperature", 0.1)),
+        revision_min_kept=float(recipe.get("revision_min_kept", 0.0)),
         max_critique_tokens=int(recipe.get("max_critique_tokens", 512)),
     )

@@ -166,6 +166,34 @@ def test_an_empty_revision_is_not_an_answer() -> None:
     assert state["usage"] == {"input_tokens": 106, "output_tokens": 202}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("revision", "shown"),
+    [("now it is better", "now it is better"), ("then it is better", "now the draft")],
+)
+def test_a_revision_that_lost_facts_is_thrown_away(revision: str, shown: str, stream: bool) -> None:
+    # The draft quotes "now" from the request.
+    engine = ScriptedEngine(
+        {**SCRIPT, "base": gen("now the draft", 1, 2), "revise": gen(revision, 10, 20)}
+    )
+    serving = FixedServing(engine, "c1")
+    serving._current.revision_min_kept = 1.0
+    graph, context = build_respond_graph(serving), RespondContext(stream=stream)
+    events: list[Any] = []
+    final: Any = None
+    for kind, event in graph.stream(ASK, context=context, stream_mode=["custom", "values"]):
+        if kind == "custom":
+            events.append(event)
+        else:
+            final = event
+    assert final["answer"] == shown
+    assert final["critiqued"] is (shown == revision)
+    assert final["usage"] == {"input_tokens": 111, "output_tokens": 222}
+    if stream:  # what was thrown away was never shown
+        tokens = [e["text"] for e in events if e["type"] == "token"]
+        assert "".join(tokens) == shown.replace(" ", "|") + "|"
+
+
 def test_a_tool_call_passes_through_uncritiqued() -> None:
     call = {"name": "f", "args": {"x": 1}, "id": "1"}
     script = {"base": gen("", 1, 2, tool_calls=[call], finish_reason="tool_calls")}

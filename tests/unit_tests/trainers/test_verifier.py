@@ -245,6 +245,22 @@ def test_a_critic_is_judged_over_its_whole_path(recipe: Recipe) -> None:
     assert desk.loaded == {}
 
 
+def test_a_revision_that_lost_facts_counts_as_the_draft_where_serving_keeps_the_draft(
+    recipe: Recipe,
+) -> None:
+    def forgetful(adapter: str | None, prompt: str) -> str:
+        said = say(adapter, prompt)
+        return said.replace("number 6", "number 7") if prompt.startswith("revise") else said
+
+    settings = VerifySettings(judgements=1, min_kept=1.0)
+    blind = recipe.model_copy(update={"verify": settings})
+    report = judge_critic(Desk(forgetful), blind, 10)
+    assert (report.lost, report.win_rate) == (1, pytest.approx(0.85))
+    guarded = blind.model_copy(update={"revision_min_kept": 1.0})
+    report = judge_critic(Desk(forgetful), guarded, 10)
+    assert (report.lost, report.win_rate) == (0, pytest.approx(0.9))
+
+
 def test_a_critic_that_talks_nonsense_changes_nothing(recipe: Recipe) -> None:
     def garbled(adapter: str | None, prompt: str) -> str:
         return "garbled" if prompt.startswith("critique") else say(adapter, prompt)
