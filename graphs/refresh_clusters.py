@@ -64,9 +64,10 @@ def _cluster(ctx: RefreshContext) -> str:
 def _add_unlabelled(
     ctx: RefreshContext, clusters: Sequence[ClusterData], labels: NDArray[np.int64]
 ) -> None:
-    """Give each cluster the unlabelled requests near it whose users and texts it does not train on.
+    """Give each cluster the requests near it that nobody reacted to; serving would send them there.
 
-    They go where serving would send them. Nothing is learnt from them.
+    Those of people whom it does not train on are held out like their users; nothing is learnt from
+    them. Those of people whom it trains on may be practised on (``recipe.pairs.practice``).
     """
     if not ctx.unheard:
         return
@@ -76,16 +77,21 @@ def _add_unlabelled(
     known = [{ctx.logs[i].query for i in c.run_ids} for c in clusters]
     users = [{ctx.logs[i].user_id for i in c.train} - {None} for c in clusters]
     for log, label in zip(ctx.unheard.values(), near, strict=True):
-        if label < 0 or log.query in known[label] or log.user_id in users[label]:
+        if label < 0 or log.query in known[label]:
             continue
         known[label].add(log.query)
-        clusters[label].unlabelled.append(log.run_id)
+        cluster = clusters[label]
+        mine = cluster.practice if log.user_id in users[label] else cluster.unlabelled
+        mine.append(log.run_id)
+    for cluster in clusters:
+        most = ctx.recipe.pairs.practice
+        cluster.practice = cluster.practice[-most:] if most else []
 
 
 def _assert_disjoint(ctx: RefreshContext, clusters: Sequence[ClusterData]) -> None:
     """No query text of a cluster, and no user where it is split by user, stands on both sides."""
     for cluster in clusters:
-        train = [ctx.logs[i] for i in cluster.train]
+        train = [ctx.logs[i] for i in cluster.train] + [ctx.unheard[i] for i in cluster.practice]
         verify = [ctx.logs[i] for i in cluster.verify]
         verify += [ctx.unheard[i] for i in cluster.unlabelled]
         both = {log.query for log in train} & {log.query for log in verify}
@@ -117,6 +123,10 @@ def _aggregate(ctx: RefreshContext) -> str:
             seed=ctx.recipe.seed,
         )
         completed = [found.complete(s, q) for s, q in zip(sets, queries, strict=True)]
+        for run_id in cluster.practice:
+            wanted = found.wanted_for(ctx.unheard[run_id].query)
+            if wanted:
+                completed.append(RuleSet(run_id=run_id, with_feedback=wanted, wanted=wanted))
         ctx.work.write_records(f"clusters/{cluster.id}/rules.jsonl", completed)
         ctx.work.write_records(f"clusters/{cluster.id}/recurring.jsonl", [found])
         cluster.rules = [rule.text for rule in found.recurring]
@@ -161,7 +171,7 @@ def _pairs(ctx: RefreshContext) -> str:
     for cluster in ctx.clusters():
         if not ctx.is_low(cluster) or len(cluster.run_ids) < ctx.smallest_cluster():
             continue
-        logs, rules = [ctx.logs[i] for i in cluster.train], ctx.training_rules(cluster)
+        logs, rules = ctx.training(cluster)
         work.append((cluster, logs, rules, count_work(logs, rules, ctx.recipe)))
     ctx.progress.start("pairs", sum(n for *_, n in work), "revising and judging")
     counts = {}

@@ -45,7 +45,7 @@ STAGES = (
 )
 """The nodes, in the order that they run."""
 
-_FORMAT = 2
+_FORMAT = 3
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 
@@ -85,6 +85,8 @@ class ClusterData(BaseModel):
     left_out: list[str] = Field(default_factory=list)
     unlabelled: list[str] = Field(default_factory=list)
     """Requests near the cluster that nobody reacted to, by nobody who is in training."""
+    practice: list[str] = Field(default_factory=list)
+    """The same by users who are in training: see ``recipe.pairs.practice``."""
     split_by: str = "user"
     gap: float | None = None
     n_gap_logs: int = 0
@@ -233,10 +235,10 @@ class RefreshContext:
                 return self.work.read_records(name, ClusterData)
         raise AssertionError("no stage has written clusters yet")
 
-    def training_rules(self, cluster: ClusterData) -> list[RuleSet]:
-        """A cluster's training rule sets, aggregated, in the order of its logs."""
-        name = f"clusters/{cluster.id}/rules.jsonl"
-        return self.work.read_records(name, RuleSet)
+    def training(self, cluster: ClusterData) -> tuple[list[Interaction], list[RuleSet]]:
+        """A cluster's training logs, those practised on last, and their aggregated rule sets."""
+        rules = self.work.read_records(f"clusters/{cluster.id}/rules.jsonl", RuleSet)
+        return [self.logs.get(r.run_id) or self.unheard[r.run_id] for r in rules], rules
 
     def pairs(self, cluster: ClusterData) -> list[PreferencePair]:
         """A cluster's preference pairs; none when it trains no expert."""

@@ -86,7 +86,7 @@ def _clusters(
             Cluster(
                 id=cluster.id,
                 size=cluster.size,
-                run_ids=members[cluster.id].run_ids,
+                run_ids=members[cluster.id].run_ids + members[cluster.id].practice,
                 gap=cluster.gap,
                 n_gap_logs=cluster.gap_logs,
                 route=decision.route,

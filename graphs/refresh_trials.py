@@ -109,8 +109,7 @@ def critic_examples(ctx: RefreshContext, cluster: ClusterData) -> list[CriticExa
     from langchain_uno.trainers.critic import CriticExample
 
     examples = []
-    for rules in ctx.training_rules(cluster):
-        log = ctx.logs[rules.run_id]
+    for log, rules in zip(*ctx.training(cluster), strict=True):
         if rules.with_feedback and log.answer.strip():
             examples.append(
                 CriticExample(

@@ -92,6 +92,10 @@ class PairSettings(_Section):
     (:func:`langchain_uno.learning.content.kept_share`). The paper has no such check: 0."""
     liked_weight: float = 1.0
     max_pairs_per_cluster: int | None = None
+    practice: int = 0
+    """So many of a cluster's latest requests that nobody reacted to, by users it trains on, are
+    practised on too, with the rules that recur: pairs for an expert, examples for a critic. 0:
+    none (paper)."""
 
 
 class LoraSettings(_Section):

@@ -27,8 +27,9 @@ from langchain_uno.graphs.refresh import build_refresh_graph, run_refresh
 from langchain_uno.graphs.refresh_context import STAGES, ClusterData, Silent
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Engine
-from langchain_uno.records import Feedback, Message
+from langchain_uno.records import Feedback, Message, RuleSet
 from langchain_uno.releases.load import list_releases, read_current
+from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.testing import make_tiny_model
 from tests.unit_tests.graphs.refresh_parts import RECIPE, logs, make_home, refresh, tiny_engine
 from tests.unit_tests.learning.toy_language import ToyEngine, log, plain
@@ -293,3 +294,32 @@ def test_requests_without_reaction_are_verified_on_and_never_learnt_from(
     own = RECIPE.model_copy(update={"verify": RECIPE.verify.model_copy(update={"unlabelled": 0})})
     without = refresh(make_home(tmp_path / "b", [*logs(), *silent]), engine, own)
     assert all(c.unlabelled == 0 and c.judged <= c.verify for c in without.clusters)
+
+
+def test_requests_of_users_in_training_may_be_practised_on(engine: Engine, tmp_path: Path) -> None:
+    trip = "plan a trip to place {} by train and boat with hotels"
+    silent = [log(f"quiet-{u}", trip.format(50 + u), "a", user_id=f"user-{u}") for u in range(8)]
+    pairs = RECIPE.pairs.model_copy(update={"practice": 2})
+    result = refresh(
+        make_home(tmp_path, [*logs(), *silent]),
+        engine,
+        RECIPE.model_copy(update={"pairs": pairs}),
+    )
+    work = WorkFolder(Home.locate(tmp_path).work / result.refresh_id)
+    practised: set[str] = set()
+    for cluster in work.read_records("gaps.jsonl", ClusterData):
+        assert len(cluster.practice) <= 2
+        practised |= set(cluster.practice)
+        assert not set(cluster.practice) & {*cluster.unlabelled, *cluster.verify}
+        trained = {f"quiet-{int(run[4:]) % 8}" for run in cluster.train}
+        assert set(cluster.practice) <= trained
+        rules = work.read_records(f"clusters/{cluster.id}/rules.jsonl", RuleSet)
+        for one in rules[len(cluster.train) :]:  # what recurs stands in for the missing words
+            assert one.run_id in cluster.practice
+            assert one.wanted == one.with_feedback != []
+            assert {r.source for r in one.wanted} == {"aggregated"}
+    assert practised
+    release = read_current(Home.locate(tmp_path))
+    assert release is not None
+    key = lineage_key(Home.locate(tmp_path))
+    assert {opaque_id(key, run) for run in practised} <= set(release.manifest.lineage)
