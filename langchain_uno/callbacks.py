@@ -27,10 +27,11 @@ from langchain_core.outputs import LLMResult
 
 from langchain_uno.errors import StoreError, UNOError
 from langchain_uno.home import Home
+from langchain_uno.logs.background import start_draining
 from langchain_uno.logs.capture import Capture, Started, check_feedback
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.journal import Journal
-from langchain_uno.logs.redaction import Redactor, no_redaction
+from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.records import Feedback
 
 __all__ = ["UNOFeedbackHandler"]
@@ -51,17 +52,22 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         namespace: the tenant.
         user_id: of runs whose metadata names no ``user_id``.
         tags: scalars kept with every record (an app's version, say); never used for learning.
-        redactor: takes personal data out before storing; None: e-mail, payment card, IP address;
-            False: nothing is taken out.
+        redactor: takes personal data out before storing; None: what the home's ``settings.toml``
+            says (by default e-mail, payment card, IP address, phone, secrets); False: nothing.
         sample_rate: share of traces to record, 0 to 1 (whole traces, chosen by their id).
         record_content: False keeps ids, usage and latency, but no text.
         max_chars: longest text kept of one message; the rest is cut off and marked.
         full_sync: fsync every record (see :class:`~langchain_uno.logs.journal.Journal`).
         max_waiting: records kept in memory while the journal can't be written (disk full, locked);
             beyond, the oldest is dropped and counted.
+        drain_every: seconds between two looks of a background thread that embeds what is new and
+            brings it into Chroma; None (the default): the app embeds nothing, a refresh does.
+        embedder: for that thread: a LangChain ``Embeddings`` or an ``Embedder``, the one that
+            refreshes use; None: the embedded model's.
 
     Raises:
         InputError: no home is given, or an argument is out of range.
+        ConfigError: the home's ``settings.toml`` is wrong.
         HomeError: the home can't be written.
         StoreError: the journal can't be opened.
     """
@@ -82,14 +88,12 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         max_chars: int = 1_000_000,
         full_sync: bool = False,
         max_waiting: int = 1000,
+        drain_every: float | None = None,
+        embedder: Any = None,
     ) -> None:
         super().__init__()
         self.home = Home.locate(home, namespace).ensure()
-        self._redactor = (
-            redactor
-            if isinstance(redactor, Redactor)
-            else (no_redaction() if redactor is False else Redactor())
-        )
+        self._redactor = redactor_of(self.home, redactor)
         self._capture = Capture(
             namespace=namespace,
             user_id=user_id,
@@ -107,6 +111,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         self._lock = threading.Lock()
         self._counts = {"recorded": 0, "feedback": 0, "dropped": 0, "errors": 0}
         self._closed = False
+        self._drain = start_draining(self.home, drain_every, embedder)
 
     # -- feedback -----------------------------------------------------------------------------
 
@@ -184,15 +189,21 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         if not self._closed:
             self.flush()
             self._closed = True
+            if self._drain is not None:
+                self._drain.stop()
             with self._lock:
                 self._counts["dropped"] += len(self._waiting)
                 self._waiting.clear()
             self._journal.close()
 
     def stats(self) -> dict[str, int]:
-        """Counts since this handler was made: recorded, feedback, waiting, dropped, errors."""
+        """Counts since this handler was made: recorded, feedback, waiting, dropped, errors.
+
+        With ``drain_every``, ``drained`` too.
+        """
         with self._lock:
-            return {**self._counts, "waiting": len(self._waiting)}
+            found = {**self._counts, "waiting": len(self._waiting)}
+        return found if self._drain is None else {**found, "drained": self._drain.drained}
 
     def __enter__(self) -> UNOFeedbackHandler:
         """Return self."""

@@ -22,9 +22,10 @@ import typer
 from rich.table import Table
 
 from langchain_uno.console import Bars, clean_exit, err, out, print_json
-from langchain_uno.errors import ConfigError, InputError
+from langchain_uno.errors import InputError
 from langchain_uno.home import ENV_HOME, Home
 from langchain_uno.recipe import Recipe, load_recipe
+from langchain_uno.settings import load_settings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from langchain_uno.models.protocols import Embedder, Engine, Reranker
     from langchain_uno.models.roles import PromptSet
 
-__all__ = ["app", "home_overrides", "main"]
+__all__ = ["app", "main"]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -134,10 +135,12 @@ def train(
         # The libraries' own deprecations are nobody's business at the command line.
         warnings.simplefilter("ignore", FutureWarning)
         place = Home.locate(home, namespace)
+        from langchain_uno.erasure import keep_promises
         from langchain_uno.graphs.refresh import check_log, run_refresh
 
         check_log(place)
         place.ensure()
+        keep_promises(place)  # before anything is learnt
         parts, settings = _load(
             place, model, recipe, set_ or [], seed, embeddings, reranker, teacher
         )
@@ -160,26 +163,9 @@ def train(
             _show(result, place)
 
 
-def home_overrides(home: Home) -> dict[str, Any]:
-    """Return the ``[recipe]`` table of a home's ``settings.toml``; empty when there is none.
-
-    Raises:
-        ConfigError: the file is not TOML, or its ``recipe`` is not a table.
-    """
-    if not home.settings.is_file():
-        return {}
-    try:
-        table = tomllib.loads(home.settings.read_text(encoding="utf-8")).get("recipe", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{str(home.settings)!r} is not valid TOML: {error}.") from error
-    if not isinstance(table, dict):
-        raise ConfigError(f"{str(home.settings)!r} has a 'recipe' that is not a table.")
-    return table
-
-
 def _recipe(home: Home, name: str, sets: list[str], seed: int | None) -> Recipe:
     """Load a recipe with the home's and the command line's overrides, the latter on top."""
-    overrides = home_overrides(home)
+    overrides = load_settings(home).recipe
     for one in sets:
         overrides = _merge(overrides, _assignment(one))
     if seed is not None:

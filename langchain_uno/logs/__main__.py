@@ -4,6 +4,7 @@
     python -m langchain_uno.logs stats --home DIR --json
     python -m langchain_uno.logs export --home DIR > log.jsonl
     python -m langchain_uno.logs drain --home DIR                # journal -> Chroma: needs a model
+    python -m langchain_uno.logs forget --user u-17 --home DIR
 
 Results go to standard output, bars and messages to standard error.
 """
@@ -22,6 +23,7 @@ from rich.text import Text
 from langchain_uno.console import Bars, clean_exit, err, out, print_json
 from langchain_uno.errors import EmptyLogError, InputError
 from langchain_uno.home import ENV_HOME, Home
+from langchain_uno.logs_care import register
 
 __all__ = ["app", "main"]
 
@@ -48,7 +50,7 @@ def import_(
     namespace: _Namespace = "default",
     redact: Annotated[
         bool,
-        typer.Option(help="Take e-mail, card and IP addresses out before storing."),
+        typer.Option(help="Take personal data and secrets out before storing."),
     ] = True,
     as_json: _Json = False,
 ) -> None:
@@ -67,7 +69,7 @@ def import_(
     """
     with clean_exit("Stopped. What was read is kept: the same call again reads the rest."):
         from langchain_uno.logs.exchange import import_file
-        from langchain_uno.logs.redaction import Redactor, no_redaction
+        from langchain_uno.logs.redaction import no_redaction
 
         place = Home.locate(home, namespace)
         total = _lines(file)
@@ -76,7 +78,7 @@ def import_(
             result = import_file(
                 file,
                 place,
-                redactor=Redactor() if redact else no_redaction(),
+                redactor=None if redact else no_redaction(),
                 on_row=lambda n: bars.advance("import", n),
             )
         for number, reason in result.bad[:_SHOWN]:
@@ -208,6 +210,39 @@ def drain(
             print_json({"drained": n, "total": total})
         else:
             out.print(f"{n} records written; the store has {total}.", highlight=False)
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="Run id, root run id or message id.")],
+    home: _HomeOption = None,
+    namespace: _Namespace = "default",
+    as_json: _Json = False,
+) -> None:
+    """Show one interaction: the conversation, what was said about it, and what becomes of it.
+
+    Exit codes: 0 done, 2 no such run, 3 no such home, 7 the journal can't be read.
+    """
+    with clean_exit():
+        from langchain_uno.logs.exchange import find
+
+        found = find(Home.locate(home, namespace), run)
+        if as_json:
+            print_json(found)
+            return
+        for message in found["messages"]:
+            out.print(Text(f"{message['role']}: ", style="bold") + Text(message["content"]))
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for name, value in found.items():
+            if name not in ("messages", "feedback") and value not in (None, {}, []):
+                table.add_row(name.replace("_", " "), Text(str(value)))
+        for one in found["feedback"]:
+            said = one.get("comment") or one.get("correction") or one.get("value") or ""
+            table.add_row(f"feedback: {one['key']}", Text(f"{one.get('score', '')} {said}".strip()))
+        out.print(table)
+
+
+register(app)
 
 
 def _embedder(model: str | None, embeddings: str | None) -> Any:

@@ -104,10 +104,13 @@ class Database:
             return self._guard(lambda: self._retry(work))
 
     def _open(self) -> sqlite3.Connection:
-        name = str(self._path)
         if self._readonly:
             return self._open_readonly()
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        name = str(self._path)
         db = sqlite3.connect(
             name, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
         )
@@ -137,8 +140,11 @@ class Database:
             try:
                 self._migrate(db, str(self._path))
                 return db
-            except sqlite3.OperationalError:
+            except sqlite3.OperationalError as error:
                 db.close()
+                if "readonly" in str(error):  # of an older schema: bring it up to date, then read
+                    self._connect().close()
+                    return self._open_readonly()
                 if "immutable" in mode:
                     raise
         raise AssertionError("unreachable")

@@ -17,16 +17,17 @@ from typing import Any, BinaryIO
 
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
-from langchain_uno.logs.filters import verdicts
+from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.filters import verdict, verdicts
 from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
-from langchain_uno.logs.redaction import Redactor
+from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.logs.rows import FORMAT, parse_row
 from langchain_uno.logs.store import pending
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Interaction, utc_now
 
-__all__ = ["ImportResult", "export_lines", "export_row", "import_file", "stats"]
+__all__ = ["ImportResult", "export_lines", "export_row", "find", "import_file", "stats"]
 
 _BATCH = 100
 
@@ -40,6 +41,8 @@ class ImportResult:
     """New ones; the rest of the file's was there already."""
     feedback: int = 0
     known: int = 0
+    forgotten: int = 0
+    """Interactions left out because somebody had them forgotten."""
     languages: dict[str, int] = field(default_factory=dict)
     redacted: dict[str, int] = field(default_factory=dict)
     bad: list[tuple[int, str]] = field(default_factory=list)
@@ -65,7 +68,7 @@ def import_file(
         InputError: the file can't be read. (Bad rows are in the result instead.)
         HomeError, StoreError: the home can't be written; the rows before stay in.
     """
-    redact = redactor or Redactor()
+    redact = redactor_of(home, redactor)
     result = ImportResult()
     now = utc_now()
     try:
@@ -136,6 +139,34 @@ def export_lines(home: Home, *, usable_only: bool = False) -> Iterator[str]:
                 yield json.dumps(export_row(interaction), ensure_ascii=False)
 
 
+def find(home: Home, run: str) -> dict[str, Any]:
+    """Return one interaction as its export row, with its verdict and whether the index has it.
+
+    Args:
+        home: must exist.
+        run: model run id, root run id (its last answer is shown) or message id.
+
+    Raises:
+        InputError: there is no such run.
+        HomeError, StoreError: there is no home, or its journal can't be read.
+    """
+    with Journal(home.require().journal, readonly=True) as journal:
+        joined = join(journal)
+        wanted = run_ref(run)
+        ids = [r.run_id for r in journal.rows() if wanted in (r.run_id, r.root_run_id)]
+        if not ids:
+            raise InputError(f"There is no run {wanted!r} in {str(home.path)!r}.")
+        [log] = read(journal, joined, ids[-1:])
+        settings = FilterSettings()
+        judged = verdict(log, settings, lambda language: language in settings.languages)
+        known = journal.indexed().get(log.run_id)
+        return {
+            **export_row(log),
+            "verdict": judged.model_dump(mode="json"),
+            "indexed": known is not None and known == joined.digest(log.run_id),
+        }
+
+
 def stats(
     home: Home, settings: FilterSettings | None = None, *, verdict_counts: bool = True
 ) -> dict[str, Any]:
@@ -186,10 +217,11 @@ def _write(
 ) -> None:
     if not batch:
         return
-    new, new_feedback = journal.append_many(batch)
-    result.interactions += new
-    result.feedback += new_feedback
-    result.known += len(batch) - new
+    done = journal.append_many(batch)
+    result.interactions += done.interactions
+    result.feedback += done.feedback
+    result.forgotten += done.forgotten
+    result.known += len(batch) - done.interactions - done.forgotten
     for interaction, redacted in batch:
         language = interaction.language
         result.languages[language] = result.languages.get(language, 0) + 1

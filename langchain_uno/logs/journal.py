@@ -25,9 +25,10 @@ from langchain_uno.errors import InputError, StoreError
 from langchain_uno.logs.conversation import link, run_ref
 from langchain_uno.logs.database import Database
 from langchain_uno.logs.migrations import migrate
+from langchain_uno.logs.tombstones import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.records import Feedback, Interaction
 
-__all__ = ["FILE_NAME", "Journal", "JournalRow"]
+__all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow"]
 
 FILE_NAME = "journal.sqlite3"
 _R = TypeVar("_R", bound=BaseModel)
@@ -59,6 +60,17 @@ class JournalRow(NamedTuple):
     before: bytes | None
     turn: bytes | None
     after: bytes | None
+
+
+class Appended(NamedTuple):
+    """What an append of many did."""
+
+    interactions: int
+    """New ones."""
+    feedback: int
+    """New ones."""
+    forgotten: int
+    """Interactions that were refused because somebody had them forgotten."""
 
 
 class Journal:
@@ -102,10 +114,7 @@ class Journal:
         Raises:
             StoreError: the journal can't be written (``StoreBusyError``: others kept it locked).
         """
-        if interaction.feedback:
-            return self.append_many([(interaction, redacted)])[0] > 0
-        row = _interaction_row(interaction, redacted)
-        return self._db.write(lambda db: db.execute(_INSERT, row).rowcount > 0)
+        return self.append_many([(interaction, redacted)]).interactions > 0
 
     def append_record(
         self, record: Mapping[str, Any], *, redacted: Mapping[str, int] | None = None
@@ -113,7 +122,8 @@ class Journal:
         """Append one answer given as the plain dict of an ``Interaction`` without feedback.
 
         For the request path: building and dumping pydantic objects costs ten times the append. The
-        caller vouches for the form (``created_at`` is a datetime); it is validated when read.
+        caller vouches for the form (``created_at`` is a datetime); it is validated when read. The
+        run is a new one, so tombstones are not asked.
         """
         row = _record_row(record, redacted)
         return self._db.write(lambda db: db.execute(_INSERT, row).rowcount > 0)
@@ -123,21 +133,32 @@ class Journal:
     ) -> bool:
         """Append one feedback; of the same ``feedback_id`` and run, the later-made one stands.
 
-        The run need not be known yet: the feedback waits for it. False when nothing changed.
+        The run need not be known yet: the feedback waits for it. False when nothing changed, or
+        when it belongs to what was forgotten (:mod:`langchain_uno.logs.tombstones`).
 
         Raises:
             StoreError: the journal can't be written.
         """
         row = _feedback_row(feedback, redacted)
         sql = _INSERT_FEEDBACK + _REPLACE_FEEDBACK
-        return self._db.write(lambda db: db.execute(sql, row).rowcount > 0)
+
+        def work(db: sqlite3.Connection) -> bool:
+            if any_tombstones(db) and _feedback_forgotten(db, row):
+                return False
+            return db.execute(sql, row).rowcount > 0
+
+        return self._db.transaction(work)
 
     def append_many(
         self, items: Iterable[tuple[Interaction, Mapping[str, int] | None]]
-    ) -> tuple[int, int]:
+    ) -> Appended:
         """Append many answers with their feedback in one transaction: all of them, or none.
 
-        What is there already stays as it is. Returns how many interactions and feedbacks were new.
+        What is there already stays as it is; what was forgotten stays away.
+
+        Raises:
+            InputError: a record can't be stored as JSON.
+            StoreError: the journal can't be written.
         """
         rows = [
             (
@@ -150,14 +171,20 @@ class Journal:
             for interaction, redacted in items
         ]
 
-        def work(db: sqlite3.Connection) -> tuple[int, int]:
-            new = new_feedback = 0
+        def work(db: sqlite3.Connection) -> Appended:
+            new = new_feedback = forgotten = 0
+            ask = any_tombstones(db)
             for row, feedback in rows:
+                if ask and _row_forgotten(db, row):
+                    forgotten += 1
+                    continue
                 new += max(db.execute(_INSERT, row).rowcount, 0)
                 for one in feedback:
+                    if ask and _feedback_forgotten(db, one):
+                        continue
                     cursor = db.execute(_INSERT_FEEDBACK + "NOTHING", one)
                     new_feedback += max(cursor.rowcount, 0)
-            return new, new_feedback
+            return Appended(new, new_feedback, forgotten)
 
         return self._db.transaction(work)
 
@@ -230,11 +257,26 @@ class Journal:
         """Forget what the index has (before it is rebuilt)."""
         self._db.transaction(lambda db: db.execute("DELETE FROM indexed"))
 
+    def index_identity(self) -> str | None:
+        """Which index the marks are about (``identity`` of the collection); None: never said."""
+        rows = self._db.read("SELECT value FROM meta WHERE name = 'index'")
+        return bytes(rows[0][0]).decode() if rows else None
+
+    def set_index_identity(self, identity: str) -> None:
+        """Note which index the marks are about."""
+        row = ("index", identity.encode())
+        self._db.write(lambda db: db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row))
+
     # -- life ---------------------------------------------------------------------------------
 
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file and shrink it, as far as readers allow."""
         self._db.write(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
+
+    @property
+    def database(self) -> Database:
+        """The file below, for erasing and repairing."""
+        return self._db
 
     def close(self) -> None:
         """Close the file; further calls raise StoreError. Closing twice is fine."""
@@ -293,6 +335,24 @@ def _feedback_row(f: Feedback, redacted: Mapping[str, int] | None = None) -> tup
         f.created_at.timestamp(),
         json.dumps(redacted) if redacted else None,
         _body(f, f.feedback_id, set()),
+    )
+
+
+def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
+    run_id, root_run_id, thread_id, user_id, created_at = row[:5]
+    return is_forgotten(
+        db,
+        run_ids=(run_id, root_run_id),
+        user_id=user_id,
+        thread_id=thread_id,
+        created_at=created_at,
+    )
+
+
+def _feedback_forgotten(db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
+    feedback_id, run_id, user_id, created_at = row[:4]
+    return feedback_is_forgotten(
+        db, feedback_id=feedback_id, run_id=run_id, user_id=user_id, created_at=created_at
     )
 
 

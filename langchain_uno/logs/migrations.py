@@ -6,6 +6,7 @@ steps in one transaction each, so two processes that open an old journal at once
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Callable
 
@@ -49,7 +50,27 @@ def m001_records(db: sqlite3.Connection) -> None:
     db.execute("CREATE TABLE indexed (run_id TEXT PRIMARY KEY, digest BLOB NOT NULL)")
 
 
-STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_records,)
+def m002_meta_and_erasures(db: sqlite3.Connection) -> None:
+    """Facts about the journal; what was forgotten, as keyed hashes; erasures and their receipts."""
+    db.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL)")
+    # The key of the tombstones' hashes; it never leaves this file.
+    db.execute("INSERT INTO meta VALUES ('tombstone_key', ?)", (secrets.token_bytes(32),))
+    db.execute(
+        """CREATE TABLE tombstones (
+            hash BLOB PRIMARY KEY,   -- of "run:...", "user:...", "thread:..." or "feedback:..."
+            forgotten_at REAL NOT NULL
+        ) WITHOUT ROWID"""
+    )
+    db.execute(
+        """CREATE TABLE erasures (
+            seq INTEGER PRIMARY KEY,
+            pending TEXT,            -- opaque ids of the forgotten logs until it is finished
+            receipt TEXT NOT NULL    -- counts and times, nobody's ids
+        )"""
+    )
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_records, m002_meta_and_erasures)
 SCHEMA = len(STEPS)
 
 

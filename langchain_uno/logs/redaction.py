@@ -1,7 +1,8 @@
 """Takes personal data out of text before it is stored. What was taken is counted, never kept.
 
-The detectors are LangChain's own (``langchain.agents.middleware.pii``); any function from text to
-matches can stand beside them or in their place::
+For e-mail, card and IP address LangChain's own detectors (``langchain.agents.middleware.pii``), for
+phone numbers and secrets ours (``logs/detectors.py``); any function from text to matches can stand
+beside them or in their place::
 
     redact = Redactor({"email": detect_email, "order": lambda text: [...]})
     redact("mail me at a@b.org")      # ("mail me at [REDACTED_EMAIL]", {"email": 1})
@@ -11,34 +12,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
+from langchain_uno.errors import ConfigError
+from langchain_uno.home import Home
 from langchain_uno.logs.conversation import clean_text
+from langchain_uno.logs.detectors import Match, detect_phone, detect_secret, shape
 from langchain_uno.records import Feedback, Interaction
+from langchain_uno.settings import load_settings
 
-__all__ = ["DEFAULT_KINDS", "Detector", "Match", "Redactor", "no_redaction"]
+__all__ = ["DEFAULT_KINDS", "Detector", "Match", "Redactor", "no_redaction", "redactor_of"]
 
-DEFAULT_KINDS = ("email", "credit_card", "ip")
-
-
-class Match(TypedDict):
-    """One finding, in the form of LangChain's ``PIIMatch``."""
-
-    type: str
-    value: str
-    start: int
-    end: int
+DEFAULT_KINDS = ("email", "credit_card", "ip", "phone", "secret")
 
 
 Detector = Callable[[str], Sequence[Any]]
 """From a text to its matches: mappings with ``start`` and ``end``."""
 
-# Quick looks on a text whose digits are all 0: literal prefixes make them ten times as fast as the
-# detectors, which then run on the few texts that may hold something.
-_SHAPE = bytes(
-    48 if 48 <= b <= 57 else 32 if chr(b).isspace() else b if b in b".-" else 120
-    for b in range(256)
-)
+# Quick looks on a text's shape: see detectors.shape.
 _CARD = re.compile(rb"0000[ -]?0000[ -]?0000[ -]?0000")
 _IP = re.compile(rb"0\.0{1,3}\.0{1,3}\.0")
 _REACH = 320
@@ -51,7 +42,7 @@ class Redactor:
     """Callable: text -> (text without personal data, counts by kind). Thread-safe.
 
     Args:
-        detectors: kind -> detector; None: e-mail, payment card and IP address.
+        detectors: kind -> detector; None: those of :data:`DEFAULT_KINDS`.
     """
 
     def __init__(self, detectors: Mapping[str, Detector] | None = None) -> None:
@@ -83,7 +74,7 @@ class Redactor:
             spans += [(int(m["start"]), int(m["end"]), kind) for m in detect(text)]
         if not spans:
             return text, {}
-        spans.sort()
+        spans.sort(key=lambda span: (span[0], -span[1]))
         out: list[str] = []
         counts: dict[str, int] = {}
         position = 0
@@ -152,6 +143,32 @@ def no_redaction() -> Redactor:
     return Redactor({})
 
 
+def redactor_of(home: Home, given: Redactor | bool | None = None) -> Redactor:
+    """Return the redactor given, or the one that the home's ``[redaction] kinds`` ask for.
+
+    Args:
+        home: whose settings are read when nothing else is said.
+        given: a redactor; None or True: as the settings say; False: nothing is taken out.
+
+    Raises:
+        ConfigError: the settings name an unknown kind.
+    """
+    if isinstance(given, Redactor):
+        return given
+    if given is False:
+        return no_redaction()
+    kinds = load_settings(home).redaction.kinds
+    every = _default_detectors()
+    if kinds is None:
+        return Redactor(every)
+    if unknown := sorted(set(kinds) - set(every)):
+        raise ConfigError(
+            f"{str(home.settings)!r} names unknown kinds of redaction {unknown}: choose among "
+            f"{', '.join(every)}, or hand a Redactor of your own to the handler."
+        )
+    return Redactor({kind: every[kind] for kind in kinds})
+
+
 def _walk(value: Any, take: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return take(clean_text(value))
@@ -168,9 +185,11 @@ def _default_detectors() -> dict[str, Detector]:
     return {
         "email": lambda text: _near_at_signs(text, detect_email),
         "credit_card": lambda text: (
-            detect_credit_card(_ascii(text)) if _CARD.search(_shape(text)) else []
+            detect_credit_card(_ascii(text)) if _CARD.search(shape(text)) else []
         ),
-        "ip": lambda text: detect_ip(_ascii(text)) if _IP.search(_shape(text)) else [],
+        "ip": lambda text: detect_ip(_ascii(text)) if _IP.search(shape(text)) else [],
+        "phone": detect_phone,
+        "secret": detect_secret,
     }
 
 
@@ -178,10 +197,6 @@ def _ascii(text: str) -> str:
     # LangChain's patterns ask for a word boundary, and a Chinese character beside an address is a
     # word character. One "?" for each such character keeps every position.
     return text if text.isascii() else text.encode("ascii", "replace").decode("ascii")
-
-
-def _shape(text: str) -> bytes:
-    return text.encode("ascii", "replace").translate(_SHAPE)
 
 
 def _near_at_signs(text: str, detect: Detector) -> list[Match]:

@@ -5,30 +5,39 @@
         logs = store.interactions()            # feedback joined, oldest first
         vectors = store.embeddings([log.run_id for log in logs])
 
-One process at a time (a lease); Chroma is an index, the journal is the truth: a broken or missing
-index is rebuilt from it on opening, out of the vector cache where that has the vectors.
+One drainer a journal at a time (a lease); Chroma is an index, the journal is the truth: a broken,
+missing or emptied index is filled again from it on opening, out of the vector cache where that has
+the vectors. The index is a folder of the home, or, for many hosts on one store, a Chroma server
+(``[logs] chroma`` in ``settings.toml``, or ``LANGCHAIN_UNO_CHROMA``): each host keeps its own
+journal and fills in its own records, and reads everybody's.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from langchain_uno.home import Home
+from langchain_uno.logs.collection import IndexBroken
 from langchain_uno.logs.filters import verdict
-from langchain_uno.logs.index import ChromaIndex, IndexBroken
+from langchain_uno.logs.index import ChromaIndex
 from langchain_uno.logs.join import Joined, join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.lease import Lease
+from langchain_uno.logs.server import ServerIndex
 from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Interaction, Verdict
+from langchain_uno.settings import load_settings
 
-__all__ = ["LogStore", "pending"]
+__all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_embedded", "pending"]
 
+ENV_CHROMA = "LANGCHAIN_UNO_CHROMA"
 _BATCH = 200
+_Index = ChromaIndex | ServerIndex
 
 
 def pending(journal: Journal, joined: Joined | None = None) -> int:
@@ -46,7 +55,7 @@ class LogStore:
         home: Home,
         lease: Lease,
         journal: Journal,
-        index: ChromaIndex,
+        index: _Index,
         embedder: CachedEmbedder,
         settings: FilterSettings,
     ) -> None:
@@ -67,6 +76,7 @@ class LogStore:
         rebuild: bool = False,
         say: Callable[[str], None] | None = None,
         settings: FilterSettings | None = None,
+        chroma: str | None = None,
     ) -> LogStore:
         """Open the store of ``home``, taking its lease.
 
@@ -77,8 +87,11 @@ class LogStore:
             rebuild: throw the index away and fill it again (with another embedder, say).
             say: told when the index has to be rebuilt; None: standard error.
             settings: thresholds of the verdict stored with every record.
+            chroma: ``"embedded"``, or the URL of a Chroma server; None: as ``LANGCHAIN_UNO_CHROMA``
+                or the home's ``settings.toml`` say.
 
         Raises:
+            ConfigError: ``settings.toml`` or the server's URL is wrong.
             StoreBusyError: another process has the store open.
             ModelMismatchError: the vectors are another embedder's; the message says what to do.
             HomeError, StoreError: home, journal or Chroma can't be used.
@@ -87,20 +100,11 @@ class LogStore:
         lease = Lease(home.chroma, timeout_s)
         journal: Journal | None = None
         cached: CachedEmbedder | None = None
-        index: ChromaIndex | None = None
+        index: _Index | None = None
         try:
             journal = Journal(home.journal)
             cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")
-            reason = "as asked" if rebuild else ""
-            if not rebuild:
-                try:
-                    index = ChromaIndex(home.chroma, embedder.fingerprint, len(journal.indexed()))
-                except IndexBroken as error:
-                    reason = str(error)
-            if index is None:
-                ChromaIndex.wipe(home.chroma)
-                journal.clear_indexed()
-                index = ChromaIndex(home.chroma, embedder.fingerprint, 0)
+            index, reason = _open_index(home, journal, embedder.fingerprint, rebuild, chroma)
             store = cls(home, lease, journal, index, cached, settings or FilterSettings())
             if reason and not rebuild:
                 store._rebuild(reason, say)
@@ -144,6 +148,8 @@ class LogStore:
                 [_metadata(log) for log in judged],
                 [log.query.replace("\0", " ") for log in judged],
             )
+            if start == 0:  # the first write may have made the collection
+                self.journal.set_index_identity(self._index.identity)
             self.journal.mark_indexed({run_id: digests[run_id] for run_id in part})
             if on_done:
                 on_done(len(part))
@@ -156,11 +162,17 @@ class LogStore:
         return pending(self.journal)
 
     def interactions(self) -> list[Interaction]:
-        """Every drained interaction from Chroma, feedback joined and verdict set, oldest first."""
+        """Every drained interaction from Chroma, feedback joined and verdict set, oldest first.
+
+        From a server: those of every host.
+        """
         self._lease.check()
-        run_ids = list(self.journal.indexed())
-        found = [Interaction.model_validate_json(text) for text in self._index.records(run_ids)]
-        return sorted(found, key=lambda log: (log.created_at, log.run_id))
+        found = [Interaction.model_validate_json(text) for text in self._index.records()]
+        once = {log.run_id: log for log in found}  # pages shift while other hosts write
+        if isinstance(self._index, ChromaIndex):  # nobody else's: what the journal lacks is gone
+            own = self.journal.indexed()
+            once = {run_id: log for run_id, log in once.items() if run_id in own}
+        return sorted(once.values(), key=lambda log: (log.created_at, log.run_id))
 
     def embeddings(self, run_ids: Sequence[str]) -> FloatArray:
         """The vectors of the queries of these interactions, float32, shape (n, d).
@@ -213,6 +225,62 @@ class LogStore:
             task = progress.add_task("Rebuilding the index", total=self.pending())
             n = self.drain(lambda done: progress.advance(task, done))
         say(f"The index was rebuilt from the journal: {n} records.")
+
+
+def index_is_embedded(home: Home) -> bool:
+    """Whether the index is a folder of the home, and not on a server."""
+    return (os.environ.get(ENV_CHROMA) or load_settings(home).logs.chroma) == "embedded"
+
+
+def forget_in_index(home: Home, journal: Journal, run_ids: Sequence[str]) -> None:
+    """Take forgotten records out of the index; hold the lease while you call it.
+
+    An embedded folder goes whole (deleting leaves bytes in its files) and is filled again, from the
+    vector cache, by the next drain. On a server the records are deleted; when their bytes leave its
+    files is Chroma's business.
+
+    Raises:
+        StoreError: the server can't be reached.
+    """
+    if home.chroma.exists():
+        ChromaIndex.wipe(home.chroma)
+    if index_is_embedded(home):
+        journal.clear_indexed()
+        return
+    settings = load_settings(home).logs
+    where = os.environ.get(ENV_CHROMA) or settings.chroma
+    ServerIndex.forget(where, settings.chroma_tenant, home.namespace, run_ids)
+
+
+def _open_index(
+    home: Home, journal: Journal, fingerprint: str, rebuild: bool, chroma: str | None
+) -> tuple[_Index, str]:
+    """Open the index; also return why it has to be filled again ("": it need not be)."""
+    settings = load_settings(home).logs
+    where = chroma or os.environ.get(ENV_CHROMA) or settings.chroma
+    # A journal that never said where its marks belong knew the embedded folder only.
+    before = journal.index_identity() or "embedded"
+    marked = len(journal.indexed())
+    if where == "embedded":
+        reason = "as asked" if rebuild else ""
+        if not rebuild and before == "embedded":
+            try:
+                return ChromaIndex(home.chroma, fingerprint, marked), ""
+            except IndexBroken as error:
+                reason = str(error)
+        ChromaIndex.wipe(home.chroma)
+        journal.clear_indexed()
+        moved = f"The index moves to {str(home.chroma)!r}." if marked else ""
+        return ChromaIndex(home.chroma, fingerprint, 0), reason or moved
+    if rebuild:
+        # Opened whatever embedder made it: the collection goes away.
+        ServerIndex.drop(where, settings.chroma_tenant, home.namespace)
+        journal.clear_indexed()
+    index = ServerIndex(where, settings.chroma_tenant, home.namespace, fingerprint)
+    if not marked or (index.identity == before and index.count() >= marked):
+        return index, ""
+    journal.clear_indexed()
+    return index, "" if rebuild else f"The index on {where!r} lacks records of this journal."
 
 
 def _metadata(log: Interaction) -> dict[str, str | int | float | bool]:

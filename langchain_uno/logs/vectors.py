@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 from langchain_uno.errors import StoreError
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
 
-__all__ = ["CachedEmbedder"]
+__all__ = ["CachedEmbedder", "keep_only"]
 
 _BATCH = 64
 
@@ -52,7 +53,7 @@ class CachedEmbedder:
 
     def embed(self, texts: Sequence[str], on_done: OnDone | None = None) -> FloatArray:
         """Return the vectors, shape (n, d), float32, from the file where it has them."""
-        keys = [blake2b(t.encode("utf-8", "replace"), digest_size=16).digest() for t in texts]
+        keys = [_key(t) for t in texts]
         found = self._look_up(list(dict.fromkeys(keys)))
         missing = {k: t for k, t in zip(keys, texts, strict=True) if k not in found}
         if on_done and len(keys) > len(missing):
@@ -115,3 +116,34 @@ class CachedEmbedder:
                     ) from error
                 os.replace(self._path, self._path.with_suffix(".damaged"))  # a cache: begin anew
         raise AssertionError("unreachable")
+
+
+def keep_only(path: Path, texts: Iterable[str]) -> None:
+    """Delete every vector but those of ``texts`` (of all embedders), bytes and all.
+
+    Args:
+        path: the cache's file; nothing happens when there is none.
+        texts: whose vectors stay.
+
+    Raises:
+        StoreError: the file can't be used.
+    """
+    if not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(path, timeout=30.0, isolation_level=None)) as db:
+            db.execute("PRAGMA secure_delete = ON")
+            db.execute("CREATE TEMP TABLE kept (text BLOB PRIMARY KEY) WITHOUT ROWID")
+            db.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((_key(t),) for t in texts))
+            db.execute("DELETE FROM vectors WHERE text NOT IN (SELECT text FROM kept)")
+            db.execute("VACUUM")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"The vector cache {str(path)!r} can't be used ({error}): it is a cache, delete it and "
+            "run the same call again."
+        ) from error
+
+
+def _key(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()

@@ -19,8 +19,9 @@ from typer.testing import CliRunner, Result
 from langchain_uno.home import Home
 from langchain_uno.records import Feedback, Interaction
 from langchain_uno.releases.load import read_current
+from langchain_uno.settings import HomeSettings, load_settings
 from langchain_uno.testing import make_tiny_model
-from langchain_uno.train import app, home_overrides
+from langchain_uno.train import app
 from tests.unit_tests.graphs.refresh_parts import RECIPE, make_home
 from tests.unit_tests.learning.toy_language import log
 
@@ -249,11 +250,18 @@ def test_ctrl_c_then_the_same_call_again(
 
 def test_a_homes_own_settings(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert home_overrides(home) == {}
-    home.settings.write_text("[recipe.expert]\nrank = 8\n[capture]\nsample = 1\n")
-    assert home_overrides(home) == {"expert": {"rank": 8}}
+    assert load_settings(home) == HomeSettings()
+    home.settings.write_text("[recipe.expert]\nrank = 8\n[logs]\nretention_days = 30\n")
+    assert load_settings(home).recipe == {"expert": {"rank": 8}}
+    assert load_settings(home).logs.retention_days == 30
     make_home(tmp_path, edited(2))
-    home.settings.write_text("[recipe")
-    result = run("--home", tmp_path)
-    assert result.exit_code == 2
-    assert "not valid TOML" in result.stderr
+    for text, complaint in (
+        ("[recipe", "not valid TOML"),
+        ("[logs]\nretention_days = -1\n", "bad value at 'logs.retention_days'"),
+        ("[logs]\nchrome = 1\n", "bad value at 'logs.chrome'"),
+        ("recipe = 1\n", "bad value at 'recipe'"),
+    ):
+        home.settings.write_text(text)
+        result = run("--home", tmp_path)
+        assert result.exit_code == 2
+        assert complaint in result.stderr

@@ -70,7 +70,7 @@ def test_append_many_is_all_or_nothing(tmp_path: Path) -> None:
         with pytest.raises(Exception, match=r"type|bind|support"):
             journal.append_many([(log(1), None), (bad, None)])
         assert journal.counts() == (0, 0)
-        assert journal.append_many([(log(1), {"email": 2}), (log(2), None)]) == (2, 0)
+        assert journal.append_many([(log(1), {"email": 2}), (log(2), None)]) == (2, 0, 0)
         assert journal.redacted() == {"email": 2}
 
 

@@ -22,7 +22,7 @@ MAX_LINES = 400
 
 # A module may import from its own room and from rooms before it, never from one behind.
 ROOMS = [
-    ["errors"], ["records", "home", "recipe", "testing", "console"],
+    ["errors"], ["records", "home", "recipe", "settings", "testing", "console"],
     ["models"], ["world"], ["logs"], ["learning"], ["trainers"], ["releases"], ["serving"],
     ["graphs"],
 ]  # fmt: skip
@@ -87,7 +87,7 @@ def test_rooms_import_only_rooms_above_them() -> None:
     wrong = []
     for path in modules():
         own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if own == "__init__":
+        if own == "__init__" or path.name == "__main__.py":  # commands are the top of the house
             continue
         for name, _ in imports(path):
             parts = name.split(".")

@@ -1,0 +1,216 @@
+"""Forgetting: a user's, a thread's or a run's records go from everywhere, and stay away.
+
+    receipt = forget(home, user_id="u-17")
+    receipt = forget_older(home, days=90)
+
+In this order, so that nothing can be learnt from half-forgotten data and a kill at any moment is
+made good by the next call (:func:`resume`): the journal deletes the records and notes what is left
+to do, in one transaction; releases that learnt from them are revoked and emptied; the Chroma index,
+the vector cache and the refreshes' work go; the journal's file is written anew, so that the bytes
+are gone too. No refresh and no drain runs meanwhile. Records that quote forgotten ones (later turns
+of the same conversation) go with them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Collection
+from contextlib import contextmanager
+from typing import Any
+
+from langchain_uno.errors import InputError, StoreBusyError
+from langchain_uno.home import Home
+from langchain_uno.logs import erase
+from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.lease import Lease
+from langchain_uno.logs.tombstones import Kind
+from langchain_uno.records import utc_now
+from langchain_uno.releases.manifest import lineage_key, opaque_id
+from langchain_uno.settings import load_settings
+
+__all__ = ["STEPS", "forget", "forget_older", "keep_promises", "resume"]
+
+STEPS = ("journal", "releases", "index", "vectors", "work", "bytes")
+OnStep = Callable[[str], None]
+
+
+def forget(
+    home: Home,
+    *,
+    user_id: str | None = None,
+    thread_id: str | None = None,
+    run_ids: Collection[str] = (),
+    on_step: OnStep | None = None,
+) -> dict[str, Any]:
+    """Forget a user, a thread or runs; return the receipt: counts and a time, nobody's ids.
+
+    Tombstones keep an old export from bringing anything back. What the same user or thread does
+    afterwards is recorded anew.
+
+    Args:
+        home: the namespace.
+        user_id: all that this user asked, and the feedback this user gave on any run.
+        thread_id: all of this conversation.
+        run_ids: these runs: model runs, root runs, or message ids.
+        on_step: hears of each of :data:`STEPS` when it begins.
+
+    Raises:
+        InputError: not exactly one of the three is given.
+        HomeError: there is no such home.
+        StoreBusyError: a refresh, a drain or an endless reader is at it.
+        StoreError: the journal or Chroma can't be used; call again, it goes on.
+    """
+    if sum((user_id is not None, thread_id is not None, bool(run_ids))) != 1:
+        raise InputError("Name what to forget: a user, a thread or runs, one of the three.")
+    what = "user" if user_id is not None else "thread" if thread_id is not None else "runs"
+    planted: list[tuple[Kind, str]] = [("run", run_ref(r)) for r in run_ids]
+    if user_id is not None:
+        planted.append(("user", user_id))
+    if thread_id is not None:
+        planted.append(("thread", thread_id))
+    with _alone(home), Journal(home.journal) as journal:
+        _finish_all(home, journal, None)
+        _tell(on_step, "journal")
+        chosen = erase.choose(journal, user_id=user_id, thread_id=thread_id, run_ids=run_ids)
+        planted += [("run", one) for one in chosen.run_ids]
+        planted += [("feedback", one) for one in chosen.feedback_ids]
+        return _take_out(home, journal, chosen, what, planted, on_step)
+
+
+def forget_older(home: Home, *, days: float, on_step: OnStep | None = None) -> dict[str, Any]:
+    """Forget all records older than ``days``; return the receipt.
+
+    Retention ends the storing: releases that learnt meanwhile stay, and there are no tombstones.
+
+    Raises:
+        InputError: ``days`` is not positive.
+        HomeError, StoreBusyError, StoreError: as for :func:`forget`.
+    """
+    if not days > 0:
+        raise InputError(f"Retention is a number of days above 0, not {days!r}.")
+    with _alone(home), Journal(home.journal) as journal:
+        _finish_all(home, journal, None)
+        _tell(on_step, "journal")
+        chosen = erase.choose(journal, before=time.time() - days * 86_400)
+        if not chosen.run_ids and not chosen.feedback_ids:
+            return {**_receipt("retention", chosen), "releases_tainted": 0, "finished": True}
+        return _take_out(home, journal, chosen, "retention", [], on_step)
+
+
+def resume(home: Home, on_step: OnStep | None = None) -> list[dict[str, Any]]:
+    """Finish erasures that were interrupted; return their receipts (usually none).
+
+    Raises:
+        HomeError, StoreBusyError, StoreError: as for :func:`forget`.
+    """
+    with Journal(home.require().journal) as journal:
+        if not erase.pending(journal):
+            return []
+    with _alone(home), Journal(home.journal) as journal:
+        return _finish_all(home, journal, on_step)
+
+
+def keep_promises(home: Home) -> None:
+    """Finish what was interrupted, and forget what the settings say is too old.
+
+    Raises:
+        ConfigError: ``settings.toml`` is wrong.
+        HomeError, StoreBusyError, StoreError: as for :func:`forget`.
+    """
+    resume(home)
+    days = load_settings(home).logs.retention_days
+    if days is not None:
+        forget_older(home, days=days)
+
+
+@contextmanager
+def _alone(home: Home) -> Any:
+    """Hold what a refresh and a drain hold."""
+    from filelock import FileLock, Timeout
+
+    home.require()
+    home.ensure()
+    lock = FileLock(home.work / "refresh.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise StoreBusyError(
+            f"A refresh of {str(home.path)!r} is running, which must not learn from what is being "
+            "forgotten: stop it, or wait for it to end."
+        ) from error
+    try:
+        lease = Lease(home.chroma)
+        try:
+            yield
+        finally:
+            lease.release()
+    finally:
+        lock.release()
+
+
+def _take_out(
+    home: Home,
+    journal: Journal,
+    chosen: erase.Chosen,
+    what: str,
+    planted: list[tuple[Kind, str]],
+    on_step: OnStep | None,
+) -> dict[str, Any]:
+    key = lineage_key(home)
+    erase.take_out(
+        journal,
+        chosen,
+        lambda run_id: opaque_id(key, run_id),
+        _receipt(what, chosen),
+        tombstones=planted,
+        at=time.time(),
+    )
+    return _finish_all(home, journal, on_step)[-1]
+
+
+def _receipt(what: str, chosen: erase.Chosen) -> dict[str, Any]:
+    return {
+        "what": what,
+        "at": utc_now().isoformat(timespec="seconds"),
+        "interactions": len(chosen.run_ids),
+        "of_these_quoting": chosen.quoting,
+        "feedback": len(chosen.feedback_ids),
+    }
+
+
+def _finish_all(home: Home, journal: Journal, on_step: OnStep | None) -> list[dict[str, Any]]:
+    """Do what the journal says is left to do; every step may be repeated."""
+    from langchain_uno.logs.store import forget_in_index
+    from langchain_uno.logs.vectors import keep_only
+    from langchain_uno.releases.taint import taint
+
+    receipts = []
+    for one in erase.pending(journal):
+        receipt = one.receipt
+        tainted: list[str] = []
+        if receipt["what"] != "retention":
+            _tell(on_step, "releases")
+            tainted = taint(home, one.opaque)
+        _tell(on_step, "index")
+        forget_in_index(home, journal, one.run_ids)
+        _tell(on_step, "vectors")
+        left = journal.interactions([row.run_id for row in journal.rows()])
+        keep_only(home.work / "vectors.sqlite3", (log.query for log in left))
+        _tell(on_step, "work")
+        folders = [p for p in home.work.iterdir() if p.is_dir()]
+        for folder in folders:
+            shutil.rmtree(folder)
+        _tell(on_step, "bytes")
+        erase.shrink(journal)
+        receipt = {**receipt, "releases_tainted": len(tainted), "finished": True}
+        erase.finish(journal, one.seq, receipt)
+        erase.shrink(journal)  # the note of what was left to do had ids in it
+        receipts.append(receipt)
+    return receipts
+
+
+def _tell(on_step: OnStep | None, step: str) -> None:
+    if on_step is not None:
+        on_step(step)

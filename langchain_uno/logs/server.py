@@ -1,0 +1,180 @@
+"""The index on a Chroma server: many hosts, one store. Each host keeps a journal of its own.
+
+A namespace is a database of Chroma's own (``uno-<namespace>``), under one tenant, so that no name
+reaches another's records. The token, where the server wants one, comes from
+``LANGCHAIN_UNO_CHROMA_TOKEN`` and is neither stored nor logged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from langchain_uno.errors import ConfigError, StoreError, UNOError
+from langchain_uno.home import safe_name
+from langchain_uno.logs.collection import COLLECTION, PAGE, InteractionCollection
+
+__all__ = ["ENV_TOKEN", "ServerIndex", "server_address"]
+
+ENV_TOKEN = "LANGCHAIN_UNO_CHROMA_TOKEN"  # noqa: S105 - a variable's name
+
+
+class ServerIndex(InteractionCollection):
+    """The collection in one database of a running ``chroma run`` (or any Chroma) server.
+
+    Args:
+        url: ``http://host:port`` or ``https://host[:port]``, nothing behind it.
+        tenant: Chroma's tenant; made when missing.
+        namespace: becomes the database; made when missing.
+        fingerprint: of the embedder whose vectors go in.
+
+    Raises:
+        ConfigError: the URL is not one, or carries credentials.
+        ModelMismatchError: the vectors there are another embedder's.
+        StoreError: the server can't be reached, or refuses.
+    """
+
+    advice: ClassVar[str] = (
+        "check that the Chroma server is up and reachable, then run the command again; capturing "
+        "goes on in the journal meanwhile, and nothing is lost"
+    )
+
+    def __init__(self, url: str, tenant: str, namespace: str, fingerprint: str) -> None:
+        host, port, ssl = server_address(url)
+        shown = f"{'https' if ssl else 'http'}://{host}:{port}/{tenant}/{namespace}"
+        self._tenant = safe_name(tenant, "chroma tenant")
+        with _reached(shown):
+            client = _connect(host, port, ssl, self._tenant, _database(namespace))
+            super().__init__(client, shown, fingerprint)
+
+    def close(self, *, clean: bool = True) -> None:
+        """Close the connection."""
+        client, self._client, self._collection = self._client, None, None
+        if client is not None:
+            client.close()
+
+    @staticmethod
+    def forget(url: str, tenant: str, namespace: str, run_ids: Sequence[str]) -> None:
+        """Delete these records, whatever embedder made the collection; unknown ones are fine.
+
+        Raises:
+            ConfigError, StoreError: as for opening.
+        """
+        from chromadb.errors import NotFoundError
+
+        host, port, ssl = server_address(url)
+        names = safe_name(tenant, "chroma tenant"), _database(namespace)
+        with _reached(f"{host}:{port}"), suppress(NotFoundError):
+            client = _connect(host, port, ssl, *names)
+            collection = client.get_collection(COLLECTION, embedding_function=None)
+            for start in range(0, len(run_ids), PAGE):
+                collection.delete(ids=list(run_ids[start : start + PAGE]))
+            client.close()
+
+    @staticmethod
+    def drop(url: str, tenant: str, namespace: str) -> None:
+        """Delete the whole collection; other hosts fill in what is theirs when they drain.
+
+        Raises:
+            ConfigError, StoreError: as for opening.
+        """
+        from chromadb.errors import NotFoundError
+
+        host, port, ssl = server_address(url)
+        names = safe_name(tenant, "chroma tenant"), _database(namespace)
+        with _reached(f"{host}:{port}"):
+            client = _connect(host, port, ssl, *names)
+            with suppress(NotFoundError):
+                client.delete_collection(COLLECTION)
+            client.close()
+
+
+def _database(namespace: str) -> str:
+    return "uno-" + safe_name(namespace, "namespace")  # Chroma wants three characters at least
+
+
+@contextmanager
+def _reached(shown: str) -> Iterator[None]:
+    """Turn whatever the client raises into one sentence."""
+    try:
+        yield
+    except UNOError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise StoreError(
+            f"The Chroma server {shown!r} can't be used ({reason}): {ServerIndex.advice}."
+        ) from error
+
+
+def server_address(url: str) -> tuple[str, int, bool]:
+    """Return host, port and whether TLS is used.
+
+    Raises:
+        ConfigError: anything but ``http(s)://host[:port]``.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"The Chroma URL is not one ({error}).") from error
+    if parts.username or parts.password:
+        raise ConfigError(
+            f"The Chroma URL must not carry credentials: put the token into {ENV_TOKEN}."
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"logs.chroma is {url!r}: give 'embedded', or a server as http://HOST:PORT."
+        )
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigError(f"The Chroma URL {url!r} must end after the port.")
+    return (
+        parts.hostname,
+        port or (443 if parts.scheme == "https" else 8000),
+        parts.scheme == "https",
+    )
+
+
+def _connect(host: str, port: int, ssl: bool, tenant: str, database: str) -> Any:
+    import chromadb
+    from chromadb.config import Settings
+
+    given: dict[str, Any] = {"anonymized_telemetry": False}
+    if token := os.environ.get(ENV_TOKEN):
+        given["chroma_client_auth_provider"] = "chromadb.auth.token_authn.TokenAuthClientProvider"
+        given["chroma_client_auth_credentials"] = token
+    admin = chromadb.AdminClient(
+        Settings(
+            chroma_api_impl="chromadb.api.fastapi.FastAPI",
+            chroma_server_host=host,
+            chroma_server_http_port=port,
+            chroma_server_ssl_enabled=ssl,
+            **given,
+        )
+    )
+    _ensure(lambda: admin.get_tenant(tenant), lambda: admin.create_tenant(tenant))
+    _ensure(
+        lambda: admin.get_database(database, tenant),
+        lambda: admin.create_database(database, tenant),
+    )
+    return chromadb.HttpClient(
+        host=host, port=port, ssl=ssl, settings=Settings(**given), tenant=tenant, database=database
+    )
+
+
+def _ensure(get: Any, create: Any) -> None:
+    from chromadb.errors import ChromaError, NotFoundError
+
+    try:
+        get()
+    except NotFoundError:
+        try:
+            create()
+        except ChromaError as error:  # of several kinds when another host was quicker
+            try:
+                get()
+            except NotFoundError:
+                raise error from None

@@ -1,0 +1,68 @@
+"""Releases that learnt from a forgotten log: revoked for good, and emptied.
+
+What is left of one is its manifest without rules (its name, its parent, opaque ids), so that a
+lineage can still be followed. Revoked releases are refused by every loader, so traffic moves to the
+nearest sound ancestor, or to the base model, before a file is touched; what a running server holds
+in memory it gives up when it sees the traffic change.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+
+from langchain_uno.errors import ReleaseError
+from langchain_uno.home import Home
+from langchain_uno.releases import checks
+from langchain_uno.releases.load import list_releases, revocation_file
+from langchain_uno.releases.manifest import Manifest, parse_manifest, read_limited
+from langchain_uno.releases.publish import revoke
+from langchain_uno.releases.traffic import write_atomic
+
+__all__ = ["taint"]
+
+REASON = "tainted: it learnt from a log that was forgotten"
+
+
+def taint(home: Home, opaque: Collection[str]) -> list[str]:
+    """Revoke and empty every release that learnt from one of these logs; return their ids.
+
+    Args:
+        home: the namespace.
+        opaque: lineage ids (:func:`~langchain_uno.releases.manifest.opaque_id`).
+
+    Raises:
+        HomeError: the home can't be written.
+    """
+    wanted = set(opaque)
+    hit: list[tuple[str, Manifest | None]] = []
+    for release in list_releases(home):
+        path = home.releases / release / checks.MANIFEST_FILE
+        try:
+            manifest = parse_manifest(read_limited(path, checks.MAX_JSON))
+        except (ReleaseError, OSError):
+            hit.append((release, None))  # can't be read, so it can't be told: it goes too
+            continue
+        if wanted & set(manifest.lineage):
+            hit.append((release, manifest))
+    for release, _ in hit:  # all are marked before traffic looks for an heir
+        write_atomic(revocation_file(home, release), (REASON + "\n").encode())
+    for release, _ in hit:
+        revoke(home, release, REASON)
+    for release, told in hit:
+        _empty(home, release, told)
+    return [release for release, _ in hit]
+
+
+def _empty(home: Home, release: str, manifest: Manifest | None) -> None:
+    folder = home.releases / release
+    folder.chmod(0o755)
+    if manifest is not None:
+        bare = [c.model_copy(update={"rules": [], "note": ""}) for c in manifest.clusters]
+        told = manifest.model_copy(update={"clusters": bare, "figures": {}})
+        write_atomic(folder / checks.MANIFEST_FILE, told.to_json())
+    for inside in folder.iterdir():
+        if inside.is_dir():
+            shutil.rmtree(inside)
+        elif inside.name != checks.MANIFEST_FILE or manifest is None:
+            inside.unlink()
