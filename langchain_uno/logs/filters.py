@@ -2,8 +2,9 @@
 
 Reasons, in the order they are looked for: ``error_answer``, ``empty_answer``,
 ``unsupported_language``, ``too_short``, ``too_long``, ``no_feedback``, ``prompt_injection``,
-``praise_only``, ``small_talk``; :func:`verdicts` adds ``duplicate``. A thumb, an implicit action
-or an edit alone is usable feedback.
+``praise_only``, ``small_talk``, ``vague`` (a complaint that names nothing), ``hostile`` (insults
+alone), ``new_question`` (a turn that asks something else); :func:`verdicts` adds ``duplicate``. A
+thumb, an implicit action or an edit alone is usable feedback.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 
-from langchain_uno.logs.phrases import ERRORS, INJECTIONS, only_praise, only_small_talk
+from langchain_uno.logs.complaints import only_complaint
+from langchain_uno.logs.injections import INJECTIONS
+from langchain_uno.logs.phrases import ERRORS, only_praise, only_small_talk
+from langchain_uno.logs.questions import is_new_question
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Interaction, Verdict
 
@@ -28,8 +32,12 @@ REASONS = (
     "prompt_injection",
     "praise_only",
     "small_talk",
+    "vague",
+    "hostile",
+    "new_question",
     "duplicate",
 )
+_EMPTY = ("hostile", "vague", "new_question", "praise_only", "small_talk")
 _ACTIONS = frozenset({"like", "dislike", "copy", "regenerate"})
 _ERROR_CHARS = 300
 
@@ -133,5 +141,19 @@ def _feedback_reasons(log: Interaction, said: Sequence[str]) -> Iterable[tuple[s
                 break
     if edit or signal or not said:
         return
-    if all(only_praise(t) or only_small_talk(t) for t in said):
-        yield ("praise_only", "") if any(only_praise(t) for t in said) else ("small_talk", "")
+    kinds = [_nothing_said(t, log) for t in said]
+    if None not in kinds:
+        # One name for several turns: what an operator would look at first.
+        yield next(reason for reason in _EMPTY if reason in kinds), ""
+
+
+def _nothing_said(text: str, log: Interaction) -> str | None:
+    """Why there is nothing to learn in one turn; None when there may be something."""
+    if only_praise(text):
+        return "praise_only"
+    if only_small_talk(text):
+        return "small_talk"
+    complaint = only_complaint(text)
+    if complaint is not None:
+        return complaint
+    return "new_question" if is_new_question(text, log.query, log.answer) else None

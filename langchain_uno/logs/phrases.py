@@ -1,15 +1,15 @@
-"""Words of thanks, small talk and planted instructions, English and Chinese: data for the filters.
+"""Words of thanks and small talk, English and Chinese: data for the filters.
 
 Praise and small talk are matched by *coverage*: a turn is praise only when nothing is left after
-its praise and filler words are taken away, so "great, but shorter" stays a request. Injection
-patterns name what users do not say of answers; a user who takes back *their own* wish is not one.
+its praise and filler words are taken away, so "great, but shorter" stays a request. Injections
+stand in a file of their own.
 """
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["ERRORS", "INJECTIONS", "only_praise", "only_small_talk"]
+__all__ = ["ERRORS", "only_praise", "only_small_talk"]
 
 _PRAISE = """
 thank you so very much|thank you so much|thank you very much|thank you|many thanks|thanks a lot
@@ -43,7 +43,9 @@ that's all|that is all|that's it|that will be all|nothing else|no more questions
 hahaha|hehe|lol|lmao|rofl|hmm|hm|uh|um|oh|ah|i'll be back|brb|let me check|let me think
 one moment|gotta go|got to go|i have to go|i need to go|back to work|test|testing|ping
 just testing|nice weather|the weather is nice|nice weather today|are you there|are you a robot
-are you human|who are you|what is your name|what's your name
+are you human|who are you|what is your name|what's your name|how is it going|how goes it|what a day
+what a week|one sec|one second|just a sec|just a moment|i'm on the train|i'm on the bus|on my way
+i'm in a meeting|in a meeting|i'm tired|so tired|happy holidays|happy weekend|happy monday
 """
 _FILLERS = """
 a an the this that it it's its is was are were am i i'm me my you you're your yours we us our so
@@ -64,7 +66,7 @@ _PRAISE_ZH = """
 帮大忙了|有用|很有用|非常有用|正是我需要的|正是我想要的|就是我要的|这正是我要的|没问题了
 解决了|问题解决了|搞定了|搞定|可以用了|写得真好|写得很好|写得好|说得好|说得对
 回答得很好|回答得好|答得好|做得好|做得很好|干得漂亮|干得好|对的|正确|没错|满分|五星
-爱了|学到了|受教了|收到感谢|好棒|超棒|超赞|绝了|好厉害
+太完美了|好得很|完全正确|真棒|万分感谢|感激|厉害了|大神|高手|一次就成|明星|正合我意|如我所愿|爱了|学到了|受教了|收到感谢|好棒|超棒|超赞|绝了|好厉害
 """
 _SMALL_TALK_ZH = """
 你好|您好|早上好|上午好|下午好|晚上好|早安|晚安|在吗|在不在|再见|拜拜|回头见|回头聊
@@ -72,7 +74,7 @@ _SMALL_TALK_ZH = """
 可以|嗯嗯|嗯|哦哦|哦|噢|啊|明白了|明白|知道了|了解了|了解|懂了|收到|没事了|没事
 没有了|没了|没别的了|不用了|算了|哈哈哈|哈哈|呵呵|嘻嘻|今天天气不错|天气不错|天气真好
 周末愉快|祝你周末愉快|祝你愉快|祝好|保重|你是谁|你叫什么名字|你是机器人吗|吃了吗
-测试一下|测试|稍等|等一下|我看看|我想想|我先忙了|先忙了|下班了
+测试一下|测试|最近怎么样|过得怎么样|最近好吗|今天好累|好累|我在路上|在路上|我在火车上|明天见|稍等|等一下|我看看|我想想|我先忙了|先忙了|下班了
 """
 _FILLERS_ZH = (
     "你您我他它们的了吧呢啊呀哦啦嘛哈这个那次回答内容结果帮忙助真太很非常都是也就还挺蛮超十分特"
@@ -99,7 +101,7 @@ _FILLER_WORDS = frozenset(_FILLERS.split())
 
 def only_praise(text: str) -> bool:
     """Whether the turn says thanks or well done, and nothing else."""
-    return _covered(text, praise=True)
+    return _covered(text, praise=True) or _all_kind(text)
 
 
 def only_small_talk(text: str) -> bool:
@@ -125,6 +127,35 @@ def _covered(text: str, *, praise: bool) -> bool:
     return not left
 
 
+_KIND_TEXT = """
+thank thanks thankful thx ty cheers obliged grateful appreciate appreciated awesome amazing great
+good nice perfect perfectly excellent brilliant fantastic wonderful superb lovely beautiful cool
+neat sweet wow bravo kudos right correct correctly exactly exact love loved loves like liked likes
+enjoyed best star hero legend genius champ lifesaver blessing charm gem gold saved saves helped
+helps helpful useful works worked working fixed solved success happy glad pleased delighted
+satisfied impressed impressive flawless spotless superb terrific splendid outstanding hurray
+hooray yay yes yess
+"""
+_BESIDE_TEXT = """
+a an the this that that's these it it's its i i'm i am me my you you're your u we us is are was
+were be do did does have has had so very really quite many all of to in for on at and as with ton
+tons lot lots bunch million time day week life now today here what answer answers response reply
+help work job done thing stuff one ever first try like ok okay oh ah well sir man mate buddy
+friend dear bot everyone team guys totally absolutely truly definitely indeed such
+"""
+_KIND, _BESIDE = frozenset(_KIND_TEXT.split()), frozenset(_BESIDE_TEXT.split())
+
+
+def _all_kind(text: str) -> bool:
+    """Whether every word is a kind one, or stands beside kind ones and asks for nothing."""
+    low = text.strip().lower().replace("\u2019", "'")
+    words = _WORD.findall(low)
+    if not words or len(low) > _LONGEST or any(c.isalpha() and not c.isascii() for c in low):
+        return False
+    kind = [w for w in words if w in _KIND and w not in ("like", "right", "good", "help")]
+    return bool(kind) and all(w in _KIND or w in _BESIDE for w in words)
+
+
 def _thumbs_up(text: str) -> bool:
     return any(
         c in text for c in "\U0001f44d\U0001f44f\U0001f389\U0001f60d\u2764\U0001f64f\U0001f4af"
@@ -132,141 +163,6 @@ def _thumbs_up(text: str) -> bool:
 
 
 _I = re.IGNORECASE
-_ACT = (
-    r"\bto\s+(?:visit|buy|purchase|click|call|send|pay|download|install|subscribe|switch|invest|transfer|"
-    r"go\s+to|sign\s+up)\b"
-)
-INJECTIONS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (
-        "overrides the instructions",
-        re.compile(
-            r"\b(?:ignore|disregard|forget|override|bypass)\s+(?:(?:the|of|and|any|every|everything)\s+)*"
-            r"(?:(?:all|any|your|previous|prior|above|earlier|preceding|system|original|initial|safety)\s+"
-            r"(?:(?:of|the|and)\s+)*){1,4}"
-            r"(?:instructions|prompts|directives|(?<=all\s)instruction|(?<=your\s)(?:guidelines|safeguards|"
-            r"guardrails|programming|training|rules|prompt)|(?<=system\s)(?:prompt|message))\b"
-            r"(?!\s+(?:about|on|for|regarding|i\s+gave))",
-            _I,
-        ),
-    ),
-    (
-        "overrides the instructions",
-        re.compile(
-            "(?:忽略|无视|忘记|忘掉|跳过|不要理会)(?:掉)?(?:以上|上面|之前|先前|前面|上述|此前|你|你的|所有|一切|全部|任何|的|系统|原有|"
-            "原来|初始|收到){1,6}(?:指令|指示|提示词|系统提示|系统设定|设定|规则|限制|安全准则|准则)"
-        ),
-    ),
-    (
-        "asks for the hidden prompt",
-        re.compile(
-            r"\b(?:reveal|print|show|output|repeat|leak|dump|display|tell)\b[^.\n]{0,30}\b(?:your|the)\s+"
-            r"(?:(?:hidden|secret|initial|original|full|entire|exact)\s+)*"
-            r"(?:system\s+(?:prompt|message|instructions?)|(?:hidden|secret|initial)\s+"
-            r"(?:prompt|instructions?))",
-            _I,
-        ),
-    ),
-    (
-        "asks for the hidden prompt",
-        re.compile(
-            "(?:输出|显示|泄露|透露|打印|重复|告诉我|展示|公开).{0,8}(?:系统提示词?|系统指令|隐藏(?:的)?(?:指令|提示词?)|初始提示词?)"
-        ),
-    ),
-    (
-        "changes who the model is",
-        re.compile(
-            r"\byou\s+are\s+(?:now|no\s+longer)\b[^.\n]{0,40}\b(?:dan|unrestricted|unfiltered|uncensored|"
-            r"jailbroken|without\s+(?:any\s+)?(?:restrictions?|rules|limits|filters?)|"
-            r"bound\s+by|an?\s+(?:assistant|ai|model)\s+(?:that|who|without|with\s+no))|"
-            r"\b(?:enter|enable|activate|switch\s+to)\s+(?:the\s+)?(?:developer|god|jailbreak|admin|debug|dan)"
-            r"\s+mode\b|\bdo\s+anything\s+now\b|\bjailbreak\s+mode\b",
-            _I,
-        ),
-    ),
-    (
-        "changes who the model is",
-        re.compile(
-            "(?:开发者|越狱|上帝|管理员|调试)模式|你现在(?:是|不再是).{0,15}(?:没有(?:任何)?限制|不受(?:任何)?限制|无限制|DAN)",
-            _I,
-        ),
-    ),
-    (
-        "fakes a chat role",
-        re.compile(
-            r"<\|(?:im_start|im_end|system|user|assistant|endoftext|eot_id|start_header_id)[^>]{0,20}\|?>|"
-            r"\[/?INST\]|<</?SYS>>|</(?:system|feedback|user_feedback|instructions)>|<system>|"
-            r"^\s*#{2,}\s*(?:system(?:\s+(?:prompt|message))?|new\s+instructions?)\s*:?\s*$|"
-            r"^\s*(?:system|assistant)\s*(?:prompt|message)?\s*:\s*(?:you|ignore|disregard|forget|obey|"
-            r"from\s+now|always|never|new)\b",
-            _I | re.MULTILINE,
-        ),
-    ),
-    (
-        "fakes a chat role",
-        re.compile(
-            r"^\s*(?:系统|助手|系统消息|系统提示)\s*[:：]\s*(?:你|忽略|无视|从现在|必须|请)",
-            re.MULTILINE,
-        ),
-    ),
-    (
-        "plants a message for others",
-        re.compile(
-            r"\b(?:tell|inform|convince|persuade|urge|advise|instruct|ask|remind)\s+(?:all|every|any|"
-            r"each|other|future)\s*(?:of\s+)?(?:the\s+|your\s+|other\s+|future\s+)*"
-            r"(?:users?|customers?|clients?|people|persons?|visitors?|one|body|readers?)\b[^.\n]{0,40}"
-            rf"{_ACT}|\b(?:tell|convince|persuade|urge)\s+(?:everyone|everybody|anyone)\b[^.\n]{{0,40}}{_ACT}|"
-            r"\b(?:always|must|every\s+(?:answer|response|reply))\b[^\n]{0,60}\b(?:include|mention|recommend|"
-            r"insert|add|link|promote|advertise|visit|buy|redirect)\b[^\n]{0,60}(?:https?://|www\.|"
-            r"\b[a-z0-9-]+\.(?:com|net|io|xyz|shop|ru|cn)\b)",
-            _I,
-        ),
-    ),
-    (
-        "plants a message for others",
-        re.compile(
-            "(?:告诉|通知|劝说|让|建议|要求)(?:所有|每个|每位|其他|任何)(?:的)?(?:用户|客户|顾客|人|访客).{0,15}(?:购买|买|访问|点击|下载|安装|注册|联系|转账|加微信|汇款)|(?:每次|总是|必须|一律).{0,30}(?:https?://|www\\.)"
-        ),
-    ),
-    (
-        "writes into the training",
-        re.compile(
-            r"\b(?:add|write|insert|save|store|put|inject|append)\s+(?:this|the\s+following|these|that)\b"
-            r"[^.\n]{0,30}\b(?:to|into|in)\s+(?:your|the|its)\s+(?:own\s+)?(?:rules?|training(?:\s+data)?|memory|"
-            r"weights|system\s+prompt|rule\s*set|fine-?tuning)|"
-            r"\b(?:when|while|if)\s+(?:you\s+(?:are\s+)?)?(?:distill?(?:ing)?|extract(?:ing)?)\s+(?:the\s+|this\s+)?"
-            r"(?:rules?|feedback|suggestions)\b|\bthe\s+(?:only\s+)?rules?\s+(?:you\s+)?(?:must\s+|should\s+|shall\s+)?"
-            r"(?:extract|distil|output|learn)\b",
-            _I,
-        ),
-    ),
-    (
-        "writes into the training",
-        re.compile(
-            "(?:把|将).{0,20}(?:写入|加入|添加到|存入|注入)(?:到)?(?:你的)?(?:规则|训练数据|记忆|权重|系统提示)|(?:提取|蒸馏|训练)(?:规则)?(?:时|的时候).{0,6}(?:必须|只能|请|要)"
-        ),
-    ),
-    (
-        "speaks to the judge",
-        re.compile(
-            r"\b(?:judge|grader|evaluator|evaluation\s+model|reward\s+model|scoring\s+model)s?\b[^.\n]{0,60}"
-            r"\b(?:10\s*/\s*10|(?:score|rating|mark)\s+of\s+(?:10|ten)|(?:score|rate)\s+(?:this|it)\s+(?:10|ten)|"
-            r"(?:maximum|full|highest|top|perfect)\s+(?:score|marks?|rating|points))|"
-            r"\b(?:give|assign|award|return|output)\b[^.\n]{0,30}\b(?:this|my|the)\s+(?:answer|response|candidate|"
-            r"feedback)\b[^.\n]{0,20}\b(?:a\s+)?(?:score\s+(?:of\s+)?(?:10|ten)|10(?:\s*/\s*10)?|full\s+marks|"
-            r"(?:the\s+)?(?:maximum|highest|top)\s+(?:score|rating|marks?))",
-            _I,
-        ),
-    ),
-    (
-        "speaks to the judge",
-        re.compile(
-            "(?:评委|评审|裁判|打分(?:器|者|模型|员)|评分(?:器|者|模型|员)|评估模型).{0,10}"
-            "(?:请|必须|一定|直接|务必|应该|应当).{0,12}(?:满分|最高分|10\\s*分|十分)"
-        ),
-    ),
-)
-"""(what it does, pattern): attempts to plant instructions. Quoting one is flagged as well."""
-
 ERRORS = re.compile(
     r"^\W*(?:error\b\s*[:(]|internal server error|service unavailable|bad gateway|"
     r"gateway time-?out|too many requests|rate limit (?:exceeded|reached)|request timed out|"
