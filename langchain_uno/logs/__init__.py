@@ -2,9 +2,13 @@
 
     journal.py      append-only SQLite, the only thing the request path writes
     join.py         which feedback (and which next user turn) belongs to which answer
-    store.py        journal -> Chroma under a lease; index.py, lease.py and vectors.py are its parts
-    filters.py      which logs may be learnt from, and why not; phrases.py has the words
-    redaction.py    personal data out of the text before it is stored
+    store.py        journal -> Chroma under a lease; index.py (a folder of the home) or server.py (a
+                    Chroma server), collection.py, lease.py and vectors.py are its parts
+    background.py   draining beside the app, for handlers that ask for it
+    filters.py      which logs may be learnt from, and why not; phrases.py, complaints.py,
+                    questions.py and injections.py have the words
+    redaction.py    personal data and secrets out of the text before it is stored; detectors.py
+    erase.py        forgetting in the journal; tombstones.py keeps it forgotten
     exchange.py     import, export, stats; rows.py and its row_*.py read the file formats
     capture.py      from LangChain's callbacks to a record (used by ``langchain_uno.callbacks``)
 

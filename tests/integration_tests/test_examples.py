@@ -74,3 +74,13 @@ def test_real_model_path_at_toy_size(flag: str, tmp_path: Path) -> None:
     assert {row["language"] for row in rows} == {"en", "zh"}
     assert [len(row["feedback"]) for row in rows] == [1, 1]
     assert "--reranker Qwen/Qwen3-Reranker-0.6B" in out
+
+
+def test_a_thumb_pressed_on_a_page_lands_on_its_answer(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    out = example("feedback_server.py", home, "--check")
+    assert out.splitlines()[-1] == "recorded"
+    [row] = logged(home)
+    assert [(f["key"], f["score"], f["source"]) for f in row["feedback"]] == [
+        ("thumb", 0.0, "http")
+    ]

@@ -126,7 +126,7 @@ def test_each_route_works_from_feedback_to_better_answers(
     assert route in report["systems"]["uno"]["routes"]
     assert report["differences"]["uno-base"]["score"]["low"] > 20.0
     chat = UNOChatModel(home=str(home.root))
-    routes = {row["cluster"] for row in report["clusters"] if row["route"] == route}
+    routes = {row["id"] for row in report["clusters"] if row["route"] == route}
     asked = next(v.query.text for v in plan_visits(world, 30))
     said = chat.invoke(asked)
     assert said.response_metadata["release"] == release.id

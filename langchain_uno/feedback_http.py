@@ -1,0 +1,376 @@
+"""Feedback over HTTP: a FastAPI router, for thumbs sent by browsers without credentials.
+
+    handler = UNOFeedbackHandler(home="~/uno")
+    router = feedback_router(handler, secret=os.environ["LANGCHAIN_UNO_FEEDBACK_SECRET"])
+    app.include_router(router)
+    token = router.tokens.sign(answer.id)        # goes to the browser together with the answer
+
+    fetch("/feedback", {method: "POST", headers: {Authorization: `Bearer ${token}`}, body: ...})
+
+A token is signed, expires, and is good for one run of one namespace, for one user and some keys if
+it says so. Whoever has one may press thumbs again and again: of one key, the last press counts.
+Needs the extra ``langchain-uno[server]``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import ValidationError as BadFields
+
+from langchain_uno.callbacks import UNOFeedbackHandler
+from langchain_uno.errors import ConfigError, InputError, StoreError, UNOError
+from langchain_uno.home import safe_name
+from langchain_uno.logs.conversation import clean_text, run_ref
+
+try:
+    from fastapi import APIRouter, FastAPI, Request
+    from fastapi.concurrency import run_in_threadpool
+    from fastapi.middleware.cors import CORSMiddleware
+    from fastapi.responses import JSONResponse
+    from itsdangerous import BadData, URLSafeSerializer
+    from limits import RateLimitItem, parse
+    from limits.storage import MemoryStorage
+    from limits.strategies import MovingWindowRateLimiter
+except ImportError as error:
+    raise ConfigError(
+        f"Feedback over HTTP needs a package that is missing ({error.name}): "
+        "pip install 'langchain-uno[server]'."
+    ) from error
+
+__all__ = [
+    "ENV_SECRET",
+    "Claims",
+    "FeedbackRouter",
+    "FeedbackTokens",
+    "TokenError",
+    "feedback_app",
+    "feedback_router",
+]
+
+ENV_SECRET = "LANGCHAIN_UNO_FEEDBACK_SECRET"  # noqa: S105 - a variable's name
+_SHORTEST = 32
+_LONGEST_TOKEN = 2000
+_TEXT = 20_000
+
+
+class TokenError(UNOError, PermissionError):
+    """A token is forged, malformed, expired, or of another namespace."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a token is good for."""
+
+    run_id: str
+    namespace: str
+    expires: float
+    """Seconds since 1970."""
+    user_id: str | None = None
+    keys: tuple[str, ...] | None = None
+    """The feedback keys allowed; None: any."""
+
+
+class FeedbackTokens:
+    """Signs and verifies tokens (HMAC-SHA256 by itsdangerous).
+
+    Args:
+        secret: at least 32 characters; several to rotate: the first signs, all are accepted. None:
+            ``LANGCHAIN_UNO_FEEDBACK_SECRET`` (commas between several). Never stored or logged.
+
+    Raises:
+        ConfigError: no secret, or one that is too short.
+    """
+
+    def __init__(self, secret: str | Sequence[str] | None = None) -> None:
+        given = secret if secret is not None else os.environ.get(ENV_SECRET, "").split(",")
+        secrets = [given] if isinstance(given, str) else [s.strip() for s in given]
+        if not secrets or any(len(s.encode()) < _SHORTEST for s in secrets):
+            raise ConfigError(
+                f"Signing feedback tokens needs a secret of at least {_SHORTEST} characters: set "
+                f"{ENV_SECRET} (python -c 'import secrets; print(secrets.token_urlsafe(32))')."
+            )
+        self._serializer = URLSafeSerializer(
+            list(reversed(secrets)),  # itsdangerous signs with the last
+            salt="langchain-uno-feedback-1",
+            signer_kwargs={"key_derivation": "hmac", "digest_method": sha256},
+        )
+
+    def sign(
+        self,
+        run_id: object,
+        *,
+        user_id: str | None = None,
+        ttl_s: float = 3 * 3600,
+        keys: Sequence[str] | None = None,
+        namespace: str = "default",
+    ) -> str:
+        """Return a token for one run, safe in URLs.
+
+        Args:
+            run_id: the model run's id, the root run id, or the ``AIMessage.id``.
+            user_id: who it is for; stored with the feedback.
+            ttl_s: seconds until it expires.
+            keys: feedback keys that it allows (``["like", "dislike"]``); None: any.
+            namespace: of the handler that will take it.
+
+        Raises:
+            InputError: no run id, or a time that is not positive.
+        """
+        reference = run_ref("" if run_id is None else run_id)
+        if not reference or not ttl_s > 0:
+            raise InputError("A token needs a run id and a time to live above 0 seconds.")
+        claims = [
+            reference,
+            safe_name(namespace, "namespace"),
+            round(time.time() + ttl_s, 3),
+            user_id,
+            list(keys) if keys is not None else None,
+        ]
+        return str(self._serializer.dumps(claims))
+
+    def verify(self, token: str, *, namespace: str = "default") -> Claims:
+        """Return what a token is good for.
+
+        Raises:
+            TokenError: it is not ours, was changed, has expired, or is of another namespace.
+        """
+        if not token or len(token) > _LONGEST_TOKEN or not token.isascii():
+            raise TokenError("The token is malformed.")
+        try:
+            run_id, of, expires, user_id, keys = self._serializer.loads(token)
+        except (BadData, ValueError, TypeError) as error:
+            raise TokenError("The token is not valid.") from error
+        if of != namespace:
+            raise TokenError("The token is of another namespace.")
+        if time.time() > float(expires):
+            raise TokenError("The token has expired: ask for a new one.")
+        return Claims(run_id, of, expires, user_id, tuple(keys) if keys is not None else None)
+
+
+class _Said(BaseModel):
+    """The body; the names are LangSmith's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: StrictStr | None = None
+    run_id: StrictStr | None = Field(default=None, max_length=200)
+    """Not needed; when given, it must be the token's."""
+    key: StrictStr | None = Field(default=None, min_length=1, max_length=200)
+    score: StrictBool | StrictInt | StrictFloat | None = None
+    value: StrictStr | StrictBool | StrictInt | StrictFloat | None = None
+    comment: StrictStr | None = Field(default=None, max_length=_TEXT)
+    correction: StrictStr | None = Field(default=None, max_length=200_000)
+    feedback_id: StrictStr | None = Field(default=None, min_length=1, max_length=200)
+
+
+class _Refused(Exception):
+    def __init__(self, status: int, error: str, detail: str, **headers: str) -> None:
+        self.status, self.error, self.detail = status, error, detail
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class FeedbackRouter(APIRouter):
+    """An ``APIRouter`` with its ``tokens`` and ``counts`` of responses (by error, or ``recorded``).
+
+    Made by :func:`feedback_router`.
+    """
+
+    tokens: FeedbackTokens
+    counts: Counter[str]
+
+
+def feedback_router(
+    handler: UNOFeedbackHandler,
+    *,
+    secret: str | Sequence[str] | None = None,
+    prefix: str = "/feedback",
+    max_body: int = 65_536,
+    rate: str = "30/minute",
+    client_rate: str = "300/minute",
+) -> FeedbackRouter:
+    """Return the router: ``POST {prefix}`` records, ``GET {prefix}/health`` says that it is there.
+
+    The body is JSON with any of ``score``, ``value``, ``comment``, ``correction``, ``key`` and
+    ``feedback_id``; the token stands in the ``Authorization`` header or in the body (for
+    ``navigator.sendBeacon``, which sends ``text/plain``). Errors are
+    ``{"error": ..., "detail": ...}`` and repeat nothing of the body: 400 malformed, 401 token, 403
+    key or run not allowed, 413 too large, 415 not JSON, 422 nonsense, 429 too fast, 503 the journal
+    can't be written.
+
+    Args:
+        handler: its home and namespace take the feedback.
+        secret: see :class:`FeedbackTokens`.
+        prefix: of the paths.
+        max_body: bytes of a body; more is refused while it comes in.
+        rate: how often one token may be used (the form is that of the ``limits`` package).
+        client_rate: how often one client address may call, with whatever token. Behind a proxy, let
+            the server set the address (uvicorn's ``--proxy-headers``).
+
+    Raises:
+        ConfigError: no secret, or a rate that can't be read.
+    """
+    tokens, counts = FeedbackTokens(secret), Counter[str]()
+    try:
+        per_token, per_client = parse(rate), parse(client_rate)
+    except ValueError as error:
+        raise ConfigError(f"A rate can't be read ({error}): write it as '30/minute'.") from error
+    limiter = MovingWindowRateLimiter(MemoryStorage())
+    namespace = handler.home.namespace
+
+    def limit(item: RateLimitItem, *who: str) -> None:
+        if not limiter.hit(item, *who):
+            wait = max(1, round(limiter.get_window_stats(item, *who).reset_time - time.time()))
+            raise _Refused(429, "too_many", "Slow down.", Retry_After=str(wait))
+
+    async def record(request: Request) -> dict[str, str]:
+        limit(per_client, "client", request.client.host if request.client else "unknown")
+        said = _read(await _body(request, max_body), request.headers.get("content-type", ""))
+        token = _bearer(request) or said.token
+        if token is None:
+            raise _Refused(401, "no_token", "Send the token as Authorization: Bearer TOKEN.")
+        try:
+            claims = tokens.verify(token, namespace=namespace)
+        except TokenError as error:
+            raise _Refused(401, "bad_token", str(error)) from error
+        limit(per_token, "token", blake2b(token.encode(), digest_size=16).hexdigest())
+        fields = _allowed(said, claims)
+        try:
+            done = await run_in_threadpool(handler.feedback, claims.run_id, **fields)
+        except InputError as error:
+            raise _Refused(422, "bad_value", _dry(fields)) from error
+        except StoreError as error:
+            raise _Refused(503, "store", "Try again soon.", Retry_After="5") from error
+        return {"status": "recorded", "feedback_id": done.feedback_id, "key": done.key}
+
+    async def answer(request: Request) -> JSONResponse:
+        try:
+            told = await record(request)
+        except _Refused as refused:
+            counts[refused.error] += 1
+            content = {"error": refused.error, "detail": refused.detail}
+            return JSONResponse(content, refused.status, headers=refused.headers)
+        counts["recorded"] += 1
+        return JSONResponse(told)
+
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    router = FeedbackRouter(prefix=prefix, tags=["feedback"])
+    router.tokens, router.counts = tokens, counts
+    router.add_api_route("", answer, methods=["POST"], summary="Record feedback on one answer")
+    router.add_api_route("/health", health, methods=["GET"], summary="Whether it is there")
+    return router
+
+
+def feedback_app(
+    home: str | os.PathLike[str] | None = None,
+    namespace: str = "default",
+    *,
+    cors_origins: Sequence[str] = (),
+    **settings: Any,
+) -> FastAPI:
+    """Return a whole app with nothing but the router (for the LangGraph server's ``http.app``).
+
+    Args:
+        home: the home folder; None: ``LANGCHAIN_UNO_HOME``.
+        namespace: the tenant.
+        cors_origins: pages that may send feedback, ``["https://shop.example"]``; none by default.
+        settings: those of :func:`feedback_router`.
+
+    Raises:
+        ConfigError, InputError, HomeError, StoreError: see the handler and the router.
+    """
+    handler = UNOFeedbackHandler(home=home, namespace=namespace)
+    app = FastAPI(title="UNO feedback", docs_url=None, redoc_url=None, openapi_url=None)
+    router = feedback_router(handler, **settings)
+    app.include_router(router)
+    app.state.uno_handler, app.state.uno_router = handler, router
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["POST"],
+            allow_headers=["authorization", "content-type"],
+        )
+    return app
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """Read the body, never holding more than is allowed."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > most:
+        raise _Refused(413, "too_large", f"The body may have {most} bytes.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            raise _Refused(413, "too_large", f"The body may have {most} bytes.")
+    return bytes(body)
+
+
+def _read(body: bytes, kind: str) -> _Said:
+    if kind.split(";")[0].strip().lower() not in ("application/json", "text/plain"):
+        raise _Refused(415, "not_json", "Send JSON (application/json, or text/plain by a beacon).")
+    try:
+        data = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise _Refused(400, "malformed", "The body is not JSON in UTF-8.") from error
+    if not isinstance(data, dict):
+        raise _Refused(400, "malformed", "The body is not a JSON object.")
+    try:
+        return _Said.model_validate(data)
+    except BadFields as error:
+        known = set(_Said.model_fields)
+        names = {str(e["loc"][0]) for e in error.errors()}
+        odd = ", ".join(sorted(names & known)) or "an unknown field"
+        raise _Refused(422, "bad_value", f"Not usable: {odd}.") from error
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def _allowed(said: _Said, claims: Claims) -> dict[str, Any]:
+    """Return the handler's arguments; refuse what the token does not allow."""
+    if said.run_id is not None and run_ref(said.run_id) != claims.run_id:
+        raise _Refused(403, "other_run", "The token is for another run.")
+    fields = {
+        name: clean_text(value) if isinstance(value, str) else value
+        for name in ("key", "score", "value", "comment", "correction")
+        if (value := getattr(said, name)) is not None
+    }
+    if claims.keys is not None and fields.get("key") not in claims.keys:
+        raise _Refused(403, "key_not_allowed", f"The token allows: {', '.join(claims.keys)}.")
+    # Nobody can name another's feedback: ids are made of the run, the user and the key.
+    name = clean_text(said.feedback_id or "") or f"key:{fields.get('key', '')}"
+    parts = "\0".join((claims.run_id, claims.user_id or "", name))
+    digest = blake2b(parts.encode(), digest_size=16).hexdigest()
+    return {
+        **fields,
+        "user_id": claims.user_id,
+        "feedback_id": f"http-{digest}",
+        "source": "http",
+    }
+
+
+def _dry(fields: dict[str, Any]) -> str:
+    """Say what is expected without repeating what was sent."""
+    if not {"score", "comment", "correction", "key", "value"} & set(fields):
+        return "Say something: score, comment, correction, value or key."
+    return "score is a number from 0 to 1, value a finite scalar, key a short name."

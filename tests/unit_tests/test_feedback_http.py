@@ -1,0 +1,319 @@
+"""Feedback over HTTP: what a token allows, what it does not, and what nonsense gets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from itsdangerous import URLSafeSerializer
+from langchain_core.language_models import FakeListChatModel
+
+from langchain_uno.callbacks import UNOFeedbackHandler
+from langchain_uno.errors import ConfigError, InputError
+from langchain_uno.feedback_http import (
+    ENV_SECRET,
+    FeedbackRouter,
+    FeedbackTokens,
+    TokenError,
+    feedback_app,
+    feedback_router,
+)
+from langchain_uno.logs.exchange import export_lines
+from langchain_uno.logs.journal import Journal
+from langchain_uno.records import Feedback
+
+SECRET = "a secret of more than thirty-two characters"
+RUN = "11111111-2222-4333-8444-555555555555"
+OTHER = "99999999-2222-4333-8444-555555555555"
+
+
+@pytest.fixture
+def handler(tmp_path: Path) -> Iterator[UNOFeedbackHandler]:
+    with UNOFeedbackHandler(home=tmp_path / "home") as made:
+        yield made
+
+
+def routed(handler: UNOFeedbackHandler, **how: Any) -> tuple[TestClient, FeedbackRouter]:
+    router = feedback_router(handler, secret=SECRET, **how)
+    app = FastAPI()
+    app.include_router(router)
+    return TestClient(app, raise_server_exceptions=False), router
+
+
+def stored(handler: UNOFeedbackHandler) -> list[Feedback]:
+    with Journal(handler.home.journal, readonly=True) as journal:
+        return journal.feedback()
+
+
+def send(client: TestClient, token: str, **body: Any) -> httpx.Response:
+    return client.post("/feedback", json=body, headers={"Authorization": f"Bearer {token}"})
+
+
+def test_a_thumb_lands_on_its_answer_and_changing_ones_mind_counts_once(
+    handler: UNOFeedbackHandler,
+) -> None:
+    client, router = routed(handler)
+    answer = FakeListChatModel(responses=["fine"]).invoke("hi", config={"callbacks": [handler]})
+    token = router.tokens.sign(answer.id, user_id="u1")
+    for score in (1, 0.0, True, 0):
+        done = send(client, token, key="thumb", score=score)
+        assert done.status_code == 200, done.text
+    assert send(client, token, comment="use bullets").json()["key"] == "comment"
+    [row] = [json.loads(line) for line in export_lines(handler.home)]
+    assert [(f["key"], f.get("score"), f["user_id"]) for f in row["feedback"]] == [
+        ("thumb", 0.0, "u1"),
+        ("comment", None, "u1"),
+    ]
+    assert {f["source"] for f in row["feedback"]} == {"http"}
+    assert router.counts == {"recorded": 5}
+    assert client.get("/feedback/health").json() == {"status": "ok"}
+
+
+def test_a_beacon_and_several_people(handler: UNOFeedbackHandler) -> None:
+    client, router = routed(handler)
+    for user in ("a", "b"):
+        body = {"token": router.tokens.sign(RUN, user_id=user), "key": "like", "score": 1}
+        done = client.post(
+            "/feedback", content=json.dumps(body), headers={"content-type": "text/plain;x=1"}
+        )
+        assert done.status_code == 200
+    # A chosen feedback_id can't reach another's.
+    ids = {
+        send(client, router.tokens.sign(RUN, user_id=u), feedback_id="x", score=1).json()[
+            "feedback_id"
+        ]
+        for u in ("a", "b")
+    }
+    assert len(ids) == 2
+    assert sorted(f.user_id or "" for f in stored(handler)) == ["a", "a", "b", "b"]
+
+
+def forged(**how: Any) -> str:
+    serializer = URLSafeSerializer(how.pop("secret", "another secret of thirty-two letters"), **how)
+    return str(serializer.dumps([RUN, "default", time.time() + 60, None, None]))
+
+
+def bad_tokens() -> dict[str, str]:
+    tokens = FeedbackTokens(SECRET)
+    good = tokens.sign(RUN)
+    payload, _, signature = good.rpartition(".")
+    other = tokens.sign(OTHER)
+    return {
+        "empty": "",
+        "garbage": "abc",
+        "no signature": payload,
+        "cut": good[:-2],
+        "signature of another run": f"{payload}.{other.rpartition('.')[2]}",
+        "changed payload": f"{other.rpartition('.')[0]}.{signature}",
+        "another secret": forged(),
+        "another salt": forged(secret=SECRET),
+        "sha1": forged(secret=SECRET, salt="langchain-uno-feedback-1"),
+        "expired": expired(tokens),
+        "another namespace": tokens.sign(RUN, namespace="others"),
+        "none algorithm": "eyJhbGciOiJub25lIn0.eyJydW4iOiIxIn0.",
+        "very long": good + "A" * 5000,
+        "not ascii": "ü" * 40,
+        "not five claims": str(tokens._serializer.dumps([RUN])),
+        "not a list": str(tokens._serializer.dumps(5)),
+    }
+
+
+def expired(tokens: FeedbackTokens) -> str:
+    token = tokens.sign(RUN, ttl_s=0.001)
+    time.sleep(0.01)
+    return token
+
+
+@pytest.mark.parametrize("attack", bad_tokens())
+def test_no_other_token_writes(handler: UNOFeedbackHandler, attack: str) -> None:
+    client, router = routed(handler)
+    token = bad_tokens()[attack]
+    done = client.post("/feedback", json={"token": token, "score": 1})
+    assert done.status_code == 401, attack
+    assert set(done.json()) == {"error", "detail"}
+    assert stored(handler) == []
+    with pytest.raises(TokenError):
+        router.tokens.verify(token)
+
+
+def test_a_token_is_for_its_run_and_its_keys(handler: UNOFeedbackHandler) -> None:
+    client, router = routed(handler)
+    token = router.tokens.sign(RUN, keys=["like", "dislike"])
+    assert send(client, token, key="like", run_id=OTHER).status_code == 403
+    assert send(client, token, key="comment", comment="x").status_code == 403
+    assert send(client, token, comment="x").status_code == 403
+    assert stored(handler) == []
+    assert send(client, token, key="like", run_id=f"lc_run--{RUN}-0").status_code == 200
+    assert [f.run_id for f in stored(handler)] == [RUN]
+
+
+def test_secrets_rotate_and_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = FeedbackTokens(SECRET), FeedbackTokens(["n" * 40, SECRET])
+    assert new.verify(old.sign(RUN)).run_id == RUN
+    with pytest.raises(TokenError):
+        old.verify(new.sign(RUN))
+    for short in ("short", ["x" * 40, "short"], ""):
+        with pytest.raises(ConfigError, match="at least 32 characters"):
+            FeedbackTokens(short)
+    monkeypatch.delenv(ENV_SECRET, raising=False)
+    with pytest.raises(ConfigError):
+        FeedbackTokens()
+    monkeypatch.setenv(ENV_SECRET, f"{SECRET}, {'n' * 40}")
+    assert FeedbackTokens().verify(new.sign(RUN)).run_id == RUN
+    for wrong in ("", None):
+        with pytest.raises(InputError):
+            old.sign(wrong)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, b"{", "application/json"),
+        (400, b"\xff\xfe", "application/json"),
+        (400, b"[1]", "application/json"),
+        (400, b'"x"', "text/plain"),
+        (400, b'{"score": NaN}', "application/json"),
+        (400, b"[" * 30_000, "application/json"),
+        (413, b'{"comment": "' + b"x" * 70_000 + b'"}', "application/json"),
+        (415, b"score=1", "application/x-www-form-urlencoded"),
+        (415, b"{}", "multipart/form-data"),
+        (422, b'{"score": "secret words"}', "application/json"),
+        (422, b'{"secret words": 1}', "application/json"),
+        (422, b'{"score": 7}', "application/json"),
+        (422, b'{"score": 1e999}', "application/json"),
+        (422, b"{}", "application/json"),
+        (422, b'{"comment": ["secret words"]}', "application/json"),
+        (422, b'{"key": ""}', "application/json"),
+    ],
+)
+def test_nonsense_gets_a_sentence_and_nothing_is_written(
+    handler: UNOFeedbackHandler, status: int, body: bytes, kind: str
+) -> None:
+    client, router = routed(handler)
+    headers = {"Authorization": f"Bearer {router.tokens.sign(RUN)}", "content-type": kind}
+    done = client.post("/feedback", content=body, headers=headers)
+    assert done.status_code == status, done.text
+    assert set(done.json()) == {"error", "detail"}
+    assert "secret words" not in done.text
+    assert stored(handler) == []
+
+
+def test_a_body_without_length_is_cut_off(handler: UNOFeedbackHandler) -> None:
+    client, router = routed(handler, max_body=1000)
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(10_000):
+            sent += 100
+            yield b"x" * 100
+
+    headers = {"Authorization": f"Bearer {router.tokens.sign(RUN)}"}
+    headers["content-type"] = "application/json"
+    assert client.post("/feedback", content=endless(), headers=headers).status_code == 413
+
+
+def test_too_fast_is_told_to_wait(handler: UNOFeedbackHandler) -> None:
+    client, router = routed(handler, rate="3/minute", client_rate="5/minute")
+    token = router.tokens.sign(RUN)
+    assert [send(client, token, score=1).status_code for _ in range(4)] == [200, 200, 200, 429]
+    assert send(client, router.tokens.sign(OTHER), score=1).status_code == 200
+    done = send(client, router.tokens.sign(OTHER), score=1)  # the address, whatever token
+    assert done.status_code == 429
+    assert int(done.headers["retry-after"]) >= 1
+    with pytest.raises(ConfigError, match="30/minute"):
+        routed(handler, rate="fast")
+
+
+def test_a_journal_that_cannot_be_written_is_a_503(handler: UNOFeedbackHandler) -> None:
+    client, router = routed(handler)
+    handler._journal.close()
+    done = send(client, router.tokens.sign(RUN), score=1)
+    assert done.status_code == 503
+    assert done.headers["retry-after"] == "5"
+
+
+def test_only_named_pages_may_send(tmp_path: Path) -> None:
+    app = feedback_app(tmp_path, cors_origins=["https://shop.example"], secret=SECRET)
+    client = TestClient(app)
+    ask = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    good = client.options("/feedback", headers={"Origin": "https://shop.example", **ask})
+    assert good.headers["access-control-allow-origin"] == "https://shop.example"
+    evil = client.options("/feedback", headers={"Origin": "https://evil.example", **ask})
+    assert "access-control-allow-origin" not in evil.headers
+    assert client.get("/docs").status_code == 404
+    app.state.uno_handler.close()
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = st.dictionaries(
+    st.sampled_from(["key", "score", "value", "comment", "correction", "feedback_id", "run_id"]),
+    ANYTHING,
+    max_size=5,
+)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(body=FIELDS.map(lambda d: json.dumps(d).encode("utf-8", "surrogatepass")) | st.binary())
+def test_no_body_breaks_it(handler: UNOFeedbackHandler, body: bytes) -> None:
+    client, router = routed(handler, client_rate="100000/minute")
+    headers = {"Authorization": f"Bearer {router.tokens.sign(RUN)}"}
+    headers["content-type"] = "application/json"
+    before = len(stored(handler))
+    done = client.post("/feedback", content=body, headers=headers)
+    assert done.status_code in (200, 400, 403, 422)
+    if done.status_code != 200:
+        assert len(stored(handler)) == before
+
+
+def test_a_real_server_with_many_clients(tmp_path: Path) -> None:
+    app = feedback_app(tmp_path, secret=SECRET, client_rate="100000/minute")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/feedback"
+        tokens, codes = app.state.uno_router.tokens, []
+
+        def press(n: int) -> None:
+            with httpx.Client() as client:
+                for i in range(20):
+                    token = tokens.sign(f"run-{n}-{i}", user_id=f"u{n}")
+                    body = {"key": "like", "score": 1}
+                    headers = {"Authorization": f"Bearer {token}"}
+                    codes.append(client.post(url, json=body, headers=headers).status_code)
+
+        people = [threading.Thread(target=press, args=(n,)) for n in range(8)]
+        for one in people:
+            one.start()
+        for one in people:
+            one.join()
+        server.should_exit = True
+        thread.join()
+    assert codes == [200] * 160
+    assert len(stored(app.state.uno_handler)) == 160
+    app.state.uno_handler.close()
