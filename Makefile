@@ -13,7 +13,8 @@ PIP := $(PY) -m pip --disable-pip-version-check
 READY := .venv/.ready
 
 .PHONY: help setup demo test test-all lint format typecheck check docs wheel clean constraints \
-        bench bench-clusters bench-embedded
+        bench bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-crash \
+        test-properties
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,7 +52,24 @@ typecheck: $(READY) ## mypy --strict
 
 check: lint typecheck test ## what has to pass before a change is handed in
 
-bench: bench-clusters bench-embedded ## the figures of docs/benchmarks.md, one after the other
+test-properties: $(READY) ## 12,000 malformed messages, feedbacks and import rows (minutes)
+	$(PY) -m pytest -m slow tests/unit_tests/logs/test_properties.py
+
+bench-capture: $(READY) ## what capture costs a request, and how much is journalled a second
+	$(PY) -m tests.benchmarks.bench_capture
+
+bench-crash: $(READY) ## 200 x kill -9, four processes on one home, a full disk (as root)
+	$(PY) -m tests.benchmarks.bench_crash kill
+	$(PY) -m tests.benchmarks.bench_crash many
+	$(PY) -m tests.benchmarks.bench_crash full
+
+bench-noise: $(READY) ## precision and recall of the noise verdicts
+	$(PY) -m tests.benchmarks.bench_noise
+
+bench-gap: $(READY) ## the cognitive gap against the world's true distance
+	$(PY) -m tests.benchmarks.bench_gap
+
+bench: bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-crash ## the figures of docs/benchmarks.md, one after the other
 
 bench-clusters: $(READY) ## stability of the clustering: logs 50 to 10,000, clusters 3 to 100
 	$(PY) -m tests.benchmarks.bench_clusters

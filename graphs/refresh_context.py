@@ -45,7 +45,7 @@ STAGES = (
 )
 """The nodes, in the order that they run."""
 
-_FORMAT = 3
+_FORMAT = 4
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 

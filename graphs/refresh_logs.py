@@ -10,9 +10,11 @@ from langchain_uno.errors import EmptyLogError
 from langchain_uno.graphs.refresh_context import RefreshContext, refresh_id
 from langchain_uno.learning.distil import DistilStats, distil
 from langchain_uno.learning.pairs import edited_pairs, liked_pairs
-from langchain_uno.logs.filters import verdicts
+from langchain_uno.logs.filters import acted_on, verdicts
+from langchain_uno.logs.join import feedback_digest
+from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.store import LogStore
-from langchain_uno.records import Interaction, RuleSet
+from langchain_uno.records import Interaction, RuleSet, Verdict
 
 __all__ = ["distil_node", "drain_node", "filter_node"]
 
@@ -98,12 +100,38 @@ def _filter(ctx: RefreshContext) -> str:
         else:
             reasons[one.reason] += 1
     ctx.progress.advance("filter", len(heard))
+    kept, odd = _unsurprising(ctx, heard, kept)
+    reasons.update(one.reason for one in odd.values())
     if not kept:
         raise EmptyLogError(_why_none(ctx, heard, reasons))
     ctx.work.write_records("logs.jsonl", [heard[i] for i in kept])
     ctx.work.write_array("queries.npy", ctx.work.read_array("heard.npy")[kept])
+    ctx.work.write_json(
+        "by-model.json", {heard[i].run_id: one.model_dump(mode="json") for i, one in odd.items()}
+    )
     ctx.work.write_json("filter.json", {"usable": len(kept), "dropped": dict(reasons)})
     return f"{len(kept)} usable, {len(heard) - len(kept)} left out"
+
+
+def _unsurprising(
+    ctx: RefreshContext, heard: Sequence[Interaction], kept: Sequence[int]
+) -> tuple[list[int], dict[int, Verdict]]:
+    """Leave out answers that the base model finds too surprising, where the recipe minds."""
+    most = ctx.recipe.filter.max_perplexity
+    if most is None or "high_perplexity" in ctx.recipe.filter.ignore:
+        return list(kept), {}
+    from langchain_uno.models.perplexity import perplexities
+
+    ctx.progress.start("filter", len(kept), "perplexity of the answers")
+    found = perplexities(
+        [(heard[i].messages, heard[i].answer) for i in kept], ctx.engine, ctx.counter("filter")
+    )
+    odd = {
+        i: Verdict(usable=False, reason="high_perplexity", detail=f"{value:.1f}, at most {most:g}")
+        for i, value in zip(kept, found, strict=True)
+        if value > most
+    }
+    return [i for i in kept if i not in odd], odd
 
 
 def _why_none(ctx: RefreshContext, heard: Sequence[Interaction], reasons: Counter[str]) -> str:
@@ -162,8 +190,30 @@ def _distil(ctx: RefreshContext) -> str:
             f"{stats.unparsable} the model wrote no readable rules. There is nothing to learn yet."
         )
     ctx.work.write_records("rules.jsonl", out)
+    _note_verdicts(ctx, logs, out)
     ctx.work.write_json("distil.json", vars(stats))
     return f"{stats.rules} rules from {stats.logs} logs, {stats.unparsable} unparsable"
+
+
+def _note_verdicts(
+    ctx: RefreshContext, logs: Sequence[Interaction], rules: Sequence[RuleSet]
+) -> None:
+    """Keep in the journal what the models found: answers too odd, words that ask for nothing."""
+    found = {
+        run_id: Verdict.model_validate(one)
+        for run_id, one in ctx.work.read_json("by-model.json").items()
+    }
+    for log, mine in zip(logs, rules, strict=True):
+        said_only = log.feedback_turns and log.score is None and not (log.correction or "").strip()
+        if said_only and not mine.with_feedback and not acted_on(log):
+            found[log.run_id] = Verdict(
+                usable=False, reason="nothing_asked", detail="no rule came of the words"
+            )
+    heard = {log.run_id: log for log in ctx.work.read_records("heard.jsonl", Interaction)}
+    with Journal(ctx.home.journal) as journal:
+        journal.set_model_verdicts(
+            {r: (feedback_digest(heard[r].feedback), one) for r, one in found.items()}
+        )
 
 
 def _content(logs: Sequence[Interaction]) -> str:

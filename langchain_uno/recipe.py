@@ -46,6 +46,8 @@ class FilterSettings(_Section):
     max_answer_chars: int = 200_000
     max_feedback_chars: int = 50_000
     """Of all the words of one log's feedback together."""
+    max_perplexity: float | None = None
+    """Answers more surprising to the base model than this are left out; None: not measured."""
     languages: list[str] = Field(default_factory=lambda: ["en", "zh"])
     ignore: list[str] = Field(default_factory=list)
     """Verdict reasons that shall not keep a log out (``["duplicate"]``, say)."""

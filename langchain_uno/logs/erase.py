@@ -177,6 +177,7 @@ def take_out(
         for table, column, ids in (
             ("interactions", "run_id", chosen.run_ids),
             ("indexed", "run_id", chosen.run_ids),
+            ("model_verdicts", "run_id", chosen.run_ids),
             ("feedback", "feedback_id", chosen.feedback_ids),
         ):
             sql = f"DELETE FROM {table} WHERE {column} = ?"  # noqa: S608 - our own names

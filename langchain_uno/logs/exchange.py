@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.logs.conversation import run_ref
-from langchain_uno.logs.filters import verdict, verdicts
+from langchain_uno.logs.filters import judge_all
 from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.redaction import Redactor, redactor_of
@@ -132,7 +132,7 @@ def export_lines(home: Home, *, usable_only: bool = False) -> Iterator[str]:
         if usable_only:
             settings = FilterSettings()
             logs = list(read(journal, joined))
-            judged = verdicts(logs, settings, lambda language: language in settings.languages)
+            judged = judge_all(journal, joined, logs, settings)
             wanted = {i.run_id for i, v in zip(logs, judged, strict=True) if v.usable}
         for interaction in read(journal, joined):
             if wanted is None or interaction.run_id in wanted:
@@ -158,7 +158,7 @@ def find(home: Home, run: str) -> dict[str, Any]:
             raise InputError(f"There is no run {wanted!r} in {str(home.path)!r}.")
         [log] = read(journal, joined, ids[-1:])
         settings = FilterSettings()
-        judged = verdict(log, settings, lambda language: language in settings.languages)
+        [judged] = judge_all(journal, joined, [log], settings)
         known = journal.indexed().get(log.run_id)
         return {
             **export_row(log),
@@ -179,11 +179,7 @@ def stats(
     with Journal(home.require().journal, readonly=True) as journal:
         joined = join(journal)
         logs = list(read(journal, joined))
-        judged = (
-            verdicts(logs, settings, lambda language: language in settings.languages)
-            if verdict_counts
-            else []
-        )
+        judged = judge_all(journal, joined, logs, settings) if verdict_counts else []
         feedback = [f for log in logs for f in log.feedback]
         reasons = Counter(v.reason for v in judged)
         return {

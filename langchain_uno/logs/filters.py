@@ -3,14 +3,17 @@
 Reasons, in the order they are looked for: ``error_answer``, ``empty_answer``,
 ``unsupported_language``, ``too_short``, ``too_long``, ``no_feedback``, ``prompt_injection``,
 ``praise_only``, ``small_talk``, ``vague`` (a complaint that names nothing), ``hostile`` (insults
-alone), ``new_question`` (a turn that asks something else); :func:`verdicts` adds ``duplicate``. A
-thumb, an implicit action or an edit alone is usable feedback.
+alone), ``new_question`` (a turn that asks something else); :func:`verdicts` adds ``duplicate``.
+What needs a model is found by the refresh and kept in the journal: ``high_perplexity`` (of the
+answer), ``nothing_asked`` (the words distilled to no rule). A thumb, an implicit action or an edit
+alone is usable feedback.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 from langchain_uno.logs.complaints import only_complaint
 from langchain_uno.logs.injections import INJECTIONS
@@ -19,7 +22,11 @@ from langchain_uno.logs.questions import is_new_question
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Interaction, Verdict
 
-__all__ = ["REASONS", "duplicates", "verdict", "verdicts"]
+__all__ = ["REASONS", "acted_on", "duplicates", "judge_all", "verdict", "verdicts"]
+
+if TYPE_CHECKING:
+    from langchain_uno.logs.join import Joined
+    from langchain_uno.logs.journal import Journal
 
 REASONS = (
     "ok",
@@ -36,6 +43,8 @@ REASONS = (
     "hostile",
     "new_question",
     "duplicate",
+    "high_perplexity",
+    "nothing_asked",
 )
 _EMPTY = ("hostile", "vague", "new_question", "praise_only", "small_talk")
 _ACTIONS = frozenset({"like", "dislike", "copy", "regenerate"})
@@ -43,6 +52,32 @@ _ERROR_CHARS = 300
 
 Supports = Callable[[str], bool]
 """Whether the prompt set has prompts for a language (``PromptSet.supports``)."""
+
+
+def judge_all(
+    journal: Journal,
+    joined: Joined,
+    interactions: Sequence[Interaction],
+    settings: FilterSettings,
+    supports: Supports | None = None,
+) -> list[Verdict]:
+    """Return :func:`verdicts`, and where they are content, what the last refresh's models said.
+
+    Args:
+        journal: has the models' verdicts.
+        joined: the journal's feedback; a model's verdict holds as long as it did not change.
+        interactions: with their feedback.
+        settings: thresholds.
+        supports: None: all languages of the settings.
+    """
+    known = supports or (lambda language: language in settings.languages)
+    said = journal.model_verdicts()
+    out = verdicts(interactions, settings, known)
+    for n, (log, one) in enumerate(zip(interactions, out, strict=True)):
+        digest, by_model = said.get(log.run_id, (b"", one))
+        if one.usable and by_model.reason not in settings.ignore:
+            out[n] = by_model if digest == joined.digest(log.run_id) else one
+    return out
 
 
 def verdict(interaction: Interaction, settings: FilterSettings, supports: Supports) -> Verdict:
@@ -99,6 +134,11 @@ def duplicates(interactions: Iterable[Interaction]) -> dict[str, str]:
     return again
 
 
+def acted_on(log: Interaction) -> bool:
+    """Whether somebody did something with the answer (copied it, asked for another one, ...)."""
+    return any(f.key in _ACTIONS for f in log.feedback)
+
+
 def _reasons(
     log: Interaction, settings: FilterSettings, supports: Supports
 ) -> Iterable[tuple[str, str]]:
@@ -130,7 +170,7 @@ def _reasons(
 
 def _feedback_reasons(log: Interaction, said: Sequence[str]) -> Iterable[tuple[str, str]]:
     edit = (log.correction or "").strip()
-    signal = log.score is not None or any(f.key in _ACTIONS for f in log.feedback)
+    signal = log.score is not None or acted_on(log)
     if not said and not edit and not signal:
         yield "no_feedback", ""
         return

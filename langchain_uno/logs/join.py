@@ -19,7 +19,7 @@ from langchain_uno.logs.conversation import run_ref, user_turn
 from langchain_uno.logs.journal import Journal, JournalRow
 from langchain_uno.records import Feedback, Interaction
 
-__all__ = ["FOLLOW_UP", "Joined", "follow_up", "join", "read"]
+__all__ = ["FOLLOW_UP", "Joined", "feedback_digest", "follow_up", "join", "read"]
 
 FOLLOW_UP = "follow_up"
 _LOOK_BACK = 50
@@ -37,10 +37,13 @@ class Joined:
 
     def digest(self, run_id: str) -> bytes:
         """Identify the feedback of one record; it changes when the record must be indexed anew."""
-        parts = sorted(
-            f"{f.feedback_id}\0{f.created_at.isoformat()}" for f in self.feedback.get(run_id, [])
-        )
-        return blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=16).digest()
+        return feedback_digest(self.feedback.get(run_id, []))
+
+
+def feedback_digest(feedback: Sequence[Feedback]) -> bytes:
+    """Identify a set of feedbacks: another one, or a changed one, gives another digest."""
+    parts = sorted(f"{f.feedback_id}\0{f.created_at.isoformat()}" for f in feedback)
+    return blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=16).digest()
 
 
 def follow_up(before: str, after: Interaction, text: str) -> Feedback:

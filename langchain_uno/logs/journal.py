@@ -26,7 +26,7 @@ from langchain_uno.logs.conversation import link, run_ref
 from langchain_uno.logs.database import Database
 from langchain_uno.logs.migrations import migrate
 from langchain_uno.logs.tombstones import any_tombstones, feedback_is_forgotten, is_forgotten
-from langchain_uno.records import Feedback, Interaction
+from langchain_uno.records import Feedback, Interaction, Verdict
 
 __all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow"]
 
@@ -239,6 +239,29 @@ class Journal:
                 f"The journal {str(self.path)!r} holds a record that is none "
                 f"({error.errors()[0]['msg']}): was it written by something else?"
             ) from error
+
+    # -- what models said ---------------------------------------------------------------------
+
+    def model_verdicts(self) -> dict[str, tuple[bytes, Verdict]]:
+        """run_id -> (digest of the feedback it was said of, verdict), of the latest refresh."""
+        sql = "SELECT run_id, digest, reason, detail FROM model_verdicts"
+        return {
+            run_id: (digest, Verdict(usable=False, reason=reason, detail=detail))
+            for run_id, digest, reason, detail in self._db.read(sql)
+        }
+
+    def set_model_verdicts(self, found: Mapping[str, tuple[bytes, Verdict]]) -> None:
+        """Replace them all; records whose verdict changed are to be indexed anew."""
+        before = self.model_verdicts()
+        changed = [(r,) for r in before.keys() | found.keys() if before.get(r) != found.get(r)]
+        rows = [(r, digest, v.reason, v.detail) for r, (digest, v) in found.items()]
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM model_verdicts")
+            db.executemany("INSERT INTO model_verdicts VALUES (?, ?, ?, ?)", rows)
+            db.executemany("DELETE FROM indexed WHERE run_id = ?", changed)
+
+        self._db.transaction(work)
 
     # -- what the index has -------------------------------------------------------------------
 

@@ -70,7 +70,23 @@ def m002_meta_and_erasures(db: sqlite3.Connection) -> None:
     )
 
 
-STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_records, m002_meta_and_erasures)
+def m003_model_verdicts(db: sqlite3.Connection) -> None:
+    """What a refresh's models said of a log, with the feedback it had then (derived)."""
+    db.execute(
+        """CREATE TABLE model_verdicts (
+            run_id TEXT PRIMARY KEY,
+            digest BLOB NOT NULL,    -- of its feedback; another one: to be judged again
+            reason TEXT NOT NULL,
+            detail TEXT NOT NULL
+        )"""
+    )
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    m001_records,
+    m002_meta_and_erasures,
+    m003_model_verdicts,
+)
 SCHEMA = len(STEPS)
 
 

@@ -21,7 +21,7 @@ from types import TracebackType
 
 from langchain_uno.home import Home
 from langchain_uno.logs.collection import IndexBroken
-from langchain_uno.logs.filters import verdict
+from langchain_uno.logs.filters import judge_all
 from langchain_uno.logs.index import ChromaIndex
 from langchain_uno.logs.join import Joined, join, read
 from langchain_uno.logs.journal import Journal
@@ -30,7 +30,7 @@ from langchain_uno.logs.server import ServerIndex
 from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
 from langchain_uno.recipe import FilterSettings
-from langchain_uno.records import Interaction, Verdict
+from langchain_uno.records import Interaction
 from langchain_uno.settings import load_settings
 
 __all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_embedded", "pending"]
@@ -135,13 +135,19 @@ class LogStore:
         indexed = self.journal.indexed()
         digests = {run_id: joined.digest(run_id) for run_id in joined.order}
         todo = [run_id for run_id in joined.order if indexed.get(run_id) != digests[run_id]]
+        # What is the same as another record changes with the others: told when they are read.
+        ignored = [*self._settings.ignore, "duplicate"]
+        alone = self._settings.model_copy(update={"ignore": ignored})
         for start in range(0, len(todo), _BATCH):
             part = todo[start : start + _BATCH]
             logs = list(read(self.journal, joined, part))
             if not logs:
                 continue
             vectors = self._embedder.embed([log.query for log in logs])
-            judged = [log.model_copy(update={"verdict": self._verdict(log)}) for log in logs]
+            said = judge_all(self.journal, joined, logs, alone)
+            judged = [
+                log.model_copy(update={"verdict": one}) for log, one in zip(logs, said, strict=True)
+            ]
             self._index.upsert(
                 [log.run_id for log in judged],
                 vectors,
@@ -211,9 +217,6 @@ class LogStore:
     ) -> None:
         """Close."""
         self.close()
-
-    def _verdict(self, log: Interaction) -> Verdict:
-        return verdict(log, self._settings, lambda language: language in self._settings.languages)
 
     def _rebuild(self, reason: str, say: Callable[[str], None] | None) -> None:
         from rich.console import Console

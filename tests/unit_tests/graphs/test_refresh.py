@@ -26,6 +26,11 @@ from langchain_uno.graphs.checkpoints import WorkFolder
 from langchain_uno.graphs.refresh import build_refresh_graph, run_refresh
 from langchain_uno.graphs.refresh_context import STAGES, ClusterData, Silent
 from langchain_uno.home import Home
+from langchain_uno.logs.exchange import find, stats
+from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.store import LogStore
+from langchain_uno.models.loading import load_embedder
+from langchain_uno.models.perplexity import perplexities
 from langchain_uno.models.protocols import Engine
 from langchain_uno.records import Feedback, Message, RuleSet
 from langchain_uno.releases.load import list_releases, read_current
@@ -323,3 +328,40 @@ def test_requests_of_users_in_training_may_be_practised_on(engine: Engine, tmp_p
     assert release is not None
     key = lineage_key(Home.locate(tmp_path))
     assert {opaque_id(key, run) for run in practised} <= set(release.manifest.lineage)
+
+
+def test_what_models_said_of_a_log_stands_in_its_record(engine: Engine, tmp_path: Path) -> None:
+    vague = [log(f"mute-{i}", f"plan a trip to place {80 + i}", "a", "hum") for i in range(3)]
+    home = make_home(tmp_path, [*logs(), *vague])
+    refresh(home, engine)
+    counted = stats(home)["verdicts"]
+    assert counted["nothing_asked"] >= 3
+    assert find(home, "mute-1")["verdict"]["reason"] == "nothing_asked"
+    with LogStore.open(home, load_embedder(None, engine)) as store:
+        store.drain()
+        stored = {one.run_id: one.verdict for one in store.interactions()}
+    assert stored["mute-1"] is not None
+    assert stored["mute-1"].reason == "nothing_asked"
+    # New words are judged anew.
+    with Journal(home.journal) as journal:
+        journal.append_feedback(Feedback(run_id="mute-1", comment="please sing"))
+    assert find(home, "mute-1")["verdict"]["reason"] == "ok"
+    assert find(home, "mute-2")["verdict"]["reason"] == "nothing_asked"
+
+
+def test_answers_too_surprising_to_the_base_model_are_left_out(
+    engine: Engine, tmp_path: Path
+) -> None:
+    asked = [Message(role="user", content="hi")]
+    found = perplexities([(asked, f"answer {i}") for i in range(3)], engine)
+    assert all(1.0 < value < 1e6 for value in found)
+    odd = RECIPE.filter.model_copy(update={"max_perplexity": 1.0})
+    with pytest.raises(EmptyLogError, match="high_perplexity"):
+        refresh(
+            make_home(tmp_path / "a", logs()), engine, RECIPE.model_copy(update={"filter": odd})
+        )
+    fine = RECIPE.filter.model_copy(update={"max_perplexity": 1e30})
+    home = make_home(tmp_path / "b", logs())
+    result = refresh(home, engine, RECIPE.model_copy(update={"filter": fine}))
+    assert "high_perplexity" not in stats(home)["verdicts"]
+    assert result.release is not None
