@@ -91,7 +91,11 @@ def import_file(
                     except InputError as error:
                         result.bad.append((number, str(error)))
                     else:
-                        batch += [redact.interaction(i) for i in found]
+                        interactions, feedback = found
+                        batch += [redact.interaction(i) for i in interactions]
+                        for one in feedback:
+                            clean, redacted = redact.feedback(one)
+                            result.feedback += journal.append_feedback(clean, redacted=redacted)
                 if len(batch) >= _BATCH:
                     _write(journal, batch, result)
                 if on_row:

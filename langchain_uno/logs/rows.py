@@ -1,4 +1,4 @@
-"""From one row of a file to interactions: our own export, OpenAI-style chats, MemoryBench rows.
+"""From one row of a file to records: our own export, OpenAI-style chats, MemoryBench, LangSmith.
 
 Run ids are made from the row's id and content (UUID version 5), so a row read twice is one record.
 """
@@ -14,6 +14,7 @@ from uuid import uuid5
 from pydantic import ValidationError
 
 from langchain_uno.errors import InputError
+from langchain_uno.logs import row_langsmith
 from langchain_uno.logs.capture import text_of
 from langchain_uno.logs.conversation import (
     clean_text,
@@ -25,7 +26,7 @@ from langchain_uno.logs.conversation import (
 from langchain_uno.logs.join import follow_up
 from langchain_uno.logs.row_feedback import add_explicit, add_implicit
 from langchain_uno.logs.row_values import SPACE, aware, clean, literal, time_of
-from langchain_uno.records import SCHEMA_VERSION, Interaction, Message, Role
+from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message, Role
 
 __all__ = ["FORMAT", "parse_row"]
 
@@ -68,8 +69,8 @@ _MAX_TAG = 1000
 _MAX_ID = 200
 
 
-def parse_row(row: Any, now: datetime, namespace: str) -> list[Interaction]:
-    """Return the row's interactions, oldest first, with their feedback.
+def parse_row(row: Any, now: datetime, namespace: str) -> tuple[list[Interaction], list[Feedback]]:
+    """Return the row's interactions, oldest first, with their feedback; and feedback by itself.
 
     Args:
         row: a parsed JSON object.
@@ -85,17 +86,30 @@ def parse_row(row: Any, now: datetime, namespace: str) -> list[Interaction]:
         raise InputError(f"a number or a time is out of range ({error})") from error
 
 
-def _parse(row: Any, now: datetime, namespace: str) -> list[Interaction]:
+def _parse(row: Any, now: datetime, namespace: str) -> tuple[list[Interaction], list[Feedback]]:
     if not isinstance(row, Mapping):
         raise InputError(f"a row must be a JSON object, not {type(row).__name__}")
     if row.get("format") == FORMAT:
-        return [_own(row, namespace)]
+        return [_own(row, namespace)], []
+    if row_langsmith.is_feedback(row):
+        return [], [row_langsmith.one_feedback(row)]
+    if row_langsmith.is_run(row):
+        chat = row_langsmith.as_chat(row)
+        # Earlier answers in its prompt are other runs.
+        found = _dialog(chat, _messages(chat["messages"]), now, namespace)[-1:] if chat else []
+        return found, []
+    return _chat(row, now, namespace), []
+
+
+def _chat(row: Mapping[str, Any], now: datetime, namespace: str) -> list[Interaction]:
     if "messages" in row:
         turns = _messages(row["messages"])
     elif dialog := next((k for k in row if k.startswith("dialog")), None):
         turns = _messages(literal(row[dialog], dialog))
     else:
-        raise InputError("there is no 'messages' list (nor MemoryBench's 'dialog')")
+        raise InputError(
+            "there is no 'messages' list (nor MemoryBench's 'dialog', nor LangSmith's 'run_type')"
+        )
     return _dialog(row, turns, now, namespace)
 
 
