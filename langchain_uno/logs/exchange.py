@@ -95,7 +95,9 @@ def import_file(
                         batch += [redact.interaction(i) for i in interactions]
                         for one in feedback:
                             clean, redacted = redact.feedback(one)
-                            result.feedback += journal.append_feedback(clean, redacted=redacted)
+                            result.feedback += journal.append_feedback(
+                                clean, redacted=redacted, replace=False
+                            )
                 if len(batch) >= _BATCH:
                     _write(journal, batch, result)
                 if on_row:

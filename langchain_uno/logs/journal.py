@@ -129,9 +129,15 @@ class Journal:
         return self._db.write(lambda db: db.execute(_INSERT, row).rowcount > 0)
 
     def append_feedback(
-        self, feedback: Feedback, *, redacted: Mapping[str, int] | None = None
+        self,
+        feedback: Feedback,
+        *,
+        redacted: Mapping[str, int] | None = None,
+        replace: bool = True,
     ) -> bool:
         """Append one feedback; of the same ``feedback_id`` and run, the later-made one stands.
+
+        With ``replace=False`` (imports), the one that is there already.
 
         The run need not be known yet: the feedback waits for it. False when nothing changed, or
         when it belongs to what was forgotten (:mod:`langchain_uno.logs.tombstones`).
@@ -140,7 +146,7 @@ class Journal:
             StoreError: the journal can't be written.
         """
         row = _feedback_row(feedback, redacted)
-        sql = _INSERT_FEEDBACK + _REPLACE_FEEDBACK
+        sql = _INSERT_FEEDBACK + (_REPLACE_FEEDBACK if replace else "NOTHING")
 
         def work(db: sqlite3.Connection) -> bool:
             if any_tombstones(db) and _feedback_forgotten(db, row):

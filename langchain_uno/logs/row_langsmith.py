@@ -96,7 +96,7 @@ def one_feedback(row: Mapping[str, Any]) -> Feedback:
     if correction is not None:
         fields["correction"] = clean(correction)
     source = _object(row.get("feedback_source"))
-    run_id = run_ref(row["run_id"])
+    run_id = run_ref(row["run_id"]) if isinstance(row["run_id"], str) else ""
     name = row.get("id") or row.get("feedback_id")
     text = json.dumps(fields, sort_keys=True, default=str, ensure_ascii=False)
     try:

@@ -152,6 +152,15 @@ ROWS = JSON | st.fixed_dictionaries(
         "thread_id": JSON, "model": JSON, "run_id": JSON, "format": JSON,
     },
 ) | st.fixed_dictionaries(
+    {"run_type": st.sampled_from(["llm", "chain"]) | JSON, "inputs": JSON},
+    optional={"id": JSON, "outputs": JSON, "extra": JSON, "start_time": JSON},
+) | st.fixed_dictionaries(
+    {"run_id": JSON, "key": JSON},
+    optional={
+        "id": JSON, "score": JSON, "value": JSON, "comment": JSON, "correction": JSON,
+        "feedback_source": JSON, "created_at": JSON,
+    },
+) | st.fixed_dictionaries(
     {"test_idx": JSON, "input_prompt": JSON, "dialog": JSON, "implicit_feedback": JSON},
 )  # fmt: skip
 LINES = ROWS.map(lambda row: json.dumps(row).encode("utf-8", "surrogatepass")) | st.binary(
