@@ -32,7 +32,19 @@ STAGES = {
 def demo(home: Path, *args: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "langchain_uno.demo", "--home", str(home), *SIZE, *args]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=dict(os.environ), stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command,
+        env=dict(os.environ),
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        preexec_fn=hears_ctrl_c,
+    )
+
+
+def hears_ctrl_c() -> None:
+    """In the child: a test run started in the background ignores SIGINT, and hands that down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_ctrl_c_in_any_stage_and_the_same_call_goes_on(tmp_path: Path) -> None:

@@ -224,13 +224,24 @@ def test_a_read_only_home(readonly_home: Home) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def hears_ctrl_c() -> None:
+    """In the child: a test run started in the background ignores SIGINT, and hands that down."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_then_the_same_call_again(
     tiny_model_path: Path, recipe: Path, tmp_path: Path
 ) -> None:
     home = make_home(tmp_path / "home", edited(40, "please be brief"))
     call = [sys.executable, "-m", "langchain_uno.train", "--home", str(home.root)]
     call += ["--model", str(tiny_model_path), "--recipe", str(recipe), "--max-steps", "1", "--json"]
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        call,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hears_ctrl_c,
+    )
     deadline = time.monotonic() + 300
     while not list(home.work.glob("refresh-*/snapshot.json")):
         assert process.poll() is None, process.communicate()
