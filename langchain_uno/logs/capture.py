@@ -101,7 +101,7 @@ class Capture:
         route = info.get("route")
         tags = dict(self.tags)
         if node := metadata.get("langgraph_node"):
-            tags["node"] = str(node)[:_MAX_ID]
+            tags["node"] = clean_text(str(node))[:_MAX_ID]
         record: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "run_id": str(run_id),
