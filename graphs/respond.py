@@ -54,6 +54,8 @@ class RespondContext:
     stop: Sequence[str] = ()
     tools: Sequence[dict[str, Any]] = ()
     """Tools in OpenAI's JSON form."""
+    tool_choice: str = "auto"
+    """``"auto"``, ``"required"``, or the name of the one tool to call."""
     json_schema: dict[str, Any] | None = None
     stream: bool = True
     """Whether tokens are sent as custom stream events."""
@@ -63,7 +65,9 @@ class RespondContext:
         sampling = Sampling(
             self.temperature, self.top_p, self.max_tokens, self.seed, tuple(self.stop)
         )
-        return GenerateRequest(messages, adapter, sampling, tuple(self.tools), self.json_schema)
+        return GenerateRequest(
+            messages, adapter, sampling, tuple(self.tools), self.tool_choice, self.json_schema
+        )
 
 
 class RespondState(TypedDict, total=False):
@@ -190,7 +194,7 @@ def _reflect(
 
     write({"type": "progress", "stage": "revise", "suggestions": suggestions})
     prompt = prompts.revise_draft_prompt(messages, draft.text, suggestions, language)
-    request = replace(context.request(prompt), tools=())
+    request = replace(context.request(prompt), tools=(), tool_choice="auto")
     guarded = snapshot.revision_min_kept > 0  # then nothing is shown before it is whole
     second = _Ask(request, final=not guarded)
     revised = yield second

@@ -21,21 +21,28 @@ from langchain_core.callbacks import (
 )
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
-from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from langchain_core.utils.function_calling import convert_to_json_schema
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from langchain_uno.errors import InputError
 from langchain_uno.graphs.respond import Mode, RespondContext, RespondState
 from langchain_uno.home import ENV_HOME
 from langchain_uno.served import Served, serve
+from langchain_uno.serving.answers import as_last_chunk, as_result, text_chunk
 from langchain_uno.serving.messages import from_langchain
+from langchain_uno.serving.structured import (
+    ANY_JSON,
+    Method,
+    json_schema_of,
+    offer,
+    parser_of,
+    with_raw,
+)
 from langchain_uno.serving.tracing import child_config
 
 __all__ = ["UNOChatModel"]
@@ -143,8 +150,8 @@ class UNOChatModel(BaseChatModel):
             "audio_inputs": False,
             "video_inputs": False,
             "tool_calling": True,
-            "tool_choice": False,
-            "structured_output": False,
+            "tool_choice": True,
+            "structured_output": True,
             "reasoning_output": False,
         }
 
@@ -180,7 +187,7 @@ class UNOChatModel(BaseChatModel):
         state = self.served.graph.invoke(
             _input(messages), child_config(run_manager), context=context
         )
-        return self._result(state)
+        return as_result(state, self.model_name)
 
     async def _agenerate(
         self,
@@ -192,7 +199,7 @@ class UNOChatModel(BaseChatModel):
         context = self._context(stop, stream=False, **kwargs)
         graph = (await self._aserved()).graph
         state = await graph.ainvoke(_input(messages), child_config(run_manager), context=context)
-        return self._result(state)
+        return as_result(state, self.model_name)
 
     def _stream(
         self,
@@ -212,11 +219,11 @@ class UNOChatModel(BaseChatModel):
             if kind == "values":
                 state = event
             elif event.get("type") == "token":
-                chunk = _text_chunk(event["text"])
+                chunk = text_chunk(event["text"])
                 if run_manager is not None:
                     run_manager.on_llm_new_token(event["text"], chunk=chunk)
                 yield chunk
-        last = self._last_chunk(state)
+        last = as_last_chunk(state, self.model_name)
         if run_manager is not None:
             run_manager.on_llm_new_token("", chunk=last)
         yield last
@@ -239,11 +246,11 @@ class UNOChatModel(BaseChatModel):
             if kind == "values":
                 state = event
             elif event.get("type") == "token":
-                chunk = _text_chunk(event["text"])
+                chunk = text_chunk(event["text"])
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(event["text"], chunk=chunk)
                 yield chunk
-        last = self._last_chunk(state)
+        last = as_last_chunk(state, self.model_name)
         if run_manager is not None:
             await run_manager.on_llm_new_token("", chunk=last)
         yield last
@@ -253,31 +260,70 @@ class UNOChatModel(BaseChatModel):
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
         *,
         tool_choice: str | dict[str, Any] | bool | None = None,
+        parallel_tool_calls: bool = True,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Offer tools to the model, through its own chat template.
 
+        The form of a call is certain: its arguments are JSON of the tool's schema.
+
         Args:
             tools: anything that LangChain can turn into an OpenAI tool.
-            tool_choice: ``"auto"`` (default); ``"none"`` offers none; a tool's name offers that one
-                alone. ``"any"`` and True are taken as ``"auto"``: the form of an answer is not
-                enforced.
+            tool_choice: ``"auto"`` (default); ``"none"``; ``"any"``, ``"required"`` or True: at
+                least one call; a tool's name: one call of that tool.
+            parallel_tool_calls: whether ``"any"`` may make several calls of one tool.
             kwargs: bound to the model as they are.
 
         Raises:
             InputError: ``tool_choice`` names none of the tools.
         """
-        offered = [convert_to_openai_tool(tool) for tool in tools]
-        name = tool_choice
-        if isinstance(tool_choice, dict):
-            name = tool_choice.get("function", tool_choice).get("name")
-        if name == "none":
-            offered = []
-        elif isinstance(name, str) and name not in ("auto", "any", "required"):
-            offered = [tool for tool in offered if tool["function"]["name"] == name]
-            if not offered:
-                raise InputError(f"tool_choice names {name!r}, which is none of the tools given.")
-        return self.bind(tools=offered, **kwargs)
+        offered, choice = offer(tools, tool_choice, parallel_tool_calls)
+        return self.bind(tools=offered, tool_choice=choice, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Return a chain that answers in the form of ``schema``.
+
+        Args:
+            schema: a pydantic class, a TypedDict class, a JSON schema or an OpenAI tool; None with
+                ``json_mode``: any JSON object.
+            method: ``"json_schema"``: the answer is JSON of the schema; ``"function_calling"``: a
+                call of a tool of that form; ``"json_mode"``: any JSON object, read by the schema.
+            include_raw: return ``{"raw", "parsed", "parsing_error"}``, never raise for the form.
+            strict: taken for other providers' sake; the form is always enforced here.
+            kwargs: bound to the model as they are.
+
+        Raises:
+            InputError: an unknown method, or no schema where one is needed.
+        """
+        told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+        if method == "function_calling" and schema is not None:
+            model = self.bind_tools(
+                [schema],
+                tool_choice="any",
+                parallel_tool_calls=False,
+                ls_structured_output_format=told,
+                **kwargs,
+            )
+        elif method == "json_schema" and schema is not None:
+            wanted = convert_to_json_schema(schema)
+            model = self.bind(json_schema=wanted, ls_structured_output_format=told, **kwargs)
+        elif method == "json_mode":
+            model = self.bind(json_schema=ANY_JSON, ls_structured_output_format=told, **kwargs)
+        else:
+            raise InputError(
+                f"with_structured_output(method={method!r}): the methods are 'json_schema' and "
+                "'function_calling', which need a schema, and 'json_mode'."
+            )
+        parser = parser_of(schema, method)
+        return with_raw(model, parser) if include_raw else model | parser
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -294,6 +340,7 @@ class UNOChatModel(BaseChatModel):
             value = kwargs.get(name)
             return getattr(self, name) if value is None else value
 
+        tools, choice = offer(kwargs.get("tools") or (), kwargs.get("tool_choice"))
         return RespondContext(
             mode=pick("mode"),
             temperature=pick("temperature"),
@@ -301,83 +348,12 @@ class UNOChatModel(BaseChatModel):
             max_tokens=pick("max_tokens"),
             seed=pick("seed"),
             stop=tuple(stop or self.stop or ()),
-            tools=tuple(kwargs.get("tools") or ()),
-            json_schema=kwargs.get("json_schema"),
+            tools=tuple(tools),
+            tool_choice=choice,
+            json_schema=json_schema_of(kwargs.get("json_schema"), kwargs.get("response_format")),
             stream=stream,
         )
-
-    def _result(self, state: Any) -> ChatResult:
-        _refuse_too_long(state, self.model_name)
-        message = AIMessage(
-            content=state["answer"],
-            tool_calls=[{**call, "type": "tool_call"} for call in state["tool_calls"]],
-            response_metadata=self._metadata(state),
-            usage_metadata=_usage(state),
-        )
-        generation = ChatGeneration(
-            message=message, generation_info={"finish_reason": state["finish_reason"]}
-        )
-        return ChatResult(generations=[generation], llm_output={"model_name": self.model_name})
-
-    def _last_chunk(self, state: Any) -> ChatGenerationChunk:
-        _refuse_too_long(state, self.model_name)
-        import json
-
-        message = AIMessageChunk(
-            content="",
-            tool_call_chunks=[
-                tool_call_chunk(
-                    name=call["name"],
-                    args=json.dumps(call["args"], ensure_ascii=False),
-                    id=call["id"],
-                    index=index,
-                )
-                for index, call in enumerate(state["tool_calls"])
-            ],
-            response_metadata=self._metadata(state),
-            usage_metadata=_usage(state),
-            chunk_position="last",
-        )
-        return ChatGenerationChunk(
-            message=message, generation_info={"finish_reason": state["finish_reason"]}
-        )
-
-    def _metadata(self, state: RespondState) -> dict[str, Any]:
-        return {
-            "model_name": self.model_name,
-            "model_provider": "langchain-uno",
-            "finish_reason": state["finish_reason"],
-            "release": state["release"],
-            "cluster": state["cluster"],
-            "distance": state["distance"],
-            "route": state["route"],
-            "adapter": state["adapter"],
-        }
 
 
 def _input(messages: list[BaseMessage]) -> RespondState:
     return {"messages": [m.model_dump(mode="json") for m in from_langchain(messages)]}
-
-
-def _text_chunk(text: str) -> ChatGenerationChunk:
-    return ChatGenerationChunk(message=AIMessageChunk(content=text))
-
-
-def _usage(state: RespondState) -> UsageMetadata:
-    used = state["usage"]
-    return UsageMetadata(
-        input_tokens=used["input_tokens"],
-        output_tokens=used["output_tokens"],
-        total_tokens=used["input_tokens"] + used["output_tokens"],
-    )
-
-
-def _refuse_too_long(state: RespondState, model: str) -> None:
-    """An answer without a single token that ended for length: the prompt filled the model."""
-    if state["finish_reason"] == "length" and state["usage"]["output_tokens"] == 0:
-        from langchain_core.exceptions import ContextOverflowError
-
-        raise ContextOverflowError(
-            f"The conversation has {state['usage']['input_tokens']} tokens, which leaves the model "
-            f"{model!r} no room to answer: shorten it."
-        )

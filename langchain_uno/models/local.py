@@ -24,6 +24,7 @@ from langchain_uno.errors import EngineError, ReleaseError
 from langchain_uno.home import safe_name
 from langchain_uno.models.adapters import check_adapter, restore_base
 from langchain_uno.models.chat_format import end_tokens
+from langchain_uno.models.constraints import grammar_constrainer
 from langchain_uno.models.protocols import (
     Chunk,
     FloatArray,
@@ -31,8 +32,9 @@ from langchain_uno.models.protocols import (
     Generation,
     OnDone,
 )
-from langchain_uno.models.requests import Constrainer, RowMaker
+from langchain_uno.models.requests import RowMaker
 from langchain_uno.models.rows import Call, Row, tell
+from langchain_uno.models.sampling import Constrainer
 from langchain_uno.models.scheduler import Scheduler
 from langchain_uno.records import Message
 
@@ -51,9 +53,8 @@ class LocalEngine:
         max_waiting: calls that may wait in the queue; further callers wait (back-pressure).
         max_prompt_tokens: padded prompt tokens of one prompt pass at most (bounds memory).
         template_kwargs: passed to the chat template; ``enable_thinking=False`` by default.
-        constrainer: the hook for constrained decoding: makes a
-            :class:`~langchain_uno.models.sampling.TokenConstraint` of a request's ``json_schema``;
-            without one the schema is not enforced.
+        constrainer: binds answers to the form that a request asks for (JSON schema, tool calls);
+            by default :func:`~langchain_uno.models.constraints.grammar_constrainer`.
     """
 
     def __init__(
@@ -75,18 +76,19 @@ class LocalEngine:
         self._fingerprint = fingerprint
         self._adapter_lock = threading.Lock()
         self._exclusive_thread: int | None = None
+        ends = end_tokens(model, tokenizer)
         self._rows = RowMaker(
             tokenizer,
             name,
             getattr(model.config.get_text_config(), "max_position_embeddings", None),
             {"enable_thinking": False, **dict(template_kwargs or {})},
-            constrainer,
+            constrainer or grammar_constrainer(tokenizer, ends),
         )
         pad = tokenizer.pad_token_id
         self._scheduler = Scheduler(
             model,
             tokenizer,
-            end_tokens(model, tokenizer),
+            ends,
             0 if pad is None else pad,
             max_batch=max_batch,
             max_waiting=max_waiting,

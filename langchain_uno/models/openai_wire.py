@@ -33,7 +33,16 @@ def payload_of(request: GenerateRequest, model: str, *, stream: bool) -> dict[st
         payload["stop"] = list(sampling.stop)
     if request.tools:
         payload["tools"] = list(request.tools)
-    if request.json_schema is not None:
+        if request.tool_choice == "required":
+            payload["tool_choice"] = "required"
+        elif request.tool_choice != "auto":
+            payload["tool_choice"] = {
+                "type": "function",
+                "function": {"name": request.tool_choice},
+            }
+    if request.json_schema == {"type": "object"}:
+        payload["response_format"] = {"type": "json_object"}
+    elif request.json_schema is not None:
         payload["response_format"] = {
             "type": "json_schema",
             "json_schema": {"name": "answer", "schema": request.json_schema},

@@ -57,8 +57,10 @@ class GenerateRequest:
     sampling: Sampling = field(default_factory=Sampling)
     tools: Sequence[dict[str, Any]] = ()
     """Tools in OpenAI's JSON form; rendered by the model's own chat template."""
+    tool_choice: str = "auto"
+    """``"auto"``; ``"required"``: the answer is one call or more; or one of the tools' names."""
     json_schema: dict[str, Any] | None = None
-    """When set, the answer should be JSON of this schema (constrained where the engine can)."""
+    """When set, the answer is JSON of this schema; ``{"type": "object"}`` is any JSON object."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,10 @@ from langchain_uno.errors import InputError
 from langchain_uno.models.chat_format import render
 from langchain_uno.models.protocols import GenerateRequest, Generation
 from langchain_uno.models.rows import Row
-from langchain_uno.models.sampling import TokenConstraint
+from langchain_uno.models.sampling import Constrainer
 from langchain_uno.records import Message, Usage
 
-__all__ = ["Constrainer", "RowMaker"]
-
-Constrainer = Callable[[dict[str, Any]], "TokenConstraint | None"]
+__all__ = ["RowMaker"]
 
 
 class RowMaker:
@@ -28,7 +26,7 @@ class RowMaker:
         name: str,
         positions: int | None,
         template_kwargs: Mapping[str, Any],
-        constrainer: Constrainer | None,
+        constrainer: Constrainer,
     ) -> None:
         self._tokenizer = tokenizer
         self._name = name
@@ -63,15 +61,12 @@ class RowMaker:
             return Row(index, prompt), Generation("", usage, finish_reason="length")
         if room is not None and sampling.max_tokens > room:
             sampling = replace(sampling, max_tokens=room)
-        constraint = None
-        if request.json_schema is not None and self._constrainer is not None:
-            constraint = self._constrainer(request.json_schema)
         row = Row(
             index,
             prompt,
             adapter=request.adapter,
             sampling=sampling,
-            constraint=constraint,
+            constraint=self._constrainer(replace(request, sampling=sampling)),
             has_tools=bool(request.tools),
         )
         if sampling.stop:

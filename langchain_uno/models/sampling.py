@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 
-from langchain_uno.models.protocols import Sampling
+from langchain_uno.models.protocols import GenerateRequest, Sampling
 
-__all__ = ["Picker", "TokenConstraint", "pick_tokens"]
+__all__ = ["Constrainer", "Picker", "TokenConstraint", "pick_tokens"]
 
 
 class TokenConstraint(Protocol):
-    """Keeps one answer inside a grammar (a JSON schema, say); one fresh object an answer.
+    """Keeps one answer inside a grammar; one fresh object an answer.
 
-    ``LocalEngine(constrainer=...)`` takes a function from a JSON schema to such an object (or None
-    to leave the answer free). Called by the engine's owner thread only.
+    Called by the engine's owner thread only.
     """
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
@@ -29,6 +29,10 @@ class TokenConstraint(Protocol):
         ...
 
 
+Constrainer = Callable[[GenerateRequest], TokenConstraint | None]
+"""Makes a request's constraint; None leaves the answer free. Called by callers' threads."""
+
+
 class Picker:
     """One row's source of randomness: a seeded row picks the same tokens in any company."""
 
@@ -36,12 +40,22 @@ class Picker:
         self.temperature = sampling.temperature
         self.top_p = sampling.top_p
         self.constraint = constraint
+        self.error: Exception | None = None
+        """What the constraint raised: this row's trouble, not its neighbours'."""
         self._random = random.Random(sampling.seed)
 
     @property
     def greedy(self) -> bool:
         """Whether the most probable token is taken."""
         return self.temperature <= 0.0
+
+    @contextmanager
+    def own_errors(self) -> Iterator[None]:
+        """Keep what a constraint raises for this row's caller."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (the scheduler hands it to the row's caller)
+            self.error = self.error or error
 
     def draw(self) -> float:
         """Return a number in [0, 1)."""
@@ -59,7 +73,8 @@ def pick_tokens(logits: torch.Tensor, pickers: Sequence[Picker]) -> list[int]:
         logits = logits.clone()
         for row, picker in enumerate(pickers):
             if picker.constraint is not None:
-                logits[row] = picker.constraint.mask(logits[row])
+                with picker.own_errors():
+                    logits[row] = picker.constraint.mask(logits[row])
     tokens: list[int] = logits.argmax(-1).tolist()
     sampled = [row for row, picker in enumerate(pickers) if not picker.greedy]
     if sampled:
@@ -68,7 +83,8 @@ def pick_tokens(logits: torch.Tensor, pickers: Sequence[Picker]) -> list[int]:
             tokens[row] = token
     for picker, token in zip(pickers, tokens, strict=True):
         if picker.constraint is not None:
-            picker.constraint.accept(token)
+            with picker.own_errors():
+                picker.constraint.accept(token)
     return tokens
 
 

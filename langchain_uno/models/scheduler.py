@@ -259,8 +259,13 @@ class Scheduler:
             keep = [i for i in range(len(rows)) if i not in set(weighing)]
             logits, rows = logits[keep], [rows[i] for i in keep]
         for row, token in zip(rows, self._batch.pick(logits, rows), strict=True):
-            piece = row.take(token, self._end)
             assert row.call is not None
+            if row.picker.error is not None:
+                self._batch.leave(row)
+                row.call.cancelled = True  # its other rows leave with the next turn
+                row.call.fail(_told(row.picker.error))
+                continue
+            piece = row.take(token, self._end)
             if piece and row.call.show is not None:
                 row.call.show(Chunk(piece))
             if row.finish_reason is not None:
@@ -289,12 +294,16 @@ class Scheduler:
         with self._changed:
             self._calls = deque(call for call in self._calls if id(call) not in calls)
             self._changed.notify_all()
-        told = (
-            error if isinstance(error, EngineError) else EngineError(f"The model failed: {error}")
-        )
-        told.__cause__ = error if told is not error else None
         for call in calls.values():
-            call.fail(told)
+            call.fail(_told(error))
+
+
+def _told(error: Exception) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    told = EngineError(f"The model failed: {error}")
+    told.__cause__ = error
+    return told
 
 
 def _settle(job: Callable[[], Any], future: Future[Any]) -> None:

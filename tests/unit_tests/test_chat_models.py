@@ -253,7 +253,7 @@ def _forced(tokenizer: Any, text: str) -> Any:
         def accept(self, token: int) -> None:
             self.at += 1
 
-    return lambda schema: Forced()
+    return lambda request: Forced()
 
 
 async def test_tool_calls_come_out_whole_and_streamed(tiny_model_path: Path) -> None:
@@ -283,15 +283,17 @@ async def test_tool_calls_come_out_whole_and_streamed(tiny_model_path: Path) -> 
 
 
 def test_bind_tools_and_tool_choice(model: UNOChatModel) -> None:
-    def offered(**kwargs: Any) -> list[str]:
+    def offered(**kwargs: Any) -> tuple[list[str], str]:
         bound: Any = model.bind_tools([weather, _Other], **kwargs)
-        return [t["function"]["name"] for t in bound.kwargs["tools"]]
+        return [t["function"]["name"] for t in bound.kwargs["tools"]], bound.kwargs["tool_choice"]
 
-    assert offered() == offered(tool_choice="any") == ["weather", "Other"]
-    assert offered(tool_choice="none") == []
-    assert offered(tool_choice="weather") == ["weather"]
+    both = ["weather", "Other"]
+    assert offered() == (both, "auto")
+    assert offered(tool_choice="any") == offered(tool_choice=True) == (both, "required")
+    assert offered(tool_choice="none") == ([], "auto")
+    assert offered(tool_choice="weather") == (both, "weather")
     choice = {"type": "function", "function": {"name": "Other"}}
-    assert offered(tool_choice=choice) == ["Other"]
+    assert offered(tool_choice=choice) == (both, "Other")
     with pytest.raises(InputError, match="nothing_known"):
         offered(tool_choice="nothing_known")
 

@@ -1,0 +1,189 @@
+"""Answers in a form: a random model says nonsense, so only the grammar can make it parse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import BaseModel
+
+from langchain_uno.errors import InputError
+from langchain_uno.models.loading import load_engine
+from langchain_uno.models.local import LocalEngine
+from langchain_uno.models.protocols import GenerateRequest, Generation, Sampling
+from langchain_uno.records import Message
+
+
+class _Part(BaseModel):
+    name: str
+    weight: float | None = None
+    tags: list[str] = []
+
+
+class _Whole(BaseModel):
+    title: str
+    urgent: bool
+    parts: list[_Part]
+
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "flat": {
+        "type": "object",
+        "properties": {"a": {"type": "string"}, "b": {"type": "integer"}},
+        "required": ["a", "b"],
+    },
+    "nested, with references": _Whole.model_json_schema(),
+    "enums": {"enum": ["yes", "no", "vielleicht", "也许"]},
+    "array of numbers": {"type": "array", "items": {"type": "number"}, "minItems": 2},
+    "either": {"anyOf": [{"type": "integer"}, {"type": "null"}, {"type": "string"}]},
+    "recursive": {
+        "$defs": {
+            "node": {
+                "type": "object",
+                "properties": {
+                    "value": {"type": "string"},
+                    "next": {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]},
+                },
+                "required": ["value", "next"],
+            }
+        },
+        "$ref": "#/$defs/node",
+    },
+    "any object": {"type": "object"},
+    "a map": {"type": "object", "additionalProperties": {"type": "integer"}},
+    "long bounds": {"type": "string", "minLength": 3, "maxLength": 9},
+    "quotes in a name": {
+        "type": "object",
+        "properties": {'the "x"\n': {"type": "boolean"}},
+        "required": ['the "x"\n'],
+    },
+}
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Tell the weather.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+            "required": ["city"],
+        },
+    },
+}
+CLOCK = {"type": "function", "function": {"name": "clock", "parameters": None}}
+
+
+@pytest.fixture(scope="module", params=["marks are tokens", "marks are text"])
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    from langchain_uno.testing import make_tiny_model
+
+    folder = make_tiny_model(tmp_path_factory.mktemp("model") / "m")
+    if request.param == "marks are text":
+        _forget_marks(folder)
+    engine = load_engine(str(folder))
+    yield engine
+    engine.close()
+
+
+def _forget_marks(folder: Path) -> None:
+    """Rename the two tokens of tool calls: the model has to spell the marks then."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        file = folder / name
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            file.write_text(text.replace("tool_call>", "no_call>"), encoding="utf-8")
+    template = folder / "chat_template.jinja"
+    if template.is_file():  # the template itself goes on to say tool_call
+        text = template.read_text(encoding="utf-8")
+        template.write_text(text.replace("no_call>", "tool_call>"), encoding="utf-8")
+
+
+def ask(
+    engine: LocalEngine, rows: int = 6, room: int = 300, warm: float = 1.5, **asked: Any
+) -> list[Generation]:
+    messages = [Message(role="user", content="Say something.")]
+    return engine.generate(
+        [
+            GenerateRequest(messages, sampling=Sampling(warm, 1.0, room, seed), **asked)
+            for seed in range(rows)
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("room", [100, 400])
+def test_every_answer_is_json_of_the_schema(engine: LocalEngine, name: str, room: int) -> None:
+    schema = SCHEMAS[name]
+    for answer in ask(engine, room=room, json_schema=schema):
+        jsonschema.validate(json.loads(answer.text), schema)
+        assert answer.usage.output_tokens <= room
+
+
+def test_greedy_answers_parse_too(engine: LocalEngine) -> None:
+    [answer] = ask(engine, 1, 200, 0.0, json_schema=SCHEMAS["flat"])
+    jsonschema.validate(json.loads(answer.text), SCHEMAS["flat"])
+
+
+@pytest.mark.parametrize("choice", ["required", "weather"])
+def test_a_required_call_is_one_and_fits_its_tool(engine: LocalEngine, choice: str) -> None:
+    for answer in ask(engine, tools=(WEATHER, CLOCK), tool_choice=choice):
+        assert answer.text == ""
+        assert answer.finish_reason == "tool_calls"
+        if choice == "weather":
+            assert len(answer.tool_calls) == 1
+        for call in answer.tool_calls:
+            assert call["name"] in ({"weather"} if choice == "weather" else {"weather", "clock"})
+            if call["name"] == "weather":
+                jsonschema.validate(call["args"], WEATHER["function"]["parameters"])  # type: ignore[index]
+            else:
+                assert call["args"] == {}
+
+
+def test_free_text_may_hold_calls_and_those_are_whole(engine: LocalEngine) -> None:
+    answers = ask(engine, 24, 200, tools=(WEATHER,))
+    assert any(answer.text for answer in answers), "nobody has to call"
+    for answer in answers:
+        for call in answer.tool_calls:
+            jsonschema.validate(call["args"], WEATHER["function"]["parameters"])  # type: ignore[index]
+
+
+def test_tools_and_a_schema_give_one_or_the_other(engine: LocalEngine) -> None:
+    for answer in ask(engine, 12, tools=(WEATHER,), json_schema=SCHEMAS["flat"]):
+        if not answer.tool_calls:
+            jsonschema.validate(json.loads(answer.text), SCHEMAS["flat"])
+
+
+def test_constrained_and_free_rows_share_a_batch(engine: LocalEngine) -> None:
+    messages = [Message(role="user", content="Say something.")]
+    free = GenerateRequest(messages, sampling=Sampling(max_tokens=40))
+    bound = GenerateRequest(messages, sampling=Sampling(max_tokens=80), json_schema=SCHEMAS["flat"])
+    alone = [engine.generate([r])[0] for r in (free, bound)]
+    mixed = engine.generate([free, bound, free, bound])
+    assert [a.text for a in mixed] == [alone[0].text, alone[1].text] * 2
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "nonsense"}, {"$ref": "#/$defs/nowhere"}, {"type": "object", "properties": 3}],
+)
+def test_a_schema_that_is_none_is_refused_with_the_reason(
+    engine: LocalEngine, schema: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match="form"):
+        ask(engine, json_schema=schema)
+    assert ask(engine, 1, 5), "and the engine lives"
+
+
+def test_streamed_json_is_the_same_json(engine: LocalEngine) -> None:
+    request = GenerateRequest(
+        [Message(role="user", content="Say something.")],
+        sampling=Sampling(1.5, 1.0, 200, 3),
+        json_schema=SCHEMAS["nested, with references"],
+    )
+    chunks = list(engine.stream(request))
+    [whole] = engine.generate([request])
+    assert "".join(c.text for c in chunks) == whole.text
+    _Whole.model_validate_json(whole.text)
