@@ -13,13 +13,18 @@ rank = 32
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-import tomllib
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 __all__ = ["HomeSettings", "LogSettings", "RedactionSettings", "load_settings"]
 

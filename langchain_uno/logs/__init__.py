@@ -2,8 +2,9 @@
 
     journal.py      append-only SQLite, the only thing the request path writes
     join.py         which feedback (and which next user turn) belongs to which answer
-    store.py        journal -> Chroma under a lease; index.py (a folder of the home) or server.py (a
-                    Chroma server), collection.py, lease.py and vectors.py are its parts
+    store.py        journal -> Chroma under a lease; index.py (a folder of the home, hnsw_files.py
+                    looks it over) or server.py (a Chroma server), collection.py, lease.py and
+                    vectors.py are its parts
     background.py   draining beside the app, for handlers that ask for it
     filters.py      which logs may be learnt from, and why not; phrases.py, complaints.py,
                     questions.py and injections.py have the words

@@ -20,6 +20,7 @@ import numpy as np
 
 from langchain_uno.errors import ModelMismatchError
 from langchain_uno.logs.collection import COLLECTION, PAGE, IndexBroken, InteractionCollection
+from langchain_uno.logs.hnsw_files import hnsw_trouble
 
 __all__ = ["ChromaIndex", "index_state"]
 
@@ -49,6 +50,8 @@ class ChromaIndex(InteractionCollection):
         if not (folder / "chroma.sqlite3").is_file():
             if expected:
                 raise IndexBroken(f"The index {str(folder)!r} is missing.")
+        elif trouble := hnsw_trouble(folder):  # also after a clean close: the disk was full, say
+            raise IndexBroken(f"The index {str(folder)!r} {trouble}.")
         elif not self._closed_cleanly():
             self._probe()
         self._seal.unlink(missing_ok=True)
@@ -140,7 +143,13 @@ def index_state(folder: Path, expected: set[str]) -> IndexBroken | None:
 
 
 def probed(folder: Path) -> set[str] | str:
-    """Let a child process read a folder whole: its run_ids, or what is wrong with it."""
+    """Compare the index's files, then let a child process read the folder whole.
+
+    Returns:
+        Its run_ids, or what is wrong with it.
+    """
+    if trouble := hnsw_trouble(folder):
+        return trouble
     code = "import sys; from langchain_uno.logs.index import probe; probe(sys.argv[1])"
     try:
         done = subprocess.run(

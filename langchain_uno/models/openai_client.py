@@ -13,10 +13,14 @@ import httpx
 
 from langchain_uno.errors import EngineError, InputError
 
-__all__ = ["Http"]
+__all__ = ["Http", "UnknownModelError"]
 
 _SHOWN = 300
 """Characters of a server's error message that are passed on."""
+
+
+class UnknownModelError(EngineError):
+    """The server knows no model or adapter of that name."""
 
 
 class Http:
@@ -104,7 +108,8 @@ class Http:
 
     def _checked(self, response: httpx.Response, parse: bool = True) -> dict[str, Any]:
         if response.is_error:
-            raise EngineError(
+            kind = UnknownModelError if response.status_code == 404 else EngineError
+            raise kind(
                 f"The server at {self.url!r} refused with {response.status_code}: "
                 f"{_message(response)}"
             )

@@ -10,9 +10,8 @@ Adapters reach vLLM by its filesystem resolver: the server runs with
 
 from __future__ import annotations
 
+import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -21,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from langchain_uno.errors import EngineError, ModelNotFoundError, ReleaseError
-from langchain_uno.home import safe_name
-from langchain_uno.models.openai_client import Http
+from langchain_uno.models.openai_client import Http, UnknownModelError
 from langchain_uno.models.openai_wire import (
     Collector,
     first_token_probs,
@@ -37,6 +35,7 @@ from langchain_uno.models.protocols import (
     OnDone,
     Sampling,
 )
+from langchain_uno.models.server_adapters import STAND_IN, ServerAdapters
 from langchain_uno.records import Message
 
 __all__ = ["OpenAIEngine"]
@@ -83,8 +82,13 @@ class OpenAIEngine:
         self._root = str(card.get("root") or self._model)
         self._is_vllm = card.get("owned_by") == "vllm"
         self._template_kwargs = {"enable_thinking": False, **dict(template_kwargs or {})}
-        self._adapter_dir = None if adapter_dir is None else Path(adapter_dir)
-        self._adapters: dict[str, Path] = {}
+        self._adapters = ServerAdapters(
+            self._root,
+            None if adapter_dir is None else Path(adapter_dir),
+            load=self._load_on_server,
+            unload=self._unload_on_server,
+            stand_in=self._is_vllm,
+        )
         self._width = max(1, max_concurrency)
         self._closed = False
 
@@ -121,7 +125,7 @@ class OpenAIEngine:
     def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
         """Answer one request piece by piece. Closing the iterator cancels the request."""
         collector = Collector(bool(request.tools))
-        for event in self._http.stream("chat/completions", self._payload(request, stream=True)):
+        for event in self._events(self._payload(request, stream=True)):
             if piece := collector.take(event):
                 yield Chunk(piece)
         if rest := collector.rest():
@@ -130,13 +134,19 @@ class OpenAIEngine:
 
     async def agenerate(self, request: GenerateRequest) -> Generation:
         """Answer one request without blocking the event loop. Cancellable."""
-        return read_generation(await self._http.apost("chat/completions", self._payload(request)))
+        payload = self._payload(request)
+        try:
+            body = await self._http.apost("chat/completions", payload)
+        except UnknownModelError:
+            if not await asyncio.to_thread(self._adapters.bring_again, payload["model"]):
+                raise
+            body = await self._http.apost("chat/completions", payload)
+        return read_generation(body)
 
     async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Like :meth:`stream`, without blocking the event loop."""
         collector = Collector(bool(request.tools))
-        payload = self._payload(request, stream=True)
-        async for event in self._http.astream("chat/completions", payload):
+        async for event in self._aevents(self._payload(request, stream=True)):
             if piece := collector.take(event):
                 yield Chunk(piece)
         if rest := collector.rest():
@@ -174,42 +184,21 @@ class OpenAIEngine:
             ReleaseError: the name is taken, or the folder is no adapter in safetensors.
             EngineError: the server can't load adapters.
         """
-        safe_name(name, "adapter name")
-        folder = Path(path).absolute()
-        if self._adapters.get(name, folder) != folder:
-            raise ReleaseError(
-                f"The adapter name {name!r} is taken: a new version needs a new name."
-            )
-        if name in self._adapters:
-            return
-        for file in ("adapter_config.json", "adapter_model.safetensors"):
-            if not (folder / file).is_file():
-                raise ReleaseError(f"The adapter folder {str(folder)!r} has no {file}.")
-        if self._adapter_dir is not None:
-            self._place(name, folder, self._adapter_dir)
-        else:
-            self._http.post(
-                "load_lora_adapter", {"lora_name": name, "lora_path": str(folder)}, parse=False
-            )
-        self._adapters[name] = folder
+        self._adapters.add(name, path)
 
     def unload_adapter(self, name: str) -> None:
         """Free an adapter; unknown names are ignored."""
-        if self._adapters.pop(name, None) is None:
-            return
-        if self._adapter_dir is not None:
-            shutil.rmtree(self._adapter_dir / safe_name(name, "adapter name"), ignore_errors=True)
-        if self._is_vllm:
-            self._http.post("unload_lora_adapter", {"lora_name": name}, parse=False, may_fail=True)
+        self._adapters.remove(name)
 
     def adapters(self) -> list[str]:
         """The names of the loaded adapters."""
-        return sorted(self._adapters)
+        return self._adapters.names()
 
     def close(self) -> None:
         """Close the connections; further calls raise EngineError."""
         self._closed = True
         self._http.close()
+        self._adapters.close()
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -229,10 +218,57 @@ class OpenAIEngine:
     def _payload(self, request: GenerateRequest, stream: bool = False) -> dict[str, Any]:
         if request.adapter is not None and request.adapter not in self._adapters:
             raise EngineError(f"There is no adapter {request.adapter!r} here: load it first.")
-        payload = payload_of(request, request.adapter or self._model, stream=stream)
+        name = self._adapters.served_name(request.adapter, self._model)
+        payload = payload_of(request, name, stream=stream)
         if self._is_vllm:
             payload["chat_template_kwargs"] = self._template_kwargs
         return payload
+
+    def _ask(self, payload: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._http.post("chat/completions", payload)
+        except UnknownModelError:
+            if not self._adapters.bring_again(payload["model"]):
+                raise
+            return self._http.post("chat/completions", payload)
+
+    def _events(self, payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        try:  # a server that does not know the model says so before the first event
+            yield from self._http.stream("chat/completions", payload)
+        except UnknownModelError:
+            if not self._adapters.bring_again(payload["model"]):
+                raise
+            yield from self._http.stream("chat/completions", payload)
+
+    async def _aevents(self, payload: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        try:
+            async for event in self._http.astream("chat/completions", payload):
+                yield event
+        except UnknownModelError:
+            if not await asyncio.to_thread(self._adapters.bring_again, payload["model"]):
+                raise
+            async for event in self._http.astream("chat/completions", payload):
+                yield event
+
+    def _load_on_server(self, name: str, folder: Path) -> None:
+        body = {"lora_name": name, "lora_path": str(folder)}
+        try:
+            self._http.post("load_lora_adapter", body, parse=False)
+        except EngineError as error:
+            if "already been loaded" not in str(error):
+                raise
+            # By a process before this one; a stand-in's name says what is in it.
+            cards = self._http.get("models").get("data") or []
+            roots = [str(card.get("root")) for card in cards if card.get("id") == name]
+            if str(folder) not in roots and not name.startswith(STAND_IN):
+                raise ReleaseError(
+                    f"The adapter name {name!r} is taken on the server by other weights: a new "
+                    "version needs a new name."
+                ) from error
+
+    def _unload_on_server(self, name: str) -> None:
+        if self._is_vllm:
+            self._http.post("unload_lora_adapter", {"lora_name": name}, parse=False, may_fail=True)
 
     def _many(
         self, payloads: Sequence[dict[str, Any]], read: Any, on_done: OnDone | None
@@ -240,10 +276,7 @@ class OpenAIEngine:
         results: list[Any] = [None] * len(payloads)
         pool = ThreadPoolExecutor(min(self._width, max(1, len(payloads))))
         try:
-            under_way = {
-                pool.submit(self._http.post, "chat/completions", payload): i
-                for i, payload in enumerate(payloads)
-            }
+            under_way = {pool.submit(self._ask, payload): i for i, payload in enumerate(payloads)}
             for future in as_completed(under_way):
                 results[under_way[future]] = read(future.result())
                 if on_done is not None:
@@ -251,25 +284,3 @@ class OpenAIEngine:
         finally:  # after an error or Ctrl-C nobody waits for the rest
             pool.shutdown(wait=False, cancel_futures=True)
         return results
-
-    def _place(self, name: str, folder: Path, resolver: Path) -> None:
-        """Copy an adapter into the resolver's folder: whole or not at all, never in place."""
-        import json
-
-        target = resolver / name
-        if target.exists():
-            raise ReleaseError(f"The adapter name {name!r} is taken in {str(resolver)!r}.")
-        temp = Path(tempfile.mkdtemp(prefix=".adapter-", dir=resolver))
-        try:
-            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-            # The resolver compares this with the server's --model string.
-            config["base_model_name_or_path"] = self._root
-            (temp / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
-            shutil.copyfile(
-                folder / "adapter_model.safetensors", temp / "adapter_model.safetensors"
-            )
-            temp.chmod(0o755)
-            os.replace(temp, target)
-        except (OSError, json.JSONDecodeError) as error:
-            shutil.rmtree(temp, ignore_errors=True)
-            raise ReleaseError(f"The adapter {name!r} can't be placed: {error}.") from error

@@ -102,7 +102,7 @@ def _forget_marks(folder: Path) -> None:
 
 
 def ask(
-    engine: LocalEngine, rows: int = 6, room: int = 300, warm: float = 1.5, **asked: Any
+    engine: LocalEngine, rows: int = 4, room: int = 300, warm: float = 1.5, **asked: Any
 ) -> list[Generation]:
     messages = [Message(role="user", content="Say something.")]
     return engine.generate(

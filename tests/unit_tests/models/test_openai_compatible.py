@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -39,14 +40,22 @@ def _app(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> Any
     @app.get("/v1/models")
     async def models() -> Any:
         card = {"id": "tiny", "root": engine.model_name, "owned_by": "vllm", "parent": None}
-        return {"data": [{**card, "id": "an-adapter", "parent": "tiny"}, card]}
+        paths = engine._scheduler.adapters.paths()
+        loaded = [{**card, "id": k, "root": str(v), "parent": "tiny"} for k, v in paths.items()]
+        return {"data": [*loaded, card]}
 
     @app.post("/v1/unload_lora_adapter")
     async def unload(body: dict[str, Any]) -> Any:
-        raise HTTPException(404, "not loaded yet")
+        if body["lora_name"] not in engine.adapters():
+            raise HTTPException(404, "not loaded yet")
+        await asyncio.to_thread(engine.unload_adapter, body["lora_name"])
 
     @app.post("/v1/load_lora_adapter")
     async def load(body: dict[str, Any]) -> Any:
+        if body["lora_name"] in engine.adapters():
+            raise HTTPException(
+                400, f"The lora adapter {body['lora_name']} has already been loaded"
+            )
         engine.load_adapter(body["lora_name"], Path(body["lora_path"]))
         return "Success"
 
@@ -218,6 +227,11 @@ def test_adapters_are_placed_under_safe_unique_names(
     ]
     with pytest.raises(ReleaseError, match="taken"):
         remote.load_adapter("placed", adapter_paths["a1"])
+    restarted = OpenAIEngine(remote._http.url, adapter_dir=resolver)
+    restarted.load_adapter("placed", adapter_paths["a0"])
+    other = OpenAIEngine(remote._http.url, adapter_dir=resolver)
+    with pytest.raises(ReleaseError, match="by other weights"):
+        other.load_adapter("placed", adapter_paths["a1"])
     assert "placed" in remote.adapters()
     remote.unload_adapter("placed")
     remote.unload_adapter("placed")
@@ -233,9 +247,20 @@ def test_explicit_loading_without_a_resolver_folder(
     explicit = OpenAIEngine(server)
     explicit.load_adapter("explicit", adapter_paths["a2"])
     assert explicit.generate([ask("x", "explicit")]) == engine.generate([ask("x", "a2")])
+    assert explicit.generate([ask("x")]) == engine.generate([ask("x")]), "through the stand-in"
+    # another process of the service, and the server after a restart
+    again = OpenAIEngine(server)
+    again.load_adapter("explicit", adapter_paths["a2"])
+    with pytest.raises(ReleaseError, match="taken on the server"):
+        OpenAIEngine(server).load_adapter("explicit", adapter_paths["a1"])
+    for name in [n for n in engine.adapters() if n == "explicit" or n.startswith("uno-base-")]:
+        engine.unload_adapter(name)
+    assert again.generate([ask("x", "explicit")]) == engine.generate([ask("x", "a2")])
+    assert list(again.stream(ask("x")))[-1].generation == engine.generate([ask("x")])[0]
     explicit.unload_adapter("explicit")
+    assert "explicit" not in engine.adapters()
+    again.close()
     explicit.close()
-    engine.unload_adapter("explicit")
 
 
 def test_errors_are_clear(server: str, remote: OpenAIEngine) -> None:
@@ -245,11 +270,11 @@ def test_errors_are_clear(server: str, remote: OpenAIEngine) -> None:
         load_engine("http://127.0.0.1:9/v1")
     with pytest.raises(InputError, match="not the URL"):
         OpenAIEngine("http:///nothing")
-    remote._adapters["ghost"] = Path("/nowhere")
+    remote._adapters._paths["ghost"] = Path("/nowhere")
     for way in (remote.generate, lambda r: list(remote.stream(r[0]))):
         with pytest.raises(EngineError, match="404.*ghost does not exist"):
             way([ask("x", "ghost")])
-    del remote._adapters["ghost"]
+    del remote._adapters._paths["ghost"]
     closed = OpenAIEngine(server)
     closed.close()
     with pytest.raises(EngineError):

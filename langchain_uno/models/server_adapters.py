@@ -1,0 +1,219 @@
+"""Adapters on a vLLM server: how they get there, and what keeps requests from others' weights.
+
+Guards for what vLLM 0.32 does (each was measured):
+
+- ``model="../x"`` loads a folder outside the resolver's: names are checked before they are sent.
+- A folder replaced in place keeps serving the old weights: a name stands for one content for ever.
+- With every ``--max-loras`` slot in use, base rows in a batch with adapters are answered with an
+  adapter's weights, and nothing says so. So once a server has adapters, the base is asked for
+  through a stand-in: an adapter of rank 1 whose B is zero, which adds exactly nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from langchain_uno.errors import ReleaseError
+from langchain_uno.home import safe_name
+
+__all__ = ["STAND_IN", "ServerAdapters"]
+
+STAND_IN = "uno-base-"
+"""How the name of an adapter of zeros begins; a hash of its shapes follows."""
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_RANKS = ("rank_pattern", "alpha_pattern")
+
+
+class ServerAdapters:
+    """The adapters of one engine on one server. Thread-safe.
+
+    Args:
+        root: the server's ``--model`` string, which its resolver compares with the adapter's.
+        folder: the resolver's folder; None: adapters are loaded by the server's own call.
+        load: tells the server to load (name, folder).
+        unload: tells the server to forget a name; may fail.
+        stand_in: whether the base is asked for through an adapter of zeros.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        folder: Path | None,
+        *,
+        load: Callable[[str, Path], Any],
+        unload: Callable[[str], Any],
+        stand_in: bool,
+    ) -> None:
+        self._root = root
+        self._folder = folder
+        self._load = load
+        self._unload = unload
+        self._wants_stand_in = stand_in
+        self._stand_in: str | None = None
+        self._made: tempfile.TemporaryDirectory[str] | None = None
+        self._paths: dict[str, Path] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._paths
+
+    def names(self) -> list[str]:
+        """The adapters that were added."""
+        return sorted(self._paths)
+
+    def served_name(self, adapter: str | None, base: str) -> str:
+        """The name to ask the server for: the adapter's, the base's, or its stand-in's."""
+        return adapter or self._stand_in or base
+
+    def add(self, name: str, path: Path) -> None:
+        """Make the adapter in folder ``path`` available as ``name`` (unique for ever).
+
+        Raises:
+            NameError_: the name is not safe.
+            ReleaseError: the name is taken, or the folder is no LoRA adapter in safetensors.
+            EngineError: the server can't load adapters.
+        """
+        safe_name(name, "adapter name")
+        folder = Path(path).absolute()
+        with self._lock:
+            if self._paths.get(name, folder) != folder:
+                raise ReleaseError(
+                    f"The adapter name {name!r} is taken: a new version needs a new name."
+                )
+            if name in self._paths:
+                return
+            config = _read(folder)
+            if self._wants_stand_in and self._stand_in is None:
+                self._stand_in = self._make_stand_in(config, folder)
+            self._bring(name, folder, config)
+            self._paths[name] = folder
+
+    def remove(self, name: str) -> None:
+        """Free an adapter; unknown names are ignored."""
+        with self._lock:
+            if self._paths.pop(name, None) is None:
+                return
+            if self._folder is not None:
+                shutil.rmtree(self._folder / safe_name(name, "adapter name"), ignore_errors=True)
+            self._unload(name)
+
+    def bring_again(self, served: str) -> bool:
+        """The server does not know a name (it was restarted): load it again if we can.
+
+        Returns:
+            Whether it is worth asking again. A resolver finds its folders by itself.
+        """
+        with self._lock:
+            if self._folder is not None:
+                return False
+            if served == self._stand_in and self._made is not None:
+                self._load(served, Path(self._made.name) / served)
+            elif served in self._paths:
+                self._load(served, self._paths[served])
+            else:
+                return False
+            return True
+
+    def close(self) -> None:
+        """Remove what was made for this engine alone."""
+        if self._made is not None:
+            self._made.cleanup()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _bring(self, name: str, folder: Path, config: dict[str, Any]) -> None:
+        if self._folder is None:
+            self._load(name, folder)
+        else:
+            self._place(name, folder, config, self._folder)
+
+    def _place(self, name: str, folder: Path, config: dict[str, Any], resolver: Path) -> None:
+        """Copy an adapter into the resolver's folder: whole or not at all, never in place."""
+        target = resolver / name
+        # The resolver compares this with the server's --model string.
+        config = {**config, "base_model_name_or_path": self._root}
+        if target.exists():
+            if _same(target, folder, config):  # placed before, by a process that is gone
+                return
+            raise ReleaseError(
+                f"The adapter name {name!r} is taken in {str(resolver)!r} by other weights, which "
+                "the server may be serving: a new version needs a new name."
+            )
+        temp = None
+        try:
+            temp = Path(tempfile.mkdtemp(prefix=".adapter-", dir=resolver))
+            (temp / _CONFIG).write_text(json.dumps(config), encoding="utf-8")
+            shutil.copyfile(folder / _WEIGHTS, temp / _WEIGHTS)
+            temp.chmod(0o755)
+            os.rename(temp, target)
+        except OSError as error:
+            if temp is not None:
+                shutil.rmtree(temp, ignore_errors=True)
+            if target.exists() and _same(target, folder, config):  # another process was first
+                return
+            raise ReleaseError(f"The adapter {name!r} can't be placed: {error}.") from error
+
+    def _make_stand_in(self, config: dict[str, Any], folder: Path) -> str:
+        """Make the adapter of zeros, of the layers that this adapter changes, and bring it."""
+        import torch
+        from safetensors import SafetensorError, safe_open
+        from safetensors.torch import save_file
+
+        zeros: dict[str, Any] = {}
+        try:
+            with safe_open(folder / _WEIGHTS, framework="pt") as weights:
+                for key in weights.keys():  # noqa: SIM118 (a handle, not a dict)
+                    rows, columns = weights.get_slice(key).get_shape()
+                    shape = (1, columns) if ".lora_A" in key else (rows, 1)
+                    zeros[key] = torch.zeros(shape, dtype=torch.float32)
+        except (OSError, SafetensorError, ValueError) as error:
+            raise ReleaseError(f"The adapter in {str(folder)!r} can't be read: {error}.") from error
+        plain = {k: v for k, v in config.items() if k not in _RANKS}
+        plain |= {"r": 1, "lora_alpha": 1, "use_rslora": False}
+        shapes = sorted((key, tuple(value.shape)) for key, value in zeros.items())
+        name = STAND_IN + sha256(f"{self._root}{shapes}".encode()).hexdigest()[:16]
+        self._made = tempfile.TemporaryDirectory(prefix=STAND_IN)
+        made = Path(self._made.name) / name
+        made.mkdir()
+        (made / _CONFIG).write_text(json.dumps(plain), encoding="utf-8")
+        save_file(zeros, made / _WEIGHTS)
+        self._bring(name, made, plain)
+        return name
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    for file in (_CONFIG, _WEIGHTS):
+        if not (folder / file).is_file():
+            raise ReleaseError(f"The adapter folder {str(folder)!r} has no {file}.")
+    try:
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"The adapter in {str(folder)!r} can't be read: {error}.") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise ReleaseError(f"The adapter in {str(folder)!r} is not a LoRA adapter.")
+    return config
+
+
+def _same(target: Path, folder: Path, config: dict[str, Any]) -> bool:
+    try:
+        placed = json.loads((target / _CONFIG).read_text(encoding="utf-8"))
+        return bool(placed == config) and _digest(target) == _digest(folder)
+    except (OSError, ValueError):
+        return False
+
+
+def _digest(folder: Path) -> str:
+    digest = sha256()
+    with (folder / _WEIGHTS).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
