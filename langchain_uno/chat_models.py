@@ -30,7 +30,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from langchain_uno.errors import InputError
-from langchain_uno.graphs.respond import Mode, RespondContext, RespondState
+from langchain_uno.graphs.respond import Mode, RespondContext, RespondInput
 from langchain_uno.home import ENV_HOME
 from langchain_uno.served import Served, serve
 from langchain_uno.serving.answers import as_last_chunk, as_result, text_chunk
@@ -74,6 +74,8 @@ class UNOChatModel(BaseChatModel):
     """Makes sampled answers repeatable."""
     stop: list[str] | None = None
     """Strings at which an answer ends (they are cut off)."""
+    timeout: float | None = Field(default=None, gt=0.0)
+    """Seconds that an answer may take (``EngineTimeoutError``, a ``TimeoutError``, beyond them)."""
     embedder: Any = Field(default=None, exclude=True)
     """LangChain ``Embeddings``, a HuggingFace name, or None for the base model's token embeddings;
     must be what the home's releases were made with."""
@@ -128,6 +130,7 @@ class UNOChatModel(BaseChatModel):
             "max_tokens": self.max_tokens,
             "seed": self.seed,
             "stop": self.stop,
+            "timeout": self.timeout,
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -348,6 +351,7 @@ class UNOChatModel(BaseChatModel):
             max_tokens=pick("max_tokens"),
             seed=pick("seed"),
             stop=tuple(stop or self.stop or ()),
+            timeout=pick("timeout"),
             tools=tuple(tools),
             tool_choice=choice,
             json_schema=json_schema_of(kwargs.get("json_schema"), kwargs.get("response_format")),
@@ -355,5 +359,5 @@ class UNOChatModel(BaseChatModel):
         )
 
 
-def _input(messages: list[BaseMessage]) -> RespondState:
+def _input(messages: list[BaseMessage]) -> RespondInput:
     return {"messages": [m.model_dump(mode="json") for m in from_langchain(messages)]}

@@ -98,3 +98,7 @@ class EngineError(UNOError, RuntimeError):
     """A model engine failed to answer."""
 
     exit_code = 10
+
+
+class EngineTimeoutError(EngineError, TimeoutError):
+    """An answer did not come in the time its caller gave it."""

@@ -11,6 +11,7 @@ from typing import Any
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.serving.hot_swap import Serving
+from langchain_uno.settings import load_settings
 
 __all__ = ["Served", "serve"]
 
@@ -56,7 +57,12 @@ def serve(
             del _served[old]
         found = _served.get(key)
         if found is None:
-            serving = Serving(used, place, _embedder(embedder, used) if place else None)
+            serving = Serving(
+                used,
+                place,
+                _embedder(embedder, used) if place else None,
+                max_adapters=load_settings(place).serving.max_adapters if place else None,
+            )
             found = _served[key] = Served(used, serving, build_respond_graph(serving))
         return found
 

@@ -7,6 +7,9 @@ retention_days = 90                       # default: kept until somebody forgets
 [redaction]
 kinds = ["email", "credit_card", "ip", "phone", "secret"]    # these are the default
 
+[serving]
+max_adapters = 32                         # default: all of the release are loaded
+
 [recipe.expert]                           # any setting of the recipe
 rank = 32
 """
@@ -26,7 +29,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["HomeSettings", "LogSettings", "RedactionSettings", "load_settings"]
+__all__ = ["HomeSettings", "LogSettings", "RedactionSettings", "ServingSettings", "load_settings"]
 
 
 class LogSettings(BaseModel):
@@ -51,6 +54,15 @@ class RedactionSettings(BaseModel):
     """None: all that :mod:`langchain_uno.logs.redaction` knows; an empty list: nothing."""
 
 
+class ServingSettings(BaseModel):
+    """How releases are served."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_adapters: int | None = Field(default=None, ge=1)
+    """Adapters loaded at a time; the one used longest ago makes room. None: all that are served."""
+
+
 class HomeSettings(BaseModel):
     """The whole file."""
 
@@ -58,6 +70,7 @@ class HomeSettings(BaseModel):
 
     logs: LogSettings = Field(default_factory=LogSettings)
     redaction: RedactionSettings = Field(default_factory=RedactionSettings)
+    serving: ServingSettings = Field(default_factory=ServingSettings)
     recipe: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the recipe; checked when it is loaded."""
 

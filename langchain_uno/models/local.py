@@ -25,6 +25,7 @@ from langchain_uno.home import safe_name
 from langchain_uno.models.adapters import check_adapter, restore_base
 from langchain_uno.models.chat_format import end_tokens
 from langchain_uno.models.constraints import grammar_constrainer
+from langchain_uno.models.deadline import arrive, earliest, get
 from langchain_uno.models.protocols import (
     Chunk,
     FloatArray,
@@ -146,7 +147,7 @@ class LocalEngine:
                     on_done(1)
             else:
                 rows.append(row)
-        self._wait_for(rows, results, on_done)
+        self._wait_for(rows, results, on_done, earliest(requests))
         return [g for g in results if g is not None]
 
     def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
@@ -166,7 +167,7 @@ class LocalEngine:
         self._scheduler.submit(call)
         try:
             while True:
-                item = arrived.get()
+                item = get(arrived, request.deadline)
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -198,7 +199,7 @@ class LocalEngine:
         )
         await self._submit_async(call)
         try:
-            return await future
+            return await arrive(future, request.deadline)
         finally:
             self._scheduler.cancel(call)
 
@@ -219,7 +220,7 @@ class LocalEngine:
         await self._submit_async(call)
         try:
             while True:
-                item = await arrived.get()
+                item = await arrive(arrived.get(), request.deadline)
                 if isinstance(item, BaseException):
                     raise item
                 yield item
@@ -357,7 +358,13 @@ class LocalEngine:
         self._refuse_inside_exclusive()
         return self._rows.generating(index, request)
 
-    def _wait_for(self, rows: list[Row], results: list[Any], on_done: OnDone | None) -> None:
+    def _wait_for(
+        self,
+        rows: list[Row],
+        results: list[Any],
+        on_done: OnDone | None,
+        deadline: float | None = None,
+    ) -> None:
         """Run rows to their end, longest prompts first so that a pass pads little."""
         if not rows:
             return
@@ -368,7 +375,7 @@ class LocalEngine:
         self._scheduler.submit(call)
         try:
             while missing:
-                item = arrived.get()
+                item = get(arrived, deadline)
                 if isinstance(item, BaseException):
                     raise item
                 row, result = item

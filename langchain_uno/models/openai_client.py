@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from langchain_uno.errors import EngineError, InputError
+from langchain_uno.errors import EngineError, EngineTimeoutError, InputError
+from langchain_uno.models.deadline import left
 
 __all__ = ["Http", "UnknownModelError"]
 
@@ -49,44 +50,65 @@ class Http:
         return self._run(lambda: self._client.get(f"{self.url}/{path}"))
 
     def post(
-        self, path: str, payload: dict[str, Any], *, parse: bool = True, may_fail: bool = False
+        self,
+        path: str,
+        payload: dict[str, Any],
+        *,
+        parse: bool = True,
+        may_fail: bool = False,
+        deadline: float | None = None,
     ) -> dict[str, Any]:
         """POST JSON; ``may_fail``: an error status is no error."""
+        wait = self._wait(deadline)
         return self._run(
-            lambda: self._client.post(f"{self.url}/{path}", json=payload), parse, may_fail
+            lambda: self._client.post(f"{self.url}/{path}", json=payload, timeout=wait),
+            parse,
+            may_fail,
         )
 
-    async def apost(self, path: str, payload: dict[str, Any]) -> dict[str, Any]:
+    async def apost(
+        self, path: str, payload: dict[str, Any], deadline: float | None = None
+    ) -> dict[str, Any]:
         """POST JSON without blocking."""
+        wait = self._wait(deadline)
         try:
-            response = await self._async_client().post(f"{self.url}/{path}", json=payload)
+            client = self._async_client()
+            response = await client.post(f"{self.url}/{path}", json=payload, timeout=wait)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         return self._checked(response)
 
-    def stream(self, path: str, payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(
+        self, path: str, payload: dict[str, Any], deadline: float | None = None
+    ) -> Iterator[dict[str, Any]]:
         """POST JSON and yield the events of the answer."""
         self._refuse_when_closed()
+        url, wait = f"{self.url}/{path}", self._wait(deadline)
         try:
-            with self._client.stream("POST", f"{self.url}/{path}", json=payload) as response:
+            with self._client.stream("POST", url, json=payload, timeout=wait) as response:
                 if response.is_error:
                     response.read()
                     self._checked(response)
                 for line in response.iter_lines():
+                    left(deadline)
                     if event := _event(line):
                         yield event
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
-    async def astream(self, path: str, payload: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def astream(
+        self, path: str, payload: dict[str, Any], deadline: float | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         """Like :meth:`stream`, without blocking."""
+        url, wait = f"{self.url}/{path}", self._wait(deadline)
         try:
             client = self._async_client()
-            async with client.stream("POST", f"{self.url}/{path}", json=payload) as response:
+            async with client.stream("POST", url, json=payload, timeout=wait) as response:
                 if response.is_error:
                     await response.aread()
                     self._checked(response)
                 async for line in response.aiter_lines():
+                    left(deadline)
                     if event := _event(line):
                         yield event
         except httpx.HTTPError as error:
@@ -123,7 +145,18 @@ class Http:
             raise EngineError(f"The server at {self.url!r} did not answer with a JSON object.")
         return body
 
+    def _wait(self, deadline: float | None) -> httpx.Timeout:
+        wait: httpx.Timeout = self._settings["timeout"]
+        if (seconds := left(deadline)) is None:
+            return wait
+        return httpx.Timeout(min(seconds, wait.read or seconds), connect=wait.connect)
+
     def _unreachable(self, error: Exception) -> EngineError:
+        if isinstance(error, httpx.TimeoutException):
+            return EngineTimeoutError(
+                f"The server at {self.url!r} did not answer in time ({type(error).__name__}): give "
+                "it more time (timeout=...), or see what keeps it."
+            )
         return EngineError(
             f"The server at {self.url!r} does not answer ({type(error).__name__}): check that it "
             "runs and that the address is right, then ask again."

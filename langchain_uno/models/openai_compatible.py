@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from langchain_uno.errors import EngineError, ModelNotFoundError, ReleaseError
+from langchain_uno.models.deadline import earliest
 from langchain_uno.models.openai_client import Http, UnknownModelError
 from langchain_uno.models.openai_wire import (
     Collector,
@@ -120,12 +121,12 @@ class OpenAIEngine:
     ) -> list[Generation]:
         """Answer many requests, some at a time; results in the order of the requests."""
         payloads = [self._payload(request) for request in requests]
-        return self._many(payloads, read_generation, on_done)
+        return self._many(payloads, read_generation, on_done, earliest(requests))
 
     def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
         """Answer one request piece by piece. Closing the iterator cancels the request."""
         collector = Collector(bool(request.tools))
-        for event in self._events(self._payload(request, stream=True)):
+        for event in self._events(self._payload(request, stream=True), request.deadline):
             if piece := collector.take(event):
                 yield Chunk(piece)
         if rest := collector.rest():
@@ -136,17 +137,17 @@ class OpenAIEngine:
         """Answer one request without blocking the event loop. Cancellable."""
         payload = self._payload(request)
         try:
-            body = await self._http.apost("chat/completions", payload)
+            body = await self._http.apost("chat/completions", payload, request.deadline)
         except UnknownModelError:
             if not await asyncio.to_thread(self._adapters.bring_again, payload["model"]):
                 raise
-            body = await self._http.apost("chat/completions", payload)
+            body = await self._http.apost("chat/completions", payload, request.deadline)
         return read_generation(body)
 
     async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Like :meth:`stream`, without blocking the event loop."""
         collector = Collector(bool(request.tools))
-        async for event in self._aevents(self._payload(request, stream=True)):
+        async for event in self._aevents(self._payload(request, stream=True), request.deadline):
             if piece := collector.take(event):
                 yield Chunk(piece)
         if rest := collector.rest():
@@ -224,30 +225,32 @@ class OpenAIEngine:
             payload["chat_template_kwargs"] = self._template_kwargs
         return payload
 
-    def _ask(self, payload: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, payload: dict[str, Any], deadline: float | None) -> dict[str, Any]:
         try:
-            return self._http.post("chat/completions", payload)
+            return self._http.post("chat/completions", payload, deadline=deadline)
         except UnknownModelError:
             if not self._adapters.bring_again(payload["model"]):
                 raise
-            return self._http.post("chat/completions", payload)
+            return self._http.post("chat/completions", payload, deadline=deadline)
 
-    def _events(self, payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _events(self, payload: dict[str, Any], deadline: float | None) -> Iterator[dict[str, Any]]:
         try:  # a server that does not know the model says so before the first event
-            yield from self._http.stream("chat/completions", payload)
+            yield from self._http.stream("chat/completions", payload, deadline)
         except UnknownModelError:
             if not self._adapters.bring_again(payload["model"]):
                 raise
-            yield from self._http.stream("chat/completions", payload)
+            yield from self._http.stream("chat/completions", payload, deadline)
 
-    async def _aevents(self, payload: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _aevents(
+        self, payload: dict[str, Any], deadline: float | None
+    ) -> AsyncIterator[dict[str, Any]]:
         try:
-            async for event in self._http.astream("chat/completions", payload):
+            async for event in self._http.astream("chat/completions", payload, deadline):
                 yield event
         except UnknownModelError:
             if not await asyncio.to_thread(self._adapters.bring_again, payload["model"]):
                 raise
-            async for event in self._http.astream("chat/completions", payload):
+            async for event in self._http.astream("chat/completions", payload, deadline):
                 yield event
 
     def _load_on_server(self, name: str, folder: Path) -> None:
@@ -271,12 +274,18 @@ class OpenAIEngine:
             self._http.post("unload_lora_adapter", {"lora_name": name}, parse=False, may_fail=True)
 
     def _many(
-        self, payloads: Sequence[dict[str, Any]], read: Any, on_done: OnDone | None
+        self,
+        payloads: Sequence[dict[str, Any]],
+        read: Any,
+        on_done: OnDone | None,
+        deadline: float | None = None,
     ) -> list[Any]:
         results: list[Any] = [None] * len(payloads)
         pool = ThreadPoolExecutor(min(self._width, max(1, len(payloads))))
         try:
-            under_way = {pool.submit(self._ask, payload): i for i, payload in enumerate(payloads)}
+            under_way = {
+                pool.submit(self._ask, payload, deadline): i for i, payload in enumerate(payloads)
+            }
             for future in as_completed(under_way):
                 results[under_way[future]] = read(future.result())
                 if on_done is not None:

@@ -61,6 +61,8 @@ class GenerateRequest:
     """``"auto"``; ``"required"``: the answer is one call or more; or one of the tools' names."""
     json_schema: dict[str, Any] | None = None
     """When set, the answer is JSON of this schema; ``{"type": "object"}`` is any JSON object."""
+    deadline: float | None = None
+    """When (``time.monotonic()``) the caller stops waiting: EngineTimeoutError then."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from langchain_uno.errors import ConfigError, EngineError, UNOError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.models.roles import PromptSet
-from langchain_uno.records import Cluster, Message, routing_text
+from langchain_uno.records import Cluster, Message, Route, routing_text
+from langchain_uno.serving.adapter_pool import AdapterPool
 
 if TYPE_CHECKING:
     from langchain_uno.releases.load import Release
@@ -48,6 +49,18 @@ class Snapshot:
     retired: float | None = None
     """When another release took over (monotonic seconds)."""
 
+    def path_of(self, cluster_id: str | None, *, reflect: bool = True) -> tuple[Route, str | None]:
+        """Return the route and the adapter of one of this release's clusters.
+
+        Args:
+            cluster_id: None, and any that this release does not have, go to the base.
+            reflect: whether reflective clusters may be answered their way; else by the base.
+        """
+        cluster = self.clusters.get(cluster_id or "")
+        if cluster is None or (cluster.route == "critic" and not reflect):
+            return "base", None
+        return cluster.route, cluster.adapter
+
 
 class Serving:
     """Serves one namespace of one home (or no home at all) on one engine. Thread-safe.
@@ -58,6 +71,7 @@ class Serving:
         embedder: embeds queries for routing; must be the one that the releases were made with.
         swap_wait: seconds that the request which notices a new release waits for it at most;
             others, and it afterwards, are served from the old one until the new one is ready.
+        max_adapters: adapters loaded at a time; the one used longest ago makes room. None: all.
         grace: seconds that a replaced release stays loaded at least, so that a request between
             two of its steps finds it.
     """
@@ -70,11 +84,14 @@ class Serving:
         *,
         swap_wait: float = 5.0,
         grace: float = 30.0,
+        max_adapters: int | None = None,
     ) -> None:
         self.engine = engine
         self.home = home
         self.refusal: str | None = None
         """Why the newest release is not served; None when it is."""
+        self.pool = AdapterPool(engine, max_adapters)
+        """The loaded adapters of the releases in use."""
         self._embedder = embedder
         self._swap_wait = swap_wait
         self._grace = grace
@@ -178,9 +195,8 @@ class Serving:
         stamp = self._traffic_stamp()
         if stamp == self._stamp:
             return
-        loaded: list[str] = []
         try:
-            snapshot = self._load(loaded)
+            snapshot = self._load()
         except Exception as error:  # noqa: BLE001 (nothing in a release may stop the service)
             # One try a change: a broken release is not read again at every request.
             self.refusal = str(error)
@@ -189,8 +205,6 @@ class Serving:
                 error,
                 exc_info=None if isinstance(error, UNOError) else error,
             )
-            for name in loaded:
-                self.engine.unload_adapter(name)
             self._stamp = stamp
             return
         with self._lock:
@@ -202,7 +216,7 @@ class Serving:
                 _log.info("Release %s serves now.", snapshot.release)
             self._stamp = stamp
 
-    def _load(self, loaded: list[str]) -> Snapshot:
+    def _load(self) -> Snapshot:
         from langchain_uno.releases.load import read_current
 
         assert self.home is not None
@@ -223,10 +237,7 @@ class Serving:
                 known.retired = None
                 return known
         snapshot = _snapshot(release)
-        for name, path in release.adapters.items():
-            if name not in self.engine.adapters():
-                loaded.append(name)
-            self.engine.load_adapter(name, path)
+        self.pool.know(release.adapters)
         return snapshot
 
     def _free_old(self) -> None:
@@ -251,12 +262,7 @@ class Serving:
                 self._free(snapshot)
 
     def _free(self, snapshot: Snapshot) -> None:
-        for cluster in snapshot.clusters.values():
-            if cluster.adapter is not None:
-                try:
-                    self.engine.unload_adapter(cluster.adapter)
-                except EngineError:  # the engine was closed: everything is freed already
-                    return
+        self.pool.forget(c.adapter for c in snapshot.clusters.values() if c.adapter is not None)
 
 
 def _snapshot(release: Release) -> Snapshot:

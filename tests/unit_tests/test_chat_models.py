@@ -17,7 +17,7 @@ from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from langchain_uno.chat_models import UNOChatModel
-from langchain_uno.errors import InputError, ModelNotFoundError, NameError_
+from langchain_uno.errors import EngineTimeoutError, InputError, ModelNotFoundError, NameError_
 from langchain_uno.home import Home
 from langchain_uno.models.loading import load_embedder, load_engine
 from langchain_uno.models.local import LocalEngine
@@ -340,3 +340,17 @@ def test_it_describes_itself(model: UNOChatModel) -> None:
     assert model.profile is not None
     assert model.profile["tool_calling"]
     assert UNOChatModel().model_name == "embedded"
+
+
+async def test_a_timeout_ends_the_wait_in_every_way(tiny_model_path: Path) -> None:
+    slow = UNOChatModel(model=str(tiny_model_path), mode="base", max_tokens=3000, timeout=0.05)
+    with pytest.raises(TimeoutError, match="longer than the timeout"):
+        slow.invoke("hi")
+    with pytest.raises(EngineTimeoutError):
+        list(slow.stream("hi"))
+    with pytest.raises(EngineTimeoutError):
+        await slow.ainvoke("hi")
+    with pytest.raises(EngineTimeoutError):
+        [_ async for _ in slow.astream("hi")]
+    patient: Any = slow.bind(timeout=60.0, max_tokens=5)
+    assert patient.invoke("hi").usage_metadata["output_tokens"] > 0, "and nothing was left behind"

@@ -30,6 +30,8 @@ class ScriptedEngine:
         self.script = script
         self.seen: list[tuple[str, GenerateRequest]] = []
 
+    def load_adapter(self, name: str, path: Path) -> None: ...
+
     def _answer(self, request: GenerateRequest) -> Generation:
         kind = "base" if request.adapter is None else request.adapter.rsplit("-", 1)[-1]
         if kind == "base" and any(k == "critic" for k, _ in self.seen):
@@ -73,6 +75,7 @@ class FixedServing(Serving):
             critique_temperature=0.1,
             max_critique_tokens=33,
         )
+        self.pool.know({"r1-c0-expert": Path(), "r1-c1-critic": Path()})
 
     def route(self, snapshot: Snapshot, messages: list[Message]) -> Any:
         return self.choice
