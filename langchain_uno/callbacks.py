@@ -11,8 +11,10 @@ model. The journal is all that the request path writes: no embedding, no Chroma 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -72,8 +74,14 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         StoreError: the journal can't be opened.
     """
 
-    # In async apps: run in the event loop (tens of microseconds) instead of hopping to a thread.
-    run_inline = True
+    @property
+    def run_inline(self) -> bool:  # type: ignore[override]
+        """In async apps, run in the event loop (tens of microseconds), without a hop to a thread.
+
+        Where blocking calls in a loop are forbidden (``langgraph dev`` does, by blockbuster), the
+        journal would be refused to us and the record lost: LangChain takes a thread then.
+        """
+        return "blockbuster" not in sys.modules
 
     def __init__(
         self,
@@ -168,6 +176,10 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             raise
         self._count("feedback")
         return clean
+
+    async def afeedback(self, run_id: str | UUID | None, **said: Any) -> Feedback:
+        """Like :meth:`feedback`, in a thread: for event loops that forbid blocking calls."""
+        return await asyncio.to_thread(self.feedback, run_id, **said)
 
     def flush(self) -> None:
         """Write what waits in memory because the journal could not be written; never raises.

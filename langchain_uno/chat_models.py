@@ -43,7 +43,7 @@ from langchain_uno.serving.structured import (
     parser_of,
     with_raw,
 )
-from langchain_uno.serving.tracing import child_config
+from langchain_uno.serving.tracing import child_config, tell_outer_graph
 
 __all__ = ["UNOChatModel"]
 
@@ -221,6 +221,8 @@ class UNOChatModel(BaseChatModel):
         for kind, event in events:
             if kind == "values":
                 state = event
+            elif event.get("type") == "progress":
+                tell_outer_graph(event)
             elif event.get("type") == "token":
                 chunk = text_chunk(event["text"])
                 if run_manager is not None:
@@ -248,6 +250,8 @@ class UNOChatModel(BaseChatModel):
         async for kind, event in events:
             if kind == "values":
                 state = event
+            elif event.get("type") == "progress":
+                tell_outer_graph(event)
             elif event.get("type") == "token":
                 chunk = text_chunk(event["text"])
                 if run_manager is not None:

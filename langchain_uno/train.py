@@ -11,8 +11,10 @@ standard error.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -33,11 +35,11 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from langchain_uno.graphs.refresh_context import RefreshResult
+    from langchain_uno.graphs.refresh_context import RefreshProgress, RefreshResult
     from langchain_uno.models.protocols import Embedder, Engine, Reranker
     from langchain_uno.models.roles import PromptSet
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "refresh_home"]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
@@ -135,27 +137,19 @@ def train(
         # The libraries' own deprecations are nobody's business at the command line.
         warnings.simplefilter("ignore", FutureWarning)
         place = Home.locate(home, namespace)
-        from langchain_uno.erasure import keep_promises
-        from langchain_uno.graphs.refresh import check_log, run_refresh
-
-        check_log(place)
-        place.ensure()
-        keep_promises(place)  # before anything is learnt
-        parts, settings = _load(
-            place, model, recipe, set_ or [], seed, embeddings, reranker, teacher
-        )
         with Bars(off=as_json) as bars:
-            result = run_refresh(
-                place,
-                parts.engine,
-                parts.embedder,
-                parts.reranker,
-                parts.teacher,
-                prompts=parts.prompts,
-                teacher_prompts=parts.teacher_prompts,
-                recipe=settings,
-                progress=bars,
+            result = refresh_home(
+                home,
+                namespace=namespace,
+                model=model,
+                recipe=recipe,
+                sets=set_ or [],
+                seed=seed,
+                embeddings=embeddings,
+                reranker=reranker,
+                teacher=teacher,
                 max_steps=max_steps,
+                progress=bars,
             )
         if as_json:
             print_json(result.model_dump(mode="json"))
@@ -163,7 +157,61 @@ def train(
             _show(result, place)
 
 
-def _recipe(home: Home, name: str, sets: list[str], seed: int | None) -> Recipe:
+def refresh_home(
+    home: str | os.PathLike[str] | None = None,
+    *,
+    namespace: str = "default",
+    model: str | None = None,
+    recipe: str | None = None,
+    sets: Sequence[str] = (),
+    seed: int | None = None,
+    embeddings: str | None = None,
+    reranker: str | None = None,
+    teacher: str | None = None,
+    max_steps: int | None = None,
+    progress: RefreshProgress | None = None,
+) -> RefreshResult:
+    """Do what the command does, from Python.
+
+    Args:
+        home: whose log to learn from; by default ``LANGCHAIN_UNO_HOME``.
+        namespace: the tenant.
+        model: the base model, a folder or a hub name; None: the embedded model.
+        recipe: ``"paper"``, ``"embedded"`` or a TOML file.
+        sets: overrides of the recipe, ``"expert.rank=8"``.
+        seed: of the whole refresh.
+        embeddings: a HuggingFace embedding model; None: the base model's token embeddings.
+        reranker: a yes/no reranker for the gap; None: the base model.
+        teacher: distils, revises and judges; None: the base model.
+        max_steps: caps the steps of every training.
+        progress: hears how it comes on.
+
+    Raises:
+        UNOError: see :func:`langchain_uno.graphs.refresh.run_refresh`; nothing is half-written.
+    """
+    from langchain_uno.erasure import keep_promises
+    from langchain_uno.graphs.refresh import check_log, run_refresh
+
+    place = Home.locate(home, namespace)
+    check_log(place)
+    place.ensure()
+    keep_promises(place)  # before anything is learnt
+    parts, settings = _load(place, model, recipe, sets, seed, embeddings, reranker, teacher)
+    return run_refresh(
+        place,
+        parts.engine,
+        parts.embedder,
+        parts.reranker,
+        parts.teacher,
+        prompts=parts.prompts,
+        teacher_prompts=parts.teacher_prompts,
+        recipe=settings,
+        progress=progress,
+        max_steps=max_steps,
+    )
+
+
+def _recipe(home: Home, name: str, sets: Sequence[str], seed: int | None) -> Recipe:
     """Load a recipe with the home's and the command line's overrides, the latter on top."""
     overrides = load_settings(home).recipe
     for one in sets:
@@ -198,7 +246,7 @@ def _load(
     home: Home,
     model: str | None,
     recipe: str | None,
-    sets: list[str],
+    sets: Sequence[str],
     seed: int | None,
     embeddings: str | None,
     reranker: str | None,

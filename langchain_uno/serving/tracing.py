@@ -1,6 +1,8 @@
-"""How the serving graph's steps show in traces: below the chat model's one run."""
+"""How the serving graph's steps show outside: below the chat model's one run."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -9,8 +11,9 @@ from langchain_core.callbacks import (
     CallbackManagerForLLMRun,
 )
 from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_stream_writer
 
-__all__ = ["child_config"]
+__all__ = ["child_config", "tell_outer_graph"]
 
 
 def child_config(
@@ -28,3 +31,12 @@ def child_config(
     manager.add_tags(run_manager.inheritable_tags)
     manager.add_metadata(run_manager.inheritable_metadata)
     return {"callbacks": manager}
+
+
+def tell_outer_graph(event: dict[str, Any]) -> None:
+    """Pass a progress event on as a custom stream event of the graph that the model runs in."""
+    try:
+        write = get_stream_writer()
+    except RuntimeError:  # the model is not in a graph
+        return
+    write(event)
