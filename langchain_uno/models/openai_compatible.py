@@ -220,7 +220,7 @@ class OpenAIEngine:
         if request.adapter is not None and request.adapter not in self._adapters:
             raise EngineError(f"There is no adapter {request.adapter!r} here: load it first.")
         name = self._adapters.served_name(request.adapter, self._model)
-        payload = payload_of(request, name, stream=stream)
+        payload = payload_of(request, name, stream=stream, strict=self._is_vllm)
         if self._is_vllm:
             payload["chat_template_kwargs"] = self._template_kwargs
         return payload

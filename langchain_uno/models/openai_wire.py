@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_uno.errors import EngineError
 from langchain_uno.models.chat_format import as_openai
+from langchain_uno.models.json_schemas import closed, closed_tools
 from langchain_uno.models.protocols import GenerateRequest, Generation
 from langchain_uno.models.text_out import parse_tool_calls
 from langchain_uno.records import Usage
@@ -16,8 +17,10 @@ from langchain_uno.records import Usage
 __all__ = ["Collector", "first_token_probs", "payload_of", "read_generation"]
 
 
-def payload_of(request: GenerateRequest, model: str, *, stream: bool) -> dict[str, Any]:
-    """Return the body of a chat-completions request."""
+def payload_of(
+    request: GenerateRequest, model: str, *, stream: bool, strict: bool = False
+) -> dict[str, Any]:
+    """Return the body of a chat-completions request; ``strict`` tools have to fit their schemas."""
     sampling = request.sampling
     payload: dict[str, Any] = {
         "model": model,
@@ -32,7 +35,7 @@ def payload_of(request: GenerateRequest, model: str, *, stream: bool) -> dict[st
     if sampling.stop:
         payload["stop"] = list(sampling.stop)
     if request.tools:
-        payload["tools"] = list(request.tools)
+        payload["tools"] = closed_tools(request.tools, strict=strict)
         if request.tool_choice == "required":
             payload["tool_choice"] = "required"
         elif request.tool_choice != "auto":
@@ -45,7 +48,7 @@ def payload_of(request: GenerateRequest, model: str, *, stream: bool) -> dict[st
     elif request.json_schema is not None:
         payload["response_format"] = {
             "type": "json_schema",
-            "json_schema": {"name": "answer", "schema": request.json_schema},
+            "json_schema": {"name": "answer", "schema": closed(request.json_schema)},
         }
     if stream:
         payload |= {"stream": True, "stream_options": {"include_usage": True}}

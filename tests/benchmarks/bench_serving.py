@@ -176,6 +176,8 @@ def load(requests: int, switches: int, tokens: int) -> None:
         for k in range(1, switches + 1):  # as many requests between two switches
             while len(todo) > requests * (1 - k / (switches + 1)):
                 time.sleep(0.02)
+            if k % 4 == 0:
+                print(f"  after {requests - len(todo)} requests: {memory().rss >> 20} MiB")
             if k % 3 == 0:
                 rollback(home)
             else:

@@ -20,19 +20,21 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_uno import UNOChatModel
 
-__all__ = ["IN_FORM", "EmbeddedStandard", "ToolsInForm"]
+__all__ = ["IN_FORM", "LOCAL_ONLY", "EmbeddedStandard", "ToolsInForm"]
 
 IN_FORM = (
     "test_bind_runnables_as_tools",
     "test_tool_message_histories_string_content",
     "test_tool_message_histories_list_content",
     "test_tool_choice",
-    "test_tool_calling_with_no_arguments",
     "test_tool_message_error_status",
     "test_structured_few_shot_examples",
-    "test_agent_loop",
 )
 """The standard tests of tools that need no right arguments."""
+
+LOCAL_ONLY = ("test_agent_loop", "test_tool_calling_with_no_arguments")
+"""Those whose form is certain on the local engine only: vLLM 0.32 binds no call that the model was
+free not to make, and lets blanks run on between the braces of an object without properties."""
 
 
 class EmbeddedStandard(ChatModelIntegrationTests):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration_tests.standard import IN_FORM, EmbeddedStandard, ToolsInForm
+from tests.integration_tests.standard import IN_FORM, LOCAL_ONLY, EmbeddedStandard, ToolsInForm
 
 
 class TestLocalEngine(EmbeddedStandard):
     pass
 
 
-@pytest.mark.parametrize("name", IN_FORM)
+@pytest.mark.parametrize("name", [*IN_FORM, *LOCAL_ONLY])
 def test_tools_in_form(name: str) -> None:
     ToolsInForm({"max_tokens": 200}).run(name)

@@ -204,7 +204,8 @@ def test_what_is_sent(remote: OpenAIEngine, seen: list[dict[str, Any]]) -> None:
     remote.generate([GenerateRequest(messages, None, Sampling(top_p=0.5, stop=("X",)), (tool,))])
     body = seen[-1]
     assert body["authorization"] == "Bearer a-key"
-    assert body["tools"] == [tool]
+    assert body["tools"][0]["function"] | {"strict": True} == body["tools"][0]["function"]
+    assert body["tools"][0]["function"]["name"] == tool["function"]["name"]
     assert (body["top_p"], body["stop"]) == (0.5, ["X"])
     assert body["chat_template_kwargs"] == {"enable_thinking": False}
     function = body["messages"][1]["tool_calls"][0]["function"]
