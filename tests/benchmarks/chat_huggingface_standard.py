@@ -1,4 +1,4 @@
-"""LangChain's standard integration tests over ChatHuggingFace, for comparison (bench_standard.py)."""
+"""LangChain's standard integration tests over ChatHuggingFace, to compare (bench_standard.py)."""
 
 from __future__ import annotations
 

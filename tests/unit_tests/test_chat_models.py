@@ -172,6 +172,24 @@ async def test_inside_a_langgraph_app(model: UNOChatModel) -> None:
     assert len(parts) > 2
 
 
+async def test_progress_is_a_custom_event_of_the_graph_around(model: UNOChatModel) -> None:
+    from langgraph.graph import END, START, MessagesState, StateGraph
+
+    async def answer(state: MessagesState) -> Any:
+        told = [c async for c in model.bind(temperature=1.5, seed=1).astream(state["messages"])]
+        return {"messages": [AIMessage("".join(str(c.content) for c in told))]}
+
+    builder = StateGraph(MessagesState)
+    builder.add_node("answer", answer)
+    builder.add_edge(START, "answer")
+    builder.add_edge("answer", END)
+    asked: Any = {"messages": [HumanMessage(QUERIES["c1"])]}
+    events = [e async for e in builder.compile().astream(asked, stream_mode="custom")]
+    stages = [e["stage"] for e in events if e["type"] == "progress"]
+    assert stages[:2] == ["draft", "critique"]
+    assert all(e["type"] == "progress" for e in events), "tokens travel as the model's own chunks"
+
+
 def test_without_home_or_release_the_base_answers(
     engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

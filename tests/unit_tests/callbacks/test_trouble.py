@@ -155,3 +155,16 @@ def test_nothing_piles_up_in_memory(handler: UNOFeedbackHandler) -> None:
     for n in range(50):
         chain.invoke({"x": n}, {"callbacks": [handler]})
     assert not handler._open and not handler._roots
+
+
+async def test_nothing_is_lost_where_an_event_loop_forbids_blocking_calls(tmp_path: Path) -> None:
+    """As in ``langgraph dev``: what blocks the loop raises, so a thread writes the journal."""
+    from blockbuster import blockbuster_ctx
+
+    with UNOFeedbackHandler(home=tmp_path / "home") as handler, blockbuster_ctx():
+        answer = await model("An answer.").ainvoke("A question.", {"callbacks": [handler]})
+        await handler.afeedback(answer.id, score=0, comment="Shorter.")
+    [kept] = logs(tmp_path / "home")
+    assert kept.answer == "An answer."
+    assert [f.comment for f in kept.feedback] == ["Shorter."]
+    assert handler.stats()["errors"] == 0
