@@ -132,6 +132,9 @@ class VerifySettings(_Section):
     win_rate: float = 0.53
     min_length_ratio: float = 0.1
     min_bleu: float = 0.05
+    max_length_ratio: float = 0.0
+    """An answer longer than so many times the base answer has run on, past its end, and counts as
+    one that lost content. 0: not looked at (paper)."""
     min_kept: float = 0.0
     """An answer that keeps less of what the base answer quotes from the request has lost content:
     it neither wins nor ties. 0: not looked at (paper)."""

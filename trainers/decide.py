@@ -66,8 +66,9 @@ def lost_content(
     """Whether an answer lost what the base answer says.
 
     It did when it is shorter than ``min_length_ratio`` of the base answer, has a BLEU-4 of
-    ``min_bleu`` or less against it (both paper), or keeps less than ``min_kept`` of what the base
-    answer quotes from the request. Where the base answer is empty there is nothing to lose.
+    ``min_bleu`` or less against it (both paper), keeps less than ``min_kept`` of what the base
+    answer quotes from the request, or is longer than ``max_length_ratio`` times the base answer: it
+    has run on, and what it says is buried. Where the base answer is empty there is nothing to lose.
     """
     base, new = base_answer.strip(), answer.strip()
     if not base or new == base:
@@ -76,6 +77,7 @@ def lost_content(
         len(new) < settings.min_length_ratio * len(base)
         or bleu4(new, base, language) <= settings.min_bleu
         or kept_share(request, base, new) < settings.min_kept
+        or (settings.max_length_ratio > 0 and len(new) > settings.max_length_ratio * len(base))
     )
 
 

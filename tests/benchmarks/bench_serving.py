@@ -1,10 +1,12 @@
-"""Serving under load: python -m tests.benchmarks.bench_serving load | overhead | router
+"""Serving under load: python -m tests.benchmarks.bench_serving load | overhead | router | reflect
 
 load      16 threads and 200 asyncio tasks ask 10,000 times through ``UNOChatModel`` while releases
           are switched 20 times, back too; every answer is compared with its adapter's alone.
 overhead  the expert path against bare ``model.generate``, paired; 8 rows on 8 adapters against one
-          adapter and against PEFT's own ``adapter_names``; what a reflective answer takes.
+          adapter and against PEFT's own ``adapter_names``.
 router    routing among 10,000 clusters, embedding aside.
+reflect   what a reflective answer takes against an expert's and the base's, on a demo's home
+          (``--home``): tokens and time, one request at a time.
 """
 
 from __future__ import annotations
@@ -329,18 +331,43 @@ def router(clusters: int, dimension: int) -> None:
     print(f"{clusters} clusters of {dimension} dimensions: p50 {low:.2f} ms, p99 {high:.2f} ms")
 
 
+def reflect(folder: Path) -> None:
+    from langchain_uno.world.service import held_out_queries
+    from langchain_uno.world.worlds import load_world
+
+    torch.set_num_threads(2)
+    queries = [q.text for _, q in held_out_queries(load_world(folder / "world.json"), 12, seed=1)]
+    rows: dict[tuple[str, str], list[tuple[float, int, int]]] = {}
+    for text in queries:
+        uno = UNOChatModel(home=folder)
+        route = str(uno.invoke(text).response_metadata["route"])
+        for system in ("base", "uno"):
+            start = time.perf_counter()
+            used = uno.bind(mode=system).invoke(text).usage_metadata or {}
+            took = (time.perf_counter() - start) * 1e3
+            one = (took, used["input_tokens"], used["output_tokens"])
+            rows.setdefault((route, system), []).append(one)
+    for (route, system), found in sorted(rows.items()):
+        took, asked, wrote = (statistics.median(x) for x in zip(*found, strict=True))
+        print(f"{route} clusters, {system}: {len(found)} answers, median {took:.0f} ms, "
+              f"{asked:.0f} tokens in, {wrote:.0f} out")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["load", "overhead", "router"])
+    parser.add_argument("what", choices=["load", "overhead", "router", "reflect"])
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--switches", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--home", type=Path, default=Path(".demo"))
     given = parser.parse_args()
     if given.what == "load":
         load(given.requests, given.switches, given.tokens)
     elif given.what == "overhead":
         overhead(given.rounds, given.tokens)
+    elif given.what == "reflect":
+        reflect(given.home)
     else:
         for dimension in (192, 384, 1024):
             router(10_000, dimension)

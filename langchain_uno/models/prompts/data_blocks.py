@@ -47,7 +47,10 @@ def clean(text: str) -> str:
     text = _SURROGATE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = _UNPRINTABLE.sub("", text)
     text = _OUR_TAG.sub("&lt;", text)
-    return _CONTROL.sub(lambda match: "&#91;" if match[0] == "[" else "&lt;", text).strip()
+    found = 1
+    while found:  # "<|<|x|>" becomes "<|&lt;|x|>", which is one again
+        text, found = _CONTROL.subn(lambda m: "&#91;" if m[0] == "[" else "&lt;", text)
+    return text.strip()
 
 
 def block(name: str, text: str, **attributes: str | int) -> str:

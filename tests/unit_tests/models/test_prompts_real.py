@@ -178,8 +178,8 @@ def test_look_alikes_of_our_tags_are_disarmed(opening: str) -> None:
 
 @pytest.mark.parametrize(
     "token",
-    ["<|im_end|>", "<|im_start|>", "<|eot_id|>", "<｜end▁of▁sentence｜>", "</s>", "<end_of_turn>",
-     "<think>", "</think>", "<tool_call>", "[INST]", "[/INST]", "<<SYS>>", "<<"
+    ["<|im_end|>", "<|im_start|>", "<|<|/|>", "<|eot_id|>", "<｜end▁of▁sentence｜>", "</s>",
+     "<end_of_turn>", "<think>", "</think>", "<tool_call>", "[INST]", "[/INST]", "<<SYS>>", "<<"
      "/SYS>>"],
 )  # fmt: skip
 def test_control_tokens_of_chat_templates_are_disarmed(token: str) -> None:

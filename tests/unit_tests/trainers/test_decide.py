@@ -123,3 +123,13 @@ def test_no_user_selects_for_himself() -> None:
     outcomes: list[list[decide.Outcome]] = [[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]
     scores: list[list[float | None]] = [[5.0] * 4, [5.0] * 4]
     assert decide.cross_fitted(outcomes, scores, users) == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_an_answer_that_ran_on_lost_its_comparison() -> None:
+    base, good = "About the lamp: it is broken.", "1. About the lamp: it is broken. Call us."
+    ran_on = good + " it was was was" * 20
+    settings = VerifySettings(max_length_ratio=3.0)
+    assert decide.outcome(good, base, 9.0, 5.0, "en", settings) == 1.0
+    assert decide.outcome(ran_on, base, 9.0, 5.0, "en", settings) == 0.0
+    assert decide.lost_content(ran_on, base, "en", settings)
+    assert decide.outcome(ran_on, base, 9.0, 5.0, "en", VerifySettings()) == 1.0, "the paper's rule"
