@@ -169,7 +169,8 @@ def pairs_node(ctx: RefreshContext) -> None:
 def _pairs(ctx: RefreshContext) -> str:
     work = []
     for cluster in ctx.clusters():
-        if not ctx.is_low(cluster) or len(cluster.run_ids) < ctx.smallest_cluster():
+        wanted = ctx.is_low(cluster) or ctx.recipe.everything
+        if not wanted or len(cluster.run_ids) < ctx.smallest_cluster():
             continue
         logs, rules = ctx.training(cluster)
         work.append((cluster, logs, rules, count_work(logs, rules, ctx.recipe)))

@@ -81,6 +81,9 @@ def _decide(ctx: RefreshContext, cluster: ClusterData) -> Decision:
             decision.route, decision.adapter = kind, trial.adapter
             break
         decision.notes.append(f"{kind}: {trial.note}")
+    if ctx.recipe.everything:
+        for kind in ("expert", "critic"):
+            _tried(ctx, cluster, kind)
     return decision
 
 
@@ -88,10 +91,12 @@ def _tried(ctx: RefreshContext, cluster: ClusterData, kind: Kind) -> Trial:
     """Train and verify one module, or read what an earlier call found."""
     name = f"clusters/{cluster.id}/{kind}.json"
     if not ctx.work.has(name):
+        start = time.perf_counter()
         try:
             trial = try_module(ctx, cluster, kind)
         except NothingToLearn as reason:
             trial = Trial(note=str(reason))
+        trial.seconds = round(time.perf_counter() - start, 3)
         ctx.work.write_json(name, trial.model_dump(mode="json"))
     return Trial.model_validate(ctx.work.read_json(name))
 

@@ -39,6 +39,10 @@ class Trial(BaseModel):
     """Its folder, relative to the work folder."""
     report: VerifierReport | None = None
     note: str = ""
+    module: str | None = None
+    """The same folder, also when it failed (``recipe.everything`` keeps it)."""
+    seconds: float = 0.0
+    """Of training and verification, in the call that finished them."""
 
 
 def try_module(
@@ -56,15 +60,16 @@ def try_module(
         ctx.work.write_json(done, [str(e.relative_to(ctx.work.root)) for e in epochs])
     epochs = [ctx.work.path(name) for name in ctx.work.read_json(done)]
     report = _verify(ctx, cluster, kind, epochs)
-    kept = None
-    if report.passed:
-        chosen = epochs[report.epoch - 1] if kind == "expert" and report.epoch else epochs[-1]
-        kept = str(chosen.relative_to(ctx.work.root))
+    chosen = epochs[report.epoch - 1] if kind == "expert" and report.epoch else epochs[-1]
+    module = str(chosen.relative_to(ctx.work.root))
+    kept = module if report.passed or ctx.recipe.everything else None
     for folder in epochs:  # the others are megabytes that nobody asks for again
         name = str(folder.relative_to(ctx.work.root))
         if name != kept:
             ctx.work.remove(name)
-    return Trial(adapter=kept, report=report, note=report.reason)
+    return Trial(
+        adapter=module if report.passed else None, report=report, note=report.reason, module=kept
+    )
 
 
 def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:

@@ -29,12 +29,12 @@ from rich.text import Text
 from langchain_uno.console import Bars, clean_exit, out, print_json
 from langchain_uno.home import Home
 
-__all__ = ["main", "run_demo"]
+__all__ = ["Notebook", "main", "run_demo", "run_week"]
 
 _STOPPED = "Stopped. What is finished is kept: the same call again goes on from there."
 
 
-class _Notebook:
+class Notebook:
     """What the demo has done so far, in ``demo.json`` beside the home's folders."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -86,12 +86,12 @@ def run_demo(
 
     home.ensure()
     settings = {"seed": seed, "visits": visits, "per_family": per_family, "noise": noise}
-    notes = _Notebook(home.path / "demo.json", settings)
+    notes = Notebook(home.path / "demo.json", settings)
     world_file = home.path / "world.json"
     if not world_file.is_file():
         save_world(make_world(seed, noise=noise), world_file)
     world = load_world(world_file)
-    _week(home, world, visits, notes, progress)
+    run_week(home, world, visits, notes, progress)
     result = _refresh(home, seed, notes, progress)
     if "report" not in notes.data:
         from langchain_uno.evaluate import SYSTEMS, evaluate
@@ -116,7 +116,7 @@ def run_demo(
     return report
 
 
-def _week(home: Home, world: Any, visits: int, notes: _Notebook, progress: Any) -> None:
+def run_week(home: Home, world: Any, visits: int, notes: Notebook, progress: Any) -> None:
     """Let people ask and react, through the handler; goes on after the last whole batch."""
     from langchain_uno import UNOChatModel, UNOFeedbackHandler
     from langchain_uno.world.service import plan_visits, run_service
@@ -140,7 +140,7 @@ def _week(home: Home, world: Any, visits: int, notes: _Notebook, progress: Any) 
     progress.finish("service")
 
 
-def _refresh(home: Home, seed: int, notes: _Notebook, progress: Any) -> dict[str, Any]:
+def _refresh(home: Home, seed: int, notes: Notebook, progress: Any) -> dict[str, Any]:
     """Learn from the week and release."""
     if "refresh" not in notes.data:
         from langchain_uno.graphs.refresh import run_refresh

@@ -171,6 +171,9 @@ class Recipe(_Section):
     """A revision that keeps less than this share of the words which the draft quotes from the
     request is thrown away, and the draft answers. Above 0, revisions are shown when they are
     whole: their tokens do not stream. 0: every revision stands (paper)."""
+    everything: bool = False
+    """Train and verify both kinds of module for every cluster, and keep them: for studies of what
+    the gap and the verifier are worth. What is released stays the same."""
     seed: int = 0
     filter: FilterSettings = Field(default_factory=FilterSettings)
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)

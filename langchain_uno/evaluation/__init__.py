@@ -1,0 +1,13 @@
+"""Proof, or not: systems side by side on worlds that none of them was set on.
+
+    answers.py    what a system answers, and what a program finds in it
+    rivals.py     what people would do instead: retrieved feedback, a memory of rules
+    everywhere.py experts everywhere, critics everywhere, from one refresh that trained both
+    choices.py    from those, without more training: UNO, UNO-Single, the paper's rule, ablations
+    intervals.py  paired intervals, grouped by user
+    study.py      systems x seeds x noise, one cell at a time, resumable
+    tables.py     the tables and the picture
+
+``python -m langchain_uno.evaluation --help``. Figures of the embedded model say that the system
+works as it should; they say nothing about a real model's gains.
+"""

@@ -1,0 +1,102 @@
+"""``python -m langchain_uno.evaluation``: systems x seeds x noise, and their tables.
+
+    python -m langchain_uno.evaluation run --out study --seeds 101,102 --noise 0,0.34
+    python -m langchain_uno.evaluation table --out study
+
+A cell takes a quarter of an hour on two cores. A study that was stopped goes on where it stopped;
+``table`` shows what is finished.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from langchain_uno.console import Bars, clean_exit, out, print_json
+from langchain_uno.errors import InputError
+
+__all__ = ["app"]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+_OUT = Annotated[Path, typer.Option("--out", help="The study's folder; a folder a cell in it.")]
+
+
+@app.command()
+def run(
+    out_: _OUT,
+    seeds: Annotated[str, typer.Option(help="Worlds, as 101,102,103.")],
+    noise: Annotated[str, typer.Option(help="Shares of useless feedback, as 0,0.34.")] = "0.34",
+    visits: Annotated[int, typer.Option(min=16, help="Requests of the week.")] = 420,
+    per_family: Annotated[int, typer.Option(min=1, help="Held-out requests a family.")] = 30,
+    keep: Annotated[bool, typer.Option(help="Keep each cell's home (50 MB).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run the cells that are not there yet, then show the tables."""
+    from langchain_uno.evaluation.study import Cell, run_cell
+
+    with clean_exit("Stopped. What is finished is kept: the same call again goes on from there."):
+        warnings.simplefilter("ignore", FutureWarning)
+        levels = [_number(n, float, "--noise") for n in noise.split(",")]
+        for level in levels:
+            if not 0 <= level <= 1:
+                raise InputError(f"--noise {level}: a share lies between 0 and 1.")
+        cells = [
+            Cell(_number(s, int, "--seeds"), level, visits=visits, per_family=per_family)
+            for s in seeds.split(",")
+            for level in levels
+        ]
+        for cell in cells:
+            with Bars(off=as_json) as bars:
+                run_cell(cell, out_, bars, keep=keep)
+        _show(out_, as_json)
+
+
+@app.command()
+def table(
+    out_: _OUT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show the tables of what is finished, and draw the picture beside it (study.png)."""
+    with clean_exit("Stopped."):
+        _show(out_, as_json)
+
+
+def _show(folder: Path, as_json: bool) -> None:
+    from langchain_uno.evaluation.study import read_result
+    from langchain_uno.evaluation.tables import (
+        draw,
+        gap_against_experts,
+        markdown,
+        pooled,
+        shipped,
+    )
+
+    found = [read_result(p) for p in sorted(folder.glob("*/")) if p.is_dir()]
+    results = [r for r in found if r is not None]
+    if not results:
+        raise InputError(f"{str(folder)!r} holds no finished cell: run some first.")
+    draw(results, folder / "study.png")
+    if as_json:
+        figures: dict[str, Any] = {
+            "systems": pooled(results),
+            "shipped": shipped(results),
+            "gap": gap_against_experts(results),
+        }
+        print_json(figures)
+    else:
+        out.print(markdown(results), highlight=False, markup=False, soft_wrap=True)
+
+
+def _number(text: str, kind: Any, option: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise InputError(f"{option}: {text!r} is not a number.") from error
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m langchain_uno.evaluation")

@@ -1,0 +1,131 @@
+"""What a system answers to held-out requests, and what a program finds in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from langchain_uno.home import Home
+from langchain_uno.models.protocols import OnDone
+
+if TYPE_CHECKING:
+    from langchain_uno.world.answers import Query
+    from langchain_uno.world.worlds import World
+
+__all__ = ["Answered", "Asked", "ask_model", "held_out", "look_at"]
+
+_TOGETHER = 64
+"""Requests under way at a time."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One held-out request of a held-out user, and what that user's family wants of it."""
+
+    user: str
+    query: Query
+    wishes: Sequence[str]
+    """Ids of rules."""
+
+
+class Answered(BaseModel):
+    """One answer, checked by the world's program."""
+
+    score: float
+    """Share of the hidden rules met, in points (0 to 100)."""
+    all_met: bool
+    unwanted: bool
+    """Obeys a rule that is wanted only under a condition that does not hold here."""
+    facts: bool
+    """Every fact and the entity right, nothing made up."""
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+    """Share of the batch's time."""
+    text: str
+    cluster: str | None = None
+    route: str | None = None
+
+
+def held_out(world: World, per_family: int, *, seed: int = 0) -> list[Asked]:
+    """Return requests of held-out people; other seeds share no request."""
+    from langchain_uno.world.service import held_out_queries
+
+    language = world.language()
+    found = held_out_queries(world, per_family, seed=seed)
+    return [Asked(user.id, query, world.wishes(language, query)) for user, query in found]
+
+
+def look_at(
+    world: World,
+    asked: Asked,
+    text: str,
+    *,
+    tokens: tuple[int, int],
+    seconds: float,
+    cluster: str | None = None,
+    route: str | None = None,
+) -> Answered:
+    """Check one answer by program."""
+    from langchain_uno.world.answers import check_answer
+
+    check = check_answer(world.language(), asked.query, text)
+    conditional = {p.rule for p in world.preferences[asked.query.family] if p.condition}
+    met = [rule in check.met for rule in asked.wishes]
+    return Answered(
+        score=100.0 * sum(met) / len(met),
+        all_met=all(met),
+        unwanted=bool((check.met & conditional) - set(asked.wishes)),
+        facts=check.faithful,
+        tokens_in=tokens[0],
+        tokens_out=tokens[1],
+        seconds=seconds,
+        text=text,
+        cluster=cluster,
+        route=route,
+    )
+
+
+def ask_model(
+    world: World,
+    home: Home,
+    asked: Sequence[Asked],
+    *,
+    mode: str = "uno",
+    model: str | None = None,
+    on_done: OnDone | None = None,
+) -> list[Answered]:
+    """Ask ``UNOChatModel`` over a home's current release; the path that users are served by."""
+    from langchain_uno.chat_models import UNOChatModel
+
+    settings: dict[str, Any] = {"mode": mode, "model": model, "namespace": home.namespace}
+    chat = UNOChatModel(home=str(home.root), **settings)
+    out: list[Answered] = []
+    for start in range(0, len(asked), _TOGETHER):
+        group = asked[start : start + _TOGETHER]
+        began = time.perf_counter()
+        replies = chat.batch(
+            [[("user", one.query.text)] for one in group], {"max_concurrency": _TOGETHER}
+        )
+        each = (time.perf_counter() - began) / len(group)
+        for one, reply in zip(group, replies, strict=True):
+            used = reply.usage_metadata or {"input_tokens": 0, "output_tokens": 0}
+            told = reply.response_metadata
+            out.append(
+                look_at(
+                    world,
+                    one,
+                    str(reply.content),
+                    tokens=(used["input_tokens"], used["output_tokens"]),
+                    seconds=each,
+                    cluster=told.get("cluster"),
+                    route=told.get("route"),
+                )
+            )
+        if on_done:
+            on_done(len(group))
+    return out

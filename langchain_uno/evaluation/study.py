@@ -1,0 +1,172 @@
+"""One cell of a study: one world, one week, one refresh that keeps everything, all systems.
+
+A cell's folder holds its home while it runs and ``result.json`` when it is done; a study that was
+stopped goes on with the first cell that has none. Splits are asserted: no user and no query of
+training is asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_uno.evaluation.answers import Answered, ask_model, held_out
+from langchain_uno.evaluation.choices import CHOICES, compose, routes_of
+from langchain_uno.evaluation.everywhere import publish_kind, read_kept
+from langchain_uno.evaluation.rivals import by_bm25, by_embeddings, from_memory, revise_with
+from langchain_uno.home import Home
+
+__all__ = ["SYSTEMS", "Cell", "read_result", "run_cell"]
+
+SYSTEMS = (
+    "base", "RAG, BM25", "RAG, embeddings", "memory", "expert everywhere", "critic everywhere",
+    *CHOICES,
+)  # fmt: skip
+"""Every system of a study; what they are: the package's docstring."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid."""
+
+    seed: int
+    noise: float = 0.34
+    variant: str = "standard"
+    visits: int = 420
+    per_family: int = 30
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"{self.variant}-seed{self.seed}-noise{round(100 * self.noise):02d}"
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Return a finished cell's result; None when there is none yet."""
+    file = folder / "result.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def run_cell(cell: Cell, top: Path, progress: Any, *, keep: bool = False) -> dict[str, Any]:
+    """Run (or finish) a cell and return its result.
+
+    Args:
+        cell: which.
+        top: the study's folder.
+        progress: hears how it comes on (``console.Bars``).
+        keep: leave the home with its logs, work and releases there.
+    """
+    folder = top / cell.name
+    known = read_result(folder)
+    if known is not None:
+        return known
+    result = _run(cell, folder, progress)
+    temporary = folder / f".result.json.{os.getpid()}"
+    temporary.write_text(json.dumps(result), encoding="utf-8")
+    os.replace(temporary, folder / "result.json")
+    if not keep:
+        shutil.rmtree(folder / "home", ignore_errors=True)
+    return result
+
+
+def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
+    from langchain_uno.demo import Notebook, run_week
+    from langchain_uno.graphs.refresh import run_refresh
+    from langchain_uno.models.loading import load_embedder, load_prompt_set, shared_engine
+    from langchain_uno.recipe import load_recipe
+    from langchain_uno.world.worlds import load_world, make_world, save_world
+
+    home = Home(folder / "home").ensure()
+    notes = Notebook(folder / "notes.json", {"cell": cell.name, "visits": cell.visits})
+    file = folder / "world.json"
+    if not file.is_file():
+        save_world(make_world(cell.seed, noise=cell.noise), file)
+    world = load_world(file)
+    run_week(home, world, cell.visits, notes, progress)
+
+    engine = shared_engine(None)
+    embedder = load_embedder(None, engine)
+    recipe = load_recipe("embedded", {"seed": cell.seed, "everything": True})
+    prompts = load_prompt_set(recipe.prompt_set)
+    with notes.timed("refresh"):
+        refreshed = run_refresh(
+            home, engine, embedder, prompts=prompts, recipe=recipe, progress=progress
+        )
+    kept = read_kept(home, refreshed)
+
+    asked = held_out(world, cell.per_family)
+    _assert_apart(world, asked, kept.past.queries)
+    progress.start("evaluate", 6 * len(asked), "held-out requests")
+
+    def tick(n: int) -> None:
+        progress.advance("evaluate", n)
+
+    found: dict[str, list[Answered]] = {
+        "base": ask_model(world, home, asked, mode="base", on_done=tick)
+    }
+    kinds: tuple[Any, Any] = ("expert", "critic")
+    for kind in kinds:
+        place = publish_kind(kept, home, kind)
+        found[f"{kind} everywhere"] = ask_model(world, place, asked, on_done=tick)
+    clusters = [one.cluster for one in found["expert everywhere"]]
+    rivals = {
+        "RAG, BM25": by_bm25(kept.past),
+        "RAG, embeddings": by_embeddings(kept.past, embedder),
+        "memory": from_memory([kept.recurring.get(c) if c else None for c in clusters]),
+    }
+    for name, rules in rivals.items():
+        found[name] = revise_with(
+            rules, world, asked, found["base"], engine, prompts,
+            min_kept=recipe.revision_min_kept, route=name,
+        )  # fmt: skip
+        tick(len(asked))
+    routes = {name: routes_of(name, kept) for name in CHOICES}
+    for name, chosen in routes.items():
+        found[name] = compose(
+            chosen, found["base"], found["expert everywhere"], found["critic everywhere"]
+        )
+    progress.finish("evaluate")
+    return {
+        "cell": {"seed": cell.seed, "noise": cell.noise, "variant": cell.variant},
+        "users": [one.user for one in asked],
+        "families": [one.query.family for one in asked],
+        "clusters": clusters,
+        "answers": {
+            name: [a.model_dump(exclude={"text"}) for a in found[name]] for name in SYSTEMS
+        },
+        "routes": routes,
+        "per_cluster": [
+            {
+                "id": c.id,
+                "size": len(c.run_ids),
+                "gap": c.gap,
+                "verify": len(c.verify) + len(c.unlabelled),
+                "trials": {
+                    kind: {
+                        "passed": t.adapter is not None,
+                        "seconds": t.seconds,
+                        "win_rate": t.report.win_rate if t.report else None,
+                        "judged": t.report.n if t.report else 0,
+                        "note": t.note,
+                    }
+                    for kind, t in kept.trials[c.id].items()
+                },
+            }
+            for c in kept.clusters
+        ],
+        "distance": world.distance,
+        "finished": time.time(),
+    }
+
+
+def _assert_apart(world: Any, asked: Sequence[Any], trained: Sequence[str]) -> None:
+    """No held-out person is among those who taught, and no held-out request among the logs."""
+    teachers = {user.id for user in world.users if not user.held_out}
+    assert not teachers & {one.user for one in asked}, "a user teaches and is asked"
+    assert not set(trained) & {one.query.text for one in asked}, "a query is learnt and asked"
