@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "langchain_uno.train",
     "logs": "langchain_uno.logs.__main__",
     "evaluate": "langchain_uno.evaluate",
+    "evaluation": "langchain_uno.evaluation.__main__",
     "world": "langchain_uno.world.__main__",
     "demo": "langchain_uno.demo",
 }

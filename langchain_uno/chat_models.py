@@ -35,6 +35,7 @@ from langchain_uno.home import ENV_HOME
 from langchain_uno.served import Served, serve
 from langchain_uno.serving.answers import as_last_chunk, as_result, text_chunk
 from langchain_uno.serving.messages import from_langchain
+from langchain_uno.serving.router import RouteChoice
 from langchain_uno.serving.structured import (
     ANY_JSON,
     Method,
@@ -176,6 +177,19 @@ class UNOChatModel(BaseChatModel):
         """Load the model and the current release now instead of at the first request."""
         self.served.serving.current()
         return self
+
+    def explain(self, messages: LanguageModelInput) -> RouteChoice | None:
+        """Say where a conversation would go, and how near the nearest clusters are.
+
+        Returns:
+            Cluster (None: unseen), distance and the ``top_k`` nearest; None when there is nothing
+            to choose from (no release, or no text).
+        """
+        serving = self.served.serving
+        with serving.lease() as snapshot:
+            return serving.route(
+                snapshot, from_langchain(self._convert_input(messages).to_messages())
+            )
 
     # -- answering -------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from langchain_uno.errors import ConfigError
 from langchain_uno.evaluation.answers import Answered, Asked, look_at
 from langchain_uno.learning.aggregate import ClusterRules
 from langchain_uno.learning.content import kept_share, request_text
@@ -45,8 +46,18 @@ class Past:
 
 
 def by_bm25(past: Past, *, nearest: int = _NEAREST) -> Rules:
-    """Retrieve by words (Okapi BM25)."""
-    from rank_bm25 import BM25Okapi
+    """Retrieve by words (Okapi BM25, by rank-bm25).
+
+    Raises:
+        ConfigError: the extra ``langchain-uno[evaluation]`` is not installed.
+    """
+    try:
+        from rank_bm25 import BM25Okapi
+    except ImportError as error:
+        raise ConfigError(
+            "Retrieval by words needs a package that is missing (rank-bm25): "
+            "pip install 'langchain-uno[evaluation]'."
+        ) from error
 
     index = BM25Okapi([_words(query) for query in past.queries])
 

@@ -54,7 +54,7 @@ def shipped(results: Sequence[Result], *, margin: float = 0.0) -> dict[str, dict
     """
     out: dict[str, dict[str, int]] = {}
     for name in ("uno", "single", "paper's rule", "no gap", "no verifier"):
-        count: dict[str, int] = defaultdict(int)
+        count = dict.fromkeys(("shipped", "base", "below", "score below", "facts below"), 0)
         for r in results:
             for cluster, route in r["routes"][name].items():
                 mine = [i for i, c in enumerate(r["clusters"]) if c == cluster]
@@ -71,7 +71,7 @@ def shipped(results: Sequence[Result], *, margin: float = 0.0) -> dict[str, dict
                     count[f"{key} below"] += gain["high"] < -margin
                     below = below or gain["high"] < -margin
                 count["below"] += below
-        out[name] = dict(count)
+        out[name] = count
     return out
 
 
@@ -137,8 +137,8 @@ def markdown(results: Sequence[Result]) -> str:
               "|---|---|---|---|---|---|"]  # fmt: skip
     for name, n in shipped(results).items():
         lines.append(
-            f"| {name} | {n.get('shipped', 0)} | {n.get('base', 0)} | {n.get('below', 0)} "
-            f"| {n.get('score below', 0)} | {n.get('facts below', 0)} |"
+            f"| {name} | {n['shipped']} | {n['base']} | {n['below']} "
+            f"| {n['score below']} | {n['facts below']} |"
         )
     gap = gap_against_experts(results)
     told = _range(gap["auc"], 2) if gap["auc"] else "not to be told (all alike)"

@@ -93,6 +93,18 @@ async def test_an_expert_answers_its_cluster_in_every_way(
     assert batch[2].response_metadata["cluster"] is None, "an unseen query"
 
 
+def test_it_explains_where_a_conversation_goes(model: UNOChatModel) -> None:
+    choice = model.explain(QUERIES["c1"])
+    assert choice is not None and choice.cluster_id == "c1"
+    assert choice.top_k[0][0] == "c1" and len(choice.top_k) == 3
+    follow_up = [HumanMessage(QUERIES["c1"]), AIMessage("So be it."), HumanMessage("Shorter.")]
+    again = model.explain(follow_up)
+    assert again is not None and again.top_k[0][0] == "c1", "a follow-up stays where its talk is"
+    unseen = model.explain("?!" * 40)
+    assert unseen is not None and unseen.cluster_id is None and unseen.top_k
+    assert UNOChatModel(engine=model.engine).explain("anything") is None
+
+
 def test_the_reflective_path_sums_usage(model: UNOChatModel) -> None:
     # Sampled, since a random model's greedy draft may be blank.
     reflective = model.bind(temperature=1.5, seed=1).invoke(QUERIES["c1"])

@@ -17,6 +17,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from langchain_core.messages import convert_to_messages
 
+from langchain_uno import UNOChatModel
 from langchain_uno.errors import (
     EngineError,
     InputError,
@@ -24,13 +25,16 @@ from langchain_uno.errors import (
     NameError_,
     ReleaseError,
 )
+from langchain_uno.home import Home
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.openai_compatible import OpenAIEngine
 from langchain_uno.models.openai_wire import Collector, first_token_probs
 from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
+from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.records import Message
 from langchain_uno.serving.messages import from_langchain
+from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny
 
 
 def _app(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> Any:
@@ -262,6 +266,46 @@ def test_explicit_loading_without_a_resolver_folder(
     assert "explicit" not in engine.adapters()
     again.close()
     explicit.close()
+
+
+def test_tenants_on_one_server_reach_their_own_adapters_only(
+    remote: OpenAIEngine,
+    engine: LocalEngine,
+    seen: list[dict[str, Any]],
+    adapter_paths: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    embedder = TokenEmbedder(engine)
+    prints = {"base_fingerprint": remote.fingerprint}
+    names, models = {}, {}
+    for tenant, adapter in (("ours", "a0"), ("theirs", "a1")):
+        place = Home.locate(tmp_path / "home", tenant)
+        place.ensure()
+        weights, routes = {"c0": adapter_paths[adapter]}, {"c0": "expert"}
+        made = publish_tiny(place, engine, embedder, weights, routes=routes, **prints)  # type: ignore[arg-type]
+        names[tenant] = f"{made}-c0-expert"
+        models[tenant] = UNOChatModel(
+            home=tmp_path / "home",
+            namespace=tenant,
+            engine=remote,
+            embedder=embedder,
+            max_tokens=8,
+        )
+    texts = {tenant: model.invoke(QUERIES["c0"]).content for tenant, model in models.items()}
+    assert texts["ours"] != texts["theirs"]
+    theirs = names["theirs"]
+    for claim in ("model", "model_name", "adapter", "lora", "release", "namespace", "extra_body"):
+        answer = models["ours"].bind(**{claim: theirs}).invoke(QUERIES["c0"])
+        assert answer.content == texts["ours"], claim
+        assert seen[-1]["model"] == names["ours"], claim
+    config: Any = {
+        "configurable": {"model": theirs, "adapter": theirs},
+        "metadata": {"lora": theirs},
+    }
+    assert models["ours"].invoke(QUERIES["c0"], config).content == texts["ours"]
+    assert seen[-1]["model"] == names["ours"]
+    for model in models.values():
+        model.served.serving.close()
 
 
 def test_errors_are_clear(server: str, remote: OpenAIEngine) -> None:

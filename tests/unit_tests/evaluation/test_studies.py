@@ -1,0 +1,161 @@
+"""Intervals by hand, choices by table, rivals that retrieve what they should, honest tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from langchain_uno.evaluation.answers import Answered
+from langchain_uno.evaluation.choices import CHOICES, compose
+from langchain_uno.evaluation.intervals import auc, by_user
+from langchain_uno.evaluation.rivals import Past, by_bm25, by_embeddings, from_memory
+from langchain_uno.evaluation.study import SYSTEMS
+from langchain_uno.evaluation.tables import gap_against_experts, markdown, pooled, shipped
+from langchain_uno.graphs.refresh_trials import Trial
+from langchain_uno.learning.aggregate import ClusterRules, RecurringRule
+from langchain_uno.records import VerifierReport
+
+
+def test_intervals_resample_users_not_requests() -> None:
+    rng = np.random.default_rng(0)
+    effects = rng.normal(size=20)  # one a user, ten requests each: 20 cases, not 200
+    values = np.repeat(effects, 10)
+    users = [f"u{i // 10}" for i in range(200)]
+    grouped, alone = by_user(values, users), by_user(values, list(range(200)))
+    assert grouped["mean"] == alone["mean"] == pytest.approx(float(values.mean()))
+    width = grouped["high"] - grouped["low"]
+    assert width == pytest.approx(2 * 1.96 * effects.std() / np.sqrt(20), rel=0.15)
+    assert width > 2 * (alone["high"] - alone["low"])
+
+
+def test_auc_of_the_separable_the_random_and_the_one_sided() -> None:
+    found = auc([0.1, 0.2, 0.8, 0.9], [False, False, True, True])
+    assert found is not None and found["mean"] == 1.0
+    rng = np.random.default_rng(1)
+    noise = auc(rng.random(200), rng.random(200) < 0.5)
+    assert noise is not None and noise["low"] < 0.5 < noise["high"]
+    assert auc([1.0, 2.0], [True, True]) is None
+
+
+def trial(passed: bool, rate: float = 0.9, *, kept: bool = True) -> Trial:
+    report = VerifierReport(
+        kind="expert", n=10, win_rate=rate, interval=(0.1, 1.0), passed=passed, reason=""
+    )
+    return Trial(adapter="x" if passed else None, report=report, module="x" if kept else None)
+
+
+@pytest.mark.parametrize(
+    ("low", "expert", "critic", "routes"),
+    [
+        # uno, single, paper's rule, no gap, no verifier
+        (True, trial(True), trial(True), "expert expert expert expert expert"),
+        (False, trial(True), trial(True), "critic base critic expert critic"),
+        (True, trial(False, 0.6), trial(True), "critic base expert critic expert"),
+        (True, trial(False, 0.4), trial(False), "base base critic base expert"),
+        (False, trial(False), trial(False), "base base critic base critic"),
+        (True, Trial(), trial(True), "critic base critic critic critic"),
+        (False, Trial(), Trial(), "base base base base base"),
+    ],
+)
+def test_choices(low: bool, expert: Trial, critic: Trial, routes: str) -> None:
+    trials: Any = {"expert": expert, "critic": critic}
+    found = {name: choose(low, trials, 0.53) for name, choose in CHOICES.items()}
+    order = ["uno", "single", "paper's rule", "no gap", "no verifier"]
+    wanted = dict(zip(order, routes.split(), strict=True))
+    assert found == wanted
+
+
+def answered(score: float, cluster: str | None, *, facts: bool = True, text: str = "") -> Answered:
+    return Answered(
+        score=score,
+        all_met=score == 100,
+        unwanted=False,
+        facts=facts,
+        tokens_in=10,
+        tokens_out=5,
+        seconds=0.1,
+        text=text,
+        cluster=cluster,
+    )
+
+
+def test_compose_takes_each_request_from_its_cluster_s_route() -> None:
+    clusters = ["c0", "c1", "c2", None]
+    base, expert, critic = (
+        [answered(0, c, text=f"{kind} {i}") for i, c in enumerate(clusters)]
+        for kind in ("base", "expert", "critic")
+    )
+    out = compose({"c0": "expert", "c1": "critic", "c2": "base"}, base, expert, critic)
+    assert [a.text for a in out] == ["expert 0", "critic 1", "base 2", "base 3"]
+    assert [a.route for a in out] == ["expert", "critic", "base", "base"]
+
+
+class Letters:
+    """Counts of letters: near texts share letters."""
+
+    fingerprint = "letters"
+
+    def embed(self, texts: Any, on_done: Any = None) -> Any:
+        rows = np.array([[t.count(c) for c in "abcdefghij"] for t in texts], np.float32)
+        return rows / np.maximum(1e-9, np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def test_rivals_retrieve_the_nearest_and_say_nothing_twice() -> None:
+    queries = ["aaa ab", "aab", "bbb", "ccc", "ddd", "eee"]
+    rules = [["be brief"], ["be brief", "use bullets"], ["warn"], ["thank"], [], ["sign"]]
+    past = Past(queries, Letters().embed(queries), rules)
+    near = by_embeddings(past, Letters(), nearest=2)
+    assert near(["aaa"]) == [["be brief", "use bullets"]]
+    words = by_bm25(past, nearest=1)
+    assert words(["where is ccc?"]) == [["thank"]]
+    one = RecurringRule(text="warn", mentions=3, users=3, support=0.5)
+    known = ClusterRules(recurring=(one,))
+    assert from_memory([known, None])(["x", "y"]) == [["warn"], []]
+
+
+def result(seed: int, *, good: float, gap: float) -> dict[str, Any]:
+    """A cell of two clusters by four users: experts fail in c1, where they lose the facts."""
+    clusters = ["c0", "c1"] * 8
+
+    def rows(score: float, lost: str | None = None) -> list[dict[str, Any]]:
+        return [answered(score, c, facts=c != lost).model_dump(exclude={"text"}) for c in clusters]
+
+    answers = {name: rows(good) for name in SYSTEMS}
+    answers["base"] = rows(0)
+    for name in ("expert everywhere", "no verifier"):
+        answers[name] = rows(good, lost="c1")
+    route = {"c0": "expert", "c1": "critic"}
+    routes = {name: dict(route) for name in CHOICES}
+    routes["single"] = {"c0": "expert", "c1": "base"}
+    trials = {"expert": {"win_rate": 0.9, "seconds": 30.0}}
+    return {
+        "cell": {"seed": seed, "noise": 0.34, "variant": "standard"},
+        "users": [f"user-{i % 4}" for i in range(16)],
+        "clusters": clusters,
+        "answers": answers,
+        "routes": routes,
+        "per_cluster": [
+            {"id": "c0", "gap": 0.1, "trials": trials},
+            {"id": "c1", "gap": gap, "trials": trials},
+        ],
+    }
+
+
+def test_tables_count_what_is_below_base() -> None:
+    results = [result(1, good=90, gap=0.8), result(2, good=80, gap=0.9)]
+    figures = pooled(results)
+    assert figures["uno"]["score"]["mean"] == 85.0
+    assert figures["uno"]["score-base"]["low"] > 0
+    assert figures["expert everywhere"]["facts-base"]["mean"] == -50.0
+    count = shipped(results)
+    assert count["uno"] == {"shipped": 4, "score below": 0, "facts below": 0, "below": 0, "base": 0}
+    assert count["single"]["base"] == 2
+    assert count["no verifier"]["below"] == count["no verifier"]["facts below"] == 2
+    gap = gap_against_experts(results)
+    assert (gap["clusters"], gap["failed"]) == (4, 2)
+    assert gap["auc"]["mean"] == 1.0
+    assert (gap["expert_seconds"], gap["spared_seconds"]) == (120.0, 60.0)
+    page = markdown(results)
+    assert "Noise 34% (2 cells)" in page and "| no verifier | 4 | 0 | 2 | 0 | 2 |" in page
