@@ -55,6 +55,40 @@ def run(
         _show(out_, as_json)
 
 
+@app.command("judge")
+def judge_(
+    world: Annotated[Path, typer.Option(help="A world file.")],
+    model: Annotated[
+        str | None, typer.Option(help="The judge's model; the embedded one if left out.")
+    ] = None,
+    per_family: Annotated[int, typer.Option(min=1, help="Held-out requests a family.")] = 15,
+    seed: Annotated[int, typer.Option(help="Of the requests and the flaws.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Audit the judge: does it agree with the truth, and what moves it that should not?"""
+    from langchain_uno.evaluation.judge_audit import audit_judge
+    from langchain_uno.models.loading import is_embedded, load_engine, load_prompt_set
+    from langchain_uno.recipe import load_recipe
+    from langchain_uno.world.worlds import load_world
+
+    with clean_exit("Stopped; auditing writes nothing."):
+        recipe = load_recipe("embedded" if is_embedded(model) else "paper")
+        loaded = load_world(world)
+        with Bars(off=as_json) as bars:
+            bars.start("judge", 12 * per_family * len(loaded.families), "judgements")
+            found = audit_judge(
+                loaded,
+                load_engine(model),
+                load_prompt_set(recipe.prompt_set),
+                recipe,
+                per_family=per_family,
+                seed=seed,
+                on_done=lambda n: bars.advance("judge", n),
+            )
+            bars.finish("judge")
+        print_json(found)
+
+
 @app.command()
 def table(
     out_: _OUT,

@@ -159,3 +159,23 @@ def test_tables_count_what_is_below_base() -> None:
     assert (gap["expert_seconds"], gap["spared_seconds"]) == (120.0, 60.0)
     page = markdown(results)
     assert "Noise 34% (2 cells)" in page and "| no verifier | 4 | 0 | 2 | 0 | 2 |" in page
+
+
+def test_the_embedded_judge_is_not_talked_into_a_ten() -> None:
+    from langchain_uno.evaluation.judge_audit import audit_judge
+    from langchain_uno.models.loading import load_prompt_set, shared_engine
+    from langchain_uno.recipe import load_recipe
+    from langchain_uno.world.worlds import make_world
+
+    found = audit_judge(
+        make_world(77),
+        shared_engine(None),
+        load_prompt_set("embedded"),
+        load_recipe("embedded"),
+        per_family=2,
+    )
+    assert found["requests"] == 16 and found["unreadable"] < 0.1
+    assert found["auc"]["plain"]["mean"] > 0.95 and found["auc"]["flawed"]["mean"] > 0.85
+    for name, added in found["added"].items():
+        assert added["overtakes"] == 0, name
+        assert added["change"]["plain"]["high"] < 0.5, name
