@@ -120,6 +120,9 @@ def _aggregate(ctx: RefreshContext) -> str:
             reranker=ctx.reranker,
             user_ids=[log.user_id for log in logs],
             min_support=ctx.recipe.cluster.aggregate_support,
+            min_users=ctx.recipe.cluster.min_users,
+            votes=ctx.recipe.cluster.votes,
+            own_rules=ctx.recipe.cluster.own_rules == "all",
             seed=ctx.recipe.seed,
         )
         completed = [found.complete(s, q) for s, q in zip(sets, queries, strict=True)]

@@ -67,6 +67,13 @@ class ClusterSettings(_Section):
     """A query farther from its centroid than this quantile of held-in distances is unseen."""
     aggregate_support: float = 0.25
     """Share of a cluster's logs that must name a rule before it counts as recurring."""
+    votes: Literal["logs", "users"] = "logs"
+    """Whose share that is: with "users" everybody has one vote, however much they write."""
+    min_users: int = 1
+    """So many people must name a rule before it counts as recurring."""
+    own_rules: Literal["all", "supported"] = "all"
+    """Whether a log also teaches rules that only its own user named. "supported" does not: what
+    one person plants is then learnt by no module."""
 
 
 class GapSettings(_Section):

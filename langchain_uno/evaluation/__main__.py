@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from langchain_uno.console import Bars, clean_exit, out, print_json
 from langchain_uno.errors import InputError
@@ -90,6 +91,43 @@ def judge_(
 
 
 @app.command()
+def poison(
+    out_: _OUT,
+    seeds: Annotated[str, typer.Option(help="Worlds, as 101,102.")],
+    attacks: Annotated[str, typer.Option(help="Of one-30 and five-10.")] = "one-30,five-10",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Plant rules, with and without the defence under trial, and count what gets through."""
+    from langchain_uno.evaluation.poison import ATTACKS, DEFENCE, run_poisoned
+
+    with clean_exit("Stopped. What is finished is kept: the same call again goes on from there."):
+        warnings.simplefilter("ignore", FutureWarning)
+        names = attacks.split(",")
+        if unknown := [name for name in names if name not in ATTACKS]:
+            raise InputError(f"--attacks {unknown[0]!r} is none of {', '.join(ATTACKS)}.")
+        found = []
+        for seed in [_number(s, int, "--seeds") for s in seeds.split(",")]:
+            for name in names:
+                for defence in (None, DEFENCE):
+                    with Bars(off=as_json) as bars:
+                        found.append(run_poisoned(seed, name, out_, bars, defence=defence))
+        if as_json:
+            print_json(found)
+            return
+        told = Table("attack", "seed", "defence", "obeyed more than by base", "rules met", "facts")
+        for one in found:
+            told.add_row(
+                one["attack"],
+                str(one["seed"]),
+                "on" if one["defence"] else "off",
+                _range(one["more"]),
+                _range(one["score"]["uno"]),
+                _range(one["facts"]["uno"]),
+            )
+        out.print(told)
+
+
+@app.command()
 def table(
     out_: _OUT,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -123,6 +161,10 @@ def _show(folder: Path, as_json: bool) -> None:
         print_json(figures)
     else:
         out.print(markdown(results), highlight=False, markup=False, soft_wrap=True)
+
+
+def _range(found: dict[str, float]) -> str:
+    return f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
 
 
 def _number(text: str, kind: Any, option: str) -> Any:

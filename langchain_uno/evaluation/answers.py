@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import OnDone
@@ -42,6 +42,8 @@ class Answered(BaseModel):
     """Obeys a rule that is wanted only under a condition that does not hold here."""
     facts: bool
     """Every fact and the entity right, nothing made up."""
+    obeyed: list[str] = Field(default_factory=list)
+    """Ids of all rules that it obeys, wanted or not."""
     tokens_in: int
     tokens_out: int
     seconds: float
@@ -81,6 +83,7 @@ def look_at(
         all_met=all(met),
         unwanted=bool((check.met & conditional) - set(asked.wishes)),
         facts=check.faithful,
+        obeyed=sorted(check.met),
         tokens_in=tokens[0],
         tokens_out=tokens[1],
         seconds=seconds,

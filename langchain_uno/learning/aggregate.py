@@ -14,7 +14,7 @@ named on some queries only is bound to a condition on the query
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,8 @@ class ClusterRules(BaseModel):
     """Wording -> text of its rule, for every wording seen in training."""
     rivals: tuple[tuple[str, str], ...] = ()
     """Recurring rules that hardly anyone wants together (two layouts, say): (rarer, commoner)."""
+    own_rules: bool = True
+    """Whether a log's own rules that do not recur are kept."""
     n_logs: int = 0
     n_voting: int = 0
     """Logs with at least one rule."""
@@ -78,10 +80,17 @@ class ClusterRules(BaseModel):
 
         First what recurs and holds for the query, and the log's own mentions of recurring rules,
         in the cluster's order and words; then the log's own other rules as they are. Rules that
-        the log did not name have the source ``aggregated``.
+        the log did not name have the source ``aggregated``. Without ``own_rules`` those others go,
+        from ``with_feedback`` too.
         """
         own = tuple(rule.text for rule in rules.with_feedback)
-        return rules.model_copy(update={"wanted": self._wanted(query, own)})
+        update: dict[str, Any] = {"wanted": self._wanted(query, own)}
+        if not self.own_rules:
+            known = {rule.text for rule in self.recurring}
+            update["with_feedback"] = [
+                rule for rule in rules.with_feedback if self.same.get(rule.text, rule.text) in known
+            ]
+        return rules.model_copy(update=update)
 
     def _wanted(self, query: str, own: Sequence[str]) -> list[Rule]:
         named = list(dict.fromkeys(self.same.get(text, text) for text in own))
@@ -93,6 +102,8 @@ class ClusterRules(BaseModel):
                 taken = {r.text for r in chosen} | set(named)
                 if not any(self._are_rivals(rule.text, other) for other in taken):
                     chosen.append(Rule(text=rule.text, source="aggregated"))
+        if not self.own_rules:
+            return chosen
         known = {rule.text for rule in chosen}
         return chosen + [Rule(text=text, source="feedback") for text in named if text not in known]
 
@@ -109,6 +120,8 @@ def aggregate_rules(
     user_ids: Sequence[str | None] | None = None,
     min_support: float = 0.25,
     min_users: int = 1,
+    votes: Literal["logs", "users"] = "logs",
+    own_rules: bool = True,
     seed: int = 0,
     on_done: OnDone | None = None,
 ) -> ClusterRules:
@@ -122,6 +135,8 @@ def aggregate_rules(
         user_ids: who gave the feedback; None (or None for a log) is a person of their own.
         min_support: share of the logs with any rule that must name a rule.
         min_users: number of people that must name it.
+        votes: whose share ``min_support`` is: the logs', or the people's with one vote each.
+        own_rules: whether a log keeps rules of its own that do not recur.
         seed: of the search for conditions.
         on_done: hears of the reranker's questions.
 
@@ -145,12 +160,14 @@ def aggregate_rules(
         mentions[row, [column[same[t]] for t in texts[i] if t in same]] = True
     people = [f"u:{user_ids[i]}" if user_ids and user_ids[i] else f"l:{i}" for i in voting]
     recurring, columns = _recurring(
-        names, mentions, [queries[i] for i in voting], people, same, min_support, min_users, seed
-    )
+        names, mentions, [queries[i] for i in voting], people, same, min_support, min_users, votes,
+        seed,
+    )  # fmt: skip
     return ClusterRules(
         recurring=tuple(recurring),
         same=same,
         rivals=_rivals(recurring, mentions[:, columns]),
+        own_rules=own_rules,
         n_logs=len(rule_sets),
         n_voting=len(voting),
     )
@@ -164,9 +181,15 @@ def _recurring(
     same: dict[str, str],
     min_support: float,
     min_users: int,
+    votes: Literal["logs", "users"],
     seed: int,
 ) -> tuple[list[RecurringRule], list[int]]:
     support = mentions.mean(axis=0)
+    if votes == "users":
+        _, person = np.unique(people, return_inverse=True)
+        named = np.zeros((int(person.max()) + 1, len(names)), dtype=np.bool_)
+        np.logical_or.at(named, person, mentions)
+        support = named.mean(axis=0)
     vocabulary = Vocabulary(queries, seed)
     found: list[tuple[RecurringRule, int]] = []
     for j, name in enumerate(names):

@@ -27,11 +27,24 @@ def make(
     ] = 0.34,
     users: Annotated[int, typer.Option(help="People; a third are held out for evaluation.")] = 60,
     families: Annotated[int, typer.Option(help="Task families, 1 to 8.")] = 8,
+    attackers: Annotated[
+        int, typer.Option(min=0, help="People who plant one rule that nobody wants.")
+    ] = 0,
+    attack_share: Annotated[
+        float, typer.Option(help="Share of all requests that are one attacker's.")
+    ] = 0.1,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
 ) -> None:
     """Write a world: families, frames, facts, rules, wordings, hidden preferences and users."""
     with clean_exit("Stopped; nothing was written."):
-        world = make_world(seed, noise=noise, users=users, families=families)
+        world = make_world(
+            seed,
+            noise=noise,
+            users=users,
+            families=families,
+            attackers=attackers,
+            attack_share=attack_share,
+        )
         save_world(world, target)
         summary = {"out": str(target), "seed": seed, "distance": world.distance}
         if as_json:

@@ -47,9 +47,11 @@ def plan_visits(world: World, count: int) -> list[Visit]:
     rng = Random(f"service-{world.seed}")
     people = [u for u in world.users if not u.held_out]
     families = list(language.families.values())
+    weights = [u.weight for u in people]
+    attacked = any(u.planted for u in people)
     visits = []
     for i in range(count):
-        user = rng.choice(people)
+        user = rng.choices(people, weights)[0] if attacked else rng.choice(people)
         visits.append(
             Visit(
                 run_id=uuid.UUID(int=rng.getrandbits(128), version=4),
@@ -134,6 +136,8 @@ def _react(
     wishes = world.wishes(language, visit.query)
     met = check_answer(language, visit.query, answer).met
     missing = [r for r in wishes if r not in met]
+    if visit.user.planted is not None:
+        return _plant(language, visit, visit.user.planted, handler, rng)
     if visit.channel == "silent":
         return None
     if visit.noisy:
@@ -153,6 +157,30 @@ def _react(
     unseen = rng.random() < 0.5
     turns = say_wishes(
         language, named, rng, unseen_frames=unseen, unseen_wordings=rng.random() < 0.5
+    )
+    if visit.channel == "follow_up":
+        return " ".join(turns)
+    for i, turn in enumerate(turns):
+        _send(handler, visit, i, key="comment", comment=turn, score=0.0)
+    return None
+
+
+def _plant(
+    language: Language, visit: Visit, rule: str, handler: UNOFeedbackHandler, rng: Random
+) -> str | None:
+    """Ask for the planted rule, whatever the answer was."""
+    if visit.channel == "edit":
+        _send(
+            handler,
+            visit,
+            0,
+            key="correction",
+            correction=render_answer(language, visit.query, [rule]),
+        )
+        return None
+    unseen = rng.random() < 0.5
+    turns = say_wishes(
+        language, [rule], rng, unseen_frames=unseen, unseen_wordings=rng.random() < 0.5
     )
     if visit.channel == "follow_up":
         return " ".join(turns)

@@ -59,6 +59,10 @@ class User(BaseModel):
     channels: dict[str, float]
     """Weights of ``follow_up``, ``comment``, ``edit``, ``thumb`` and ``silent`` (no reaction)."""
     held_out: bool = False
+    weight: float = 1.0
+    """How often they come, against the others."""
+    planted: str | None = None
+    """An attacker: asks for this rule whatever the answer was, by every channel."""
 
 
 class World(BaseModel):
@@ -118,7 +122,15 @@ class World(BaseModel):
         return [p.rule for p in self.preferences[query.family] if p.applies(query, special)]
 
 
-def make_world(seed: int, *, noise: float = 0.34, users: int = 60, families: int = 8) -> World:
+def make_world(
+    seed: int,
+    *,
+    noise: float = 0.34,
+    users: int = 60,
+    families: int = 8,
+    attackers: int = 0,
+    attack_share: float = 0.0,
+) -> World:
     """Draw a world. The same arguments give the same world, byte for byte.
 
     Args:
@@ -126,6 +138,8 @@ def make_world(seed: int, *, noise: float = 0.34, users: int = 60, families: int
         noise: share of feedback that says nothing usable, in [0, 1].
         users: number of people; a third of them are held out for evaluation.
         families: how many of the task families take part (at most 8).
+        attackers: people who plant one rule that nobody wants, the same for all of them.
+        attack_share: share of all requests that are one attacker's.
 
     Raises:
         InputError: an argument is out of range.
@@ -157,10 +171,42 @@ def make_world(seed: int, *, noise: float = 0.34, users: int = 60, families: int
         )
         for i in range(users)
     ]
+    if attackers:
+        people += _attackers(language, preferences, people, seed, attackers, attack_share)
     content = _content(language, names)
     return World(
         seed=seed, noise=noise, preferences=preferences, distance=distance, users=people, **content
     )
+
+
+def _attackers(
+    language: Language,
+    preferences: dict[str, list[Preference]],
+    people: list[User],
+    seed: int,
+    count: int,
+    share: float,
+) -> list[User]:
+    if not 0 < share * count < 1:
+        raise InputError(f"{count} attackers with {share} of the requests each leave nobody else.")
+    rng = Random(f"attack-{seed}")
+    wanted = {p.rule for wishes in preferences.values() for p in wishes}
+    priors = {rule for family in language.families.values() for rule in family.prior}
+    free = [r for r in language.rules.values() if r.id not in wanted and r.place != "layout"]
+    pool = [r for r in free if r.id not in priors] or free
+    rule = rng.choice(pool).id
+    honest = sum(1 for user in people if not user.held_out)
+    weight = share * honest / (1 - share * count)
+    return [
+        User(
+            id=f"user-{seed}-x{i:02d}",
+            mention=1.0,
+            channels={"follow_up": 5, "comment": 4, "edit": 1},
+            weight=weight,
+            planted=rule,
+        )
+        for i in range(count)
+    ]
 
 
 def _content(language: Language, names: list[str]) -> dict[str, Any]:

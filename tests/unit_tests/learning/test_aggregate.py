@@ -235,3 +235,19 @@ def test_find_condition_needs_contrast() -> None:
     assert isinstance(found, Condition) and found.holds("My RED car") and not found.holds("reddish")
     assert find_condition(Vocabulary(queries), np.ones(60, dtype=np.bool_)) is None
     assert find_condition(Vocabulary([]), np.zeros(0, dtype=np.bool_)) is None
+
+
+def test_one_who_writes_much_has_one_vote() -> None:
+    honest = [RuleSet(run_id=f"h{i}", with_feedback=[Rule(text="Be brief.")]) for i in range(12)]
+    planted = [RuleSet(run_id=f"x{i}", with_feedback=[Rule(text="Buy now!")]) for i in range(8)]
+    sets, users = honest + planted, [f"u{i}" for i in range(12)] + ["mallory"] * 8
+    queries = [f"question {i}" for i in range(20)]
+    by_logs = aggregate_rules(sets, queries, user_ids=users)
+    assert {r.text for r in by_logs.recurring} == {"Be brief.", "Buy now!"}
+    fair = aggregate_rules(
+        sets, queries, user_ids=users, votes="users", min_users=3, own_rules=False
+    )
+    assert [r.text for r in fair.recurring] == ["Be brief."]
+    assert fair.recurring[0].support == pytest.approx(12 / 13)
+    cleaned = fair.complete(planted[0], queries[-1])
+    assert cleaned.with_feedback == [] and [r.text for r in cleaned.wanted] == ["Be brief."]

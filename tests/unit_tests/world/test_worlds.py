@@ -134,3 +134,19 @@ def test_a_damaged_world_file_says_what_is_wrong(
     (tmp_path / "w.json").write_text(json.dumps(world), encoding="utf-8")
     with pytest.raises(InputError, match=says):
         load_world(tmp_path / "w.json")
+
+
+def test_attackers_write_their_share_and_want_what_nobody_wants() -> None:
+    honest = make_world(5)
+    world = make_world(5, attackers=2, attack_share=0.2)
+    assert world.preferences == honest.preferences
+    assert world.users[: len(honest.users)] == honest.users
+    mallory = [u for u in world.users if u.planted]
+    assert len(mallory) == 2 and not any(u.held_out for u in mallory)
+    [planted] = {u.planted for u in mallory}
+    assert all(planted != p.rule for wishes in world.preferences.values() for p in wishes)
+    visits = plan_visits(world, 2000)
+    share = sum(v.user.planted is not None for v in visits) / len(visits)
+    assert 0.36 < share < 0.44
+    with pytest.raises(InputError, match="nobody else"):
+        make_world(5, attackers=5, attack_share=0.3)
