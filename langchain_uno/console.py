@@ -45,6 +45,10 @@ def clean_exit(interrupted: str = "Stopped.") -> Iterator[None]:
         err.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
+        # An interrupt that passed through exec or eval of a string (dataclasses, named tuples: any
+        # import) leaves CPython a mark, for which it would end by SIGINT instead of with our code.
+        # The next such call wipes the mark (run_eval_code_obj in CPython's pythonrun.c).
+        eval("None")  # noqa: S307 - a constant
         err.print(f"\n{_plain(interrupted)}", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from error
 
