@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,12 +17,11 @@ from langchain_uno.graphs.respond_steps import (
     Ask,
     RespondContext,
     RespondState,
-    Writer,
     classify,
     plan_of,
     read_messages,
 )
-from langchain_uno.models.protocols import Generation
+from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation
 from langchain_uno.serving.hot_swap import Serving, Snapshot
 
 __all__ = ["Classify", "Respond"]
@@ -61,67 +61,81 @@ class Respond(Runnable[RespondState, RespondState]):
         self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> RespondState:
         """Run the plan, waiting for the engine."""
-        runtime = _runtime(config)
-        context, write = _settings(runtime), runtime.stream_writer
         engine = self._serving.engine
         with self._serving.hold(input.get("release")) as snapshot:
-            state = _trusted(input, snapshot, context)
-            with self._serving.pool.hold(state["adapter"]):
-                plan = plan_of(state, snapshot, context, write)
-                deadline = context.deadline()
-                done: Generation | None = None
-                while True:
-                    try:
-                        ask = next(plan) if done is None else plan.send(done)
-                    except StopIteration as stop:
-                        result: RespondState = stop.value
-                        return result
-                    request = replace(ask.request, deadline=deadline)
-                    if not context.stream:
-                        [done] = engine.generate([request])
-                        continue
-                    done = None
-                    for chunk in engine.stream(request):
-                        _show(ask, chunk.text, write)
-                        done = chunk.generation or done
-                    assert done is not None
+            run = _Run(input, snapshot, _runtime(config))
+            with self._serving.pool.hold(run.adapter):
+                while (request := run.next()) is not None:
+                    if run.streams:
+                        for chunk in engine.stream(request):
+                            run.take(chunk)
+                    else:
+                        run.take(Chunk(generation=engine.generate([request])[0]))
+        return run.result
 
     async def ainvoke(
         self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> RespondState:
         """Run the plan without blocking the event loop."""
-        runtime = _runtime(config)
-        context, write = _settings(runtime), runtime.stream_writer
         engine = self._serving.engine
         with self._serving.hold(input.get("release")) as snapshot:
-            state = _trusted(input, snapshot, context)
-            async with _aheld(self._serving, state["adapter"]):
-                plan = plan_of(state, snapshot, context, write)
-                deadline = context.deadline()
-                done: Generation | None = None
-                while True:
-                    try:
-                        ask = next(plan) if done is None else plan.send(done)
-                    except StopIteration as stop:
-                        result: RespondState = stop.value
-                        return result
-                    request = replace(ask.request, deadline=deadline)
-                    if not context.stream:
-                        done = await engine.agenerate(request)
-                        continue
-                    done = None
-                    async for chunk in engine.astream(request):
-                        _show(ask, chunk.text, write)
-                        done = chunk.generation or done
-                    assert done is not None
+            run = _Run(input, snapshot, _runtime(config))
+            async with _aheld(self._serving, run.adapter):
+                while (request := run.next()) is not None:
+                    if run.streams:
+                        async for chunk in engine.astream(request):
+                            run.take(chunk)
+                    else:
+                        run.take(Chunk(generation=await engine.agenerate(request)))
+        return run.result
 
 
-def _trusted(given: RespondState, snapshot: Snapshot, context: RespondContext) -> RespondState:
-    """The state with its adapter as the release names it: a state can be written from outside."""
-    route, adapter = snapshot.path_of(given.get("cluster"), reflect=context.mode == "uno")
-    if context.mode == "base":
-        route, adapter = "base", None
-    return {**given, "route": route, "adapter": adapter}
+class _Run:
+    """One request's way through its plan; who drives it decides how to wait.
+
+    The adapter is the one that the release names for the state's cluster: the state itself can have
+    been written from outside.
+    """
+
+    def __init__(
+        self, given: RespondState, snapshot: Snapshot, runtime: Runtime[RespondContext]
+    ) -> None:
+        context = _settings(runtime)
+        route, self.adapter = snapshot.path_of(given.get("cluster"), context.mode)
+        state: RespondState = {**given, "route": route, "adapter": self.adapter}
+        self.streams = context.stream
+        self.result: RespondState = {}
+        self._write = runtime.stream_writer
+        self._plan = plan_of(state, snapshot, context, self._write)
+        self._timeout = context.timeout
+        self._deadline: float | None = None
+        self._ask: Ask | None = None
+        self._done: Generation | None = None
+
+    def next(self) -> GenerateRequest | None:
+        """Return what the plan wants generated now; None: it has ended, ``result`` is there."""
+        try:
+            if self._ask is None:
+                self._ask = next(self._plan)
+                if self._timeout is not None:
+                    self._deadline = time.monotonic() + self._timeout
+            else:
+                assert self._done is not None, "the engine ended without an answer"
+                self._ask = self._plan.send(self._done)
+        except StopIteration as stop:
+            self.result = stop.value
+            return None
+        self._done = None
+        return replace(self._ask.request, deadline=self._deadline)
+
+    def take(self, chunk: Chunk) -> None:
+        """Take a piece of the answer: shown when it is the final one's, else kept back."""
+        assert self._ask is not None
+        if chunk.text and self._ask.final:
+            self._write({"type": "token", "text": chunk.text})
+        elif chunk.text:
+            self._ask.pieces.append(chunk.text)
+        self._done = chunk.generation or self._done
 
 
 @asynccontextmanager
@@ -143,15 +157,6 @@ async def _aheld(serving: Serving, adapter: str | None) -> AsyncIterator[None]:
         yield
     finally:
         held.__exit__(None, None, None)
-
-
-def _show(ask: Ask, text: str, write: Writer) -> None:
-    if not text:
-        return
-    if ask.final:
-        write({"type": "token", "text": text})
-    else:
-        ask.pieces.append(text)
 
 
 def _settings(runtime: Runtime[RespondContext]) -> RespondContext:

@@ -6,7 +6,6 @@ sync and async, streaming or not (``respond_run.py``), share every line.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -60,10 +59,6 @@ class RespondContext:
     """Seconds that the answer may take once its cluster is known; None: as long as it takes."""
     stream: bool = True
     """Whether tokens are sent as custom stream events."""
-
-    def deadline(self) -> float | None:
-        """Return when an answer that is begun now has to be there (``time.monotonic()``)."""
-        return None if self.timeout is None else time.monotonic() + self.timeout
 
     def request(self, messages: Sequence[Message], adapter: str | None = None) -> GenerateRequest:
         """Return the request for one answer with these settings."""
@@ -132,7 +127,7 @@ def classify(
     if choice.cluster_id is None:
         return found
     found["cluster"] = choice.cluster_id
-    found["route"], found["adapter"] = snapshot.path_of(choice.cluster_id, reflect=mode != "single")
+    found["route"], found["adapter"] = snapshot.path_of(choice.cluster_id, mode)
     return found
 
 

@@ -80,6 +80,9 @@ def _segment_trouble(segment: Path) -> str | None:
     lower = np.ascontiguousarray(table[:, : 4 * h.lower + 4]).view("<u4")
     if _points_outside(lower, h.elements):
         return "has links to elements that are not there"
+    most = h.elements * (_SIZE.size + h.top * (4 * h.upper + 4))
+    if links.stat().st_size > most:  # gigabytes, it may be: not to be read
+        return "has more links than its elements can have"
     return _link_trouble(links.read_bytes(), h)
 
 

@@ -49,15 +49,15 @@ class Snapshot:
     retired: float | None = None
     """When another release took over (monotonic seconds)."""
 
-    def path_of(self, cluster_id: str | None, *, reflect: bool = True) -> tuple[Route, str | None]:
+    def path_of(self, cluster_id: str | None, mode: str) -> tuple[Route, str | None]:
         """Return the route and the adapter of one of this release's clusters.
 
         Args:
             cluster_id: None, and any that this release does not have, go to the base.
-            reflect: whether reflective clusters may be answered their way; else by the base.
+            mode: ``"uno"``; ``"single"``: reflective clusters go to the base; ``"base"``: all do.
         """
         cluster = self.clusters.get(cluster_id or "")
-        if cluster is None or (cluster.route == "critic" and not reflect):
+        if cluster is None or mode == "base" or (mode == "single" and cluster.route == "critic"):
             return "base", None
         return cluster.route, cluster.adapter
 

@@ -60,6 +60,12 @@ def _first_link(folder: Path) -> None:
     _file(folder, "link_lists.bin").write_bytes(bytes(raw))
 
 
+def _inflate(folder: Path) -> None:
+    """As the save after a damaged one leaves it: a sparse file of 100 GB, which nobody may read."""
+    with _file(folder, "link_lists.bin").open("r+b") as file:
+        file.truncate(100 << 30)
+
+
 def test_a_sound_index_has_no_trouble(saved: Path) -> None:
     assert _file(saved, "link_lists.bin").stat().st_size > 0, "there is something to look at"
     assert hnsw_trouble(saved) is None
@@ -82,6 +88,7 @@ def test_a_sound_index_has_no_trouble(saved: Path) -> None:
         # as a save that was killed leaves it: the header counts more than the links have
         (_overwrite("header.bin", 20, (1200 + 1).to_bytes(8, "little")), "vectors"),
         (_first_link, "not there"),
+        (_inflate, "more links than"),
     ],
 )
 def test_damage_is_named(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,14 +23,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tiny_model_path: Path) -> 
     top = tmp_path_factory.mktemp("adapters")
     names = [f"r1-c{i}-expert" for i in range(5)]
     return {n: make_tiny_adapter(top / n, tiny_model_path, seed=i) for i, n in enumerate(names)}
-
-
-@pytest.fixture
-def engine(tiny_model_path: Path) -> Iterator[LocalEngine]:
-    engine = load_engine(str(tiny_model_path))
-    assert isinstance(engine, LocalEngine)
-    yield engine
-    engine.close()
 
 
 def answer(engine: LocalEngine, adapter: str | None) -> str:
