@@ -12,13 +12,12 @@ served by PEFT through a LangGraph graph. Stopped at any time, the same call goe
 from __future__ import annotations
 
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.columns import Columns
@@ -28,8 +27,12 @@ from rich.text import Text
 
 from langchain_uno.console import Bars, clean_exit, out, print_json
 from langchain_uno.home import Home
+from langchain_uno.releases.traffic import write_atomic
 
-__all__ = ["Notebook", "main", "run_demo", "run_week"]
+if TYPE_CHECKING:
+    from langchain_uno.graphs.refresh_context import RefreshResult
+
+__all__ = ["Notebook", "learn", "main", "run_demo", "run_week"]
 
 _STOPPED = "Stopped. What is finished is kept: the same call again goes on from there."
 
@@ -62,9 +65,7 @@ class Notebook:
 
     def save(self) -> None:
         """Write the notebook, atomically."""
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(self.data), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write_atomic(self.path, json.dumps(self.data).encode())
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -140,24 +141,29 @@ def run_week(home: Home, world: Any, visits: int, notes: Notebook, progress: Any
     progress.finish("service")
 
 
+def learn(home: Home, settings: dict[str, Any], progress: Any) -> RefreshResult:
+    """Refresh a home of the embedded model with its recipe, changed by ``settings``."""
+    from langchain_uno.graphs.refresh import run_refresh
+    from langchain_uno.models.loading import load_embedder, load_prompt_set, shared_engine
+    from langchain_uno.recipe import load_recipe
+
+    engine = shared_engine(None)
+    recipe = load_recipe("embedded", settings)
+    return run_refresh(
+        home,
+        engine,
+        load_embedder(None, engine),
+        prompts=load_prompt_set(recipe.prompt_set),
+        recipe=recipe,
+        progress=progress,
+    )
+
+
 def _refresh(home: Home, seed: int, notes: Notebook, progress: Any) -> dict[str, Any]:
     """Learn from the week and release."""
     if "refresh" not in notes.data:
-        from langchain_uno.graphs.refresh import run_refresh
-        from langchain_uno.models.loading import load_embedder, load_engine, load_prompt_set
-        from langchain_uno.recipe import load_recipe
-
-        engine = load_engine(None)
-        recipe = load_recipe("embedded", {"seed": seed})
         with notes.timed("refresh"):
-            result = run_refresh(
-                home,
-                engine,
-                load_embedder(None, engine),
-                prompts=load_prompt_set(recipe.prompt_set),
-                recipe=recipe,
-                progress=progress,
-            )
+            result = learn(home, {"seed": seed}, progress)
         for stage, seconds in result.seconds.items():
             notes.data["seconds"][f"refresh: {stage}"] = seconds
         notes.data["refresh"] = result.model_dump(mode="json")

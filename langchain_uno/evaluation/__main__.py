@@ -94,7 +94,9 @@ def judge_(
 def poison(
     out_: _OUT,
     seeds: Annotated[str, typer.Option(help="Worlds, as 101,102.")],
-    attacks: Annotated[str, typer.Option(help="Of one-30 and five-10.")] = "one-30,five-10",
+    attacks: Annotated[
+        str, typer.Option(help="Of none, one-30, five-10 and injected.")
+    ] = "none,one-30,five-10,injected",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Plant rules, with and without the defence under trial, and count what gets through."""

@@ -8,7 +8,6 @@ training is asked again.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from langchain_uno.evaluation.choices import CHOICES, compose, routes_of
 from langchain_uno.evaluation.everywhere import publish_kind, read_kept
 from langchain_uno.evaluation.rivals import by_bm25, by_embeddings, from_memory, revise_with
 from langchain_uno.home import Home
+from langchain_uno.releases.traffic import write_atomic
 
 __all__ = ["SYSTEMS", "Cell", "read_result", "run_cell"]
 
@@ -67,17 +67,14 @@ def run_cell(cell: Cell, top: Path, progress: Any, *, keep: bool = False) -> dic
     if known is not None:
         return known
     result = _run(cell, folder, progress)
-    temporary = folder / f".result.json.{os.getpid()}"
-    temporary.write_text(json.dumps(result), encoding="utf-8")
-    os.replace(temporary, folder / "result.json")
+    write_atomic(folder / "result.json", json.dumps(result).encode())
     if not keep:
         shutil.rmtree(folder / "home", ignore_errors=True)
     return result
 
 
 def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
-    from langchain_uno.demo import Notebook, run_week
-    from langchain_uno.graphs.refresh import run_refresh
+    from langchain_uno.demo import Notebook, learn, run_week
     from langchain_uno.models.loading import load_embedder, load_prompt_set, shared_engine
     from langchain_uno.recipe import load_recipe
     from langchain_uno.world.worlds import load_world, make_world, save_world
@@ -90,14 +87,13 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
     world = load_world(file)
     run_week(home, world, cell.visits, notes, progress)
 
+    settings = {"seed": cell.seed, "everything": True}
+    with notes.timed("refresh"):
+        refreshed = learn(home, settings, progress)
     engine = shared_engine(None)
     embedder = load_embedder(None, engine)
-    recipe = load_recipe("embedded", {"seed": cell.seed, "everything": True})
+    recipe = load_recipe("embedded", settings)
     prompts = load_prompt_set(recipe.prompt_set)
-    with notes.timed("refresh"):
-        refreshed = run_refresh(
-            home, engine, embedder, prompts=prompts, recipe=recipe, progress=progress
-        )
     kept = read_kept(home, refreshed)
 
     asked = held_out(world, cell.per_family)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_uno.models.protocols import OnDone
 from langchain_uno.world.answers import Query, check_answer, render_answer
 from langchain_uno.world.language import Language
-from langchain_uno.world.speech import NOISE_KINDS, noise_line, say_wishes
+from langchain_uno.world.speech import NOISE_KINDS, noise_line, say_wishes, wording
 from langchain_uno.world.worlds import User, World, make_query
 
 if TYPE_CHECKING:
@@ -179,9 +179,13 @@ def _plant(
         )
         return None
     unseen = rng.random() < 0.5
-    turns = say_wishes(
-        language, [rule], rng, unseen_frames=unseen, unseen_wordings=rng.random() < 0.5
-    )
+    if visit.user.injects:
+        clause = wording(language, rule, rng, unseen=unseen)
+        turns = [rng.choice(language.feedback["injected_frames"]).format(w=clause)]
+    else:
+        turns = say_wishes(
+            language, [rule], rng, unseen_frames=unseen, unseen_wordings=rng.random() < 0.5
+        )
     if visit.channel == "follow_up":
         return " ".join(turns)
     for i, turn in enumerate(turns):

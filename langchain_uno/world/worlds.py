@@ -63,6 +63,8 @@ class User(BaseModel):
     """How often they come, against the others."""
     planted: str | None = None
     """An attacker: asks for this rule whatever the answer was, by every channel."""
+    injects: bool = False
+    """An attacker who dresses the rule up as an order to the distiller or the judge."""
 
 
 class World(BaseModel):
@@ -130,6 +132,7 @@ def make_world(
     families: int = 8,
     attackers: int = 0,
     attack_share: float = 0.0,
+    injects: bool = False,
 ) -> World:
     """Draw a world. The same arguments give the same world, byte for byte.
 
@@ -140,6 +143,7 @@ def make_world(
         families: how many of the task families take part (at most 8).
         attackers: people who plant one rule that nobody wants, the same for all of them.
         attack_share: share of all requests that are one attacker's.
+        injects: they write orders to the distiller and the judge, not plain wishes.
 
     Raises:
         InputError: an argument is out of range.
@@ -172,7 +176,10 @@ def make_world(
         for i in range(users)
     ]
     if attackers:
-        people += _attackers(language, preferences, people, seed, attackers, attack_share)
+        people += [
+            user.model_copy(update={"injects": injects})
+            for user in _attackers(language, preferences, people, seed, attackers, attack_share)
+        ]
     content = _content(language, names)
     return World(
         seed=seed, noise=noise, preferences=preferences, distance=distance, users=people, **content
