@@ -15,9 +15,9 @@ from random import Random
 
 from langchain_uno import UNOChatModel, UNOFeedbackHandler
 from langchain_uno.world.answers import check_answer
+from langchain_uno.world.drawing import make_query
 from langchain_uno.world.language import load_language
 from langchain_uno.world.speech import say_wishes
-from langchain_uno.world.worlds import make_query
 
 FAMILY = "product"
 WISHES = ("bullets", "next_step")  # what the customers want, and nobody told the model

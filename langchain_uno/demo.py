@@ -83,7 +83,8 @@ def run_demo(
     home: Home, *, seed: int, visits: int, per_family: int, noise: float, progress: Any
 ) -> dict[str, Any]:
     """Run (or finish) the demo in ``home`` and return its report as plain data."""
-    from langchain_uno.world.worlds import load_world, make_world, save_world
+    from langchain_uno.world.drawing import make_world
+    from langchain_uno.world.worlds import load_world, save_world
 
     home.ensure()
     settings = {"seed": seed, "visits": visits, "per_family": per_family, "noise": noise}
@@ -183,15 +184,16 @@ def _example(home: Home, world: Any, report: dict[str, Any]) -> dict[str, str] |
     if not gains:
         return None
     family = max(gains)[1]
-    query = next(q for _, q in held_out_queries(world, 1, seed=1) if q.family == family)
+    user, query = next((u, q) for u, q in held_out_queries(world, 1, seed=1) if q.family == family)
     said = {
         mode: UNOChatModel(home=str(home.root), mode=mode).invoke(query.text)
         for mode in ("base", "uno")
     }
     language = world.language()
+    wishes = world.wishes(language, query, user)
     return {
         "query": query.text,
-        "users_want": ", ".join(language.rules[r].text for r in world.wishes(language, query)),
+        "users_want": ", ".join(language.rules[r].text for r in wishes),
         "before": str(said["base"].content),
         "after": str(said["uno"].content),
         "route": str(said["uno"].response_metadata.get("route")),

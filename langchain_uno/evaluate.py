@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,35 +20,16 @@ from numpy.typing import NDArray
 
 from langchain_uno.console import Bars, clean_exit, out, print_json
 from langchain_uno.errors import InputError
+from langchain_uno.evaluation.answers import Answered, Asked, ask_model, held_out
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import OnDone
 from langchain_uno.records import Message
-from langchain_uno.world.answers import Query, check_answer
-from langchain_uno.world.service import held_out_queries
 from langchain_uno.world.worlds import World, load_world
 
-__all__ = ["SYSTEMS", "Answered", "evaluate", "main"]
+__all__ = ["SYSTEMS", "evaluate", "main"]
 
 SYSTEMS = ("base", "single", "uno")
 _RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One answer of one system, and what a program found in it."""
-
-    text: str
-    score: float
-    """Share of the hidden rules met, in points (0 to 100)."""
-    all_met: bool
-    unwanted: bool
-    """Obeys a rule that the family's users want only under a condition that does not hold here."""
-    facts: bool
-    """Every fact and the entity right, nothing made up."""
-    tokens_in: int
-    tokens_out: int
-    cluster: str | None
-    route: str | None
 
 
 def evaluate(
@@ -88,22 +68,20 @@ def evaluate(
         raise InputError(
             f"systems must be of {', '.join(SYSTEMS)} and hold base, not {list(systems)}."
         )
-    language = world.language()
-    queries = [q for _, q in held_out_queries(world, per_family, seed=seed)]
-    wishes = [world.wishes(language, q) for q in queries]
+    asked = held_out(world, per_family, seed=seed)
     answers: dict[str, list[Answered]] = {}
     seconds: dict[str, float] = {}
     for system in systems:
         started = time.monotonic()
-        answers[system] = _answers(world, home, model, system, queries, wishes, on_done)
+        answers[system] = ask_model(world, home, asked, mode=system, model=model, on_done=on_done)
         seconds[system] = time.monotonic() - started
     release = read_current(home)
-    wins = _win_rates(model, language, queries, wishes, answers) if judged else {}
+    wins = _win_rates(model, world, asked, answers) if judged else {}
     report: dict[str, Any] = {
         "world_seed": world.seed,
         "noise": world.noise,
         "release": release.id if release else None,
-        "n": len(queries),
+        "n": len(asked),
         "systems": {s: _system_row(a, seconds[s], wins.get(s)) for s, a in answers.items()},
         "differences": {
             f"{a}-{b}": {
@@ -113,81 +91,41 @@ def evaluate(
             for a, b in (("uno", "base"), ("uno", "single"), ("single", "base"))
             if a in answers and b in answers
         },
-        "clusters": _cluster_rows(release, queries, answers),
+        "clusters": _cluster_rows(release, asked, answers),
     }
     report["gap_rank_correlation"] = _gap_correlation(world, report["clusters"])
     return report
 
 
-# -- answers ---------------------------------------------------------------------------------------
-
-
-def _answers(
-    world: World,
-    home: Home,
-    model: str | None,
-    system: str,
-    queries: Sequence[Query],
-    wishes: Sequence[Sequence[str]],
-    on_done: OnDone | None,
-) -> list[Answered]:
-    from langchain_uno.chat_models import UNOChatModel
-
-    language = world.language()
-    settings: dict[str, Any] = {"mode": system, "model": model, "namespace": home.namespace}
-    chat = UNOChatModel(home=str(home.root), **settings)
-    out_: list[Answered] = []
-    step = 64
-    for start in range(0, len(queries), step):
-        group = queries[start : start + step]
-        replies = chat.batch([[("user", q.text)] for q in group], {"max_concurrency": step})
-        for query, reply, wanted in zip(group, replies, wishes[start : start + step], strict=True):
-            text, check = str(reply.content), check_answer(language, query, str(reply.content))
-            conditional = {p.rule for p in world.preferences[query.family] if p.condition}
-            usage = reply.usage_metadata or {"input_tokens": 0, "output_tokens": 0}
-            met = [r in check.met for r in wanted]
-            out_.append(
-                Answered(
-                    text=text,
-                    score=100.0 * sum(met) / len(met),
-                    all_met=all(met),
-                    unwanted=bool((check.met & conditional) - set(wanted)),
-                    facts=check.faithful,
-                    tokens_in=usage["input_tokens"],
-                    tokens_out=usage["output_tokens"],
-                    cluster=reply.response_metadata.get("cluster"),
-                    route=reply.response_metadata.get("route"),
-                )
-            )
-        if on_done:
-            on_done(len(group))
-    return out_
-
-
 def _win_rates(
     model: str | None,
-    language: Any,
-    queries: Sequence[Query],
-    wishes: Sequence[Sequence[str]],
+    world: World,
+    asked: Sequence[Asked],
     answers: dict[str, list[Answered]],
 ) -> dict[str, float]:
-    """The judge's win rate of each system against base, with the users' wishes as the standard."""
+    """The judge's win rate of each system against base, with the users' wishes as the standard.
+
+    Requests of people who want nothing else than the plain answer give it no standard, and are
+    left out.
+    """
     from langchain_uno.learning.judge import JudgeItem, judge
     from langchain_uno.models.loading import is_embedded, load_engine, load_prompt_set
     from langchain_uno.recipe import load_recipe
 
+    language = world.language()
     kind = "embedded" if is_embedded(model) else "paper"
     recipe = load_recipe(kind)
     engine, prompts = load_engine(model), load_prompt_set(recipe.prompt_set)
     items = [
         JudgeItem(
-            [Message(role="user", content=q.text)],
-            [language.rules[r].text for r in w],
+            [Message(role="user", content=one.query.text)],
+            [language.rules[r].text for r in one.wishes],
             a.text,
             "en",
         )
         for rows in answers.values()
-        for q, w, a in zip(queries, wishes, rows, strict=True)
+        for one, a in zip(asked, rows, strict=True)
+        if one.wishes
     ]
     said = judge(items, engine, prompts, recipe)
     scores = np.array([j.score if j else 1.0 for j in said]).reshape(len(answers), -1)
@@ -216,7 +154,7 @@ def _system_row(rows: Sequence[Answered], seconds: float, win_rate: float | None
 
 
 def _cluster_rows(
-    release: Any, queries: Sequence[Query], answers: dict[str, list[Answered]]
+    release: Any, asked: Sequence[Asked], answers: dict[str, list[Answered]]
 ) -> list[dict[str, Any]]:
     """One row a released cluster: route, gap, verifier, each system's figures on its queries."""
     if release is None:
@@ -225,7 +163,7 @@ def _cluster_rows(
     rows = []
     for cluster in release.manifest.clusters:
         mine = [i for i, a in enumerate(routed) if a.cluster == cluster.id]
-        families = Counter(queries[i].family for i in mine)
+        families = Counter(asked[i].query.family for i in mine)
         row: dict[str, Any] = {
             "id": cluster.id,
             "family": families.most_common(1)[0][0] if families else None,

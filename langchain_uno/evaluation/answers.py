@@ -36,10 +36,10 @@ class Answered(BaseModel):
     """One answer, checked by the world's program."""
 
     score: float
-    """Share of the hidden rules met, in points (0 to 100)."""
+    """Share of the hidden rules met, in points; 100 or 0 where people want none: obeys it none?"""
     all_met: bool
     unwanted: bool
-    """Obeys a rule that is wanted only under a condition that does not hold here."""
+    """Obeys a rule that is wanted in this family, but not here, not now, or not by this person."""
     facts: bool
     """Every fact and the entity right, nothing made up."""
     obeyed: list[str] = Field(default_factory=list)
@@ -59,7 +59,7 @@ def held_out(world: World, per_family: int, *, seed: int = 0) -> list[Asked]:
 
     language = world.language()
     found = held_out_queries(world, per_family, seed=seed)
-    return [Asked(user.id, query, world.wishes(language, query)) for user, query in found]
+    return [Asked(user.id, query, world.wishes(language, query, user)) for user, query in found]
 
 
 def look_at(
@@ -76,12 +76,12 @@ def look_at(
     from langchain_uno.world.answers import check_answer
 
     check = check_answer(world.language(), asked.query, text)
-    conditional = {p.rule for p in world.preferences[asked.query.family] if p.condition}
-    met = [rule in check.met for rule in asked.wishes]
+    wanted = {p.rule for p in world.preferences[asked.query.family]}
+    met = [rule in check.met for rule in asked.wishes] or [not check.met]
     return Answered(
         score=100.0 * sum(met) / len(met),
         all_met=all(met),
-        unwanted=bool((check.met & conditional) - set(asked.wishes)),
+        unwanted=bool((check.met & wanted) - set(asked.wishes)),
         facts=check.faithful,
         obeyed=sorted(check.met),
         tokens_in=tokens[0],

@@ -59,7 +59,7 @@ def run_poisoned(
         per_family: held-out requests a family.
     """
     from langchain_uno.demo import Notebook, learn, run_week
-    from langchain_uno.world.worlds import make_world
+    from langchain_uno.world.drawing import make_world
 
     folder = top / f"{attack}-seed{seed}-{'defended' if defence else 'open'}"
     known = read_result(folder)

@@ -7,7 +7,8 @@ figures say that the pipeline works; they say nothing about a real model's gains
 from __future__ import annotations
 
 from langchain_uno.world.answers import Check, Query, check_answer, render_answer
-from langchain_uno.world.worlds import Preference, User, World, load_world, make_world, save_world
+from langchain_uno.world.drawing import make_world
+from langchain_uno.world.worlds import Preference, User, World, load_world, save_world
 
 __all__ = [
     "Check",

@@ -9,7 +9,9 @@ import typer
 from rich.table import Table
 
 from langchain_uno.console import Bars, clean_exit, out, print_json
-from langchain_uno.world.worlds import load_world, make_world, save_world
+from langchain_uno.world.drawing import make_world
+from langchain_uno.world.variants import VARIANTS
+from langchain_uno.world.worlds import Preference, load_world, save_world
 
 app = typer.Typer(
     add_completion=False,
@@ -33,6 +35,9 @@ def make(
     attack_share: Annotated[
         float, typer.Option(help="Share of all requests that are one attacker's.")
     ] = 0.1,
+    variant: Annotated[
+        str, typer.Option(help=f"What real logs have: {', '.join(VARIANTS)}.")
+    ] = "standard",
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
 ) -> None:
     """Write a world: families, frames, facts, rules, wordings, hidden preferences and users."""
@@ -44,6 +49,7 @@ def make(
             families=families,
             attackers=attackers,
             attack_share=attack_share,
+            variant=variant,
         )
         save_world(world, target)
         summary = {"out": str(target), "seed": seed, "distance": world.distance}
@@ -76,12 +82,18 @@ def show(
             return
         table = Table("family", "the model would guess", "users want", "distance")
         for name, row in rows.items():
-            wants = [
-                p.rule + (f" (if {p.condition})" if p.condition else "")
-                for p in world.preferences[name]
-            ]
+            wants = [p.rule + _when(p) for p in world.preferences[name]]
             table.add_row(name, ", ".join(row["prior"]), ", ".join(wants), f"{row['distance']:.2f}")
         out.print(table)
+
+
+def _when(wish: Preference) -> str:
+    limits = [f"if {wish.condition}"] if wish.condition else []
+    if wish.group is not None:
+        limits.append(f"group {wish.group}")
+    if wish.since or wish.until < 1:
+        limits.append(f"{wish.since:.0%} to {wish.until:.0%} of the week")
+    return f" ({', '.join(limits)})" if limits else ""
 
 
 @app.command()

@@ -16,11 +16,11 @@ from langchain_uno.models.prompts.embedded import EmbeddedPromptSet
 from langchain_uno.records import Message
 from langchain_uno.world.answers import Query, check_answer, render_answer
 from langchain_uno.world.corrupt import corrupt, flawed_clause, judge_evidence
+from langchain_uno.world.drawing import make_query
 from langchain_uno.world.language import Language, cap, load_language
 from langchain_uno.world.odd import OddWords
 from langchain_uno.world.speech import babble, noise_line, say_wishes, wording
 from langchain_uno.world.tools import tool_example
-from langchain_uno.world.worlds import make_query
 
 __all__ = ["MIX", "Curriculum", "Example"]
 

@@ -20,9 +20,9 @@ from langchain_uno.records import Message
 from langchain_uno.world.answers import Check, Query, check_answer, render_answer
 from langchain_uno.world.corrupt import corrupt, true_score
 from langchain_uno.world.curriculum import Curriculum
+from langchain_uno.world.drawing import make_query
 from langchain_uno.world.language import Language, cap, load_language
 from langchain_uno.world.speech import NOISE_KINDS, say_wishes, wording
-from langchain_uno.world.worlds import make_query
 
 __all__ = ["Exam", "Figure"]
 

@@ -2,22 +2,38 @@
 
 Content lies in ``content/*.json``. Whatever appears in held-out data only is kept apart here, by
 construction: lists named ``unseen_*`` are drawn only with ``unseen=True``, and a made-up name
-belongs to the seen or the unseen half by the parity of a hash of its letters.
+belongs to the seen or the unseen half by the parity of a hash of its letters. The unseen half is
+divided once more, so that no frame, fact, number or name of the logs is met again in the tests:
+every third of them is the tests' (:func:`of_part`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-__all__ = ["Family", "Language", "Place", "RuleSpec", "cap", "is_unseen_name", "load_language"]
+__all__ = [
+    "Family",
+    "Language",
+    "Part",
+    "Place",
+    "RuleSpec",
+    "cap",
+    "is_unseen_name",
+    "load_language",
+    "of_part",
+]
 
+_T = TypeVar("_T")
 Place = Literal["layout", "opener", "closer"]
+Part = Literal["logs", "tests"]
+"""Of the unseen half: what the logs may hold, or what systems are tested on."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +75,28 @@ class Language:
     feedback: dict[str, Any]
     lexicon: dict[str, Any]
 
-    def name(self, rng: Random, *, unseen: bool) -> str:
-        """Return a made-up name of the asked half, such as ``Brailon``."""
+    def name(self, rng: Random, *, unseen: bool, part: Part | None = None) -> str:
+        """Return a made-up name of the asked half (and part of it), such as ``Brailon``."""
         lex = self.lexicon
         while True:
             word = "".join(
                 rng.choice(lex["onsets"]) + rng.choice(lex["vowels"]) + rng.choice(lex["codas"])
                 for _ in range(rng.choice((2, 2, 3)))
             )
-            if 4 <= len(word) <= 10 and is_unseen_name(word) == unseen:
+            mine = part is None or (_digest(word)[1] % 3 == 2) == (part == "tests")
+            if mine and 4 <= len(word) <= 10 and is_unseen_name(word) == unseen:
                 return cap(word)
 
-    def fill(self, template: str, rng: Random, *, unseen: bool) -> str:
+    def fill(self, template: str, rng: Random, *, unseen: bool, part: Part | None = None) -> str:
         """Fill the slots ``{n} {name} {place} {color}`` of a template, each occurrence anew."""
         out = template
         while "{n}" in out:
-            out = out.replace("{n}", str(rng.randint(2, 99)), 1)
+            out = out.replace("{n}", str(rng.choice(of_part(range(2, 100), part))), 1)
         for slot in ("{name}", "{place}"):
             while slot in out:
-                out = out.replace(slot, self.name(rng, unseen=unseen), 1)
+                out = out.replace(slot, self.name(rng, unseen=unseen, part=part), 1)
         while "{color}" in out:
-            out = out.replace("{color}", rng.choice(self.lexicon["colors"]), 1)
+            out = out.replace("{color}", rng.choice(of_part(self.lexicon["colors"], part)), 1)
         return out
 
 
@@ -90,7 +107,18 @@ def cap(text: str) -> str:
 
 def is_unseen_name(word: str) -> bool:
     """Whether a made-up name belongs to the held-out half (parity of its hash)."""
-    return hashlib.sha256(word.lower().encode()).digest()[0] % 2 == 1
+    return _digest(word)[0] % 2 == 1
+
+
+def of_part(items: Sequence[_T], part: Part | None) -> Sequence[_T]:
+    """Return every third item for the tests, the others for the logs, all of them for None."""
+    if part is None:
+        return items
+    return [item for i, item in enumerate(items) if (i % 3 == 2) == (part == "tests")]
+
+
+def _digest(word: str) -> bytes:
+    return hashlib.sha256(word.lower().encode()).digest()
 
 
 @lru_cache(maxsize=1)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.models.protocols import OnDone
 from langchain_uno.world.answers import Query, check_answer, render_answer
+from langchain_uno.world.drawing import make_query
 from langchain_uno.world.language import Language
 from langchain_uno.world.speech import NOISE_KINDS, noise_line, say_wishes, wording
-from langchain_uno.world.worlds import User, World, make_query
+from langchain_uno.world.worlds import User, World
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -39,6 +40,8 @@ class Visit:
     query: Query
     noisy: bool
     channel: str
+    when: float = 1.0
+    """Share of the week that has passed."""
 
 
 def plan_visits(world: World, count: int) -> list[Visit]:
@@ -57,22 +60,24 @@ def plan_visits(world: World, count: int) -> list[Visit]:
                 run_id=uuid.UUID(int=rng.getrandbits(128), version=4),
                 thread_id=f"thread-{world.seed}-{i:05d}",
                 user=user,
-                query=make_query(language, families[i % len(families)], rng, unseen=True),
+                query=make_query(
+                    language, families[i % len(families)], rng, unseen=True, part="logs"
+                ),
                 noisy=rng.random() < world.noise,
                 channel=rng.choices(list(user.channels), list(user.channels.values()))[0],
             )
         )
     rng.shuffle(visits)
-    return visits
+    return [replace(visit, when=i / count) for i, visit in enumerate(visits)]
 
 
 def held_out_queries(world: World, per_family: int, *, seed: int = 0) -> list[tuple[User, Query]]:
-    """Requests of held-out people, none of which any log holds (names are drawn anew)."""
+    """Requests of held-out people: no frame, no fact and no name of them is in any log."""
     language = world.language()
     rng = Random(f"held-out-{world.seed}-{seed}")
     people = [u for u in world.users if u.held_out]
     return [
-        (rng.choice(people), make_query(language, family, rng, unseen=True))
+        (rng.choice(people), make_query(language, family, rng, unseen=True, part="tests"))
         for family in language.families.values()
         for _ in range(per_family)
     ]
@@ -133,12 +138,15 @@ def _react(
     happens again after a crash leaves the same records.
     """
     rng = Random(f"reaction-{visit.run_id}")
-    wishes = world.wishes(language, visit.query)
+    wishes = world.wishes(language, visit.query, visit.user, visit.when)
     met = check_answer(language, visit.query, answer).met
     missing = [r for r in wishes if r not in met]
     if visit.user.planted is not None:
         return _plant(language, visit, visit.user.planted, handler, rng)
     if visit.channel == "silent":
+        return None
+    if not world.preferences[visit.query.family]:  # these people have nothing to complain about
+        _send(handler, visit, 0, key="like", score=1.0)
         return None
     if visit.noisy:
         return _noise(language, visit, missing, handler, rng)

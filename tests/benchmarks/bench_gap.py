@@ -24,8 +24,8 @@ from langchain_uno.logs.store import LogStore
 from langchain_uno.models.loading import load_embedder, load_prompt_set, shared_engine
 from langchain_uno.models.rerankers import EngineReranker
 from langchain_uno.recipe import load_recipe
+from langchain_uno.world.drawing import make_world
 from langchain_uno.world.service import plan_visits, run_service
-from langchain_uno.world.worlds import make_world
 
 Reading = Literal["min", "mean"]
 

@@ -25,9 +25,10 @@ from langchain_uno.records import Message, PreferencePair
 from langchain_uno.releases.load import read_current
 from langchain_uno.trainers.expert import train_expert
 from langchain_uno.world.answers import Query, check_answer, render_answer
+from langchain_uno.world.drawing import make_query, make_world
 from langchain_uno.world.language import load_language
 from langchain_uno.world.service import plan_visits, run_service
-from langchain_uno.world.worlds import World, make_query, make_world
+from langchain_uno.world.worlds import World
 
 WANTED = ["bullets", "warning"]
 

@@ -165,7 +165,7 @@ def test_the_embedded_judge_is_not_talked_into_a_ten() -> None:
     from langchain_uno.evaluation.judge_audit import audit_judge
     from langchain_uno.models.loading import load_prompt_set, shared_engine
     from langchain_uno.recipe import load_recipe
-    from langchain_uno.world.worlds import make_world
+    from langchain_uno.world.drawing import make_world
 
     found = audit_judge(
         make_world(77),

@@ -13,9 +13,9 @@ from langchain_uno.logs.filters import REASONS, duplicates, verdict, verdicts
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction
 from langchain_uno.world.answers import render_answer
+from langchain_uno.world.drawing import make_query
 from langchain_uno.world.language import load_language
 from langchain_uno.world.speech import say_wishes
-from langchain_uno.world.worlds import make_query
 from tests.benchmarks.bench_noise import judged
 
 SETTINGS = FilterSettings()

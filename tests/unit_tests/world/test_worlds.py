@@ -13,10 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from langchain_uno.errors import InputError
+from langchain_uno.world.answers import Query
 from langchain_uno.world.curriculum import Curriculum
+from langchain_uno.world.drawing import make_query, make_world
 from langchain_uno.world.language import is_unseen_name, load_language
 from langchain_uno.world.service import held_out_queries, plan_visits
-from langchain_uno.world.worlds import load_world, make_query, make_world, save_world
+from langchain_uno.world.worlds import load_world, save_world
 
 LANGUAGE = load_language()
 
@@ -87,16 +89,33 @@ def test_preferences_span_covered_to_foreign() -> None:
     assert {"urgent", "beginner", "expert", "kind", None} == set(conditions)
 
 
-def test_evaluation_shares_no_request_or_user_with_the_service() -> None:
+def test_logs_and_tests_share_no_person_request_frame_fact_or_name() -> None:
     world = make_world(1)
-    visits = plan_visits(world, 200)
-    held_out = held_out_queries(world, 30)
+    visits = plan_visits(world, 1000)
+    held_out = held_out_queries(world, 100)
     assert not {v.query.text for v in visits} & {q.text for _, q in held_out}
     assert not {v.query.entity for v in visits} & {q.entity for _, q in held_out}
+    assert not {f for v in visits for f in v.query.facts} & {
+        f for _, q in held_out for f in q.facts
+    }
     assert not {v.user.id for v in visits} & {u.id for u, _ in held_out}
+    assert not {frame(v.query) for v in visits} & {frame(q) for _, q in held_out}
+    assert len({frame(q) for _, q in held_out}) == 2 * len(world.families)
 
 
-@pytest.mark.parametrize("bad", [{"noise": 1.5}, {"users": 1}, {"families": 99}])
+def frame(query: Query) -> str:
+    """The request without what was filled in and without its attributes' sentences."""
+    words = LANGUAGE.feedback["attributes"]
+    said = [p for group in words.values() for a in group.values() for p in a["unseen_phrases"]]
+    text = query.text.replace("; ".join(query.facts), "FACTS").replace(query.entity, "NAME")
+    for phrase in said:
+        text = text.replace(phrase, "")
+    return text.replace(query.kind, "KIND").strip()
+
+
+@pytest.mark.parametrize(
+    "bad", [{"noise": 1.5}, {"users": 1}, {"families": 99}, {"variant": "odd"}]
+)
 def test_bad_arguments_are_named(bad: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(bad))):
         make_world(1, **bad)  # type: ignore[arg-type]
