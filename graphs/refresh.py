@@ -1,6 +1,6 @@
 """The offline side as a LangGraph graph: from the journal to a release.
 
-    drain -> filter -> distil -> cluster -> aggregate -> gap -> pairs -> train -> release
+    drain -> filter -> distil -> cluster -> aggregate -> gap -> evolve -> pairs -> train -> release
 
 Every node writes what it found to ``work/<refresh-id>/``, atomically. The id is derived from the
 logs, the recipe and the models, so a refresh that was killed is finished by calling it again: nodes
@@ -30,8 +30,8 @@ from langchain_uno.errors import (
     StoreBusyError,
 )
 from langchain_uno.graphs.checkpoints import sweep_work
+from langchain_uno.graphs.refresh_aggregate import aggregate_node
 from langchain_uno.graphs.refresh_clusters import (
-    aggregate_node,
     cluster_node,
     gap_node,
     pairs_node,
@@ -43,6 +43,7 @@ from langchain_uno.graphs.refresh_context import (
     RefreshResult,
     Silent,
 )
+from langchain_uno.graphs.refresh_evolve import evolve_node
 from langchain_uno.graphs.refresh_logs import distil_node, drain_node, filter_node
 from langchain_uno.graphs.refresh_modules import train_node
 from langchain_uno.graphs.refresh_release import release_node
@@ -80,6 +81,7 @@ _NODES: dict[str, Callable[[RefreshContext], None]] = {
     "cluster": cluster_node,
     "aggregate": aggregate_node,
     "gap": gap_node,
+    "evolve": evolve_node,
     "pairs": pairs_node,
     "train": train_node,
     "release": release_node,

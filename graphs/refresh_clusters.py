@@ -1,4 +1,4 @@
-"""The middle nodes of a refresh: cluster, aggregate, gap, and pairs where an expert is to come.
+"""The middle nodes of a refresh: cluster, gap, and pairs where an expert is to come.
 
 Each cluster is split into training and verification logs as soon as it is known. From there on
 verification logs are not looked at before the verifier does: recurring rules, the gap and pairs
@@ -14,16 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
-from langchain_uno.learning.aggregate import aggregate_rules
+from langchain_uno.graphs.refresh_evolve import is_kept
+from langchain_uno.graphs.refresh_parents import Parent, match_parents
 from langchain_uno.learning.cluster import centroids, cluster_logs
 from langchain_uno.learning.gap import cluster_gap, cognitive_gap, count_questions
 from langchain_uno.learning.judge import stable_seed
 from langchain_uno.learning.pairs import build_pairs, count_work
 from langchain_uno.learning.reach import assign, unseen_threshold
 from langchain_uno.learning.split import split_logs
-from langchain_uno.records import RuleSet
+from langchain_uno.records import Interaction, RuleSet
 
-__all__ = ["aggregate_node", "cluster_node", "gap_node", "pairs_node"]
+__all__ = ["cluster_node", "gap_node", "pairs_node"]
 
 
 def cluster_node(ctx: RefreshContext) -> None:
@@ -46,19 +47,30 @@ def _cluster(ctx: RefreshContext) -> str:
         min_size=settings.min_size,
         seed=ctx.recipe.seed,
     )
-    width = len(str(int(labels.max())))
+    groups = [[logs[i] for i in np.flatnonzero(labels == n)] for n in range(int(labels.max()) + 1)]
+    parents = match_parents(ctx, [{log.run_id for log in members} for members in groups])
     clusters = []
-    for label in range(int(labels.max()) + 1):
-        members = [logs[i] for i in np.flatnonzero(labels == label)]
-        name = f"c{label:0{width}d}"
-        split = split_logs(
-            members, ctx.recipe.verify.held_out, stable_seed(ctx.recipe.seed, "split", name)
-        )
-        clusters.append(ClusterData.of(name, [log.run_id for log in members], split))
+    for members, parent in zip(groups, parents, strict=True):
+        clusters.append(_split(ctx, members, parent))
     _add_unlabelled(ctx, clusters, labels)
     _assert_disjoint(ctx, clusters)
     ctx.work.write_records("clusters.jsonl", clusters)
     return f"{len(clusters)} clusters of {len(logs)} logs"
+
+
+def _split(ctx: RefreshContext, members: list[Interaction], parent: Parent) -> ClusterData:
+    """Split a cluster; who taught a module that may be kept is not held out from it.
+
+    Where that leaves too few to verify on, the module is not kept.
+    """
+    share, seed = ctx.recipe.verify.held_out, stable_seed(ctx.recipe.seed, "split", parent.name)
+    run_ids = [log.run_id for log in members]
+    if parent.module:
+        split = split_logs(members, share, seed, parent.trained_on)
+        if len(split.verify) >= 0.5 * share * len(members):
+            cluster = ClusterData.of(parent.name, run_ids, split)
+            return cluster.model_copy(update={"parent": parent.module})
+    return ClusterData.of(parent.name, run_ids, split_logs(members, share, seed))
 
 
 def _add_unlabelled(
@@ -101,43 +113,6 @@ def _assert_disjoint(ctx: RefreshContext, clusters: Sequence[ClusterData]) -> No
             assert not shared, f"cluster {cluster.id}: {len(shared)} users on both sides"
 
 
-def aggregate_node(ctx: RefreshContext) -> None:
-    """Complete each training log's rules by those that recur in its cluster."""
-    ctx.once("aggregate", "aggregated.jsonl", lambda: _aggregate(ctx))
-
-
-def _aggregate(ctx: RefreshContext) -> str:
-    clusters = ctx.clusters()
-    ctx.progress.start("aggregate", len(clusters), "rules that recur")
-    for cluster in clusters:
-        logs = [ctx.logs[i] for i in cluster.train]
-        sets = [ctx.rules[i] for i in cluster.train]
-        queries = [log.query for log in logs]
-        found = aggregate_rules(
-            sets,
-            queries,
-            embedder=ctx.embedder,
-            reranker=ctx.reranker,
-            user_ids=[log.user_id for log in logs],
-            min_support=ctx.recipe.cluster.aggregate_support,
-            min_users=ctx.recipe.cluster.min_users,
-            votes=ctx.recipe.cluster.votes,
-            own_rules=ctx.recipe.cluster.own_rules == "all",
-            seed=ctx.recipe.seed,
-        )
-        completed = [found.complete(s, q) for s, q in zip(sets, queries, strict=True)]
-        for run_id in cluster.practice:
-            wanted = found.wanted_for(ctx.unheard[run_id].query)
-            if wanted:
-                completed.append(RuleSet(run_id=run_id, with_feedback=wanted, wanted=wanted))
-        ctx.work.write_records(f"clusters/{cluster.id}/rules.jsonl", completed)
-        ctx.work.write_records(f"clusters/{cluster.id}/recurring.jsonl", [found])
-        cluster.rules = [rule.text for rule in found.recurring]
-        ctx.progress.advance("aggregate")
-    ctx.work.write_records("aggregated.jsonl", clusters)
-    return f"{sum(len(c.rules) for c in clusters)} recurring rules"
-
-
 def gap_node(ctx: RefreshContext) -> None:
     """Measure each cluster's cognitive gap on its training logs."""
     ctx.once("gap", "gaps.jsonl", lambda: _gap(ctx))
@@ -148,7 +123,7 @@ def _gap(ctx: RefreshContext) -> str:
     sets: list[RuleSet] = []
     owners: list[int] = []
     for i, cluster in enumerate(clusters):
-        sets += [ctx.rules[j] for j in cluster.train]
+        sets += [ctx.wishes[j] for j in cluster.train]
         owners += [i] * len(cluster.train)
     ctx.progress.start("gap", count_questions(sets), "is the wish covered by the guess?")
     # All clusters in one call: equal questions are asked once, and batches are full.
@@ -172,7 +147,8 @@ def pairs_node(ctx: RefreshContext) -> None:
 def _pairs(ctx: RefreshContext) -> str:
     work = []
     for cluster in ctx.clusters():
-        wanted = ctx.is_low(cluster) or ctx.recipe.everything
+        wanted = ctx.is_low(cluster) and not is_kept(ctx, cluster)
+        wanted = wanted or ctx.recipe.everything
         if not wanted or len(cluster.run_ids) < ctx.smallest_cluster():
             continue
         logs, rules = ctx.training(cluster)

@@ -39,13 +39,14 @@ STAGES = (
     "cluster",
     "aggregate",
     "gap",
+    "evolve",
     "pairs",
     "train",
     "release",
 )
 """The nodes, in the order that they run."""
 
-_FORMAT = 4
+_FORMAT = 5
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 
@@ -91,6 +92,10 @@ class ClusterData(BaseModel):
     gap: float | None = None
     n_gap_logs: int = 0
     rules: list[str] = Field(default_factory=list)
+    conditions: list[list[str]] = Field(default_factory=list)
+    """For each rule the words of which a request must have one; none: always."""
+    parent: str | None = None
+    """The same cluster in the current release (``parent.json``), if that has a module for it."""
 
     @classmethod
     def of(cls, cluster_id: str, run_ids: Sequence[str], split: Split) -> ClusterData:
@@ -227,6 +232,11 @@ class RefreshContext:
     def rules(self) -> dict[str, RuleSet]:
         """The distilled rules of every log, by run id."""
         return {r.run_id: r for r in self.work.read_records("rules.jsonl", RuleSet)}
+
+    @cached_property
+    def wishes(self) -> dict[str, RuleSet]:
+        """:attr:`rules` without personal wishes, by run id; known from the aggregate stage on."""
+        return {r.run_id: r for r in self.work.read_records("wishes.jsonl", RuleSet)}
 
     def clusters(self) -> list[ClusterData]:
         """The clusters as the latest finished stage left them."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from langchain_uno.errors import EmptyLogError
 from langchain_uno.graphs.refresh_context import RefreshContext, refresh_id
+from langchain_uno.graphs.refresh_known import known_rules, note_rules
 from langchain_uno.learning.distil import DistilStats, distil
 from langchain_uno.learning.pairs import edited_pairs, liked_pairs
 from langchain_uno.logs.filters import acted_on, verdicts
@@ -161,9 +162,12 @@ def distil_node(ctx: RefreshContext) -> None:
 def _distil(ctx: RefreshContext) -> str:
     logs = list(ctx.logs.values())
     ctx.progress.start("distil", 2 * len(logs), "rules with and without feedback")
-    stats, out = DistilStats(), list[RuleSet]()
-    for start in range(0, len(logs), _CHUNK):
-        some = logs[start : start + _CHUNK]
+    known = known_rules(ctx, logs)
+    stats = DistilStats(logs=len(known), rules=sum(len(r.with_feedback) for r in known.values()))
+    ctx.progress.advance("distil", 2 * len(known))
+    new, found = [log for log in logs if log.run_id not in known], dict(known)
+    for start in range(0, len(new), _CHUNK):
+        some = new[start : start + _CHUNK]
         name = f"distil/{start:07d}-{_content(some)}"
         if not ctx.work.has(f"{name}.json"):
             one = DistilStats()
@@ -181,7 +185,7 @@ def _distil(ctx: RefreshContext) -> str:
             ctx.work.write_json(f"{name}.json", vars(one))
         else:
             ctx.progress.advance("distil", 2 * len(some))
-        out += ctx.work.read_records(f"{name}.jsonl", RuleSet)
+        found |= {r.run_id: r for r in ctx.work.read_records(f"{name}.jsonl", RuleSet)}
         stats.add(DistilStats(**ctx.work.read_json(f"{name}.json")))
     if not stats.rules and not edited_pairs(logs) and not liked_pairs(logs):
         raise EmptyLogError(
@@ -189,6 +193,8 @@ def _distil(ctx: RefreshContext) -> str:
             f"the words ask for nothing, {stats.without_words} have no words, for "
             f"{stats.unparsable} the model wrote no readable rules. There is nothing to learn yet."
         )
+    out = [found[log.run_id] for log in logs]
+    note_rules(ctx, logs)
     ctx.work.write_records("rules.jsonl", out)
     _note_verdicts(ctx, logs, out)
     ctx.work.write_json("distil.json", vars(stats))

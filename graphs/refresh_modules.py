@@ -1,7 +1,9 @@
 """The train node of a refresh: train and verify a module per cluster.
 
+    kept by the evolve node: nothing is trained
     low gap   -> expert -> verified? -> else critic -> verified? -> else base
     high gap  ----------------------->      critic -> verified? -> else base
+    and a module of the current release that does better on the same queries stays
 
 Every training and every verification is kept as soon as it is done, so that a refresh that was
 stopped repeats one of them at most.
@@ -10,17 +12,18 @@ stopped repeats one of them at most.
 from __future__ import annotations
 
 import time
-from typing import Literal
+from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
 from langchain_uno.graphs.refresh_context import ClusterData, ClusterResult, RefreshContext
-from langchain_uno.graphs.refresh_trials import NothingToLearn, Trial, held_out, try_module
+from langchain_uno.graphs.refresh_evolve import Incumbent, incumbent, is_kept
+from langchain_uno.graphs.refresh_trials import Kind, NothingToLearn, Trial, held_out, try_module
 from langchain_uno.records import Route, VerifierReport
 
 __all__ = ["Decision", "read_decision", "train_node"]
 
-Kind = Literal["expert", "critic"]
+KINDS: tuple[Kind, ...] = ("expert", "critic")
 
 
 class Decision(BaseModel):
@@ -32,6 +35,8 @@ class Decision(BaseModel):
     reports: list[VerifierReport] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     seconds: float = 0.0
+    kept: Incumbent | None = None
+    """The module of the current release, when that is the choice."""
 
 
 def train_node(ctx: RefreshContext) -> None:
@@ -72,7 +77,24 @@ def _decide(ctx: RefreshContext, cluster: ClusterData) -> Decision:
     if not held_out(ctx, cluster):
         decision.notes.append("no held-out log to verify on")
         return decision
-    kinds: list[Kind] = ["expert", "critic"] if ctx.is_low(cluster) else ["critic"]
+    present = incumbent(ctx, cluster)
+    if present is not None and is_kept(ctx, cluster):
+        _keep(decision, present, "kept")
+    else:
+        _try_new(ctx, cluster, decision, present)
+    if ctx.recipe.everything:
+        for kind in KINDS:
+            _tried(ctx, cluster, kind)
+    return decision
+
+
+def _try_new(
+    ctx: RefreshContext, cluster: ClusterData, decision: Decision, present: Incumbent | None
+) -> None:
+    """Train what the gap says; the present module stays unless what is new does as well."""
+    if present is not None and present.stale:
+        decision.notes.append(f"trained anew: {present.stale}")
+    kinds: Sequence[Kind] = KINDS if ctx.is_low(cluster) else KINDS[1:]
     for kind in kinds:
         trial = _tried(ctx, cluster, kind)
         if trial.report is not None:
@@ -81,10 +103,20 @@ def _decide(ctx: RefreshContext, cluster: ClusterData) -> Decision:
             decision.route, decision.adapter = kind, trial.adapter
             break
         decision.notes.append(f"{kind}: {trial.note}")
-    if ctx.recipe.everything:
-        for kind in ("expert", "critic"):
-            _tried(ctx, cluster, kind)
-    return decision
+    if present is None or present.trial.adapter is None:
+        return
+    new = decision.reports[-1].win_rate if decision.adapter is not None else 0.0
+    assert present.trial.report is not None
+    if present.trial.report.win_rate > new:
+        _keep(decision, present, "kept: what is new does no better")
+
+
+def _keep(decision: Decision, present: Incumbent, why: str) -> None:
+    assert present.trial.report is not None
+    decision.route, decision.adapter = present.kind, present.trial.adapter
+    decision.kept = present
+    decision.reports.append(present.trial.report)
+    decision.notes.append(f"{why}, trained in {present.made_in}")
 
 
 def _tried(ctx: RefreshContext, cluster: ClusterData, kind: Kind) -> Trial:
@@ -113,7 +145,7 @@ def _summary(ctx: RefreshContext, cluster: ClusterData, decision: Decision) -> C
         gap_logs=cluster.n_gap_logs,
         route=decision.route,
         pairs=len(ctx.pairs(cluster)),
-        epoch=last.epoch if last and decision.adapter else None,
+        epoch=last.epoch if last and decision.adapter and not decision.kept else None,
         win_rate=last.win_rate if last else None,
         interval=last.interval if last else None,
         judged=last.n if last else 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from langchain_uno.graphs.refresh_context import ClusterData, ClusterResult, RefreshContext
-from langchain_uno.graphs.refresh_modules import read_decision
+from langchain_uno.graphs.refresh_modules import Decision, read_decision
 from langchain_uno.learning.cluster import centroids
 from langchain_uno.learning.reach import unseen_threshold
 from langchain_uno.models.protocols import FloatArray
@@ -68,6 +68,12 @@ def _release(ctx: RefreshContext) -> str:
     return release_id
 
 
+def _trained_on(cluster: ClusterData, decision: Decision) -> list[str]:
+    if decision.adapter is None:
+        return []
+    return decision.kept.trained_on if decision.kept else cluster.train + cluster.practice
+
+
 def _clusters(
     ctx: RefreshContext, found: list[ClusterResult]
 ) -> tuple[list[Cluster], FloatArray, float]:
@@ -92,6 +98,9 @@ def _clusters(
                 route=decision.route,
                 radius=float(distances[labels == label].max()),
                 rules=members[cluster.id].rules,
+                conditions=members[cluster.id].conditions,
+                trained_on=_trained_on(members[cluster.id], decision),
+                made_in=decision.kept.made_in if decision.kept else None,
                 reports=decision.reports,
                 note=cluster.note,
             )

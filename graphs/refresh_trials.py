@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample
     from langchain_uno.trainers.verifier import BaseSide, VerifyItem
 
-__all__ = ["NothingToLearn", "Trial", "critic_examples", "held_out", "try_module"]
+__all__ = [
+    "Kind",
+    "NothingToLearn",
+    "Trial",
+    "critic_examples",
+    "held_out",
+    "try_module",
+    "verify_module",
+]
+
+Kind = Literal["expert", "critic"]
 
 _BAR = "module"
 _CONTENT = 0.75
@@ -45,9 +55,7 @@ class Trial(BaseModel):
     """Of training and verification, in the call that finished them."""
 
 
-def try_module(
-    ctx: RefreshContext, cluster: ClusterData, kind: Literal["expert", "critic"]
-) -> Trial:
+def try_module(ctx: RefreshContext, cluster: ClusterData, kind: Kind) -> Trial:
     """Train and verify an expert or a critic.
 
     Raises:
@@ -59,7 +67,7 @@ def try_module(
         epochs = (_train_expert if kind == "expert" else _train_critic)(ctx, cluster, folder)
         ctx.work.write_json(done, [str(e.relative_to(ctx.work.root)) for e in epochs])
     epochs = [ctx.work.path(name) for name in ctx.work.read_json(done)]
-    report = _verify(ctx, cluster, kind, epochs)
+    report = verify_module(ctx, cluster, kind, epochs)
     chosen = epochs[report.epoch - 1] if kind == "expert" and report.epoch else epochs[-1]
     module = str(chosen.relative_to(ctx.work.root))
     kept = module if report.passed or ctx.recipe.everything else None
@@ -87,7 +95,7 @@ def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
     items: list[VerifyItem] = []
     bare: list[VerifyItem] = []
     for run_id in cluster.verify:
-        log, own = ctx.logs[run_id], ctx.rules[run_id]
+        log, own = ctx.logs[run_id], ctx.wishes[run_id]
         if standard == "completed" and own.with_feedback:
             rules = wanted_rules(recurring.complete(own, log.query))
         elif own.with_feedback:
@@ -182,9 +190,10 @@ def _with_base(ctx: RefreshContext, train: Callable[[Any, Any], list[Path]]) -> 
         raise NothingToLearn(str(error)) from error
 
 
-def _verify(
-    ctx: RefreshContext, cluster: ClusterData, kind: str, epochs: Sequence[Path]
+def verify_module(
+    ctx: RefreshContext, cluster: ClusterData, kind: Kind, epochs: Sequence[Path]
 ) -> VerifierReport:
+    """Compare a module (an expert's epochs, a critic's last) with the base on held-out queries."""
     from langchain_uno.trainers import verifier
 
     items = held_out(ctx, cluster)

@@ -23,6 +23,7 @@ else:  # pragma: no cover
 
 __all__ = [
     "ClusterSettings",
+    "EvolveSettings",
     "FilterSettings",
     "GapSettings",
     "LoraSettings",
@@ -67,13 +68,18 @@ class ClusterSettings(_Section):
     """A query farther from its centroid than this quantile of held-in distances is unseen."""
     aggregate_support: float = 0.25
     """Share of a cluster's logs that must name a rule before it counts as recurring."""
-    votes: Literal["logs", "users"] = "logs"
+    votes: Literal["logs", "users"] = "users"
     """Whose share that is: with "users" everybody has one vote, however much they write."""
-    min_users: int = 1
-    """So many people must name a rule before it counts as recurring."""
-    own_rules: Literal["all", "supported"] = "all"
-    """Whether a log also teaches rules that only its own user named. "supported" does not: what
-    one person plants is then learnt by no module."""
+    min_users: int = 3
+    """So many people must name a rule before it counts as recurring. Where fewer than twice as
+    many people name any rule at all, a home is personal: this, ``own_rules`` and ``personal_from``
+    protect nobody there, and are off."""
+    own_rules: Literal["all", "supported"] = "supported"
+    """Whether a log also teaches rules that only its own user named ("all": paper). "supported"
+    does not: what one person plants is then learnt by no module."""
+    personal_from: int = 3
+    """What somebody asks for in so many clusters, and less than ``aggregate_support`` of all people
+    ask for at all, is a personal wish and taught to no module. 0: nothing is (paper)."""
 
 
 class GapSettings(_Section):
@@ -164,6 +170,17 @@ class VerifySettings(_Section):
     """Try at most so many of an expert's epochs, spread over the later half; None tries all."""
 
 
+class EvolveSettings(_Section):
+    """Stage 10: what a refresh takes over from the release that is current."""
+
+    keep: bool = True
+    """Keep the module of a cluster whose rules are what they were and that has not grown by more
+    than ``max_growth``, if it passes verification again; and never replace a module by one with
+    a lower win rate on the same queries. False: every module is trained anew."""
+    max_growth: float = 0.5
+    """New training logs, as a share of those that the module was trained on."""
+
+
 class Recipe(_Section):
     """All settings of a refresh. ``name`` and ``version`` are stored in every release."""
 
@@ -189,6 +206,7 @@ class Recipe(_Section):
     expert: LoraSettings = Field(default_factory=LoraSettings)
     critic: LoraSettings = Field(default_factory=lambda: LoraSettings(max_length=8000))
     verify: VerifySettings = Field(default_factory=VerifySettings)
+    evolve: EvolveSettings = Field(default_factory=EvolveSettings)
 
 
 def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> Recipe:

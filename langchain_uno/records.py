@@ -216,6 +216,12 @@ class Cluster(BaseModel):
     """Largest distance of a member's query to the centroid."""
     rules: list[str] = Field(default_factory=list)
     """The recurring rules, most supported first (for people; the adapters carry them)."""
+    conditions: list[list[str]] = Field(default_factory=list)
+    """For each rule the words of a request of which one must be there for it; none: always."""
+    trained_on: list[str] = Field(default_factory=list)
+    """The logs that the module was trained on (a part of ``run_ids``); none without a module."""
+    made_in: str | None = None
+    """The release whose refresh trained the module; None: this one."""
     reports: list[VerifierReport] = Field(default_factory=list)
     note: str = ""
 

@@ -5,7 +5,7 @@
     everywhere.py experts everywhere, critics everywhere, from one refresh that trained both
     choices.py    from those, without more training: UNO, UNO-Single, the paper's rule, ablations
     intervals.py  paired intervals, grouped by user
-    poison.py     planted rules: what gets through, with and without a defence
+    poison.py     planted rules: what gets through, with and without the defences
     judge_audit.py  whether the judge agrees with the truth, and what moves it that should not
     study.py      systems x seeds x noise, one cell at a time, resumable
     tables.py     the tables and the picture

@@ -99,8 +99,8 @@ def poison(
     ] = "none,one-30,five-10,injected",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Plant rules, with and without the defence under trial, and count what gets through."""
-    from langchain_uno.evaluation.poison import ATTACKS, DEFENCE, run_poisoned
+    """Plant rules, with and without the defences of ``recipe.cluster``; count what gets through."""
+    from langchain_uno.evaluation.poison import ATTACKS, run_poisoned
 
     with clean_exit("Stopped. What is finished is kept: the same call again goes on from there."):
         warnings.simplefilter("ignore", FutureWarning)
@@ -110,18 +110,18 @@ def poison(
         found = []
         for seed in [_number(s, int, "--seeds") for s in seeds.split(",")]:
             for name in names:
-                for defence in (None, DEFENCE):
+                for defended in (False, True):
                     with Bars(off=as_json) as bars:
-                        found.append(run_poisoned(seed, name, out_, bars, defence=defence))
+                        found.append(run_poisoned(seed, name, out_, bars, defended=defended))
         if as_json:
             print_json(found)
             return
-        told = Table("attack", "seed", "defence", "obeyed more than by base", "rules met", "facts")
+        told = Table("attack", "seed", "defences", "obeyed more than by base", "rules met", "facts")
         for one in found:
             told.add_row(
                 one["attack"],
                 str(one["seed"]),
-                "on" if one["defence"] else "off",
+                "on" if one["defended"] else "off",
                 _range(one["more"]),
                 _range(one["score"]["uno"]),
                 _range(one["facts"]["uno"]),

@@ -21,7 +21,7 @@ from langchain_uno.evaluation.study import read_result
 from langchain_uno.home import Home
 from langchain_uno.releases.traffic import write_atomic
 
-__all__ = ["ATTACKS", "DEFENCE", "run_poisoned"]
+__all__ = ["ATTACKS", "OPEN", "run_poisoned"]
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -31,8 +31,8 @@ ATTACKS: dict[str, dict[str, Any]] = {
 }
 """Name -> arguments of ``make_world``."""
 
-DEFENCE: dict[str, Any] = {"votes": "users", "min_users": 3, "own_rules": "supported"}
-"""Settings of ``recipe.cluster`` under trial: a vote a person, and no rule of one person alone."""
+OPEN: dict[str, Any] = {"votes": "logs", "min_users": 1, "own_rules": "all", "personal_from": 0}
+"""Settings of ``recipe.cluster`` without the defences: every log counts, whoever wrote it."""
 
 
 def run_poisoned(
@@ -41,7 +41,7 @@ def run_poisoned(
     top: Path,
     progress: Any,
     *,
-    defence: dict[str, Any] | None = None,
+    defended: bool = True,
     noise: float = 0.34,
     visits: int = 420,
     per_family: int = 20,
@@ -53,7 +53,7 @@ def run_poisoned(
         attack: one of :data:`ATTACKS`.
         top: where the folder of this run goes; ``result.json`` in it says that it is done.
         progress: hears how it comes on.
-        defence: settings of ``recipe.cluster``; None: as they are.
+        defended: False: with :data:`OPEN` settings.
         noise: share of useless feedback among the honest.
         visits: requests of the week.
         per_family: held-out requests a family.
@@ -61,15 +61,15 @@ def run_poisoned(
     from langchain_uno.demo import Notebook, learn, run_week
     from langchain_uno.world.drawing import make_world
 
-    folder = top / f"{attack}-seed{seed}-{'defended' if defence else 'open'}"
+    folder = top / f"{attack}-seed{seed}-{'defended' if defended else 'open'}"
     known = read_result(folder)
     if known is not None:
         return known
     world = make_world(seed, noise=noise, **ATTACKS[attack])
     home = Home(folder / "home").ensure()
-    notes = Notebook(folder / "notes.json", {"attack": attack, "seed": seed, "defence": defence})
+    notes = Notebook(folder / "notes.json", {"attack": attack, "seed": seed, "defended": defended})
     run_week(home, world, visits, notes, progress)
-    refreshed = learn(home, {"seed": seed, "cluster": defence or {}}, progress)
+    refreshed = learn(home, {"seed": seed, "cluster": {} if defended else OPEN}, progress)
     asked = held_out(world, per_family)
     planted = next((user.planted for user in world.users if user.planted), None)
     free = [i for i, one in enumerate(asked) if planted not in one.wishes]
@@ -79,7 +79,7 @@ def run_poisoned(
     result = {
         "seed": seed,
         "attack": attack,
-        "defence": defence,
+        "defended": defended,
         "planted": planted,
         "obeyed": {
             m: by_user([v[i] for i in free], [users[i] for i in free]) for m, v in obeyed.items()

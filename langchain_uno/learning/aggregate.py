@@ -122,6 +122,7 @@ def aggregate_rules(
     min_users: int = 1,
     votes: Literal["logs", "users"] = "logs",
     own_rules: bool = True,
+    same: dict[str, str] | None = None,
     seed: int = 0,
     on_done: OnDone | None = None,
 ) -> ClusterRules:
@@ -137,6 +138,7 @@ def aggregate_rules(
         min_users: number of people that must name it.
         votes: whose share ``min_support`` is: the logs', or the people's with one vote each.
         own_rules: whether a log keeps rules of its own that do not recur.
+        same: which wordings are one rule, if known (``group_wordings`` over the same logs).
         seed: of the search for conditions.
         on_done: hears of the reranker's questions.
 
@@ -149,7 +151,8 @@ def aggregate_rules(
             f"{len(queries)} queries, {len(user_ids) if user_ids is not None else 'no'} users."
         )
     texts = [[rule.text for rule in rules.with_feedback] for rules in rule_sets]
-    same = group_wordings(texts, embedder, reranker, on_done)
+    if same is None:
+        same = group_wordings(texts, embedder, reranker, on_done)
     voting = [i for i, rules in enumerate(texts) if any(t in same for t in rules)]
     if not voting:
         return ClusterRules(n_logs=len(rule_sets))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +30,12 @@ class Split:
     by: Literal["user", "query"]
 
 
-def split_logs(logs: Sequence[Interaction], held_out: float, seed: int) -> Split:
+def split_logs(
+    logs: Sequence[Interaction],
+    held_out: float,
+    seed: int,
+    teachers: Collection[str] = frozenset(),
+) -> Split:
     """Split one cluster's logs into training and verification.
 
     Logs of nobody known are grouped by thread, else by query. About ``held_out`` of the logs are
@@ -40,21 +45,28 @@ def split_logs(logs: Sequence[Interaction], held_out: float, seed: int) -> Split
         logs: the members of one cluster.
         held_out: share to hold back, in (0, 1).
         seed: of the shuffle; the same logs in any order and the same seed give the same split.
+        teachers: run ids that a module which may be kept was trained on; whoever gave them stays
+            in training. The held-out side may come out small, or empty.
     """
-    by_user = _divide(logs, held_out, seed, _person)
+    by_user = _divide(logs, held_out, seed, _person, teachers)
     if by_user.verify:
         return Split(by_user.train, by_user.verify, by_user.left_out, "user")
-    by_query = _divide(logs, held_out, seed, _text)
+    by_query = _divide(logs, held_out, seed, _text, teachers)
     return Split(by_query.train, by_query.verify, by_query.left_out, "query")
 
 
 def _divide(
-    logs: Sequence[Interaction], held_out: float, seed: int, key: Callable[[Interaction], str]
+    logs: Sequence[Interaction],
+    held_out: float,
+    seed: int,
+    key: Callable[[Interaction], str],
+    teachers: Collection[str],
 ) -> Split:
     groups: dict[str, list[Interaction]] = {}
     for log in logs:
         groups.setdefault(key(log), []).append(log)
-    names = sorted(groups)
+    pinned = {key(log) for log in logs if log.run_id in teachers}
+    names = sorted(set(groups) - pinned)
     random.Random(seed).shuffle(names)
     # Those with few logs first: ten logs of ten people witness more than ten of one.
     names.sort(key=lambda name: len(groups[name]))
@@ -64,12 +76,12 @@ def _divide(
     for name in names:
         size = len(groups[name])
         # One heavy user must not swallow the training side: overshoot by half at most.
-        if len(taken) + 1 < len(names) and count + size <= max(target * 1.5, 1):
+        if len(taken) + 1 < len(groups) and count + size <= max(target * 1.5, 1):
             taken.add(name)
             count += size
         if count >= target:
             break
-    if not taken and len(names) > 1 and 2 * len(groups[names[0]]) <= len(logs):
+    if not taken and names and len(groups) > 1 and 2 * len(groups[names[0]]) <= len(logs):
         taken.add(names[0])
     known = {_text(log) for log in logs if key(log) not in taken}
     train = [log.run_id for log in logs if key(log) not in taken]

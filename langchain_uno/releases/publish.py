@@ -150,8 +150,11 @@ def _write(
                     raise ReleaseError(f"the adapter of cluster {cluster.id!r} has no {file_name}")
                 put(f"adapters/{name}/{file_name}", (source / file_name).read_bytes())
             entries.append(_entry(source, name, cluster))
-        opaque = sorted(opaque_id(key, run_id) for run_id in cluster.run_ids)
-        clusters.append(cluster.model_copy(update={"adapter": name, "run_ids": opaque}))
+        hidden = {
+            field: sorted(opaque_id(key, run_id) for run_id in getattr(cluster, field))
+            for field in ("run_ids", "trained_on")
+        }
+        clusters.append(cluster.model_copy(update={"adapter": name, **hidden}))
     parent = _traffic_or_none(home).current
     manifest = draft.model_copy(
         update={

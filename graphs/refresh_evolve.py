@@ -1,0 +1,124 @@
+"""The evolve node of a refresh: verify the modules of the current release on today's logs.
+
+A module whose cluster wants what it wanted, and has grown little, stays if it passes: nothing is
+trained there. Any other module that passes is the one to beat: what is trained in its place must
+not have a lower win rate on the same queries (:mod:`langchain_uno.graphs.refresh_modules`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import cast
+
+from pydantic import BaseModel
+
+from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
+from langchain_uno.graphs.refresh_parents import parent_release
+from langchain_uno.graphs.refresh_trials import Kind, Trial, held_out, verify_module
+from langchain_uno.records import Cluster
+
+__all__ = ["Incumbent", "evolve_node", "incumbent", "is_kept"]
+
+
+class Incumbent(BaseModel):
+    """A module of the current release, as it does on its cluster's logs of today."""
+
+    kind: Kind
+    made_in: str
+    """The release whose refresh trained it."""
+    trained_on: list[str]
+    """Run ids."""
+    trial: Trial
+    stale: str | None = None
+    """Why it may not simply stay; None: it may, if it passed."""
+
+
+def evolve_node(ctx: RefreshContext) -> None:
+    """Verify the modules that could stay."""
+    ctx.once("evolve", "evolve.json", lambda: _evolve(ctx))
+
+
+def _evolve(ctx: RefreshContext) -> str:
+    release = parent_release(ctx)
+    work = [c for c in ctx.clusters() if c.parent is not None]
+    ctx.progress.start("evolve", len(work), "modules that could stay")
+    kept = 0
+    for cluster in work if release else ():
+        assert release is not None and cluster.parent is not None
+        old = release.cluster(cluster.parent)
+        taught = _taught(ctx, old)
+        # Who was in training then and is held out now (their logs of then may be left out by now)
+        # would speak for a module that knows them.
+        tested = {*cluster.verify, *cluster.unlabelled}
+        honest = not taught & tested and bool(held_out(ctx, cluster))
+        if honest and not ctx.work.has(_name(cluster)):
+            assert old.adapter is not None
+            folder = ctx.work.fresh_folder(f"clusters/{cluster.id}/incumbent")
+            for file in release.adapters[old.adapter].iterdir():
+                shutil.copyfile(file, folder / file.name)  # the release may be swept meanwhile
+            found = _verified(ctx, cluster, old, release.id, taught)
+            ctx.work.write_json(_name(cluster), found.model_dump(mode="json"))
+        kept += is_kept(ctx, cluster)
+        ctx.progress.advance("evolve")
+    ctx.work.write_json("evolve.json", {"parent": release.id if release else None, "kept": kept})
+    return f"{kept} of {len(work)} stay"
+
+
+def _verified(
+    ctx: RefreshContext, cluster: ClusterData, old: Cluster, release: str, taught: set[str]
+) -> Incumbent:
+    kind = cast(Kind, old.route)
+    path = ctx.work.path(f"clusters/{cluster.id}/incumbent")
+    report = verify_module(ctx, cluster, kind, [path])
+    module = str(path.relative_to(ctx.work.root))
+    return Incumbent(
+        kind=kind,
+        made_in=old.made_in or release,
+        trained_on=sorted(taught),
+        trial=Trial(
+            adapter=module if report.passed else None,
+            report=report,
+            note=report.reason,
+            module=module,
+        ),
+        stale=_stale(ctx, cluster, old, len(taught)),
+    )
+
+
+def _taught(ctx: RefreshContext, old: Cluster) -> set[str]:
+    """Return those of the present logs that a module was trained on."""
+    from langchain_uno.releases.manifest import lineage_key, opaque_id
+
+    key, taught = lineage_key(ctx.home), set(old.trained_on)
+    present = [*ctx.logs, *ctx.unheard]
+    return {run_id for run_id in present if opaque_id(key, run_id) in taught}
+
+
+def _stale(ctx: RefreshContext, cluster: ClusterData, old: Cluster, taught: int) -> str | None:
+    if old.route == "expert" and not ctx.is_low(cluster):
+        return "its gap is high now"
+    now = dict(zip(cluster.rules, map(frozenset, cluster.conditions), strict=True))
+    then = dict(zip(old.rules, map(frozenset, old.conditions), strict=True))
+    if now != then:
+        return "its rules changed"
+    new = len(cluster.train) + len(cluster.practice) - taught
+    if new > ctx.recipe.evolve.max_growth * taught:
+        return f"{new} logs are new, it was trained on {taught}"
+    return None
+
+
+def _name(cluster: ClusterData) -> str:
+    return f"clusters/{cluster.id}/incumbent.json"
+
+
+def incumbent(ctx: RefreshContext, cluster: ClusterData) -> Incumbent | None:
+    """Return the present module of a cluster, verified anew; None when it has none."""
+    if cluster.parent is None or not ctx.work.has(_name(cluster)):
+        return None
+    return Incumbent.model_validate(ctx.work.read_json(_name(cluster)))
+
+
+def is_kept(ctx: RefreshContext, cluster: ClusterData) -> bool:
+    """Whether a cluster's module stays, so that none is trained."""
+    found = incumbent(ctx, cluster)
+    return found is not None and found.stale is None and found.trial.adapter is not None

@@ -1,0 +1,52 @@
+"""Wishes that a few people have whatever they ask about: theirs, and no cluster's.
+
+Who wants every answer to do the same, in one cluster after another, and is nearly alone with it,
+says something about himself (or is planting a rule). Where many people want it everywhere, it is
+what the users of this service want. Nothing here depends on how much anybody writes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["Mention", "personal_wishes"]
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One person named one rule in one cluster."""
+
+    person: str
+    rule: str
+    cluster: str
+
+
+def personal_wishes(
+    mentions: Iterable[Mention], *, min_clusters: int, max_share: float
+) -> set[tuple[str, str]]:
+    """Return the (person, rule) of wishes that are personal.
+
+    A rule is one for a person who names it in at least ``min_clusters`` clusters, unless
+    ``max_share`` or more of all people who name any rule name it somewhere.
+
+    Args:
+        mentions: repetitions count once; equal wishes must have equal rule texts.
+        min_clusters: 0: nothing is personal.
+        max_share: of people, in [0, 1].
+    """
+    where: dict[tuple[str, str], set[str]] = defaultdict(set)
+    who: dict[str, set[str]] = defaultdict(set)
+    people: set[str] = set()
+    for one in mentions:
+        where[one.person, one.rule].add(one.cluster)
+        who[one.rule].add(one.person)
+        people.add(one.person)
+    if not min_clusters:
+        return set()
+    return {
+        (person, rule)
+        for (person, rule), clusters in where.items()
+        if len(clusters) >= min_clusters and len(who[rule]) < max_share * len(people)
+    }

@@ -1,0 +1,177 @@
+"""From refresh to refresh: what stays, what is trained anew, what is never mixed up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from langchain_uno.graphs.checkpoints import WorkFolder
+from langchain_uno.graphs.refresh_context import ClusterData, RefreshResult
+from langchain_uno.home import Home
+from langchain_uno.models.protocols import Engine
+from langchain_uno.recipe import EvolveSettings, VerifySettings
+from langchain_uno.records import Interaction
+from langchain_uno.releases.load import Release, read_current
+from langchain_uno.releases.manifest import lineage_key, opaque_id
+from langchain_uno.releases.publish import revoke
+from tests.unit_tests.graphs.refresh_parts import RECIPE, logs, make_home, refresh, tiny_engine
+from tests.unit_tests.graphs.test_refresh import Stop
+from tests.unit_tests.learning.toy_language import ToyEngine, log
+
+PASSING = RECIPE.model_copy(
+    update={
+        # The tiny model's words are noise: a bar that noise can pass, so that modules ship.
+        "verify": VerifySettings(
+            held_out=0.25, judgements=1, decision="point", win_rate=0.0, min_bleu=-1.0
+        )
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model_path: Path) -> Iterator[Engine]:
+    one = tiny_engine(tiny_model_path)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def home(engine: Engine, tmp_path: Path) -> Home:
+    """A home with a release in which both families have a module."""
+    made = make_home(tmp_path, [one for one in logs(48) if one.feedback_turns != ["thanks"]])
+    refresh(made, engine, PASSING)
+    return made
+
+
+def current(home: Home) -> Release:
+    release = read_current(home)
+    assert release is not None
+    return release
+
+
+def weights(release: Release) -> dict[str, bytes]:
+    """Cluster -> its adapter's weights."""
+    return {
+        a.cluster: (release.adapters[a.name] / "adapter_model.safetensors").read_bytes()
+        for a in release.manifest.adapters
+    }
+
+
+def more(count: int, *, wish: str = "sing", first: int = 100) -> list[Interaction]:
+    """Requests of the travel family by new people."""
+    return [
+        log(
+            f"run-{i}",
+            f"plan a trip to place {i} by train and boat with hotels",
+            f"answer {i}",
+            f"please {wish}",
+            user_id=f"new-{i % 5}",
+        )
+        for i in range(first, first + count)
+    ]
+
+
+def again(home: Home, engine: Engine, new: list[Interaction], **options: object) -> RefreshResult:
+    make_home(home.root, new)
+    return refresh(home, engine, options.pop("recipe", PASSING), **options)  # type: ignore[arg-type]
+
+
+def travel(release: Release) -> str:
+    """The cluster whose users want singing."""
+    return next(c.id for c in release.manifest.clusters if c.rules == ["sing"])
+
+
+def test_a_module_stays_where_little_is_new(home: Home, engine: Engine) -> None:
+    first = current(home)
+    assert {c.route for c in first.manifest.clusters} == {"expert"}
+    teacher = ToyEngine()
+    result = again(home, engine, more(2), teacher=teacher)
+    second = current(home)
+
+    assert second.id != first.id
+    assert second.manifest.parent == first.id
+    assert weights(second) == weights(first)
+    assert {c.made_in for c in second.manifest.clusters} == {first.id}
+    assert all(c.note.startswith("kept, trained in") for c in result.clusters)
+    assert all(c.pairs == 0 and c.judged > 0 for c in result.clusters)
+    sizes = {c.id: c.size for c in first.manifest.clusters}
+    assert sum(c.size for c in second.manifest.clusters) == sum(sizes.values()) + 2
+    for cluster in second.manifest.clusters:
+        assert cluster.trained_on == first.cluster(cluster.id).trained_on
+    # Only the new logs were read for rules, besides those whose words gave none.
+    distilled = [what for what, _ in teacher.asked if what["role"] == "distil"]
+    assert [what["feedback"] for what in distilled] == [["please sing"]] * 2
+
+    third = again(home, engine, more(1, first=200))
+    assert {c.made_in for c in current(home).manifest.clusters} == {first.id}
+    assert third.refresh_id != result.refresh_id
+
+
+def test_who_taught_a_module_never_verifies_it(home: Home, engine: Engine) -> None:
+    result = again(home, engine, more(8))
+    work = WorkFolder(home.work / result.refresh_id)
+    key = lineage_key(home)
+    for cluster in work.read_records("gaps.jsonl", ClusterData):
+        taught = set(current(home).cluster(cluster.id).trained_on)
+        assert taught
+        assert not taught & {opaque_id(key, r) for r in cluster.verify + cluster.unlabelled}
+
+
+@pytest.mark.parametrize(
+    ("new", "why"),
+    [
+        (more(20), "logs are new"),
+        (more(8, wish="sing; please hum"), "its rules changed"),
+    ],
+)
+def test_a_module_is_trained_anew_where_its_logs_tell_something_new(
+    home: Home, engine: Engine, new: list[Interaction], why: str
+) -> None:
+    first = current(home)
+    name = travel(first)
+    result = again(home, engine, new)
+    changed = next(c for c in result.clusters if c.id == name)
+    assert why in changed.note
+    assert changed.pairs > 0
+    other = next(c for c in result.clusters if c.id != name)
+    assert other.note.startswith("kept, trained in")
+    assert weights(current(home))[other.id] == weights(first)[other.id]
+
+
+def test_what_is_new_must_not_do_worse_than_what_it_replaces(home: Home, engine: Engine) -> None:
+    first = current(home)
+    result = again(home, engine, more(20))
+    one = next(c for c in result.clusters if c.id == travel(first))
+    work = WorkFolder(home.work / result.refresh_id)
+    old = work.read_json(f"clusters/{one.id}/incumbent.json")["trial"]["report"]["win_rate"]
+    new = work.read_json(f"clusters/{one.id}/expert.json")["report"]["win_rate"]
+    assert ("kept: what is new does no better" in one.note) == (old > new)
+    assert one.win_rate == max(old, new)
+
+
+def test_nothing_stays_by_request_or_of_a_revoked_release(home: Home, engine: Engine) -> None:
+    first = current(home)
+    fresh = PASSING.model_copy(update={"evolve": EvolveSettings(keep=False)})
+    result = again(home, engine, more(1), recipe=fresh)
+    assert not any("kept" in c.note for c in result.clusters)
+    assert {c.made_in for c in current(home).manifest.clusters} == {None}
+
+    revoke(home, current(home).id, "a test")
+    assert current(home).id == first.id
+    revoke(home, first.id, "a test")
+    result = again(home, engine, more(1, first=200))
+    assert not any("kept" in c.note for c in result.clusters)
+
+
+@pytest.mark.parametrize("stage", ["evolve", "pairs", "train"])
+def test_a_refresh_stopped_there_goes_on(home: Home, engine: Engine, stage: str) -> None:
+    make_home(home.root, more(20))
+    with pytest.raises(KeyboardInterrupt):
+        refresh(home, engine, PASSING, progress=Stop(stage))
+    first = current(home)
+    result = refresh(home, engine, PASSING)
+    assert "cluster" in result.resumed
+    assert current(home).manifest.parent == first.id
+    assert current(home).id == result.release
