@@ -28,6 +28,7 @@ def _aggregate(ctx: RefreshContext) -> str:
     shared = _people(ctx, clusters) >= 2 * settings.min_users
     dropped = _drop_personal(ctx, clusters, same) if shared else 0
     if not shared:
+        ctx.work.write_json("personal.json", [])
         ctx.work.write_records("wishes.jsonl", ctx.rules.values())
     for cluster in clusters:
         logs = [ctx.logs[i] for i in cluster.train]
@@ -101,6 +102,8 @@ def _drop_personal(
     personal = personal_wishes(
         mentions, min_clusters=settings.personal_from, max_share=settings.aggregate_support
     )
+    theirs = {person for person, _ in personal}
+    ctx.work.write_json("personal.json", [i for i in ctx.logs if _person(ctx, i) in theirs])
     dropped, kept = 0, []
     for run_id, rules in ctx.rules.items():
         person = _person(ctx, run_id)

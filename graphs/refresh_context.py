@@ -246,9 +246,14 @@ class RefreshContext:
         raise AssertionError("no stage has written clusters yet")
 
     def training(self, cluster: ClusterData) -> tuple[list[Interaction], list[RuleSet]]:
-        """A cluster's training logs, those practised on last, and their aggregated rule sets."""
+        """A cluster's training logs, those practised on last, and their aggregated rule sets.
+
+        An edit shows all that somebody wants, so those of people with personal wishes are left out.
+        """
         rules = self.work.read_records(f"clusters/{cluster.id}/rules.jsonl", RuleSet)
-        return [self.logs.get(r.run_id) or self.unheard[r.run_id] for r in rules], rules
+        personal = set(self.work.read_json("personal.json"))
+        logs = [self.logs.get(r.run_id) or self.unheard[r.run_id] for r in rules]
+        return [_unedited(log) if log.run_id in personal else log for log in logs], rules
 
     def pairs(self, cluster: ClusterData) -> list[PreferencePair]:
         """A cluster's preference pairs; none when it trains no expert."""
@@ -259,6 +264,11 @@ class RefreshContext:
         """Whether the cluster's gap is low enough to train an expert (paper, stage 5)."""
         assert cluster.gap is not None, "the gap stage has not run"
         return cluster.gap < self.recipe.gap.threshold
+
+
+def _unedited(log: Interaction) -> Interaction:
+    plain = [one.model_copy(update={"correction": None}) for one in log.feedback]
+    return log.model_copy(update={"feedback": plain})
 
 
 def refresh_id(ctx: RefreshContext, logs: Sequence[Interaction]) -> str:

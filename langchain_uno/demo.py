@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.columns import Columns
@@ -31,9 +31,12 @@ from langchain_uno.releases.traffic import write_atomic
 
 if TYPE_CHECKING:
     from langchain_uno.graphs.refresh_context import RefreshResult
+    from langchain_uno.world.service import Visit
+    from langchain_uno.world.worlds import World
 
 __all__ = ["Notebook", "learn", "main", "run_demo", "run_week"]
 
+Mode = Literal["uno", "single", "base"]
 _STOPPED = "Stopped. What is finished is kept: the same call again goes on from there."
 
 
@@ -84,6 +87,7 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run (or finish) the demo in ``home`` and return its report as plain data."""
     from langchain_uno.world.drawing import make_world
+    from langchain_uno.world.service import plan_visits
     from langchain_uno.world.worlds import load_world, save_world
 
     home.ensure()
@@ -93,7 +97,7 @@ def run_demo(
     if not world_file.is_file():
         save_world(make_world(seed, noise=noise), world_file)
     world = load_world(world_file)
-    run_week(home, world, visits, notes, progress)
+    run_week(home, world, plan_visits(world, visits), notes, progress, "base")
     result = _refresh(home, seed, notes, progress)
     if "report" not in notes.data:
         from langchain_uno.evaluate import SYSTEMS, evaluate
@@ -118,16 +122,27 @@ def run_demo(
     return report
 
 
-def run_week(home: Home, world: Any, visits: int, notes: Notebook, progress: Any) -> None:
-    """Let people ask and react, through the handler; goes on after the last whole batch."""
-    from langchain_uno import UNOChatModel, UNOFeedbackHandler
-    from langchain_uno.world.service import plan_visits, run_service
+def run_week(
+    home: Home, world: World, planned: Sequence[Visit], notes: Notebook, progress: Any, mode: Mode
+) -> None:
+    """Let people ask and react, through the handler; goes on after the last whole batch.
 
-    planned = plan_visits(world, visits)
-    progress.start("service", visits, "a week of requests and feedback")
+    Args:
+        home: whose model answers, and where their feedback goes.
+        world: theirs.
+        planned: the visits, from the first on; those that ``notes`` counts have been.
+        notes: counts the visits.
+        progress: hears of them.
+        mode: of the chat model; "base" for a service that has not learnt yet.
+    """
+    from langchain_uno import UNOChatModel, UNOFeedbackHandler
+    from langchain_uno.world.service import run_service
+
+    visits = len(planned)
+    progress.start("service", visits, "requests and feedback")
     progress.advance("service", notes.data["visits"])
     if notes.data["visits"] < visits:
-        model = UNOChatModel(home=str(home.root), mode="base")
+        model = UNOChatModel(home=str(home.root), mode=mode)
         handler = UNOFeedbackHandler(home=str(home.root))
         try:
             while notes.data["visits"] < visits:

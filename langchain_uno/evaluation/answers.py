@@ -53,13 +53,18 @@ class Answered(BaseModel):
     route: str | None = None
 
 
-def held_out(world: World, per_family: int, *, seed: int = 0) -> list[Asked]:
-    """Return requests of held-out people; other seeds share no request."""
+def held_out(world: World, per_family: int, *, seed: int = 0, when: float = 1.0) -> list[Asked]:
+    """Return requests of held-out people; other seeds share no request.
+
+    ``when`` they ask decides what they want, in a world that drifts.
+    """
     from langchain_uno.world.service import held_out_queries
 
     language = world.language()
     found = held_out_queries(world, per_family, seed=seed)
-    return [Asked(user.id, query, world.wishes(language, query, user)) for user, query in found]
+    return [
+        Asked(user.id, query, world.wishes(language, query, user, when)) for user, query in found
+    ]
 
 
 def look_at(

@@ -60,6 +60,7 @@ def run_poisoned(
     """
     from langchain_uno.demo import Notebook, learn, run_week
     from langchain_uno.world.drawing import make_world
+    from langchain_uno.world.service import plan_visits
 
     folder = top / f"{attack}-seed{seed}-{'defended' if defended else 'open'}"
     known = read_result(folder)
@@ -68,7 +69,7 @@ def run_poisoned(
     world = make_world(seed, noise=noise, **ATTACKS[attack])
     home = Home(folder / "home").ensure()
     notes = Notebook(folder / "notes.json", {"attack": attack, "seed": seed, "defended": defended})
-    run_week(home, world, visits, notes, progress)
+    run_week(home, world, plan_visits(world, visits), notes, progress, "base")
     refreshed = learn(home, {"seed": seed, "cluster": {} if defended else OPEN}, progress)
     asked = held_out(world, per_family)
     planted = next((user.planted for user in world.users if user.planted), None)

@@ -79,6 +79,7 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
     from langchain_uno.models.loading import load_embedder, load_prompt_set, shared_engine
     from langchain_uno.recipe import load_recipe
     from langchain_uno.world.drawing import make_world
+    from langchain_uno.world.service import plan_visits
     from langchain_uno.world.worlds import load_world, save_world
 
     home = Home(folder / "home").ensure()
@@ -87,7 +88,7 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
     if not file.is_file():
         save_world(make_world(cell.seed, noise=cell.noise, variant=cell.variant), file)
     world = load_world(file)
-    run_week(home, world, cell.visits, notes, progress)
+    run_week(home, world, plan_visits(world, cell.visits), notes, progress, "base")
 
     settings = {"seed": cell.seed, "everything": True}
     with notes.timed("refresh"):

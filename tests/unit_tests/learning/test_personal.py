@@ -6,9 +6,7 @@ from langchain_uno.learning.personal import Mention, personal_wishes
 
 
 def mentions(people: int, clusters: int, rule: str, *, prefix: str = "p") -> list[Mention]:
-    return [
-        Mention(f"{prefix}{i}", rule, f"c{j}") for i in range(people) for j in range(clusters)
-    ]
+    return [Mention(f"{prefix}{i}", rule, f"c{j}") for i in range(people) for j in range(clusters)]
 
 
 HONEST = [
