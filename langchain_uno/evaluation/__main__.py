@@ -101,6 +101,7 @@ def poison(
 ) -> None:
     """Plant rules, with and without the defences of ``recipe.cluster``; count what gets through."""
     from langchain_uno.evaluation.poison import ATTACKS, run_poisoned
+    from langchain_uno.evaluation.tables import as_range
 
     with clean_exit("Stopped. What is finished is kept: the same call again goes on from there."):
         warnings.simplefilter("ignore", FutureWarning)
@@ -122,11 +123,54 @@ def poison(
                 one["attack"],
                 str(one["seed"]),
                 "on" if one["defended"] else "off",
-                _range(one["more"]),
-                _range(one["score"]["uno"]),
-                _range(one["facts"]["uno"]),
+                as_range(one["more"]),
+                as_range(one["score"]["uno"]),
+                as_range(one["facts"]["uno"]),
             )
         out.print(told)
+
+
+@app.command()
+def rounds(
+    out_: _OUT,
+    seeds: Annotated[str, typer.Option(help="Worlds, as 101,102.")],
+    count: Annotated[int, typer.Option("--rounds", min=2, help="Refreshes.")] = 6,
+    visits: Annotated[int, typer.Option(min=16, help="Requests a round.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Refresh a service round after round as families come and wishes drift; then all at once."""
+    from langchain_uno.evaluation.rounds import run_rounds
+    from langchain_uno.evaluation.tables import as_range
+
+    with clean_exit("Stopped. What is finished is kept: the same call again goes on from there."):
+        warnings.simplefilter("ignore", FutureWarning)
+        found = []
+        for seed in [_number(s, int, "--seeds") for s in seeds.split(",")]:
+            with Bars(off=as_json) as bars:
+                found.append(run_rounds(seed, out_, bars, rounds=count, visits=visits))
+        if as_json:
+            print_json(found)
+            return
+        told = Table("seed", "round", "logs", "modules", "kept", "rules met", "seconds", "MB")
+        for one in found:
+            for nth, row in enumerate(one["rounds"], 1):
+                told.add_row(
+                    str(one["seed"]),
+                    str(nth),
+                    str(row["logs"]),
+                    str(row["modules"]),
+                    str(row["kept"]),
+                    as_range(row["score"]),
+                    f"{row['seconds']:.0f}",
+                    f"{row['adapter_bytes'] / 1e6:.1f}",
+                )
+        out.print(told)
+        for one in found:
+            out.print(
+                f"seed {one['seed']}: the last round is {as_range(one['rounds-big'])} points above "
+                f"one big refresh, which took {one['big_seconds']:.0f} s",
+                highlight=False,
+            )
 
 
 @app.command()
@@ -134,39 +178,35 @@ def table(
     out_: _OUT,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show the tables of what is finished, and draw the picture beside it (study.png)."""
+    """Show the tables of what is finished; draw its pictures beside it (study-*.png)."""
     with clean_exit("Stopped."):
         _show(out_, as_json)
 
 
 def _show(folder: Path, as_json: bool) -> None:
+    from langchain_uno.evaluation import figures
     from langchain_uno.evaluation.study import read_result
-    from langchain_uno.evaluation.tables import (
-        draw,
-        gap_against_experts,
-        markdown,
-        pooled,
-        shipped,
-    )
+    from langchain_uno.evaluation.tables import draw, draw_gap, markdown
 
     found = [read_result(p) for p in sorted(folder.glob("*/")) if p.is_dir()]
     results = [r for r in found if r is not None]
     if not results:
         raise InputError(f"{str(folder)!r} holds no finished cell: run some first.")
-    draw(results, folder / "study.png")
+    draw(results, folder)
+    draw_gap(results, folder / "study-gap.png")
     if as_json:
-        figures: dict[str, Any] = {
-            "systems": pooled(results),
-            "shipped": shipped(results),
-            "gap": gap_against_experts(results),
-        }
-        print_json(figures)
+        print_json(
+            {
+                "systems": figures.pooled(results),
+                "noise": {str(k): v for k, v in figures.noise_costs(results).items()},
+                "shipped": figures.shipped(results),
+                "verifier": figures.verifier_against_truth(results),
+                "gap": figures.gap_against_experts(results),
+                "threshold": figures.threshold_for(figures.gap_points(results)),
+            }
+        )
     else:
         out.print(markdown(results), highlight=False, markup=False, soft_wrap=True)
-
-
-def _range(found: dict[str, float]) -> str:
-    return f"{found['mean']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
 
 
 def _number(text: str, kind: Any, option: str) -> Any:

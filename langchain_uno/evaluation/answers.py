@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from langchain_uno.world.answers import Query
     from langchain_uno.world.worlds import World
 
-__all__ = ["Answered", "Asked", "ask_model", "held_out", "look_at"]
+__all__ = ["Answered", "Asked", "as_columns", "ask_model", "held_out", "look_at"]
 
 _TOGETHER = 64
 """Requests under way at a time."""
@@ -51,6 +51,18 @@ class Answered(BaseModel):
     text: str
     cluster: str | None = None
     route: str | None = None
+
+
+def as_columns(rows: Sequence[Answered]) -> dict[str, list[float]]:
+    """Return what figures are made of, a column a value: small enough to be kept for ever."""
+    return {
+        "score": [round(a.score, 2) for a in rows],
+        "facts": [int(a.facts) for a in rows],
+        "unwanted": [int(a.unwanted) for a in rows],
+        "tokens_in": [a.tokens_in for a in rows],
+        "tokens_out": [a.tokens_out for a in rows],
+        "seconds": [round(a.seconds, 4) for a in rows],
+    }
 
 
 def held_out(world: World, per_family: int, *, seed: int = 0, when: float = 1.0) -> list[Asked]:

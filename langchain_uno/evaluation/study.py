@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langchain_uno.evaluation.answers import Answered, ask_model, held_out
+from langchain_uno.evaluation.answers import Answered, as_columns, ask_model, held_out
 from langchain_uno.evaluation.choices import CHOICES, compose, routes_of
 from langchain_uno.evaluation.everywhere import publish_kind, read_kept
 from langchain_uno.evaluation.rivals import by_bm25, by_embeddings, from_memory, revise_with
@@ -136,9 +136,7 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
         "users": [one.user for one in asked],
         "families": [one.query.family for one in asked],
         "clusters": clusters,
-        "answers": {
-            name: [a.model_dump(exclude={"text"}) for a in found[name]] for name in SYSTEMS
-        },
+        "answers": {name: as_columns(found[name]) for name in SYSTEMS},
         "routes": routes,
         "per_cluster": [
             {

@@ -93,6 +93,8 @@ def run_service(
     batch: int = 32,
 ) -> None:
     """Let the visits happen, ``batch`` at a time; feedback lands in the handler's home."""
+    from langchain_core.exceptions import ContextOverflowError
+
     language = world.language()
     for start in range(0, len(visits), batch):
         group = visits[start : start + batch]
@@ -109,10 +111,16 @@ def run_service(
                 ]
                 follow.append((visit, turns))
         if follow:
-            model.batch(
+            replies = model.batch(
                 [turns for _, turns in follow],
                 [_config(v, handler, uuid.UUID(int=v.run_id.int ^ 1)) for v, _ in follow],
+                return_exceptions=True,
             )
+            failed: list[BaseException] = [r for r in replies if isinstance(r, BaseException)]
+            for error in failed:
+                # An answer may have run on for so long that nothing more fits behind it.
+                if not isinstance(error, ContextOverflowError):
+                    raise error
         if on_done:
             on_done(len(group))
 

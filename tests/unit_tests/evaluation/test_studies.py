@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from langchain_uno.evaluation.answers import Answered
+from langchain_uno.evaluation.answers import Answered, as_columns
 from langchain_uno.evaluation.choices import CHOICES, compose
+from langchain_uno.evaluation.figures import (
+    gap_against_experts,
+    noise_costs,
+    pooled,
+    shipped,
+    threshold_for,
+    verifier_against_truth,
+)
 from langchain_uno.evaluation.intervals import auc, by_user
 from langchain_uno.evaluation.rivals import Past, by_bm25, by_embeddings, from_memory
 from langchain_uno.evaluation.study import SYSTEMS
-from langchain_uno.evaluation.tables import gap_against_experts, markdown, pooled, shipped
+from langchain_uno.evaluation.tables import draw, draw_gap, markdown
 from langchain_uno.graphs.refresh_trials import Trial
 from langchain_uno.learning.aggregate import ClusterRules, RecurringRule
 from langchain_uno.records import VerifierReport
@@ -115,12 +124,12 @@ def test_rivals_retrieve_the_nearest_and_say_nothing_twice() -> None:
     assert from_memory([known, None])(["x", "y"]) == [["warn"], []]
 
 
-def result(seed: int, *, good: float, gap: float) -> dict[str, Any]:
+def result(seed: int, *, good: float, gap: float, noise: float = 0.34) -> dict[str, Any]:
     """A cell of two clusters by four users: experts fail in c1, where they lose the facts."""
     clusters = ["c0", "c1"] * 8
 
-    def rows(score: float, lost: str | None = None) -> list[dict[str, Any]]:
-        return [answered(score, c, facts=c != lost).model_dump(exclude={"text"}) for c in clusters]
+    def rows(score: float, lost: str | None = None) -> dict[str, list[float]]:
+        return as_columns([answered(score, c, facts=c != lost) for c in clusters])
 
     answers = {name: rows(good) for name in SYSTEMS}
     answers["base"] = rows(0)
@@ -129,9 +138,9 @@ def result(seed: int, *, good: float, gap: float) -> dict[str, Any]:
     route = {"c0": "expert", "c1": "critic"}
     routes = {name: dict(route) for name in CHOICES}
     routes["single"] = {"c0": "expert", "c1": "base"}
-    trials = {"expert": {"win_rate": 0.9, "seconds": 30.0}}
+    trials = {"expert": {"passed": True, "win_rate": 0.9, "seconds": 30.0, "judged": 20}}
     return {
-        "cell": {"seed": seed, "noise": 0.34, "variant": "standard"},
+        "cell": {"seed": seed, "noise": noise, "variant": "standard"},
         "users": [f"user-{i % 4}" for i in range(16)],
         "clusters": clusters,
         "answers": answers,
@@ -159,6 +168,51 @@ def test_tables_count_what_is_below_base() -> None:
     assert (gap["expert_seconds"], gap["spared_seconds"]) == (120.0, 60.0)
     page = markdown(results)
     assert "Noise 34% (2 cells)" in page and "| no verifier | 4 | 0 | 2 | 0 | 2 |" in page
+
+
+def test_noise_is_paired_with_the_same_world_without() -> None:
+    results = [
+        result(1, good=90, gap=0.8, noise=0.0),
+        result(1, good=86, gap=0.8),
+        result(2, good=10, gap=0.8),  # has no clean twin: does not count
+    ]
+    [(noise, cost)] = noise_costs(results).items()
+    assert (noise, cost["worlds"]) == (0.34, 1)
+    assert cost["uno"]["mean"] == 4.0
+    assert "| uno | 4.0 (4.0 to 4.0) |" in markdown(results)
+    assert noise_costs(results[1:]) == {}
+
+
+def test_the_verifier_is_held_against_the_truth() -> None:
+    one = result(1, good=90, gap=0.8)
+    shared = dict(one["per_cluster"][0]["trials"]["expert"])
+    low = {**shared, "passed": False, "win_rate": 0.6}
+    one["per_cluster"][0]["trials"] = {"expert": low, "critic": {**shared, "passed": False}}
+    found = verifier_against_truth([one])
+    # Both modules of c0 are better and were refused; the expert of c1 loses facts and was shipped.
+    assert found["interval"] == {
+        "right": 0, "false ships": 1, "false refusals": 2, "judgements": 60
+    }  # fmt: skip
+    # By the point both of c0 ship, the critic unseen.
+    assert found["paper's rule"] == {
+        "right": 2, "false ships": 1, "false refusals": 0, "judgements": 40
+    }  # fmt: skip
+
+
+def test_a_threshold_is_moved_as_little_as_needed() -> None:
+    apart = [(0.1, 0.0, False), (0.6, 0.0, False), (0.8, 9.0, True)]
+    assert threshold_for(apart) == pytest.approx(0.7)
+    assert threshold_for([(0.1, 0.0, False), (0.8, 9.0, True)]) == 0.45
+    assert threshold_for([]) == 0.45
+    assert threshold_for([(0.2, 9.0, True), (0.3, 9.0, True)]) == 0.0
+
+
+def test_pictures(tmp_path: Path) -> None:
+    results = [result(1, good=90, gap=0.8), result(1, good=90, gap=0.8, noise=0.0)]
+    files = draw(results, tmp_path)
+    draw_gap(results, tmp_path / "gap.png")
+    assert [f.name for f in files] == ["study-standard.png"]
+    assert all(f.stat().st_size > 10_000 for f in (*files, tmp_path / "gap.png"))
 
 
 def test_the_embedded_judge_is_not_talked_into_a_ten() -> None:

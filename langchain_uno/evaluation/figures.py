@@ -1,0 +1,234 @@
+"""Figures of a study, from its finished cells: systems, what was shipped, the gap, the noise.
+
+A cell's result is plain data (``study.run_cell``); its answers lie in columns, one value a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from langchain_uno.evaluation.choices import CHOICES
+from langchain_uno.evaluation.intervals import auc, by_user
+from langchain_uno.evaluation.study import SYSTEMS
+
+__all__ = [
+    "Result",
+    "gap_against_experts",
+    "gap_points",
+    "noise_costs",
+    "pooled",
+    "shipped",
+    "threshold_for",
+    "verifier_against_truth",
+]
+
+Result = Mapping[str, Any]
+LOST = 5.0
+"""An expert that is so many points behind the critic, or loses so many points of facts, failed."""
+
+
+def pooled(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """Return each system's figures over all requests of the cells, with intervals by user.
+
+    ``score``, ``facts`` and the paired differences to base and UNO are in points.
+    """
+    users = [f"{r['cell']['seed']}/{user}" for r in results for user in r["users"]]
+    columns = {
+        name: {
+            key: [scale * v for r in results for v in r["answers"][name][key]]
+            for key, scale in _SCALES.items()
+        }
+        for name in SYSTEMS
+    }
+    out: dict[str, dict[str, Any]] = {}
+    for name, mine in columns.items():
+        row: dict[str, Any] = {key: by_user(mine[key], users) for key in ("score", "facts")}
+        for key in ("unwanted", "tokens_in", "tokens_out", "seconds"):
+            row[key] = sum(mine[key]) / len(mine[key])
+        for rival in ("base", "uno"):
+            for key in ("score", "facts"):
+                theirs = columns[rival][key]
+                gained = [a - b for a, b in zip(mine[key], theirs, strict=True)]
+                row[f"{key}-{rival}"] = by_user(gained, users)
+        out[name] = row
+    return out
+
+
+_SCALES = {
+    "score": 1.0,
+    "facts": 100.0,
+    "unwanted": 100.0,
+    "tokens_in": 1.0,
+    "tokens_out": 1.0,
+    "seconds": 1.0,
+}
+
+
+def noise_costs(results: Sequence[Result]) -> dict[float, dict[str, Any]]:
+    """Return what each noise level costs each system against none: points, paired by request.
+
+    Only worlds that were run without noise too count; they ask the same requests.
+    """
+    clean = {_world(r): r for r in results if r["cell"]["noise"] == 0}
+    out: dict[float, dict[str, Any]] = {}
+    for noise in sorted({r["cell"]["noise"] for r in results} - {0}):
+        pairs = [
+            (clean[_world(r)], r)
+            for r in results
+            if r["cell"]["noise"] == noise and _world(r) in clean
+        ]
+        if not pairs:
+            continue
+        users = [f"{r['cell']['seed']}/{u}" for _, r in pairs for u in r["users"]]
+        out[noise] = {"worlds": len(pairs)}
+        for name in SYSTEMS:
+            lost = [
+                a - b
+                for none, some in pairs
+                for a, b in zip(
+                    none["answers"][name]["score"], some["answers"][name]["score"], strict=True
+                )
+            ]
+            out[noise][name] = by_user(lost, users)
+    return out
+
+
+def _world(r: Result) -> tuple[str, int]:
+    return r["cell"]["variant"], r["cell"]["seed"]
+
+
+def shipped(results: Sequence[Result], *, margin: float = 0.0) -> dict[str, dict[str, int]]:
+    """Return how many modules each way of choosing ships, and how many are below base for certain.
+
+    A shipped module is below base when the 95 % interval (by user) of its score, or of its facts,
+    against base on its own cluster's requests lies below ``-margin``.
+    """
+    out: dict[str, dict[str, int]] = {}
+    for name in CHOICES:
+        count = dict.fromkeys(("shipped", "base", "below", "score below", "facts below"), 0)
+        for r in results:
+            for cluster, route in r["routes"][name].items():
+                mine = _asked_of(r, cluster)
+                if route == "base" or not mine:
+                    count["base"] += route == "base"
+                    continue
+                count["shipped"] += 1
+                below = False
+                for key in ("score", "facts"):
+                    gain = _gain(r, name, mine, key)
+                    count[f"{key} below"] += gain["high"] < -margin
+                    below = below or gain["high"] < -margin
+                count["below"] += below
+        out[name] = count
+    return out
+
+
+def verifier_against_truth(results: Sequence[Result]) -> dict[str, dict[str, int]]:
+    """Return how often a rule for shipping is right, by the truth of held-out requests.
+
+    A module is *better* when its answers meet more rules than base and lose at most ``LOST``
+    points of facts. A false ship is one that is not; a false refusal is one that is. Rules:
+
+    - ``interval``: our verifier, for experts and critics;
+    - ``paper's rule``: experts whose win rate reaches the bar, critics unverified.
+    """
+    out = {
+        name: dict.fromkeys(("right", "false ships", "false refusals", "judgements"), 0)
+        for name in ("interval", "paper's rule")
+    }
+    for r in results:
+        for cluster in r["per_cluster"]:
+            mine = _asked_of(r, cluster["id"])
+            for kind, trial in cluster["trials"].items():
+                if not mine or trial["win_rate"] is None:
+                    continue
+                rules = _mean_gain(r, f"{kind} everywhere", mine, "score")
+                facts = _mean_gain(r, f"{kind} everywhere", mine, "facts")
+                better = rules > 0 and facts >= -LOST
+                ships = {
+                    "interval": trial["passed"],
+                    "paper's rule": kind == "critic" or trial["win_rate"] >= 0.53,
+                }
+                for name, ship in ships.items():
+                    if ship == better:
+                        out[name]["right"] += 1
+                    else:
+                        out[name]["false ships" if ship else "false refusals"] += 1
+                out["interval"]["judgements"] += trial["judged"]
+                out["paper's rule"]["judgements"] += trial["judged"] * (kind == "expert")
+    return out
+
+
+def gap_points(results: Sequence[Result]) -> list[tuple[float, float, bool]]:
+    """Return (gap, the expert's points behind the critic, whether it failed), one a cluster.
+
+    It fails when it meets fewer rules than the cluster's critic by more than ``LOST`` points, or
+    loses more than ``LOST`` points of facts against base.
+    """
+    out = []
+    for r in results:
+        for cluster in r["per_cluster"]:
+            mine = _asked_of(r, cluster["id"])
+            trial = cluster["trials"].get("expert")
+            if not mine or trial is None or trial["win_rate"] is None:
+                continue
+            expert, critic = (
+                _mean_gain(r, f"{kind} everywhere", mine, "score") for kind in ("expert", "critic")
+            )
+            facts = _mean_gain(r, "expert everywhere", mine, "facts")
+            behind = critic - expert
+            out.append((float(cluster["gap"]), behind, behind > LOST or facts < -LOST))
+    return out
+
+
+def gap_against_experts(results: Sequence[Result], threshold: float = 0.45) -> dict[str, Any]:
+    """Return how well the gap, known before training, predicts that an expert fails."""
+    points = gap_points(results)
+    seconds = [
+        (trial["seconds"], cluster["gap"] >= threshold)
+        for r in results
+        for cluster in r["per_cluster"]
+        if (trial := cluster["trials"].get("expert")) and trial["win_rate"] is not None
+    ]
+    failed = [f for _, _, f in points]
+    return {
+        "clusters": len(points),
+        "failed": sum(failed),
+        "auc": auc([g for g, _, _ in points], failed) if points else None,
+        "expert_seconds": sum(s for s, _ in seconds),
+        "spared_seconds": sum(s for s, high in seconds if high),
+    }
+
+
+def threshold_for(points: Sequence[tuple[float, float, bool]], default: float = 0.45) -> float:
+    """Return the gap threshold that sends fewest clusters to the wrong kind of module.
+
+    Wrong is an expert that fails, or a critic where the expert would not have failed. Among equals
+    the nearest to ``default`` is chosen, so that few points move it little.
+    """
+    gaps = sorted({g for g, _, _ in points})
+    cuts = [0.0, *((a + b) / 2 for a, b in pairwise(gaps)), 1.01, default]
+
+    def wrong(cut: float) -> int:
+        return sum(failed if gap < cut else not failed for gap, _, failed in points)
+
+    return min(cuts, key=lambda cut: (wrong(cut), abs(cut - default)))
+
+
+def _asked_of(r: Result, cluster: str) -> list[int]:
+    return [i for i, c in enumerate(r["clusters"]) if c == cluster]
+
+
+def _gains(r: Result, name: str, mine: Sequence[int], key: str) -> list[float]:
+    new, old = r["answers"][name][key], r["answers"]["base"][key]
+    return [_SCALES[key] * (new[i] - old[i]) for i in mine]
+
+
+def _gain(r: Result, name: str, mine: Sequence[int], key: str) -> dict[str, float]:
+    return by_user(_gains(r, name, mine, key), [r["users"][i] for i in mine])
+
+
+def _mean_gain(r: Result, name: str, mine: Sequence[int], key: str) -> float:
+    return sum(_gains(r, name, mine, key)) / len(mine)
