@@ -1,8 +1,8 @@
 """Rules that an earlier refresh of the home has distilled, so that no log is distilled twice.
 
 Rules are taken over where everything that they came of is the same: the log with its feedback, the
-models, the prompts, the recipe. A log whose words gave no rule is asked again: it is not noted
-whether they ask for nothing or the model's answer could not be read.
+models, the prompts, the recipe's settings for it. A log whose words gave no rule is asked again: it
+is not noted whether they ask for nothing or the model's answer could not be read.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def note_rules(ctx: RefreshContext, logs: Sequence[Interaction]) -> None:
 
 def _by(ctx: RefreshContext) -> str:
     parts = (
-        ctx.recipe.model_dump_json(),
+        f"{ctx.recipe.max_rule_tokens} {ctx.recipe.gap.max_guessed_rules}",
         ctx.engine.fingerprint,
         ctx.teacher.fingerprint,
         ctx.prompts.fingerprint,

@@ -55,9 +55,9 @@ class FilterSettings(_Section):
 
 
 class ClusterSettings(_Section):
-    """Stage 4. ``mode="paper"``: Ward at a fixed threshold; ``"stable"``: our default cut."""
+    """Stage 4. Mode "stable": our default cut; "paper": Ward at a fixed threshold; "one": none."""
 
-    mode: Literal["stable", "paper"] = "stable"
+    mode: Literal["stable", "paper", "one"] = "stable"
     threshold: float = 4.0
     """The paper's Ward distance threshold (mode "paper" only)."""
     rule_weight: float | Literal["auto"] = "auto"

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from langchain_uno.console import Bars, clean_exit, out, print_json
 from langchain_uno.errors import InputError
+from langchain_uno.home import ENV_HOME, Home
 
 __all__ = ["app"]
 
@@ -171,6 +172,118 @@ def rounds(
                 f"one big refresh, which took {one['big_seconds']:.0f} s",
                 highlight=False,
             )
+
+
+@app.command()
+def ablations(
+    out_: _OUT,
+    seeds: Annotated[str, typer.Option(help="Worlds, as 101,102.")],
+    only: Annotated[
+        str | None, typer.Option(help="Names, comma-separated. [default: all of them]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Learn from the same logs with one thing changed: clustering, loss, filters, voices, rank."""
+    from langchain_uno.evaluation.ablations import ABLATIONS, run_ablations
+    from langchain_uno.evaluation.tables import ablation_rows
+
+    with clean_exit("Stopped. What is finished is kept: the same call again goes on from there."):
+        warnings.simplefilter("ignore", FutureWarning)
+        names = [n.strip() for n in only.split(",")] if only else list(ABLATIONS)
+        found = []
+        for seed in [_number(s, int, "--seeds") for s in seeds.split(",")]:
+            with Bars(off=as_json) as bars:
+                found.append(run_ablations(seed, out_, bars, names=names))
+        if as_json:
+            print_json(found)
+            return
+        told = Table("changed", "rules met", "to as it is", "facts", "unwanted", "adapter", "s")
+        for row in ablation_rows(found):
+            told.add_row(*row)
+        out.print(told)
+
+
+@app.command()
+def memorybench(
+    test: Annotated[Path, typer.Option(help="Rows of a test split, one JSON object a line.")],
+    out_: Annotated[Path, typer.Option("--out", help="Where the predictions go (JSON).")],
+    home: Annotated[
+        Path | None, typer.Option(envvar=ENV_HOME, help="The home whose release answers.")
+    ] = None,
+    namespace: Annotated[str, typer.Option(help="Tenant.")] = "default",
+    mode: Annotated[str, typer.Option(help="uno, single or base.")] = "uno",
+    model: Annotated[
+        str | None, typer.Option(help="Base model; the embedded one if left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Answer MemoryBench's test rows; write predictions that its own evaluate() grades."""
+    from langchain_uno.evaluation.memorybench import predict, read_test_rows
+
+    with clean_exit("Stopped. Answers that are written stay: the same call again asks the rest."):
+        if mode not in ("uno", "single", "base"):
+            raise InputError(f"--mode must be uno, single or base, not {mode!r}.")
+        place = Home.locate(home, namespace).require()
+        rows = read_test_rows(test)
+        with Bars(off=as_json) as bars:
+            bars.start("answers", len(rows))
+            found = predict(
+                place,
+                rows,
+                out_,
+                mode=mode,
+                model=model,
+                on_done=lambda n: bars.advance("answers", n),
+            )
+            bars.finish("answers")
+        if as_json:
+            print_json({"predictions": len(found), "out": str(out_)})
+        else:
+            out.print(
+                f"{len(found)} predictions in {out_}: grade them with MemoryBench's evaluate() and "
+                "summary_results().",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+@app.command()
+def calibrate(
+    home: Annotated[
+        Path | None, typer.Option(envvar=ENV_HOME, help="The home to fit the threshold to.")
+    ] = None,
+    namespace: Annotated[str, typer.Option(help="Tenant.")] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit the gap's threshold to your own clusters, after a refresh that trained both kinds.
+
+    First: python -m langchain_uno.train --home DIR --set everything=true (it takes up to twice as
+    long as usual). The verifier's win rates stand for the truth, so this is as good as the judge.
+    """
+    from langchain_uno.evaluation.calibrate import calibrate_gap
+
+    with clean_exit("Stopped; calibrating writes nothing."):
+        found = calibrate_gap(Home.locate(home, namespace).require())
+        if as_json:
+            print_json(found)
+            return
+        told = Table("cluster", "gap", "expert's win rate", "critic's win rate", "expert")
+        for row in found["clusters"]:
+            told.add_row(
+                row["id"],
+                f"{row['gap']:.2f}",
+                f"{row['expert']:.2f}",
+                f"{row['critic']:.2f}",
+                "fails" if row["failed"] else "will do",
+            )
+        out.print(told)
+        out.print(
+            f"Fewest clusters go wrong at a threshold of {found['threshold']:.2f}: "
+            f"python -m langchain_uno.train --set gap.threshold={found['threshold']:.2f}. "
+            f"{len(found['clusters'])} clusters told; with fewer than ten the default is as good.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 @app.command()

@@ -16,8 +16,9 @@ from langchain_uno.evaluation.figures import (
     threshold_for,
     verifier_against_truth,
 )
+from langchain_uno.evaluation.intervals import by_user
 
-__all__ = ["as_range", "draw", "draw_gap", "markdown"]
+__all__ = ["ablation_rows", "as_range", "draw", "draw_gap", "markdown"]
 
 
 def markdown(results: Sequence[Result]) -> str:
@@ -159,6 +160,38 @@ def draw_gap(results: Sequence[Result], file: Path) -> None:
     figure.tight_layout()
     figure.savefig(file, dpi=100)
     plt.close(figure)
+
+
+def ablation_rows(results: Sequence[Result]) -> list[list[str]]:
+    """Return a row a changed thing over the worlds that have it: score, paired difference, cost."""
+    names = dict.fromkeys(name for r in results for name in r["systems"])
+    rows = []
+    for name in names:
+        mine = [r for r in results if name in r["systems"] and "as it is" in r["systems"]]
+        systems = [r["systems"][name] for r in mine]
+        if not mine:
+            continue
+        users = [f"{r['seed']}/{u}" for r, s in zip(mine, systems, strict=True) for u in s["users"]]
+        scores = [score for s in systems for score in s["scores"]]
+        plain = [score for r in mine for score in r["systems"]["as it is"]["scores"]]
+        gained = by_user([a - b for a, b in zip(scores, plain, strict=True)], users)
+
+        def mean(key: str, systems: Sequence[Result] = systems) -> float:
+            return float(sum(s[key] for s in systems) / len(systems))
+
+        facts = sum(s["facts"]["mean"] for s in systems) / len(systems)
+        rows.append(
+            [
+                name,
+                as_range(by_user(scores, users)),
+                as_range(gained),
+                f"{facts:.1f}",
+                f"{mean('unwanted'):.1f}",
+                f"{100 * mean('adapter_share'):.1f} %",
+                f"{mean('seconds'):.0f}",
+            ]
+        )
+    return rows
 
 
 def as_range(found: Mapping[str, float], digits: int = 1) -> str:

@@ -37,7 +37,7 @@ REFINE_STEPS = 3
 def cluster_logs(
     query: ArrayLike,
     rules: ArrayLike,
-    mode: Literal["stable", "paper"] = "stable",
+    mode: Literal["stable", "paper", "one"] = "stable",
     *,
     threshold: float = 4.0,
     rule_weight: float | Literal["auto"] = "auto",
@@ -49,7 +49,8 @@ def cluster_logs(
     Args:
         query: query embeddings, (n, d). Any scale: rows are L2-normalised.
         rules: embeddings of each log's rules, (n, d2); a row of zeros is a log without rules.
-        mode: ``"stable"``, or ``"paper"`` for the authors' fixed threshold (equal halves).
+        mode: ``"stable"``, ``"paper"`` for the authors' fixed threshold (equal halves), or
+            ``"one"``: no clustering, all logs together.
         threshold: Ward distance of mode "paper"; not used otherwise.
         rule_weight: weight of the rule half against the query half (both at unit variance) in mode
             "stable"; "auto" chooses it (:func:`choose_rule_weight`).
@@ -62,14 +63,14 @@ def cluster_logs(
         InputError: shapes that do not fit, values that are not finite, or an unknown mode.
     """
     q, r = _checked(query, rules)
-    if mode not in ("stable", "paper"):
-        raise InputError(f"There is no clustering mode {mode!r}: use 'stable' or 'paper'.")
+    if mode not in ("stable", "paper", "one"):
+        raise InputError(f"There is no clustering mode {mode!r}: use 'stable', 'paper' or 'one'.")
     if rule_weight != "auto" and not 0 <= float(rule_weight) < np.inf:
         raise InputError(f"rule_weight is {rule_weight!r}: use 'auto' or a number from 0 up.")
     if min_size is not None and min_size < 1:
         raise InputError(f"min_size is {min_size}: a cluster holds at least 1 log.")
     n = len(q)
-    if n < 2:
+    if n < 2 or mode == "one":
         return np.zeros(n, dtype=np.int64)
     if mode == "paper":
         return _paper(q, r, threshold)

@@ -1,0 +1,125 @@
+"""What each part of the design is worth: the same week of logs, learnt from with one thing changed.
+
+    as it is                  the recipe
+    one cluster               clustering off: one module for everything
+    clusters by query alone   rules out of the clustering
+    DPO only, SFT only        half of an expert's loss
+    no filters                logs of every verdict are learnt from
+    every voice               no defence against single people (``recipe.cluster``)
+    rank 2 ... 64             size of the adapters
+
+What the gap and the verifier are worth is a choice among modules that are trained already
+(:mod:`langchain_uno.evaluation.choices`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain_uno.errors import InputError
+from langchain_uno.evaluation.answers import Asked, ask_model, held_out
+from langchain_uno.evaluation.intervals import by_user
+from langchain_uno.evaluation.poison import OPEN
+from langchain_uno.evaluation.study import read_result
+from langchain_uno.graphs.refresh_context import RefreshResult
+from langchain_uno.home import Home
+from langchain_uno.logs.filters import REASONS
+from langchain_uno.releases.traffic import write_atomic
+from langchain_uno.world.worlds import World
+
+__all__ = ["ABLATIONS", "run_ablations"]
+
+
+def _rank(rank: int) -> dict[str, Any]:
+    size = {"rank": rank, "alpha": 2 * rank}
+    return {"expert": size, "critic": size}
+
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "one cluster": {"cluster": {"mode": "one"}},
+    "clusters by query alone": {"cluster": {"rule_weight": 0.0}},
+    "DPO only": {"expert": {"dpo_weight": 1.0, "sft_weight": 0.0}},
+    "SFT only": {"expert": {"dpo_weight": 0.0, "sft_weight": 1.0}},
+    "no filters": {"filter": {"ignore": list(REASONS)}},
+    "every voice": {"cluster": OPEN},
+    **{f"rank {rank}": _rank(rank) for rank in (2, 4, 8, 32, 64)},
+}
+"""Name -> what is changed in the embedded recipe (whose rank is 16)."""
+
+
+def run_ablations(
+    seed: int,
+    top: Path,
+    progress: Any,
+    *,
+    names: Sequence[str] = tuple(ABLATIONS),
+    visits: int = 420,
+    per_family: int = 20,
+    noise: float = 0.34,
+) -> dict[str, Any]:
+    """Learn once a name from one week of logs, and ask the same held-out requests each time.
+
+    Args:
+        seed: of the world.
+        top: where the folder goes; each name that is done is kept there.
+        progress: hears how it comes on.
+        names: of :data:`ABLATIONS`.
+        visits: requests of the week.
+        per_family: held-out requests a family.
+        noise: share of useless feedback.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    from langchain_uno.demo import Notebook, learn, run_week
+    from langchain_uno.world.drawing import make_world
+    from langchain_uno.world.service import plan_visits
+
+    unknown = [name for name in names if name not in ABLATIONS]
+    if unknown:
+        raise InputError(f"There is no ablation {unknown[0]!r}: {', '.join(ABLATIONS)}.")
+    folder = top / f"ablations-seed{seed}"
+    found = read_result(folder) or {"seed": seed, "noise": noise, "systems": {}}
+    left = [name for name in names if name not in found["systems"]]
+    if not left:
+        return found
+    world = make_world(seed, noise=noise)
+    home = Home(folder / "home").ensure()
+    notes = Notebook(folder / "notes.json", {"seed": seed, "visits": visits, "noise": noise})
+    run_week(home, world, plan_visits(world, visits), notes, progress, "base")
+    asked = held_out(world, per_family)
+    for name in left:
+        refreshed = learn(home, {"seed": seed, **ABLATIONS[name]}, progress)
+        found["systems"][name] = _figures(world, home, asked, refreshed)
+        write_atomic(folder / "result.json", json.dumps(found).encode())
+    shutil.rmtree(home.root, ignore_errors=True)
+    return found
+
+
+def _figures(
+    world: World, home: Home, asked: Sequence[Asked], refreshed: RefreshResult
+) -> dict[str, Any]:
+    from langchain_uno.models.loading import model_folder
+    from langchain_uno.releases.load import read_current
+
+    rows = ask_model(world, home, asked)
+    users = [one.user for one in asked]
+    release = read_current(home)
+    adapters = release.manifest.adapters if release else []
+    base = (model_folder(None) / "model.safetensors").stat().st_size
+    routes = [c.route for c in refreshed.clusters]
+    return {
+        "scores": [round(a.score, 2) for a in rows],
+        "users": users,
+        "score": by_user([a.score for a in rows], users),
+        "facts": by_user([100.0 * a.facts for a in rows], users),
+        "unwanted": 100.0 * sum(a.unwanted for a in rows) / len(rows),
+        "routes": {kind: routes.count(kind) for kind in ("expert", "critic", "base")},
+        "seconds": sum(refreshed.seconds.values()),
+        "adapter_share": max((a.n_bytes for a in adapters), default=0) / base,
+    }
