@@ -27,7 +27,7 @@ class Incumbent(BaseModel):
     made_in: str
     """The release whose refresh trained it."""
     trained_on: list[str]
-    """Run ids."""
+    """Opaque ids, as its release has them: of logs that are gone by now too."""
     trial: Trial
     stale: str | None = None
     """Why it may not simply stay; None: it may, if it passed."""
@@ -74,7 +74,7 @@ def _verified(
     return Incumbent(
         kind=kind,
         made_in=old.made_in or release,
-        trained_on=sorted(taught),
+        trained_on=old.trained_on,
         trial=Trial(
             adapter=module if report.passed else None,
             report=report,

@@ -62,16 +62,18 @@ def _release(ctx: RefreshContext) -> str:
             for cluster_id, decision in decisions.items()
             if decision.adapter is not None
         }
-        publish(ctx.home, draft, adapters, centres, linear_shapes=shapes)
+        taught = {c: d.kept.trained_on for c, d in decisions.items() if d.kept}
+        publish(ctx.home, draft, adapters, centres, linear_shapes=shapes, taught=taught)
     ctx.progress.advance("release")
     ctx.work.write_json("release.json", {"release": release_id})
     return release_id
 
 
 def _trained_on(cluster: ClusterData, decision: Decision) -> list[str]:
+    """Return the run ids that a new module was trained on; a kept one's are opaque already."""
     if decision.adapter is None:
         return []
-    return decision.kept.trained_on if decision.kept else cluster.train + cluster.practice
+    return [] if decision.kept else cluster.train + cluster.practice
 
 
 def _clusters(

@@ -1,14 +1,18 @@
 """Proof, or not: systems side by side on worlds that none of them was set on.
 
-    answers.py    what a system answers, and what a program finds in it
-    rivals.py     what people would do instead: retrieved feedback, a memory of rules
-    everywhere.py experts everywhere, critics everywhere, from one refresh that trained both
-    choices.py    from those, without more training: UNO, UNO-Single, the paper's rule, ablations
-    intervals.py  paired intervals, grouped by user
-    poison.py     planted rules: what gets through, with and without the defences
+    answers.py      what a system answers, and what a program finds in it
+    rivals.py       what people would do instead: retrieved feedback, a memory of rules
+    everywhere.py   experts everywhere, critics everywhere, from one refresh that trained both
+    choices.py      from those, without more training: UNO, UNO-Single, the paper's rule, ablations
+    study.py        systems x seeds x noise x variants, one cell at a time, resumable
+    intervals.py    paired intervals, grouped by user
+    figures.py      from cells to figures; tables.py to tables and pictures
+    poison.py       planted rules: what gets through, with and without the defences
+    rounds.py       a service that goes on: families come, wishes drift, modules live on
+    ablations.py    one thing changed at a time: clustering, losses, filters, voices, rank
     judge_audit.py  whether the judge agrees with the truth, and what moves it that should not
-    study.py      systems x seeds x noise, one cell at a time, resumable
-    tables.py     the tables and the picture
+    calibrate.py    the gap's threshold, fitted to one's own clusters
+    memorybench.py  MemoryBench's test rows answered in its format
 
 ``python -m langchain_uno.evaluation --help``. Figures of the embedded model say that the system
 works as it should; they say nothing about a real model's gains.

@@ -3,8 +3,8 @@
     python -m langchain_uno.evaluation run --out study --seeds 101,102 --noise 0,0.34
     python -m langchain_uno.evaluation table --out study
 
-A cell takes a quarter of an hour on two cores. A study that was stopped goes on where it stopped;
-``table`` shows what is finished.
+A cell takes ten minutes on one core. A study that was stopped goes on where it stopped; ``table``
+shows what is finished.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rich.table import Table
 from langchain_uno.console import Bars, clean_exit, out, print_json
 from langchain_uno.errors import InputError
 from langchain_uno.home import ENV_HOME, Home
+from langchain_uno.world.variants import VARIANTS
 
 __all__ = ["app"]
 
@@ -32,12 +33,18 @@ def run(
     out_: _OUT,
     seeds: Annotated[str, typer.Option(help="Worlds, as 101,102,103.")],
     noise: Annotated[str, typer.Option(help="Shares of useless feedback, as 0,0.34.")] = "0.34",
+    variants: Annotated[
+        str, typer.Option(help=f"Of {', '.join(VARIANTS)}, comma-separated, or 'all'.")
+    ] = "standard",
     visits: Annotated[int, typer.Option(min=16, help="Requests of the week.")] = 420,
-    per_family: Annotated[int, typer.Option(min=1, help="Held-out requests a family.")] = 30,
+    per_family: Annotated[int, typer.Option(min=1, help="Held-out requests a family.")] = 12,
     keep: Annotated[bool, typer.Option(help="Keep each cell's home (50 MB).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Run the cells that are not there yet, then show the tables."""
+    """Run the cells that are not there yet, then show the tables.
+
+    Several processes may be given the same command: each takes cells that no other is at.
+    """
     from langchain_uno.evaluation.study import Cell, run_cell
 
     with clean_exit("Stopped. What is finished is kept: the same call again goes on from there."):
@@ -46,14 +53,20 @@ def run(
         for level in levels:
             if not 0 <= level <= 1:
                 raise InputError(f"--noise {level}: a share lies between 0 and 1.")
+        worlds = list(VARIANTS) if variants == "all" else variants.split(",")
+        if unknown := [name for name in worlds if name not in VARIANTS]:
+            raise InputError(f"--variants {unknown[0]!r} is none of {', '.join(VARIANTS)}.")
         cells = [
-            Cell(_number(s, int, "--seeds"), level, visits=visits, per_family=per_family)
+            Cell(_number(s, int, "--seeds"), level, name, visits=visits, per_family=per_family)
             for s in seeds.split(",")
+            for name in worlds
             for level in levels
         ]
         for cell in cells:
             with Bars(off=as_json) as bars:
-                run_cell(cell, out_, bars, keep=keep)
+                if run_cell(cell, out_, bars, keep=keep) is None:
+                    bars.start("elsewhere", None)
+                    bars.finish("elsewhere", f"{cell.name}: another process is at it")
         _show(out_, as_json)
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from langchain_uno.evaluation.answers import Answered, as_columns, ask_model, held_out
 from langchain_uno.evaluation.choices import CHOICES, compose, routes_of
 from langchain_uno.evaluation.everywhere import publish_kind, read_kept
@@ -40,7 +42,7 @@ class Cell:
     noise: float = 0.34
     variant: str = "standard"
     visits: int = 420
-    per_family: int = 30
+    per_family: int = 12
 
     @property
     def name(self) -> str:
@@ -54,8 +56,8 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
-def run_cell(cell: Cell, top: Path, progress: Any, *, keep: bool = False) -> dict[str, Any]:
-    """Run (or finish) a cell and return its result.
+def run_cell(cell: Cell, top: Path, progress: Any, *, keep: bool = False) -> dict[str, Any] | None:
+    """Run (or finish) a cell and return its result; None while another process is at it.
 
     Args:
         cell: which.
@@ -67,10 +69,15 @@ def run_cell(cell: Cell, top: Path, progress: Any, *, keep: bool = False) -> dic
     known = read_result(folder)
     if known is not None:
         return known
-    result = _run(cell, folder, progress)
-    write_atomic(folder / "result.json", json.dumps(result).encode())
-    if not keep:
-        shutil.rmtree(folder / "home", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            result = read_result(folder) or _run(cell, folder, progress)
+            write_atomic(folder / "result.json", json.dumps(result).encode())
+            if not keep:
+                shutil.rmtree(folder / "home", ignore_errors=True)
+    except Timeout:
+        return None
     return result
 
 

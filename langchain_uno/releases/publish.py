@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -59,6 +59,7 @@ def publish(
     *,
     linear_shapes: LinearShapes | None = None,
     current: bool = True,
+    taught: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """Write a release and make it current; return its id.
 
@@ -71,6 +72,8 @@ def publish(
         centroids: shape (clusters, d), rows in the order of ``draft.clusters``.
         linear_shapes: when given, the adapters' shapes are compared with the base model's.
         current: whether to give it all traffic at once.
+        taught: cluster id -> opaque ids of the logs that its module was trained on, for modules
+            taken over from a former release: who taught them stays in the lineage for ever.
 
     Raises:
         InputError: adapters or centroids do not fit the clusters.
@@ -96,7 +99,7 @@ def publish(
         )
     temp = home.releases / f".new-{os.getpid()}-{release_id}"
     try:
-        manifest = _write(home, temp, draft, release_id, adapters, centroids)
+        manifest = _write(home, temp, draft, release_id, adapters, centroids, taught or {})
         check_folder(temp, manifest.id, linear_shapes)
         os.rename(temp, final)
         fsync_folder(home.releases)
@@ -120,6 +123,7 @@ def _write(
     release_id: str,
     adapters: Mapping[str, Path],
     centroids: FloatArray,
+    taught: Mapping[str, Sequence[str]],
 ) -> Manifest:
     """Fill the hidden folder, durably, and return the finished manifest."""
     temp.mkdir()
@@ -150,10 +154,12 @@ def _write(
                     raise ReleaseError(f"the adapter of cluster {cluster.id!r} has no {file_name}")
                 put(f"adapters/{name}/{file_name}", (source / file_name).read_bytes())
             entries.append(_entry(source, name, cluster))
-        hidden = {
-            field: sorted(opaque_id(key, run_id) for run_id in getattr(cluster, field))
-            for field in ("run_ids", "trained_on")
-        }
+        members, teachers = (
+            {opaque_id(key, run_id) for run_id in ids}
+            for ids in (cluster.run_ids, cluster.trained_on)
+        )
+        teachers |= set(taught.get(cluster.id, ()))
+        hidden = {"run_ids": sorted(members), "trained_on": sorted(teachers)}
         clusters.append(cluster.model_copy(update={"adapter": name, **hidden}))
     parent = _traffic_or_none(home).current
     manifest = draft.model_copy(
@@ -163,7 +169,7 @@ def _write(
             "clusters": clusters,
             "adapters": entries,
             "files": dict(files),
-            "lineage": sorted({one for cluster in clusters for one in cluster.run_ids}),
+            "lineage": sorted({one for c in clusters for one in (*c.run_ids, *c.trained_on)}),
         }
     )
     put(checks.MANIFEST_FILE, manifest.to_json())

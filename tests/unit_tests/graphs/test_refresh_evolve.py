@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from langchain_uno.erasure import forget
 from langchain_uno.graphs.checkpoints import WorkFolder
 from langchain_uno.graphs.refresh_context import ClusterData, RefreshResult
 from langchain_uno.home import Home
@@ -164,6 +165,25 @@ def test_nothing_stays_by_request_or_of_a_revoked_release(home: Home, engine: En
     revoke(home, first.id, "a test")
     result = again(home, engine, more(1, first=200))
     assert not any("kept" in c.note for c in result.clusters)
+
+
+def test_a_kept_module_is_revoked_with_who_taught_it(home: Home, engine: Engine) -> None:
+    first = current(home)
+    taught = {c.id: set(c.trained_on) for c in first.manifest.clusters}
+    again(home, engine, more(2))
+    second = current(home)
+    assert {c.made_in for c in second.manifest.clusters} == {first.id}
+    assert set().union(*taught.values()) <= set(second.manifest.lineage)
+    # Somebody who taught the first release is forgotten: both go, and nothing is kept afterwards.
+    key = lineage_key(home)
+    teacher = next(
+        f"run-{i:03d}" for i in range(48) if opaque_id(key, f"run-{i:03d}") in taught[travel(first)]
+    )
+    forget(home, run_ids=[teacher])
+    assert read_current(home) is None
+    result = again(home, engine, more(1, first=200))
+    assert not any("kept" in c.note for c in result.clusters)
+    assert opaque_id(key, teacher) not in current(home).manifest.lineage
 
 
 @pytest.mark.parametrize("stage", ["evolve", "pairs", "train"])
