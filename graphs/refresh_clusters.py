@@ -123,8 +123,11 @@ def _gap(ctx: RefreshContext) -> str:
     sets: list[RuleSet] = []
     owners: list[int] = []
     for i, cluster in enumerate(clusters):
-        sets += [ctx.wishes[j] for j in cluster.train]
-        owners += [i] * len(cluster.train)
+        # What is asked of a module is what it lacks; the gap is the base's.
+        plain = [j for j in cluster.train if j not in ctx.given and ctx.wishes[j].with_feedback]
+        measured_on = plain or cluster.train
+        sets += [ctx.wishes[j] for j in measured_on]
+        owners += [i] * len(measured_on)
     ctx.progress.start("gap", count_questions(sets), "is the wish covered by the guess?")
     # All clusters in one call: equal questions are asked once, and batches are full.
     measured = cognitive_gap(

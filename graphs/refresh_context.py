@@ -238,6 +238,12 @@ class RefreshContext:
         """:attr:`rules` without personal wishes, by run id; known from the aggregate stage on."""
         return {r.run_id: r for r in self.work.read_records("wishes.jsonl", RuleSet)}
 
+    @cached_property
+    def given(self) -> dict[str, list[str]]:
+        """Run id -> the rules that the module knew which answered; known from aggregation on."""
+        found: dict[str, list[str]] = self.work.read_json("given.json")
+        return found
+
     def clusters(self) -> list[ClusterData]:
         """The clusters as the latest finished stage left them."""
         for name in ("gaps.jsonl", "aggregated.jsonl", "clusters.jsonl"):

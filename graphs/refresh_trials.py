@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from langchain_uno.errors import InputError
 from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
 from langchain_uno.learning.aggregate import ClusterRules
+from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.judge import stable_seed
 from langchain_uno.learning.pairs import approval, weight_of
 from langchain_uno.learning.revise import wanted_rules
@@ -99,7 +100,9 @@ def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
         if standard == "completed" and own.with_feedback:
             rules = wanted_rules(recurring.complete(own, log.query))
         elif own.with_feedback:
-            rules = wanted_rules(own)
+            # Asked of a module's answer: what it lacks, besides what it was there for.
+            known = [*wanted_rules(own), *ctx.given.get(run_id, ())]
+            rules = unique_rules(known)
         elif standard == "own" or (approval(log) or 0.0) >= _CONTENT:
             continue
         else:

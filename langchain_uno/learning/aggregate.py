@@ -13,7 +13,7 @@ named on some queries only is bound to a condition on the query
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_uno.errors import InputError
 from langchain_uno.learning.conditions import Condition, Vocabulary, find_condition
-from langchain_uno.learning.wordings import group_wordings
+from langchain_uno.learning.wordings import group_wordings, plain
 from langchain_uno.models.protocols import Embedder, OnDone, Reranker
 from langchain_uno.records import Rule, RuleSet
 
@@ -123,6 +123,7 @@ def aggregate_rules(
     votes: Literal["logs", "users"] = "logs",
     own_rules: bool = True,
     same: dict[str, str] | None = None,
+    given: Sequence[Collection[str]] | None = None,
     seed: int = 0,
     on_done: OnDone | None = None,
 ) -> ClusterRules:
@@ -139,6 +140,8 @@ def aggregate_rules(
         votes: whose share ``min_support`` is: the logs', or the people's with one vote each.
         own_rules: whether a log keeps rules of its own that do not recur.
         same: which wordings are one rule, if known (``group_wordings`` over the same logs).
+        given: for each log the rules that the module which answered was trained on. Nobody asks
+            for what he has got: whether such a log wants the rule is not known, unless it names it.
         seed: of the search for conditions.
         on_done: hears of the reranker's questions.
 
@@ -162,23 +165,43 @@ def aggregate_rules(
     for row, i in enumerate(voting):
         mentions[row, [column[same[t]] for t in texts[i] if t in same]] = True
     people = [f"u:{user_ids[i]}" if user_ids and user_ids[i] else f"l:{i}" for i in voting]
+    known = ~_given(voting, given, same, column) | mentions
     recurring, columns = _recurring(
-        names, mentions, [queries[i] for i in voting], people, same, min_support, min_users, votes,
-        seed,
+        names, mentions, known, [queries[i] for i in voting], people, same, min_support, min_users,
+        votes, seed,
     )  # fmt: skip
     return ClusterRules(
         recurring=tuple(recurring),
         same=same,
-        rivals=_rivals(recurring, mentions[:, columns]),
+        rivals=_rivals(recurring, mentions[:, columns], known[:, columns]),
         own_rules=own_rules,
         n_logs=len(rule_sets),
         n_voting=len(voting),
     )
 
 
+def _given(
+    voting: Sequence[int],
+    given: Sequence[Collection[str]] | None,
+    same: dict[str, str],
+    column: dict[str, int],
+) -> NDArray[np.bool_]:
+    """Whether each voting log was answered by a module that knew the rule, shape (logs, rules)."""
+    out = np.zeros((len(voting), len(column)), dtype=np.bool_)
+    by_words = {plain(text): name for text, name in same.items()}
+    for row, i in enumerate(voting if given else ()):
+        assert given is not None
+        for text in given[i]:
+            name = by_words.get(plain(text))
+            if name is not None:
+                out[row, column[name]] = True
+    return out
+
+
 def _recurring(
     names: list[str],
     mentions: NDArray[np.bool_],
+    known: NDArray[np.bool_],
     queries: list[str],
     people: list[str],
     same: dict[str, str],
@@ -187,21 +210,23 @@ def _recurring(
     votes: Literal["logs", "users"],
     seed: int,
 ) -> tuple[list[RecurringRule], list[int]]:
-    support = mentions.mean(axis=0)
+    named, asked = mentions, known
     if votes == "users":
         _, person = np.unique(people, return_inverse=True)
-        named = np.zeros((int(person.max()) + 1, len(names)), dtype=np.bool_)
-        np.logical_or.at(named, person, mentions)
-        support = named.mean(axis=0)
-    vocabulary = Vocabulary(queries, seed)
+        named, asked = (_by_person(person, one) for one in (mentions, known))
+    support = named.sum(axis=0) / np.maximum(asked.sum(axis=0), 1)
+    vocabularies: dict[bytes, Vocabulary] = {}
     found: list[tuple[RecurringRule, int]] = []
     for j, name in enumerate(names):
         count = int(mentions[:, j].sum())
         users = len({people[i] for i in np.flatnonzero(mentions[:, j])})
         if count < MIN_MENTIONS or users < min_users:
             continue
-        alpha = ALPHA if _may_be_general(count, len(mentions), float(support.max())) else WEAK_ALPHA
-        condition = find_condition(vocabulary, mentions[:, j], alpha=alpha, seed=seed)
+        rows = known[:, j]
+        vocabulary = vocabularies.setdefault(rows.tobytes(), _vocabulary(queries, rows, seed))
+        general = _may_be_general(count, int(rows.sum()), float(support.max()))
+        alpha = ALPHA if general else WEAK_ALPHA
+        condition = find_condition(vocabulary, mentions[rows, j], alpha=alpha, seed=seed)
         if condition is None and support[j] < min_support:
             continue
         values: dict[str, Any] = {"mentions": count, "users": users, "support": float(support[j])}
@@ -210,6 +235,17 @@ def _recurring(
         found.append((rule, j))
     found.sort(key=lambda pair: (-pair[0].support, pair[0].text))
     return [rule for rule, _ in found], [j for _, j in found]
+
+
+def _by_person(person: NDArray[np.int64], logs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return for each person (rows) what is true of any of that person's logs."""
+    out = np.zeros((int(person.max()) + 1, logs.shape[1]), dtype=np.bool_)
+    np.logical_or.at(out, person, logs)
+    return out
+
+
+def _vocabulary(queries: Sequence[str], rows: NDArray[np.bool_], seed: int) -> Vocabulary:
+    return Vocabulary([q for q, row in zip(queries, rows, strict=True) if row], seed)
 
 
 def _may_be_general(count: int, n: int, best: float) -> bool:
@@ -224,18 +260,19 @@ def _may_be_general(count: int, n: int, best: float) -> bool:
 
 
 def _rivals(
-    rules: Sequence[RecurringRule], mentions: NDArray[np.bool_]
+    rules: Sequence[RecurringRule], mentions: NDArray[np.bool_], known: NDArray[np.bool_]
 ) -> tuple[tuple[str, str], ...]:
-    """Pairs named together far less often than chance would have it."""
+    """Pairs named together far less often than chance would have it, where both could be named."""
     from scipy.stats import hypergeom
 
-    n = len(mentions)
     pairs = []
     for b in range(len(rules)):
         for a in range(b):
-            both = int((mentions[:, a] & mentions[:, b]).sum())
-            na, nb = int(mentions[:, a].sum()), int(mentions[:, b].sum())
-            seldom = both <= 0.25 * na * nb / n
+            told = mentions[known[:, a] & known[:, b]]
+            n = len(told)
+            both = int((told[:, a] & told[:, b]).sum())
+            na, nb = int(told[:, a].sum()), int(told[:, b].sum())
+            seldom = n > 0 and both <= 0.25 * na * nb / n
             if seldom and hypergeom.cdf(both, n, na, nb) < RIVAL_P:
                 pairs.append((rules[b].text, rules[a].text))
     return tuple(pairs)

@@ -8,7 +8,8 @@ model first, and PEFT never sees the folder itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import EngineError, ReleaseError
 from langchain_uno.models.stacked import StackedLora
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import torch
@@ -199,6 +202,21 @@ class AdapterSet:
         self._names[name], self._paths[name] = inner, path
         self.model.eval()
         self._stacked.hook(self.model)
+
+    def mount_again(self, mounted: Mapping[str, Path]) -> list[str]:
+        """Mount what was mounted before :meth:`clear`; return the names of what still can be.
+
+        A release that was deleted meanwhile must not keep the others from serving.
+        """
+        there = []
+        for name, path in mounted.items():
+            try:
+                self.mount(name, path, check_adapter(path, self.model))
+            except ReleaseError as gone:
+                _log.error("The adapter %s is given up: %s", name, gone)
+            else:
+                there.append(name)
+        return there
 
     def unmount(self, name: str) -> None:
         """Remove an adapter; the last one gone, the model is the plain base again."""

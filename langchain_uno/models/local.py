@@ -350,9 +350,7 @@ class LocalEngine:
         for name in mounted:
             self._scheduler.ready.discard(name)
         restore_base(self._model)
-        for name, path in mounted.items():
-            self._scheduler.adapters.mount(name, path, check_adapter(path, self._model))
-            self._scheduler.ready.add(name)
+        self._scheduler.ready.update(self._scheduler.adapters.mount_again(mounted))
 
     def _row(self, index: int, request: GenerateRequest) -> tuple[Row, Generation | None]:
         self._refuse_inside_exclusive()

@@ -251,3 +251,21 @@ def test_one_who_writes_much_has_one_vote() -> None:
     assert fair.recurring[0].support == pytest.approx(12 / 13)
     cleaned = fair.complete(planted[0], queries[-1])
     assert cleaned.with_feedback == [] and [r.text for r in cleaned.wanted] == ["Be brief."]
+
+
+def test_what_a_module_gives_is_not_forgotten_because_nobody_asks_for_it() -> None:
+    # Ten logs of the base, then thirty of a module that sings: people ask for what else they want.
+    sets = [rule_set("Sing.") for _ in range(7)] + [rule_set("Hum.") for _ in range(3)]
+    sets += [rule_set("Dance.") for _ in range(30)]
+    queries = [f"q{i}" for i in range(40)]
+    given: list[list[str]] = [[] for _ in range(10)] + [["sing"] for _ in range(30)]
+    forgetful = aggregate_rules(sets, queries)
+    assert [r.text for r in forgetful.recurring] == ["Dance."]
+    rules = aggregate_rules(sets, queries, given=given)
+    assert [r.text for r in rules.recurring] == ["Dance.", "Sing."]
+    assert rules.recurring[1].support == 0.7
+    assert rules.rivals == ()
+    # Asked for again in spite of the module, it counts like any wish.
+    sets[10] = rule_set("Sing.", "Dance.")
+    again = aggregate_rules(sets, queries, given=given)
+    assert next(r for r in again.recurring if r.text == "Sing.").support == 8 / 11
