@@ -14,7 +14,7 @@ READY := .venv/.ready
 
 .PHONY: help setup demo test test-all lint format typecheck check docs wheel clean constraints \
         bench bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-crash \
-        bench-serving test-properties test-vllm
+        bench-serving test-properties test-vllm studies
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,18 @@ bench-serving: $(READY) ## 10,000 requests under switching releases; overhead; r
 	$(PY) -m tests.benchmarks.bench_serving load
 	$(PY) -m tests.benchmarks.bench_serving overhead
 	$(PY) -m tests.benchmarks.bench_serving router
+
+# Run it in two terminals: each takes what no other is at.
+STUDIES ?= .studies
+SEEDS ?= 1001,1002,1003,1004,1005
+STUDY := $(PY) -m langchain_uno.evaluation
+studies: $(READY) ## every study of docs/benchmarks.md, anew (20 hours on two cores)
+	$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[dev,evaluation]'
+	$(STUDY) run --out $(STUDIES)/systems --seeds $(SEEDS) --noise 0,0.17,0.34,0.5 --variants all
+	$(STUDY) poison --out $(STUDIES)/poison --seeds $(SEEDS)
+	$(STUDY) rounds --out $(STUDIES)/rounds --seeds $(SEEDS)
+	$(STUDY) ablations --out $(STUDIES)/ablations --seeds $(SEEDS)
+	$(STUDY) table --out $(STUDIES)/systems
 
 bench-capture: $(READY) ## what capture costs a request, and how much is journalled a second
 	$(PY) -m tests.benchmarks.bench_capture

@@ -5,6 +5,7 @@
     everywhere.py   experts everywhere, critics everywhere, from one refresh that trained both
     choices.py      from those, without more training: UNO, UNO-Single, the paper's rule, ablations
     study.py        systems x seeds x noise x variants, one cell at a time, resumable
+    results.py      results that are made once, shared by processes
     intervals.py    paired intervals, grouped by user
     figures.py      from cells to figures; tables.py to tables and pictures
     poison.py       planted rules: what gets through, with and without the defences

@@ -127,7 +127,8 @@ def poison(
             for name in names:
                 for defended in (False, True):
                     with Bars(off=as_json) as bars:
-                        found.append(run_poisoned(seed, name, out_, bars, defended=defended))
+                        one = run_poisoned(seed, name, out_, bars, defended=defended)
+                        found += [one] if one else []
         if as_json:
             print_json(found)
             return
@@ -161,7 +162,8 @@ def rounds(
         found = []
         for seed in [_number(s, int, "--seeds") for s in seeds.split(",")]:
             with Bars(off=as_json) as bars:
-                found.append(run_rounds(seed, out_, bars, rounds=count, visits=visits))
+                one = run_rounds(seed, out_, bars, rounds=count, visits=visits)
+                found += [one] if one else []
         if as_json:
             print_json(found)
             return
@@ -206,7 +208,8 @@ def ablations(
         found = []
         for seed in [_number(s, int, "--seeds") for s in seeds.split(",")]:
             with Bars(off=as_json) as bars:
-                found.append(run_ablations(seed, out_, bars, names=names))
+                one = run_ablations(seed, out_, bars, names=names)
+                found += [one] if one else []
         if as_json:
             print_json(found)
             return
@@ -311,7 +314,7 @@ def table(
 
 def _show(folder: Path, as_json: bool) -> None:
     from langchain_uno.evaluation import figures
-    from langchain_uno.evaluation.study import read_result
+    from langchain_uno.evaluation.results import read_result
     from langchain_uno.evaluation.tables import draw, draw_gap, markdown
 
     found = [read_result(p) for p in sorted(folder.glob("*/")) if p.is_dir()]

@@ -14,7 +14,6 @@ What the gap and the verifier are worth is a choice among modules that are train
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +23,10 @@ from langchain_uno.errors import InputError
 from langchain_uno.evaluation.answers import Asked, ask_model, held_out
 from langchain_uno.evaluation.intervals import by_user
 from langchain_uno.evaluation.poison import OPEN
-from langchain_uno.evaluation.study import read_result
+from langchain_uno.evaluation.results import once, read_result, write_result
 from langchain_uno.graphs.refresh_context import RefreshResult
 from langchain_uno.home import Home
 from langchain_uno.logs.filters import REASONS
-from langchain_uno.releases.traffic import write_atomic
 from langchain_uno.world.worlds import World
 
 __all__ = ["ABLATIONS", "run_ablations"]
@@ -61,8 +59,10 @@ def run_ablations(
     visits: int = 420,
     per_family: int = 20,
     noise: float = 0.34,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Learn once a name from one week of logs, and ask the same held-out requests each time.
+
+    None while another process is at it.
 
     Args:
         seed: of the world.
@@ -76,27 +76,40 @@ def run_ablations(
     Raises:
         InputError: an unknown name.
     """
-    from langchain_uno.demo import Notebook, learn, run_week
-    from langchain_uno.world.drawing import make_world
-    from langchain_uno.world.service import plan_visits
-
     unknown = [name for name in names if name not in ABLATIONS]
     if unknown:
         raise InputError(f"There is no ablation {unknown[0]!r}: {', '.join(ABLATIONS)}.")
     folder = top / f"ablations-seed{seed}"
+
+    def make() -> dict[str, Any]:
+        return _run(seed, folder, progress, names, visits, per_family, noise)
+
+    return once(folder, make, done=lambda known: set(names) <= set(known["systems"]))
+
+
+def _run(
+    seed: int,
+    folder: Path,
+    progress: Any,
+    names: Sequence[str],
+    visits: int,
+    per_family: int,
+    noise: float,
+) -> dict[str, Any]:
+    from langchain_uno.demo import Notebook, learn, run_week
+    from langchain_uno.world.drawing import make_world
+    from langchain_uno.world.service import plan_visits
+
     found = read_result(folder) or {"seed": seed, "noise": noise, "systems": {}}
-    left = [name for name in names if name not in found["systems"]]
-    if not left:
-        return found
     world = make_world(seed, noise=noise)
     home = Home(folder / "home").ensure()
     notes = Notebook(folder / "notes.json", {"seed": seed, "visits": visits, "noise": noise})
     run_week(home, world, plan_visits(world, visits), notes, progress, "base")
     asked = held_out(world, per_family)
-    for name in left:
+    for name in (n for n in names if n not in found["systems"]):
         refreshed = learn(home, {"seed": seed, **ABLATIONS[name]}, progress)
         found["systems"][name] = _figures(world, home, asked, refreshed)
-        write_atomic(folder / "result.json", json.dumps(found).encode())
+        write_result(folder, found)
     shutil.rmtree(home.root, ignore_errors=True)
     return found
 

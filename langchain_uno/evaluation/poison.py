@@ -11,15 +11,13 @@ model's; and whether the honest rules are still learnt.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from langchain_uno.evaluation.answers import ask_model, held_out
 from langchain_uno.evaluation.intervals import by_user
-from langchain_uno.evaluation.study import read_result
+from langchain_uno.evaluation.results import once
 from langchain_uno.home import Home
-from langchain_uno.releases.traffic import write_atomic
 
 __all__ = ["ATTACKS", "OPEN", "run_poisoned"]
 
@@ -45,8 +43,8 @@ def run_poisoned(
     noise: float = 0.34,
     visits: int = 420,
     per_family: int = 20,
-) -> dict[str, Any]:
-    """Run (or read) one attack on one world and return what it did.
+) -> dict[str, Any] | None:
+    """Run (or read) one attack on one world; None while another process is at it.
 
     Args:
         seed: of the world.
@@ -58,14 +56,28 @@ def run_poisoned(
         visits: requests of the week.
         per_family: held-out requests a family.
     """
+    folder = top / f"{attack}-seed{seed}-{'defended' if defended else 'open'}"
+
+    def make() -> dict[str, Any]:
+        return _run(seed, attack, folder, progress, defended, noise, visits, per_family)
+
+    return once(folder, make)
+
+
+def _run(
+    seed: int,
+    attack: str,
+    folder: Path,
+    progress: Any,
+    defended: bool,
+    noise: float,
+    visits: int,
+    per_family: int,
+) -> dict[str, Any]:
     from langchain_uno.demo import Notebook, learn, run_week
     from langchain_uno.world.drawing import make_world
     from langchain_uno.world.service import plan_visits
 
-    folder = top / f"{attack}-seed{seed}-{'defended' if defended else 'open'}"
-    known = read_result(folder)
-    if known is not None:
-        return known
     world = make_world(seed, noise=noise, **ATTACKS[attack])
     home = Home(folder / "home").ensure()
     notes = Notebook(folder / "notes.json", {"attack": attack, "seed": seed, "defended": defended})
@@ -77,7 +89,7 @@ def run_poisoned(
     found = {mode: ask_model(world, home, asked, mode=mode) for mode in ("base", "uno")}
     obeyed = {m: [100.0 * (planted in a.obeyed) for a in rows] for m, rows in found.items()}
     users = [one.user for one in asked]
-    result = {
+    result: dict[str, Any] = {
         "seed": seed,
         "attack": attack,
         "defended": defended,
@@ -92,5 +104,4 @@ def run_poisoned(
         "facts": {m: by_user([100.0 * a.facts for a in rows], users) for m, rows in found.items()},
         "clusters": [c.model_dump(mode="json") for c in refreshed.clusters],
     }
-    write_atomic(folder / "result.json", json.dumps(result).encode())
     return result

@@ -8,7 +8,6 @@ refresh in a copy of the home, without anything to go on from, sees the same log
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ import numpy as np
 
 from langchain_uno.evaluation.answers import Answered, Asked, ask_model, held_out
 from langchain_uno.evaluation.intervals import by_user
-from langchain_uno.evaluation.study import read_result
+from langchain_uno.evaluation.results import once
 from langchain_uno.home import Home
-from langchain_uno.releases.traffic import write_atomic
 from langchain_uno.world.service import Visit
 from langchain_uno.world.worlds import World
 
@@ -37,8 +35,10 @@ def run_rounds(
     visits: int = 100,
     per_family: int = 12,
     noise: float = 0.34,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Run (or go on with) a service of several rounds and return what each brought.
+
+    None while another process is at it.
 
     Args:
         seed: of the world.
@@ -49,14 +49,27 @@ def run_rounds(
         per_family: held-out requests a family and round; every round asks others.
         noise: share of useless feedback.
     """
+    folder = top / f"rounds-seed{seed}"
+
+    def make() -> dict[str, Any]:
+        return _run(seed, folder, progress, rounds, visits, per_family, noise)
+
+    return once(folder, make)
+
+
+def _run(
+    seed: int,
+    folder: Path,
+    progress: Any,
+    rounds: int,
+    visits: int,
+    per_family: int,
+    noise: float,
+) -> dict[str, Any]:
     from langchain_uno.demo import Notebook, learn, run_week
     from langchain_uno.world.drawing import make_world
     from langchain_uno.world.service import plan_visits
 
-    folder = top / f"rounds-seed{seed}"
-    known = read_result(folder)
-    if known is not None:
-        return known
     world = make_world(seed, noise=noise, variant="drift")
     home = Home(folder / "home").ensure()
     notes = Notebook(folder / "notes.json", {"seed": seed, "rounds": rounds, "visits": visits})
@@ -95,7 +108,7 @@ def run_rounds(
         "rounds": ask_model(world, home, asked),
         "big": ask_model(world, big, asked),
     }
-    result = {
+    result: dict[str, Any] = {
         "seed": seed,
         "rounds": done,
         "end": {name: _figures(asked, rows) for name, rows in answers.items()},
@@ -106,7 +119,6 @@ def run_rounds(
         "big_seconds": sum(refreshed.seconds.values()),
         "drifted": [n for n, w in world.preferences.items() if any(p.until < 1 for p in w)],
     }
-    write_atomic(folder / "result.json", json.dumps(result).encode())
     shutil.rmtree(home.root, ignore_errors=True)
     shutil.rmtree(big.root, ignore_errors=True)
     return result

@@ -7,7 +7,6 @@ training is asked again.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
@@ -16,16 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from langchain_uno.evaluation.answers import Answered, as_columns, ask_model, held_out
 from langchain_uno.evaluation.choices import CHOICES, compose, routes_of
 from langchain_uno.evaluation.everywhere import publish_kind, read_kept
+from langchain_uno.evaluation.results import once
 from langchain_uno.evaluation.rivals import by_bm25, by_embeddings, from_memory, revise_with
 from langchain_uno.home import Home
-from langchain_uno.releases.traffic import write_atomic
 
-__all__ = ["SYSTEMS", "Cell", "read_result", "run_cell"]
+__all__ = ["SYSTEMS", "Cell", "run_cell"]
 
 SYSTEMS = (
     "base", "RAG, BM25", "RAG, embeddings", "memory", "expert everywhere", "critic everywhere",
@@ -50,12 +47,6 @@ class Cell:
         return f"{self.variant}-seed{self.seed}-noise{round(100 * self.noise):02d}"
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """Return a finished cell's result; None when there is none yet."""
-    file = folder / "result.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-
-
 def run_cell(cell: Cell, top: Path, progress: Any, *, keep: bool = False) -> dict[str, Any] | None:
     """Run (or finish) a cell and return its result; None while another process is at it.
 
@@ -66,18 +57,9 @@ def run_cell(cell: Cell, top: Path, progress: Any, *, keep: bool = False) -> dic
         keep: leave the home with its logs, work and releases there.
     """
     folder = top / cell.name
-    known = read_result(folder)
-    if known is not None:
-        return known
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            result = read_result(folder) or _run(cell, folder, progress)
-            write_atomic(folder / "result.json", json.dumps(result).encode())
-            if not keep:
-                shutil.rmtree(folder / "home", ignore_errors=True)
-    except Timeout:
-        return None
+    result = once(folder, lambda: _run(cell, folder, progress))
+    if result is not None and not keep:
+        shutil.rmtree(folder / "home", ignore_errors=True)
     return result
 
 
