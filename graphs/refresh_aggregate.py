@@ -95,8 +95,9 @@ def _drop_personal(
     rule_of = {
         plain(text): across.get(head, head) for of in same.values() for text, head in of.items()
     }
+    regions: dict[str, int] = ctx.work.read_json("regions.json")
     mentions = [
-        Mention(_person(ctx, run_id), rule_of[plain(rule.text)], cluster.id)
+        Mention(_person(ctx, run_id), rule_of[plain(rule.text)], regions[run_id])
         for cluster in clusters
         for run_id in cluster.train
         for rule in ctx.rules[run_id].with_feedback
@@ -104,7 +105,7 @@ def _drop_personal(
     ]
     settings = ctx.recipe.cluster
     personal = personal_wishes(
-        mentions, min_clusters=settings.personal_from, max_share=settings.aggregate_support
+        mentions, min_regions=settings.personal_from, max_share=settings.aggregate_support
     )
     theirs = {person for person, _ in personal}
     ctx.work.write_json("personal.json", [i for i in ctx.logs if _person(ctx, i) in theirs])

@@ -52,10 +52,29 @@ def _cluster(ctx: RefreshContext) -> str:
     clusters = []
     for members, parent in zip(groups, parents, strict=True):
         clusters.append(_split(ctx, members, parent))
+    _write_regions(ctx)
     _add_unlabelled(ctx, clusters, labels)
     _assert_disjoint(ctx, clusters)
     ctx.work.write_records("clusters.jsonl", clusters)
     return f"{len(clusters)} clusters of {len(logs)} logs"
+
+
+def _write_regions(ctx: RefreshContext) -> None:
+    """Keep which logs ask alike, whatever their users want.
+
+    Who wants one thing everywhere may have made a cluster of it.
+    """
+    settings = ctx.recipe.cluster
+    regions = cluster_logs(
+        ctx.queries,
+        np.zeros((len(ctx.queries), 1), dtype=np.float32),
+        "stable" if settings.mode == "one" else settings.mode,
+        threshold=settings.threshold,
+        rule_weight=0.0,
+        min_size=settings.min_size,
+        seed=ctx.recipe.seed,
+    )
+    ctx.work.write_json("regions.json", dict(zip(ctx.logs, regions.tolist(), strict=True)))
 
 
 def _split(ctx: RefreshContext, members: list[Interaction], parent: Parent) -> ClusterData:

@@ -78,8 +78,9 @@ class ClusterSettings(_Section):
     """Whether a log also teaches rules that only its own user named ("all": paper). "supported"
     does not: what one person plants is then learnt by no module."""
     personal_from: int = 3
-    """What somebody asks for in so many clusters, and less than ``aggregate_support`` of all people
-    ask for at all, is a personal wish and taught to no module. 0: nothing is (paper)."""
+    """What somebody asks for in so many clusters (by query alone), and less than
+    ``aggregate_support`` of all people ask for at all, is a personal wish and taught to no module.
+    0: nothing is (paper)."""
 
 
 class GapSettings(_Section):

@@ -1,5 +1,8 @@
 """Wishes that a few people have whatever they ask about: theirs, and no cluster's.
 
+What people ask about is told by regions: clusters by query alone, since who wants the same thing
+everywhere may make a cluster of it by rules.
+
 Who wants every answer to do the same, in one cluster after another, and is nearly alone with it,
 says something about himself (or is planting a rule). Where many people want it everywhere, it is
 what the users of this service want. Nothing here depends on how much anybody writes.
@@ -16,37 +19,37 @@ __all__ = ["Mention", "personal_wishes"]
 
 @dataclass(frozen=True)
 class Mention:
-    """One person named one rule in one cluster."""
+    """One person named one rule in one region of queries."""
 
     person: str
     rule: str
-    cluster: str
+    region: int
 
 
 def personal_wishes(
-    mentions: Iterable[Mention], *, min_clusters: int, max_share: float
+    mentions: Iterable[Mention], *, min_regions: int, max_share: float
 ) -> set[tuple[str, str]]:
     """Return the (person, rule) of wishes that are personal.
 
-    A rule is one for a person who names it in at least ``min_clusters`` clusters, unless
+    A rule is one for a person who names it in at least ``min_regions`` regions, unless
     ``max_share`` or more of all people who name any rule name it somewhere.
 
     Args:
         mentions: repetitions count once; equal wishes must have equal rule texts.
-        min_clusters: 0: nothing is personal.
+        min_regions: 0: nothing is personal.
         max_share: of people, in [0, 1].
     """
-    where: dict[tuple[str, str], set[str]] = defaultdict(set)
+    where: dict[tuple[str, str], set[int]] = defaultdict(set)
     who: dict[str, set[str]] = defaultdict(set)
     people: set[str] = set()
     for one in mentions:
-        where[one.person, one.rule].add(one.cluster)
+        where[one.person, one.rule].add(one.region)
         who[one.rule].add(one.person)
         people.add(one.person)
-    if not min_clusters:
+    if not min_regions:
         return set()
     return {
         (person, rule)
-        for (person, rule), clusters in where.items()
-        if len(clusters) >= min_clusters and len(who[rule]) < max_share * len(people)
+        for (person, rule), regions in where.items()
+        if len(regions) >= min_regions and len(who[rule]) < max_share * len(people)
     }
