@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
+from langchain_uno.errors import EngineError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import OnDone
 
 if TYPE_CHECKING:
+    from langchain_uno.chat_models import UNOChatModel
     from langchain_uno.world.answers import Query
     from langchain_uno.world.worlds import World
 
@@ -110,6 +112,23 @@ def look_at(
     )
 
 
+def _settle(chat: UNOChatModel, home: Home, seconds: float = 120.0) -> None:
+    """Wait until a home's current release is loaded.
+
+    A service goes on with the old release while a new one is loaded; a study of the new one must
+    not, or a batch that comes right after a refresh is answered by the release before.
+    """
+    from langchain_uno.releases.traffic import read_traffic
+
+    traffic, serving = read_traffic(home), chat.served.serving
+    wanted = traffic.current.release if traffic and traffic.current else None
+    end = time.monotonic() + seconds
+    while serving.current().release != wanted:
+        if serving.refusal or time.monotonic() > end:
+            raise EngineError(f"Release {wanted!r} is not served: {serving.refusal or 'too slow'}.")
+        time.sleep(0.05)
+
+
 def ask_model(
     world: World,
     home: Home,
@@ -124,6 +143,7 @@ def ask_model(
 
     settings: dict[str, Any] = {"mode": mode, "model": model, "namespace": home.namespace}
     chat = UNOChatModel(home=str(home.root), **settings)
+    _settle(chat, home)
     out: list[Answered] = []
     for start in range(0, len(asked), _TOGETHER):
         group = asked[start : start + _TOGETHER]
