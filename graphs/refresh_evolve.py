@@ -48,9 +48,9 @@ def _evolve(ctx: RefreshContext) -> str:
         old = release.cluster(cluster.parent)
         taught = _taught(ctx, old)
         # Who was in training then and is held out now (their logs of then may be left out by now)
-        # would speak for a module that knows them.
+        # would speak for a module that knows them. Old releases do not say who that was.
         tested = {*cluster.verify, *cluster.unlabelled}
-        honest = not taught & tested and bool(held_out(ctx, cluster))
+        honest = bool(old.trained_on and not taught & tested and held_out(ctx, cluster))
         if honest and not ctx.work.has(_name(cluster)):
             assert old.adapter is not None
             folder = ctx.work.fresh_folder(f"clusters/{cluster.id}/incumbent")

@@ -103,8 +103,11 @@ def shipped(results: Sequence[Result], *, margin: float = 0.0) -> dict[str, dict
     """Return how many modules each way of choosing ships, and how many are below base for certain.
 
     A shipped module is below base when the 95 % interval (by user) of its score, or of its facts,
-    against base on its own cluster's requests lies below ``-margin``.
+    against base on its own cluster's requests lies below ``-margin``. ``by chance`` is how many of
+    these intervals may lie there (at a familywise level of 5 %) if no module were any worse.
     """
+    from scipy.stats import binom
+
     out: dict[str, dict[str, int]] = {}
     for name in CHOICES:
         count = dict.fromkeys(("shipped", "base", "below", "score below", "facts below"), 0)
@@ -121,6 +124,7 @@ def shipped(results: Sequence[Result], *, margin: float = 0.0) -> dict[str, dict
                     count[f"{key} below"] += gain["high"] < -margin
                     below = below or gain["high"] < -margin
                 count["below"] += below
+        count["by chance"] = int(binom.ppf(0.95, 2 * count["shipped"], 0.025))
         out[name] = count
     return out
 

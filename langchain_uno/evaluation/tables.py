@@ -69,12 +69,14 @@ def _noise(results: Sequence[Result]) -> str:
 
 
 def _ships(results: Sequence[Result]) -> str:
-    lines = ["| choice | shipped | left to base | below base | by rules | by facts |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = [
+        "| choice | shipped | to base | below base | by rules | by facts | chance allows |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
     for name, n in shipped(results).items():
         lines.append(
             f"| {name} | {n['shipped']} | {n['base']} | {n['below']} "
-            f"| {n['score below']} | {n['facts below']} |"
+            f"| {n['score below']} | {n['facts below']} | {n['by chance']} |"
         )
     return "\n".join(lines)
 
