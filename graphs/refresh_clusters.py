@@ -17,14 +17,16 @@ from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
 from langchain_uno.graphs.refresh_evolve import is_kept
 from langchain_uno.graphs.refresh_parents import Parent, match_parents
 from langchain_uno.learning.cluster import centroids, cluster_logs
+from langchain_uno.learning.discriminant import discriminant
 from langchain_uno.learning.gap import cluster_gap, cognitive_gap, count_questions
 from langchain_uno.learning.judge import stable_seed
 from langchain_uno.learning.pairs import build_pairs, count_work
 from langchain_uno.learning.reach import assign, unseen_threshold
 from langchain_uno.learning.split import split_logs
+from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Interaction, RuleSet
 
-__all__ = ["cluster_node", "gap_node", "pairs_node"]
+__all__ = ["cluster_node", "gap_node", "pairs_node", "routing_projection"]
 
 
 def cluster_node(ctx: RefreshContext) -> None:
@@ -104,7 +106,8 @@ def _add_unlabelled(
         return
     threshold = unseen_threshold(ctx.queries, labels, ctx.recipe.cluster.unseen_quantile)
     vectors = ctx.work.read_array("unheard.npy")
-    near = assign(vectors, centroids(ctx.queries, labels), threshold)
+    projection = routing_projection(ctx, labels)
+    near = assign(vectors, centroids(ctx.queries, labels), threshold, projection)
     known = [{ctx.logs[i].query for i in c.run_ids} for c in clusters]
     users = [{ctx.logs[i].user_id for i in c.train} - {None} for c in clusters]
     for log, label in zip(ctx.unheard.values(), near, strict=True):
@@ -117,6 +120,13 @@ def _add_unlabelled(
     for cluster in clusters:
         most = ctx.recipe.pairs.practice
         cluster.practice = cluster.practice[-most:] if most else []
+
+
+def routing_projection(ctx: RefreshContext, labels: NDArray[np.int64]) -> FloatArray | None:
+    """Return the map after which a query goes to the nearest centroid; None: none."""
+    if ctx.recipe.cluster.routing == "centroid":
+        return None
+    return discriminant(ctx.queries, labels)
 
 
 def _assert_disjoint(ctx: RefreshContext, clusters: Sequence[ClusterData]) -> None:

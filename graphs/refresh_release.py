@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from langchain_uno.graphs.refresh_clusters import routing_projection
 from langchain_uno.graphs.refresh_context import ClusterData, ClusterResult, RefreshContext
 from langchain_uno.graphs.refresh_modules import Decision, read_decision
 from langchain_uno.learning.cluster import centroids
@@ -37,7 +39,8 @@ def _release(ctx: RefreshContext) -> str:
         make_current(ctx.home, release_id, linear_shapes=shapes)
     else:
         found = [ClusterResult.model_validate(c) for c in ctx.work.read_json("train.json")]
-        clusters, centres, threshold = _clusters(ctx, found)
+        labels = _labels(ctx, found)
+        clusters, centres, threshold = _clusters(ctx, found, labels)
         decisions = {c.id: read_decision(ctx, c.id) for c in found}
         draft = Manifest(
             id=release_id,
@@ -63,7 +66,15 @@ def _release(ctx: RefreshContext) -> str:
             if decision.adapter is not None
         }
         taught = {c: d.kept.trained_on for c, d in decisions.items() if d.kept}
-        publish(ctx.home, draft, adapters, centres, linear_shapes=shapes, taught=taught)
+        publish(
+            ctx.home,
+            draft,
+            adapters,
+            centres,
+            linear_shapes=shapes,
+            taught=taught,
+            projection=routing_projection(ctx, labels),
+        )
     ctx.progress.advance("release")
     ctx.work.write_json("release.json", {"release": release_id})
     return release_id
@@ -76,15 +87,21 @@ def _trained_on(cluster: ClusterData, decision: Decision) -> list[str]:
     return [] if decision.kept else cluster.train + cluster.practice
 
 
-def _clusters(
-    ctx: RefreshContext, found: list[ClusterResult]
-) -> tuple[list[Cluster], FloatArray, float]:
-    """Return the manifest's clusters, their centroids (k, d), and the unseen threshold."""
+def _labels(ctx: RefreshContext, found: list[ClusterResult]) -> NDArray[np.int64]:
+    """Return each log's cluster as a row of ``found``, in the order of the logs."""
     members: dict[str, ClusterData] = {c.id: c for c in ctx.clusters()}
     rows = {run_id: i for i, run_id in enumerate(ctx.logs)}
     labels = np.empty(len(rows), dtype=np.int64)
     for label, cluster in enumerate(found):
         labels[[rows[run_id] for run_id in members[cluster.id].run_ids]] = label
+    return labels
+
+
+def _clusters(
+    ctx: RefreshContext, found: list[ClusterResult], labels: NDArray[np.int64]
+) -> tuple[list[Cluster], FloatArray, float]:
+    """Return the manifest's clusters, their centroids (k, d), and the unseen threshold."""
+    members: dict[str, ClusterData] = {c.id: c for c in ctx.clusters()}
     centres = centroids(ctx.queries, labels)
     distances = np.linalg.norm(ctx.queries - centres[labels], axis=1)
     out = []

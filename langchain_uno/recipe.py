@@ -64,6 +64,9 @@ class ClusterSettings(_Section):
     """Weight of the rule half against the query half; "auto" chooses it from unlabelled data."""
     min_size: int | None = None
     """Smallest cluster that gets a module; None grows it slowly with the number of logs."""
+    routing: Literal["discriminant", "centroid"] = "discriminant"
+    """A query goes to the nearest centroid: in the directions that tell the clusters apart, or
+    ("centroid": paper) in the embeddings as they are."""
     unseen_quantile: float = 0.995
     """A query farther from its centroid than this quantile of held-in distances is unseen."""
     aggregate_support: float = 0.25

@@ -85,7 +85,7 @@ def publish_kind(kept: Kept, home: Home, kind: Kind) -> Home:
     draft = kept.release.manifest.model_copy(
         update={"id": "", "parent": None, "clusters": clusters, "adapters": [], "files": {}}
     )
-    publish(place, draft, adapters, kept.release.centroids)
+    publish(place, draft, adapters, kept.release.centroids, projection=kept.release.projection)
     return place
 
 

@@ -69,9 +69,7 @@ def _noise(results: Sequence[Result]) -> str:
 
 
 def _ships(results: Sequence[Result]) -> str:
-    lines = [
-        "| choice | shipped | to base | below base | by rules | by facts | chance allows |"
-    ]
+    lines = ["| choice | shipped | to base | below base | by rules | by facts | chance allows |"]
     lines.append("|---|---|---|---|---|---|---|")
     for name, n in shipped(results).items():
         lines.append(

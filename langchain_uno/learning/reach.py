@@ -50,8 +50,13 @@ def unseen_threshold(vectors: ArrayLike, labels: ArrayLike, quantile: float = 0.
     return max(cut, float(distances.mean() + z * distances.std()))
 
 
-def assign(vectors: ArrayLike, centres: ArrayLike, threshold: float) -> NDArray[np.int64]:
-    """Return the nearest cluster of each vector, or -1 beyond ``threshold``.
+def assign(
+    vectors: ArrayLike,
+    centres: ArrayLike,
+    threshold: float,
+    projection: ArrayLike | None = None,
+) -> NDArray[np.int64]:
+    """Return the nearest cluster of each vector, or -1 beyond ``threshold`` of all.
 
     The same rule as :class:`langchain_uno.serving.router.Router`, for many logs at once.
 
@@ -59,8 +64,14 @@ def assign(vectors: ArrayLike, centres: ArrayLike, threshold: float) -> NDArray[
         vectors: (n, d).
         centres: (k, d), k >= 1.
         threshold: distance beyond which a query is unseen.
+        projection: (d, m); nearest is then meant after this map (``discriminant``), the threshold
+            before it.
     """
     x, c = np.asarray(vectors, dtype=np.float64), np.asarray(centres, dtype=np.float64)
+    if projection is not None:
+        p = np.asarray(projection, dtype=np.float64)
+        nearest = assign(x @ p, c @ p, np.inf)
+        return np.where(assign(x, c, threshold) < 0, -1, nearest)
     out = np.full(len(x), -1, dtype=np.int64)
     for start in range(0, len(x), 1024):  # bounds the table of distances
         part = x[start : start + 1024]

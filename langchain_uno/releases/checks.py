@@ -122,20 +122,26 @@ def _walk(folder: Path) -> list[str]:
     return names
 
 
-def parse_centroids(path: Path, n_clusters: int) -> FloatArray:
-    """Return the centroids, shape (clusters, d), float32."""
+def parse_centroids(path: Path, n_clusters: int) -> tuple[FloatArray, FloatArray | None]:
+    """Return the centroids, (clusters, d), and the projection, (d, m), if there is one; float32."""
     tensors = _tensors(path, CENTROIDS_FILE)
-    if set(tensors) != {"centroids"}:
+    if not {"centroids"} <= set(tensors) <= {"centroids", "projection"}:
         raise ReleaseError(f"its {CENTROIDS_FILE} holds {sorted(tensors)}, not ['centroids']")
-    info = tensors["centroids"]
+    centroids = _matrix(tensors["centroids"], "centroids", n_clusters)
+    if "projection" not in tensors:
+        return centroids, None
+    return centroids, _matrix(tensors["projection"], "projection", centroids.shape[1])
+
+
+def _matrix(info: dict[str, Any], what: str, rows: int) -> FloatArray:
     shape = info["shape"]
-    if info["dtype"] != "F32" or len(shape) != 2 or shape[0] != n_clusters:
+    if info["dtype"] != "F32" or len(shape) != 2 or shape[0] != rows or not shape[1]:
         raise ReleaseError(
-            f"its centroids are {info['dtype']} of shape {shape}, not F32 of ({n_clusters}, d)"
+            f"its {what} are {info['dtype']} of shape {shape}, not F32 of ({rows}, d)"
         )
     values = np.frombuffer(bytes(info["data"]), dtype="<f4").reshape(shape).astype(np.float32)
     if not np.isfinite(values).all():
-        raise ReleaseError("its centroids are not all finite")
+        raise ReleaseError(f"its {what} are not all finite")
     return values
 
 

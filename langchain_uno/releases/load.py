@@ -35,6 +35,8 @@ class Release:
     centroids: FloatArray
     """Shape (clusters, d), rows in the order of ``manifest.clusters``."""
     manifest_sha256: str
+    projection: FloatArray | None = None
+    """Shape (d, m): the nearest cluster is the nearest centroid after this map, if there is one."""
 
     @property
     def id(self) -> str:
@@ -124,10 +126,12 @@ def check_folder(folder: Path, release_id: str, shapes: LinearShapes | None) -> 
     manifest = parse_manifest(read_limited(manifest_path, checks.MAX_JSON))
     checks.check_names(manifest, release_id)
     checks.check_files(folder, manifest)
-    centroids = checks.parse_centroids(folder / checks.CENTROIDS_FILE, len(manifest.clusters))
+    centroids, projection = checks.parse_centroids(
+        folder / checks.CENTROIDS_FILE, len(manifest.clusters)
+    )
     for entry in manifest.adapters:
         checks.check_adapter(folder / "adapters" / entry.name, entry, manifest, shapes)
-    return Release(folder, manifest, centroids, checks.file_sha256(manifest_path))
+    return Release(folder, manifest, centroids, checks.file_sha256(manifest_path), projection)
 
 
 def read_current(

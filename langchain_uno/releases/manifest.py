@@ -5,6 +5,7 @@ A release is an immutable folder::
     releases/<id>/
       manifest.json                            this file's model; lists sha256 of every other file
       centroids.safetensors                    "centroids": float32 (clusters, d), in manifest order
+                                               "projection", if there is one: float32 (d, m)
       adapters/<name>/adapter_config.json      PEFT's; <name> is <release>-<cluster>-<kind>
       adapters/<name>/adapter_model.safetensors
 
@@ -43,9 +44,12 @@ __all__ = [
     "parse_manifest",
 ]
 
-MANIFEST_SCHEMA = 1
+MANIFEST_SCHEMA = 2
 
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    # 2: a projection may lie beside the centroids; clusters say what their modules learnt from.
+    1: lambda data: {**data, "schema_version": 2},
+}
 """Step n turns the raw manifest of schema n into schema n + 1. Steps are added, never edited."""
 
 

@@ -60,6 +60,7 @@ def publish(
     linear_shapes: LinearShapes | None = None,
     current: bool = True,
     taught: Mapping[str, Sequence[str]] | None = None,
+    projection: FloatArray | None = None,
 ) -> str:
     """Write a release and make it current; return its id.
 
@@ -74,6 +75,7 @@ def publish(
         current: whether to give it all traffic at once.
         taught: cluster id -> opaque ids of the logs that its module was trained on, for modules
             taken over from a former release: who taught them stays in the lineage for ever.
+        projection: shape (d, m), for routing (``learning.discriminant``); None: none.
 
     Raises:
         InputError: adapters or centroids do not fit the clusters.
@@ -99,7 +101,10 @@ def publish(
         )
     temp = home.releases / f".new-{os.getpid()}-{release_id}"
     try:
-        manifest = _write(home, temp, draft, release_id, adapters, centroids, taught or {})
+        tensors = {"centroids": centroids} | (
+            {} if projection is None else {"projection": projection}
+        )
+        manifest = _write(home, temp, draft, release_id, adapters, tensors, taught or {})
         check_folder(temp, manifest.id, linear_shapes)
         os.rename(temp, final)
         fsync_folder(home.releases)
@@ -122,7 +127,7 @@ def _write(
     draft: Manifest,
     release_id: str,
     adapters: Mapping[str, Path],
-    centroids: FloatArray,
+    tensors: Mapping[str, FloatArray],
     taught: Mapping[str, Sequence[str]],
 ) -> Manifest:
     """Fill the hidden folder, durably, and return the finished manifest."""
@@ -140,8 +145,8 @@ def _write(
         target.chmod(0o444)
         files[name] = checks.file_sha256(target)
 
-    array = np.ascontiguousarray(centroids, dtype=np.float32)
-    put(checks.CENTROIDS_FILE, save({"centroids": array}))
+    arrays = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in tensors.items()}
+    put(checks.CENTROIDS_FILE, save(arrays))
     clusters: list[Cluster] = []
     entries: list[AdapterEntry] = []
     for cluster in draft.clusters:

@@ -282,7 +282,7 @@ def _snapshot(release: Release) -> Snapshot:
     router = None
     if manifest.clusters:
         ids = [cluster.id for cluster in manifest.clusters]
-        router = Router(release.centroids, ids, manifest.threshold)
+        router = Router(release.centroids, ids, manifest.threshold, projection=release.projection)
     return Snapshot(
         release=release.id,
         router=router,

@@ -1,4 +1,4 @@
-"""Which cluster answers a query: the nearest centroid, or none when even that is too far away.
+"""Which cluster answers a query: the nearest centroid, or none when all are too far away.
 
 >>> threshold = unseen_threshold(train_vectors, labels, quantile=0.995)
 >>> choice = Router(centroids, ids, threshold).route(vector)
@@ -28,9 +28,11 @@ class RouteChoice:
     cluster_id: str | None
     """None: farther from every centroid than the threshold, or there are no clusters."""
     distance: float
-    """Euclidean distance to the nearest centroid; infinite when there are no clusters."""
+    """Euclidean distance to the chosen centroid (to the nearest, when none is chosen); infinite
+    when there are no clusters."""
     top_k: list[tuple[str, float]]
-    """The nearest clusters, threshold or not, nearest first: (id, distance)."""
+    """The nearest clusters, threshold or not, nearest first: (id, distance). With a projection
+    nearest is meant after it, and the distances before it."""
 
 
 class Router:
@@ -40,6 +42,8 @@ class Router:
         centroids: mean query embeddings, (k, d); k may be 0.
         cluster_ids: k ids in the same order.
         threshold: distance beyond which a query is unseen; None: never.
+        projection: (d, m); the nearest centroid is looked for after this map, which keeps the
+            directions that tell clusters apart (``learning.discriminant``). None: as they are.
         top_k: how many neighbours a choice names.
 
     Raises:
@@ -52,6 +56,7 @@ class Router:
         cluster_ids: Sequence[str],
         threshold: float | None = None,
         *,
+        projection: ArrayLike | None = None,
         top_k: int = TOP_K,
     ) -> None:
         table = np.array(centroids, dtype=np.float32)  # a copy: the caller's may change
@@ -67,7 +72,18 @@ class Router:
         if top_k < 1:
             raise InputError(f"top_k is {top_k}: a choice names at least 1 cluster.")
         self._table = table
-        self._square = np.einsum("ij,ij->i", table, table)
+        self._map = None if projection is None else np.array(projection, dtype=np.float32)
+        if self._map is not None and (
+            self._map.ndim != 2
+            or len(self._map) != table.shape[1]
+            or not np.isfinite(self._map).all()
+        ):
+            raise InputError(
+                f"A projection must be finite, of shape ({table.shape[1]}, m), not "
+                f"{self._map.shape}."
+            )
+        self._seen = table if self._map is None else table @ self._map
+        self._square = np.einsum("ij,ij->i", self._seen, self._seen)
         self._ids = tuple(cluster_ids)
         self._top = min(top_k, len(table))
         self.threshold = threshold
@@ -89,7 +105,7 @@ class Router:
         self._check(x)
         if not self._ids:
             return RouteChoice(None, float("inf"), [])
-        return self._choice(x, self._square - 2.0 * (self._table @ x))
+        return self._choice(x, self._square - 2.0 * (self._seen @ self._mapped(x)))
 
     def route_batch(self, vectors: ArrayLike) -> list[RouteChoice]:
         """Route many query vectors, shape (n, d)."""
@@ -102,9 +118,12 @@ class Router:
         out: list[RouteChoice] = []
         for start in range(0, len(x), 256):  # bounds the table of scores
             part = x[start : start + 256]
-            scores = self._square - 2.0 * (part @ self._table.T)
+            scores = self._square - 2.0 * (self._mapped(part) @ self._seen.T)
             out += [self._choice(row, score) for row, score in zip(part, scores, strict=True)]
         return out
+
+    def _mapped(self, x: FloatArray) -> FloatArray:
+        return x if self._map is None else x @ self._map
 
     def _check(self, x: FloatArray) -> None:
         if self._ids and x.shape[-1] != self.dimension:
@@ -124,8 +143,13 @@ class Router:
         )
         # Exact distances for the few: the expansion loses digits where a query sits on a centroid.
         exact = np.linalg.norm(self._table[near].astype(np.float64) - x, axis=1)
-        order = np.lexsort((near, exact))
+        order = np.lexsort((near, exact if self._map is None else scores[near]))
         top = [(self._ids[near[i]], float(exact[i])) for i in order]
         name, distance = top[0]
-        unseen = self.threshold is not None and distance > self.threshold
-        return RouteChoice(None if unseen else name, distance, top)
+        if self.threshold is None or distance <= self.threshold:
+            return RouteChoice(name, distance, top)
+        # Too far from the likeliest: unseen, unless another one is near.
+        nearest = distance
+        if self._map is not None:
+            nearest = float(np.linalg.norm(self._table.astype(np.float64) - x, axis=1).min())
+        return RouteChoice(None if nearest > self.threshold else name, nearest, top)

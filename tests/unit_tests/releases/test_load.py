@@ -136,6 +136,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "fifo": (lambda f: os.mkfifo(f / "pipe"), "link or a special file"),
     "centroid rows": (lambda f: put_centroids(f, centroids=a(2)), "not F32 of"),
     "centroid NaN": (lambda f: put_centroids(f, centroids=a(3, np.nan)), "not all finite"),
+    "projection rows": (lambda f: put_centroids(f, centroids=a(3), projection=a(2)), "projection"),
+    "projection NaN": (
+        lambda f: put_centroids(f, centroids=a(3), projection=a(8, np.nan)),
+        "projection are not all finite",
+    ),
     "centroid name": (lambda f: put_centroids(f, x=a(3)), "holds"),
     "not safetensors": (
         lambda f: put_raw(f, weights(f), b"\x80\x04pickle"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from langchain_uno.errors import HomeError, InputError, ReleaseError, ReleaseMis
 from langchain_uno.home import Home
 from langchain_uno.releases import load as load_module
 from langchain_uno.releases.load import list_releases, load_release, read_current
-from langchain_uno.releases.manifest import lineage_key, opaque_id
+from langchain_uno.releases.manifest import lineage_key, opaque_id, parse_manifest
 from langchain_uno.releases.publish import make_current, publish, retire, revoke, rollback
 from langchain_uno.releases.traffic import read_traffic
 from tests.unit_tests.releases.samples import draft, write_adapter
@@ -42,12 +43,34 @@ def test_a_release_comes_back_as_it_was_published(home: Home, make: Callable[[],
     assert release.manifest.parent is None
     assert release.centroids.dtype == np.float32
     assert np.array_equal(release.centroids, np.eye(3, 5))
+    assert release.projection is None
     assert set(release.adapters) == {f"{first}-c0-expert", f"{first}-c1-critic"}
     assert release.cluster("c2").adapter is None
     with pytest.raises(ReleaseError, match="no cluster 'c9'"):
         release.cluster("c9")
     found = sorted(p.name for p in release.adapters[f"{first}-c0-expert"].iterdir())
     assert found == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_a_projection_is_kept_with_the_centroids(home: Home, tmp_path: Path) -> None:
+    adapters = {"c0": write_adapter(tmp_path / "a"), "c1": write_adapter(tmp_path / "b")}
+    directions = np.arange(10, dtype=np.float64).reshape(5, 2)
+    publish(home, draft(), adapters, np.eye(3, 5, dtype=np.float32), projection=directions)
+    release = read_current(home)
+    assert release is not None and release.projection is not None
+    assert release.projection.dtype == np.float32
+    assert np.array_equal(release.projection, directions)
+
+
+def test_a_manifest_of_schema_1_is_read_as_ever(home: Home, make: Callable[[], str]) -> None:
+    raw = json.loads((load_release(home, make()).path / "manifest.json").read_bytes())
+    raw["schema_version"] = 1
+    for cluster in raw["clusters"]:
+        for later in ("conditions", "trained_on", "made_in"):
+            del cluster[later]
+    old = parse_manifest(json.dumps(raw).encode())
+    assert old.schema_version == 2
+    assert old.clusters[0].trained_on == []
 
 
 def test_lineage_is_opaque_but_can_be_followed(home: Home, make: Callable[[], str]) -> None:

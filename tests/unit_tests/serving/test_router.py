@@ -70,6 +70,8 @@ def test_no_clusters_at_all() -> None:
         (lambda: Router([[np.nan]], ["a"]), "finite"),
         (lambda: Router(np.eye(2), ["a", "b"], threshold=float("nan")), "nan"),
         (lambda: Router(np.eye(2), ["a", "b"], top_k=0), "top_k is 0"),
+        (lambda: Router(np.eye(2), ["a", "b"], projection=np.ones((3, 1))), r"shape \(2, m\)"),
+        (lambda: Router(np.eye(2), ["a", "b"], projection=[[np.nan], [1.0]]), "finite"),
         (lambda: Router(np.eye(2), ["a", "b"]).route(np.ones(3)), "3 numbers"),
         (lambda: Router(np.eye(2), ["a", "b"]).route([np.inf, 0.0]), "finite"),
         (lambda: Router(np.eye(2), ["a", "b"]).route(np.eye(2)), "one vector"),
