@@ -7,7 +7,6 @@ a few people have everywhere (``recipe.cluster``). A home of a few people is the
 from __future__ import annotations
 
 from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
-from langchain_uno.graphs.refresh_given import given_rules
 from langchain_uno.learning.aggregate import aggregate_rules
 from langchain_uno.learning.personal import Mention, personal_wishes
 from langchain_uno.learning.wordings import group_wordings, plain
@@ -31,8 +30,6 @@ def _aggregate(ctx: RefreshContext) -> str:
     if not shared:
         ctx.work.write_json("personal.json", [])
         ctx.work.write_records("wishes.jsonl", ctx.rules.values())
-    given = given_rules(ctx)
-    ctx.work.write_json("given.json", given)
     for cluster in clusters:
         logs = [ctx.logs[i] for i in cluster.train]
         sets = [ctx.wishes[i] for i in cluster.train]
@@ -41,7 +38,7 @@ def _aggregate(ctx: RefreshContext) -> str:
             sets,
             queries,
             same=same[cluster.id],
-            given=[given.get(i, ()) for i in cluster.train],
+            given=[ctx.given.get(i, ()) for i in cluster.train],
             user_ids=[log.user_id for log in logs],
             min_support=settings.aggregate_support,
             min_users=settings.min_users if shared else 1,

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
 from langchain_uno.graphs.refresh_evolve import is_kept
+from langchain_uno.graphs.refresh_given import given_rules
 from langchain_uno.graphs.refresh_parents import Parent, match_parents
 from langchain_uno.learning.cluster import centroids, cluster_logs
 from langchain_uno.learning.discriminant import discriminant
+from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.gap import cluster_gap, cognitive_gap, count_questions
 from langchain_uno.learning.judge import stable_seed
 from langchain_uno.learning.pairs import build_pairs, count_work
@@ -37,8 +39,8 @@ def cluster_node(ctx: RefreshContext) -> None:
 def _cluster(ctx: RefreshContext) -> str:
     logs = list(ctx.logs.values())
     ctx.progress.start("cluster", len(logs), "embedding rules")
-    texts = ["\n".join(rule.text for rule in ctx.rules[log.run_id].with_feedback) for log in logs]
-    rules = ctx.embedder.embed(texts, ctx.counter("cluster"))
+    ctx.work.write_json("given.json", given_rules(ctx))
+    rules = ctx.embedder.embed([_wishes(ctx, log.run_id) for log in logs], ctx.counter("cluster"))
     settings = ctx.recipe.cluster
     labels = cluster_logs(
         ctx.queries,
@@ -77,6 +79,12 @@ def _write_regions(ctx: RefreshContext) -> None:
         seed=ctx.recipe.seed,
     )
     ctx.work.write_json("regions.json", dict(zip(ctx.logs, regions.tolist(), strict=True)))
+
+
+def _wishes(ctx: RefreshContext, run_id: str) -> str:
+    """What a log's user is known to want: what was asked for, and what the answer had already."""
+    asked = [rule.text for rule in ctx.rules[run_id].with_feedback]
+    return "\n".join(unique_rules([*asked, *ctx.given.get(run_id, ())]))
 
 
 def _split(ctx: RefreshContext, members: list[Interaction], parent: Parent) -> ClusterData:

@@ -240,7 +240,7 @@ class RefreshContext:
 
     @cached_property
     def given(self) -> dict[str, list[str]]:
-        """Run id -> the rules that the module knew which answered; known from aggregation on."""
+        """Run id -> the rules that the module knew which answered; known once clusters are."""
         found: dict[str, list[str]] = self.work.read_json("given.json")
         return found
 

@@ -12,7 +12,8 @@ from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.graphs.refresh_context import RefreshContext
 from langchain_uno.learning.conditions import words_of
 from langchain_uno.records import Interaction
-from langchain_uno.releases.load import Release, load_release
+from langchain_uno.releases.load import read_manifest
+from langchain_uno.releases.manifest import Manifest
 
 __all__ = ["given_rules"]
 
@@ -22,22 +23,22 @@ def given_rules(ctx: RefreshContext) -> dict[str, list[str]]:
 
     Logs whose release is gone, or that the base answered, are left out.
     """
-    releases: dict[str, Release | None] = {}
+    releases: dict[str, Manifest | None] = {}
     out: dict[str, list[str]] = {}
     for run_id, log in ctx.logs.items():
         if log.release is None or log.route in (None, "base"):
             continue
         if log.release not in releases:
-            releases[log.release] = _release(ctx, log.release)
+            releases[log.release] = _manifest(ctx, log.release)
         known = _known(releases[log.release], log)
         if known:
             out[run_id] = known
     return out
 
 
-def _known(release: Release | None, log: Interaction) -> list[str]:
+def _known(release: Manifest | None, log: Interaction) -> list[str]:
     """Return the rules for this request of the module that answered; none when it can't be told."""
-    for cluster in release.manifest.clusters if release else ():
+    for cluster in release.clusters if release else ():
         if cluster.id == log.cluster and cluster.route == log.route:
             conditions = cluster.conditions or [[] for _ in cluster.rules]
             return [
@@ -48,8 +49,8 @@ def _known(release: Release | None, log: Interaction) -> list[str]:
     return []
 
 
-def _release(ctx: RefreshContext, name: str) -> Release | None:
+def _manifest(ctx: RefreshContext, name: str) -> Manifest | None:
     try:
-        return load_release(ctx.home, name)
+        return read_manifest(ctx.home, name)
     except (ReleaseError, NameError_):  # deleted or revoked since
         return None

@@ -23,7 +23,14 @@ from langchain_uno.releases.checks import LinearShapes
 from langchain_uno.releases.manifest import Manifest, parse_manifest, read_limited
 from langchain_uno.releases.traffic import read_traffic
 
-__all__ = ["LinearShapes", "Release", "list_releases", "load_release", "read_current"]
+__all__ = [
+    "LinearShapes",
+    "Release",
+    "list_releases",
+    "load_release",
+    "read_current",
+    "read_manifest",
+]
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,22 @@ def load_release(
                 f"{wanted!r}. Serve it with the former, or refresh this home with the latter."
             )
     return release
+
+
+def read_manifest(home: Home, release_id: str) -> Manifest:
+    """Read what a release says of itself, its files unchecked: to look back on, never to serve.
+
+    Raises:
+        ReleaseError: there is none, or it can't be read.
+        NameError_: the id is not a safe name.
+    """
+    path = home.releases / safe_name(release_id, "release") / checks.MANIFEST_FILE
+    try:
+        return parse_manifest(read_limited(path, checks.MAX_JSON))
+    except OSError as error:
+        raise ReleaseError(
+            f"The manifest of release {release_id!r} can't be read ({error.strerror or error})."
+        ) from error
 
 
 def check_folder(folder: Path, release_id: str, shapes: LinearShapes | None) -> Release:

@@ -27,6 +27,7 @@ from langchain_uno.releases.load import (
     Release,
     check_folder,
     load_release,
+    read_manifest,
     revocation_file,
 )
 from langchain_uno.releases.manifest import (
@@ -36,8 +37,6 @@ from langchain_uno.releases.manifest import (
     lineage_key,
     new_release_id,
     opaque_id,
-    parse_manifest,
-    read_limited,
 )
 from langchain_uno.releases.traffic import (
     Share,
@@ -262,9 +261,8 @@ def revoke(home: Home, release_id: str, reason: str) -> None:
 def _parent(home: Home, release_id: str) -> str | None:
     """Return a release's parent; None when it has none or can't be read."""
     try:
-        path = home.releases / safe_name(release_id, "release") / checks.MANIFEST_FILE
-        return parse_manifest(read_limited(path, checks.MAX_JSON)).parent
-    except (ReleaseError, NameError_, OSError):
+        return read_manifest(home, release_id).parent
+    except (ReleaseError, NameError_):
         return None
 
 

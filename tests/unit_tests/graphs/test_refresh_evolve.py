@@ -32,6 +32,9 @@ PASSING = RECIPE.model_copy(
 )
 
 
+START = [one for one in logs(48) if one.feedback_turns != ["thanks"]]
+
+
 @pytest.fixture(scope="module")
 def engine(tiny_model_path: Path) -> Iterator[Engine]:
     one = tiny_engine(tiny_model_path)
@@ -42,7 +45,7 @@ def engine(tiny_model_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 def home(engine: Engine, tmp_path: Path) -> Home:
     """A home with a release in which both families have a module."""
-    made = make_home(tmp_path, [one for one in logs(48) if one.feedback_turns != ["thanks"]])
+    made = make_home(tmp_path / "home", START)
     refresh(made, engine, PASSING)
     return made
 
@@ -165,6 +168,25 @@ def test_nothing_stays_by_request_or_of_a_revoked_release(home: Home, engine: En
     revoke(home, first.id, "a test")
     result = again(home, engine, more(1, first=200))
     assert not any("kept" in c.note for c in result.clusters)
+
+
+def test_what_a_module_gives_stays_a_rule_though_nobody_asks_for_it(
+    home: Home, engine: Engine
+) -> None:
+    first = current(home)
+    name = travel(first)
+    served = {"release": first.id, "cluster": name, "route": "expert"}
+    # Far more people than ever asked for singing; they have it, and want something else.
+    new = [one.model_copy(update=served) for one in more(60, wish="hum")]
+    result = again(home, engine, new)
+    work = WorkFolder(home.work / result.refresh_id)
+    assert work.read_json("given.json") == {one.run_id: ["sing"] for one in new}
+    found = [set(c.rules) for c in work.read_records("gaps.jsonl", ClusterData)]
+    assert {"sing", "hum"} in found, found
+    # The same without a word of who answered: singing is forgotten.
+    other = make_home(home.root.parent / "other", [*START, *more(60, wish="hum")])
+    refresh(other, engine, PASSING)
+    assert not any({"sing", "hum"} <= set(c.rules) for c in current(other).manifest.clusters)
 
 
 def test_a_kept_module_is_revoked_with_who_taught_it(home: Home, engine: Engine) -> None:
