@@ -19,6 +19,7 @@ from langchain_uno.evaluation.figures import (
     verifier_against_truth,
 )
 from langchain_uno.evaluation.intervals import auc, by_user
+from langchain_uno.evaluation.results import read_result
 from langchain_uno.evaluation.rivals import Past, by_bm25, by_embeddings, from_memory
 from langchain_uno.evaluation.study import SYSTEMS
 from langchain_uno.evaluation.tables import draw, draw_gap, markdown
@@ -235,3 +236,11 @@ def test_the_embedded_judge_is_not_talked_into_a_ten() -> None:
     for name, added in found["added"].items():
         assert added["overtakes"] == 0, name
         assert added["change"]["plain"]["high"] < 0.5, name
+
+
+def test_the_tables_of_the_docs_can_be_made_again() -> None:
+    folder = Path(__file__).resolve().parents[3] / "docs" / "studies" / "systems"
+    results = [r for p in sorted(folder.iterdir()) if p.is_dir() and (r := read_result(p))]
+    assert results
+    page = markdown(results)
+    assert all(f"| {name} |" in page for name in SYSTEMS)
