@@ -94,7 +94,9 @@ def _drop_personal(
     }
     regions: dict[str, int] = ctx.work.read_json("regions.json")
     mentions = [
-        Mention(_person(ctx, run_id), rule_of[plain(rule.text)], regions[run_id])
+        Mention(
+            _person(ctx, run_id), rule_of[plain(rule.text)], regions[run_id], run_id in ctx.given
+        )
         for cluster in clusters
         for run_id in cluster.train
         for rule in ctx.rules[run_id].with_feedback

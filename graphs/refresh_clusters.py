@@ -19,7 +19,6 @@ from langchain_uno.graphs.refresh_given import given_rules
 from langchain_uno.graphs.refresh_parents import Parent, match_parents
 from langchain_uno.learning.cluster import centroids, cluster_logs
 from langchain_uno.learning.discriminant import discriminant
-from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.gap import cluster_gap, cognitive_gap, count_questions
 from langchain_uno.learning.judge import stable_seed
 from langchain_uno.learning.pairs import build_pairs, count_work
@@ -82,9 +81,14 @@ def _write_regions(ctx: RefreshContext) -> None:
 
 
 def _wishes(ctx: RefreshContext, run_id: str) -> str:
-    """What a log's user is known to want: what was asked for, and what the answer had already."""
-    asked = [rule.text for rule in ctx.rules[run_id].with_feedback]
-    return "\n".join(unique_rules([*asked, *ctx.given.get(run_id, ())]))
+    """What a log's user wants, for clustering; nothing where a module answered.
+
+    What is asked of a module is what it lacks. Taken for all that is wanted, it would part the logs
+    of one kind of request by the releases that answered them (docs/experiments.md).
+    """
+    if run_id in ctx.given:
+        return ""
+    return "\n".join(rule.text for rule in ctx.rules[run_id].with_feedback)
 
 
 def _split(ctx: RefreshContext, members: list[Interaction], parent: Parent) -> ClusterData:

@@ -24,6 +24,8 @@ class Mention:
     person: str
     rule: str
     region: int
+    of_module: bool = False
+    """Asked of a module's answer: what else the person wants may have been there already."""
 
 
 def personal_wishes(
@@ -32,7 +34,8 @@ def personal_wishes(
     """Return the (person, rule) of wishes that are personal.
 
     A rule is one for a person who names it in at least ``min_regions`` regions, unless
-    ``max_share`` or more of all people who name any rule name it somewhere.
+    ``max_share`` or more of all people who name any rule name it somewhere. People who only ever
+    spoke to modules are not counted among all: they had no need to ask for what those knew.
 
     Args:
         mentions: repetitions count once; equal wishes must have equal rule texts.
@@ -41,13 +44,17 @@ def personal_wishes(
     """
     where: dict[tuple[str, str], set[int]] = defaultdict(set)
     who: dict[str, set[str]] = defaultdict(set)
-    people: set[str] = set()
+    everybody: set[str] = set()
+    of_base: set[str] = set()
     for one in mentions:
         where[one.person, one.rule].add(one.region)
         who[one.rule].add(one.person)
-        people.add(one.person)
+        everybody.add(one.person)
+        if not one.of_module:
+            of_base.add(one.person)
     if not min_regions:
         return set()
+    people = of_base or everybody
     return {
         (person, rule)
         for (person, rule), regions in where.items()

@@ -34,3 +34,13 @@ def test_what_many_want_everywhere_is_no_personal_wish() -> None:
 def test_it_can_be_turned_off() -> None:
     assert personal_wishes(mentions(2, 9, "x"), min_regions=0, max_share=1.0) == set()
     assert personal_wishes([], min_regions=3, max_share=0.25) == set()
+
+
+def test_people_who_had_it_already_are_not_counted_against_a_wish() -> None:
+    # Half of the base's users want it short; two hundred later ones got short answers at once.
+    general = mentions(15, 6, "short", prefix="h")
+    later = [Mention(f"n{i}", "hum", i % 6, of_module=True) for i in range(200)]
+    assert personal_wishes(HONEST + general + later, min_regions=3, max_share=0.25) == set()
+    asked = [Mention(one.person, one.rule, one.region) for one in later]
+    forgotten = personal_wishes(HONEST + general + asked, min_regions=3, max_share=0.25)
+    assert len(forgotten) == 15
