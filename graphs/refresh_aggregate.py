@@ -6,13 +6,17 @@ a few people have everywhere (``recipe.cluster``). A home of a few people is the
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Sequence
+
 from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
-from langchain_uno.learning.aggregate import aggregate_rules
+from langchain_uno.learning.aggregate import ClusterRules, aggregate_rules
+from langchain_uno.learning.conditions import common_words
 from langchain_uno.learning.personal import Mention, personal_wishes
 from langchain_uno.learning.wordings import group_wordings, plain
 from langchain_uno.records import Rule, RuleSet
 
-__all__ = ["aggregate_node"]
+__all__ = ["aggregate_node", "told_elsewhere"]
 
 
 def aggregate_node(ctx: RefreshContext) -> None:
@@ -30,22 +34,18 @@ def _aggregate(ctx: RefreshContext) -> str:
     if not shared:
         ctx.work.write_json("personal.json", [])
         ctx.work.write_records("wishes.jsonl", ctx.rules.values())
-    for cluster in clusters:
-        logs = [ctx.logs[i] for i in cluster.train]
+    common = common_words([[ctx.logs[i].query for i in c.train] for c in clusters])
+
+    def look(told: Collection[str]) -> list[ClusterRules]:
+        return [_recurring(ctx, c, same[c.id], shared, common, told) for c in clusters]
+
+    rules = look(())
+    told = told_elsewhere(rules, common)
+    if told:
+        rules = look(told)
+    for cluster, found in zip(clusters, rules, strict=True):
+        queries = [ctx.logs[i].query for i in cluster.train]
         sets = [ctx.wishes[i] for i in cluster.train]
-        queries = [log.query for log in logs]
-        found = aggregate_rules(
-            sets,
-            queries,
-            same=same[cluster.id],
-            given=[ctx.given.get(i, ()) for i in cluster.train],
-            user_ids=[log.user_id for log in logs],
-            min_support=settings.aggregate_support,
-            min_users=settings.min_users if shared else 1,
-            votes=settings.votes,
-            own_rules=settings.own_rules == "all" or not shared,
-            seed=ctx.recipe.seed,
-        )
         completed = [found.complete(s, q) for s, q in zip(sets, queries, strict=True)]
         for run_id in cluster.practice:
             wanted = found.wanted_for(ctx.unheard[run_id].query)
@@ -61,6 +61,41 @@ def _aggregate(ctx: RefreshContext) -> str:
     ctx.work.write_records("aggregated.jsonl", clusters)
     note = f"{sum(len(c.rules) for c in clusters)} recurring rules"
     return f"{note}, {dropped} personal wishes left out" if dropped else note
+
+
+def _recurring(
+    ctx: RefreshContext,
+    cluster: ClusterData,
+    same: dict[str, str],
+    shared: bool,
+    common: Collection[str],
+    told: Collection[str],
+) -> ClusterRules:
+    logs = [ctx.logs[i] for i in cluster.train]
+    settings = ctx.recipe.cluster
+    return aggregate_rules(
+        [ctx.wishes[i] for i in cluster.train],
+        [log.query for log in logs],
+        same=same,
+        given=[ctx.given.get(i, ()) for i in cluster.train],
+        user_ids=[log.user_id for log in logs],
+        min_support=settings.aggregate_support,
+        min_users=settings.min_users if shared else 1,
+        votes=settings.votes,
+        own_rules=settings.own_rules == "all" or not shared,
+        common=common,
+        told=told,
+        seed=ctx.recipe.seed,
+    )
+
+
+def told_elsewhere(rules: Sequence[ClusterRules], common: Collection[str]) -> frozenset[str]:
+    """Return the common words that are conditions in two clusters or more."""
+    counts: Counter[str] = Counter()
+    for found in rules:
+        conditions = [rule.condition for rule in found.recurring if rule.condition]
+        counts.update({word for one in conditions for word in one.words if word in common})
+    return frozenset(word for word, count in counts.items() if count >= 2)
 
 
 def _wordings(ctx: RefreshContext, cluster: ClusterData) -> dict[str, str]:

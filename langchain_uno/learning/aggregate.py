@@ -124,6 +124,8 @@ def aggregate_rules(
     own_rules: bool = True,
     same: dict[str, str] | None = None,
     given: Sequence[Collection[str]] | None = None,
+    common: Collection[str] = (),
+    told: Collection[str] = (),
     seed: int = 0,
     on_done: OnDone | None = None,
 ) -> ClusterRules:
@@ -142,6 +144,8 @@ def aggregate_rules(
         same: which wordings are one rule, if known (``group_wordings`` over the same logs).
         given: for each log the rules that the module which answered was trained on. Nobody asks
             for what he has got: whether such a log wants the rule is not known, unless it names it.
+        common: words that other clusters' queries have too (``conditions.common_words``).
+        told: words that are conditions in other clusters.
         seed: of the search for conditions.
         on_done: hears of the reranker's questions.
 
@@ -168,7 +172,7 @@ def aggregate_rules(
     known = ~_given(voting, given, same, column) | mentions
     recurring, columns = _recurring(
         names, mentions, known, [queries[i] for i in voting], people, same, min_support, min_users,
-        votes, seed,
+        votes, seed, common, told,
     )  # fmt: skip
     return ClusterRules(
         recurring=tuple(recurring),
@@ -209,6 +213,8 @@ def _recurring(
     min_users: int,
     votes: Literal["logs", "users"],
     seed: int,
+    common: Collection[str],
+    told: Collection[str],
 ) -> tuple[list[RecurringRule], list[int]]:
     named, asked = mentions, known
     if votes == "users":
@@ -223,10 +229,16 @@ def _recurring(
         if count < MIN_MENTIONS or users < min_users:
             continue
         rows = known[:, j]
-        vocabulary = vocabularies.setdefault(rows.tobytes(), _vocabulary(queries, rows, seed))
+        key = rows.tobytes()
+        if key not in vocabularies:
+            vocabularies[key] = Vocabulary(
+                [q for q, row in zip(queries, rows, strict=True) if row], seed, common
+            )
         general = _may_be_general(count, int(rows.sum()), float(support.max()))
         alpha = ALPHA if general else WEAK_ALPHA
-        condition = find_condition(vocabulary, mentions[rows, j], alpha=alpha, seed=seed)
+        condition = find_condition(
+            vocabularies[key], mentions[rows, j], alpha=alpha, seed=seed, told=told
+        )
         if condition is None and support[j] < min_support:
             continue
         values: dict[str, Any] = {"mentions": count, "users": users, "support": float(support[j])}
@@ -242,10 +254,6 @@ def _by_person(person: NDArray[np.int64], logs: NDArray[np.bool_]) -> NDArray[np
     out = np.zeros((int(person.max()) + 1, logs.shape[1]), dtype=np.bool_)
     np.logical_or.at(out, person, logs)
     return out
-
-
-def _vocabulary(queries: Sequence[str], rows: NDArray[np.bool_], seed: int) -> Vocabulary:
-    return Vocabulary([q for q, row in zip(queries, rows, strict=True) if row], seed)
 
 
 def _may_be_general(count: int, n: int, best: float) -> bool:

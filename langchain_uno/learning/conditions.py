@@ -5,19 +5,23 @@ A condition is the presence of one of at most two words (or word pairs; characte
 the query. It is looked for among the words of a cluster's training queries and believed only where
 the rates inside and outside differ by more than a search among so many words would find by chance:
 the mentions are shuffled over the logs and the whole search is done again, some hundred times.
+
+Topics have their own words; how somebody asks (urgent, for a beginner) is said in the same words
+everywhere. So the few words that many clusters share are a search of their own, which little is
+found in by chance, and a word that tells in two clusters is believed on less in a third.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Condition", "Vocabulary", "find_condition", "words_of"]
+__all__ = ["Condition", "Vocabulary", "common_words", "find_condition", "words_of"]
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _HAN = re.compile(r"[㐀-鿿]+")
@@ -31,6 +35,10 @@ MAX_PAIRS = 1_500
 MAX_LOGS = 2_000
 """Conditions are looked for on a sample of this many logs."""
 SHUFFLES = 400
+COMMON_SHARE = 0.5
+"""Words in at least this share of the clusters are no topic's own."""
+COMMON_WEIGHT = 0.5
+"""Share of the accepted error that the search among common words gets."""
 
 
 class Condition(BaseModel):
@@ -62,6 +70,26 @@ def words_of(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def common_words(queries: Sequence[Sequence[str]]) -> frozenset[str]:
+    """Return the words (and pairs) that stand in three queries of half of the clusters or more.
+
+    Args:
+        queries: one list a cluster. Fewer than three clusters have no common words.
+    """
+    clusters: dict[str, int] = {}
+    for own in queries:
+        counts: dict[str, int] = {}
+        for query in own:
+            for word in words_of(query):
+                counts[word] = counts.get(word, 0) + 1
+        for word, count in counts.items():
+            if count >= 3:
+                clusters[word] = clusters.get(word, 0) + 1
+    if len(queries) < 3:
+        return frozenset()
+    return frozenset(w for w, c in clusters.items() if c >= COMMON_SHARE * len(queries))
+
+
 class Vocabulary:
     """The words of some queries as columns, and pairs of words that stand for one another.
 
@@ -69,9 +97,14 @@ class Vocabulary:
     in the same queries are one column, under the longest of their names. A pair of words that never
     meet (two of six kinds of product) is a column too: the union of both. All this is fixed before
     any mention is looked at.
+
+    Args:
+        queries: of the logs.
+        seed: of the sample, where there are more than ``MAX_LOGS``.
+        common: words that other clusters have too (:func:`common_words`); they come first.
     """
 
-    def __init__(self, queries: Sequence[str], seed: int = 0) -> None:
+    def __init__(self, queries: Sequence[str], seed: int = 0, common: Collection[str] = ()) -> None:
         self.rows: NDArray[np.int64] = np.arange(len(queries))
         """Which of the queries are looked at: all, or a sample of ``MAX_LOGS``."""
         if len(queries) > MAX_LOGS:
@@ -91,6 +124,9 @@ class Vocabulary:
             column = np.fromiter((word in words for words in sets), dtype=np.bool_, count=n)
             columns.setdefault(column.tobytes(), (word, column))
         singles = list(columns.values())[:MAX_WORDS]
+        singles.sort(key=lambda single: single[0] not in common)
+        self.common = sum(word in common for word, _ in singles)
+        """How many of the columns, the first ones, are common words."""
         self.names: list[tuple[str, ...]] = [(word,) for word, _ in singles]
         self.singles = len(singles)
         stacked = [column for _, column in singles]
@@ -102,6 +138,17 @@ class Vocabulary:
             else np.zeros((0, n), dtype=np.float32)
         )
         """One row a word or pair, one column a query of ``rows``: 1 where it occurs."""
+
+    def parts(self) -> tuple[tuple[slice, float], ...]:
+        """Return the searches (common words, other words, pairs) and each one's error share."""
+        common, singles, n = self.common, self.singles, len(self.names)
+        weight = COMMON_WEIGHT if common else 0.0
+        rest = (1 - weight) / 2
+        return (
+            (slice(0, common), weight),
+            (slice(common, singles), rest),
+            (slice(singles, n), rest),
+        )
 
 
 def _plainness(word: str) -> tuple[bool, int, str]:
@@ -127,16 +174,39 @@ def _exclusive(
 
 
 def find_condition(
-    vocabulary: Vocabulary, mentions: NDArray[np.bool_], *, alpha: float = 0.05, seed: int = 0
+    vocabulary: Vocabulary,
+    mentions: NDArray[np.bool_],
+    *,
+    alpha: float = 0.05,
+    seed: int = 0,
+    told: Collection[str] = (),
 ) -> Condition | None:
     """Return the condition under which a rule is mentioned, or None where none is believed.
+
+    Where the whole search finds none, the words that told in other clusters are a small one.
 
     Args:
         vocabulary: of the logs' queries.
         mentions: whether each log names the rule, shape (n,), in the order of those queries.
         alpha: accepted chance of a false condition for a rule that has none.
         seed: of the shuffles.
+        told: words that are conditions in other clusters.
     """
+    found = _search(vocabulary, mentions, vocabulary.parts(), alpha, seed)
+    if found is not None or not told:
+        return found
+    at = [i for i, names in enumerate(vocabulary.names) if all(name in told for name in names)]
+    return _search(vocabulary, mentions, ((at, 1.0),), alpha, seed)
+
+
+def _search(
+    vocabulary: Vocabulary,
+    mentions: NDArray[np.bool_],
+    parts: Sequence[tuple[slice | list[int], float]],
+    alpha: float,
+    seed: int,
+) -> Condition | None:
+    """The strongest condition of several searches that share ``alpha`` by their weights."""
     mentions = mentions[vocabulary.rows]
     n, total = len(mentions), int(mentions.sum())
     if total < 3 or total > n - 3 or not vocabulary.names:
@@ -156,25 +226,26 @@ def find_condition(
     shuffles = np.stack([rng.permutation(mentions) for _ in range(SHUFFLES)], axis=1)
     by_chance = surprise(np.rint(columns @ shuffles.astype(np.float32)).astype(np.int64))
     best: tuple[float, float, int] | None = None
-    # Single words and pairs are two searches, each with half of the accepted error.
-    for part in (slice(0, vocabulary.singles), slice(vocabulary.singles, len(sizes))):
-        scores = np.where(usable, observed, -np.inf)[part]
+    everywhere = np.arange(len(sizes))
+    for part, weight in parts:
+        at = everywhere[part]
+        scores = np.where(usable, observed, -np.inf)[at]
         if not len(scores) or not np.isfinite(scores.max()):
             continue
-        at = int(scores.argmax())
-        strongest = by_chance[part].max(axis=0)
-        p = 2 * (1 + int((strongest >= scores[at] - 1e-9).sum())) / (1 + SHUFFLES)
-        # What the search costs in surprise makes the two comparable when p is at its floor.
-        margin = float(scores[at] - np.quantile(strongest, 0.95))
+        first = int(scores.argmax())
+        strongest = by_chance[at].max(axis=0)
+        p = (1 + int((strongest >= scores[first] - 1e-9).sum())) / (1 + SHUFFLES) / weight
+        # What the search costs in surprise makes the parts comparable when p is at its floor.
+        margin = float(scores[first] - np.quantile(strongest, 0.95))
         if p <= alpha and (best is None or margin > best[1]):
-            best = (p, margin, at + (part.start or 0))
+            best = (p, margin, int(at[first]))
     if best is None:
         return None
-    p, _, at = best
+    p, _, chosen = best
     return Condition(
-        words=vocabulary.names[at],
-        inside=float(inside[at]),
-        outside=float(outside[at]),
+        words=vocabulary.names[chosen],
+        inside=float(inside[chosen]),
+        outside=float(outside[chosen]),
         p_value=min(1.0, p),
     )
 

@@ -10,7 +10,13 @@ import pytest
 
 from langchain_uno.errors import InputError
 from langchain_uno.learning.aggregate import ClusterRules, aggregate_rules
-from langchain_uno.learning.conditions import Condition, Vocabulary, find_condition, words_of
+from langchain_uno.learning.conditions import (
+    Condition,
+    Vocabulary,
+    common_words,
+    find_condition,
+    words_of,
+)
 from langchain_uno.learning.wordings import group_wordings, plain
 from langchain_uno.models.protocols import FloatArray, OnDone
 from langchain_uno.records import Rule, RuleSet
@@ -235,6 +241,42 @@ def test_find_condition_needs_contrast() -> None:
     assert isinstance(found, Condition) and found.holds("My RED car") and not found.holds("reddish")
     assert find_condition(Vocabulary(queries), np.ones(60, dtype=np.bool_)) is None
     assert find_condition(Vocabulary([]), np.zeros(0, dtype=np.bool_)) is None
+
+
+def _few_urgent(topics: int) -> tuple[list[str], np.ndarray]:
+    """Sixteen requests of many words of their own; a wish in four of the six urgent ones."""
+    rng = np.random.default_rng(topics)
+    words = [f"{'abcdefghijklmnop'[i]}{'xyz'[topics % 3]}ord" for i in range(16)]
+    queries, mentions = [], np.zeros(16, dtype=np.bool_)
+    for i in range(16):
+        own = " ".join(rng.choice(words, 8, replace=False))
+        queries.append(f"{own}. {'It is urgent.' if i < 6 else ''}")
+        mentions[i] = i < 4
+    return queries, mentions
+
+
+def test_words_that_many_clusters_share_are_a_smaller_search() -> None:
+    clusters = [_few_urgent(topics) for topics in range(6)]
+    common = common_words([queries for queries, _ in clusters])
+    assert "urgent" in common and "axord" not in common
+    assert common_words([queries for queries, _ in clusters[:2]]) == frozenset()
+    found = {True: 0, False: 0}
+    for queries, mentions in clusters:
+        for shared in found:
+            vocabulary = Vocabulary(queries, common=common if shared else ())
+            condition = find_condition(vocabulary, mentions, alpha=0.1)
+            found[shared] += condition is not None and "urgent" in condition.words[0]
+    assert found[True] > found[False]
+
+
+def test_what_tells_elsewhere_is_believed_on_less() -> None:
+    queries, mentions = _few_urgent(3)
+    common = common_words([_few_urgent(topics)[0] for topics in range(6)])
+    vocabulary = Vocabulary(queries, common=common)
+    assert find_condition(vocabulary, mentions, alpha=0.04) is None
+    found = find_condition(vocabulary, mentions, alpha=0.04, told={"urgent", "it is", "is urgent"})
+    assert found is not None and "urgent" in found.words[0]
+    assert find_condition(vocabulary, mentions, alpha=0.04, told={"axord"}) is None
 
 
 def test_one_who_writes_much_has_one_vote() -> None:
