@@ -32,7 +32,9 @@ LOST = 5.0
 def pooled(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
     """Return each system's figures over all requests of the cells, with intervals by user.
 
-    ``score``, ``facts`` and the paired differences to base and UNO are in points.
+    ``score``, ``facts`` and the paired differences to base and UNO are in points. ``right`` is the
+    share of answers with nothing to complain about: every wish met, the facts as they were, and no
+    rule obeyed that belongs to the family but was not wanted here.
     """
     users = [f"{r['cell']['seed']}/{user}" for r in results for user in r["users"]]
     columns = {
@@ -42,13 +44,22 @@ def pooled(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
         }
         for name in SYSTEMS
     }
+    for mine in columns.values():
+        mine["right"] = [
+            100.0 * (score > 99.9 and facts > 0 and not unwanted)
+            for score, facts, unwanted in zip(
+                mine["score"], mine["facts"], mine["unwanted"], strict=True
+            )
+        ]
     out: dict[str, dict[str, Any]] = {}
     for name, mine in columns.items():
-        row: dict[str, Any] = {key: by_user(mine[key], users) for key in ("score", "facts")}
+        row: dict[str, Any] = {
+            key: by_user(mine[key], users) for key in ("score", "facts", "right")
+        }
         for key in ("unwanted", "tokens_in", "tokens_out", "seconds"):
             row[key] = sum(mine[key]) / len(mine[key])
         for rival in ("base", "uno"):
-            for key in ("score", "facts"):
+            for key in ("score", "facts", "right"):
                 theirs = columns[rival][key]
                 gained = [a - b for a, b in zip(mine[key], theirs, strict=True)]
                 row[f"{key}-{rival}"] = by_user(gained, users)

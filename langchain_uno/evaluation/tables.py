@@ -43,13 +43,15 @@ def _variant(name: str, results: Sequence[Result]) -> str:
             "",
             f"Noise {noise:.0%} ({len(mine)} cells):",
             "",
-            "| system | rules met | rules to UNO | facts to base | unwanted | tokens | ms |",
-            "|---|---|---|---|---|---|---|",
+            "| system | rules met | rules to UNO | facts to base | unwanted | right | right to UNO "
+            "| tokens | ms |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         for system, row in pooled(mine).items():
             lines.append(
                 f"| {system} | {as_range(row['score'])} | {as_range(row['score-uno'])} "
                 f"| {as_range(row['facts-base'])} | {row['unwanted']:.1f} "
+                f"| {row['right']['mean']:.1f} | {as_range(row['right-uno'])} "
                 f"| {row['tokens_in']:.0f} + {row['tokens_out']:.0f} | {1e3 * row['seconds']:.0f} |"
             )
     return "\n".join(lines)

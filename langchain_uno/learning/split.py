@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+import statistics
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -39,7 +40,9 @@ def split_logs(
     """Split one cluster's logs into training and verification.
 
     Logs of nobody known are grouped by thread, else by query. About ``held_out`` of the logs are
-    held back: at least one where there are two groups; none where all logs ask the same thing.
+    held back: at least one where there are two groups; none where all logs ask the same thing. What
+    somebody wrote beyond twice the usual counts for no share: five people who flood a cluster would
+    else fill the training side, and drive all others to the held-out one.
 
     Args:
         logs: the members of one cluster.
@@ -70,7 +73,8 @@ def _divide(
     random.Random(seed).shuffle(names)
     # Those with few logs first: ten logs of ten people witness more than ten of one.
     names.sort(key=lambda name: len(groups[name]))
-    target = max(1, round(held_out * len(logs)))
+    usual = 2 * statistics.median(len(group) for group in groups.values()) if groups else 0
+    target = max(1, round(held_out * sum(min(len(g), usual) for g in groups.values())))
     taken: set[str] = set()
     count = 0
     for name in names:

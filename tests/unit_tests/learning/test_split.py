@@ -94,3 +94,13 @@ def test_always_disjoint_and_complete(
     text = {i.run_id: i.query for i in logs}
     assert not {text[r] for r in split.train} & {text[r] for r in split.verify}
     assert bool(logs) == bool(split.train)
+
+
+def test_people_who_flood_a_cluster_leave_the_others_in_training() -> None:
+    users: list[str | None] = [f"flood-{i % 5}" for i in range(30)]
+    users += [f"user-{i}" for i in range(14)]
+    split = split_logs(of(users), 0.25, seed=0)
+    honest = {f"r{i}" for i in range(30, 44)}
+    assert split.by == "user"
+    assert len(honest & set(split.train)) >= 8
+    assert 4 <= len(split.verify) <= 8
