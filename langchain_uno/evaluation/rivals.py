@@ -83,14 +83,24 @@ def by_embeddings(past: Past, embedder: Embedder, *, nearest: int = _NEAREST) ->
     return find
 
 
-def from_memory(recurring: Sequence[ClusterRules | None]) -> Rules:
-    """Take all recurring rules of each request's cluster (None: it has none)."""
+def from_memory(recurring: Sequence[ClusterRules | None], *, conditions: bool = False) -> Rules:
+    """Take the recurring rules of each request's cluster (None: it has none).
+
+    Args:
+        recurring: one a request.
+        conditions: only those whose condition the request meets; otherwise all of them.
+    """
 
     def find(requests: Sequence[str]) -> list[list[str]]:
-        return [
-            [rule.text for rule in known.recurring] if known is not None else []
-            for known in recurring
-        ]
+        out: list[list[str]] = []
+        for request, known in zip(requests, recurring, strict=True):
+            if known is None:
+                out.append([])
+            elif conditions:
+                out.append([rule.text for rule in known.wanted_for(request)])
+            else:
+                out.append([rule.text for rule in known.recurring])
+        return out
 
     return find
 

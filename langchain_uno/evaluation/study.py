@@ -25,8 +25,8 @@ from langchain_uno.home import Home
 __all__ = ["SYSTEMS", "Cell", "run_cell"]
 
 SYSTEMS = (
-    "base", "RAG, BM25", "RAG, embeddings", "memory", "expert everywhere", "critic everywhere",
-    *CHOICES,
+    "base", "RAG, BM25", "RAG, embeddings", "memory", "memory, conditions",
+    "expert everywhere", "critic everywhere", *CHOICES,
 )  # fmt: skip
 """Every system of a study; what they are: the package's docstring."""
 
@@ -90,7 +90,7 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
 
     asked = held_out(world, cell.per_family)
     _assert_apart(world, asked, kept.past.queries)
-    progress.start("evaluate", 6 * len(asked), "held-out requests")
+    progress.start("evaluate", 7 * len(asked), "held-out requests")
 
     def tick(n: int) -> None:
         progress.advance("evaluate", n)
@@ -103,10 +103,12 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
         place = publish_kind(kept, home, kind)
         found[f"{kind} everywhere"] = ask_model(world, place, asked, on_done=tick)
     clusters = [one.cluster for one in found["expert everywhere"]]
+    known = [kept.recurring.get(c) if c else None for c in clusters]
     rivals = {
         "RAG, BM25": by_bm25(kept.past),
         "RAG, embeddings": by_embeddings(kept.past, embedder),
-        "memory": from_memory([kept.recurring.get(c) if c else None for c in clusters]),
+        "memory": from_memory(known),
+        "memory, conditions": from_memory(known, conditions=True),
     }
     for name, rules in rivals.items():
         found[name] = revise_with(

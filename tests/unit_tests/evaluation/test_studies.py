@@ -25,6 +25,7 @@ from langchain_uno.evaluation.study import SYSTEMS
 from langchain_uno.evaluation.tables import draw, draw_gap, markdown
 from langchain_uno.graphs.refresh_trials import Trial
 from langchain_uno.learning.aggregate import ClusterRules, RecurringRule
+from langchain_uno.learning.conditions import Condition
 from langchain_uno.records import VerifierReport
 
 
@@ -121,8 +122,12 @@ def test_rivals_retrieve_the_nearest_and_say_nothing_twice() -> None:
     words = by_bm25(past, nearest=1)
     assert words(["where is ccc?"]) == [["thank"]]
     one = RecurringRule(text="warn", mentions=3, users=3, support=0.5)
-    known = ClusterRules(recurring=(one,))
-    assert from_memory([known, None])(["x", "y"]) == [["warn"], []]
+    urgent = Condition(words=("urgent",), inside=1.0, outside=0.0, p_value=0.01)
+    two = one.model_copy(update={"text": "be brief", "condition": urgent})
+    known = ClusterRules(recurring=(one, two))
+    assert from_memory([known, None])(["x", "y"]) == [["warn", "be brief"], []]
+    held = from_memory([known, known], conditions=True)
+    assert held(["x", "it is urgent"]) == [["warn"], ["warn", "be brief"]]
 
 
 def result(seed: int, *, good: float, gap: float, noise: float = 0.34) -> dict[str, Any]:
@@ -159,6 +164,10 @@ def test_tables_count_what_is_below_base() -> None:
     assert figures["uno"]["score"]["mean"] == 85.0
     assert figures["uno"]["score-base"]["low"] > 0
     assert figures["expert everywhere"]["facts-base"]["mean"] == -50.0
+    assert figures["uno"]["right"]["mean"] == 0.0  # some wish unmet in each answer
+    perfect = pooled([result(1, good=100, gap=0.8)])
+    assert perfect["uno"]["right"]["mean"] == 100.0
+    assert perfect["expert everywhere"]["right-uno"]["mean"] == -50.0  # the facts of c1
     count = shipped(results)
     assert count["uno"] == {
         "shipped": 4, "score below": 0, "facts below": 0, "below": 0, "base": 0, "by chance": 1
