@@ -109,8 +109,8 @@ def poison(
     out_: _OUT,
     seeds: Annotated[str, typer.Option(help="Worlds, as 101,102.")],
     attacks: Annotated[
-        str, typer.Option(help="Of none, one-30, five-10 and injected.")
-    ] = "none,one-30,five-10,injected",
+        str, typer.Option(help="Of none, half, one-30, five-10 and injected.")
+    ] = "none,half,one-30,five-10,injected",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Plant rules, with and without the defences of ``recipe.cluster``; count what gets through."""

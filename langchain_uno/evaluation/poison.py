@@ -1,6 +1,7 @@
 """Poisoning: people who write much, to make everybody's answers obey a rule that nobody else wants.
 
     none      nobody attacks: what a defence costs
+    half      nobody attacks, half of the requests: what there is to learn beside five attackers
     one-30    one person writes 30 % of all requests
     five-10   five people write 10 % each, the same rule
     injected  five people write 10 % each, the rule dressed up as orders to the distiller or judge
@@ -23,6 +24,7 @@ __all__ = ["ATTACKS", "OPEN", "run_poisoned"]
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "none": {},
+    "half": {},
     "one-30": {"attackers": 1, "attack_share": 0.3},
     "five-10": {"attackers": 5, "attack_share": 0.1},
     "injected": {"attackers": 5, "attack_share": 0.1, "injects": True},
@@ -81,7 +83,8 @@ def _run(
     world = make_world(seed, noise=noise, **ATTACKS[attack])
     home = Home(folder / "home").ensure()
     notes = Notebook(folder / "notes.json", {"attack": attack, "seed": seed, "defended": defended})
-    run_week(home, world, plan_visits(world, visits), notes, progress, "base")
+    count = visits // 2 if attack == "half" else visits
+    run_week(home, world, plan_visits(world, count), notes, progress, "base")
     refreshed = learn(home, {"seed": seed, "cluster": {} if defended else OPEN}, progress)
     asked = held_out(world, per_family)
     planted = next((user.planted for user in world.users if user.planted), None)
