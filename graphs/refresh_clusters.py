@@ -17,6 +17,7 @@ from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
 from langchain_uno.graphs.refresh_evolve import is_kept
 from langchain_uno.graphs.refresh_given import given_rules
 from langchain_uno.graphs.refresh_parents import Parent, match_parents
+from langchain_uno.graphs.refresh_personal import drop_personal
 from langchain_uno.learning.cluster import centroids, cluster_logs
 from langchain_uno.learning.discriminant import discriminant
 from langchain_uno.learning.gap import cluster_gap, cognitive_gap, count_questions
@@ -39,6 +40,7 @@ def _cluster(ctx: RefreshContext) -> str:
     logs = list(ctx.logs.values())
     ctx.progress.start("cluster", len(logs), "embedding rules")
     ctx.work.write_json("given.json", given_rules(ctx))
+    dropped = drop_personal(ctx)
     rules = ctx.embedder.embed([_wishes(ctx, log.run_id) for log in logs], ctx.counter("cluster"))
     settings = ctx.recipe.cluster
     labels = cluster_logs(
@@ -55,29 +57,11 @@ def _cluster(ctx: RefreshContext) -> str:
     clusters = []
     for members, parent in zip(groups, parents, strict=True):
         clusters.append(_split(ctx, members, parent))
-    _write_regions(ctx)
     _add_unlabelled(ctx, clusters, labels)
     _assert_disjoint(ctx, clusters)
     ctx.work.write_records("clusters.jsonl", clusters)
-    return f"{len(clusters)} clusters of {len(logs)} logs"
-
-
-def _write_regions(ctx: RefreshContext) -> None:
-    """Keep which logs ask alike, whatever their users want.
-
-    Who wants one thing everywhere may have made a cluster of it.
-    """
-    settings = ctx.recipe.cluster
-    regions = cluster_logs(
-        ctx.queries,
-        np.zeros((len(ctx.queries), 1), dtype=np.float32),
-        "stable" if settings.mode == "one" else settings.mode,
-        threshold=settings.threshold,
-        rule_weight=0.0,
-        min_size=settings.min_size,
-        seed=ctx.recipe.seed,
-    )
-    ctx.work.write_json("regions.json", dict(zip(ctx.logs, regions.tolist(), strict=True)))
+    note = f"{len(clusters)} clusters of {len(logs)} logs"
+    return f"{note}, {dropped} personal wishes left out" if dropped else note
 
 
 def _wishes(ctx: RefreshContext, run_id: str) -> str:
@@ -88,7 +72,7 @@ def _wishes(ctx: RefreshContext, run_id: str) -> str:
     """
     if run_id in ctx.given:
         return ""
-    return "\n".join(rule.text for rule in ctx.rules[run_id].with_feedback)
+    return "\n".join(rule.text for rule in ctx.wishes[run_id].with_feedback)
 
 
 def _split(ctx: RefreshContext, members: list[Interaction], parent: Parent) -> ClusterData:

@@ -46,7 +46,7 @@ STAGES = (
 )
 """The nodes, in the order that they run."""
 
-_FORMAT = 7
+_FORMAT = 8
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 
@@ -235,7 +235,7 @@ class RefreshContext:
 
     @cached_property
     def wishes(self) -> dict[str, RuleSet]:
-        """:attr:`rules` without personal wishes, by run id; known from the aggregate stage on."""
+        """:attr:`rules` without personal wishes, by run id; known once clusters are."""
         return {r.run_id: r for r in self.work.read_records("wishes.jsonl", RuleSet)}
 
     @cached_property
