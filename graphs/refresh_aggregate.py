@@ -28,7 +28,7 @@ def _aggregate(ctx: RefreshContext) -> str:
     clusters = ctx.clusters()
     ctx.progress.start("aggregate", len(clusters), "rules that recur")
     same = {c.id: _wordings(ctx, c) for c in clusters}
-    shared = is_shared(ctx)
+    shared = is_shared(ctx, [run_id for c in clusters for run_id in c.train])
     common = common_words([[ctx.logs[i].query for i in c.train] for c in clusters])
 
     def look(told: Collection[str]) -> list[ClusterRules]:

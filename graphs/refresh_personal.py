@@ -8,6 +8,7 @@ others' clusters in pieces.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -19,12 +20,12 @@ from langchain_uno.learning.wordings import group_wordings, plain
 __all__ = ["drop_personal", "is_shared"]
 
 
-def is_shared(ctx: RefreshContext) -> bool:
-    """Whether enough people name rules for a rule to need several of them.
+def is_shared(ctx: RefreshContext, run_ids: Iterable[str]) -> bool:
+    """Whether enough people name rules in these logs for a rule to need several of them.
 
     A home of a few people is theirs.
     """
-    voting = {_person(ctx, run_id) for run_id, rules in ctx.rules.items() if rules.with_feedback}
+    voting = {_person(ctx, run_id) for run_id in run_ids if ctx.rules[run_id].with_feedback}
     return len(voting) >= 2 * ctx.recipe.cluster.min_users
 
 
@@ -33,7 +34,7 @@ def drop_personal(ctx: RefreshContext) -> int:
 
     Also written is whose edits teach nothing: those of people with such a wish, which is in them.
     """
-    regions = _regions(ctx) if is_shared(ctx) and ctx.recipe.cluster.personal_from else {}
+    regions = _regions(ctx) if is_shared(ctx, ctx.logs) and ctx.recipe.cluster.personal_from else {}
     rule_of = _rule_of(ctx, regions)
     personal = personal_wishes(
         [
