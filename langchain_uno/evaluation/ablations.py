@@ -48,6 +48,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     **{f"rank {rank}": _rank(rank) for rank in (2, 4, 8, 32, 64)},
 }
 """Name -> what is changed in the embedded recipe (whose rank is 16)."""
+_APART: dict[str, Any] = {"evolve": {"keep": False}}
+"""All learn in one home: no module of the one before may stay."""
 
 
 def run_ablations(
@@ -107,7 +109,7 @@ def _run(
     run_week(home, world, plan_visits(world, visits), notes, progress, "base")
     asked = held_out(world, per_family)
     for name in (n for n in names if n not in found["systems"]):
-        refreshed = learn(home, {"seed": seed, **ABLATIONS[name]}, progress)
+        refreshed = learn(home, {"seed": seed, **_APART, **ABLATIONS[name]}, progress)
         found["systems"][name] = _figures(world, home, asked, refreshed)
         write_result(folder, found)
     shutil.rmtree(home.root, ignore_errors=True)
