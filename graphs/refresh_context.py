@@ -95,7 +95,7 @@ class ClusterData(BaseModel):
     conditions: list[list[str]] = Field(default_factory=list)
     """For each rule the words of which a request must have one; none: always."""
     parent: str | None = None
-    """The same cluster in the current release (``parent.json``), if that has a module for it."""
+    """The cluster of the current release (``parent.json``) whose module answers its requests."""
 
     @classmethod
     def of(cls, cluster_id: str, run_ids: Sequence[str], split: Split) -> ClusterData:

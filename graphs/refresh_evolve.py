@@ -2,7 +2,9 @@
 
 A module whose cluster wants what it wanted, and has grown little, stays if it passes: nothing is
 trained there. Any other module that passes is the one to beat: what is trained in its place must
-not have a lower win rate on the same queries (:mod:`langchain_uno.graphs.refresh_modules`).
+not have a lower win rate on the same queries (:mod:`langchain_uno.graphs.refresh_modules`). One
+that today's queries are too few to decide on, in a part that came off a cluster say, is what its
+users have: it goes only if something decided takes its place, or something speaks against it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,12 @@ class Incumbent(BaseModel):
     trial: Trial
     stale: str | None = None
     """Why it may not simply stay; None: it may, if it passed."""
+
+    @property
+    def adapter(self) -> str | None:
+        """Its folder in the work folder, unless today's logs speak against it."""
+        report = self.trial.report
+        return self.trial.module if report and (report.passed or report.undecided) else None
 
 
 def evolve_node(ctx: RefreshContext) -> None:

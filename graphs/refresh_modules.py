@@ -3,7 +3,8 @@
     kept by the evolve node: nothing is trained
     low gap   -> expert -> verified? -> else critic -> verified? -> else base
     high gap  ----------------------->      critic -> verified? -> else base
-    and a module of the current release that does better on the same queries stays
+    and a module of the current release that does better on the same queries stays,
+    or that nothing decided can replace
 
 Every training and every verification is kept as soon as it is done, so that a refresh that was
 stopped repeats one of them at most.
@@ -103,7 +104,11 @@ def _try_new(
             decision.route, decision.adapter = kind, trial.adapter
             break
         decision.notes.append(f"{kind}: {trial.note}")
-    if present is None or present.trial.adapter is None:
+    if present is None or present.adapter is None:
+        return
+    if present.trial.adapter is None:
+        if decision.adapter is None:
+            _keep(decision, present, "kept, undecided as what is new is")
         return
     new = decision.reports[-1].win_rate if decision.adapter is not None else 0.0
     assert present.trial.report is not None
@@ -113,7 +118,7 @@ def _try_new(
 
 def _keep(decision: Decision, present: Incumbent, why: str) -> None:
     assert present.trial.report is not None
-    decision.route, decision.adapter = present.kind, present.trial.adapter
+    decision.route, decision.adapter = present.kind, present.adapter
     decision.kept = present
     decision.reports.append(present.trial.report)
     decision.notes.append(f"{why}, trained in {present.made_in}")

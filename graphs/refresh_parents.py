@@ -27,7 +27,7 @@ class Parent:
 
     name: str
     module: str | None = None
-    """The cluster of the parent release, where that answers with a module of its own."""
+    """The cluster of the parent release that answered its requests, where it has a module."""
     trained_on: frozenset[str] = frozenset()
     """Run ids, among the present logs, that this module was trained on."""
 
@@ -69,7 +69,8 @@ def match_parents(ctx: RefreshContext, groups: Sequence[set[str]]) -> list[Paren
 
     A group continues the cluster with which it shares most logs, when these are more than half of
     what is left of that cluster and more than half of the group's logs that the release knew: at
-    most one group continues a cluster, and what drifted apart is new.
+    most one group continues a cluster, and what drifted apart is new. A part that came off has the
+    module for a parent all the same: it is what its users get today.
     """
     release = parent_release(ctx)
     if release is None:
@@ -87,16 +88,18 @@ def match_parents(ctx: RefreshContext, groups: Sequence[set[str]]) -> list[Paren
         name = max(old, key=lambda c: len(old[c] & group), default=None)
         shared = len(old[name] & group) if name is not None else 0
         labelled = old[name] & set(ctx.logs) if name is not None else set()
-        if name is None or 2 * shared <= max(len(labelled), len(known & group)):
+        if name is None or not shared or 2 * shared <= len(known & group):
             parents.append(Parent(f"c{fresh}"))
             fresh += 1
             continue
+        goes_on = 2 * shared > len(labelled)
         cluster = release.cluster(name)
         parents.append(
             Parent(
-                name,
+                name if goes_on else f"c{fresh}",
                 module=name if cluster.route != "base" else None,
                 trained_on=frozenset(run_of[o] for o in cluster.trained_on if o in run_of),
             )
         )
+        fresh += not goes_on
     return parents

@@ -194,6 +194,8 @@ class VerifierReport(BaseModel):
     interval: tuple[float, float]
     """95 % interval of the win rate."""
     passed: bool
+    undecided: bool = False
+    """Not passed for want of queries alone: nothing that was seen speaks against the module."""
     epoch: int | None = None
     reason: str = ""
     lost: int = 0

@@ -273,17 +273,20 @@ def _report(
 ) -> VerifierReport:
     settings = recipe.verify
     reasons = []
+    undecided = False
     if choice.n == 0:
         reasons.append("the judge could not be read on any query")
     elif choice.point < settings.win_rate:
         reasons.append(f"win rate {choice.point:.2f} is below {settings.win_rate:.2f}")
     elif settings.decision == "interval" and choice.interval[0] <= 0.5:
+        undecided = True
         reasons.append(
             f"not decided: {settings.confidence:.0%} interval of the win rate "
             f"{choice.interval[0]:.2f} to {choice.interval[1]:.2f} does not lie above 0.50"
         )
     if lost > settings.max_lost * len(side.items):
         reasons.append(f"{lost} of {len(side.items)} answers lost content")
+        undecided = False
     passed = not reasons
     users = len(set(_users(side)))
     reasons.append(
@@ -300,6 +303,7 @@ def _report(
         win_rate=choice.rate,
         interval=choice.interval,
         passed=passed,
+        undecided=undecided,
         epoch=epoch,
         reason="; ".join(reasons),
         lost=lost,

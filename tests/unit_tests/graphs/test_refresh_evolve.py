@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from langchain_uno.erasure import forget
+from langchain_uno.graphs import refresh_clusters, refresh_evolve, refresh_modules
 from langchain_uno.graphs.checkpoints import WorkFolder
 from langchain_uno.graphs.refresh_context import ClusterData, RefreshResult
+from langchain_uno.graphs.refresh_trials import NothingToLearn, Trial
 from langchain_uno.home import Home
-from langchain_uno.models.protocols import Engine
+from langchain_uno.models.protocols import Engine, FloatArray
 from langchain_uno.recipe import ClusterSettings, EvolveSettings, VerifySettings
-from langchain_uno.records import Interaction
+from langchain_uno.records import Interaction, VerifierReport
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import revoke
@@ -224,3 +229,50 @@ def test_a_refresh_stopped_there_goes_on(home: Home, engine: Engine, stage: str)
     assert "cluster" in result.resumed
     assert current(home).manifest.parent == first.id
     assert current(home).id == result.release
+
+
+def test_a_part_that_came_off_a_cluster_goes_on_with_its_module(
+    home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = current(home)
+    whole = travel(first)
+    real = refresh_clusters.cluster_logs
+
+    def in_parts(queries: FloatArray, *args: Any, **options: Any) -> NDArray[np.int64]:
+        labels: NDArray[np.int64] = real(queries, *args, **options)
+        # A third of the travel family by itself: what is left goes on as the family.
+        of_travel = np.flatnonzero(labels == labels[0])  # it asks first
+        labels[of_travel[::3]] = labels.max() + 1
+        return labels
+
+    monkeypatch.setattr(refresh_clusters, "cluster_logs", in_parts)
+    result = again(home, engine, more(3))
+    second = current(home)
+    [part] = [
+        c for c in second.manifest.clusters if c.id not in {c.id for c in first.manifest.clusters}
+    ]
+    assert whole in {c.id for c in second.manifest.clusters}
+    assert part.route == "expert" and part.made_in == first.id
+    assert weights(second)[part.id] == weights(second)[whole] == weights(first)[whole]
+    assert next(c for c in result.clusters if c.id == part.id).note.startswith("kept, trained in")
+
+
+@pytest.mark.parametrize("undecided", [True, False])
+def test_what_users_have_stays_while_nothing_decides(
+    home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch, undecided: bool
+) -> None:
+    first = current(home)
+    report = VerifierReport(
+        kind="expert", n=3, win_rate=0.7, interval=(0.2, 0.9), passed=False, undecided=undecided
+    )
+
+    def nothing(*_: Any) -> Trial:
+        raise NothingToLearn("nothing to learn from")
+
+    monkeypatch.setattr(refresh_evolve, "verify_module", lambda *_: report)
+    monkeypatch.setattr(refresh_modules, "try_module", nothing)
+    result = again(home, engine, more(2))
+    kept = {c.id for c in current(home).manifest.clusters if c.made_in == first.id}
+    assert kept == ({c.id for c in first.manifest.clusters} if undecided else set())
+    assert all(("undecided" in c.note) == undecided for c in result.clusters)
+    assert {c.route for c in result.clusters} == {"expert" if undecided else "base"}
