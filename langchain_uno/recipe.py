@@ -180,7 +180,8 @@ class EvolveSettings(_Section):
     keep: bool = True
     """Keep the module of a cluster whose rules are what they were and that has not grown by more
     than ``max_growth``, if it passes verification again; and never replace a module by one with
-    a lower win rate on the same queries. False: every module is trained anew."""
+    a lower win rate on the same queries. One that these are too few to decide on stays while
+    nothing decided can replace it. False: every module is trained anew."""
     max_growth: float = 0.5
     """New training logs, as a share of those that the module was trained on."""
 
