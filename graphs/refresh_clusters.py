@@ -8,6 +8,7 @@ come from training logs alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -42,26 +43,51 @@ def _cluster(ctx: RefreshContext) -> str:
     ctx.work.write_json("given.json", given_rules(ctx))
     dropped = drop_personal(ctx)
     rules = ctx.embedder.embed([_wishes(ctx, log.run_id) for log in logs], ctx.counter("cluster"))
+    aside = _aside(ctx)
+    labels = _labels(ctx, rules, aside)
+    groups = [[logs[i] for i in np.flatnonzero(labels == n)] for n in range(int(labels.max()) + 1)]
+    parents = match_parents(ctx, [{log.run_id for log in members} for members in groups])
+    clusters = []
+    for members, parent in zip(groups, parents, strict=True):
+        clusters.append(_split(ctx, members, parent, aside))
+    _add_unlabelled(ctx, clusters, labels)
+    _assert_disjoint(ctx, clusters)
+    ctx.work.write_records("clusters.jsonl", clusters)
+    note = f"{len(clusters)} clusters of {len(logs)} logs"
+    return f"{note}, {dropped} personal wishes left out" if dropped else note
+
+
+def _aside(ctx: RefreshContext) -> set[str]:
+    """Return the logs of people with personal wishes who want nothing else there.
+
+    They are neither taught nor verified on; as many requests as they please shape no cluster.
+    """
+    personal: list[str] = ctx.work.read_json("personal.json")
+    return {run_id for run_id in personal if not ctx.wishes[run_id].with_feedback}
+
+
+def _labels(ctx: RefreshContext, rules: FloatArray, aside: set[str]) -> NDArray[np.int64]:
+    """Return each log's cluster; those set aside go where serving would send their requests."""
     settings = ctx.recipe.cluster
-    labels = cluster_logs(
-        ctx.queries,
-        rules,
+    inside = np.array([run_id not in aside for run_id in ctx.logs], dtype=np.bool_)
+    queries = ctx.queries[inside]
+    found = cluster_logs(
+        queries,
+        rules[inside],
         settings.mode,
         threshold=settings.threshold,
         rule_weight=settings.rule_weight,
         min_size=settings.min_size,
         seed=ctx.recipe.seed,
     )
-    groups = [[logs[i] for i in np.flatnonzero(labels == n)] for n in range(int(labels.max()) + 1)]
-    parents = match_parents(ctx, [{log.run_id for log in members} for members in groups])
-    clusters = []
-    for members, parent in zip(groups, parents, strict=True):
-        clusters.append(_split(ctx, members, parent))
-    _add_unlabelled(ctx, clusters, labels)
-    _assert_disjoint(ctx, clusters)
-    ctx.work.write_records("clusters.jsonl", clusters)
-    note = f"{len(clusters)} clusters of {len(logs)} logs"
-    return f"{note}, {dropped} personal wishes left out" if dropped else note
+    labels = np.empty(len(inside), dtype=np.int64)
+    labels[inside] = found
+    if aside:
+        projection = discriminant(queries, found) if settings.routing != "centroid" else None
+        labels[~inside] = assign(
+            ctx.queries[~inside], centroids(queries, found), np.inf, projection
+        )
+    return labels
 
 
 def _wishes(ctx: RefreshContext, run_id: str) -> str:
@@ -75,19 +101,27 @@ def _wishes(ctx: RefreshContext, run_id: str) -> str:
     return "\n".join(rule.text for rule in ctx.wishes[run_id].with_feedback)
 
 
-def _split(ctx: RefreshContext, members: list[Interaction], parent: Parent) -> ClusterData:
+def _split(
+    ctx: RefreshContext, everybody: list[Interaction], parent: Parent, aside: set[str]
+) -> ClusterData:
     """Split a cluster; who taught a module that may be kept is not held out from it.
 
-    Where that leaves too few to verify on, the module is not kept.
+    Where that leaves too few to verify on, the module is not kept. Logs set aside are left out.
     """
+    members = [log for log in everybody if log.run_id not in aside]
+    left_out = [log.run_id for log in everybody if log.run_id in aside]
     share, seed = ctx.recipe.verify.held_out, stable_seed(ctx.recipe.seed, "split", parent.name)
-    run_ids = [log.run_id for log in members]
+    run_ids = [log.run_id for log in everybody]
+    module, split = None, None
     if parent.module:
         split = split_logs(members, share, seed, parent.trained_on)
         if len(split.verify) >= 0.5 * share * len(members):
-            cluster = ClusterData.of(parent.name, run_ids, split)
-            return cluster.model_copy(update={"parent": parent.module})
-    return ClusterData.of(parent.name, run_ids, split_logs(members, share, seed))
+            module = parent.module
+    if split is None or module is None:
+        split = split_logs(members, share, seed)
+    split = replace(split, left_out=split.left_out + left_out)
+    found = ClusterData.of(parent.name, run_ids, split)
+    return found.model_copy(update={"parent": module})
 
 
 def _add_unlabelled(

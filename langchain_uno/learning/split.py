@@ -27,7 +27,7 @@ class Split:
     train: list[str]
     verify: list[str]
     left_out: list[str]
-    """Held-out users' logs whose query text also stands in training: good for neither side."""
+    """Good for neither side: held-out users' logs whose query text also stands in training."""
     by: Literal["user", "query"]
 
 
