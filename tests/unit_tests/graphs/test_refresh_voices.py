@@ -75,6 +75,12 @@ def test_what_one_person_wants_everywhere_is_taught_to_no_module(
     taught = [w for run_id, w in wishes.items() if int(run_id.split("-")[1]) >= 12]
     assert len(taught) == 18 and not any(w.with_feedback for w in taught)
     assert all(wishes[f"{wish}-0"].with_feedback for wish in FAMILIES)
+    # Nor do the requests themselves teach, verify or shape anything; they belong somewhere, though.
+    mallory = {run_id for run_id in wishes if int(run_id.split("-")[1]) >= 12}
+    assert not mallory & {r for c in clusters for r in (*c.train, *c.verify)}
+    assert mallory == {r for c in clusters for r in c.left_out} & {
+        r for c in clusters for r in c.run_ids
+    }
     pairs = [
         pair
         for c in clusters
