@@ -42,7 +42,7 @@ def pooled(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
             key: [scale * v for r in results for v in r["answers"][name][key]]
             for key, scale in _SCALES.items()
         }
-        for name in SYSTEMS
+        for name in _systems(results)
     }
     for mine in columns.values():
         mine["right"] = [
@@ -77,6 +77,11 @@ _SCALES = {
 }
 
 
+def _systems(results: Sequence[Result]) -> list[str]:
+    """Return the systems that all cells have: a study goes on when one is added."""
+    return [name for name in SYSTEMS if all(name in r["answers"] for r in results)]
+
+
 def noise_costs(results: Sequence[Result]) -> dict[float, dict[str, Any]]:
     """Return what each noise level costs each system against none: points, paired by request.
 
@@ -94,7 +99,7 @@ def noise_costs(results: Sequence[Result]) -> dict[float, dict[str, Any]]:
             continue
         users = [f"{r['cell']['seed']}/{u}" for _, r in pairs for u in r["users"]]
         out[noise] = {"worlds": len(pairs)}
-        for name in SYSTEMS:
+        for name in _systems([r for pair in pairs for r in pair]):
             lost = [
                 a - b
                 for none, some in pairs

@@ -168,6 +168,10 @@ def test_tables_count_what_is_below_base() -> None:
     perfect = pooled([result(1, good=100, gap=0.8)])
     assert perfect["uno"]["right"]["mean"] == 100.0
     assert perfect["expert everywhere"]["right-uno"]["mean"] == -50.0  # the facts of c1
+    older = result(3, good=70, gap=0.8)
+    del older["answers"]["memory, conditions"]
+    assert "memory, conditions" not in pooled([*results, older])
+    assert "memory, conditions" in pooled(results)
     count = shipped(results)
     assert count["uno"] == {
         "shipped": 4, "score below": 0, "facts below": 0, "below": 0, "base": 0, "by chance": 1
