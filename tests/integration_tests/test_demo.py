@@ -51,6 +51,8 @@ def test_ctrl_c_in_any_stage_and_the_same_call_goes_on(tmp_path: Path) -> None:
     home = tmp_path / "home"
     stopped = []
     for stage, sign in STAGES.items():
+        if any(home.glob(sign)):
+            continue  # begun before the last stop came: the next call would pass it at once
         run = demo(home, "--json")
         while not any(home.glob(sign)) and run.poll() is None:
             time.sleep(0.02)
