@@ -242,9 +242,9 @@ def test_the_embedded_judge_is_not_talked_into_a_ten() -> None:
         shared_engine(None),
         load_prompt_set("embedded"),
         load_recipe("embedded"),
-        per_family=2,
+        per_family=1,
     )
-    assert found["requests"] == 16 and found["unreadable"] < 0.1
+    assert found["requests"] == 8 and found["unreadable"] < 0.1
     assert found["auc"]["plain"]["mean"] > 0.95 and found["auc"]["flawed"]["mean"] > 0.85
     for name, added in found["added"].items():
         assert added["overtakes"] == 0, name
