@@ -104,7 +104,7 @@ def test_each_route_works_from_feedback_to_better_answers(
     route: str, engine: Any, tmp_path: Path
 ) -> None:
     world = make_world(3, noise=0.2, families=2)
-    home = a_week(world, Home(tmp_path).ensure(), 120)
+    home = a_week(world, Home(tmp_path).ensure(), 84)
     # The gap decides the route; its threshold is set so that it must fall on one side.
     gap = {"gap": {"threshold": 1.01 if route == "expert" else 0.0}}
     recipe: Recipe = load_recipe("embedded", gap)
