@@ -60,10 +60,12 @@ def _cluster(ctx: RefreshContext) -> str:
 def _aside(ctx: RefreshContext) -> set[str]:
     """Return the logs of people with personal wishes who want nothing else there.
 
-    They are neither taught nor verified on; as many requests as they please shape no cluster.
+    They are neither taught nor verified on, and divide nothing into clusters. Where everybody is
+    such a person, there is nobody to be protected.
     """
     personal: list[str] = ctx.work.read_json("personal.json")
-    return {run_id for run_id in personal if not ctx.wishes[run_id].with_feedback}
+    aside = {run_id for run_id in personal if not ctx.wishes[run_id].with_feedback}
+    return aside if len(aside) < len(ctx.logs) else set()
 
 
 def _labels(ctx: RefreshContext, rules: FloatArray, aside: set[str]) -> NDArray[np.int64]:
@@ -83,7 +85,7 @@ def _labels(ctx: RefreshContext, rules: FloatArray, aside: set[str]) -> NDArray[
     labels = np.empty(len(inside), dtype=np.int64)
     labels[inside] = found
     if aside:
-        projection = discriminant(queries, found) if settings.routing != "centroid" else None
+        projection = routing_projection(ctx, queries, found)
         labels[~inside] = assign(
             ctx.queries[~inside], centroids(queries, found), np.inf, projection
         )
@@ -136,7 +138,7 @@ def _add_unlabelled(
         return
     threshold = unseen_threshold(ctx.queries, labels, ctx.recipe.cluster.unseen_quantile)
     vectors = ctx.work.read_array("unheard.npy")
-    projection = routing_projection(ctx, labels)
+    projection = routing_projection(ctx, ctx.queries, labels)
     near = assign(vectors, centroids(ctx.queries, labels), threshold, projection)
     known = [{ctx.logs[i].query for i in c.run_ids} for c in clusters]
     users = [{ctx.logs[i].user_id for i in c.train} - {None} for c in clusters]
@@ -152,11 +154,13 @@ def _add_unlabelled(
         cluster.practice = cluster.practice[-most:] if most else []
 
 
-def routing_projection(ctx: RefreshContext, labels: NDArray[np.int64]) -> FloatArray | None:
+def routing_projection(
+    ctx: RefreshContext, queries: FloatArray, labels: NDArray[np.int64]
+) -> FloatArray | None:
     """Return the map after which a query goes to the nearest centroid; None: none."""
     if ctx.recipe.cluster.routing == "centroid":
         return None
-    return discriminant(ctx.queries, labels)
+    return discriminant(queries, labels)
 
 
 def _assert_disjoint(ctx: RefreshContext, clusters: Sequence[ClusterData]) -> None:

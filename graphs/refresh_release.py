@@ -73,7 +73,7 @@ def _release(ctx: RefreshContext) -> str:
             centres,
             linear_shapes=shapes,
             taught=taught,
-            projection=routing_projection(ctx, labels),
+            projection=routing_projection(ctx, ctx.queries, labels),
         )
     ctx.progress.advance("release")
     ctx.work.write_json("release.json", {"release": release_id})

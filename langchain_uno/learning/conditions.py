@@ -196,7 +196,7 @@ def find_condition(
     if found is not None or not told:
         return found
     at = [i for i, names in enumerate(vocabulary.names) if all(name in told for name in names)]
-    return _search(vocabulary, mentions, ((at, 1.0),), alpha, seed)
+    return _search(vocabulary, mentions, ((at, 1.0),), alpha, seed) if at else None
 
 
 def _search(

@@ -21,6 +21,7 @@ FAMILIES = {
     "dance": "FIX BUG {i}: STACK TRACE, NULL POINTER, CRASH!",
     "hum": "recipe number {i}? cook soup, bake bread, roast onions",
 }
+WISHES = ("sing", "dance", "hum", "plant", "bow", "wave", "nod", "jump")
 THREE = RECIPE.model_copy(update={"cluster": ClusterSettings(mode="paper", threshold=2.0)})
 
 
@@ -111,3 +112,23 @@ def test_a_home_of_a_few_people_is_theirs(engine: Engine, tmp_path: Path) -> Non
     work, clusters = run(make_home(tmp_path, week(2, mallory=8)), engine, THREE)
     assert "plant" in rules_of(clusters)
     assert work.read_json("personal.json") == []
+
+
+def test_people_who_all_have_a_wish_of_their_own_are_no_crash(
+    engine: Engine, tmp_path: Path
+) -> None:
+    everybody = [
+        log(
+            f"{wish}-{i}",
+            frame.format(i=i),
+            f"answer {i}",
+            f"please {WISHES[i % 8]}",
+            user_id=f"user-{i % 8}",
+        )
+        for wish, frame in FAMILIES.items()
+        for i in range(16)
+    ]
+    work, clusters = run(make_home(tmp_path, everybody), engine, THREE)
+    assert set(work.read_json("personal.json")) == {one.run_id for one in everybody}
+    assert sum(len(c.run_ids) for c in clusters) == len(everybody)
+    assert not rules_of(clusters)
