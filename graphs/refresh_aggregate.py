@@ -52,6 +52,7 @@ def _aggregate(ctx: RefreshContext) -> str:
         cluster.conditions = [
             list(rule.condition.words) if rule.condition else [] for rule in found.recurring
         ]
+        cluster.rivals = list(found.rivals)
         ctx.progress.advance("aggregate")
     ctx.work.write_records("aggregated.jsonl", clusters)
     return f"{sum(len(c.rules) for c in clusters)} recurring rules"

@@ -46,7 +46,7 @@ STAGES = (
 )
 """The nodes, in the order that they run."""
 
-_FORMAT = 9
+_FORMAT = 10
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 
@@ -94,6 +94,8 @@ class ClusterData(BaseModel):
     rules: list[str] = Field(default_factory=list)
     conditions: list[list[str]] = Field(default_factory=list)
     """For each rule the words of which a request must have one; none: always."""
+    rivals: list[tuple[str, str]] = Field(default_factory=list)
+    """Pairs of these rules that hardly anyone wants together."""
     parent: str | None = None
     """The cluster of the current release (``parent.json``) whose module answers its requests."""
 

@@ -118,6 +118,7 @@ def _clusters(
                 radius=float(distances[labels == label].max()),
                 rules=members[cluster.id].rules,
                 conditions=members[cluster.id].conditions,
+                rivals=members[cluster.id].rivals,
                 trained_on=_trained_on(members[cluster.id], decision),
                 made_in=decision.kept.made_in if decision.kept else None,
                 reports=decision.reports,

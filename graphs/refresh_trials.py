@@ -209,8 +209,9 @@ def verify_module(
             items, epochs, ctx.engine, ctx.teacher, words, ctx.recipe, count, base=base
         )
     return verifier.verify_critic(
-        items, epochs[-1], ctx.engine, ctx.teacher, words, ctx.recipe, count, base=base
-    )
+        items, epochs[-1], ctx.engine, ctx.teacher, words, ctx.recipe, count, base=base,
+        known=cluster,
+    )  # fmt: skip
 
 
 def _base_side(ctx: RefreshContext, cluster: ClusterData, items: Sequence[VerifyItem]) -> BaseSide:

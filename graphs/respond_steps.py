@@ -14,10 +14,11 @@ from langchain_core.messages import convert_to_messages
 from typing_extensions import TypedDict
 
 from langchain_uno.learning.content import kept_share, request_text
+from langchain_uno.learning.remind import remind
 from langchain_uno.logs.conversation import language_of
 from langchain_uno.models.protocols import GenerateRequest, Generation, Sampling
 from langchain_uno.models.roles import RoleError
-from langchain_uno.records import Message, Route, Usage
+from langchain_uno.records import Message, Route, Usage, routing_text
 from langchain_uno.serving.hot_swap import Serving, Snapshot
 from langchain_uno.serving.messages import from_langchain
 
@@ -168,6 +169,9 @@ def _reflect(
         suggestions = prompts.parse_critique(critique.text)
     except RoleError:  # not a critique: the draft was worth showing before it
         suggestions = []
+    cluster = snapshot.clusters.get(state["cluster"] or "")
+    if snapshot.remind and cluster is not None:
+        suggestions = remind(suggestions, routing_text(messages), cluster)
     if not suggestions:
         return _as_it_is(ask, draft, used, write)
 

@@ -200,6 +200,9 @@ class Recipe(_Section):
     """A revision that keeps less than this share of the words which the draft quotes from the
     request is thrown away, and the draft answers. Above 0, revisions are shown when they are
     whole: their tokens do not stream. 0: every revision stands (paper)."""
+    remind: bool = False
+    """Whether the revision follows, besides what a critic suggests, the recurring rules that hold
+    for the request (:mod:`langchain_uno.learning.remind`). False: the critique alone (paper)."""
     everything: bool = False
     """Train and verify both kinds of module for every cluster, and keep them: for studies of what
     the gap and the verifier are worth. What is released stays the same."""

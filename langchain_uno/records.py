@@ -217,9 +217,11 @@ class Cluster(BaseModel):
     radius: float | None = None
     """Largest distance of a member's query to the centroid."""
     rules: list[str] = Field(default_factory=list)
-    """The recurring rules, most supported first (for people; the adapters carry them)."""
+    """The recurring rules, most supported first: for people, and to remind critics of."""
     conditions: list[list[str]] = Field(default_factory=list)
     """For each rule the words of a request of which one must be there for it; none: always."""
+    rivals: list[tuple[str, str]] = Field(default_factory=list)
+    """Pairs of these rules that hardly anyone wants together."""
     trained_on: list[str] = Field(default_factory=list)
     """The logs that the module was trained on (a part of ``run_ids``); none without a module."""
     made_in: str | None = None

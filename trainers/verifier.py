@@ -21,10 +21,11 @@ import numpy as np
 
 from langchain_uno.learning.content import kept_share, request_text
 from langchain_uno.learning.judge import JudgeItem, judge_averaged
+from langchain_uno.learning.remind import Remembered, remind
 from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Message, VerifierReport
+from langchain_uno.records import Message, VerifierReport, routing_text
 from langchain_uno.trainers import decide
 
 __all__ = ["BaseSide", "VerifyItem", "answer_as_base", "verify_critic", "verify_expert"]
@@ -135,12 +136,13 @@ def verify_critic(
     on_done: OnDone | None = None,
     *,
     base: BaseSide | None = None,
+    known: Remembered | None = None,
 ) -> VerifierReport:
     """Compare the whole draft-critique-revise path of a critic with the draft (the base answer).
 
     The arguments are those of :func:`verify_expert`; ``on_done`` hears of one item per critique,
     one per revision and one per judgement. A draft that the critic would leave as it is, is a
-    tie.
+    tie. ``known``, the cluster, is what ``recipe.remind`` reminds of.
 
     Raises:
         EngineError: the model can't answer.
@@ -149,7 +151,7 @@ def verify_critic(
     if not side.items:
         return _undecided("critic", "there is no held-out query")
     with _loaded(engine, adapter) as name:
-        finals = _revised(side, name, engine, prompts, recipe, on_done)
+        finals = _revised(side, name, engine, prompts, recipe, on_done, known)
     scores = _scores(side.items, finals, judge_engine, prompts, recipe, on_done)
     outcomes = _outcomes(side, finals, scores, recipe)
     choice = decide.choose_epoch([outcomes], [scores], _users(side), recipe.verify.confidence)
@@ -163,6 +165,7 @@ def _revised(
     prompts: PromptSet,
     recipe: Recipe,
     on_done: OnDone | None,
+    known: Remembered | None,
 ) -> list[str]:
     """Return the final answers of the reflective path, in the words that serving uses."""
     sampling = Sampling(
@@ -185,6 +188,8 @@ def _revised(
             suggestions = prompts.parse_critique(critique.text)
         except RoleError:
             suggestions = []
+        if known is not None and recipe.remind:
+            suggestions = remind(suggestions, routing_text(item.messages), known)
         if suggestions:
             messages = prompts.revise_draft_prompt(
                 item.messages, side.answers[i], suggestions, item.language

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from langchain_uno.errors import InputError
 from langchain_uno.evaluation.rivals import Past
@@ -67,13 +67,20 @@ def read_kept(home: Home, result: RefreshResult) -> Kept:
     return Kept(work, release, clusters, trials, recurring, _past(work, clusters))
 
 
-def publish_kind(kept: Kept, home: Home, kind: Kind) -> Home:
+def publish_kind(kept: Kept, home: Home, kind: Kind, *, remind: bool = True) -> Home:
     """Publish one kind for every cluster that has one; the rest stays with the base.
+
+    Args:
+        kept: what the refresh left.
+        home: its home.
+        kind: of module.
+        remind: False: critics are not reminded, whatever the recipe says.
 
     Returns:
         The namespace it was published in.
     """
-    place = Home.locate(home.root, f"{home.namespace}-{kind}-everywhere").ensure()
+    how = "everywhere" if remind else "alone"
+    place = Home.locate(home.root, f"{home.namespace}-{kind}-{how}").ensure()
     adapters: dict[str, Path] = {}
     clusters = []
     for cluster in kept.release.manifest.clusters:
@@ -82,9 +89,16 @@ def publish_kind(kept: Kept, home: Home, kind: Kind) -> Home:
         if trial is not None and trial.module is not None:
             route, adapters[cluster.id] = kind, kept.work.path(trial.module)
         clusters.append(cluster.model_copy(update={"route": route, "adapter": None, "reports": []}))
-    draft = kept.release.manifest.model_copy(
-        update={"id": "", "parent": None, "clusters": clusters, "adapters": [], "files": {}}
-    )
+    manifest = kept.release.manifest
+    recipe = {**manifest.recipe, "remind": manifest.recipe["remind"] and remind}
+    values: dict[str, Any] = {
+        "id": "",
+        "parent": None,
+        "clusters": clusters,
+        "adapters": [],
+        "files": {},
+    }
+    draft = manifest.model_copy(update={**values, "clusters": clusters, "recipe": recipe})
     publish(place, draft, adapters, kept.release.centroids, projection=kept.release.projection)
     return place
 

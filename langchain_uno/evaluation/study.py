@@ -26,7 +26,7 @@ __all__ = ["SYSTEMS", "Cell", "run_cell"]
 
 SYSTEMS = (
     "base", "RAG, BM25", "RAG, embeddings", "memory", "memory, conditions",
-    "expert everywhere", "critic everywhere", *CHOICES,
+    "expert everywhere", "critic everywhere", "critic, not reminded", *CHOICES,
 )  # fmt: skip
 """Every system of a study; what they are: the package's docstring."""
 
@@ -90,7 +90,7 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
 
     asked = held_out(world, cell.per_family)
     _assert_apart(world, asked, kept.past.queries)
-    progress.start("evaluate", 7 * len(asked), "held-out requests")
+    progress.start("evaluate", 8 * len(asked), "held-out requests")
 
     def tick(n: int) -> None:
         progress.advance("evaluate", n)
@@ -102,6 +102,8 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
     for kind in kinds:
         place = publish_kind(kept, home, kind)
         found[f"{kind} everywhere"] = ask_model(world, place, asked, on_done=tick)
+    place = publish_kind(kept, home, "critic", remind=False)
+    found["critic, not reminded"] = ask_model(world, place, asked, on_done=tick)
     clusters = [one.cluster for one in found["expert everywhere"]]
     known = [kept.recurring.get(c) if c else None for c in clusters]
     rivals = {

@@ -44,6 +44,7 @@ class Snapshot:
     prompts: PromptSet | None = None
     critique_temperature: float = 0.1
     revision_min_kept: float = 0.0
+    remind: bool = False
     max_critique_tokens: int = 512
     users: int = 0
     retired: float | None = None
@@ -290,5 +291,6 @@ def _snapshot(release: Release) -> Snapshot:
         prompts=prompts,
         critique_temperature=float(recipe.get("critique_temperature", 0.1)),
         revision_min_kept=float(recipe.get("revision_min_kept", 0.0)),
+        remind=bool(recipe.get("remind", False)),
         max_critique_tokens=int(recipe.get("max_critique_tokens", 512)),
     )

@@ -197,6 +197,30 @@ def test_a_revision_that_lost_facts_is_thrown_away(revision: str, shown: str, st
         assert "".join(tokens) == shown.replace(" ", "|") + "|"
 
 
+@pytest.mark.parametrize(
+    ("remind", "critique", "asked", "not_asked"),
+    [
+        (True, "1. Warn of ice.\n2. Be brief.", ["Be brief.", "Say when."], ["ice"]),
+        (True, "no critique at all", ["Say when."], ["ice"]),
+        (False, "1. Warn of ice.\n2. Be brief.", ["Be brief.", "ice"], ["Say when."]),
+    ],
+)
+def test_a_critic_is_reminded_of_the_rules_that_hold(
+    remind: bool, critique: str, asked: list[str], not_asked: list[str]
+) -> None:
+    engine = ScriptedEngine({**SCRIPT, "critic": gen(critique, 100, 200)})
+    serving = FixedServing(engine, "c1")
+    snapshot = serving._current
+    snapshot.remind = remind
+    known = {"rules": ["Say when.", "Warn of ice."], "conditions": [["now"], ["winter", "snow"]]}
+    snapshot.clusters["c1"] = snapshot.clusters["c1"].model_copy(update=known)  # type: ignore[index]
+    state = build_respond_graph(serving).invoke(ASK, context=RespondContext(stream=False))
+    assert state["critiqued"]
+    [prompt] = [str(r.messages) for kind, r in engine.seen if kind == "revise"]
+    assert all(text in prompt for text in asked)
+    assert not any(text in prompt for text in not_asked)
+
+
 def test_a_tool_call_passes_through_uncritiqued() -> None:
     call = {"name": "f", "args": {"x": 1}, "id": "1"}
     script = {"base": gen("", 1, 2, tool_calls=[call], finish_reason="tool_calls")}

@@ -11,7 +11,7 @@ import pytest
 from langchain_uno.models.protocols import GenerateRequest, Generation
 from langchain_uno.models.roles import Judgement, RoleError
 from langchain_uno.recipe import Recipe, VerifySettings, load_recipe
-from langchain_uno.records import Message, VerifierReport
+from langchain_uno.records import Cluster, Message, VerifierReport
 from langchain_uno.trainers.verifier import (
     VerifyItem,
     answer_as_base,
@@ -124,9 +124,12 @@ def verify(
     return verify_expert(items(n), epochs, desk, desk, Words(), recipe, **kw)  # type: ignore[arg-type]
 
 
-def judge_critic(desk: Any, recipe: Recipe, n: int, on_done: Any = None) -> VerifierReport:
+def judge_critic(
+    desk: Any, recipe: Recipe, n: int, on_done: Any = None, **more: Any
+) -> VerifierReport:
     words: Any = Words()
-    return verify_critic(items(n), Path("/nowhere/critic"), desk, desk, words, recipe, on_done)
+    critic = Path("/nowhere/critic")
+    return verify_critic(items(n), critic, desk, desk, words, recipe, on_done, **more)
 
 
 def test_the_good_epoch_is_found_and_named(recipe: Recipe) -> None:
@@ -259,6 +262,17 @@ def test_a_revision_that_lost_facts_counts_as_the_draft_where_serving_keeps_the_
     guarded = blind.model_copy(update={"revision_min_kept": 1.0})
     report = judge_critic(Desk(forgetful), guarded, 10)
     assert (report.lost, report.win_rate) == (0, pytest.approx(0.9))
+
+
+def test_a_reminded_critic_is_judged_with_its_reminders(recipe: Recipe) -> None:
+    known = Cluster(id="c", size=9, rules=["smile", "frown"], conditions=[[], ["never"]])
+    reminded = recipe.model_copy(update={"remind": True})
+    for one, rate, smiles in ((recipe, 0.95, 0), (reminded, 1.0, 10)):
+        desk = Desk(say)
+        assert judge_critic(desk, one, 10, known=known).win_rate == pytest.approx(rate)
+        revisions = [prompt for _, prompt in desk.asked if prompt.startswith("revise")]
+        assert sum("smile" in prompt for prompt in revisions) == smiles
+        assert not any("frown" in prompt for prompt in revisions)
 
 
 def test_a_critic_that_talks_nonsense_changes_nothing(recipe: Recipe) -> None:
