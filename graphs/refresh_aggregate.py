@@ -80,6 +80,7 @@ def _recurring(
         own_rules=settings.own_rules == "all" or not shared,
         common=common,
         told=told,
+        times=[log.created_at.timestamp() for log in logs],
         seed=ctx.recipe.seed,
     )
 

@@ -86,8 +86,8 @@ def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
 
     See ``recipe.verify.standard``. The rules that recur come from training logs alone. A log whose
     user asked for nothing and liked the answer as it was is no witness for other wishes: left out,
-    and so is one for which nothing is wanted, unless that goes for all of the cluster. Requests
-    that nobody reacted to fill up to ``recipe.verify.max_queries``.
+    and so is one for which nothing is wanted (any more), unless that goes for all of the cluster.
+    Requests that nobody reacted to fill up to ``recipe.verify.max_queries``.
     """
     from langchain_uno.trainers.verifier import VerifyItem
 
@@ -97,6 +97,8 @@ def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
     bare: list[VerifyItem] = []
     for run_id in cluster.verify:
         log, own = ctx.logs[run_id], ctx.wishes[run_id]
+        still = recurring.still_wanted(own.with_feedback)
+        own = own.model_copy(update={"with_feedback": still})
         if standard == "completed" and own.with_feedback:
             rules = wanted_rules(recurring.complete(own, log.query))
         elif own.with_feedback:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_uno.errors import InputError
 from langchain_uno.learning.conditions import Condition, Vocabulary, find_condition
+from langchain_uno.learning.drift import find_change
 from langchain_uno.learning.wordings import group_wordings, plain
 from langchain_uno.models.protocols import Embedder, OnDone, Reranker
 from langchain_uno.records import Rule, RuleSet
@@ -35,6 +36,8 @@ ALPHA = 0.02
 WEAK_ALPHA = 0.2
 """The same for a rule named too seldom for that: "always" would be wrong for most queries."""
 RIVAL_P = 0.01
+GONE_ALPHA, COME_ALPHA = 0.05, 0.03
+"""Accepted chance of taking a wish that never changed for one that went, or came later."""
 
 
 class RecurringRule(BaseModel):
@@ -65,6 +68,8 @@ class ClusterRules(BaseModel):
     """Wording -> text of its rule, for every wording seen in training."""
     rivals: tuple[tuple[str, str], ...] = ()
     """Recurring rules that hardly anyone wants together (two layouts, say): (rarer, commoner)."""
+    gone: tuple[str, ...] = ()
+    """Rules that were wanted once, and no longer (:mod:`langchain_uno.learning.drift`)."""
     own_rules: bool = True
     """Whether a log's own rules that do not recur are kept."""
     n_logs: int = 0
@@ -81,16 +86,20 @@ class ClusterRules(BaseModel):
         First what recurs and holds for the query, and the log's own mentions of recurring rules,
         in the cluster's order and words; then the log's own other rules as they are. Rules that
         the log did not name have the source ``aggregated``. Without ``own_rules`` those others go,
-        from ``with_feedback`` too.
+        from ``with_feedback`` too, and so do wishes that have gone.
         """
-        own = tuple(rule.text for rule in rules.with_feedback)
-        update: dict[str, Any] = {"wanted": self._wanted(query, own)}
-        if not self.own_rules:
-            known = {rule.text for rule in self.recurring}
-            update["with_feedback"] = [
-                rule for rule in rules.with_feedback if self.same.get(rule.text, rule.text) in known
-            ]
-        return rules.model_copy(update=update)
+        known = {rule.text for rule in self.recurring}
+        own = [
+            rule
+            for rule in self.still_wanted(rules.with_feedback)
+            if self.own_rules or self.same.get(rule.text, rule.text) in known
+        ]
+        wanted = self._wanted(query, [rule.text for rule in own])
+        return rules.model_copy(update={"with_feedback": own, "wanted": wanted})
+
+    def still_wanted(self, rules: Sequence[Rule]) -> list[Rule]:
+        """Return a log's rules less those that have gone since."""
+        return [rule for rule in rules if self.same.get(rule.text, rule.text) not in self.gone]
 
     def _wanted(self, query: str, own: Sequence[str]) -> list[Rule]:
         named = list(dict.fromkeys(self.same.get(text, text) for text in own))
@@ -126,6 +135,7 @@ def aggregate_rules(
     given: Sequence[Collection[str]] | None = None,
     common: Collection[str] = (),
     told: Collection[str] = (),
+    times: Sequence[float] | None = None,
     seed: int = 0,
     on_done: OnDone | None = None,
 ) -> ClusterRules:
@@ -146,7 +156,8 @@ def aggregate_rules(
             for what he has got: whether such a log wants the rule is not known, unless it names it.
         common: words that other clusters' queries have too (``conditions.common_words``).
         told: words that are conditions in other clusters.
-        seed: of the search for conditions.
+        times: when each log was answered, in seconds; None: nothing is known of drift.
+        seed: of the searches for conditions and drift.
         on_done: hears of the reranker's questions.
 
     Raises:
@@ -170,13 +181,17 @@ def aggregate_rules(
         mentions[row, [column[same[t]] for t in texts[i] if t in same]] = True
     people = [f"u:{user_ids[i]}" if user_ids and user_ids[i] else f"l:{i}" for i in voting]
     known = ~_given(voting, given, same, column) | mentions
+    gone: set[int] = set()
+    if times is not None:
+        gone = _mark_drift(mentions, known, np.array([times[i] for i in voting]), people, seed)
     recurring, columns = _recurring(
         names, mentions, known, [queries[i] for i in voting], people, same, min_support, min_users,
-        votes, seed, common, told,
+        votes, seed, common, told, gone,
     )  # fmt: skip
     return ClusterRules(
         recurring=tuple(recurring),
         same=same,
+        gone=tuple(names[j] for j in sorted(gone)),
         rivals=_rivals(recurring, mentions[:, columns], known[:, columns]),
         own_rules=own_rules,
         n_logs=len(rule_sets),
@@ -215,6 +230,7 @@ def _recurring(
     seed: int,
     common: Collection[str],
     told: Collection[str],
+    gone: Collection[int],
 ) -> tuple[list[RecurringRule], list[int]]:
     named, asked = mentions, known
     if votes == "users":
@@ -226,7 +242,7 @@ def _recurring(
     for j, name in enumerate(names):
         count = int(mentions[:, j].sum())
         users = len({people[i] for i in np.flatnonzero(mentions[:, j])})
-        if count < MIN_MENTIONS or users < min_users:
+        if count < MIN_MENTIONS or users < min_users or j in gone:
             continue
         rows = known[:, j]
         key = rows.tobytes()
@@ -247,6 +263,32 @@ def _recurring(
         found.append((rule, j))
     found.sort(key=lambda pair: (-pair[0].support, pair[0].text))
     return [rule for rule, _ in found], [j for _, j in found]
+
+
+def _mark_drift(
+    mentions: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    times: NDArray[np.float64],
+    people: Sequence[str],
+    seed: int,
+) -> set[int]:
+    """Return the rules that are wanted no more; what came later is not known of before it came."""
+    _, person = np.unique(people, return_inverse=True)
+    order = np.argsort(times, kind="stable")
+    gone = set()
+    for j in range(mentions.shape[1]):
+        rows = order[known[order, j]]
+        change = find_change(
+            mentions[rows, j], times[rows], person[rows], alpha=GONE_ALPHA, seed=seed
+        )
+        if change is None:
+            continue
+        if change.kind == "gone":
+            gone.add(j)
+        elif change.p_value <= COME_ALPHA:
+            earlier = rows[: change.at]
+            known[earlier[~mentions[earlier, j]], j] = False
+    return gone
 
 
 def _by_person(person: NDArray[np.int64], logs: NDArray[np.bool_]) -> NDArray[np.bool_]:

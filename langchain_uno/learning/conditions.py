@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from langchain_uno.learning.surprise import Surprise
+
 __all__ = ["Condition", "Vocabulary", "common_words", "find_condition", "words_of"]
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
@@ -214,7 +216,7 @@ def _search(
     columns = vocabulary.columns
     sizes = columns.sum(axis=1).astype(np.int64)
     hits = np.rint(columns @ mentions.astype(np.float32)).astype(np.int64)
-    surprise = _Surprise(n, total, sizes)
+    surprise = Surprise(n, total, sizes)
     observed = surprise(hits[:, None])[:, 0]
     inside = hits / np.maximum(sizes, 1)
     outside = (total - hits) / np.maximum(n - sizes, 1)
@@ -248,28 +250,3 @@ def _search(
         outside=float(outside[chosen]),
         p_value=min(1.0, p),
     )
-
-
-class _Surprise:
-    """-log of Fisher's one-sided p value for counts of hits, by a table over sizes."""
-
-    def __init__(self, n: int, total: int, sizes: NDArray[np.int64]) -> None:
-        from scipy.special import gammaln
-
-        def log_choose(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
-            inner = np.minimum(np.maximum(b, 0), a)
-            value = gammaln(a + 1) - gammaln(inner + 1) - gammaln(a - inner + 1)
-            return np.where((b < 0) | (b > a), -np.inf, value)
-
-        rows, self._inverse = np.unique(sizes, return_inverse=True)
-        size, hit = rows[:, None], np.arange(total + 1)[None, :]
-        log_pmf = (
-            log_choose(np.full_like(size, total), hit)
-            + log_choose(np.full_like(size, n - total), size - hit)
-            - log_choose(np.full_like(size, n), size)
-        )
-        tail = np.logaddexp.accumulate(log_pmf[:, ::-1], axis=1)[:, ::-1]
-        self._table = np.minimum(-tail, 700.0)
-
-    def __call__(self, hits: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.asarray(self._table[self._inverse[:, None], hits], dtype=np.float64)

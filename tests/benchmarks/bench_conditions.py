@@ -24,7 +24,7 @@ from langchain_uno.world.drawing import make_world
 from langchain_uno.world.service import Visit, held_out_queries, plan_visits
 from langchain_uno.world.worlds import World
 
-WAYS = ("one search", "common words", "common words, told elsewhere")
+WAYS = ("one search", "common words", "common words, told elsewhere", "and drift")
 
 
 def main(
@@ -34,12 +34,12 @@ def main(
 ) -> None:
     """Print, for each variant and way to search, what is applied unwanted and what is missed."""
     table = Table("variant", "search", "requests with an unwanted rule", "wishes missed")
-    for variant in ("standard", "conditional", "long"):
-        totals = {way: [0, 0, 0, 0] for way in WAYS}
+    for variant in ("standard", "drift"):
+        totals = {way: [0, 0, 0, 0] for way in WAYS[2:]}
         for s in range(seed, seed + worlds):
             world = make_world(s, variant=variant)
             clusters = _clusters(world, visits)
-            for way in WAYS:
+            for way in WAYS[2:]:
                 for i, value in enumerate(_count(world, _aggregate(clusters, way))):
                     totals[way][i] += value
         for way, (unwanted, asked, missed, wished) in totals.items():
@@ -92,12 +92,13 @@ def _aggregate(
                 own_rules=False,
                 common=common,
                 told=told,
+                times=[1e5 * v.when for v, _ in logs] if way == WAYS[3] else None,
             )
             for name, logs in clusters.items()
         }
 
     rules = look(())
-    told = told_elsewhere(list(rules.values()), common) if way == WAYS[2] else frozenset()
+    told = told_elsewhere(list(rules.values()), common) if way in WAYS[2:] else frozenset()
     return look(sorted(told)) if told else rules
 
 
