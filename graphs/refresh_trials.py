@@ -109,7 +109,8 @@ def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
             continue
         else:
             rules = [rule.text for rule in recurring.wanted_for(log.query)]
-        item = VerifyItem(run_id, log.messages, rules, log.language, log.user_id)
+        idle = recurring.idle_for(log.query, rules)
+        item = VerifyItem(run_id, log.messages, rules, log.language, log.user_id, idle)
         (items if rules else bare).append(item)
     for run_id in cluster.unlabelled if standard != "own" else ():
         if len(items) >= ctx.recipe.verify.max_queries:
@@ -117,7 +118,8 @@ def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
         log = ctx.unheard[run_id]
         rules = [rule.text for rule in recurring.wanted_for(log.query)]
         if rules:
-            items.append(VerifyItem(run_id, log.messages, rules, log.language, log.user_id))
+            idle = recurring.idle_for(log.query, rules)
+            items.append(VerifyItem(run_id, log.messages, rules, log.language, log.user_id, idle))
     # Where users only edited and nobody wrote a wish, the judge's own sense has to do.
     return items or bare
 

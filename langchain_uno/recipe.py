@@ -158,6 +158,10 @@ class VerifySettings(_Section):
     max_lost: float = 1.0
     """A module fails when more than this share of its answers lost content, however many wins it
     has: rules obeyed do not pay for facts. 1: any share may (paper)."""
+    max_overreach: float = 1.0
+    """A module fails when more than this share of its answers obey a rule of its cluster that does
+    not hold for the request, of those to requests for which one does not. 1: not looked at (paper).
+    """
     max_queries: int = 200
     unlabelled: int = 2000
     """So many of the latest requests that nobody reacted to may serve as held-out queries, with

@@ -200,6 +200,8 @@ class VerifierReport(BaseModel):
     reason: str = ""
     lost: int = 0
     """Answers that lost content of the base answer."""
+    overreached: int = 0
+    """Answers that obey a rule on a request which it does not hold for."""
     mean_score: float | None = None
     mean_base_score: float | None = None
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Message, VerifierReport, routing_text
 from langchain_uno.trainers import decide
+from langchain_uno.trainers.restraint import Restraint, look_for_overreach
 
 __all__ = ["BaseSide", "VerifyItem", "answer_as_base", "verify_critic", "verify_expert"]
 
@@ -44,6 +46,8 @@ class VerifyItem:
     rules: Sequence[str]
     language: str = "en"
     user_id: str | None = None
+    idle: Sequence[str] = ()
+    """Rules of the cluster that do not hold for this request."""
 
 
 @dataclass(frozen=True)
@@ -110,20 +114,21 @@ def verify_expert(
     tried = decide.spread_epochs(len(epochs), recipe.verify.max_epochs)
     outcomes: list[list[decide.Outcome]] = []
     scores: list[list[float | None]] = []
-    lost: list[int] = []
+    finals: list[list[str]] = []
     for index in tried:
         with _loaded(engine, epochs[index]) as name:
-            answers = _answers(side.items, name, engine, recipe, on_done)
-        scores.append(_scores(side.items, answers, judge_engine, prompts, recipe, on_done))
-        outcomes.append(_outcomes(side, answers, scores[-1], recipe))
-        lost.append(_lost(side, answers, recipe))
+            finals.append(_answers(side.items, name, engine, recipe, on_done))
+        scores.append(_scores(side.items, finals[-1], judge_engine, prompts, recipe, on_done))
+        outcomes.append(_outcomes(side, finals[-1], scores[-1], recipe))
+    lost = [_lost(side, answers, recipe) for answers in finals]
     # An epoch that lost too much can't ship: where another one exists, the choice is among those.
     bound = max(recipe.verify.max_lost * len(side.items), min(lost))
     fit = [i for i, n in enumerate(lost) if n <= bound]
     outcomes, scores = [outcomes[i] for i in fit], [scores[i] for i in fit]
     choice = decide.choose_epoch(outcomes, scores, _users(side), recipe.verify.confidence)
-    chosen, epoch = choice.epoch, tried[fit[choice.epoch]]
-    return _report("expert", side, choice, scores[chosen], lost[fit[chosen]], recipe, epoch + 1)
+    chosen = fit[choice.epoch]
+    harm = _harm(side, finals[chosen], judge_engine, prompts, recipe, on_done)
+    return _report("expert", side, choice, scores[choice.epoch], harm, recipe, tried[chosen] + 1)
 
 
 def verify_critic(
@@ -155,7 +160,8 @@ def verify_critic(
     scores = _scores(side.items, finals, judge_engine, prompts, recipe, on_done)
     outcomes = _outcomes(side, finals, scores, recipe)
     choice = decide.choose_epoch([outcomes], [scores], _users(side), recipe.verify.confidence)
-    return _report("critic", side, choice, scores, _lost(side, finals, recipe), recipe, None)
+    harm = _harm(side, finals, judge_engine, prompts, recipe, on_done)
+    return _report("critic", side, choice, scores, harm, recipe, None)
 
 
 def _revised(
@@ -267,12 +273,33 @@ def _lost(side: BaseSide, answers: Sequence[str], recipe: Recipe) -> int:
     )
 
 
+class _Harm(NamedTuple):
+    """What a module's answers did besides what they were judged for."""
+
+    lost: int
+    restraint: Restraint
+
+
+def _harm(
+    side: BaseSide,
+    answers: Sequence[str],
+    judge_engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None,
+) -> _Harm:
+    restraint = look_for_overreach(
+        side.items, side.answers, answers, judge_engine, prompts, recipe, on_done
+    )
+    return _Harm(_lost(side, answers, recipe), restraint)
+
+
 def _report(
     kind: str,
     side: BaseSide,
     choice: decide.Choice,
     scores: Sequence[float | None],
-    lost: int,
+    harm: _Harm,
     recipe: Recipe,
     epoch: int | None,
 ) -> VerifierReport:
@@ -289,8 +316,12 @@ def _report(
             f"not decided: {settings.confidence:.0%} interval of the win rate "
             f"{choice.interval[0]:.2f} to {choice.interval[1]:.2f} does not lie above 0.50"
         )
-    if lost > settings.max_lost * len(side.items):
-        reasons.append(f"{lost} of {len(side.items)} answers lost content")
+    if harm.lost > settings.max_lost * len(side.items):
+        reasons.append(f"{harm.lost} of {len(side.items)} answers lost content")
+        undecided = False
+    could, did = harm.restraint
+    if did > settings.max_overreach * could:
+        reasons.append(f"{did} of {could} answers obey a rule that does not hold for the request")
         undecided = False
     passed = not reasons
     users = len(set(_users(side)))
@@ -311,7 +342,8 @@ def _report(
         undecided=undecided,
         epoch=epoch,
         reason="; ".join(reasons),
-        lost=lost,
+        lost=harm.lost,
+        overreached=did,
         mean_score=_mean(scores),
         mean_base_score=_mean(side.scores),
     )

@@ -26,7 +26,10 @@ __all__ = [
 
 Result = Mapping[str, Any]
 LOST = 5.0
-"""An expert that is so many points behind the critic, or loses so many points of facts, failed."""
+"""An expert with so many right answers of 100 fewer than the critic failed; a module that loses so
+many points of facts is no better than base."""
+OVER = 25.0
+"""Nor is one that obeys so much more of what nobody wants there."""
 
 
 def pooled(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
@@ -45,12 +48,7 @@ def pooled(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
         for name in _systems(results)
     }
     for mine in columns.values():
-        mine["right"] = [
-            100.0 * (score > 99.9 and facts > 0 and not unwanted)
-            for score, facts, unwanted in zip(
-                mine["score"], mine["facts"], mine["unwanted"], strict=True
-            )
-        ]
+        mine["right"] = _right(mine)
     out: dict[str, dict[str, Any]] = {}
     for name, mine in columns.items():
         row: dict[str, Any] = {
@@ -75,6 +73,14 @@ _SCALES = {
     "tokens_out": 1.0,
     "seconds": 1.0,
 }
+
+
+def _right(columns: Mapping[str, Sequence[float]]) -> list[float]:
+    """100 for each answer with nothing to complain about, else 0."""
+    values = zip(columns["score"], columns["facts"], columns["unwanted"], strict=True)
+    return [
+        100.0 * (score > 99.9 and facts > 0 and not unwanted) for score, facts, unwanted in values
+    ]
 
 
 def _systems(results: Sequence[Result]) -> list[str]:
@@ -148,8 +154,9 @@ def shipped(results: Sequence[Result], *, margin: float = 0.0) -> dict[str, dict
 def verifier_against_truth(results: Sequence[Result]) -> dict[str, dict[str, int]]:
     """Return how often a rule for shipping is right, by the truth of held-out requests.
 
-    A module is *better* when its answers meet more rules than base and lose at most ``LOST``
-    points of facts. A false ship is one that is not; a false refusal is one that is. Rules:
+    A module is *better* when its answers meet more rules than base, lose at most ``LOST`` points of
+    facts and obey at most ``OVER`` points more of what nobody wants there. A false ship is one that
+    is not; a false refusal is one that is. Rules:
 
     - ``interval``: our verifier, for experts and critics;
     - ``paper's rule``: experts whose win rate reaches the bar, critics unverified.
@@ -166,7 +173,8 @@ def verifier_against_truth(results: Sequence[Result]) -> dict[str, dict[str, int
                     continue
                 rules = _mean_gain(r, f"{kind} everywhere", mine, "score")
                 facts = _mean_gain(r, f"{kind} everywhere", mine, "facts")
-                better = rules > 0 and facts >= -LOST
+                over = _mean_gain(r, f"{kind} everywhere", mine, "unwanted")
+                better = rules > 0 and facts >= -LOST and over <= OVER
                 ships = {
                     "interval": trial["passed"],
                     "paper's rule": kind == "critic" or trial["win_rate"] >= 0.53,
@@ -184,8 +192,8 @@ def verifier_against_truth(results: Sequence[Result]) -> dict[str, dict[str, int
 def gap_points(results: Sequence[Result]) -> list[tuple[float, float, bool]]:
     """Return (gap, the expert's points behind the critic, whether it failed), one a cluster.
 
-    It fails when it meets fewer rules than the cluster's critic by more than ``LOST`` points, or
-    loses more than ``LOST`` points of facts against base.
+    Points are of answers with nothing to complain about (``pooled``); it fails when it is more than
+    ``LOST`` behind.
     """
     out = []
     for r in results:
@@ -194,12 +202,10 @@ def gap_points(results: Sequence[Result]) -> list[tuple[float, float, bool]]:
             trial = cluster["trials"].get("expert")
             if not mine or trial is None or trial["win_rate"] is None:
                 continue
-            expert, critic = (
-                _mean_gain(r, f"{kind} everywhere", mine, "score") for kind in ("expert", "critic")
-            )
-            facts = _mean_gain(r, "expert everywhere", mine, "facts")
+            right = [_right(r["answers"][f"{kind} everywhere"]) for kind in ("expert", "critic")]
+            expert, critic = (sum(found[i] for i in mine) / len(mine) for found in right)
             behind = critic - expert
-            out.append((float(cluster["gap"]), behind, behind > LOST or facts < -LOST))
+            out.append((float(cluster["gap"]), behind, behind > LOST))
     return out
 
 

@@ -157,7 +157,7 @@ def draw_gap(results: Sequence[Result], file: Path) -> None:
         label = "expert failed" if failed else "expert did not fail"
         axis.scatter([g for g, _ in mine], [b for _, b in mine], c=colour, label=label)
     axis.axvline(0.45, linestyle="--", color="grey", label="default threshold")
-    axis.set(xlabel="cognitive gap", ylabel="critic's points above the expert's")
+    axis.set(xlabel="cognitive gap", ylabel="right answers of 100: critic's above the expert's")
     axis.legend()
     figure.tight_layout()
     figure.savefig(file, dpi=100)

@@ -80,6 +80,18 @@ class ClusterRules(BaseModel):
         """Return the rules wanted for a query of the cluster that has no feedback (yet)."""
         return self._wanted(query, ())
 
+    def idle_for(self, query: str, wanted: Collection[str]) -> list[str]:
+        """Return the rules whose condition a query does not meet, less those wanted all the same.
+
+        ``wanted`` are wordings: a user may name a rule where its condition does not hold.
+        """
+        named = {self.same.get(text, text) for text in wanted}
+        return [
+            rule.text
+            for rule in self.recurring
+            if rule.condition and not rule.condition.holds(query) and rule.text not in named
+        ]
+
     def complete(self, rules: RuleSet, query: str) -> RuleSet:
         """Return a copy of a log's rules with ``wanted`` set.
 

@@ -63,7 +63,7 @@ def find_change(
     if not len(cuts):
         return None
     cuts = cuts[np.linspace(0, len(cuts) - 1, min(len(cuts), MAX_CUTS)).round().astype(np.int64)]
-    earlier = np.cumsum(mentions)[cuts - 1]
+    earlier: NDArray[np.int64] = np.cumsum(mentions, dtype=np.int64)[cuts - 1]
     before, after = earlier / cuts, (total - earlier) / (n - cuts)
     quiet = _is_quiet(before, after) & _is_quiet(*_among_people(mentions, people, cuts))
     # As surprising as so many before the cut, or so many after it.
@@ -79,7 +79,8 @@ def find_change(
         return None
     rng = np.random.default_rng(seed)
     shuffles = np.stack([rng.permutation(mentions) for _ in range(SHUFFLES)], axis=1)
-    strongest = sharpness(np.cumsum(shuffles, axis=0, dtype=np.int64)[cuts - 1]).max(axis=0)
+    by_chance: NDArray[np.int64] = np.cumsum(shuffles, axis=0, dtype=np.int64)[cuts - 1]
+    strongest = sharpness(by_chance).max(axis=0)
     p = (1 + int((strongest >= observed[best] - 1e-9).sum())) / (1 + SHUFFLES)
     if p > alpha:
         return None

@@ -178,7 +178,7 @@ def test_tables_count_what_is_below_base() -> None:
     }  # fmt: skip
     assert count["single"]["base"] == 2
     assert count["no verifier"]["below"] == count["no verifier"]["facts below"] == 2
-    gap = gap_against_experts(results)
+    gap = gap_against_experts([result(1, good=100, gap=0.8), result(2, good=100, gap=0.9)])
     assert (gap["clusters"], gap["failed"]) == (4, 2)
     assert gap["auc"]["mean"] == 1.0
     assert (gap["expert_seconds"], gap["spared_seconds"]) == (120.0, 60.0)
@@ -213,6 +213,10 @@ def test_the_verifier_is_held_against_the_truth() -> None:
     assert found["paper's rule"] == {
         "right": 2, "false ships": 1, "false refusals": 0, "judgements": 40
     }  # fmt: skip
+    # A critic that does what nobody wants there is no better than base: rightly refused.
+    one["answers"]["critic everywhere"]["unwanted"] = [1, 0, 0, 0] * 4
+    again = verifier_against_truth([one])
+    assert again["interval"] == {**found["interval"], "right": 1, "false refusals": 1}
 
 
 def test_a_threshold_is_moved_as_little_as_needed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,28 @@ def test_rules_obeyed_do_not_pay_for_facts_lost(recipe: Recipe) -> None:
     assert not refused.passed
     assert "2 of 20 answers lost content" in refused.reason
     assert ask(min_kept=1.0, max_lost=0.1).passed
+
+
+def test_a_rule_obeyed_where_it_does_not_hold_is_no_merit(recipe: Recipe) -> None:
+    def everywhere(adapter: str | None, prompt: str) -> str:
+        if prompt.startswith("judge Wave."):
+            return "9" if " wave" in prompt else "5"
+        waves = adapter is not None and prompt in "012"
+        return say(adapter, prompt).replace(" hurray", (" wave" if waves else "") + " hurray")
+
+    # Waving is wanted of nobody here; asked about it are the first half, of which three wave.
+    asked = [replace(item, idle=["Wave."] if i < 5 else []) for i, item in enumerate(items(10))]
+    words: Any = Words()
+    for bound, passed, seen in ((1.0, True, 0), (0.6, True, 3), (0.5, False, 3)):
+        settings = VerifySettings(judgements=1, max_overreach=bound)
+        one = recipe.model_copy(update={"verify": settings})
+        desk: Any = Desk(everywhere)
+        report = verify_expert(asked, EPOCHS[1:2], desk, desk, words, one)
+        assert (report.passed, report.overreached, report.win_rate) == (passed, seen, 1.0)
+        more = sum(prompt.startswith("judge Wave.") for _, prompt in desk.asked)
+        assert more == (10 if seen else 0)
+    assert "3 of 5 answers obey a rule that does not hold for the request" in report.reason
+    assert not report.undecided
 
 
 def test_an_epoch_that_lost_facts_is_not_chosen_over_one_that_kept_them(recipe: Recipe) -> None:
