@@ -13,7 +13,7 @@ from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.serving.hot_swap import Serving
 from langchain_uno.settings import load_settings
 
-__all__ = ["Served", "serve"]
+__all__ = ["Served", "serve", "stop_serving"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,19 @@ def serve(
             )
             found = _served[key] = Served(used, serving, build_respond_graph(serving))
         return found
+
+
+def stop_serving(home: str | os.PathLike[str]) -> None:
+    """Free the adapters of a home, of all its namespaces: for who is about to delete it.
+
+    A chat model that leans on it loads its release again at its next request.
+    """
+    root = Home.locate(home).root
+    with _lock:
+        keys = [k for k, s in _served.items() if s.serving.home and s.serving.home.root == root]
+        found = [_served.pop(key) for key in keys]
+    for one in found:
+        one.serving.close()
 
 
 def _embedder(given: Any, engine: Engine) -> Embedder | None:

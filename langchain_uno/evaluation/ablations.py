@@ -27,6 +27,7 @@ from langchain_uno.evaluation.results import once, read_result, write_result
 from langchain_uno.graphs.refresh_context import RefreshResult
 from langchain_uno.home import Home
 from langchain_uno.logs.filters import REASONS
+from langchain_uno.served import stop_serving
 from langchain_uno.world.worlds import World
 
 __all__ = ["ABLATIONS", "run_ablations"]
@@ -112,6 +113,7 @@ def _run(
         refreshed = learn(home, {"seed": seed, **_APART, **ABLATIONS[name]}, progress)
         found["systems"][name] = _figures(world, home, asked, refreshed)
         write_result(folder, found)
+    stop_serving(home.root)
     shutil.rmtree(home.root, ignore_errors=True)
     return found
 

@@ -19,6 +19,7 @@ from langchain_uno.evaluation.answers import ask_model, held_out
 from langchain_uno.evaluation.intervals import by_user
 from langchain_uno.evaluation.results import once
 from langchain_uno.home import Home
+from langchain_uno.served import stop_serving
 
 __all__ = ["ATTACKS", "OPEN", "run_poisoned"]
 
@@ -107,4 +108,5 @@ def _run(
         "facts": {m: by_user([100.0 * a.facts for a in rows], users) for m, rows in found.items()},
         "clusters": [c.model_dump(mode="json") for c in refreshed.clusters],
     }
+    stop_serving(home.root)
     return result

@@ -18,6 +18,7 @@ from langchain_uno.evaluation.answers import Answered, Asked, ask_model, held_ou
 from langchain_uno.evaluation.intervals import by_user
 from langchain_uno.evaluation.results import once
 from langchain_uno.home import Home
+from langchain_uno.served import stop_serving
 from langchain_uno.world.service import Visit
 from langchain_uno.world.worlds import World
 
@@ -119,8 +120,9 @@ def _run(
         "big_seconds": sum(refreshed.seconds.values()),
         "drifted": [n for n, w in world.preferences.items() if any(p.until < 1 for p in w)],
     }
-    shutil.rmtree(home.root, ignore_errors=True)
-    shutil.rmtree(big.root, ignore_errors=True)
+    for done_with in (home, big):
+        stop_serving(done_with.root)
+        shutil.rmtree(done_with.root, ignore_errors=True)
     return result
 
 

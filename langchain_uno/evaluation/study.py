@@ -21,6 +21,7 @@ from langchain_uno.evaluation.everywhere import publish_kind, read_kept
 from langchain_uno.evaluation.results import once
 from langchain_uno.evaluation.rivals import by_bm25, by_embeddings, from_memory, revise_with
 from langchain_uno.home import Home
+from langchain_uno.served import stop_serving
 
 __all__ = ["SYSTEMS", "Cell", "run_cell"]
 
@@ -58,6 +59,7 @@ def run_cell(cell: Cell, top: Path, progress: Any, *, keep: bool = False) -> dic
     """
     folder = top / cell.name
     result = once(folder, lambda: _run(cell, folder, progress))
+    stop_serving(folder / "home")
     if result is not None and not keep:
         shutil.rmtree(folder / "home", ignore_errors=True)
     return result

@@ -22,6 +22,7 @@ from langchain_uno.home import Home
 from langchain_uno.models.loading import load_embedder, load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
+from langchain_uno.served import stop_serving
 from langchain_uno.serving.messages import from_langchain
 from langchain_uno.testing import make_tiny_adapter
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny
@@ -200,6 +201,17 @@ async def test_progress_is_a_custom_event_of_the_graph_around(model: UNOChatMode
     stages = [e["stage"] for e in events if e["type"] == "progress"]
     assert stages[:2] == ["draft", "critique"]
     assert all(e["type"] == "progress" for e in events), "tokens travel as the model's own chunks"
+
+
+def test_a_home_that_is_served_no_more_loads_again_when_asked(
+    engine: LocalEngine, home: Home
+) -> None:
+    chat = UNOChatModel(home=home.root, engine=engine, max_tokens=3)
+    answer, pool = chat.invoke(QUERIES["c0"]), chat.served.serving.pool
+    assert answer.response_metadata["adapter"] in pool.loaded()
+    stop_serving(home.root)
+    assert pool.loaded() == []
+    assert chat.invoke(QUERIES["c0"]).content == answer.content
 
 
 def test_without_home_or_release_the_base_answers(
