@@ -55,7 +55,9 @@ def _aggregate(ctx: RefreshContext) -> str:
         cluster.rivals = list(found.rivals)
         ctx.progress.advance("aggregate")
     ctx.work.write_records("aggregated.jsonl", clusters)
-    return f"{sum(len(c.rules) for c in clusters)} recurring rules"
+    gone = sum(len(found.gone) for found in rules)
+    past = f", {gone} wanted no longer" if gone else ""
+    return f"{sum(len(c.rules) for c in clusters)} recurring rules{past}"
 
 
 def _recurring(
