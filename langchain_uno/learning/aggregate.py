@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_uno.errors import InputError
 from langchain_uno.learning.conditions import Condition, Vocabulary, find_condition
-from langchain_uno.learning.drift import find_change
+from langchain_uno.learning.drift import find_change, find_swap
 from langchain_uno.learning.wordings import group_wordings, plain
 from langchain_uno.models.protocols import Embedder, OnDone, Reranker
 from langchain_uno.records import Rule, RuleSet
@@ -38,6 +38,8 @@ WEAK_ALPHA = 0.2
 RIVAL_P = 0.01
 GONE_ALPHA, COME_ALPHA = 0.05, 0.03
 """Accepted chance of taking a wish that never changed for one that went, or came later."""
+SWAP_ALPHA = 0.05
+"""The same for one wish of a cluster that gave way to another."""
 
 
 class RecurringRule(BaseModel):
@@ -287,19 +289,31 @@ def _mark_drift(
     """Return the rules that are wanted no more; what came later is not known of before it came."""
     _, person = np.unique(people, return_inverse=True)
     order = np.argsort(times, kind="stable")
-    gone = set()
-    for j in range(mentions.shape[1]):
+    gone: set[int] = set()
+    same: list[int] = []
+
+    def came(j: int, earlier: NDArray[np.int64]) -> None:
+        known[earlier[~mentions[earlier, j]], j] = False
+
+    for j in np.flatnonzero(mentions.sum(axis=0) >= MIN_MENTIONS).tolist():
         rows = order[known[order, j]]
         change = find_change(
             mentions[rows, j], times[rows], person[rows], alpha=GONE_ALPHA, seed=seed
         )
         if change is None:
-            continue
-        if change.kind == "gone":
+            same.append(j)
+        elif change.kind == "gone":
             gone.add(j)
         elif change.p_value <= COME_ALPHA:
-            earlier = rows[: change.at]
-            known[earlier[~mentions[earlier, j]], j] = False
+            came(j, rows[: change.at])
+    # Of those that did not change by themselves: did one give way to another?
+    rows = order[known[order][:, same].all(axis=1)]
+    swap = find_swap(
+        mentions[rows][:, same], times[rows], person[rows], alpha=SWAP_ALPHA, seed=seed
+    )
+    if swap is not None:
+        gone.add(same[swap.gone])
+        came(same[swap.come], rows[: swap.at])
     return gone
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from langchain_uno.learning.aggregate import aggregate_rules
-from langchain_uno.learning.drift import find_change
+from langchain_uno.learning.drift import find_change, find_swap
 from langchain_uno.records import Rule, RuleSet
 
 N = 40
@@ -52,6 +52,25 @@ def test_no_change_without_time_or_by_one_person(gap: float, people: Any, why: s
     mentions = every_other(20) + [False] * 16 + [people is not None] * 4
     assert look(mentions, gap=gap, people=people) is None, why
     assert look(every_other(20) + [False] * 20) is not None
+
+
+def test_two_weak_signs_at_one_time_are_a_strong_one() -> None:
+    old = [True, True, False, True, True, True, False, True, True, False, *[False] * 4]
+    new = [*[False] * 10, True, False, True, True]
+    always = every_other(14)
+    times, people = 60.0 * np.arange(14), np.arange(14)
+    assert look(old, alpha=0.01) is None  # too few afterwards to say so of one wish alone
+    swap = find_swap(np.array([always, old, new]).T, times, people, alpha=0.02)
+    assert swap is not None
+    assert (swap.gone, swap.come) == (1, 2)
+    assert 8 <= swap.at <= 11
+    assert find_swap(np.array([always, old]).T, times, people, alpha=0.02) is None
+    rng = np.random.default_rng(1)
+    by_chance = [
+        find_swap(rng.random((20, 5)) < 0.4, 60.0 * np.arange(20), np.arange(20), alpha=0.05)
+        for _ in range(200)
+    ]
+    assert sum(one is not None for one in by_chance) <= 0.05 * 200
 
 
 @pytest.mark.parametrize("own_rules", [False, True])
