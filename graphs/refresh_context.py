@@ -269,9 +269,13 @@ class RefreshContext:
         return self.work.read_records(name, PreferencePair) if self.work.has(name) else []
 
     def is_low(self, cluster: ClusterData) -> bool:
-        """Whether the cluster's gap is low enough to train an expert (paper, stage 5)."""
+        """Whether the cluster's gap is low enough to train an expert (paper, stage 5).
+
+        Where no rule recurs the wishes show in edits alone: no gap is known, and no critic could be
+        taught.
+        """
         assert cluster.gap is not None, "the gap stage has not run"
-        return cluster.gap < self.recipe.gap.threshold
+        return cluster.gap < self.recipe.gap.threshold or not cluster.rules
 
 
 def _unedited(log: Interaction) -> Interaction:

@@ -48,6 +48,9 @@ class VerifyItem:
     user_id: str | None = None
     idle: Sequence[str] = ()
     """Rules of the cluster that do not hold for this request."""
+    edit: str | None = None
+    """What the user made of the answer. Where no wish was put into words it is the standard: the
+    better answer is the one nearer to it (BLEU-4)."""
 
 
 @dataclass(frozen=True)
@@ -232,18 +235,26 @@ def _scores(
     recipe: Recipe,
     on_done: OnDone | None,
 ) -> list[float | None]:
+    scores: list[float | None] = [None] * len(items)
+    todo: list[int] = []
+    for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
+        if item.edit is not None and not item.rules:
+            scores[i] = 10.0 * decide.bleu4(answer, item.edit, item.language)
+        else:
+            todo.append(i)
+    if on_done is not None and len(todo) < len(items):
+        on_done(len(items) - len(todo))
     judged = judge_averaged(
-        [
-            JudgeItem(item.messages, item.rules, answer, item.language)
-            for item, answer in zip(items, answers, strict=True)
-        ],
+        [JudgeItem(items[i].messages, items[i].rules, answers[i], items[i].language) for i in todo],
         judge_engine,
         prompts,
         recipe,
         on_done,
         seed=recipe.seed,
     )
-    return [None if judgement is None else judgement.score for judgement in judged]
+    for i, judgement in zip(todo, judged, strict=True):
+        scores[i] = None if judgement is None else judgement.score
+    return scores
 
 
 def _outcomes(

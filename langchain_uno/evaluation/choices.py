@@ -73,7 +73,9 @@ def routes_of(name: str, kept: Kept) -> dict[str, Route]:
     threshold, bar = recipe["gap"]["threshold"], recipe["verify"]["win_rate"]
     return {
         cluster.id: CHOICES[name](
-            (cluster.gap or 0.0) < threshold, kept.trials[cluster.id], float(bar)
+            (cluster.gap or 0.0) < threshold or not cluster.rules,  # as ``RefreshContext.is_low``
+            kept.trials[cluster.id],
+            float(bar),
         )
         for cluster in kept.clusters
     }

@@ -259,8 +259,13 @@ def test_edits_alone_are_something_to_learn_from(engine: Engine, tmp_path: Path)
         for i in range(8)
     ]
     home = make_home(tmp_path, edited)
-    result = refresh(home, engine)
+    # Nobody put a wish into words: no gap can be high, and no judge has a standard to judge by.
+    strict = RECIPE.model_copy(update={"gap": RECIPE.gap.model_copy(update={"threshold": 0.0})})
+    teacher = ToyEngine()
+    result = refresh(home, engine, strict, teacher=teacher)
     assert sum(c.pairs for c in result.clusters) == sum(c.train for c in result.clusters) > 0
+    assert sum(c.judged for c in result.clusters) == sum(c.verify for c in result.clusters) > 0
+    assert "judge" not in teacher.roles()
 
 
 def test_requests_without_reaction_are_verified_on_and_never_learnt_from(

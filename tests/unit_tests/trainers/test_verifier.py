@@ -202,6 +202,26 @@ def test_a_rule_obeyed_where_it_does_not_hold_is_no_merit(recipe: Recipe) -> Non
     assert not report.undecided
 
 
+def test_where_nobody_said_a_word_the_users_edits_are_the_standard(recipe: Recipe) -> None:
+    def mute(adapter: str | None, prompt: str) -> str:
+        assert not prompt.startswith("judge"), "there is nothing to judge by"
+        return say(adapter, prompt)
+
+    words: Any = Words()
+    for edit, rate in ((" hurray", 1.0), (" alas", 0.0)):
+        asked = [
+            replace(item, rules=[], edit=plain(item.id) + (edit if i else ""))
+            for i, item in enumerate(items(10))
+        ]
+        desk: Any = Desk(mute)
+        done: list[int] = []
+        report = verify_expert(asked, EPOCHS[1:2], desk, desk, words, recipe, done.append)
+        # The first edit is the base's own answer: there the module loses.
+        assert report.win_rate == pytest.approx(0.9 * rate)
+        assert report.passed is (rate > 0)
+        assert sum(done) == 10 * 2 * 2
+
+
 def test_an_epoch_that_lost_facts_is_not_chosen_over_one_that_kept_them(recipe: Recipe) -> None:
     def late(adapter: str | None, prompt: str) -> str:
         # epoch-2 is always cheerful but slips; epoch-3 forgets the cheer once, and keeps every fact
