@@ -97,6 +97,8 @@ def find_swap(
         alpha: accepted chance of a false swap where nothing changed.
         seed: of the shuffles.
     """
+    if mentions.shape[1] < 2:
+        return None
     found = _Search(mentions, times, people, LEAST_SWAP)
     swap = found.best(lambda gone, come: gone.max(axis=0) + come.max(axis=0), alpha, seed)
     if swap is None:
@@ -145,7 +147,7 @@ class _Search:
 
     def best(self, score: Score, alpha: float, seed: int) -> tuple[int, float] | None:
         """Return the best cut's number and its p value, or None where none is believed."""
-        if not len(self.cuts) or not len(self._totals):
+        if not len(self.cuts):
             return None
         observed = score(*self.here)
         at = int(observed.argmax())

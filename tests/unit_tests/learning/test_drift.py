@@ -73,6 +73,21 @@ def test_two_weak_signs_at_one_time_are_a_strong_one() -> None:
     assert sum(one is not None for one in by_chance) <= 0.05 * 200
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 5, 6, 11])
+@pytest.mark.parametrize("wishes", [0, 1, 2, 3])
+def test_few_logs_and_few_wishes_are_no_change(n: int, wishes: int) -> None:
+    mentions = np.zeros((n, wishes), dtype=np.bool_)
+    mentions[: n // 2] = True
+    times, people = 60.0 * np.arange(n), np.arange(n)
+    assert find_swap(mentions, times, people, alpha=0.05) is None
+    logs = [
+        RuleSet(run_id=str(i), with_feedback=[Rule(text=f"Wish {j}.") for j in range(wishes)])
+        for i in range(n)
+    ]
+    found = aggregate_rules(logs, ["please"] * n, times=times.tolist(), min_users=3)
+    assert found.gone == ()
+
+
 @pytest.mark.parametrize("own_rules", [False, True])
 def test_what_went_is_taught_no_more_and_what_came_counts_from_then_on(own_rules: bool) -> None:
     logs = []
