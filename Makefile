@@ -75,7 +75,7 @@ bench-serving: $(READY) ## 10,000 requests under switching releases; overhead; r
 STUDIES ?= .studies
 SEEDS ?= 1001,1002,1003,1004,1005
 STUDY := $(PY) -m langchain_uno.evaluation
-studies: $(READY) ## every study of docs/benchmarks.md, anew (20 hours on two cores)
+studies: $(READY) ## every study of docs/benchmarks.md, anew (45 hours; started twice side by side, 23)
 	$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[dev,evaluation]'
 	$(STUDY) run --out $(STUDIES)/systems --seeds $(SEEDS) --noise 0,0.17,0.34,0.5 --variants all
 	$(STUDY) poison --out $(STUDIES)/poison --seeds $(SEEDS)

@@ -115,15 +115,26 @@ def _split(
     share, seed = ctx.recipe.verify.held_out, stable_seed(ctx.recipe.seed, "split", parent.name)
     run_ids = [log.run_id for log in everybody]
     module, split = None, None
+    telling = _telling(ctx, members)
     if parent.module:
-        split = split_logs(members, share, seed, parent.trained_on)
+        split = split_logs(members, share, seed, parent.trained_on, telling)
         if len(split.verify) >= 0.5 * share * len(members):
             module = parent.module
     if split is None or module is None:
-        split = split_logs(members, share, seed)
+        split = split_logs(members, share, seed, telling=telling)
     split = replace(split, left_out=split.left_out + left_out)
     found = ClusterData.of(parent.name, run_ids, split)
     return found.model_copy(update={"parent": module})
+
+
+def _telling(ctx: RefreshContext, members: list[Interaction]) -> set[str]:
+    """Return the edited logs, where more people edited than said a word.
+
+    Then no rule recurs, and edits are all that a module can be verified on.
+    """
+    said = {log.run_id for log in members if ctx.wishes[log.run_id].with_feedback}
+    edited = {log.run_id for log in members if log.correction} - said
+    return edited if len(edited) > len(said) else set()
 
 
 def _add_unlabelled(

@@ -17,6 +17,9 @@ from langchain_uno.records import Interaction
 
 __all__ = ["Split", "split_logs"]
 
+LEAST_TELLING = 5
+"""Four wins of four are the fewest that decide at 95 %; one more, for the one that is lost."""
+
 _SPACE = re.compile(r"\s+")
 
 
@@ -36,6 +39,7 @@ def split_logs(
     held_out: float,
     seed: int,
     teachers: Collection[str] = frozenset(),
+    telling: Collection[str] = frozenset(),
 ) -> Split:
     """Split one cluster's logs into training and verification.
 
@@ -50,11 +54,13 @@ def split_logs(
         seed: of the shuffle; the same logs in any order and the same seed give the same split.
         teachers: run ids that a module which may be kept was trained on; whoever gave them stays
             in training. The held-out side may come out small, or empty.
+        telling: run ids, the only logs that can be verified on. Then ``LEAST_TELLING`` of them are
+            held back, where that leaves at least as many for training.
     """
-    by_user = _divide(logs, held_out, seed, _person, teachers)
+    by_user = _divide(logs, held_out, seed, _person, teachers, telling)
     if by_user.verify:
         return Split(by_user.train, by_user.verify, by_user.left_out, "user")
-    by_query = _divide(logs, held_out, seed, _text, teachers)
+    by_query = _divide(logs, held_out, seed, _text, teachers, telling)
     return Split(by_query.train, by_query.verify, by_query.left_out, "query")
 
 
@@ -64,6 +70,7 @@ def _divide(
     seed: int,
     key: Callable[[Interaction], str],
     teachers: Collection[str],
+    telling: Collection[str],
 ) -> Split:
     groups: dict[str, list[Interaction]] = {}
     for log in logs:
@@ -73,17 +80,25 @@ def _divide(
     random.Random(seed).shuffle(names)
     # Those with few logs first: ten logs of ten people witness more than ten of one.
     names.sort(key=lambda name: len(groups[name]))
+    tells = {name: sum(log.run_id in telling for log in groups[name]) for name in groups}
+    wanted = min(LEAST_TELLING, sum(tells.values()) // 2)
+    if wanted:  # as many as are needed, then people who tell nothing, so that others teach
+        first = [name for name in names if tells[name]][:wanted]
+        rest = [name for name in names if name not in first]
+        names = first + sorted(rest, key=lambda name: tells[name] > 0)
     usual = 2 * statistics.median(len(group) for group in groups.values()) if groups else 0
     target = max(1, round(held_out * sum(min(len(g), usual) for g in groups.values())))
     taken: set[str] = set()
-    count = 0
+    count = told = 0
     for name in names:
         size = len(groups[name])
         # One heavy user must not swallow the training side: overshoot by half at most.
-        if len(taken) + 1 < len(groups) and count + size <= max(target * 1.5, 1):
+        most = max(target * 1.5, 1) if told >= wanted else len(logs) / 2
+        if len(taken) + 1 < len(groups) and count + size <= most:
             taken.add(name)
             count += size
-        if count >= target:
+            told += tells[name]
+        if count >= target and told >= wanted:
             break
     if not taken and names and len(groups) > 1 and 2 * len(groups[names[0]]) <= len(logs):
         taken.add(names[0])

@@ -104,3 +104,18 @@ def test_people_who_flood_a_cluster_leave_the_others_in_training() -> None:
     assert split.by == "user"
     assert len(honest & set(split.train)) >= 8
     assert 4 <= len(split.verify) <= 8
+
+
+def test_where_few_logs_can_be_verified_on_enough_of_them_are_held_back() -> None:
+    logs = of([f"user-{i}" for i in range(30)])
+    edited = {f"r{i}" for i in range(0, 30, 3)}
+    for seed in range(10):
+        plain = split_logs(logs, 0.25, seed)
+        split = split_logs(logs, 0.25, seed, telling=edited)
+        assert len(edited & set(split.verify)) >= 5
+        assert len(edited & set(split.train)) >= 3
+        assert len(split.verify) == len(plain.verify) == 8
+    two = {"r0", "r1"}  # one to learn from, one to verify on: never both held back
+    for seed in range(10):
+        split = split_logs(logs[:6], 0.25, seed, telling=two)
+        assert two & set(split.verify) and len(split.train) >= 3
