@@ -20,7 +20,7 @@ from langchain_uno.records import Message
 
 __all__ = ["ABOVE", "Restraint", "look_for_overreach"]
 
-ABOVE = 2.0
+ABOVE = 1.0
 """Points of ten above the base, under rules that do not hold, from which an answer overreached."""
 
 
