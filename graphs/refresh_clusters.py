@@ -124,13 +124,13 @@ def _split(
         split = split_logs(members, share, seed, telling=telling)
     split = replace(split, left_out=split.left_out + left_out)
     found = ClusterData.of(parent.name, run_ids, split)
-    return found.model_copy(update={"parent": module})
+    return found.model_copy(update={"parent": module, "edited": bool(telling)})
 
 
 def _telling(ctx: RefreshContext, members: list[Interaction]) -> set[str]:
     """Return the edited logs, where more people edited than said a word.
 
-    Then no rule recurs, and edits are all that a module can be verified on.
+    Then edits are all that a module can be verified on.
     """
     said = {log.run_id for log in members if ctx.wishes[log.run_id].with_feedback}
     edited = {log.run_id for log in members if log.correction} - said

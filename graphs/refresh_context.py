@@ -46,7 +46,7 @@ STAGES = (
 )
 """The nodes, in the order that they run."""
 
-_FORMAT = 10
+_FORMAT = 11
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 
@@ -89,6 +89,8 @@ class ClusterData(BaseModel):
     practice: list[str] = Field(default_factory=list)
     """The same by users who are in training: see ``recipe.pairs.practice``."""
     split_by: str = "user"
+    edited: bool = False
+    """Whether more of its people edited than said a word: edits are what it is verified on."""
     gap: float | None = None
     n_gap_logs: int = 0
     rules: list[str] = Field(default_factory=list)
@@ -271,11 +273,11 @@ class RefreshContext:
     def is_low(self, cluster: ClusterData) -> bool:
         """Whether the cluster's gap is low enough to train an expert (paper, stage 5).
 
-        Where no rule recurs the wishes show in edits alone: no gap is known, and no critic could be
-        taught.
+        Where the wishes show in edits, no gap is known, and no critic could be taught them.
         """
         assert cluster.gap is not None, "the gap stage has not run"
-        return cluster.gap < self.recipe.gap.threshold or not cluster.rules
+        low = cluster.gap < self.recipe.gap.threshold
+        return low or cluster.edited or not cluster.rules
 
 
 def _unedited(log: Interaction) -> Interaction:

@@ -84,11 +84,11 @@ def try_module(ctx: RefreshContext, cluster: ClusterData, kind: Kind) -> Trial:
 def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
     """Return a cluster's verification queries, each with the judge's standard.
 
-    See ``recipe.verify.standard``; where a user said nothing but edited the answer, and no rule
-    recurs, the edit is the standard. The rules that recur come from training logs alone. A log
-    whose user asked for nothing and liked the answer as it was is no witness for other wishes: left
-    out, and so is one for which nothing is wanted (any more), unless that goes for all of the
-    cluster.
+    See ``recipe.verify.standard``; where a user said nothing but edited the answer, and most of the
+    cluster's people did or no rule recurs, the edit is the standard. The rules that recur come from
+    training logs alone. A log whose user asked for nothing and liked the answer as it was is no
+    witness for other wishes: left out, and so is one for which nothing is wanted (any more), unless
+    that goes for all of the cluster.
     Requests that nobody reacted to fill up to ``recipe.verify.max_queries``.
     """
     from langchain_uno.trainers.verifier import VerifyItem
@@ -112,10 +112,12 @@ def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
         else:
             rules = [rule.text for rule in recurring.wanted_for(log.query)]
         idle = recurring.idle_for(log.query, rules)
-        edit = None if rules else log.correction
+        edit = None
+        if log.correction and not own.with_feedback and (cluster.edited or not rules):
+            rules, edit = [], log.correction
         item = VerifyItem(run_id, log.messages, rules, log.language, log.user_id, idle, edit)
         (items if rules or edit else bare).append(item)
-    for run_id in cluster.unlabelled if standard != "own" else ():
+    for run_id in cluster.unlabelled if standard != "own" and not cluster.edited else ():
         if len(items) >= ctx.recipe.verify.max_queries:
             break
         log = ctx.unheard[run_id]

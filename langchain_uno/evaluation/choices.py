@@ -73,7 +73,8 @@ def routes_of(name: str, kept: Kept) -> dict[str, Route]:
     threshold, bar = recipe["gap"]["threshold"], recipe["verify"]["win_rate"]
     return {
         cluster.id: CHOICES[name](
-            (cluster.gap or 0.0) < threshold or not cluster.rules,  # as ``RefreshContext.is_low``
+            # As ``RefreshContext.is_low``.
+            (cluster.gap or 0.0) < threshold or cluster.edited or not cluster.rules,
             kept.trials[cluster.id],
             float(bar),
         )

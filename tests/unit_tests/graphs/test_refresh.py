@@ -258,7 +258,7 @@ def test_edits_alone_are_something_to_learn_from(engine: Engine, tmp_path: Path)
         )
         for i in range(8)
     ]
-    home = make_home(tmp_path, edited)
+    home = make_home(tmp_path / "edits", edited)
     # Nobody put a wish into words: no gap can be high, and no judge has a standard to judge by.
     strict = RECIPE.model_copy(update={"gap": RECIPE.gap.model_copy(update={"threshold": 0.0})})
     teacher = ToyEngine()
@@ -266,6 +266,17 @@ def test_edits_alone_are_something_to_learn_from(engine: Engine, tmp_path: Path)
     assert sum(c.pairs for c in result.clusters) == sum(c.train for c in result.clusters) > 0
     assert sum(c.judged for c in result.clusters) == sum(c.verify for c in result.clusters) > 0
     assert "judge" not in teacher.roles()
+
+    # Three who say a word, all the same one, outvote no edits: the expert is tried all the same.
+    said = [
+        log(f"r{i}", f"question {i} about cats", "a", "please be brief", user_id=f"user-{i}")
+        for i in range(8, 11)
+    ]
+    home = make_home(tmp_path / "words", [*edited, *said])
+    result = refresh(home, engine, strict)
+    work = WorkFolder(home.work / result.refresh_id)
+    assert all(c.edited for c in work.read_records("gaps.jsonl", ClusterData))
+    assert all("expert" in c.note for c in result.clusters)
 
 
 def test_requests_without_reaction_are_verified_on_and_never_learnt_from(
