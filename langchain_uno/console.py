@@ -5,7 +5,10 @@ Results go to standard output, everything else to standard error, so that ``--js
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,7 +53,19 @@ def clean_exit(interrupted: str = "Stopped.") -> Iterator[None]:
         # The next such call wipes the mark (run_eval_code_obj in CPython's pythonrun.c).
         eval("None")  # noqa: S307 - a constant
         err.print(f"\n{_plain(interrupted)}", highlight=False, soft_wrap=True)
+        atexit.register(_leave)
         raise typer.Exit(INTERRUPTED) from error
+
+
+def _leave() -> None:
+    """End the process without winding Python up; what was finished is on disk already.
+
+    Threads stopped half-way in native code (a release being loaded, a forward pass) are unwound
+    there when Python ends, and C++ aborts ("terminate called without an active exception").
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def print_json(data: Any) -> None:
