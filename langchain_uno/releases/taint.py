@@ -1,9 +1,9 @@
 """Releases that learnt from a forgotten log: revoked for good, and emptied.
 
-What is left of one is its manifest without rules (its name, its parent, opaque ids), so that a
-lineage can still be followed. Revoked releases are refused by every loader, so traffic moves to the
-nearest sound ancestor, or to the base model, before a file is touched; what a running server holds
-in memory it gives up when it sees the traffic change.
+What is left of one is its manifest without a word of anybody's (its name, its parent, opaque ids,
+numbers), so that a lineage can still be followed. Revoked releases are refused by every loader, so
+traffic moves to the nearest sound ancestor, or to the base model, before a file is touched; what a
+running server holds in memory it gives up when it sees the traffic change.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home
+from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
 from langchain_uno.releases.load import list_releases, revocation_file
 from langchain_uno.releases.manifest import Manifest, parse_manifest, read_limited
@@ -20,6 +21,10 @@ from langchain_uno.releases.publish import revoke
 from langchain_uno.releases.traffic import write_atomic
 
 __all__ = ["taint"]
+
+_KEPT = {"id", "size", "run_ids", "gap", "n_gap_logs", "route", "adapter", "radius", "trained_on"}
+_KEPT |= {"made_in", "reports"}
+"""What stays of a cluster: named one by one, so that no field added later keeps users' words."""
 
 REASON = "tainted: it learnt from a log that was forgotten"
 
@@ -58,7 +63,7 @@ def _empty(home: Home, release: str, manifest: Manifest | None) -> None:
     folder = home.releases / release
     folder.chmod(0o755)
     if manifest is not None:
-        bare = [c.model_copy(update={"rules": [], "note": ""}) for c in manifest.clusters]
+        bare = [Cluster(**c.model_dump(include=_KEPT)) for c in manifest.clusters]
         told = manifest.model_copy(update={"clusters": bare, "figures": {}})
         write_atomic(folder / checks.MANIFEST_FILE, told.to_json())
     for inside in folder.iterdir():
