@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.graphs.refresh_context import RefreshContext
-from langchain_uno.learning.conditions import words_of
+from langchain_uno.learning.conditions import rules_for
 from langchain_uno.records import Interaction
 from langchain_uno.releases.load import read_manifest
 from langchain_uno.releases.manifest import Manifest
@@ -40,12 +40,7 @@ def _known(release: Manifest | None, log: Interaction) -> list[str]:
     """Return the rules for this request of the module that answered; none when it can't be told."""
     for cluster in release.clusters if release else ():
         if cluster.id == log.cluster and cluster.route == log.route:
-            conditions = cluster.conditions or [[] for _ in cluster.rules]
-            return [
-                rule
-                for rule, words in zip(cluster.rules, conditions, strict=True)
-                if not words or not words_of(log.query).isdisjoint(words)
-            ]
+            return rules_for(log.query, cluster.rules, cluster.conditions)
     return []
 
 

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from langchain_uno.learning.surprise import Surprise
 
-__all__ = ["Condition", "Vocabulary", "common_words", "find_condition", "words_of"]
+__all__ = ["Condition", "Vocabulary", "common_words", "find_condition", "rules_for", "words_of"]
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _HAN = re.compile(r"[㐀-鿿]+")
@@ -70,6 +70,23 @@ def words_of(text: str) -> frozenset[str]:
     for run in _HAN.findall(text):
         found.update(run[i : i + 2] for i in range(max(len(run) - 1, 1)))
     return frozenset(found)
+
+
+def rules_for(query: str, rules: Sequence[str], conditions: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rules that hold for a request, in their order.
+
+    Args:
+        query: the request's text (``records.routing_text``).
+        rules: of its cluster.
+        conditions: for each the words of which a request must have one, none: always. Releases of
+            before conditions were looked for have an empty list: all rules hold always.
+    """
+    said = words_of(query)
+    return [
+        rule
+        for rule, words in zip(rules, conditions or [()] * len(rules), strict=True)
+        if not words or not said.isdisjoint(words)
+    ]
 
 
 def common_words(queries: Sequence[Sequence[str]]) -> frozenset[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from langchain_uno.learning.conditions import words_of
+from langchain_uno.learning.conditions import rules_for
 from langchain_uno.learning.wordings import plain
 
 __all__ = ["Remembered", "remind"]
@@ -42,19 +42,14 @@ def remind(suggestions: Sequence[str], query: str, known: Remembered) -> list[st
         query: the request's text (``records.routing_text``).
         known: its cluster.
     """
-    said = words_of(query)
-    conditions = known.conditions or [()] * len(known.rules)
-    holds = {
-        rule: not words or not said.isdisjoint(words)
-        for rule, words in zip(known.rules, conditions, strict=True)
-    }
-    idle = {plain(rule) for rule, does in holds.items() if not does}
+    held = rules_for(query, known.rules, known.conditions)
+    idle = {plain(rule) for rule in known.rules if rule not in held}
     out = [text for text in dict.fromkeys(suggestions) if plain(text) not in idle]
     taken = {plain(text) for text in out}
     apart = {(plain(a), plain(b)) for pair in known.rivals for a, b in (pair, pair[::-1])}
-    for rule, does in holds.items():
+    for rule in held:
         text = plain(rule)
-        if does and text not in taken and not any((text, other) in apart for other in taken):
+        if text not in taken and not any((text, other) in apart for other in taken):
             out.append(rule)
             taken.add(text)
     return out
