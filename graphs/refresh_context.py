@@ -116,6 +116,14 @@ class ClusterData(BaseModel):
             split_by=split.by,
         )
 
+    def is_low(self, threshold: float) -> bool:
+        """Whether the gap is low enough to train an expert (paper, stage 5).
+
+        Where the wishes show in edits, no gap is known, and no critic could be taught them.
+        """
+        assert self.gap is not None, "the gap stage has not run"
+        return self.gap < threshold or self.edited or not self.rules
+
 
 class ClusterResult(BaseModel):
     """What came of one cluster, for the summary table and ``--json``."""
@@ -271,13 +279,8 @@ class RefreshContext:
         return self.work.read_records(name, PreferencePair) if self.work.has(name) else []
 
     def is_low(self, cluster: ClusterData) -> bool:
-        """Whether the cluster's gap is low enough to train an expert (paper, stage 5).
-
-        Where the wishes show in edits, no gap is known, and no critic could be taught them.
-        """
-        assert cluster.gap is not None, "the gap stage has not run"
-        low = cluster.gap < self.recipe.gap.threshold
-        return low or cluster.edited or not cluster.rules
+        """Whether an expert is trained for the cluster; see :meth:`ClusterData.is_low`."""
+        return cluster.is_low(self.recipe.gap.threshold)
 
 
 def _unedited(log: Interaction) -> Interaction:

@@ -73,10 +73,7 @@ def routes_of(name: str, kept: Kept) -> dict[str, Route]:
     threshold, bar = recipe["gap"]["threshold"], recipe["verify"]["win_rate"]
     return {
         cluster.id: CHOICES[name](
-            # As ``RefreshContext.is_low``.
-            (cluster.gap or 0.0) < threshold or cluster.edited or not cluster.rules,
-            kept.trials[cluster.id],
-            float(bar),
+            cluster.is_low(float(threshold)), kept.trials[cluster.id], float(bar)
         )
         for cluster in kept.clusters
     }

@@ -91,14 +91,9 @@ def publish_kind(kept: Kept, home: Home, kind: Kind, *, remind: bool = True) -> 
         clusters.append(cluster.model_copy(update={"route": route, "adapter": None, "reports": []}))
     manifest = kept.release.manifest
     recipe = {**manifest.recipe, "remind": manifest.recipe["remind"] and remind}
-    values: dict[str, Any] = {
-        "id": "",
-        "parent": None,
-        "clusters": clusters,
-        "adapters": [],
-        "files": {},
-    }
-    draft = manifest.model_copy(update={**values, "clusters": clusters, "recipe": recipe})
+    mine = {"clusters": clusters, "recipe": recipe}
+    fresh: dict[str, Any] = {"id": "", "parent": None, "adapters": [], "files": {}}
+    draft = manifest.model_copy(update={**mine, **fresh})
     publish(place, draft, adapters, kept.release.centroids, projection=kept.release.projection)
     return place
 
