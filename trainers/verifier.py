@@ -130,7 +130,10 @@ def verify_expert(
     outcomes, scores = [outcomes[i] for i in fit], [scores[i] for i in fit]
     choice = decide.choose_epoch(outcomes, scores, _users(side), recipe.verify.confidence)
     chosen = fit[choice.epoch]
-    harm = _harm(side, finals[chosen], judge_engine, prompts, recipe, on_done)
+    restraint = look_for_overreach(
+        side.items, side.answers, finals[chosen], judge_engine, prompts, recipe, on_done
+    )
+    harm = _Harm(lost[chosen], restraint)
     return _report("expert", side, choice, scores[choice.epoch], harm, recipe, tried[chosen] + 1)
 
 
@@ -163,7 +166,10 @@ def verify_critic(
     scores = _scores(side.items, finals, judge_engine, prompts, recipe, on_done)
     outcomes = _outcomes(side, finals, scores, recipe)
     choice = decide.choose_epoch([outcomes], [scores], _users(side), recipe.verify.confidence)
-    harm = _harm(side, finals, judge_engine, prompts, recipe, on_done)
+    restraint = look_for_overreach(
+        side.items, side.answers, finals, judge_engine, prompts, recipe, on_done
+    )
+    harm = _Harm(_lost(side, finals, recipe), restraint)
     return _report("critic", side, choice, scores, harm, recipe, None)
 
 
@@ -289,20 +295,6 @@ class _Harm(NamedTuple):
 
     lost: int
     restraint: Restraint
-
-
-def _harm(
-    side: BaseSide,
-    answers: Sequence[str],
-    judge_engine: Engine,
-    prompts: PromptSet,
-    recipe: Recipe,
-    on_done: OnDone | None,
-) -> _Harm:
-    restraint = look_for_overreach(
-        side.items, side.answers, answers, judge_engine, prompts, recipe, on_done
-    )
-    return _Harm(_lost(side, answers, recipe), restraint)
 
 
 def _report(
