@@ -63,9 +63,11 @@ def _leave() -> None:
     Threads stopped half-way in native code (a release being loaded, a forward pass) are unwound
     there when Python ends, and C++ aborts ("terminate called without an active exception").
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(INTERRUPTED)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # whoever read may be gone; nothing but the exit code is left to say
+        os._exit(INTERRUPTED)
 
 
 def print_json(data: Any) -> None:
