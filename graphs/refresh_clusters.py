@@ -132,9 +132,19 @@ def _telling(ctx: RefreshContext, members: list[Interaction]) -> set[str]:
 
     Then edits are all that a module can be verified on.
     """
-    said = {log.run_id for log in members if ctx.wishes[log.run_id].with_feedback}
-    edited = {log.run_id for log in members if log.correction} - said
-    return edited if len(edited) > len(said) else set()
+    said: list[Interaction] = []
+    edited: list[Interaction] = []
+    for log in members:
+        if ctx.wishes[log.run_id].with_feedback:
+            said.append(log)
+        elif log.correction:
+            edited.append(log)
+    return {log.run_id for log in edited} if _people(edited) > _people(said) else set()
+
+
+def _people(logs: Sequence[Interaction]) -> int:
+    """Return how many people wrote some logs; one without a user is somebody's own."""
+    return len({log.user_id or ("run", log.run_id) for log in logs})
 
 
 def _add_unlabelled(

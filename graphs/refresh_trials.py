@@ -84,12 +84,13 @@ def try_module(ctx: RefreshContext, cluster: ClusterData, kind: Kind) -> Trial:
 def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
     """Return a cluster's verification queries, each with the judge's standard.
 
-    See ``recipe.verify.standard``; where a user said nothing but edited the answer, and most of the
-    cluster's people did or no rule recurs, the edit is the standard. The rules that recur come from
-    training logs alone. A log whose user asked for nothing and liked the answer as it was is no
-    witness for other wishes: left out, and so is one for which nothing is wanted (any more), unless
-    that goes for all of the cluster.
-    Requests that nobody reacted to fill up to ``recipe.verify.max_queries``.
+    See ``recipe.verify.standard``. Where a user said nothing but edited the answer, the edit is the
+    standard if no rule recurs or more of the cluster's people edited than said a word. The rules
+    that recur come from training logs alone.
+
+    A log whose user asked for nothing and liked the answer as it was is no witness for other
+    wishes: left out, and so is one for which nothing is wanted (any more), unless that goes for
+    all of the cluster. Requests that nobody reacted to fill up to ``recipe.verify.max_queries``.
     """
     from langchain_uno.trainers.verifier import VerifyItem
 

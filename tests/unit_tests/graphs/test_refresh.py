@@ -278,6 +278,12 @@ def test_edits_alone_are_something_to_learn_from(engine: Engine, tmp_path: Path)
     assert all(c.edited for c in work.read_records("gaps.jsonl", ClusterData))
     assert all("expert" in c.note for c in result.clusters)
 
+    # One person's edits, however many, don't: people count, not logs.
+    flood = [log.model_copy(update={"user_id": "one"}) for log in edited]
+    home = make_home(tmp_path / "flood", [*flood, *said])
+    work = WorkFolder(home.work / refresh(home, engine, strict).refresh_id)
+    assert not any(c.edited for c in work.read_records("gaps.jsonl", ClusterData))
+
 
 def test_requests_without_reaction_are_verified_on_and_never_learnt_from(
     engine: Engine, tmp_path: Path
