@@ -55,14 +55,7 @@ def test_the_readmes_tree_shows_what_is_there() -> None:
 def test_the_readmes_tree_names_every_step_of(room: str) -> None:
     steps = {p.stem for p in (REPO / "langchain_uno" / room).glob("*.py")} - {"__init__"}
     unnamed = {s for s in steps if not re.search(rf"\b{s}\b", README + ARCHITECTURE)}
-    parts = {
-        "common",
-        "separation",
-        "surprise",
-        "decide",
-        "embedded_data",
-        "embedded_disk",
-    }  # of a step
+    parts = {"common", "separation", "decide", "embedded_data", "embedded_disk"}  # of a step
     assert unnamed <= parts
 
 
