@@ -7,7 +7,7 @@ come from training logs alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -18,14 +18,21 @@ from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
 from langchain_uno.graphs.refresh_evolve import is_kept
 from langchain_uno.graphs.refresh_given import given_rules
 from langchain_uno.graphs.refresh_parents import Parent, match_parents
-from langchain_uno.graphs.refresh_personal import drop_personal
+from langchain_uno.graphs.refresh_personal import (
+    drop_personal,
+    person_of,
+    regions_of,
+    rules_across,
+)
+from langchain_uno.learning.alike import merge_alike
 from langchain_uno.learning.cluster import centroids, cluster_logs
 from langchain_uno.learning.discriminant import discriminant
 from langchain_uno.learning.gap import cluster_gap, cognitive_gap, count_questions
 from langchain_uno.learning.judge import stable_seed
-from langchain_uno.learning.pairs import build_pairs, count_work
+from langchain_uno.learning.pairs import build_pairs, count_work, was_content
 from langchain_uno.learning.reach import assign, unseen_threshold
 from langchain_uno.learning.split import split_logs
+from langchain_uno.learning.wordings import plain
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Interaction, RuleSet
 
@@ -41,10 +48,11 @@ def _cluster(ctx: RefreshContext) -> str:
     logs = list(ctx.logs.values())
     ctx.progress.start("cluster", len(logs), "embedding rules")
     ctx.work.write_json("given.json", given_rules(ctx))
-    dropped = drop_personal(ctx)
+    regions, rule_of = _wordings(ctx)
+    dropped = drop_personal(ctx, regions, rule_of)
     rules = ctx.embedder.embed([_wishes(ctx, log.run_id) for log in logs], ctx.counter("cluster"))
     aside = _aside(ctx)
-    labels = _labels(ctx, rules, aside)
+    labels = _labels(ctx, rules, aside, rule_of)
     groups = [[logs[i] for i in np.flatnonzero(labels == n)] for n in range(int(labels.max()) + 1)]
     parents = match_parents(ctx, [{log.run_id for log in members} for members in groups])
     clusters = []
@@ -68,7 +76,22 @@ def _aside(ctx: RefreshContext) -> set[str]:
     return aside if len(aside) < len(ctx.logs) else set()
 
 
-def _labels(ctx: RefreshContext, rules: FloatArray, aside: set[str]) -> NDArray[np.int64]:
+def _wordings(ctx: RefreshContext) -> tuple[dict[str, int], dict[str, str]]:
+    """Return the regions of the logs, and what each rule's text stands for; empty if not needed."""
+    settings = ctx.recipe.cluster
+    if not settings.personal_from and not _merges(ctx):
+        return {}, {}
+    regions = regions_of(ctx)
+    return regions, rules_across(ctx, regions)
+
+
+def _merges(ctx: RefreshContext) -> bool:
+    return ctx.recipe.cluster.merge_alike and ctx.recipe.cluster.mode == "stable"
+
+
+def _labels(
+    ctx: RefreshContext, rules: FloatArray, aside: set[str], rule_of: Mapping[str, str]
+) -> NDArray[np.int64]:
     """Return each log's cluster; those set aside go where serving would send their requests."""
     settings = ctx.recipe.cluster
     inside = np.array([run_id not in aside for run_id in ctx.logs], dtype=np.bool_)
@@ -82,6 +105,10 @@ def _labels(ctx: RefreshContext, rules: FloatArray, aside: set[str]) -> NDArray[
         min_size=settings.min_size,
         seed=ctx.recipe.seed,
     )
+    if _merges(ctx):
+        there = [run_id for run_id in ctx.logs if run_id not in aside]
+        named = [_named(ctx, run_id, rule_of) for run_id in there]
+        found = merge_alike(queries, found, named, [person_of(ctx, run_id) for run_id in there])
     labels = np.empty(len(inside), dtype=np.int64)
     labels[inside] = found
     if aside:
@@ -101,6 +128,14 @@ def _wishes(ctx: RefreshContext, run_id: str) -> str:
     if run_id in ctx.given:
         return ""
     return "\n".join(rule.text for rule in ctx.wishes[run_id].with_feedback)
+
+
+def _named(ctx: RefreshContext, run_id: str, rule_of: Mapping[str, str]) -> set[str] | None:
+    """Return the rules that a log's user named; none if content, None if the log does not say."""
+    if run_id in ctx.given:
+        return None
+    named = {rule_of.get(plain(r.text), r.text) for r in ctx.wishes[run_id].with_feedback}
+    return named if named or was_content(ctx.logs[run_id]) else None
 
 
 def _split(

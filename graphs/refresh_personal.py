@@ -8,7 +8,7 @@ others' clusters in pieces.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from langchain_uno.learning.cluster import cluster_logs
 from langchain_uno.learning.personal import Mention, personal_wishes
 from langchain_uno.learning.wordings import group_wordings, plain
 
-__all__ = ["drop_personal", "is_shared"]
+__all__ = ["drop_personal", "is_shared", "person_of", "regions_of", "rules_across"]
+
+Regions = Mapping[str, int]
 
 
 def is_shared(ctx: RefreshContext, run_ids: Iterable[str]) -> bool:
@@ -25,32 +27,36 @@ def is_shared(ctx: RefreshContext, run_ids: Iterable[str]) -> bool:
 
     A home of a few people is theirs.
     """
-    voting = {_person(ctx, run_id) for run_id in run_ids if ctx.rules[run_id].with_feedback}
+    voting = {person_of(ctx, run_id) for run_id in run_ids if ctx.rules[run_id].with_feedback}
     return len(voting) >= 2 * ctx.recipe.cluster.min_users
 
 
-def drop_personal(ctx: RefreshContext) -> int:
+def drop_personal(ctx: RefreshContext, regions: Regions, rule_of: Mapping[str, str]) -> int:
     """Write the logs' rules without personal wishes; return how many of those there were.
 
     Also written is whose edits teach nothing: those of people with such a wish, which is in them.
+
+    Args:
+        ctx: of this refresh.
+        regions: which logs ask alike (:func:`regions_of`).
+        rule_of: what each text stands for (:func:`rules_across`).
     """
-    regions = _regions(ctx) if is_shared(ctx, ctx.logs) and ctx.recipe.cluster.personal_from else {}
-    rule_of = _rule_of(ctx, regions)
+    shared = is_shared(ctx, ctx.logs)
     personal = personal_wishes(
         [
-            Mention(_person(ctx, run_id), rule_of[plain(rule.text)], region, run_id in ctx.given)
+            Mention(person_of(ctx, run_id), rule_of[plain(rule.text)], region, run_id in ctx.given)
             for run_id, region in regions.items()
             for rule in ctx.rules[run_id].with_feedback
             if plain(rule.text) in rule_of
         ],
-        min_regions=ctx.recipe.cluster.personal_from,
+        min_regions=ctx.recipe.cluster.personal_from if shared else 0,
         max_share=ctx.recipe.cluster.aggregate_support,
     )
     theirs = {person for person, _ in personal}
-    ctx.work.write_json("personal.json", [i for i in ctx.logs if _person(ctx, i) in theirs])
+    ctx.work.write_json("personal.json", [i for i in ctx.logs if person_of(ctx, i) in theirs])
     dropped, kept = 0, []
     for run_id, rules in ctx.rules.items():
-        person = _person(ctx, run_id)
+        person = person_of(ctx, run_id)
         others = [
             rule
             for rule in rules.with_feedback
@@ -62,14 +68,14 @@ def drop_personal(ctx: RefreshContext) -> int:
     return dropped
 
 
-def _person(ctx: RefreshContext, run_id: str) -> str:
+def person_of(ctx: RefreshContext, run_id: str) -> str:
     """Who gave a log's feedback; nobody known is a person of their own."""
     user = ctx.logs[run_id].user_id
     return f"user:{user}" if user is not None else f"log:{run_id}"
 
 
-def _regions(ctx: RefreshContext) -> dict[str, int]:
-    """Return which logs ask alike, whatever their users want."""
+def regions_of(ctx: RefreshContext) -> dict[str, int]:
+    """Return which logs ask alike, whatever their users want, by run id."""
     settings = ctx.recipe.cluster
     labels = cluster_logs(
         ctx.queries,
@@ -83,7 +89,7 @@ def _regions(ctx: RefreshContext) -> dict[str, int]:
     return dict(zip(ctx.logs, labels.tolist(), strict=True))
 
 
-def _rule_of(ctx: RefreshContext, regions: dict[str, int]) -> dict[str, str]:
+def rules_across(ctx: RefreshContext, regions: Regions) -> dict[str, str]:
     """Return the rule that each text, in its plain form, stands for in all regions."""
     texts: dict[int, list[list[str]]] = defaultdict(list)
     for run_id, region in regions.items():

@@ -13,7 +13,7 @@ from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
 from langchain_uno.learning.aggregate import ClusterRules
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.judge import stable_seed
-from langchain_uno.learning.pairs import approval, weight_of
+from langchain_uno.learning.pairs import was_content, weight_of
 from langchain_uno.learning.revise import wanted_rules
 from langchain_uno.models.teacher import judged_by
 from langchain_uno.records import VerifierReport
@@ -35,8 +35,6 @@ __all__ = [
 Kind = Literal["expert", "critic"]
 
 _BAR = "module"
-_CONTENT = 0.75
-"""From this approval on, a user without wishes was content with the answer as it was."""
 
 
 class NothingToLearn(Exception):
@@ -108,7 +106,7 @@ def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
             # Asked of a module's answer: what it lacks, besides what it was there for.
             known = [*wanted_rules(own), *ctx.given.get(run_id, ())]
             rules = unique_rules(known)
-        elif standard == "own" or (approval(log) or 0.0) >= _CONTENT:
+        elif standard == "own" or was_content(log):
             continue
         else:
             rules = [rule.text for rule in recurring.wanted_for(log.query)]

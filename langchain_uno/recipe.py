@@ -62,6 +62,8 @@ class ClusterSettings(_Section):
     """The paper's Ward distance threshold (mode "paper" only)."""
     rule_weight: float | Literal["auto"] = "auto"
     """Weight of the rule half against the query half; "auto" chooses it from unlabelled data."""
+    merge_alike: bool = True
+    """Whether neighbouring clusters whose people want the same become one (mode "stable" only)."""
     min_size: int | None = None
     """Smallest cluster that gets a module; None grows it slowly with the number of logs."""
     routing: Literal["discriminant", "centroid"] = "discriminant"

@@ -25,7 +25,15 @@ from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, PreferencePair, Rule, RuleSet
 
-__all__ = ["approval", "build_pairs", "count_work", "edited_pairs", "liked_pairs", "weight_of"]
+__all__ = [
+    "approval",
+    "build_pairs",
+    "count_work",
+    "edited_pairs",
+    "liked_pairs",
+    "was_content",
+    "weight_of",
+]
 
 _LIKED, _DISLIKED = 0.75, 0.25
 _ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}
@@ -44,6 +52,11 @@ def approval(interaction: Interaction) -> float | None:
     ]
     known = [min(1.0, max(0.0, s)) for s in said if s is not None]
     return sum(known) / len(known) if known else None
+
+
+def was_content(interaction: Interaction) -> bool:
+    """Whether its users liked the answer: without a wish, they were content with it as it was."""
+    return (approval(interaction) or 0.0) >= _LIKED
 
 
 def weight_of(interaction: Interaction) -> float:
@@ -81,7 +94,7 @@ def liked_pairs(interactions: Sequence[Interaction], weight: float = 1.0) -> lis
             if not log.answer.strip() or (mood is not None and mood > _DISLIKED):
                 continue  # a middling or liked answer was not what its user wanted replaced
             for later in tries[i + 1 :]:
-                liked = (approval(later) or 0.0) >= _LIKED
+                liked = was_content(later)
                 text = later.answer.strip()
                 if liked and text and text != log.answer.strip():
                     out.append(_pair(log, text, "liked", weight=weight))

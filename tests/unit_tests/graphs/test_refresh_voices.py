@@ -132,3 +132,22 @@ def test_people_who_all_have_a_wish_of_their_own_are_no_crash(
     assert set(work.read_json("personal.json")) == {one.run_id for one in everybody}
     assert sum(len(c.run_ids) for c in clusters) == len(everybody)
     assert not rules_of(clusters)
+
+
+def test_kinds_of_request_whose_people_want_the_same_are_one_cluster(
+    engine: Engine, tmp_path: Path
+) -> None:
+    def sizes(name: str, *, merge: bool, wishes: tuple[str, ...]) -> list[int]:
+        logs = [
+            log(f"{k}-{i}", frame.format(i=i), f"answer {i}", f"please {wish}", user_id=f"{k}-{i}")
+            for (k, frame), wish in zip(FAMILIES.items(), wishes, strict=True)
+            for i in range(12)
+        ]
+        cluster = ClusterSettings(merge_alike=merge, min_size=4)
+        home = make_home(tmp_path / name, logs)
+        _, clusters = run(home, engine, RECIPE.model_copy(update={"cluster": cluster}))
+        return sorted(len(c.run_ids) for c in clusters)
+
+    assert sizes("apart", merge=False, wishes=("hum", "sing", "sing")) == [12, 12, 12]
+    assert sizes("alike", merge=True, wishes=("hum", "sing", "sing")) == [12, 24]
+    assert sizes("unlike", merge=True, wishes=("sing", "dance", "hum")) == [12, 12, 12]

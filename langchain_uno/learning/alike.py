@@ -1,0 +1,145 @@
+"""Undo divisions that say nothing about the wishes: neighbours that want the same are one cluster.
+
+A Ward tree over many logs also finds how requests are phrased, and that is no reason for modules of
+their own: every part has fewer logs to learn from and to verify on. Two neighbouring clusters are
+joined where it is likelier that their people want the same than that they don't: by the Bayes
+factor (Kass and Raftery 1995, doi 10.1080/01621459.1995.10476572) of "each cluster names each rule
+at a rate of its own" against "both at one rate". Not in the paper.
+
+    labels = merge_alike(queries, labels, wishes, people)          # (n, d), (n,) -> (n,)
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from langchain_uno.errors import InputError
+
+__all__ = ["APART", "merge_alike"]
+
+APART = 0.0
+"""Log of the Bayes factor for different wishes from which two clusters stay apart. At 1 two
+families that shared two wishes of three became one (docs/experiments.md)."""
+FEWEST = 3
+"""People who must have said something in each of two clusters before they can be called alike, and
+who must name a rule in either of them for it to tell."""
+NAMED, UNNAMED = 0.5, 2.0
+"""The prior of a rule's rate, a beta distribution: most rules are named by few of the people."""
+
+
+class _Cluster(NamedTuple):
+    """What is known of a cluster while neighbours are being joined."""
+
+    rows: NDArray[np.int64]
+    centre: NDArray[np.float64]
+    people: int
+    """Who said something."""
+    votes: Counter[str]
+    """For each rule the people who named it; one vote each, shared among what they said."""
+
+
+def merge_alike(
+    queries: ArrayLike,
+    labels: ArrayLike,
+    wishes: Sequence[Collection[str] | None],
+    people: Sequence[str],
+) -> NDArray[np.int64]:
+    """Join clusters whose people want the same as those of the nearest one; return labels (n,).
+
+    Args:
+        queries: query embeddings, (n, d); the nearest cluster is told by their means.
+        labels: cluster of each log, 0..k-1, (n,).
+        wishes: the rules that each log's user named, equal wishes by equal texts; empty: content
+            with the answer as it was; None: said nothing either way.
+        people: who each log is from.
+
+    Returns:
+        Labels from 0, numbered from the largest cluster to the smallest.
+
+    Raises:
+        InputError: the lengths do not fit.
+    """
+    x, y = np.asarray(queries, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    if not len(x) == len(y) == len(wishes) == len(people):
+        raise InputError(
+            f"Queries, labels, wishes and people do not fit: {len(x)}, {len(y)}, {len(wishes)} and "
+            f"{len(people)}."
+        )
+    clusters = {
+        int(label): _look(np.flatnonzero(y == label), x, wishes, people) for label in np.unique(y)
+    }
+    evidence: dict[tuple[int, int], float] = {}
+    following = max(clusters, default=0) + 1
+    while len(clusters) > 1:
+        near = _neighbours(clusters)
+        for a, b in near:
+            if (a, b) not in evidence:
+                evidence[a, b] = _evidence(clusters[a], clusters[b])
+        first, second = min(near, key=lambda pair: (evidence[pair], pair))
+        if evidence[first, second] >= APART:
+            break
+        rows = np.concatenate([clusters.pop(first).rows, clusters.pop(second).rows])
+        clusters[following] = _look(np.sort(rows), x, wishes, people)
+        following += 1
+    out = np.empty(len(y), dtype=np.int64)
+    by_size = sorted(clusters.values(), key=lambda c: (-len(c.rows), int(c.rows[0])))
+    for i, cluster in enumerate(by_size):
+        out[cluster.rows] = i
+    return out
+
+
+def _look(
+    rows: NDArray[np.int64],
+    x: NDArray[np.float64],
+    wishes: Sequence[Collection[str] | None],
+    people: Sequence[str],
+) -> _Cluster:
+    said: dict[str, list[Collection[str]]] = defaultdict(list)
+    for i in rows.tolist():
+        named = wishes[i]
+        if named is not None:
+            said[people[i]].append(named)
+    votes: Counter[str] = Counter()
+    for times in said.values():
+        for named in times:
+            for rule in set(named):
+                votes[rule] += 1 / len(times)  # type: ignore[assignment]
+    return _Cluster(rows, x[rows].mean(axis=0), len(said), votes)
+
+
+def _neighbours(clusters: dict[int, _Cluster]) -> list[tuple[int, int]]:
+    """Return every cluster with the one nearest to it, the lower number first."""
+    numbers = sorted(clusters)
+    centres = np.stack([clusters[number].centre for number in numbers])
+    square = (centres**2).sum(axis=1)
+    distance = square[:, None] + square[None, :] - 2 * centres @ centres.T
+    np.fill_diagonal(distance, np.inf)
+    pairs = zip(numbers, (numbers[j] for j in distance.argmin(axis=1)), strict=True)
+    return sorted({(min(pair), max(pair)) for pair in pairs})
+
+
+def _evidence(a: _Cluster, b: _Cluster) -> float:
+    """Return the log of the Bayes factor for different wishes; infinite where too few spoke.
+
+    Infinite too where no wish is common: without one there is nothing that both want.
+    """
+    from scipy.special import betaln
+
+    if min(a.people, b.people) < FEWEST:
+        return float("inf")
+    # What hardly anyone names is nobody's common wish: it tells neither alike from unlike.
+    rules = [r for r in sorted({*a.votes, *b.votes}) if a.votes[r] + b.votes[r] >= FEWEST]
+    if not rules:
+        return float("inf")
+    in_a, in_b = (np.array([float(c.votes[rule]) for rule in rules]) for c in (a, b))
+
+    def likelihood(named: NDArray[np.float64], among: int) -> NDArray[np.float64]:
+        return np.asarray(betaln(NAMED + named, UNNAMED + among - named) - betaln(NAMED, UNNAMED))
+
+    apart = likelihood(in_a, a.people) + likelihood(in_b, b.people)
+    return float((apart - likelihood(in_a + in_b, a.people + b.people)).sum())
