@@ -1,10 +1,14 @@
-"""Undo divisions that say nothing about the wishes: neighbours that want the same are one cluster.
+"""Undo divisions that are of no use: neighbours that want the same, or that no request tells apart.
 
 A Ward tree over many logs also finds how requests are phrased, and that is no reason for modules of
 their own: every part has fewer logs to learn from and to verify on. Two neighbouring clusters are
 joined where it is likelier that their people want the same than that they don't: by the Bayes
 factor (Kass and Raftery 1995, doi 10.1080/01621459.1995.10476572) of "each cluster names each rule
-at a rate of its own" against "both at one rate". Not in the paper.
+at a rate of its own" against "both at one rate".
+
+And rules, half of what is clustered, may part logs of one kind of request: those with wishes from
+those without, those of before a change from those of after it. A new request has no rules; if a
+discriminant can't tell the queries of two neighbours apart, no route can. Neither is in the paper.
 
     labels = merge_alike(queries, labels, wishes, people)          # (n, d), (n,) -> (n,)
 """
@@ -32,6 +36,11 @@ NAMED, UNNAMED = 0.5, 2.0
 """The prior of a rule's rate, a beta distribution: most rules are named by few of the people."""
 
 
+TOLD = 0.75
+"""Area under the ROC curve of a cross-validated discriminant from which queries are told apart."""
+FOLDS = 3
+
+
 class _Cluster(NamedTuple):
     """What is known of a cluster while neighbours are being joined."""
 
@@ -49,7 +58,7 @@ def merge_alike(
     wishes: Sequence[Collection[str] | None],
     people: Sequence[str],
 ) -> NDArray[np.int64]:
-    """Join clusters whose people want the same as those of the nearest one; return labels (n,).
+    """Join clusters with the nearest one that is alike, or not told apart; return labels (n,).
 
     Args:
         queries: query embeddings, (n, d); the nearest cluster is told by their means.
@@ -79,7 +88,8 @@ def merge_alike(
         near = _neighbours(clusters)
         for a, b in near:
             if (a, b) not in evidence:
-                evidence[a, b] = _evidence(clusters[a], clusters[b])
+                told = _told_apart(x[clusters[a].rows], x[clusters[b].rows])
+                evidence[a, b] = _evidence(clusters[a], clusters[b]) if told else -np.inf
         first, second = min(near, key=lambda pair: (evidence[pair], pair))
         if evidence[first, second] >= APART:
             break
@@ -143,3 +153,20 @@ def _evidence(a: _Cluster, b: _Cluster) -> float:
 
     apart = likelihood(in_a, a.people) + likelihood(in_b, b.people)
     return float((apart - likelihood(in_a + in_b, a.people + b.people)).sum())
+
+
+def _told_apart(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
+    """Whether a discriminant made without them tells most of the queries of two clusters apart."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    if min(len(a), len(b)) < FOLDS:
+        return True  # too few to say
+    if not (np.ptp(a, axis=0).any() or np.ptp(b, axis=0).any()):  # no spread to discriminate by
+        return not np.allclose(a[0], b[0])
+    x, side = np.concatenate([a, b]), np.repeat([0, 1], [len(a), len(b)])
+    model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[0.5, 0.5])
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    scores = cross_val_predict(model, x, side, cv=folds, method="decision_function")
+    return float(roc_auc_score(side, scores)) >= TOLD

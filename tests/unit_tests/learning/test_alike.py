@@ -19,7 +19,8 @@ def join(
     *parts: tuple[tuple[float, float], Sequence[Said]], people: Sequence[str] | None = None
 ) -> list[int]:
     """Join clusters, each given by its place and what its logs' users said."""
-    queries = np.array([place for place, said in parts for _ in said])
+    centres = np.array([place for place, said in parts for _ in said])
+    queries = centres + np.random.default_rng(0).normal(scale=0.02, size=centres.shape)
     labels = np.array([i for i, (_, said) in enumerate(parts) for _ in said])
     wishes = [one for _, said in parts for one in said]
     who = people or [f"user-{i}" for i in range(len(wishes))]
@@ -98,6 +99,18 @@ def test_two_of_three_shared_wishes_are_not_all_of_them() -> None:
     course = named(apology=13, numbered=6, question=5)
     email = named(apology=13, numbered=10, contact=4, question=1)
     assert len(set(join((HERE, course), (NEAR, email)))) == 2
+
+
+def test_what_no_request_tells_apart_is_one_whatever_is_wanted() -> None:
+    """Rules part logs that are asked alike: spoken from silent, before a change from after it."""
+    for said in ([None] * N, some("use bullets")):
+        assert join((HERE, some("be brief")), ((0.0, 0.001), said)) == [0, 0]
+    # The same words over and over leave no spread to tell anything by.
+    labels, wishes = np.repeat([0, 1], N), [*some("be brief"), *some("use bullets")]
+    people = [f"user-{i}" for i in range(2 * N)]
+    for place, clusters in ((HERE, 1), (NEAR, 2)):
+        same = np.array([HERE] * N + [place] * N)
+        assert len(set(merge_alike(same, labels, wishes, people))) == clusters
 
 
 def test_lengths_that_do_not_fit_are_refused() -> None:
