@@ -63,8 +63,8 @@ class ClusterSettings(_Section):
     rule_weight: float | Literal["auto"] = "auto"
     """Weight of the rule half against the query half; "auto" chooses it from unlabelled data."""
     merge_alike: bool = True
-    """Whether neighbouring clusters whose people want the same, or that no query tells apart, become
-    one (mode "stable" only)."""
+    """Whether neighbouring clusters whose people want the same, or that no query tells apart, are
+    joined (mode "stable" only)."""
     min_size: int | None = None
     """Smallest cluster that gets a module; None grows it slowly with the number of logs."""
     routing: Literal["discriminant", "centroid"] = "discriminant"
