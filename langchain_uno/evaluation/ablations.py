@@ -4,7 +4,8 @@
     one cluster               clustering off: one module for everything
     clusters by query alone   rules out of the clustering
     DPO only, SFT only        half of an expert's loss
-    no filters                logs of every verdict are learnt from
+    no filters                logs of every verdict are learnt from, if anybody reacted
+    silent logs               requests that nobody reacted to are logs like others
     every voice               no defence against single people (``recipe.cluster``)
     rank 2 ... 64             size of the adapters
 
@@ -44,7 +45,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "clusters by query alone": {"cluster": {"rule_weight": 0.0}},
     "DPO only": {"expert": {"dpo_weight": 1.0, "sft_weight": 0.0}},
     "SFT only": {"expert": {"dpo_weight": 0.0, "sft_weight": 1.0}},
-    "no filters": {"filter": {"ignore": list(REASONS)}},
+    "no filters": {"filter": {"ignore": [one for one in REASONS if one != "no_feedback"]}},
+    "silent logs": {"filter": {"ignore": ["no_feedback"]}},
     "every voice": {"cluster": OPEN},
     **{f"rank {rank}": _rank(rank) for rank in (2, 4, 8, 32, 64)},
 }
