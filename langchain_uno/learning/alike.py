@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langchain_uno.errors import InputError
+from langchain_uno.learning.cluster import by_size
 
-__all__ = ["APART", "merge_alike"]
+__all__ = ["merge_alike"]
 
 APART = 0.0
 """Log of the Bayes factor for different wishes from which two clusters stay apart. At 1 two
@@ -34,8 +35,6 @@ FEWEST = 3
 who must name a rule in either of them for it to tell."""
 NAMED, UNNAMED = 0.5, 2.0
 """The prior of a rule's rate, a beta distribution: most rules are named by few of the people."""
-
-
 TOLD = 0.75
 """Area under the ROC curve of a cross-validated discriminant from which queries are told apart."""
 FOLDS = 3
@@ -68,7 +67,8 @@ def merge_alike(
         people: who each log is from.
 
     Returns:
-        Labels from 0, numbered from the largest cluster to the smallest.
+        Labels from 0, numbered from the largest cluster to the smallest; those of
+        :func:`cluster.cluster_logs` come back as they are where nothing is joined.
 
     Raises:
         InputError: the lengths do not fit.
@@ -97,10 +97,9 @@ def merge_alike(
         clusters[following] = _look(np.sort(rows), x, wishes, people)
         following += 1
     out = np.empty(len(y), dtype=np.int64)
-    by_size = sorted(clusters.values(), key=lambda c: (-len(c.rows), int(c.rows[0])))
-    for i, cluster in enumerate(by_size):
-        out[cluster.rows] = i
-    return out
+    for i, number in enumerate(sorted(clusters)):
+        out[clusters[number].rows] = i
+    return by_size(out)
 
 
 def _look(

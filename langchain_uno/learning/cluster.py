@@ -22,7 +22,7 @@ from langchain_uno.errors import InputError
 from langchain_uno.learning.separation import Floats, Ints, cut_tree, ward_tree
 from langchain_uno.models.protocols import FloatArray
 
-__all__ = ["centroids", "choose_rule_weight", "cluster_logs", "default_min_size"]
+__all__ = ["by_size", "centroids", "choose_rule_weight", "cluster_logs", "default_min_size"]
 
 WEIGHTS = (0.125, 0.25, 0.5, 1.0)
 """Weights of the rule half that "auto" tries; 1 is the paper's equal halves."""
@@ -80,7 +80,7 @@ def cluster_logs(
         if rule_weight == "auto"
         else float(rule_weight)
     )
-    return _by_size(_stable(_joint(q, r, weight), size, seed))
+    return by_size(_stable(_joint(q, r, weight), size, seed))
 
 
 def default_min_size(n: int) -> int:
@@ -205,7 +205,8 @@ def _compact(labels: Ints) -> Ints:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def _by_size(labels: Ints) -> Ints:
+def by_size(labels: Ints) -> Ints:
+    """Number clusters from the largest to the smallest; equal sizes keep their order."""
     counts = np.bincount(labels)
     rank = np.empty(len(counts), dtype=np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))

@@ -60,6 +60,14 @@ def test_alike_clusters_are_joined_only_with_the_nearest() -> None:
     assert len(set(join((HERE, one), (NEAR, other), (close, other), (FAR, one)))) == 3
 
 
+def test_where_nothing_is_joined_clusters_keep_their_numbers() -> None:
+    wishes = [*some("be brief"), *some("use bullets")]
+    queries = np.repeat([HERE, NEAR], N, axis=0)
+    for labels in (np.repeat([0, 1], N), np.repeat([1, 0], N)):
+        found = merge_alike(queries, labels, wishes, [f"user-{i}" for i in range(2 * N)])
+        assert found.tolist() == labels.tolist()
+
+
 def test_a_chain_of_parts_becomes_one() -> None:
     one = some("be brief", "add a title")
     places = [(float(i), 0.0) for i in range(4)]
