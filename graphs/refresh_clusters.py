@@ -20,6 +20,7 @@ from langchain_uno.graphs.refresh_given import given_rules
 from langchain_uno.graphs.refresh_parents import Parent, match_parents
 from langchain_uno.graphs.refresh_personal import (
     drop_personal,
+    is_shared,
     person_of,
     regions_of,
     rules_across,
@@ -78,8 +79,8 @@ def _aside(ctx: RefreshContext) -> set[str]:
 
 def _wordings(ctx: RefreshContext) -> tuple[dict[str, int], dict[str, str]]:
     """Return the regions of the logs, and what each rule's text stands for; empty if not needed."""
-    settings = ctx.recipe.cluster
-    if not settings.personal_from and not _merges(ctx):
+    personal = ctx.recipe.cluster.personal_from and is_shared(ctx, ctx.logs)
+    if not personal and not _merges(ctx):
         return {}, {}
     regions = regions_of(ctx)
     return regions, rules_across(ctx, regions)
@@ -167,19 +168,10 @@ def _telling(ctx: RefreshContext, members: list[Interaction]) -> set[str]:
 
     Then edits are all that a module can be verified on.
     """
-    said: list[Interaction] = []
-    edited: list[Interaction] = []
-    for log in members:
-        if ctx.wishes[log.run_id].with_feedback:
-            said.append(log)
-        elif log.correction:
-            edited.append(log)
-    return {log.run_id for log in edited} if _people(edited) > _people(said) else set()
-
-
-def _people(logs: Sequence[Interaction]) -> int:
-    """Return how many people wrote some logs; one without a user is somebody's own."""
-    return len({log.user_id or ("run", log.run_id) for log in logs})
+    said = {log.run_id for log in members if ctx.wishes[log.run_id].with_feedback}
+    edited = {log.run_id for log in members if log.correction} - said
+    speakers, editors = ({person_of(ctx, run_id) for run_id in logs} for logs in (said, edited))
+    return edited if len(editors) > len(speakers) else set()
 
 
 def _add_unlabelled(
