@@ -91,9 +91,8 @@ def publish_kind(kept: Kept, home: Home, kind: Kind, *, remind: bool = True) -> 
         clusters.append(cluster.model_copy(update={"route": route, "adapter": None, "reports": []}))
     manifest = kept.release.manifest
     recipe = {**manifest.recipe, "remind": manifest.recipe["remind"] and remind}
-    mine = {"clusters": clusters, "recipe": recipe}
-    fresh: dict[str, Any] = {"id": "", "parent": None, "adapters": [], "files": {}}
-    draft = manifest.model_copy(update={**mine, **fresh})
+    mine: dict[str, Any] = {"clusters": clusters, "recipe": recipe, "id": "", "parent": None}
+    draft = manifest.model_copy(update={**mine, "adapters": [], "files": {}})
     publish(place, draft, adapters, kept.release.centroids, projection=kept.release.projection)
     return place
 
