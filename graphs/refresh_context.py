@@ -46,7 +46,7 @@ STAGES = (
 )
 """The nodes, in the order that they run."""
 
-_FORMAT = 12
+_FORMAT = 13
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 

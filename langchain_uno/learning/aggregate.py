@@ -13,7 +13,7 @@ named on some queries only is bound to a condition on the query
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from langchain_uno.errors import InputError
 from langchain_uno.learning.conditions import Condition, Vocabulary, find_condition
 from langchain_uno.learning.drift import find_change, find_swap
+from langchain_uno.learning.kinds import Kind, find_kinds, more_telling
 from langchain_uno.learning.wordings import group_wordings, plain
 from langchain_uno.models.protocols import Embedder, OnDone, Reranker
 from langchain_uno.records import Rule, RuleSet
@@ -150,6 +151,7 @@ def aggregate_rules(
     common: Collection[str] = (),
     told: Collection[str] = (),
     times: Sequence[float] | None = None,
+    kinds: bool = True,
     seed: int = 0,
     on_done: OnDone | None = None,
 ) -> ClusterRules:
@@ -171,6 +173,7 @@ def aggregate_rules(
         common: words that other clusters' queries have too (``conditions.common_words``).
         told: words that are conditions in other clusters.
         times: when each log was answered, in seconds; None: nothing is known of drift.
+        kinds: whether to look for two kinds of request with wishes of their own (``kinds.py``).
         seed: of the searches for conditions and drift.
         on_done: hears of the reranker's questions.
 
@@ -195,12 +198,16 @@ def aggregate_rules(
         mentions[row, [column[same[t]] for t in texts[i] if t in same]] = True
     people = [f"u:{user_ids[i]}" if user_ids and user_ids[i] else f"l:{i}" for i in voting]
     known = ~_given(voting, given, same, column) | mentions
+    asked = [queries[i] for i in voting]
+    kind_of = _kinds(mentions, known, asked, people, min_users, seed) if kinds else {}
     gone: set[int] = set()
     if times is not None:
-        gone = _mark_drift(mentions, known, np.array([times[i] for i in voting]), people, seed)
+        held = {j: kind.holds(asked) for j, kind in kind_of.items()}
+        when = np.array([times[i] for i in voting])
+        gone = _mark_drift(mentions, known, when, people, held, seed)
     recurring, columns = _recurring(
-        names, mentions, known, [queries[i] for i in voting], people, same, min_support, min_users,
-        votes, seed, common, told, gone,
+        names, mentions, known, asked, people, same, min_support, min_users, votes, seed, common,
+        told, gone, kind_of,
     )  # fmt: skip
     return ClusterRules(
         recurring=tuple(recurring),
@@ -245,6 +252,7 @@ def _recurring(
     common: Collection[str],
     told: Collection[str],
     gone: Collection[int],
+    kind_of: Mapping[int, Kind],
 ) -> tuple[list[RecurringRule], list[int]]:
     named, asked = mentions, known
     if votes == "users":
@@ -254,21 +262,21 @@ def _recurring(
     vocabularies: dict[bytes, Vocabulary] = {}
     found: list[tuple[RecurringRule, int]] = []
     for j, name in enumerate(names):
-        count = int(mentions[:, j].sum())
-        users = len({people[i] for i in np.flatnonzero(mentions[:, j])})
+        count, users = int(mentions[:, j].sum()), _users(mentions[:, j], people)
         if count < MIN_MENTIONS or users < min_users or j in gone:
             continue
         rows = known[:, j]
+        there = [q for q, row in zip(queries, rows, strict=True) if row]
         key = rows.tobytes()
         if key not in vocabularies:
-            vocabularies[key] = Vocabulary(
-                [q for q, row in zip(queries, rows, strict=True) if row], seed, common
-            )
+            vocabularies[key] = Vocabulary(there, seed, common)
         general = _may_be_general(count, int(rows.sum()), float(support.max()))
         alpha = ALPHA if general else WEAK_ALPHA
         condition = find_condition(
             vocabularies[key], mentions[rows, j], alpha=alpha, seed=seed, told=told
         )
+        if j in kind_of:
+            condition = more_telling(kind_of[j], condition, there, mentions[rows, j])
         if condition is None and support[j] < min_support:
             continue
         values: dict[str, Any] = {"mentions": count, "users": users, "support": float(support[j])}
@@ -279,14 +287,39 @@ def _recurring(
     return [rule for rule, _ in found], [j for _, j in found]
 
 
+def _kinds(
+    mentions: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    queries: list[str],
+    people: list[str],
+    min_users: int,
+    seed: int,
+) -> dict[int, Kind]:
+    """Return the kind of request of each rule (column) that one of two kinds alone wants."""
+    often = [j for j, column in enumerate(mentions.T) if _users(column, people) >= min_users]
+    rows = np.logical_and.reduce(known[:, often], axis=1)
+    vocabulary = Vocabulary([q for q, row in zip(queries, rows, strict=True) if row], seed)
+    kinds = find_kinds(vocabulary, mentions[rows][:, often], seed=seed)
+    return {often[i]: kind for kind in kinds or () for i in kind.rules}
+
+
+def _users(named: NDArray[np.bool_], people: list[str]) -> int:
+    return len({people[i] for i in np.flatnonzero(named)})
+
+
 def _mark_drift(
     mentions: NDArray[np.bool_],
     known: NDArray[np.bool_],
     times: NDArray[np.float64],
     people: Sequence[str],
+    held: Mapping[int, NDArray[np.bool_]],
     seed: int,
 ) -> set[int]:
-    """Return the rules that are wanted no more; what came later is not known of before it came."""
+    """Return the rules that are wanted no more; what came later is not known of before it came.
+
+    ``held`` says where a rule of a kind is looked at: that the other kind is asked for more than
+    before is no change of wishes.
+    """
     _, person = np.unique(people, return_inverse=True)
     order = np.argsort(times, kind="stable")
     gone: set[int] = set()
@@ -296,12 +329,14 @@ def _mark_drift(
         known[earlier[~mentions[earlier, j]], j] = False
 
     for j in np.flatnonzero(mentions.sum(axis=0) >= MIN_MENTIONS).tolist():
-        rows = order[known[order, j]]
+        asked = known[:, j] & held[j] if j in held else known[:, j]
+        rows = order[asked[order]]
         change = find_change(
             mentions[rows, j], times[rows], person[rows], alpha=GONE_ALPHA, seed=seed
         )
         if change is None:
-            same.append(j)
+            if j not in held:
+                same.append(j)
         elif change.kind == "gone":
             gone.add(j)
         elif change.p_value <= COME_ALPHA:

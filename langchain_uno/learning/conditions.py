@@ -2,9 +2,10 @@
 
 Wishes that depend on the query are what real logs have and what a fixed list of rules can't carry.
 A condition is the presence of one of at most two words (or word pairs; characters for Chinese) in
-the query. It is looked for among the words of a cluster's training queries and believed only where
-the rates inside and outside differ by more than a search among so many words would find by chance:
-the mentions are shuffled over the logs and the whole search is done again, some hundred times.
+the query; of more only where several wishes hang on them together (``learning/kinds.py``). It is
+looked for among the words of a cluster's training queries and believed only where the rates inside
+and outside differ by more than a search among so many words would find by chance: the mentions are
+shuffled over the logs and the whole search is done again, some hundred times.
 
 Topics have their own words; how somebody asks (urgent, for a beginner) is said in the same words
 everywhere. So the few words that many clusters share are a search of their own, which little is

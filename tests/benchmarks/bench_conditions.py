@@ -3,7 +3,8 @@
     python -m tests.benchmarks.bench_conditions --worlds 24
 
 The embedded world's wishes are taken as they are, without the model (no slip in distilling), each
-family as one cluster; three quarters of the logs train. Asked are requests of held-out people.
+family as one cluster, twins together; three quarters of the logs train. Asked are requests of
+held-out people.
 """
 
 from __future__ import annotations
@@ -24,17 +25,20 @@ from langchain_uno.world.drawing import make_world
 from langchain_uno.world.service import Visit, held_out_queries, plan_visits
 from langchain_uno.world.worlds import World
 
-WAYS = ("one search", "common words", "common words, told elsewhere", "and drift")
+WAYS = ("one search", "common words", "common words, told elsewhere", "and drift", "and kinds")
 
 
 def main(
     worlds: Annotated[int, typer.Option(help="How many.", min=1)] = 24,
     seed: Annotated[int, typer.Option(help="Of the first world.")] = 2101,
     visits: Annotated[int, typer.Option(help="Requests of the week.", min=50)] = 420,
+    variants: Annotated[
+        str, typer.Option(help="Names, with commas.")
+    ] = "standard,conditional,long,drift,twins",
 ) -> None:
     """Print, for each variant and way to search, what is applied unwanted and what is missed."""
     table = Table("variant", "search", "requests with an unwanted rule", "wishes missed")
-    for variant in ("standard", "conditional", "long", "drift"):
+    for variant in variants.split(","):
         totals = {way: [0, 0, 0, 0] for way in WAYS}
         for s in range(seed, seed + worlds):
             world = make_world(s, variant=variant)
@@ -65,8 +69,13 @@ def _clusters(world: World, visits: int) -> dict[str, list[tuple[Visit, list[str
             named = list(wishes)
         else:
             named = [r for r in wishes if rng.random() < visit.user.mention] or [rng.choice(wishes)]
-        clusters.setdefault(visit.query.family, []).append((visit, named))
+        clusters.setdefault(_cluster(visit.query.family), []).append((visit, named))
     return clusters
+
+
+def _cluster(family: str) -> str:
+    """Return the cluster of a family: by their embeddings twins are one (bench_families)."""
+    return family.removesuffix("-2")
 
 
 def _aggregate(
@@ -92,7 +101,8 @@ def _aggregate(
                 own_rules=False,
                 common=common,
                 told=told,
-                times=[1e5 * v.when for v, _ in logs] if way == WAYS[3] else None,
+                times=[1e5 * v.when for v, _ in logs] if way in WAYS[3:] else None,
+                kinds=way == WAYS[4],
             )
             for name, logs in clusters.items()
         }
@@ -107,7 +117,7 @@ def _count(world: World, rules: dict[str, ClusterRules]) -> tuple[int, int, int,
     unwanted = asked = missed = wished = 0
     for user, query in held_out_queries(world, 30):
         wishes = set(world.wishes(language, query, user, 1.0))
-        known = rules.get(query.family)
+        known = rules.get(_cluster(query.family))
         got = {rule.text for rule in known.wanted_for(query.text)} if known else set()
         unwanted += bool(got - wishes)
         missed += len(wishes - got)
