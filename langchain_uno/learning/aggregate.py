@@ -300,7 +300,7 @@ def _kinds(
     rows = np.logical_and.reduce(known[:, often], axis=1)
     vocabulary = Vocabulary([q for q, row in zip(queries, rows, strict=True) if row], seed)
     kinds = find_kinds(vocabulary, mentions[rows][:, often], seed=seed)
-    return {often[i]: kind for kind in kinds or () for i in kind.rules}
+    return {often[i]: kind for kind in kinds for i in kind.rules}
 
 
 def _users(named: NDArray[np.bool_], people: list[str]) -> int:

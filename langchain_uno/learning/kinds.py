@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_uno.learning.conditions import MIN_INSIDE, Condition, Vocabulary, words_of
-from langchain_uno.learning.surprise import Surprise
 
 __all__ = ["Kind", "find_kinds", "more_telling"]
 
@@ -32,10 +31,11 @@ ALPHA = 0.03
 MIN_LOGS = 5
 MAX_WORDS = 5
 GAIN = 2.0
-"""What a further word must add to the surprise, in nats."""
+"""What a further word must add to what the words tell, in nats."""
 SHUFFLES = 200
 
 _Rows = NDArray[np.bool_]
+_Weights = NDArray[np.float32]
 
 
 class Kind(NamedTuple):
@@ -53,8 +53,10 @@ class Kind(NamedTuple):
 
 def find_kinds(
     vocabulary: Vocabulary, mentions: _Rows, *, alpha: float = ALPHA, seed: int = 0
-) -> tuple[Kind, Kind] | None:
-    """Return the two kinds of request in a cluster; None where it has one, or words don't tell.
+) -> list[Kind]:
+    """Return the kinds of request in a cluster; none where it has one, or words don't tell.
+
+    Mostly two; one where only one of them has words of its own.
 
     Args:
         vocabulary: of the logs' queries.
@@ -63,32 +65,32 @@ def find_kinds(
         seed: of the division and the shuffles.
     """
     mentions = mentions[vocabulary.rows]
-    singles = vocabulary.columns[: vocabulary.singles] > 0
-    if len(mentions) < 2 * MIN_LOGS or mentions.shape[1] < 2 * OWN or not len(singles):
-        return None
+    words = vocabulary.columns[: vocabulary.singles]
+    if not len(words) or len(np.unique(mentions, axis=0)) < 2:
+        return []
     second = _divide(mentions, seed)
-    own = [_own_rules(mentions, side) for side in (~second, second)]
-    if min(second.sum(), (~second).sum()) < MIN_LOGS or min(map(len, own)) < OWN:
-        return None
-    found = [_tell(singles, side) for side in (~second, second)]
-    first = int(found[1].surprise > found[0].surprise)
+    sides = (~second, second)
+    own = [_own_rules(mentions, side) for side in sides]
+    if min(side.sum() for side in sides) < MIN_LOGS or min(map(len, own)) < OWN:
+        return []
+    found = [_tell(words, side) for side in sides]
+    first = int(found[1].information > found[0].information)
     rng = np.random.default_rng(seed)
     beaten = 0
     for _ in range(SHUFFLES):
         side = rng.permutation(second)
-        by_chance = max(_tell(singles, one).surprise for one in (~side, side))
-        beaten += by_chance >= found[first].surprise - 1e-9
+        by_chance = max(_tell(words, one).information for one in (~side, side))
+        beaten += by_chance >= found[first].information - 1e-9
     p = (1 + beaten) / (1 + SHUFFLES)
     if p > alpha:
-        return None
+        return []
     # Users forget to name wishes, words are not forgotten: each kind is what the other is not.
-    other = _tell(singles, ~found[first].holds)
-    told = {first: _tell(singles, ~other.holds), 1 - first: other}
-    kinds = [
-        Kind(tuple(sorted(vocabulary.names[i][0] for i in told[k].columns)), own[k], p)
-        for k in (0, 1)
-    ]
-    return kinds[0], kinds[1]
+    other = _tell(words, ~found[first].holds)
+    told = [(first, found[first])]
+    if other.columns:
+        told = [(first, _tell(words, ~other.holds)), (1 - first, other)]
+    names = [name for (name,) in vocabulary.names[: vocabulary.singles]]
+    return [Kind(tuple(sorted(names[i] for i in one.columns)), own[k], p) for k, one in told]
 
 
 def more_telling(
@@ -113,13 +115,13 @@ def more_telling(
         return bound
     own = np.array([condition.holds(query) for query in queries], dtype=np.bool_)
     rows = np.stack([held, own])
-    surprise = Surprise(len(mentions), int(mentions.sum()), rows.sum(axis=1))
-    by_kind, by_itself = surprise((rows & mentions).sum(axis=1)[:, None])[:, 0]
+    hits = (rows & mentions).sum(axis=1, dtype=np.float32)
+    by_kind, by_itself = _information(rows.sum(axis=1, dtype=np.float32), hits, mentions)
     return condition if by_itself > by_kind else bound
 
 
 class _Told(NamedTuple):
-    surprise: float
+    information: float
     columns: list[int]
     holds: _Rows
 
@@ -141,21 +143,41 @@ def _own_rules(mentions: _Rows, side: _Rows) -> tuple[int, ...]:
     return tuple(np.flatnonzero(own).tolist())
 
 
-def _tell(singles: _Rows, side: _Rows) -> _Told:
+def _tell(words: _Weights, side: _Rows) -> _Told:
     """Return the few words one of which the queries of a side have, added one by one."""
-    n, total = len(side), int(side.sum())
-    weights = singles.astype(np.float32)
-    sizes, hits = weights.sum(axis=1), weights @ side.astype(np.float32)
-    best = _Told(0.0, [], np.zeros(n, dtype=np.bool_))
+    sizes, hits = words.sum(axis=1), words @ side.astype(np.float32)
+    best = _Told(0.0, [], np.zeros(len(side), dtype=np.bool_))
     while len(best.columns) < MAX_WORDS:
-        both = weights @ best.holds.astype(np.float32)
-        right = weights @ (best.holds & side).astype(np.float32)
-        size = np.rint(sizes + best.holds.sum() - both).astype(np.int64)
-        hit = np.rint(hits + (best.holds & side).sum() - right).astype(np.int64)
-        surprise = Surprise(n, total, size)(hit[:, None])[:, 0]
-        chosen = int(surprise.argmax())
-        if surprise[chosen] < best.surprise + GAIN:
+        right = best.holds & side
+        size = sizes + best.holds.sum() - words @ best.holds.astype(np.float32)
+        hit = hits + right.sum() - words @ right.astype(np.float32)
+        information = _information(size, hit, side)
+        chosen = int(information.argmax())
+        if information[chosen] < best.information + GAIN:
             break
-        holds = best.holds | singles[chosen]
-        best = _Told(float(surprise[chosen]), [*best.columns, chosen], holds)
+        holds = best.holds | (words[chosen] > 0)
+        best = _Told(float(information[chosen]), [*best.columns, chosen], holds)
     return best
+
+
+def _information(size: _Weights, hit: _Weights, side: _Rows) -> NDArray[np.float64]:
+    """Return what groups of logs tell of a side, in nats; 0 for those that speak against it.
+
+    The log-likelihood ratio of "in a group and out of it the side has rates of their own" to "one
+    rate" (Dunning 1993, Accurate Methods for the Statistics of Surprise and Coincidence).
+
+    Args:
+        size: logs of each group, (groups,).
+        hit: those of them that are of the side, (groups,).
+        side: of every log, (n,).
+    """
+    from scipy.special import rel_entr
+
+    n, total = len(side), float(side.sum())
+    within, without = np.asarray(size, np.float64), n - np.asarray(size, np.float64)
+    counts = np.stack([hit, within - hit, total - hit, without - (total - hit)])
+    expected = np.stack(
+        [within * total, within * (n - total), without * total, without * (n - total)]
+    )
+    told = rel_entr(counts, expected / n).sum(axis=0)
+    return np.asarray(np.where(hit * n > within * total, told, 0.0))

@@ -41,7 +41,6 @@ def test_kinds_are_found_with_their_words_and_rules() -> None:
     logs = week(48)
     rules, mentions = as_columns(logs)
     kinds = find_kinds(Vocabulary([query for query, _ in logs]), mentions)
-    assert kinds is not None
     found = {frozenset(kind.words): {rules[j] for j in kind.rules} for kind in kinds}
     assert found == {frozenset(words): set(wanted) for words, wanted in WANTED.items()}
     assert all(kind.p_value <= 0.03 for kind in kinds)
@@ -60,7 +59,7 @@ def test_two_groups_of_people_are_not_two_kinds_of_request() -> None:
         logs = week(48, seed)
         queries = [query for query, _ in logs]
         Random(f"shuffled-{seed}").shuffle(queries)
-        found += find_kinds(Vocabulary(queries), as_columns(logs)[1]) is not None
+        found += bool(find_kinds(Vocabulary(queries), as_columns(logs)[1]))
     assert found <= 2  # three or more of 12 at 3 %: in 5 of 1,000 such sets of seeds
 
 
@@ -72,14 +71,31 @@ def test_one_rule_under_a_condition_is_no_kind() -> None:
         query = rng.choice(FRAMES).format(rng.choice((GOODS, TRIPS)[i % 2]))
         logs.append((query, {BOTH, "say thanks"} if i % 2 else {BOTH}))
     _, mentions = as_columns(logs)
-    assert find_kinds(Vocabulary([query for query, _ in logs]), mentions) is None
+    assert find_kinds(Vocabulary([query for query, _ in logs]), mentions) == []
 
 
 @pytest.mark.parametrize("n", [1, 3, 9])
 def test_few_logs_have_no_kinds(n: int) -> None:
     logs = week(n)
     mentions = as_columns(logs)[1].reshape(n, -1)
-    assert find_kinds(Vocabulary([query for query, _ in logs]), mentions) is None
+    assert find_kinds(Vocabulary([query for query, _ in logs]), mentions) == []
+
+
+def test_logs_that_all_say_the_same_have_no_kinds() -> None:
+    queries = [query for query, _ in week(30)]
+    assert find_kinds(Vocabulary(queries), np.ones((30, 4), dtype=np.bool_)) == []
+
+
+def test_a_kind_without_words_of_its_own_binds_nothing() -> None:
+    """One kind is of three things, the other of hundreds: only the first has words that tell."""
+    rng = Random(3)
+    logs = week(48)
+    for i in range(1, 48, 2):
+        logs[i] = (rng.choice(FRAMES).format("abcdefgh"[i % 8] * (3 + i)), logs[i][1])
+    mentions = as_columns(logs)[1]
+    kinds = find_kinds(Vocabulary([query for query, _ in logs]), mentions)
+    assert all(kind.words for kind in kinds)
+    assert [set(kind.words) for kind in kinds] == [set(GOODS)]
 
 
 def test_a_rule_of_a_kind_takes_all_words_of_the_kind_unless_others_tell_more() -> None:
@@ -87,7 +103,6 @@ def test_a_rule_of_a_kind_takes_all_words_of_the_kind_unless_others_tell_more() 
     queries = [query for query, _ in logs]
     rules, mentions = as_columns(logs)
     kinds = find_kinds(Vocabulary(queries), mentions)
-    assert kinds is not None
     [trips] = [kind for kind in kinds if set(kind.words) == set(TRIPS)]
     thanks = mentions[:, rules.index("say thanks")]
 
