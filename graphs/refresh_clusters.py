@@ -109,7 +109,9 @@ def _labels(
     if _merges(ctx):
         there = [run_id for run_id in ctx.logs if run_id not in aside]
         named = [_named(ctx, run_id, rule_of) for run_id in there]
-        found = merge_alike(queries, found, named, [person_of(ctx, run_id) for run_id in there])
+        people = [person_of(ctx, run_id) for run_id in there]
+        served = [_served(ctx, run_id) for run_id in there]
+        found = merge_alike(queries, found, named, people, served)
     labels = np.empty(len(inside), dtype=np.int64)
     labels[inside] = found
     if aside:
@@ -137,6 +139,12 @@ def _named(ctx: RefreshContext, run_id: str, rule_of: Mapping[str, str]) -> set[
         return None
     named = {rule_of.get(plain(r.text), r.text) for r in ctx.wishes[run_id].with_feedback}
     return named if named or was_content(ctx.logs[run_id]) else None
+
+
+def _served(ctx: RefreshContext, run_id: str) -> str | None:
+    """Return the cluster whose module answered, where the user asked for nothing more."""
+    content = run_id in ctx.given and not ctx.wishes[run_id].with_feedback
+    return ctx.logs[run_id].cluster if content else None
 
 
 def _split(

@@ -8,7 +8,9 @@ at a rate of its own" against "both at one rate".
 
 And rules, half of what is clustered, may part logs of one kind of request: those with wishes from
 those without, those of before a change from those of after it. A new request has no rules; if a
-discriminant can't tell the queries of two neighbours apart, no route can. Neither is in the paper.
+discriminant can't tell the queries of two neighbours apart, no route can. And whom a module serves
+well says nothing more: what one module answers, to its users' content, is one kind of request,
+though too few speak to tell. None of it is in the paper.
 
     labels = merge_alike(queries, labels, wishes, people)          # (n, d), (n,) -> (n,)
 """
@@ -49,6 +51,8 @@ class _Cluster(NamedTuple):
     """Who said something."""
     votes: Counter[str]
     """For each rule the people who named it; one vote each, shared among what they said."""
+    served: str | None
+    """The module that most of the logs' users are content with, if there is one."""
 
 
 def merge_alike(
@@ -56,6 +60,7 @@ def merge_alike(
     labels: ArrayLike,
     wishes: Sequence[Collection[str] | None],
     people: Sequence[str],
+    served: Sequence[str | None] | None = None,
 ) -> NDArray[np.int64]:
     """Join clusters with the nearest one that is alike, or not told apart; return labels (n,).
 
@@ -65,6 +70,8 @@ def merge_alike(
         wishes: the rules that each log's user named, equal wishes by equal texts; empty: content
             with the answer as it was; None: said nothing either way.
         people: who each log is from.
+        served: the module that answered each log, where its user asked for nothing more; None (or
+            None for a log): the base did, or the user was not content.
 
     Returns:
         Labels from 0, numbered from the largest cluster to the smallest; those of
@@ -74,14 +81,17 @@ def merge_alike(
         InputError: the lengths do not fit.
     """
     x, y = np.asarray(queries, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    if not len(x) == len(y) == len(wishes) == len(people):
+    by = [None] * len(x) if served is None else served
+    if not len(x) == len(y) == len(wishes) == len(people) == len(by):
         raise InputError(
-            f"Queries, labels, wishes and people do not fit: {len(x)}, {len(y)}, {len(wishes)} and "
-            f"{len(people)}."
+            f"Queries, labels, wishes, people and modules do not fit: {len(x)}, {len(y)}, "
+            f"{len(wishes)}, {len(people)} and {len(by)}."
         )
-    clusters = {
-        int(label): _look(np.flatnonzero(y == label), x, wishes, people) for label in np.unique(y)
-    }
+
+    def look(rows: NDArray[np.int64]) -> _Cluster:
+        return _look(rows, x, wishes, people, by)
+
+    clusters = {int(label): look(np.flatnonzero(y == label)) for label in np.unique(y)}
     evidence: dict[tuple[int, int], float] = {}
     following = max(clusters, default=0) + 1
     while len(clusters) > 1:
@@ -94,7 +104,7 @@ def merge_alike(
         if evidence[first, second] >= APART:
             break
         rows = np.concatenate([clusters.pop(first).rows, clusters.pop(second).rows])
-        clusters[following] = _look(np.sort(rows), x, wishes, people)
+        clusters[following] = look(np.sort(rows))
         following += 1
     out = np.empty(len(y), dtype=np.int64)
     for i, number in enumerate(sorted(clusters)):
@@ -107,6 +117,7 @@ def _look(
     x: NDArray[np.float64],
     wishes: Sequence[Collection[str] | None],
     people: Sequence[str],
+    served: Sequence[str | None],
 ) -> _Cluster:
     said: dict[str, list[Collection[str]]] = defaultdict(list)
     for i in rows.tolist():
@@ -118,7 +129,9 @@ def _look(
         for named in times:
             for rule in set(named):
                 votes[rule] += 1 / len(times)  # type: ignore[assignment]
-    return _Cluster(rows, x[rows].mean(axis=0), len(said), votes)
+    [(module, count)] = Counter(served[i] for i in rows.tolist()).most_common(1)
+    mostly = module if 2 * count > len(rows) else None
+    return _Cluster(rows, x[rows].mean(axis=0), len(said), votes, mostly)
 
 
 def _neighbours(clusters: dict[int, _Cluster]) -> list[tuple[int, int]]:
@@ -133,14 +146,19 @@ def _neighbours(clusters: dict[int, _Cluster]) -> list[tuple[int, int]]:
 
 
 def _evidence(a: _Cluster, b: _Cluster) -> float:
-    """Return the log of the Bayes factor for different wishes; infinite where too few spoke.
+    """Return the log of the Bayes factor for different wishes.
 
-    Infinite too where no wish is common: without one there is nothing that both want.
+    Where too few spoke: minus infinity if one module serves both, else infinity. Infinity too where
+    two modules serve them, each to its users' content, and where no wish is common: without one
+    there is nothing that both want.
     """
     from scipy.special import betaln
 
-    if min(a.people, b.people) < FEWEST:
+    served = {a.served, b.served} - {None}
+    if len(served) == 2:
         return float("inf")
+    if min(a.people, b.people) < FEWEST:
+        return -float("inf") if served and a.served == b.served else float("inf")
     # What hardly anyone names is nobody's common wish: it tells neither alike from unlike.
     rules = [r for r in sorted({*a.votes, *b.votes}) if a.votes[r] + b.votes[r] >= FEWEST]
     if not rules:

@@ -121,6 +121,33 @@ def test_what_no_request_tells_apart_is_one_whatever_is_wanted() -> None:
         assert len(set(merge_alike(same, labels, wishes, people))) == clusters
 
 
+def served(first: Sequence[str | None], second: Sequence[str | None], said: Sequence[Said]) -> int:
+    """Join two clusters of which it is known whose module answered; return how many remain."""
+    centres = np.repeat([HERE, NEAR], [len(first), len(second)], axis=0)
+    queries = centres + np.random.default_rng(0).normal(scale=0.02, size=centres.shape)
+    labels = np.repeat([0, 1], [len(first), len(second)])
+    people = [f"user-{i}" for i in range(len(labels))]
+    return len(set(merge_alike(queries, labels, said, people, [*first, *second]).tolist()))
+
+
+def test_what_one_module_serves_well_is_one_though_hardly_anybody_speaks() -> None:
+    said: list[Said] = [{"be brief"}, None] * 2 + [None] * (2 * N - 4)
+    assert served(["c0"] * N, ["c0"] * N, said) == 1
+    assert served(["c0"] * N, ["c1"] * N, said) == 2
+    assert served(["c0"] * N, [None] * N, said) == 2  # the base's, or nobody is content
+    half: list[str | None] = ["c0"] * (N // 2) + [None] * (N // 2)
+    assert served(["c0"] * N, half, said) == 2  # half of them is not most of them
+    # Where enough people speak, it is for them to say.
+    other = [*some("be brief"), *some("use bullets")]
+    assert served(["c0"] * N, ["c0"] * N, other) == 2
+
+
+def test_what_two_modules_serve_well_stays_two() -> None:
+    alike = [*some("be brief"), *some("be brief")]
+    assert served([None] * N, [None] * N, alike) == 1
+    assert served(["c0"] * N, ["c1"] * N, alike) == 2
+
+
 def test_lengths_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="do not fit"):
         merge_alike(np.zeros((2, 2)), np.zeros(2, dtype=np.int64), [None], ["a", "b"])
