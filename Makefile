@@ -105,6 +105,7 @@ bench: bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-c
 bench-clusters: $(READY) ## stability of the clustering: logs 50 to 10,000, clusters 3 to 100
 	$(PY) -m tests.benchmarks.bench_clusters
 	$(PY) -m tests.benchmarks.bench_families
+	$(PY) -m tests.benchmarks.bench_families --visits 600 --rounds 6 --variants drift,standard
 
 bench-embedded: $(READY) ## what the embedded model can do, role by role
 	$(PY) -m langchain_uno.world exam --seed $(SEED)

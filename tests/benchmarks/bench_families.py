@@ -7,13 +7,17 @@ itself (no slip in distilling). The score is what a held-out request of a family
 cluster that it is routed to: the share of its family's logs that are there, times the share of the
 cluster that is its family's, 1 at best. Families that want the same may share a cluster: then the
 score falls short of 1 although nothing is lost (variant twins).
+
+With ``--rounds`` families come one after the other, as in ``evaluation rounds``, and from the round
+after it came a family is answered by a module that knows its wishes of then: its users say nothing
+but what it lacks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
@@ -21,6 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from langchain_uno.evaluation.rounds import arrivals
 from langchain_uno.learning.alike import merge_alike
 from langchain_uno.learning.cluster import centroids, cluster_logs
 from langchain_uno.learning.discriminant import discriminant
@@ -38,6 +43,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the first world.")] = 2101,
     visits: Annotated[int, typer.Option(help="Requests of the week.", min=50)] = 420,
     variants: Annotated[str, typer.Option(help="Names, with commas.")] = ",".join(VARIANTS),
+    rounds: Annotated[int, typer.Option(help="0: no module has answered yet.", min=0)] = 0,
 ) -> None:
     """Print clusters and score of each variant, means over the worlds."""
     embedder = load_embedder(None, shared_engine(None))
@@ -46,7 +52,7 @@ def main(
         rows = []
         for s in range(seed, seed + worlds):
             world = make_world(s, noise=0.34, variant=variant)
-            rows.append(_score(world, plan_visits(world, visits), embedder))
+            rows.append(_score(world, plan_visits(world, visits), embedder, rounds))
         families, found, joined, before, after = np.mean(rows, axis=0)
         table.add_row(
             variant, f"{families:.0f}", f"{found:.1f}", f"{joined:.1f}", f"{before:.3f}",
@@ -55,14 +61,25 @@ def main(
     Console().print(table)
 
 
-def _score(world: World, visits: Sequence[Visit], embedder: Embedder) -> list[float]:
-    logs = [(visit, said) for visit in visits if (said := _said(world, visit)) is not False]
-    queries = embedder.embed([visit.query.text for visit, _ in logs])
-    rules = embedder.embed(["\n".join(said or ()) for _, said in logs])
+class _Log(NamedTuple):
+    visit: Visit
+    said: Sequence[str] | None
+    """The wishes that its feedback names; None: none."""
+    module: str | None
+    """What answered; None: the base."""
+
+
+def _score(world: World, visits: Sequence[Visit], embedder: Embedder, rounds: int) -> list[float]:
+    logs = _logs(world, visits, rounds)
+    queries = embedder.embed([log.visit.query.text for log in logs])
+    # As in a refresh: what is asked of a module is what it lacks, and tells nothing of wishes.
+    wishes = [None if log.module else log.said for log in logs]
+    rules = embedder.embed(["\n".join(named or ()) for named in wishes])
     labels = cluster_logs(queries, rules)
-    people = [visit.user.id for visit, _ in logs]
-    joined = merge_alike(queries, labels, [said for _, said in logs], people)
-    families = np.array([visit.query.family for visit, _ in logs])
+    people = [log.visit.user.id for log in logs]
+    served = [None if log.said else log.module for log in logs]
+    joined = merge_alike(queries, labels, wishes, people, served)
+    families = np.array([log.visit.query.family for log in logs])
     asked = [query for _, query in held_out_queries(world, 30)]
     new, truth = embedder.embed([query.text for query in asked]), [q.family for q in asked]
     return [
@@ -71,6 +88,28 @@ def _score(world: World, visits: Sequence[Visit], embedder: Embedder) -> list[fl
         float(joined.max() + 1),
         *(_found_again(queries, some, families, new, truth) for some in (labels, joined)),
     ]
+
+
+def _logs(world: World, visits: Sequence[Visit], rounds: int) -> list[_Log]:
+    """Return the usable logs; in rounds, those of the families that are there."""
+    there = arrivals(world, rounds) if rounds else []
+    came = {
+        name: [name in names for names in there].index(True) for name in world.families if there
+    }
+    logs = []
+    for visit in visits:
+        family, nth = visit.query.family, int(visit.when * rounds)
+        said = _said(world, visit)
+        if said is False or nth < came[family]:
+            continue
+        named = said if isinstance(said, Sequence) else None
+        if nth == came[family]:
+            logs.append(_Log(visit, named, None))
+            continue
+        then = world.wishes(world.language(), visit.query, visit.user, nth / rounds)
+        lacks = [w for w in named or () if visit.noisy or w not in then]
+        logs.append(_Log(visit, lacks if named is not None else None, family))
+    return logs
 
 
 def _said(world: World, visit: Visit) -> Sequence[str] | bool | None:
