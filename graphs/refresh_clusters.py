@@ -30,7 +30,7 @@ from langchain_uno.learning.cluster import centroids, cluster_logs
 from langchain_uno.learning.discriminant import discriminant
 from langchain_uno.learning.gap import cluster_gap, cognitive_gap, count_questions
 from langchain_uno.learning.judge import stable_seed
-from langchain_uno.learning.pairs import build_pairs, count_work, was_content
+from langchain_uno.learning.pairs import build_pairs, count_work, was_content, was_disliked
 from langchain_uno.learning.reach import assign, unseen_threshold
 from langchain_uno.learning.split import split_logs
 from langchain_uno.learning.wordings import plain
@@ -142,9 +142,11 @@ def _named(ctx: RefreshContext, run_id: str, rule_of: Mapping[str, str]) -> set[
 
 
 def _served(ctx: RefreshContext, run_id: str) -> str | None:
-    """Return the cluster whose module answered, where the user asked for nothing more."""
-    content = run_id in ctx.given and not ctx.wishes[run_id].with_feedback
-    return ctx.logs[run_id].cluster if content else None
+    """Return the cluster whose module answered, where the user took the answer as it was."""
+    log = ctx.logs[run_id]
+    if run_id not in ctx.given or ctx.wishes[run_id].with_feedback or was_disliked(log):
+        return None
+    return log.cluster
 
 
 def _split(

@@ -51,8 +51,10 @@ class _Cluster(NamedTuple):
     """Who said something."""
     votes: Counter[str]
     """For each rule the people who named it; one vote each, shared among what they said."""
-    served: str | None
-    """The module that most of the logs' users are content with, if there is one."""
+    module: str | None
+    """The one with which most are content of those whom modules answered; three logs at least."""
+    served: bool
+    """Whether they are most of all."""
 
 
 def merge_alike(
@@ -129,9 +131,11 @@ def _look(
         for named in times:
             for rule in set(named):
                 votes[rule] += 1 / len(times)  # type: ignore[assignment]
-    [(module, count)] = Counter(served[i] for i in rows.tolist()).most_common(1)
-    mostly = module if 2 * count > len(rows) else None
-    return _Cluster(rows, x[rows].mean(axis=0), len(said), votes, mostly)
+    content = Counter(name for i in rows.tolist() if (name := served[i]) is not None)
+    [(module, count)] = content.most_common(1) or [(None, 0)]
+    known = module if count >= FEWEST else None
+    mostly = 2 * count > len(rows)
+    return _Cluster(rows, x[rows].mean(axis=0), len(said), votes, known, mostly)
 
 
 def _neighbours(clusters: dict[int, _Cluster]) -> list[tuple[int, int]]:
@@ -148,17 +152,18 @@ def _neighbours(clusters: dict[int, _Cluster]) -> list[tuple[int, int]]:
 def _evidence(a: _Cluster, b: _Cluster) -> float:
     """Return the log of the Bayes factor for different wishes.
 
-    Where too few spoke: minus infinity if one module serves both, else infinity. Infinity too where
-    two modules serve them, each to its users' content, and where no wish is common: without one
-    there is nothing that both want.
+    Where too few spoke: minus infinity if the module that serves them is the other's too, else
+    infinity. Infinity too where each is served by a module of its own, and where no wish is common:
+    without one there is nothing that both want.
     """
     from scipy.special import betaln
 
-    served = {a.served, b.served} - {None}
-    if len(served) == 2:
+    same = a.module is not None and a.module == b.module
+    if a.served and b.served and not same:
         return float("inf")
     if min(a.people, b.people) < FEWEST:
-        return -float("inf") if served and a.served == b.served else float("inf")
+        quiet = [one for one in (a, b) if one.people < FEWEST]
+        return -float("inf") if same and all(one.served for one in quiet) else float("inf")
     # What hardly anyone names is nobody's common wish: it tells neither alike from unlike.
     rules = [r for r in sorted({*a.votes, *b.votes}) if a.votes[r] + b.votes[r] >= FEWEST]
     if not rules:

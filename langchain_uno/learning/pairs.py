@@ -32,6 +32,7 @@ __all__ = [
     "edited_pairs",
     "liked_pairs",
     "was_content",
+    "was_disliked",
     "weight_of",
 ]
 
@@ -57,6 +58,12 @@ def approval(interaction: Interaction) -> float | None:
 def was_content(interaction: Interaction) -> bool:
     """Whether its users liked the answer: without a wish, they were content with it as it was."""
     return (approval(interaction) or 0.0) >= _LIKED
+
+
+def was_disliked(interaction: Interaction) -> bool:
+    """Whether its users disliked the answer, in words or without."""
+    mood = approval(interaction)
+    return mood is not None and mood <= _DISLIKED
 
 
 def weight_of(interaction: Interaction) -> float:

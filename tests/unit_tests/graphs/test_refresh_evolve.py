@@ -18,7 +18,7 @@ from langchain_uno.graphs.refresh_trials import NothingToLearn, Trial
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Engine, FloatArray
 from langchain_uno.recipe import ClusterSettings, EvolveSettings, VerifySettings
-from langchain_uno.records import Interaction, VerifierReport
+from langchain_uno.records import Feedback, Interaction, VerifierReport
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import revoke
@@ -255,6 +255,34 @@ def test_a_part_that_came_off_a_cluster_goes_on_with_its_module(
     assert part.route == "expert" and part.made_in == first.id
     assert weights(second)[part.id] == weights(second)[whole] == weights(first)[whole]
     assert next(c for c in result.clusters if c.id == part.id).note.startswith("kept, trained in")
+
+
+@pytest.mark.parametrize(("liked", "clusters"), [(1.0, 2), (0.0, 3)])
+def test_requests_that_a_module_serves_well_stay_with_it_however_they_are_asked(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, liked: float, clusters: int
+) -> None:
+    """They come apart from it, and nobody names a wish there: only the content stay."""
+    home = make_home(tmp_path / "home", START)
+    stable = ClusterSettings(mode="stable", min_size=4, min_users=1, own_rules="all")
+    recipe = PASSING.model_copy(update={"cluster": stable})
+    parts = {log.run_id: "trip" in log.query for log in START}
+    new = more(20)
+    parts |= {log.run_id: True for log in new[:4]} | {log.run_id: 2 for log in new[4:]}
+
+    def apart(queries: FloatArray, *_: Any, **__: Any) -> NDArray[np.int64]:
+        names = sorted(parts)[: len(queries)]  # in the order of their arrival, as they are stored
+        return np.array([int(parts[name]) for name in names])
+
+    monkeypatch.setattr(refresh_clusters, "cluster_logs", apart)
+    refresh(home, engine, recipe)
+    first = current(home)
+    module = first.cluster(travel(first))
+    served = {"release": first.id, "cluster": module.id, "route": module.route}
+    for one in new:
+        thumb = Feedback(run_id=one.run_id, key="thumb", score=liked)
+        one.feedback[:] = [thumb]
+    result = again(home, engine, [one.model_copy(update=served) for one in new], recipe=recipe)
+    assert len(result.clusters) == clusters
 
 
 @pytest.mark.parametrize("undecided", [True, False])

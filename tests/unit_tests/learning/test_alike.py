@@ -137,6 +137,9 @@ def test_what_one_module_serves_well_is_one_though_hardly_anybody_speaks() -> No
     assert served(["c0"] * N, [None] * N, said) == 2  # the base's, or nobody is content
     half: list[str | None] = ["c0"] * (N // 2) + [None] * (N // 2)
     assert served(["c0"] * N, half, said) == 2  # half of them is not most of them
+    spoken = [*some("be brief"), *[None] * N]
+    assert served(half, ["c0"] * N, spoken) == 1  # that will do where enough people speak
+    assert served(["c0"] * 2 + [None] * (N - 2), ["c0"] * N, spoken) == 2  # two are too few
     # Where enough people speak, it is for them to say.
     other = [*some("be brief"), *some("use bullets")]
     assert served(["c0"] * N, ["c0"] * N, other) == 2
