@@ -31,7 +31,7 @@ _HAN = re.compile(r"[㐀-鿿]+")
 
 MIN_INSIDE = 0.4
 """Rate of mention inside a condition from which it is worth having."""
-MAX_OUTSIDE = 0.5
+MAX_OUTSIDE = 0.3
 """Highest rate outside, as a share of the rate inside."""
 MAX_WORDS = 1_500
 MAX_PAIRS = 1_500
