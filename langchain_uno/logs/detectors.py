@@ -102,8 +102,9 @@ _TOKEN = re.compile(
     r")"
 )
 _PEM = re.compile(
-    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.{0,20000}?"
-    r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+    # A key without an end stops at the next one: else each of many beginnings is followed for long.
+    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:(?!-----BEGIN ).){0,20000}?"
+    r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|(?=-----BEGIN )|\Z)",
     re.DOTALL,
 )
 _BEARER = re.compile(r"\bbearer\s+([A-Za-z0-9._~+/-]{20,}=*)", re.IGNORECASE)

@@ -152,3 +152,10 @@ def test_no_text_makes_it_slow(text: str) -> None:
     start = time.process_time()
     REDACT(text)
     assert time.process_time() - start < 2.0
+
+
+def test_a_private_key_without_an_end_goes_up_to_the_next_or_to_the_end() -> None:
+    begin = "-----BEGIN PRIVATE KEY-----"
+    text, found = REDACT(f"a {begin}\nMIIab {begin}\nMIIcd\n-----END PRIVATE KEY----- b")
+    assert text == "a [REDACTED_SECRET][REDACTED_SECRET] b" and found == {"secret": 2}
+    assert REDACT(f"a {begin}\nMIIab\n----- and more")[0] == "a [REDACTED_SECRET]"
