@@ -92,10 +92,8 @@ def _score(world: World, visits: Sequence[Visit], embedder: Embedder, rounds: in
 
 def _logs(world: World, visits: Sequence[Visit], rounds: int) -> list[_Log]:
     """Return the usable logs; in rounds, those of the families that are there."""
-    there = arrivals(world, rounds) if rounds else []
-    came = {
-        name: [name in names for names in there].index(True) for name in world.families if there
-    }
+    there = arrivals(world, rounds) if rounds else [list(world.families)]
+    came = {name: [name in names for names in there].index(True) for name in world.families}
     logs = []
     for visit in visits:
         family, nth = visit.query.family, int(visit.when * rounds)
