@@ -18,14 +18,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_uno.learning.conditions import MIN_INSIDE, Condition, Vocabulary, words_of
+from langchain_uno.learning.conditions import (
+    MAX_OUTSIDE,
+    MIN_INSIDE,
+    Condition,
+    Vocabulary,
+    words_of,
+)
 
 __all__ = ["Kind", "find_kinds", "more_telling"]
 
 OWN = 1
-"""Rules of its own that each kind must have: one alone is a condition, not a kind of request."""
-ELSEWHERE = 0.3
-"""Highest rate of a kind's own rule in the other kind, as a share of its rate in its own."""
+"""Rules of its own that each kind must have: if one has none, the other's have a condition."""
 ALPHA = 0.03
 """Accepted chance of finding kinds where words have nothing to do with wishes."""
 MIN_LOGS = 5
@@ -48,7 +52,7 @@ class Kind(NamedTuple):
 
     def holds(self, queries: Sequence[str]) -> _Rows:
         """Return which queries are of the kind, shape (n,)."""
-        return np.array([not words_of(q).isdisjoint(self.words) for q in queries], dtype=np.bool_)
+        return _having(self.words, queries)
 
 
 def find_kinds(
@@ -113,11 +117,14 @@ def more_telling(
     )
     if condition is None or set(condition.words) <= set(kind.words):
         return bound
-    own = np.array([condition.holds(query) for query in queries], dtype=np.bool_)
-    rows = np.stack([held, own])
+    rows = np.stack([held, _having(condition.words, queries)])
     hits = (rows & mentions).sum(axis=1, dtype=np.float32)
     by_kind, by_itself = _information(rows.sum(axis=1, dtype=np.float32), hits, mentions)
     return condition if by_itself > by_kind else bound
+
+
+def _having(words: Sequence[str], queries: Sequence[str]) -> _Rows:
+    return np.array([not words_of(q).isdisjoint(words) for q in queries], dtype=np.bool_)
 
 
 class _Told(NamedTuple):
@@ -139,7 +146,7 @@ def _own_rules(mentions: _Rows, side: _Rows) -> tuple[int, ...]:
     if side.all() or not side.any():
         return ()
     inside, outside = mentions[side].mean(axis=0), mentions[~side].mean(axis=0)
-    own = (inside >= MIN_INSIDE) & (outside <= ELSEWHERE * inside)
+    own = (inside >= MIN_INSIDE) & (outside <= MAX_OUTSIDE * inside)
     return tuple(np.flatnonzero(own).tolist())
 
 
