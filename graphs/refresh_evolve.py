@@ -10,14 +10,15 @@ users have: it goes only if something decided takes its place, or something spea
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import cast
 
 from pydantic import BaseModel
 
 from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
 from langchain_uno.graphs.refresh_parents import parent_release
-from langchain_uno.graphs.refresh_trials import Kind, Trial, held_out, verify_module
-from langchain_uno.records import Cluster
+from langchain_uno.graphs.refresh_trials import Trial, held_out, verify_module
+from langchain_uno.records import Cluster, ModuleKind
 
 __all__ = ["Incumbent", "evolve_node", "incumbent", "is_kept"]
 
@@ -25,9 +26,9 @@ __all__ = ["Incumbent", "evolve_node", "incumbent", "is_kept"]
 class Incumbent(BaseModel):
     """A module of the current release, as it does on its cluster's logs of today."""
 
-    kind: Kind
+    kind: ModuleKind
     made_in: str
-    """The release whose refresh trained it."""
+    """The release whose refresh made it."""
     trained_on: list[str]
     """Opaque ids, as its release has them: of logs that are gone by now too."""
     trial: Trial
@@ -35,10 +36,10 @@ class Incumbent(BaseModel):
     """Why it may not simply stay; None: it may, if it passed."""
 
     @property
-    def adapter(self) -> str | None:
-        """Its folder in the work folder, unless today's logs speak against it."""
+    def stands(self) -> bool:
+        """Whether nothing in today's logs speaks against it."""
         report = self.trial.report
-        return self.trial.module if report and (report.passed or report.undecided) else None
+        return report is not None and (report.passed or report.undecided)
 
 
 def evolve_node(ctx: RefreshContext) -> None:
@@ -60,11 +61,12 @@ def _evolve(ctx: RefreshContext) -> str:
         tested = {*cluster.verify, *cluster.unlabelled}
         honest = bool(old.trained_on and not taught & tested and held_out(ctx, cluster))
         if honest and not ctx.work.has(_name(cluster)):
-            assert old.adapter is not None
-            folder = ctx.work.fresh_folder(f"clusters/{cluster.id}/incumbent")
-            for file in release.adapters[old.adapter].iterdir():
-                shutil.copyfile(file, folder / file.name)  # the release may be swept meanwhile
-            found = _verified(ctx, cluster, old, release.id, taught)
+            folder = None
+            if old.adapter is not None:
+                folder = ctx.work.fresh_folder(f"clusters/{cluster.id}/incumbent")
+                for file in release.adapters[old.adapter].iterdir():
+                    shutil.copyfile(file, folder / file.name)  # the release may be swept meanwhile
+            found = _verified(ctx, cluster, old, folder, release.id, len(taught))
             ctx.work.write_json(_name(cluster), found.model_dump(mode="json"))
         kept += is_kept(ctx, cluster)
         ctx.progress.advance("evolve")
@@ -73,23 +75,26 @@ def _evolve(ctx: RefreshContext) -> str:
 
 
 def _verified(
-    ctx: RefreshContext, cluster: ClusterData, old: Cluster, release: str, taught: set[str]
+    ctx: RefreshContext,
+    cluster: ClusterData,
+    old: Cluster,
+    folder: Path | None,
+    release: str,
+    taught: int,
 ) -> Incumbent:
-    kind = cast(Kind, old.route)
-    path = ctx.work.path(f"clusters/{cluster.id}/incumbent")
-    report = verify_module(ctx, cluster, kind, [path])
-    module = str(path.relative_to(ctx.work.root))
+    """Verify a module on today's logs; what it is reminded of are today's rules."""
+    kind = cast(ModuleKind, old.route)
+    report = verify_module(ctx, cluster, kind, [folder] if folder else [])
     return Incumbent(
         kind=kind,
         made_in=old.made_in or release,
         trained_on=old.trained_on,
         trial=Trial(
-            adapter=module if report.passed else None,
             report=report,
             note=report.reason,
-            module=module,
+            adapter=str(folder.relative_to(ctx.work.root)) if folder else None,
         ),
-        stale=_stale(ctx, cluster, old, len(taught)),
+        stale=_stale(ctx, cluster, old, taught),
     )
 
 
@@ -129,4 +134,4 @@ def incumbent(ctx: RefreshContext, cluster: ClusterData) -> Incumbent | None:
 def is_kept(ctx: RefreshContext, cluster: ClusterData) -> bool:
     """Whether a cluster's module stays, so that none is trained."""
     found = incumbent(ctx, cluster)
-    return found is not None and found.stale is None and found.trial.adapter is not None
+    return found is not None and found.stale is None and found.trial.passed

@@ -1,10 +1,13 @@
-"""The train node of a refresh: train and verify a module per cluster.
+"""The train node of a refresh: make and verify a module per cluster.
 
     kept by the evolve node: nothing is trained
-    low gap   -> expert -> verified? -> else critic -> verified? -> else base
-    high gap  ----------------------->      critic -> verified? -> else base
+    low gap   -> expert -> verified? -> else memory -> verified? -> else critic -> verified? -> base
+    high gap  ----------------------->      memory -> verified? -> else critic -> verified? -> base
     and a module of the current release that does better on the same queries stays,
     or that nothing decided can replace
+
+The memory (``recipe.memory``) is not in the paper: a cluster that its recurring rules alone serve
+needs no critic.
 
 Every training and every verification is kept as soon as it is done, so that a refresh that was
 stopped repeats one of them at most.
@@ -13,18 +16,19 @@ stopped repeats one of them at most.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
 
 from pydantic import BaseModel, Field
 
 from langchain_uno.graphs.refresh_context import ClusterData, ClusterResult, RefreshContext
 from langchain_uno.graphs.refresh_evolve import Incumbent, incumbent, is_kept
-from langchain_uno.graphs.refresh_trials import Kind, NothingToLearn, Trial, held_out, try_module
-from langchain_uno.records import Route, VerifierReport
+from langchain_uno.graphs.refresh_trials import NothingToLearn, Trial, held_out, try_module
+from langchain_uno.records import ModuleKind, Route, VerifierReport
 
 __all__ = ["Decision", "read_decision", "train_node"]
 
-KINDS: tuple[Kind, ...] = ("expert", "critic")
+KINDS: tuple[ModuleKind, ...] = ("expert", "memory", "critic")
+"""In the order in which they are tried: the cheapest answers first."""
 
 
 class Decision(BaseModel):
@@ -32,7 +36,7 @@ class Decision(BaseModel):
 
     route: Route = "base"
     adapter: str | None = None
-    """Folder of the chosen adapter, relative to the work folder."""
+    """Folder of the chosen adapter, relative to the work folder; a memory has none."""
     reports: list[VerifierReport] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     seconds: float = 0.0
@@ -41,13 +45,13 @@ class Decision(BaseModel):
 
 
 def train_node(ctx: RefreshContext) -> None:
-    """Train and verify a module for every cluster that is large enough."""
+    """Make and verify a module for every cluster that is large enough."""
     ctx.once("train", "train.json", lambda: _train(ctx))
 
 
 def _train(ctx: RefreshContext) -> str:
     clusters = ctx.clusters()
-    ctx.progress.start("train", len(clusters), "experts and critics")
+    ctx.progress.start("train", len(clusters), "experts, memories and critics")
     results = []
     for cluster in clusters:
         name = f"clusters/{cluster.id}/decision.json"
@@ -59,8 +63,8 @@ def _train(ctx: RefreshContext) -> str:
         results.append(_summary(ctx, cluster, read_decision(ctx, cluster.id)))
         ctx.progress.advance("train")
     ctx.work.write_json("train.json", [r.model_dump(mode="json") for r in results])
-    routes = [r.route for r in results]
-    return ", ".join(f"{routes.count(kind)} {kind}" for kind in ("expert", "critic", "base"))
+    count: Counter[str] = Counter(r.route for r in results)
+    return ", ".join(f"{count[kind]} {kind}" for kind in [*KINDS, "base"])
 
 
 def read_decision(ctx: RefreshContext, cluster_id: str) -> Decision:
@@ -92,25 +96,28 @@ def _decide(ctx: RefreshContext, cluster: ClusterData) -> Decision:
 def _try_new(
     ctx: RefreshContext, cluster: ClusterData, decision: Decision, present: Incumbent | None
 ) -> None:
-    """Train what the gap says; the present module stays unless what is new does as well."""
+    """Try what the gap says; the present module stays unless what is new does as well."""
     if present is not None and present.stale:
-        decision.notes.append(f"trained anew: {present.stale}")
-    kinds: Sequence[Kind] = KINDS if ctx.is_low(cluster) else KINDS[1:]
-    for kind in kinds:
-        trial = _tried(ctx, cluster, kind)
+        decision.notes.append(f"made anew: {present.stale}")
+    ruled_out = {"expert": not ctx.is_low(cluster), "memory": not ctx.recipe.memory}
+    for kind in (one for one in KINDS if not ruled_out.get(one)):
+        if kind == "memory" and present is not None and present.kind == "memory":
+            trial = present.trial  # today's rules on today's queries: the same again
+        else:
+            trial = _tried(ctx, cluster, kind)
         if trial.report is not None:
             decision.reports.append(trial.report)
-        if trial.adapter is not None:
+        if trial.passed:
             decision.route, decision.adapter = kind, trial.adapter
             break
         decision.notes.append(f"{kind}: {trial.note}")
-    if present is None or present.adapter is None:
+    if present is None or not present.stands:
         return
-    if present.trial.adapter is None:
-        if decision.adapter is None:
+    if not present.trial.passed:
+        if decision.route == "base":
             _keep(decision, present, "kept, undecided as what is new is")
         return
-    new = decision.reports[-1].win_rate if decision.adapter is not None else 0.0
+    new = decision.reports[-1].win_rate if decision.route != "base" else 0.0
     assert present.trial.report is not None
     if present.trial.report.win_rate > new:
         _keep(decision, present, "kept: what is new does no better")
@@ -118,14 +125,14 @@ def _try_new(
 
 def _keep(decision: Decision, present: Incumbent, why: str) -> None:
     assert present.trial.report is not None
-    decision.route, decision.adapter = present.kind, present.adapter
+    decision.route, decision.adapter = present.kind, present.trial.adapter
     decision.kept = present
     decision.reports.append(present.trial.report)
-    decision.notes.append(f"{why}, trained in {present.made_in}")
+    decision.notes.append(f"{why}, made in {present.made_in}")
 
 
-def _tried(ctx: RefreshContext, cluster: ClusterData, kind: Kind) -> Trial:
-    """Train and verify one module, or read what an earlier call found."""
+def _tried(ctx: RefreshContext, cluster: ClusterData, kind: ModuleKind) -> Trial:
+    """Make and verify one module, or read what an earlier call found."""
     name = f"clusters/{cluster.id}/{kind}.json"
     if not ctx.work.has(name):
         start = time.perf_counter()
@@ -150,7 +157,7 @@ def _summary(ctx: RefreshContext, cluster: ClusterData, decision: Decision) -> C
         gap_logs=cluster.n_gap_logs,
         route=decision.route,
         pairs=len(ctx.pairs(cluster)),
-        epoch=last.epoch if last and decision.adapter and not decision.kept else None,
+        epoch=last.epoch if last and decision.route != "base" and not decision.kept else None,
         win_rate=last.win_rate if last else None,
         interval=last.interval if last else None,
         judged=last.n if last else 0,

@@ -81,8 +81,8 @@ def _release(ctx: RefreshContext) -> str:
 
 
 def _trained_on(cluster: ClusterData, decision: Decision) -> list[str]:
-    """Return the run ids that a new module was trained on; a kept one's are opaque already."""
-    if decision.adapter is None:
+    """Return the run ids that a new module learnt from; a kept one's are opaque already."""
+    if decision.route == "base":
         return []
     return [] if decision.kept else cluster.train + cluster.practice
 

@@ -1,10 +1,10 @@
-"""One module of one cluster: train it on training logs, verify it on held-out ones."""
+"""One module of one cluster: make it of training logs, verify it on held-out ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
 
@@ -16,14 +16,13 @@ from langchain_uno.learning.judge import stable_seed
 from langchain_uno.learning.pairs import was_content, weight_of
 from langchain_uno.learning.revise import wanted_rules
 from langchain_uno.models.teacher import judged_by
-from langchain_uno.records import VerifierReport
+from langchain_uno.records import ModuleKind, VerifierReport
 
 if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample
-    from langchain_uno.trainers.verifier import BaseSide, VerifyItem
+    from langchain_uno.trainers.sides import BaseSide, VerifyItem
 
 __all__ = [
-    "Kind",
     "NothingToLearn",
     "Trial",
     "critic_examples",
@@ -31,8 +30,6 @@ __all__ = [
     "try_module",
     "verify_module",
 ]
-
-Kind = Literal["expert", "critic"]
 
 _BAR = "module"
 
@@ -42,24 +39,33 @@ class NothingToLearn(Exception):
 
 
 class Trial(BaseModel):
-    """One module's training and verification; ``adapter`` is set when it passed."""
+    """How one module was made and verified."""
 
-    adapter: str | None = None
-    """Its folder, relative to the work folder."""
     report: VerifierReport | None = None
     note: str = ""
-    module: str | None = None
-    """The same folder, also when it failed (``recipe.everything`` keeps it)."""
+    adapter: str | None = None
+    """Its folder, relative to the work folder; None: a memory has none, and one that failed is
+    kept only under ``recipe.everything``."""
     seconds: float = 0.0
     """Of training and verification, in the call that finished them."""
 
+    @property
+    def passed(self) -> bool:
+        """Whether it may ship."""
+        return self.report is not None and self.report.passed
 
-def try_module(ctx: RefreshContext, cluster: ClusterData, kind: Kind) -> Trial:
-    """Train and verify an expert or a critic.
+
+def try_module(ctx: RefreshContext, cluster: ClusterData, kind: ModuleKind) -> Trial:
+    """Train and verify an expert or a critic, or verify a memory.
 
     Raises:
         NothingToLearn: no pairs, or no rules, to train on.
     """
+    if kind == "memory":
+        if not cluster.rules:
+            raise NothingToLearn("no rule recurs")
+        report = verify_module(ctx, cluster, kind, [])
+        return Trial(report=report, note=report.reason)
     done = f"clusters/{cluster.id}/{kind}-trained.json"
     if not ctx.work.has(done):
         folder = ctx.work.fresh_folder(f"clusters/{cluster.id}/{kind}")
@@ -74,9 +80,7 @@ def try_module(ctx: RefreshContext, cluster: ClusterData, kind: Kind) -> Trial:
         name = str(folder.relative_to(ctx.work.root))
         if name != kept:
             ctx.work.remove(name)
-    return Trial(
-        adapter=module if report.passed else None, report=report, note=report.reason, module=kept
-    )
+    return Trial(report=report, note=report.reason, adapter=kept)
 
 
 def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
@@ -90,7 +94,7 @@ def held_out(ctx: RefreshContext, cluster: ClusterData) -> list[VerifyItem]:
     wishes: left out, and so is one for which nothing is wanted (any more), unless that goes for
     all of the cluster. Requests that nobody reacted to fill up to ``recipe.verify.max_queries``.
     """
-    from langchain_uno.trainers.verifier import VerifyItem
+    from langchain_uno.trainers.sides import VerifyItem
 
     [recurring] = ctx.work.read_records(f"clusters/{cluster.id}/recurring.jsonl", ClusterRules)
     standard = ctx.recipe.verify.standard
@@ -202,9 +206,12 @@ def _with_base(ctx: RefreshContext, train: Callable[[Any, Any], list[Path]]) -> 
 
 
 def verify_module(
-    ctx: RefreshContext, cluster: ClusterData, kind: Kind, epochs: Sequence[Path]
+    ctx: RefreshContext, cluster: ClusterData, kind: ModuleKind, epochs: Sequence[Path]
 ) -> VerifierReport:
-    """Compare a module (an expert's epochs, a critic's last) with the base on held-out queries."""
+    """Compare a module with the base on held-out queries.
+
+    ``epochs`` are an expert's, of a critic the last one alone; a memory has none.
+    """
     from langchain_uno.trainers import verifier
 
     items = held_out(ctx, cluster)
@@ -216,6 +223,10 @@ def verify_module(
         return verifier.verify_expert(
             items, epochs, ctx.engine, ctx.teacher, words, ctx.recipe, count, base=base
         )
+    if kind == "memory":
+        return verifier.verify_memory(
+            items, cluster, ctx.engine, ctx.teacher, words, ctx.recipe, count, base=base
+        )
     return verifier.verify_critic(
         items, epochs[-1], ctx.engine, ctx.teacher, words, ctx.recipe, count, base=base,
         known=cluster,
@@ -223,8 +234,9 @@ def verify_module(
 
 
 def _base_side(ctx: RefreshContext, cluster: ClusterData, items: Sequence[VerifyItem]) -> BaseSide:
-    """Return the base's answers and scores, asked once for both kinds of module."""
-    from langchain_uno.trainers.verifier import BaseSide, answer_as_base
+    """Return the base's answers and scores, asked once for all kinds of module."""
+    from langchain_uno.trainers.sides import BaseSide
+    from langchain_uno.trainers.verifier import answer_as_base
 
     name = f"clusters/{cluster.id}/base-side.json"
     if not ctx.work.has(name):

@@ -2,6 +2,7 @@
 
     classify_cluster -> expert_generate          an expert answers, or the base model
                      -> draft_critique_revise    base drafts, critic suggests, base revises
+                                                 (a memory: the rules that hold are suggested)
 
     graph = build_respond_graph(Serving(engine, home, embedder))
     graph.invoke({"messages": [{"role": "user", "content": "..."}]})["answer"]
@@ -45,4 +46,5 @@ def build_respond_graph(
 
 
 def _by_route(state: RespondState) -> str:
-    return "draft_critique_revise" if state["route"] == "critic" else "expert_generate"
+    reflects = state["route"] in ("memory", "critic")
+    return "draft_critique_revise" if reflects else "expert_generate"

@@ -95,8 +95,8 @@ class RespondState(TypedDict, total=False):
     finish_reason: str
     usage: dict[str, int]
     """Summed over draft, critique and revision."""
-    critiqued: bool
-    """Whether the answer is a revision after a critique."""
+    revised: bool
+    """Whether the answer is a revision of the draft."""
 
 
 @dataclass
@@ -143,7 +143,10 @@ def _answer(
 def _reflect(
     state: RespondState, snapshot: Snapshot, context: RespondContext, write: Writer
 ) -> Plan:
-    """The base drafts, the critic suggests, the base revises (paper, stage 9)."""
+    """The base drafts, the critic suggests, the base revises (paper, stage 9).
+
+    A memory has no critic: what is suggested are the cluster's rules that hold for the request.
+    """
     messages = read_messages(state)
     prompts = snapshot.prompts
     assert prompts is not None, "a release with clusters has prompts"
@@ -154,23 +157,26 @@ def _reflect(
     if draft.tool_calls or not draft.text.strip():
         return _as_it_is(ask, draft, used, write)
 
-    write({"type": "progress", "stage": "critique"})
     language = language_of([m.content for m in messages if m.role == "user"], draft.text)
-    sampling = Sampling(
-        temperature=snapshot.critique_temperature,
-        max_tokens=snapshot.max_critique_tokens,
-        # A request that asks for a repeatable answer gets one: greedy requests have no seed.
-        seed=0 if context.seed is None and context.temperature == 0 else context.seed,
-    )
-    prompt = prompts.critique_prompt(messages, draft.text, language)
-    critique = yield Ask(GenerateRequest(prompt, state["adapter"], sampling), final=False)
-    used = _sum(used, critique.usage)
-    try:
-        suggestions = prompts.parse_critique(critique.text)
-    except RoleError:  # not a critique: the draft was worth showing before it
-        suggestions = []
     cluster = snapshot.clusters.get(state["cluster"] or "")
-    if snapshot.remind and cluster is not None:
+    remembers = state["route"] == "memory"
+    suggestions: list[str] = []
+    if not remembers:
+        write({"type": "progress", "stage": "critique"})
+        sampling = Sampling(
+            temperature=snapshot.critique_temperature,
+            max_tokens=snapshot.max_critique_tokens,
+            # A request that asks for a repeatable answer gets one: greedy requests have no seed.
+            seed=0 if context.seed is None and context.temperature == 0 else context.seed,
+        )
+        prompt = prompts.critique_prompt(messages, draft.text, language)
+        critique = yield Ask(GenerateRequest(prompt, state["adapter"], sampling), final=False)
+        used = _sum(used, critique.usage)
+        try:
+            suggestions = prompts.parse_critique(critique.text)
+        except RoleError:  # not a critique: the draft was worth showing before it
+            suggestions = []
+    if cluster is not None and (snapshot.remind or remembers):
         suggestions = remind(suggestions, routing_text(messages), cluster)
     if not suggestions:
         return _as_it_is(ask, draft, used, write)
@@ -189,8 +195,8 @@ def _reflect(
         if kept < snapshot.revision_min_kept:
             write({"type": "progress", "stage": "keep draft", "kept": kept})
             return _as_it_is(ask, draft, used, write)
-        return {**_as_it_is(second, revised, used, write), "critiqued": True}
-    return {**_result(revised, used), "critiqued": True}
+        return {**_as_it_is(second, revised, used, write), "revised": True}
+    return {**_result(revised, used), "revised": True}
 
 
 def _as_it_is(ask: Ask, text: Generation, used: Usage, write: Writer) -> RespondState:
@@ -206,7 +212,7 @@ def _result(done: Generation, used: Usage) -> RespondState:
         tool_calls=done.tool_calls,
         finish_reason=done.finish_reason,
         usage=used.model_dump(),
-        critiqued=False,
+        revised=False,
     )
 
 
@@ -237,5 +243,5 @@ def plan_of(
     state: RespondState, snapshot: Snapshot, context: RespondContext, write: Writer
 ) -> Plan:
     """Return the plan of the state's route."""
-    steps = _reflect if state["route"] == "critic" else _answer
+    steps = _reflect if state["route"] in ("memory", "critic") else _answer
     return steps(state, snapshot, context, write)

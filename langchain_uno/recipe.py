@@ -188,7 +188,7 @@ class EvolveSettings(_Section):
     """Keep the module of a cluster whose rules are what they were and that has not grown by more
     than ``max_growth``, if it passes verification again; and never replace a module by one with
     a lower win rate on the same queries. One that these are too few to decide on stays while
-    nothing decided can replace it. False: every module is trained anew."""
+    nothing decided can replace it. False: every module is made anew."""
     max_growth: float = 0.5
     """New training logs, as a share of those that the module was trained on."""
 
@@ -210,8 +210,13 @@ class Recipe(_Section):
     remind: bool = False
     """Whether the revision follows, besides what a critic suggests, the recurring rules that hold
     for the request (:mod:`langchain_uno.learning.remind`). False: the critique alone (paper)."""
+    memory: bool = False
+    """Whether a cluster without an expert first tries to get by on its recurring rules alone: the
+    base drafts and, told the rules that hold for the request, revises. Where that passes
+    verification no critic is trained: an answer costs two generations instead of three, and there
+    is no adapter. False: a critic (paper)."""
     everything: bool = False
-    """Train and verify both kinds of module for every cluster, and keep them: for studies of what
+    """Make and verify every kind of module for every cluster, and keep them: for studies of what
     the gap and the verifier are worth. What is released stays the same."""
     seed: int = 0
     filter: FilterSettings = Field(default_factory=FilterSettings)

@@ -33,7 +33,9 @@ __all__ = [
 SCHEMA_VERSION = 1
 
 Role = Literal["system", "user", "assistant", "tool"]
-Route = Literal["expert", "critic", "base"]
+ModuleKind = Literal["expert", "memory", "critic"]
+"""What answers a cluster in place of the base model alone; a memory is the one without adapter."""
+Route = Literal["expert", "memory", "critic", "base"]
 
 
 def utc_now() -> datetime:
@@ -188,7 +190,7 @@ class PreferencePair(BaseModel):
 class VerifierReport(BaseModel):
     """How a module did against the base on held-out queries of its cluster."""
 
-    kind: Literal["expert", "critic"]
+    kind: ModuleKind
     n: int
     win_rate: float
     interval: tuple[float, float]
@@ -219,15 +221,16 @@ class Cluster(BaseModel):
     radius: float | None = None
     """Largest distance of a member's query to the centroid."""
     rules: list[str] = Field(default_factory=list)
-    """The recurring rules, most supported first: for people, and to remind critics of."""
+    """The recurring rules, most supported first: for people, and for whoever is reminded of them
+    (the routes ``"memory"`` and ``"critic"``)."""
     conditions: list[list[str]] = Field(default_factory=list)
     """For each rule the words of a request of which one must be there for it; none: always."""
     rivals: list[tuple[str, str]] = Field(default_factory=list)
     """Pairs of these rules that hardly anyone wants together."""
     trained_on: list[str] = Field(default_factory=list)
-    """The logs that the module was trained on (a part of ``run_ids``); none without a module."""
+    """The logs that the module learnt from (a part of ``run_ids``); none without a module."""
     made_in: str | None = None
-    """The release whose refresh trained the module; None: this one."""
+    """The release whose refresh made the module; None: this one."""
     reports: list[VerifierReport] = Field(default_factory=list)
     note: str = ""
 

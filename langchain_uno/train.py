@@ -44,7 +44,12 @@ __all__ = ["app", "main", "refresh_home"]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 _STOPPED = "Stopped. What is finished is kept: the same call again goes on from there."
-_MARKS = {"expert": "[green]expert[/]", "critic": "[cyan]critic[/]", "base": "[dim]base[/]"}
+_MARKS = {
+    "expert": "[green]expert[/]",
+    "memory": "[blue]memory[/]",
+    "critic": "[cyan]critic[/]",
+    "base": "[dim]base[/]",
+}
 
 
 class _Command(str, Enum):

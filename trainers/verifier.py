@@ -5,7 +5,8 @@
 
 Held-out queries are answered by the base and by the module; the judge scores both with the users'
 rules as the standard; :mod:`langchain_uno.trainers.decide` turns scores into a decision. A critic
-passes the same check over its whole draft-critique-revise path, the base's answer being the draft.
+passes the same check over its whole draft-critique-revise path, the base's answer being the draft;
+a memory over the same path without a critique.
 The judge is the model's own (or a teacher's): these figures are its opinion, never the truth.
 """
 
@@ -14,52 +15,31 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from langchain_uno.learning.content import kept_share, request_text
+from langchain_uno.learning.content import request_text
 from langchain_uno.learning.judge import JudgeItem, judge_averaged
-from langchain_uno.learning.remind import Remembered, remind
-from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone, Sampling
-from langchain_uno.models.roles import PromptSet, RoleError
+from langchain_uno.learning.remind import Remembered
+from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone
+from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Message, VerifierReport, routing_text
+from langchain_uno.records import ModuleKind, VerifierReport
 from langchain_uno.trainers import decide
+from langchain_uno.trainers.reflect import reflected
 from langchain_uno.trainers.restraint import Restraint, look_for_overreach
+from langchain_uno.trainers.sides import BaseSide, VerifyItem, greedy
 
-__all__ = ["BaseSide", "VerifyItem", "answer_as_base", "verify_critic", "verify_expert"]
-
-
-@dataclass(frozen=True)
-class VerifyItem:
-    """One held-out query with its standard. It must not have been trained on, nor its user's rules.
-
-    Queries whose own feedback said nothing may serve too, with the recurring rules of their cluster
-    (from training logs) as the standard: they cost no label.
-    """
-
-    id: str
-    messages: Sequence[Message]
-    rules: Sequence[str]
-    language: str = "en"
-    user_id: str | None = None
-    idle: Sequence[str] = ()
-    """Rules of the cluster that do not hold for this request."""
-    edit: str | None = None
-    """What the user made of the answer. Where no wish was put into words it is the standard: the
-    better answer is the one nearer to it (BLEU-4)."""
-
-
-@dataclass(frozen=True)
-class BaseSide:
-    """The base model's answers to the items, and their scores: made once, used for every module."""
-
-    items: list[VerifyItem] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
-    scores: list[float | None] = field(default_factory=list)
+__all__ = [
+    "BaseSide",
+    "VerifyItem",
+    "answer_as_base",
+    "verify_critic",
+    "verify_expert",
+    "verify_memory",
+]
 
 
 def answer_as_base(
@@ -162,7 +142,46 @@ def verify_critic(
     if not side.items:
         return _undecided("critic", "there is no held-out query")
     with _loaded(engine, adapter) as name:
-        finals = _revised(side, name, engine, prompts, recipe, on_done, known)
+        finals = reflected(side, name, engine, prompts, recipe, on_done, known)
+    return _compared("critic", side, finals, judge_engine, prompts, recipe, on_done)
+
+
+def verify_memory(
+    items: Sequence[VerifyItem],
+    known: Remembered,
+    engine: Engine,
+    judge_engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None = None,
+    *,
+    base: BaseSide | None = None,
+) -> VerifierReport:
+    """Compare drafts revised by a cluster's rules alone with the drafts (the base answers).
+
+    The arguments are those of :func:`verify_critic`; ``on_done`` hears of one item per revision and
+    one per judgement. A draft for which no rule holds stands, and is a tie.
+
+    Raises:
+        EngineError: the model can't answer.
+    """
+    side = base or answer_as_base(items, engine, judge_engine, prompts, recipe, on_done)
+    if not side.items:
+        return _undecided("memory", "there is no held-out query")
+    finals = reflected(side, None, engine, prompts, recipe, on_done, known)
+    return _compared("memory", side, finals, judge_engine, prompts, recipe, on_done)
+
+
+def _compared(
+    kind: ModuleKind,
+    side: BaseSide,
+    finals: Sequence[str],
+    judge_engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None,
+) -> VerifierReport:
+    """Judge the answers of a module that has no epochs to choose from."""
     scores = _scores(side.items, finals, judge_engine, prompts, recipe, on_done)
     outcomes = _outcomes(side, finals, scores, recipe)
     choice = decide.choose_epoch([outcomes], [scores], _users(side), recipe.verify.confidence)
@@ -170,56 +189,7 @@ def verify_critic(
         side.items, side.answers, finals, judge_engine, prompts, recipe, on_done
     )
     harm = _Harm(_lost(side, finals, recipe), restraint)
-    return _report("critic", side, choice, scores, harm, recipe, None)
-
-
-def _revised(
-    side: BaseSide,
-    critic: str,
-    engine: Engine,
-    prompts: PromptSet,
-    recipe: Recipe,
-    on_done: OnDone | None,
-    known: Remembered | None,
-) -> list[str]:
-    """Return the final answers of the reflective path, in the words that serving uses."""
-    sampling = Sampling(
-        temperature=recipe.critique_temperature,
-        max_tokens=recipe.max_critique_tokens,
-        seed=0,  # as in serving, for a request that asks for a repeatable answer
-    )
-    finals = list(side.answers)
-    drafted = [i for i, draft in enumerate(finals) if draft.strip()]  # no draft, no critique
-    requests = []
-    for i in drafted:
-        item = side.items[i]
-        prompt = prompts.critique_prompt(item.messages, finals[i], item.language)
-        requests.append(GenerateRequest(prompt, critic, sampling))
-    critiques = engine.generate(requests, on_done)
-    todo: dict[int, GenerateRequest] = {}
-    for i, critique in zip(drafted, critiques, strict=True):
-        item = side.items[i]
-        try:
-            suggestions = prompts.parse_critique(critique.text)
-        except RoleError:
-            suggestions = []
-        if known is not None and recipe.remind:
-            suggestions = remind(suggestions, routing_text(item.messages), known)
-        if suggestions:
-            messages = prompts.revise_draft_prompt(
-                item.messages, side.answers[i], suggestions, item.language
-            )
-            todo[i] = GenerateRequest(messages, BASE, _greedy(recipe))
-    skipped = 2 * len(finals) - len(drafted) - len(todo)
-    if on_done is not None and skipped:
-        on_done(skipped)
-    for i, revision in zip(todo, engine.generate(list(todo.values()), on_done), strict=True):
-        # As in serving: an empty revision, or one that lost facts, leaves the draft.
-        asked = request_text(side.items[i].messages)
-        kept = kept_share(asked, finals[i], revision.text)
-        if revision.text.strip() and kept >= recipe.revision_min_kept:
-            finals[i] = revision.text
-    return finals
+    return _report(kind, side, choice, scores, harm, recipe, None)
 
 
 def _answers(
@@ -229,7 +199,7 @@ def _answers(
     recipe: Recipe,
     on_done: OnDone | None,
 ) -> list[str]:
-    requests = [GenerateRequest(item.messages, adapter, _greedy(recipe)) for item in items]
+    requests = [GenerateRequest(item.messages, adapter, greedy(recipe)) for item in items]
     return [generation.text for generation in engine.generate(requests, on_done)]
 
 
@@ -298,7 +268,7 @@ class _Harm(NamedTuple):
 
 
 def _report(
-    kind: str,
+    kind: ModuleKind,
     side: BaseSide,
     choice: decide.Choice,
     scores: Sequence[float | None],
@@ -337,7 +307,7 @@ def _report(
         )
     )
     return VerifierReport(
-        kind="expert" if kind == "expert" else "critic",
+        kind=kind,
         n=choice.n,
         win_rate=choice.rate,
         interval=choice.interval,
@@ -352,9 +322,9 @@ def _report(
     )
 
 
-def _undecided(kind: str, reason: str) -> VerifierReport:
+def _undecided(kind: ModuleKind, reason: str) -> VerifierReport:
     return VerifierReport(
-        kind="expert" if kind == "expert" else "critic",
+        kind=kind,
         n=0,
         win_rate=0.0,
         interval=(0.0, 1.0),
@@ -377,10 +347,6 @@ def _loaded(engine: Engine, path: Path) -> Iterator[str]:
 def _users(side: BaseSide) -> list[str]:
     """Who asked; a query without a user is a user of its own."""
     return [f"user {i.user_id}" if i.user_id else f"query {i.id}" for i in side.items]
-
-
-def _greedy(recipe: Recipe) -> Sampling:
-    return Sampling(max_tokens=recipe.pairs.max_answer_tokens)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -16,6 +16,7 @@ What the gap and the verifier are worth is a choice among modules that are train
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def _rank(rank: int) -> dict[str, Any]:
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "as it is": {},
+    "no memory": {"memory": False},
     "one cluster": {"cluster": {"mode": "one"}},
     "clusters by query alone": {"cluster": {"rule_weight": 0.0}},
     "DPO only": {"expert": {"dpo_weight": 1.0, "sft_weight": 0.0}},
@@ -131,14 +133,13 @@ def _figures(
     release = read_current(home)
     adapters = release.manifest.adapters if release else []
     base = (model_folder(None) / "model.safetensors").stat().st_size
-    routes = [c.route for c in refreshed.clusters]
     return {
         "scores": [round(a.score, 2) for a in rows],
         "users": users,
         "score": by_user([a.score for a in rows], users),
         "facts": by_user([100.0 * a.facts for a in rows], users),
         "unwanted": 100.0 * sum(a.unwanted for a in rows) / len(rows),
-        "routes": {kind: routes.count(kind) for kind in ("expert", "critic", "base")},
+        "routes": dict(Counter(c.route for c in refreshed.clusters)),
         "seconds": sum(refreshed.seconds.values()),
         "adapter_share": max((a.n_bytes for a in adapters), default=0) / base,
     }

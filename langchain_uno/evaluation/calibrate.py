@@ -55,5 +55,5 @@ def _row(work: WorkFolder, cluster: ClusterData) -> dict[str, Any] | None:
         "gap": float(cluster.gap or 0.0),
         "expert": expert.report.win_rate,
         "critic": critic.report.win_rate,
-        "failed": expert.adapter is None or behind > 0.05,
+        "failed": not expert.passed or behind > 0.05,
     }

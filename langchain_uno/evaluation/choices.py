@@ -1,7 +1,7 @@
 """Systems that need no training of their own: a rule that picks each cluster's route.
 
-Experts and critics of every cluster were trained and answered already (``everywhere.py``). What
-UNO, the paper's rule or an ablation would have shipped is a choice among those answers.
+Experts, memories and critics of every cluster were made and answered already (``everywhere.py``).
+What UNO, the paper's rule or an ablation would have shipped is a choice among those answers.
 """
 
 from __future__ import annotations
@@ -9,56 +9,67 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from langchain_uno.evaluation.answers import Answered
-from langchain_uno.evaluation.everywhere import Kept, Kind
+from langchain_uno.evaluation.everywhere import Kept, was_made
 from langchain_uno.graphs.refresh_trials import Trial
-from langchain_uno.records import Route
+from langchain_uno.records import ModuleKind, Route
 
 __all__ = ["CHOICES", "compose", "routes_of"]
 
-Choose = Callable[[bool, Mapping[Kind, Trial], float], Route]
+Choose = Callable[[bool, Mapping[ModuleKind, Trial], float], Route]
 """(gap is low, the cluster's trials, the paper's win rate) -> route."""
 
 
-def _passed(trials: Mapping[Kind, Trial], kind: Kind) -> bool:
+_Trials = Mapping[ModuleKind, Trial]
+
+
+def _passed(trials: _Trials, kind: ModuleKind) -> bool:
     trial = trials.get(kind)
-    return trial is not None and trial.adapter is not None
+    return trial is not None and trial.passed
 
 
-def _trained(trials: Mapping[Kind, Trial], kind: Kind) -> bool:
-    trial = trials.get(kind)
-    return trial is not None and trial.module is not None
+def _made(trials: _Trials, kind: ModuleKind) -> bool:
+    return was_made(trials.get(kind), kind)
 
 
-def _uno(low: bool, trials: Mapping[Kind, Trial], bar: float) -> Route:
+def _uno(low: bool, trials: _Trials, bar: float) -> Route:
+    if not (low and _passed(trials, "expert")) and _passed(trials, "memory"):
+        return "memory"
+    return _no_memory(low, trials, bar)
+
+
+def _no_memory(low: bool, trials: _Trials, bar: float) -> Route:
     if low and _passed(trials, "expert"):
         return "expert"
     return "critic" if _passed(trials, "critic") else "base"
 
 
-def _single(low: bool, trials: Mapping[Kind, Trial], bar: float) -> Route:
+def _single(low: bool, trials: _Trials, bar: float) -> Route:
     return "expert" if low and _passed(trials, "expert") else "base"
 
 
-def _paper(low: bool, trials: Mapping[Kind, Trial], bar: float) -> Route:
+def _paper(low: bool, trials: _Trials, bar: float) -> Route:
     """Experts by the win rate's point, critics unverified (paper, stages 7 and 8)."""
     report = trials["expert"].report if "expert" in trials else None
     if low and report is not None and report.win_rate >= bar:
         return "expert"
-    return "critic" if _trained(trials, "critic") else "base"
+    return "critic" if _made(trials, "critic") else "base"
 
 
-def _no_gap(low: bool, trials: Mapping[Kind, Trial], bar: float) -> Route:
+def _no_gap(low: bool, trials: _Trials, bar: float) -> Route:
     return _uno(True, trials, bar)
 
 
-def _no_verifier(low: bool, trials: Mapping[Kind, Trial], bar: float) -> Route:
-    if low and _trained(trials, "expert"):
+def _no_verifier(low: bool, trials: _Trials, bar: float) -> Route:
+    if low and _made(trials, "expert"):
         return "expert"
-    return "critic" if _trained(trials, "critic") else "base"
+    if _made(trials, "memory"):
+        return "memory"
+    return "critic" if _made(trials, "critic") else "base"
 
 
 CHOICES: dict[str, Choose] = {
     "uno": _uno,
+    "no memory": _no_memory,
     "single": _single,
     "paper's rule": _paper,
     "no gap": _no_gap,
@@ -82,13 +93,16 @@ def routes_of(name: str, kept: Kept) -> dict[str, Route]:
 def compose(
     routes: Mapping[str, Route],
     base: Sequence[Answered],
-    expert: Sequence[Answered],
-    critic: Sequence[Answered],
+    modules: Mapping[ModuleKind, Sequence[Answered]],
 ) -> list[Answered]:
-    """Return what a system answers that sends each cluster where ``routes`` says."""
-    pools = {"base": base, "expert": expert, "critic": critic}
+    """Return what a system answers that sends each cluster where ``routes`` says.
+
+    ``modules`` are the answers of each kind of module everywhere.
+    """
+    pools: dict[str, Sequence[Answered]] = {"base": base}
+    pools.update(modules.items())
     out = []
-    for i, one in enumerate(expert):  # the base's own answers name no cluster
+    for i, one in enumerate(modules["expert"]):  # the base's own answers name no cluster
         route = routes.get(one.cluster or "", "base")
         picked = pools[route][i]
         out.append(picked.model_copy(update={"route": route, "cluster": one.cluster}))

@@ -1,6 +1,6 @@
-"""Experts everywhere and critics everywhere: releases of what one refresh trained and kept.
+"""Experts, critics, memories everywhere: releases of what one refresh made and kept.
 
-The refresh must have run with ``recipe.everything``: then both kinds of module lie in its work
+The refresh must have run with ``recipe.everything``: then every kind of module lies in its work
 folder, whether they passed or not. Each kind becomes a release of a namespace of its own, with the
 clusters and centroids of the true one, so that all systems route alike.
 """
@@ -9,23 +9,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from langchain_uno.errors import InputError
 from langchain_uno.evaluation.rivals import Past
 from langchain_uno.graphs.checkpoints import WorkFolder
 from langchain_uno.graphs.refresh_context import ClusterData, RefreshResult
+from langchain_uno.graphs.refresh_modules import KINDS
 from langchain_uno.graphs.refresh_trials import Trial
 from langchain_uno.home import Home
 from langchain_uno.learning.aggregate import ClusterRules
 from langchain_uno.learning.revise import wanted_rules
-from langchain_uno.records import Interaction, Route, RuleSet
+from langchain_uno.records import Interaction, ModuleKind, Route, RuleSet
 from langchain_uno.releases.load import Release, load_release
 from langchain_uno.releases.publish import publish
 
-__all__ = ["Kept", "publish_kind", "read_kept"]
-
-Kind = Literal["expert", "critic"]
+__all__ = ["Kept", "publish_kind", "read_kept", "was_made"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Kept:
     work: WorkFolder
     release: Release
     clusters: list[ClusterData]
-    trials: dict[str, dict[Kind, Trial]]
+    trials: dict[str, dict[ModuleKind, Trial]]
     recurring: dict[str, ClusterRules]
     past: Past
 
@@ -52,14 +51,13 @@ def read_kept(home: Home, result: RefreshResult) -> Kept:
             f"The refresh of {str(home.path)!r} left nothing to compare: run the cell again."
         )
     clusters = work.read_records("gaps.jsonl", ClusterData)
-    trials: dict[str, dict[Kind, Trial]] = {}
+    trials: dict[str, dict[ModuleKind, Trial]] = {}
     recurring = {}
-    kinds: tuple[Kind, Kind] = ("expert", "critic")
     for cluster in clusters:
         folder = f"clusters/{cluster.id}"
         trials[cluster.id] = {
             kind: Trial.model_validate(work.read_json(f"{folder}/{kind}.json"))
-            for kind in kinds
+            for kind in KINDS
             if work.has(f"{folder}/{kind}.json")
         }
         [recurring[cluster.id]] = work.read_records(f"{folder}/recurring.jsonl", ClusterRules)
@@ -67,7 +65,7 @@ def read_kept(home: Home, result: RefreshResult) -> Kept:
     return Kept(work, release, clusters, trials, recurring, _past(work, clusters))
 
 
-def publish_kind(kept: Kept, home: Home, kind: Kind, *, remind: bool = True) -> Home:
+def publish_kind(kept: Kept, home: Home, kind: ModuleKind, *, remind: bool = True) -> Home:
     """Publish one kind for every cluster that has one; the rest stays with the base.
 
     Args:
@@ -86,8 +84,10 @@ def publish_kind(kept: Kept, home: Home, kind: Kind, *, remind: bool = True) -> 
     for cluster in kept.release.manifest.clusters:
         trial = kept.trials.get(cluster.id, {}).get(kind)
         route: Route = "base"
-        if trial is not None and trial.module is not None:
-            route, adapters[cluster.id] = kind, kept.work.path(trial.module)
+        if trial is not None and was_made(trial, kind):
+            route = kind
+            if trial.adapter is not None:
+                adapters[cluster.id] = kept.work.path(trial.adapter)
         clusters.append(cluster.model_copy(update={"route": route, "adapter": None, "reports": []}))
     manifest = kept.release.manifest
     recipe = {**manifest.recipe, "remind": manifest.recipe["remind"] and remind}
@@ -95,6 +95,13 @@ def publish_kind(kept: Kept, home: Home, kind: Kind, *, remind: bool = True) -> 
     draft = manifest.model_copy(update={**mine, "adapters": [], "files": {}})
     publish(place, draft, adapters, kept.release.centroids, projection=kept.release.projection)
     return place
+
+
+def was_made(trial: Trial | None, kind: ModuleKind) -> bool:
+    """Whether there is a module to ask, passed or not; a memory has no adapter."""
+    if trial is None or trial.report is None:
+        return False
+    return kind == "memory" or trial.adapter is not None
 
 
 def _past(work: WorkFolder, clusters: list[ClusterData]) -> Past:

@@ -11,7 +11,7 @@ from typing import Any
 
 from langchain_uno.evaluation.choices import CHOICES
 from langchain_uno.evaluation.intervals import auc, by_user
-from langchain_uno.evaluation.study import SYSTEMS
+from langchain_uno.evaluation.study import EVERYWHERE, SYSTEMS
 
 __all__ = [
     "Result",
@@ -163,7 +163,7 @@ def verifier_against_truth(results: Sequence[Result]) -> dict[str, dict[str, int
     """
     out = {
         name: dict.fromkeys(("right", "false ships", "false refusals", "judgements"), 0)
-        for name in ("interval", "paper's rule")
+        for name in ("interval", "paper's rule", "memories")
     }
     for r in results:
         for cluster in r["per_cluster"]:
@@ -171,21 +171,27 @@ def verifier_against_truth(results: Sequence[Result]) -> dict[str, dict[str, int
             for kind, trial in cluster["trials"].items():
                 if not mine or trial["win_rate"] is None:
                     continue
-                rules = _mean_gain(r, f"{kind} everywhere", mine, "score")
-                facts = _mean_gain(r, f"{kind} everywhere", mine, "facts")
-                over = _mean_gain(r, f"{kind} everywhere", mine, "unwanted")
+                rules, facts, over = (
+                    _mean_gain(r, EVERYWHERE[kind], mine, key)
+                    for key in ("score", "facts", "unwanted")
+                )
                 better = rules > 0 and facts >= -LOST and over <= OVER
-                ships = {
-                    "interval": trial["passed"],
-                    "paper's rule": kind == "critic" or trial["win_rate"] >= 0.53,
-                }
+                ships = (
+                    {"memories": trial["passed"]}
+                    if kind == "memory"
+                    else {
+                        "interval": trial["passed"],
+                        "paper's rule": kind == "critic" or trial["win_rate"] >= 0.53,
+                    }
+                )
                 for name, ship in ships.items():
                     if ship == better:
                         out[name]["right"] += 1
                     else:
                         out[name]["false ships" if ship else "false refusals"] += 1
-                out["interval"]["judgements"] += trial["judged"]
-                out["paper's rule"]["judgements"] += trial["judged"] * (kind == "expert")
+                for name in ships:
+                    free = name == "paper's rule" and kind == "critic"
+                    out[name]["judgements"] += 0 if free else trial["judged"]
     return out
 
 

@@ -20,11 +20,19 @@ from langchain_uno.evaluation.choices import CHOICES, compose, routes_of
 from langchain_uno.evaluation.everywhere import publish_kind, read_kept
 from langchain_uno.evaluation.results import once
 from langchain_uno.evaluation.rivals import by_bm25, by_embeddings, from_memory, revise_with
+from langchain_uno.graphs.refresh_modules import KINDS
 from langchain_uno.home import Home
+from langchain_uno.records import ModuleKind
 from langchain_uno.served import stop_serving
 
-__all__ = ["SYSTEMS", "Cell", "run_cell"]
+__all__ = ["EVERYWHERE", "SYSTEMS", "Cell", "run_cell"]
 
+EVERYWHERE: dict[ModuleKind, str] = {
+    "expert": "expert everywhere",
+    "memory": "memory, conditions",
+    "critic": "critic everywhere",
+}
+"""The systems in which every cluster has one kind of module, verified or not."""
 SYSTEMS = (
     "base", "RAG, BM25", "RAG, embeddings", "memory", "memory, conditions",
     "expert everywhere", "critic everywhere", "critic, not reminded", *CHOICES,
@@ -100,10 +108,11 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
     found: dict[str, list[Answered]] = {
         "base": ask_model(world, home, asked, mode="base", on_done=tick)
     }
-    kinds: tuple[Any, Any] = ("expert", "critic")
-    for kind in kinds:
+    modules: dict[ModuleKind, list[Answered]] = {}
+    for kind in KINDS:
         place = publish_kind(kept, home, kind)
-        found[f"{kind} everywhere"] = ask_model(world, place, asked, on_done=tick)
+        modules[kind] = ask_model(world, place, asked, on_done=tick)
+        found[EVERYWHERE[kind]] = modules[kind]
     place = publish_kind(kept, home, "critic", remind=False)
     found["critic, not reminded"] = ask_model(world, place, asked, on_done=tick)
     clusters = [one.cluster for one in found["expert everywhere"]]
@@ -112,7 +121,6 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
         "RAG, BM25": by_bm25(kept.past),
         "RAG, embeddings": by_embeddings(kept.past, embedder),
         "memory": from_memory(known),
-        "memory, conditions": from_memory(known, conditions=True),
     }
     for name, rules in rivals.items():
         found[name] = revise_with(
@@ -122,9 +130,7 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
         tick(len(asked))
     routes = {name: routes_of(name, kept) for name in CHOICES}
     for name, chosen in routes.items():
-        found[name] = compose(
-            chosen, found["base"], found["expert everywhere"], found["critic everywhere"]
-        )
+        found[name] = compose(chosen, found["base"], modules)
     progress.finish("evaluate")
     return {
         "cell": {"seed": cell.seed, "noise": cell.noise, "variant": cell.variant},
@@ -141,7 +147,7 @@ def _run(cell: Cell, folder: Path, progress: Any) -> dict[str, Any]:
                 "verify": len(c.verify) + len(c.unlabelled),
                 "trials": {
                     kind: {
-                        "passed": t.adapter is not None,
+                        "passed": t.passed,
                         "seconds": t.seconds,
                         "win_rate": t.report.win_rate if t.report else None,
                         "judged": t.report.n if t.report else 0,

@@ -34,7 +34,7 @@ _ROLES: dict[str, Role] = {
     "function": "tool",
     "ToolMessageChunk": "tool",
 }
-_ROUTES = ("expert", "critic", "base")
+_ROUTES = ("expert", "memory", "critic", "base")
 _MAX_ID = 200
 _MAX_DEPTH = 50
 

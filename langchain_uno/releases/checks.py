@@ -21,7 +21,7 @@ from safetensors import SafetensorError, deserialize
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import safe_name
 from langchain_uno.models.protocols import FloatArray
-from langchain_uno.releases.manifest import AdapterEntry, Manifest, adapter_name
+from langchain_uno.releases.manifest import ADAPTER_ROUTES, AdapterEntry, Manifest, adapter_name
 
 __all__ = ["check_adapter", "check_files", "check_names", "file_sha256", "parse_centroids"]
 
@@ -70,10 +70,10 @@ def check_names(manifest: Manifest, folder_id: str) -> None:
                 f"its cluster {cluster.id!r} has {len(cluster.conditions)} conditions for "
                 f"{len(cluster.rules)} rules"
             )
-        if cluster.route == "base":
+        if cluster.route not in ADAPTER_ROUTES:
             if cluster.adapter is not None:
                 raise ReleaseError(
-                    f"its cluster {cluster.id!r} has an adapter but goes to the base"
+                    f"its cluster {cluster.id!r} has an adapter but goes to the {cluster.route}"
                 )
             continue
         name = adapter_name(manifest.id, cluster.id, cluster.route)

@@ -33,6 +33,7 @@ from langchain_uno.home import Home, safe_name
 from langchain_uno.records import Cluster, utc_now
 
 __all__ = [
+    "ADAPTER_ROUTES",
     "MANIFEST_SCHEMA",
     "AdapterEntry",
     "Manifest",
@@ -44,13 +45,18 @@ __all__ = [
     "parse_manifest",
 ]
 
-MANIFEST_SCHEMA = 2
+MANIFEST_SCHEMA = 3
 
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     # 2: a projection may lie beside the centroids; clusters say what their modules learnt from.
     1: lambda data: {**data, "schema_version": 2},
+    # 3: a cluster's route may be "memory", which has no adapter.
+    2: lambda data: {**data, "schema_version": 3},
 }
 """Step n turns the raw manifest of schema n into schema n + 1. Steps are added, never edited."""
+
+ADAPTER_ROUTES = ("expert", "critic")
+"""The routes of clusters that have an adapter."""
 
 
 class AdapterEntry(BaseModel):

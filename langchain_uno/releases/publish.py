@@ -31,6 +31,7 @@ from langchain_uno.releases.load import (
     revocation_file,
 )
 from langchain_uno.releases.manifest import (
+    ADAPTER_ROUTES,
     AdapterEntry,
     Manifest,
     adapter_name,
@@ -68,7 +69,8 @@ def publish(
         draft: manifest with fingerprints, recipe, clusters (``run_ids`` in clear: they are replaced
             by opaque ids), threshold and figures. Its id is chosen here when empty.
         adapters: cluster id -> folder of a PEFT adapter, for exactly the clusters whose route is
-            ``"expert"`` or ``"critic"``. Two files are copied, the rest of the folder is left.
+            ``"expert"`` or ``"critic"`` (a memory has none). Two files are copied, the rest of the
+            folder is left.
         centroids: shape (clusters, d), rows in the order of ``draft.clusters``.
         linear_shapes: when given, the adapters' shapes are compared with the base model's.
         current: whether to give it all traffic at once.
@@ -81,7 +83,7 @@ def publish(
         ReleaseError: an adapter is not sound; says which and why.
         HomeError: the home can't be written.
     """
-    routed = {c.id for c in draft.clusters if c.route != "base"}
+    routed = {c.id for c in draft.clusters if c.route in ADAPTER_ROUTES}
     if set(adapters) != routed:
         raise InputError(
             f"Adapters given for clusters {sorted(adapters)}, the routes need {sorted(routed)}."
@@ -150,7 +152,7 @@ def _write(
     entries: list[AdapterEntry] = []
     for cluster in draft.clusters:
         name = None
-        if cluster.route != "base":
+        if cluster.route in ADAPTER_ROUTES:
             name = adapter_name(release_id, cluster.id, cluster.route)
             source = adapters[cluster.id]
             for file_name in (checks.CONFIG_FILE, checks.WEIGHTS_FILE):

@@ -58,7 +58,9 @@ class Snapshot:
             mode: ``"uno"``; ``"single"``: reflective clusters go to the base; ``"base"``: all do.
         """
         cluster = self.clusters.get(cluster_id or "")
-        if cluster is None or mode == "base" or (mode == "single" and cluster.route == "critic"):
+        if cluster is None or mode == "base":
+            return "base", None
+        if mode == "single" and cluster.route in ("memory", "critic"):
             return "base", None
         return cluster.route, cluster.adapter
 

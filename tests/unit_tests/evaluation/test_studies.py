@@ -50,11 +50,11 @@ def test_auc_of_the_separable_the_random_and_the_one_sided() -> None:
     assert auc([1.0, 2.0], [True, True]) is None
 
 
-def trial(passed: bool, rate: float = 0.9, *, kept: bool = True) -> Trial:
+def trial(passed: bool, rate: float = 0.9) -> Trial:
     report = VerifierReport(
         kind="expert", n=10, win_rate=rate, interval=(0.1, 1.0), passed=passed, reason=""
     )
-    return Trial(adapter="x" if passed else None, report=report, module="x" if kept else None)
+    return Trial(report=report, adapter="x")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,27 @@ def test_choices(low: bool, expert: Trial, critic: Trial, routes: str) -> None:
     found = {name: choose(low, trials, 0.53) for name, choose in CHOICES.items()}
     order = ["uno", "single", "paper's rule", "no gap", "no verifier"]
     wanted = dict(zip(order, routes.split(), strict=True))
-    assert found == wanted
+    assert found == {**wanted, "no memory": wanted["uno"]}
+
+
+@pytest.mark.parametrize(
+    ("low", "expert", "memory", "critic", "routes"),
+    [
+        # uno, no memory, single, no gap, no verifier
+        (True, trial(True), trial(True), trial(True), "expert expert expert expert expert"),
+        (False, trial(True), trial(True), trial(True), "memory critic base expert memory"),
+        (False, trial(True), trial(False), trial(True), "critic critic base expert memory"),
+        (True, trial(False), trial(True), trial(False), "memory base base memory expert"),
+        (True, trial(False), Trial(), trial(False), "base base base base expert"),
+    ],
+)
+def test_a_memory_comes_between(
+    low: bool, expert: Trial, memory: Trial, critic: Trial, routes: str
+) -> None:
+    bare = memory.model_copy(update={"adapter": None})  # there is none
+    trials: Any = {"expert": expert, "memory": bare, "critic": critic}
+    order = ["uno", "no memory", "single", "no gap", "no verifier"]
+    assert [CHOICES[name](low, trials, 0.53) for name in order] == routes.split()
 
 
 def answered(score: float, cluster: str | None, *, facts: bool = True, text: str = "") -> Answered:
@@ -94,13 +114,16 @@ def answered(score: float, cluster: str | None, *, facts: bool = True, text: str
 
 def test_compose_takes_each_request_from_its_cluster_s_route() -> None:
     clusters = ["c0", "c1", "c2", None]
-    base, expert, critic = (
+    base, expert, memory, critic = (
         [answered(0, c, text=f"{kind} {i}") for i, c in enumerate(clusters)]
-        for kind in ("base", "expert", "critic")
+        for kind in ("base", "expert", "memory", "critic")
     )
-    out = compose({"c0": "expert", "c1": "critic", "c2": "base"}, base, expert, critic)
+    modules: Any = {"expert": expert, "memory": memory, "critic": critic}
+    out = compose({"c0": "expert", "c1": "critic", "c2": "base"}, base, modules)
     assert [a.text for a in out] == ["expert 0", "critic 1", "base 2", "base 3"]
     assert [a.route for a in out] == ["expert", "critic", "base", "base"]
+    out = compose({"c1": "memory"}, base, modules)
+    assert [a.text for a in out] == ["base 0", "memory 1", "base 2", "base 3"]
 
 
 class Letters:
@@ -213,6 +236,13 @@ def test_the_verifier_is_held_against_the_truth() -> None:
     assert found["paper's rule"] == {
         "right": 2, "false ships": 1, "false refusals": 0, "judgements": 40
     }  # fmt: skip
+    # A memory is counted by itself: the paper has none.
+    one["per_cluster"][0]["trials"]["memory"] = shared
+    again = verifier_against_truth([one])
+    assert again.pop("memories") == {
+        "right": 1, "false ships": 0, "false refusals": 0, "judgements": 20
+    }  # fmt: skip
+    assert again == {name: found[name] for name in again}
     # A critic that does what nobody wants there is no better than base: rightly refused.
     one["answers"]["critic everywhere"]["unwanted"] = [1, 0, 0, 0] * 4
     again = verifier_against_truth([one])

@@ -1,4 +1,4 @@
-"""From refresh to refresh: what stays, what is trained anew, what is never mixed up."""
+"""From refresh to refresh: what stays, what is made anew, what is never mixed up."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_module_stays_where_little_is_new(home: Home, engine: Engine) -> None:
     assert second.manifest.parent == first.id
     assert weights(second) == weights(first)
     assert {c.made_in for c in second.manifest.clusters} == {first.id}
-    assert all(c.note.startswith("kept, trained in") for c in result.clusters)
+    assert all(c.note.startswith("kept, made in") for c in result.clusters)
     assert all(c.pairs == 0 and c.judged > 0 for c in result.clusters)
     sizes = {c.id: c.size for c in first.manifest.clusters}
     assert sum(c.size for c in second.manifest.clusters) == sum(sizes.values()) + 2
@@ -146,7 +146,7 @@ def test_a_module_is_trained_anew_where_its_logs_tell_something_new(
     assert why in changed.note
     assert changed.pairs > 0
     other = next(c for c in result.clusters if c.id != name)
-    assert other.note.startswith("kept, trained in")
+    assert other.note.startswith("kept, made in")
     assert weights(current(home))[other.id] == weights(first)[other.id]
 
 
@@ -254,7 +254,7 @@ def test_a_part_that_came_off_a_cluster_goes_on_with_its_module(
     assert whole in {c.id for c in second.manifest.clusters}
     assert part.route == "expert" and part.made_in == first.id
     assert weights(second)[part.id] == weights(second)[whole] == weights(first)[whole]
-    assert next(c for c in result.clusters if c.id == part.id).note.startswith("kept, trained in")
+    assert next(c for c in result.clusters if c.id == part.id).note.startswith("kept, made in")
 
 
 @pytest.mark.parametrize(("liked", "clusters"), [(1.0, 2), (0.0, 3)])

@@ -34,7 +34,7 @@ class ScriptedEngine:
 
     def _answer(self, request: GenerateRequest) -> Generation:
         kind = "base" if request.adapter is None else request.adapter.rsplit("-", 1)[-1]
-        if kind == "base" and any(k == "critic" for k, _ in self.seen):
+        if kind == "base" and self.seen:
             kind = "revise"
         self.seen.append((kind, request))
         return self.script[kind]
@@ -70,6 +70,13 @@ class FixedServing(Serving):
                 "c0": Cluster(id="c0", size=1, route="expert", adapter="r1-c0-expert"),
                 "c1": Cluster(id="c1", size=1, route="critic", adapter="r1-c1-critic"),
                 "c2": Cluster(id="c2", size=1, route="base"),
+                "c3": Cluster(
+                    id="c3",
+                    size=1,
+                    route="memory",
+                    rules=["Say when.", "Warn of ice."],
+                    conditions=[["now"], ["winter", "snow"]],
+                ),
             },
             prompts=load_prompt_set("real"),
             critique_temperature=0.1,
@@ -110,6 +117,9 @@ def run(cluster: str | None, mode: str = "uno", script: Any = None, **settings: 
         ("c1", "single", "base", "the draft stands"),
         ("c1", "base", "base", "the draft stands"),
         ("c2", "uno", "base", "the draft stands"),
+        ("c3", "uno", "memory", "the better answer"),
+        ("c3", "single", "base", "the draft stands"),
+        ("c3", "base", "base", "the draft stands"),
         (None, "uno", "base", "the draft stands"),
     ],
 )
@@ -119,8 +129,9 @@ def test_routes_and_modes(cluster: str | None, mode: str, route: str, answer: st
     assert state["release"] == "r1"
     assert state["cluster"] == (None if mode == "base" else cluster)
     assert state["distance"] == (None if mode == "base" else 0.25)
-    assert state["adapter"] == (f"r1-{cluster}-{route}" if route != "base" else None)
-    assert len(engine.seen) == (3 if route == "critic" else 1)
+    has_adapter = route in ("expert", "critic")
+    assert state["adapter"] == (f"r1-{cluster}-{route}" if has_adapter else None)
+    assert len(engine.seen) == {"critic": 3, "memory": 2}.get(route, 1)
 
 
 def test_the_reflective_path_asks_the_right_things() -> None:
@@ -128,7 +139,7 @@ def test_the_reflective_path_asks_the_right_things() -> None:
     state, engine = run("c1", tools=[tool], temperature=0.7, seed=5, stop=("X",), max_tokens=9)
     (_, draft), (_, critique), (_, revision) = engine.seen
     assert state["usage"] == {"input_tokens": 1101, "output_tokens": 2202}
-    assert state["critiqued"]
+    assert state["revised"]
     prompts = load_prompt_set("real")
     asked = [Message(role="user", content="what now?")]
     assert list(draft.messages) == asked
@@ -158,7 +169,7 @@ def test_a_critique_without_suggestions_lets_the_draft_stand(critique: str) -> N
         assert state["answer"] == "the draft stands"
         assert state["usage"] == {"input_tokens": 4, "output_tokens": 6}
         assert len(engine.seen) == 2
-        assert not state["critiqued"]
+        assert not state["revised"]
     else:
         assert state["answer"] == "the better answer"
 
@@ -190,7 +201,7 @@ def test_a_revision_that_lost_facts_is_thrown_away(revision: str, shown: str, st
         else:
             final = event
     assert final["answer"] == shown
-    assert final["critiqued"] is (shown == revision)
+    assert final["revised"] is (shown == revision)
     assert final["usage"] == {"input_tokens": 111, "output_tokens": 222}
     if stream:  # what was thrown away was never shown
         tokens = [e["text"] for e in events if e["type"] == "token"]
@@ -215,13 +226,44 @@ def test_a_critic_is_reminded_of_the_rules_that_hold(
     known = {"rules": ["Say when.", "Warn of ice."], "conditions": [["now"], ["winter", "snow"]]}
     snapshot.clusters["c1"] = snapshot.clusters["c1"].model_copy(update=known)  # type: ignore[index]
     state = build_respond_graph(serving).invoke(ASK, context=RespondContext(stream=False))
-    assert state["critiqued"]
+    assert state["revised"]
     [prompt] = [str(r.messages) for kind, r in engine.seen if kind == "revise"]
     assert all(text in prompt for text in asked)
     assert not any(text in prompt for text in not_asked)
 
 
-def test_a_tool_call_passes_through_uncritiqued() -> None:
+def test_a_memory_revises_by_the_rules_that_hold() -> None:
+    engine = ScriptedEngine(SCRIPT)
+    graph = build_respond_graph(FixedServing(engine, "c3"))
+    events: list[Any] = []
+    final: Any = None
+    for kind, event in graph.stream(ASK, stream_mode=["custom", "values"]):
+        if kind == "custom":
+            events.append(event)
+        else:
+            final = event
+    assert final["answer"] == "the better answer"
+    assert final["revised"]
+    assert final["usage"] == {"input_tokens": 1001, "output_tokens": 2002}
+    asked = [Message(role="user", content="what now?")]
+    [(_, draft), (_, revision)] = engine.seen
+    assert list(draft.messages) == asked
+    assert list(revision.messages) == load_prompt_set("real").revise_draft_prompt(
+        asked, "the draft stands", ["Say when."], "en"
+    )
+    assert [e["stage"] for e in events if e["type"] == "progress"] == ["draft", "revise"]
+
+
+def test_a_memory_of_which_nothing_holds_lets_the_draft_stand() -> None:
+    engine = ScriptedEngine(SCRIPT)
+    ask = {"messages": [{"role": "user", "content": "what then?"}]}
+    graph = build_respond_graph(FixedServing(engine, "c3"))
+    state = graph.invoke(ask, context=RespondContext(stream=False))
+    assert (state["answer"], state["revised"]) == ("the draft stands", False)
+    assert len(engine.seen) == 1
+
+
+def test_a_tool_call_passes_through_unrevised() -> None:
     call = {"name": "f", "args": {"x": 1}, "id": "1"}
     script = {"base": gen("", 1, 2, tool_calls=[call], finish_reason="tool_calls")}
     state, engine = run("c1", script=script)

@@ -17,8 +17,14 @@ import pytest
 from langchain_uno.errors import HomeError, InputError, ReleaseError, ReleaseMismatchError
 from langchain_uno.home import Home
 from langchain_uno.releases import load as load_module
+from langchain_uno.releases.checks import check_names
 from langchain_uno.releases.load import list_releases, load_release, read_current
-from langchain_uno.releases.manifest import lineage_key, opaque_id, parse_manifest
+from langchain_uno.releases.manifest import (
+    MANIFEST_SCHEMA,
+    lineage_key,
+    opaque_id,
+    parse_manifest,
+)
 from langchain_uno.releases.publish import make_current, publish, retire, revoke, rollback
 from langchain_uno.releases.traffic import read_traffic
 from tests.unit_tests.releases.samples import draft, write_adapter
@@ -62,6 +68,23 @@ def test_a_projection_is_kept_with_the_centroids(home: Home, tmp_path: Path) -> 
     assert np.array_equal(release.projection, directions)
 
 
+def test_a_memory_needs_no_adapter_and_may_have_none(home: Home, tmp_path: Path) -> None:
+    adapters = {"c0": write_adapter(tmp_path / "a"), "c1": write_adapter(tmp_path / "b")}
+    told = draft()
+    told.clusters[1] = told.clusters[1].model_copy(update={"route": "memory", "rules": ["sing"]})
+    centres = np.eye(3, 5, dtype=np.float32)
+    with pytest.raises(InputError, match="the routes need"):
+        publish(home, told, adapters, centres)
+    made = publish(home, told, {"c0": adapters["c0"]}, centres)
+    release = load_release(home, made)
+    assert set(release.adapters) == {f"{made}-c0-expert"}
+    assert (release.cluster("c1").route, release.cluster("c1").adapter) == ("memory", None)
+    named = release.manifest.model_copy(deep=True)
+    named.clusters[1] = named.clusters[1].model_copy(update={"adapter": f"{made}-c1-memory"})
+    with pytest.raises(ReleaseError, match="has an adapter but goes to the memory"):
+        check_names(named, made)
+
+
 def test_a_manifest_of_schema_1_is_read_as_ever(home: Home, make: Callable[[], str]) -> None:
     raw = json.loads((load_release(home, make()).path / "manifest.json").read_bytes())
     raw["schema_version"] = 1
@@ -69,7 +92,7 @@ def test_a_manifest_of_schema_1_is_read_as_ever(home: Home, make: Callable[[], s
         for later in ("conditions", "trained_on", "made_in"):
             del cluster[later]
     old = parse_manifest(json.dumps(raw).encode())
-    assert old.schema_version == 2
+    assert old.schema_version == MANIFEST_SCHEMA
     assert old.clusters[0].trained_on == []
 
 

@@ -18,6 +18,7 @@ from langchain_uno.trainers.verifier import (
     answer_as_base,
     verify_critic,
     verify_expert,
+    verify_memory,
 )
 
 
@@ -316,6 +317,31 @@ def test_a_reminded_critic_is_judged_with_its_reminders(recipe: Recipe) -> None:
         revisions = [prompt for _, prompt in desk.asked if prompt.startswith("revise")]
         assert sum("smile" in prompt for prompt in revisions) == smiles
         assert not any("frown" in prompt for prompt in revisions)
+
+
+def test_a_memory_revises_by_the_rules_that_hold_and_asks_no_critic(recipe: Recipe) -> None:
+    known = Cluster(id="c", size=9, rules=["smile", "frown"], conditions=[["urgent"], ["never"]])
+    asked = items(10)
+    asked[1:3] = [
+        replace(item, messages=[Message(role="user", content=f"urgent {item.id}")])
+        for item in asked[1:3]
+    ]
+    words: Any = Words()
+    desk: Any = Desk(say)
+    done: list[int] = []
+    report = verify_memory(asked, known, desk, desk, words, recipe, done.append)
+    assert (report.kind, report.epoch, report.n) == ("memory", None, 10)
+    assert report.win_rate == pytest.approx(0.6)  # two wins, and eight drafts that stand
+    assert sum(done) == 10 * 2 + 10 * 2
+    assert not report.passed
+    revisions = [prompt for _, prompt in desk.asked if prompt.startswith("revise")]
+    assert revisions == [f"revise {plain(f'urgent {n}')} << smile" for n in "12"]
+    assert not any(prompt.startswith("critique") for _, prompt in desk.asked)
+    assert all(adapter is None for adapter, _ in desk.asked)
+    always = known.model_copy(update={"conditions": []})
+    assert verify_memory(items(10), always, desk, desk, words, recipe).passed
+    empty = verify_memory([], known, desk, desk, words, recipe)
+    assert (empty.kind, empty.passed, empty.n) == ("memory", False, 0)
 
 
 def test_a_critic_that_talks_nonsense_changes_nothing(recipe: Recipe) -> None:
