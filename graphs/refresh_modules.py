@@ -3,6 +3,7 @@
     kept by the evolve node: nothing is trained
     low gap   -> expert -> verified? -> else memory -> verified? -> else critic -> verified? -> base
     high gap  ----------------------->      memory -> verified? -> else critic -> verified? -> base
+    an expert that the memory beats on the same queries gives way to it
     and a module of the current release that does better on the same queries stays,
     or that nothing decided can replace
 
@@ -96,11 +97,37 @@ def _decide(ctx: RefreshContext, cluster: ClusterData) -> Decision:
 def _try_new(
     ctx: RefreshContext, cluster: ClusterData, decision: Decision, present: Incumbent | None
 ) -> None:
-    """Try what the gap says; the present module stays unless what is new does as well."""
+    """Choose among what is new; the present module stays unless what is new does as well."""
     if present is not None and present.stale:
         decision.notes.append(f"made anew: {present.stale}")
-    ruled_out = {"expert": not ctx.is_low(cluster), "memory": not ctx.recipe.memory}
-    for kind in (one for one in KINDS if not ruled_out.get(one)):
+    new = _choose_new(ctx, cluster, decision, present)
+    if new is not None:
+        assert new.report is not None
+        decision.route, decision.adapter = new.report.kind, new.adapter
+        # The last report is that of what answers.
+        decision.reports = [r for r in decision.reports if r != new.report] + [new.report]
+    if present is None or not present.stands:
+        return
+    if not present.trial.passed:
+        if new is None:
+            _keep(decision, present, "kept, undecided as what is new is")
+    elif new is None or _rate(present.trial) > _rate(new):
+        _keep(decision, present, "kept: what is new does no better")
+
+
+def _choose_new(
+    ctx: RefreshContext, cluster: ClusterData, decision: Decision, present: Incumbent | None
+) -> Trial | None:
+    """Try the kinds of module in their order and return what passed; None: nothing did.
+
+    An expert that passed gives way to a memory that beats it on the same queries. It is the
+    cheaper answer, but the memory shows what the rules can do, and costs no training to look at.
+    """
+    tried: dict[ModuleKind, Trial] = {}
+    wanted = {"expert": ctx.is_low(cluster), "memory": ctx.recipe.memory, "critic": True}
+    for kind in (one for one in KINDS if wanted[one]):
+        if kind == "critic" and tried:
+            break
         if kind == "memory" and present is not None and present.kind == "memory":
             trial = present.trial  # today's rules on today's queries: the same again
         else:
@@ -108,19 +135,18 @@ def _try_new(
         if trial.report is not None:
             decision.reports.append(trial.report)
         if trial.passed:
-            decision.route, decision.adapter = kind, trial.adapter
-            break
-        decision.notes.append(f"{kind}: {trial.note}")
-    if present is None or not present.stands:
-        return
-    if not present.trial.passed:
-        if decision.route == "base":
-            _keep(decision, present, "kept, undecided as what is new is")
-        return
-    new = decision.reports[-1].win_rate if decision.route != "base" else 0.0
-    assert present.trial.report is not None
-    if present.trial.report.win_rate > new:
-        _keep(decision, present, "kept: what is new does no better")
+            tried[kind] = trial
+        elif not tried:
+            decision.notes.append(f"{kind}: {trial.note}")
+    best = max(tried.values(), key=_rate, default=None)  # of equals the first
+    if best is not None and best is not tried.get("expert", best):
+        decision.notes.append("expert: the memory does better on the same queries")
+    return best
+
+
+def _rate(trial: Trial) -> float:
+    assert trial.report is not None
+    return trial.report.win_rate
 
 
 def _keep(decision: Decision, present: Incumbent, why: str) -> None:

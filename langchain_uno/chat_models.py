@@ -53,7 +53,7 @@ class UNOChatModel(BaseChatModel):
     """A chat model with routed LoRA experts and critics behind it.
 
     ``response_metadata`` of every answer: ``model_name``, ``release``, ``cluster``, ``distance``,
-    ``route`` (``expert``, ``critic`` or ``base``), ``adapter``, ``finish_reason``. Its
+    ``route`` (``expert``, ``memory``, ``critic`` or ``base``), ``adapter``, ``finish_reason``. Its
     ``usage_metadata`` is summed over draft, critique and revision.
     """
 

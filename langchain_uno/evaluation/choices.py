@@ -32,9 +32,18 @@ def _made(trials: _Trials, kind: ModuleKind) -> bool:
 
 
 def _uno(low: bool, trials: _Trials, bar: float) -> Route:
-    if not (low and _passed(trials, "expert")) and _passed(trials, "memory"):
-        return "memory"
-    return _no_memory(low, trials, bar)
+    """The cheapest that passed; but an expert that the memory beats gives way to it."""
+    without = _no_memory(low, trials, bar)
+    if not _passed(trials, "memory"):
+        return without
+    if without == "expert" and _rate(trials, "memory") <= _rate(trials, "expert"):
+        return "expert"
+    return "memory"
+
+
+def _rate(trials: _Trials, kind: ModuleKind) -> float:
+    report = trials[kind].report
+    return report.win_rate if report is not None else 0.0
 
 
 def _no_memory(low: bool, trials: _Trials, bar: float) -> Route:

@@ -18,6 +18,7 @@ __all__ = [
     "gap_against_experts",
     "gap_points",
     "noise_costs",
+    "on_front",
     "pooled",
     "shipped",
     "threshold_for",
@@ -63,6 +64,23 @@ def pooled(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
                 row[f"{key}-{rival}"] = by_user(gained, users)
         out[name] = row
     return out
+
+
+def on_front(figures: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return the systems on the Pareto front of right answers against tokens an answer.
+
+    ``figures`` are :func:`pooled`'s. A system is off it when another one is at least as good in
+    both and better in one, by the means.
+    """
+    points = {
+        name: (row["right"]["mean"], -row["tokens_in"] - row["tokens_out"])
+        for name, row in figures.items()
+    }
+    return {
+        name
+        for name, mine in points.items()
+        if not any(p[0] >= mine[0] and p[1] >= mine[1] and p != mine for p in points.values())
+    }
 
 
 _SCALES = {

@@ -11,50 +11,74 @@ from langchain_uno.evaluation.figures import (
     gap_against_experts,
     gap_points,
     noise_costs,
+    on_front,
     pooled,
     shipped,
     threshold_for,
     verifier_against_truth,
 )
 from langchain_uno.evaluation.intervals import by_user
+from langchain_uno.world.variants import VARIANTS
 
 __all__ = ["ablation_rows", "as_range", "draw", "draw_gap", "markdown"]
 
+_ORDER = tuple(VARIANTS)
+_NAMES = {"uno": "UNO", "single": "UNO-Single"}
+_COLUMNS = (
+    "system", "rules met", "facts to base", "unwanted", "right", "right to UNO",
+    "tokens in + out", "ms",
+)  # fmt: skip
+
 
 def markdown(results: Sequence[Result]) -> str:
-    """Return the tables as Markdown, a chapter a variant of the world and one for all of them."""
-    by_variant: dict[str, list[Result]] = defaultdict(list)
+    """Return the tables as Markdown: one a variant and noise level, then what all cells say."""
+    groups: dict[tuple[int, float], list[Result]] = defaultdict(list)
     for r in results:
-        by_variant[r["cell"]["variant"]].append(r)
-    pages = [_variant(name, mine) for name, mine in by_variant.items()]
+        groups[_ORDER.index(r["cell"]["variant"]), r["cell"]["noise"]].append(r)
+    pages = [_systems(groups[key]) for key in sorted(groups)]
     pages += [part(results) for part in (_noise, _ships, _verifier, _gap)]
-    return "\n\n".join(pages)
+    return "\n\n".join(page.strip() for page in pages)
 
 
-def _variant(name: str, results: Sequence[Result]) -> str:
-    seeds = sorted({r["cell"]["seed"] for r in results})
-    requests = sum(len(r["users"]) for r in results)
-    lines = [f"### {name}: {len(results)} cells, seeds {seeds}, {requests} requests"]
-    by_noise: dict[float, list[Result]] = defaultdict(list)
-    for r in results:
-        by_noise[r["cell"]["noise"]].append(r)
-    for noise, mine in sorted(by_noise.items()):
-        lines += [
-            "",
-            f"Noise {noise:.0%} ({len(mine)} cells):",
-            "",
-            "| system | rules met | rules to UNO | facts to base | unwanted | right | right to UNO "
-            "| tokens | ms |",
-            "|---|---|---|---|---|---|---|---|---|",
+def _systems(results: Sequence[Result]) -> str:
+    """Return the table of cells of one variant and noise level; the front is in bold."""
+    figures = pooled(results)
+    front = on_front(figures)
+    lines = [_title(results), "", f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
+    for system, row in figures.items():
+        name = _NAMES.get(system, system)
+        cells = [
+            f"**{name}**" if system in front else name,
+            as_range(row["score"]),
+            "" if system == "base" else as_range(row["facts-base"]),
+            f"{row['unwanted']:.1f}",
+            f"{row['right']['mean']:.1f}",
+            "" if system == "uno" else as_range(row["right-uno"]),
+            f"{row['tokens_in']:.0f} + {row['tokens_out']:.0f}",
+            f"{1e3 * row['seconds']:.0f}",
         ]
-        for system, row in pooled(mine).items():
-            lines.append(
-                f"| {system} | {as_range(row['score'])} | {as_range(row['score-uno'])} "
-                f"| {as_range(row['facts-base'])} | {row['unwanted']:.1f} "
-                f"| {row['right']['mean']:.1f} | {as_range(row['right-uno'])} "
-                f"| {row['tokens_in']:.0f} + {row['tokens_out']:.0f} | {1e3 * row['seconds']:.0f} |"
-            )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _title(results: Sequence[Result]) -> str:
+    cell = results[0]["cell"]
+    seeds = [str(r["cell"]["seed"]) for r in results]
+    worlds = f"world {seeds[0]}" if len(seeds) == 1 else f"worlds {_and(seeds)}"
+    of: dict[str, list[str]] = defaultdict(list)
+    for r in results:
+        for note in (r.get("note"), r.get("assumed")):
+            if note:
+                of[note].append(str(r["cell"]["seed"]))
+    notes = "; ".join(
+        note if len(where) == len(seeds) else f"{_and(where)}: {note}" for note, where in of.items()
+    )
+    told = f" ({notes})" if notes else ""
+    return f"**{cell['variant']}**, {worlds}, noise {cell['noise']:.0%}{told}:"
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _noise(results: Sequence[Result]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from langchain_uno.evaluation.choices import CHOICES, compose
 from langchain_uno.evaluation.figures import (
     gap_against_experts,
     noise_costs,
+    on_front,
     pooled,
     shipped,
     threshold_for,
     verifier_against_truth,
 )
 from langchain_uno.evaluation.intervals import auc, by_user
-from langchain_uno.evaluation.results import read_result
 from langchain_uno.evaluation.rivals import Past, by_bm25, by_embeddings, from_memory
 from langchain_uno.evaluation.study import SYSTEMS
 from langchain_uno.evaluation.tables import draw, draw_gap, markdown
@@ -87,6 +88,9 @@ def test_choices(low: bool, expert: Trial, critic: Trial, routes: str) -> None:
         (False, trial(True), trial(False), trial(True), "critic critic base expert memory"),
         (True, trial(False), trial(True), trial(False), "memory base base memory expert"),
         (True, trial(False), Trial(), trial(False), "base base base base expert"),
+        # An expert that the memory beats on the same queries gives way to it.
+        (True, trial(True, 0.8), trial(True), trial(True), "memory expert expert memory expert"),
+        (True, trial(True, 0.8), trial(False), trial(True), "expert expert expert expert expert"),
     ],
 )
 def test_a_memory_comes_between(
@@ -206,7 +210,8 @@ def test_tables_count_what_is_below_base() -> None:
     assert gap["auc"]["mean"] == 1.0
     assert (gap["expert_seconds"], gap["spared_seconds"]) == (120.0, 60.0)
     page = markdown(results)
-    assert "Noise 34% (2 cells)" in page and "| no verifier | 4 | 0 | 2 | 0 | 2 | 1 |" in page
+    assert "**standard**, worlds 1 and 2, noise 34%:" in page
+    assert "| no verifier | 4 | 0 | 2 | 0 | 2 | 1 |" in page
 
 
 def test_noise_is_paired_with_the_same_world_without() -> None:
@@ -285,11 +290,21 @@ def test_the_embedded_judge_is_not_talked_into_a_ten() -> None:
         assert added["change"]["plain"]["high"] < 0.5, name
 
 
-def test_the_tables_of_the_docs_can_be_made_again() -> None:
-    folder = Path(__file__).resolve().parents[3] / "docs" / "studies" / "systems"
-    results = [r for p in sorted(folder.iterdir()) if p.is_dir() and (r := read_result(p))]
-    assert results
-    page = markdown(results)
-    systems = set.intersection(*(set(r["answers"]) for r in results))
-    assert {"base", "memory", *CHOICES} <= systems
-    assert all(f"| {name} |" in page for name in systems)
+def test_the_tables_of_the_docs_are_those_of_the_results() -> None:
+    docs = Path(__file__).resolve().parents[3] / "docs"
+    spec = importlib.util.spec_from_file_location("tables", docs / "make_benchmark_tables.py")
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = module.PAGE.read_text(encoding="utf-8")
+    assert page == module.render(page, pictures=False), (
+        "docs/benchmarks.md is out of date: run `make docs`"
+    )
+
+
+def test_the_front_is_who_nobody_beats_at_both() -> None:
+    def row(right: float, tokens: float) -> dict[str, Any]:
+        return {"right": {"mean": right}, "tokens_in": tokens, "tokens_out": 0.0}
+
+    rows = {"a": row(0, 10), "b": row(50, 20), "c": row(50, 21), "d": row(40, 30), "e": row(90, 99)}
+    assert on_front({**rows, "f": row(90, 99)}) == {"a", "b", "e", "f"}

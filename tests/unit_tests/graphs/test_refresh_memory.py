@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from langchain_uno.erasure import forget
-from langchain_uno.graphs import refresh_evolve, refresh_modules
+from langchain_uno.graphs import refresh_evolve, refresh_modules, refresh_trials
 from langchain_uno.graphs.checkpoints import WorkFolder
 from langchain_uno.graphs.refresh_context import ClusterData
 from langchain_uno.graphs.refresh_trials import NothingToLearn, Trial
@@ -74,10 +74,43 @@ def test_one_that_fails_leaves_the_cluster_to_a_critic(engine: Engine, tmp_path:
     assert {c.route for c in result.clusters} == {"base"}
 
 
-def test_an_expert_goes_before(engine: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("expert", "memory", "route"),
+    [
+        (0.8, 0.8, "expert"),
+        (0.9, 0.8, "expert"),
+        (0.8, 0.9, "memory"),
+        (0.8, None, "expert"),
+        (None, 0.8, "memory"),
+        (None, None, "critic"),
+    ],
+)
+def test_an_expert_answers_unless_the_memory_does_better(
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    expert: float | None,
+    memory: float | None,
+    route: str,
+) -> None:
+    rates = {"expert": expert, "memory": memory, "critic": 0.6}
+    verify = refresh_trials.verify_module
+
+    def rated(ctx: Any, cluster: Any, kind: Any, epochs: Any) -> VerifierReport:
+        update = {"passed": rates[kind] is not None, "win_rate": rates[kind] or 0.0, "epoch": 1}
+        return verify(ctx, cluster, kind, epochs).model_copy(update=update)
+
+    monkeypatch.setattr(refresh_trials, "verify_module", rated)
     home = make_home(tmp_path / "home", START)
     result = refresh(home, engine, recipe(high=False))
-    assert {c.route for c in result.clusters} == {"expert"}
+    assert {c.route for c in result.clusters} == {route}
+    assert {c.win_rate for c in result.clusters} == {rates[route]}
+    beaten = expert is not None and route == "memory"
+    assert all(("the memory does better" in c.note) == beaten for c in result.clusters)
+    [work] = [WorkFolder(folder) for folder in home.work.glob("refresh-*")]
+    for cluster in current(home).manifest.clusters:
+        assert cluster.reports[-1].kind == route
+        assert work.has(f"clusters/{cluster.id}/critic.json") == (route == "critic")
 
 
 def test_a_cluster_without_a_rule_has_no_memory(engine: Engine, tmp_path: Path) -> None:
