@@ -107,8 +107,16 @@ def prompt_ids(
 ) -> list[int]:
     """Return the tokens of a prompt as the engine sees them."""
     options = {"enable_thinking": False, **(template_kwargs or {})}  # as the local engine does
-    text = render(tokenizer, messages, template_kwargs=options)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return text_ids(tokenizer, render(tokenizer, messages, template_kwargs=options))
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens of a text as it is.
+
+    Without the tokenizer's warning that it is too long for the model: what is too long is left out
+    of training, and counted.
+    """
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def turn_end(tokenizer: Any) -> list[int]:
@@ -119,13 +127,13 @@ def turn_end(tokenizer: Any) -> list[int]:
     mark = "Xanswerx"
     chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}]
     tail = str(tokenizer.apply_chat_template(chat, tokenize=False)).rpartition(mark)[2].strip()
-    ids = list(tokenizer(tail, add_special_tokens=False)["input_ids"]) if tail else []
+    ids = text_ids(tokenizer, tail) if tail else []
     return ids[:1] if ids and ids[0] in tokenizer.all_special_ids else [tokenizer.eos_token_id]
 
 
 def completion_ids(tokenizer: Any, answer: str, end: Sequence[int]) -> list[int]:
     """Return the tokens of an answer with its end of turn."""
-    return [*tokenizer(answer, add_special_tokens=False)["input_ids"], *end]
+    return [*text_ids(tokenizer, answer), *end]
 
 
 def copies(weights: Sequence[float], seed: int) -> list[int]:
