@@ -19,6 +19,7 @@ __all__ = [
     "Feedback",
     "Interaction",
     "Message",
+    "ModuleKind",
     "PreferencePair",
     "Route",
     "Rule",
