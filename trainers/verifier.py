@@ -160,7 +160,8 @@ def verify_memory(
     """Compare drafts revised by a cluster's rules alone with the drafts (the base answers).
 
     The arguments are those of :func:`verify_critic`; ``on_done`` hears of one item per revision and
-    one per judgement. A draft for which no rule holds stands, and is a tie.
+    one per judgement. A draft for which no rule holds stands, and is a tie. Restraint is not looked
+    at: a memory is told only the rules that hold.
 
     Raises:
         EngineError: the model can't answer.
@@ -185,9 +186,12 @@ def _compared(
     scores = _scores(side.items, finals, judge_engine, prompts, recipe, on_done)
     outcomes = _outcomes(side, finals, scores, recipe)
     choice = decide.choose_epoch([outcomes], [scores], _users(side), recipe.verify.confidence)
-    restraint = look_for_overreach(
-        side.items, side.answers, finals, judge_engine, prompts, recipe, on_done
-    )
+    # A memory is told no rule but those that hold: what the judge would see there is its own error.
+    restraint = Restraint(could=0, did=0)
+    if kind != "memory":
+        restraint = look_for_overreach(
+            side.items, side.answers, finals, judge_engine, prompts, recipe, on_done
+        )
     harm = _Harm(_lost(side, finals, recipe), restraint)
     return _report(kind, side, choice, scores, harm, recipe, None)
 

@@ -338,6 +338,11 @@ def test_a_memory_revises_by_the_rules_that_hold_and_asks_no_critic(recipe: Reci
     assert revisions == [f"revise {plain(f'urgent {n}')} << smile" for n in "12"]
     assert not any(prompt.startswith("critique") for _, prompt in desk.asked)
     assert all(adapter is None for adapter, _ in desk.asked)
+    # What the judge takes for a rule that was never told is no overreach.
+    settings = VerifySettings(judgements=1, max_overreach=0.0)
+    strict = recipe.model_copy(update={"verify": settings})
+    idle = [replace(item, idle=["Frown."]) for item in asked]
+    assert verify_memory(idle, known, desk, desk, words, strict).overreached == 0
     always = known.model_copy(update={"conditions": []})
     assert verify_memory(items(10), always, desk, desk, words, recipe).passed
     empty = verify_memory([], known, desk, desk, words, recipe)
