@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-SIZE = ("--visits", "72", "--per-family", "2", "--seed", "3")
+SIZE = ("--visits", "72", "--per-family", "2", "--seed", "2")
+"""In this world an expert, a memory and a critic are all tried."""
 
 STAGES = {
     "service": "world.json",
