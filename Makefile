@@ -67,14 +67,14 @@ test-vllm: $(READY) $(VLLM_READY) ## the OpenAI-compatible engine on a real vLLM
 	VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(PY) -m pytest -s tests/vllm_tests
 
 bench-serving: $(READY) ## 10,000 requests under switching releases; overhead; routing
-	$(PY) -m tests.benchmarks.bench_serving load
-	$(PY) -m tests.benchmarks.bench_serving overhead
-	$(PY) -m tests.benchmarks.bench_serving router
+	$(PY) -m lab.benchmarks.bench_serving load
+	$(PY) -m lab.benchmarks.bench_serving overhead
+	$(PY) -m lab.benchmarks.bench_serving router
 
 # Run it in two terminals: each takes what no other is at.
 STUDIES ?= .studies
 SEEDS ?= 1001,1002,1003,1004,1005
-STUDY := $(PY) -m langchain_uno.evaluation
+STUDY := $(PY) -m lab.studies
 studies: $(READY) ## every study of docs/benchmarks.md, anew (45 hours; started twice side by side, 23)
 	$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[dev,evaluation]'
 	$(STUDY) run --out $(STUDIES)/systems --seeds $(SEEDS) --noise 0,0.17,0.34,0.5 --variants all
@@ -84,35 +84,35 @@ studies: $(READY) ## every study of docs/benchmarks.md, anew (45 hours; started 
 	$(STUDY) table --out $(STUDIES)/systems
 
 bench-routing: $(READY) ## requests of unseen frames to the right cluster, projected and not
-	$(PY) -m tests.benchmarks.bench_routing
+	$(PY) -m lab.benchmarks.bench_routing
 
 bench-capture: $(READY) ## what capture costs a request, and how much is journalled a second
-	$(PY) -m tests.benchmarks.bench_capture
+	$(PY) -m lab.benchmarks.bench_capture
 
 bench-crash: $(READY) ## 200 x kill -9, four processes on one home, a full disk (as root)
-	$(PY) -m tests.benchmarks.bench_crash kill
-	$(PY) -m tests.benchmarks.bench_crash many
-	$(PY) -m tests.benchmarks.bench_crash full
+	$(PY) -m lab.benchmarks.bench_crash kill
+	$(PY) -m lab.benchmarks.bench_crash many
+	$(PY) -m lab.benchmarks.bench_crash full
 
 bench-noise: $(READY) ## precision and recall of the noise verdicts
-	$(PY) -m tests.benchmarks.bench_noise
+	$(PY) -m lab.benchmarks.bench_noise
 
 bench-gap: $(READY) ## the cognitive gap against the world's true distance
-	$(PY) -m tests.benchmarks.bench_gap
+	$(PY) -m lab.benchmarks.bench_gap
 
 bench: bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-crash bench-serving ## the figures of docs/benchmarks.md, one after the other
 
 bench-clusters: $(READY) ## stability of the clustering: logs 50 to 10,000, clusters 3 to 100
-	$(PY) -m tests.benchmarks.bench_clusters
-	$(PY) -m tests.benchmarks.bench_families
-	$(PY) -m tests.benchmarks.bench_families --visits 600 --rounds 6 --variants drift,standard
+	$(PY) -m lab.benchmarks.bench_clusters
+	$(PY) -m lab.benchmarks.bench_families
+	$(PY) -m lab.benchmarks.bench_families --visits 600 --rounds 6 --variants drift,standard
 
-bench-embedded: $(READY) ## what the embedded model can do, role by role
-	$(PY) -m langchain_uno.world exam --seed $(SEED)
+bench-embedded: $(READY) ## what the bundled model can do, role by role
+	$(PY) -m langchain_uno.demo exam --seed $(SEED)
 
 docs: $(READY) ## write docs/reference-cli.md from the commands, the tables of docs/benchmarks.md from the results
 	$(PY) docs/make_cli_reference.py
-	$(PY) docs/make_benchmark_tables.py
+	$(PY) lab/make_tables.py
 
 wheel: $(READY) ## build dist/*.tar.gz and, from it, dist/*.whl
 	$(PY) -m build --no-isolation --outdir dist

@@ -22,9 +22,9 @@ PAGE = Path(__file__).parent / "reference-cli.md"
 COMMANDS = {
     "train": "langchain_uno.train",
     "logs": "langchain_uno.logs.__main__",
-    "evaluate": "langchain_uno.evaluate",
-    "evaluation": "langchain_uno.evaluation.__main__",
-    "world": "langchain_uno.world.__main__",
+    "evaluate": "langchain_uno.demo.evaluate",
+    "evaluation": "lab.studies.__main__",
+    "world": "langchain_uno.demo.__main__",
     "demo": "langchain_uno.demo",
 }
 HEAD = """# Command line

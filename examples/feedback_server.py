@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from langchain_uno import UNOChatModel, UNOFeedbackHandler
-from langchain_uno.feedback_http import ENV_SECRET, feedback_router
+from langchain_uno.web.feedback import ENV_SECRET, feedback_router
 
 PAGE = """<!doctype html><title>Ask</title>
 <form id=ask><input id=text size=80 autofocus><button>Ask</button></form>

@@ -1,9 +1,9 @@
 """Fifty customers talk to a model, it learns what they want, and answers better.
 
-    python examples/quickstart.py                 the embedded model; about two minutes on two cores
+    python examples/quickstart.py                 the bundled model; about two minutes on two cores
     python examples/quickstart.py --max-steps 2   only to see it run
 
-The customers are simulated (``langchain_uno.world``); everything else is what an app would do.
+The customers are simulated (``langchain_uno.demo``); everything else is what an app would do.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import sys
 from random import Random
 
 from langchain_uno import UNOChatModel, UNOFeedbackHandler
-from langchain_uno.world.answers import check_answer
-from langchain_uno.world.drawing import make_query
-from langchain_uno.world.language import load_language
-from langchain_uno.world.speech import say_wishes
+from langchain_uno.demo.answers import check_answer
+from langchain_uno.demo.drawing import make_query
+from langchain_uno.demo.language import load_language
+from langchain_uno.demo.speech import say_wishes
 
 FAMILY = "product"
 WISHES = ("bullets", "next_step")  # what the customers want, and nobody told the model

@@ -126,7 +126,7 @@ def _wishes(ctx: RefreshContext, run_id: str) -> str:
     """What a log's user wants, for clustering; nothing where a module answered.
 
     What is asked of a module is what it lacks. Taken for all that is wanted, it would part the logs
-    of one kind of request by the releases that answered them (docs/experiments.md).
+    of one kind of request by the releases that answered them (lab/experiments.md).
     """
     if run_id in ctx.given:
         return ""

@@ -46,12 +46,12 @@ STAGES = (
 )
 """The nodes, in the order that they run."""
 
-_FORMAT = 13
+_FORMAT = 14
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 
 class RefreshProgress(Protocol):
-    """Hears how a refresh comes on; :class:`langchain_uno.console.Bars` draws it."""
+    """Hears how a refresh comes on; :class:`langchain_uno.cli.progress.Bars` draws it."""
 
     def start(self, stage: str, total: int | None, note: str = "") -> None:
         """A stage begins; ``total`` items are expected (None: unknown)."""

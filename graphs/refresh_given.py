@@ -2,7 +2,7 @@
 
 Once a module obeys a rule, people stop asking for it. Counted as if nobody wanted it any more, the
 rule would be unlearnt, missed, asked for and learnt again, round after round (it was:
-docs/experiments.md). An interaction names the release and cluster that answered; the release says
+lab/experiments.md). An interaction names the release and cluster that answered; the release says
 which rules that module was trained on.
 """
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 
 from pydantic import BaseModel, Field
 
@@ -26,7 +27,7 @@ from langchain_uno.graphs.refresh_evolve import Incumbent, incumbent, is_kept
 from langchain_uno.graphs.refresh_trials import NothingToLearn, Trial, held_out, try_module
 from langchain_uno.records import ModuleKind, Route, VerifierReport
 
-__all__ = ["Decision", "read_decision", "train_node"]
+__all__ = ["KINDS", "Decision", "best_of", "read_decision", "train_node"]
 
 KINDS: tuple[ModuleKind, ...] = ("expert", "memory", "critic")
 """In the order in which they are tried: the cheapest answers first."""
@@ -120,13 +121,13 @@ def _choose_new(
 ) -> Trial | None:
     """Try the kinds of module in their order and return what passed; None: nothing did.
 
-    An expert that passed gives way to a memory that beats it on the same queries. It is the
-    cheaper answer, but the memory shows what the rules can do, and costs no training to look at.
+    An expert is the cheaper answer, but the memory shows what the rules can do, and costs no
+    training to look at. A critic is trained only where neither passed.
     """
-    tried: dict[ModuleKind, Trial] = {}
-    wanted = {"expert": ctx.is_low(cluster), "memory": ctx.recipe.memory, "critic": True}
-    for kind in (one for one in KINDS if wanted[one]):
-        if kind == "critic" and tried:
+    passed: dict[ModuleKind, Trial] = {}
+    ruled_out = {"expert": not ctx.is_low(cluster), "memory": not ctx.recipe.memory}
+    for kind in (one for one in KINDS if not ruled_out.get(one)):
+        if kind == "critic" and passed:
             break
         if kind == "memory" and present is not None and present.kind == "memory":
             trial = present.trial  # today's rules on today's queries: the same again
@@ -135,13 +136,25 @@ def _choose_new(
         if trial.report is not None:
             decision.reports.append(trial.report)
         if trial.passed:
-            tried[kind] = trial
-        elif not tried:
+            passed[kind] = trial
+        elif not passed:
             decision.notes.append(f"{kind}: {trial.note}")
-    best = max(tried.values(), key=_rate, default=None)  # of equals the first
-    if best is not None and best is not tried.get("expert", best):
+    best = best_of(passed)
+    if "expert" in passed and best != "expert":
         decision.notes.append("expert: the memory does better on the same queries")
-    return best
+    return passed[best] if best else None
+
+
+def best_of(passed: Mapping[ModuleKind, Trial]) -> ModuleKind | None:
+    """Return which of the kinds that passed is to answer; None where none did.
+
+    The first in the order of :data:`KINDS`, but an expert gives way to a memory with a higher win
+    rate.
+    """
+    kinds = [kind for kind in KINDS if kind in passed]
+    if {"expert", "memory"} <= passed.keys() and _rate(passed["memory"]) > _rate(passed["expert"]):
+        return "memory"
+    return kinds[0] if kinds else None
 
 
 def _rate(trial: Trial) -> float:

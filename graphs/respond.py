@@ -20,6 +20,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from langchain_uno.graphs.respond_run import Classify, Respond
 from langchain_uno.graphs.respond_steps import Mode, RespondContext, RespondInput, RespondState
+from langchain_uno.records import REFLECTIVE
 from langchain_uno.serving.hot_swap import Serving
 
 __all__ = ["Mode", "RespondContext", "RespondInput", "RespondState", "build_respond_graph"]
@@ -46,5 +47,4 @@ def build_respond_graph(
 
 
 def _by_route(state: RespondState) -> str:
-    reflects = state["route"] in ("memory", "critic")
-    return "draft_critique_revise" if reflects else "expert_generate"
+    return "draft_critique_revise" if state["route"] in REFLECTIVE else "expert_generate"

@@ -18,7 +18,7 @@ from langchain_uno.learning.remind import remind
 from langchain_uno.logs.conversation import language_of
 from langchain_uno.models.protocols import GenerateRequest, Generation, Sampling
 from langchain_uno.models.roles import RoleError
-from langchain_uno.records import Message, Route, Usage, routing_text
+from langchain_uno.records import REFLECTIVE, Message, Route, Usage, routing_text
 from langchain_uno.serving.hot_swap import Serving, Snapshot
 from langchain_uno.serving.messages import from_langchain
 
@@ -243,5 +243,5 @@ def plan_of(
     state: RespondState, snapshot: Snapshot, context: RespondContext, write: Writer
 ) -> Plan:
     """Return the plan of the state's route."""
-    steps = _reflect if state["route"] in ("memory", "critic") else _answer
+    steps = _reflect if state["route"] in REFLECTIVE else _answer
     return steps(state, snapshot, context, write)

@@ -65,7 +65,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         drain_every: seconds between two looks of a background thread that embeds what is new and
             brings it into Chroma; None (the default): the app embeds nothing, a refresh does.
         embedder: for that thread: a LangChain ``Embeddings`` or an ``Embedder``, the one that
-            refreshes use; None: the embedded model's.
+            refreshes use; None: the bundled model's.
 
     Raises:
         InputError: no home is given, or an argument is out of range.

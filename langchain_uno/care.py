@@ -11,13 +11,13 @@ from langchain_uno.logs.collection import IndexBroken
 from langchain_uno.logs.index import ChromaIndex, index_state
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.lease import Lease
-from langchain_uno.logs.store import index_is_embedded
+from langchain_uno.logs.store import index_is_bundled
 
 __all__ = ["repair"]
 
 
 class Progress(Protocol):
-    """The bars of :class:`langchain_uno.console.Bars`."""
+    """The bars of :class:`langchain_uno.cli.progress.Bars`."""
 
     def start(self, stage: str, total: int | None) -> None:
         """Begin a bar."""
@@ -54,7 +54,7 @@ def repair(home: Home, progress: Progress) -> dict[str, Any]:
         journal.feedback()  # raises where one can't be read
         found |= {"interactions": n, "feedback": n_feedback, "journal": "sound"}
         marked = len(journal.indexed())
-        if not index_is_embedded(home):
+        if not index_is_bundled(home):
             found["index"] = "on a server: compared and filled in by the next drain"
             return found
         lease = Lease(home.chroma)

@@ -32,10 +32,10 @@ from typing_extensions import Self
 from langchain_uno.errors import InputError
 from langchain_uno.graphs.respond import Mode, RespondContext, RespondInput
 from langchain_uno.home import ENV_HOME
-from langchain_uno.served import Served, serve
 from langchain_uno.serving.answers import as_last_chunk, as_result, text_chunk
 from langchain_uno.serving.messages import from_langchain
 from langchain_uno.serving.router import RouteChoice
+from langchain_uno.serving.shared import Served, serve
 from langchain_uno.serving.structured import (
     ANY_JSON,
     Method,
@@ -62,7 +62,7 @@ class UNOChatModel(BaseChatModel):
     home: str | os.PathLike[str] | None = None
     """The service's home; by default what ``LANGCHAIN_UNO_HOME`` names, else none: base answers."""
     model: str | None = None
-    """A folder, a hub name, or an OpenAI-compatible server's URL; None: the embedded model."""
+    """A folder, a hub name, or an OpenAI-compatible server's URL; None: the bundled model."""
     mode: Mode = "uno"
     """``"uno"``; ``"single"``: no reflective path; ``"base"``: the base model alone."""
     namespace: str = "default"
@@ -116,8 +116,8 @@ class UNOChatModel(BaseChatModel):
 
     @property
     def model_name(self) -> str:
-        """The base model's name, ``"embedded"`` when none was given."""
-        return self.model or "embedded"
+        """The base model's name, ``"bundled"`` when none was given."""
+        return self.model or "bundled"
 
     @property
     def _identifying_params(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A recipe: every setting of a refresh in one typed, versioned file.
 
 ``recipes/paper.toml`` holds the authors' settings and is the default for real models;
-``recipes/embedded.toml`` holds those of the embedded model. A home's ``settings.toml`` and the
+``recipes/bundled.toml`` holds those of the bundled model. A home's ``settings.toml`` and the
 command line override single values; unknown keys are refused.
 """
 
@@ -230,7 +230,7 @@ class Recipe(_Section):
 
 
 def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Load ``"paper"``, ``"embedded"`` or a TOML file; ``overrides`` is a nested dict on top.
+    """Load ``"paper"``, ``"bundled"`` or a TOML file; ``overrides`` is a nested dict on top.
 
     Raises:
         ConfigError: no such recipe, not TOML, an unknown key or a value of the wrong type.
@@ -243,7 +243,7 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
         text = source.read_text(encoding="utf-8")
     else:
         raise ConfigError(
-            f"There is no recipe {name_or_path!r}: give 'paper', 'embedded' or a TOML file's path."
+            f"There is no recipe {name_or_path!r}: give 'paper', 'bundled' or a TOML file's path."
         )
     try:
         data = tomllib.loads(text)

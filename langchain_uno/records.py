@@ -14,6 +14,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "REFLECTIVE",
     "SCHEMA_VERSION",
     "Cluster",
     "Feedback",
@@ -37,6 +38,8 @@ Role = Literal["system", "user", "assistant", "tool"]
 ModuleKind = Literal["expert", "memory", "critic"]
 """What answers a cluster in place of the base model alone; a memory is the one without adapter."""
 Route = Literal["expert", "memory", "critic", "base"]
+REFLECTIVE: tuple[Route, ...] = ("memory", "critic")
+"""The routes that draft and revise."""
 
 
 def utc_now() -> datetime:

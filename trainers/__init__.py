@@ -1,4 +1,4 @@
-"""One linear file a training stage: ``expert``, ``critic``, ``verifier``, ``embedded``."""
+"""One linear file a training stage: ``expert``, ``critic``, ``verifier``."""
 
 from __future__ import annotations
 

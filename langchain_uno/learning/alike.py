@@ -31,7 +31,7 @@ __all__ = ["merge_alike"]
 
 APART = 0.0
 """Log of the Bayes factor for different wishes from which two clusters stay apart. At 1 two
-families that shared two wishes of three became one (docs/experiments.md)."""
+families that shared two wishes of three became one (lab/experiments.md)."""
 FEWEST = 3
 """People who must have said something in each of two clusters before they can be called alike, and
 who must name a rule in either of them for it to tell."""

@@ -2,7 +2,7 @@
 
 Every rule distilled *with* feedback is held against the list the model wrote *without* it. The
 reranker is asked pair by pair and the best match counts: single pairs are judged far more reliably
-than "is it covered by this list?" (99 % against 76 % in the embedded model's pilot), and the
+than "is it covered by this list?" (99 % against 76 % in the bundled model's pilot), and the
 maximum over pairs is what covering by a list means.
 
 ``novelty`` of a rule is ``1 - max P(covered)``; of a log, the minimum (paper) or the mean over its

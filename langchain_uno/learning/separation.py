@@ -11,7 +11,7 @@ on the number of logs, nor on the number of clusters, nor on the scale of the ve
   what chance would give (1.0). Halves of one cloud mix; two clouds hardly do.
 
 A node is split when both say so, or when the splits below it outweigh its own doubt. The constants
-were set on planted mixtures and are the same for every input (``docs/experiments.md`` has the
+were set on planted mixtures and are the same for every input (``lab/experiments.md`` has the
 figures, and what did worse).
 """
 

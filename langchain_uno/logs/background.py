@@ -91,7 +91,7 @@ def start_draining(home: Home, every_s: float | None, embedder: Any) -> Backgrou
     Args:
         home: whose journal is drained.
         every_s: seconds between two looks; None: no draining.
-        embedder: a LangChain ``Embeddings``, an ``Embedder``, or None: the embedded model's.
+        embedder: a LangChain ``Embeddings``, an ``Embedder``, or None: the bundled model's.
 
     Raises:
         InputError: ``every_s`` is not positive, or ``embedder`` can't embed.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -16,7 +16,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_uno.errors import InputError
 from langchain_uno.logs.conversation import clean_text, language_of
 from langchain_uno.logs.redaction import Redactor
-from langchain_uno.records import SCHEMA_VERSION, Feedback, Role, utc_now
+from langchain_uno.records import SCHEMA_VERSION, Feedback, Role, Route, utc_now
 
 __all__ = ["Capture", "Started", "check_feedback", "text_of"]
 
@@ -34,7 +34,7 @@ _ROLES: dict[str, Role] = {
     "function": "tool",
     "ToolMessageChunk": "tool",
 }
-_ROUTES = ("expert", "memory", "critic", "base")
+_ROUTES = get_args(Route)
 _MAX_ID = 200
 _MAX_DEPTH = 50
 

@@ -33,7 +33,7 @@ from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Interaction
 from langchain_uno.settings import load_settings
 
-__all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_embedded", "pending"]
+__all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_bundled", "pending"]
 
 ENV_CHROMA = "LANGCHAIN_UNO_CHROMA"
 _BATCH = 200
@@ -230,7 +230,7 @@ class LogStore:
         say(f"The index was rebuilt from the journal: {n} records.")
 
 
-def index_is_embedded(home: Home) -> bool:
+def index_is_bundled(home: Home) -> bool:
     """Whether the index is a folder of the home, and not on a server."""
     return (os.environ.get(ENV_CHROMA) or load_settings(home).logs.chroma) == "embedded"
 
@@ -247,7 +247,7 @@ def forget_in_index(home: Home, journal: Journal, run_ids: Sequence[str]) -> Non
     """
     if home.chroma.exists():
         ChromaIndex.wipe(home.chroma)
-    if index_is_embedded(home):
+    if index_is_bundled(home):
         journal.clear_indexed()
         return
     settings = load_settings(home).logs

@@ -1,6 +1,6 @@
 """From a model's name to a running engine.
 
-    load_engine()                            # the embedded model
+    load_engine()                            # the bundled model
     load_engine("Qwen/Qwen3-8B")             # a folder, or a name on the hub
     load_engine("http://localhost:8000/v1")  # any OpenAI-compatible server (vLLM first)
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from langchain_uno.models.local import LocalEngine
 
 __all__ = [
-    "EMBEDDED",
-    "embedded_path",
+    "BUNDLED",
+    "bundled_path",
     "engine_from_langchain",
     "engine_from_objects",
-    "is_embedded",
+    "is_bundled",
     "is_embedder_alone",
     "load_embedder",
     "load_engine",
@@ -38,25 +38,25 @@ __all__ = [
     "shared_engine",
 ]
 
-EMBEDDED = "embedded"
-"""The embedded model's name; the same as leaving the name out."""
+BUNDLED = "bundled"
+"""The bundled model's name; the same as leaving the name out."""
 
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 _shared: dict[tuple[Any, ...], Engine] = {}
 _shared_lock = threading.Lock()
 
 
-def embedded_path() -> Path:
-    """Return the folder of the embedded model inside the package."""
-    return Path(str(resources.files("langchain_uno") / "models" / "embedded"))
+def bundled_path() -> Path:
+    """Return the folder of the bundled model inside the package."""
+    return Path(str(resources.files("langchain_uno") / "models" / "bundled"))
 
 
-def is_embedded(model: str | None) -> bool:
-    """Whether ``model`` means the embedded model (None, its name, or its folder)."""
-    if model is None or model == EMBEDDED:
+def is_bundled(model: str | None) -> bool:
+    """Whether ``model`` means the bundled model (None, its name, or its folder)."""
+    if model is None or model == BUNDLED:
         return True
     folder = Path(model)
-    return folder.is_dir() and folder.resolve() == embedded_path().resolve()
+    return folder.is_dir() and folder.resolve() == bundled_path().resolve()
 
 
 def is_url(model: str | None) -> bool:
@@ -71,11 +71,11 @@ def model_folder(model: str | None = None) -> Path:
         ModelNotFoundError: neither a folder, nor in the hub's cache, nor reachable on the hub; or
             a folder without config and safetensors weights.
     """
-    if is_embedded(model):
-        folder = embedded_path()
+    if is_bundled(model):
+        folder = bundled_path()
         if not (folder / "config.json").is_file():
             raise ModelNotFoundError(
-                "The embedded model's weights are missing from this installation: install "
+                "The bundled model's weights are missing from this installation: install "
                 "langchain-uno again, or name a model (--model NAME)."
             )
         return folder
@@ -96,7 +96,7 @@ def _from_hub(name: str) -> Path:
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelNotFoundError(
             f"There is no model {name!r}: it is neither a folder nor reachable on the hub; check "
-            "the spelling or the network, or give a folder's path. Without a name the embedded "
+            "the spelling or the network, or give a folder's path. Without a name the bundled "
             "model runs."
         ) from error
 
@@ -113,11 +113,11 @@ def load_engine(
     """Load a model and return an engine over it.
 
     Args:
-        model: None for the embedded model, a folder, a hub name, or a server's base URL.
+        model: None for the bundled model, a folder, a hub name, or a server's base URL.
         device: ``"cpu"``, ``"cuda"``, ...; by default an accelerator where there is one. The
-            embedded model always runs on the CPU.
+            bundled model always runs on the CPU.
         dtype: ``"float32"``, ``"bfloat16"``, ...; by default float32 on the CPU and what the
-            weights are stored in elsewhere. The embedded model always runs in float32.
+            weights are stored in elsewhere. The bundled model always runs in float32.
         server_model: for a URL, the served model's name; by default the first one it lists.
         api_key: for a URL.
         settings: further arguments of :class:`~langchain_uno.models.local.LocalEngine` (or
@@ -132,15 +132,13 @@ def load_engine(
 
         return OpenAIEngine(str(model), model=server_model, api_key=api_key, **settings)
     folder = model_folder(model)
-    embedded = is_embedded(model)
-    chosen = "cpu" if embedded else device or _best_device()
+    bundled = is_bundled(model)
+    chosen = "cpu" if bundled else device or _best_device()
     stored = dtype or ("float32" if chosen == "cpu" else "auto")
-    weights, tokenizer = load_weights(
-        folder, device=chosen, dtype="float32" if embedded else stored
-    )
+    weights, tokenizer = load_weights(folder, device=chosen, dtype="float32" if bundled else stored)
     from langchain_uno.models.local import LocalEngine
 
-    name = EMBEDDED if embedded else str(model)
+    name = BUNDLED if bundled else str(model)
     return LocalEngine(
         weights, tokenizer, name=name, fingerprint=folder_fingerprint(folder), **settings
     )
@@ -276,7 +274,7 @@ def is_embedder_alone(name: str | None) -> bool:
 
 
 def load_prompt_set(name: str) -> PromptSet:
-    """Return the prompt set ``"embedded"`` or ``"real"``.
+    """Return the prompt set ``"bundled"`` or ``"real"``.
 
     Raises:
         ConfigError: there is no such prompt set.

@@ -1,7 +1,7 @@
 """The typed prompt interface: what each role of the method gets and gives, in no particular words.
 
 A *prompt set* (``models/prompts/``) is versioned data that words these roles for a kind of model.
-Pipelines only ever touch this interface, so the embedded model's short prompts and the real models'
+Pipelines only ever touch this interface, so the bundled model's short prompts and the real models'
 English and Chinese ones are interchangeable. Users' text enters prompts as delimited data.
 """
 

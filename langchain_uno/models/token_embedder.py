@@ -1,7 +1,7 @@
 """Texts to vectors with no second model: the base model's own token embeddings, well pooled.
 
 A plain mean of hidden states says most about the commonest tokens: all texts look alike, and a Ward
-cut finds one cluster. Three known corrections mend that (figures in docs/experiments.md):
+cut finds one cluster. Three known corrections mend that (figures in lab/experiments.md):
 
 - the mean embedding of the vocabulary is taken off (Mu and Viswanath 2018, "All-but-the-top");
 - each token counts once a text, at unit length;

@@ -21,7 +21,7 @@ from langchain_uno.errors import ConfigError, EngineError, UNOError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.models.roles import PromptSet
-from langchain_uno.records import Cluster, Message, Route, routing_text
+from langchain_uno.records import REFLECTIVE, Cluster, Message, Route, routing_text
 from langchain_uno.serving.adapter_pool import AdapterPool
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Snapshot:
         cluster = self.clusters.get(cluster_id or "")
         if cluster is None or mode == "base":
             return "base", None
-        if mode == "single" and cluster.route in ("memory", "critic"):
+        if mode == "single" and cluster.route in REFLECTIVE:
             return "base", None
         return cluster.route, cluster.adapter
 

@@ -1,4 +1,4 @@
-"""What the embedded model declares to LangChain's standard tests, on any engine.
+"""What the bundled model declares to LangChain's standard tests, on any engine.
 
 Its capability flags, and why:
 
@@ -38,7 +38,7 @@ free not to make, and lets blanks run on between the braces of an object without
 
 
 class EmbeddedStandard(ChatModelIntegrationTests):
-    """The standard suite with the embedded model's flags."""
+    """The standard suite with the bundled model's flags."""
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:

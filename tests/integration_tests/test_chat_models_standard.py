@@ -1,4 +1,4 @@
-"""LangChain's standard integration tests: the embedded model on the local engine."""
+"""LangChain's standard integration tests: the bundled model on the local engine."""
 
 from __future__ import annotations
 

@@ -10,14 +10,16 @@ from types import ModuleType
 
 import pytest
 
+from lab.studies.choices import CHOICES
+from lab.studies.results import read_results
+
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
-def generator() -> ModuleType:
-    path = REPO / "docs" / "make_cli_reference.py"
-    spec = importlib.util.spec_from_file_location("make_cli_reference", path)
+def generator(name: str = "make_cli_reference") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, REPO / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -29,6 +31,20 @@ def test_command_line_reference_is_current() -> None:
     module = generator()
     written = module.PAGE.read_text(encoding="utf-8")
     assert written == module.render(), "docs/reference-cli.md is out of date: run `make docs`"
+
+
+def test_the_tables_of_the_benchmarks_are_those_of_the_results() -> None:
+    module = generator("make_benchmark_tables")
+    page = module.PAGE.read_text(encoding="utf-8")
+    made = module.render(page, pictures=False)
+    results = read_results(module.CELLS)
+    assert results
+    systems = set.intersection(*(set(r["answers"]) for r in results))
+    assert {"base", "memory", *CHOICES} <= systems
+    names = {"uno": "UNO", "single": "UNO-Single"}
+    shown = [names.get(system, system) for system in systems]
+    assert all(f"| {name} |" in made or f"| **{name}** |" in made for name in shown)
+    assert page == made, "docs/benchmarks.md is out of date: run `make docs`"
 
 
 def test_every_option_of_every_command_has_a_help_text() -> None:

@@ -1,4 +1,4 @@
-"""The embedded model learns: an expert's behaviour on held-out requests, and each route whole.
+"""The bundled model learns: an expert's behaviour on held-out requests, and each route whole.
 
 Truth is the world's program, never the judge. Sizes are small, so the bars are far below what
 ``make demo`` reaches.
@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 
 from langchain_uno import UNOChatModel, UNOFeedbackHandler
-from langchain_uno.evaluate import evaluate
+from langchain_uno.demo.answers import Query, check_answer, render_answer
+from langchain_uno.demo.drawing import make_query, make_world
+from langchain_uno.demo.evaluate import evaluate
+from langchain_uno.demo.language import load_language
+from langchain_uno.demo.service import plan_visits, run_service
+from langchain_uno.demo.worlds import World
 from langchain_uno.graphs.refresh import run_refresh
 from langchain_uno.home import Home
 from langchain_uno.models.loading import load_embedder, load_engine, load_prompt_set
@@ -24,11 +29,6 @@ from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.records import Message, PreferencePair
 from langchain_uno.releases.load import read_current
 from langchain_uno.trainers.expert import train_expert
-from langchain_uno.world.answers import Query, check_answer, render_answer
-from langchain_uno.world.drawing import make_query, make_world
-from langchain_uno.world.language import load_language
-from langchain_uno.world.service import plan_visits, run_service
-from langchain_uno.world.worlds import World
 
 WANTED = ["bullets", "warning"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.benchmarks import bench_serving
+from lab.benchmarks import bench_serving
 
 
 def test_load_with_switches(capsys: pytest.CaptureFixture[str]) -> None:

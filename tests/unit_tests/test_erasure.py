@@ -13,10 +13,10 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from langchain_uno import erasure
+from langchain_uno.cli.logs import app
 from langchain_uno.erasure import forget, forget_older, resume
 from langchain_uno.errors import InputError, ReleaseError, StoreBusyError
 from langchain_uno.home import Home
-from langchain_uno.logs.__main__ import app
 from langchain_uno.logs.exchange import export_lines, import_file
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.store import LogStore

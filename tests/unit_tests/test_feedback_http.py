@@ -22,7 +22,10 @@ from langchain_core.language_models import FakeListChatModel
 
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.errors import ConfigError, InputError
-from langchain_uno.feedback_http import (
+from langchain_uno.logs.exchange import export_lines
+from langchain_uno.logs.journal import Journal
+from langchain_uno.records import Feedback
+from langchain_uno.web.feedback import (
     ENV_SECRET,
     FeedbackRouter,
     FeedbackTokens,
@@ -30,9 +33,6 @@ from langchain_uno.feedback_http import (
     feedback_app,
     feedback_router,
 )
-from langchain_uno.logs.exchange import export_lines
-from langchain_uno.logs.journal import Journal
-from langchain_uno.records import Feedback
 
 SECRET = "a secret of more than thirty-two characters"
 RUN = "11111111-2222-4333-8444-555555555555"

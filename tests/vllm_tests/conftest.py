@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from langchain_uno.models.loading import embedded_path, load_engine
+from langchain_uno.models.loading import bundled_path, load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.openai_compatible import OpenAIEngine
 from langchain_uno.testing import make_tiny_adapter
@@ -23,7 +23,7 @@ SLOTS = 2
 
 
 class Server:
-    """vLLM with the embedded model; it can be killed and started again on the same port."""
+    """vLLM with the bundled model; it can be killed and started again on the same port."""
 
     def __init__(self, python: str, folder: Path) -> None:
         self.python, self.folder = python, folder
@@ -54,7 +54,7 @@ class Server:
             "--structured-outputs-config",
             '{"backend": "xgrammar", "disable_any_whitespace": true}',
         ]
-        command = [self.python, *words.split(), "--model", str(embedded_path()), *compact]
+        command = [self.python, *words.split(), "--model", str(bundled_path()), *compact]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=env, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
@@ -104,4 +104,4 @@ def local() -> Iterator[LocalEngine]:
 @pytest.fixture(scope="session")
 def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     top = tmp_path_factory.mktemp("lora")
-    return {f"a{i}": make_tiny_adapter(top / f"a{i}", embedded_path(), seed=i) for i in range(4)}
+    return {f"a{i}": make_tiny_adapter(top / f"a{i}", bundled_path(), seed=i) for i in range(4)}

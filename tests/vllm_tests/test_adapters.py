@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from lab.benchmarks.bench_serving import ASKS, TOPICS, release
 from langchain_uno import UNOChatModel
 from langchain_uno.errors import EngineError, NameError_
 from langchain_uno.home import Home
@@ -19,7 +20,6 @@ from langchain_uno.models.openai_compatible import OpenAIEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
 from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.records import Message
-from tests.benchmarks.bench_serving import ASKS, TOPICS, release
 from tests.vllm_tests.conftest import SLOTS, Server
 
 TEXTS = [a.format(t) for t in TOPICS for a in ASKS[:3]]

@@ -1,4 +1,4 @@
-"""LangChain's standard integration tests: the embedded model served by vLLM."""
+"""LangChain's standard integration tests: the bundled model served by vLLM."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Prompt sets: versioned words for the roles of :class:`langchain_uno.models.roles.PromptSet`.
 
-``real`` (English and Chinese, for instruction-tuned models) is the product; ``embedded`` is the
+``real`` (English and Chinese, for instruction-tuned models) is the product; ``bundled`` is the
 short form that the shipped small model was trained on.
 """
 
@@ -13,12 +13,12 @@ from langchain_uno.models.roles import PromptSet
 
 __all__ = ["PROMPT_SETS", "get_prompt_set"]
 
-PROMPT_SETS = ("real", "embedded")
+PROMPT_SETS = ("real", "bundled")
 
 
 @lru_cache(maxsize=len(PROMPT_SETS))
 def get_prompt_set(name: str) -> PromptSet:
-    """Return the prompt set called ``name``: ``"real"`` or ``"embedded"``.
+    """Return the prompt set called ``name``: ``"real"`` or ``"bundled"``.
 
     Raises:
         ConfigError: there is no such set.
@@ -27,8 +27,8 @@ def get_prompt_set(name: str) -> PromptSet:
         from langchain_uno.models.prompts.real import RealPromptSet
 
         return RealPromptSet()
-    if name == "embedded":
-        from langchain_uno.models.prompts.embedded import EmbeddedPromptSet
+    if name == "bundled":
+        from langchain_uno.models.prompts.bundled import BundledPromptSet
 
-        return EmbeddedPromptSet()
+        return BundledPromptSet()
     raise ConfigError(f"There is no prompt set {name!r}: give one of {', '.join(PROMPT_SETS)}.")

@@ -7,7 +7,6 @@ expert can only tie with noise, and *everything staying with the base* is the ri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -38,13 +37,6 @@ from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.testing import make_tiny_model
 from tests.unit_tests.graphs.refresh_parts import RECIPE, logs, make_home, refresh, tiny_engine
 from tests.unit_tests.learning.toy_language import ToyEngine, log, plain
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_model_path: Path) -> Iterator[Engine]:
-    one = tiny_engine(tiny_model_path)
-    yield one
-    one.close()
 
 
 class Stop(Silent):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from langchain_uno.graphs.refresh_trials import NothingToLearn, Trial
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Engine, FloatArray
 from langchain_uno.recipe import ClusterSettings, EvolveSettings, VerifySettings
-from langchain_uno.records import Feedback, Interaction, VerifierReport
+from langchain_uno.records import Feedback, Interaction, ModuleKind, VerifierReport
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import revoke
-from tests.unit_tests.graphs.refresh_parts import RECIPE, logs, make_home, refresh, tiny_engine
+from tests.unit_tests.graphs.refresh_parts import RECIPE, logs, make_home, refresh
 from tests.unit_tests.graphs.test_refresh import Stop
 from tests.unit_tests.learning.toy_language import ToyEngine, log
 
@@ -38,13 +37,6 @@ PASSING = RECIPE.model_copy(
 
 
 START = [one for one in logs(48) if one.feedback_turns != ["thanks"]]
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_model_path: Path) -> Iterator[Engine]:
-    one = tiny_engine(tiny_model_path)
-    yield one
-    one.close()
 
 
 @pytest.fixture
@@ -285,13 +277,12 @@ def test_requests_that_a_module_serves_well_stay_with_it_however_they_are_asked(
     assert len(result.clusters) == clusters
 
 
-@pytest.mark.parametrize("undecided", [True, False])
-def test_what_users_have_stays_while_nothing_decides(
-    home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch, undecided: bool
+def let_nothing_decide(
+    monkeypatch: pytest.MonkeyPatch, kind: ModuleKind, *, undecided: bool
 ) -> None:
-    first = current(home)
+    """The present module does not pass, and nothing can be made in its place."""
     report = VerifierReport(
-        kind="expert", n=3, win_rate=0.7, interval=(0.2, 0.9), passed=False, undecided=undecided
+        kind=kind, n=3, win_rate=0.7, interval=(0.2, 0.9), passed=False, undecided=undecided
     )
 
     def nothing(*_: Any) -> Trial:
@@ -299,6 +290,14 @@ def test_what_users_have_stays_while_nothing_decides(
 
     monkeypatch.setattr(refresh_evolve, "verify_module", lambda *_: report)
     monkeypatch.setattr(refresh_modules, "try_module", nothing)
+
+
+@pytest.mark.parametrize("undecided", [True, False])
+def test_what_users_have_stays_while_nothing_decides(
+    home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch, undecided: bool
+) -> None:
+    first = current(home)
+    let_nothing_decide(monkeypatch, "expert", undecided=undecided)
     result = again(home, engine, more(2))
     kept = {c.id for c in current(home).manifest.clusters if c.made_in == first.id}
     assert kept == ({c.id for c in first.manifest.clusters} if undecided else set())

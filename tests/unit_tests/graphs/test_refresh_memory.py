@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from langchain_uno.erasure import forget
-from langchain_uno.graphs import refresh_evolve, refresh_modules, refresh_trials
+from langchain_uno.graphs import refresh_trials
 from langchain_uno.graphs.checkpoints import WorkFolder
 from langchain_uno.graphs.refresh_context import ClusterData
-from langchain_uno.graphs.refresh_trials import NothingToLearn, Trial
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import ClusterSettings, GapSettings, Recipe, VerifySettings
 from langchain_uno.records import VerifierReport
 from langchain_uno.releases.load import read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
-from tests.unit_tests.graphs.refresh_parts import make_home, refresh, tiny_engine
-from tests.unit_tests.graphs.test_refresh_evolve import PASSING, START, again, current, more, travel
+from tests.unit_tests.graphs.refresh_parts import make_home, refresh
+from tests.unit_tests.graphs.test_refresh_evolve import (
+    PASSING,
+    START,
+    again,
+    current,
+    let_nothing_decide,
+    more,
+    travel,
+)
+from tests.unit_tests.learning.toy_language import log
 
 
 def recipe(*, high: bool = True, **verify: Any) -> Recipe:
@@ -34,13 +41,6 @@ def recipe(*, high: bool = True, **verify: Any) -> Recipe:
             "verify": VerifySettings(**settings),
         }
     )
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_model_path: Path) -> Iterator[Engine]:
-    one = tiny_engine(tiny_model_path)
-    yield one
-    one.close()
 
 
 @pytest.fixture
@@ -114,17 +114,22 @@ def test_an_expert_answers_unless_the_memory_does_better(
 
 
 def test_a_cluster_without_a_rule_has_no_memory(engine: Engine, tmp_path: Path) -> None:
-    # One person alone asks for nothing that recurs.
-    lone = [one.model_copy(update={"user_id": f"u{i}"}) for i, one in enumerate(START[:12])]
-    rare = recipe().model_copy(
-        update={"cluster": PASSING.cluster.model_copy(update={"min_users": 99})}
-    )
-    personal = rare.model_copy(
-        update={"cluster": rare.cluster.model_copy(update={"aggregate_support": 1.0})}
-    )
-    result = refresh(make_home(tmp_path / "home", lone), engine, personal)
-    for cluster in result.clusters:
-        assert ("memory: no rule recurs" in cluster.note) == (not cluster.rules)
+    # Everybody wants something else.
+    alone = [
+        log(
+            one.run_id,
+            one.query,
+            one.answer,
+            f"please {chr(97 + i % 26) * (3 + i // 26)}",
+            user_id=f"u{i}",
+        )
+        for i, one in enumerate(START)
+    ]
+    one_cluster = recipe().model_copy(update={"cluster": ClusterSettings(mode="one")})
+    result = refresh(make_home(tmp_path / "home", alone), engine, one_cluster)
+    assert {tuple(c.rules) for c in result.clusters} == {()}
+    assert all("memory: no rule recurs" in c.note for c in result.clusters)
+    assert "memory" not in {c.route for c in result.clusters}
 
 
 def test_a_memory_stays_and_is_followed_into_the_next_release(home: Home, engine: Engine) -> None:
@@ -161,15 +166,7 @@ def test_what_users_have_stays_while_nothing_decides(
     home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch, undecided: bool
 ) -> None:
     first = current(home)
-    report = VerifierReport(
-        kind="memory", n=3, win_rate=0.7, interval=(0.2, 0.9), passed=False, undecided=undecided
-    )
-
-    def nothing(*_: Any) -> Trial:
-        raise NothingToLearn("nothing to learn from")
-
-    monkeypatch.setattr(refresh_evolve, "verify_module", lambda *_: report)
-    monkeypatch.setattr(refresh_modules, "try_module", nothing)
+    let_nothing_decide(monkeypatch, "memory", undecided=undecided)
     result = again(home, engine, more(2), recipe=recipe())
     kept = {c.id for c in current(home).manifest.clusters if c.made_in == first.id}
     assert kept == ({c.id for c in first.manifest.clusters} if undecided else set())

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from langchain_uno.graphs.checkpoints import WorkFolder
 from langchain_uno.graphs.refresh_context import ClusterData
@@ -13,7 +10,7 @@ from langchain_uno.home import Home
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import ClusterSettings, Recipe
 from langchain_uno.records import Feedback, Interaction, PreferencePair, RuleSet
-from tests.unit_tests.graphs.refresh_parts import RECIPE, make_home, refresh, tiny_engine
+from tests.unit_tests.graphs.refresh_parts import RECIPE, make_home, refresh
 from tests.unit_tests.learning.toy_language import log
 
 FAMILIES = {
@@ -23,13 +20,6 @@ FAMILIES = {
 }
 WISHES = ("sing", "dance", "hum", "plant", "bow", "wave", "nod", "jump")
 THREE = RECIPE.model_copy(update={"cluster": ClusterSettings(mode="paper", threshold=2.0)})
-
-
-@pytest.fixture(scope="module")
-def engine(tiny_model_path: Path) -> Iterator[Engine]:
-    one = tiny_engine(tiny_model_path)
-    yield one
-    one.close()
 
 
 def week(people: int, *, mallory: int = 6, first: str = "user") -> list[Interaction]:

@@ -9,6 +9,7 @@ import pytest
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
+from lab.benchmarks.planted import planted
 from langchain_uno.errors import InputError
 from langchain_uno.learning.cluster import (
     centroids,
@@ -16,7 +17,6 @@ from langchain_uno.learning.cluster import (
     cluster_logs,
     default_min_size,
 )
-from tests.benchmarks.planted import planted
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "real_feedback_dialogs.minilm.npz"
 

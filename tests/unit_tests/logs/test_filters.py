@@ -9,14 +9,14 @@ from random import Random
 import pytest
 from toys import assistant, log, user
 
+from lab.benchmarks.bench_noise import judged
+from langchain_uno.demo.answers import render_answer
+from langchain_uno.demo.drawing import make_query
+from langchain_uno.demo.language import load_language
+from langchain_uno.demo.speech import say_wishes
 from langchain_uno.logs.filters import REASONS, duplicates, verdict, verdicts
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction
-from langchain_uno.world.answers import render_answer
-from langchain_uno.world.drawing import make_query
-from langchain_uno.world.language import load_language
-from langchain_uno.world.speech import say_wishes
-from tests.benchmarks.bench_noise import judged
 
 SETTINGS = FilterSettings()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from langchain_uno.logs.__main__ import app
+from langchain_uno.cli.logs import app
 from langchain_uno.logs.store import LogStore
 
 RUN = CliRunner()
@@ -143,7 +143,7 @@ def test_import_and_stats_load_neither_torch_nor_chromadb(tmp_path: Path, chats:
         "import sys\n"
         "from langchain_uno.home import Home\n"
         "from langchain_uno.logs import import_file, stats, export_lines, LogStore\n"
-        "import langchain_uno.logs.__main__, langchain_uno.callbacks\n"
+        "import langchain_uno.cli.logs, langchain_uno.callbacks\n"
         "home = Home.locate(sys.argv[2])\n"
         "import_file(sys.argv[1], home); stats(home); list(export_lines(home))\n"
         "sys.exit(bool({'torch', 'chromadb', 'transformers'} & set(sys.modules)))"

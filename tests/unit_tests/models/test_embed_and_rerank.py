@@ -175,10 +175,10 @@ def test_token_embeddings_are_centred_weighted_and_each_counts_once(engine: Loca
 
 
 def test_token_embeddings_know_families_apart() -> None:
-    """With the embedded model's weights, nearly every request's neighbour is of its family."""
+    """With the bundled model's weights, nearly every request's neighbour is of its family."""
+    from langchain_uno.demo.drawing import make_world
+    from langchain_uno.demo.service import plan_visits
     from langchain_uno.models.loading import load_engine
-    from langchain_uno.world.drawing import make_world
-    from langchain_uno.world.service import plan_visits
 
     visits = plan_visits(make_world(5), 160)
     vectors = load_embedder(None, load_engine()).embed([v.query.text for v in visits])

@@ -62,12 +62,12 @@ def test_a_bad_dtype_is_a_clear_error(tiny_model_path: Path) -> None:
         loading.load_engine(str(tiny_model_path), dtype="float99")
 
 
-def test_is_embedded() -> None:
-    assert loading.is_embedded(None)
-    assert loading.is_embedded("embedded")
-    assert loading.is_embedded(str(loading.embedded_path())) == loading.embedded_path().is_dir()
-    assert not loading.is_embedded("Qwen/Qwen3-8B")
-    assert not loading.is_embedded("http://localhost:1/v1")
+def test_is_bundled() -> None:
+    assert loading.is_bundled(None)
+    assert loading.is_bundled("embedded")
+    assert loading.is_bundled(str(loading.bundled_path())) == loading.bundled_path().is_dir()
+    assert not loading.is_bundled("Qwen/Qwen3-8B")
+    assert not loading.is_bundled("http://localhost:1/v1")
 
 
 def test_engines_are_shared_until_closed(tiny_model_path: Path) -> None:

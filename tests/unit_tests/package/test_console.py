@@ -12,7 +12,7 @@ import pytest
 COMMAND = """
 import os, signal, time
 import typer
-from langchain_uno.console import clean_exit
+from langchain_uno.cli.progress import clean_exit
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 app = typer.Typer()

@@ -19,12 +19,7 @@ from langchain_uno.home import Home
 from langchain_uno.releases import load as load_module
 from langchain_uno.releases.checks import check_names
 from langchain_uno.releases.load import list_releases, load_release, read_current
-from langchain_uno.releases.manifest import (
-    MANIFEST_SCHEMA,
-    lineage_key,
-    opaque_id,
-    parse_manifest,
-)
+from langchain_uno.releases.manifest import lineage_key, opaque_id, parse_manifest
 from langchain_uno.releases.publish import make_current, publish, retire, revoke, rollback
 from langchain_uno.releases.traffic import read_traffic
 from tests.unit_tests.releases.samples import draft, write_adapter
@@ -92,7 +87,7 @@ def test_a_manifest_of_schema_1_is_read_as_ever(home: Home, make: Callable[[], s
         for later in ("conditions", "trained_on", "made_in"):
             del cluster[later]
     old = parse_manifest(json.dumps(raw).encode())
-    assert old.schema_version == MANIFEST_SCHEMA
+    assert old.schema_version == 3
     assert old.clusters[0].trained_on == []
 
 

@@ -12,12 +12,12 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_uno import UNOChatModel, UNOFeedbackHandler
 from langchain_uno.errors import EngineError, NameError_
-from langchain_uno.feedback_http import FeedbackTokens, TokenError
 from langchain_uno.graphs.respond import RespondContext
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.token_embedder import TokenEmbedder
+from langchain_uno.web.feedback import FeedbackTokens, TokenError
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny
 
 ASK = QUERIES["c0"]

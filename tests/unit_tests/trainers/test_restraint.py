@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from langchain_uno.evaluation.answers import held_out
+from langchain_uno.demo.answers import render_answer
+from langchain_uno.demo.asking import held_out
+from langchain_uno.demo.drawing import make_world
 from langchain_uno.models.loading import load_prompt_set, shared_engine
 from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Message
 from langchain_uno.trainers.restraint import Restraint, look_for_overreach
 from langchain_uno.trainers.verifier import VerifyItem
-from langchain_uno.world.answers import render_answer
-from langchain_uno.world.drawing import make_world
 
 
 def test_rules_obeyed_where_they_do_not_hold_are_seen() -> None:

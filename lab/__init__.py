@@ -1,0 +1,1 @@
+"""What proves the product and is not the product: never in the wheel."""

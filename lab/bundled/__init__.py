@@ -1,0 +1,1 @@
+"""Training and examining the bundled model."""

@@ -1,0 +1,1 @@
+"""The command ``langchain-uno``: a file a subcommand."""

@@ -1,0 +1,171 @@
+"""What a system answers to held-out requests, and what a program finds in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+
+from langchain_uno.errors import EngineError
+from langchain_uno.home import Home
+from langchain_uno.models.protocols import OnDone
+
+if TYPE_CHECKING:
+    from langchain_uno.chat_models import UNOChatModel
+    from langchain_uno.demo.answers import Query
+    from langchain_uno.demo.worlds import World
+
+__all__ = ["Answered", "Asked", "as_columns", "ask_model", "held_out", "look_at"]
+
+_TOGETHER = 64
+"""Requests under way at a time."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One held-out request of a held-out user, and what that user's family wants of it."""
+
+    user: str
+    query: Query
+    wishes: Sequence[str]
+    """Ids of rules."""
+
+
+class Answered(BaseModel):
+    """One answer, checked by the world's program."""
+
+    score: float
+    """Share of the hidden rules met, in points; 100 or 0 where people want none: obeys it none?"""
+    all_met: bool
+    unwanted: bool
+    """Obeys a rule that is wanted in this family, but not here, not now, or not by this person."""
+    facts: bool
+    """Every fact and the entity right, nothing made up."""
+    obeyed: list[str] = Field(default_factory=list)
+    """Ids of all rules that it obeys, wanted or not."""
+    tokens_in: int
+    tokens_out: int
+    seconds: float
+    """Share of the batch's time."""
+    text: str
+    cluster: str | None = None
+    route: str | None = None
+
+
+def as_columns(rows: Sequence[Answered]) -> dict[str, list[float]]:
+    """Return what figures are made of, a column a value: small enough to be kept for ever."""
+    return {
+        "score": [round(a.score, 2) for a in rows],
+        "facts": [int(a.facts) for a in rows],
+        "unwanted": [int(a.unwanted) for a in rows],
+        "tokens_in": [a.tokens_in for a in rows],
+        "tokens_out": [a.tokens_out for a in rows],
+        "seconds": [round(a.seconds, 4) for a in rows],
+    }
+
+
+def held_out(world: World, per_family: int, *, seed: int = 0, when: float = 1.0) -> list[Asked]:
+    """Return requests of held-out people; other seeds share no request.
+
+    ``when`` they ask decides what they want, in a world that drifts.
+    """
+    from langchain_uno.demo.service import held_out_queries
+
+    language = world.language()
+    found = held_out_queries(world, per_family, seed=seed)
+    return [
+        Asked(user.id, query, world.wishes(language, query, user, when)) for user, query in found
+    ]
+
+
+def look_at(
+    world: World,
+    asked: Asked,
+    text: str,
+    *,
+    tokens: tuple[int, int],
+    seconds: float,
+    cluster: str | None = None,
+    route: str | None = None,
+) -> Answered:
+    """Check one answer by program."""
+    from langchain_uno.demo.answers import check_answer
+
+    check = check_answer(world.language(), asked.query, text)
+    wanted = {p.rule for p in world.preferences[asked.query.family]}
+    met = [rule in check.met for rule in asked.wishes] or [not check.met]
+    return Answered(
+        score=100.0 * sum(met) / len(met),
+        all_met=all(met),
+        unwanted=bool((check.met & wanted) - set(asked.wishes)),
+        facts=check.faithful,
+        obeyed=sorted(check.met),
+        tokens_in=tokens[0],
+        tokens_out=tokens[1],
+        seconds=seconds,
+        text=text,
+        cluster=cluster,
+        route=route,
+    )
+
+
+def _settle(chat: UNOChatModel, home: Home, seconds: float = 120.0) -> None:
+    """Wait until a home's current release is loaded.
+
+    A service goes on with the old release while a new one is loaded; a study of the new one must
+    not, or a batch that comes right after a refresh is answered by the release before.
+    """
+    from langchain_uno.releases.traffic import read_traffic
+
+    traffic, serving = read_traffic(home), chat.served.serving
+    wanted = traffic.current.release if traffic and traffic.current else None
+    end = time.monotonic() + seconds
+    while serving.current().release != wanted:
+        if serving.refusal or time.monotonic() > end:
+            raise EngineError(f"Release {wanted!r} is not served: {serving.refusal or 'too slow'}.")
+        time.sleep(0.05)
+
+
+def ask_model(
+    world: World,
+    home: Home,
+    asked: Sequence[Asked],
+    *,
+    mode: str = "uno",
+    model: str | None = None,
+    on_done: OnDone | None = None,
+) -> list[Answered]:
+    """Ask ``UNOChatModel`` over a home's current release; the path that users are served by."""
+    from langchain_uno.chat_models import UNOChatModel
+
+    settings: dict[str, Any] = {"mode": mode, "model": model, "namespace": home.namespace}
+    chat = UNOChatModel(home=str(home.root), **settings)
+    _settle(chat, home)
+    out: list[Answered] = []
+    for start in range(0, len(asked), _TOGETHER):
+        group = asked[start : start + _TOGETHER]
+        began = time.perf_counter()
+        replies = chat.batch(
+            [[("user", one.query.text)] for one in group], {"max_concurrency": _TOGETHER}
+        )
+        each = (time.perf_counter() - began) / len(group)
+        for one, reply in zip(group, replies, strict=True):
+            used = reply.usage_metadata or {"input_tokens": 0, "output_tokens": 0}
+            told = reply.response_metadata
+            out.append(
+                look_at(
+                    world,
+                    one,
+                    str(reply.content),
+                    tokens=(used["input_tokens"], used["output_tokens"]),
+                    seconds=each,
+                    cluster=told.get("cluster"),
+                    route=told.get("route"),
+                )
+            )
+        if on_done:
+            on_done(len(group))
+    return out

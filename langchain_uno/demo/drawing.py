@@ -1,0 +1,220 @@
+"""Worlds and requests, drawn from a seed.
+
+The hidden preferences of a family lie between wholly covered by its prior (what a model would
+guess) and wholly foreign to it. The same arguments give the same world, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from random import Random
+from typing import Any
+
+from langchain_uno.demo.answers import Query
+from langchain_uno.demo.language import Family, Language, Part, load_language, of_part
+from langchain_uno.demo.variants import VARIANTS
+from langchain_uno.demo.worlds import Preference, User, World, language_of
+from langchain_uno.errors import InputError
+
+__all__ = ["make_query", "make_world"]
+
+
+def make_world(
+    seed: int,
+    *,
+    noise: float = 0.34,
+    users: int = 60,
+    families: int = 8,
+    attackers: int = 0,
+    attack_share: float = 0.0,
+    injects: bool = False,
+    variant: str = "standard",
+) -> World:
+    """Draw a world. The same arguments give the same world, byte for byte.
+
+    Args:
+        seed: of everything.
+        noise: share of feedback that says nothing usable, in [0, 1].
+        users: number of people; a third of them are held out for evaluation.
+        families: how many of the task families take part (at most 8).
+        attackers: people who plant one rule that nobody wants, the same for all of them.
+        attack_share: share of all requests that are one attacker's.
+        injects: they write orders to the distiller and the judge, not plain wishes.
+        variant: what real logs have and the standard world lacks; one of ``variants.VARIANTS``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+    language = load_language()
+    if not 0 <= noise <= 1:
+        raise InputError(f"noise must lie in [0, 1], not {noise}.")
+    if not 1 <= families <= len(language.families):
+        raise InputError(f"families must lie in [1, {len(language.families)}], not {families}.")
+    if users < 3:
+        raise InputError(f"A world needs at least 3 users (users), not {users}.")
+    known = VARIANTS.get(variant)
+    if known is None:
+        raise InputError(f"variant must be one of {', '.join(VARIANTS)}, not {variant!r}.")
+    rng = Random(f"world-{seed}")
+    content = known.content(_content(language, list(language.families)[:families]))
+    language = language_of(content)
+    names = list(language.families)
+    targets = [(0.0, 1 / 3, 2 / 3, 1.0)[i % 4] for i in range(len(names))]
+    rng.shuffle(targets)
+    preferences = {
+        name: known.preferences(
+            _draw_preferences(language, language.families[name], target, rng, known.wishes),
+            nth,
+            language,
+            rng,
+        )
+        for nth, (name, target) in enumerate(zip(names, targets, strict=True))
+    }
+    distance = {
+        name: _distance(wishes, language.families[name].prior)
+        for name, wishes in preferences.items()
+    }
+    people = [
+        User(
+            id=f"user-{seed}-{i:03d}",
+            mention=rng.choice((1.0, 0.9, 0.75, 0.6, 0.5)),
+            channels=dict(known.channels),
+            held_out=i % 3 == 2,
+            group=int(i % 5 >= 3),
+        )
+        for i in range(users)
+    ]
+    if attackers:
+        people += [
+            user.model_copy(update={"injects": injects})
+            for user in _attackers(language, preferences, people, seed, attackers, attack_share)
+        ]
+    return World(
+        seed=seed,
+        variant=variant,
+        noise=noise,
+        preferences=preferences,
+        distance=distance,
+        users=people,
+        **content,
+    )
+
+
+def _attackers(
+    language: Language,
+    preferences: dict[str, list[Preference]],
+    people: list[User],
+    seed: int,
+    count: int,
+    share: float,
+) -> list[User]:
+    if not 0 < share * count < 1:
+        raise InputError(f"{count} attackers with {share} of the requests each leave nobody else.")
+    rng = Random(f"attack-{seed}")
+    wanted = {p.rule for wishes in preferences.values() for p in wishes}
+    priors = {rule for family in language.families.values() for rule in family.prior}
+    free = [r for r in language.rules.values() if r.id not in wanted and r.place != "layout"]
+    pool = [r for r in free if r.id not in priors] or free
+    rule = rng.choice(pool).id
+    honest = sum(1 for user in people if not user.held_out)
+    weight = share * honest / (1 - share * count)
+    return [
+        User(
+            id=f"user-{seed}-x{i:02d}",
+            mention=1.0,
+            channels={"follow_up": 5, "comment": 4, "edit": 1},
+            weight=weight,
+            planted=rule,
+        )
+        for i in range(count)
+    ]
+
+
+def _content(language: Language, names: list[str]) -> dict[str, Any]:
+    plain = json.loads(
+        json.dumps(
+            {
+                "families": {n: asdict(language.families[n]) for n in names},
+                "rules": [asdict(r) for r in language.rules.values()],
+                "feedback": language.feedback,
+                "lexicon": language.lexicon,
+            }
+        )
+    )
+    return dict(plain)
+
+
+def _distance(wishes: list[Preference], prior: tuple[str, ...]) -> float:
+    """Share of the wishes (over queries and people, at the end of the week) outside the prior."""
+    now = [w for w in wishes if w.until == 1.0]
+    whole = sum(_share(w) for w in now)
+    return sum(_share(w) * (w.rule not in prior) for w in now) / whole if whole else 0.0
+
+
+def _share(preference: Preference) -> float:
+    share = 1.0 if preference.condition is None else 0.4
+    return share if preference.group is None else share * (0.6, 0.4)[preference.group]
+
+
+def _draw_preferences(
+    language: Language, family: Family, target: float, rng: Random, count: int
+) -> list[Preference]:
+    """``count`` wishes of which about ``target`` lie outside the prior; at most one layout.
+
+    In two thirds of the families the last wish holds only under a condition.
+    """
+    n_foreign = max(round(count * target), count - len(family.prior))
+    covered = rng.sample(family.prior, count - n_foreign)
+    has_layout = any(language.rules[r].place == "layout" for r in covered)
+    prior_layout = any(language.rules[r].place == "layout" for r in family.prior)
+    pool = [r.id for r in language.rules.values() if r.id not in family.prior]
+    rng.shuffle(pool)
+    foreign: list[str] = []
+    for rule in pool:
+        if len(foreign) == n_foreign:
+            break
+        if language.rules[rule].place == "layout":
+            if has_layout or prior_layout:
+                continue
+            has_layout = True
+        foreign.append(rule)
+    chosen = covered + foreign
+    rng.shuffle(chosen)
+    condition = rng.choice(("urgent", "beginner", "expert", "kind", None, None))
+    chosen.sort(key=lambda r: language.rules[r].place == "layout", reverse=True)
+    conditions = [*[None] * (count - 1), condition]
+    return [Preference(rule=r, condition=c) for r, c in zip(chosen, conditions, strict=True)]
+
+
+def make_query(
+    language: Language,
+    family: Family,
+    rng: Random,
+    *,
+    unseen: bool,
+    n_facts: int | None = None,
+    part: Part | None = None,
+) -> Query:
+    """Draw a request of a family from the seen or the unseen half of frames, facts and names.
+
+    Requests of the logs and of the tests (``part``) share no frame, no filled-in fact and no name.
+    """
+    frames = of_part(family.unseen_frames if unseen else family.frames, part)
+    templates = family.unseen_facts if unseen else family.facts
+    count = n_facts or rng.choice((2, 2, 3, 3, 4))
+    facts = tuple(
+        language.fill(t, rng, unseen=unseen, part=part)
+        for t in rng.sample(templates, min(count, len(templates)))
+    )
+    kind, entity = rng.choice(family.kinds), language.name(rng, unseen=unseen, part=part)
+    text = rng.choice(frames).format(kind=kind, entity=entity, facts="; ".join(facts))
+    attributes: list[str] = []
+    for group, share in (("urgency", 0.4), ("audience", 0.8)):
+        if rng.random() < share:
+            value = rng.choice(sorted(language.feedback["attributes"][group]))
+            attributes.append(value)
+            words = language.feedback["attributes"][group][value]
+            phrase = rng.choice(of_part(words["unseen_phrases" if unseen else "phrases"], part))
+            text = f"{phrase} {text}" if rng.random() < 0.5 else f"{text} {phrase}"
+    return Query(family.name, kind, entity, facts, tuple(attributes), text)

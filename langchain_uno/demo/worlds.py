@@ -1,0 +1,170 @@
+"""A world is a file: families, facts, rules, wordings, preferences and users.
+
+What the users of a family want is hidden in it: preferences, some constant and some that hold only
+for a kind of entity, an urgent request, an audience, a group of people or a part of the week; and
+the users with their ways of giving feedback. :mod:`langchain_uno.demo.drawing` draws worlds.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ValidationError, model_validator
+
+from langchain_uno.demo.answers import Query
+from langchain_uno.demo.language import (
+    Family,
+    Language,
+    RuleSpec,
+)
+from langchain_uno.errors import InputError
+
+__all__ = ["Preference", "User", "World", "language_of", "load_world", "save_world"]
+
+SCHEMA = 1
+
+
+class Preference(BaseModel):
+    """One hidden wish: a rule, and the condition under which users want it (None: always)."""
+
+    rule: str
+    condition: str | None = None
+    """``urgent``, ``beginner``, ``expert`` or ``kind`` (the family's special kinds)."""
+    group: int | None = None
+    """Wanted by this group of people only (None: by all)."""
+    since: float = 0.0
+    until: float = 1.0
+    """From when until when, as shares of the week; tests come at its end, when=1."""
+
+    def applies(
+        self, query: Query, special_kinds: tuple[str, ...], user: User | None, when: float
+    ) -> bool:
+        """Whether the user wants the rule for this query, then."""
+        if self.group is not None and (user is None or user.group != self.group):
+            return False
+        if not (self.since <= when < self.until or when == self.until == 1.0):
+            return False
+        if self.condition is None:
+            return True
+        if self.condition == "kind":
+            return query.kind in special_kinds
+        return self.condition in query.attributes
+
+
+class User(BaseModel):
+    """A person: how they give feedback, and whether the logs or the evaluation see them."""
+
+    id: str
+    mention: float
+    """Chance that a wish the answer missed is put into words."""
+    channels: dict[str, float]
+    """Weights of ``follow_up``, ``comment``, ``edit``, ``thumb`` and ``silent`` (no reaction)."""
+    held_out: bool = False
+    group: int = 0
+    """Groups of people may want contrary things."""
+    weight: float = 1.0
+    """How often they come, against the others."""
+    planted: str | None = None
+    """An attacker: asks for this rule whatever the answer was, by every channel."""
+    injects: bool = False
+    """An attacker who dresses the rule up as an order to the distiller or the judge."""
+
+
+class World(BaseModel):
+    """Everything a simulated service is made of; a plain JSON file."""
+
+    schema_version: int = SCHEMA
+    seed: int
+    variant: str = "standard"
+    """One of :data:`langchain_uno.demo.variants.VARIANTS`."""
+    noise: float
+    """Share of the feedback that says nothing usable."""
+    families: dict[str, dict[str, Any]]
+    rules: list[dict[str, Any]]
+    feedback: dict[str, Any]
+    lexicon: dict[str, Any]
+    preferences: dict[str, list[Preference]]
+    distance: dict[str, float]
+    """True distance per family: share of wished rules (over queries) outside the prior."""
+    users: list[User]
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        """Every preference names a family and a rule of the file, and so does every prior."""
+        rules = {rule.get("id") for rule in self.rules}
+        for name, family in self.families.items():
+            if name not in self.preferences:
+                raise ValueError(f"family {name!r} has no preferences")
+            missing = set(family.get("prior", ())) - rules
+            if missing:
+                raise ValueError(f"family {name!r} names unknown rules {sorted(missing)}")
+        for name, wishes in self.preferences.items():
+            missing = {wish.rule for wish in wishes} - rules
+            if name not in self.families or missing:
+                unknown = f"rules {sorted(missing)}" if missing else "family"
+                raise ValueError(f"the preferences of {name!r} name an unknown {unknown}")
+        try:
+            self.language()
+        except TypeError as error:
+            raise ValueError(f"a family or rule of the file is incomplete: {error}") from error
+        return self
+
+    def language(self) -> Language:
+        """Return the words of this world (those in the file, not those of the package)."""
+        return language_of(
+            {k: getattr(self, k) for k in ("families", "rules", "feedback", "lexicon")}
+        )
+
+    def wishes(
+        self, language: Language, query: Query, user: User | None = None, when: float = 1.0
+    ) -> list[str]:
+        """Return the rule ids that a user wants for this query at a time of the week (its end)."""
+        special = language.families[query.family].special_kinds
+        wishes = self.preferences[query.family]
+        return [p.rule for p in wishes if p.applies(query, special, user, when)]
+
+
+def save_world(world: World, path: str | os.PathLike[str]) -> None:
+    """Write a world as JSON, atomically."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_text(world.model_dump_json(indent=1), encoding="utf-8")
+    os.replace(temporary, target)
+
+
+def load_world(path: str | os.PathLike[str]) -> World:
+    """Read a world file.
+
+    Raises:
+        InputError: the file is missing or is not a world.
+    """
+    try:
+        return World.model_validate_json(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"The world file {str(path)!r} can't be read ({error.strerror}): make one with "
+            "python -m langchain_uno.demo make --seed 1 --out world.json."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{str(path)!r} is not a world file: it is not UTF-8.") from error
+    except ValidationError as error:
+        raise InputError(
+            f"{str(path)!r} is not a world file: {error.errors()[0]['msg']}."
+        ) from error
+
+
+def language_of(content: dict[str, Any]) -> Language:
+    """Return the words of a world's file: its families, rules, feedback and lexicon."""
+
+    def tuples(entry: dict[str, Any]) -> dict[str, Any]:
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+
+    return Language(
+        {n: Family(**{**tuples(e), "name": n}) for n, e in content["families"].items()},
+        {e["id"]: RuleSpec(**tuples(e)) for e in content["rules"]},
+        content["feedback"],
+        content["lexicon"],
+    )

@@ -1,0 +1,1 @@
+"""What speaks HTTP: feedback from browsers, and what the LangGraph server serves."""

@@ -1,0 +1,149 @@
+"""What the LangGraph server runs (``langgraph.json``): both graphs, and feedback over HTTP.
+
+    langgraph dev                        # with LANGCHAIN_UNO_HOME set
+
+``respond`` is a conversation: ``{"messages": [...]}`` in, the answer appended. A thread's next turn
+is feedback on the answer before it. ``refresh`` learns from the home and publishes a release.
+``app`` takes thumbs at ``/feedback``; an answer's ``response_metadata["feedback_token"]`` lets one
+browser send them (when ``LANGCHAIN_UNO_FEEDBACK_SECRET`` is set).
+
+Environment: ``LANGCHAIN_UNO_HOME``, ``LANGCHAIN_UNO_NAMESPACE``, ``LANGCHAIN_UNO_MODEL`` (a folder,
+a hub name or a server's URL), ``LANGCHAIN_UNO_EMBEDDINGS``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import cache
+from typing import Annotated, Any
+
+from langchain_core.messages import AIMessage, AnyMessage
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+from langchain_uno.callbacks import UNOFeedbackHandler
+from langchain_uno.chat_models import UNOChatModel
+from langchain_uno.errors import ConfigError
+from langchain_uno.graphs.respond import Mode
+from langchain_uno.home import ENV_HOME
+from langchain_uno.web.feedback import ENV_SECRET, FeedbackTokens, feedback_app
+
+__all__ = ["refresh", "respond"]  # and app, made on first use
+
+
+class Conversation(TypedDict):
+    """A thread of the server."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+class Settings(BaseModel):
+    """What one run may choose (the run's ``context``)."""
+
+    user_id: str | None = None
+    mode: Mode = "uno"
+    temperature: float = Field(default=0.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    max_tokens: int = Field(default=1024, ge=1)
+    seed: int | None = None
+
+
+class RefreshOutcome(TypedDict, total=False):
+    """What a refresh did."""
+
+    release: str | None
+    unchanged: bool
+    clusters: list[dict[str, Any]]
+
+
+def respond() -> CompiledStateGraph[Conversation, Settings, Conversation, Conversation]:
+    """Return the conversation graph over the home that the environment names."""
+    builder = StateGraph(Conversation, context_schema=Settings)
+    builder.add_node("respond", _respond)
+    builder.add_edge(START, "respond")
+    builder.add_edge("respond", END)
+    return builder.compile(name="uno-respond")
+
+
+def refresh() -> CompiledStateGraph[RefreshOutcome, None, RefreshOutcome, RefreshOutcome]:
+    """Return a graph of one node that refreshes the home (minutes to hours)."""
+    builder = StateGraph(RefreshOutcome)
+    builder.add_node("refresh", _refresh)
+    builder.add_edge(START, "refresh")
+    builder.add_edge("refresh", END)
+    return builder.compile(name="uno-refresh-server")
+
+
+async def _respond(state: Conversation, runtime: Runtime[Settings]) -> Conversation:
+    given: Any = runtime.context
+    chosen = given if isinstance(given, Settings) else Settings.model_validate(given or {})
+    settings = chosen.model_dump(exclude={"user_id"})
+    model = await asyncio.to_thread(_model_with_capture)
+    if chosen.user_id:  # on a copy: settings of a config would replace the server's own
+        model = model.model_copy(update={"metadata": {"user_id": chosen.user_id}})
+    answer = await model.bind(**settings).ainvoke(state["messages"])
+    assert isinstance(answer, AIMessage)
+    if answer.id and os.environ.get(ENV_SECRET):
+        token = _tokens().sign(answer.id, namespace=_namespace(), user_id=chosen.user_id)
+        answer.response_metadata["feedback_token"] = token
+    return {"messages": [answer]}
+
+
+async def _refresh(state: RefreshOutcome) -> RefreshOutcome:
+    return await asyncio.to_thread(_learn)
+
+
+def _learn() -> RefreshOutcome:
+    from langchain_uno.train import refresh_home
+
+    result = refresh_home(_home(), namespace=_namespace(), model=_model(), embeddings=_embeddings())
+    return RefreshOutcome(
+        release=result.release,
+        unchanged=result.unchanged,
+        clusters=[c.model_dump(mode="json") for c in result.clusters],
+    )
+
+
+@cache
+def _model_with_capture() -> UNOChatModel:
+    return UNOChatModel(
+        home=_home(),
+        namespace=_namespace(),
+        model=_model(),
+        embedder=_embeddings(),
+        callbacks=[UNOFeedbackHandler(home=_home(), namespace=_namespace())],
+    ).warm()
+
+
+@cache
+def _tokens() -> FeedbackTokens:
+    return FeedbackTokens()
+
+
+def _home() -> str:
+    if home := os.environ.get(ENV_HOME):
+        return home
+    raise ConfigError(f"Set {ENV_HOME} to the service's home folder, then start the server again.")
+
+
+def _namespace() -> str:
+    return os.environ.get("LANGCHAIN_UNO_NAMESPACE", "default")
+
+
+def _model() -> str | None:
+    return os.environ.get("LANGCHAIN_UNO_MODEL") or None
+
+
+def _embeddings() -> str | None:
+    return os.environ.get("LANGCHAIN_UNO_EMBEDDINGS") or None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":  # made when it is asked for: it opens the home
+        return feedback_app(home=_home(), namespace=_namespace())
+    raise AttributeError(name)
