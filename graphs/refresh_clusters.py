@@ -29,7 +29,7 @@ from langchain_uno.learning.alike import merge_alike
 from langchain_uno.learning.cluster import centroids, cluster_logs
 from langchain_uno.learning.discriminant import discriminant
 from langchain_uno.learning.gap import cluster_gap, cognitive_gap, count_questions
-from langchain_uno.learning.judge import stable_seed
+from langchain_uno.models.judge import stable_seed
 from langchain_uno.learning.pairs import build_pairs, count_work, was_content, was_disliked
 from langchain_uno.learning.reach import assign, unseen_threshold
 from langchain_uno.learning.split import split_logs

@@ -12,7 +12,7 @@ from langchain_uno.errors import InputError
 from langchain_uno.graphs.refresh_context import ClusterData, RefreshContext
 from langchain_uno.learning.aggregate import ClusterRules
 from langchain_uno.learning.distil import unique_rules
-from langchain_uno.learning.judge import stable_seed
+from langchain_uno.models.judge import stable_seed
 from langchain_uno.learning.pairs import was_content, weight_of
 from langchain_uno.learning.revise import wanted_rules
 from langchain_uno.models.teacher import judged_by

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from langchain_uno.learning.judge import JudgeItem, judge_averaged
+from langchain_uno.models.judge import JudgeItem, judge_averaged
 from langchain_uno.models.protocols import Engine, OnDone
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from langchain_uno.learning.content import request_text
-from langchain_uno.learning.judge import JudgeItem, judge_averaged
+from langchain_uno.models.judge import JudgeItem, judge_averaged
 from langchain_uno.learning.remind import Remembered
 from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone
 from langchain_uno.models.roles import PromptSet

@@ -24,7 +24,7 @@ from langchain_uno.demo.answers import render_answer
 from langchain_uno.demo.asking import Asked, held_out
 from langchain_uno.demo.intervals import auc, by_user
 from langchain_uno.demo.worlds import World
-from langchain_uno.learning.judge import JudgeItem, judge
+from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.protocols import Engine, OnDone
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe

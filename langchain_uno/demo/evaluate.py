@@ -108,7 +108,7 @@ def _win_rates(
     Requests of people who want nothing else than the plain answer give it no standard, and are
     left out.
     """
-    from langchain_uno.learning.judge import JudgeItem, judge
+    from langchain_uno.models.judge import JudgeItem, judge
     from langchain_uno.models.loading import is_bundled, load_engine, load_prompt_set
     from langchain_uno.recipe import load_recipe
 

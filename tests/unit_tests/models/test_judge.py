@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_uno.learning.judge import JudgeItem, judge, judge_averaged, stable_seed
+from langchain_uno.models.judge import JudgeItem, judge, judge_averaged, stable_seed
 from langchain_uno.recipe import Recipe, VerifySettings
 from langchain_uno.records import Message
 from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, plain
