@@ -96,8 +96,6 @@ class GapSettings(_Section):
 
     threshold: float = 0.45
     """Raise it to train experts for more clusters, lower it for more critics."""
-    guessed_rules: int = 5
-    """At most so many rules are guessed for a query."""
     over: Literal["list", "pairs"] = "list"
     """Take "pairs" with a reranker that judges two sentences better than a sentence and a list."""
     unknown: float = 1.0
@@ -124,6 +122,8 @@ class LoraSettings(_Section):
     """Lower it for models of a few million parameters."""
     batch_size: int = 32
     """Examples an optimiser step; lower it where clusters have few."""
+    epochs: int = 8
+    """Lower it to train faster. Of an expert's the verifier chooses, of a critic's the loss."""
 
 
 class ExpertSettings(_Section):
@@ -131,8 +131,6 @@ class ExpertSettings(_Section):
 
     learning_rate: float = 5e-4
     """Tune it for a new model family first."""
-    epochs: int = 8
-    """Lower it to train faster; every epoch is verified."""
     min_steps: int = 0
     """Raise it for small clusters: epochs are added until so many steps are reached."""
     max_length: int = 12_000
@@ -144,8 +142,6 @@ class CriticSettings(_Section):
 
     learning_rate: float = 5e-4
     """Tune it for a new model family first."""
-    epochs: int = 8
-    """The best one by held-out loss is kept."""
     min_steps: int = 0
     """Raise it for small clusters: epochs are added until so many steps are reached."""
     max_length: int = 8000
@@ -164,8 +160,6 @@ class VerifySettings(_Section):
     level: float | None = 0.05
     """The share of releases that may hold a module no better than the base; see
     docs/guides/evaluation.md. None: ``win_rate`` alone decides (paper)."""
-    min_length_ratio: float = 0.1
-    """An answer shorter than this share of the base's has lost content and never wins."""
     min_bleu: float = 0.0
     """The authors take 0.05: an answer less like the base's never wins. It forbids "shorter"."""
     max_queries: int = 200
