@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
-
+    "ANONYMOUS",
     "REFLECTIVE",
     "SCHEMA_VERSION",
     "Cluster",
@@ -176,6 +176,9 @@ class RuleSet(BaseModel):
     """What distilling one log gave: rules with feedback, and rules without (the model's guess)."""
 
     run_id: str
+    outcome: Literal["rules", "empty", "unparsable", "no_words", "unsupported"] = "rules"
+    """What came of the words: rules; an empty list; a text that is no list; there were none; or
+    the prompt set has no prompts for their language."""
     with_feedback: list[Rule] = Field(default_factory=list)
     without_feedback: list[Rule] = Field(default_factory=list)
     wanted: list[Rule] = Field(default_factory=list)
