@@ -26,8 +26,9 @@ from langchain_uno.logs.filters import verdicts
 from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.store import LogStore
 from langchain_uno.records import Interaction, Verdict, by_speaker, run_of
+from langchain_uno.releases.load import revocation_file
 
-__all__ = ["filter_stage", "is_unchanged"]
+__all__ = ["RESULT", "filter_stage", "is_unchanged"]
 
 RESULT = "result.json"
 """Written when a refresh is over."""
@@ -66,8 +67,19 @@ def filter_stage(work: Work) -> None:
 
 
 def is_unchanged(work: Work) -> bool:
-    """Whether a refresh of exactly these logs, recipe and models is over already."""
-    return work.folder.has(RESULT)
+    """Whether a refresh of exactly these logs, recipe and models is over already.
+
+    A release that somebody deleted is made again; one that was revoked is not.
+    """
+    if not work.folder.has(RESULT):
+        return False
+    release: str = work.folder.read_json(RESULT)["release"]
+    there = (work.home.releases / release / "manifest.json").is_file()
+    if there or revocation_file(work.home, release).exists():
+        return True
+    for name in (RESULT, "release.json", "release-id.json"):
+        work.folder.remove(name)
+    return False
 
 
 def _heard(work: Work, every: Sequence[Interaction]) -> list[Interaction]:

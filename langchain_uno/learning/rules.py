@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_uno.learning.work import ClusterData, Work
+from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, Reranker
 from langchain_uno.models.rerankers import discriminates
 from langchain_uno.records import Interaction, Rule, RuleSet
@@ -55,6 +55,8 @@ NEAR, NEAR_CENTRED = 0.9, 0.8
 """Cosines, before and after centring, from which two wordings are one rule without a reranker."""
 ASKED = 3
 """Neighbours of each wording that the reranker is asked about."""
+WORTH_ASKING = 0.2
+"""Centred cosine from which the reranker is asked at all."""
 TOGETHER = 0.2
 """Wordings that one log names side by side this often (of the rarer) are two wishes."""
 
@@ -412,6 +414,7 @@ def _proposals(vectors: FloatArray, n: int, *, with_reranker: bool) -> list[tupl
         inner = centred[:i] @ centred[i]
         if with_reranker:
             near = np.argsort(-inner, kind="stable")[:ASKED]
+            near = near[inner[near] >= WORTH_ASKING]
         else:
             near = np.flatnonzero((x[:i] @ x[i] >= NEAR) & (inner >= NEAR_CENTRED))
         pairs += [(i, int(j)) for j in near]
