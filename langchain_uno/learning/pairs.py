@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from langchain_uno.learning.content import kept_share, request_text
+from langchain_uno.reflect import kept_share, request_text
 from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.learning.revise import Candidate, count_candidates, revise, wanted_rules
 from langchain_uno.models.protocols import Engine, OnDone

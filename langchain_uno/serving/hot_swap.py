@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, EngineError, UNOError
@@ -42,10 +43,9 @@ class Snapshot:
     router: Router | None = None
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
     prompts: PromptSet | None = None
-    critique_temperature: float = 0.1
-    revision_min_kept: float = 0.0
-    remind: bool = False
-    max_critique_tokens: int = 512
+    critique_tokens: int = 512
+    min_kept: float = 0.0
+    """Of what a draft quotes from the request, its revision keeps at least this share."""
     users: int = 0
     retired: float | None = None
     """When another release took over (monotonic seconds)."""
@@ -63,6 +63,18 @@ class Snapshot:
         if mode == "single" and cluster.route in REFLECTIVE:
             return "base", None
         return cluster.route, cluster.adapter
+
+    def rules_of(self, cluster_id: str | None) -> list[str]:
+        """Return the rules that drafts are revised by where the route is ``"memory"``.
+
+        Releases of older versions have such clusters. Some of their rules hold only for requests
+        with certain words: those are left out, because they are not for everybody.
+        """
+        cluster = self.clusters.get(cluster_id or "")
+        if cluster is None or cluster.route != "memory":
+            return []
+        bound = zip_longest(cluster.rules, cluster.conditions)
+        return [rule for rule, words in bound if rule and not words]
 
 
 class Serving:
@@ -291,8 +303,7 @@ def _snapshot(release: Release) -> Snapshot:
         router=router,
         clusters={cluster.id: cluster for cluster in manifest.clusters},
         prompts=prompts,
-        critique_temperature=float(recipe.get("critique_temperature", 0.1)),
-        revision_min_kept=float(recipe.get("revision_min_kept", 0.0)),
-        remind=bool(recipe.get("remind", False)),
-        max_critique_tokens=int(recipe.get("max_critique_tokens", 512)),
+        # The second names are those of older versions.
+        critique_tokens=int(recipe.get("role_tokens", recipe.get("max_critique_tokens", 512))),
+        min_kept=float(recipe.get("min_kept", recipe.get("revision_min_kept", 0.0))),
     )
