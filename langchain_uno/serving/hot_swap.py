@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, EngineError, UNOError
@@ -67,14 +66,10 @@ class Snapshot:
     def rules_of(self, cluster_id: str | None) -> list[str]:
         """Return the rules that drafts are revised by where the route is ``"memory"``.
 
-        Releases of older versions have such clusters. Some of their rules hold only for requests
-        with certain words: those are left out, because they are not for everybody.
+        Only releases of older versions have such clusters.
         """
         cluster = self.clusters.get(cluster_id or "")
-        if cluster is None or cluster.route != "memory":
-            return []
-        bound = zip_longest(cluster.rules, cluster.conditions)
-        return [rule for rule, words in bound if rule and not words]
+        return list(cluster.rules) if cluster is not None and cluster.route == "memory" else []
 
 
 class Serving:
@@ -303,7 +298,6 @@ def _snapshot(release: Release) -> Snapshot:
         router=router,
         clusters={cluster.id: cluster for cluster in manifest.clusters},
         prompts=prompts,
-        # The second names are those of older versions.
-        critique_tokens=int(recipe.get("role_tokens", recipe.get("max_critique_tokens", 512))),
-        min_kept=float(recipe.get("min_kept", recipe.get("revision_min_kept", 0.0))),
+        critique_tokens=int(recipe.get("role_tokens", 512)),
+        min_kept=float(recipe.get("min_kept", 0.0)),
     )

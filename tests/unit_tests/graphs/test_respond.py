@@ -74,8 +74,7 @@ class FixedServing(Serving):
                     id="c3",
                     size=1,
                     route="memory",
-                    rules=["Say when.", "Warn of ice."],
-                    conditions=[[], ["winter", "snow"]],
+                    rules=["Say when."],
                 ),
             },
             prompts=load_prompt_set("real"),
@@ -207,7 +206,7 @@ def test_a_revision_that_lost_facts_is_thrown_away(revision: str, shown: str, st
         assert "".join(tokens) == shown.replace(" ", "|") + "|"
 
 
-def test_a_memory_revises_by_the_rules_that_hold_for_every_request() -> None:
+def test_a_memory_of_an_older_release_revises_by_its_rules() -> None:
     engine = ScriptedEngine(SCRIPT)
     graph = build_respond_graph(FixedServing(engine, "c3"))
     events: list[Any] = []
@@ -229,12 +228,11 @@ def test_a_memory_revises_by_the_rules_that_hold_for_every_request() -> None:
     assert [e["stage"] for e in events if e["type"] == "progress"] == ["draft", "revise"]
 
 
-def test_a_memory_whose_rules_are_all_bound_to_words_lets_the_draft_stand() -> None:
+def test_a_memory_without_rules_lets_the_draft_stand() -> None:
     engine = ScriptedEngine(SCRIPT)
     serving = FixedServing(engine, "c3")
-    bound = {"conditions": [["now"], ["winter", "snow"]]}
     clusters = serving._current.clusters
-    clusters["c3"] = clusters["c3"].model_copy(update=bound)  # type: ignore[index]
+    clusters["c3"] = clusters["c3"].model_copy(update={"rules": []})  # type: ignore[index]
     graph = build_respond_graph(serving)
     state = graph.invoke(ASK, context=RespondContext(stream=False))
     assert (state["answer"], state["revised"]) == ("the draft stands", False)
