@@ -56,7 +56,7 @@ def test_base_rows_among_adapters_are_the_base_s(
 
     def raw(name: str | None, text: str) -> bool:
         body = {
-            "model": name or "embedded",
+            "model": name or "bundled",
             "messages": [{"role": "user", "content": text}],
             "max_tokens": 24,
             "temperature": 0,

@@ -1,7 +1,7 @@
 """The bundled model's prompt set: the roles of real models in as few tokens as possible.
 
 A one-word system message names the role; the data follows. The bundled model was trained on
-exactly these forms (``world/curriculum.py``), English only. Judgements are written as evidence: one
+exactly these forms (``lab/bundled/curriculum.py``), English only. Judgements are written as evidence: one
 line per rule and per fact, then the score.
 """
 
@@ -24,7 +24,7 @@ _SCORE = re.compile(r"^score (10|[1-9])$", re.MULTILINE)
 class BundledPromptSet:
     """Implements :class:`langchain_uno.models.roles.PromptSet` for the bundled model."""
 
-    fingerprint = "embedded-v1"
+    fingerprint = "bundled-v1"
     cover_options = ("yes", "no")
 
     def supports(self, language: str) -> bool:

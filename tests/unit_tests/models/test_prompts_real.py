@@ -62,7 +62,7 @@ def test_every_named_set_keeps_the_interface(name: str) -> None:
 
 
 def test_unknown_set_is_refused_with_the_known_names() -> None:
-    with pytest.raises(ConfigError, match="'raal'.*real, embedded"):
+    with pytest.raises(ConfigError, match="'raal'.*real, bundled"):
         get_prompt_set("raal")
 
 
