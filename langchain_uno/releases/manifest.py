@@ -179,7 +179,9 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
         try:
             data = _MIGRATIONS[version]({**data})
         except (AttributeError, TypeError, ValueError) as error:
-            raise ReleaseError(f"its manifest of schema {version} is malformed ({error})") from error
+            raise ReleaseError(
+                f"its manifest of schema {version} is malformed ({error})"
+            ) from error
 
 
 def _with_names_of_4(data: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The bundled model's prompt set: the roles of real models in as few tokens as possible.
 
-A one-word system message names the role; the data follows. The bundled model was trained on
-exactly these forms (``lab/bundled/curriculum.py``), English only. Judgements are written as evidence: one
-line per rule and per fact, then the score.
+A one-word system message names the role; the data follows. The bundled model was trained on exactly
+these forms, English only. Judgements are written as evidence: one line per rule and per fact, then
+the score.
 """
 
 from __future__ import annotations

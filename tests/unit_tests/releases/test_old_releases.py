@@ -91,7 +91,10 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> bytes:
         (lambda raw: raw.update(clusters=["c0"]), "malformed"),
         (lambda raw: raw.update(recipe="paper"), "malformed"),
         (lambda raw: raw["clusters"][1].update(rivals=[3]), "malformed"),
-        (lambda raw: raw["clusters"][0].update(route="elsewhere"), "bad value at 'clusters.0.route"),
+        (
+            lambda raw: raw["clusters"][0].update(route="elsewhere"),
+            "bad value at 'clusters.0.route",
+        ),
     ],
 )
 def test_a_damaged_one_is_refused(change: Callable[[dict[str, Any]], object], said: str) -> None:
