@@ -59,7 +59,7 @@ _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 """Step n turns the raw manifest of schema n into schema n + 1. Steps are added, never edited."""
 
-_NAMES_OF_4 = {"embedded": "bundled", "embedded-v1": "bundled-v1"}
+_NAMES_OF_4 = {"embedded": "bundled"}
 """What the bundled model and its prompt set were called up to schema 3, and are called now."""
 
 ADAPTER_ROUTES = ("expert", "critic")
@@ -178,26 +178,22 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
             )
         try:
             data = _MIGRATIONS[version]({**data})
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ReleaseError(
                 f"its manifest of schema {version} is malformed ({error})"
             ) from error
 
 
 def _with_names_of_4(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest with the present names of the bundled model, its prompts and settings."""
+    """Return a manifest with the present names of the bundled model and of what serving reads."""
     recipe = dict(data.get("recipe") or {})
-    renamed = {
+    recipe |= {
         "prompt_set": base_name(str(recipe.get("prompt_set", "real"))),
         "min_kept": recipe.get("revision_min_kept", 0.0),
         "role_tokens": recipe.get("max_critique_tokens", 512),
     }
-    named = {
-        key: base_name(data[key])
-        for key in ("base_model", "prompt_set_fingerprint")
-        if isinstance(data.get(key), str)
-    }
-    return {**data, **named, "recipe": {**recipe, **renamed}, "schema_version": 4}
+    name = base_name(data["base_model"])
+    return {**data, "base_model": name, "recipe": recipe, "schema_version": 4}
 
 
 def _without_conditions(data: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +223,7 @@ def _without_conditions(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def base_name(name: str) -> str:
-    """Return a base model's or prompt set's present name, by the name that a release has."""
+    """Return the present name of a base model or prompt set that a release names."""
     return _NAMES_OF_4.get(name, name)
 
 

@@ -100,6 +100,10 @@ class BundledPromptSet:
         """Two rules -> yes when they ask for the same."""
         return _role("cover", f"{_flat(suggestion)}\n{_flat(known)}")
 
+    def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
+        """None: the model learnt to compare two rules."""
+        return None
+
     def critique_prompt(
         self, messages: Sequence[Message], draft: str, language: str
     ) -> list[Message]:
