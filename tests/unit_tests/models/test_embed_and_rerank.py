@@ -10,74 +10,34 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_uno.errors import ConfigError, ModelNotFoundError
-from langchain_uno.models.embedders import HiddenStateEmbedder, LangChainEmbedder
+from langchain_uno.models.embedders import LangChainEmbedder, TokenEmbedder
 from langchain_uno.models.loading import load_embedder, load_prompt_set, shared_engine
 from langchain_uno.models.local import LocalEngine
-from langchain_uno.models.protocols import Embedder, GenerateRequest, Reranker, Sampling
+from langchain_uno.models.protocols import Embedder, Reranker
 from langchain_uno.models.rerankers import CausalReranker, EngineReranker, discriminates
-from langchain_uno.models.token_embedder import TokenEmbedder
-from langchain_uno.records import Message
 
 TEXTS = ["reset the router", "", "a", "book a table for two " * 5, "重置路由器", "  "]
 
 
-@pytest.mark.parametrize("layer", [0, 1, 2])
-def test_it_is_the_mean_of_the_layer_s_hidden_states(
-    engine: LocalEngine, tiny_model_path: Path, layer: int
-) -> None:
-    embedder = HiddenStateEmbedder(engine, layer=layer)
-    assert isinstance(embedder, Embedder)
-    got = embedder.embed(TEXTS)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_path)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
-    caught = []
-    for index, module in enumerate(model.model.layers):
-        if index == layer - 1:
-            module.register_forward_hook(lambda m, a, out: caught.append(out))
-    for row, text in zip(got, TEXTS, strict=True):
-        if not text.strip():
-            assert not row.any()
-            continue
-        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-        caught.clear()
-        with torch.no_grad():
-            model(**ids)
-            hidden = caught[0] if layer else model.get_input_embeddings()(ids["input_ids"])
-        mean = hidden[0].mean(0).numpy()
-        np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(got, axis=1), [1, 0, 1, 1, 1, 0], atol=1e-5)
-
-
-def test_company_order_and_adapters_under_way_do_not_matter(engine: LocalEngine) -> None:
-    embedder = HiddenStateEmbedder(engine)
-    alone = np.vstack([embedder.embed([t]) for t in TEXTS])
-    request = GenerateRequest(
-        [Message(role="user", content="x")], "a0", Sampling(max_tokens=200, temperature=1, seed=1)
-    )
-    stream = engine.stream(request)
-    next(stream)
-    during = embedder.embed(TEXTS[::-1])[::-1]
-    stream.close()
-    np.testing.assert_allclose(during, alone, atol=1e-5)
+def test_long_texts_keep_their_ends(engine: LocalEngine) -> None:
+    embedder = TokenEmbedder(engine, max_tokens=8)
+    a, b, c = embedder.embed(["abcd" + "x" * 50 + "efgh", "abcd" + "y" * 99 + "efgh", "abcdefgh"])
+    np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose(a, c, atol=1e-6)
+    assert embedder.fingerprint != TokenEmbedder(engine).fingerprint
     done: list[int] = []
     embedder.embed(TEXTS, on_done=done.append)
     assert sum(done) == len(TEXTS)
     assert embedder.embed([]).shape[0] == 0
 
 
-def test_long_texts_keep_their_ends(engine: LocalEngine) -> None:
-    embedder = HiddenStateEmbedder(engine, max_tokens=8)
-    a, b, c = embedder.embed(["abcd" + "x" * 50 + "efgh", "abcd" + "y" * 99 + "efgh", "abcdefgh"])
-    np.testing.assert_allclose(a, b, atol=1e-6)
-    np.testing.assert_allclose(a, c, atol=1e-6)
-
-
-def test_fingerprints_tell_layers_apart(engine: LocalEngine) -> None:
-    prints = {HiddenStateEmbedder(engine, layer=n).fingerprint for n in (0, 1, 2)}
-    assert len(prints) == 3
-    assert HiddenStateEmbedder(engine).fingerprint in prints
-    with pytest.raises(ConfigError, match="layers 0 to 2"):
-        HiddenStateEmbedder(engine, layer=3)
+def test_an_embedding_model_by_its_folder(tiny_model_path: Path) -> None:
+    embedder = load_embedder(str(tiny_model_path))
+    got = embedder.embed(TEXTS)
+    assert got.shape == (6, 64)
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), [1, 0, 1, 1, 1, 0], atol=1e-5)
+    np.testing.assert_allclose(embedder.embed([TEXTS[3]])[0], got[3], atol=1e-4)
+    assert got[0] @ got[3] < 0.99
 
 
 def test_any_langchain_embeddings() -> None:
@@ -97,8 +57,6 @@ def test_any_langchain_embeddings() -> None:
 
 def test_embedders_by_name(engine: LocalEngine) -> None:
     assert isinstance(load_embedder(None, engine), TokenEmbedder)
-    named = load_embedder("hidden:1", engine)
-    assert isinstance(named, HiddenStateEmbedder) and named.layer == 1
     with pytest.raises(ConfigError, match="name an embedding model"):
         load_embedder(None, None)
     with pytest.raises((ModelNotFoundError, ConfigError), match="no/such-embedder"):
@@ -246,7 +204,6 @@ def test_token_embeddings_are_centred_weighted_and_each_counts_once(engine: Loca
         np.testing.assert_allclose(row, pooled / np.linalg.norm(pooled), atol=1e-5)
     repeated = embedder.embed(["ab", "abab"])
     np.testing.assert_allclose(repeated[0], repeated[1], atol=1e-6)
-    assert embedder.fingerprint != HiddenStateEmbedder(engine, 0).fingerprint
 
 
 def test_token_embeddings_know_families_apart() -> None:
