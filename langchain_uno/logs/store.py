@@ -134,6 +134,7 @@ class LogStore:
             logs = list(read(self.journal, joined, part))
             if not logs:
                 continue
+            self.journal.note_languages(logs)
             vectors = self._embedder.embed([log.query for log in logs])
             self._index.upsert(
                 [log.run_id for log in logs],
