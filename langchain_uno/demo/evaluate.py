@@ -1,4 +1,4 @@
-"""``python -m langchain_uno.demo.evaluate --world FILE --home DIR``: is the released system better?
+"""``langchain-uno evaluate world FILE --home DIR``: is the released system better?
 
 Held-out requests of held-out users go to each system; a program checks every answer against the
 world's hidden preferences, and the judge's win rate stands beside it. Differences are paired by
@@ -10,23 +10,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 
-from langchain_uno.cli.progress import Bars, clean_exit, out, print_json
 from langchain_uno.demo.asking import Answered, Asked, ask_model, held_out
-from langchain_uno.demo.worlds import World, load_world
+from langchain_uno.demo.worlds import World
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import OnDone
 from langchain_uno.records import Message
 
-__all__ = ["SYSTEMS", "evaluate", "main"]
+__all__ = ["SYSTEMS", "evaluate"]
 
 SYSTEMS = ("base", "single", "uno")
 _RESAMPLES = 2000
@@ -113,7 +110,7 @@ def _win_rates(
     from langchain_uno.recipe import load_recipe
 
     language = world.language()
-    kind = "bundled" if is_bundled(model) else "paper"
+    kind = "bundled" if is_bundled(model) else "default"
     recipe = load_recipe(kind)
     engine, prompts = load_engine(model), load_prompt_set(recipe.prompt_set)
     items = [
@@ -211,60 +208,3 @@ def _interval(values: NDArray[np.float64]) -> dict[str, float]:
     draws = rng.choice(values, size=(_RESAMPLES, len(values))).mean(axis=1)
     low, high = np.quantile(draws, (0.025, 0.975))
     return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
-
-
-# -- command ---------------------------------------------------------------------------------------
-
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-def main(
-    world: Annotated[Path, typer.Option(help="The world file whose users judge.")],
-    home: Annotated[
-        Path | None, typer.Option(envvar="LANGCHAIN_UNO_HOME", help="The home to evaluate.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Base model; the bundled one if left out.")
-    ] = None,
-    namespace: Annotated[str, typer.Option(help="Tenant.")] = "default",
-    systems: Annotated[
-        str, typer.Option(help="Comma-separated, of base, single, uno.")
-    ] = "base,single,uno",
-    per_family: Annotated[int, typer.Option(help="Held-out requests a family.")] = 30,
-    seed: Annotated[int, typer.Option(help="Of the requests.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Answer held-out requests with base, UNO-Single and UNO; compare by program and by judge."""
-    with clean_exit("Stopped; evaluating writes nothing, so nothing is half-done."):
-        chosen = [s.strip() for s in systems.split(",") if s.strip()]
-        place = Home.locate(home, namespace).require()
-        if per_family < 1:
-            raise InputError(f"--per-family must be at least 1, not {per_family}.")
-        loaded = load_world(world)
-        with Bars(off=as_json) as bars:
-            bars.start("answers", per_family * len(loaded.families) * len(chosen))
-            report = evaluate(
-                loaded,
-                place,
-                model=model,
-                systems=chosen,
-                per_family=per_family,
-                seed=seed,
-                on_done=_advance(bars),
-            )
-            bars.finish("answers")
-        if as_json:
-            print_json(report)
-        else:
-            from langchain_uno.demo.report import print_report
-
-            print_report(report, out)
-
-
-def _advance(bars: Bars) -> Callable[[int], None]:
-    return lambda n: bars.advance("answers", n)
-
-
-if __name__ == "__main__":
-    app()

@@ -1,7 +1,4 @@
-"""``python -m langchain_uno.demo``: from feedback to better answers, on this machine.
-
-    make demo                                         # sets up, then runs this
-    python -m langchain_uno.demo --home .demo --seed 2
+"""The demo of ``langchain-uno demo``: from feedback to better answers, on this machine.
 
 A week of a simulated service runs through the feedback handler; a refresh learns from it;
 held-out requests of held-out users are answered by base, UNO-Single and UNO and checked by a
@@ -13,19 +10,11 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-from rich.columns import Columns
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-
-from langchain_uno.cli.progress import Bars, clean_exit, out, print_json
 from langchain_uno.home import Home
 from langchain_uno.releases.traffic import write_atomic
 
@@ -34,10 +23,9 @@ if TYPE_CHECKING:
     from langchain_uno.demo.worlds import World
     from langchain_uno.graphs.refresh_context import RefreshResult
 
-__all__ = ["Notebook", "learn", "main", "run_demo", "run_week"]
+__all__ = ["Notebook", "learn", "run_demo", "run_week"]
 
 Mode = Literal["uno", "single", "base"]
-_STOPPED = "Stopped. What is finished is kept: the same call again goes on from there."
 
 
 class Notebook:
@@ -228,75 +216,3 @@ def _sizes(home: Home) -> dict[str, int]:
 
 def _tick(progress: Any, stage: str) -> Callable[[int], None]:
     return lambda n: progress.advance(stage, n)
-
-
-# -- command ---------------------------------------------------------------------------------------
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.command()
-def main(
-    home: Annotated[Path, typer.Option(help="Where everything goes; empty at first.")] = Path(
-        ".demo"
-    ),
-    seed: Annotated[int, typer.Option(help="Of the world: who wants what.")] = 1,
-    visits: Annotated[int, typer.Option(help="Requests of the simulated week.", min=16)] = 420,
-    per_family: Annotated[int, typer.Option(help="Held-out requests a family.", min=1)] = 30,
-    noise: Annotated[float, typer.Option(help="Share of useless feedback.", min=0, max=1)] = 0.34,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Run the loop once: a week of feedback, a refresh, and the proof on held-out requests."""
-    with clean_exit(_STOPPED), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers' own, not ours to mend
-        place = Home.locate(home)
-        with Bars(off=as_json) as bars:
-            report = run_demo(
-                place, seed=seed, visits=visits, per_family=per_family, noise=noise, progress=bars
-            )
-        if as_json:
-            print_json(report)
-        else:
-            _show(report, place)
-
-
-def _show(report: dict[str, Any], home: Home) -> None:
-    from langchain_uno.demo.report import print_report
-
-    print_report(report, out)
-    seconds = report["seconds"]
-    table = Table("stage", "seconds", title="time")
-    for stage in ("service", "refresh", *(s for s in seconds if ":" in s), "evaluate"):
-        table.add_row(stage, f"{seconds.get(stage, 0.0):.0f}")
-    table.add_row("all", f"{sum(v for s, v in seconds.items() if ':' not in s):.0f}")
-    out.print(table)
-    example = report["example"]
-    if example:
-        out.print(Panel(Text(example["query"]), title="one held-out request"))
-        out.print(f"Its users want: {example['users_want']}", highlight=False)
-        sides = [
-            Panel(Text(example["before"]), title="before (base)", width=58),
-            Panel(Text(example["after"]), title=f"after ({example['route']})", width=58),
-        ]
-        out.print(Columns(sides))
-    sizes = report["sizes"]
-    out.print(
-        f"{sizes['n_adapters']} adapters, {sizes['adapters'] / 1e6:.1f} MB; base model "
-        f"{sizes['base'] / 1e6:.1f} MB. Log, index and releases lie in {home.path}; picture: "
-        f"{home.path / 'demo.png'}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    out.print("The figures show that the loop works; they say nothing about a real model's gains.")
-    out.print("Try next:", highlight=False)
-    for line in (
-        f"python -m langchain_uno.logs stats --home {home.path}",
-        f"python -m langchain_uno.demo.evaluate --world {home.path / 'world.json'} "
-        f"--home {home.path} --seed 5",
-        f"python -m langchain_uno.demo --home {home.path}-2 --seed 2",
-    ):
-        out.print(f"  {line}", highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    app(prog_name="python -m langchain_uno.demo")
