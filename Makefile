@@ -110,8 +110,9 @@ bench-clusters: $(READY) ## stability of the clustering: logs 50 to 10,000, clus
 bench-embedded: $(READY) ## what the bundled model can do, role by role
 	$(PY) -m langchain_uno.demo exam --seed $(SEED)
 
-docs: $(READY) ## write docs/reference-cli.md from the commands, the tables of docs/benchmarks.md from the results
+docs: $(READY) ## write docs/reference-cli.md and docs/recipes.md from the code, the tables of docs/benchmarks.md from the results
 	$(PY) docs/make_cli_reference.py
+	$(PY) docs/make_recipes.py
 	$(PY) lab/make_tables.py
 
 wheel: $(READY) ## build dist/*.tar.gz and, from it, dist/*.whl

@@ -256,9 +256,8 @@ def _refuse_gone(name: str, data: dict[str, Any]) -> None:
     named = set()
     for key, value in data.items():
         named |= {f"{key}.{inner}" for inner in value} if isinstance(value, dict) else {key}
-    known = set(_keys())
     gone = tomllib.loads(_shipped("gone"))["settings"]
-    told = [f"{key}: {gone[key]}." for key in gone if key in named and key not in known]
+    told = [f"{key}: {gone[key]}." for key in gone if key in named]
     if told:
         raise ConfigError(
             f"The recipe {name!r} has settings that are no longer there. {' '.join(told)} "

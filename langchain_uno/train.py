@@ -24,8 +24,7 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from langchain_uno.graphs.refresh import RefreshResult
-    from langchain_uno.learning.work import RefreshProgress
+    from langchain_uno.learning.work import RefreshProgress, RefreshResult
 
 __all__ = ["effective_recipe", "refresh_home"]
 

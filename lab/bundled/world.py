@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from langchain_uno.cli.progress import Bars, clean_exit, out, print_json
+from langchain_uno.cli.console import clean_exit, out, print_json
+from langchain_uno.cli.progress import Bars
 from langchain_uno.demo.drawing import make_world
 from langchain_uno.demo.variants import VARIANTS
 from langchain_uno.demo.worlds import Preference, load_world, save_world
@@ -113,7 +114,7 @@ def exam(
         engine = load_engine(model)
         test = Exam(engine, seed=seed, cases=cases)
         figures: dict[str, dict[str, float]] = {}
-        with Bars(off=as_json) as bars:
+        with Bars(as_json=as_json) as bars:
             bars.start("exam", len(test.sections))
             for section, grade in test.sections.items():
                 for figure in grade():

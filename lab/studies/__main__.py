@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from langchain_uno.cli.progress import Bars, clean_exit, out, print_json
+from langchain_uno.cli.console import clean_exit, out, print_json
+from langchain_uno.cli.progress import Bars
 from langchain_uno.demo.variants import VARIANTS
 from langchain_uno.errors import InputError
 from langchain_uno.home import ENV_HOME, Home
@@ -63,7 +64,7 @@ def run(
             for level in levels
         ]
         for cell in cells:
-            with Bars(off=as_json) as bars:
+            with Bars(as_json=as_json) as bars:
                 if run_cell(cell, out_, bars, keep=keep) is None:
                     bars.start("elsewhere", None)
                     bars.finish("elsewhere", f"{cell.name}: another process is at it")
@@ -89,7 +90,7 @@ def judge_(
     with clean_exit("Stopped; auditing writes nothing."):
         recipe = load_recipe("bundled" if is_bundled(model) else "paper")
         loaded = load_world(world)
-        with Bars(off=as_json) as bars:
+        with Bars(as_json=as_json) as bars:
             bars.start("judge", 12 * per_family * len(loaded.families), "judgements")
             found = audit_judge(
                 loaded,
@@ -126,7 +127,7 @@ def poison(
         for seed in [_number(s, int, "--seeds") for s in seeds.split(",")]:
             for name in names:
                 for defended in (False, True):
-                    with Bars(off=as_json) as bars:
+                    with Bars(as_json=as_json) as bars:
                         one = run_poisoned(seed, name, out_, bars, defended=defended)
                         found += [one] if one else []
         if as_json:
@@ -161,7 +162,7 @@ def rounds(
         warnings.simplefilter("ignore", FutureWarning)
         found = []
         for seed in [_number(s, int, "--seeds") for s in seeds.split(",")]:
-            with Bars(off=as_json) as bars:
+            with Bars(as_json=as_json) as bars:
                 one = run_rounds(seed, out_, bars, rounds=count, visits=visits)
                 found += [one] if one else []
         if as_json:
@@ -207,7 +208,7 @@ def ablations(
         names = [n.strip() for n in only.split(",")] if only else list(ABLATIONS)
         found = []
         for seed in [_number(s, int, "--seeds") for s in seeds.split(",")]:
-            with Bars(off=as_json) as bars:
+            with Bars(as_json=as_json) as bars:
                 one = run_ablations(seed, out_, bars, names=names)
                 found += [one] if one else []
         if as_json:
@@ -217,50 +218,6 @@ def ablations(
         for row in ablation_rows(found):
             told.add_row(*row)
         out.print(told)
-
-
-@app.command()
-def memorybench(
-    test: Annotated[Path, typer.Option(help="Rows of a test split, one JSON object a line.")],
-    out_: Annotated[Path, typer.Option("--out", help="Where the predictions go (JSON).")],
-    home: Annotated[
-        Path | None, typer.Option(envvar=ENV_HOME, help="The home whose release answers.")
-    ] = None,
-    namespace: Annotated[str, typer.Option(help="Tenant.")] = "default",
-    mode: Annotated[str, typer.Option(help="uno, single or base.")] = "uno",
-    model: Annotated[
-        str | None, typer.Option(help="Base model; the bundled one if left out.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Answer MemoryBench's test rows; write predictions that its own evaluate() grades."""
-    from langchain_uno.cli.memorybench import predict, read_test_rows
-
-    with clean_exit("Stopped. Answers that are written stay: the same call again asks the rest."):
-        if mode not in ("uno", "single", "base"):
-            raise InputError(f"--mode must be uno, single or base, not {mode!r}.")
-        place = Home.locate(home, namespace).require()
-        rows = read_test_rows(test)
-        with Bars(off=as_json) as bars:
-            bars.start("answers", len(rows))
-            found = predict(
-                place,
-                rows,
-                out_,
-                mode=mode,
-                model=model,
-                on_done=lambda n: bars.advance("answers", n),
-            )
-            bars.finish("answers")
-        if as_json:
-            print_json({"predictions": len(found), "out": str(out_)})
-        else:
-            out.print(
-                f"{len(found)} predictions in {out_}: grade them with MemoryBench's evaluate() and "
-                "summary_results().",
-                highlight=False,
-                soft_wrap=True,
-            )
 
 
 @app.command()

@@ -137,20 +137,23 @@ class Bars:
                 self._line(f"{stage}: {_state_of(state, self._clock())}")
 
     def finish(self, stage: str, note: str = "") -> None:
-        """Show that ``stage`` is done.
+        """Show that ``stage`` is done, now or before this call.
 
         Args:
-            stage: its name.
+            stage: its name; one that has not begun here took no time.
             note: what came of it.
         """
         if self._off:
             return
         with self._lock:
-            state = self._stages.get(stage) or _Stage(None, self._clock())
-            took = duration(self._clock() - state.began)
+            state = self._stages.get(stage)
+            took = duration(self._clock() - state.began) if state else ""
             self._forget(stage)
             if not self._terminal:
-                self._line(f"{stage}: done in {took}", note)
+                if state:
+                    self._line(f"{stage}: done in {took}", note)
+                else:
+                    self._line(f"{stage}: {note or 'done'}")
                 return
             row = Table.grid(padding=(0, 1))
             row.add_column(width=_NAME, no_wrap=True)
@@ -166,8 +169,7 @@ class Bars:
 
     def _line(self, text: str, note: str = "") -> None:
         self._last_line = self._clock()
-        whole = f"{text}. {note}" if note else f"{text}."
-        self._console.print(whole, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(f"{text}. {note}" if note else text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _short(note: str) -> str:

@@ -70,7 +70,7 @@ def settings_of(recipe: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any,
 
 def as_toml(recipe: Recipe) -> str:
     """Write a recipe as a TOML file that explains itself; :func:`load_recipe` reads it back."""
-    lines, section = [f"# langchain-uno recipe {recipe.name}"], ""
+    lines, section = ["# A recipe: langchain-uno train --recipe FILE"], ""
     for name, value, when in settings_of(recipe):
         head, _, key = name.rpartition(".")
         if head != section:

@@ -25,7 +25,7 @@ from langchain_uno.cli.progress import Bars, duration
 from langchain_uno.home import Home
 
 if TYPE_CHECKING:
-    from langchain_uno.graphs.refresh import RefreshResult
+    from langchain_uno.learning.work import RefreshResult
 
 __all__ = ["Stage", "train"]
 
@@ -156,6 +156,8 @@ def _show_stage(stage: str, counts: dict[str, Any], result: RefreshResult) -> No
     """Print what a stage counted, at which the refresh was to stop."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in counts.items():
+        if name == "seconds":
+            continue
         shown = _counted(value) or "none" if isinstance(value, dict) else str(value)
         table.add_row(name.replace("_", " "), Text(shown))
     out.print(table)
@@ -181,7 +183,7 @@ def _show(result: RefreshResult, home: Home) -> None:
         n_logs = sum(c.train for c in result.clusters if c.route != "base")
         modules = " and ".join(_many(n, route) for route, n in sorted(made.items(), reverse=True))
         rest = f"; the base model answers {_many(plain, 'other cluster')} as before"
-        say(f"Learnt from {_many(n_logs, 'log')}: {modules}{rest if plain else ''}.")
+        say(f"{modules}, learnt from {_many(n_logs, 'log')}{rest if plain else ''}.")
     elif result.release:
         say("Nothing was learnt: the release has no module, the base model answers as before.")
     if result.resumed:
