@@ -106,7 +106,7 @@ def refresh_home(
         # A real chat model is asked in the real set's words, whatever the base model needs.
         guide_prompts = load_prompt_set("real")
     if progress is not None:
-        progress.finish("load", f"{model or 'the bundled model'}; recipe {settings.name}")
+        progress.finish("load", f"recipe {settings.name}")
 
     from langchain_uno.graphs.refresh import run_refresh
 

@@ -94,7 +94,11 @@ def train(
     ] = None,
     until: Annotated[
         Stage | None,
-        typer.Option(help="Stop after this stage and print what it counted; nothing is released."),
+        typer.Option(
+            metavar="STAGE",
+            help="Stop after a stage and print what it counted: filter, distil, cluster, rules, "
+            "gap, pairs, train or release.",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole refresh.")] = None,
     as_json: JsonOption = False,

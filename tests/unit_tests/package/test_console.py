@@ -61,7 +61,7 @@ def test_help_and_recipe_load_no_torch() -> None:
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from langchain_uno.cli.command import app\n"
-        "for words in (['--help'], ['train', '--help'], ['logs', 'import', '--help'], ['recipe']):\n"
+        "for words in (['--help'], ['train', '--help'], ['logs', 'stats', '--help'], ['recipe']):\n"
         "    assert CliRunner().invoke(app, words).exit_code == 0, words\n"
         "print(*({'torch', 'transformers', 'chromadb', 'sklearn'} & set(sys.modules)))"
     )
