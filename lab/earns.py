@@ -90,7 +90,9 @@ class _Real:
 
 def joining(real: _Real) -> Rows:
     """Compare clusters before and after joining, and the authors' cut."""
-    rows = [["logs", "stable: clusters", "ARI", "joined: clusters", "ARI", "paper: clusters", "ARI"]]
+    rows = [
+        ["logs", "stable: clusters", "ARI", "joined: clusters", "ARI", "paper: clusters", "ARI"]
+    ]
     for share in (1.0, 1 / 2, 1 / 3):
         told: list[list[float]] = []
         for seed in range(10):
