@@ -169,7 +169,9 @@ class Bars:
 
     def _line(self, text: str, note: str = "") -> None:
         self._last_line = self._clock()
-        self._console.print(f"{text}. {note}" if note else text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            f"{text}. {note}" if note else text, markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _short(note: str) -> str:
