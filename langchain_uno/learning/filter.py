@@ -23,6 +23,7 @@ from langchain_uno.learning.work import (
     refresh_folders,
 )
 from langchain_uno.logs.filters import verdicts
+from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.store import LogStore
 from langchain_uno.records import Interaction, Verdict, by_speaker, run_of
 
@@ -181,7 +182,14 @@ def _checked(
     work.progress.advance("filter", len(logs))
     odd = _surprising(work, kept)
     dropped.update(one.reason for one in odd.values())
-    by_model = {log_id: one.model_dump(mode="json") for log_id, one in odd.items()}
+    by_model = {
+        log.run_id: {
+            "verdict": odd[log.run_id].model_dump(mode="json"),
+            "feedback": feedback_digest(log.feedback).hex(),
+        }
+        for log in kept
+        if log.run_id in odd
+    }
     return [log for log in kept if log.run_id not in odd], dropped, by_model
 
 
