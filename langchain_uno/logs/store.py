@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.collection import IndexBroken
 from langchain_uno.logs.index import ChromaIndex
 from langchain_uno.logs.join import Joined, join, read
@@ -29,7 +29,6 @@ from langchain_uno.logs.server import ServerIndex
 from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
 from langchain_uno.records import Interaction
-from langchain_uno.settings import load_settings
 
 __all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_bundled", "pending"]
 
