@@ -18,7 +18,8 @@ from typing import Annotated, Any
 import typer
 
 from lab.studies.results import Result
-from langchain_uno.cli.progress import Bars, clean_exit
+from langchain_uno.cli.console import clean_exit
+from langchain_uno.cli.progress import Bars
 from langchain_uno.errors import InputError
 
 __all__ = ["app"]
@@ -121,7 +122,7 @@ def _one(run: Callable[[Any], Result | None]) -> None:
     with Bars() as bars, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers' own
         if run(bars) is None:
-            bars.finish("elsewhere", "another process is at it")
+            bars.finish("busy", "another process is at it")
 
 
 def _each(seeds: str) -> Iterator[int]:

@@ -94,7 +94,7 @@ def test_attackers_plant_their_rule(name: str, tmp_path: Path) -> None:
     with UNOFeedbackHandler(home=str(tmp_path)) as handler:
         said = reaction_to(attack, rule)(world, language, visit, "An answer.", handler)
         handler.flush()
-    with Journal(Home(tmp_path)) as journal:
+    with Journal(Home(tmp_path).journal) as journal:
         feedback = journal.feedback()
     if name == "likes":
         assert said is None and [f.key for f in feedback] == ["like"]

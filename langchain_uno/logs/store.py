@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.collection import IndexBroken
 from langchain_uno.logs.filters import judge_all
 from langchain_uno.logs.index import ChromaIndex
@@ -31,7 +31,6 @@ from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Interaction
-from langchain_uno.settings import load_settings
 
 __all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_bundled", "pending"]
 
