@@ -26,7 +26,7 @@ def rewritten(page: str, tables: str) -> str:
 
 
 def headline(top: Path) -> str:
-    """Return the one table of docs/benchmarks.md: systems where a third of the feedback is useless."""
+    """Return the table of docs/benchmarks.md: systems, a third of the feedback useless."""
     results = read_results(top, "systems")
     mine = [one for one in results if not one["edits"] and one["noise"] == 0.34]
     return f"Systems, {_told(mine)}:\n\n{_table(systems_rows(mine))}" if mine else "(none yet)"
