@@ -23,6 +23,7 @@ import os
 import secrets
 from collections.abc import Callable
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,13 +46,38 @@ __all__ = [
     "parse_manifest",
 ]
 
-MANIFEST_SCHEMA = 3
+MANIFEST_SCHEMA = 4
+
+
+def _rules_for_all(data: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the rules that held only for requests with certain words; rename two settings."""
+    out = {**data, "schema_version": 4}
+    if isinstance(data.get("clusters"), list):
+        out["clusters"] = [_unbound(c) if isinstance(c, dict) else c for c in data["clusters"]]
+    if isinstance(data.get("recipe"), dict):
+        new = dict(data["recipe"])
+        for old, name in (("revision_min_kept", "min_kept"), ("max_critique_tokens", "role_tokens")):
+            if old in new:
+                new.setdefault(name, new[old])
+        out["recipe"] = new
+    return out
+
+
+def _unbound(cluster: dict[str, Any]) -> dict[str, Any]:
+    rules, words = cluster.get("rules"), cluster.get("conditions")
+    if not (isinstance(rules, list) and isinstance(words, list)):
+        return cluster
+    kept = [rule for rule, bound in zip_longest(rules, words[: len(rules)]) if not bound]
+    return {**cluster, "rules": kept}
+
 
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     # 2: a projection may lie beside the centroids; clusters say what their modules learnt from.
     1: lambda data: {**data, "schema_version": 2},
     # 3: a cluster's route may be "memory", which has no adapter.
     2: lambda data: {**data, "schema_version": 3},
+    # 4: a cluster's rules hold for every request.
+    3: _rules_for_all,
 }
 """Step n turns the raw manifest of schema n into schema n + 1. Steps are added, never edited."""
 
