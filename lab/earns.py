@@ -63,9 +63,9 @@ def main(
     )
     parts = [
         ("Joining on real dialogs: adjusted Rand index to the data set", joining(real)),
-        ("The same in hidden states of the bundled model", joining(weak)),
+        ("The same with token embeddings of the bundled model", joining(weak)),
         ("Routing of held-out real dialogs: right cluster, %", routing(real)),
-        ("The same in hidden states of the bundled model", routing(weak)),
+        ("The same with token embeddings of the bundled model", routing(weak)),
         ("Unlabelled queries on real dialogs", unlabelled(real)),
         ("Bundled worlds: a held-out request finds its family (1 at best)", families(worlds)),
         ("Bundled worlds: people and queries that verify a cluster", verifiers(worlds)),

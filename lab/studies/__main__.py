@@ -105,24 +105,25 @@ def rounds(
 @app.command()
 def table(
     out: Out = RESULTS,
-    page: Annotated[Path | None, typer.Option(help="A page whose tables to write anew.")] = None,
+    write: Annotated[bool, typer.Option(help="Write them into the pages that show them.")] = False,
 ) -> None:
-    """Print the tables of what is finished, or write them into a page."""
-    from lab.studies.tables import markdown, rewritten
+    """Print the tables of what is finished, or write them into the pages."""
+    from lab.studies.tables import PAGES, markdown, rewritten
 
     with clean_exit():
-        if page is None:
+        if not write:
             print(markdown(out))
-        else:
+            return
+        for page, tables in PAGES.items():
             text = page.read_text(encoding="utf-8")
-            page.write_text(rewritten(text, out), encoding="utf-8")
+            page.write_text(rewritten(text, tables(out)), encoding="utf-8")
 
 
 def _one(run: Callable[[Any], Result | None]) -> None:
     with Bars() as bars, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # transformers' own
         if run(bars) is None:
-            bars.finish("elsewhere", "another process is at it")
+            bars.finish("busy", "another process is at it")
 
 
 def _each(seeds: str) -> Iterator[int]:

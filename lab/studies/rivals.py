@@ -19,11 +19,11 @@ from rank_bm25 import BM25Okapi
 
 from langchain_uno.demo.asking import Answered, Asked, look_at
 from langchain_uno.demo.worlds import World
-from langchain_uno.learning.content import kept_share, request_text
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, GenerateRequest, Sampling
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Message
+from langchain_uno.reflect import reflect, run_together
 
 __all__ = ["Past", "by_bm25", "by_cluster", "by_embeddings", "revise_by"]
 
@@ -90,29 +90,33 @@ def revise_by(
     """Revise the base's drafts by rules; a draft without any stands."""
     requests = [one.query.text for one in asked]
     began = time.perf_counter()
-    found = rules(requests)
-    todo: dict[int, GenerateRequest] = {}
-    for i, (request, draft, suggested) in enumerate(zip(requests, drafts, found, strict=True)):
-        if suggested and draft.text.strip():
-            prompt = prompts.revise_draft_prompt(_messages(request), draft.text, suggested, "en")
-            todo[i] = GenerateRequest(prompt, None, Sampling(max_tokens=recipe.revision_tokens))
-    revised = dict(zip(todo, engine.generate(list(todo.values())), strict=True))
+    plans = [
+        reflect(
+            GenerateRequest([Message(role="user", content=request)]),
+            prompts,
+            suggestions=suggestions,
+            draft=draft.text,
+            revision=Sampling(max_tokens=recipe.revision_tokens),
+            min_kept=recipe.min_kept,
+            language="en",
+        )
+        for request, suggestions, draft in zip(requests, rules(requests), drafts, strict=True)
+    ]
+    ended = run_together(plans, engine)
     each = (time.perf_counter() - began) / max(1, len(asked))
-    out = []
-    for i, (one, draft) in enumerate(zip(asked, drafts, strict=True)):
-        text, used = draft.text, (draft.tokens_in, draft.tokens_out)
-        if i in revised:
-            new = revised[i]
-            used = (used[0] + new.usage.input_tokens, used[1] + new.usage.output_tokens)
-            kept = kept_share(request_text(_messages(requests[i])), draft.text, new.text)
-            if new.text.strip() and kept >= recipe.min_kept:
-                text = new.text
-        out.append(look_at(world, one, text, tokens=used, seconds=draft.seconds + each))
-    return out
-
-
-def _messages(request: str) -> list[Message]:
-    return [Message(role="user", content=request)]
+    return [
+        look_at(
+            world,
+            one,
+            new.text,
+            tokens=(
+                draft.tokens_in + new.usage.input_tokens,
+                draft.tokens_out + new.usage.output_tokens,
+            ),
+            seconds=draft.seconds + each,
+        )
+        for one, draft, new in zip(asked, drafts, ended, strict=True)
+    ]
 
 
 def _joined(past: Past, chosen: Iterable[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md, from the results."""
+"""The tables of docs/benchmarks.md and lab/results/README.md, from the results."""
 
 from __future__ import annotations
 
@@ -9,20 +9,27 @@ from lab.studies.results import Result, read_results
 from lab.studies.systems import SYSTEMS
 from langchain_uno.demo.evaluate import by_person
 
-__all__ = ["END", "START", "as_range", "markdown", "rewritten"]
+__all__ = ["END", "PAGES", "START", "as_range", "headline", "markdown", "rewritten"]
 
 START, END = "<!-- tables: `python -m lab.studies table` -->", "<!-- end of tables -->"
 Rows = list[list[str]]
 
 
-def rewritten(page: str, top: Path) -> str:
-    """Return a page with its tables made again from the results in ``top``.
+def rewritten(page: str, tables: str) -> str:
+    """Return a page with other tables between its marks.
 
     Raises:
         ValueError: a mark is missing.
     """
     start, end = page.index(START) + len(START), page.index(END)
-    return f"{page[:start]}\n\n{markdown(top)}\n\n{page[end:]}"
+    return f"{page[:start]}\n\n{tables}\n\n{page[end:]}"
+
+
+def headline(top: Path) -> str:
+    """Return the table of docs/benchmarks.md: systems, a third of the feedback useless."""
+    results = read_results(top, "systems")
+    mine = [one for one in results if not one["edits"] and one["noise"] == 0.34]
+    return f"Systems, {_told(mine)}:\n\n{_table(systems_rows(mine))}" if mine else "(none yet)"
 
 
 def markdown(top: Path) -> str:
@@ -31,10 +38,9 @@ def markdown(top: Path) -> str:
     cells: dict[tuple[bool, float], list[Result]] = {}
     for one in read_results(top, "systems"):
         cells.setdefault((one["edits"], one["noise"]), []).append(one)
-    for (edits, noise), mine in sorted(cells.items()):
+    for (edits, _), mine in sorted(cells.items()):
         how = "People who edit instead of saying what they want" if edits else "Systems"
-        told = f"{how}, {_worlds(mine)}, {noise:.0%} of the feedback useless:"
-        parts.append(f"{told}\n\n{_table(systems_rows(mine))}")
+        parts.append(f"{how}, {_told(mine)}:\n\n{_table(systems_rows(mine))}")
     poison = read_results(top, "poison")
     if poison:
         parts.append(f"Planted rules:\n\n{_table(poison_rows(poison))}")
@@ -91,11 +97,17 @@ def as_range(found: Mapping[str, float], digits: int = 1) -> str:
     return f"{mean} ({low} to {high})"
 
 
-def _worlds(results: Sequence[Result]) -> str:
-    seeds = [str(r["seed"]) for r in results]
-    return f"world {seeds[0]}" if len(seeds) == 1 else f"worlds {', '.join(seeds)}"
+def _told(results: Sequence[Result]) -> str:
+    seeds = ", ".join(str(r["seed"]) for r in results)
+    asked = sum(len(r["users"]) for r in results)
+    noise = results[0]["noise"]
+    return f"worlds {seeds} ({asked} requests), {noise:.0%} of the feedback useless"
 
 
 def _table(rows: Rows) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+PAGES = {Path("docs/benchmarks.md"): headline, Path("lab/results/README.md"): markdown}
+"""Page -> what stands between its marks."""

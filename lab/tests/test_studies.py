@@ -15,7 +15,7 @@ from lab.studies.poison import ATTACKS, attacked, planted_rule, reaction_to
 from lab.studies.results import once, read_results
 from lab.studies.rivals import Past, by_bm25, by_cluster, by_embeddings
 from lab.studies.systems import SYSTEMS
-from lab.studies.tables import END, START, rewritten
+from lab.studies.tables import END, START, headline, rewritten
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.demo.answers import check_answer
 from langchain_uno.demo.drawing import make_world
@@ -94,7 +94,7 @@ def test_attackers_plant_their_rule(name: str, tmp_path: Path) -> None:
     with UNOFeedbackHandler(home=str(tmp_path)) as handler:
         said = reaction_to(attack, rule)(world, language, visit, "An answer.", handler)
         handler.flush()
-    with Journal(Home(tmp_path)) as journal:
+    with Journal(Home(tmp_path).journal) as journal:
         feedback = journal.feedback()
     if name == "likes":
         assert said is None and [f.key for f in feedback] == ["like"]
@@ -123,7 +123,8 @@ def test_a_page_gets_its_tables(tmp_path: Path) -> None:
     cell = {"seed": 7, "noise": 0.34, "edits": False, "users": ["a", "b"],
             "answers": dict.fromkeys(SYSTEMS, columns)}  # fmt: skip
     (tmp_path / "systems-seed7.json").write_text(json.dumps(cell), encoding="utf-8")
-    page = rewritten(f"Before.\n{START}\nold\n{END}\nAfter.\n", tmp_path)
+    tables = headline(tmp_path)
+    page = rewritten(f"Before.\n{START}\nold\n{END}\nAfter.\n", tables)
     assert "old" not in page and page.startswith("Before.") and page.endswith("After.\n")
     assert "| UNO | 50.0 (0.0 to 100.0) | 100.0 (100.0 to 100.0) | 0.0 | 9 + 5 |" in page
-    assert rewritten(page, tmp_path) == page
+    assert rewritten(page, tables) == page

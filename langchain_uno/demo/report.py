@@ -15,7 +15,7 @@ __all__ = ["draw_report", "print_demo", "print_report"]
 
 Report = Mapping[str, Any]
 COLOURS = {"base": "#b0bec5", "single": "#7fb3d5", "uno": "#2a6f97"}
-ROUTES = {"expert": "#2a6f97", "critic": "#e07a2f", "base": "#b0bec5"}
+ROUTES = {"expert": "#2a6f97", "critic": "#e07a2f", "memory": "#8e6c8a", "base": "#b0bec5"}
 
 
 def print_demo(report: Report, home: Path, console: Console) -> None:
@@ -167,7 +167,7 @@ def draw_report(report: Report, path: Path) -> Path:
 
     systems = list(report["systems"])
     clusters = [c for c in report["clusters"] if c["n"]]
-    clusters.sort(key=lambda c: (c["route"], c["gap"] or 0.0))
+    clusters.sort(key=lambda c: (list(ROUTES).index(c["route"]), c["gap"] or 0.0))
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(12, 4.6), width_ratios=(1, 2), sharey=True, layout="constrained"
     )
@@ -183,14 +183,13 @@ def draw_report(report: Report, path: Path) -> Path:
         bars = left.bar(
             places, means, width, yerr=spread, label=system, color=COLOURS[system], capsize=4
         )
-        left.bar_label(bars, [f"{m:.0f}" for m in means], label_type="center", fontsize=9)
+        left.bar_label(bars, [f"{m:.0f}" for m in means], padding=3, fontsize=9)
     left.set_xticks(range(2), ["hidden rules met", "facts kept"])
-    left.set(ylim=(0, 112), ylabel="points of 100", title=f"{report['n']} held-out requests")
+    left.set(ylim=(0, 118), ylabel="points of 100", title=f"{report['n']} held-out requests")
     left.legend(loc="upper center", ncols=len(systems), frameon=False)
     for i, cluster in enumerate(clusters):
         before, after = cluster["score"]["base"], cluster["score"]["uno"]
-        colour = ROUTES.get(cluster["route"], "#555555")
-        right.bar(i, after, 0.6, color=colour)
+        right.bar(i, after, 0.6, color=ROUTES[cluster["route"]])
         right.plot([i - 0.38, i + 0.38], [before, before], color="black", linewidth=2)
         right.text(i, after + 1.5, f"{after:.0f}", ha="center", fontsize=9)
     names = [f"{c['family']}\n{c['route']}\ngap {_gap(c['gap'])}" for c in clusters]

@@ -14,10 +14,10 @@ from typing import Any, Self
 from pydantic import BaseModel, ValidationError, model_validator
 
 from langchain_uno.demo.answers import Query
-from langchain_uno.demo.language import Family, Language, RuleSpec
+from langchain_uno.demo.language import Language, language_of
 from langchain_uno.errors import InputError
 
-__all__ = ["Preference", "User", "World", "language_of", "load_world", "save_world"]
+__all__ = ["Preference", "User", "World", "load_world", "save_world"]
 
 SCHEMA = 1
 
@@ -126,17 +126,3 @@ def load_world(path: str | os.PathLike[str]) -> World:
         raise InputError(
             f"{str(path)!r} is not a world file: {error.errors()[0]['msg']}."
         ) from error
-
-
-def language_of(content: dict[str, Any]) -> Language:
-    """Return the words of a world's file: its families, rules, feedback and lexicon."""
-
-    def tuples(entry: dict[str, Any]) -> dict[str, Any]:
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-
-    return Language(
-        {n: Family(**{**tuples(e), "name": n}) for n, e in content["families"].items()},
-        {e["id"]: RuleSpec(**tuples(e)) for e in content["rules"]},
-        content["feedback"],
-        content["lexicon"],
-    )

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_uno.cli.evaluate import app
 from typer.testing import CliRunner
 
+from langchain_uno.cli.evaluate import app
 from langchain_uno.cli.memorybench import check_apart, predict, read_test_rows
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
