@@ -120,9 +120,7 @@ def _rules(work: Work) -> dict[str, Any]:
     work.folder.write_json("given.json", given)
     work.folder.write_records("clusters-rules.jsonl", clusters)
     distilled = sum(len(work.distilled[i].with_feedback) for i in train)
-    left = sum(
-        r.text not in refused for i in train for r in work.distilled[i].with_feedback
-    )
+    left = sum(r.text not in refused for i in train for r in work.distilled[i].with_feedback)
     notes = [] if guarded else [_UNGUARDED.format(work.recipe.rules.min_users)]
     if not scored:
         notes.append(
@@ -158,9 +156,7 @@ def _is_guarded(work: Work, train: Collection[str]) -> bool:
     if settings.voices == "logs" or settings.min_users < 2:
         return True  # asked for: nothing to warn of, and nobody is below the bound
     speaking = {
-        work.voices[i]
-        for i in train
-        if work.distilled[i].with_feedback or work.logs[i].correction
+        work.voices[i] for i in train if work.distilled[i].with_feedback or work.logs[i].correction
     }
     return len(speaking) >= 2 * settings.min_users
 
