@@ -14,7 +14,7 @@ READY := .venv/.ready
 
 .PHONY: help setup demo test test-all lint format typecheck check docs wheel clean constraints \
         bench bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-crash \
-        bench-serving bench-routing test-properties test-vllm studies
+        bench-serving bench-routing test-properties test-vllm studies verifier-levels
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ studies: $(READY) ## every study of docs/benchmarks.md, anew (45 hours; started 
 	$(STUDY) rounds --out $(STUDIES)/rounds --seeds $(SEEDS)
 	$(STUDY) ablations --out $(STUDIES)/ablations --seeds $(SEEDS)
 	$(STUDY) table --out $(STUDIES)/systems
+
+verifier-levels: $(READY) ## how often the verifier ships a module that helps nobody, and a good one (10 minutes)
+	$(PY) -m lab.verifier_levels
 
 bench-routing: $(READY) ## requests of unseen frames to the right cluster, projected and not
 	$(PY) -m lab.benchmarks.bench_routing
