@@ -16,7 +16,7 @@ from typing import Any
 from langchain_uno.logs.filters import verdict
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, Message
-from langchain_uno.trainers.decide import wilson
+from langchain_uno.trainers.verifier import wilson
 
 LABELS = Path(__file__).parents[1] / "data" / "feedback_labels.jsonl"
 NOISE = ("praise_only", "small_talk", "vague", "hostile", "new_question", "prompt_injection")

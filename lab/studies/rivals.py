@@ -4,7 +4,7 @@
 - *memory*: all rules that recur in the request's cluster.
 
 Both see what UNO sees (training logs alone, distilled and aggregated the same way), and their
-revision passes the same guard as UNO's (``revision_min_kept``).
+revision passes the same guard as UNO's (``min_kept``).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from langchain_uno.demo.asking import Answered, Asked, look_at
 from langchain_uno.errors import ConfigError
 from langchain_uno.learning.aggregate import ClusterRules
-from langchain_uno.learning.content import kept_share, request_text
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, GenerateRequest, Sampling
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.records import Message
+from langchain_uno.reflect import reflect, run_together
 
 if TYPE_CHECKING:
     from langchain_uno.demo.worlds import World
@@ -114,29 +114,32 @@ def revise_with(
     requests = [one.query.text for one in asked]
     began = time.perf_counter()
     found = rules(requests)
-    todo: dict[int, GenerateRequest] = {}
-    for i, (request, draft, suggested) in enumerate(zip(requests, drafts, found, strict=True)):
-        if suggested and draft.text.strip():
-            messages = [Message(role="user", content=request)]
-            prompt = prompts.revise_draft_prompt(messages, draft.text, suggested, "en")
-            todo[i] = GenerateRequest(prompt, None, Sampling(max_tokens=1024))
-    revised = dict(zip(todo, engine.generate(list(todo.values())), strict=True))
+    plans = [
+        reflect(
+            GenerateRequest(
+                [Message(role="user", content=request)], sampling=Sampling(max_tokens=1024)
+            ),
+            prompts,
+            suggestions=suggested,
+            draft=draft.text,
+            min_kept=min_kept,
+            language="en",
+        )
+        for request, draft, suggested in zip(requests, drafts, found, strict=True)
+    ]
+    finals = run_together(plans, engine)
     each = (time.perf_counter() - began) / max(1, len(asked))
     out = []
-    for i, (one, draft) in enumerate(zip(asked, drafts, strict=True)):
-        text, used = draft.text, (draft.tokens_in, draft.tokens_out)
-        if i in revised:
-            new = revised[i]
-            used = (used[0] + new.usage.input_tokens, used[1] + new.usage.output_tokens)
-            request = request_text([Message(role="user", content=requests[i])])
-            kept = kept_share(request, draft.text, new.text)
-            if new.text.strip() and kept >= min_kept:
-                text = new.text
+    for one, draft, final in zip(asked, drafts, finals, strict=True):
+        used = (
+            draft.tokens_in + final.usage.input_tokens,
+            draft.tokens_out + final.usage.output_tokens,
+        )
         out.append(
             look_at(
                 world,
                 one,
-                text,
+                final.text,
                 tokens=used,
                 seconds=draft.seconds + each,
                 cluster=draft.cluster,
