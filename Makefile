@@ -12,11 +12,9 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-all lint format typecheck check docs wheel clean constraints \
-        bench bench-clusters bench-bundled bench-gap bench-capture bench-crash bench-serving \
-        bench-routing test-properties test-vllm test-lab studies
-        bench bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-crash \
-        bench-serving bench-routing test-properties test-vllm studies verifier-levels
+.PHONY: help setup demo test test-all lint format typecheck check test-properties test-vllm \
+        bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash \
+        bench-gap bench bench-clusters bench-bundled docs wheel constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
