@@ -141,9 +141,7 @@ def distil(
         prompts.distil_prompt(i.messages, i.answer, i.feedback_turns, i.language) for i in asked
     ]
     found: dict[str, list[Rule]] = {}
-    for log, rules in zip(
-        asked, _ask(engine, prompts, said, recipe, None, on_done), strict=True
-    ):
+    for log, rules in zip(asked, _ask(engine, prompts, said, recipe, None, on_done), strict=True):
         outcome[log.run_id] = "unparsable" if rules is None else "rules" if rules else "empty"
         if rules:
             found[log.run_id] = [Rule(text=text, source="feedback") for text in rules]
@@ -260,23 +258,16 @@ def _nothing(work: Work, outcomes: Mapping[str, int], notes: Sequence[str]) -> s
 def _note_verdicts(work: Work, logs: Sequence[Interaction], out: Sequence[RuleSet]) -> None:
     """Keep in the journal what the models found: answers too odd, words that ask for nothing."""
     found = {
-        run_of(log_id): Verdict.model_validate(one)
+        run_of(log_id): (bytes.fromhex(one["feedback"]), Verdict.model_validate(one["verdict"]))
         for log_id, one in work.folder.read_json("by-model.json").items()
     }
+    nothing = Verdict(usable=False, reason="nothing_asked", detail="no rule came of the words")
     for log, rules in zip(logs, out, strict=True):
         words_alone = log.score is None and not (log.correction or "").strip()
         if rules.outcome == "empty" and words_alone and not acted_on(log):
-            found[run_of(log.run_id)] = Verdict(
-                usable=False, reason="nothing_asked", detail="no rule came of the words"
-            )
+            found[run_of(log.run_id)] = (feedback_digest(log.feedback), nothing)
     with Journal(work.home.journal) as journal:
-        journal.set_model_verdicts(
-            {
-                run_id: (feedback_digest(work.logs[run_id].feedback), one)
-                for run_id, one in found.items()
-                if run_id in work.logs
-            }
-        )
+        journal.set_model_verdicts(found)
 
 
 def _read_cache(path: Path, wanted: set[str]) -> dict[str, RuleSet]:

@@ -23,10 +23,12 @@ from langchain_uno.learning.work import (
     refresh_folders,
 )
 from langchain_uno.logs.filters import verdicts
+from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.store import LogStore
 from langchain_uno.records import Interaction, Verdict, by_speaker, run_of
+from langchain_uno.releases.load import revocation_file
 
-__all__ = ["filter_stage", "is_unchanged"]
+__all__ = ["RESULT", "filter_stage", "is_unchanged"]
 
 RESULT = "result.json"
 """Written when a refresh is over."""
@@ -44,7 +46,7 @@ def filter_stage(work: Work) -> None:
     with LogStore.open(work.home, work.embedder) as store:
         store.drain(work.counter("filter"))
         every = store.interactions()
-        waiting = store.waiting
+        waiting = getattr(store, "waiting", 0)
         heard = _heard(work, every)
         snapshot = _unfinished(work, heard) or _new_snapshot(work, every, heard, waiting)
         chosen = {log.run_id: log for log in _restricted(heard, snapshot["logs"])}
@@ -65,8 +67,19 @@ def filter_stage(work: Work) -> None:
 
 
 def is_unchanged(work: Work) -> bool:
-    """Whether a refresh of exactly these logs, recipe and models is over already."""
-    return work.folder.has(RESULT)
+    """Whether a refresh of exactly these logs, recipe and models is over already.
+
+    A release that somebody deleted is made again; one that was revoked is not.
+    """
+    if not work.folder.has(RESULT):
+        return False
+    release: str = work.folder.read_json(RESULT)["release"]
+    there = (work.home.releases / release / "manifest.json").is_file()
+    if there or revocation_file(work.home, release).exists():
+        return True
+    for name in (RESULT, "release.json", "release-id.json"):
+        work.folder.remove(name)
+    return False
 
 
 def _heard(work: Work, every: Sequence[Interaction]) -> list[Interaction]:
@@ -181,7 +194,14 @@ def _checked(
     work.progress.advance("filter", len(logs))
     odd = _surprising(work, kept)
     dropped.update(one.reason for one in odd.values())
-    by_model = {log_id: one.model_dump(mode="json") for log_id, one in odd.items()}
+    by_model = {
+        log.run_id: {
+            "verdict": odd[log.run_id].model_dump(mode="json"),
+            "feedback": feedback_digest(log.feedback).hex(),
+        }
+        for log in kept
+        if log.run_id in odd
+    }
     return [log for log in kept if log.run_id not in odd], dropped, by_model
 
 

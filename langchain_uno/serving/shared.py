@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.serving.hot_swap import Serving
-from langchain_uno.settings import load_settings
 
 __all__ = ["Served", "serve", "stop_serving"]
 
