@@ -21,9 +21,10 @@ import numpy as np
 
 from langchain_uno.errors import EngineError, ModelNotFoundError, ReleaseError
 from langchain_uno.models.deadline import earliest
-from langchain_uno.models.openai_client import Http, UnknownModelError
 from langchain_uno.models.openai_wire import (
     Collector,
+    Http,
+    UnknownModelError,
     first_token_probs,
     payload_of,
     read_generation,
@@ -101,7 +102,7 @@ class OpenAIEngine:
     @property
     def fingerprint(self) -> str:
         """That of the folder the server loaded, where it can be read here; else the name's."""
-        from langchain_uno.models.fingerprint import folder_fingerprint
+        from langchain_uno.models.loading import folder_fingerprint
 
         folder = Path(self._root)
         if folder.is_dir():
