@@ -14,6 +14,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "ANONYMOUS",
     "REFLECTIVE",
     "SCHEMA_VERSION",
     "Cluster",
@@ -28,15 +29,21 @@ __all__ = [
     "Usage",
     "Verdict",
     "VerifierReport",
+    "by_speaker",
     "routing_text",
+    "run_of",
+    "speaker_of",
     "utc_now",
+    "voice_of",
+    "voices_of",
 ]
 
 SCHEMA_VERSION = 1
 
 Role = Literal["system", "user", "assistant", "tool"]
 ModuleKind = Literal["expert", "memory", "critic"]
-"""What answers a cluster in place of the base model alone; a memory is the one without adapter."""
+"""What answers a cluster in place of the base model alone. A memory (the base revises by the
+cluster's rules, without an adapter) comes from releases of older versions only."""
 Route = Literal["expert", "memory", "critic", "base"]
 REFLECTIVE: tuple[Route, ...] = ("memory", "critic")
 """The routes that draft and revise."""
@@ -169,6 +176,9 @@ class RuleSet(BaseModel):
     """What distilling one log gave: rules with feedback, and rules without (the model's guess)."""
 
     run_id: str
+    outcome: Literal["rules", "empty", "unparsable", "no_words", "unsupported"] = "rules"
+    """What came of the words: rules; an empty list; a text that is no list; there were none; or
+    the prompt set has no prompts for their language."""
     with_feedback: list[Rule] = Field(default_factory=list)
     without_feedback: list[Rule] = Field(default_factory=list)
     wanted: list[Rule] = Field(default_factory=list)
@@ -185,9 +195,11 @@ class PreferencePair(BaseModel):
     chosen: str
     rejected: str
     rules: list[Rule] = Field(default_factory=list)
-    origin: Literal["revised", "edited", "liked"] = "revised"
+    origin: Literal["revised", "edited", "liked", "retained"] = "revised"
     chosen_score: float | None = None
     rejected_score: float | None = None
+    voice: str = ""
+    """Who asked for it."""
     weight: float = 1.0
 
 
@@ -196,18 +208,24 @@ class VerifierReport(BaseModel):
 
     kind: ModuleKind
     n: int
+    """Queries that could be compared."""
+    people: int = 0
+    """Whose queries these were."""
     win_rate: float
+    """Ties half. Every person counts once; by the paper's rule every query does."""
     interval: tuple[float, float]
     """95 % interval of the win rate."""
+    p_value: float | None = None
+    """How likely a module no better than the base looks so good; None: nothing was compared."""
     passed: bool
     undecided: bool = False
-    """Not passed for want of queries alone: nothing that was seen speaks against the module."""
+    """Not passed for want of people alone: nothing that was seen speaks against the module."""
+    needed: int | None = None
+    """About how many more people with feedback like this would decide; None unless undecided."""
     epoch: int | None = None
     reason: str = ""
     lost: int = 0
     """Answers that lost content of the base answer."""
-    overreached: int = 0
-    """Answers that obey a rule on a request which it does not hold for."""
     mean_score: float | None = None
     mean_base_score: float | None = None
 
@@ -218,25 +236,86 @@ class Cluster(BaseModel):
     id: str
     size: int
     run_ids: list[str] = Field(default_factory=list)
-    gap: float = 0.0
+    gap: float | None = None
+    """None: nothing could be compared."""
     n_gap_logs: int = 0
     route: Route = "base"
     adapter: str | None = None
     radius: float | None = None
     """Largest distance of a member's query to the centroid."""
     rules: list[str] = Field(default_factory=list)
-    """The recurring rules, most supported first: for people, and for whoever is reminded of them
-    (the routes ``"memory"`` and ``"critic"``)."""
-    conditions: list[list[str]] = Field(default_factory=list)
-    """For each rule the words of a request of which one must be there for it; none: always."""
-    rivals: list[tuple[str, str]] = Field(default_factory=list)
-    """Pairs of these rules that hardly anyone wants together."""
+    """The rules that recur among its people, most supported first."""
+    people: int = 0
+    """How many people's feedback it was made of."""
     trained_on: list[str] = Field(default_factory=list)
     """The logs that the module learnt from (a part of ``run_ids``); none without a module."""
     made_in: str | None = None
     """The release whose refresh made the module; None: this one."""
     reports: list[VerifierReport] = Field(default_factory=list)
     note: str = ""
+
+
+ANONYMOUS = "anonymous"
+"""The one voice of all feedback that nobody can be named for."""
+
+
+def speaker_of(one: Feedback, log: Interaction) -> str | None:
+    """Return who said a piece of feedback: its own user, else whoever asked; None: nobody known."""
+    return one.user_id or log.user_id
+
+
+def voice_of(log: Interaction, *, threads: bool = False) -> str:
+    """Return whose vote a log is: who said the feedback, else who asked, else one anonymous voice.
+
+    Give logs with the feedback of one person (:func:`by_speaker`).
+
+    Args:
+        log: with its feedback.
+        threads: whether a thread without any user is a voice of its own. It is in a home in which
+            nobody is named; beside named people all anonymous feedback has one voice together.
+    """
+    said = sorted(log.feedback, key=lambda f: f.created_at)
+    named = next((f.user_id for f in reversed(said) if f.user_id), None) or log.user_id
+    if named:
+        return f"user:{named}"
+    return f"thread:{log.thread_id}" if threads and log.thread_id else ANONYMOUS
+
+
+def voices_of(logs: Sequence[Interaction]) -> dict[str, str]:
+    """Return the voice of every log of a home, by run id; see :func:`voice_of`."""
+    named = any(f.user_id for log in logs for f in log.feedback) or any(g.user_id for g in logs)
+    return {log.run_id: voice_of(log, threads=not named) for log in logs}
+
+
+_SPEAKER = "#said-by-"
+
+
+def by_speaker(log: Interaction) -> list[Interaction]:
+    """Return a log once for each person who said something about it, with their feedback alone.
+
+    Whoever comments on other people's answers has a vote of their own, and does not borrow theirs.
+    The first keeps the run id, the others' ids are told apart by a number (:func:`run_of`).
+    """
+    said: dict[str | None, list[Feedback]] = {}
+    for one in sorted(log.feedback, key=lambda f: f.created_at):
+        said.setdefault(speaker_of(one, log), []).append(one)
+    if len(said) < 2:
+        return [log]
+    return [
+        log.model_copy(
+            update={
+                "run_id": f"{log.run_id}{_SPEAKER}{n}" if n else log.run_id,
+                "feedback": theirs,
+                "user_id": who,
+            }
+        )
+        for n, (who, theirs) in enumerate(said.items())
+    ]
+
+
+def run_of(log_id: str) -> str:
+    """Return the run id of a log that :func:`by_speaker` may have told apart."""
+    return log_id.rpartition(_SPEAKER)[0] or log_id
 
 
 def routing_text(messages: Sequence[Message]) -> str:

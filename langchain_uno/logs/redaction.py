@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_uno.errors import ConfigError
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.conversation import clean_text
 from langchain_uno.logs.detectors import Match, detect_phone, detect_secret, shape
 from langchain_uno.records import Feedback, Interaction
-from langchain_uno.settings import load_settings
 
 __all__ = ["DEFAULT_KINDS", "Detector", "Match", "Redactor", "no_redaction", "redactor_of"]
 

@@ -42,10 +42,9 @@ class Snapshot:
     router: Router | None = None
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
     prompts: PromptSet | None = None
-    critique_temperature: float = 0.1
-    revision_min_kept: float = 0.0
-    remind: bool = False
-    max_critique_tokens: int = 512
+    critique_tokens: int = 512
+    min_kept: float = 0.0
+    """Of what a draft quotes from the request, its revision keeps at least this share."""
     users: int = 0
     retired: float | None = None
     """When another release took over (monotonic seconds)."""
@@ -63,6 +62,14 @@ class Snapshot:
         if mode == "single" and cluster.route in REFLECTIVE:
             return "base", None
         return cluster.route, cluster.adapter
+
+    def rules_of(self, cluster_id: str | None) -> list[str]:
+        """Return the rules that drafts are revised by where the route is ``"memory"``.
+
+        Only releases of older versions have such clusters.
+        """
+        cluster = self.clusters.get(cluster_id or "")
+        return list(cluster.rules) if cluster is not None and cluster.route == "memory" else []
 
 
 class Serving:
@@ -292,8 +299,6 @@ def _snapshot(release: Release) -> Snapshot:
         router=router,
         clusters={cluster.id: cluster for cluster in manifest.clusters},
         prompts=prompts,
-        critique_temperature=float(recipe.get("critique_temperature", 0.1)),
-        revision_min_kept=float(recipe.get("revision_min_kept", 0.0)),
-        remind=bool(recipe.get("remind", False)),
-        max_critique_tokens=int(recipe.get("max_critique_tokens", 512)),
+        critique_tokens=int(recipe.get("role_tokens", 512)),
+        min_kept=float(recipe.get("min_kept", 0.0)),
     )
