@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -281,14 +281,11 @@ class OpenAIEngine:
         on_done: OnDone | None,
         deadline: float | None = None,
     ) -> list[Any]:
-        results: list[Any] = [None] * len(payloads)
-        pool = ThreadPoolExecutor(min(self._width, max(1, len(payloads))))
+        results: list[Any] = []
+        pool = ThreadPoolExecutor(self._width)
         try:
-            under_way = {
-                pool.submit(self._ask, payload, deadline): i for i, payload in enumerate(payloads)
-            }
-            for future in as_completed(under_way):
-                results[under_way[future]] = read(future.result())
+            for body in pool.map(lambda payload: self._ask(payload, deadline), payloads):
+                results.append(read(body))
                 if on_done is not None:
                     on_done(1)
         finally:  # after an error or Ctrl-C nobody waits for the rest
