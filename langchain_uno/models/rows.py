@@ -107,7 +107,6 @@ class Call:
         show: Callable[[Chunk], None] | None = None,
     ) -> None:
         self.waiting = deque(rows)
-        self.open = len(rows)
         self.deliver = deliver
         self.fail = fail
         self.show = show

@@ -271,11 +271,10 @@ class Scheduler:
                     row.call.show(Chunk(rest))
                 self._finish(row, row.generation(self._tokenizer, self._end))
 
-    def _finish(self, row: Row, result: Any) -> None:
-        call = row.call
-        assert call is not None
-        call.open -= 1
-        call.deliver(row, result)
+    @staticmethod
+    def _finish(row: Row, result: Any) -> None:
+        assert row.call is not None
+        row.call.deliver(row, result)
 
     def _drop_cancelled(self) -> None:
         for row in self._batch.live:
