@@ -491,9 +491,9 @@ def _said(feedback: dict[str, Any]) -> str:
 
 
 def _embedder(model: str | None, embeddings: str | None) -> Any:
-    from langchain_uno.models.loading import is_embedder_alone, load_embedder, load_engine
+    from langchain_uno.models.loading import load_embedder, load_engine
 
-    engine = None if is_embedder_alone(embeddings) else load_engine(model)
+    engine = None if embeddings is not None else load_engine(model)
     return load_embedder(embeddings, engine)
 
 
