@@ -99,7 +99,7 @@ class Capture:
             messages = [self._message(m, redacted) for m in prompt]
         answer = self._text(answer, redacted)
         route = info.get("route")
-        tags = dict(self.tags)
+        tags = self.redactor.values(self.tags, redacted)
         if node := metadata.get("langgraph_node"):
             tags["node"] = clean_text(str(node))[:_MAX_ID]
         record: dict[str, Any] = {
@@ -110,8 +110,8 @@ class Capture:
             "answer": answer,
             "tool_calls": self._calls(calls, redacted) if calls else [],
             "namespace": self.namespace,
-            "thread_id": _name(metadata.get("thread_id")),
-            "user_id": _name(metadata.get("user_id")) or self.user_id,
+            "thread_id": self.redactor.name(_name(metadata.get("thread_id")), redacted),
+            "user_id": self.redactor.name(_name(metadata.get("user_id")) or self.user_id, redacted),
             "model": _name(info.get("model_name") or info.get("model"))
             or _name(metadata.get("ls_model_name"))
             or _name(started.params.get("model") or started.params.get("model_name")),
@@ -138,7 +138,7 @@ class Capture:
             ),
         }
         if message.name:
-            out["name"] = _name(message.name)
+            out["name"] = self.redactor.text(_name(message.name) or "", redacted)
         if isinstance(message, AIMessage):
             if message.tool_calls:
                 out["tool_calls"] = self._calls(message.tool_calls, redacted)
@@ -151,10 +151,7 @@ class Capture:
             return ""
         if len(text) > self.max_chars:
             text = text[: self.max_chars] + " [...]"
-        clean, found = self.redactor(clean_text(text))
-        for kind, n in found.items():
-            redacted[kind] = redacted.get(kind, 0) + n
-        return clean
+        return self.redactor.text(clean_text(text), redacted)
 
     def _calls(
         self, calls: Sequence[Mapping[str, Any]], redacted: dict[str, int]
@@ -175,7 +172,8 @@ class Capture:
             return "[...]"
         if isinstance(value, Mapping):
             return {
-                clean_text(str(k)): self._json(v, redacted, depth + 1) for k, v in value.items()
+                self.redactor.text(clean_text(str(k)), redacted): self._json(v, redacted, depth + 1)
+                for k, v in value.items()
             }
         if isinstance(value, list | tuple):
             return [self._json(v, redacted, depth + 1) for v in value]

@@ -17,6 +17,7 @@ from typing import Any
 from langchain_uno.errors import StoreBusyError
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.journal import Journal, JournalRow
+from langchain_uno.logs.redaction import pseudonym
 from langchain_uno.logs.tombstones import Kind, plant
 
 __all__ = ["Chosen", "Pending", "choose", "finish", "pending", "shrink", "take_out"]
@@ -62,19 +63,20 @@ def choose(
         before: seconds since 1970; records and feedback made earlier.
     """
     rows = journal.rows()
+    users, threads = ({one, pseudonym(one)} if one else {} for one in (user_id, thread_id))
     named, known = {run_ref(r) for r in run_ids}, {row.run_id for row in rows}
     old: set[str] = set()
     if before is not None:
         sql = "SELECT run_id FROM interactions WHERE created_at < ?"
         old = {run_id for (run_id,) in journal.database.read(sql, (before,))}
     # What an app recorded without saying who asked, in a thread of theirs, is theirs.
-    own = {row.thread_id for row in rows if user_id is not None and row.user_id == user_id} - {None}
+    own = {row.thread_id for row in rows if row.user_id in users} - {None}
     first = {
         row.run_id
         for row in rows
-        if (user_id is not None and row.user_id == user_id)
+        if row.user_id in users
         or (row.user_id is None and row.thread_id in own)
-        or (thread_id is not None and row.thread_id == thread_id)
+        or row.thread_id in threads
         or row.run_id in named
         or row.root_run_id in named
         or row.run_id in old
@@ -88,7 +90,7 @@ def choose(
             "SELECT feedback_id, run_id, user_id, created_at FROM feedback"
         )
         if run_id in targets
-        or (user_id is not None and author == user_id)
+        or author in users
         or (before is not None and at < before and run_id not in known)
     ]
     order = [row.run_id for row in rows if row.run_id in every]
@@ -169,6 +171,7 @@ def take_out(
         The erasure's number, for :func:`finish`.
     """
     names: list[tuple[Kind, str]] = list(tombstones)
+    names += [(kind, pseudonym(name)) for kind, name in names]  # an old export is redacted anew
     note = {"opaque": [opaque(r) for r in chosen.run_ids], "run_ids": chosen.run_ids}
 
     def work(db: sqlite3.Connection) -> int:
