@@ -7,10 +7,8 @@ from typing import Any, Protocol
 from langchain_uno.erasure import resume
 from langchain_uno.errors import StoreError
 from langchain_uno.home import Home
-from langchain_uno.logs.collection import IndexBroken
-from langchain_uno.logs.index import ChromaIndex, index_state
+from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, index_state
 from langchain_uno.logs.journal import Journal
-from langchain_uno.logs.lease import Lease
 from langchain_uno.logs.store import index_is_bundled
 
 __all__ = ["repair"]

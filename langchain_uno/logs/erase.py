@@ -3,24 +3,45 @@
 Later turns of a conversation carry the text of the earlier ones, so what quotes a forgotten record
 goes with it. Everything is decided and deleted in one transaction, together with the tombstones and
 a note of what is left to do elsewhere; see :mod:`langchain_uno.erasure` for the whole.
+
+Tombstones keep an old export from bringing anything back. One tells nothing by itself: it is an
+HMAC under a random key that lies in the journal. A run's or a feedback's stands for ever; a user's
+or a thread's stops what was made before the erasure, so that the same person may come back and be
+recorded anew.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_uno.errors import StoreBusyError
 from langchain_uno.logs.conversation import run_ref
-from langchain_uno.logs.journal import Journal, JournalRow
 from langchain_uno.logs.redaction import pseudonym
-from langchain_uno.logs.tombstones import Kind, plant
 
-__all__ = ["Chosen", "Pending", "choose", "finish", "pending", "shrink", "take_out"]
+if TYPE_CHECKING:  # the journal asks for tombstones
+    from langchain_uno.logs.journal import Journal, JournalRow
+
+__all__ = [
+    "Chosen",
+    "Kind",
+    "Pending",
+    "any_tombstones",
+    "choose",
+    "feedback_is_forgotten",
+    "finish",
+    "is_forgotten",
+    "pending",
+    "shrink",
+    "take_out",
+]
+
+Kind = Literal["run", "user", "thread", "feedback"]
 
 
 @dataclass
@@ -176,7 +197,7 @@ def take_out(
 
     def work(db: sqlite3.Connection) -> int:
         db.execute("PRAGMA secure_delete = ON")
-        plant(db, names, at)
+        _plant(db, names, at)
         for table, column, ids in (
             ("interactions", "run_id", chosen.run_ids),
             ("indexed", "run_id", chosen.run_ids),
@@ -238,3 +259,76 @@ def shrink(journal: Journal, timeout_s: float = 30.0) -> None:
                 "that forgotten bytes can't be wiped yet: run the same call again later."
             )
         time.sleep(0.05)
+
+
+# -- tombstones -----------------------------------------------------------------------------------
+
+
+def _plant(db: sqlite3.Connection, names: Iterable[tuple[Kind, str]], at: float) -> None:
+    """Write tombstones for ids, in the caller's transaction, at a time in seconds since 1970."""
+    key = _key(db)
+    rows = [(_hash(key, kind, name), at) for kind, name in names]
+    db.executemany(
+        "INSERT INTO tombstones VALUES (?, ?) ON CONFLICT(hash) DO UPDATE SET "
+        "forgotten_at = max(forgotten_at, excluded.forgotten_at)",
+        rows,
+    )
+
+
+def any_tombstones(db: sqlite3.Connection) -> bool:
+    """Whether anything was ever forgotten here: most journals need not hash at all."""
+    return bool(db.execute("SELECT EXISTS(SELECT 1 FROM tombstones)").fetchone()[0])
+
+
+def is_forgotten(
+    db: sqlite3.Connection,
+    *,
+    run_ids: Iterable[str | None],
+    user_id: str | None,
+    thread_id: str | None,
+    created_at: float,
+) -> bool:
+    """Whether a record may not come back."""
+    return _found(db, [("run", r) for r in run_ids if r], user_id, thread_id, created_at)
+
+
+def feedback_is_forgotten(
+    db: sqlite3.Connection,
+    *,
+    feedback_id: str,
+    run_id: str,
+    user_id: str | None,
+    created_at: float,
+) -> bool:
+    """Whether a feedback may not come back: its own, its run's or its user's tombstone."""
+    return _found(db, [("feedback", feedback_id), ("run", run_id)], user_id, None, created_at)
+
+
+def _found(
+    db: sqlite3.Connection,
+    for_ever: list[tuple[Kind, str]],
+    user_id: str | None,
+    thread_id: str | None,
+    created_at: float,
+) -> bool:
+    key = _key(db)
+    until: list[tuple[Kind, str]] = [("user", user_id)] if user_id else []
+    until += [("thread", thread_id)] if thread_id else []
+    for hashes, at in ((_hashes(key, for_ever), 0.0), (_hashes(key, until), created_at)):
+        for one in hashes:
+            sql = "SELECT 1 FROM tombstones WHERE hash = ? AND forgotten_at >= ?"
+            if db.execute(sql, (one, at)).fetchone():
+                return True
+    return False
+
+
+def _hashes(key: bytes, names: Iterable[tuple[Kind, str]]) -> Iterator[bytes]:
+    return (_hash(key, kind, name) for kind, name in names)
+
+
+def _hash(key: bytes, kind: Kind, name: str) -> bytes:
+    return hmac.digest(key, f"{kind}:{name}".encode("utf-8", "replace"), "sha256")[:20]
+
+
+def _key(db: sqlite3.Connection) -> bytes:
+    return bytes(db.execute("SELECT value FROM meta WHERE name = 'tombstone_key'").fetchone()[0])
