@@ -1,11 +1,11 @@
-"""The offline side as a LangGraph graph: from the journal to a release.
+"""The offline side as a LangGraph graph: from the log to a release.
 
-    drain -> filter -> distil -> cluster -> aggregate -> gap -> evolve -> pairs -> train -> release
+    filter -> distil -> cluster -> rules -> gap -> pairs -> train -> release
 
-Every node writes what it found to ``work/<refresh-id>/``, atomically. The id is derived from the
-logs, the recipe and the models, so a refresh that was killed is finished by calling it again: nodes
-(and clusters, and chunks of logs) that are done are read, not repeated. One refresh of a home runs
-at a time.
+Each node is a stage, one file of ``langchain_uno/learning/``, and writes what it found to
+``work/<refresh-id>/``, atomically. A refresh that was killed is finished by calling it again: what
+is done (stages, clusters, logs distilled) is read, not repeated. One refresh of a home runs at a
+time.
 
     result = run_refresh(home, engine, embedder, prompts=prompts, recipe=recipe)
 """
@@ -25,99 +25,85 @@ from langgraph.runtime import Runtime
 from langchain_uno.errors import (
     EmptyLogError,
     EngineError,
+    InputError,
     ModelMismatchError,
     ReleaseError,
     StoreBusyError,
 )
-from langchain_uno.graphs.checkpoints import sweep_work
-from langchain_uno.graphs.refresh_aggregate import aggregate_node
-from langchain_uno.graphs.refresh_clusters import (
-    cluster_node,
-    gap_node,
-    pairs_node,
-)
-from langchain_uno.graphs.refresh_context import (
+from langchain_uno.home import Home
+from langchain_uno.learning.cluster import cluster_stage
+from langchain_uno.learning.distil import distil_stage
+from langchain_uno.learning.filter import RESULT, filter_stage, is_unchanged
+from langchain_uno.learning.gap import gap_stage
+from langchain_uno.learning.pairs import pairs_stage
+from langchain_uno.learning.release import release_stage
+from langchain_uno.learning.rules import rules_stage
+from langchain_uno.learning.train import train_stage
+from langchain_uno.learning.work import (
     STAGES,
-    RefreshContext,
     RefreshProgress,
     RefreshResult,
     Silent,
+    Work,
+    sweep_work,
 )
-from langchain_uno.graphs.refresh_evolve import evolve_node
-from langchain_uno.graphs.refresh_logs import distil_node, drain_node, filter_node
-from langchain_uno.graphs.refresh_modules import train_node
-from langchain_uno.graphs.refresh_release import release_node
-from langchain_uno.home import Home
 from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 
-__all__ = [
-    "RefreshResult",
-    "RefreshState",
-    "build_refresh_graph",
-    "check_home",
-    "check_log",
-    "run_refresh",
-]
+__all__ = ["RefreshResult", "build_refresh_graph", "check_home", "check_log", "run_refresh"]
 
-_RESULT = "result.json"
+_STAGES: dict[str, Callable[[Work], None]] = {
+    "filter": filter_stage,
+    "distil": distil_stage,
+    "cluster": cluster_stage,
+    "rules": rules_stage,
+    "gap": gap_stage,
+    "pairs": pairs_stage,
+    "train": train_stage,
+    "release": release_stage,
+}
 
 
 class RefreshState(TypedDict, total=False):
     """What travels between the nodes; everything large lies in the work folder."""
 
     refresh_id: str
-    unchanged: bool
-    """The release of exactly these logs, recipe and models exists already."""
+    until: str | None
+    """The stage after which to stop."""
     stages: Annotated[list[str], operator.add]
     """The nodes that have run."""
 
 
-_NODES: dict[str, Callable[[RefreshContext], None]] = {
-    "drain": drain_node,
-    "filter": filter_node,
-    "distil": distil_node,
-    "cluster": cluster_node,
-    "aggregate": aggregate_node,
-    "gap": gap_node,
-    "evolve": evolve_node,
-    "pairs": pairs_node,
-    "train": train_node,
-    "release": release_node,
-}
-
-
 def build_refresh_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
-    """Return the compiled graph; invoke it with ``context=RefreshContext(...)``.
+    """Return the compiled graph; invoke it with ``context=Work(...)``.
 
     :func:`run_refresh` does that, under the home's lock and after checking home and models.
     """
-    graph: StateGraph[Any, Any, Any, Any] = StateGraph(RefreshState, context_schema=RefreshContext)
-    for name, body in _NODES.items():
-        graph.add_node(name, _node(name, body))
-    assert tuple(_NODES) == STAGES
+    graph: StateGraph[Any, Any, Any, Any] = StateGraph(RefreshState, context_schema=Work)
+    for name, stage in _STAGES.items():
+        graph.add_node(name, _node(name, stage))
     graph.add_edge(START, STAGES[0])
-    graph.add_conditional_edges(
-        STAGES[0], lambda state: END if state["unchanged"] else STAGES[1], [STAGES[1], END]
-    )
-    for first, then in pairwise(STAGES[1:]):
-        graph.add_edge(first, then)
+    for first, then in pairwise(STAGES):
+        graph.add_conditional_edges(first, _on_to(then, after=first), [then, END])
     graph.add_edge(STAGES[-1], END)
     return graph.compile(name="uno-refresh")
 
 
-def _node(name: str, body: Callable[[RefreshContext], None]) -> Any:
-    def run(state: RefreshState, runtime: Runtime[RefreshContext]) -> RefreshState:
-        ctx = runtime.context
-        body(ctx)
-        update: RefreshState = {"stages": [name]}
-        if name == STAGES[0]:
-            update["refresh_id"] = ctx.id
-            update["unchanged"] = _finished(ctx) is not None
-        return update
+def _node(name: str, stage: Callable[[Work], None]) -> Any:
+    def run(state: RefreshState, runtime: Runtime[Work]) -> RefreshState:
+        stage(runtime.context)
+        return {"stages": [name], "refresh_id": runtime.context.id}
 
     return run
+
+
+def _on_to(then: str, *, after: str) -> Any:
+    def choose(state: RefreshState, runtime: Runtime[Work]) -> str:
+        done = state.get("until") == after or is_unchanged(runtime.context)
+        return END if done else then
+
+    return choose
 
 
 def run_refresh(
@@ -132,8 +118,9 @@ def run_refresh(
     teacher_prompts: PromptSet | None = None,
     progress: RefreshProgress | None = None,
     max_steps: int | None = None,
+    until: str | None = None,
 ) -> RefreshResult:
-    """Refresh a home: learn from its logs and make the release current.
+    """Refresh a home: learn from its log and make the release current.
 
     Args:
         home: the namespace to refresh; it must exist.
@@ -146,10 +133,12 @@ def run_refresh(
         teacher_prompts: the teacher's prompt set; ``prompts`` by default.
         progress: hears how it comes on.
         max_steps: caps the optimiser steps of every training (for quick tries).
+        until: the stage after which to stop; None: the last. The next call goes on from there.
 
     Raises:
         EmptyLogError: there is nothing to learn from.
         HomeError: there is no such home, or it can't be written.
+        InputError: there is no such stage.
         ModelMismatchError: the home belongs to another base model or embedder.
         StoreBusyError: another refresh of this home is running.
         EngineError: the engine can't be trained, or a model fails to answer.
@@ -158,12 +147,14 @@ def run_refresh(
 
     from langchain_uno.models.rerankers import EngineReranker
 
+    if until is not None and until not in STAGES:
+        raise InputError(f"There is no stage {until!r}: give one of {', '.join(STAGES)}.")
     if not hasattr(engine, "exclusive"):
         raise EngineError(
             f"The model {engine.model_name!r} can't be trained through its server: name the "
             "weights (a folder or a hub name); the server serves the adapters afterwards."
         )
-    ctx = RefreshContext(
+    work = Work(
         home=home,
         engine=engine,
         embedder=embedder,
@@ -171,8 +162,9 @@ def run_refresh(
         teacher=teacher or engine,
         prompts=prompts,
         teacher_prompts=teacher_prompts or prompts,
-        recipe=_capped(recipe, max_steps),
+        recipe=recipe,
         progress=progress or Silent(),
+        max_steps=max_steps,
     )
     check_home(home, engine.fingerprint, embedder.fingerprint)
     home.ensure()
@@ -185,11 +177,11 @@ def run_refresh(
             "this goes away by itself; the lock dies with its process.)"
         ) from error
     try:
-        build_refresh_graph().invoke({"stages": []}, context=ctx)
-        return _result(ctx)
+        build_refresh_graph().invoke({"stages": [], "until": until}, context=work)
+        return _result(work)
     except EmptyLogError:
-        if ctx.id:  # there is nothing to go on from; what was copied of the log goes again
-            shutil.rmtree(ctx.work.root, ignore_errors=True)
+        if work.id:  # there is nothing to go on from; what was copied of the log goes again
+            shutil.rmtree(work.folder.root, ignore_errors=True)
         raise
     finally:
         lock.release()
@@ -208,7 +200,7 @@ def check_log(home: Home) -> None:
     if not (home.journal / FILE_NAME).exists():
         raise EmptyLogError(
             f"The log of {str(home.path)!r} is empty: attach UNOFeedbackHandler(home=...) to a "
-            "chat model, or import one (python -m langchain_uno.logs import FILE --home DIR)."
+            "chat model, or import one (langchain-uno logs import FILE --home DIR)."
         )
 
 
@@ -237,55 +229,60 @@ def check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> 
             raise ModelMismatchError(
                 f"The home {str(home.path)!r} belongs to another {what}: its release "
                 f"{release.id!r} was made for {release.manifest.base_model!r}. Name that model "
-                "again, or give a new model a home of its own (python -m langchain_uno.logs "
-                "export, then import)."
+                "again, or give a new model a home of its own (langchain-uno logs export, then "
+                "import)."
             )
 
 
-def _capped(recipe: Recipe, max_steps: int | None) -> Recipe:
-    if max_steps is None:
-        return recipe
-    update = {}
-    for kind in ("expert", "critic"):
-        settings = getattr(recipe, kind)
-        known = settings.max_steps
-        cap = max_steps if known is None else min(known, max_steps)
-        update[kind] = settings.model_copy(update={"max_steps": cap, "min_steps": 0})
-    return recipe.model_copy(update=update)
-
-
-def _finished(ctx: RefreshContext) -> str | None:
-    """Return the release that this very refresh made, if it still lies there."""
-    if not ctx.work.has(_RESULT):
-        return None
-    release: str | None = ctx.work.read_json(_RESULT)["release"]
-    there = release is not None and (ctx.home.releases / release / "manifest.json").is_file()
-    if not there:
-        ctx.work.remove(_RESULT)
-        ctx.work.remove("release.json")
-    return release if there else None
-
-
-def _result(ctx: RefreshContext) -> RefreshResult:
+def _result(work: Work) -> RefreshResult:
     """Return what is stored of a finished refresh, or collect it, store it and tidy up."""
-    if ctx.work.has(_RESULT):
-        known = RefreshResult.model_validate(ctx.work.read_json(_RESULT))
-        return known.model_copy(update={"unchanged": True})
-    filtered = ctx.work.read_json("filter.json")
-    decided: list[dict[str, Any]] = ctx.work.read_json("train.json")
+    if is_unchanged(work):
+        known = RefreshResult.model_validate(work.folder.read_json(RESULT))
+        notes = [*known.notes, *_standing(work, known.release)]
+        return known.model_copy(update={"unchanged": True, "notes": notes})
+    counts = {s: work.counts(s) for s in STAGES if work.folder.has(f"{s}.json")}
+    filtered, release = counts["filter"], counts.get("release", {}).get("release")
+    clusters = counts.get("train", {}).pop("clusters", [])
     result = RefreshResult.model_validate(
         {
-            "refresh_id": ctx.id,
-            "release": ctx.work.read_json("release.json")["release"],
-            "resumed": ctx.resumed,
-            "interactions": ctx.work.read_json("snapshot.json")["interactions"],
+            "refresh_id": work.id,
+            "release": release,
+            "resumed": work.resumed,
+            "interactions": filtered["interactions"],
             "usable": filtered["usable"],
             "dropped": filtered["dropped"],
-            "distilled": ctx.work.read_json("distil.json"),
-            "clusters": decided,
-            "seconds": {stage: ctx.seconds[stage] for stage in STAGES if stage in ctx.seconds},
+            "waiting": filtered["waiting"],
+            "without_user": filtered["without_user"],
+            "guarded": counts.get("rules", {}).get("guarded", True),
+            "stages": {
+                stage: {k: v for k, v in one.items() if k not in ("note", "notes", "seconds")}
+                for stage, one in counts.items()
+            },
+            "clusters": clusters,
+            "seconds": work.seconds,
+            "notes": [note for one in counts.values() for note in one.get("notes", ())],
         }
     )
-    ctx.work.write_json(_RESULT, result.model_dump(mode="json"))
-    sweep_work(ctx.home.work, [ctx.id])
+    if release is not None:
+        work.folder.write_json(RESULT, result.model_dump(mode="json"))
+        sweep_work(work.home.work, [work.id])
     return result
+
+
+def _standing(work: Work, release: str | None) -> list[str]:
+    """Say what answers now, where a refresh without news finds that it is not its release."""
+    from langchain_uno.releases.load import read_current
+
+    try:
+        current = read_current(work.home)
+    except ReleaseError as error:
+        return [f"Nothing is new, and the current release can't be served: {error}"]
+    if current is not None and current.id == release:
+        return []
+    there = release is not None and (work.home.releases / release / "manifest.json").is_file()
+    stands = f"release {current.id!r}" if current else "the base model"
+    what = "was rolled back" if there else "was revoked or deleted"
+    return [
+        f"Nothing is new. Release {release!r}, which these logs gave, {what}; {stands} answers. It "
+        "stays so until there is something new to learn."
+    ]

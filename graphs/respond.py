@@ -2,7 +2,6 @@
 
     classify_cluster -> expert_generate          an expert answers, or the base model
                      -> draft_critique_revise    base drafts, critic suggests, base revises
-                                                 (a memory: the rules that hold are suggested)
 
     graph = build_respond_graph(Serving(engine, home, embedder))
     graph.invoke({"messages": [{"role": "user", "content": "..."}]})["answer"]
@@ -15,15 +14,89 @@ settings come as :class:`RespondContext`. Its state is small and plain JSON; the
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from langchain_core.messages import convert_to_messages
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import set_config_context
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.runtime import Runtime, get_runtime
+from typing_extensions import TypedDict
 
-from langchain_uno.graphs.respond_run import Classify, Respond
-from langchain_uno.graphs.respond_steps import Mode, RespondContext, RespondInput, RespondState
-from langchain_uno.records import REFLECTIVE
-from langchain_uno.serving.hot_swap import Serving
+from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation, Sampling
+from langchain_uno.records import REFLECTIVE, Message, Route
+from langchain_uno.reflect import Ask, Plan, Reflected, reflect
+from langchain_uno.serving.hot_swap import Serving, Snapshot
+from langchain_uno.serving.messages import from_langchain
 
 __all__ = ["Mode", "RespondContext", "RespondInput", "RespondState", "build_respond_graph"]
+
+Mode = Literal["uno", "single", "base"]
+
+
+@dataclass(frozen=True)
+class RespondContext:
+    """One request's settings (plain JSON, so that a graph server can take them)."""
+
+    mode: Mode = "uno"
+    """``"single"``: reflective clusters fall back to the base; ``"base"``: everything does."""
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 1024
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    tools: Sequence[dict[str, Any]] = ()
+    """Tools in OpenAI's JSON form."""
+    tool_choice: str = "auto"
+    """``"auto"``, ``"required"``, or the name of the one tool to call."""
+    json_schema: dict[str, Any] | None = None
+    timeout: float | None = None
+    """Seconds that the answer may take once its cluster is known; None: as long as it takes."""
+    stream: bool = True
+    """Whether tokens are sent as custom stream events."""
+
+    def request(self, messages: Sequence[Message], adapter: str | None = None) -> GenerateRequest:
+        """Return the request for one answer with these settings."""
+        sampling = Sampling(
+            self.temperature, self.top_p, self.max_tokens, self.seed, tuple(self.stop)
+        )
+        return GenerateRequest(
+            messages, adapter, sampling, tuple(self.tools), self.tool_choice, self.json_schema
+        )
+
+
+class RespondInput(TypedDict):
+    """What comes in."""
+
+    messages: list[Any]
+    """OpenAI-style dicts, LangChain messages or :class:`~langchain_uno.records.Message`."""
+
+
+class RespondState(TypedDict, total=False):
+    """What travels through the graph; ``messages`` comes in, the rest is filled."""
+
+    messages: list[Any]
+    """As they came in."""
+    release: str | None
+    """The release this request is served from, from its start to its end."""
+    cluster: str | None
+    distance: float | None
+    """Euclidean, to the nearest centroid (also when that was too far: an unseen query)."""
+    route: Route
+    adapter: str | None
+    answer: str
+    tool_calls: list[dict[str, Any]]
+    finish_reason: str
+    usage: dict[str, int]
+    """Summed over draft, critique and revision."""
+    revised: bool
+    """Whether the answer is a revision of the draft."""
 
 
 def build_respond_graph(
@@ -31,9 +104,9 @@ def build_respond_graph(
 ) -> CompiledStateGraph[RespondState, RespondContext, RespondInput, RespondState]:
     """Return the compiled graph over ``serving`` (sync and async, streaming in both)."""
     builder = StateGraph(RespondState, context_schema=RespondContext, input_schema=RespondInput)
-    builder.add_node("classify_cluster", Classify(serving))
-    builder.add_node("expert_generate", Respond(serving))
-    builder.add_node("draft_critique_revise", Respond(serving))
+    builder.add_node("classify_cluster", ClassifyCluster(serving))
+    builder.add_node("expert_generate", Running(serving, expert_generate))
+    builder.add_node("draft_critique_revise", Running(serving, draft_critique_revise))
     builder.add_edge(START, "classify_cluster")
     builder.add_conditional_edges(
         "classify_cluster",
@@ -48,3 +121,262 @@ def build_respond_graph(
 
 def _by_route(state: RespondState) -> str:
     return "draft_critique_revise" if state["route"] in REFLECTIVE else "expert_generate"
+
+
+# -- classify_cluster ------------------------------------------------------------------------------
+
+
+class ClassifyCluster(Runnable[RespondState, RespondState]):
+    """Takes the request's snapshot and finds its cluster, and with it the route."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+
+    def invoke(
+        self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> RespondState:
+        """Classify one conversation."""
+        return self._classify(input, _settings(_runtime(config)).mode)
+
+    async def ainvoke(
+        self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> RespondState:
+        """Classify one conversation; the embedding waits for its turn on the model in a thread."""
+        mode = _settings(_runtime(config)).mode
+        return await asyncio.to_thread(self._classify, input, mode)
+
+    def _classify(self, state: RespondState, mode: Mode) -> RespondState:
+        with self._serving.lease() as snapshot:
+            found = RespondState(
+                release=snapshot.release, cluster=None, distance=None, route="base", adapter=None
+            )
+            if mode == "base":
+                return found
+            choice = self._serving.route(snapshot, _messages(state))
+            if choice is None:
+                return found
+            found["distance"] = float(choice.distance)
+            if choice.cluster_id is None:
+                return found
+            found["cluster"] = choice.cluster_id
+            found["route"], found["adapter"] = snapshot.path_of(choice.cluster_id, mode)
+            return found
+
+
+# -- expert_generate -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a node answers: the conversation, and where it goes in its release."""
+
+    messages: list[Message]
+    context: RespondContext
+    snapshot: Snapshot
+    cluster: str | None
+    adapter: str | None
+
+
+def expert_generate(given: Given) -> Plan:
+    """The cluster's expert answers, or the base model."""
+    request = given.context.request(given.messages, given.adapter)
+    done = yield Ask(request, "answer", final=True)
+    return Reflected(
+        text=done.text,
+        draft=done.text,
+        usage=done.usage,
+        finish_reason=done.finish_reason,
+        tool_calls=done.tool_calls,
+    )
+
+
+# -- draft_critique_revise -------------------------------------------------------------------------
+
+
+def draft_critique_revise(given: Given) -> Plan:
+    """The base drafts, the critic suggests, the base revises (paper, stage 9).
+
+    In releases of older versions a cluster of the route ``"memory"`` has no critic: its rules are
+    what is suggested.
+    """
+    snapshot = given.snapshot
+    assert snapshot.prompts is not None, "a release with clusters has prompts"
+    return reflect(
+        given.context.request(given.messages),
+        snapshot.prompts,
+        critic=given.adapter,
+        suggestions=snapshot.rules_of(given.cluster),
+        critique_tokens=snapshot.critique_tokens,
+        min_kept=snapshot.min_kept,
+    )
+
+
+# -- Running a node's plan -------------------------------------------------------------------------
+
+
+class Running(Runnable[RespondState, RespondState]):
+    """A node that runs a plan: sync or async, token by token or at once."""
+
+    def __init__(self, serving: Serving, plan: Callable[[Given], Plan]) -> None:
+        self._serving = serving
+        self._plan = plan
+
+    def invoke(
+        self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> RespondState:
+        """Run the plan, waiting for the engine."""
+        engine = self._serving.engine
+        with self._serving.hold(input.get("release")) as snapshot:
+            run = self._start(input, snapshot, _runtime(config))
+            with self._serving.pool.hold(run.adapter):
+                while (request := run.next()) is not None:
+                    if run.streams:
+                        for chunk in engine.stream(request):
+                            run.take(chunk)
+                    else:
+                        run.take(Chunk(generation=engine.generate([request])[0]))
+        return run.result
+
+    async def ainvoke(
+        self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> RespondState:
+        """Run the plan without blocking the event loop."""
+        engine = self._serving.engine
+        with self._serving.hold(input.get("release")) as snapshot:
+            run = self._start(input, snapshot, _runtime(config))
+            async with _aheld(self._serving, run.adapter):
+                while (request := run.next()) is not None:
+                    if run.streams:
+                        async for chunk in engine.astream(request):
+                            run.take(chunk)
+                    else:
+                        run.take(Chunk(generation=await engine.agenerate(request)))
+        return run.result
+
+    def _start(
+        self, state: RespondState, snapshot: Snapshot, runtime: Runtime[RespondContext]
+    ) -> _Run:
+        context = _settings(runtime)
+        cluster = state.get("cluster")
+        # The adapter is the release's for this cluster: the state can be written from outside.
+        _, adapter = snapshot.path_of(cluster, context.mode)
+        given = Given(_messages(state), context, snapshot, cluster, adapter)
+        return _Run(self._plan(given), given, runtime.stream_writer)
+
+
+class _Run:
+    """One request's way through its plan; who drives it decides how to wait."""
+
+    def __init__(self, plan: Plan, given: Given, write: Callable[[Any], None]) -> None:
+        self.adapter = given.adapter
+        self.streams = given.context.stream
+        self.result = RespondState()
+        self._plan = plan
+        self._write = write
+        self._timeout = given.context.timeout
+        self._deadline: float | None = None
+        self._ask: Ask | None = None
+        self._done: Generation | None = None
+        self._held: dict[str, list[str]] = {}
+        """By stage, the pieces that were not shown."""
+
+    def next(self) -> GenerateRequest | None:
+        """Return what the plan wants generated now; None: it has ended, ``result`` is there."""
+        try:
+            if self._ask is None:
+                self._ask = next(self._plan)
+                if self._timeout is not None:
+                    self._deadline = time.monotonic() + self._timeout
+            else:
+                assert self._done is not None, "the engine ended without an answer"
+                self._ask = self._plan.send(self._done)
+        except StopIteration as stop:
+            self._end(stop.value)
+            return None
+        self._done = None
+        self._tell(self._ask)
+        return replace(self._ask.request, deadline=self._deadline)
+
+    def take(self, chunk: Chunk) -> None:
+        """Take a piece of a text: shown when it is the final one's, else kept back."""
+        assert self._ask is not None
+        if chunk.text and self._ask.final:
+            self._write({"type": "token", "text": chunk.text})
+        elif chunk.text:
+            self._held.setdefault(self._ask.stage, []).append(chunk.text)
+        self._done = chunk.generation or self._done
+
+    def _tell(self, ask: Ask) -> None:
+        if ask.stage == "revise":
+            suggestions = list(ask.suggestions)
+            self._write({"type": "progress", "stage": "revise", "suggestions": suggestions})
+        elif ask.stage != "answer":
+            self._write({"type": "progress", "stage": ask.stage})
+
+    def _end(self, done: Reflected) -> None:
+        if done.kept is not None and not done.revised:
+            self._write({"type": "progress", "stage": "keep draft", "kept": done.kept})
+        # A text that was held back stands: show it in the pieces it was written in.
+        for piece in self._held.get("revise" if done.revised else "draft", ()):
+            self._write({"type": "token", "text": piece})
+        self.result = RespondState(
+            answer=done.text,
+            tool_calls=done.tool_calls,
+            finish_reason=done.finish_reason,
+            usage=done.usage.model_dump(),
+            revised=done.revised,
+        )
+
+
+@asynccontextmanager
+async def _aheld(serving: Serving, adapter: str | None) -> AsyncIterator[None]:
+    """Hold an adapter; when that means loading or waiting, a thread does it."""
+    held = serving.pool.hold(adapter)
+    if serving.pool.at_hand(adapter):
+        held.__enter__()
+    else:
+        entering = asyncio.ensure_future(asyncio.to_thread(held.__enter__))
+        try:
+            await asyncio.shield(entering)
+        except asyncio.CancelledError:  # the thread goes on: give back what it gets
+            entering.add_done_callback(
+                lambda done: None if done.exception() else held.__exit__(None, None, None)
+            )
+            raise
+    try:
+        yield
+    finally:
+        held.__exit__(None, None, None)
+
+
+# -- What comes with a request ---------------------------------------------------------------------
+
+
+def _settings(runtime: Runtime[RespondContext]) -> RespondContext:
+    """The request's settings; a graph run without a context has the defaults."""
+    context: Any = runtime.context
+    return context if isinstance(context, RespondContext) else RespondContext()
+
+
+def _runtime(config: RunnableConfig | None) -> Runtime[RespondContext]:
+    """The run's context and stream writer; by config, since Python 3.10 loses them in tasks."""
+    with set_config_context(config or {}) as scope:
+        return scope.run(get_runtime, RespondContext)
+
+
+def _messages(state: RespondState) -> list[Message]:
+    """The conversation as records, whatever shape it came in."""
+    given = state["messages"]
+    if all(isinstance(m, Message) for m in given):
+        return list(given)
+    if all(isinstance(m, dict) and _is_a_record(m) for m in given):
+        return [Message.model_validate(m) for m in given]
+    return from_langchain(convert_to_messages(given))
+
+
+def _is_a_record(message: dict[str, Any]) -> bool:
+    return (
+        message.get("role") in ("system", "user", "assistant", "tool")
+        and isinstance(message.get("content"), str)
+        and not any("function" in call for call in message.get("tool_calls") or ())
+    )

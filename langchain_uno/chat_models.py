@@ -30,7 +30,12 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from langchain_uno.errors import InputError
-from langchain_uno.graphs.respond import Mode, RespondContext, RespondInput
+from langchain_uno.graphs.respond import (
+    Mode,
+    RespondContext,
+    RespondInput,
+    build_respond_graph,
+)
 from langchain_uno.home import ENV_HOME
 from langchain_uno.serving.answers import as_last_chunk, as_result, text_chunk
 from langchain_uno.serving.messages import from_langchain
@@ -164,6 +169,7 @@ class UNOChatModel(BaseChatModel):
         """Engine, releases and graph behind this model; loaded on first use, one a process."""
         if self._served is None or getattr(self._served.engine, "closed", False):
             self._served = serve(
+                build_respond_graph,
                 model=self.model,
                 home=self.home,
                 namespace=self.namespace,
@@ -378,4 +384,4 @@ class UNOChatModel(BaseChatModel):
 
 
 def _input(messages: list[BaseMessage]) -> RespondInput:
-    return {"messages": [m.model_dump(mode="json") for m in from_langchain(messages)]}
+    return {"messages": list(from_langchain(messages))}

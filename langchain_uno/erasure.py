@@ -20,14 +20,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from langchain_uno.errors import InputError, StoreBusyError
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings
 from langchain_uno.logs import erase
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.index import Lease
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import lineage_key, opaque_id
-from langchain_uno.settings import load_settings
 
 __all__ = ["STEPS", "forget", "forget_older", "keep_promises", "resume"]
 

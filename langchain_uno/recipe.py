@@ -5,7 +5,9 @@
 
 ``recipes/default.toml`` is what a refresh of a real model takes, ``recipes/paper.toml`` holds the
 authors' settings exactly, ``recipes/bundled.toml`` those of the bundled toy model. A home's
-``settings.toml`` and the command line override single values; unknown keys are refused.
+``settings.toml`` and the command line override single values. Unknown keys are refused; for those
+of earlier versions ``recipes/gone.toml`` says what to do instead. A field's docstring says when a
+user changes it.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ RECIPES = ("default", "paper", "bundled")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -171,9 +173,10 @@ class VerifySettings(_Section):
 
 
 class Recipe(_Section):
-    """All settings of a refresh. ``name`` is stored in every release."""
+    """All settings of a refresh."""
 
     name: str
+    """Give a recipe of your own one: every release stores it."""
     prompt_set: str = "real"
     """``"real"`` for instruction-tuned models, ``"bundled"`` for the bundled one."""
     seed: int = 0
@@ -181,13 +184,13 @@ class Recipe(_Section):
     answer_tokens: int = 2048
     """Raise it for long answers: one cut at the limit is never imitated."""
     revision_tokens: int = 8192
-    """The same for revised answers, which may think first."""
+    """Raise it for models that think before they revise an answer."""
     role_tokens: int = 512
-    """The same for rules, judgements and critiques."""
+    """Raise it where rules, judgements or critiques are cut: a cut one is not used."""
     temperature: float = 1.0
     """Lower it for small models: of revision candidates and of judgements after the first."""
     top_p: float = 0.9
-    """The same."""
+    """Lower it for small models, like ``temperature``."""
     min_kept: float = 0.0
     """Raise it where answers must repeat what the request says (numbers, names): a revised or new
     answer keeps at least this share of what the answer before it quotes. 0: not looked at."""
@@ -210,20 +213,22 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     Raises:
         ConfigError: no such recipe, not TOML, an unknown key or a value of the wrong type.
     """
-    shipped = resources.files("langchain_uno") / "recipes" / f"{name_or_path}.toml"
     source = Path(name_or_path)
     if name_or_path in RECIPES:
-        text = shipped.read_text(encoding="utf-8")
+        text = _shipped(name_or_path)
     elif source.is_file():
         text = source.read_text(encoding="utf-8")
     else:
+        gone = tomllib.loads(_shipped("gone"))["recipes"].get(name_or_path)
         raise ConfigError(
-            f"There is no recipe {name_or_path!r}: give {', '.join(map(repr, RECIPES))} or a TOML "
-            "file's path."
+            f"There is no recipe {name_or_path!r}: "
+            + (f"{gone}; else " if gone else "")
+            + f"give {', '.join(map(repr, RECIPES))} or a TOML file's path."
         )
     try:
-        data = tomllib.loads(text)
-        return Recipe.model_validate(_merged(data, overrides or {}))
+        data = _merged(tomllib.loads(text), overrides or {})
+        _refuse_gone(name_or_path, data)
+        return Recipe.model_validate(data)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"The recipe {name_or_path!r} is not valid TOML: {error}.") from error
     except ValidationError as error:
@@ -235,6 +240,29 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             problem = f"has an unknown setting {where!r}{hint}; docs/recipes.md lists all"
         raise ConfigError(f"The recipe {name_or_path!r} {problem}.") from error
+
+
+def _shipped(name: str) -> str:
+    folder = resources.files("langchain_uno") / "recipes"
+    return (folder / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _refuse_gone(name: str, data: dict[str, Any]) -> None:
+    """Refuse settings that earlier versions had, each with what to do instead.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    named = set()
+    for key, value in data.items():
+        named |= {f"{key}.{inner}" for inner in value} if isinstance(value, dict) else {key}
+    gone = tomllib.loads(_shipped("gone"))["settings"]
+    told = [f"{key}: {gone[key]}." for key in gone if key in named]
+    if told:
+        raise ConfigError(
+            f"The recipe {name!r} has settings that are no longer there. {' '.join(told)} "
+            "docs/recipes.md lists all there are."
+        )
 
 
 def _keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:

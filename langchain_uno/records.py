@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
-
+    "ANONYMOUS",
     "REFLECTIVE",
     "SCHEMA_VERSION",
     "Cluster",
@@ -176,6 +176,9 @@ class RuleSet(BaseModel):
     """What distilling one log gave: rules with feedback, and rules without (the model's guess)."""
 
     run_id: str
+    outcome: Literal["rules", "empty", "unparsable", "no_words", "unsupported"] = "rules"
+    """What came of the words: rules; an empty list; a text that is no list; there were none; or
+    the prompt set has no prompts for their language."""
     with_feedback: list[Rule] = Field(default_factory=list)
     without_feedback: list[Rule] = Field(default_factory=list)
     wanted: list[Rule] = Field(default_factory=list)
@@ -205,18 +208,24 @@ class VerifierReport(BaseModel):
 
     kind: ModuleKind
     n: int
+    """Queries that could be compared."""
+    people: int = 0
+    """Whose queries these were."""
     win_rate: float
+    """Ties half. Every person counts once; by the paper's rule every query does."""
     interval: tuple[float, float]
     """95 % interval of the win rate."""
+    p_value: float | None = None
+    """How likely a module no better than the base looks so good; None: nothing was compared."""
     passed: bool
     undecided: bool = False
-    """Not passed for want of queries alone: nothing that was seen speaks against the module."""
+    """Not passed for want of people alone: nothing that was seen speaks against the module."""
+    needed: int | None = None
+    """About how many more people with feedback like this would decide; None unless undecided."""
     epoch: int | None = None
     reason: str = ""
     lost: int = 0
     """Answers that lost content of the base answer."""
-    overreached: int = 0
-    """Answers that obey a rule on a request which it does not hold for."""
     mean_score: float | None = None
     mean_base_score: float | None = None
 

@@ -1,10 +1,198 @@
-"""``python -m langchain_uno.train`` is ``langchain-uno train``."""
+"""A refresh of a home, from Python: loads recipe and models, then runs the stages.
+
+    result = refresh_home("./home", model="Qwen/Qwen3-8B")
+    print(result.release)
+
+``python -m langchain_uno.train`` is the command ``langchain-uno train``.
+"""
 
 from __future__ import annotations
 
-from langchain_uno.cli.train import app, main, refresh_home
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["app", "main", "refresh_home"]
+from langchain_uno.errors import ConfigError, EmptyLogError, InputError
+from langchain_uno.home import Home, load_settings
+from langchain_uno.recipe import Recipe, load_recipe
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from langchain_uno.learning.work import RefreshProgress, RefreshResult
+
+__all__ = ["effective_recipe", "refresh_home"]
+
+
+def refresh_home(
+    home: str | os.PathLike[str] | None = None,
+    *,
+    namespace: str = "default",
+    model: str | None = None,
+    recipe: str | None = None,
+    sets: Sequence[str] = (),
+    seed: int | None = None,
+    embeddings: str | None = None,
+    reranker: str | None = None,
+    teacher: str | None = None,
+    max_steps: int | None = None,
+    until: str | None = None,
+    progress: RefreshProgress | None = None,
+) -> RefreshResult:
+    """Do what the command does, from Python.
+
+    Args:
+        home: whose log to learn from; by default ``LANGCHAIN_UNO_HOME``.
+        namespace: the tenant.
+        model: the base model, a folder or a hub name; None: the bundled model.
+        recipe: a recipe's name or a TOML file; None: "default", or "bundled" for the bundled model.
+        sets: overrides of the recipe, ``"lora.rank=8"``.
+        seed: of the whole refresh.
+        embeddings: a HuggingFace embedding model; None: the base model's token embeddings.
+        reranker: a yes/no reranker for the gap; None: the base model.
+        teacher: distils, revises and judges; None: the base model.
+        max_steps: caps the steps of every training.
+        until: the stage to stop after; None: all are run.
+        progress: hears how it comes on.
+
+    Returns:
+        What the refresh did.
+
+    Raises:
+        UNOError: see :func:`langchain_uno.graphs.refresh.run_refresh`; nothing is half-written.
+    """
+    from langchain_uno.erasure import keep_promises
+    from langchain_uno.models.loading import (
+        is_bundled,
+        is_url,
+        load_embedder,
+        load_engine,
+        load_prompt_set,
+    )
+
+    # What is cheap to check comes first, so that a typo costs no minutes.
+    place = Home.locate(home, namespace)
+    _check_log(place)
+    if is_url(model):
+        raise InputError(
+            f"--model {model!r} is a server: training needs the weights, so name their folder or "
+            "hub name. The server can serve the adapters afterwards."
+        )
+    chosen = recipe or ("bundled" if is_bundled(model) else "default")
+    settings = effective_recipe(place, chosen, sets, seed)
+    prompts = load_prompt_set(settings.prompt_set)
+    place.ensure()
+    keep_promises(place)  # before anything is learnt
+
+    if progress is not None:
+        progress.start("load", None, model or "the bundled model")
+    engine = load_engine(model)
+    embedder = load_embedder(embeddings, engine)
+    judge = None
+    if reranker is not None:
+        from langchain_uno.models.rerankers import CausalReranker
+
+        judge = CausalReranker(reranker)
+    guide, guide_prompts = None, prompts
+    if teacher is not None:
+        from langchain_uno.models.teacher import load_teacher
+
+        guide = load_teacher(teacher, engine)
+        # A real chat model is asked in the real set's words, whatever the base model needs.
+        guide_prompts = load_prompt_set("real")
+    if progress is not None:
+        progress.finish("load", f"recipe {settings.name}")
+
+    from langchain_uno.graphs.refresh import run_refresh
+
+    return run_refresh(
+        place,
+        engine,
+        embedder,
+        judge,
+        guide,
+        prompts=prompts,
+        teacher_prompts=guide_prompts,
+        recipe=settings,
+        progress=progress,
+        max_steps=max_steps,
+        until=until,
+    )
+
+
+def effective_recipe(
+    home: Home | None, name: str, sets: Sequence[str] = (), seed: int | None = None
+) -> Recipe:
+    """Load a recipe, then the home's overrides on top, then those of the command.
+
+    Args:
+        home: whose ``settings.toml`` is read; None: no home's.
+        name: a recipe's name or a TOML file.
+        sets: overrides, ``"lora.rank=8"``.
+        seed: another seed; None: as it is.
+
+    Raises:
+        ConfigError: the recipe or the home's settings are not valid; the message says which.
+        InputError: one of ``sets`` is not KEY=VALUE.
+    """
+    recipe = load_recipe(name)
+    overrides: dict[str, Any] = {}
+    if home is not None:
+        overrides = load_settings(home).recipe
+        try:
+            recipe = load_recipe(name, overrides)
+        except ConfigError as error:
+            raise ConfigError(f"{str(home.settings)!r}, [recipe]: {error}") from error
+    for one in sets:
+        overrides = _merge(overrides, _assignment(one))
+        recipe = load_recipe(name, overrides)
+    return recipe if seed is None else load_recipe(name, {**overrides, "seed": seed})
+
+
+def _check_log(home: Home) -> None:
+    """Check that a home has a log, before models are loaded for it.
+
+    Raises:
+        HomeError: there is no such home.
+        EmptyLogError: nothing was ever captured in it.
+    """
+    from langchain_uno.logs.journal import FILE_NAME
+
+    home.require()
+    if not (home.journal / FILE_NAME).exists():
+        raise EmptyLogError(
+            f"The log of {str(home.path)!r} is empty: attach UNOFeedbackHandler(home=...) to a "
+            "chat model, or import one (langchain-uno logs import FILE --home DIR)."
+        )
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    """Read ``lora.rank=8`` as TOML; a value that is none is a bare word, a string."""
+    key, equals, value = text.partition("=")
+    for written in (value, json.dumps(value)):
+        try:
+            if equals:
+                return tomllib.loads(f"{key} = {written}")
+        except tomllib.TOMLDecodeError:
+            continue
+    raise InputError(f"--set {text!r} is not KEY=VALUE, as in lora.rank=8.")
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        known = merged.get(key)
+        both = isinstance(value, dict) and isinstance(known, dict)
+        merged[key] = _merge(known or {}, value) if both else value
+    return merged
+
 
 if __name__ == "__main__":
-    main()
+    from langchain_uno.cli import main
+
+    main("train")

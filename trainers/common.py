@@ -16,8 +16,9 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,12 +26,14 @@ from peft import LoraConfig
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from langchain_uno.models.chat_format import render
-from langchain_uno.recipe import LoraSettings
+from langchain_uno.recipe import Recipe
 from langchain_uno.records import Message
 
 __all__ = [
     "OnStep",
+    "TrainSettings",
     "Watcher",
+    "at_once_of",
     "borrowed",
     "clear_epochs",
     "completion_ids",
@@ -46,6 +49,38 @@ __all__ = [
 
 OnStep = Callable[[int, int], None]
 """Progress of a training: optimiser steps done, and in all."""
+
+
+BIG = 100_000_000
+"""Parameters from which a model trains one example at a time, and with checkpointed activations."""
+MAX_GRAD_NORM = 1.0
+"""The authors'."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What one training needs of a recipe."""
+
+    rank: int = 64
+    dropout: float = 0.05
+    batch_size: int = 32
+    """Examples an optimiser step."""
+    epochs: int = 8
+    learning_rate: float = 5e-4
+    min_steps: int = 0
+    """Epochs are added until so many optimiser steps are reached."""
+    max_length: int = 12_000
+    """In tokens, prompt and answer together."""
+    max_steps: int | None = None
+    """Cuts the training short, also below ``min_steps``."""
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, kind: Literal["expert", "critic"], max_steps: int | None = None
+    ) -> TrainSettings:
+        """Return the settings of an expert or a critic."""
+        own = recipe.expert if kind == "expert" else recipe.critic
+        return cls(**recipe.lora.model_dump(), **own.model_dump(), max_steps=max_steps)
 
 
 @contextmanager
@@ -149,15 +184,15 @@ def copies(weights: Sequence[float], seed: int) -> list[int]:
     return [int(n) for n in np.diff(rungs)]
 
 
-def plan_epochs(n_examples: int, settings: LoraSettings) -> tuple[int, int]:
+def plan_epochs(n_examples: int, settings: TrainSettings) -> tuple[int, int]:
     """Return (epochs, optimiser steps in all) for a training set.
 
     Epochs are added to ``settings.epochs`` until ``min_steps`` is reached (small clusters learn by
     steps, not by epochs); ``max_steps`` then cuts.
     """
-    batches = math.ceil(n_examples / settings.batch_size)
-    per_epoch = math.ceil(batches / settings.accumulation)
-    epochs = max(settings.epochs, math.ceil(settings.min_steps / per_epoch))
+    per_epoch = math.ceil(n_examples / settings.batch_size)
+    least = settings.min_steps if settings.max_steps is None else 0
+    epochs = max(settings.epochs, math.ceil(least / per_epoch))
     steps = epochs * per_epoch
     if settings.max_steps is not None and settings.max_steps < steps:
         steps = max(1, settings.max_steps)
@@ -165,7 +200,7 @@ def plan_epochs(n_examples: int, settings: LoraSettings) -> tuple[int, int]:
     return epochs, steps
 
 
-def lora_config(model: Any, settings: LoraSettings) -> LoraConfig:
+def lora_config(model: Any, settings: TrainSettings) -> LoraConfig:
     """Return PEFT's configuration: LoRA on every linear projection (the output layer excepted).
 
     The same layers as PEFT's "all-linear", which would write the full name of each of them into the
@@ -177,7 +212,7 @@ def lora_config(model: Any, settings: LoraSettings) -> LoraConfig:
     of_head = {name.rpartition(".")[2] for name, module in linear if module is head}
     return LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=2 * settings.rank,  # as the authors have it
         lora_dropout=settings.dropout,
         target_modules="all-linear" if short & of_head else sorted(short),
         bias="none",
@@ -185,28 +220,38 @@ def lora_config(model: Any, settings: LoraSettings) -> LoraConfig:
     )
 
 
+def at_once_of(model: Any, settings: TrainSettings) -> int:
+    """Return how many examples go through the model together."""
+    return 1 if is_big(model) else min(8, settings.batch_size)
+
+
+def is_big(model: Any) -> bool:
+    """Whether a model fills a device, so that memory is saved at the cost of time."""
+    return sum(p.numel() for p in model.parameters()) >= BIG
+
+
 def shared_arguments(
-    model: Any, out: Path, settings: LoraSettings, seed: int, epochs: int
+    model: Any, out: Path, settings: TrainSettings, seed: int, epochs: int
 ) -> dict[str, Any]:
     """Return the ``TrainingArguments`` that DPO and SFT share, fit for the device of the model."""
     device = next(model.parameters()).device
+    at_once = at_once_of(model, settings)
     return {
         "output_dir": str(out),
-        "per_device_train_batch_size": settings.batch_size,
-        "gradient_accumulation_steps": settings.accumulation,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": math.ceil(settings.batch_size / at_once),
         "num_train_epochs": epochs,
         "max_steps": settings.max_steps if settings.max_steps is not None else -1,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": settings.warmup_ratio,  # below 1 it is a ratio
         "optim": "adamw_torch",
         "adam_beta1": 0.9,
         "adam_beta2": 0.98,
         "weight_decay": 0.0,
-        "max_grad_norm": settings.max_grad_norm,
+        "max_grad_norm": MAX_GRAD_NORM,
         "max_length": settings.max_length,
-        "activation_checkpointing": settings.gradient_checkpointing,
-        "bf16": settings.bf16 and device.type == "cuda" and torch.cuda.is_bf16_supported(),
+        "activation_checkpointing": is_big(model),
+        "bf16": device.type == "cuda" and torch.cuda.is_bf16_supported(),
         "use_cpu": device.type == "cpu",
         "seed": seed,
         "data_seed": seed,

@@ -1,6 +1,6 @@
 """Stage 8: a Critic LoRA, trained to say what users would want changed in a draft, by TRL's SFT.
 
-    train_critic(model, tokenizer, examples, out, recipe.critic, seed=0)   # -> out/epoch-7, say
+    train_critic(model, tokenizer, examples, out, settings, seed=0)   # -> out/epoch-7, say
 
 The prompt is query + draft, the completion the numbered rules that users' feedback gave; the loss
 is on the completion alone. A part of the examples is held out, and the epoch with the lowest loss
@@ -24,10 +24,9 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from langchain_uno.errors import InputError
-from langchain_uno.recipe import LoraSettings
 from langchain_uno.records import Message
 from langchain_uno.trainers import common
-from langchain_uno.trainers.common import OnStep
+from langchain_uno.trainers.common import OnStep, TrainSettings
 
 __all__ = ["EVAL_SHARE", "CriticExample", "train_critic"]
 
@@ -54,7 +53,7 @@ def train_critic(
     tokenizer: Any,
     examples: Sequence[CriticExample],
     out: Path,
-    settings: LoraSettings,
+    settings: TrainSettings,
     seed: int,
     on_step: OnStep | None = None,
     *,
@@ -71,7 +70,7 @@ def train_critic(
             Examples longer than ``settings.max_length`` tokens are left out.
         out: folder for the epochs; those of an earlier training in it are removed. Only the best
             one is kept.
-        settings: ``recipe.critic``; the DPO settings are not used.
+        settings: ``TrainSettings.of(recipe, "critic")``.
         seed: of the held-out part, initial weights, order and copies.
         on_step: hears of (steps done, steps in all).
         base_name: what the adapter names as its base model; by default the model's own name.
@@ -125,7 +124,7 @@ def train_critic(
     with common.borrowed(model, tokenizer):
         arguments = SFTConfig(
             **common.shared_arguments(model, out, settings, seed, epochs),
-            per_device_eval_batch_size=settings.batch_size,
+            per_device_eval_batch_size=common.at_once_of(model, settings),
             eval_strategy="epoch" if evaluation else "no",
             packing=False,
             dataset_kwargs={"skip_prepare_dataset": True},

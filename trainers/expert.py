@@ -1,9 +1,9 @@
 """Stage 6: an Expert LoRA, trained on preference pairs with DPO + SFT by TRL.
 
-    train_expert(model, tokenizer, pairs, out, recipe.expert, seed=0)   # -> [out/epoch-1, ...]
+    train_expert(model, tokenizer, pairs, out, settings, seed=0)   # -> [out/epoch-1, ...]
 
-The expert answers a cluster's queries directly. Its loss is ``dpo_weight`` x DPO (sigmoid: the
-chosen answer above the logged one, relative to the base model) + ``sft_weight`` x SFT (the chosen
+The expert answers a cluster's queries directly. Its loss is half DPO (sigmoid: the
+chosen answer above the logged one, relative to the base model) + half SFT (the chosen
 answer as it stands). Every epoch leaves an adapter folder that plain ``PeftModel.from_pretrained``
 loads; which of them ships, if any, is the verifier's business.
 """
@@ -21,13 +21,16 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from langchain_uno.errors import InputError
-from langchain_uno.recipe import LoraSettings
 from langchain_uno.records import PreferencePair
 from langchain_uno.trainers import common
-from langchain_uno.trainers.common import OnStep
+from langchain_uno.trainers.common import OnStep, TrainSettings
 
 __all__ = ["train_expert"]
 
+LOSS_WEIGHTS = (0.5, 0.5)
+"""Of DPO and of SFT (the authors')."""
+BETA = 0.1
+"""How strongly DPO is held to the base model (the authors')."""
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +39,7 @@ def train_expert(
     tokenizer: Any,
     pairs: Sequence[PreferencePair],
     out: Path,
-    settings: LoraSettings,
+    settings: TrainSettings,
     seed: int,
     on_step: OnStep | None = None,
     *,
@@ -53,7 +56,7 @@ def train_expert(
             Pairs longer than ``settings.max_length`` tokens are left out: a cut answer teaches
             cutting.
         out: folder for the epochs; epochs of an earlier training in it are removed.
-        settings: ``recipe.expert``. The settings' dropout is that of the LoRA layers.
+        settings: ``TrainSettings.of(recipe, "expert")``. The dropout is that of the LoRA layers.
         seed: of initial weights, order and copies; same seed, same adapters on the same machine.
         on_step: hears of (steps done, steps in all).
         base_name: what the adapters name as their base model; by default the model's own name.
@@ -103,11 +106,11 @@ def train_expert(
         arguments = DPOConfig(
             **common.shared_arguments(model, out, settings, seed, epochs),
             loss_type=["sigmoid", "sft"],
-            loss_weights=[settings.dpo_weight, settings.sft_weight],
-            beta=settings.beta,
+            loss_weights=list(LOSS_WEIGHTS),
+            beta=BETA,
             # the reference is the base model: asked once per pair, not once per pair and epoch
             precompute_ref_log_probs=True,
-            precompute_ref_batch_size=settings.batch_size,
+            precompute_ref_batch_size=common.at_once_of(model, settings),
             # TRL would switch off the LoRA layers' dropout (and the base model's, for good)
             disable_dropout=False,
         )

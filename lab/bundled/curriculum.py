@@ -1,6 +1,6 @@
 """Training examples of every role for the bundled model, drawn from the seen half of the world.
 
-Each example is chat messages whose last turn is the model's; forms come from the embedded prompt
+Each example is chat messages whose last turn is the model's; forms come from the bundled prompt
 set, so training and use can't drift apart. Mixture and remedies follow measurements in
 lab/experiments.md.
 """
@@ -13,12 +13,12 @@ from random import Random
 from typing import Any
 
 from lab.bundled.corrupt import corrupt, flawed_clause, judge_evidence
-from lab.bundled.odd import OddWords
+from lab.bundled.odd import OddWords, babble
 from lab.bundled.tools import tool_example
 from langchain_uno.demo.answers import Query, check_answer, render_answer
 from langchain_uno.demo.drawing import make_query
 from langchain_uno.demo.language import Language, cap, load_language
-from langchain_uno.demo.speech import babble, noise_line, say_wishes, wording
+from langchain_uno.demo.speech import noise_line, say_wishes, wording
 from langchain_uno.models.prompts.bundled import BundledPromptSet
 from langchain_uno.records import Message
 

@@ -19,7 +19,7 @@ from langchain_uno.records import Message
 
 __all__ = [
     "OWN_ERRORS_AT",
-    "EmbeddedConfig",
+    "BundledConfig",
     "batches",
     "chunk_examples",
     "encode",
@@ -44,7 +44,7 @@ CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class EmbeddedConfig:
+class BundledConfig:
     """What decides the weights. Sizes as in the model card."""
 
     seed: int = 0
@@ -115,7 +115,7 @@ def chunk_examples(curriculum: Curriculum, pool: list[dict[str, Any]]) -> list[E
 
 
 def batches(
-    tokenizer: Any, examples: list[Example], config: EmbeddedConfig, rng: Random
+    tokenizer: Any, examples: list[Example], config: BundledConfig, rng: Random
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield padded (ids, weights), one bucket length each; a bucket's odd rest is dropped."""
     buckets: dict[int, list[tuple[list[int], list[float]]]] = {b: [] for b in BUCKETS}
@@ -184,7 +184,7 @@ def own_revisions(
     )
 
 
-def make_tokenizer(config: EmbeddedConfig, out: Path) -> Any:
+def make_tokenizer(config: BundledConfig, out: Path) -> Any:
     """Byte-level BPE on the seen half of the world; single digits, so that numbers copy."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from lab.bundled.data import EmbeddedConfig
+from lab.bundled.data import BundledConfig
 
 __all__ = ["checkpoint", "resume", "save", "ship"]
 
@@ -64,7 +64,7 @@ def resume(
     return position, position.pop("pool")
 
 
-def save(out: Path, model: Any, tokenizer: Any, config: EmbeddedConfig) -> None:
+def save(out: Path, model: Any, tokenizer: Any, config: BundledConfig) -> None:
     """Save in float32 beside the checkpoint; shipping rounds to the tested dtype."""
     final = out / "model"
     model.save_pretrained(final, safe_serialization=True)

@@ -1,6 +1,6 @@
 """The bundled model's final test: every role on the unseen half of the world, checked by program.
 
-    python -m langchain_uno.demo exam --seed 7
+    python -m lab.bundled.exam --seed 7
 
 Names, frames, fact templates and noise lines never occur in training; rule wordings are tested seen
 and unseen apart. Each figure is a share with its count.
@@ -12,6 +12,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
 
 from lab.bundled.corrupt import corrupt, true_score
 from lab.bundled.curriculum import Curriculum
@@ -19,6 +24,7 @@ from langchain_uno.demo.answers import Check, Query, check_answer, render_answer
 from langchain_uno.demo.drawing import make_query
 from langchain_uno.demo.language import Language, cap, load_language
 from langchain_uno.demo.speech import NOISE_KINDS, say_wishes, wording
+from langchain_uno.models.loading import load_engine
 from langchain_uno.models.prompts.bundled import BundledPromptSet
 from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
 from langchain_uno.models.roles import RoleError
@@ -357,3 +363,22 @@ def _verdicts(text: str, count: int) -> list[bool | None]:
         line = next((x for x in lines if x.startswith(f"{i}. ")), "")
         out.append(line.endswith("-> yes") if "-> " in line else None)
     return out
+
+
+def main(
+    seed: Annotated[int, typer.Option(help="Of the test set.")] = 7,
+    cases: Annotated[int, typer.Option(help="Cases a role.")] = 300,
+    model: Annotated[
+        str | None, typer.Option(help="Folder; the bundled model if left out.")
+    ] = None,
+) -> None:
+    """Grade the bundled model on every role, on the unseen half of the world."""
+    table = Table("figure", "share", "n")
+    for section, grade in Exam(load_engine(model), seed=seed, cases=cases).sections.items():
+        for figure in grade():
+            table.add_row(f"{section}: {figure.name}", f"{100 * figure.share:.1f} %", str(figure.n))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

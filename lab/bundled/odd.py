@@ -13,7 +13,24 @@ from random import Random
 
 from langchain_uno.demo.language import Language, cap
 
-__all__ = ["OddWords"]
+__all__ = ["OddWords", "babble"]
+
+
+def babble(language: Language, rng: Random) -> str:
+    """Return a sentence of random words: new words alone are no request."""
+    lex = language.lexicon
+    words = [
+        rng.choice(
+            (
+                rng.choice(lex["nouns"]),
+                rng.choice(lex["verbs"]),
+                language.name(rng, unseen=False),
+                str(rng.randint(2, 99)),
+            )
+        )
+        for _ in range(rng.randint(2, 7))
+    ]
+    return cap(" ".join(words)) + rng.choice((".", "?", "!"))
 
 
 class OddWords:

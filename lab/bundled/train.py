@@ -1,9 +1,9 @@
 """Train the bundled model from scratch on the simulated world.
 
-    python -m lab.bundled.train --out build/embedded --tokens 30e6
+    python -m lab.bundled.train --out build/bundled --tokens 30e6
 
-Read this file top to bottom for model, loss, optimisers and loop; ``embedded_data.py`` has tokens
-and batches, ``embedded_disk.py`` checkpoints and the shipped folder. Seeded; a killed run goes on
+Read this file top to bottom for model, loss, optimisers and loop; ``data.py`` has tokens
+and batches, ``disk.py`` checkpoints and the shipped folder. Seeded; a killed run goes on
 from its last checkpoint with the same command. CPU (two cores, an hour) or GPU (minutes).
 
 Qwen3 architecture, so that ``AutoModelForCausalLM`` and vLLM load it like any other model. Matrices
@@ -25,7 +25,7 @@ from rich.console import Console
 from lab.bundled.curriculum import Curriculum
 from lab.bundled.data import (
     OWN_ERRORS_AT,
-    EmbeddedConfig,
+    BundledConfig,
     batches,
     chunk_examples,
     make_tokenizer,
@@ -33,11 +33,11 @@ from lab.bundled.data import (
 )
 from lab.bundled.disk import checkpoint, resume, save, ship
 
-__all__ = ["EmbeddedConfig", "main", "train"]
+__all__ = ["BundledConfig", "main", "train"]
 
 
 def train(
-    config: EmbeddedConfig,
+    config: BundledConfig,
     out: Path,
     *,
     max_steps: int | None = None,
@@ -99,7 +99,7 @@ def train(
 # -- model -----------------------------------------------------------------------------------------
 
 
-def _model(config: EmbeddedConfig, tokenizer: Any) -> Any:
+def _model(config: BundledConfig, tokenizer: Any) -> Any:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     return Qwen3ForCausalLM(
@@ -136,7 +136,7 @@ def _loss(body: Any, model: Any, ids: torch.Tensor, weights: torch.Tensor) -> to
     return (losses * w).sum() / w.sum()
 
 
-def _optimisers(config: EmbeddedConfig, model: Any) -> tuple[Any, Any]:
+def _optimisers(config: BundledConfig, model: Any) -> tuple[Any, Any]:
     """Muon for the matrices inside layers; AdamW for embeddings and norms."""
     inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     ids = {id(p) for p in inner}
@@ -171,7 +171,7 @@ def main(
     ] = None,
 ) -> None:
     """Train the bundled model from scratch; the same command goes on after an interruption."""
-    config = EmbeddedConfig(seed=seed, tokens=int(tokens), learning_rate=learning_rate)
+    config = BundledConfig(seed=seed, tokens=int(tokens), learning_rate=learning_rate)
     train(config, out, max_steps=max_steps, compiled=compiled)
     if ship_to is not None:
         ship(out / "model", ship_to)

@@ -1,36 +1,33 @@
 """What people would do instead of training: hand rules to a revision of the base's draft.
 
 - *RAG over past feedback*: the rules of the nearest logs, by BM25 (rank-bm25) or by embeddings.
-- *memory*: all rules that recur in the request's cluster.
+- *rules in the prompt*: all rules that recur in the request's cluster.
 
-Both see what UNO sees (training logs alone, distilled and aggregated the same way), and their
-revision passes the same guard as UNO's (``revision_min_kept``).
+Both see what UNO sees, distilled and aggregated the same way, and their revisions pass the same
+guard as UNO's (``recipe.min_kept``).
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from rank_bm25 import BM25Okapi
 
 from langchain_uno.demo.asking import Answered, Asked, look_at
-from langchain_uno.errors import ConfigError
-from langchain_uno.learning.aggregate import ClusterRules
-from langchain_uno.learning.content import kept_share, request_text
+from langchain_uno.demo.worlds import World
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, GenerateRequest, Sampling
 from langchain_uno.models.roles import PromptSet
+from langchain_uno.recipe import Recipe
 from langchain_uno.records import Message
+from langchain_uno.reflect import reflect, run_together
 
-if TYPE_CHECKING:
-    from langchain_uno.demo.worlds import World
+__all__ = ["Past", "by_bm25", "by_cluster", "by_embeddings", "revise_by"]
 
-__all__ = ["Past", "by_bm25", "by_embeddings", "from_memory", "revise_with"]
-
-_NEAREST = 3
+NEAREST = 3
 
 Rules = Callable[[Sequence[str]], list[list[str]]]
 """From requests to the rules to revise by."""
@@ -38,112 +35,88 @@ Rules = Callable[[Sequence[str]], list[list[str]]]
 
 @dataclass(frozen=True)
 class Past:
-    """The training logs that said something: queries, their vectors (n, d), their rules."""
+    """The logs that said something: queries, their vectors (n, d), their rules."""
 
     queries: list[str]
     vectors: FloatArray
     rules: list[list[str]]
 
 
-def by_bm25(past: Past, *, nearest: int = _NEAREST) -> Rules:
-    """Retrieve by words (Okapi BM25, by rank-bm25).
-
-    Raises:
-        ConfigError: the extra ``langchain-uno[evaluation]`` is not installed.
-    """
-    try:
-        from rank_bm25 import BM25Okapi
-    except ImportError as error:
-        raise ConfigError(
-            "Retrieval by words needs a package that is missing (rank-bm25): "
-            "pip install 'langchain-uno[evaluation]'."
-        ) from error
-
+def by_bm25(past: Past) -> Rules:
+    """Retrieve by words (Okapi BM25)."""
     index = BM25Okapi([_words(query) for query in past.queries])
 
     def find(requests: Sequence[str]) -> list[list[str]]:
-        out = []
-        for request in requests:
-            scores = index.get_scores(_words(request))
-            out.append(_joined(past, np.argsort(-scores, kind="stable")[:nearest]))
-        return out
+        scores = [np.asarray(index.get_scores(_words(request))) for request in requests]
+        return [_joined(past, np.argsort(-row, kind="stable")[:NEAREST]) for row in scores]
 
     return find
 
 
-def by_embeddings(past: Past, embedder: Embedder, *, nearest: int = _NEAREST) -> Rules:
+def by_embeddings(past: Past, embedder: Embedder) -> Rules:
     """Retrieve by the embedder that routes."""
 
     def find(requests: Sequence[str]) -> list[list[str]]:
-        scores = embedder.embed(list(requests)) @ past.vectors.T
-        return [
-            _joined(past, np.argsort(-row, kind="stable")[:nearest]) for row in np.asarray(scores)
-        ]
+        scores = np.asarray(embedder.embed(list(requests)) @ past.vectors.T)
+        return [_joined(past, np.argsort(-row, kind="stable")[:NEAREST]) for row in scores]
 
     return find
 
 
-def from_memory(recurring: Sequence[ClusterRules | None]) -> Rules:
-    """Take all recurring rules of each request's cluster, whether they hold for it or not.
+def by_cluster(clusters: Sequence[str | None], rules: Mapping[str, Sequence[str]]) -> Rules:
+    """Take all recurring rules of each request's cluster.
 
     Args:
-        recurring: one a request; None: it has no cluster.
+        clusters: one a request; None: it has none.
+        rules: of every cluster.
     """
 
     def find(requests: Sequence[str]) -> list[list[str]]:
-        return [
-            [rule.text for rule in known.recurring] if known else []
-            for _, known in zip(requests, recurring, strict=True)
-        ]
+        pairs = zip(requests, clusters, strict=True)
+        return [list(rules.get(cluster or "", ())) for _, cluster in pairs]
 
     return find
 
 
-def revise_with(
+def revise_by(
     rules: Rules,
     world: World,
     asked: Sequence[Asked],
     drafts: Sequence[Answered],
     engine: Engine,
     prompts: PromptSet,
-    *,
-    min_kept: float,
-    route: str,
+    recipe: Recipe,
 ) -> list[Answered]:
-    """Revise the base's drafts by retrieved rules; a draft without any stands."""
+    """Revise the base's drafts by rules; a draft without any stands."""
     requests = [one.query.text for one in asked]
     began = time.perf_counter()
-    found = rules(requests)
-    todo: dict[int, GenerateRequest] = {}
-    for i, (request, draft, suggested) in enumerate(zip(requests, drafts, found, strict=True)):
-        if suggested and draft.text.strip():
-            messages = [Message(role="user", content=request)]
-            prompt = prompts.revise_draft_prompt(messages, draft.text, suggested, "en")
-            todo[i] = GenerateRequest(prompt, None, Sampling(max_tokens=1024))
-    revised = dict(zip(todo, engine.generate(list(todo.values())), strict=True))
-    each = (time.perf_counter() - began) / max(1, len(asked))
-    out = []
-    for i, (one, draft) in enumerate(zip(asked, drafts, strict=True)):
-        text, used = draft.text, (draft.tokens_in, draft.tokens_out)
-        if i in revised:
-            new = revised[i]
-            used = (used[0] + new.usage.input_tokens, used[1] + new.usage.output_tokens)
-            request = request_text([Message(role="user", content=requests[i])])
-            kept = kept_share(request, draft.text, new.text)
-            if new.text.strip() and kept >= min_kept:
-                text = new.text
-        out.append(
-            look_at(
-                world,
-                one,
-                text,
-                tokens=used,
-                seconds=draft.seconds + each,
-                cluster=draft.cluster,
-                route=route,
-            )
+    plans = [
+        reflect(
+            GenerateRequest([Message(role="user", content=request)]),
+            prompts,
+            suggestions=suggestions,
+            draft=draft.text,
+            revision=Sampling(max_tokens=recipe.revision_tokens),
+            min_kept=recipe.min_kept,
+            language="en",
         )
-    return out
+        for request, suggestions, draft in zip(requests, rules(requests), drafts, strict=True)
+    ]
+    ended = run_together(plans, engine)
+    each = (time.perf_counter() - began) / max(1, len(asked))
+    return [
+        look_at(
+            world,
+            one,
+            new.text,
+            tokens=(
+                draft.tokens_in + new.usage.input_tokens,
+                draft.tokens_out + new.usage.output_tokens,
+            ),
+            seconds=draft.seconds + each,
+        )
+        for one, draft, new in zip(asked, drafts, ended, strict=True)
+    ]
 
 
 def _joined(past: Past, chosen: Iterable[int]) -> list[str]:

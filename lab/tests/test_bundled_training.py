@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from random import Random
 
 import pytest
 from rich.console import Console
 
+from lab.bundled import data
+from lab.bundled.curriculum import Curriculum
 from lab.bundled.disk import ship
-from lab.bundled.train import EmbeddedConfig, train
-from langchain_uno.trainers import embedded_data as embedded
+from lab.bundled.train import BundledConfig, train
+from langchain_uno.demo.drawing import make_query
+from langchain_uno.demo.language import is_unseen_name, load_language
 
-CONFIG = EmbeddedConfig(
+LANGUAGE = load_language()
+
+CONFIG = BundledConfig(
     tokens=24 * 1024,
     batch_tokens=1024,
     warmup=2,
@@ -29,7 +35,7 @@ CONFIG = EmbeddedConfig(
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch = pytest.MonkeyPatch()
-    patch.setattr(embedded, "CHUNK", 64)
+    patch.setattr(data, "CHUNK", 64)
     out = tmp_path_factory.mktemp("bundled")
     console = Console(file=(out / "log.txt").open("w"), width=200)
     train(CONFIG, out, max_steps=10, compiled=False, console=console)
@@ -52,12 +58,10 @@ def test_the_loss_fell(trained: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from lab.bundled.curriculum import Curriculum
-
     tokenizer = AutoTokenizer.from_pretrained(trained / "model")
     model = AutoModelForCausalLM.from_pretrained(trained / "model")
     curriculum = Curriculum(seed=99)
-    rows = [embedded.encode(tokenizer, curriculum.draw("distil")) for _ in range(8)]
+    rows = [data.encode(tokenizer, curriculum.draw("distil")) for _ in range(8)]
     with torch.no_grad():
         losses = [
             float(model(torch.tensor([ids]), labels=torch.tensor([ids])).loss) for ids, _ in rows
@@ -85,11 +89,9 @@ def test_the_shipped_folder_is_small_and_ordinary(trained: Path, tmp_path: Path)
 def test_only_the_models_own_turn_weighs_fully(trained: Path) -> None:
     from transformers import AutoTokenizer
 
-    from lab.bundled.curriculum import Curriculum
-
     tokenizer = AutoTokenizer.from_pretrained(trained / "model")
     example = Curriculum(seed=1).draw("revise")
-    ids, weights = embedded.encode(tokenizer, example)
+    ids, weights = data.encode(tokenizer, example)
     own = tokenizer.decode([i for i, w in zip(ids, weights, strict=True) if w == 1.0])
     assert own == example.messages[-1].content + "<|im_end|>"
 
@@ -98,13 +100,11 @@ def test_only_the_models_own_turn_weighs_fully(trained: Path) -> None:
 def test_a_judgements_decisions_weigh_more_than_its_quotations(trained: Path, role: str) -> None:
     from transformers import AutoTokenizer
 
-    from lab.bundled.curriculum import Curriculum
-
     tokenizer = AutoTokenizer.from_pretrained(trained / "model")
     example = Curriculum(seed=1).draw(role)
-    ids, weights = embedded.encode(tokenizer, example)
+    ids, weights = data.encode(tokenizer, example)
     heavy = tokenizer.decode(
-        [i for i, w in zip(ids, weights, strict=True) if w == embedded.VERDICT_WEIGHT]
+        [i for i, w in zip(ids, weights, strict=True) if w == data.VERDICT_WEIGHT]
     )
     said = example.messages[-1].content
     decisions = re.findall(r"-> (yes|no)$", said, re.MULTILINE)
@@ -114,8 +114,6 @@ def test_a_judgements_decisions_weigh_more_than_its_quotations(trained: Path, ro
 
 
 def test_comparisons_are_true_and_of_both_kinds() -> None:
-    from lab.bundled.curriculum import Curriculum
-
     curriculum = Curriculum(seed=4)
     seen = set()
     for _ in range(50):
@@ -125,3 +123,29 @@ def test_comparisons_are_true_and_of_both_kinds() -> None:
             assert (fact == version) == (verdict == "yes")
             seen.add(verdict)
     assert seen == {"yes", "no"}
+
+
+def test_training_never_shows_held_out_names() -> None:
+    curriculum, rng = Curriculum(seed=3), Random(0)
+    assert all(not is_unseen_name(curriculum.query().entity) for _ in range(300))
+    family = LANGUAGE.families["bug"]
+    for _ in range(100):
+        query = make_query(LANGUAGE, family, rng, unseen=True)
+        assert is_unseen_name(query.entity)
+        assert all(fact in query.text for fact in query.facts)
+
+
+def test_training_never_shows_held_out_frames_or_wordings() -> None:
+    curriculum = Curriculum(seed=4)
+    text = "\n".join(m.content for _ in range(2000) for m in curriculum.draw().messages)
+    for family in LANGUAGE.families.values():
+        for frame in family.unseen_frames:
+            pattern = re.sub(r"\\\{\w+\\\}", "[^.]{1,200}?", re.escape(frame))
+            assert not re.search(pattern, text), frame
+        seen = [re.sub(r"\\\{\w+\\\}", "[^.]{1,200}?", re.escape(f)) for f in family.frames]
+        assert any(re.search(p, text) for p in seen), "the pattern finds what is there"
+    text = text.lower()
+    for rule in LANGUAGE.rules.values():
+        hidden = [w for w in rule.unseen_wordings if not any(w in s for s in rule.wordings)]
+        for wording in hidden:
+            assert f" {wording}." not in text

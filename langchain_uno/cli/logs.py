@@ -1,58 +1,66 @@
-"""The log at the command line.
-
-    python -m langchain_uno.logs import chats.jsonl --home DIR
-    python -m langchain_uno.logs stats --home DIR --json
-    python -m langchain_uno.logs export --home DIR > log.jsonl
-    python -m langchain_uno.logs drain --home DIR                # journal -> Chroma: needs a model
-    python -m langchain_uno.logs forget --user u-17 --home DIR
-
-Results go to standard output, bars and messages to standard error.
-"""
+"""``langchain-uno logs``: what users asked, were answered, and said about it."""
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from langchain_uno.cli.logs_care import register
-from langchain_uno.cli.progress import Bars, clean_exit, err, out, print_json
-from langchain_uno.errors import EmptyLogError, InputError
-from langchain_uno.home import ENV_HOME, Home
+from langchain_uno.cli.console import (
+    HomeOption,
+    JsonOption,
+    NamespaceOption,
+    QuietOption,
+    clean_exit,
+    err,
+    out,
+    print_json,
+    say,
+)
+from langchain_uno.cli.progress import Bars
+from langchain_uno.errors import EmptyLogError, InputError, StoreError
+from langchain_uno.home import Home, load_settings
 
-__all__ = ["app", "main"]
+if TYPE_CHECKING:
+    from langchain_uno.logs.store import LogStore
+
+__all__ = ["app"]
 
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     no_args_is_help=True,
-    help="What a service's users asked, were answered, and said about it: in, out, and counted.",
+    help="What users asked, were answered, and said.",
 )
 
-_HomeOption = Annotated[
-    Path | None,
-    typer.Option("--home", help="The home folder.", envvar=ENV_HOME, show_default=False),
+_Model = Annotated[
+    str | None, typer.Option(help="Base model that embeds. [default: the bundled model]")
 ]
-_Namespace = Annotated[str, typer.Option(help="Tenant inside the home.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+_Embeddings = Annotated[
+    str | None,
+    typer.Option(help="HuggingFace embedding model instead. [default: the base model's layers]"),
+]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether I mean it.")]
 _SHOWN = 20
+"""Bad rows that are named one by one."""
 
 
 @app.command("import")
 def import_(
     file: Annotated[str, typer.Argument(help="A JSONL file; '-' reads standard input.")],
-    home: _HomeOption = None,
-    namespace: _Namespace = "default",
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
     redact: Annotated[
         bool,
         typer.Option(help="Take personal data and secrets out before storing."),
     ] = True,
-    as_json: _Json = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Read a file of dialogs into the home's journal.
 
@@ -64,6 +72,8 @@ def import_(
 
     Importing a file again changes nothing. Bad rows are reported by line, the others go in.
 
+        langchain-uno logs import chats.jsonl --home ./home
+
     Exit codes: 0 all rows are in, 2 no such file, or some rows were bad, 3 the home can't be
     written, 7 the journal can't be written, 130 stopped (the same call finishes it).
     """
@@ -73,7 +83,7 @@ def import_(
 
         place = Home.locate(home, namespace)
         total = _lines(file)
-        with Bars(off=as_json) as bars:
+        with Bars(quiet, as_json=as_json) as bars:
             bars.start("import", total)
             result = import_file(
                 file,
@@ -81,6 +91,7 @@ def import_(
                 redactor=None if redact else no_redaction(),
                 on_row=lambda n: bars.advance("import", n),
             )
+            bars.finish("import", f"{result.rows} rows")
         for number, reason in result.bad[:_SHOWN]:
             err.print(f"line {number}: {reason}", markup=False, highlight=False, soft_wrap=True)
         if len(result.bad) > _SHOWN:
@@ -89,12 +100,9 @@ def import_(
             print_json({**vars(result), "bad": [{"line": n, "reason": r} for n, r in result.bad]})
         else:
             languages = ", ".join(f"{n} {name}" for name, n in sorted(result.languages.items()))
-            out.print(
+            say(
                 f"{result.rows} rows: {result.interactions} new interactions, {result.feedback} "
-                f"new feedbacks, {result.known} already there ({languages or 'no text'}).",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+                f"new feedbacks, {result.known} already there ({languages or 'no text'})."
             )
         if not result.rows:
             err.print("The file has no rows: nothing was imported.")
@@ -108,16 +116,18 @@ def import_(
 
 @app.command()
 def export(
-    home: _HomeOption = None,
-    namespace: _Namespace = "default",
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
     usable: Annotated[
         bool, typer.Option("--usable", help="Leave out what the filters flag.")
     ] = False,
 ) -> None:
-    """Write every interaction to standard output, one JSON object a line.
+    """Write every interaction to standard output as JSON lines.
 
     Each has run_id, messages (the prompt and, last, the answer), feedback and what else is known;
     `import` reads it back without any loss.
+
+        langchain-uno logs export --home ./home > log.jsonl
 
     Exit codes: 0 done, 3 no such home, 6 the log is empty, 7 the journal can't be read.
     """
@@ -143,9 +153,9 @@ def export(
 
 @app.command()
 def stats(
-    home: _HomeOption = None, namespace: _Namespace = "default", as_json: _Json = False
+    home: HomeOption = None, namespace: NamespaceOption = "default", as_json: JsonOption = False
 ) -> None:
-    """Count what the log holds: languages, kinds of feedback, and which logs can be learnt from.
+    """Count what the log holds, and what of it can be learnt from.
 
     "verdicts" counts the logs by what the filters say of them (ok, praise_only, prompt_injection,
     ...); "pending" how many the Chroma store does not have yet; "waiting_feedback" feedback whose
@@ -175,24 +185,19 @@ def stats(
 
 @app.command()
 def drain(
-    home: _HomeOption = None,
-    namespace: _Namespace = "default",
-    model: Annotated[
-        str | None,
-        typer.Option(help="Base model that embeds. [default: the bundled model]"),
-    ] = None,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(
-            help="HuggingFace embedding model instead. [default: the base model's layers]"
-        ),
-    ] = None,
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    model: _Model = None,
+    embeddings: _Embeddings = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Throw the index away and make it anew.")
     ] = False,
-    as_json: _Json = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """Bring the Chroma store up to the journal (a refresh does this by itself).
+    """Bring the Chroma store up to the journal.
+
+    A refresh does this by itself; `search` finds what is in the store.
 
     Exit codes: 0 done, 3 no such home, 4 no such model, 5 the store holds another model's vectors,
     7 the store can't be used, 8 another process uses it, 130 stopped (the same call goes on).
@@ -202,24 +207,94 @@ def drain(
         from langchain_uno.logs.store import LogStore
 
         with LogStore.open(place, _embedder(model, embeddings), rebuild=rebuild) as store:
-            with Bars(off=as_json) as bars:
+            with Bars(quiet, as_json=as_json) as bars:
                 bars.start("drain", store.pending())
                 n = store.drain(lambda done: bars.advance("drain", done))
+                bars.finish("drain")
             total = store.count()
         if as_json:
             print_json({"drained": n, "total": total})
         else:
-            out.print(f"{n} records written; the store has {total}.", highlight=False)
+            say(f"{n} records written; the store has {total}.")
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="A request, as a user would write it.")],
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    k: Annotated[int, typer.Option("-k", min=1, help="How many to show.")] = 5,
+    model: _Model = None,
+    embeddings: _Embeddings = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find past feedback on requests like this one.
+
+    Searches the Chroma index by meaning, so it loads the model that embeds. Records that are not in
+    the index yet are not found: `drain` brings them in.
+
+        langchain-uno logs search "a letter to my landlord" --home ./home
+
+    Exit codes: 0 done (also when nothing is near), 2 no text, 3 no such home, 4 no such model, 5
+    the index holds another model's vectors, 7 the store can't be used, 8 another process uses it.
+    """
+    with clean_exit():
+        place = Home.locate(home, namespace).require()
+        if not text.strip():
+            raise InputError("Say what to look for: the text is empty.")
+        from langchain_uno.logs.store import LogStore
+
+        with LogStore.open(place, _embedder(model, embeddings)) as store:
+            waiting, found = store.pending(), _nearest_feedback(store, text, k)
+        if waiting:
+            err.print(f"{waiting} records are not in the index yet: langchain-uno logs drain.")
+        if as_json:
+            print_json({"found": found, "pending": waiting})
+            return
+        if not found:
+            err.print("Nothing found: no record of the index has feedback.")
+        for one in found:
+            table = Table(show_header=False, box=None, pad_edge=False)
+            table.add_row(f"{one['distance']:.2f}", Text(one["request"]))
+            for said in one["feedback"]:
+                table.add_row("", Text(_said(said), style="bold"))
+            table.add_row("", Text(f"run {one['run_id']}", style="dim"))
+            out.print(table)
+
+
+def _nearest_feedback(store: LogStore, text: str, k: int) -> list[dict[str, Any]]:
+    """Return the ``k`` nearest records that have feedback: request, feedback, run and distance."""
+    from langchain_uno.logs.join import join, read
+
+    joined, looked = join(store.journal), k
+    while True:
+        near = store.nearest(text, looked)
+        chosen = {run_id: d for run_id, d in near if joined.feedback.get(run_id)}
+        if len(chosen) >= k or len(near) < looked:
+            break
+        looked *= 4
+    found = []
+    for log in read(store.journal, joined, list(chosen)[:k]):
+        asked = [message.content for message in log.messages if message.role == "user"]
+        found.append(
+            {
+                "run_id": log.run_id,
+                "distance": round(chosen[log.run_id], 4),
+                "request": asked[-1] if asked else "",
+                "feedback": [f.model_dump(mode="json", exclude_none=True) for f in log.feedback],
+            }
+        )
+    return found
 
 
 @app.command()
 def show(
     run: Annotated[str, typer.Argument(help="Run id, root run id or message id.")],
-    home: _HomeOption = None,
-    namespace: _Namespace = "default",
-    as_json: _Json = False,
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    as_json: JsonOption = False,
 ) -> None:
-    """Show one interaction: the conversation, what was said about it, and what becomes of it.
+    """Show one interaction and what was said about it.
 
     Exit codes: 0 done, 2 no such run, 3 no such home, 7 the journal can't be read.
     """
@@ -237,12 +312,180 @@ def show(
             if name not in ("messages", "feedback") and value not in (None, {}, []):
                 table.add_row(name.replace("_", " "), Text(str(value)))
         for one in found["feedback"]:
-            said = one.get("comment") or one.get("correction") or one.get("value") or ""
-            table.add_row(f"feedback: {one['key']}", Text(f"{one.get('score', '')} {said}".strip()))
+            table.add_row("feedback", Text(_said(one)))
         out.print(table)
 
 
-register(app)
+@app.command()
+def forget(
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    user: Annotated[
+        str | None, typer.Option(help="Forget all of this user.", show_default=False)
+    ] = None,
+    thread: Annotated[
+        str | None, typer.Option(help="Forget all of this conversation.", show_default=False)
+    ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(help="Forget this run (repeatable): run id, root run id or message id."),
+    ] = None,
+    yes: _Yes = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Forget a user, a conversation or runs, for good.
+
+    Takes the records, the feedback, later turns that quote them, their vectors and what refreshes
+    had made of them; releases that learnt from them are revoked and emptied, and the nearest sound
+    one (or the base model) answers. Keyed hashes stay behind, so that importing an old export
+    brings nothing back. Prints a receipt with counts and nobody's ids. Files that were exported
+    lie outside the home: delete them yourself. A killed call is finished by any next one.
+
+        langchain-uno logs forget --user u-17 --home ./home
+
+    Exit codes: 0 done (also when nothing was found), 2 nothing named, 3 no such home, 7 the journal
+    or Chroma can't be used, 8 a refresh or drain is running, 130 stopped.
+    """
+    with clean_exit("Stopped. The same call again finishes it."):
+        place = Home.locate(home, namespace).require()
+        if not yes and not as_json:
+            typer.confirm("This can't be undone. Forget it?", abort=True, err=True)
+        from langchain_uno.erasure import STEPS
+        from langchain_uno.erasure import forget as forget_
+
+        with Bars(quiet, as_json=as_json) as bars:
+            bars.start("forget", len(STEPS))
+            receipt = forget_(
+                place,
+                user_id=user,
+                thread_id=thread,
+                run_ids=run or (),
+                on_step=lambda step: bars.advance("forget"),
+            )
+            bars.finish("forget")
+        _show(receipt, as_json)
+
+
+@app.command()
+def retain(
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    days: Annotated[
+        float | None,
+        typer.Option(help="Keep so many days. [default: logs.retention_days of settings.toml]"),
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Forget what is older than the namespace keeps.
+
+    Refreshes do this by themselves. Releases that learnt from it stay.
+
+    Exit codes: 0 done, 2 no number of days is set, 3 no such home, 7 the journal or Chroma can't be
+    used, 8 a refresh or drain is running, 130 stopped.
+    """
+    with clean_exit("Stopped. The same call again finishes it."):
+        from langchain_uno.erasure import STEPS, forget_older
+
+        place = Home.locate(home, namespace).require()
+        kept = days if days is not None else load_settings(place).logs.retention_days
+        if kept is None:
+            raise InputError(
+                f"How long are logs kept? Give --days, or set logs.retention_days in "
+                f"{str(place.settings)!r}."
+            )
+        with Bars(quiet, as_json=as_json) as bars:
+            bars.start("retain", len(STEPS))
+            receipt = forget_older(place, days=kept, on_step=lambda step: bars.advance("retain"))
+            bars.finish("retain")
+        _show(receipt, as_json)
+
+
+@app.command()
+def repair(
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Look a home over and mend what can be mended.
+
+    Finishes interrupted erasures, checks the journal record by record, compares the index with it
+    and throws a damaged one away (the next drain or refresh fills it again from the journal).
+
+    Exit codes: 0 sound or mended, 3 no such home, 7 the journal itself is damaged (the message says
+    where), 8 a refresh or drain is running.
+    """
+    with clean_exit("Stopped. The same call again goes on."):
+        place = Home.locate(home, namespace).require()
+        with Bars(quiet, as_json=as_json) as bars:
+            found = _mend(place, bars)
+        _show(found, as_json)
+
+
+def _mend(home: Home, bars: Bars) -> dict[str, Any]:
+    """Finish erasures, read the journal through, hold the index against it; say what was found.
+
+    Raises:
+        StoreBusyError: a refresh or a drain is running.
+        StoreError: the journal is damaged; the message says where.
+    """
+    from langchain_uno.erasure import resume
+    from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, index_state
+    from langchain_uno.logs.journal import Journal
+    from langchain_uno.logs.store import index_is_bundled
+
+    finished = len(resume(home))
+    found: dict[str, Any] = {"erasures_finished": finished}
+    with Journal(home.require().journal) as journal:
+        problems = [row[0] for row in journal.database.read("PRAGMA integrity_check(20)")]
+        if problems != ["ok"]:
+            raise StoreError(
+                f"The journal {str(journal.path)!r} is damaged ({problems[0]}): restore it from a "
+                "backup, or save what can be read with `sqlite3 FILE .recover`."
+            )
+        n, n_feedback = journal.counts()
+        bars.start("read", n)
+        for _ in journal.interactions([row.run_id for row in journal.rows()]):
+            bars.advance("read", 1)
+        bars.finish("read", f"{n} records")
+        journal.feedback()  # raises where one can't be read
+        found |= {"interactions": n, "feedback": n_feedback, "journal": "sound"}
+        marked = len(journal.indexed())
+        if not index_is_bundled(home):
+            found["index"] = "on a server: compared and filled in by the next drain"
+            return found
+        lease = Lease(home.chroma)
+        try:
+            state = index_state(home.chroma, set(journal.indexed()))
+            if isinstance(state, IndexBroken):
+                ChromaIndex.wipe(home.chroma)
+                journal.clear_indexed()
+                found["index"] = f"thrown away, the next drain fills it again ({state})"
+            else:
+                found["index"] = f"sound, {marked} of {n} records are in"
+        finally:
+            lease.release()
+    return found
+
+
+def _show(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in found.items():
+        table.add_row(name.replace("_", " "), str(value))
+    out.print(table)
+    err.print("Done.")
+
+
+def _said(feedback: dict[str, Any]) -> str:
+    """Write one piece of feedback in a line: its key, its score, its words."""
+    words = feedback.get("comment") or feedback.get("correction") or feedback.get("value") or ""
+    score = "" if feedback.get("score") is None else f" {feedback['score']}"
+    return f"{feedback['key']}{score}: {words}" if words else f"{feedback['key']}{score}"
 
 
 def _embedder(model: str | None, embeddings: str | None) -> Any:
@@ -260,12 +503,3 @@ def _lines(file: str) -> int | None:
             return sum(block.count(b"\n") for block in iter(lambda: source.read(1 << 20), b""))
     except OSError:
         return None  # the import itself says what is wrong
-
-
-def main() -> None:
-    """Run the command line."""
-    app(prog_name="python -m langchain_uno.logs")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
-"""MemoryBench: train from its logs, answer its test rows, write predictions in its format.
+"""MemoryBench: answer its test rows, write predictions in its format.
 
 MemoryBench (Ai et al. 2025, arXiv 2510.17281; github.com/LittleDinoC/MemoryBench) keeps a data set
 as rows of two splits. Rows of ``train`` hold dialogs with simulated users and are imported like any
-log (``python -m langchain_uno.logs import train.jsonl``); rows of ``test`` are asked here. Its own
+log (``langchain-uno logs import train.jsonl``); rows of ``test`` are asked here. Its own
 ``evaluate`` and ``summary_results`` grade what this writes: a JSON list of ``{"test_idx",
 "dataset", "response"}``. No test row may be in the log: that is checked, not hoped.
 """

@@ -1,126 +1,214 @@
-"""What the command lines share: errors without tracebacks, Ctrl-C, progress bars.
+"""How a command shows that it is at work: bars for people, lines for files.
 
-Results go to standard output, everything else to standard error, so that ``--json`` can be piped.
+On a terminal every stage under way has one bar, and a finished one leaves a line. Elsewhere (CI,
+systemd, a file) there is a line when a stage begins, one when it ends, and between them at most one
+every 30 seconds. Progress goes to standard error. ``--quiet`` switches it off; so does ``--json``
+where both streams end in one pipe or file, whose reader expects JSON and nothing else.
 """
 
 from __future__ import annotations
 
-import atexit
-import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    SpinnerColumn,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column, Table
+from rich.text import Text
 
-from langchain_uno.errors import UNOError
+from langchain_uno.cli.console import err
 
-__all__ = ["INTERRUPTED", "Bars", "clean_exit", "err", "out", "print_json"]
+__all__ = ["EVERY_S", "Bars", "duration"]
 
-INTERRUPTED = 130
-out = Console()
-err = Console(stderr=True)
-
-
-@contextmanager
-def clean_exit(interrupted: str = "Stopped.") -> Iterator[None]:
-    """Run a command's body: our errors become one line and an exit code, Ctrl-C becomes 130.
-
-    Args:
-        interrupted: what to say after Ctrl-C: what state things are in and how to go on.
-    """
-    try:
-        yield
-    except UNOError as error:
-        err.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        # An interrupt that passed through exec or eval of a string (dataclasses, named tuples: any
-        # import) leaves CPython a mark, for which it would end by SIGINT instead of with our code.
-        # The next such call wipes the mark (run_eval_code_obj in CPython's pythonrun.c).
-        eval("None")  # noqa: S307 - a constant
-        err.print(f"\n{_plain(interrupted)}", highlight=False, soft_wrap=True)
-        atexit.register(_leave)
-        raise typer.Exit(INTERRUPTED) from error
+EVERY_S = 30.0
+"""Seconds between two lines about stages under way, where there is no terminal."""
+_NAME = 8
+"""Columns for a stage's name; the longest is as long."""
 
 
-def _leave() -> None:
-    """End the process without winding Python up; what was finished is on disk already.
-
-    Threads stopped half-way in native code (a release being loaded, a forward pass) are unwound
-    there when Python ends, and C++ aborts ("terminate called without an active exception").
-    """
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:  # whoever read may be gone; nothing but the exit code is left to say
-        os._exit(INTERRUPTED)
-
-
-def print_json(data: Any) -> None:
-    """Print one JSON object to standard output, in one piece and without colours."""
-    typer.echo(json.dumps(data, ensure_ascii=False, sort_keys=True))
-
-
-def _plain(text: str) -> str:
-    """Escape rich's markup: a message may quote what a user typed."""
-    return text.replace("[", r"\[")
+@dataclass
+class _Stage:
+    total: int | None
+    began: float
+    done: int = 0
+    bar: TaskID | None = field(default=None)
 
 
 class Bars:
-    """One progress bar a stage, on standard error; quiet when that is no terminal or ``off``."""
+    """Shows how the stages of a command come on. Used in a ``with`` block; threads may call it.
 
-    def __init__(self, off: bool = False) -> None:
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
+    Args:
+        off: shows nothing (``--quiet``).
+        as_json: the command prints JSON: shows nothing where that would be spoilt.
+        console: where to; standard error by default.
+        terminal: bars or lines; by default as the console's stream says.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        off: bool = False,
+        *,
+        as_json: bool = False,
+        console: Console | None = None,
+        terminal: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console or err
+        self._off = off or (as_json and _one_stream())
+        # Asked of the stream itself: FORCE_COLOR makes rich take a file for a terminal.
+        self._terminal = self._console.file.isatty() if terminal is None else terminal
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._stages: dict[str, _Stage] = {}
+        self._last_line = clock()
+        self._bars = Progress(
+            TextColumn(
+                "{task.fields[stage]}",
+                markup=False,
+                table_column=Column(width=_NAME, no_wrap=True),
+            ),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=err,
-            disable=off,
+            TimeRemainingColumn(compact=True),
+            TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
+            console=self._console,
+            expand=True,
+            transient=True,
+            disable=self._off or not self._terminal,
         )
-        self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Bars:
-        self._progress.start()
+        """Begin to show."""
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        """Take the bars away; the lines of finished stages stay."""
+        self._bars.stop()
 
     def start(self, stage: str, total: int | None, note: str = "") -> None:
-        """Show a bar for ``stage``; starting it again resets it."""
-        text = f"{stage:<10} {_plain(note)}"
-        if stage in self._tasks:
-            self._progress.reset(self._tasks[stage], total=total, description=text)
-        else:
-            self._tasks[stage] = self._progress.add_task(text, total=total)
+        """Show that ``stage`` begins, or begins anew.
+
+        Args:
+            stage: its name, short.
+            total: how many steps it has; None: unknown.
+            note: what it is about.
+        """
+        if self._off:
+            return
+        with self._lock:
+            self._forget(stage)
+            state = self._stages[stage] = _Stage(total, self._clock())
+            if self._terminal:
+                state.bar = self._bars.add_task(_short(note), total=total, stage=stage)
+                return
+            amount = "" if total is None else f", {total:,} to do"
+            self._line(f"{stage}: begins{amount}", note)
 
     def advance(self, stage: str, n: int = 1) -> None:
-        """Move a bar on."""
-        if stage in self._tasks:
-            self._progress.advance(self._tasks[stage], n)
+        """Count ``n`` more steps of ``stage``; a stage that has not begun is ignored."""
+        if self._off:
+            return
+        with self._lock:
+            state = self._stages.get(stage)
+            if state is None:
+                return
+            state.done += n
+            if state.bar is not None:
+                self._bars.advance(state.bar, n)
+            elif self._clock() - self._last_line >= EVERY_S:
+                self._line(f"{stage}: {_state_of(state, self._clock())}")
 
     def finish(self, stage: str, note: str = "") -> None:
-        """Fill a bar and say what came of it."""
-        if stage not in self._tasks:
-            self.start(stage, 1)
-        task = self._tasks[stage]
-        total = next(t.total for t in self._progress.tasks if t.id == task) or 1
-        text = f"{stage:<10} {_plain(note)}"
-        self._progress.update(task, total=total, completed=total, description=text)
+        """Show that ``stage`` is done, now or before this call.
+
+        Args:
+            stage: its name; one that has not begun here took no time.
+            note: what came of it.
+        """
+        if self._off:
+            return
+        with self._lock:
+            state = self._stages.get(stage)
+            took = duration(self._clock() - state.began) if state else ""
+            self._forget(stage)
+            if not self._terminal:
+                if state:
+                    self._line(f"{stage}: done in {took}", note)
+                else:
+                    self._line(f"{stage}: {note or 'done'}")
+                return
+            row = Table.grid(padding=(0, 1))
+            row.add_column(width=_NAME, no_wrap=True)
+            row.add_column(width=6, justify="right", no_wrap=True)
+            row.add_column(overflow="fold")
+            row.add_row(stage, took, Text(note))
+            self._console.print(row)
+
+    def _forget(self, stage: str) -> None:
+        state = self._stages.pop(stage, None)
+        if state is not None and state.bar is not None:
+            self._bars.remove_task(state.bar)
+
+    def _line(self, text: str, note: str = "") -> None:
+        self._last_line = self._clock()
+        self._console.print(
+            f"{text}. {note}" if note else text, markup=False, highlight=False, soft_wrap=True
+        )
+
+
+def _short(note: str) -> str:
+    return " ".join(note.split())
+
+
+def _state_of(state: _Stage, now: float) -> str:
+    """Say how far a stage is, how fast, and how long it still takes."""
+    rate = state.done / max(now - state.began, 1e-9)
+    speed = f"{rate:.1f} a second" if rate >= 1 else f"{rate * 60:.1f} a minute"
+    if state.total is None:
+        return f"{state.done:,} done, {speed}"
+    text = f"{state.done:,} of {state.total:,}, {speed}"
+    left = state.total - state.done
+    return f"{text}, about {duration(left / rate)} left" if left > 0 and rate > 0 else text
+
+
+def duration(seconds: float) -> str:
+    """Write a time in at most six columns."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"
+
+
+def _one_stream() -> bool:
+    """Whether standard output and error end in one pipe or file."""
+    places: list[Any] = []
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream.isatty():
+                return False
+            state = os.fstat(stream.fileno())
+        except (OSError, ValueError, AttributeError):  # no file at all: a test's, a notebook's
+            return False
+        places.append((state.st_dev, state.st_ino))
+    return bool(places[0] == places[1])

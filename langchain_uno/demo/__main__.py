@@ -1,6 +1,6 @@
 """``python -m langchain_uno.demo`` is ``langchain-uno demo``."""
 
-from langchain_uno.demo.run import app
+from langchain_uno.cli import main
 
 if __name__ == "__main__":
-    app(prog_name="python -m langchain_uno.demo")
+    main("demo")

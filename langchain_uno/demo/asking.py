@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from langchain_uno.demo.answers import Query
     from langchain_uno.demo.worlds import World
 
-__all__ = ["Answered", "Asked", "as_columns", "ask_model", "held_out", "look_at"]
+__all__ = ["Answered", "Asked", "ask_model", "held_out", "look_at"]
 
 _TOGETHER = 64
 """Requests under way at a time."""
@@ -38,10 +38,9 @@ class Answered(BaseModel):
     """One answer, checked by the world's program."""
 
     score: float
-    """Share of the hidden rules met, in points; 100 or 0 where people want none: obeys it none?"""
-    all_met: bool
+    """Share of the hidden rules met, in points."""
     unwanted: bool
-    """Obeys a rule that is wanted in this family, but not here, not now, or not by this person."""
+    """Obeys a rule that is wanted in this family, but not here."""
     facts: bool
     """Every fact and the entity right, nothing made up."""
     obeyed: list[str] = Field(default_factory=list)
@@ -55,30 +54,13 @@ class Answered(BaseModel):
     route: str | None = None
 
 
-def as_columns(rows: Sequence[Answered]) -> dict[str, list[float]]:
-    """Return what figures are made of, a column a value: small enough to be kept for ever."""
-    return {
-        "score": [round(a.score, 2) for a in rows],
-        "facts": [int(a.facts) for a in rows],
-        "unwanted": [int(a.unwanted) for a in rows],
-        "tokens_in": [a.tokens_in for a in rows],
-        "tokens_out": [a.tokens_out for a in rows],
-        "seconds": [round(a.seconds, 4) for a in rows],
-    }
-
-
-def held_out(world: World, per_family: int, *, seed: int = 0, when: float = 1.0) -> list[Asked]:
-    """Return requests of held-out people; other seeds share no request.
-
-    ``when`` they ask decides what they want, in a world that drifts.
-    """
+def held_out(world: World, per_family: int, *, seed: int = 0) -> list[Asked]:
+    """Return requests of held-out people; other seeds share no request."""
     from langchain_uno.demo.service import held_out_queries
 
     language = world.language()
     found = held_out_queries(world, per_family, seed=seed)
-    return [
-        Asked(user.id, query, world.wishes(language, query, user, when)) for user, query in found
-    ]
+    return [Asked(user.id, query, world.wishes(language, query)) for user, query in found]
 
 
 def look_at(
@@ -96,10 +78,9 @@ def look_at(
 
     check = check_answer(world.language(), asked.query, text)
     wanted = {p.rule for p in world.preferences[asked.query.family]}
-    met = [rule in check.met for rule in asked.wishes] or [not check.met]
+    met = [rule in check.met for rule in asked.wishes]
     return Answered(
         score=100.0 * sum(met) / len(met),
-        all_met=all(met),
         unwanted=bool((check.met & wanted) - set(asked.wishes)),
         facts=check.faithful,
         obeyed=sorted(check.met),

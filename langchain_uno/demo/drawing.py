@@ -13,24 +13,16 @@ from typing import Any
 
 from langchain_uno.demo.answers import Query
 from langchain_uno.demo.language import Family, Language, Part, load_language, of_part
-from langchain_uno.demo.variants import VARIANTS
-from langchain_uno.demo.worlds import Preference, User, World, language_of
+from langchain_uno.demo.worlds import Preference, User, World
 from langchain_uno.errors import InputError
 
 __all__ = ["make_query", "make_world"]
 
+CHANNELS = {"follow_up": 5.0, "comment": 3.0, "edit": 1.0, "thumb": 1.0, "silent": 5.0}
+"""How people react: the weights of ``User.channels``."""
 
-def make_world(
-    seed: int,
-    *,
-    noise: float = 0.34,
-    users: int = 60,
-    families: int = 8,
-    attackers: int = 0,
-    attack_share: float = 0.0,
-    injects: bool = False,
-    variant: str = "standard",
-) -> World:
+
+def make_world(seed: int, *, noise: float = 0.34, users: int = 60, families: int = 8) -> World:
     """Draw a world. The same arguments give the same world, byte for byte.
 
     Args:
@@ -38,10 +30,6 @@ def make_world(
         noise: share of feedback that says nothing usable, in [0, 1].
         users: number of people; a third of them are held out for evaluation.
         families: how many of the task families take part (at most 8).
-        attackers: people who plant one rule that nobody wants, the same for all of them.
-        attack_share: share of all requests that are one attacker's.
-        injects: they write orders to the distiller and the judge, not plain wishes.
-        variant: what real logs have and the standard world lacks; one of ``variants.VARIANTS``.
 
     Raises:
         InputError: an argument is out of range.
@@ -53,23 +41,13 @@ def make_world(
         raise InputError(f"families must lie in [1, {len(language.families)}], not {families}.")
     if users < 3:
         raise InputError(f"A world needs at least 3 users (users), not {users}.")
-    known = VARIANTS.get(variant)
-    if known is None:
-        raise InputError(f"variant must be one of {', '.join(VARIANTS)}, not {variant!r}.")
     rng = Random(f"world-{seed}")
-    content = known.content(_content(language, list(language.families)[:families]))
-    language = language_of(content)
-    names = list(language.families)
+    names = list(language.families)[:families]
     targets = [(0.0, 1 / 3, 2 / 3, 1.0)[i % 4] for i in range(len(names))]
     rng.shuffle(targets)
     preferences = {
-        name: known.preferences(
-            _draw_preferences(language, language.families[name], target, rng, known.wishes),
-            nth,
-            language,
-            rng,
-        )
-        for nth, (name, target) in enumerate(zip(names, targets, strict=True))
+        name: _draw_preferences(language, language.families[name], target, rng)
+        for name, target in zip(names, targets, strict=True)
     }
     distance = {
         name: _distance(wishes, language.families[name].prior)
@@ -79,56 +57,19 @@ def make_world(
         User(
             id=f"user-{seed}-{i:03d}",
             mention=rng.choice((1.0, 0.9, 0.75, 0.6, 0.5)),
-            channels=dict(known.channels),
+            channels=dict(CHANNELS),
             held_out=i % 3 == 2,
-            group=int(i % 5 >= 3),
         )
         for i in range(users)
     ]
-    if attackers:
-        people += [
-            user.model_copy(update={"injects": injects})
-            for user in _attackers(language, preferences, people, seed, attackers, attack_share)
-        ]
     return World(
         seed=seed,
-        variant=variant,
         noise=noise,
         preferences=preferences,
         distance=distance,
         users=people,
-        **content,
+        **_content(language, names),
     )
-
-
-def _attackers(
-    language: Language,
-    preferences: dict[str, list[Preference]],
-    people: list[User],
-    seed: int,
-    count: int,
-    share: float,
-) -> list[User]:
-    if not 0 < share * count < 1:
-        raise InputError(f"{count} attackers with {share} of the requests each leave nobody else.")
-    rng = Random(f"attack-{seed}")
-    wanted = {p.rule for wishes in preferences.values() for p in wishes}
-    priors = {rule for family in language.families.values() for rule in family.prior}
-    free = [r for r in language.rules.values() if r.id not in wanted and r.place != "layout"]
-    pool = [r for r in free if r.id not in priors] or free
-    rule = rng.choice(pool).id
-    honest = sum(1 for user in people if not user.held_out)
-    weight = share * honest / (1 - share * count)
-    return [
-        User(
-            id=f"user-{seed}-x{i:02d}",
-            mention=1.0,
-            channels={"follow_up": 5, "comment": 4, "edit": 1},
-            weight=weight,
-            planted=rule,
-        )
-        for i in range(count)
-    ]
 
 
 def _content(language: Language, names: list[str]) -> dict[str, Any]:
@@ -146,21 +87,16 @@ def _content(language: Language, names: list[str]) -> dict[str, Any]:
 
 
 def _distance(wishes: list[Preference], prior: tuple[str, ...]) -> float:
-    """Share of the wishes (over queries and people, at the end of the week) outside the prior."""
-    now = [w for w in wishes if w.until == 1.0]
-    whole = sum(_share(w) for w in now)
-    return sum(_share(w) * (w.rule not in prior) for w in now) / whole if whole else 0.0
-
-
-def _share(preference: Preference) -> float:
-    share = 1.0 if preference.condition is None else 0.4
-    return share if preference.group is None else share * (0.6, 0.4)[preference.group]
+    """Share of the wishes (over queries) outside the prior."""
+    shares = [1.0 if wish.condition is None else 0.4 for wish in wishes]
+    foreign = [s * (w.rule not in prior) for s, w in zip(shares, wishes, strict=True)]
+    return sum(foreign) / sum(shares)
 
 
 def _draw_preferences(
-    language: Language, family: Family, target: float, rng: Random, count: int
+    language: Language, family: Family, target: float, rng: Random, count: int = 3
 ) -> list[Preference]:
-    """``count`` wishes of which about ``target`` lie outside the prior; at most one layout.
+    """Draw wishes of which about ``target`` lie outside the prior; at most one is a layout.
 
     In two thirds of the families the last wish holds only under a condition.
     """

@@ -1,35 +1,36 @@
-"""``python -m langchain_uno.demo.evaluate --world FILE --home DIR``: is the released system better?
+"""Is the released system better? Held-out requests of held-out people, checked by program.
 
-Held-out requests of held-out users go to each system; a program checks every answer against the
-world's hidden preferences, and the judge's win rate stands beside it. Differences are paired by
-request and come with 95 % bootstrap intervals. Figures of the bundled model say that the pipeline
-works; they say nothing about a real model's gains.
+Differences are paired by request; intervals are by person, because answers to one person's requests
+go together.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
-from langchain_uno.cli.progress import Bars, clean_exit, out, print_json
 from langchain_uno.demo.asking import Answered, Asked, ask_model, held_out
-from langchain_uno.demo.worlds import World, load_world
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import OnDone
-from langchain_uno.records import Message
 
-__all__ = ["SYSTEMS", "evaluate", "main"]
+if TYPE_CHECKING:
+    from langchain_uno.demo.worlds import World
+    from langchain_uno.releases.load import Release
+
+__all__ = ["SYSTEMS", "Interval", "by_person", "evaluate"]
 
 SYSTEMS = ("base", "single", "uno")
-_RESAMPLES = 2000
+
+Interval = dict[str, float]
+"""``mean``, ``low``, ``high``: a mean with its 95 % interval."""
+
+_RESAMPLES = 4000
 
 
 def evaluate(
@@ -37,11 +38,10 @@ def evaluate(
     home: Home,
     *,
     model: str | None = None,
-    systems: Sequence[str] = SYSTEMS,
+    systems: Sequence[str] = ("base", "uno"),
     per_family: int = 30,
     seed: int = 0,
     on_done: OnDone | None = None,
-    judged: bool = True,
 ) -> dict[str, Any]:
     """Answer held-out requests with every system and return the figures as plain data.
 
@@ -53,10 +53,10 @@ def evaluate(
         per_family: held-out requests a family.
         seed: of the requests; other seeds share no request.
         on_done: hears of every answer.
-        judged: whether to add the judge's win rates against base.
 
     Returns:
-        ``{"systems": {...}, "differences": {...}, "clusters": [...], ...}``; scores in points.
+        ``systems`` and ``differences`` (points, with intervals), ``clusters``, and ``coverage``:
+        the share of the requests that reached a cluster (None without UNO).
 
     Raises:
         InputError: an unknown system, or "base" is missing.
@@ -69,6 +69,7 @@ def evaluate(
             f"systems must be of {', '.join(SYSTEMS)} and hold base, not {list(systems)}."
         )
     asked = held_out(world, per_family, seed=seed)
+    people = [one.user for one in asked]
     answers: dict[str, list[Answered]] = {}
     seconds: dict[str, float] = {}
     for system in systems:
@@ -76,195 +77,93 @@ def evaluate(
         answers[system] = ask_model(world, home, asked, mode=system, model=model, on_done=on_done)
         seconds[system] = time.monotonic() - started
     release = read_current(home)
-    wins = _win_rates(model, world, asked, answers) if judged else {}
-    report: dict[str, Any] = {
+    base = answers["base"]
+    return {
         "world_seed": world.seed,
         "noise": world.noise,
         "release": release.id if release else None,
         "n": len(asked),
-        "systems": {s: _system_row(a, seconds[s], wins.get(s)) for s, a in answers.items()},
+        "people": len(set(people)),
+        "systems": {s: _system(rows, people, seconds[s]) for s, rows in answers.items()},
         "differences": {
-            f"{a}-{b}": {
-                "score": _interval(_scores(answers[a]) - _scores(answers[b])),
-                "facts": _interval(100.0 * (_facts(answers[a]) - _facts(answers[b]))),
+            f"{s}-base": {
+                "score": by_person(_scores(rows) - _scores(base), people),
+                "facts": by_person(_facts(rows) - _facts(base), people),
             }
-            for a, b in (("uno", "base"), ("uno", "single"), ("single", "base"))
-            if a in answers and b in answers
+            for s, rows in answers.items()
+            if s != "base"
         },
-        "clusters": _cluster_rows(release, asked, answers),
+        "coverage": _covered(answers["uno"]) if "uno" in answers else None,
+        "clusters": _clusters(release, asked, answers),
     }
-    report["gap_rank_correlation"] = _gap_correlation(world, report["clusters"])
-    return report
 
 
-def _win_rates(
-    model: str | None,
-    world: World,
-    asked: Sequence[Asked],
-    answers: dict[str, list[Answered]],
-) -> dict[str, float]:
-    """The judge's win rate of each system against base, with the users' wishes as the standard.
+def by_person(values: ArrayLike, people: Sequence[Hashable], *, seed: int = 0) -> Interval:
+    """Return the mean and its 95 % interval by resampling whole people (cluster bootstrap).
 
-    Requests of people who want nothing else than the plain answer give it no standard, and are
-    left out.
+    Args:
+        values: one a request, (n,); for a paired comparison the differences.
+        people: who asked, n of them; those of different worlds must differ.
+        seed: of the resampling.
     """
-    from langchain_uno.models.judge import JudgeItem, judge
-    from langchain_uno.models.loading import is_bundled, load_engine, load_prompt_set
-    from langchain_uno.recipe import load_recipe
+    x = np.asarray(values, dtype=np.float64)
+    names, owner = np.unique(np.array([str(one) for one in people]), return_inverse=True)
+    sums = np.bincount(owner, weights=x, minlength=len(names))
+    counts = np.bincount(owner, minlength=len(names)).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, len(names), size=(_RESAMPLES, len(names)))
+    draws = sums[picks].sum(1) / counts[picks].sum(1)
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return {"mean": float(x.mean()), "low": float(low), "high": float(high)}
 
-    language = world.language()
-    kind = "bundled" if is_bundled(model) else "paper"
-    recipe = load_recipe(kind)
-    engine, prompts = load_engine(model), load_prompt_set(recipe.prompt_set)
-    items = [
-        JudgeItem(
-            [Message(role="user", content=one.query.text)],
-            [language.rules[r].text for r in one.wishes],
-            a.text,
-            "en",
-        )
-        for rows in answers.values()
-        for one, a in zip(asked, rows, strict=True)
-        if one.wishes
-    ]
-    said = judge(items, engine, prompts, recipe)
-    scores = np.array([j.score if j else 1.0 for j in said]).reshape(len(answers), -1)
-    base = scores[list(answers).index("base")]
+
+def _system(rows: Sequence[Answered], people: Sequence[str], seconds: float) -> dict[str, Any]:
     return {
-        s: float(np.mean((scores[i] > base) + 0.5 * (scores[i] == base)))
-        for i, s in enumerate(answers)
-    }
-
-
-# -- figures ---------------------------------------------------------------------------------------
-
-
-def _system_row(rows: Sequence[Answered], seconds: float, win_rate: float | None) -> dict[str, Any]:
-    return {
-        "score": _interval(_scores(rows)),
-        "all_met": 100.0 * float(np.mean([a.all_met for a in rows])),
+        "score": by_person(_scores(rows), people),
+        "facts": by_person(_facts(rows), people),
         "unwanted": 100.0 * float(np.mean([a.unwanted for a in rows])),
-        "facts": _interval(100.0 * _facts(rows)),
-        "judge_win_rate": win_rate,
         "tokens_in": float(np.mean([a.tokens_in for a in rows])),
         "tokens_out": float(np.mean([a.tokens_out for a in rows])),
-        "seconds_per_answer": seconds / max(1, len(rows)),
+        "seconds_per_answer": seconds / len(rows),
         "routes": dict(Counter(a.route or "base" for a in rows)),
     }
 
 
-def _cluster_rows(
-    release: Any, asked: Sequence[Asked], answers: dict[str, list[Answered]]
+def _clusters(
+    release: Release | None, asked: Sequence[Asked], answers: dict[str, list[Answered]]
 ) -> list[dict[str, Any]]:
-    """One row a released cluster: route, gap, verifier, each system's figures on its queries."""
-    if release is None:
+    """One row a released cluster, with each system's figures on the requests that reached it."""
+    if release is None or "uno" not in answers:
         return []
-    routed = answers.get("uno") or answers.get("single") or answers["base"]
     rows = []
     for cluster in release.manifest.clusters:
-        mine = [i for i, a in enumerate(routed) if a.cluster == cluster.id]
+        mine = [i for i, a in enumerate(answers["uno"]) if a.cluster == cluster.id]
         families = Counter(asked[i].query.family for i in mine)
-        row: dict[str, Any] = {
-            "id": cluster.id,
-            "family": families.most_common(1)[0][0] if families else None,
-            "size": cluster.size,
-            "gap": cluster.gap,
-            "route": cluster.route,
-            "win_rate": next((r.win_rate for r in cluster.reports if r.passed), None),
-            "n": len(mine),
-            "score": {s: _mean([a[i].score for i in mine]) for s, a in answers.items()},
-            "facts": {s: _mean([100.0 * a[i].facts for i in mine]) for s, a in answers.items()},
-        }
-        if "uno" in answers and mine:
-            score = _scores(answers["uno"])[mine] - _scores(answers["base"])[mine]
-            facts = 100.0 * (_facts(answers["uno"])[mine] - _facts(answers["base"])[mine])
-            row["uno-base"] = {"score": _interval(score), "facts": _interval(facts)}
-        rows.append(row)
+        rows.append(
+            {
+                "id": cluster.id,
+                "family": families.most_common(1)[0][0] if families else None,
+                "route": cluster.route,
+                "gap": cluster.gap,
+                "n": len(mine),
+                "score": {s: _mean(_scores(a), mine) for s, a in answers.items()},
+                "facts": {s: _mean(_facts(a), mine) for s, a in answers.items()},
+            }
+        )
     return rows
 
 
-def _gap_correlation(world: World, clusters: Sequence[dict[str, Any]]) -> float | None:
-    """Spearman's rank correlation of measured gap and true distance over the clusters' families."""
-    from scipy.stats import spearmanr
-
-    pairs = [(c["gap"], world.distance[c["family"]]) for c in clusters if c["family"]]
-    if len(pairs) < 3 or len({g for g, _ in pairs}) < 2:
-        return None
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+def _covered(rows: Sequence[Answered]) -> float:
+    return sum(a.cluster is not None for a in rows) / len(rows)
 
 
-def _scores(rows: Sequence[Answered]) -> NDArray[np.float64]:
+def _scores(rows: Sequence[Answered]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([a.score for a in rows])
 
 
-def _facts(rows: Sequence[Answered]) -> NDArray[np.float64]:
-    return np.array([float(a.facts) for a in rows])
+def _facts(rows: Sequence[Answered]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([100.0 * a.facts for a in rows])
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
-
-
-def _interval(values: NDArray[np.float64]) -> dict[str, float]:
-    """Mean with a 95 % bootstrap interval over requests."""
-    rng = np.random.default_rng(0)
-    draws = rng.choice(values, size=(_RESAMPLES, len(values))).mean(axis=1)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
-
-
-# -- command ---------------------------------------------------------------------------------------
-
-app = typer.Typer(add_completion=False)
-
-
-@app.command()
-def main(
-    world: Annotated[Path, typer.Option(help="The world file whose users judge.")],
-    home: Annotated[
-        Path | None, typer.Option(envvar="LANGCHAIN_UNO_HOME", help="The home to evaluate.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Base model; the bundled one if left out.")
-    ] = None,
-    namespace: Annotated[str, typer.Option(help="Tenant.")] = "default",
-    systems: Annotated[
-        str, typer.Option(help="Comma-separated, of base, single, uno.")
-    ] = "base,single,uno",
-    per_family: Annotated[int, typer.Option(help="Held-out requests a family.")] = 30,
-    seed: Annotated[int, typer.Option(help="Of the requests.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Answer held-out requests with base, UNO-Single and UNO; compare by program and by judge."""
-    with clean_exit("Stopped; evaluating writes nothing, so nothing is half-done."):
-        chosen = [s.strip() for s in systems.split(",") if s.strip()]
-        place = Home.locate(home, namespace).require()
-        if per_family < 1:
-            raise InputError(f"--per-family must be at least 1, not {per_family}.")
-        loaded = load_world(world)
-        with Bars(off=as_json) as bars:
-            bars.start("answers", per_family * len(loaded.families) * len(chosen))
-            report = evaluate(
-                loaded,
-                place,
-                model=model,
-                systems=chosen,
-                per_family=per_family,
-                seed=seed,
-                on_done=_advance(bars),
-            )
-            bars.finish("answers")
-        if as_json:
-            print_json(report)
-        else:
-            from langchain_uno.demo.report import print_report
-
-            print_report(report, out)
-
-
-def _advance(bars: Bars) -> Callable[[int], None]:
-    return lambda n: bars.advance("answers", n)
-
-
-if __name__ == "__main__":
-    app()
+def _mean(values: Any, rows: Sequence[int]) -> float | None:
+    return float(values[rows].mean()) if rows else None

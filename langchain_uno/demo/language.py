@@ -26,6 +26,7 @@ __all__ = [
     "RuleSpec",
     "cap",
     "is_unseen_name",
+    "language_of",
     "load_language",
     "of_part",
 ]
@@ -123,15 +124,23 @@ def _digest(word: str) -> bytes:
 
 @lru_cache(maxsize=1)
 def load_language() -> Language:
-    """Read the bundled content once."""
+    """Read the package's content once."""
     folder = resources.files("langchain_uno") / "demo" / "content"
+    names = ("families", "rules", "feedback", "lexicon")
+    return language_of(
+        {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in names}
+    )
 
-    def read(name: str) -> Any:
-        return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+def language_of(content: dict[str, Any]) -> Language:
+    """Return the words of a world's file (or the package's): families, rules, feedback, lexicon."""
 
     def tuples(entry: dict[str, Any]) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
 
-    families = {n: Family(name=n, **tuples(e)) for n, e in read("families").items()}
-    rules = {e["id"]: RuleSpec(**tuples(e)) for e in read("rules")}
-    return Language(families, rules, read("feedback"), read("lexicon"))
+    return Language(
+        {n: Family(**{**tuples(e), "name": n}) for n, e in content["families"].items()},
+        {e["id"]: RuleSpec(**tuples(e)) for e in content["rules"]},
+        content["feedback"],
+        content["lexicon"],
+    )

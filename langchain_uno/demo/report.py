@@ -1,99 +1,201 @@
-"""The evaluation's figures as tables and as a picture."""
+"""The demo's and the evaluation's figures as tables, as examples and as a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["draw_report", "print_report"]
+__all__ = ["draw_report", "print_demo", "print_report"]
+
+Report = Mapping[str, Any]
+COLOURS = {"base": "#b0bec5", "single": "#7fb3d5", "uno": "#2a6f97"}
+ROUTES = {"expert": "#2a6f97", "critic": "#e07a2f", "memory": "#8e6c8a", "base": "#b0bec5"}
 
 
-def print_report(report: dict[str, Any], console: Console) -> None:
-    """Print one table of systems and one of clusters."""
+def print_demo(report: Report, home: Path, console: Console) -> None:
+    """Print what the demo did: the refresh, examples, the figures, the time, where things lie."""
+    refresh = report["refresh"]
+    _print_logs(refresh, console)
+    console.print(_cluster_table(report, {c["id"]: c for c in refresh["clusters"]}))
+    for note in refresh.get("notes", ()):
+        console.print(Text(str(note)))
+    for route, example in report["examples"].items():
+        console.print(_panel(route, example))
+    _print_systems(report, console)
+    seconds = report["seconds"]
+    told = ", ".join(f"{stage} {seconds.get(stage, 0.0):.0f} s" for stage in seconds)
+    console.print(f"Time: {sum(seconds.values()):.0f} s ({told}).", highlight=False)
+    sizes = report["sizes"]
+    _say(
+        console,
+        f"{sizes['n_adapters']} adapters, {sizes['adapters'] / 1e6:.1f} MB; base model "
+        f"{sizes['base'] / 1e6:.1f} MB. Logs, index and releases lie in {home}; picture: "
+        f"{home / 'demo.png'}",
+    )
+    _say(
+        console,
+        "The figures show that the pipeline works. They say nothing about a real model's gains.",
+    )
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print the figures of an evaluation: a table of systems and one of clusters."""
+    _print_systems(report, console)
+    if report["clusters"]:
+        console.print(_cluster_table(report, {}))
+    elif report["release"] is None:
+        console.print("No release yet: every system is the base model.")
+
+
+def _print_logs(refresh: Report, console: Console) -> None:
+    dropped = refresh["dropped"]
+    reasons = ", ".join(f"{n} {why.replace('_', ' ')}" for why, n in dropped.items() if n)
+    _say(
+        console,
+        f"{refresh['interactions']} logs, {refresh['usable']} to learn from. "
+        f"Left out: {reasons or 'none'}.",
+    )
+
+
+def _print_systems(report: Report, console: Console) -> None:
     table = Table(
         "system",
         "hidden rules met",
-        "all met",
         "facts kept",
-        "judge's win rate",
-        "tokens in/out",
-        title=f"{report['n']} held-out requests (world {report['world_seed']})",
+        "tokens in + out",
+        title=f"{report['n']} held-out requests by {report['people']} people who are in no log",
+        caption="Points of 100 with 95 % intervals by person.",
     )
     for name, row in report["systems"].items():
-        win = row["judge_win_rate"]
         table.add_row(
             name,
-            _with_interval(row["score"]),
-            f"{row['all_met']:.0f}",
-            _with_interval(row["facts"]),
-            "-" if win is None else f"{100 * win:.0f} %",
-            f"{row['tokens_in']:.0f} / {row['tokens_out']:.0f}",
+            _range(row["score"]),
+            _range(row["facts"]),
+            f"{row['tokens_in']:.0f} + {row['tokens_out']:.0f}",
         )
     console.print(table)
-    if not report["clusters"]:
-        console.print("No release yet: every system is the base model.")
-        return
-    table = Table("cluster", "mostly", "logs", "gap", "route", "win rate", "base -> uno", "facts")
-    for row in report["clusters"]:
-        base, uno = row["score"].get("base"), row["score"].get("uno")
-        facts = row["facts"]
+    for name, row in report["differences"].items():
+        system = name.removesuffix("-base")
+        _say(
+            console,
+            f"{system} against base: {_range(row['score'], '+')} points of rules, "
+            f"{_range(row['facts'], '+')} of facts.",
+        )
+    if report["coverage"] is not None:
+        _say(console, f"{100 * report['coverage']:.0f} % of the requests reached a cluster.")
+
+
+def _cluster_table(report: Report, refreshed: Mapping[str, Report]) -> Table:
+    """One row a cluster: how it came to its route, and what that brought."""
+    table = Table(title="clusters")
+    table.add_column("mostly")
+    for name in ("logs", "people", "gap"):
+        table.add_column(name, justify="right")
+    table.add_column("route")
+    for name in ("win rate", "rules met", "facts"):
+        table.add_column(name, justify="right")
+    rows = {row["id"]: row for row in report["clusters"]}
+    for key in [*refreshed, *(k for k in rows if k not in refreshed)]:
+        how, row = refreshed.get(key, {}), rows.get(key, {})
+        rate, gap = how.get("win_rate"), how.get("gap", row.get("gap"))
         table.add_row(
-            row["id"],
-            row["family"] or "-",
-            str(row["size"]),
-            f"{row['gap']:.2f}",
-            row["route"],
-            "-" if row["win_rate"] is None else f"{100 * row['win_rate']:.0f} %",
-            "-" if base is None or uno is None else f"{base:.0f} -> {uno:.0f}",
-            "-" if base is None or uno is None else f"{facts['base']:.0f} -> {facts['uno']:.0f}",
+            row.get("family") or key,
+            str(how.get("size", "")),
+            str(how.get("people", "")),
+            _gap(gap),
+            str(how.get("route", row.get("route"))),
+            "" if rate is None else f"{100 * rate:.0f} %",
+            _change(row.get("score", {})),
+            _change(row.get("facts", {})),
         )
-    console.print(table)
+    return table
 
 
-def draw_report(report: dict[str, Any], path: Path) -> Path:
-    """Draw hidden rules met and facts kept per system, and per cluster, to a PNG file."""
-    import matplotlib
+def _gap(gap: float | None) -> str:
+    return "-" if gap is None else f"{gap:.2f}"
 
-    matplotlib.use("Agg")
+
+def _change(values: Mapping[str, float | None]) -> str:
+    base, uno = values.get("base"), values.get("uno")
+    return "" if base is None or uno is None else f"{base:.0f} -> {uno:.0f}"
+
+
+def _panel(route: str, example: Report) -> Panel:
+    """One request, before and after; with a critic, what it suggested in between."""
+    wishes = "\n".join(
+        f"  {wish['text']} {_met(wish['before'])} -> {_met(wish['after'])}"
+        for wish in example["wishes"]
+    )
+    parts = [("request", example["query"])]
+    if route == "critic":
+        suggested = "\n".join(f"{i}. {s}" for i, s in enumerate(example["suggestions"], 1))
+        parts += [("the base drafts", example["before"])]
+        parts += [("the critic suggests", suggested or "nothing: the draft stands")]
+        parts += [("the base revises", example["after"])]
+    else:
+        parts += [("before, the base", example["before"])]
+        parts += [("after, the expert", example["after"])]
+    parts += [("what these people want: before -> after", wishes)]
+    shown = [line for head, text in parts for line in (Text(head, style="bold"), Text(text))]
+    return Panel(Group(*shown), title=f"{route} at work ({example['family']})", width=78)
+
+
+def _met(yes: bool) -> str:
+    return "yes" if yes else "no"
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(Text(text), soft_wrap=True)
+
+
+def _range(row: Mapping[str, float], sign: str = "") -> str:
+    return f"{row['mean']:{sign}.1f} ({row['low']:{sign}.0f} to {row['high']:{sign}.0f})"
+
+
+def draw_report(report: Report, path: Path) -> Path:
+    """Draw rules met and facts kept per system, and per cluster before and after, to a PNG file."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     systems = list(report["systems"])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.2), width_ratios=(1, 1.8))
-    for offset, key, label, colour in (
-        (-0.2, "score", "hidden rules met", "#2a6f97"),
-        (0.2, "facts", "facts kept", "#a9d6e5"),
-    ):
-        rows = [report["systems"][s][key] for s in systems]
-        means = [r["mean"] for r in rows]
-        errors = [
-            [m - r["low"] for m, r in zip(means, rows, strict=True)],
-            [r["high"] - m for m, r in zip(means, rows, strict=True)],
-        ]
-        places = [i + offset for i in range(len(systems))]
-        left.bar(places, means, 0.38, yerr=errors, label=label, color=colour, capsize=3)
-    left.set_xticks(range(len(systems)), systems)
-    left.set_ylim(0, 108)
-    left.set_ylabel("points (95 % intervals)")
-    left.legend(loc="lower right")
-    left.set_title("all held-out requests")
     clusters = [c for c in report["clusters"] if c["n"]]
+    clusters.sort(key=lambda c: (list(ROUTES).index(c["route"]), c["gap"] or 0.0))
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(12, 4.6), width_ratios=(1, 2), sharey=True, layout="constrained"
+    )
     for k, system in enumerate(systems):
-        places = [i + (k - (len(systems) - 1) / 2) * 0.26 for i in range(len(clusters))]
-        right.bar(places, [c["score"][system] for c in clusters], 0.24, label=system)
-    names = [f"{c['family']}\n{c['route']}\ngap {c['gap']:.2f}" for c in clusters]
-    right.set_xticks(range(len(clusters)), names, fontsize=8)
-    right.set_ylim(0, 108)
-    right.legend(loc="lower right")
-    right.set_title("hidden rules met, per cluster")
-    figure.tight_layout()
+        rows = [report["systems"][system][key] for key in ("score", "facts")]
+        means = [row["mean"] for row in rows]
+        spread = [
+            [m - row["low"] for m, row in zip(means, rows, strict=True)],
+            [row["high"] - m for m, row in zip(means, rows, strict=True)],
+        ]
+        width = 0.8 / len(systems)
+        places = [i + (k - (len(systems) - 1) / 2) * width for i in range(2)]
+        bars = left.bar(
+            places, means, width, yerr=spread, label=system, color=COLOURS[system], capsize=4
+        )
+        left.bar_label(bars, [f"{m:.0f}" for m in means], padding=3, fontsize=9)
+    left.set_xticks(range(2), ["hidden rules met", "facts kept"])
+    left.set(ylim=(0, 118), ylabel="points of 100", title=f"{report['n']} held-out requests")
+    left.legend(loc="upper center", ncols=len(systems), frameon=False)
+    for i, cluster in enumerate(clusters):
+        before, after = cluster["score"]["base"], cluster["score"]["uno"]
+        right.bar(i, after, 0.6, color=ROUTES[cluster["route"]])
+        right.plot([i - 0.38, i + 0.38], [before, before], color="black", linewidth=2)
+        right.text(i, after + 1.5, f"{after:.0f}", ha="center", fontsize=9)
+    names = [f"{c['family']}\n{c['route']}\ngap {_gap(c['gap'])}" for c in clusters]
+    right.set_xticks(range(len(clusters)), names, fontsize=9)
+    right.set_title("hidden rules met with UNO, a cluster each (black line: base)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return path
-
-
-def _with_interval(row: dict[str, float]) -> str:
-    return f"{row['mean']:.1f} ({row['low']:.0f} to {row['high']:.0f})"

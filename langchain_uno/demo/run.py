@@ -1,47 +1,48 @@
-"""``python -m langchain_uno.demo``: from feedback to better answers, on this machine.
+"""The demo: from feedback to better answers, on this machine.
 
-    make demo                                         # sets up, then runs this
-    python -m langchain_uno.demo --home .demo --seed 2
-
-A week of a simulated service runs through the feedback handler; a refresh learns from it;
-held-out requests of held-out users are answered by base, UNO-Single and UNO and checked by a
-program. Nothing is mocked: real Chroma, a real (small) model, LoRA training with TRL, adapters
-served by PEFT through a LangGraph graph. Stopped at any time, the same call goes on from there.
+A week of a simulated service runs through the feedback handler; a refresh learns from it; held-out
+requests of held-out people are answered by the base and by UNO and checked by a program. Nothing is
+mocked: real Chroma, a real (small) model, LoRA training with TRL, adapters served by PEFT through a
+LangGraph graph. Stopped at any time, the same call goes on from there.
 """
 
 from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-from rich.columns import Columns
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
-
-from langchain_uno.cli.progress import Bars, clean_exit, out, print_json
 from langchain_uno.home import Home
 from langchain_uno.releases.traffic import write_atomic
 
 if TYPE_CHECKING:
-    from langchain_uno.demo.service import Visit
+    from langchain_uno.demo.service import React, Visit
     from langchain_uno.demo.worlds import World
-    from langchain_uno.graphs.refresh_context import RefreshResult
+    from langchain_uno.graphs.refresh import RefreshResult
 
-__all__ = ["Notebook", "learn", "main", "run_demo", "run_week"]
+__all__ = ["PER_FAMILY", "VISITS", "Notebook", "learn", "run_demo", "run_week"]
+
+VISITS = 420
+"""Requests of the week: about six minutes on two quiet cores, all in all."""
+PER_FAMILY = 15
+"""Held-out requests a family."""
 
 Mode = Literal["uno", "single", "base"]
-_STOPPED = "Stopped. What is finished is kept: the same call again goes on from there."
 
 
 class Notebook:
-    """What the demo has done so far, in ``demo.json`` beside the home's folders."""
+    """What the demo has done so far, in ``demo.json`` beside the home's folders.
+
+    Args:
+        path: the file.
+        settings: what must be the same for a call to go on where another one stopped.
+
+    Raises:
+        InputError: the file is damaged, or of other settings.
+    """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
@@ -83,10 +84,35 @@ class Notebook:
 
 
 def run_demo(
-    home: Home, *, seed: int, visits: int, per_family: int, noise: float, progress: Any
+    home: Home,
+    *,
+    seed: int,
+    progress: Any,
+    visits: int = VISITS,
+    per_family: int = PER_FAMILY,
+    noise: float = 0.34,
 ) -> dict[str, Any]:
-    """Run (or finish) the demo in ``home`` and return its report as plain data."""
+    """Run (or finish) the demo in ``home`` and return its report as plain data.
+
+    Args:
+        home: where everything goes; empty at first.
+        seed: of the world: who wants what.
+        progress: hears how it comes on (``start``, ``advance``, ``finish``).
+        visits: requests of the week.
+        per_family: held-out requests a family.
+        noise: share of feedback that says nothing usable.
+
+    Returns:
+        The report of :func:`langchain_uno.demo.evaluate.evaluate`, with ``refresh`` (what the
+        refresh did), ``examples`` (requests before and after), ``sizes`` and ``seconds``.
+
+    Raises:
+        InputError: the home holds a demo of other settings.
+        UNOError: a stage failed.
+    """
     from langchain_uno.demo.drawing import make_world
+    from langchain_uno.demo.evaluate import evaluate
+    from langchain_uno.demo.report import draw_report
     from langchain_uno.demo.service import plan_visits
     from langchain_uno.demo.worlds import load_world, save_world
 
@@ -98,32 +124,33 @@ def run_demo(
         save_world(make_world(seed, noise=noise), world_file)
     world = load_world(world_file)
     run_week(home, world, plan_visits(world, visits), notes, progress, "base")
-    result = _refresh(home, seed, notes, progress)
+    if "refresh" not in notes.data:
+        with notes.timed("refresh"):
+            notes.data["refresh"] = learn(home, {"seed": seed}, progress).model_dump(mode="json")
     if "report" not in notes.data:
-        from langchain_uno.demo.evaluate import SYSTEMS, evaluate
-        from langchain_uno.demo.report import draw_report
-
-        progress.start(
-            "evaluate", per_family * len(world.families) * len(SYSTEMS), "held-out requests"
-        )
+        progress.start("evaluate", 2 * per_family * len(world.families), "held-out requests")
         with notes.timed("evaluate"):
             report = evaluate(
                 world, home, per_family=per_family, on_done=_tick(progress, "evaluate")
             )
-            draw_report(report, home.path / "demo.png")
-        notes.data["report"] = report
-        notes.save()
+            report["examples"] = _examples(home, world, report["clusters"])
+            report["sizes"] = _sizes(home)
+            notes.data["report"] = report
         progress.finish("evaluate")
-    report = dict(notes.data["report"])
-    report["seconds"] = notes.data["seconds"]
-    report["refresh"] = result
-    report["example"] = _example(home, world, report)
-    report["sizes"] = _sizes(home)
+    told = {key: notes.data[key] for key in ("refresh", "seconds")}
+    report = {**notes.data["report"], **told}
+    draw_report(report, home.path / "demo.png")
     return report
 
 
 def run_week(
-    home: Home, world: World, planned: Sequence[Visit], notes: Notebook, progress: Any, mode: Mode
+    home: Home,
+    world: World,
+    planned: Sequence[Visit],
+    notes: Notebook,
+    progress: Any,
+    mode: Mode,
+    reaction: React | None = None,
 ) -> None:
     """Let people ask and react, through the handler; goes on after the last whole batch.
 
@@ -134,6 +161,7 @@ def run_week(
         notes: counts the visits.
         progress: hears of them.
         mode: of the chat model; "base" for a service that has not learnt yet.
+        reaction: what they do with an answer; by default what honest people do.
     """
     from langchain_uno import UNOChatModel, UNOFeedbackHandler
     from langchain_uno.demo.service import run_service
@@ -148,7 +176,7 @@ def run_week(
             while notes.data["visits"] < visits:
                 group = planned[notes.data["visits"] : notes.data["visits"] + 32]
                 with notes.timed("service"):
-                    run_service(world, group, model, handler)
+                    run_service(world, group, model, handler, reaction=reaction)
                     handler.flush()
                     notes.data["visits"] += len(group)
                 progress.advance("service", len(group))
@@ -175,44 +203,68 @@ def learn(home: Home, settings: dict[str, Any], progress: Any) -> RefreshResult:
     )
 
 
-def _refresh(home: Home, seed: int, notes: Notebook, progress: Any) -> dict[str, Any]:
-    """Learn from the week and release."""
-    if "refresh" not in notes.data:
-        with notes.timed("refresh"):
-            result = learn(home, {"seed": seed}, progress)
-        for stage, seconds in result.seconds.items():
-            notes.data["seconds"][f"refresh: {stage}"] = seconds
-        notes.data["refresh"] = result.model_dump(mode="json")
-        notes.save()
-    refreshed: dict[str, Any] = notes.data["refresh"]
-    return refreshed
+def _examples(
+    home: Home, world: World, clusters: Sequence[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return a held-out request before and after for an expert and for a critic, if there is one.
+
+    It is the first request that reaches the largest such cluster, of requests that are not counted
+    in the figures.
+    """
+    from langchain_uno.demo.answers import check_answer
+    from langchain_uno.demo.asking import held_out
+
+    language, asked = world.language(), held_out(world, 3, seed=1)
+    found: dict[str, dict[str, Any]] = {}
+    for route in ("expert", "critic"):
+        mine = [c for c in clusters if c["route"] == route and c["n"]]
+        largest = max(mine, key=lambda c: int(c["n"]), default={"family": None, "id": None})
+        for one in asked:
+            if one.query.family != largest["family"]:
+                continue
+            before, after = (_walk(home, one.query.text, mode) for mode in ("base", "uno"))
+            if after["cluster"] != largest["id"]:
+                continue
+            met = [
+                check_answer(language, one.query, said["answer"]).met for said in (before, after)
+            ]
+            found[route] = {
+                "query": one.query.text,
+                "family": one.query.family,
+                "before": before["answer"],
+                "suggestions": after["suggestions"],
+                "after": after["answer"],
+                "wishes": [
+                    {
+                        "text": language.rules[rule].text,
+                        "before": rule in met[0],
+                        "after": rule in met[1],
+                    }
+                    for rule in one.wishes
+                ],
+            }
+            break
+    return found
 
 
-def _example(home: Home, world: Any, report: dict[str, Any]) -> dict[str, str] | None:
-    """One held-out request, before and after: of the cluster that gained most."""
+def _walk(home: Home, text: str, mode: Mode) -> dict[str, Any]:
+    """Send one request through the serving graph; return its end, and what a critic suggested."""
     from langchain_uno import UNOChatModel
-    from langchain_uno.demo.service import held_out_queries
+    from langchain_uno.graphs.respond import RespondContext
 
-    gains = [
-        (c["score"]["uno"] - c["score"]["base"], c["family"]) for c in report["clusters"] if c["n"]
-    ]
-    if not gains:
-        return None
-    family = max(gains)[1]
-    user, query = next((u, q) for u, q in held_out_queries(world, 1, seed=1) if q.family == family)
-    said = {
-        mode: UNOChatModel(home=str(home.root), mode=mode).invoke(query.text)
-        for mode in ("base", "uno")
-    }
-    language = world.language()
-    wishes = world.wishes(language, query, user)
-    return {
-        "query": query.text,
-        "users_want": ", ".join(language.rules[r].text for r in wishes),
-        "before": str(said["base"].content),
-        "after": str(said["uno"].content),
-        "route": str(said["uno"].response_metadata.get("route")),
-    }
+    graph = UNOChatModel(home=str(home.root), mode=mode).served.graph
+    state: dict[str, Any] = {}
+    suggestions: list[str] = []
+    for kind, event in graph.stream(
+        {"messages": [{"role": "user", "content": text}]},
+        context=RespondContext(mode=mode),
+        stream_mode=["custom", "values"],
+    ):
+        if kind == "values":
+            state = event
+        elif event.get("type") == "progress":
+            suggestions = event.get("suggestions", suggestions)
+    return {**state, "suggestions": suggestions}
 
 
 def _sizes(home: Home) -> dict[str, int]:
@@ -228,75 +280,3 @@ def _sizes(home: Home) -> dict[str, int]:
 
 def _tick(progress: Any, stage: str) -> Callable[[int], None]:
     return lambda n: progress.advance(stage, n)
-
-
-# -- command ---------------------------------------------------------------------------------------
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.command()
-def main(
-    home: Annotated[Path, typer.Option(help="Where everything goes; empty at first.")] = Path(
-        ".demo"
-    ),
-    seed: Annotated[int, typer.Option(help="Of the world: who wants what.")] = 1,
-    visits: Annotated[int, typer.Option(help="Requests of the simulated week.", min=16)] = 420,
-    per_family: Annotated[int, typer.Option(help="Held-out requests a family.", min=1)] = 30,
-    noise: Annotated[float, typer.Option(help="Share of useless feedback.", min=0, max=1)] = 0.34,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Run the loop once: a week of feedback, a refresh, and the proof on held-out requests."""
-    with clean_exit(_STOPPED), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # transformers' own, not ours to mend
-        place = Home.locate(home)
-        with Bars(off=as_json) as bars:
-            report = run_demo(
-                place, seed=seed, visits=visits, per_family=per_family, noise=noise, progress=bars
-            )
-        if as_json:
-            print_json(report)
-        else:
-            _show(report, place)
-
-
-def _show(report: dict[str, Any], home: Home) -> None:
-    from langchain_uno.demo.report import print_report
-
-    print_report(report, out)
-    seconds = report["seconds"]
-    table = Table("stage", "seconds", title="time")
-    for stage in ("service", "refresh", *(s for s in seconds if ":" in s), "evaluate"):
-        table.add_row(stage, f"{seconds.get(stage, 0.0):.0f}")
-    table.add_row("all", f"{sum(v for s, v in seconds.items() if ':' not in s):.0f}")
-    out.print(table)
-    example = report["example"]
-    if example:
-        out.print(Panel(Text(example["query"]), title="one held-out request"))
-        out.print(f"Its users want: {example['users_want']}", highlight=False)
-        sides = [
-            Panel(Text(example["before"]), title="before (base)", width=58),
-            Panel(Text(example["after"]), title=f"after ({example['route']})", width=58),
-        ]
-        out.print(Columns(sides))
-    sizes = report["sizes"]
-    out.print(
-        f"{sizes['n_adapters']} adapters, {sizes['adapters'] / 1e6:.1f} MB; base model "
-        f"{sizes['base'] / 1e6:.1f} MB. Log, index and releases lie in {home.path}; picture: "
-        f"{home.path / 'demo.png'}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    out.print("The figures show that the loop works; they say nothing about a real model's gains.")
-    out.print("Try next:", highlight=False)
-    for line in (
-        f"python -m langchain_uno.logs stats --home {home.path}",
-        f"python -m langchain_uno.demo.evaluate --world {home.path / 'world.json'} "
-        f"--home {home.path} --seed 5",
-        f"python -m langchain_uno.demo --home {home.path}-2 --seed 2",
-    ):
-        out.print(f"  {line}", highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    app(prog_name="python -m langchain_uno.demo")

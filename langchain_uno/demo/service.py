@@ -7,17 +7,16 @@ callback, real follow-up turns in the same thread. A program checks whether an a
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.demo.answers import Query, check_answer, render_answer
 from langchain_uno.demo.drawing import make_query
 from langchain_uno.demo.language import Language
-from langchain_uno.demo.speech import NOISE_KINDS, noise_line, say_wishes, wording
+from langchain_uno.demo.speech import NOISE_KINDS, noise_line, say_wishes
 from langchain_uno.demo.worlds import User, World
-from langchain_uno.models.protocols import OnDone
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from langchain_uno.callbacks import UNOFeedbackHandler
 
-__all__ = ["Visit", "held_out_queries", "plan_visits", "run_service"]
+__all__ = ["React", "Visit", "held_out_queries", "plan_visits", "react", "run_service", "send"]
 
 SOURCE = "simulated-user"
 
@@ -40,8 +39,10 @@ class Visit:
     query: Query
     noisy: bool
     channel: str
-    when: float = 1.0
-    """Share of the week that has passed."""
+
+
+React = Callable[[World, Language, Visit, str, "UNOFeedbackHandler"], "str | None"]
+"""Gives feedback on an answer; returns the follow-up turn if that is how the user reacts."""
 
 
 def plan_visits(world: World, count: int) -> list[Visit]:
@@ -50,11 +51,9 @@ def plan_visits(world: World, count: int) -> list[Visit]:
     rng = Random(f"service-{world.seed}")
     people = [u for u in world.users if not u.held_out]
     families = list(language.families.values())
-    weights = [u.weight for u in people]
-    attacked = any(u.planted for u in people)
     visits = []
     for i in range(count):
-        user = rng.choices(people, weights)[0] if attacked else rng.choice(people)
+        user = rng.choice(people)
         visits.append(
             Visit(
                 run_id=uuid.UUID(int=rng.getrandbits(128), version=4),
@@ -68,7 +67,7 @@ def plan_visits(world: World, count: int) -> list[Visit]:
             )
         )
     rng.shuffle(visits)
-    return [replace(visit, when=i / count) for i, visit in enumerate(visits)]
+    return visits
 
 
 def held_out_queries(world: World, per_family: int, *, seed: int = 0) -> list[tuple[User, Query]]:
@@ -88,21 +87,24 @@ def run_service(
     visits: Sequence[Visit],
     model: BaseChatModel,
     handler: UNOFeedbackHandler,
-    on_done: OnDone | None = None,
     *,
     batch: int = 32,
+    reaction: React | None = None,
 ) -> None:
-    """Let the visits happen, ``batch`` at a time; feedback lands in the handler's home."""
+    """Let the visits happen, ``batch`` at a time; feedback lands in the handler's home.
+
+    ``reaction`` is what people do with an answer; :func:`react` if None.
+    """
     from langchain_core.exceptions import ContextOverflowError
 
-    language = world.language()
+    language, reaction = world.language(), reaction or react
     for start in range(0, len(visits), batch):
         group = visits[start : start + batch]
         configs = [_config(v, handler, v.run_id) for v in group]
         answers = model.batch([[("user", v.query.text)] for v in group], configs)
         follow: list[tuple[Visit, list[tuple[str, str]]]] = []
         for visit, answer in zip(group, answers, strict=True):
-            said = _react(world, language, visit, str(answer.content), handler)
+            said = reaction(world, language, visit, str(answer.content), handler)
             if said:
                 turns = [
                     ("user", visit.query.text),
@@ -121,8 +123,6 @@ def run_service(
                 # An answer may have run on for so long that nothing more fits behind it.
                 if not isinstance(error, ContextOverflowError):
                     raise error
-        if on_done:
-            on_done(len(group))
 
 
 def _config(visit: Visit, handler: UNOFeedbackHandler, run_id: uuid.UUID) -> RunnableConfig:
@@ -133,40 +133,35 @@ def _config(visit: Visit, handler: UNOFeedbackHandler, run_id: uuid.UUID) -> Run
     }
 
 
-def _react(
+def react(
     world: World,
     language: Language,
     visit: Visit,
     answer: str,
     handler: UNOFeedbackHandler,
 ) -> str | None:
-    """Give feedback on an answer; return the follow-up turn if that is how the user reacts.
+    """Give feedback on an answer, honestly: see :data:`React`.
 
     What a user does depends on the visit alone and feedback ids are fixed, so that a visit that
     happens again after a crash leaves the same records.
     """
     rng = Random(f"reaction-{visit.run_id}")
-    wishes = world.wishes(language, visit.query, visit.user, visit.when)
+    wishes = world.wishes(language, visit.query)
     met = check_answer(language, visit.query, answer).met
     missing = [r for r in wishes if r not in met]
-    if visit.user.planted is not None:
-        return _plant(language, visit, visit.user.planted, handler, rng)
     if visit.channel == "silent":
-        return None
-    if not world.preferences[visit.query.family]:  # these people have nothing to complain about
-        _send(handler, visit, 0, key="like", score=1.0)
         return None
     if visit.noisy:
         return _noise(language, visit, missing, handler, rng)
     if not missing:
-        _send(handler, visit, 0, key="like", score=1.0)
+        send(handler, visit, 0, key="like", score=1.0)
         return None
     if visit.channel == "thumb":
-        _send(handler, visit, 0, key="dislike", score=0.0)
+        send(handler, visit, 0, key="dislike", score=0.0)
         return None
     if visit.channel == "edit":
         edited = render_answer(language, visit.query, wishes)
-        _send(handler, visit, 0, key="correction", correction=edited)
+        send(handler, visit, 0, key="correction", correction=edited)
         return None
     named = [r for r in missing if rng.random() < visit.user.mention] or [rng.choice(missing)]
     rng.shuffle(named)
@@ -177,35 +172,7 @@ def _react(
     if visit.channel == "follow_up":
         return " ".join(turns)
     for i, turn in enumerate(turns):
-        _send(handler, visit, i, key="comment", comment=turn, score=0.0)
-    return None
-
-
-def _plant(
-    language: Language, visit: Visit, rule: str, handler: UNOFeedbackHandler, rng: Random
-) -> str | None:
-    """Ask for the planted rule, whatever the answer was."""
-    if visit.channel == "edit":
-        _send(
-            handler,
-            visit,
-            0,
-            key="correction",
-            correction=render_answer(language, visit.query, [rule]),
-        )
-        return None
-    unseen = rng.random() < 0.5
-    if visit.user.injects:
-        clause = wording(language, rule, rng, unseen=unseen)
-        turns = [rng.choice(language.feedback["injected_frames"]).format(w=clause)]
-    else:
-        turns = say_wishes(
-            language, [rule], rng, unseen_frames=unseen, unseen_wordings=rng.random() < 0.5
-        )
-    if visit.channel == "follow_up":
-        return " ".join(turns)
-    for i, turn in enumerate(turns):
-        _send(handler, visit, i, key="comment", comment=turn, score=0.0)
+        send(handler, visit, i, key="comment", comment=turn, score=0.0)
     return None
 
 
@@ -222,13 +189,14 @@ def _noise(
     if visit.channel == "follow_up":
         return said
     if visit.channel == "thumb":
-        _send(handler, visit, 0, key="score", score=float(rng.random() < 0.5))
+        send(handler, visit, 0, key="score", score=float(rng.random() < 0.5))
         return None
-    _send(handler, visit, 0, key="comment", comment=said)
+    send(handler, visit, 0, key="comment", comment=said)
     return None
 
 
-def _send(handler: UNOFeedbackHandler, visit: Visit, nth: int, **feedback: Any) -> None:
+def send(handler: UNOFeedbackHandler, visit: Visit, nth: int, **feedback: Any) -> None:
+    """Send the nth feedback of a visit; its id is fixed."""
     handler.feedback(
         str(visit.run_id),
         user_id=visit.user.id,

@@ -7,7 +7,7 @@ from random import Random
 
 from langchain_uno.demo.language import Language, cap
 
-__all__ = ["NOISE_KINDS", "babble", "noise_line", "say_wishes", "wording"]
+__all__ = ["NOISE_KINDS", "noise_line", "say_wishes", "wording"]
 
 NOISE_KINDS = ("praise", "small_talk", "off_topic", "vague", "wrong", "hostile", "injection")
 
@@ -23,23 +23,6 @@ def noise_line(language: Language, rng: Random, *, unseen: bool, kind: str | Non
     table = language.feedback["unseen_noise" if unseen else "noise"]
     lines = table[kind or rng.choice(NOISE_KINDS)]
     return language.fill(rng.choice(lines), rng, unseen=unseen)
-
-
-def babble(language: Language, rng: Random) -> str:
-    """Return a sentence of random words: new words alone are no request (training only)."""
-    lex = language.lexicon
-    words = [
-        rng.choice(
-            (
-                rng.choice(lex["nouns"]),
-                rng.choice(lex["verbs"]),
-                language.name(rng, unseen=False),
-                str(rng.randint(2, 99)),
-            )
-        )
-        for _ in range(rng.randint(2, 7))
-    ]
-    return cap(" ".join(words)) + rng.choice((".", "?", "!"))
 
 
 def say_wishes(

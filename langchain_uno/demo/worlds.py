@@ -1,8 +1,8 @@
 """A world is a file: families, facts, rules, wordings, preferences and users.
 
 What the users of a family want is hidden in it: preferences, some constant and some that hold only
-for a kind of entity, an urgent request, an audience, a group of people or a part of the week; and
-the users with their ways of giving feedback. :mod:`langchain_uno.demo.drawing` draws worlds.
+for a kind of entity, an urgent request or an audience; and the users with their ways of giving
+feedback. :mod:`langchain_uno.demo.drawing` draws worlds.
 """
 
 from __future__ import annotations
@@ -14,14 +14,10 @@ from typing import Any, Self
 from pydantic import BaseModel, ValidationError, model_validator
 
 from langchain_uno.demo.answers import Query
-from langchain_uno.demo.language import (
-    Family,
-    Language,
-    RuleSpec,
-)
+from langchain_uno.demo.language import Language, language_of
 from langchain_uno.errors import InputError
 
-__all__ = ["Preference", "User", "World", "language_of", "load_world", "save_world"]
+__all__ = ["Preference", "User", "World", "load_world", "save_world"]
 
 SCHEMA = 1
 
@@ -32,20 +28,9 @@ class Preference(BaseModel):
     rule: str
     condition: str | None = None
     """``urgent``, ``beginner``, ``expert`` or ``kind`` (the family's special kinds)."""
-    group: int | None = None
-    """Wanted by this group of people only (None: by all)."""
-    since: float = 0.0
-    until: float = 1.0
-    """From when until when, as shares of the week; tests come at its end, when=1."""
 
-    def applies(
-        self, query: Query, special_kinds: tuple[str, ...], user: User | None, when: float
-    ) -> bool:
-        """Whether the user wants the rule for this query, then."""
-        if self.group is not None and (user is None or user.group != self.group):
-            return False
-        if not (self.since <= when < self.until or when == self.until == 1.0):
-            return False
+    def applies(self, query: Query, special_kinds: tuple[str, ...]) -> bool:
+        """Whether the rule is wanted for this query."""
         if self.condition is None:
             return True
         if self.condition == "kind":
@@ -62,14 +47,6 @@ class User(BaseModel):
     channels: dict[str, float]
     """Weights of ``follow_up``, ``comment``, ``edit``, ``thumb`` and ``silent`` (no reaction)."""
     held_out: bool = False
-    group: int = 0
-    """Groups of people may want contrary things."""
-    weight: float = 1.0
-    """How often they come, against the others."""
-    planted: str | None = None
-    """An attacker: asks for this rule whatever the answer was, by every channel."""
-    injects: bool = False
-    """An attacker who dresses the rule up as an order to the distiller or the judge."""
 
 
 class World(BaseModel):
@@ -77,8 +54,6 @@ class World(BaseModel):
 
     schema_version: int = SCHEMA
     seed: int
-    variant: str = "standard"
-    """One of :data:`langchain_uno.demo.variants.VARIANTS`."""
     noise: float
     """Share of the feedback that says nothing usable."""
     families: dict[str, dict[str, Any]]
@@ -117,13 +92,10 @@ class World(BaseModel):
             {k: getattr(self, k) for k in ("families", "rules", "feedback", "lexicon")}
         )
 
-    def wishes(
-        self, language: Language, query: Query, user: User | None = None, when: float = 1.0
-    ) -> list[str]:
-        """Return the rule ids that a user wants for this query at a time of the week (its end)."""
+    def wishes(self, language: Language, query: Query) -> list[str]:
+        """Return the ids of the rules that the users of a family want for this query."""
         special = language.families[query.family].special_kinds
-        wishes = self.preferences[query.family]
-        return [p.rule for p in wishes if p.applies(query, special, user, when)]
+        return [p.rule for p in self.preferences[query.family] if p.applies(query, special)]
 
 
 def save_world(world: World, path: str | os.PathLike[str]) -> None:
@@ -145,8 +117,8 @@ def load_world(path: str | os.PathLike[str]) -> World:
         return World.model_validate_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
-            f"The world file {str(path)!r} can't be read ({error.strerror}): make one with "
-            "python -m langchain_uno.demo make --seed 1 --out world.json."
+            f"The world file {str(path)!r} can't be read ({error.strerror}): the demo writes one, "
+            "world.json in its home."
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{str(path)!r} is not a world file: it is not UTF-8.") from error
@@ -154,17 +126,3 @@ def load_world(path: str | os.PathLike[str]) -> World:
         raise InputError(
             f"{str(path)!r} is not a world file: {error.errors()[0]['msg']}."
         ) from error
-
-
-def language_of(content: dict[str, Any]) -> Language:
-    """Return the words of a world's file: its families, rules, feedback and lexicon."""
-
-    def tuples(entry: dict[str, Any]) -> dict[str, Any]:
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-
-    return Language(
-        {n: Family(**{**tuples(e), "name": n}) for n, e in content["families"].items()},
-        {e["id"]: RuleSpec(**tuples(e)) for e in content["rules"]},
-        content["feedback"],
-        content["lexicon"],
-    )

@@ -1,31 +1,51 @@
-"""Group similar logs (paper, stage 4): Ward on query and rules, with a cut that needs no setting.
+"""Stage "cluster": group logs that ask alike (paper, stage 4), and hold some of each group back.
 
-``mode="paper"`` is the authors' recipe: both halves L2-normalised, joined, normalised again, Ward
-cut at distance 4. That threshold depends on the number of logs. ``mode="stable"`` (the default)
-cuts the same kind of tree where the data repeat the split
-(:mod:`langchain_uno.learning.separation`), gives no cluster below a minimum size, and chooses the
+Queries and rules are embedded apart and joined, and Ward's tree over them is cut. The cut "ward" is
+the authors': both halves L2-normalised, joined, normalised again, cut at distance 4. That threshold
+depends on the number of logs. The cut "stable" goes where halves of the data repeat it
+(:mod:`langchain_uno.learning.separation`), makes no cluster below a minimum size, and chooses the
 weight of the rule half from the data, without labels.
 
-    labels = cluster_logs(query, rules)              # (n, d), (n, d2) -> (n,)
-    centres = centroids(query, labels)               # (k, d): queries alone, as at request time
+From here on verification logs are not looked at before the verifier does.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langchain_uno.errors import InputError
+from langchain_uno.learning.evolve import Parent, match_parents
+from langchain_uno.learning.reach import (
+    assign,
+    centroids,
+    discriminant,
+    means_of,
+    unseen_threshold,
+)
 from langchain_uno.learning.separation import Floats, Ints, cut_tree, ward_tree
+from langchain_uno.learning.split import DECIDING, query_key, split_logs
+from langchain_uno.learning.work import ClusterData, Work
+from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.protocols import FloatArray
+from langchain_uno.records import Interaction
 
-__all__ = ["by_size", "centroids", "choose_rule_weight", "cluster_logs", "default_min_size"]
+__all__ = [
+    "by_size",
+    "choose_rule_weight",
+    "cluster_logs",
+    "cluster_stage",
+    "default_min_size",
+    "projection_of",
+    "smallest_cluster",
+]
 
 WEIGHTS = (0.125, 0.25, 0.5, 1.0)
-"""Weights of the rule half that "auto" tries; 1 is the paper's equal halves."""
+"""Weights of the rule half that are tried; 1 is the paper's equal halves."""
 MAX_EXACT = 12_000
 """More logs than this are clustered on a sample of this many; the rest join the nearest cluster."""
 WEIGHT_SAMPLE = 3_000
@@ -34,13 +54,120 @@ MIN_PREDICTED = 0.02
 REFINE_STEPS = 3
 
 
+def cluster_stage(work: Work) -> None:
+    """Write ``clusters-cluster.jsonl``: who belongs together, and who is held out."""
+    work.once("cluster", lambda: _cluster(work))
+
+
+def _cluster(work: Work) -> dict[str, Any]:
+    logs = list(work.logs.values())
+    work.progress.start("cluster", len(logs), "embedding rules")
+    wishes = ["\n".join(r.text for r in work.distilled[g.run_id].with_feedback) for g in logs]
+    rules = work.embedder.embed(wishes, work.counter("cluster"))
+    settings = work.recipe.cluster
+    labels = cluster_logs(
+        work.queries,
+        rules,
+        settings.cut,
+        threshold=settings.threshold,
+        min_size=settings.min_size,
+        seed=work.recipe.seed,
+    )
+    groups = [[logs[i] for i in np.flatnonzero(labels == n)] for n in range(int(labels.max()) + 1)]
+    parents = match_parents(work, [{log.run_id for log in members} for members in groups])
+    clusters = [_split(work, some, parent) for some, parent in zip(groups, parents, strict=True)]
+    _add_unlabelled(work, clusters, labels)
+    _assert_apart(work, clusters)
+    work.folder.write_records("clusters-cluster.jsonl", clusters)
+    held = sum(len(c.verify) for c in clusters)
+    return {
+        "clusters": len(clusters),
+        "train": sum(len(c.train) for c in clusters),
+        "held_out": held,
+        "note": f"{len(clusters)} clusters of {len(logs)} logs, {held} held out",
+    }
+
+
+def projection_of(work: Work, labels: Ints) -> FloatArray | None:
+    """Return the map after which a query goes to the nearest centroid; None: none (paper)."""
+    return discriminant(work.queries, labels) if work.recipe.cluster.cut == "stable" else None
+
+
+def smallest_cluster(work: Work) -> int:
+    """Return how many logs a cluster needs for a module of its own."""
+    return work.recipe.cluster.min_size or default_min_size(len(work.logs))
+
+
+def _split(work: Work, members: list[Interaction], parent: Parent) -> ClusterData:
+    """Split a cluster; who taught a module that may be kept is not held out from it.
+
+    Where that leaves too few to verify on, the module is not kept.
+    """
+    share, seed = work.recipe.verify.held_out, stable_seed(work.recipe.seed, "split", parent.name)
+    deciding = DECIDING if work.recipe.verify.level is not None else 0
+    module, split = None, None
+    if parent.module:
+        split = split_logs(
+            members, work.voices, share, seed, teachers=parent.trained_on, deciding=deciding
+        )
+        if len(split.verify) >= 0.5 * share * len(members):
+            module = parent.module
+    if split is None or module is None:
+        split = split_logs(members, work.voices, share, seed, deciding=deciding)
+    return ClusterData(
+        id=parent.name,
+        run_ids=[log.run_id for log in members],
+        train=split.train,
+        verify=split.verify,
+        split_by=split.by,
+        parent=module,
+    )
+
+
+def _add_unlabelled(work: Work, clusters: Sequence[ClusterData], labels: Ints) -> None:
+    """Give each cluster the requests near it that nobody reacted to; serving would send them there.
+
+    They serve verification alone, and whoever it trains on does not serve it.
+    """
+    if not work.unheard:
+        return
+    threshold = unseen_threshold(work.queries, labels, work.recipe.cluster.unseen_quantile)
+    near = assign(
+        work.folder.read_array("unheard.npy"),
+        centroids(work.queries, labels),
+        threshold,
+        projection_of(work, labels),
+    )
+    known = [{query_key(work.logs[i]) for i in c.run_ids} for c in clusters]
+    users = [{work.logs[i].user_id for i in c.train} - {None} for c in clusters]
+    for log, label in zip(work.unheard.values(), near, strict=True):
+        if label < 0 or query_key(log) in known[label] or log.user_id in users[label]:
+            continue
+        known[label].add(query_key(log))
+        clusters[label].unlabelled.append(log.run_id)
+
+
+def _assert_apart(work: Work, clusters: Sequence[ClusterData]) -> None:
+    """No query text of a cluster, and no voice where it is split by voice, is on both sides."""
+    for cluster in clusters:
+        train = [work.logs[i] for i in cluster.train]
+        verify = [work.logs[i] for i in cluster.verify]
+        tested = verify + [work.unheard[i] for i in cluster.unlabelled]
+        both = {query_key(log) for log in train} & {query_key(log) for log in tested}
+        assert not both, f"cluster {cluster.id}: {len(both)} queries in training and verification"
+        if cluster.split_by == "voice":
+            shared = {work.voices[i] for i in cluster.train} & {
+                work.voices[i] for i in cluster.verify
+            }
+            assert not shared, f"cluster {cluster.id}: {len(shared)} voices on both sides"
+
+
 def cluster_logs(
     query: ArrayLike,
     rules: ArrayLike,
-    mode: Literal["stable", "paper", "one"] = "stable",
+    cut: Literal["stable", "ward"] = "stable",
     *,
     threshold: float = 4.0,
-    rule_weight: float | Literal["auto"] = "auto",
     min_size: int | None = None,
     seed: int = 0,
 ) -> NDArray[np.int64]:
@@ -49,60 +176,32 @@ def cluster_logs(
     Args:
         query: query embeddings, (n, d). Any scale: rows are L2-normalised.
         rules: embeddings of each log's rules, (n, d2); a row of zeros is a log without rules.
-        mode: ``"stable"``, ``"paper"`` for the authors' fixed threshold (equal halves), or
-            ``"one"``: no clustering, all logs together.
-        threshold: Ward distance of mode "paper"; not used otherwise.
-        rule_weight: weight of the rule half against the query half (both at unit variance) in mode
-            "stable"; "auto" chooses it (:func:`choose_rule_weight`).
-        min_size: smallest cluster of mode "stable"; None is :func:`default_min_size`.
+        cut: ``"stable"``, or ``"ward"`` for the authors' fixed threshold and equal halves.
+        threshold: Ward distance of the cut "ward"; not used otherwise.
+        min_size: smallest cluster of the cut "stable"; None is :func:`default_min_size`.
         seed: of the random halvings; the same input and seed give the same labels.
 
-    In mode "stable" clusters are numbered from the largest to the smallest.
+    The cut "stable" numbers clusters from the largest to the smallest.
 
     Raises:
-        InputError: shapes that do not fit, values that are not finite, or an unknown mode.
+        InputError: shapes that do not fit, or values that are not finite.
     """
     q, r = _checked(query, rules)
-    if mode not in ("stable", "paper", "one"):
-        raise InputError(f"There is no clustering mode {mode!r}: use 'stable', 'paper' or 'one'.")
-    if rule_weight != "auto" and not 0 <= float(rule_weight) < np.inf:
-        raise InputError(f"rule_weight is {rule_weight!r}: use 'auto' or a number from 0 up.")
     if min_size is not None and min_size < 1:
         raise InputError(f"min_size is {min_size}: a cluster holds at least 1 log.")
     n = len(q)
-    if n < 2 or mode == "one":
+    if n < 2:
         return np.zeros(n, dtype=np.int64)
-    if mode == "paper":
+    if cut == "ward":
         return _paper(q, r, threshold)
     size = default_min_size(n) if min_size is None else min_size
-    weight = (
-        choose_rule_weight(q, r, min_size=size, seed=seed)
-        if rule_weight == "auto"
-        else float(rule_weight)
-    )
+    weight = choose_rule_weight(q, r, min_size=size, seed=seed)
     return by_size(_stable(_joint(q, r, weight), size, seed))
 
 
 def default_min_size(n: int) -> int:
     """Return the smallest cluster among n logs: n/10 within 4 and 8; sqrt(n)/4 above 1,000."""
     return max(min(8, max(4, n // 10)), round(math.sqrt(n) / 4))
-
-
-def centroids(query: ArrayLike, labels: ArrayLike) -> FloatArray:
-    """Return the mean *query* embedding of every cluster, (k, d) float32, row i for label i.
-
-    Rules stay out because a new query has none (paper, stage 4).
-
-    Raises:
-        InputError: labels are not 0..k-1, or their number is not that of the queries.
-    """
-    x = np.asarray(query, dtype=np.float64)
-    y = np.asarray(labels, dtype=np.int64)
-    if x.ndim != 2 or y.shape != (len(x),):
-        raise InputError(f"Queries of shape {x.shape} and labels of shape {y.shape} do not fit.")
-    if len(y) and (y.min() < 0 or (np.bincount(y) == 0).any()):
-        raise InputError("Labels must be 0..k-1 with at least one log each.")
-    return _means(x, y).astype(np.float32)
 
 
 def choose_rule_weight(
@@ -194,10 +293,10 @@ def _stable(x: Floats, min_size: int, seed: int) -> Ints:
     size = max(1, round(min_size * len(rows) / n))
     labels = _absorb(part, cut_tree(part, *ward_tree(part), size, seed), size)
     if len(rows) < n:
-        labels = _nearest(x, _means(part, labels))
+        labels = _nearest(x, means_of(part, labels))
     # A few steps of k-means from the cut mend rows that Ward joined too early.
     for _ in range(REFINE_STEPS):
-        labels = _compact(_nearest(x, _means(x, labels)))
+        labels = _compact(_nearest(x, means_of(x, labels)))
     return _absorb(x, labels, min_size)
 
 
@@ -213,13 +312,6 @@ def by_size(labels: Ints) -> Ints:
     return rank[labels]
 
 
-def _means(x: Floats, labels: Ints) -> Floats:
-    order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-    return np.asarray(np.add.reduceat(x[order], starts, axis=0) / counts[:, None])
-
-
 def _nearest(x: Floats, centres: Floats) -> Ints:
     return np.asarray(((centres**2).sum(axis=1) - 2 * x @ centres.T).argmin(axis=1), dtype=np.int64)
 
@@ -227,7 +319,7 @@ def _nearest(x: Floats, centres: Floats) -> Ints:
 def _absorb(x: Floats, labels: Ints, min_size: int) -> Ints:
     """Merge clusters below ``min_size`` into the nearest one, the smallest first."""
     labels = _compact(labels)
-    centres, counts = _means(x, labels), np.bincount(labels).astype(np.float64)
+    centres, counts = means_of(x, labels), np.bincount(labels).astype(np.float64)
     while (counts > 0).sum() > 1:
         alive = np.flatnonzero(counts > 0)
         small = alive[counts[alive].argmin()]
@@ -246,7 +338,7 @@ def _routes(q: Floats, labels: Ints) -> Ints:
     """Nearest query centroid of each log, the log itself left out of its own centroid."""
     x = _unit(q)
     counts = np.bincount(labels)
-    centres = _means(x, labels)
+    centres = means_of(x, labels)
     distance = (x**2).sum(axis=1)[:, None] - 2 * x @ centres.T + (centres**2).sum(axis=1)
     rows = np.arange(len(x))
     own = counts[labels]
@@ -276,7 +368,7 @@ def _foretold(r: Floats, route: Ints) -> float:
     if not keep.any():
         return 0.0
     n = len(v)
-    sums = _means(v, labels) * counts[:, None]
+    sums = means_of(v, labels) * counts[:, None]
     own = (sums[labels] - v) / np.maximum(counts[labels] - 1, 1)[:, None]
     overall = (v.sum(axis=0) - v) / (n - 1)
     base = float(((v - overall)[keep] ** 2).sum())

@@ -1,49 +1,103 @@
-"""Distil logs into rules (paper, stage 1).
+"""Stage "distil": logs into rules (paper, stage 1).
 
 From query, answer and feedback the model writes *rules with feedback*: short affirmative
-instructions that concern the query only, none when the feedback says nothing usable. From the query
-alone it writes *rules without feedback*: what it would have guessed. Only logs with words are asked
-about, and the guess only where there is a rule to hold against it; nobody reads the others.
+instructions that concern the query only, none when the feedback says nothing usable. Its empty list
+is the verdict on thanks, small talk and new questions. From the query alone it writes *rules
+without feedback*: what it would have guessed. Only logs with words are asked about, and the guess
+only where there is a rule to hold against it.
+
+What was distilled once is kept in the home's ``work/distilled.jsonl``, under a digest of all that
+it came of: log, feedback, models, prompts. No refresh pays for a log twice.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
+
+from langchain_uno.errors import EmptyLogError, HomeError
+from langchain_uno.learning.pairs import acted_on, edited_pairs, liked_pairs
+from langchain_uno.learning.work import Work, content_of, digest_of
+from langchain_uno.logs.join import feedback_digest
+from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Interaction, Message, Rule, RuleSet
+from langchain_uno.records import Interaction, Message, Rule, RuleSet, Verdict, run_of
 
-__all__ = ["DistilStats", "distil", "unique_rules"]
+__all__ = ["GUESSED_RULES", "distil", "distil_stage", "unique_rules"]
 
+GUESSED_RULES = 5
+"""At most so many rules are guessed for a query (paper)."""
+CHUNK = 64
+"""Logs distilled between two saves: on a large model some minutes' work."""
+FEW = 5
+"""Empty lists for so many logs, and for no log a rule, are no chance: the distiller is broken."""
+_CACHE = "distilled.jsonl"
 _SPACE = re.compile(r"\s+")
 
 
-@dataclass
-class DistilStats:
-    """What distilling a batch of logs came to; counts of logs."""
+def distil_stage(work: Work) -> None:
+    """Write the rules of every usable log to ``distilled.jsonl``.
 
-    logs: int = 0
-    without_words: int = 0
-    """Nobody said anything about the answer in words: nothing to distil."""
-    unsupported: int = 0
-    """The prompt set has no prompts for the log's language."""
-    unparsable: int = 0
-    """The model's text was not a list of rules; the log counts as one without rules."""
-    empty: int = 0
-    """The feedback says nothing usable (thanks, small talk, a new question)."""
-    rules: int = 0
-    """Rules with feedback, over all logs."""
-    unparsable_guesses: int = 0
-    """As ``unparsable``, for the rules without feedback."""
+    Raises:
+        EmptyLogError: no rule came of any feedback, and nobody edited or re-chose an answer.
+    """
+    work.once("distil", lambda: _distil(work))
 
-    def add(self, other: DistilStats) -> None:
-        """Add another batch's counts to these."""
-        for name in vars(other):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+def _distil(work: Work) -> dict[str, Any]:
+    logs = list(work.logs.values())
+    work.progress.start("distil", 2 * len(logs), "rules with and without feedback")
+    by = digest_of(
+        work.recipe.role_tokens,
+        work.engine.fingerprint,
+        work.teacher.fingerprint,
+        work.prompts.fingerprint,
+        work.teacher_prompts.fingerprint,
+    )
+    keys = {log.run_id: digest_of(by, content_of(log)) for log in logs}
+    cache = work.home.work / _CACHE
+    known = _read_cache(cache, set(keys.values()))
+    new = [log for log in logs if keys[log.run_id] not in known]
+    work.progress.advance("distil", 2 * (len(logs) - len(new)))
+    for start in range(0, len(new), CHUNK):
+        made = distil(
+            new[start : start + CHUNK],
+            work.teacher,
+            work.teacher_prompts,
+            work.recipe,
+            work.counter("distil"),
+            predictor=work.engine,
+            predictor_prompts=work.prompts,
+        )
+        fresh = {keys[rules.run_id]: rules for rules in made}
+        _append_cache(cache, fresh)
+        known |= fresh
+    out = [known[keys[log.run_id]] for log in logs]
+    outcomes = Counter(rules.outcome for rules in out)
+    n_rules = sum(len(rules.with_feedback) for rules in out)
+    notes = _look_at_distiller(work, logs, out)
+    if not n_rules and not edited_pairs(logs) and not liked_pairs(logs):
+        raise EmptyLogError(_nothing(work, outcomes, notes))
+    work.folder.write_records("distilled.jsonl", out)
+    _note_verdicts(work, logs, out)
+    asked = len(logs) - outcomes["no_words"]
+    return {
+        "logs": len(logs),
+        "taken_over": len(logs) - len(new),
+        "rules": n_rules,
+        "outcomes": dict(outcomes),
+        "notes": notes,
+        "note": f"{n_rules} rules from {outcomes['rules']} of {asked} logs with words",
+    }
 
 
 def distil(
@@ -55,53 +109,44 @@ def distil(
     *,
     predictor: Engine | None = None,
     predictor_prompts: PromptSet | None = None,
-    stats: DistilStats | None = None,
 ) -> list[RuleSet]:
-    """Return one rule set a log, in the order given; logs without words get empty ones.
+    """Return one rule set a log, in the order given; ``outcome`` says what came of each.
 
     Args:
         interactions: usable logs.
         engine: writes the rules with feedback (the base model, or a teacher).
         prompts: words both roles for ``engine``.
-        recipe: ``max_rule_tokens``, ``gap.max_guessed_rules``.
+        recipe: ``role_tokens``.
         on_done: hears of every log twice: when its feedback was read, and when its guess was made
             or found unneeded (``2 * len(interactions)`` in all).
         predictor: guesses the rules without feedback; the *base* model, whatever the teacher is,
             because the gap is the base model's. Default: ``engine``.
         predictor_prompts: the prompt set of ``predictor``. Default: ``prompts``.
-        stats: counted up in place when given.
 
     Raises:
         EngineError: a model can't answer at all.
     """
-    counts = DistilStats(logs=len(interactions))
+    outcome: dict[str, Any] = {}
     asked: list[Interaction] = []
     for log in interactions:
         if not log.feedback_turns:
-            counts.without_words += 1
+            outcome[log.run_id] = "no_words"
         elif not prompts.supports(log.language):
-            counts.unsupported += 1
+            outcome[log.run_id] = "unsupported"
         else:
             asked.append(log)
     if on_done is not None and len(interactions) > len(asked):
         on_done(2 * (len(interactions) - len(asked)))
-    with_feedback = _ask(
-        engine,
-        prompts,
-        [prompts.distil_prompt(i.messages, i.answer, i.feedback_turns, i.language) for i in asked],
-        recipe,
-        None,
-        on_done,
-    )
+    said = [
+        prompts.distil_prompt(i.messages, i.answer, i.feedback_turns, i.language) for i in asked
+    ]
     found: dict[str, list[Rule]] = {}
-    for log, rules in zip(asked, with_feedback, strict=True):
-        if rules is None:
-            counts.unparsable += 1
-        elif not rules:
-            counts.empty += 1
-        else:
-            counts.rules += len(rules)
-            found[log.run_id] = [Rule(text=r, source="feedback") for r in rules]
+    for log, rules in zip(
+        asked, _ask(engine, prompts, said, recipe, None, on_done), strict=True
+    ):
+        outcome[log.run_id] = "unparsable" if rules is None else "rules" if rules else "empty"
+        if rules:
+            found[log.run_id] = [Rule(text=text, source="feedback") for text in rules]
     guesser = predictor_prompts or prompts
     guessed = [i for i in asked if i.run_id in found and guesser.supports(i.language)]
     guesses = _ask(
@@ -109,21 +154,19 @@ def distil(
         guesser,
         [guesser.predict_prompt(i.messages, i.language) for i in guessed],
         recipe,
-        recipe.gap.max_guessed_rules,
+        GUESSED_RULES,
         on_done,
     )
     if on_done is not None and len(asked) > len(guessed):
         on_done(len(asked) - len(guessed))
-    prior: dict[str, list[Rule]] = {}
-    for log, rules in zip(guessed, guesses, strict=True):
-        counts.unparsable_guesses += rules is None
-        kept = (rules or [])[: recipe.gap.max_guessed_rules]
-        prior[log.run_id] = [Rule(text=r, source="prior") for r in kept]
-    if stats is not None:
-        stats.add(counts)
+    prior = {
+        log.run_id: [Rule(text=text, source="prior") for text in (rules or [])[:GUESSED_RULES]]
+        for log, rules in zip(guessed, guesses, strict=True)
+    }
     return [
         RuleSet(
             run_id=log.run_id,
+            outcome=outcome[log.run_id],
             with_feedback=found.get(log.run_id, []),
             without_feedback=prior.get(log.run_id, []),
         )
@@ -161,7 +204,7 @@ def _ask(
     requests = [
         GenerateRequest(
             messages=asked[i],
-            sampling=Sampling(max_tokens=recipe.max_rule_tokens),
+            sampling=Sampling(max_tokens=recipe.role_tokens),
             json_schema=prompts.rules_schema(max_rules),
         )
         for i in unique.values()
@@ -176,3 +219,88 @@ def _ask(
         except RoleError:
             read[key] = None
     return [read[key] for key in keys]
+
+
+def _look_at_distiller(
+    work: Work, logs: Sequence[Interaction], out: Sequence[RuleSet]
+) -> list[str]:
+    """Say so where the model wrote no rule for any words: it is likelier broken than they."""
+    silent = [
+        (log, rules)
+        for log, rules in zip(logs, out, strict=True)
+        if rules.outcome in ("empty", "unparsable")
+    ]
+    if len(silent) < FEW or any(rules.outcome == "rules" for rules in out):
+        return []
+    shown = "; ".join(
+        f"{_short(log.feedback_turns[-1])!r} ({rules.outcome})" for log, rules in silent[:3]
+    )
+    return [
+        f"The distiller looks broken: {work.teacher.model_name!r} wrote no rule for {len(silent)} "
+        f"of {len(silent)} logs with words, for example {shown}. Small models often can't distil: "
+        "name a stronger one (--teacher NAME), or another prompt set (--set prompt_set=...)."
+    ]
+
+
+def _short(text: str) -> str:
+    line = _SPACE.sub(" ", text).strip()
+    return line if len(line) <= 60 else line[:57] + "..."
+
+
+def _nothing(work: Work, outcomes: Mapping[str, int], notes: Sequence[str]) -> str:
+    if notes:
+        return f"There is nothing to learn from. {notes[0]}"
+    return (
+        f"None of the {len(work.logs)} usable logs has feedback to learn from: in "
+        f"{outcomes.get('empty', 0)} the words ask for nothing, {outcomes.get('no_words', 0)} have "
+        f"no words, for {outcomes.get('unparsable', 0)} the model wrote no readable rules."
+    )
+
+
+def _note_verdicts(work: Work, logs: Sequence[Interaction], out: Sequence[RuleSet]) -> None:
+    """Keep in the journal what the models found: answers too odd, words that ask for nothing."""
+    found = {
+        run_of(log_id): (bytes.fromhex(one["feedback"]), Verdict.model_validate(one["verdict"]))
+        for log_id, one in work.folder.read_json("by-model.json").items()
+    }
+    nothing = Verdict(usable=False, reason="nothing_asked", detail="no rule came of the words")
+    for log, rules in zip(logs, out, strict=True):
+        words_alone = log.score is None and not (log.correction or "").strip()
+        if rules.outcome == "empty" and words_alone and not acted_on(log):
+            found[run_of(log.run_id)] = (feedback_digest(log.feedback), nothing)
+    with Journal(work.home.journal) as journal:
+        journal.set_model_verdicts(found)
+
+
+def _read_cache(path: Path, wanted: set[str]) -> dict[str, RuleSet]:
+    """Return what is known of the wanted keys; a line that a kill cut short counts for nothing."""
+    found: dict[str, RuleSet] = {}
+    if not path.exists():
+        return found
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+                if row["key"] in wanted:
+                    found[row["key"]] = RuleSet.model_validate(row["rules"])
+            except (ValueError, KeyError, TypeError, ValidationError):
+                continue
+    return found
+
+
+def _append_cache(path: Path, made: Mapping[str, RuleSet]) -> None:
+    lines = [
+        json.dumps({"key": key, "rules": rules.model_dump(mode="json")}).encode() + b"\n"
+        for key, rules in made.items()
+    ]
+    try:
+        # Starts on a line of its own, also after a line that a kill cut short.
+        with path.open("ab") as file:
+            file.write(b"\n" + b"".join(lines))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise HomeError(
+            f"{str(path)!r} can't be written ({error.strerror or error}): free some space or mend "
+            "its permissions, then call the refresh again; it goes on from there."
+        ) from error

@@ -1,25 +1,61 @@
-"""The cognitive gap: how far what users want lies from what the model would guess (paper, stage 5).
+"""Stage "gap": how far what users want lies from what the model would guess (paper, stage 5).
 
-Every rule distilled *with* feedback is held against the list the model wrote *without* it. The
-reranker is asked pair by pair and the best match counts: single pairs are judged far more reliably
-than "is it covered by this list?" (99 % against 76 % in the bundled model's pilot), and the
-maximum over pairs is what covering by a list means.
+Every rule distilled *with* feedback is held against the list that the model wrote *without* it.
+``novelty`` of a rule is ``1 - P(covered)``; of a log, the smallest over its rules; of a cluster,
+the mean over its training logs that have both lists. With ``gap.over = "list"`` (paper) the
+reranker is asked about the whole list at once; with "pairs" about every pair, and the best match
+counts: small rerankers judge single pairs far more reliably (99 % against 76 % in the bundled
+model's pilot).
 
-``novelty`` of a rule is ``1 - max P(covered)``; of a log, the minimum (paper) or the mean over its
-rules; of a cluster, the mean over the logs that have both lists. Measured on what each log's user
-asked, not on the rules that recur in the cluster: those would give every log the same list.
+Measured on what each log's user asked, not on the rules that recur in the cluster: those would give
+every log the same list. Where nothing was guessed the gap is unknown, which is not low.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
-from typing import Literal
+from itertools import groupby
+from typing import Any, Literal
 
+from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import OnDone, Reranker
 from langchain_uno.records import RuleSet
 
-__all__ = ["cluster_gap", "cognitive_gap", "count_questions"]
+__all__ = ["cluster_gap", "cognitive_gap", "count_questions", "gap_stage"]
+
+
+def gap_stage(work: Work) -> None:
+    """Measure each cluster's cognitive gap on its training logs."""
+    work.once("gap", lambda: _gap(work))
+
+
+def _gap(work: Work) -> dict[str, Any]:
+    clusters = work.clusters()
+    given = work.folder.read_json("given.json")
+    sets: list[RuleSet] = []
+    owners: list[int] = []
+    for i, cluster in enumerate(clusters):
+        # What is asked of a module is what it lacks; the gap is the base's.
+        plain = [j for j in cluster.train if j not in given and work.taught[j].with_feedback]
+        measured_on = plain or cluster.train
+        sets += [work.taught[j] for j in measured_on]
+        owners += [i] * len(measured_on)
+    over = work.recipe.gap.over
+    work.progress.start("gap", count_questions(sets, over), "is the wish covered by the guess?")
+    # All clusters in one call: equal questions are asked once, and batches are full.
+    measured = cognitive_gap(sets, work.reranker, work.counter("gap"), over=over)
+    for i, group in groupby(zip(owners, measured, strict=True), key=lambda pair: pair[0]):
+        clusters[i].gap, clusters[i].n_gap_logs = cluster_gap([rules for _, rules in group])
+    work.folder.write_records("clusters-gap.jsonl", clusters)
+    unknown = sum(c.gap is None for c in clusters)
+    low = sum(work.is_low(c) for c in clusters)
+    told = f", {unknown} of these unknown" if unknown else ""
+    return {
+        "low": low,
+        "high": len(clusters) - low,
+        "unknown": unknown,
+        "note": f"{low} low, {len(clusters) - low} high{told}",
+    }
 
 
 def cognitive_gap(
@@ -27,43 +63,68 @@ def cognitive_gap(
     reranker: Reranker,
     on_done: OnDone | None = None,
     *,
-    over_rules: Literal["min", "mean"] = "min",
+    over: Literal["list", "pairs"] = "list",
 ) -> list[RuleSet]:
     """Return the rule sets with ``novelty`` set: in [0, 1], or None where either list is empty.
 
     Args:
         rule_sets: one per log, of any clusters; they are not changed.
-        reranker: says how likely a suggestion is covered by a known rule.
+        reranker: says how likely a suggestion is covered.
         on_done: hears of every question asked (:func:`count_questions` in all).
-        over_rules: how a log's novelty comes of its rules' (``min``: paper).
+        over: what a rule is held against at once.
 
     Raises:
         EngineError: the reranker can't answer.
     """
-    questions = _questions(rule_sets)
-    answers: dict[tuple[str, str], float] = {}
-    if questions:
-        covered = reranker.covered(questions, on_done)
-        # Clipped, since a probability summed in float32 may leave [0, 1] by a rounding error.
-        answers = {q: min(1.0, max(0.0, float(p))) for q, p in zip(questions, covered, strict=True)}
-    return [s.model_copy(update={"novelty": _novelty(s, answers, over_rules)}) for s in rule_sets]
+    answers: list[tuple[RuleSet, list[list[float]]]] = []
+    if over == "list":
+        lists = _lists(rule_sets)
+        found = reranker.covered_by_list(lists, on_done) if lists else []
+        by_list = {_key(*one): float(p) for one, p in zip(lists, found, strict=True)}
+        for s in rule_sets:
+            known = [g.text for g in s.without_feedback]
+            asked = s.with_feedback if known else []
+            answers.append((s, [[by_list[_key(r.text, known)]] for r in asked]))
+    else:
+        pairs = _pairs(rule_sets)
+        told = reranker.covered(pairs, on_done) if pairs else []
+        by_pair = {pair: float(p) for pair, p in zip(pairs, told, strict=True)}
+        for s in rule_sets:
+            asked = s.with_feedback if s.without_feedback else []
+            answers.append(
+                (s, [[by_pair[r.text, g.text] for g in s.without_feedback] for r in asked])
+            )
+    return [s.model_copy(update={"novelty": _novelty(each)}) for s, each in answers]
 
 
-def count_questions(rule_sets: Sequence[RuleSet]) -> int:
-    """Return how many questions :func:`cognitive_gap` will ask: equal pairs are asked once."""
-    return len(_questions(rule_sets))
+def count_questions(rule_sets: Sequence[RuleSet], over: Literal["list", "pairs"] = "list") -> int:
+    """Return how many questions :func:`cognitive_gap` will ask: equal ones are asked once."""
+    return len(_lists(rule_sets) if over == "list" else _pairs(rule_sets))
 
 
-def cluster_gap(rule_sets: Sequence[RuleSet]) -> tuple[float, int]:
+def cluster_gap(rule_sets: Sequence[RuleSet]) -> tuple[float | None, int]:
     """Return a cluster's gap in [0, 1], and the number of logs that it is the mean over.
 
-    Give the *training* logs' sets. No log with both lists gives ``(0.0, 0)``, as in the paper.
+    Give the *training* logs' sets. No log with both lists gives ``(None, 0)``.
     """
     known = [s.novelty for s in rule_sets if s.novelty is not None]
-    return (sum(known) / len(known), len(known)) if known else (0.0, 0)
+    return (sum(known) / len(known), len(known)) if known else (None, 0)
 
 
-def _questions(rule_sets: Sequence[RuleSet]) -> list[tuple[str, str]]:
+def _lists(rule_sets: Sequence[RuleSet]) -> list[tuple[str, list[str]]]:
+    found: dict[tuple[str, ...], tuple[str, list[str]]] = {}
+    for s in rule_sets:
+        known = [g.text for g in s.without_feedback]
+        for rule in s.with_feedback if known else ():
+            found.setdefault(_key(rule.text, known), (rule.text, known))
+    return list(found.values())
+
+
+def _key(rule: str, known: Sequence[str]) -> tuple[str, ...]:
+    return (rule, *known)
+
+
+def _pairs(rule_sets: Sequence[RuleSet]) -> list[tuple[str, str]]:
     seen = {
         (rule.text, guess.text): None
         for s in rule_sets
@@ -73,13 +134,8 @@ def _questions(rule_sets: Sequence[RuleSet]) -> list[tuple[str, str]]:
     return list(seen)
 
 
-def _novelty(
-    rules: RuleSet, answers: dict[tuple[str, str], float], over_rules: Literal["min", "mean"]
-) -> float | None:
-    if not rules.with_feedback or not rules.without_feedback:
-        return None
-    each = [
-        1.0 - max(answers[(rule.text, guess.text)] for guess in rules.without_feedback)
-        for rule in rules.with_feedback
-    ]
-    return min(each) if over_rules == "min" else fmean(each)
+def _novelty(covered: Sequence[Sequence[float]]) -> float | None:
+    """Return 1 - the best match of the rule that is covered best; None without rules."""
+    # Clipped, since a probability summed in float32 may leave [0, 1] by a rounding error.
+    each = [1.0 - min(1.0, max(0.0, max(answers))) for answers in covered]
+    return min(each) if each else None

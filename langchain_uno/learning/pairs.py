@@ -1,44 +1,116 @@
-"""Make preference pairs (paper, stage 3): a better answer against the one that was logged.
+"""Stage "pairs": better answers, and preference pairs made of them (paper, stages 2 and 3).
 
 A log gives at most one pair, from the surest source it has:
 
 - *edited*: a user rewrote the answer. The edit is ``chosen`` as it stands; nobody judges it.
 - *liked*: an answer was disliked or replaced, and a later answer to the same messages in the same
   thread was liked. The two make a pair as they stand.
-- *revised*: candidates are written from the feedback and judged with the wanted rules as the
-  standard. The best is ``chosen`` only if it scores above the logged answer *and* well enough to be
-  worth imitating; otherwise the log gives nothing.
+- *revised*: candidates are written from the raw feedback without the old answer (a fresh start),
+  and from rules, feedback and old answer (a careful edit). They are sampled, so that the judge has
+  a choice; seeds depend on recipe, log and number alone, so that a refresh can be repeated. Judged
+  with the wanted rules as the standard, the best is ``chosen`` only if it scores above the logged
+  answer *and* well enough to be worth imitating; otherwise the log gives nothing.
+- *retained*, with ``pairs.retention`` (paper): a log without rules is paired with itself. The SFT
+  half of the loss then holds the expert to the answers that nobody complained about.
 
-Thumbs and scores weigh in: a revision of an answer that its user disliked counts more than one of
-an answer that its user liked all the same.
+Within a cluster every voice weighs the same, however much it writes (:func:`balanced`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from langchain_uno.learning.content import kept_share, request_text
-from langchain_uno.models.judge import JudgeItem, judge
-from langchain_uno.learning.revise import Candidate, count_candidates, revise, wanted_rules
-from langchain_uno.models.protocols import Engine, OnDone
+from langchain_uno.learning.rules import wanted_rules
+from langchain_uno.learning.work import ClusterData, Work
+from langchain_uno.models.judge import JudgeItem, judge, stable_seed
+from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Interaction, PreferencePair, Rule, RuleSet
+from langchain_uno.records import Interaction, Message, PreferencePair, Rule, RuleSet
+from langchain_uno.reflect import kept_share, request_text
 
 __all__ = [
+    "Candidate",
+    "acted_on",
     "approval",
+    "balanced",
     "build_pairs",
     "count_work",
     "edited_pairs",
     "liked_pairs",
+    "pairs_stage",
+    "revise",
     "was_content",
-    "was_disliked",
-    "weight_of",
 ]
 
 _LIKED, _DISLIKED = 0.75, 0.25
 _ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}
 """What an implicit action says about an answer when it carries no score of its own."""
+
+
+def pairs_stage(work: Work) -> None:
+    """Make preference pairs for the clusters that will train an expert, one cluster at a time."""
+    work.once("pairs", lambda: _pairs(work))
+
+
+def _pairs(work: Work) -> dict[str, Any]:
+    from langchain_uno.learning.train import trains_expert
+
+    refused = set(work.folder.read_json("refused-edits.json"))
+    todo = []
+    for cluster in work.clusters():
+        if not trains_expert(work, cluster):
+            continue
+        logs = [_unedited(work.logs[i]) if i in refused else work.logs[i] for i in cluster.train]
+        rules = [work.taught[i] for i in cluster.train]
+        todo.append((cluster, logs, rules, count_work(logs, rules, work.recipe)))
+    work.progress.start("pairs", sum(n for *_, n in todo), "revising and judging")
+    counts: dict[str, int] = {}
+    origins: Counter[str] = Counter()
+    for cluster, logs, rules, n in todo:
+        name = f"clusters/{cluster.id}/pairs.jsonl"
+        if not work.folder.has(name):
+            made = build_pairs(
+                logs,
+                rules,
+                work.teacher,
+                work.teacher,
+                work.teacher_prompts,
+                work.recipe,
+                work.counter("pairs"),
+            )
+            voiced = [p.model_copy(update={"voice": work.voices[p.run_id]}) for p in made]
+            weights = balanced([p.voice for p in voiced])
+            work.folder.write_records(
+                name,
+                [p.model_copy(update={"weight": w}) for p, w in zip(voiced, weights, strict=True)],
+            )
+        else:
+            work.progress.advance("pairs", n)
+        counts[cluster.id] = len(work.pairs(cluster))
+        origins.update(p.origin for p in work.pairs(cluster))
+    total = sum(counts.values())
+    return {
+        "pairs": total,
+        "by_cluster": counts,
+        "by_origin": dict(origins),
+        "note": f"{total} pairs in {len(counts)} clusters",
+    }
+
+
+def balanced(voices: Sequence[str]) -> list[float]:
+    """Return a weight for each example, so that all voices weigh the same and the mean is 1."""
+    each = Counter(voices)
+    share = len(voices) / max(1, len(each))
+    return [share / each[voice] for voice in voices]
+
+
+def _unedited(log: Interaction) -> Interaction:
+    plain = [one.model_copy(update={"correction": None}) for one in log.feedback]
+    return log.model_copy(update={"feedback": plain})
 
 
 def approval(interaction: Interaction) -> float | None:
@@ -60,16 +132,9 @@ def was_content(interaction: Interaction) -> bool:
     return (approval(interaction) or 0.0) >= _LIKED
 
 
-def was_disliked(interaction: Interaction) -> bool:
-    """Whether its users disliked the answer, in words or without."""
-    mood = approval(interaction)
-    return mood is not None and mood <= _DISLIKED
-
-
-def weight_of(interaction: Interaction) -> float:
-    """Return how much a log's wishes count in training: 1 without scores, 0.5 (liked) to 1.5."""
-    mood = approval(interaction)
-    return 1.0 if mood is None else 1.5 - mood
+def acted_on(interaction: Interaction) -> bool:
+    """Whether somebody did something with the answer (copied it, asked for another one, ...)."""
+    return any(f.key in _ACTIONS for f in interaction.feedback)
 
 
 def edited_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
@@ -78,11 +143,11 @@ def edited_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
     for log in interactions:
         edit = log.correction
         if edit and log.answer.strip() and edit.strip() != log.answer.strip():
-            out.append(_pair(log, edit.strip(), "edited", weight=1.0))
+            out.append(_pair(log, edit.strip(), "edited"))
     return out
 
 
-def liked_pairs(interactions: Sequence[Interaction], weight: float = 1.0) -> list[PreferencePair]:
+def liked_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
     """Return the pairs of a disliked or replaced answer and a later, liked one.
 
     Both answer the same messages in the same thread; logs without a thread give none. Each rejected
@@ -104,7 +169,7 @@ def liked_pairs(interactions: Sequence[Interaction], weight: float = 1.0) -> lis
                 liked = was_content(later)
                 text = later.answer.strip()
                 if liked and text and text != log.answer.strip():
-                    out.append(_pair(log, text, "liked", weight=weight))
+                    out.append(_pair(log, text, "liked"))
                     break
     return out
 
@@ -118,62 +183,59 @@ def build_pairs(
     recipe: Recipe,
     on_done: OnDone | None = None,
 ) -> list[PreferencePair]:
-    """Return at most one pair a log: users' edits, liked regenerations, judged revisions.
+    """Return at most one pair a log: edits, liked regenerations, judged revisions, retained logs.
 
-    Give the *training* logs of one cluster. With ``recipe.pairs.max_pairs_per_cluster`` the surest
-    are kept: what users did themselves, then the revisions with the widest margin.
+    Give the *training* logs of one cluster.
 
     Args:
         interactions: usable logs.
-        rule_sets: one a log, in the same order, ``wanted`` set by aggregation.
+        rule_sets: one a log, in the same order, ``wanted`` set by the rules stage.
         engine: writes the candidates.
         judge_engine: scores them.
         prompts: the prompt set of both.
-        recipe: ``pairs``, ``seed``, ``max_judge_tokens``.
+        recipe: ``pairs``, ``seed``, token limits, temperature, ``min_kept``.
         on_done: hears of written candidates and of judged answers; see :func:`count_work`.
 
     Raises:
         EngineError: a model can't answer at all.
     """
-    by_users = edited_pairs(interactions)
-    edited = {p.run_id for p in by_users}
-    by_users += [
-        p for p in liked_pairs(interactions, recipe.pairs.liked_weight) if p.run_id not in edited
-    ]
-    done = {p.run_id for p in by_users}
-    open_ = [
+    made = {p.run_id: p for p in liked_pairs(interactions)}
+    made |= {p.run_id: p for p in edited_pairs(interactions)}
+    # A log whose own feedback asked for nothing says nothing about its answer.
+    todo = [
         (log, rules)
         for log, rules in zip(interactions, rule_sets, strict=True)
-        # A log whose own feedback asked for nothing says nothing about its answer.
-        if log.run_id not in done and rules.with_feedback
+        if log.run_id not in made and rules.with_feedback
     ]
-    logs, rules = [log for log, _ in open_], [r for _, r in open_]
+    logs, rules = [log for log, _ in todo], [r for _, r in todo]
     candidates = [
         [c for c in tries if _keeps(log, c, recipe)]
         for log, tries in zip(
             logs, revise(logs, rules, engine, prompts, recipe, on_done), strict=True
         )
     ]
-    revised = _judged(logs, rules, candidates, judge_engine, prompts, recipe, on_done)
-    revised.sort(key=lambda p: (p.rejected_score or 0.0) - (p.chosen_score or 0.0))
-    kept = (by_users + revised)[: recipe.pairs.max_pairs_per_cluster]
-    order = {log.run_id: i for i, log in enumerate(interactions)}
-    return sorted(kept, key=lambda p: order[p.run_id])
+    for pair in _judged(logs, rules, candidates, judge_engine, prompts, recipe, on_done):
+        made[pair.run_id] = pair
+    if recipe.pairs.retention:
+        for log, own in zip(interactions, rule_sets, strict=True):
+            if log.run_id not in made and not own.with_feedback and log.answer.strip():
+                made[log.run_id] = _pair(log, log.answer.strip(), "retained")
+    return [made[log.run_id] for log in interactions if log.run_id in made]
 
 
 def _keeps(log: Interaction, candidate: Candidate, recipe: Recipe) -> bool:
     """Whether a candidate keeps what the logged answer quotes from the request."""
-    if recipe.pairs.min_kept <= 0:
+    if recipe.min_kept <= 0:
         return True
     share = kept_share(request_text(log.messages), log.answer, candidate.text)
-    return share >= recipe.pairs.min_kept
+    return share >= recipe.min_kept
 
 
 def count_work(
     interactions: Sequence[Interaction], rule_sets: Sequence[RuleSet], recipe: Recipe
 ) -> int:
     """Return about how many items :func:`build_pairs` will report (an upper bound)."""
-    counts = [count_candidates(i, r, recipe) for i, r in zip(interactions, rule_sets, strict=True)]
+    counts = [_count_candidates(i, r, recipe) for i, r in zip(interactions, rule_sets, strict=True)]
     return sum(2 * n + 1 for n in counts if n)
 
 
@@ -206,14 +268,14 @@ def _judged(
         if original is None or not read:
             continue
         score, best = max(read, key=lambda r: r[0])  # the first of equals: order is seeded
-        if score <= original.score or score < recipe.pairs.min_chosen_score:
+        strict = recipe.pairs.min_score > 0
+        if strict and (score <= original.score or score < recipe.pairs.min_score):
             continue
         out.append(
             _pair(
                 log,
                 best.text,
                 "revised",
-                weight=weight_of(log),
                 rules=rules.wanted or rules.with_feedback,
                 scores=(score, original.score),
             )
@@ -226,7 +288,6 @@ def _pair(
     chosen: str,
     origin: str,
     *,
-    weight: float,
     rules: Sequence[Rule] = (),
     scores: tuple[float, float] | None = None,
 ) -> PreferencePair:
@@ -240,6 +301,87 @@ def _pair(
             "origin": origin,
             "chosen_score": scores[0] if scores else None,
             "rejected_score": scores[1] if scores else None,
-            "weight": weight,
         }
     )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One revised answer and where it came from."""
+
+    text: str
+    origin: Literal["feedback", "rules"]
+
+
+def _count_candidates(interaction: Interaction, rules: RuleSet, recipe: Recipe) -> int:
+    """Return how many candidates :func:`revise` will ask for."""
+    return len(_prompts_of(interaction, rules, None, recipe))
+
+
+def revise(
+    interactions: Sequence[Interaction],
+    rule_sets: Sequence[RuleSet],
+    engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None = None,
+) -> list[list[Candidate]]:
+    """Return the usable candidates of every log, in the order given (possibly none).
+
+    Empty candidates are dropped, those cut off at the length limit (an answer without its end must
+    not be imitated), those equal to the logged answer and repetitions.
+
+    Args:
+        interactions: logs; those in a language the prompt set lacks get no candidates.
+        rule_sets: one a log; ``wanted`` is used where it is set, and a log without rules gets no
+            candidates.
+        engine: the writer (the base model, or a teacher).
+        prompts: words the two inputs.
+        recipe: ``pairs`` (numbers, temperature, top-p, length) and ``seed``.
+        on_done: hears of every candidate (:func:`count_work` a log).
+
+    Raises:
+        EngineError: the model can't answer at all.
+    """
+    requests: list[GenerateRequest] = []
+    owners: list[tuple[int, Literal["feedback", "rules"]]] = []
+    for i, (log, rules) in enumerate(zip(interactions, rule_sets, strict=True)):
+        for k, (origin, messages) in enumerate(_prompts_of(log, rules, prompts, recipe)):
+            sampling = Sampling(
+                temperature=recipe.temperature,
+                top_p=recipe.top_p,
+                max_tokens=recipe.revision_tokens,
+                seed=stable_seed(recipe.seed, log.run_id, str(k)),
+            )
+            requests.append(GenerateRequest(messages=messages, sampling=sampling))
+            owners.append((i, origin))
+    out: list[list[Candidate]] = [[] for _ in interactions]
+    for (i, origin), made in zip(
+        owners, engine.generate(requests, on_done) if requests else [], strict=True
+    ):
+        text = made.text.strip()
+        known = {c.text for c in out[i]} | {interactions[i].answer.strip()}
+        if text and made.finish_reason == "stop" and text not in known:
+            out[i].append(Candidate(text, origin))
+    return out
+
+
+def _prompts_of(
+    log: Interaction, rule_set: RuleSet, prompts: PromptSet | None, recipe: Recipe
+) -> list[tuple[Literal["feedback", "rules"], list[Message]]]:
+    """List the inputs of a log's candidates (with empty messages when only counting)."""
+    rules, words = wanted_rules(rule_set), log.feedback_turns
+    if not rules or (prompts is not None and not prompts.supports(log.language)):
+        return []
+    made: list[tuple[Literal["feedback", "rules"], list[Message]]] = []
+    if words and recipe.pairs.candidates:
+        fresh = prompts.revise_feedback_prompt(log.messages, words, log.language) if prompts else []
+        made += [("feedback", fresh)] * recipe.pairs.candidates
+    if recipe.pairs.candidates:
+        edit = (
+            prompts.revise_rules_prompt(log.messages, log.answer, rules, words, log.language)
+            if prompts
+            else []
+        )
+        made += [("rules", edit)] * recipe.pairs.candidates
+    return made

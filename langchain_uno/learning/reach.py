@@ -1,7 +1,10 @@
-"""How far the clusters reach: which queries are like their logs, and which are like no log at all.
+"""Where new queries go: to the nearest cluster, in the directions that tell clusters apart, or none.
 
-limit = unseen_threshold(vectors, labels)
-cluster = assign(new_vectors, centroids(vectors, labels), limit)    # -1: unseen
+    limit = unseen_threshold(vectors, labels)
+    cluster = assign(new_vectors, centroids(vectors, labels), limit, discriminant(vectors, labels))
+
+The paper compares the embeddings as they are. With weak embeddings (hidden states) the
+discriminant sends 99.7 instead of 98.9 % of held-out real dialogs right (lab/results/earns.md).
 """
 
 from __future__ import annotations
@@ -12,9 +15,34 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langchain_uno.errors import InputError
-from langchain_uno.learning.cluster import centroids
+from langchain_uno.models.protocols import FloatArray
 
-__all__ = ["assign", "unseen_threshold"]
+__all__ = ["assign", "centroids", "discriminant", "means_of", "unseen_threshold"]
+
+
+def centroids(query: ArrayLike, labels: ArrayLike) -> FloatArray:
+    """Return the mean *query* embedding of every cluster, (k, d) float32, row i for label i.
+
+    Rules stay out because a new query has none (paper, stage 4).
+
+    Raises:
+        InputError: labels are not 0..k-1, or their number is not that of the queries.
+    """
+    x = np.asarray(query, dtype=np.float64)
+    y = np.asarray(labels, dtype=np.int64)
+    if x.ndim != 2 or y.shape != (len(x),):
+        raise InputError(f"Queries of shape {x.shape} and labels of shape {y.shape} do not fit.")
+    if len(y) and (y.min() < 0 or (np.bincount(y) == 0).any()):
+        raise InputError("Labels must be 0..k-1 with at least one log each.")
+    return means_of(x, y).astype(np.float32)
+
+
+def means_of(x: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean row of every label, (k, d)."""
+    order = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+    return np.asarray(np.add.reduceat(x[order], starts, axis=0) / counts[:, None])
 
 
 def unseen_threshold(vectors: ArrayLike, labels: ArrayLike, quantile: float = 0.995) -> float:
@@ -80,3 +108,34 @@ def assign(
         exact = np.linalg.norm(part - c[near], axis=1)
         out[start : start + 1024] = np.where(exact <= threshold, near, -1)
     return out
+
+
+FEWEST = 8
+"""Logs a cluster, on average, below which the spread within clusters can't be told."""
+
+
+def discriminant(vectors: ArrayLike, labels: ArrayLike) -> FloatArray | None:
+    """Return a map of embeddings to the directions that tell clusters apart, (d, m), m < clusters.
+
+    Args:
+        vectors: query embeddings, (n, d).
+        labels: cluster of each, 0..k-1, (n,).
+
+    Returns:
+        float32, to be multiplied from the right; None with fewer than two clusters, or fewer than
+        eight logs a cluster, or when the logs of a cluster do not differ at all: there the
+        embeddings as they are do better.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    x, y = np.asarray(vectors, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    k = int(y.max()) + 1 if len(y) else 0
+    if k < 2 or len(x) < FEWEST * k:
+        return None
+    model = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", priors=np.full(k, 1.0 / k))
+    try:
+        model.fit(x, y)
+    except np.linalg.LinAlgError:  # no spread within clusters at all
+        return None
+    directions = np.asarray(model.scalings_[:, : k - 1], dtype=np.float32)
+    return directions if np.isfinite(directions).all() else None

@@ -1,67 +1,68 @@
 """Hold part of a cluster's logs back for verification, before anything is learnt from the rest.
 
-Held-out *users* tell whether a module serves people it never heard of, so whole users go to one
+Held-out *people* tell whether a module serves people it never heard of, so whole voices go to one
 side where there are at least two; otherwise whole queries do. No query text stands on both sides.
 """
 
 from __future__ import annotations
 
 import random
-import re
-import statistics
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from langchain_uno.records import Interaction
 
-__all__ = ["Split", "split_logs"]
+__all__ = ["Split", "query_key", "split_logs"]
 
-LEAST_TELLING = 5
-"""Four wins of four are the fewest that decide at 95 %; one more, for the one that is lost."""
-
-_SPACE = re.compile(r"\s+")
+DECIDING = 8
+"""Held-out people that can decide on a module: seven wins of eight are enough for two kinds."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Run ids of one cluster's logs, in the order they came; the three are disjoint."""
+    """Ids of one cluster's logs, in the order they came; the three are disjoint."""
 
     train: list[str]
     verify: list[str]
     left_out: list[str]
-    """Good for neither side: held-out users' logs whose query text also stands in training."""
-    by: Literal["user", "query"]
+    """Good for neither side: held-out voices' logs whose query text also stands in training."""
+    by: Literal["voice", "query"]
 
 
 def split_logs(
     logs: Sequence[Interaction],
+    voices: Mapping[str, str],
     held_out: float,
     seed: int,
+    *,
     teachers: Collection[str] = frozenset(),
-    telling: Collection[str] = frozenset(),
+    deciding: int = DECIDING,
 ) -> Split:
     """Split one cluster's logs into training and verification.
 
-    Logs of nobody known are grouped by thread, else by query. About ``held_out`` of the logs are
-    held back: at least one where there are two groups; none where all logs ask the same thing. What
-    somebody wrote beyond twice the usual counts for no share: five people who flood a cluster would
-    else fill the training side, and drive all others to the held-out one.
+    About ``held_out`` of the logs are held back, and ``deciding`` voices where these are a third of
+    all at most: at least one voice where there are two; no log where all ask the same thing. Voices
+    with few logs are held back first: ten logs of ten people witness more than ten of one.
 
     Args:
         logs: the members of one cluster.
+        voices: whose vote each log is, by id.
         held_out: share to hold back, in (0, 1).
         seed: of the shuffle; the same logs in any order and the same seed give the same split.
-        teachers: run ids that a module which may be kept was trained on; whoever gave them stays
-            in training. The held-out side may come out small, or empty.
-        telling: run ids, the only logs that can be verified on. Then ``LEAST_TELLING`` of them are
-            held back, where that leaves at least as many for training.
+        teachers: ids that a module which may be kept was trained on; whoever gave them stays in
+            training. The held-out side may come out small, or empty.
+        deciding: voices that are worth holding back beyond the share.
     """
-    by_user = _divide(logs, held_out, seed, _person, teachers, telling)
-    if by_user.verify:
-        return Split(by_user.train, by_user.verify, by_user.left_out, "user")
-    by_query = _divide(logs, held_out, seed, _text, teachers, telling)
-    return Split(by_query.train, by_query.verify, by_query.left_out, "query")
+    split = _divide(logs, held_out, seed, lambda g: voices[g.run_id], teachers, deciding, "voice")
+    if split.verify:
+        return split
+    return _divide(logs, held_out, seed, query_key, teachers, deciding, "query")
+
+
+def query_key(log: Interaction) -> str:
+    """Return what two logs have in common that ask the same: case and spaces do not matter."""
+    return " ".join(log.query.split()).casefold()
 
 
 def _divide(
@@ -70,52 +71,31 @@ def _divide(
     seed: int,
     key: Callable[[Interaction], str],
     teachers: Collection[str],
-    telling: Collection[str],
+    deciding: int,
+    by: Literal["voice", "query"],
 ) -> Split:
     groups: dict[str, list[Interaction]] = {}
-    for log in logs:
+    for log in sorted(logs, key=lambda g: g.run_id):
         groups.setdefault(key(log), []).append(log)
     pinned = {key(log) for log in logs if log.run_id in teachers}
     names = sorted(set(groups) - pinned)
     random.Random(seed).shuffle(names)
-    # Those with few logs first: ten logs of ten people witness more than ten of one.
     names.sort(key=lambda name: len(groups[name]))
-    tells = {name: sum(log.run_id in telling for log in groups[name]) for name in groups}
-    wanted = min(LEAST_TELLING, sum(tells.values()) // 2)
-    if wanted:  # as many as are needed, then people who tell nothing, so that others teach
-        first = [name for name in names if tells[name]][:wanted]
-        rest = [name for name in names if name not in first]
-        names = first + sorted(rest, key=lambda name: tells[name] > 0)
-    usual = 2 * statistics.median(len(group) for group in groups.values()) if groups else 0
-    target = max(1, round(held_out * sum(min(len(g), usual) for g in groups.values())))
+    wanted = max(1, round(held_out * len(logs)))
+    people = min(deciding, len(groups) // 3)
     taken: set[str] = set()
-    count = told = 0
+    count = 0
     for name in names:
-        size = len(groups[name])
-        # One heavy user must not swallow the training side: overshoot by half at most.
-        most = max(target * 1.5, 1) if told >= wanted else len(logs) / 2
-        if len(taken) + 1 < len(groups) and count + size <= most:
-            taken.add(name)
-            count += size
-            told += tells[name]
-        if count >= target and told >= wanted:
+        if count >= wanted and len(taken) >= people:
             break
-    if not taken and names and len(groups) > 1 and 2 * len(groups[names[0]]) <= len(logs):
-        taken.add(names[0])
-    known = {_text(log) for log in logs if key(log) not in taken}
+        # Half of the logs stay in training, and one group at least.
+        if len(taken) + 1 < len(groups) and 2 * (count + len(groups[name])) <= len(logs):
+            taken.add(name)
+            count += len(groups[name])
+    known = {query_key(log) for log in logs if key(log) not in taken}
     train = [log.run_id for log in logs if key(log) not in taken]
     held = [log for log in logs if key(log) in taken]
-    verify = [log.run_id for log in held if _text(log) not in known]
-    left_out = [log.run_id for log in held if _text(log) in known]
+    verify = [log.run_id for log in held if query_key(log) not in known]
+    left_out = [log.run_id for log in held if query_key(log) in known]
     assert not set(train) & set(verify), "a log is on both sides of a split"
-    return Split(train, verify, left_out, "query")
-
-
-def _person(log: Interaction) -> str:
-    if log.user_id is not None:
-        return f"user:{log.user_id}"
-    return f"thread:{log.thread_id}" if log.thread_id is not None else f"query:{_text(log)}"
-
-
-def _text(log: Interaction) -> str:
-    return _SPACE.sub(" ", log.query).strip().casefold()
+    return Split(train, verify, left_out, by)

@@ -1,6 +1,6 @@
 """``python -m langchain_uno.logs`` is ``langchain-uno logs``."""
 
-from langchain_uno.cli.logs import app
+from langchain_uno.cli import main
 
 if __name__ == "__main__":
-    app(prog_name="python -m langchain_uno.logs")
+    main("logs")

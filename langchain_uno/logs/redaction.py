@@ -22,10 +22,9 @@ from ipaddress import ip_address
 from typing import Any, TypedDict
 
 from langchain_uno.errors import ConfigError
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.conversation import clean_text
 from langchain_uno.records import Feedback, Interaction, Message
-from langchain_uno.settings import load_settings
 
 __all__ = [
     "DEFAULT_KINDS",

@@ -22,7 +22,7 @@ from types import TracebackType
 
 import numpy as np
 
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, Where
 from langchain_uno.logs.join import Joined, join, read
 from langchain_uno.logs.journal import Journal
@@ -30,7 +30,6 @@ from langchain_uno.logs.server import ServerIndex
 from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
 from langchain_uno.records import Interaction, run_of, voices_of
-from langchain_uno.settings import load_settings
 
 __all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_bundled", "pending"]
 

@@ -49,7 +49,7 @@ def judge(
         items: what to judge.
         engine: the judge (the base model itself, or a teacher).
         prompts: words the judge's prompt and parses its text.
-        recipe: ``max_judge_tokens``.
+        recipe: ``role_tokens``; ``top_p`` where judgements are sampled.
         on_done: hears of every judged item, those that needed no asking included.
         temperature: 0 judges greedily.
         seed: makes a sampled judgement repeatable; another seed is another judgement.
@@ -77,7 +77,8 @@ def judge(
             messages=prompts.judge_prompt(item.messages, item.rules, item.answer, item.language),
             sampling=Sampling(
                 temperature=temperature,
-                max_tokens=recipe.max_judge_tokens,
+                top_p=recipe.top_p if temperature > 0 else 1.0,
+                max_tokens=recipe.role_tokens,
                 seed=stable_seed(seed, item.answer, *item.rules) if temperature > 0 else None,
             ),
             json_schema=prompts.judge_schema(),
@@ -106,9 +107,10 @@ def judge_averaged(
 ) -> list[Judgement | None]:
     """Judge every item once greedily and ``judgements - 1`` times sampled, and average the scores.
 
-    ``judgements`` and the temperature come from ``recipe.verify`` unless given. ``on_done`` hears
-    of ``len(items) * judgements`` items. Unreadable judgements are left out of the average; an item
-    with none that can be read gets None. The reason is the greedy judgement's.
+    There are ``recipe.verify.judgements`` unless told otherwise, sampled at ``recipe.temperature``
+    and ``recipe.top_p``. ``on_done`` hears of ``len(items) * judgements`` items. Unreadable
+    judgements are left out of the average; an item with none that can be read gets None. The reason
+    is the greedy judgement's.
 
     Raises:
         EngineError: the judge can't answer at all.
@@ -121,7 +123,7 @@ def judge_averaged(
             prompts,
             recipe,
             on_done,
-            temperature=0.0 if k == 0 else recipe.verify.judge_temperature,
+            temperature=0.0 if k == 0 else recipe.temperature,
             seed=stable_seed(seed, str(k)),
         )
         for k in range(max(1, rounds))

@@ -21,7 +21,13 @@ from safetensors import SafetensorError, deserialize
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import safe_name
 from langchain_uno.models.protocols import FloatArray
-from langchain_uno.releases.manifest import ADAPTER_ROUTES, AdapterEntry, Manifest, adapter_name
+from langchain_uno.releases.manifest import (
+    ADAPTER_ROUTES,
+    AdapterEntry,
+    Manifest,
+    adapter_name,
+    base_name,
+)
 
 __all__ = ["check_adapter", "check_files", "check_names", "file_sha256", "parse_centroids"]
 
@@ -65,11 +71,6 @@ def check_names(manifest: Manifest, folder_id: str) -> None:
         raise ReleaseError("two of its clusters have the same id")
     wanted = {}
     for cluster in manifest.clusters:
-        if len(cluster.conditions) not in (0, len(cluster.rules)):
-            raise ReleaseError(
-                f"its cluster {cluster.id!r} has {len(cluster.conditions)} conditions for "
-                f"{len(cluster.rules)} rules"
-            )
         if cluster.route not in ADAPTER_ROUTES:
             if cluster.adapter is not None:
                 raise ReleaseError(
@@ -161,7 +162,7 @@ def check_adapter(
         raise ReleaseError(f"its {where}/{CONFIG_FILE} is not valid JSON") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise ReleaseError(f"its {where} is not a LoRA adapter")
-    if config.get("base_model_name_or_path") != manifest.base_model:
+    if base_name(str(config.get("base_model_name_or_path"))) != manifest.base_model:
         raise ReleaseError(
             f"its {where} was made for base model {config.get('base_model_name_or_path')!r}, the "
             f"release for {manifest.base_model!r}"

@@ -42,10 +42,9 @@ class Snapshot:
     router: Router | None = None
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
     prompts: PromptSet | None = None
-    critique_temperature: float = 0.1
-    revision_min_kept: float = 0.0
-    remind: bool = False
-    max_critique_tokens: int = 512
+    critique_tokens: int = 512
+    min_kept: float = 0.0
+    """Of what a draft quotes from the request, its revision keeps at least this share."""
     users: int = 0
     retired: float | None = None
     """When another release took over (monotonic seconds)."""
@@ -63,6 +62,14 @@ class Snapshot:
         if mode == "single" and cluster.route in REFLECTIVE:
             return "base", None
         return cluster.route, cluster.adapter
+
+    def rules_of(self, cluster_id: str | None) -> list[str]:
+        """Return the rules that drafts are revised by where the route is ``"memory"``.
+
+        Only releases of older versions have such clusters.
+        """
+        cluster = self.clusters.get(cluster_id or "")
+        return list(cluster.rules) if cluster is not None and cluster.route == "memory" else []
 
 
 class Serving:
@@ -271,12 +278,13 @@ class Serving:
 def _snapshot(release: Release) -> Snapshot:
     from langchain_uno.errors import ReleaseMismatchError
     from langchain_uno.models.loading import load_prompt_set
+    from langchain_uno.models.prompts import worded_alike
     from langchain_uno.serving.router import Router
 
     manifest = release.manifest
     recipe: dict[str, Any] = manifest.recipe
     prompts = load_prompt_set(str(recipe.get("prompt_set", "real")))
-    if prompts.fingerprint != manifest.prompt_set_fingerprint:
+    if not worded_alike(prompts.fingerprint, manifest.prompt_set_fingerprint):
         raise ReleaseMismatchError(
             f"Release {release.id!r} is refused: it was made with prompt set "
             f"{manifest.prompt_set_fingerprint!r} and this version has {prompts.fingerprint!r}. "
@@ -291,8 +299,6 @@ def _snapshot(release: Release) -> Snapshot:
         router=router,
         clusters={cluster.id: cluster for cluster in manifest.clusters},
         prompts=prompts,
-        critique_temperature=float(recipe.get("critique_temperature", 0.1)),
-        revision_min_kept=float(recipe.get("revision_min_kept", 0.0)),
-        remind=bool(recipe.get("remind", False)),
-        max_critique_tokens=int(recipe.get("max_critique_tokens", 512)),
+        critique_tokens=int(recipe.get("role_tokens", 512)),
+        min_kept=float(recipe.get("min_kept", 0.0)),
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.serving.hot_swap import Serving
-from langchain_uno.settings import load_settings
 
 __all__ = ["Served", "serve", "stop_serving"]
 
@@ -23,7 +22,7 @@ class Served:
     engine: Engine
     serving: Serving
     graph: Any
-    """The compiled respond graph over ``serving``."""
+    """The compiled graph that answers over ``serving``."""
 
 
 _served: dict[tuple[Any, ...], Served] = {}
@@ -31,6 +30,7 @@ _lock = threading.Lock()
 
 
 def serve(
+    graph_of: Callable[[Serving], Any],
     *,
     model: str | None = None,
     home: str | os.PathLike[str] | None = None,
@@ -41,11 +41,19 @@ def serve(
 ) -> Served:
     """Return engine, serving and graph; the same ones for the same arguments.
 
+    Args:
+        graph_of: builds the graph that answers.
+        model: name or path of the base model, for an engine of its own.
+        home: where releases arrive; None: the base model alone answers.
+        namespace: the tenant.
+        embedder: what routes; None: the model's own.
+        engine: answers in place of ``model``.
+        settings: of the engine that ``model`` is loaded into.
+
     Raises:
         ModelNotFoundError: no such model or embedder.
         NameError_: the namespace is not a safe name.
     """
-    from langchain_uno.graphs.respond import build_respond_graph
     from langchain_uno.models.loading import shared_engine
 
     place = Home.locate(home, namespace) if home is not None else None
@@ -63,7 +71,7 @@ def serve(
                 _embedder(embedder, used) if place else None,
                 max_adapters=load_settings(place).serving.max_adapters if place else None,
             )
-            found = _served[key] = Served(used, serving, build_respond_graph(serving))
+            found = _served[key] = Served(used, serving, graph_of(serving))
         return found
 
 

@@ -13,17 +13,16 @@ from pathlib import Path
 import pytest
 
 SIZE = ("--visits", "72", "--per-family", "2", "--seed", "2")
-"""In this world an expert, a memory and a critic are all tried."""
 
 STAGES = {
     "service": "world.json",
-    "drain": "work/refresh-*",
+    "filter": "work/refresh-*",
     "distil": "work/refresh-*/filter.json",
     "cluster": "work/refresh-*/distil.json",
-    "gap": "work/refresh-*/aggregated.jsonl",
-    "pairs": "work/refresh-*/gaps.jsonl",
+    "rules": "work/refresh-*/cluster.json",
+    "gap": "work/refresh-*/rules.json",
+    "pairs": "work/refresh-*/gap.json",
     "train": "work/refresh-*/pairs.json",
-    "verify": "work/refresh-*/clusters/*/*-trained.json",
     "release": "work/refresh-*/train.json",
     "evaluate": "work/refresh-*/release.json",
 }
@@ -31,7 +30,7 @@ STAGES = {
 
 
 def demo(home: Path, *args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "langchain_uno.demo", "--home", str(home), *SIZE, *args]
+    command = [sys.executable, "-m", "langchain_uno", "demo", "--home", str(home), *SIZE, *args]
     pipe = subprocess.PIPE
     return subprocess.Popen(
         command,
@@ -75,7 +74,7 @@ def test_ctrl_c_in_any_stage_and_the_same_call_goes_on(tmp_path: Path) -> None:
 
     report = json.loads(out)
     assert report["n"] == 16
-    assert set(report["systems"]) == {"base", "single", "uno"}
+    assert set(report["systems"]) == {"base", "uno"}
     assert report["release"] == report["refresh"]["release"]
     assert (home / "demo.png").stat().st_size > 10_000
     # What was done before each stop was done once.

@@ -10,8 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from lab.studies.choices import CHOICES
-from lab.studies.results import read_results
+from lab.studies.tables import PAGES, rewritten
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -33,18 +32,10 @@ def test_command_line_reference_is_current() -> None:
     assert written == module.render(), "docs/reference-cli.md is out of date: run `make docs`"
 
 
-def test_the_tables_of_the_benchmarks_are_those_of_the_results() -> None:
-    module = generator("make_benchmark_tables")
-    page = module.PAGE.read_text(encoding="utf-8")
-    made = module.render(page, pictures=False)
-    results = read_results(module.CELLS)
-    assert results
-    systems = set.intersection(*(set(r["answers"]) for r in results))
-    assert {"base", "memory", *CHOICES} <= systems
-    names = {"uno": "UNO", "single": "UNO-Single"}
-    shown = [names.get(system, system) for system in systems]
-    assert all(f"| {name} |" in made or f"| **{name}** |" in made for name in shown)
-    assert page == made, "docs/benchmarks.md is out of date: run `make docs`"
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_tables_are_those_of_the_results(page: Path) -> None:
+    text = (REPO / page).read_text(encoding="utf-8")
+    assert text == rewritten(text, PAGES[page](REPO / "lab" / "results")), "run `make docs`"
 
 
 def test_every_option_of_every_command_has_a_help_text() -> None:

@@ -381,7 +381,7 @@ def test_it_describes_itself(model: UNOChatModel) -> None:
     assert (params["ls_temperature"], params["ls_stop"]) == (0.5, ["x"])
     assert model.profile is not None
     assert model.profile["tool_calling"]
-    assert UNOChatModel().model_name == "embedded"
+    assert UNOChatModel().model_name == "bundled"
 
 
 async def test_a_timeout_ends_the_wait_in_every_way(tiny_model_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``python -m langchain_uno.train``: one command, one summary, clear errors and exit codes."""
+"""``langchain-uno train``: one command, one summary, clear errors and exit codes."""
 
 from __future__ import annotations
 
@@ -16,27 +16,35 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from langchain_uno.home import Home
-from langchain_uno.records import Feedback, Interaction
+from langchain_uno.cli.command import app
+from langchain_uno.cli.train import Stage
+from langchain_uno.home import Home, HomeSettings, load_settings
+from langchain_uno.learning.work import STAGES, ClusterResult, RefreshResult
+from langchain_uno.logs.journal import Journal
+from langchain_uno.recipe import Recipe
+from langchain_uno.records import Feedback, Interaction, Message
 from langchain_uno.releases.load import read_current
-from langchain_uno.settings import HomeSettings, load_settings
 from langchain_uno.testing import make_tiny_model
-from langchain_uno.train import app
-from tests.unit_tests.graphs.refresh_parts import RECIPE, make_home
-from tests.unit_tests.learning.toy_language import log
 
 TOML = """
 name = "tiny"
 prompt_set = "real"
-max_rule_tokens = 8
-max_judge_tokens = 8
-max_critique_tokens = 8
+answer_tokens = 8
+revision_tokens = 8
+role_tokens = 8
 [cluster]
 min_size = 4
 [pairs]
-candidates_from_feedback = 1
-candidates_from_rules = 1
-max_answer_tokens = 8
+candidates = 1
+[lora]
+rank = 4
+dropout = 0.0
+batch_size = 4
+epochs = 2
+[expert]
+max_length = 1024
+[critic]
+max_length = 1024
 [verify]
 held_out = 0.25
 judgements = 1
@@ -45,43 +53,56 @@ judgements = 1
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy recipe as a file, with the real models' prompts."""
-    lines = [TOML]
-    for kind in ("expert", "critic"):
-        lines.append(f"[{kind}]")
-        for key, value in RECIPE.expert.model_dump(exclude_none=True).items():
-            lines.append(f"{key} = {str(value).lower()}")
+    """A small recipe as a file, with the real models' prompts."""
     path = tmp_path_factory.mktemp("recipes") / "tiny.toml"
-    path.write_text("\n".join(lines))
+    path.write_text(TOML)
     return path
 
 
 def edited(n: int = 8, *words: str, language: str = "en") -> list[Interaction]:
     """Logs whose users rewrote the answers: pairs without any word of the tiny model."""
-    return [
-        log(
-            f"r{i}",
-            f"question {i} about cats and dogs",
-            f"answer number {i}",
-            *words,
-            extra=[Feedback(run_id=f"r{i}", key="correction", correction=f"better answer {i}")],
-            user_id=f"user-{i}",
-            language=language,
+    out = []
+    for i in range(n):
+        said = [Feedback(run_id=f"r{i}", key="correction", correction=f"better answer {i}")]
+        said += [Feedback(run_id=f"r{i}", key="user_follow_up", comment=word) for word in words]
+        out.append(
+            Interaction(
+                run_id=f"r{i}",
+                messages=[Message(role="user", content=f"question {i} about cats and dogs")],
+                answer=f"answer number {i}",
+                feedback=said,
+                user_id=f"user-{i}",
+                language=language,  # type: ignore[arg-type]
+            )
         )
-        for i in range(n)
-    ]
+    return out
+
+
+def make_home(root: Path, logs: list[Interaction], namespace: str = "default") -> Home:
+    home = Home.locate(root, namespace).ensure()
+    with Journal(home.journal) as journal:
+        for one in logs:
+            journal.append_interaction(one)
+    return home
 
 
 def run(*args: object, **env: str) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in args], env={"COLUMNS": "200", **env})
+    """Run ``langchain-uno train``."""
+    words = ["train", *(str(a) for a in args)]
+    return CliRunner().invoke(app, words, env={"COLUMNS": "60", **env})
 
 
 def test_help_teaches() -> None:
     result = run("--help")
     assert result.exit_code == 0
-    for word in ("--home", "--model", "--teacher", "--max-steps", "--json", "LANGCHAIN_UNO_HOME"):
+    for word in ("--home", "--model", "--teacher", "--until", "--json", "LANGCHAIN_UNO_HOME"):
         assert word in result.stdout
     assert "Exit codes" in result.stdout
+    assert "langchain-uno train --home ./home" in result.stdout
+
+
+def test_the_stages_are_those_of_a_refresh() -> None:
+    assert tuple(stage.value for stage in Stage) == STAGES
 
 
 def test_a_refresh_then_the_same_again(tiny_model_path: Path, recipe: Path, tmp_path: Path) -> None:
@@ -97,29 +118,147 @@ def test_a_refresh_then_the_same_again(tiny_model_path: Path, recipe: Path, tmp_
     assert release is not None
     assert release.id == said["release"]
     assert release.manifest.recipe["seed"] == 3
-    assert release.manifest.recipe["expert"]["max_steps"] == 2
 
-    # "refresh" is the same command, the home may come from the environment, and nothing is new.
-    again = run("refresh", *args, LANGCHAIN_UNO_HOME=str(home.root))
+    # The home may come from the environment, and nothing is new.
+    again = run(*args, LANGCHAIN_UNO_HOME=str(home.root))
     assert again.exit_code == 0, again.stderr
     assert "Nothing new" in again.stdout
     assert said["release"] in again.stdout
 
 
-def test_the_summary_shows_clusters_stages_and_where_things_lie(
-    tiny_model_path: Path, recipe: Path, tmp_path: Path
-) -> None:
+def test_until_rules_then_the_rest(tiny_model_path: Path, recipe: Path, tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", edited(), namespace="tenant-a")
-    result = run(
-        *("refresh", "--home", home.root, "--namespace", "tenant-a", "--model", tiny_model_path),
-        *("--recipe", recipe, "--max-steps", 1, "--set", "verify.held_out=0.5"),
-    )
-    assert result.exit_code == 0, result.stderr
-    for word in ("cluster", "gap", "route", "win rate", "stages", "distil", "is current"):
-        assert word in result.stdout
-    assert str(home.releases) in result.stdout
+    args = ("--home", home.root, "--namespace", "tenant-a", "--model", tiny_model_path)
+    args = (*args, "--recipe", recipe, "--max-steps", 1)
+    stopped = run(*args, "--until", "rules", "--json")
+    assert stopped.exit_code == 0, stopped.stderr
+    said = json.loads(stopped.stdout)
+    assert said.keys() == {"rules"}
+    assert {"distilled", "taught", "dropped"} <= said["rules"].keys()
+    assert read_current(home) is None
+    done = run(*args)
+    assert done.exit_code == 0, done.stderr
+    assert "Taken over from an earlier call: filter, distil" in done.stdout
+    assert str(home.releases) in done.stdout
     assert read_current(home) is not None
     assert not (home.root / "releases").exists()
+
+
+# -- the summary -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model_path: Path) -> Iterator[Any]:
+    """Run the command with a refresh that ends as the test says; the call is kept in ``seen``."""
+    home = make_home(tmp_path / "home", edited(2))
+    seen: dict[str, Any] = {}
+
+    def command(*args: str, **result: Any) -> Result:
+        def refresh(*parts: Any, **more: Any) -> RefreshResult:
+            seen.update(more, home=parts[0])
+            return RefreshResult(refresh_id="refresh-1", **result)
+
+        monkeypatch.setattr("langchain_uno.graphs.refresh.run_refresh", refresh)
+        return run("--home", home.root, "--model", tiny_model_path, *args)
+
+    command.seen = seen  # type: ignore[attr-defined]
+    return command
+
+
+CLUSTERS = [
+    ClusterResult(
+        id="c0", size=40, train=31, verify=9, people=12, gap=0.21, route="expert",
+        win_rate=0.71, interval=(0.58, 0.82),
+    ),
+    ClusterResult(id="c1", size=30, train=24, verify=6, people=8, gap=0.7, route="critic"),
+    ClusterResult(
+        id="c2", size=10, train=8, verify=2, people=3, note="two people are too few to decide"
+    ),
+]  # fmt: skip
+
+
+def test_the_summary_says_what_was_learnt_and_from_what(told: Any) -> None:
+    result = told(
+        release="r-1",
+        interactions=95,
+        usable=80,
+        dropped={"duplicate": 10, "too_short": 5},
+        waiting=3,
+        without_user=1,
+        clusters=CLUSTERS,
+        seconds={"distil": 30.0, "train": 300.0},
+        notes=["the release r-0 stays revoked"],
+    )
+    assert result.exit_code == 0, result.stderr
+    for sentence in (
+        "1 expert and 1 critic, learnt from 55 logs; the base model answers 1 other cluster",
+        "80 of 95 logs can be learnt from (left out: 10 duplicate, 5 too short).",
+        "3 pieces of feedback waiting",
+        "1 log without a user",
+        "c2: two people are too few to decide",
+        "Note: the release r-0 stays revoked",
+        "It took 6 min (longest: train 5 min, distil 30 s).",
+        "Release r-1 is current; it lies in ",
+        "0.71 (0.58-0.82)",
+    ):
+        assert sentence in result.stdout
+    assert "nothing guards" not in result.stdout
+    table = result.stdout.partition("80 of 95")[0].partition("c2: ")[0]
+    assert max(map(len, table.splitlines())) <= 60
+
+
+def test_a_release_of_the_base_alone_says_so(told: Any) -> None:
+    result = told(release="r-1", interactions=8, usable=8, clusters=CLUSTERS[2:], guarded=False)
+    assert "Nothing was learnt: the release has no module" in result.stdout
+    assert "learnt from 8" not in result.stdout
+    assert "nothing guards what is taught" in result.stdout
+    assert "waiting" not in result.stdout and "without a user" not in result.stdout
+
+
+def test_nothing_new(told: Any) -> None:
+    result = told(release="r-1", unchanged=True, notes=["the release r-2 was revoked"])
+    assert "Nothing new since release r-1: it stands." in result.stdout
+    assert "Note: the release r-2 was revoked" in result.stdout
+    assert "learnt" not in result.stdout
+
+
+def test_until_prints_the_counts_of_its_stage(told: Any) -> None:
+    rules = {"distilled": 9, "taught": 7, "dropped": {"too_few_people": 2}}
+    stages = {"filter": {"usable": 5}, "rules": rules}
+    as_json = told("--until", "rules", "--json", stages=stages)
+    assert json.loads(as_json.stdout) == {"rules": rules}
+    assert told.seen["until"] == "rules"
+    shown = told("--until", "rules", stages=stages, notes=["the distiller looks broken"])
+    assert "2 too few people" in shown.stdout
+    assert "Stopped after rules, nothing released." in shown.stdout
+    assert "Note: the distiller looks broken" in shown.stdout
+    wrong = told("--until", "verify")
+    assert wrong.exit_code == 2
+    assert "verify" in wrong.stderr
+
+
+def test_json_is_the_whole_result_and_alone(told: Any) -> None:
+    result = told("--json", release="r-1", clusters=CLUSTERS)
+    said = RefreshResult.model_validate_json(result.stdout)
+    assert said.clusters == CLUSTERS
+    assert "load: begins" in result.stderr, "progress goes elsewhere"
+    assert told("--json", "--quiet", release="r-1").stderr == ""
+
+
+def test_the_recipe_is_that_of_the_model_unless_one_is_named(
+    told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def name() -> str:
+        used: Recipe = told.seen["recipe"]
+        return used.name
+
+    told(release="r-1")
+    assert name() == "default"
+    told("--recipe", "paper", "--seed", "5", release="r-1")
+    assert (name(), told.seen["recipe"].seed) == ("paper", 5)
+
+
+# -- what goes wrong -------------------------------------------------------------------------------
 
 
 def test_missing_model(tmp_path: Path) -> None:
@@ -147,12 +286,14 @@ def test_missing_home_no_home_and_an_empty_one(tmp_path: Path) -> None:
     ("args", "code", "words"),
     [
         (("--recipe", "nothing"), 2, "no recipe"),
-        (("--set", "expert.rnak=8"), 2, "expert.rnak"),
+        (("--recipe", "embedded"), 2, "'bundled'"),
+        (("--set", "lora.rnak=8"), 2, "did you mean 'lora.rank'"),
+        (("--set", "expert.rank=8"), 2, "set lora.rank"),
         (("--set", "rank"), 2, "KEY=VALUE"),
         (("--namespace", "../x"), 2, "namespace"),
         (("--model", "http://localhost:1/v1"), 2, "needs the weights"),
         (("--max-steps", "0"), 2, "max-steps"),
-        (("publish",), 2, "publish"),
+        (("refresh",), 2, "refresh"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, args: tuple[str, ...], code: int, words: str) -> None:
@@ -164,7 +305,8 @@ def test_bad_arguments(tmp_path: Path, args: tuple[str, ...], code: int, words: 
 
 
 def test_no_usable_feedback(tiny_model_path: Path, recipe: Path, tmp_path: Path) -> None:
-    home = make_home(tmp_path, [log(f"r{i}", f"question {i}", "answer", "hm") for i in range(3)])
+    silent = [one.model_copy(update={"feedback": []}) for one in edited(3)]
+    home = make_home(tmp_path, silent)
     result = run("--home", tmp_path, "--model", tiny_model_path, "--recipe", recipe)
     assert result.exit_code == 6
     assert read_current(home) is None
@@ -173,7 +315,7 @@ def test_no_usable_feedback(tiny_model_path: Path, recipe: Path, tmp_path: Path)
 
 def test_chinese_logs_and_english_prompts(tiny_model_path: Path, tmp_path: Path) -> None:
     home = make_home(tmp_path, edited(6, "请用列表", language="zh"))
-    result = run("--home", tmp_path, "--model", tiny_model_path, "--recipe", "embedded")
+    result = run("--home", tmp_path, "--model", tiny_model_path, "--recipe", "bundled")
     assert result.exit_code == 6
     assert "are in zh" in result.stderr
     assert "--model NAME" in result.stderr
@@ -223,12 +365,12 @@ def test_a_read_only_home(readonly_home: Home) -> None:
     assert sorted(readonly_home.path.rglob("*")) == before
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def hears_ctrl_c() -> None:
     """In the child: a test run started in the background ignores SIGINT, and hands that down."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_then_the_same_call_again(
     tiny_model_path: Path, recipe: Path, tmp_path: Path
 ) -> None:
@@ -262,8 +404,8 @@ def test_ctrl_c_then_the_same_call_again(
 def test_a_homes_own_settings(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert load_settings(home) == HomeSettings()
-    home.settings.write_text("[recipe.expert]\nrank = 8\n[logs]\nretention_days = 30\n")
-    assert load_settings(home).recipe == {"expert": {"rank": 8}}
+    home.settings.write_text("[recipe.lora]\nrank = 8\n[logs]\nretention_days = 30\n")
+    assert load_settings(home).recipe == {"lora": {"rank": 8}}
     assert load_settings(home).logs.retention_days == 30
     make_home(tmp_path, edited(2))
     for text, complaint in (
@@ -271,6 +413,8 @@ def test_a_homes_own_settings(tmp_path: Path) -> None:
         ("[logs]\nretention_days = -1\n", "bad value at 'logs.retention_days'"),
         ("[logs]\nchrome = 1\n", "bad value at 'logs.chrome'"),
         ("recipe = 1\n", "bad value at 'recipe'"),
+        ("[recipe.expert]\nrank = 8\n", "expert.rank: set lora.rank"),
+        ("[recipe]\nremind = true\n", str(home.settings)),
     ):
         home.settings.write_text(text)
         result = run("--home", tmp_path)

@@ -133,7 +133,7 @@ def test_drain_with_a_real_model(tmp_path: Path, chats: Path, tiny_model_path: P
 
 def test_help_teaches() -> None:
     text = RUN.invoke(app, ["--help"]).stdout
-    for command in ("import", "export", "stats", "drain"):
+    for command in ("import", "export", "stats", "drain", "search", "show", "forget", "repair"):
         assert command in text
         assert "Exit codes" in RUN.invoke(app, [command, "--help"]).stdout
 
@@ -166,3 +166,35 @@ def test_export_into_a_closed_pipe_is_quiet(tmp_path: Path, chats: Path) -> None
         ["bash", "-o", "pipefail", "-c", command], check=False, capture_output=True, text=True
     )
     assert done.stderr == "" and done.returncode == 0
+
+
+def test_search_finds_the_nearest_feedback(tmp_path: Path, tiny_model_path: Path) -> None:
+    def row(request: str, *said: str) -> str:
+        turns = [("user", request), ("assistant", "Here it is."), *(("user", s) for s in said)]
+        return json.dumps({"messages": [{"role": r, "content": c} for r, c in turns]})
+
+    rows = [row(f"list {n} facts about whales") for n in range(9)]
+    rows += [row("write a letter to my landlord", "shorter, please"), row("sum 2 and 3", "[why]?")]
+    (tmp_path / "chats.jsonl").write_text("\n".join(rows))
+    where = ["--home", str(tmp_path / "home")]
+    model = ["--model", str(tiny_model_path)]
+    assert RUN.invoke(app, ["import", str(tmp_path / "chats.jsonl"), *where]).exit_code == 0
+
+    early = RUN.invoke(app, ["search", "whales", *where, *model])
+    assert early.exit_code == 0
+    assert "11 records are not in the index yet" in early.stderr
+    assert "Nothing found" in early.stderr
+
+    assert RUN.invoke(app, ["drain", *where, *model]).exit_code == 0
+    found = RUN.invoke(
+        app, ["search", "write a letter to my landlord", "-k", "1", *where, *model, "--json"]
+    )
+    assert found.exit_code == 0, found.stderr
+    [one] = json.loads(found.stdout)["found"]
+    assert one["request"] == "write a letter to my landlord"
+    assert one["feedback"][0]["comment"] == "shorter, please"
+    assert one["distance"] == pytest.approx(0, abs=1e-3)
+    # Nine nearer requests nobody reacted to; both that somebody did are found.
+    shown = RUN.invoke(app, ["search", "list 3 facts about whales", "-k", "2", *where, *model])
+    assert "shorter, please" in shown.stdout and "[why]?" in shown.stdout
+    assert RUN.invoke(app, ["search", " ", *where, *model]).exit_code == 2

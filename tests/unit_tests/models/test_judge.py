@@ -9,7 +9,13 @@ from langchain_uno.recipe import Recipe, VerifySettings
 from langchain_uno.records import Message
 from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, plain
 
-RECIPE = Recipe(name="test", verify=VerifySettings(judgements=3, judge_temperature=0.7))
+RECIPE = Recipe(
+    name="test",
+    temperature=0.7,
+    top_p=0.8,
+    role_tokens=77,
+    verify=VerifySettings(judgements=3),
+)
 ASK = [Message(role="user", content="q")]
 
 
@@ -50,6 +56,8 @@ def test_the_average_has_one_greedy_and_further_sampled_judgements() -> None:
     assert verdict.score == pytest.approx(5.5)
     assert verdict.reason == "g"
     assert [r.sampling.temperature for _, r in engine.asked] == [0.0, 0.7, 0.7]
+    assert [r.sampling.top_p for _, r in engine.asked] == [1.0, 0.8, 0.8]
+    assert {r.sampling.max_tokens for _, r in engine.asked} == {77}
     seeds = [r.sampling.seed for _, r in engine.asked]
     assert seeds[0] is None
     assert seeds[1] != seeds[2]

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home
-from langchain_uno.releases.checks import check_names
 from langchain_uno.releases.manifest import Manifest, lineage_key, opaque_id, parse_manifest
 from langchain_uno.releases.publish import publish
 from langchain_uno.releases.taint import taint
@@ -17,8 +14,6 @@ from tests.unit_tests.releases.samples import draft, write_adapter
 
 WORDS = {
     "rules": ["Mention petronella.", "Greet."],
-    "conditions": [["petronella"], []],
-    "rivals": [("Greet.", "Mention petronella.")],
     "note": "petronella",
 }
 
@@ -41,11 +36,3 @@ def test_no_word_of_a_cluster_stays(home: Home, tmp_path: Path) -> None:
     assert [(c.id, c.route, c.adapter) for c in after.clusters] == [
         (c.id, c.route, c.adapter) for c in before.clusters
     ]
-
-
-def test_conditions_that_fit_no_rules_are_refused() -> None:
-    made = telling()
-    odd = made.clusters[0].model_copy(update={"conditions": [["urgent"]]})
-    made = made.model_copy(update={"id": "r1", "clusters": [odd]})
-    with pytest.raises(ReleaseError, match="'c0' has 1 conditions for 2 rules"):
-        check_names(made, "r1")

@@ -36,7 +36,7 @@ def publish_tiny(
     prompt_set: str = "real",
     **changes: str,
 ) -> str:
-    recipe = load_recipe("paper", {"prompt_set": prompt_set, "max_critique_tokens": 24})
+    recipe = load_recipe("paper", {"prompt_set": prompt_set, "role_tokens": 24})
     draft = Manifest(
         base_model=engine.model_name,
         base_fingerprint=changes.get("base_fingerprint", engine.fingerprint),

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from langchain_uno.recipe import LoraSettings
 from langchain_uno.records import Message
 from langchain_uno.trainers import common
 
@@ -58,7 +57,7 @@ def test_copies_follow_the_weights() -> None:
 def test_epochs_are_added_until_the_steps_are_reached(
     n: int, settings: dict[str, Any], expected: tuple[int, int]
 ) -> None:
-    assert common.plan_epochs(n, LoraSettings(**settings)) == expected
+    assert common.plan_epochs(n, TrainSettings(**settings)) == expected
 
 
 def test_the_borrowed_model_comes_back_as_it_was(tiny: tuple[Any, Any]) -> None:
@@ -70,7 +69,7 @@ def test_the_borrowed_model_comes_back_as_it_was(tiny: tuple[Any, Any]) -> None:
     pad = tokenizer.pad_token
 
     def meddle() -> None:
-        get_peft_model(model, common.lora_config(model, LoraSettings(rank=2)))
+        get_peft_model(model, common.lora_config(model, TrainSettings(rank=2)))
         model.train()
         model.activation_checkpointing_enable()
         model.enable_input_require_grads()

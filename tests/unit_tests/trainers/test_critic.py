@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from langchain_uno.errors import InputError
-from langchain_uno.recipe import LoraSettings
 from langchain_uno.records import Message
 from langchain_uno.trainers import common
 from langchain_uno.trainers.critic import CriticExample, _held_out, train_critic
 
-SETTINGS = LoraSettings(
+SETTINGS = TrainSettings(
     rank=8,
     alpha=16,
     dropout=0.0,

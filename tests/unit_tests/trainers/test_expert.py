@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from langchain_uno.errors import InputError
-from langchain_uno.recipe import LoraSettings
 from langchain_uno.records import Message, PreferencePair
 from langchain_uno.trainers import common
 from langchain_uno.trainers.expert import train_expert
 
-SETTINGS = LoraSettings(
+SETTINGS = TrainSettings(
     rank=8,
     alpha=16,
     dropout=0.0,

@@ -1,0 +1,92 @@
+"""What the commands share: their two streams, their common options, how they end.
+
+Results go to standard output, everything else to standard error, so that ``--json`` can be piped.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from langchain_uno.errors import UNOError
+from langchain_uno.home import ENV_HOME
+
+__all__ = [
+    "INTERRUPTED",
+    "HomeOption",
+    "JsonOption",
+    "NamespaceOption",
+    "QuietOption",
+    "clean_exit",
+    "err",
+    "out",
+    "print_json",
+    "say",
+]
+
+INTERRUPTED = 130
+out = Console()
+err = Console(stderr=True)
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option("--home", help="The home folder.", envvar=ENV_HOME, show_default=False),
+]
+NamespaceOption = Annotated[str, typer.Option(help="Tenant inside the home.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+@contextmanager
+def clean_exit(interrupted: str = "Stopped.") -> Iterator[None]:
+    """Run a command's body: this package's errors become one line and an exit code, Ctrl-C 130.
+
+    Args:
+        interrupted: what to say after Ctrl-C: what state things are in and how to go on.
+    """
+    try:
+        yield
+    except UNOError as error:
+        err.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        # An interrupt that passed through exec or eval of a string (dataclasses, named tuples: any
+        # import) leaves CPython a mark, for which it would end by SIGINT instead of with our code.
+        # The next such call wipes the mark (run_eval_code_obj in CPython's pythonrun.c).
+        eval("None")  # noqa: S307 - a constant
+        err.print(f"\n{escape(interrupted)}", highlight=False, soft_wrap=True)
+        atexit.register(_leave)
+        raise typer.Exit(INTERRUPTED) from error
+
+
+def _leave() -> None:
+    """End the process without winding Python up; what was finished is on disk already.
+
+    Threads stopped half-way in native code (a release being loaded, a forward pass) are unwound
+    there when Python ends, and C++ aborts ("terminate called without an active exception").
+    """
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # whoever read may be gone; nothing but the exit code is left to say
+        os._exit(INTERRUPTED)
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON object to standard output, in one piece and without colours."""
+    typer.echo(json.dumps(data, ensure_ascii=False, sort_keys=True))
+
+
+def say(text: str) -> None:
+    """Print a sentence of a result: words as they are, broken only where the reader's end is."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)

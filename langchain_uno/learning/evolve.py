@@ -1,0 +1,201 @@
+"""What a refresh takes over from the release that is current (paper, stage 10).
+
+A cluster goes on from the cluster of that release with which it shares most logs. The release holds
+opaque ids of its logs; with the home's key those of the present logs are computed again and looked
+for, so nothing that was forgotten is needed.
+
+A module whose cluster wants what it wanted, and has grown little, stays if it passes verification
+on today's logs: nothing is trained there. Any other module that passes is the one to beat. One that
+today's logs are too few to decide on is what its users have: it goes only if something decided
+takes its place, or something speaks against it.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from langchain_uno.errors import ReleaseError
+from langchain_uno.learning.work import ClusterData, Work
+from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
+from langchain_uno.releases.load import Release, load_release, read_current
+from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
+
+__all__ = ["Incumbent", "Parent", "incumbent", "match_parents", "parent_release"]
+
+MAX_GROWTH = 0.5
+"""New training logs, as a share of those that a module was trained on, beyond which it is old."""
+_NAME = re.compile(r"c(\d+)\Z")
+
+Verify = Callable[[ModuleKind, list[Path]], VerifierReport]
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A new cluster's name, and what it continues."""
+
+    name: str
+    module: str | None = None
+    """The cluster of the parent release that answered its requests, where it has a module."""
+    trained_on: frozenset[str] = frozenset()
+    """Ids, among the present logs, that this module was trained on."""
+
+
+class Incumbent(BaseModel):
+    """A module of the current release, as it does on its cluster's logs of today."""
+
+    kind: ModuleKind
+    made_in: str
+    """The release whose refresh made it."""
+    trained_on: list[str]
+    """Opaque ids, as its release has them: of logs that are gone by now too."""
+    report: VerifierReport
+    adapter: str
+    """Its folder, relative to the work folder."""
+    stale: str | None = None
+    """Why it may not simply stay; None: it may, if it passed."""
+
+    @property
+    def stays(self) -> bool:
+        """Whether nothing is to be trained in its place."""
+        return self.stale is None and self.report.passed
+
+    @property
+    def stands(self) -> bool:
+        """Whether nothing in today's logs speaks against it."""
+        return self.report.passed or self.report.undecided
+
+
+def parent_release(work: Work) -> Release | None:
+    """Return the release that this refresh goes on from; None when there is none that fits.
+
+    It is the one that was current when the clusters were made, also in a later call: what one call
+    has settled another goes on with. A release of another model or prompt set is nothing to go on
+    from; another recipe or seed is: what a module is worth is verified anew.
+    """
+    if not work.recipe.keep:
+        return None
+    if not work.folder.has("parent.json"):
+        try:
+            current = read_current(work.home)
+        except ReleaseError:  # a broken release is no reason against making a sound one
+            current = None
+        work.folder.write_json("parent.json", current.id if current else None)
+    name = work.folder.read_json("parent.json")
+    if name is None:
+        return None
+    try:
+        return load_release(
+            work.home,
+            name,
+            base_fingerprint=work.engine.fingerprint,
+            embedder_fingerprint=work.embedder.fingerprint,
+            prompt_set_fingerprint=work.prompts.fingerprint,
+        )
+    except ReleaseError:  # revoked meanwhile, or of other models
+        return None
+
+
+def match_parents(work: Work, groups: Sequence[set[str]]) -> list[Parent]:
+    """Return a parent (at least a name) for every group of log ids.
+
+    A group continues the cluster with which it shares most logs, when these are more than half of
+    what is left of that cluster and more than half of the group's logs that the release knew: at
+    most one group continues a cluster, and what drifted apart is new. A part that came off has the
+    module for a parent all the same: it is what its users get today.
+    """
+    release = parent_release(work)
+    if release is None:
+        width = len(str(len(groups) - 1))
+        return [Parent(f"c{n:0{width}d}") for n in range(len(groups))]
+    known_by = _present(work)
+    old = {
+        c.id: {i for o in c.run_ids for i in known_by.get(o, ())} & set(work.logs)
+        for c in release.manifest.clusters
+    }
+    known = set().union(*old.values())
+    numbers = [int(m.group(1)) for c in old if (m := _NAME.match(c))]
+    fresh = max(numbers, default=-1) + 1
+    parents = []
+    for group in groups:
+        name = max(old, key=lambda c: len(old[c] & group), default=None)
+        shared = len(old[name] & group) if name is not None else 0
+        if name is None or not shared or 2 * shared <= len(known & group):
+            parents.append(Parent(f"c{fresh}"))
+            fresh += 1
+            continue
+        goes_on = 2 * shared > len(old[name])
+        cluster = release.cluster(name)
+        taught = {i for o in cluster.trained_on for i in known_by.get(o, ())}
+        parents.append(
+            Parent(
+                name if goes_on else f"c{fresh}",
+                module=name if cluster.route in ADAPTER_ROUTES else None,
+                trained_on=frozenset(taught),
+            )
+        )
+        fresh += not goes_on
+    return parents
+
+
+def incumbent(work: Work, cluster: ClusterData, verify: Verify) -> Incumbent | None:
+    """Return the present module of a cluster, verified anew; None when it has none.
+
+    Also None where somebody is held out today who was in training then, or where an old release
+    does not say who was: they would speak for a module that knows them.
+
+    Args:
+        work: the refresh.
+        cluster: with a parent.
+        verify: compares a module with the base on the cluster's held-out queries.
+    """
+    name = f"clusters/{cluster.id}/incumbent.json"
+    if work.folder.has(name):
+        return Incumbent.model_validate(work.folder.read_json(name))
+    release = parent_release(work)
+    if cluster.parent is None or release is None:
+        return None
+    old = release.cluster(cluster.parent)
+    known_by = _present(work)
+    taught = {i for o in old.trained_on for i in known_by.get(o, ())}
+    if not old.trained_on or old.adapter is None or taught & {*cluster.verify, *cluster.unlabelled}:
+        return None
+    folder = work.folder.fresh_folder(f"clusters/{cluster.id}/incumbent")
+    for file in release.adapters[old.adapter].iterdir():
+        shutil.copyfile(file, folder / file.name)  # the release may be swept meanwhile
+    kind: ModuleKind = "expert" if old.route == "expert" else "critic"
+    found = Incumbent(
+        kind=kind,
+        made_in=old.made_in or release.id,
+        trained_on=old.trained_on,
+        report=verify(kind, [folder]),
+        adapter=str(folder.relative_to(work.folder.root)),
+        stale=_stale(work, cluster, old, len(taught)),
+    )
+    work.folder.write_json(name, found.model_dump(mode="json"))
+    return found
+
+
+def _present(work: Work) -> dict[str, list[str]]:
+    """Return the present logs by the opaque ids that a release has for them."""
+    key = lineage_key(work.home)
+    found: dict[str, list[str]] = {}
+    for log_id in [*work.logs, *work.unheard]:
+        found.setdefault(opaque_id(key, run_of(log_id)), []).append(log_id)
+    return found
+
+
+def _stale(work: Work, cluster: ClusterData, old: Cluster, taught: int) -> str | None:
+    if old.route == "expert" and not work.is_low(cluster):
+        return "its gap is high now"
+    if set(cluster.rules) != set(old.rules):
+        return "its rules changed"
+    new = len(cluster.train) - taught
+    if new > MAX_GROWTH * taught:
+        return f"{new} logs are new, it was trained on {taught}"
+    return None

@@ -1,0 +1,255 @@
+"""Stage "filter": what a refresh learns from. It reads the log once and takes a snapshot of it.
+
+The journal is the truth. New records go into the index first (their vectors are cached), then every
+log with feedback is read, told apart by who said it, and checked
+(:mod:`langchain_uno.logs.filters`). Whether the words ask for anything is the distiller's to say.
+
+A refresh that was killed is taken up with the logs that it began with: what arrived since is the
+next one's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_uno.errors import EmptyLogError
+from langchain_uno.learning.work import (
+    Work,
+    WorkFolder,
+    content_of,
+    digest_of,
+    refresh_folders,
+)
+from langchain_uno.logs.filters import verdicts
+from langchain_uno.logs.join import feedback_digest
+from langchain_uno.logs.store import LogStore
+from langchain_uno.records import Interaction, Verdict, by_speaker, run_of
+from langchain_uno.releases.load import revocation_file
+
+__all__ = ["RESULT", "filter_stage", "is_unchanged"]
+
+RESULT = "result.json"
+"""Written when a refresh is over."""
+
+
+def filter_stage(work: Work) -> None:
+    """Read the log, take (or take up) a snapshot, and keep what may be learnt from.
+
+    Sets ``work.id``, ``work.logs`` and ``work.unheard``.
+
+    Raises:
+        EmptyLogError: there are no interactions, nobody reacted to one, or none may be learnt from.
+    """
+    work.progress.start("filter", None, "reading the log")
+    with LogStore.open(work.home, work.embedder) as store:
+        store.drain(work.counter("filter"))
+        every = store.interactions()
+        waiting = getattr(store, "waiting", 0)
+        heard = _heard(work, every)
+        snapshot = _unfinished(work, heard) or _new_snapshot(work, every, heard, waiting)
+        chosen = {log.run_id: log for log in _restricted(heard, snapshot["logs"])}
+        wanted = set(snapshot["unheard"])
+        work.unheard = {log.run_id: log for log in every if log.run_id in wanted}
+        if not work.folder.has("queries.npy"):
+            kept, dropped, by_model = _checked(work, list(chosen.values()))
+            if not kept:
+                raise EmptyLogError(_why_none(work, list(chosen.values()), dropped))
+            ids = [run_of(log.run_id) for log in kept]
+            work.folder.write_json("usable.json", [log.run_id for log in kept])
+            work.folder.write_json("dropped.json", dict(dropped))
+            work.folder.write_json("by-model.json", by_model)
+            work.folder.write_array("unheard.npy", store.embeddings(list(work.unheard)))
+            work.folder.write_array("queries.npy", store.embeddings(ids))
+    work.logs = {log_id: chosen[log_id] for log_id in work.folder.read_json("usable.json")}
+    work.once("filter", lambda: _counts(work, snapshot))
+
+
+def is_unchanged(work: Work) -> bool:
+    """Whether a refresh of exactly these logs, recipe and models is over already.
+
+    A release that somebody deleted is made again; one that was revoked is not.
+    """
+    if not work.folder.has(RESULT):
+        return False
+    release: str = work.folder.read_json(RESULT)["release"]
+    there = (work.home.releases / release / "manifest.json").is_file()
+    if there or revocation_file(work.home, release).exists():
+        return True
+    for name in (RESULT, "release.json", "release-id.json"):
+        work.folder.remove(name)
+    return False
+
+
+def _heard(work: Work, every: Sequence[Interaction]) -> list[Interaction]:
+    """Return the logs that somebody reacted to, one for each person who did."""
+    where = str(work.home.path)
+    if not every:
+        raise EmptyLogError(
+            f"The log of {where!r} is empty: attach UNOFeedbackHandler(home=...) to a chat model, "
+            "or import one (langchain-uno logs import FILE --home DIR)."
+        )
+    heard = [log for log in every if log.feedback]
+    if not heard:
+        raise EmptyLogError(
+            f"None of the {len(every)} interactions in {where!r} has feedback: record it with "
+            "UNOFeedbackHandler.feedback(run_id, ...)."
+        )
+    if work.recipe.rules.voices == "logs":
+        return heard
+    return [one for log in heard for one in by_speaker(log)]
+
+
+def _unfinished(work: Work, heard: Sequence[Interaction]) -> dict[str, Any] | None:
+    """Return the snapshot of a refresh to go on with, and set ``work.id``; None: there is none.
+
+    It is one with this recipe and these models whose logs are all still what they were: unfinished,
+    or over and of just the present logs.
+    """
+    now = {log.run_id: content_of(log) for log in heard}
+    for folder in refresh_folders(work.home.work):
+        if not folder.has("snapshot.json"):
+            continue
+        snapshot: dict[str, Any] = folder.read_json("snapshot.json")
+        if snapshot.get("fit") != work.fit:
+            continue
+        then = {i: one["content"] for i, one in snapshot["logs"].items()}
+        if folder.has(RESULT):
+            same = then == now
+        else:
+            found = {g.run_id: content_of(g) for g in _restricted(heard, snapshot["logs"])}
+            same = found == then
+        if same:
+            work.id = folder.root.name
+            return snapshot
+    return None
+
+
+def _new_snapshot(
+    work: Work, every: Sequence[Interaction], heard: Sequence[Interaction], waiting: int
+) -> dict[str, Any]:
+    logs = {
+        log.run_id: {"feedback": [f.feedback_id for f in log.feedback], "content": content_of(log)}
+        for log in heard
+    }
+    snapshot = {
+        "fit": work.fit,
+        "logs": logs,
+        "unheard": [log.run_id for log in _unheard(work, every)],
+        "interactions": len(every),
+        "waiting": waiting,
+        "without_user": sum(
+            not log.user_id and not any(f.user_id for f in log.feedback) for log in heard
+        ),
+    }
+    parts = [f"{log_id} {one['content']}" for log_id, one in sorted(logs.items())]
+    work.id = f"refresh-{digest_of(work.fit, *parts)}"
+    work.folder.write_json("snapshot.json", snapshot)
+    return snapshot
+
+
+def _restricted(
+    heard: Sequence[Interaction], wanted: Mapping[str, Mapping[str, Any]]
+) -> list[Interaction]:
+    """Return the logs of a snapshot with the feedback that they had then."""
+    out = []
+    for log in heard:
+        if log.run_id in wanted:
+            then = set(wanted[log.run_id]["feedback"])
+            feedback = [f for f in log.feedback if f.feedback_id in then]
+            out.append(log.model_copy(update={"feedback": feedback}))
+    return out
+
+
+def _unheard(work: Work, every: Sequence[Interaction]) -> list[Interaction]:
+    """Return the latest requests without any reaction; verification may ask them again.
+
+    First turns only: what somebody says later in a conversation may itself be a reaction.
+    """
+    most = work.recipe.verify.unlabelled
+    fresh = [
+        log
+        for log in every
+        if not log.feedback and sum(m.role == "user" for m in log.messages) == 1
+    ]
+    if not most or not fresh:
+        return []
+    settings = work.recipe.filter
+    lenient = settings.model_copy(update={"ignore": [*settings.ignore, "no_feedback"]})
+    judged = verdicts(fresh, lenient, work.supports)
+    usable = [log for log, one in zip(fresh, judged, strict=True) if one.usable]
+    usable.sort(key=lambda log: (log.created_at, log.run_id))
+    return usable[-most:]
+
+
+def _checked(
+    work: Work, logs: Sequence[Interaction]
+) -> tuple[list[Interaction], Counter[str], dict[str, Any]]:
+    """Return the usable logs, the reasons of the others, and the model's verdicts among these."""
+    work.progress.start("filter", len(logs), "checks")
+    judged = verdicts(logs, work.recipe.filter, work.supports)
+    kept = [log for log, one in zip(logs, judged, strict=True) if one.usable]
+    dropped = Counter(one.reason for one in judged if not one.usable)
+    work.progress.advance("filter", len(logs))
+    odd = _surprising(work, kept)
+    dropped.update(one.reason for one in odd.values())
+    by_model = {
+        log.run_id: {
+            "verdict": odd[log.run_id].model_dump(mode="json"),
+            "feedback": feedback_digest(log.feedback).hex(),
+        }
+        for log in kept
+        if log.run_id in odd
+    }
+    return [log for log in kept if log.run_id not in odd], dropped, by_model
+
+
+def _surprising(work: Work, logs: Sequence[Interaction]) -> dict[str, Verdict]:
+    """Return a verdict for answers that the base model finds too surprising, if that matters."""
+    most = work.recipe.filter.max_perplexity
+    if most is None or "high_perplexity" in work.recipe.filter.ignore:
+        return {}
+    from langchain_uno.models.perplexity import perplexities
+
+    work.progress.start("filter", len(logs), "perplexity of the answers")
+    asked = [(log.messages, log.answer) for log in logs]
+    found = perplexities(asked, work.engine, work.counter("filter"))
+    return {
+        log.run_id: Verdict(
+            usable=False, reason="high_perplexity", detail=f"{value:.1f}, at most {most:g}"
+        )
+        for log, value in zip(logs, found, strict=True)
+        if value > most
+    }
+
+
+def _why_none(work: Work, heard: Sequence[Interaction], reasons: Counter[str]) -> str:
+    foreign = {log.language for log in heard if not work.supports(log.language)}
+    if foreign and all(log.language in foreign for log in heard):
+        return (
+            f"All {len(heard)} logs with feedback are in {', '.join(sorted(foreign))}, for which "
+            f"the prompt set {work.prompts.fingerprint!r} has no prompts: refresh with a real "
+            "model (--model NAME; its prompts cover en and zh)."
+        )
+    counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
+    return (
+        f"None of the {len(heard)} logs with feedback can be learnt from ({counts}): see "
+        "langchain-uno logs stats, and [filter] in the recipe."
+    )
+
+
+def _counts(work: Work, snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    folder: WorkFolder = work.folder
+    dropped: dict[str, int] = folder.read_json("dropped.json")
+    usable = len(work.logs)
+    return {
+        "interactions": snapshot["interactions"],
+        "heard": len(snapshot["logs"]),
+        "usable": usable,
+        "dropped": dropped,
+        "unlabelled": len(work.unheard),
+        "waiting": snapshot["waiting"],
+        "without_user": snapshot["without_user"],
+        "note": f"{usable} usable, {sum(dropped.values())} left out",
+    }

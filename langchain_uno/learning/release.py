@@ -1,0 +1,108 @@
+"""Stage "release": publish what passed as one release, and make it current.
+
+The id is chosen and kept before anything is written: a refresh killed between publishing and noting
+it makes no second release.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langchain_uno.learning.cluster import projection_of
+from langchain_uno.learning.reach import centroids, unseen_threshold
+from langchain_uno.learning.train import read_decision
+from langchain_uno.learning.work import ClusterData, Work
+from langchain_uno.records import Cluster, run_of
+
+__all__ = ["release_stage"]
+
+
+def release_stage(work: Work) -> None:
+    """Write the release atomically and give it all traffic."""
+    work.once("release", lambda: _release(work))
+
+
+def _release(work: Work) -> dict[str, Any]:
+    from langchain_uno.models.adapters import linear_shapes
+    from langchain_uno.releases.manifest import Manifest, new_release_id
+    from langchain_uno.releases.publish import make_current, publish
+
+    work.progress.start("release", 1)
+    if not work.folder.has("release-id.json"):
+        work.folder.write_json("release-id.json", new_release_id())
+    release_id: str = work.folder.read_json("release-id.json")
+    shapes = linear_shapes(getattr(work.engine, "model", None))
+    if (work.home.releases / release_id).is_dir():
+        make_current(work.home, release_id, linear_shapes=shapes)
+    else:
+        found = work.clusters()
+        labels = _labels(work, found)
+        decisions = {c.id: read_decision(work, c.id) for c in found}
+        centres = centroids(work.queries, labels)
+        draft = Manifest(
+            id=release_id,
+            base_model=work.engine.model_name,
+            base_fingerprint=work.engine.fingerprint,
+            embedder_fingerprint=work.embedder.fingerprint,
+            prompt_set_fingerprint=work.prompts.fingerprint,
+            recipe=work.recipe.model_dump(mode="json"),
+            clusters=[_cluster(work, c, labels == n) for n, c in enumerate(found)],
+            threshold=unseen_threshold(
+                work.queries, labels, work.recipe.cluster.unseen_quantile
+            ),
+            figures={
+                "refresh": work.id,
+                "teacher": work.teacher.fingerprint,
+                "seconds": work.seconds,
+                "pairs": {c.id: len(work.pairs(c)) for c in found},
+                "train": {c.id: len(c.train) for c in found},
+                "verify": {c.id: len(c.verify) for c in found},
+            },
+        )
+        publish(
+            work.home,
+            draft,
+            {i: work.folder.path(d.adapter) for i, d in decisions.items() if d.adapter},
+            centres,
+            linear_shapes=shapes,
+            taught={i: d.kept.trained_on for i, d in decisions.items() if d.kept},
+            projection=projection_of(work, labels),
+        )
+    work.progress.advance("release")
+    return {"release": release_id, "note": release_id}
+
+
+def _labels(work: Work, found: list[ClusterData]) -> NDArray[np.int64]:
+    """Return each log's cluster as a row of ``found``, in the order of the logs."""
+    rows = {log_id: i for i, log_id in enumerate(work.logs)}
+    labels = np.empty(len(rows), dtype=np.int64)
+    for label, cluster in enumerate(found):
+        labels[[rows[log_id] for log_id in cluster.run_ids]] = label
+    return labels
+
+
+def _cluster(work: Work, cluster: ClusterData, rows: NDArray[np.bool_]) -> Cluster:
+    """Return what a manifest says of a cluster; ``rows`` are its logs."""
+    decision = read_decision(work, cluster.id)
+    queries = work.queries[rows]
+    centre = queries.mean(axis=0)
+    new = decision.route != "base" and not decision.kept
+    return Cluster(
+        id=cluster.id,
+        size=len(cluster.run_ids),
+        run_ids=list(dict.fromkeys(map(run_of, cluster.run_ids))),
+        gap=cluster.gap,
+        n_gap_logs=cluster.n_gap_logs,
+        route=decision.route,
+        radius=float(np.linalg.norm(queries - centre, axis=1).max()),
+        rules=cluster.rules,
+        people=cluster.people,
+        # A kept module's are opaque already.
+        trained_on=list(dict.fromkeys(map(run_of, cluster.train))) if new else [],
+        made_in=decision.kept.made_in if decision.kept else None,
+        reports=decision.reports,
+        note="; ".join(decision.notes),
+    )

@@ -1,0 +1,444 @@
+"""Stage "rules": what is taught of what users asked for, decided from training logs alone.
+
+A log teaches its own rules, as in the paper. Two things are done to them:
+
+- *What one person wants everywhere is taught to nobody.* A wish that its voice repeats over several
+  requests, and that fewer than ``min_users`` people have, is a personal taste or a plant. Edits are
+  wishes too: what an edit adds is looked at like a rule. In a home of few people (fewer than twice
+  ``min_users``) nothing is personal, all is taught, and the refresh says that nothing guards it.
+- *What enough people want completes the logs that did not say it.* Users name some of their wishes,
+  not all; trained on partial mentions alone a module would learn to do a part each time.
+
+Which wishes are the same is told by meaning: by the embedder's vectors, and for completing by the
+reranker besides, where it can tell control pairs apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from langchain_uno.learning.work import Work
+from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, Reranker
+from langchain_uno.models.rerankers import discriminates
+from langchain_uno.records import Interaction, Rule, RuleSet
+
+__all__ = [
+    "Mention",
+    "added_by_edit",
+    "group_wordings",
+    "plain",
+    "recurring_rules",
+    "repeated_by_few",
+    "rules_stage",
+    "wanted_rules",
+]
+
+# Cosines of centred vectors. Measured on the rules of 200 real dialogs with a sentence embedder,
+# with wishes planted by two people in ten wordings (lab/results/rules.md).
+SHARED = 0.5
+"""Two people have the same wish."""
+REPEATED = 0.45
+"""One person has the same wish on two requests."""
+BELONGS = 0.4
+"""A wish belongs to those that one person repeats: to the mean of them."""
+RECURS = 2
+"""Requests on which a voice must have a wish before it is more than a wish about one of them."""
+
+NEAR, NEAR_CENTRED = 0.9, 0.8
+"""Cosines, before and after centring, from which two wordings are one rule without a reranker."""
+ASKED = 3
+"""Neighbours of each wording that the reranker is asked about."""
+WORTH_ASKING = 0.2
+"""Centred cosine from which the reranker is asked at all."""
+TOGETHER = 0.2
+"""Wordings that one log names side by side this often (of the rarer) are two wishes."""
+
+BACKGROUND = (
+    "Use bullet points.", "Keep it short.", "Explain the reasons.", "Add a title at the top.",
+    "Name your sources.", "Give an example.", "Use simple words.", "Answer in a formal tone.",
+    "End with a question.", "Show the steps in order.", "Mention the price.",
+    "Warn about the risks.", "用要点列出。", "简短一些。", "说明理由。", "加一个标题。",
+    "注明出处。", "举个例子。",
+)  # fmt: skip
+"""Ordinary wishes. Their vectors join those that are centred: of a few wishes, or of many of one
+kind, the mean alone would take away what tells them apart."""
+
+_EDGES = re.compile(r"[\W_]+")
+_SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n+")
+
+
+def rules_stage(work: Work) -> None:
+    """Write ``taught.jsonl`` and the clusters' recurring rules."""
+    work.once("rules", lambda: _rules(work))
+
+
+def _rules(work: Work) -> dict[str, Any]:
+    clusters = work.clusters()
+    work.progress.start("rules", len(clusters), "who wants what")
+    train = [log_id for cluster in clusters for log_id in cluster.train]
+    guarded = _is_guarded(work, train)
+    refused, edits = _refused(work, train) if guarded else (set(), set())
+
+    def keep(rules: RuleSet) -> RuleSet:
+        left = [r for r in rules.with_feedback if r.text not in refused]
+        return rules.model_copy(update={"with_feedback": left})
+
+    taught = {log_id: keep(rules) for log_id, rules in work.distilled.items()}
+    support = work.recipe.rules.support
+    scored = discriminates(work.reranker) if support is not None else True
+    same: dict[str, str] = {}
+    if support is not None:
+        reranker = work.reranker if scored else None
+        texts = [[r.text for r in taught[i].with_feedback] for i in train]
+        same = group_wordings(texts, work.embedder, reranker)
+    given = _given(work)
+    for cluster in clusters:
+        sets = {i: taught[i] for i in cluster.train}
+        cluster.people = len({work.voices[i] for i, s in sets.items() if s.with_feedback})
+        if support is not None:
+            cluster.rules = recurring_rules(
+                list(sets.values()),
+                [work.voices[i] for i in sets],
+                same,
+                min_voices=work.recipe.rules.min_users if guarded else 1,
+                support=support,
+                given=[given.get(i, ()) for i in sets],
+                weights=_ages(work, list(sets)),
+            )
+        for log_id, rules in sets.items():
+            taught[log_id] = _completed(rules, cluster.rules, same)
+        work.progress.advance("rules")
+    work.folder.write_records("taught.jsonl", taught.values())
+    work.folder.write_json("refused-edits.json", sorted(edits))
+    work.folder.write_json("given.json", given)
+    work.folder.write_records("clusters-rules.jsonl", clusters)
+    distilled = sum(len(work.distilled[i].with_feedback) for i in train)
+    left = sum(
+        r.text not in refused for i in train for r in work.distilled[i].with_feedback
+    )
+    notes = [] if guarded else [_UNGUARDED.format(work.recipe.rules.min_users)]
+    if not scored:
+        notes.append(
+            "The reranker does not tell control pairs apart, so only near wordings count as one "
+            "rule: name another one (--reranker NAME)."
+        )
+    return {
+        "distilled": distilled,
+        "taught": left,
+        "dropped": {"recurs_among_few": distilled - left} if distilled > left else {},
+        "held_out": sum(len(s.with_feedback) for s in work.distilled.values()) - distilled,
+        "edits_dropped": len(edits),
+        "recurring": sum(len(c.rules) for c in clusters),
+        "guarded": guarded,
+        "notes": notes,
+        "note": f"{left} of {distilled} taught, {sum(len(c.rules) for c in clusters)} recur",
+    }
+
+
+_UNGUARDED = (
+    "So few people speak in this log (fewer than twice min_users = {}) that nothing tells a plant "
+    "from a wish: all is taught."
+)
+
+
+def wanted_rules(rules: RuleSet) -> list[str]:
+    """Return the rules an answer should follow: the completed list, else the log's own."""
+    return [rule.text for rule in (rules.wanted or rules.with_feedback)]
+
+
+def _is_guarded(work: Work, train: Collection[str]) -> bool:
+    settings = work.recipe.rules
+    if settings.voices == "logs" or settings.min_users < 2:
+        return True  # asked for: nothing to warn of, and nobody is below the bound
+    speaking = {
+        work.voices[i]
+        for i in train
+        if work.distilled[i].with_feedback or work.logs[i].correction
+    }
+    return len(speaking) >= 2 * settings.min_users
+
+
+def _refused(work: Work, train: Sequence[str]) -> tuple[set[str], set[str]]:
+    """Return the rule texts that are taught to nobody, and the logs whose edits are not."""
+    least = work.recipe.rules.min_users
+    if work.recipe.rules.voices == "logs" or least < 2:
+        return set(), set()
+    mentions: list[Mention] = []
+    edited: list[str | None] = []
+    for log_id in train:
+        log = work.logs[log_id]
+        for text in [r.text for r in work.distilled[log_id].with_feedback]:
+            mentions.append(Mention(text, work.voices[log_id], request_of(log)))
+            edited.append(None)
+        for text in added_by_edit(log):
+            mentions.append(Mention(text, work.voices[log_id], request_of(log)))
+            edited.append(log_id)
+    marked = repeated_by_few(mentions, work.embedder, least)
+    texts = {m.text for m, e, bad in zip(mentions, edited, marked, strict=True) if bad and not e}
+    edits = {e for e, bad in zip(edited, marked, strict=True) if bad and e}
+    return texts, edits
+
+
+class Mention(NamedTuple):
+    """One wish as one voice said it on one request."""
+
+    text: str
+    voice: str
+    request: str
+
+
+def request_of(log: Interaction) -> str:
+    """Return what tells one request from another: the thread, else how the conversation began."""
+    if log.thread_id:
+        return f"thread:{log.thread_id}"
+    first = next((m.content for m in log.messages if m.role == "user"), "")
+    return f"text:{plain(first)}"
+
+
+def added_by_edit(log: Interaction) -> list[str]:
+    """Return the sentences that a user's edit has and the answer has not."""
+    if not log.correction:
+        return []
+    before = {plain(part) for part in _SENTENCE.split(log.answer)}
+    after = [part.strip() for part in _SENTENCE.split(log.correction)]
+    return [part for part in after if plain(part) and plain(part) not in before]
+
+
+def repeated_by_few(
+    mentions: Sequence[Mention], embedder: Embedder, min_users: int
+) -> NDArray[np.bool_]:
+    """Return which mentions are of a wish that its voice repeats and too few people share, (n,).
+
+    A wish is shared where mentions of ``min_users`` voices lie around it. Of the others, those of
+    one voice that are alike are one wish; said on several requests it is marked, with whatever
+    other unshared wish belongs to it, whoever says it.
+    """
+    out = np.zeros(len(mentions), dtype=np.bool_)
+    if not mentions:
+        return out
+    from scipy.sparse.csgraph import connected_components
+
+    texts = list(dict.fromkeys(m.text for m in mentions))
+    place = {text: i for i, text in enumerate(texts)}
+    x = _centred(embedder.embed([*texts, *BACKGROUND]))[: len(texts)]
+    who: list[set[str]] = [set() for _ in texts]
+    for m in mentions:
+        who[place[m.text]].add(m.voice)
+    shared = _shared(x, who, min_users)
+    spoken: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for m in mentions:
+        if not shared[place[m.text]]:
+            spoken[m.voice][place[m.text]].add(m.request)
+    bad: set[int] = set()
+    for said in spoken.values():
+        rows = np.array(sorted(said))
+        _, labels = connected_components(x[rows] @ x[rows].T >= REPEATED, directed=False)
+        for label in range(labels.max() + 1):
+            part = rows[labels == label]
+            if len(set().union(*(said[i] for i in part))) < RECURS:
+                continue
+            bad.update(part.tolist())
+            mean = x[part].mean(axis=0)
+            near = x @ (mean / max(float(np.linalg.norm(mean)), 1e-12)) >= BELONGS
+            bad.update(np.flatnonzero(near & ~shared).tolist())
+    return np.array([place[m.text] in bad for m in mentions], dtype=np.bool_)
+
+
+def _shared(x: NDArray[np.float64], who: Sequence[set[str]], min_users: int) -> NDArray[np.bool_]:
+    out = np.zeros(len(x), dtype=np.bool_)
+    for start in range(0, len(x), 1024):  # bounds the table of cosines
+        for i, row in enumerate(x[start : start + 1024] @ x.T >= SHARED, start):
+            out[i] = len(set().union(*(who[j] for j in np.flatnonzero(row)))) >= min_users
+    return out
+
+
+def _centred(vectors: FloatArray) -> NDArray[np.float64]:
+    """Return unit vectors less what all have in common, at length 1."""
+    x = np.asarray(vectors, dtype=np.float64)
+    x = x - x.mean(axis=0)
+    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
+
+
+def recurring_rules(
+    sets: Sequence[RuleSet],
+    voices: Sequence[str],
+    same: Mapping[str, str],
+    *,
+    min_voices: int,
+    support: float,
+    given: Sequence[Collection[str]] | None = None,
+    weights: Sequence[float] | None = None,
+) -> list[str]:
+    """Return the rules that recur in a cluster, the most supported first.
+
+    Args:
+        sets: rules of the cluster's training logs.
+        voices: whose vote each log is.
+        same: which wordings are one rule (:func:`group_wordings`).
+        min_voices: voices that must name a rule; it must be named in two logs besides.
+        support: share of the voices that ask for anything which must name it.
+        given: for each log the rules that the module which answered was taught: nobody asks for
+            what he has got, so such a log says nothing about them, unless it names them.
+        weights: how much each log's vote counts, in (0, 1]; None: all fully.
+    """
+    weight = list(weights) if weights is not None else [1.0] * len(sets)
+    named: dict[str, dict[str, float]] = defaultdict(dict)
+    logs: Counter[str] = Counter()
+    asked: dict[str, float] = {}
+    excused: dict[str, set[str]] = defaultdict(set)
+    by_plain = {plain(text): head for text, head in same.items()}
+    for i, (rules, voice) in enumerate(zip(sets, voices, strict=True)):
+        heads = {same.get(r.text, r.text) for r in rules.with_feedback}
+        if not heads:
+            continue
+        asked[voice] = max(asked.get(voice, 0.0), weight[i])
+        logs.update(heads)
+        for head in heads:
+            named[head][voice] = max(named[head].get(voice, 0.0), weight[i])
+        for text in given[i] if given else ():
+            excused[by_plain.get(plain(text), text)].add(voice)
+    found = []
+    for head, by in named.items():
+        silent = sum(w for v, w in asked.items() if v not in by and v not in excused[head])
+        share = sum(by.values()) / (sum(by.values()) + silent)
+        if len(by) >= min_voices and logs[head] >= 2 and share >= support:
+            found.append((share, head))
+    return [head for _, head in sorted(found, key=lambda one: (-one[0], one[1]))]
+
+
+def _completed(rules: RuleSet, recurring: Sequence[str], same: Mapping[str, str]) -> RuleSet:
+    """Return a log's rules with ``wanted`` set: what recurs in the cluster, then its own."""
+    own = list(dict.fromkeys(same.get(r.text, r.text) for r in rules.with_feedback))
+    if not own:
+        return rules  # who asked for nothing says nothing about the answer
+    wanted = [
+        Rule(text=text, source="feedback" if text in own else "aggregated") for text in recurring
+    ]
+    wanted += [Rule(text=text, source="feedback") for text in own if text not in recurring]
+    return rules.model_copy(update={"wanted": wanted})
+
+
+def _ages(work: Work, log_ids: Sequence[str]) -> list[float] | None:
+    """Return how much each log's vote counts by its age; None: age does not matter."""
+    half = work.recipe.rules.half_life_days
+    if half is None:
+        return None
+    newest: datetime = max(log.created_at for log in work.logs.values())
+    days = [(newest - work.logs[i].created_at).total_seconds() / 86_400 for i in log_ids]
+    return [float(0.5 ** (d / half)) for d in days]
+
+
+def _given(work: Work) -> dict[str, list[str]]:
+    """Return, for every log that a module answered, the rules that this module was taught.
+
+    Logs whose release is gone, or that the base answered, are left out.
+    """
+    from langchain_uno.errors import NameError_, ReleaseError
+    from langchain_uno.releases.load import read_manifest
+
+    known: dict[str, dict[str, list[str]]] = {}
+    out: dict[str, list[str]] = {}
+    for log_id, log in work.logs.items():
+        if log.release is None or log.cluster is None or log.route in (None, "base"):
+            continue
+        if log.release not in known:
+            try:
+                manifest = read_manifest(work.home, log.release)
+                known[log.release] = {c.id: c.rules for c in manifest.clusters}
+            except (ReleaseError, NameError_):  # deleted or revoked since
+                known[log.release] = {}
+        if rules := known[log.release].get(log.cluster):
+            out[log_id] = rules
+    return out
+
+
+def plain(text: str) -> str:
+    """Return a text in lower case with single spaces and no punctuation."""
+    return _EDGES.sub(" ", text.casefold()).strip()
+
+
+def group_wordings(
+    logs: Sequence[Sequence[str]],
+    embedder: Embedder | None = None,
+    reranker: Reranker | None = None,
+    on_done: OnDone | None = None,
+) -> dict[str, str]:
+    """Map every rule text in ``logs`` to the most frequent text of its group.
+
+    Equal texts (but for case and punctuation) are one rule. Beyond that an embedder proposes and,
+    where there is one, a yes/no reranker decides, both ways round: "add a title" and "add a short
+    title" are not the same wish if only one covers the other.
+
+    Args:
+        logs: each log's rule texts.
+        embedder: proposes texts that mean the same; None: equal texts only.
+        reranker: decides on the proposals (P(yes) >= 0.5 both ways); None: cosine alone decides.
+        on_done: hears of the reranker's questions.
+    """
+    counts = Counter(text for rules in logs for text in dict.fromkeys(rules) if plain(text))
+    by_plain: dict[str, list[str]] = {}
+    for text in counts:
+        by_plain.setdefault(plain(text), []).append(text)
+    # The most frequent spelling stands for its plain form.
+    heads = {key: max(texts, key=lambda t: (counts[t], t)) for key, texts in by_plain.items()}
+    weight = {key: sum(counts[t] for t in texts) for key, texts in by_plain.items()}
+    keys = sorted(heads, key=lambda k: (-weight[k], k))
+    leader = {key: key for key in keys}
+    if embedder is not None and len(keys) > 1:
+        vectors = embedder.embed([*(heads[key] for key in keys), *BACKGROUND])
+        pairs = _proposals(vectors, len(keys), with_reranker=reranker is not None)
+        pairs = _without_companions(pairs, keys, logs)
+        if reranker is not None:
+            pairs = _confirmed(pairs, [heads[key] for key in keys], reranker, on_done)
+        # From the most frequent down, each joins the most frequent leader it equals: no chains.
+        for rarer, commoner in sorted(pairs):
+            if leader[keys[rarer]] == keys[rarer] and leader[keys[commoner]] == keys[commoner]:
+                leader[keys[rarer]] = keys[commoner]
+    return {text: heads[leader[plain(text)]] for text in counts}
+
+
+def _proposals(vectors: FloatArray, n: int, *, with_reranker: bool) -> list[tuple[int, int]]:
+    """Pairs (rarer, commoner) of the first n rows that may mean the same."""
+    centred = _centred(vectors)[:n]
+    x = np.asarray(vectors, dtype=np.float64)[:n]
+    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    pairs = []
+    for i in range(1, n):
+        inner = centred[:i] @ centred[i]
+        if with_reranker:
+            near = np.argsort(-inner, kind="stable")[:ASKED]
+            near = near[inner[near] >= WORTH_ASKING]
+        else:
+            near = np.flatnonzero((x[:i] @ x[i] >= NEAR) & (inner >= NEAR_CENTRED))
+        pairs += [(i, int(j)) for j in near]
+    return pairs
+
+
+def _without_companions(
+    pairs: list[tuple[int, int]], keys: list[str], logs: Sequence[Sequence[str]]
+) -> list[tuple[int, int]]:
+    number = {key: i for i, key in enumerate(keys)}
+    alone: Counter[int] = Counter()
+    together: Counter[tuple[int, int]] = Counter()
+    for rules in logs:
+        named = sorted({number[plain(text)] for text in rules if plain(text)})
+        alone.update(named)
+        together.update((b, a) for k, a in enumerate(named) for b in named[k + 1 :])
+    return [p for p in pairs if together[p] <= TOGETHER * min(alone[p[0]], alone[p[1]])]
+
+
+def _confirmed(
+    pairs: list[tuple[int, int]], texts: list[str], reranker: Reranker, on_done: OnDone | None
+) -> list[tuple[int, int]]:
+    if not pairs:
+        return []
+    asked = [(texts[a], texts[b]) for a, b in pairs] + [(texts[b], texts[a]) for a, b in pairs]
+    yes = np.asarray(reranker.covered(asked, on_done)) >= 0.5
+    return [pair for k, pair in enumerate(pairs) if yes[k] and yes[k + len(pairs)]]

@@ -1,0 +1,425 @@
+"""Stage "train": make and verify a module for every cluster, and say what may ship.
+
+    low gap   -> expert -> verified? -> else critic -> verified? -> else base
+    high gap  ----------------------->      critic -> verified? -> else base
+
+A module of the current release that is still good stays, and one that does better on the same
+queries is not replaced (:mod:`langchain_uno.learning.evolve`). What passes by itself ships unless
+there were so many tries in this refresh that it may be chance
+(:func:`langchain_uno.trainers.verifier.may_ship`).
+
+Every training and every verification is kept as soon as it is done, and nothing is deleted before
+what it was needed for is written: a refresh that was stopped repeats one of them at most.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import BaseModel, Field
+
+from langchain_uno.errors import InputError
+from langchain_uno.learning.cluster import smallest_cluster
+from langchain_uno.learning.distil import unique_rules
+from langchain_uno.learning.evolve import Incumbent, incumbent
+from langchain_uno.learning.pairs import balanced, was_content
+from langchain_uno.learning.rules import wanted_rules
+from langchain_uno.learning.work import ClusterData, ClusterResult, Work
+from langchain_uno.models.judge import stable_seed
+from langchain_uno.models.teacher import judged_by
+from langchain_uno.records import ModuleKind, Route, VerifierReport
+
+if TYPE_CHECKING:
+    from langchain_uno.trainers.critic import CriticExample
+    from langchain_uno.trainers.verifier import BaseSide, HeldOut
+
+__all__ = [
+    "Decision",
+    "NothingToLearn",
+    "Trial",
+    "critic_examples",
+    "held_out",
+    "read_decision",
+    "train_stage",
+    "trains_expert",
+    "try_module",
+]
+
+_BAR = "train"
+
+
+class NothingToLearn(Exception):
+    """A cluster gives no example for a kind of module; the message says why."""
+
+
+class Trial(BaseModel):
+    """How one module was made and verified."""
+
+    report: VerifierReport | None = None
+    note: str = ""
+    adapter: str | None = None
+    """Its folder, relative to the work folder; None: it failed, or was not made."""
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may ship, as far as its own cluster goes."""
+        return self.report is not None and self.report.passed
+
+
+class Decision(BaseModel):
+    """What a cluster's queries are answered by, and why."""
+
+    route: Route = "base"
+    adapter: str | None = None
+    """Folder of the chosen adapter, relative to the work folder."""
+    report: VerifierReport | None = None
+    """Of what answers, or of the last try where the base does."""
+    reports: list[VerifierReport] = Field(default_factory=list)
+    """Of all that was tried."""
+    notes: list[str] = Field(default_factory=list)
+    seconds: float = 0.0
+    kept: Incumbent | None = None
+    """The module of the current release, when that is the choice."""
+
+
+def train_stage(work: Work) -> None:
+    """Make and verify a module for every cluster that is large enough."""
+    work.once("train", lambda: _train(work))
+
+
+def _train(work: Work) -> dict[str, Any]:
+    from langchain_uno.trainers.verifier import cluster_p_value, may_ship
+
+    clusters = work.clusters()
+    work.progress.start(_BAR, len(clusters), "experts and critics")
+    for cluster in clusters:
+        name = f"clusters/{cluster.id}/tried.json"
+        if not work.folder.has(name):
+            start = time.perf_counter()
+            decision = _decide(work, cluster)
+            decision.seconds = round(time.perf_counter() - start, 3)
+            work.folder.write_json(name, decision.model_dump(mode="json"))
+        _tidy(work, cluster)
+        work.progress.advance(_BAR)
+    decided = [_read(work, f"clusters/{c.id}/tried.json") for c in clusters]
+    # What users have already is not shipped anew.
+    tested = [None if d.kept else cluster_p_value(d.reports) for d in decided]
+    allowed = may_ship(tested, work.recipe.verify.level)
+    for cluster, decision, may in zip(clusters, decided, allowed, strict=True):
+        if decision.route != "base" and not decision.kept and not may:
+            decision.notes.append(
+                f"{decision.route}: passes alone, but not among the {len(clusters)} clusters tried"
+            )
+            decision.route, decision.adapter = "base", None
+        work.folder.write_json(
+            f"clusters/{cluster.id}/decision.json", decision.model_dump(mode="json")
+        )
+    results = [_summary(work, c, read_decision(work, c.id)) for c in clusters]
+    count: Counter[str] = Counter(r.route for r in results)
+    return {
+        "routes": dict(count),
+        "clusters": [r.model_dump(mode="json") for r in results],
+        "note": ", ".join(f"{count[route]} {route}" for route in ("expert", "critic", "base")),
+    }
+
+
+def read_decision(work: Work, cluster_id: str) -> Decision:
+    """Return what the train stage settled for a cluster."""
+    return _read(work, f"clusters/{cluster_id}/decision.json")
+
+
+def _read(work: Work, name: str) -> Decision:
+    return Decision.model_validate(work.folder.read_json(name))
+
+
+def trains_expert(work: Work, cluster: ClusterData) -> bool:
+    """Whether an expert is to be trained for a cluster, so that it needs pairs."""
+    if not work.is_low(cluster) or len(cluster.run_ids) < smallest_cluster(work):
+        return False
+    present = _incumbent(work, cluster)
+    return present is None or not present.stays
+
+
+def _decide(work: Work, cluster: ClusterData) -> Decision:
+    """Try what the gap says, then what is left, and settle for the base model."""
+    smallest = smallest_cluster(work)
+    if len(cluster.run_ids) < smallest:
+        return Decision(notes=[f"fewer than {smallest} logs"])
+    if not held_out(work, cluster):
+        return Decision(notes=["no held-out log to verify on"])
+    present = _incumbent(work, cluster)
+    if present is not None and present.stays:
+        return _kept(Decision(), present, "kept")
+    decision = Decision()
+    if present is not None and present.stale:
+        decision.notes.append(f"made anew: {present.stale}")
+    kinds: tuple[ModuleKind, ...] = ("expert", "critic") if work.is_low(cluster) else ("critic",)
+    new: Trial | None = None
+    for kind in kinds:
+        trial = try_module(work, cluster, kind, kinds=len(kinds))
+        if trial.report is not None:
+            decision.report = trial.report
+            decision.reports.append(trial.report)
+        if trial.passed:
+            new = trial
+            break
+        decision.notes.append(f"{kind}: {trial.note}")
+    if new is not None:
+        assert new.report is not None
+        decision.route, decision.adapter = new.report.kind, new.adapter
+    if present is None or not present.stands:
+        return decision
+    if not present.report.passed:
+        why = "kept, undecided as what is new is"
+        return _kept(decision, present, why) if new is None else decision
+    if new is None or present.report.win_rate > cast(VerifierReport, new.report).win_rate:
+        return _kept(decision, present, "kept: what is new does no better")
+    return decision
+
+
+def _kept(decision: Decision, present: Incumbent, why: str) -> Decision:
+    decision.route, decision.adapter = present.kind, present.adapter
+    decision.kept, decision.report = present, present.report
+    decision.reports.append(present.report)
+    decision.notes.append(f"{why}, made in {present.made_in}")
+    return decision
+
+
+def _incumbent(work: Work, cluster: ClusterData) -> Incumbent | None:
+    def verify(kind: ModuleKind, epochs: list[Path]) -> VerifierReport:
+        return verify_module(work, cluster, kind, epochs, kinds=1)
+
+    return incumbent(work, cluster, verify) if held_out(work, cluster) else None
+
+
+def try_module(work: Work, cluster: ClusterData, kind: ModuleKind, *, kinds: int = 1) -> Trial:
+    """Train and verify one module, or read what an earlier call found.
+
+    Args:
+        work: the refresh.
+        cluster: whose training logs teach it, whose held-out queries test it.
+        kind: an expert or a critic.
+        kinds: how many kinds are tried for this cluster.
+    """
+    name = f"clusters/{cluster.id}/{kind}.json"
+    if not work.folder.has(name):
+        start = time.perf_counter()
+        try:
+            trial = _try(work, cluster, kind, kinds)
+        except NothingToLearn as reason:
+            trial = Trial(note=str(reason))
+        trial.seconds = round(time.perf_counter() - start, 3)
+        work.folder.write_json(name, trial.model_dump(mode="json"))
+    return Trial.model_validate(work.folder.read_json(name))
+
+
+def _try(work: Work, cluster: ClusterData, kind: ModuleKind, kinds: int) -> Trial:
+    done = f"clusters/{cluster.id}/{kind}-trained.json"
+    if not work.folder.has(done):
+        folder = work.folder.fresh_folder(f"clusters/{cluster.id}/{kind}")
+        made = (_train_expert if kind == "expert" else _train_critic)(work, cluster, folder)
+        work.folder.write_json(done, [str(e.relative_to(work.folder.root)) for e in made])
+    epochs = [work.folder.path(name) for name in work.folder.read_json(done)]
+    report = verify_module(work, cluster, kind, epochs, kinds=kinds)
+    chosen = epochs[report.epoch - 1] if kind == "expert" and report.epoch else epochs[-1]
+    kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
+    return Trial(report=report, note=report.reason, adapter=kept)
+
+
+def _tidy(work: Work, cluster: ClusterData) -> None:
+    """Remove the epochs that were not chosen: megabytes that nobody asks for again."""
+    for kind in ("expert", "critic"):
+        done = f"clusters/{cluster.id}/{kind}-trained.json"
+        if not work.folder.has(done) or not work.folder.has(f"clusters/{cluster.id}/{kind}.json"):
+            continue
+        trial = Trial.model_validate(work.folder.read_json(f"clusters/{cluster.id}/{kind}.json"))
+        for epoch in work.folder.read_json(done):
+            if epoch != trial.adapter:
+                work.folder.remove(epoch)
+
+
+def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
+    """Return a cluster's verification queries, each with the judge's standard.
+
+    That is the rules which the log's own user named; where a module answered it, what this module
+    was there for besides. A log with an edit and no words has the edit. A log that says nothing of
+    the kind has the rules that recur among the cluster's training logs, unless its user was content
+    with the answer as it was: that is no witness for other wishes. So have requests that nobody
+    reacted to; they fill up to ``recipe.verify.max_queries``.
+    """
+    from langchain_uno.trainers.verifier import HeldOut
+
+    given = work.folder.read_json("given.json")
+    items: list[HeldOut] = []
+    for log_id in cluster.verify:
+        log, own = work.logs[log_id], work.taught[log_id]
+        rules, edit = wanted_rules(own), None
+        if rules:
+            rules = unique_rules([*rules, *given.get(log_id, ())])
+        elif log.correction:
+            edit = log.correction
+        elif not was_content(log):
+            rules = cluster.rules
+        if rules or edit:
+            voice = work.voices[log_id]
+            items.append(HeldOut(log_id, log.messages, rules, log.language, voice, edit))
+    for run_id in cluster.unlabelled if cluster.rules else ():
+        if len(items) >= work.recipe.verify.max_queries:
+            break
+        log = work.unheard[run_id]
+        who = f"user:{log.user_id}" if log.user_id else f"request:{log.thread_id or run_id}"
+        items.append(HeldOut(run_id, log.messages, cluster.rules, log.language, who))
+    return items
+
+
+def critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:
+    """Return what a critic learns: for each training log with rules, draft -> wanted rules."""
+    from langchain_uno.trainers.critic import CriticExample
+
+    chosen = [
+        work.logs[i]
+        for i in cluster.train
+        if work.taught[i].with_feedback and work.logs[i].answer.strip()
+    ]
+    weights = balanced([work.voices[log.run_id] for log in chosen])
+    return [
+        CriticExample(
+            prompt=work.prompts.critique_prompt(log.messages, log.answer, log.language),
+            completion=work.prompts.critique_completion(wanted_rules(work.taught[log.run_id])),
+            weight=weight,
+        )
+        for log, weight in zip(chosen, weights, strict=True)
+    ]
+
+
+def _train_expert(work: Work, cluster: ClusterData, folder: Path) -> list[Path]:
+    from langchain_uno.trainers.common import TrainSettings
+    from langchain_uno.trainers.expert import train_expert
+
+    pairs = work.pairs(cluster)
+    if not pairs:
+        raise NothingToLearn("no preference pairs")
+    return _with_base(
+        work,
+        lambda model, tokenizer: train_expert(
+            model,
+            tokenizer,
+            pairs,
+            folder,
+            TrainSettings.of(work.recipe, "expert", work.max_steps),
+            stable_seed(work.recipe.seed, "expert", cluster.id),
+            _steps(work, cluster, "expert"),
+            base_name=work.engine.model_name,
+        ),
+    )
+
+
+def _train_critic(work: Work, cluster: ClusterData, folder: Path) -> list[Path]:
+    from langchain_uno.trainers.common import TrainSettings
+    from langchain_uno.trainers.critic import train_critic
+
+    examples = critic_examples(work, cluster)
+    if not examples:
+        raise NothingToLearn("no rules to teach")
+    return _with_base(
+        work,
+        lambda model, tokenizer: [
+            train_critic(
+                model,
+                tokenizer,
+                examples,
+                folder,
+                TrainSettings.of(work.recipe, "critic", work.max_steps),
+                stable_seed(work.recipe.seed, "critic", cluster.id),
+                _steps(work, cluster, "critic"),
+                base_name=work.engine.model_name,
+            )
+        ],
+    )
+
+
+def _with_base(work: Work, train: Callable[[Any, Any], list[Path]]) -> list[Path]:
+    """Train on the engine's own base model while it answers nobody."""
+    try:
+        with cast(Any, work.engine).exclusive() as (model, tokenizer):
+            return train(model, tokenizer)
+    except InputError as error:
+        # All examples too long, say: this cluster's module can't be trained, others can.
+        raise NothingToLearn(str(error)) from error
+
+
+def verify_module(
+    work: Work, cluster: ClusterData, kind: ModuleKind, epochs: list[Path], *, kinds: int
+) -> VerifierReport:
+    """Compare a module with the base on held-out queries; of a critic there is one epoch."""
+    from langchain_uno.trainers import verifier
+
+    items = held_out(work, cluster)
+    work.progress.start(_BAR, None, f"{cluster.id} {kind}: verifying on {len(items)} queries")
+    words = judged_by(work.prompts, work.teacher_prompts)
+    common = (work.engine, work.teacher, words, work.recipe, work.counter(_BAR))
+    base = _base_side(work, cluster, items)
+    if kind == "expert":
+        return verifier.verify_expert(items, epochs, *common, base=base, kinds=kinds)
+    return verifier.verify_critic(items, epochs[-1], *common, base=base, kinds=kinds)
+
+
+def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut]) -> BaseSide:
+    """Return the base's answers and scores, asked once for all kinds of module."""
+    from langchain_uno.trainers.verifier import BaseSide, answer_as_base
+
+    name = f"clusters/{cluster.id}/base-side.json"
+    if not work.folder.has(name):
+        words = judged_by(work.prompts, work.teacher_prompts)
+        side = answer_as_base(
+            items, work.engine, work.teacher, words, work.recipe, work.counter(_BAR)
+        )
+        stored = {"ids": [i.id for i in side.items], "answers": side.answers, "scores": side.scores}
+        work.folder.write_json(name, stored)
+    kept = work.folder.read_json(name)
+    by_id = {item.id: item for item in items}
+    return BaseSide([by_id[i] for i in kept["ids"]], kept["answers"], kept["scores"])
+
+
+def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], None]:
+    """Return a trainer's progress callback that drives the stage's bar."""
+    seen = 0
+
+    def on_step(done: int, total: int) -> None:
+        nonlocal seen
+        if seen == 0:
+            work.progress.start(_BAR, total, f"{cluster.id} {kind}: training")
+        work.progress.advance(_BAR, done - seen)
+        seen = done
+
+    return on_step
+
+
+def _summary(work: Work, cluster: ClusterData, decision: Decision) -> ClusterResult:
+    last = decision.report
+    shipped = decision.route != "base" and not decision.kept
+    return ClusterResult(
+        id=cluster.id,
+        size=len(cluster.run_ids),
+        train=len(cluster.train),
+        verify=len(cluster.verify),
+        unlabelled=len(cluster.unlabelled),
+        people=cluster.people,
+        gap=cluster.gap,
+        route=decision.route,
+        pairs=len(work.pairs(cluster)),
+        epoch=last.epoch if last and shipped else None,
+        win_rate=last.win_rate if last else None,
+        interval=last.interval if last else None,
+        p_value=last.p_value if last else None,
+        judged=last.n if last else 0,
+        needed=str(last.needed or "") if last else "",
+        seconds=decision.seconds,
+        rules=cluster.rules,
+        note="; ".join(decision.notes),
+    )

@@ -1,0 +1,410 @@
+"""A refresh under way: its parts, its folder, its clock, and what it reports.
+
+Every stage is a function ``stage(work)``. It reads what the stages before it wrote into the work
+folder, writes its own artefact last, and returns nothing. An artefact appears whole or not at all,
+so its presence means that its stage is done: a refresh that was killed is finished by calling it
+again. No pickle: JSON lines for records, ``.npy`` for arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, Field, ValidationError
+
+from langchain_uno.errors import HomeError, StoreError
+from langchain_uno.home import Home
+from langchain_uno.models.protocols import Embedder, Engine, FloatArray, OnDone, Reranker
+from langchain_uno.models.roles import PromptSet
+from langchain_uno.recipe import Recipe
+from langchain_uno.records import Interaction, PreferencePair, Route, RuleSet, voices_of
+
+__all__ = [
+    "STAGES",
+    "ClusterData",
+    "ClusterResult",
+    "RefreshProgress",
+    "RefreshResult",
+    "Silent",
+    "Work",
+    "WorkFolder",
+    "content_of",
+    "digest_of",
+    "refresh_folders",
+    "sweep_work",
+]
+
+STAGES = ("filter", "distil", "cluster", "rules", "gap", "pairs", "train", "release")
+"""In the order that they run."""
+
+FORMAT = 20
+"""Raised when the files of a work folder change, so that an old one is not taken up."""
+
+Record = TypeVar("Record", bound=BaseModel)
+_REFRESH = re.compile(r"refresh-[0-9a-f]{16}\Z")
+
+
+class RefreshProgress(Protocol):
+    """Hears how a refresh comes on; ``langchain_uno.cli.progress`` shows it."""
+
+    def start(self, stage: str, total: int | None, note: str = "") -> None:
+        """A stage begins; ``total`` items are expected (None: unknown)."""
+
+    def advance(self, stage: str, n: int = 1) -> None:
+        """``n`` more items are done."""
+
+    def finish(self, stage: str, note: str = "") -> None:
+        """A stage is done; ``note`` says what came of it."""
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def start(self, stage: str, total: int | None, note: str = "") -> None:
+        """Do nothing."""
+
+    def advance(self, stage: str, n: int = 1) -> None:
+        """Do nothing."""
+
+    def finish(self, stage: str, note: str = "") -> None:
+        """Do nothing."""
+
+
+class ClusterData(BaseModel):
+    """One cluster as the stages so far have left it; ids in the order of the logs."""
+
+    id: str
+    run_ids: list[str]
+    train: list[str]
+    verify: list[str]
+    unlabelled: list[str] = Field(default_factory=list)
+    """Requests near the cluster that nobody reacted to, of nobody who is in training."""
+    split_by: str = "voice"
+    parent: str | None = None
+    """The cluster of the current release whose module answers its requests."""
+    people: int = 0
+    """Voices in training that asked for anything."""
+    rules: list[str] = Field(default_factory=list)
+    """The rules that recur, most supported first."""
+    gap: float | None = None
+    """None: nothing could be compared."""
+    n_gap_logs: int = 0
+
+
+class ClusterResult(BaseModel):
+    """What came of one cluster, for the summary and ``--json``."""
+
+    id: str
+    size: int
+    train: int
+    verify: int
+    unlabelled: int = 0
+    people: int = 0
+    gap: float | None = None
+    route: Route = "base"
+    pairs: int = 0
+    epoch: int | None = None
+    win_rate: float | None = None
+    interval: tuple[float, float] | None = None
+    p_value: float | None = None
+    judged: int = 0
+    needed: str = ""
+    """What would have decided it, where it is undecided."""
+    seconds: float = 0.0
+    rules: list[str] = Field(default_factory=list)
+    note: str = ""
+
+
+class RefreshResult(BaseModel):
+    """What a refresh did."""
+
+    refresh_id: str
+    release: str | None = None
+    """None: stopped before the release."""
+    resumed: list[str] = Field(default_factory=list)
+    """Stages whose results an earlier, unfinished call had left."""
+    unchanged: bool = False
+    """Nothing new since the last refresh: nothing was done."""
+    interactions: int = 0
+    usable: int = 0
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """Logs left out of training, by reason."""
+    waiting: int = 0
+    """Pieces of feedback whose answer is not in the log (yet)."""
+    without_user: int = 0
+    """Logs with feedback that no user is known for."""
+    guarded: bool = True
+    """False: so few people that nothing tells a plant from a wish."""
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """The counts of every stage that is done."""
+    clusters: list[ClusterResult] = Field(default_factory=list)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """By stage, of the call that finished it."""
+    notes: list[str] = Field(default_factory=list)
+    """What a person should read."""
+
+
+@dataclass
+class Work:
+    """The parts of one refresh. ``id`` is known once the filter stage has taken its snapshot."""
+
+    home: Home
+    engine: Engine
+    embedder: Embedder
+    reranker: Reranker
+    teacher: Engine
+    prompts: PromptSet
+    teacher_prompts: PromptSet
+    recipe: Recipe
+    progress: RefreshProgress
+    max_steps: int | None = None
+    """Cap on the optimiser steps of every training."""
+    id: str = ""
+    logs: dict[str, Interaction] = field(default_factory=dict)
+    """The usable logs by id, each with the feedback of one person; set by the filter stage."""
+    unheard: dict[str, Interaction] = field(default_factory=dict)
+    """Requests that nobody reacted to, by run id, the latest last; set by the filter stage."""
+    resumed: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def folder(self) -> WorkFolder:
+        """The folder of this refresh (``id`` must be set)."""
+        assert self.id, "the work folder is known only after the snapshot"
+        return WorkFolder(self.home.work / self.id)
+
+    @cached_property
+    def fit(self) -> str:
+        """A digest of recipe and models: what one refresh settled holds for another of the same."""
+        parts = (
+            FORMAT,
+            self.recipe.model_dump_json(),
+            self.max_steps,
+            self.engine.fingerprint,
+            self.embedder.fingerprint,
+            self.teacher.fingerprint,
+            self.prompts.fingerprint,
+            self.teacher_prompts.fingerprint,
+            getattr(self.reranker, "fingerprint", type(self.reranker).__name__),
+        )
+        return digest_of(*parts)
+
+    def once(self, stage: str, make: Callable[[], dict[str, Any]]) -> None:
+        """Run ``make`` unless ``<stage>.json`` is there; it returns the counts written there.
+
+        A count called ``note`` is what the progress says when the stage ends.
+        """
+        name = f"{stage}.json"
+        if self.folder.has(name):
+            self.resumed.append(stage)
+            self.seconds[stage] = self.folder.read_json(name).get("seconds", 0.0)
+            self.progress.finish(stage, "done before")
+            return
+        start = time.perf_counter()
+        counts = make()
+        self.seconds[stage] = round(time.perf_counter() - start, 3)
+        self.folder.write_json(name, {**counts, "seconds": self.seconds[stage]})
+        self.progress.finish(stage, str(counts.get("note", "")))
+
+    def counts(self, stage: str) -> dict[str, Any]:
+        """Return what a finished stage counted."""
+        found: dict[str, Any] = self.folder.read_json(f"{stage}.json")
+        return found
+
+    def counter(self, stage: str) -> OnDone:
+        """Return a callback that moves the stage's bar on."""
+        return lambda n: self.progress.advance(stage, n)
+
+    def supports(self, language: str) -> bool:
+        """Whether logs in ``language`` can be learnt from: by the teacher and by the base model."""
+        return self.teacher_prompts.supports(language) and self.prompts.supports(language)
+
+    # What earlier stages left; read once, since every later stage needs it.
+
+    @cached_property
+    def queries(self) -> FloatArray:
+        """The logs' query embeddings, shape (n, d), in the order of :attr:`logs`."""
+        return self.folder.read_array("queries.npy")
+
+    @cached_property
+    def distilled(self) -> dict[str, RuleSet]:
+        """The distilled rules of every log, by id."""
+        return {r.run_id: r for r in self.folder.read_records("distilled.jsonl", RuleSet)}
+
+    @cached_property
+    def taught(self) -> dict[str, RuleSet]:
+        """:attr:`distilled` without what is taught to nobody, training logs completed; by id."""
+        return {r.run_id: r for r in self.folder.read_records("taught.jsonl", RuleSet)}
+
+    @cached_property
+    def voices(self) -> dict[str, str]:
+        """Whose vote each log is, by id; in the mode "logs" every log is a voice of its own."""
+        if self.recipe.rules.voices == "logs":
+            return {log_id: log_id for log_id in self.logs}
+        return voices_of(list(self.logs.values()))
+
+    def clusters(self) -> list[ClusterData]:
+        """The clusters as the latest finished stage left them."""
+        for stage in ("gap", "rules", "cluster"):
+            if self.folder.has(f"{stage}.json"):
+                return self.folder.read_records(f"clusters-{stage}.jsonl", ClusterData)
+        raise AssertionError("no stage has written clusters yet")
+
+    def pairs(self, cluster: ClusterData) -> list[PreferencePair]:
+        """A cluster's preference pairs; none when it trains no expert."""
+        name = f"clusters/{cluster.id}/pairs.jsonl"
+        return self.folder.read_records(name, PreferencePair) if self.folder.has(name) else []
+
+    def is_low(self, cluster: ClusterData) -> bool:
+        """Whether the cluster's gap is low enough for an expert (paper, stage 5)."""
+        gap = self.recipe.gap.unknown if cluster.gap is None else cluster.gap
+        return gap < self.recipe.gap.threshold
+
+
+class WorkFolder:
+    """Reads and writes the results of one refresh; names may contain ``/``.
+
+    Raises (all methods that write):
+        HomeError: the folder can't be written (full, or read-only).
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """Return where ``name`` lies."""
+        return self.root / name
+
+    def has(self, name: str) -> bool:
+        """Whether the step that writes ``name`` is finished."""
+        return self.path(name).exists()
+
+    def write_records(self, name: str, records: Iterable[BaseModel]) -> None:
+        """Write records as JSON lines."""
+
+        def put(file: IO[bytes]) -> None:
+            for record in records:
+                file.write(record.model_dump_json().encode("utf-8", "surrogatepass") + b"\n")
+
+        self._put(name, put)
+
+    def read_records(self, name: str, kind: type[Record]) -> list[Record]:
+        """Read what :meth:`write_records` wrote.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        with _damage_told(self.path(name)), self.path(name).open("rb") as file:
+            return [kind.model_validate_json(line) for line in file if line.strip()]
+
+    def write_json(self, name: str, data: Any) -> None:
+        """Write one JSON value."""
+        text = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True)
+        self._put(name, lambda file: file.write(text.encode("utf-8", "surrogatepass")))
+
+    def read_json(self, name: str) -> Any:
+        """Read what :meth:`write_json` wrote.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        with _damage_told(self.path(name)):
+            return json.loads(self.path(name).read_bytes())
+
+    def write_array(self, name: str, array: FloatArray) -> None:
+        """Write one numeric array."""
+        self._put(name, lambda file: np.save(file, array, allow_pickle=False))
+
+    def read_array(self, name: str) -> FloatArray:
+        """Read what :meth:`write_array` wrote.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        with _damage_told(self.path(name)):
+            array: FloatArray = np.load(self.path(name), allow_pickle=False)
+            return array
+
+    def fresh_folder(self, name: str) -> Path:
+        """Return an empty folder for a step that writes many files (an adapter's training)."""
+        folder = self.path(name)
+        self.remove(name)
+        folder.mkdir(parents=True)
+        return folder
+
+    def remove(self, name: str) -> None:
+        """Remove a file or folder if it is there."""
+        path = self.path(name)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def _put(self, name: str, write: Callable[[IO[bytes]], Any]) -> None:
+        path = self.path(name)
+        temp = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temp.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temp, path)
+        except OSError as error:
+            raise HomeError(
+                f"{str(path)!r} can't be written ({error.strerror or error}): free some space or "
+                "mend its permissions, then call the refresh again; it goes on from there."
+            ) from error
+        finally:
+            with suppress(OSError):
+                temp.unlink()
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Turn what a damaged file raises into one error that says what to do."""
+    try:
+        yield
+    except (ValueError, ValidationError, EOFError, OSError) as error:
+        raise StoreError(
+            f"{str(path)!r} is damaged: delete the folder {str(path.parent)!r} and call the "
+            "refresh again."
+        ) from error
+
+
+def digest_of(*parts: Any) -> str:
+    """Return 16 hex digits that stand for the parts' texts."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(str(part).encode("utf-8", "surrogatepass") + b"\0")
+    return whole.hexdigest()[:16]
+
+
+def content_of(log: Interaction) -> str:
+    """Return a digest of a log with its feedback."""
+    return digest_of(log.model_dump_json(exclude={"verdict", "language"}))
+
+
+def refresh_folders(work: Path) -> list[WorkFolder]:
+    """Return the folders of the refreshes that lie in ``work``, by name."""
+    found = sorted(p for p in work.iterdir() if _REFRESH.match(p.name)) if work.is_dir() else []
+    return [WorkFolder(path) for path in found]
+
+
+def sweep_work(work: Path, keep: Sequence[str]) -> None:
+    """Remove the folders of other refreshes, finished or given up (under the refresh's lock)."""
+    for folder in refresh_folders(work):
+        if folder.root.name not in keep:
+            shutil.rmtree(folder.root, ignore_errors=True)

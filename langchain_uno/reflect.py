@@ -1,0 +1,247 @@
+"""Draft, critique, revise: the reflective path (paper, stage 9).
+
+    plan = reflect(GenerateRequest(messages), prompts, critic="r1-c0-critic")
+    [result] = run_together([plan], engine)
+
+The base model drafts, a critic writes suggestions, the base model revises. A plan is a generator
+for one request: it yields the generation that it wants (:class:`Ask`) and is sent what came of it.
+Serving drives one plan, token by token or at once; :func:`run_together` drives many, in full
+batches. The rules of what stands in the end are the same for both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from langchain_uno.logs.conversation import language_of
+from langchain_uno.models.protocols import Engine, GenerateRequest, Generation, OnDone, Sampling
+from langchain_uno.models.roles import PromptSet, RoleError
+from langchain_uno.records import Message, Usage
+
+__all__ = [
+    "CRITIQUE_TEMPERATURE",
+    "Ask",
+    "Plan",
+    "Reflected",
+    "Stage",
+    "kept_share",
+    "reflect",
+    "request_text",
+    "run_together",
+]
+
+CRITIQUE_TEMPERATURE = 0.1
+"""The authors' temperature of critiques: nearly greedy, but no endless loops."""
+
+Stage = Literal["answer", "draft", "critique", "revise"]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A generation that a plan wants."""
+
+    request: GenerateRequest
+    stage: Stage
+    final: bool = False
+    """Whether its text is the answer for certain, so that its tokens can be shown as they come."""
+    suggestions: tuple[str, ...] = ()
+    """What a revision is asked to follow."""
+
+
+@dataclass(frozen=True)
+class Reflected:
+    """What a plan came to."""
+
+    text: str
+    """The answer."""
+    draft: str
+    suggestions: tuple[str, ...] = ()
+    revised: bool = False
+    """Whether the answer is the revision; otherwise the draft stands."""
+    kept: float | None = None
+    """The share of the draft's quotes that the revision keeps; None where it was not looked at."""
+    usage: Usage = field(default_factory=Usage)
+    """Summed over all the generations asked for."""
+    finish_reason: str = "stop"
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+
+
+Plan = Generator[Ask, Generation, Reflected]
+
+
+def reflect(
+    request: GenerateRequest,
+    prompts: PromptSet,
+    *,
+    critic: str | None = None,
+    suggestions: Sequence[str] = (),
+    draft: str | None = None,
+    critique_tokens: int = 512,
+    revision: Sampling | None = None,
+    min_kept: float = 0.0,
+    language: str | None = None,
+) -> Plan:
+    """Plan the reflective answer to one request.
+
+    The draft stands when it is empty or calls a tool, when there are no suggestions, when the
+    critique has no readable form, and when the revision is empty or keeps less than ``min_kept`` of
+    what the draft quotes from the request.
+
+    Args:
+        request: the base model's request for the draft.
+        prompts: words critique and revision.
+        critic: name of the loaded adapter that criticises. None: nobody does.
+        suggestions: what to revise by where nobody criticises.
+        draft: the base model's answer when it is known already.
+        critique_tokens: limit of the critique.
+        revision: how the revision is decoded; None: as the draft.
+        min_kept: from 0 (not looked at, the revision's tokens can be shown as they come) to 1.
+        language: of the conversation; None: found from its words.
+
+    Yields:
+        What to generate, one after the other.
+
+    Returns:
+        The answer and how it came about.
+    """
+    first, used = Generation(draft or ""), Usage()
+    if draft is None:
+        first = yield Ask(request, "draft")
+        used = first.usage
+    told = tuple(suggestions)
+    if first.tool_calls or not first.text.strip():
+        return _stands(first, used)
+    spoken = language or language_of(
+        [m.content for m in request.messages if m.role == "user"], first.text
+    )
+    if critic is not None:
+        prompt = prompts.critique_prompt(request.messages, first.text, spoken)
+        # A request that asks for a repeatable answer gets one: greedy requests have no seed.
+        greedy = request.sampling.temperature == 0 and request.sampling.seed is None
+        sampling = Sampling(
+            temperature=CRITIQUE_TEMPERATURE,
+            max_tokens=critique_tokens,
+            seed=0 if greedy else request.sampling.seed,
+        )
+        critique = yield Ask(GenerateRequest(prompt, critic, sampling), "critique")
+        used = _sum(used, critique.usage)
+        try:
+            told = tuple(prompts.parse_critique(critique.text))
+        except RoleError:
+            told = ()
+    if not told:
+        return _stands(first, used)
+    second = yield Ask(
+        replace(
+            request,
+            messages=prompts.revise_draft_prompt(request.messages, first.text, told, spoken),
+            sampling=revision or request.sampling,
+            tools=(),
+            tool_choice="auto",
+        ),
+        "revise",
+        final=min_kept <= 0,
+        suggestions=told,
+    )
+    used = _sum(used, second.usage)
+    if not second.text.strip():
+        return _stands(first, used, told)
+    kept = None
+    if min_kept > 0:
+        kept = kept_share(request_text(request.messages), first.text, second.text)
+        if kept < min_kept:
+            return replace(_stands(first, used, told), kept=kept)
+    return Reflected(
+        text=second.text,
+        draft=first.text,
+        suggestions=told,
+        revised=True,
+        kept=kept,
+        usage=used,
+        finish_reason=second.finish_reason,
+        tool_calls=second.tool_calls,
+    )
+
+
+def run_together(
+    plans: Sequence[Plan], engine: Engine, on_done: OnDone | None = None
+) -> list[Reflected]:
+    """Drive many plans at once: each round generates what all of them want next, in one batch.
+
+    Args:
+        plans: fresh plans.
+        engine: generates.
+        on_done: hears of every generation.
+
+    Returns:
+        One result a plan, in their order.
+
+    Raises:
+        EngineError: the model can't answer.
+    """
+    results: dict[int, Reflected] = {}
+    asks: dict[int, Ask] = {}
+    sent: dict[int, Generation | None] = dict.fromkeys(range(len(plans)))
+    while sent:
+        asks = {}
+        for i, generation in sent.items():
+            try:
+                asks[i] = next(plans[i]) if generation is None else plans[i].send(generation)
+            except StopIteration as stop:
+                results[i] = stop.value
+        made = engine.generate([ask.request for ask in asks.values()], on_done) if asks else []
+        sent = dict(zip(asks, made, strict=True))
+    return [results[i] for i in range(len(plans))]
+
+
+def _stands(first: Generation, used: Usage, told: tuple[str, ...] = ()) -> Reflected:
+    return Reflected(
+        text=first.text,
+        draft=first.text,
+        suggestions=told,
+        usage=used,
+        finish_reason=first.finish_reason,
+        tool_calls=first.tool_calls,
+    )
+
+
+def _sum(a: Usage, b: Usage) -> Usage:
+    return Usage(
+        input_tokens=a.input_tokens + b.input_tokens,
+        output_tokens=a.output_tokens + b.output_tokens,
+    )
+
+
+# -- What an answer keeps of another one -----------------------------------------------------------
+
+# Latin words and numbers whole; scripts without spaces one character at a time.
+_UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+
+
+def kept_share(request: str, first: str, answer: str) -> float:
+    """Return the share of the words quoted from the request that the answer still has, in [0, 1].
+
+    A judge reads rules better than digits and names, and one that shares the writer's blind spots
+    misses the writer's slips. This check is blind to style and sees exactly those slips.
+
+    Args:
+        request: what was asked.
+        first: the answer to compare with. Its words that stand in the request as well count as
+            quoted; none at all gives 1.
+        answer: the new answer. Case, order and everything it adds are of no account.
+    """
+    quoted = _words(first) & _words(request)
+    return len(quoted & _words(answer)) / len(quoted) if quoted else 1.0
+
+
+def request_text(messages: Sequence[Message]) -> str:
+    """Return the user turns, one a line: what answers may quote from."""
+    return "\n".join(m.content for m in messages if m.role == "user")
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.casefold()))
