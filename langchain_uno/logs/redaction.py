@@ -23,7 +23,7 @@ from typing import Any, TypedDict
 
 from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home, load_settings
-from langchain_uno.logs.conversation import clean_text
+from langchain_uno.messages import clean_text
 from langchain_uno.records import Feedback, Interaction, Message
 
 __all__ = [
