@@ -432,10 +432,8 @@ def _mend(home: Home, bars: Bars) -> dict[str, Any]:
         StoreError: the journal is damaged; the message says where.
     """
     from langchain_uno.erasure import resume
-    from langchain_uno.logs.collection import IndexBroken
-    from langchain_uno.logs.index import ChromaIndex, index_state
+    from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, index_state
     from langchain_uno.logs.journal import Journal
-    from langchain_uno.logs.lease import Lease
     from langchain_uno.logs.store import index_is_bundled
 
     finished = len(resume(home))

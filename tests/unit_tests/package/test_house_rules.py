@@ -22,7 +22,7 @@ MAX_LINES = 400
 
 # A module may import from its own room and from rooms before it, never from one behind.
 ROOMS = [
-    ["errors"], ["records", "home", "recipe", "settings", "testing", "console"],
+    ["errors"], ["records", "messages", "home", "recipe", "settings", "testing", "console"],
     ["models"], ["world"], ["logs"], ["learning"], ["trainers"], ["releases"], ["serving"],
     ["graphs"],
 ]  # fmt: skip
