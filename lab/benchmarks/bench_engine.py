@@ -17,10 +17,10 @@ import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from langchain_uno import UNOChatModel
+from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
-from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.records import Message
 from langchain_uno.testing import make_tiny_adapter, make_tiny_model
 

@@ -30,10 +30,10 @@ from langchain_core.messages import AIMessage
 
 from langchain_uno import UNOChatModel
 from langchain_uno.home import Home
+from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.loading import bundled_path, load_engine, load_prompt_set, load_weights
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
-from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Cluster, Message, routing_text
 from langchain_uno.releases.manifest import Manifest

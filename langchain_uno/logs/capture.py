@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_uno.errors import InputError
-from langchain_uno.logs.conversation import clean_text, language_of
+from langchain_uno.logs.conversation import clean_text
 from langchain_uno.logs.redaction import Redactor
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Role, Route, utc_now
 
@@ -115,9 +115,6 @@ class Capture:
             "model": _name(info.get("model_name") or info.get("model"))
             or _name(metadata.get("ls_model_name"))
             or _name(started.params.get("model") or started.params.get("model_name")),
-            "language": language_of(
-                [m["content"] for m in messages if m["role"] == "user"], answer
-            ),
             "usage": _usage(message, response),
             "latency_s": round(ended - started.clock, 6),
             "error": self._error(error, redacted),

@@ -178,6 +178,7 @@ def take_out(
             ("interactions", "run_id", chosen.run_ids),
             ("indexed", "run_id", chosen.run_ids),
             ("model_verdicts", "run_id", chosen.run_ids),
+            ("languages", "run_id", chosen.run_ids),
             ("feedback", "feedback_id", chosen.feedback_ids),
         ):
             sql = f"DELETE FROM {table} WHERE {column} = ?"  # noqa: S608 - our own names

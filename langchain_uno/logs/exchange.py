@@ -18,14 +18,16 @@ from typing import Any, BinaryIO
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.logs.conversation import run_ref
-from langchain_uno.logs.filters import judge_all
+from langchain_uno.logs.filters import Supports, judge_all
 from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.logs.rows import FORMAT, parse_row
 from langchain_uno.logs.store import pending
+from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Interaction, utc_now
+from langchain_uno.settings import load_settings
 
 __all__ = ["ImportResult", "export_lines", "export_row", "find", "import_file", "stats"]
 
@@ -138,7 +140,7 @@ def export_lines(home: Home, *, usable_only: bool = False) -> Iterator[str]:
         if usable_only:
             settings = FilterSettings()
             logs = list(read(journal, joined))
-            judged = judge_all(journal, joined, logs, settings)
+            judged = judge_all(journal, joined, logs, settings, _supports(home))
             wanted = {i.run_id for i, v in zip(logs, judged, strict=True) if v.usable}
         for interaction in read(journal, joined):
             if wanted is None or interaction.run_id in wanted:
@@ -164,7 +166,7 @@ def find(home: Home, run: str) -> dict[str, Any]:
             raise InputError(f"There is no run {wanted!r} in {str(home.path)!r}.")
         [log] = read(journal, joined, ids[-1:])
         settings = FilterSettings()
-        [judged] = judge_all(journal, joined, [log], settings)
+        [judged] = judge_all(journal, joined, [log], settings, _supports(home))
         known = journal.indexed().get(log.run_id)
         return {
             **export_row(log),
@@ -185,7 +187,9 @@ def stats(
     with Journal(home.require().journal, readonly=True) as journal:
         joined = join(journal)
         logs = list(read(journal, joined))
-        judged = judge_all(journal, joined, logs, settings) if verdict_counts else []
+        judged = (
+            judge_all(journal, joined, logs, settings, _supports(home)) if verdict_counts else []
+        )
         feedback = [f for log in logs for f in log.feedback]
         reasons = Counter(v.reason for v in judged)
         return {
@@ -212,6 +216,12 @@ def stats(
             "first": min((log.created_at for log in logs), default=None),
             "last": max((log.created_at for log in logs), default=None),
         }
+
+
+def _supports(home: Home) -> Supports:
+    """The languages that the home's prompt set has prompts for."""
+    name = load_settings(home).recipe.get("prompt_set", "real")
+    return get_prompt_set(name).supports
 
 
 def _write(

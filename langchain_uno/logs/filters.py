@@ -1,28 +1,35 @@
-"""Which logs may be learnt from, and why not: cheap checks; flagged logs stay in the store.
+"""Which logs may be learnt from, and why not: exact checks; flagged logs stay in the store.
 
 Reasons, in the order they are looked for: ``error_answer``, ``empty_answer``,
-``unsupported_language``, ``too_short``, ``too_long``, ``no_feedback``, ``prompt_injection``,
-``praise_only``, ``small_talk``, ``vague`` (a complaint that names nothing), ``hostile`` (insults
-alone), ``new_question`` (a turn that asks something else); :func:`verdicts` adds ``duplicate``.
-What needs a model is found by the refresh and kept in the journal: ``high_perplexity`` (of the
-answer), ``nothing_asked`` (the words distilled to no rule). A thumb, an implicit action or an edit
-alone is usable feedback.
+``unsupported_language``, ``too_short``, ``too_long``, ``machine_turn`` (no person asked, or no
+person spoke), ``no_feedback``; :func:`verdicts` adds ``duplicate``. Whether words say anything is
+not judged here: the distiller finds that (``nothing_asked``), as a model finds ``high_perplexity``;
+the journal keeps what they found. A thumb, an implicit action or an edit alone is usable feedback.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from langchain_uno.logs.complaints import only_complaint
-from langchain_uno.logs.injections import INJECTIONS
-from langchain_uno.logs.phrases import ERRORS, only_praise, only_small_talk
-from langchain_uno.logs.questions import is_new_question
+from langchain_uno.logs.machine_turns import machine_shape
 from langchain_uno.recipe import FilterSettings
-from langchain_uno.records import Interaction, Verdict
+from langchain_uno.records import Feedback, Interaction, Verdict
 
-__all__ = ["REASONS", "acted_on", "duplicates", "judge_all", "verdict", "verdicts"]
+__all__ = [
+    "REASONS",
+    "Supports",
+    "acted_on",
+    "duplicates",
+    "judge_all",
+    "spoken",
+    "verdict",
+    "verdicts",
+]
 
 if TYPE_CHECKING:
     from langchain_uno.logs.join import Joined
@@ -35,20 +42,20 @@ REASONS = (
     "unsupported_language",
     "too_short",
     "too_long",
+    "machine_turn",
     "no_feedback",
-    "prompt_injection",
-    "praise_only",
-    "small_talk",
-    "vague",
-    "hostile",
-    "new_question",
     "duplicate",
     "high_perplexity",
     "nothing_asked",
 )
-_EMPTY = ("hostile", "vague", "new_question", "praise_only", "small_talk")
 _ACTIONS = frozenset({"like", "dislike", "copy", "regenerate"})
-_ERROR_CHARS = 300
+
+MIN_QUERY_CHARS = 2
+"""One character ("?") asks nothing that could be asked again."""
+MAX_CHARS = 200_000
+"""Of a query or an answer: some 50,000 tokens, more than a training example of any recipe has."""
+MAX_FEEDBACK_CHARS = 50_000
+"""Of all words of one log's feedback: beyond it they are a pasted document, not a remark."""
 
 Supports = Callable[[str], bool]
 """Whether the prompt set has prompts for a language (``PromptSet.supports``)."""
@@ -59,24 +66,24 @@ def judge_all(
     joined: Joined,
     interactions: Sequence[Interaction],
     settings: FilterSettings,
-    supports: Supports | None = None,
+    supports: Supports,
 ) -> list[Verdict]:
     """Return :func:`verdicts`, and where they are content, what the last refresh's models said.
 
     Args:
-        journal: has the models' verdicts.
+        journal: has the models' verdicts; reasons of older versions count for nothing.
         joined: the journal's feedback; a model's verdict holds as long as it did not change.
         interactions: with their feedback.
-        settings: thresholds.
-        supports: None: all languages of the settings.
+        settings: which reasons are ignored.
+        supports: whether a language can be learnt from.
     """
-    known = supports or (lambda language: language in settings.languages)
     said = journal.model_verdicts()
-    out = verdicts(interactions, settings, known)
+    out = verdicts(interactions, settings, supports)
     for n, (log, one) in enumerate(zip(interactions, out, strict=True)):
         digest, by_model = said.get(log.run_id, (b"", one))
-        if one.usable and by_model.reason not in settings.ignore:
-            out[n] = by_model if digest == joined.digest(log.run_id) else one
+        known = by_model.reason in REASONS and by_model.reason not in settings.ignore
+        if one.usable and known and digest == joined.digest(log.run_id):
+            out[n] = by_model
     return out
 
 
@@ -85,10 +92,10 @@ def verdict(interaction: Interaction, settings: FilterSettings, supports: Suppor
 
     Args:
         interaction: with its feedback joined.
-        settings: thresholds.
+        settings: which reasons are ignored.
         supports: whether a language can be learnt from.
     """
-    for reason, detail in _reasons(interaction, settings, supports):
+    for reason, detail in _reasons(interaction, supports):
         if reason not in settings.ignore:
             return Verdict(usable=False, reason=reason, detail=detail)
     return Verdict(usable=True)
@@ -139,61 +146,90 @@ def acted_on(log: Interaction) -> bool:
     return any(f.key in _ACTIONS for f in log.feedback)
 
 
-def _reasons(
-    log: Interaction, settings: FilterSettings, supports: Supports
-) -> Iterable[tuple[str, str]]:
+def spoken(log: Interaction) -> Interaction:
+    """Return the log without the feedback that a machine wrote; the log itself where none did."""
+    people = [f for f in log.feedback if not _by_machine(f)]
+    return log if len(people) == len(log.feedback) else log.model_copy(update={"feedback": people})
+
+
+def _by_machine(one: Feedback) -> bool:
+    words_alone = one.score is None and one.correction is None and one.key not in _ACTIONS
+    return words_alone and bool(one.comment) and machine_shape(one.comment or "") is not None
+
+
+def _reasons(log: Interaction, supports: Supports) -> Iterable[tuple[str, str]]:
     answer = log.answer.strip()
     if log.error:
         yield "error_answer", "the run failed"
-    elif len(answer) <= _ERROR_CHARS and ERRORS.match(answer):
-        yield "error_answer", "the answer reads like a server's error message"
+    elif answer and _is_error_body(answer):
+        yield "error_answer", "the answer is a server's error body"
     if not answer:
         yield "empty_answer", "a tool call only" if log.tool_calls else "no text"
-    if log.language not in settings.languages or not supports(log.language):
+    if not supports(log.language):
         yield "unsupported_language", log.language
     users = [m.content.strip() for m in log.messages if m.role == "user"]
     asked = users[-1] if users else ""
-    if len(asked) < settings.min_query_chars:
+    if len(asked) < MIN_QUERY_CHARS:
         yield "too_short", f"the query has {len(asked)} characters"
-    if answer and len(answer) < settings.min_answer_chars:
-        yield "too_short", f"the answer has {len(answer)} characters"
-    said = log.feedback_turns
     for what, length, limit in (
-        ("query", len(log.query), settings.max_query_chars),
-        ("answer", len(answer), settings.max_answer_chars),
-        ("feedback", sum(map(len, said)), settings.max_feedback_chars),
+        ("query", len(log.query), MAX_CHARS),
+        ("answer", len(answer), MAX_CHARS),
+        ("feedback", sum(map(len, log.feedback_turns)), MAX_FEEDBACK_CHARS),
     ):
         if length > limit:
             yield "too_long", f"the {what} has {length} characters"
-    yield from _feedback_reasons(log, said)
-
-
-def _feedback_reasons(log: Interaction, said: Sequence[str]) -> Iterable[tuple[str, str]]:
-    edit = (log.correction or "").strip()
-    signal = log.score is not None or acted_on(log)
-    if not said and not edit and not signal:
+    # Whoever rates the answer to a machine speaks of that answer; the next turn does not.
+    if (shape := machine_shape(asked, pasted=True)) and not any(
+        f.key != "follow_up" for f in log.feedback
+    ):
+        yield "machine_turn", f"the query is {shape}"
+    people = spoken(log)
+    if _says_nothing(people):
+        if people is not log and not _says_nothing(log):
+            yield "machine_turn", "the feedback is a machine's"
         yield "no_feedback", ""
-        return
-    for text in (*said, edit) if edit else said:
-        for what, pattern in INJECTIONS:
-            if pattern.search(text):
-                yield "prompt_injection", what
-                break
-    if edit or signal or not said:
-        return
-    kinds = [_nothing_said(t, log) for t in said]
-    if None not in kinds:
-        # One name for several turns: what an operator would look at first.
-        yield next(reason for reason in _EMPTY if reason in kinds), ""
 
 
-def _nothing_said(text: str, log: Interaction) -> str | None:
-    """Why there is nothing to learn in one turn; None when there may be something."""
-    if only_praise(text):
-        return "praise_only"
-    if only_small_talk(text):
-        return "small_talk"
-    complaint = only_complaint(text)
-    if complaint is not None:
-        return complaint
-    return "new_question" if is_new_question(text, log.query, log.answer) else None
+def _says_nothing(log: Interaction) -> bool:
+    edited = (log.correction or "").strip()
+    return not (log.feedback_turns or edited or log.score is not None or acted_on(log))
+
+
+_STATUS = re.compile(
+    r"(?:HTTP/\d(?:\.\d)? )?(?P<line>[45]\d\d) (?P<words>[A-Za-z' -]{3,40})(?=\r?\n|\Z)|"
+    r"(?:<!doctype html[^>]{0,100}>\s*)?<html[^>]{0,200}>\s*<head>\s*"
+    r"<title>(?P<title>[45]\d\d) (?P<name>[A-Za-z' -]{3,40})</title>|"
+    r"Error code: [45]\d\d - (?=[{\[])",
+    re.IGNORECASE,
+)
+
+
+def _is_error_body(answer: str) -> bool:
+    """Whether an answer is what a provider sends in place of one: by its exact form alone."""
+    if found := _STATUS.match(answer):
+        code, words = found["line"] or found["title"], found["words"] or found["name"]
+        if code is None:  # the form of OpenAI's client
+            return True
+        return _letters(words) == _PHRASES.get(code)
+    if answer[0] not in "{[" or answer[-1] not in "}]":
+        return False
+    try:
+        body = json.loads(answer)
+    except (ValueError, RecursionError):
+        return False
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    if not isinstance(body, dict):
+        return False
+    inner = body.get("error")
+    if isinstance(inner, dict):  # OpenAI, Anthropic, Google
+        return isinstance(inner.get("message"), str)
+    flat = body.get("object") == "error" or body.get("type") == "error"  # vLLM, Mistral
+    return flat and isinstance(body.get("message"), str)
+
+
+def _letters(words: str) -> str:
+    return "".join(c for c in words.lower() if c.isalpha())  # nginx writes "Time-out"
+
+
+_PHRASES = {str(s.value): _letters(s.phrase) for s in HTTPStatus if s.value >= 400}

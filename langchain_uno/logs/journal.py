@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from langchain_uno.errors import InputError, StoreError
-from langchain_uno.logs.conversation import link, run_ref
+from langchain_uno.logs.conversation import language_of, link, run_ref
 from langchain_uno.logs.database import Database
 from langchain_uno.logs.migrations import migrate
 from langchain_uno.logs.tombstones import any_tombstones, feedback_is_forgotten, is_forgotten
@@ -169,6 +169,7 @@ class Journal:
         rows = [
             (
                 _interaction_row(interaction, redacted),
+                interaction.language if "language" in interaction.model_fields_set else None,
                 [
                     _feedback_row(f.model_copy(update={"run_id": f.run_id or interaction.run_id}))
                     for f in interaction.feedback
@@ -180,11 +181,13 @@ class Journal:
         def work(db: sqlite3.Connection) -> Appended:
             new = new_feedback = forgotten = 0
             ask = any_tombstones(db)
-            for row, feedback in rows:
+            for row, language, feedback in rows:
                 if ask and _row_forgotten(db, row):
                     forgotten += 1
                     continue
                 new += max(db.execute(_INSERT, row).rowcount, 0)
+                if language:
+                    db.execute("INSERT OR IGNORE INTO languages VALUES (?, ?)", (row[0], language))
                 for one in feedback:
                     if ask and _feedback_forgotten(db, one):
                         continue
@@ -205,15 +208,33 @@ class Journal:
         return [JournalRow(*row) for row in self._db.read(sql)]
 
     def interactions(self, run_ids: Sequence[str]) -> Iterator[Interaction]:
-        """The named interactions without feedback, in the order asked; unknown ids are left out."""
+        """The named interactions without feedback, in the order asked; unknown ids are left out.
+
+        The language is what was said with the record, else what its text is written in.
+        """
         for start in range(0, len(run_ids), 500):
             part = list(run_ids[start : start + 500])
             marks = ",".join("?" * len(part))
-            sql = f"SELECT run_id, body FROM interactions WHERE run_id IN ({marks})"  # noqa: S608
-            bodies = dict(self._db.read(sql, part))
+            sql = (
+                "SELECT i.run_id, i.body, l.language FROM interactions i "  # noqa: S608
+                f"LEFT JOIN languages l ON l.run_id = i.run_id WHERE i.run_id IN ({marks})"
+            )
+            found = {
+                run_id: (body, language) for run_id, body, language in self._db.read(sql, part)
+            }
             for run_id in part:
-                if run_id in bodies:
-                    yield self._record(Interaction, bodies[run_id])
+                if run_id in found:
+                    body, language = found[run_id]
+                    log = self._record(Interaction, body)
+                    if language or log.language == "en":  # not said, or by an older version
+                        log.language = language or _language(log)
+                    yield log
+
+    def note_languages(self, logs: Iterable[Interaction]) -> None:
+        """Keep the languages that these records were read with, so that none is detected again."""
+        rows = [(log.run_id, log.language) for log in logs]
+        sql = "INSERT OR IGNORE INTO languages VALUES (?, ?)"
+        self._db.transaction(lambda db: db.executemany(sql, rows))
 
     def feedback(self) -> list[Feedback]:
         """Every feedback as it was given (``run_id`` as given too), in the order of arrival."""
@@ -323,6 +344,10 @@ class Journal:
     ) -> None:
         """Close."""
         self.close()
+
+
+def _language(log: Interaction) -> str:
+    return language_of([m.content for m in log.messages if m.role == "user"], log.answer)
 
 
 def _interaction_row(i: Interaction, redacted: Mapping[str, int] | None = None) -> tuple[Any, ...]:

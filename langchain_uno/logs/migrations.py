@@ -82,10 +82,16 @@ def m003_model_verdicts(db: sqlite3.Connection) -> None:
     )
 
 
+def m004_languages(db: sqlite3.Connection) -> None:
+    """The language of a record, where it was told or was detected once (derived)."""
+    db.execute("CREATE TABLE languages (run_id TEXT PRIMARY KEY, language TEXT NOT NULL)")
+
+
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_records,
     m002_meta_and_erasures,
     m003_model_verdicts,
+    m004_languages,
 )
 SCHEMA = len(STEPS)
 

@@ -21,7 +21,6 @@ from types import TracebackType
 
 from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.collection import IndexBroken
-from langchain_uno.logs.filters import judge_all
 from langchain_uno.logs.index import ChromaIndex
 from langchain_uno.logs.join import Joined, join, read
 from langchain_uno.logs.journal import Journal
@@ -29,7 +28,6 @@ from langchain_uno.logs.lease import Lease
 from langchain_uno.logs.server import ServerIndex
 from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
-from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Interaction
 
 __all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_bundled", "pending"]
@@ -56,14 +54,12 @@ class LogStore:
         journal: Journal,
         index: _Index,
         embedder: CachedEmbedder,
-        settings: FilterSettings,
     ) -> None:
         self.home = home
         self.journal = journal
         self._lease = lease
         self._index = index
         self._embedder = embedder
-        self._settings = settings
 
     @classmethod
     def open(
@@ -74,7 +70,6 @@ class LogStore:
         *,
         rebuild: bool = False,
         say: Callable[[str], None] | None = None,
-        settings: FilterSettings | None = None,
         chroma: str | None = None,
     ) -> LogStore:
         """Open the store of ``home``, taking its lease.
@@ -85,7 +80,6 @@ class LogStore:
             timeout_s: how long to wait for another holder of the lease.
             rebuild: throw the index away and fill it again (with another embedder, say).
             say: told when the index has to be rebuilt; None: standard error.
-            settings: thresholds of the verdict stored with every record.
             chroma: ``"embedded"``, or the URL of a Chroma server; None: as ``LANGCHAIN_UNO_CHROMA``
                 or the home's ``settings.toml`` say.
 
@@ -104,7 +98,7 @@ class LogStore:
             journal = Journal(home.journal)
             cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")
             index, reason = _open_index(home, journal, embedder.fingerprint, rebuild, chroma)
-            store = cls(home, lease, journal, index, cached, settings or FilterSettings())
+            store = cls(home, lease, journal, index, cached)
             if reason and not rebuild:
                 store._rebuild(reason, say)
             return store
@@ -134,24 +128,18 @@ class LogStore:
         indexed = self.journal.indexed()
         digests = {run_id: joined.digest(run_id) for run_id in joined.order}
         todo = [run_id for run_id in joined.order if indexed.get(run_id) != digests[run_id]]
-        # What is the same as another record changes with the others: told when they are read.
-        ignored = [*self._settings.ignore, "duplicate"]
-        alone = self._settings.model_copy(update={"ignore": ignored})
         for start in range(0, len(todo), _BATCH):
             part = todo[start : start + _BATCH]
             logs = list(read(self.journal, joined, part))
             if not logs:
                 continue
+            self.journal.note_languages(logs)
             vectors = self._embedder.embed([log.query for log in logs])
-            said = judge_all(self.journal, joined, logs, alone)
-            judged = [
-                log.model_copy(update={"verdict": one}) for log, one in zip(logs, said, strict=True)
-            ]
             self._index.upsert(
-                [log.run_id for log in judged],
+                [log.run_id for log in logs],
                 vectors,
-                [_metadata(log) for log in judged],
-                [log.query.replace("\0", " ") for log in judged],
+                [_metadata(log) for log in logs],
+                [log.query.replace("\0", " ") for log in logs],
             )
             if start == 0:  # the first write may have made the collection
                 self.journal.set_index_identity(self._index.identity)
@@ -287,7 +275,6 @@ def _open_index(
 
 def _metadata(log: Interaction) -> dict[str, str | int | float | bool]:
     """What Chroma can filter by, and the whole record as JSON text."""
-    judged = log.verdict
     fields: dict[str, str | int | float | bool | None] = {
         "record": log.model_dump_json(exclude_none=True),
         "created_at": log.created_at.timestamp(),
@@ -301,7 +288,6 @@ def _metadata(log: Interaction) -> dict[str, str | int | float | bool]:
         "route": log.route,
         "n_feedback": len(log.feedback),
         "score": log.score,
-        "verdict": judged.reason if judged else None,
     }
     # Chroma hands text to C strings.
     return {

@@ -123,13 +123,17 @@ class _Vocabulary:
         self.size = int(self.table.vocab_size)
         added = set(tokenizer.get_added_vocab())
         self.marks = {"<tool_call>", "</tool_call>"} <= added
-        texts = [t.strip() for t in tokenizer.batch_decode([[i] for i in range(len(tokenizer))])]
+        whole = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
+        texts = [text.strip() for text in whole]
         self.quotes = self._where(i for i, t in enumerate(texts) if t and not t.strip('"}]'))
         self.quotes &= self._where(i for i, t in enumerate(texts) if t.startswith('"'))
         self.brackets = self._where(i for i, t in enumerate(texts) if t and not t.strip("}]"))
         self.brackets |= self._where(ends)
         self.brackets |= self._where(i for i, t in enumerate(texts) if t == "</tool_call>")
-        self.letters = [i for i, t in enumerate(texts) if t in ("e", "z")]
+        self.commas = self._where(i for i, t in enumerate(texts) if t == ",")
+        # Nothing but the letter: a tab before it, say, is allowed in no string.
+        self.letters = [i for i, text in enumerate(whole) if text in ("e", "z")]
+        self.opened = [sum(map(t.count, "[{")) - sum(map(t.count, "]}")) for t in texts]
 
     def _where(self, tokens: Iterable[int]) -> BoolArray:
         found = np.zeros(self.size, bool)
@@ -138,8 +142,9 @@ class _Vocabulary:
 
     def closing(self, allowed: BoolArray) -> BoolArray:
         """Of the allowed tokens, those that end what is open soonest; all when none does."""
-        in_string = bool(allowed[self.letters].all())
-        order = [self.quotes] if in_string else [self.brackets, self.quotes]
+        in_string = bool(self.letters and allowed[self.letters].all())
+        # A comma ends a number after which more has to come.
+        order = [self.quotes] if in_string else [self.brackets, self.quotes, self.commas]
         for kind in order:
             if (allowed & kind).any():
                 return allowed & kind
@@ -163,13 +168,14 @@ class _Grammar:
             raise InputError(f"No answer can be given this form: {said}")
         self._left = room
         self._reserve = min(room // 2, 16 + len(grammar) // 3)
+        self._opened = 0
         self._free = "TEXT" in grammar
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
         """Forbid every token that the grammar does not allow now."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary.size].astype(bool)
-        if self._left <= self._reserve and not self._free:
+        if self._left <= self._reserve + self._opened and not self._free:
             allowed = self._vocabulary.closing(allowed)
         wide = np.zeros(logits.shape[-1], bool)  # a model's table may be wider than its tokenizer's
         wide[: len(allowed)] = allowed[: len(wide)]
@@ -178,5 +184,7 @@ class _Grammar:
     def accept(self, token: int) -> None:
         """Advance by the token that was picked."""
         self._left -= 1
+        if token < len(self._vocabulary.opened):
+            self._opened = max(0, self._opened + self._vocabulary.opened[token])
         if not self._matcher.consume_token(token):
             raise EngineError(f"The answer left its form: {self._matcher.get_error()[:300]}")

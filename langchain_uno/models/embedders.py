@@ -1,15 +1,15 @@
-"""Texts to vectors: the hidden states of a layer, or any LangChain embeddings."""
+"""Texts to vectors: the base model's own token embeddings, or any LangChain embeddings."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from langchain_uno.errors import ConfigError, EngineError, ModelNotFoundError
+from langchain_uno.errors import ConfigError, ModelNotFoundError
 from langchain_uno.models.protocols import FloatArray, OnDone
 
 if TYPE_CHECKING:
@@ -17,127 +17,82 @@ if TYPE_CHECKING:
 
     from langchain_uno.models.local import LocalEngine
 
-__all__ = ["HiddenStateEmbedder", "LangChainEmbedder", "clipped_ids", "unit_rows"]
+__all__ = ["LangChainEmbedder", "TokenEmbedder"]
 
+_COMMON = 0.15
+"""Share of the vocabulary at whose end a token counts half."""
 _BATCH = 64
 
 
-def clipped_ids(engine: LocalEngine, text: str, max_tokens: int) -> list[int]:
-    """Return a text's tokens; a longer text keeps its first and last halves of ``max_tokens``."""
-    if not text.strip():
-        return []
-    ids = engine.encode(text)
-    if len(ids) > max_tokens:
-        half = max_tokens // 2
-        ids = ids[:half] + ids[-half:]
-    return ids
+class TokenEmbedder:
+    """The base model's token embeddings, pooled: no second model, and no forward pass.
 
+    A plain mean says most about the commonest tokens: all texts look alike, and a Ward cut finds
+    one cluster. Three known corrections mend that:
 
-def unit_rows(rows: FloatArray) -> FloatArray:
-    """Return rows of length 1, shape (n, d); rows of zeros stay."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    result: FloatArray = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-    return result
+    - the mean embedding of the vocabulary is taken off (Mu and Viswanath 2018);
+    - each token counts once a text, at unit length;
+    - frequent tokens count less (Arora et al. 2017, smooth inverse frequency). A token's frequency
+      is read off its id: byte-pair vocabularies number their tokens in the order of merging, which
+      is that of frequency.
 
-
-class HiddenStateEmbedder:
-    """Mean-pooled early hidden states of the engine's base model: no second model is needed.
-
-    The text is embedded as it is (no chat template), with base weights whatever adapters are
-    loaded, in one pass through the first ``layer`` layers only.
+    It reads base weights only, which nothing ever changes, so it waits for nobody.
 
     Args:
         engine: a local engine.
-        layer: whose output is pooled (0: token embeddings). By default a third of the way, at least
-            1: early layers separate kinds of requests best, later ones the next token.
         max_tokens: longer texts keep their first and last halves of this many tokens.
     """
 
-    def __init__(
-        self, engine: LocalEngine, layer: int | None = None, max_tokens: int = 2048
-    ) -> None:
+    def __init__(self, engine: LocalEngine, max_tokens: int = 2048) -> None:
         self._engine = engine
-        self._layers = _decoder_layers(engine.model)
-        self.layer = max(1, len(self._layers) // 3) if layer is None else layer
-        if not 0 <= self.layer <= len(self._layers):
-            raise ConfigError(f"The model has layers 0 to {len(self._layers)}, not {layer}.")
         self._max_tokens = max_tokens
 
     @property
     def fingerprint(self) -> str:
-        """Identifies weights, layer and pooling."""
-        what = f"hidden-mean-1:{self._engine.fingerprint}:{self.layer}:{self._max_tokens}"
+        """Identifies weights and pooling."""
+        what = f"tokens-1:{self._engine.fingerprint}:{_COMMON}:{self._max_tokens}"
         return hashlib.sha256(what.encode()).hexdigest()
 
     def embed(self, texts: Sequence[str], on_done: OnDone | None = None) -> FloatArray:
         """Return L2-normalised vectors, shape (n, d), float32; an empty text gives zeros."""
-        ids = [clipped_ids(self._engine, text, self._max_tokens) for text in texts]
-        size = self._engine.model.get_input_embeddings().weight.shape[1]
-        out = np.zeros((len(texts), size), np.float32)
-        order = sorted((i for i in range(len(ids)) if ids[i]), key=lambda i: len(ids[i]))
-        if on_done is not None and len(order) < len(ids):
-            on_done(len(ids) - len(order))
-        for at in range(0, len(order), _BATCH):
-            part = order[at : at + _BATCH]
-            # One job a batch: requests under way keep getting their turns in between.
-            pooled = self._engine.call_in_owner(partial(self._pool, [ids[i] for i in part]))
-            out[part] = pooled
+        out = np.zeros((len(texts), self._weight.shape[1]), np.float32)
+        for row, text in enumerate(texts):
+            ids = self._engine.encode(text) if text.strip() else []
+            if len(ids) > self._max_tokens:
+                half = self._max_tokens // 2
+                ids = ids[:half] + ids[-half:]
+            if ids:
+                out[row] = self._pooled(list(dict.fromkeys(ids)))
             if on_done is not None:
-                on_done(len(part))
-        return unit_rows(out)
+                on_done(1)
+        return _unit_rows(out)
 
-    def _pool(self, ids: list[list[int]]) -> Any:
-        """Means over each text's own tokens, shape (len(ids), d). Runs on the owner thread."""
+    def _pooled(self, ids: list[int]) -> FloatArray:
+        """The weighted mean of distinct tokens, (d,), not yet of length 1."""
         import torch
 
-        model = self._engine.model
-        width = max(map(len, ids))
-        # Right padding: with causal attention no real token ever sees a pad, so no mask is needed.
-        padded = torch.tensor([row + [0] * (width - len(row)) for row in ids], device=model.device)
         with torch.inference_mode():
-            hidden = self._hidden(model, padded).float()
-            lengths = torch.tensor([len(row) for row in ids], device=model.device)
-            real = torch.arange(width, device=model.device)[None, :] < lengths[:, None]
-            pooled = (hidden * real[..., None]).sum(1) / lengths[:, None]
-        return pooled.cpu().numpy()
+            rows = self._weight[ids].float() - self._mean
+            rows = torch.nn.functional.normalize(rows, dim=1)
+            rank = torch.tensor(ids, dtype=torch.float32, device=rows.device)
+            share = rank / (rank + _COMMON * len(self._weight))
+            pooled: FloatArray = (share @ rows).cpu().numpy()
+        return pooled
 
-    def _hidden(self, model: Any, ids: Any) -> Any:
-        if self.layer == 0:
-            return model.get_input_embeddings()(ids)
-        caught: list[Any] = []
+    @property
+    def _weight(self) -> Any:
+        return self._engine.model.get_input_embeddings().weight.detach()
 
-        def catch(_: Any, __: Any, output: Any) -> None:
-            caught.append(output[0] if isinstance(output, tuple) else output)
-            raise _EnoughError
+    @cached_property
+    def _mean(self) -> Any:
+        """The vocabulary's mean embedding, (d,), float32; in parts, since a large one is GBs."""
+        import torch
 
-        handle = self._layers[self.layer - 1].register_forward_hook(catch)
-        try:
-            model(input_ids=ids, use_cache=False)
-        except _EnoughError:
-            return caught[0]
-        finally:
-            handle.remove()
-        raise EngineError(f"Layer {self.layer} of {self._engine.model_name!r} never ran.")
-
-
-class _EnoughError(Exception):
-    """Ends a pass once the wanted layer is done; never leaves this module."""
-
-
-def _decoder_layers(model: Any) -> Any:
-    """The list of decoder layers: the longest module list named like one."""
-    import torch
-
-    lists = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and name.rsplit(".", 1)[-1] in ("layers", "h")
-    ]
-    if not lists:
-        raise ConfigError(
-            f"The layers of {type(model).__name__} are not known: name an embedding model instead."
-        )
-    return max(lists, key=len)
+        weight = self._weight
+        total = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
+        for part in weight.split(8192):
+            total += part.double().sum(0)
+        return (total / len(weight)).float()
 
 
 class LangChainEmbedder:
@@ -168,7 +123,7 @@ class LangChainEmbedder:
         except ImportError as error:
             raise ConfigError(
                 f"The embedder {name!r} needs sentence-transformers: "
-                "pip install 'langchain-huggingface[full]'."
+                "pip install 'langchain-uno[embeddings]'."
             ) from error
         except (OSError, ValueError) as error:
             raise ModelNotFoundError(
@@ -194,6 +149,11 @@ class LangChainEmbedder:
             return np.zeros((len(texts), size), np.float32)
         out = np.zeros((len(texts), len(rows[0])), np.float32)
         out[full] = np.asarray(rows, np.float32)
-        norms = np.linalg.norm(out, axis=1, keepdims=True)
-        result: FloatArray = np.divide(out, norms, out=np.zeros_like(out), where=norms > 0)
-        return result
+        return _unit_rows(out)
+
+
+def _unit_rows(rows: FloatArray) -> FloatArray:
+    """Return rows of length 1, shape (n, d); rows of zeros stay."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    result: FloatArray = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    return result

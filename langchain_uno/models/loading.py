@@ -10,7 +10,6 @@ weights are read, and no code that comes with a model is run.
 
 from __future__ import annotations
 
-import re
 import threading
 from importlib import resources
 from pathlib import Path
@@ -30,7 +29,6 @@ __all__ = [
     "engine_from_langchain",
     "engine_from_objects",
     "is_bundled",
-    "is_embedder_alone",
     "load_embedder",
     "load_engine",
     "load_prompt_set",
@@ -128,7 +126,13 @@ def load_engine(
         EngineError: the server does not answer.
     """
     if is_url(model):
-        from langchain_uno.models.openai_compatible import OpenAIEngine
+        try:
+            from langchain_uno.models.openai_compatible import OpenAIEngine
+        except ImportError as error:
+            raise ConfigError(
+                f"A server's models need a package that is missing ({error.name}): "
+                "pip install 'langchain-uno[openai]'."
+            ) from error
 
         return OpenAIEngine(str(model), model=server_model, api_key=api_key, **settings)
     folder = model_folder(model)
@@ -242,35 +246,24 @@ def load_embedder(name: str | None, engine: Engine | None = None) -> Embedder:
     """Return an embedder.
 
     Args:
-        name: a HuggingFace name or folder; ``"hidden"`` or ``"hidden:LAYER"`` for the mean hidden
-            states of one of the base model's layers; None for its token embeddings, well pooled
-            (:mod:`langchain_uno.models.token_embedder`).
-        engine: the base model's engine, for all but the first.
+        name: a HuggingFace name or folder; None for the base model's token embeddings.
+        engine: the base model's engine, for the latter.
 
     Raises:
-        ConfigError: no name, and the engine is not a local one; or no such layer.
+        ConfigError: no name, and the engine is not a local one.
         ModelNotFoundError: no such model.
     """
-    from langchain_uno.models.embedders import HiddenStateEmbedder, LangChainEmbedder
+    from langchain_uno.models.embedders import LangChainEmbedder, TokenEmbedder
     from langchain_uno.models.local import LocalEngine
-    from langchain_uno.models.token_embedder import TokenEmbedder
 
-    if name is not None and is_embedder_alone(name):
+    if name is not None:
         return LangChainEmbedder.from_name(name)
     if not isinstance(engine, LocalEngine):
         raise ConfigError(
-            "A server's hidden states can't be read: name an embedding model "
+            "A server's token embeddings can't be read: name an embedding model "
             "(embedder='Qwen/Qwen3-Embedding-0.6B')."
         )
-    if name is None:
-        return TokenEmbedder(engine)
-    _, _, layer = name.partition(":")
-    return HiddenStateEmbedder(engine, int(layer) if layer else None)
-
-
-def is_embedder_alone(name: str | None) -> bool:
-    """Whether an embedder's name stands for a model of its own, so that no engine is needed."""
-    return name is not None and re.fullmatch(r"hidden(:\d{1,3})?", name) is None
+    return TokenEmbedder(engine)
 
 
 def load_prompt_set(name: str) -> PromptSet:

@@ -161,10 +161,21 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class Reranker(Protocol):
-    """A yes/no judge: does the known rule cover the suggestion (paper, stage 5)?"""
+    """A yes/no judge: is the suggestion covered by what is known (paper, stage 5)?"""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies weights and words."""
+        ...
 
     def covered(
         self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None
     ) -> FloatArray:
         """Return P(yes) for each pair (suggestion, known rule): shape (n,), in [0, 1]."""
+        ...
+
+    def covered_by_list(
+        self, items: Sequence[tuple[str, Sequence[str]]], on_done: OnDone | None = None
+    ) -> FloatArray:
+        """Return P(yes) for each (suggestion, all known rules): shape (n,); 0 for no rules."""
         ...

@@ -1,17 +1,75 @@
-"""Yes/no rerankers: is the suggestion already covered by the known rules? (paper, stage 5)."""
+"""Yes/no rerankers: is a suggestion already covered by what is known? (paper, stage 5).
+
+Some models say yes, or no, to everything. So :func:`discriminates` asks a reranker first to tell
+plain paraphrases from plainly different wishes; who uses one goes by the embedder alone otherwise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from langchain_uno.models.protocols import Engine, FloatArray, OnDone
+import numpy as np
+
+from langchain_uno.errors import ConfigError
+from langchain_uno.models.protocols import Engine, FloatArray, OnDone, Reranker
 from langchain_uno.models.roles import PromptSet
 
 if TYPE_CHECKING:
     from langchain_uno.models.local import LocalEngine
 
-__all__ = ["CausalReranker", "EngineReranker"]
+__all__ = ["CausalReranker", "EngineReranker", "discriminates"]
+
+_SAME = {
+    "en": (
+        ("Use bullet points.", "Write a bulleted list."),
+        ("Say it in one sentence.", "Use a single sentence."),
+        ("Close with a question.", "Put a question at the end."),
+        ("Start with a greeting.", "Say hello first."),
+        ("Name the source.", "Say where it comes from."),
+        ("Thank the reader.", "Say thank you."),
+    ),
+    "zh": (
+        ("用要点列出。", "以项目符号列表作答。"),
+        ("只用一句话回答。", "把回答控制在一句话以内。"),
+        ("以提问结尾。", "在最后提出一个问题。"),
+        ("先打招呼。", "开头问候用户。"),
+        ("注明来源。", "说明信息出自哪里。"),
+        ("感谢用户。", "向用户表示谢意。"),
+    ),
+}
+"""Control pairs that ask for the same."""
+_APART = {
+    language: tuple((pairs[i - 1][0], wording) for i, (_, wording) in enumerate(pairs))
+    for language, pairs in _SAME.items()
+}
+"""Control pairs that ask for different things: each wish beside the next one's other wording."""
+_RIGHT = 5
+"""Of six pairs of each kind so many must be told right: a coin does it 1 time in 84."""
+
+_verdicts: dict[tuple[str, str], bool] = {}
+
+
+def discriminates(reranker: Reranker, language: str = "en") -> bool:
+    """Return whether a reranker tells paraphrases from different wishes in a language.
+
+    It is asked a dozen short questions, once a process for each fingerprint and language.
+
+    Args:
+        reranker: any.
+        language: ``"en"`` or ``"zh"``; English stands for others.
+
+    Raises:
+        EngineError: it can't answer.
+    """
+    spoken = language if language in _SAME else "en"
+    key = (reranker.fingerprint, spoken)
+    if key not in _verdicts:
+        yes = reranker.covered([*_SAME[spoken], *_APART[spoken]]) > 0.5
+        half = len(_SAME[spoken])
+        told = min(int(yes[:half].sum()), int((~yes[half:]).sum()))
+        _verdicts[key] = told >= _RIGHT
+    return _verdicts[key]
 
 
 class EngineReranker:
@@ -21,6 +79,11 @@ class EngineReranker:
         self._engine = engine
         self._prompts = prompts
 
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the model and the words."""
+        return f"{self._engine.fingerprint}:{self._prompts.fingerprint}"
+
     def covered(
         self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None
     ) -> FloatArray:
@@ -28,6 +91,33 @@ class EngineReranker:
         prompts = [self._prompts.cover_prompt(suggestion, known) for suggestion, known in pairs]
         probs: FloatArray = self._engine.choose(prompts, self._prompts.cover_options, on_done)[:, 0]
         return probs
+
+    def covered_by_list(
+        self, items: Sequence[tuple[str, Sequence[str]]], on_done: OnDone | None = None
+    ) -> FloatArray:
+        """Return P(yes) for each (suggestion, all known rules): shape (n,); 0 for no rules.
+
+        A prompt set that asks rule by rule gives the highest answer of a list's rules.
+        """
+        out = np.zeros(len(items), np.float32)
+        asked: list[tuple[int, str, str]] = []
+        prompts, places = [], []
+        for i, (suggestion, known) in enumerate(items):
+            prompt = self._prompts.cover_list_prompt(suggestion, known) if known else None
+            if prompt is not None:
+                prompts.append(prompt)
+                places.append(i)
+            else:
+                asked += [(i, suggestion, rule) for rule in known]
+        if prompts:
+            options = self._prompts.cover_options
+            out[places] = self._engine.choose(prompts, options, on_done)[:, 0]
+        if asked:
+            answers = self.covered([(suggestion, rule) for _, suggestion, rule in asked])
+            np.maximum.at(out, [i for i, _, _ in asked], answers)
+        if on_done is not None and len(prompts) < len(items):
+            on_done(len(items) - len(prompts))
+        return out
 
 
 class CausalReranker:
@@ -55,8 +145,6 @@ class CausalReranker:
 
         engine = load_engine(model) if isinstance(model, str) else model
         if not isinstance(engine, LocalEngine):
-            from langchain_uno.errors import ConfigError
-
             raise ConfigError("A causal reranker runs locally: give a folder or a hub name.")
         self._engine = engine
         self._max_tokens = max_tokens
@@ -69,7 +157,7 @@ class CausalReranker:
     def covered(
         self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None
     ) -> FloatArray:
-        """Return P(yes) for each pair (suggestion, known rules): shape (n,), in [0, 1]."""
+        """Return P(yes) for each pair (suggestion, known rule): shape (n,), in [0, 1]."""
         encode = self._engine.encode
         prefix, suffix = encode(self._PREFIX), encode(self._SUFFIX)
         room = self._max_tokens - len(prefix) - len(suffix)
@@ -82,6 +170,21 @@ class CausalReranker:
             prompts.append([*prefix, *encode(body)[:room], *suffix])
         probs: FloatArray = self._engine.choose_tokens(prompts, ("yes", "no"), on_done)[:, 0]
         return probs
+
+    def covered_by_list(
+        self, items: Sequence[tuple[str, Sequence[str]]], on_done: OnDone | None = None
+    ) -> FloatArray:
+        """Return P(yes) for each (suggestion, all known rules): shape (n,); 0 for no rules."""
+        out = np.zeros(len(items), np.float32)
+        places = [i for i, (_, known) in enumerate(items) if known]
+        if on_done is not None and len(places) < len(items):
+            on_done(len(items) - len(places))
+        lists = [
+            (items[i][0], "\n".join(f"{n}. {rule}" for n, rule in enumerate(items[i][1], 1)))
+            for i in places
+        ]
+        out[places] = self.covered(lists, on_done)
+        return out
 
 
 def _plain(text: str) -> str:

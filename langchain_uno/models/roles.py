@@ -98,6 +98,10 @@ class PromptSet(Protocol):
         """Is the suggestion covered by the known rule? The next token is ``yes`` or ``no``."""
         ...
 
+    def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
+        """Is it covered by the list of known rules? None: a set that asks rule by rule."""
+        ...
+
     @property
     def cover_options(self) -> tuple[str, str]:
         """The two answer words, yes first."""

@@ -21,7 +21,13 @@ from safetensors import SafetensorError, deserialize
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import safe_name
 from langchain_uno.models.protocols import FloatArray
-from langchain_uno.releases.manifest import ADAPTER_ROUTES, AdapterEntry, Manifest, adapter_name
+from langchain_uno.releases.manifest import (
+    ADAPTER_ROUTES,
+    AdapterEntry,
+    Manifest,
+    adapter_name,
+    base_name,
+)
 
 __all__ = ["check_adapter", "check_files", "check_names", "file_sha256", "parse_centroids"]
 
@@ -156,7 +162,7 @@ def check_adapter(
         raise ReleaseError(f"its {where}/{CONFIG_FILE} is not valid JSON") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise ReleaseError(f"its {where} is not a LoRA adapter")
-    if config.get("base_model_name_or_path") != manifest.base_model:
+    if base_name(str(config.get("base_model_name_or_path"))) != manifest.base_model:
         raise ReleaseError(
             f"its {where} was made for base model {config.get('base_model_name_or_path')!r}, the "
             f"release for {manifest.base_model!r}"

@@ -16,6 +16,7 @@ from langchain_uno.errors import (
     ReleaseMismatchError,
 )
 from langchain_uno.home import Home, safe_name
+from langchain_uno.models.prompts import worded_alike
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
@@ -117,7 +118,7 @@ def load_release(
         ("embedder", embedder_fingerprint, release.manifest.embedder_fingerprint),
         ("prompt set", prompt_set_fingerprint, release.manifest.prompt_set_fingerprint),
     ):
-        if wanted is not None and wanted != found:
+        if wanted is not None and wanted != found and not worded_alike(wanted, found):
             raise ReleaseMismatchError(
                 f"Release {release_id!r} is refused: it was made for {what} {found!r} and this is "
                 f"{wanted!r}. Serve it with the former, or refresh this home with the latter."

@@ -23,7 +23,6 @@ import os
 import secrets
 from collections.abc import Callable
 from datetime import datetime
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,47 +38,29 @@ __all__ = [
     "AdapterEntry",
     "Manifest",
     "adapter_name",
+    "base_name",
     "lineage_key",
     "migrate",
     "new_release_id",
     "opaque_id",
     "parse_manifest",
+    "read_limited",
 ]
 
 MANIFEST_SCHEMA = 4
-
-
-def _rules_for_all(data: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the rules that held only for requests with certain words; rename two settings."""
-    out = {**data, "schema_version": 4}
-    if isinstance(data.get("clusters"), list):
-        out["clusters"] = [_unbound(c) if isinstance(c, dict) else c for c in data["clusters"]]
-    if isinstance(data.get("recipe"), dict):
-        new = dict(data["recipe"])
-        for old, name in (("revision_min_kept", "min_kept"), ("max_critique_tokens", "role_tokens")):
-            if old in new:
-                new.setdefault(name, new[old])
-        out["recipe"] = new
-    return out
-
-
-def _unbound(cluster: dict[str, Any]) -> dict[str, Any]:
-    rules, words = cluster.get("rules"), cluster.get("conditions")
-    if not (isinstance(rules, list) and isinstance(words, list)):
-        return cluster
-    kept = [rule for rule, bound in zip_longest(rules, words[: len(rules)]) if not bound]
-    return {**cluster, "rules": kept}
-
 
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     # 2: a projection may lie beside the centroids; clusters say what their modules learnt from.
     1: lambda data: {**data, "schema_version": 2},
     # 3: a cluster's route may be "memory", which has no adapter.
     2: lambda data: {**data, "schema_version": 3},
-    # 4: a cluster's rules hold for every request.
-    3: _rules_for_all,
+    # 4: rules hold for every request of their cluster; the toy model is the bundled one.
+    3: lambda data: _without_conditions(_with_names_of_4(data)),
 }
 """Step n turns the raw manifest of schema n into schema n + 1. Steps are added, never edited."""
+
+_NAMES_OF_4 = {"embedded": "bundled"}
+"""What the bundled model and its prompt set were called up to schema 3, and are called now."""
 
 ADAPTER_ROUTES = ("expert", "critic")
 """The routes of clusters that have an adapter."""
@@ -117,7 +98,7 @@ class Manifest(BaseModel):
     embedder_fingerprint: str
     prompt_set_fingerprint: str
     recipe: dict[str, Any] = Field(default_factory=dict)
-    """The whole recipe as it was applied (``recipe.model_dump(mode="json")``)."""
+    """The recipe as it was applied (``recipe.model_dump(mode="json")``); never validated."""
     clusters: list[Cluster] = Field(default_factory=list)
     """In the order of the centroids' rows; ``run_ids`` are opaque ids once published."""
     threshold: float | None = None
@@ -177,7 +158,8 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
     """Bring a raw manifest to the present schema by the numbered steps.
 
     Raises:
-        ReleaseError: no schema version, one from the future, or one with no step onwards.
+        ReleaseError: no schema version, one from the future, one with no step onwards, or values
+            that a step can't read.
     """
     while True:
         version = data.get("schema_version")
@@ -194,7 +176,55 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
             raise ReleaseError(
                 f"its manifest has schema {version}, for which there is no migration"
             )
-        data = _MIGRATIONS[version]({**data})
+        try:
+            data = _MIGRATIONS[version]({**data})
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise ReleaseError(
+                f"its manifest of schema {version} is malformed ({error})"
+            ) from error
+
+
+def _with_names_of_4(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest with the present names of the bundled model and of what serving reads."""
+    recipe = dict(data.get("recipe") or {})
+    recipe |= {
+        "prompt_set": base_name(str(recipe.get("prompt_set", "real"))),
+        "min_kept": recipe.get("revision_min_kept", 0.0),
+        "role_tokens": recipe.get("max_critique_tokens", 512),
+    }
+    name = base_name(data["base_model"])
+    return {**data, "base_model": name, "recipe": recipe, "schema_version": 4}
+
+
+def _without_conditions(data: dict[str, Any]) -> dict[str, Any]:
+    """Keep of each cluster the rules that hold for every request and fit each other."""
+    clusters = []
+    for cluster in data.get("clusters") or []:
+        rules = cluster.get("rules") or []
+        conditions = cluster.get("conditions") or [[]] * len(rules)
+        if len(conditions) != len(rules):
+            raise ValueError(
+                f"cluster {cluster.get('id')!r} has {len(conditions)} conditions for "
+                f"{len(rules)} rules"
+            )
+        rivals = {frozenset(pair) for pair in cluster.get("rivals") or []}
+        held: list[str] = []
+        for rule, words in zip(rules, conditions, strict=True):
+            if not words and not any({rule, other} in rivals for other in held):
+                held.append(rule)
+        reports = [
+            {key: value for key, value in report.items() if key != "overreached"}
+            for report in cluster.get("reports") or []
+            if report.get("kind") in ADAPTER_ROUTES
+        ]
+        kept = {k: v for k, v in cluster.items() if k not in ("conditions", "rivals")}
+        clusters.append({**kept, "rules": held, "reports": reports})
+    return {**data, "clusters": clusters}
+
+
+def base_name(name: str) -> str:
+    """Return the present name of a base model or prompt set that a release names."""
+    return _NAMES_OF_4.get(name, name)
 
 
 def parse_manifest(raw: bytes) -> Manifest:

@@ -278,12 +278,13 @@ class Serving:
 def _snapshot(release: Release) -> Snapshot:
     from langchain_uno.errors import ReleaseMismatchError
     from langchain_uno.models.loading import load_prompt_set
+    from langchain_uno.models.prompts import worded_alike
     from langchain_uno.serving.router import Router
 
     manifest = release.manifest
     recipe: dict[str, Any] = manifest.recipe
     prompts = load_prompt_set(str(recipe.get("prompt_set", "real")))
-    if prompts.fingerprint != manifest.prompt_set_fingerprint:
+    if not worded_alike(prompts.fingerprint, manifest.prompt_set_fingerprint):
         raise ReleaseMismatchError(
             f"Release {release.id!r} is refused: it was made with prompt set "
             f"{manifest.prompt_set_fingerprint!r} and this version has {prompts.fingerprint!r}. "

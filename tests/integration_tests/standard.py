@@ -20,7 +20,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from langchain_uno import UNOChatModel
 
-__all__ = ["IN_FORM", "LOCAL_ONLY", "EmbeddedStandard", "ToolsInForm"]
+__all__ = ["IN_FORM", "LOCAL_ONLY", "BundledStandard", "ToolsInForm"]
 
 IN_FORM = (
     "test_bind_runnables_as_tools",
@@ -37,7 +37,7 @@ LOCAL_ONLY = ("test_agent_loop", "test_tool_calling_with_no_arguments")
 free not to make, and lets blanks run on between the braces of an object without properties."""
 
 
-class EmbeddedStandard(ChatModelIntegrationTests):
+class BundledStandard(ChatModelIntegrationTests):
     """The standard suite with the bundled model's flags."""
 
     @property

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration_tests.standard import IN_FORM, LOCAL_ONLY, EmbeddedStandard, ToolsInForm
+from tests.integration_tests.standard import IN_FORM, LOCAL_ONLY, BundledStandard, ToolsInForm
 
 
-class TestLocalEngine(EmbeddedStandard):
+class TestLocalEngine(BundledStandard):
     pass
 
 

@@ -17,7 +17,7 @@ class TestStandard(ChatModelUnitTests):
     def _model(self, tiny_model_path: Path) -> None:
         type(self).path = str(tiny_model_path)
 
-    path = "embedded"
+    path = "bundled"
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:

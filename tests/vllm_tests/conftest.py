@@ -45,7 +45,7 @@ class Server:
             "VLLM_NO_USAGE_STATS": "1",
         }
         words = (
-            "-m vllm.entrypoints.openai.api_server --served-model-name embedded --enable-lora "
+            "-m vllm.entrypoints.openai.api_server --served-model-name bundled --enable-lora "
             f"--max-lora-rank 16 --max-loras {SLOTS} --max-cpu-loras 16 --enforce-eager --dtype "
             "float32 --max-model-len 1024 --enable-auto-tool-choice --tool-call-parser hermes "
             f"--host 127.0.0.1 --port {self.port}"

@@ -15,10 +15,10 @@ from lab.benchmarks.bench_serving import ASKS, TOPICS, release
 from langchain_uno import UNOChatModel
 from langchain_uno.errors import EngineError, NameError_
 from langchain_uno.home import Home
+from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.openai_compatible import OpenAIEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
-from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.records import Message
 from tests.vllm_tests.conftest import SLOTS, Server
 
@@ -56,7 +56,7 @@ def test_base_rows_among_adapters_are_the_base_s(
 
     def raw(name: str | None, text: str) -> bool:
         body = {
-            "model": name or "embedded",
+            "model": name or "bundled",
             "messages": [{"role": "user", "content": text}],
             "max_tokens": 24,
             "temperature": 0,

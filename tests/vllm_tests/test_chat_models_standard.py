@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.integration_tests.standard import IN_FORM, EmbeddedStandard, ToolsInForm
+from tests.integration_tests.standard import IN_FORM, BundledStandard, ToolsInForm
 from tests.vllm_tests.conftest import Server
 
 
-class TestVLLM(EmbeddedStandard):
+class TestVLLM(BundledStandard):
     url = ""
 
     @pytest.fixture(autouse=True)

@@ -11,9 +11,12 @@ from functools import lru_cache
 from langchain_uno.errors import ConfigError
 from langchain_uno.models.roles import PromptSet
 
-__all__ = ["PROMPT_SETS", "get_prompt_set"]
+__all__ = ["PROMPT_SETS", "get_prompt_set", "worded_alike"]
 
 PROMPT_SETS = ("real", "bundled")
+
+_SERVED_ALIKE = {"real": {"real-1-7add270cf8cc"}, "bundled": {"embedded-v1"}}
+"""Fingerprints of former versions of a set that word critiques and revisions as it does now."""
 
 
 @lru_cache(maxsize=len(PROMPT_SETS))
@@ -32,3 +35,18 @@ def get_prompt_set(name: str) -> PromptSet:
 
         return BundledPromptSet()
     raise ConfigError(f"There is no prompt set {name!r}: give one of {', '.join(PROMPT_SETS)}.")
+
+
+def worded_alike(one: str, other: str) -> bool:
+    """Return whether two fingerprints serve alike: their critiques and revisions have one wording.
+
+    A release is served by the prompt set it was made with, or by one that serves alike.
+    """
+    return _present(one) == _present(other)
+
+
+def _present(fingerprint: str) -> str:
+    for name, former in _SERVED_ALIKE.items():
+        if fingerprint in former:
+            return get_prompt_set(name).fingerprint
+    return fingerprint

@@ -1,8 +1,8 @@
 """The bundled model's prompt set: the roles of real models in as few tokens as possible.
 
-A one-word system message names the role; the data follows. The bundled model was trained on
-exactly these forms (``world/curriculum.py``), English only. Judgements are written as evidence: one
-line per rule and per fact, then the score.
+A one-word system message names the role; the data follows. The bundled model was trained on exactly
+these forms, English only. Judgements are written as evidence: one line per rule and per fact, then
+the score.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SCORE = re.compile(r"^score (10|[1-9])$", re.MULTILINE)
 class BundledPromptSet:
     """Implements :class:`langchain_uno.models.roles.PromptSet` for the bundled model."""
 
-    fingerprint = "embedded-v1"
+    fingerprint = "bundled-v1"
     cover_options = ("yes", "no")
 
     def supports(self, language: str) -> bool:
@@ -99,6 +99,10 @@ class BundledPromptSet:
     def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
         """Two rules -> yes when they ask for the same."""
         return _role("cover", f"{_flat(suggestion)}\n{_flat(known)}")
+
+    def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
+        """None: the model learnt to compare two rules."""
+        return None
 
     def critique_prompt(
         self, messages: Sequence[Message], draft: str, language: str

@@ -45,11 +45,12 @@ _ROLES: dict[str, frozenset[str]] = {
     "revise_rules": frozenset({"conversation", "answer", "rules", "remarks"}),
     "judge": frozenset({"conversation", "rules", "answer"}),
     "cover": frozenset({"suggestion", "known"}),
+    "cover_list": frozenset({"suggestion", "known"}),
     "critique": frozenset({"conversation", "draft"}),
     "revise_draft": frozenset({"conversation", "draft", "suggestions"}),
 }
-_ENGLISH_ONLY = frozenset({"cover"})
 _SCORE = re.compile(r"\"?(?:score|分数|评分|得分)\"?\s*[:：=]\s*\"?(\d+(?:\.\d+)?)", re.IGNORECASE)
+_HAN = re.compile("[\u4e00-\u9fff]")
 _NOTHING = re.compile(r"[\s*\"'“”.。!！:：\-]+|^\s*1\s*[.)、]\s*")
 
 
@@ -176,14 +177,23 @@ class RealPromptSet:
         }
 
     def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
-        """Is the suggestion covered by the known rule (stage 5)? In English for both languages."""
-        return self._words("en").render(
+        """Is the suggestion covered by the known rule (stage 5)? In the suggestion's language."""
+        return self._words(_language_of(suggestion)).render(
             "cover", suggestion=block("suggestion", suggestion), known=block("known", known)
+        )
+
+    def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
+        """Is the suggestion covered by the list of known rules (stage 5)?"""
+        words = self._words(_language_of(suggestion))
+        return words.render(
+            "cover_list",
+            suggestion=block("suggestion", suggestion),
+            known=numbered("known", known, words.empty),
         )
 
     @property
     def cover_options(self) -> tuple[str, str]:
-        """``("yes", "no")``."""
+        """``("yes", "no")``, in every language."""
         return ("yes", "no")
 
     def critique_prompt(
@@ -246,8 +256,6 @@ class _Words:
         self._guard: str = data["guard"]["system"].strip()
         self._templates: dict[str, tuple[str, Template]] = {}
         for role, wanted in _ROLES.items():
-            if role in _ENGLISH_ONLY and self.language != "en":
-                continue
             system = Template(data[role]["system"]).substitute(nothing=self.nothing)
             user = Template(data[role]["user"].strip())
             if set(user.get_identifiers()) != wanted:
@@ -288,6 +296,10 @@ def _score(value: object) -> float:
 
 def _primary(language: str) -> str:
     return re.split(r"[-_]", language.strip().lower(), maxsplit=1)[0]
+
+
+def _language_of(rule: str) -> str:
+    return "zh" if _HAN.search(rule) else "en"
 
 
 def _bare(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -17,6 +19,7 @@ from langchain_uno.logs.conversation import (
 )
 from langchain_uno.records import Message
 
+LINES = Path(__file__).parents[2] / "data" / "feedback_lines.jsonl"
 RUN = "0198c0de-1111-7222-8333-444455556666"
 
 
@@ -41,13 +44,36 @@ def test_run_ref_leaves_other_ids_alone() -> None:
         ("The word 你好 means hello in Chinese", "en"),
         ("手紙を書いてください", "ja"),
         ("편지를 써 주세요", "ko"),
-        ("Напишите письмо", "ru"),
+        ("Напишите, пожалуйста, короткое письмо клиенту", "ru"),
+        ("Bitte etwas kürzer und ohne Emojis", "de"),
+        ("Hazlo un poco más corto, por favor", "es"),
+        ("C'est parfait mais trop long", "fr"),
+        ("rename getUserById to fetchUser", "en"),
         ("12345 !?", None),
         ("", None),
     ],
 )
 def test_detect_language(text: str, language: str | None) -> None:
     assert detect_language(text) == language
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "de", "es"])
+def test_the_language_of_short_remarks(language: str) -> None:
+    rows = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 300 and len({row["text"] for row in rows}) == 300
+    wrong = {
+        row["text"]: found
+        for row in rows
+        if (found := detect_language(row["text"])) != row["language"]
+    }
+    assert len(wrong) <= 0.02 * len(rows), wrong
+    own = [row for row in rows if row["language"] == language and row["text"] in wrong]
+    assert len(own) <= 4 and len([r for r in rows if r["language"] == language]) == 75
+
+
+def test_the_answer_decides_where_the_user_says_too_little() -> None:
+    assert language_of(["OK?"], "Der Termin ist am Dienstag um neun Uhr.") == "de"
+    assert language_of(["question 3 red"], "The third question is about red.") == "en"
 
 
 def test_the_users_language_counts_not_the_system_prompts() -> None:
@@ -89,3 +115,9 @@ def test_user_turn_is_what_was_said_after_the_last_answer() -> None:
 def test_clean_text_mends_lone_surrogates_only() -> None:
     assert clean_text("a\ud800b") == "a\ufffdb"
     assert clean_text("grüß 你好 \U0001f44d\x00") == "grüß 你好 \U0001f44d\x00"
+
+
+def test_a_pasted_text_does_not_outvote_the_request() -> None:
+    pasted = "Der Vertrag wird für die Dauer von zwei Jahren geschlossen. " * 40
+    asked = "Now only the dates, in a table, and nothing else please"
+    assert language_of([pasted, asked], "| date |\n| 1 May |") == "en"

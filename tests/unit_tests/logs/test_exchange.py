@@ -322,16 +322,15 @@ def test_stats_count_what_there_is(home: Home, tmp_path: Path) -> None:
     ]
     bring(home, tmp_path, *rows)
     found = stats(home)
-    assert found["interactions"] == 5 and found["usable"] == 2 and found["pending"] == 5
+    assert found["interactions"] == 5 and found["usable"] == 3 and found["pending"] == 5
     assert found["verdicts"] == {
-        "ok": 2,
+        "ok": 3,
         "no_feedback": 1,
-        "praise_only": 1,
         "unsupported_language": 1,
     }
     assert found["languages"] == {"en": 3, "fr": 1, "zh": 1}
     assert found["feedback_kinds"] == {"follow_up": 2, "comment": 1, "score": 1}
-    assert len(list(export_lines(home, usable_only=True))) == 2
+    assert len(list(export_lines(home, usable_only=True))) == 3
 
 
 def test_missing_home_and_file(home: Home, tmp_path: Path) -> None:

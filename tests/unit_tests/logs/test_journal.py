@@ -32,6 +32,7 @@ def test_records_come_back_as_they_went_in(tmp_path: Path) -> None:
     one = log(
         1,
         "你好 \U0001f44d \x00",
+        language="zh",
         thread_id="t",
         user_id="u",
         model="m",
@@ -186,3 +187,16 @@ def test_migrations_are_numbered_and_leave_the_schema_version(tmp_path: Path) ->
     assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
     assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     db.close()
+
+
+def test_a_language_that_nobody_said_is_detected_when_read(tmp_path: Path) -> None:
+    german = log(1, "Schreib bitte einen Brief an den Vermieter", "Sehr geehrter Herr Weber,")
+    told = log(2, "Schreib bitte einen Brief an den Vermieter", "Dear Sir", language="en")
+    older = {**german.model_dump(exclude={"feedback"}), "run_id": log(3).run_id, "language": "en"}
+    with Journal(tmp_path) as journal:
+        journal.append_many([(german, None), (told, None)])
+        journal.append_record(older)  # as versions wrote that took all Latin script for English
+        logs = list(journal.interactions([log(n).run_id for n in (1, 2, 3)]))
+        assert [one.language for one in logs] == ["de", "en", "de"]
+        journal.note_languages(logs)
+        assert [one.language for one in journal.interactions([log(3).run_id])] == ["de"]

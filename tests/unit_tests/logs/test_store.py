@@ -43,9 +43,7 @@ def test_drain_puts_everything_into_chroma_once(home: Home) -> None:
         vectors = store.embeddings([one.run_id for one in logs])
     assert [one.run_id for one in logs] == [log(n).run_id for n in range(5)]
     assert [f.comment for f in logs[3].feedback] == ["shorter"]
-    assert [one.verdict.reason for one in logs if one.verdict] == [
-        "no_feedback", "no_feedback", "no_feedback", "ok", "no_feedback",
-    ]  # fmt: skip
+    assert not any(one.verdict for one in logs)
     assert vectors.dtype == np.float32 and vectors.shape == (5, 32)
     np.testing.assert_allclose(
         vectors, WordEmbedder().embed([one.query for one in logs]), atol=1e-6
@@ -58,10 +56,7 @@ def test_the_store_says_what_the_journal_says(home: Home) -> None:
         store.drain()
         stored = store.interactions()
         with Journal(home.journal, readonly=True) as journal:
-            assert stored == [
-                one.model_copy(update={"verdict": mine.verdict})
-                for one, mine in zip(read(journal, join(journal)), stored, strict=True)
-            ]
+            assert stored == list(read(journal, join(journal)))
 
 
 def test_late_feedback_updates_the_record_without_embedding_again(home: Home) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 from pydantic import BaseModel
 
 from langchain_uno.errors import InputError
+from langchain_uno.models.constraints import grammar_constrainer
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Generation, Sampling
@@ -187,3 +189,62 @@ def test_streamed_json_is_the_same_json(engine: LocalEngine) -> None:
     [whole] = engine.generate([request])
     assert "".join(c.text for c in chunks) == whole.text
     _Whole.model_validate_json(whole.text)
+
+
+@pytest.fixture(scope="module")
+def byte_level() -> Any:
+    """A tokenizer trained as Qwen's are: a letter may join the tab or the sign before it."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["keep", "the", "answer", "short", "e", "z", '{"a": 12, "b": ["x"]}', "[[1, 2], 3]"]
+    lines = [f"\t{a} {b}\n\t\t.{b}" for a in words for b in words]
+    pattern = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+")
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pattern, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        lines, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>")
+
+
+OUT_OF_ROOM: dict[str, tuple[dict[str, Any], str]] = {
+    "a list that goes on": (
+        {"type": "array", "items": {"type": "string"}},
+        "keep the short answer",
+    ),
+    "an integer that goes on": (SCHEMAS["flat"], "12"),
+    "numbers that go on": ({"type": "array", "items": {"type": "number"}}, "1 2 3 ."),
+    "deeper and deeper": ({"type": "object"}, '[ { "x": [['),
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_ROOM)
+@pytest.mark.parametrize("room", [40, 160])
+def test_byte_level_answers_that_run_out_of_room_are_closed(
+    byte_level: Any, name: str, room: int
+) -> None:
+    assert "ĉe" in byte_level.get_vocab(), "a token that holds a tab and a letter"
+    schema, wanted = OUT_OF_ROOM[name]
+    constrain = grammar_constrainer(byte_level, frozenset([byte_level.eos_token_id]))
+    talks = list(set(byte_level.encode(wanted)))
+    for seed in range(10):
+        answer = constrain(
+            GenerateRequest([], sampling=Sampling(max_tokens=room), json_schema=schema)
+        )
+        assert answer is not None
+        random = torch.Generator().manual_seed(seed)
+        said: list[int] = []
+        while len(said) < room and said[-1:] != [byte_level.eos_token_id]:
+            logits = torch.randn(len(byte_level), generator=random)
+            logits[talks] += 9  # a model that would go on for ever
+            said.append(int(answer.mask(logits).argmax()))
+            answer.accept(said[-1])
+        jsonschema.validate(json.loads(byte_level.decode(said, skip_special_tokens=True)), schema)

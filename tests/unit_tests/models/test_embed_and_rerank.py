@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,74 +10,34 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_uno.errors import ConfigError, ModelNotFoundError
-from langchain_uno.models.embedders import HiddenStateEmbedder, LangChainEmbedder
-from langchain_uno.models.loading import load_embedder, load_prompt_set
+from langchain_uno.models.embedders import LangChainEmbedder, TokenEmbedder
+from langchain_uno.models.loading import load_embedder, load_prompt_set, shared_engine
 from langchain_uno.models.local import LocalEngine
-from langchain_uno.models.protocols import Embedder, GenerateRequest, Reranker, Sampling
-from langchain_uno.models.rerankers import CausalReranker, EngineReranker
-from langchain_uno.models.token_embedder import TokenEmbedder
-from langchain_uno.records import Message
+from langchain_uno.models.protocols import Embedder, Reranker
+from langchain_uno.models.rerankers import CausalReranker, EngineReranker, discriminates
 
 TEXTS = ["reset the router", "", "a", "book a table for two " * 5, "重置路由器", "  "]
 
 
-@pytest.mark.parametrize("layer", [0, 1, 2])
-def test_it_is_the_mean_of_the_layer_s_hidden_states(
-    engine: LocalEngine, tiny_model_path: Path, layer: int
-) -> None:
-    embedder = HiddenStateEmbedder(engine, layer=layer)
-    assert isinstance(embedder, Embedder)
-    got = embedder.embed(TEXTS)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_path)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
-    caught = []
-    for index, module in enumerate(model.model.layers):
-        if index == layer - 1:
-            module.register_forward_hook(lambda m, a, out: caught.append(out))
-    for row, text in zip(got, TEXTS, strict=True):
-        if not text.strip():
-            assert not row.any()
-            continue
-        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-        caught.clear()
-        with torch.no_grad():
-            model(**ids)
-            hidden = caught[0] if layer else model.get_input_embeddings()(ids["input_ids"])
-        mean = hidden[0].mean(0).numpy()
-        np.testing.assert_allclose(row, mean / np.linalg.norm(mean), atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(got, axis=1), [1, 0, 1, 1, 1, 0], atol=1e-5)
-
-
-def test_company_order_and_adapters_under_way_do_not_matter(engine: LocalEngine) -> None:
-    embedder = HiddenStateEmbedder(engine)
-    alone = np.vstack([embedder.embed([t]) for t in TEXTS])
-    request = GenerateRequest(
-        [Message(role="user", content="x")], "a0", Sampling(max_tokens=200, temperature=1, seed=1)
-    )
-    stream = engine.stream(request)
-    next(stream)
-    during = embedder.embed(TEXTS[::-1])[::-1]
-    stream.close()
-    np.testing.assert_allclose(during, alone, atol=1e-5)
+def test_long_texts_keep_their_ends(engine: LocalEngine) -> None:
+    embedder = TokenEmbedder(engine, max_tokens=8)
+    a, b, c = embedder.embed(["abcd" + "x" * 50 + "efgh", "abcd" + "y" * 99 + "efgh", "abcdefgh"])
+    np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose(a, c, atol=1e-6)
+    assert embedder.fingerprint != TokenEmbedder(engine).fingerprint
     done: list[int] = []
     embedder.embed(TEXTS, on_done=done.append)
     assert sum(done) == len(TEXTS)
     assert embedder.embed([]).shape[0] == 0
 
 
-def test_long_texts_keep_their_ends(engine: LocalEngine) -> None:
-    embedder = HiddenStateEmbedder(engine, max_tokens=8)
-    a, b, c = embedder.embed(["abcd" + "x" * 50 + "efgh", "abcd" + "y" * 99 + "efgh", "abcdefgh"])
-    np.testing.assert_allclose(a, b, atol=1e-6)
-    np.testing.assert_allclose(a, c, atol=1e-6)
-
-
-def test_fingerprints_tell_layers_apart(engine: LocalEngine) -> None:
-    prints = {HiddenStateEmbedder(engine, layer=n).fingerprint for n in (0, 1, 2)}
-    assert len(prints) == 3
-    assert HiddenStateEmbedder(engine).fingerprint in prints
-    with pytest.raises(ConfigError, match="layers 0 to 2"):
-        HiddenStateEmbedder(engine, layer=3)
+def test_an_embedding_model_by_its_folder(tiny_model_path: Path) -> None:
+    embedder = load_embedder(str(tiny_model_path))
+    got = embedder.embed(TEXTS)
+    assert got.shape == (6, 64)
+    np.testing.assert_allclose(np.linalg.norm(got, axis=1), [1, 0, 1, 1, 1, 0], atol=1e-5)
+    np.testing.assert_allclose(embedder.embed([TEXTS[3]])[0], got[3], atol=1e-4)
+    assert got[0] @ got[3] < 0.99
 
 
 def test_any_langchain_embeddings() -> None:
@@ -96,8 +57,6 @@ def test_any_langchain_embeddings() -> None:
 
 def test_embedders_by_name(engine: LocalEngine) -> None:
     assert isinstance(load_embedder(None, engine), TokenEmbedder)
-    named = load_embedder("hidden:1", engine)
-    assert isinstance(named, HiddenStateEmbedder) and named.layer == 1
     with pytest.raises(ConfigError, match="name an embedding model"):
         load_embedder(None, None)
     with pytest.raises((ModelNotFoundError, ConfigError), match="no/such-embedder"):
@@ -137,6 +96,80 @@ def test_a_causal_reranker_follows_the_documented_form(
     assert got == pytest.approx(torch.softmax(logits[[yes, no]], 0)[0].item(), rel=1e-4)
 
 
+def test_a_list_is_asked_as_a_whole_where_the_words_are_there(engine: LocalEngine) -> None:
+    prompts = load_prompt_set("real")
+    items = [("use bullets", ["write a list", "be brief"]), ("thank", []), ("先打招呼", ["问候"])]
+    done: list[int] = []
+    got = EngineReranker(engine, prompts).covered_by_list(items, done.append)
+    asked = [prompts.cover_list_prompt(*items[i]) for i in (0, 2)]
+    assert all(asked) and "write a list" in asked[0][1].content  # type: ignore[index]
+    wanted = engine.choose([p for p in asked if p], prompts.cover_options)[:, 0]
+    np.testing.assert_allclose(got, [wanted[0], 0, wanted[1]])
+    assert sum(done) == 3
+
+
+def test_a_list_is_asked_rule_by_rule_where_they_are_not(engine: LocalEngine) -> None:
+    reranker = EngineReranker(engine, load_prompt_set("bundled"))
+    known = ["write a list", "be brief", "say hello"]
+    got = reranker.covered_by_list([("use bullets", known), ("thank", ["be brief"]), ("x", [])])
+    wanted = reranker.covered([("use bullets", rule) for rule in known] + [("thank", "be brief")])
+    np.testing.assert_allclose(got, [max(wanted[:3]), wanted[3], 0])
+
+
+def test_a_causal_reranker_reads_the_list_as_one_document(engine: LocalEngine) -> None:
+    reranker = CausalReranker(engine)
+    got = reranker.covered_by_list([("x", []), ("use bullets", ["write a list", "be brief"])])
+    wanted = reranker.covered([("use bullets", "1. write a list\n2. be brief")])
+    np.testing.assert_allclose(got, [0, wanted[0]])
+
+
+class _Fixed:
+    """Answers every question alike, but for those in ``known``."""
+
+    def __init__(self, fingerprint: str, otherwise: float, known: dict[tuple[str, str], float]):
+        self.fingerprint, self.otherwise, self.known = fingerprint, otherwise, known
+        self.asked = 0
+
+    def covered(self, pairs: Any, on_done: Any = None) -> Any:
+        self.asked += 1
+        return np.array([self.known.get(pair, self.otherwise) for pair in pairs], np.float32)
+
+    def covered_by_list(self, items: Any, on_done: Any = None) -> Any:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("answer", [0.0, 0.17, 0.83, 1.0])
+def test_one_that_answers_all_alike_does_not_discriminate(answer: float) -> None:
+    fixed = _Fixed(f"fixed-{answer}", answer, {})
+    assert not discriminates(fixed)
+    assert not discriminates(fixed, "zh")
+    assert not discriminates(fixed)
+    assert fixed.asked == 2, "once a language"
+
+
+def test_one_that_knows_the_paraphrases_discriminates_in_that_language() -> None:
+    bullets = {
+        ("用要点列出。", "以项目符号列表作答。"),
+        ("只用一句话回答。", "把回答控制在一句话以内。"),
+    }
+    others = {
+        ("以提问结尾。", "在最后提出一个问题。"),
+        ("先打招呼。", "开头问候用户。"),
+        ("注明来源。", "说明信息出自哪里。"),
+        ("感谢用户。", "向用户表示谢意。"),
+    }
+    knows = _Fixed("knows-zh", 0.1, dict.fromkeys(bullets | others, 0.9))
+    assert discriminates(knows, "zh")
+    assert not discriminates(knows, "en")
+    half = _Fixed("knows-some", 0.1, dict.fromkeys(others, 0.9))
+    assert not discriminates(half, "zh"), "two of six paraphrases missed"
+
+
+def test_the_bundled_model_discriminates_in_its_world() -> None:
+    reranker = EngineReranker(shared_engine(None), load_prompt_set("bundled"))
+    assert discriminates(reranker, "en")
+
+
 def test_users_words_can_t_close_a_turn_of_the_reranker(engine: LocalEngine) -> None:
     seen: list[list[int]] = []
     original = engine.choose_tokens
@@ -171,7 +204,6 @@ def test_token_embeddings_are_centred_weighted_and_each_counts_once(engine: Loca
         np.testing.assert_allclose(row, pooled / np.linalg.norm(pooled), atol=1e-5)
     repeated = embedder.embed(["ab", "abab"])
     np.testing.assert_allclose(repeated[0], repeated[1], atol=1e-6)
-    assert embedder.fingerprint != HiddenStateEmbedder(engine, 0).fingerprint
 
 
 def test_token_embeddings_know_families_apart() -> None:

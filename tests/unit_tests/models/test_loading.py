@@ -64,7 +64,7 @@ def test_a_bad_dtype_is_a_clear_error(tiny_model_path: Path) -> None:
 
 def test_is_bundled() -> None:
     assert loading.is_bundled(None)
-    assert loading.is_bundled("embedded")
+    assert loading.is_bundled("bundled")
     assert loading.is_bundled(str(loading.bundled_path())) == loading.bundled_path().is_dir()
     assert not loading.is_bundled("Qwen/Qwen3-8B")
     assert not loading.is_bundled("http://localhost:1/v1")

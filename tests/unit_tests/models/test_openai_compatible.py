@@ -26,12 +26,12 @@ from langchain_uno.errors import (
     ReleaseError,
 )
 from langchain_uno.home import Home
+from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.openai_compatible import OpenAIEngine
 from langchain_uno.models.openai_wire import Collector, first_token_probs
 from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
-from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.records import Message
 from langchain_uno.serving.messages import from_langchain
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny

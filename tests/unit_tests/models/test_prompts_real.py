@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langchain_uno.errors import ConfigError
-from langchain_uno.models.prompts import PROMPT_SETS, get_prompt_set, real
+from langchain_uno.models.prompts import PROMPT_SETS, get_prompt_set, real, worded_alike
 from langchain_uno.models.prompts.data_blocks import block, clean, numbered, transcript
 from langchain_uno.models.prompts.real import RealPromptSet
 from langchain_uno.models.roles import PromptSet, RoleError
@@ -38,6 +39,7 @@ def prompts(data: str, language: str = "en") -> dict[str, list[Message]]:
         "revise_rules": SET.revise_rules_prompt(chat, data, [data], [data], language),
         "judge": SET.judge_prompt(chat, [data], data, language),
         "cover": SET.cover_prompt(data, data),
+        "cover_list": SET.cover_list_prompt(data, [data]) or [],
         "critique": SET.critique_prompt(chat, data, language),
         "revise_draft": SET.revise_draft_prompt(chat, data, [data], language),
     }
@@ -62,7 +64,7 @@ def test_every_named_set_keeps_the_interface(name: str) -> None:
 
 
 def test_unknown_set_is_refused_with_the_known_names() -> None:
-    with pytest.raises(ConfigError, match="'raal'.*real, embedded"):
+    with pytest.raises(ConfigError, match="'raal'.*real, bundled"):
         get_prompt_set("raal")
 
 
@@ -100,8 +102,32 @@ def test_languages(language: str, known: bool) -> None:
 def test_chinese_logs_get_chinese_words_and_other_languages_english_ones() -> None:
     for role, messages in prompts("data", "zh-TW").items():
         chinese = bool(re.search("[\u4e00-\u9fff]", messages[0].content))
-        assert chinese is (role != "cover"), role
+        assert chinese is (role not in ("cover", "cover_list")), role
     assert prompts("data", "de") == prompts("data", "en")
+
+
+@pytest.mark.parametrize(("rule", "chinese"), [("先打招呼", True), ("Greet first", False)])
+def test_coverage_is_asked_in_the_suggestions_language(rule: str, chinese: bool) -> None:
+    for prompt in (SET.cover_prompt(rule, "x"), SET.cover_list_prompt(rule, ["x", "y"])):
+        assert prompt is not None
+        assert bool(re.search("[\u4e00-\u9fff]", prompt[0].content)) is chinese
+        assert all(word in prompt[1].content for word in SET.cover_options)
+    assert "1. x\n2. y" in prompt[1].content
+
+
+def test_releases_made_with_the_words_of_before_are_served_with_these() -> None:
+    """Who changes what a critic or its reviser reads must take the fingerprints out."""
+    assert worded_alike(SET.fingerprint, "real-1-7add270cf8cc")
+    assert worded_alike("embedded-v1", get_prompt_set("bundled").fingerprint)
+    assert not worded_alike(SET.fingerprint, "real-1-000000000000")
+    assert not worded_alike("embedded-v1", "real-1-7add270cf8cc")
+    served = [
+        [m.content for m in prompts("data", language)[role]]
+        for language in ("en", "zh")
+        for role in ("critique", "revise_draft")
+    ]
+    digest = hashlib.sha256(json.dumps(served).encode()).hexdigest()
+    assert digest == "fccd16cf30faf28016445b1217656dd121abec079a80b772c4dea27993ffaed9"
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])

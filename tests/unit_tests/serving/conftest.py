@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
-from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.testing import make_tiny_adapter
 
 

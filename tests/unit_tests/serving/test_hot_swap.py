@@ -10,8 +10,8 @@ import pytest
 
 from langchain_uno.errors import EngineError
 from langchain_uno.home import Home
+from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.local import LocalEngine
-from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.releases.publish import rollback
 from langchain_uno.serving.hot_swap import Serving
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny, user

@@ -19,8 +19,8 @@ import torch
 from langchain_uno import UNOChatModel
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import Home
+from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.local import LocalEngine
-from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.releases.publish import revoke
 from tests.unit_tests.releases.test_load import BAD, edit_config, open_up, set_
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny

@@ -15,8 +15,8 @@ from langchain_uno.errors import EngineError, NameError_
 from langchain_uno.graphs.respond import RespondContext
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
+from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.local import LocalEngine
-from langchain_uno.models.token_embedder import TokenEmbedder
 from langchain_uno.web.feedback import FeedbackTokens, TokenError
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny
 
