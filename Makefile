@@ -13,8 +13,8 @@ PIP := $(PY) -m pip --disable-pip-version-check
 READY := .venv/.ready
 
 .PHONY: help setup demo test test-all lint format typecheck check docs wheel clean constraints \
-        bench bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-crash \
-        bench-serving bench-routing test-properties test-vllm studies
+        bench bench-clusters bench-bundled bench-gap bench-capture bench-crash bench-serving \
+        bench-routing test-properties test-vllm test-lab studies
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY) ## the whole loop on two cores: feedback in, better answers out
-	$(PY) -m langchain_uno.demo --home $(HOME_DIR) --seed $(SEED)
+	$(PY) -m langchain_uno demo --home $(HOME_DIR) --seed $(SEED)
 
 test: $(READY) ## the default tests (up to 15 minutes on two cores)
 	$(PY) -m pytest -m 'not slow'
@@ -72,16 +72,16 @@ bench-serving: $(READY) ## 10,000 requests under switching releases; overhead; r
 	$(PY) -m lab.benchmarks.bench_serving router
 
 # Run it in two terminals: each takes what no other is at.
-STUDIES ?= .studies
-SEEDS ?= 1001,1002,1003,1004,1005
+SEEDS ?= 5101,5102
 STUDY := $(PY) -m lab.studies
-studies: $(READY) ## every study of docs/benchmarks.md, anew (45 hours; started twice side by side, 23)
-	$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[dev,evaluation]'
-	$(STUDY) run --out $(STUDIES)/systems --seeds $(SEEDS) --noise 0,0.17,0.34,0.5 --variants all
-	$(STUDY) poison --out $(STUDIES)/poison --seeds $(SEEDS)
-	$(STUDY) rounds --out $(STUDIES)/rounds --seeds $(SEEDS)
-	$(STUDY) ablations --out $(STUDIES)/ablations --seeds $(SEEDS)
-	$(STUDY) table --out $(STUDIES)/systems
+studies: $(READY) ## every study of docs/benchmarks.md, anew (hours; lab/results must be empty of them)
+	$(STUDY) systems --seeds $(SEEDS)
+	$(STUDY) poison --seeds $(SEEDS)
+	$(STUDY) rounds --seeds $(SEEDS)
+	$(STUDY) table --page docs/benchmarks.md
+
+test-lab: $(READY) ## the tests of lab/: training of the bundled model, studies
+	$(PY) -m pytest lab/tests
 
 bench-routing: $(READY) ## requests of unseen frames to the right cluster, projected and not
 	$(PY) -m lab.benchmarks.bench_routing
@@ -94,26 +94,21 @@ bench-crash: $(READY) ## 200 x kill -9, four processes on one home, a full disk 
 	$(PY) -m lab.benchmarks.bench_crash many
 	$(PY) -m lab.benchmarks.bench_crash full
 
-bench-noise: $(READY) ## precision and recall of the noise verdicts
-	$(PY) -m lab.benchmarks.bench_noise
-
 bench-gap: $(READY) ## the cognitive gap against the world's true distance
 	$(PY) -m lab.benchmarks.bench_gap
 
-bench: bench-clusters bench-embedded bench-gap bench-noise bench-capture bench-crash bench-serving ## the figures of docs/benchmarks.md, one after the other
+bench: bench-clusters bench-bundled bench-gap bench-routing bench-capture bench-crash bench-serving ## the figures of lab/benchmarks, one after the other
 
 bench-clusters: $(READY) ## stability of the clustering: logs 50 to 10,000, clusters 3 to 100
 	$(PY) -m lab.benchmarks.bench_clusters
-	$(PY) -m lab.benchmarks.bench_families
-	$(PY) -m lab.benchmarks.bench_families --visits 600 --rounds 6 --variants drift,standard
 
-bench-embedded: $(READY) ## what the bundled model can do, role by role
-	$(PY) -m langchain_uno.demo exam --seed $(SEED)
+bench-bundled: $(READY) ## what the bundled model can do, role by role
+	$(PY) -m lab.bundled.exam --seed $(SEED)
 
 docs: $(READY) ## write docs/reference-cli.md and docs/recipes.md from the code, the tables of docs/benchmarks.md from the results
 	$(PY) docs/make_cli_reference.py
 	$(PY) docs/make_recipes.py
-	$(PY) lab/make_tables.py
+	$(PY) -m lab.studies table --page docs/benchmarks.md
 
 wheel: $(READY) ## build dist/*.tar.gz and, from it, dist/*.whl
 	$(PY) -m build --no-isolation --outdir dist

@@ -31,27 +31,49 @@ A setting that does not exist is refused; one that an earlier version had is ref
 instead.
 
 """
+PAPER_VALUES = [
+    (
+        "clusters",
+        "Ward on normalised query and rule embeddings, cut at a distance of 4; the "
+        "nearest centroid of queries routes, and no query is unseen",
+    ),
+    (
+        "gap",
+        "1 - P(yes) of the reranker: least over a log's rules, mean over the cluster; 0.45 is high",
+    ),
+    ("nothing guessed *", "counts as gap 0 (`default`: as 1, unknown is high)"),
+    (
+        "candidates",
+        "3 from the raw feedback, 3 from rules and feedback; temperature 1.0, top-p 0.9",
+    ),
+    ("best candidate *", "always pairs, whatever its score"),
+    ("adapters", "rank 64, alpha 128, dropout 0.05, all linear projections"),
+    (
+        "expert",
+        "DPO and SFT weighted 0.5 each, beta 0.1, learning rate 5e-4, cosine, 8 epochs, "
+        "12,000 tokens",
+    ),
+    ("optimiser step *", "32 pairs: batch 1, accumulation 8, 4 GPUs"),
+    (
+        "critic",
+        "SFT, learning rate 5e-4, 8 epochs, 8,000 tokens, the epoch of the least loss",
+    ),
+    (
+        "verification",
+        "20 % held out; 3 judgements averaged, the first greedy; a tie counts half; win "
+        "rate 0.53; BLEU-4 above 0.05",
+    ),
+    ("sampled judgements *", "temperature 1.0, top-p 0.9"),
+    ("votes", "one log, one vote; a log teaches its own rules and no others"),
+    ("seed *", "42"),
+]
 PAPER = """
 ## The recipe `paper`
 
 Its values were read from the paper (arXiv 2602.06470: abstract and summaries) and from the authors'
 published code (github.com/bebr2/UNO); those with a star from the code alone.
 
-| what | value |
-|---|---|
-| clusters | Ward on normalised query and rule embeddings, cut at a distance of 4; the nearest centroid of queries routes, and no query is unseen |
-| gap | 1 - P(yes) of the reranker: least over a log's rules, mean over the cluster; 0.45 is high |
-| nothing guessed * | counts as gap 0 (`default`: as 1, unknown is high) |
-| candidates | 3 from the raw feedback, 3 from rules and feedback; temperature 1.0, top-p 0.9 |
-| best candidate * | always pairs, whatever its score |
-| adapters | rank 64, alpha 128, dropout 0.05, all linear projections |
-| expert | DPO and SFT weighted 0.5 each, beta 0.1, learning rate 5e-4, cosine, 8 epochs, 12,000 tokens |
-| optimiser step * | 32 pairs: batch 1, accumulation 8, 4 GPUs |
-| critic | SFT, learning rate 5e-4, 8 epochs, 8,000 tokens, the epoch of the least loss |
-| verification | 20 % held out; 3 judgements averaged, the first greedy; a tie counts half; win rate 0.53; BLEU-4 above 0.05 |
-| sampled judgements * | temperature 1.0, top-p 0.9 |
-| votes | one log, one vote; a log teaches its own rules and no others |
-| seed * | 42 |
+@@ROWS@@
 
 Some differences of substance lie in code rather than in a value. Taken as the authors have them:
 
@@ -91,7 +113,9 @@ def render() -> str:
         cells = [f"`{key}`", *(f"`{one}`" if one else "" for one in shown)]
         rows.append(f"| {' | '.join(cells)} | {when.replace('|', chr(92) + '|')} |")
     told = f"{len(rows) - 2} settings. An empty cell is the same as `default`.\n\n"
-    return HEAD + told + "\n".join(rows) + "\n" + PAPER
+    values = ["| what | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in PAPER_VALUES)]
+    paper = PAPER.replace("@@ROWS@@", "\n".join(values))
+    return HEAD + told + "\n".join(rows) + "\n" + paper
 
 
 def _values(name: str) -> list[tuple[str, object]]:

@@ -10,7 +10,6 @@ import typer
 
 from langchain_uno.cli.console import JsonOption, QuietOption, clean_exit, out, print_json, say
 from langchain_uno.cli.progress import Bars
-from langchain_uno.demo.report import print_demo
 from langchain_uno.demo.run import PER_FAMILY, VISITS, run_demo
 from langchain_uno.home import Home
 
@@ -23,9 +22,9 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Of the world: who wants what.")] = 1,
     visits: Annotated[int, typer.Option(help="Requests of the simulated week.", min=16)] = VISITS,
-    per_family: Annotated[int, typer.Option(help="Held-out requests a family.", min=1)] = (
-        PER_FAMILY
-    ),
+    per_family: Annotated[
+        int, typer.Option(help="Held-out requests a family.", min=1)
+    ] = PER_FAMILY,
     noise: Annotated[float, typer.Option(help="Share of useless feedback.", min=0, max=1)] = 0.34,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -33,7 +32,7 @@ def demo(
     """Show the whole loop on this machine, in minutes.
 
     A simulated service runs through the feedback handler, a refresh learns from its log, and
-    held-out requests of other users are answered by the base and by UNO and checked by a program.
+    held-out requests of other people are answered by the base and by UNO and checked by a program.
     Everything is real but small: the model, its LoRA training, the store, the graph. The figures
     show that the loop works; they say nothing about a real model's gains.
 
@@ -55,11 +54,13 @@ def demo(
         if as_json:
             print_json(report)
         else:
+            from langchain_uno.demo.report import print_demo
+
             print_demo(report, place.path, out)
             say("Try next:")
             for line in (
-                f"langchain-uno logs stats --home {home}",
-                f"langchain-uno evaluate world {home / 'world.json'} --home {home} --seed 5",
-                f"langchain-uno demo --home {home}-2 --seed 2",
+                f"langchain-uno logs stats --home {place.path}",
+                f"langchain-uno evaluate world {place.path / 'world.json'} --home {place.path}",
+                f"langchain-uno demo --home {place.path}-2 --seed {seed + 1}",
             ):
                 say(f"  {line}")

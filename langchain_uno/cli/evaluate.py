@@ -52,7 +52,7 @@ def world(
 ) -> None:
     """Compare base, UNO-Single and UNO in the demo's world.
 
-    Each answers held-out requests; a program checks every answer against the world's hidden
+    Each answers held-out requests. A program checks every answer against the world's hidden
     preferences. Differences are paired by request, with 95 % intervals by person.
 
         langchain-uno evaluate world .demo/world.json --home .demo

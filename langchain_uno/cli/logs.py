@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -24,6 +24,9 @@ from langchain_uno.cli.console import (
 from langchain_uno.cli.progress import Bars
 from langchain_uno.errors import EmptyLogError, InputError, StoreError
 from langchain_uno.home import Home, load_settings
+
+if TYPE_CHECKING:
+    from langchain_uno.logs.store import LogStore
 
 __all__ = ["app"]
 
@@ -242,7 +245,7 @@ def search(
         from langchain_uno.logs.store import LogStore
 
         with LogStore.open(place, _embedder(model, embeddings)) as store:
-            waiting, found = store.pending(), _nearest_feedback(store, place, text, k)
+            waiting, found = store.pending(), _nearest_feedback(store, text, k)
         if waiting:
             err.print(f"{waiting} records are not in the index yet: langchain-uno logs drain.")
         if as_json:
@@ -259,29 +262,29 @@ def search(
             out.print(table)
 
 
-def _nearest_feedback(store: Any, home: Home, text: str, k: int) -> list[dict[str, Any]]:
+def _nearest_feedback(store: LogStore, text: str, k: int) -> list[dict[str, Any]]:
     """Return the ``k`` nearest records that have feedback: request, feedback, run and distance."""
-    from langchain_uno.logs.exchange import find
+    from langchain_uno.logs.join import join, read
 
-    looked, seen = k, 0
-    found: list[dict[str, Any]] = []
+    joined, looked = join(store.journal), k
     while True:
         near = store.nearest(text, looked)
-        for run_id, distance in near[seen:]:
-            row = find(home, run_id)
-            if row["feedback"]:
-                asked = [m["content"] for m in row["messages"] if m["role"] == "user"]
-                found.append(
-                    {
-                        "run_id": run_id,
-                        "distance": round(distance, 4),
-                        "request": asked[-1] if asked else "",
-                        "feedback": row["feedback"],
-                    }
-                )
-        if len(found) >= k or len(near) < looked:
-            return found[:k]
-        looked, seen = 4 * looked, len(near)
+        chosen = {run_id: d for run_id, d in near if joined.feedback.get(run_id)}
+        if len(chosen) >= k or len(near) < looked:
+            break
+        looked *= 4
+    found = []
+    for log in read(store.journal, joined, list(chosen)[:k]):
+        asked = [message.content for message in log.messages if message.role == "user"]
+        found.append(
+            {
+                "run_id": log.run_id,
+                "distance": round(chosen[log.run_id], 4),
+                "request": asked[-1] if asked else "",
+                "feedback": [f.model_dump(mode="json", exclude_none=True) for f in log.feedback],
+            }
+        )
+    return found
 
 
 @app.command()

@@ -27,7 +27,7 @@ from langchain_uno.logs.store import pending
 from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Interaction, utc_now
-from langchain_uno.settings import load_settings
+from langchain_uno.home import load_settings
 
 __all__ = ["ImportResult", "export_lines", "export_row", "find", "import_file", "stats"]
 
