@@ -77,7 +77,8 @@ def is_unchanged(work: Work) -> bool:
     there = (work.home.releases / release / "manifest.json").is_file()
     if there or revocation_file(work.home, release).exists():
         return True
-    for name in (RESULT, "release.json", "release-id.json"):
+    # Last what says that the refresh is over: a kill in between leaves it to be done again.
+    for name in ("release.json", "release-id.json", RESULT):
         work.folder.remove(name)
     return False
 
