@@ -2,7 +2,7 @@
 
     capture.py      from LangChain's callbacks to a record (used by ``langchain_uno.callbacks``)
     redaction.py    personal data and secrets out of the text before it is stored
-    journal.py      append-only SQLite (database.py, migrations.py), all that the request path writes
+    journal.py      append-only SQLite, all that the request path writes; database.py, migrations.py
     join.py         which feedback (and which next user turn) belongs to which answer
     conversation.py what a text tells by itself: its language, the answer that a turn follows
     filters.py      which logs may be learnt from, and why not; machine_turns.py
