@@ -1,9 +1,9 @@
-"""Fifty customers talk to a model, it learns what they want, and answers better.
+"""Fifty customers talk to a model; it learns what they want, and answers better.
 
-    python examples/quickstart.py                 the bundled model; about two minutes on two cores
+    python examples/quickstart.py                 the bundled model; minutes on two cores
     python examples/quickstart.py --max-steps 2   only to see it run
 
-The customers are simulated (``langchain_uno.demo``); everything else is what an app would do.
+The customers are simulated (``langchain_uno.demo``). All else is what an app would do.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ with UNOFeedbackHandler(home=args.home) as handler:
     print(f"{counts['recorded']} answers and {counts['feedback']} remarks recorded")
 
 # 2. Learn. A separate process, as a nightly job would be.
-train = [sys.executable, "-m", "langchain_uno.train", "--home", args.home]
+train = [sys.executable, "-m", "langchain_uno", "train", "--home", args.home]
 if args.max_steps:
     train += ["--max-steps", str(args.max_steps)]
 subprocess.run(train, check=True)

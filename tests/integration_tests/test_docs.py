@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from lab.studies.tables import PAGES, rewritten
+from langchain_uno.learning.work import STAGES
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -44,26 +45,30 @@ def test_every_option_of_every_command_has_a_help_text() -> None:
     assert [row for row in rows if row.split(" | ")[-1].strip(" |") == ""] == []
 
 
-def test_the_readmes_tree_shows_what_is_there() -> None:
-    (tree,) = re.findall(r"```text\n(langchain_uno/.*?)```", README, re.S)
-    missing, inside = [], ""
-    for line in tree.splitlines():
-        words = re.split(r"\s{2,}", line.strip())[0].split(" -> ")[0]
-        if not line.startswith(" "):
-            inside = words if words == "langchain_uno/" else ""
-        for name in words.split(", "):
-            folder = inside if line.startswith(" ") else ""
-            if not (REPO / folder / name).exists():
-                missing.append(folder + name)
-    assert missing == []
+def test_the_readme_is_a_screen_and_a_half() -> None:
+    assert len(README.splitlines()) <= 90
 
 
-@pytest.mark.parametrize("room", ["learning", "trainers"])
-def test_the_readmes_tree_names_every_step_of(room: str) -> None:
-    steps = {p.stem for p in (REPO / "langchain_uno" / room).glob("*.py")} - {"__init__"}
-    unnamed = {s for s in steps if not re.search(rf"\b{s}\b", README + ARCHITECTURE)}
-    parts = {"common", "separation", "decide", "embedded_data", "embedded_disk"}  # of a step
-    assert unnamed <= parts
+@pytest.mark.parametrize("room", ["learning", "trainers", "graphs"])
+def test_the_architecture_names_every_file_of(room: str) -> None:
+    files = {p.name for p in (REPO / "langchain_uno" / room).glob("*.py")} - {"__init__.py"}
+    assert {name for name in files if f"`{room}/{name}`" not in ARCHITECTURE} == set()
+
+
+def test_the_architecture_has_a_file_for_every_stage() -> None:
+    rows = re.findall(r"^\| ([a-z]+)[^|]* \| `([a-z_/]+\.py)`", ARCHITECTURE, re.M)
+    held = {stage: file for stage, file in rows if file.startswith("learning/")}
+    assert [*held][: len(STAGES)] == list(STAGES)
+    assert {stage: held[stage] for stage in STAGES} == {s: f"learning/{s}.py" for s in STAGES}
+
+
+def test_the_table_of_rooms_names_everything_in_the_package() -> None:
+    package = REPO / "langchain_uno"
+    there = {p.stem for p in package.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    table = ARCHITECTURE.partition("| room |")[2].partition("\n\n")[0]
+    named = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]*)\|", table, re.M)))
+    assert len(named) == len(set(named))
+    assert set(named) == there - {"__init__", "__main__"}
 
 
 def test_files_named_in_the_architecture_exist() -> None:

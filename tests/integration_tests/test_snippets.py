@@ -1,8 +1,9 @@
 """Every python and bash snippet in README, CONTRIBUTING and docs runs, in order, page by page.
 
 A page's blocks share one folder and, for python, one namespace. ``make`` lines are run as
-``make -n`` in the checkout: what they do is tested elsewhere. Blocks tagged ``no-run`` need a large
-model or a network; there may be few.
+``make -n`` in the checkout: what they do is tested elsewhere. ``langchain-uno`` is the checkout's,
+installed or not. Blocks tagged ``no-run`` need a large model, a network or minutes; there may be
+few.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def bash(code: str, cwd: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(REPO),
     }
+    code = f'langchain-uno() {{ "{sys.executable}" -m langchain_uno "$@"; }}\n{code}'
     code = code.replace("make ", f"make -n -C {REPO} ")
     code = code.replace(".venv/bin/python", sys.executable).replace(" tests/", f" {REPO}/tests/")
     code = code.replace("python examples/", f"python {REPO}/examples/")
