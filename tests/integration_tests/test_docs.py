@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 
 from lab.studies.tables import PAGES, rewritten
+from langchain_uno.cli.command import app
 from langchain_uno.learning.work import STAGES
 
 REPO = Path(__file__).resolve().parents[2]
@@ -43,6 +46,21 @@ def test_every_option_of_every_command_has_a_help_text() -> None:
     rows = re.findall(r"^\| `.*$", generator().render(), re.M)
     assert len(rows) > 20
     assert [row for row in rows if row.split(" | ")[-1].strip(" |") == ""] == []
+
+
+def test_every_command_on_the_pages_is_one() -> None:
+    pages = [REPO / "README.md", *(REPO / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    fenced = "\n".join(re.findall(r"^```(?:bash|console)[^\n]*\n(.*?)^```", text, re.M | re.S))
+    lines = re.findall(r"^langchain-uno .+$", fenced.replace("\\\n", " "), re.M)
+    assert len(lines) > 20
+    for line in lines:
+        _, *words = shlex.split(line.partition(" > ")[0])
+        command = typer.main.get_command(app)
+        while inner := getattr(command, "commands", {}):
+            assert words and words[0] in inner, line
+            command = inner[words.pop(0)]
+        command.make_context(line, words)  # refuses what the command does not take
 
 
 def test_the_readme_is_a_screen_and_a_half() -> None:

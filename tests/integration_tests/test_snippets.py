@@ -54,10 +54,10 @@ def bash(code: str, cwd: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(REPO),
     }
-    code = f'langchain-uno() {{ "{sys.executable}" -m langchain_uno "$@"; }}\n{code}'
     code = code.replace("make ", f"make -n -C {REPO} ")
     code = code.replace(".venv/bin/python", sys.executable).replace(" tests/", f" {REPO}/tests/")
     code = code.replace("python examples/", f"python {REPO}/examples/")
+    code = f'langchain-uno() {{ "{sys.executable}" -m langchain_uno "$@"; }}\n{code}'
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code],
         cwd=cwd, env=env, capture_output=True, text=True, timeout=600,
