@@ -271,7 +271,7 @@ def _result(work: Work) -> RefreshResult:
 
 def _standing(work: Work, release: str | None) -> list[str]:
     """Say what answers now, where a refresh without news finds that it is not its release."""
-    from langchain_uno.releases.load import read_current
+    from langchain_uno.releases.load import read_current, revocation_file
 
     try:
         current = read_current(work.home)
@@ -279,9 +279,9 @@ def _standing(work: Work, release: str | None) -> list[str]:
         return [f"Nothing is new, and the current release can't be served: {error}"]
     if current is not None and current.id == release:
         return []
-    there = release is not None and (work.home.releases / release / "manifest.json").is_file()
+    revoked = release is not None and revocation_file(work.home, release).exists()
     stands = f"release {current.id!r}" if current else "the base model"
-    what = "was rolled back" if there else "was revoked or deleted"
+    what = "was revoked" if revoked else "was rolled back"
     return [
         f"Nothing is new. Release {release!r}, which these logs gave, {what}; {stands} answers. It "
         "stays so until there is something new to learn."

@@ -299,7 +299,7 @@ def by_speaker(log: Interaction) -> list[Interaction]:
     said: dict[str | None, list[Feedback]] = {}
     for one in sorted(log.feedback, key=lambda f: f.created_at):
         said.setdefault(speaker_of(one, log), []).append(one)
-    if len(said) < 2:
+    if list(said) in ([], [log.user_id]):
         return [log]
     return [
         log.model_copy(

@@ -1,49 +1,114 @@
 """Stage 7: the simulated performance verifier. No module ships that was not seen to beat the base.
 
-    report = verify_expert(items, epochs, engine, judge_engine, prompts, recipe)
-    if report.passed: ship(epochs[report.epoch - 1])
+    base = answer_as_base(items, engine, judge_engine, prompts, recipe)
+    report = verify_expert(items, epochs, engine, judge_engine, prompts, recipe, base=base, kinds=2)
+    shipped = may_ship([cluster_p_value(reports) for reports in every_clusters_reports], level)
 
-Held-out queries are answered by the base and by the module; the judge scores both with the users'
-rules as the standard; :mod:`langchain_uno.trainers.decide` turns scores into a decision. A critic
-passes the same check over its whole draft-critique-revise path, the base's answer being the draft;
-a memory over the same path without a critique.
-The judge is the model's own (or a teacher's): these figures are its opinion, never the truth.
+Held-out queries are answered by the base model and by the module; the judge scores both with the
+users' rules as the standard. A critic passes the same check over its whole draft-critique-revise
+path, the base's answer being the draft. The judge is the model's own (or a teacher's): the figures
+are its opinion, never the truth.
+
+**What is decided.** Every person counts once, with the mean outcome of their queries (win 1, tie
+0.5, loss 0). If a module is no better than the base, all of a person's comparisons could as well
+have come out the other way round. So the sum over people of (mean outcome - 0.5) is compared with
+what it would be if any of them had: an exact test for every number of people and of queries a
+person, however much a person's own queries agree, as long as gains and losses are spread alike over
+people. The best of several epochs is compared with the best one under the same swaps. Of several
+kinds tried for a cluster, each one's p-value is multiplied by their number (Bonferroni).
+
+**What a release promises**, at ``recipe.verify.level`` 0.05: if nothing helps, at most 5 % of
+refreshes ship anything at all; and of what ships, at most 5 % is expected to be no better than the
+base (Benjamini-Hochberg over the clusters tested, :func:`may_ship`). ``lab/verifier_levels.py``
+measures both. Where the level is None the paper's rule decides: the plain win rate of the best
+epoch.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
-from langchain_uno.learning.content import request_text
 from langchain_uno.models.judge import JudgeItem, judge_averaged
-from langchain_uno.learning.remind import Remembered
-from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone
+from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import ModuleKind, VerifierReport
-from langchain_uno.trainers import decide
-from langchain_uno.trainers.reflect import reflected
-from langchain_uno.trainers.restraint import Restraint, look_for_overreach
-from langchain_uno.trainers.sides import BaseSide, VerifyItem, greedy
+from langchain_uno.records import ANONYMOUS, Message, ModuleKind, VerifierReport
+from langchain_uno.reflect import kept_share, reflect, request_text, run_together
 
 __all__ = [
+    "MAX_LOST",
+    "MIN_LENGTH_RATIO",
     "BaseSide",
-    "VerifyItem",
+    "Decision",
+    "HeldOut",
+    "Outcome",
     "answer_as_base",
+    "bleu4",
+    "cluster_p_value",
+    "decide",
+    "may_ship",
+    "outcome_of",
+    "p_values",
     "verify_critic",
     "verify_expert",
-    "verify_memory",
+    "wilson",
 ]
+
+MIN_LENGTH_RATIO = 0.1
+"""An answer shorter than this share of the base's says something else (paper)."""
+
+MAX_LOST = 0.05
+"""The share of queries on which a module may lose content where ``recipe.min_kept`` is looked at:
+wishes met do not pay for facts lost."""
+
+_BITS = 14
+"""Swaps are enumerated for so many people; for more, a group of 2 ** 14 of them is (exact too)."""
+
+Outcome = float | None
+"""The module's side of one comparison: 1 won, 0.5 tied, 0 lost; None: no readable judgement."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One held-out query with its standard; nobody's who taught the module."""
+
+    id: str
+    messages: Sequence[Message]
+    rules: Sequence[str]
+    language: str = "en"
+    voice: str = ANONYMOUS
+    """Whose it is (``records.voice_of``)."""
+    edit: str | None = None
+    """What the user made of the answer. Where there are no rules it is the standard: the better
+    answer is the one nearer to it (BLEU-4)."""
+
+
+@dataclass(frozen=True)
+class BaseSide:
+    """The base model's answers to the items, and their scores: made once, used for every module."""
+
+    items: list[HeldOut]
+    answers: list[str]
+    scores: list[float | None]
+
+
+# -- Asking ----------------------------------------------------------------------------------------
 
 
 def answer_as_base(
-    items: Sequence[VerifyItem],
+    items: Sequence[HeldOut],
     engine: Engine,
     judge_engine: Engine,
     prompts: PromptSet,
@@ -52,21 +117,20 @@ def answer_as_base(
 ) -> BaseSide:
     """Answer and judge the items with the base model.
 
-    More than ``recipe.verify.max_queries`` items are cut to a seeded sample. ``on_done`` hears of
-    one item per answer and one per judgement.
+    More than ``recipe.verify.max_queries`` items are cut to a seeded sample that keeps as many
+    people as it can. ``on_done`` hears of one item per answer and one per judgement.
+
+    Raises:
+        EngineError: the model can't answer.
     """
-    chosen = list(items)
-    if len(chosen) > recipe.verify.max_queries:
-        order = np.random.default_rng(recipe.seed).permutation(len(chosen))
-        chosen = [chosen[i] for i in sorted(order[: recipe.verify.max_queries])]
+    chosen = _sample(items, recipe.verify.max_queries, recipe.seed)
     answers = _answers(chosen, BASE, engine, recipe, on_done)
-    return BaseSide(
-        chosen, answers, _scores(chosen, answers, judge_engine, prompts, recipe, on_done)
-    )
+    scores = _scores(chosen, answers, judge_engine, prompts, recipe, on_done)
+    return BaseSide(chosen, answers, scores)
 
 
 def verify_expert(
-    items: Sequence[VerifyItem],
+    items: Sequence[HeldOut],
     epochs: Sequence[Path],
     engine: Engine,
     judge_engine: Engine,
@@ -75,6 +139,7 @@ def verify_expert(
     on_done: OnDone | None = None,
     *,
     base: BaseSide | None = None,
+    kinds: int = 1,
 ) -> VerifierReport:
     """Compare an expert's epochs with the base; the report names the epoch that would ship, from 1.
 
@@ -84,41 +149,30 @@ def verify_expert(
         engine: answers; adapters are loaded under names of their own, and unloaded at the end.
         judge_engine: judges (the base model itself, or a teacher).
         prompts: words the judge's prompt.
-        recipe: ``verify`` settings, token limits, seed.
+        recipe: ``verify``, ``min_kept``, token limits, seed.
         on_done: hears of one item per answer and one per judgement.
         base: the base's side of the same items when it is known already.
+        kinds: how many kinds of module may be tried for this cluster.
 
     Raises:
         EngineError: the model can't answer.
     """
     side = base or answer_as_base(items, engine, judge_engine, prompts, recipe, on_done)
     if not side.items or not epochs:
-        return _undecided("expert", "there is no held-out query" if epochs else "no epoch was kept")
-    tried = decide.spread_epochs(len(epochs), recipe.verify.max_epochs)
-    outcomes: list[list[decide.Outcome]] = []
-    scores: list[list[float | None]] = []
-    finals: list[list[str]] = []
+        return _nothing("expert", "there is no held-out query" if epochs else "no epoch was kept")
+    tried = _spread(len(epochs), recipe.verify.max_epochs)
+    answers: list[list[str]] = []
     for index in tried:
         with _loaded(engine, epochs[index]) as name:
-            finals.append(_answers(side.items, name, engine, recipe, on_done))
-        scores.append(_scores(side.items, finals[-1], judge_engine, prompts, recipe, on_done))
-        outcomes.append(_outcomes(side, finals[-1], scores[-1], recipe))
-    lost = [_lost(side, answers, recipe) for answers in finals]
-    # An epoch that lost too much can't ship: where another one exists, the choice is among those.
-    bound = max(recipe.verify.max_lost * len(side.items), min(lost))
-    fit = [i for i, n in enumerate(lost) if n <= bound]
-    outcomes, scores = [outcomes[i] for i in fit], [scores[i] for i in fit]
-    choice = decide.choose_epoch(outcomes, scores, _users(side), recipe.verify.confidence)
-    chosen = fit[choice.epoch]
-    restraint = look_for_overreach(
-        side.items, side.answers, finals[chosen], judge_engine, prompts, recipe, on_done
+            answers.append(_answers(side.items, name, engine, recipe, on_done))
+    report, chosen = _compare(
+        "expert", side, answers, judge_engine, prompts, recipe, on_done, kinds
     )
-    harm = _Harm(lost[chosen], restraint)
-    return _report("expert", side, choice, scores[choice.epoch], harm, recipe, tried[chosen] + 1)
+    return report.model_copy(update={"epoch": tried[chosen] + 1})
 
 
 def verify_critic(
-    items: Sequence[VerifyItem],
+    items: Sequence[HeldOut],
     adapter: Path,
     engine: Engine,
     judge_engine: Engine,
@@ -127,99 +181,77 @@ def verify_critic(
     on_done: OnDone | None = None,
     *,
     base: BaseSide | None = None,
-    known: Remembered | None = None,
+    kinds: int = 1,
 ) -> VerifierReport:
     """Compare the whole draft-critique-revise path of a critic with the draft (the base answer).
 
-    The arguments are those of :func:`verify_expert`; ``on_done`` hears of one item per critique,
-    one per revision and one per judgement. A draft that the critic would leave as it is, is a
-    tie. ``known``, the cluster, is what ``recipe.remind`` reminds of.
+    The arguments are those of :func:`verify_expert`; ``on_done`` hears of every critique, revision
+    and judgement. A draft that the critic would leave as it is, is a tie.
 
     Raises:
         EngineError: the model can't answer.
     """
     side = base or answer_as_base(items, engine, judge_engine, prompts, recipe, on_done)
     if not side.items:
-        return _undecided("critic", "there is no held-out query")
+        return _nothing("critic", "there is no held-out query")
     with _loaded(engine, adapter) as name:
-        finals = reflected(side, name, engine, prompts, recipe, on_done, known)
-    return _compared("critic", side, finals, judge_engine, prompts, recipe, on_done)
+        plans = [
+            reflect(
+                GenerateRequest(item.messages, BASE, Sampling(max_tokens=recipe.answer_tokens)),
+                prompts,
+                critic=name,
+                draft=draft,
+                critique_tokens=recipe.role_tokens,
+                revision=Sampling(max_tokens=recipe.revision_tokens),
+                min_kept=recipe.min_kept,
+                language=item.language,
+            )
+            for item, draft in zip(side.items, side.answers, strict=True)
+        ]
+        answers = [done.text for done in run_together(plans, engine, on_done)]
+    return _compare("critic", side, [answers], judge_engine, prompts, recipe, on_done, kinds)[0]
 
 
-def verify_memory(
-    items: Sequence[VerifyItem],
-    known: Remembered,
-    engine: Engine,
-    judge_engine: Engine,
-    prompts: PromptSet,
-    recipe: Recipe,
-    on_done: OnDone | None = None,
-    *,
-    base: BaseSide | None = None,
-) -> VerifierReport:
-    """Compare drafts revised by a cluster's rules alone with the drafts (the base answers).
-
-    The arguments are those of :func:`verify_critic`; ``on_done`` hears of one item per revision and
-    one per judgement. A draft for which no rule holds stands, and is a tie. Restraint is not looked
-    at: a memory is told only the rules that hold.
-
-    Raises:
-        EngineError: the model can't answer.
-    """
-    side = base or answer_as_base(items, engine, judge_engine, prompts, recipe, on_done)
-    if not side.items:
-        return _undecided("memory", "there is no held-out query")
-    finals = reflected(side, None, engine, prompts, recipe, on_done, known)
-    return _compared("memory", side, finals, judge_engine, prompts, recipe, on_done)
-
-
-def _compared(
-    kind: ModuleKind,
-    side: BaseSide,
-    finals: Sequence[str],
-    judge_engine: Engine,
-    prompts: PromptSet,
-    recipe: Recipe,
-    on_done: OnDone | None,
-) -> VerifierReport:
-    """Judge the answers of a module that has no epochs to choose from."""
-    scores = _scores(side.items, finals, judge_engine, prompts, recipe, on_done)
-    outcomes = _outcomes(side, finals, scores, recipe)
-    choice = decide.choose_epoch([outcomes], [scores], _users(side), recipe.verify.confidence)
-    # A memory is told no rule but those that hold: what the judge would see there is its own error.
-    restraint = Restraint(could=0, did=0)
-    if kind != "memory":
-        restraint = look_for_overreach(
-            side.items, side.answers, finals, judge_engine, prompts, recipe, on_done
-        )
-    harm = _Harm(_lost(side, finals, recipe), restraint)
-    return _report(kind, side, choice, scores, harm, recipe, None)
+def _sample(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
+    """Everybody's first query (in a seeded order), then everybody's second, until it is enough."""
+    if len(items) <= at_most:
+        return list(items)
+    turns: Counter[str] = Counter()
+    ranked: list[tuple[int, int]] = []
+    for i in np.random.default_rng(seed).permutation(len(items)).tolist():
+        ranked.append((turns[items[i].voice], i))
+        turns[items[i].voice] += 1
+    ranked.sort(key=lambda one: one[0])  # stable: by chance within a turn
+    return [items[i] for i in sorted(i for _, i in ranked[:at_most])]
 
 
 def _answers(
-    items: Sequence[VerifyItem],
+    items: Sequence[HeldOut],
     adapter: str | None,
     engine: Engine,
     recipe: Recipe,
     on_done: OnDone | None,
 ) -> list[str]:
-    requests = [GenerateRequest(item.messages, adapter, greedy(recipe)) for item in items]
+    """Both sides answer without chance, as long as an answer may be."""
+    sampling = Sampling(max_tokens=recipe.answer_tokens)
+    requests = [GenerateRequest(item.messages, adapter, sampling) for item in items]
     return [generation.text for generation in engine.generate(requests, on_done)]
 
 
 def _scores(
-    items: Sequence[VerifyItem],
+    items: Sequence[HeldOut],
     answers: Sequence[str],
     judge_engine: Engine,
     prompts: PromptSet,
     recipe: Recipe,
     on_done: OnDone | None,
 ) -> list[float | None]:
+    """Score by the user's edit where there is one and no rule, else by the judge; 1 to 10."""
     scores: list[float | None] = [None] * len(items)
     todo: list[int] = []
     for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
         if item.edit is not None and not item.rules:
-            scores[i] = 10.0 * decide.bleu4(answer, item.edit, item.language)
+            scores[i] = 10.0 * bleu4(answer, item.edit, item.language)
         else:
             todo.append(i)
     if on_done is not None and len(todo) < len(items):
@@ -237,106 +269,6 @@ def _scores(
     return scores
 
 
-def _outcomes(
-    side: BaseSide, answers: Sequence[str], scores: Sequence[float | None], recipe: Recipe
-) -> list[decide.Outcome]:
-    return [
-        decide.outcome(
-            answer,
-            base,
-            score,
-            base_score,
-            item.language,
-            recipe.verify,
-            request_text(item.messages),
-        )
-        for item, answer, base, score, base_score in zip(
-            side.items, answers, side.answers, scores, side.scores, strict=True
-        )
-    ]
-
-
-def _lost(side: BaseSide, answers: Sequence[str], recipe: Recipe) -> int:
-    """Return how many answers lost content of the base answer."""
-    return sum(
-        decide.lost_content(answer, base, item.language, recipe.verify, request_text(item.messages))
-        for item, answer, base in zip(side.items, answers, side.answers, strict=True)
-    )
-
-
-class _Harm(NamedTuple):
-    """What a module's answers did besides what they were judged for."""
-
-    lost: int
-    restraint: Restraint
-
-
-def _report(
-    kind: ModuleKind,
-    side: BaseSide,
-    choice: decide.Choice,
-    scores: Sequence[float | None],
-    harm: _Harm,
-    recipe: Recipe,
-    epoch: int | None,
-) -> VerifierReport:
-    settings = recipe.verify
-    reasons = []
-    undecided = False
-    if choice.n == 0:
-        reasons.append("the judge could not be read on any query")
-    elif choice.point < settings.win_rate:
-        reasons.append(f"win rate {choice.point:.2f} is below {settings.win_rate:.2f}")
-    elif settings.decision == "interval" and choice.interval[0] <= 0.5:
-        undecided = True
-        reasons.append(
-            f"not decided: {settings.confidence:.0%} interval of the win rate "
-            f"{choice.interval[0]:.2f} to {choice.interval[1]:.2f} does not lie above 0.50"
-        )
-    if harm.lost > settings.max_lost * len(side.items):
-        reasons.append(f"{harm.lost} of {len(side.items)} answers lost content")
-        undecided = False
-    could, did = harm.restraint
-    if did > settings.max_overreach * could:
-        reasons.append(f"{did} of {could} answers obey a rule that does not hold for the request")
-        undecided = False
-    passed = not reasons
-    users = len(set(_users(side)))
-    reasons.append(
-        f"{choice.n} queries of {users} users (worth {choice.n_effective:.1f})"
-        + (
-            f", epoch {epoch} at {choice.point:.2f}, cross-fitted {choice.rate:.2f}"
-            if epoch is not None
-            else ""
-        )
-    )
-    return VerifierReport(
-        kind=kind,
-        n=choice.n,
-        win_rate=choice.rate,
-        interval=choice.interval,
-        passed=passed,
-        undecided=undecided,
-        epoch=epoch,
-        reason="; ".join(reasons),
-        lost=harm.lost,
-        overreached=did,
-        mean_score=_mean(scores),
-        mean_base_score=_mean(side.scores),
-    )
-
-
-def _undecided(kind: ModuleKind, reason: str) -> VerifierReport:
-    return VerifierReport(
-        kind=kind,
-        n=0,
-        win_rate=0.0,
-        interval=(0.0, 1.0),
-        passed=False,
-        reason=reason,
-    )
-
-
 @contextmanager
 def _loaded(engine: Engine, path: Path) -> Iterator[str]:
     """Load an adapter under a name that nothing else ever has, for the time of the block."""
@@ -348,11 +280,321 @@ def _loaded(engine: Engine, path: Path) -> Iterator[str]:
         engine.unload_adapter(name)
 
 
-def _users(side: BaseSide) -> list[str]:
-    """Who asked; a query without a user is a user of its own."""
-    return [f"user {i.user_id}" if i.user_id else f"query {i.id}" for i in side.items]
+def _spread(n_epochs: int, at_most: int | None) -> list[int]:
+    """Return which epochs (from 0) are tried: all, or ``at_most`` spread over the later half.
+
+    The last is always among them: it saw the whole of the learning-rate schedule.
+    """
+    if at_most is None or n_epochs <= at_most:
+        return list(range(n_epochs))
+    if at_most <= 1:
+        return [n_epochs - 1]
+    first = n_epochs / 2.0 - 0.5
+    step = (n_epochs - 1 - first) / (at_most - 1)
+    return sorted({round(first + step * i) for i in range(at_most)})
+
+
+# -- Comparing -------------------------------------------------------------------------------------
+
+
+def bleu4(answer: str, reference: str, language: str) -> float:
+    """Return sentence BLEU-4 in [0, 1] by sacrebleu (exponential smoothing, effective order).
+
+    Tokens are mteval-13a's, or sacrebleu's ``zh`` (Chinese characters one by one) for Chinese.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU(tokenize="zh" if language.startswith("zh") else "13a", effective_order=True)
+    return float(metric.sentence_score(answer, [reference]).score) / 100.0
+
+
+def outcome_of(
+    item: HeldOut,
+    answer: str,
+    base_answer: str,
+    score: float | None,
+    base_score: float | None,
+    recipe: Recipe,
+) -> Outcome:
+    """Return the module's outcome on one query: an answer that lost content never wins or ties."""
+    if score is None or base_score is None:
+        return None
+    if answer.strip() == base_answer.strip():
+        return 0.5
+    if _lost(item, answer, base_answer, recipe):
+        return 0.0
+    if math.isclose(score, base_score, abs_tol=1e-9):
+        return 0.5
+    return 1.0 if score > base_score else 0.0
+
+
+def _lost(item: HeldOut, answer: str, base_answer: str, recipe: Recipe) -> bool:
+    """Whether an answer lost what the base's says; where that is empty there is nothing to lose.
+
+    It did when it is shorter than ``MIN_LENGTH_RATIO`` of it, has a BLEU-4 of ``verify.min_bleu``
+    or less against it (both paper; 0 looks at none), or keeps less than ``min_kept`` of what it
+    quotes from the request.
+    """
+    base, new = base_answer.strip(), answer.strip()
+    if not base or new == base:
+        return False
+    min_bleu = recipe.verify.min_bleu
+    return (
+        len(new) < MIN_LENGTH_RATIO * len(base)
+        or (min_bleu > 0 and bleu4(new, base, item.language) <= min_bleu)
+        or kept_share(request_text(item.messages), base, new) < recipe.min_kept
+    )
+
+
+def _compare(
+    kind: ModuleKind,
+    side: BaseSide,
+    answers: Sequence[Sequence[str]],
+    judge_engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None,
+    kinds: int,
+) -> tuple[VerifierReport, int]:
+    """Judge a module's answers (one row an epoch), decide; returns the chosen row too."""
+    size = len(side.items)
+    # All epochs in one go: they often say the same, and equal answers are judged once.
+    flat = _scores(
+        side.items * len(answers),
+        [answer for row in answers for answer in row],
+        judge_engine,
+        prompts,
+        recipe,
+        on_done,
+    )
+    scores = [flat[i * size : (i + 1) * size] for i in range(len(answers))]
+    known = list(zip(side.items, side.answers, side.scores, strict=True))
+    outcomes = [
+        [
+            outcome_of(item, answer, base, score, base_score, recipe)
+            for (item, base, base_score), answer, score in zip(known, row, scored, strict=True)
+        ]
+        for row, scored in zip(answers, scores, strict=True)
+    ]
+    lost = [
+        sum(
+            _lost(item, text, base, recipe)
+            for (item, base, _), text in zip(known, row, strict=True)
+        )
+        for row in answers
+    ]
+    # An epoch that lost too much can't ship: where another one exists, the choice is among those.
+    allowed = MAX_LOST * size if recipe.min_kept > 0 else math.inf
+    fit = [i for i, n in enumerate(lost) if n <= max(allowed, min(lost))]
+    settings = recipe.verify
+    found = decide(
+        outcomes,
+        [item.voice for item in side.items],
+        scores=scores,
+        among=fit,
+        level=settings.level,
+        win_rate=settings.win_rate,
+        kinds=kinds,
+        seed=recipe.seed,
+    )
+    reasons = [found.reason] if found.reason else []
+    if lost[found.epoch] > allowed:
+        reasons.append(f"{lost[found.epoch]} of {size} answers lost content")
+    passed = not reasons
+    undecided = found.undecided and len(reasons) == 1
+    reasons.append(f"{found.n} queries of {found.people} people")
+    report = VerifierReport(
+        kind=kind,
+        n=found.n,
+        people=found.people,
+        win_rate=found.win_rate,
+        interval=found.interval,
+        p_value=found.p_value,
+        passed=passed,
+        undecided=undecided,
+        needed=found.needed if undecided else None,
+        reason="; ".join(reasons),
+        lost=lost[found.epoch],
+        mean_score=_mean(scores[found.epoch]),
+        mean_base_score=_mean(side.scores),
+    )
+    return report, found.epoch
+
+
+def _nothing(kind: ModuleKind, reason: str) -> VerifierReport:
+    return VerifierReport(
+        kind=kind, n=0, win_rate=0.0, interval=(0.0, 1.0), passed=False, reason=reason
+    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else None
+
+
+# -- Deciding --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a module may ship as far as its outcomes go, and what is known of it."""
+
+    passed: bool
+    epoch: int
+    """The best one: index into the rows of outcomes."""
+    win_rate: float
+    interval: tuple[float, float]
+    """95 %, every person counting once; Wilson's, which is honest where outcomes are no plain yes
+    or no. Where the best of E epochs was chosen it is wider (1 - 0.05 / E)."""
+    p_value: float | None
+    n: int
+    people: int
+    undecided: bool
+    needed: int | None
+    reason: str
+
+
+def decide(
+    outcomes: Sequence[Sequence[Outcome]],
+    voices: Sequence[str],
+    *,
+    scores: Sequence[Sequence[float | None]] | None = None,
+    among: Sequence[int] | None = None,
+    level: float | None,
+    win_rate: float,
+    kinds: int = 1,
+    seed: int = 0,
+) -> Decision:
+    """Choose the best epoch and say whether it beats the base.
+
+    Args:
+        outcomes: one row an epoch, one column a query.
+        voices: whose each query is.
+        scores: the judge's, in the same shape; they break ties between epochs, then the later one.
+        among: the epochs that may be chosen; None: all. All are accounted for in the p-value.
+        level: the chance that a module no better than the base passes; None: the paper's rule.
+        win_rate: what the win rate has to reach besides.
+        kinds: how many kinds of module are tried in the same cluster.
+        seed: of the swaps where there are too many people to try them all.
+    """
+    table = np.array([[np.nan if o is None else o for o in row] for row in outcomes], dtype=float)
+    known = ~np.isnan(table)
+    people, index = np.unique(list(voices), return_inverse=True)
+    whose = np.eye(len(people))[index]  # (queries, people)
+    counts, sums = known @ whose, np.where(known, table, 0.0) @ whose  # (epochs, people)
+    gains = np.where(counts > 0, sums / np.maximum(counts, 1.0) - 0.5, 0.0)
+    by_person = gains.sum(axis=1) / np.maximum((counts > 0).sum(axis=1), 1) + 0.5
+    by_query = sums.sum(axis=1) / np.maximum(counts.sum(axis=1), 1)
+    rates = (by_query if level is None else by_person).round(9)  # sums of halves and thirds
+    merit = [
+        (rates[e], 0.0 if scores is None else _mean(scores[e]) or 0.0, e)
+        for e in (range(len(outcomes)) if among is None else among)
+    ]
+    epoch = max(merit)[2]
+    rate, n = float(rates[epoch]), int(counts[epoch].sum())
+    voters = int((counts[epoch] > 0).sum())
+    if n == 0:
+        reason = "the judge could not be read on any query"
+        return Decision(False, epoch, 0.0, (0.0, 1.0), None, 0, 0, False, None, reason)
+
+    p_value = min(1.0, kinds * float(p_values(gains.T[None], [gains[epoch].sum()], seed)[0]))
+    interval = wilson(float(by_person[epoch]), voters, 1.0 - 0.05 / len(outcomes))
+    undecided, needed, reason = False, None, ""
+    if rate < win_rate:
+        reason = f"win rate {rate:.2f} is below {win_rate:.2f}"
+    elif level is not None and p_value > level:
+        undecided, needed = True, _needed(gains, epoch, voters, level / kinds)
+        reason = (
+            f"not decided: {rate:.2f} may be luck with a chance of {p_value:.2g} ({level:g} is "
+            f"allowed); about {needed} more people with feedback like this would decide"
+        )
+    ok = not reason
+    return Decision(ok, epoch, rate, interval, p_value, n, voters, undecided, needed, reason)
+
+
+def p_values(gains: Floats, sums: Sequence[float] | Floats | None = None, seed: int = 0) -> Floats:
+    """Return how likely it is, if nothing helps, that the best epoch does as well.
+
+    Args:
+        gains: shape (cases, people, epochs): each person's mean outcome less 0.5.
+        sums: for each case what the chosen epoch's gains sum to; None: the best epoch's sum.
+        seed: of the swaps beyond 14 people. They form a group, so that the test stays exact.
+
+    Returns:
+        One p-value a case: the share of swaps (the identity among them) under which the best
+        epoch's sum is no less.
+    """
+    cases, people, epochs = gains.shape
+    seen = gains.sum(axis=1).max(axis=1) if sums is None else np.asarray(sums, dtype=float)
+    flat = gains.transpose(1, 2, 0).reshape(people, -1)
+    bits, codes = min(people, _BITS), 2 ** np.arange(_BITS)[:people]
+    if people > _BITS:
+        some = np.arange(1, 1 << _BITS)
+        codes = np.random.default_rng(seed).choice(some, people, replace=people > len(some))
+    as_good: Floats = np.zeros(cases)
+    step = max(1, 4_000_000 // (people + cases * epochs))
+    for start in range(0, 1 << bits, step):
+        # Swap g turns the people round whose codes have an odd number of bits in common with it.
+        # Any two swaps after each other are one of the swaps, whatever the codes.
+        odd = np.arange(start, min(start + step, 1 << bits))[:, None] & codes
+        for shift in (8, 4, 2, 1):
+            odd ^= odd >> shift
+        turned = ((1.0 - 2.0 * (odd & 1)) @ flat).reshape(-1, epochs, cases).max(axis=1)
+        as_good += (turned >= seen - 1e-9).sum(axis=0)
+    return as_good / float(1 << bits)
+
+
+def _needed(gains: Floats, epoch: int, voters: int, level: float) -> int:
+    """Return about how many more people like these would make the chance small enough.
+
+    The sum grows with the people, its spread under swaps with their root. Fewer than log2(1 /
+    level) people can't decide anything: that many all have to win.
+    """
+    least = math.ceil(math.log2(1.0 / level))
+    total, spread = float(gains[epoch].sum()), float(np.sqrt((gains[epoch] ** 2).sum()))
+    z = NormalDist().inv_cdf(1.0 - level / len(gains))
+    enough = math.ceil(voters * (z * spread / total) ** 2) if total > 0 else least
+    return max(1, max(least, enough) - voters)
+
+
+def wilson(rate: float, n: float, confidence: float) -> tuple[float, float]:
+    """Return Wilson's two-sided interval of a proportion; (0, 1) when ``n`` is 0."""
+    if n <= 0:
+        return (0.0, 1.0)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2.0)
+    centre = rate + z * z / (2.0 * n)
+    half = z * math.sqrt(rate * (1.0 - rate) / n + z * z / (4.0 * n * n))
+    scale = 1.0 + z * z / n
+    return (max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale))
+
+
+# -- Over a refresh --------------------------------------------------------------------------------
+
+
+def cluster_p_value(reports: Sequence[VerifierReport]) -> float | None:
+    """Return a cluster's p-value: of all the kinds tried for it, the one that would ship.
+
+    1 where none would (whatever the reason: it lost content, say), None where nothing was compared.
+    """
+    found = [(r.passed, r.p_value) for r in reports if r.p_value is not None]
+    return min((p for passed, p in found if passed), default=1.0) if found else None
+
+
+def may_ship(p_values: Sequence[float | None], level: float | None) -> list[bool]:
+    """Return which clusters' modules may ship together (Benjamini-Hochberg).
+
+    Args:
+        p_values: one a cluster (:func:`cluster_p_value`); None: nothing was tested there.
+        level: ``recipe.verify.level``; None: all may.
+
+    Returns:
+        Whether each may ship, if it passed by itself: at most a share ``level`` of those that do is
+        expected to be no better than the base.
+    """
+    if level is None:
+        return [True] * len(p_values)
+    ranked = sorted(p for p in p_values if p is not None)
+    bound = max(
+        (p for rank, p in enumerate(ranked, 1) if p <= level * rank / len(ranked)), default=-1.0
+    )
+    return [p is not None and p <= bound for p in p_values]

@@ -46,7 +46,7 @@ def filter_stage(work: Work) -> None:
     with LogStore.open(work.home, work.embedder) as store:
         store.drain(work.counter("filter"))
         every = store.interactions()
-        waiting = getattr(store, "waiting", 0)
+        waiting = store.waiting
         heard = _heard(work, every)
         snapshot = _unfinished(work, heard) or _new_snapshot(work, every, heard, waiting)
         chosen = {log.run_id: log for log in _restricted(heard, snapshot["logs"])}
@@ -77,7 +77,8 @@ def is_unchanged(work: Work) -> bool:
     there = (work.home.releases / release / "manifest.json").is_file()
     if there or revocation_file(work.home, release).exists():
         return True
-    for name in (RESULT, "release.json", "release-id.json"):
+    # Last what says that the refresh is over: a kill in between leaves it to be done again.
+    for name in ("release.json", "release-id.json", RESULT):
         work.folder.remove(name)
     return False
 

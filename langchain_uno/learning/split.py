@@ -43,7 +43,9 @@ def split_logs(
 
     About ``held_out`` of the logs are held back, and ``deciding`` voices where these are a third of
     all at most: at least one voice where there are two; no log where all ask the same thing. Voices
-    with few logs are held back first: ten logs of ten people witness more than ten of one.
+    with few logs are held back first: ten logs of ten people witness more than ten of one. But no
+    more than a third of the voices (or ``held_out`` of them) are: training is not left to the few
+    who write most.
 
     Args:
         logs: the members of one cluster.
@@ -83,10 +85,11 @@ def _divide(
     names.sort(key=lambda name: len(groups[name]))
     wanted = max(1, round(held_out * len(logs)))
     people = min(deciding, len(groups) // 3)
+    most = max(len(groups) // 3, round(held_out * len(groups)))
     taken: set[str] = set()
     count = 0
     for name in names:
-        if count >= wanted and len(taken) >= people:
+        if taken and (len(taken) >= most or (count >= wanted and len(taken) >= people)):
             break
         # Half of the logs stay in training, and one group at least.
         if len(taken) + 1 < len(groups) and 2 * (count + len(groups[name])) <= len(logs):

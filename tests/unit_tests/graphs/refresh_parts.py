@@ -6,46 +6,67 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from langchain_uno.graphs.refresh import run_refresh
-from langchain_uno.graphs.refresh_context import RefreshResult
+from langchain_uno.graphs.refresh import RefreshResult, run_refresh
 from langchain_uno.home import Home
+from langchain_uno.learning.work import ClusterData, Silent, WorkFolder
 from langchain_uno.logs.journal import Journal
-from langchain_uno.models.loading import load_embedder, load_engine
+from langchain_uno.models.loading import load_engine
 from langchain_uno.models.protocols import Engine
-from langchain_uno.recipe import (
-    ClusterSettings,
-    LoraSettings,
-    PairSettings,
-    Recipe,
-    VerifySettings,
+from langchain_uno.recipe import Recipe
+from langchain_uno.records import Interaction, PreferencePair
+from tests.unit_tests.learning.toy_language import (
+    ToyEmbedder,
+    ToyEngine,
+    ToyPrompts,
+    ToyReranker,
+    log,
 )
-from langchain_uno.records import Interaction
-from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, ToyReranker, log
 
-LORA = LoraSettings(
-    rank=4,
-    alpha=8,
-    dropout=0.0,
-    learning_rate=1e-3,
-    epochs=2,
-    batch_size=4,
-    accumulation=1,
-    max_length=1024,
-    gradient_checkpointing=False,
-    bf16=False,
+RECIPE = Recipe.model_validate(
+    {
+        "name": "toy",
+        "prompt_set": "toy",
+        "answer_tokens": 24,
+        "revision_tokens": 24,
+        "role_tokens": 16,
+        "cluster": {"cut": "ward", "threshold": 2.0, "min_size": 4},
+        "gap": {"unknown": 0.0},  # nobody guesses anything: experts are tried
+        "pairs": {"candidates": 1},
+        "lora": {"rank": 4, "dropout": 0.0, "epochs": 2, "batch_size": 4},
+        "expert": {"learning_rate": 1e-3, "max_length": 1024},
+        "critic": {"learning_rate": 1e-3, "max_length": 1024},
+        "verify": {"held_out": 0.25, "judgements": 1},
+    }
 )
-RECIPE = Recipe(
-    name="toy",
-    prompt_set="toy",
-    max_rule_tokens=16,
-    max_judge_tokens=16,
-    max_critique_tokens=16,
-    cluster=ClusterSettings(min_size=4),
-    pairs=PairSettings(candidates_from_feedback=1, candidates_from_rules=1, max_answer_tokens=24),
-    expert=LORA,
-    critic=LORA,
-    verify=VerifySettings(held_out=0.25, judgements=1),
-)
+
+TRIP = "plan a trip to place {} by train and boat with hotels"
+
+
+def changed(recipe: Recipe, **sections: Any) -> Recipe:
+    """Return a recipe with some settings changed, section by section."""
+    data = recipe.model_dump()
+    for name, value in sections.items():
+        data[name] = data[name] | value if isinstance(value, dict) else value
+    return Recipe.model_validate(data)
+
+
+UNTRAINED = changed(RECIPE, cluster={"min_size": 1000})
+"""No cluster is large enough for a module: a whole refresh in a second, with the base alone."""
+
+
+class Stop(Silent):
+    """Stops a refresh as Ctrl-C would, when a stage starts (or after its first item)."""
+
+    def __init__(self, stage: str, *, after: bool = False) -> None:
+        self.stage, self.after = stage, after
+
+    def start(self, stage: str, total: int | None, note: str = "") -> None:
+        if stage == self.stage and not self.after:
+            raise KeyboardInterrupt
+
+    def advance(self, stage: str, n: int = 1) -> None:
+        if stage == self.stage and self.after:
+            raise KeyboardInterrupt
 
 
 def logs(n: int = 24) -> list[Interaction]:
@@ -54,7 +75,7 @@ def logs(n: int = 24) -> list[Interaction]:
     for i in range(n):
         travel = i % 2 == 0
         query = (
-            f"plan a trip to place {i} by train and boat with hotels"
+            TRIP.format(i)
             if travel
             else f"FIX BUG {i}: STACK TRACE, NULL POINTER, CRASH!"
         )
@@ -77,9 +98,22 @@ def make_home(root: Path, interactions: Sequence[Interaction], namespace: str = 
 
 def refresh(home: Home, engine: Engine, recipe: Recipe = RECIPE, **more: Any) -> RefreshResult:
     more = {"teacher": ToyEngine(), "reranker": ToyReranker(), "max_steps": 2, **more}
-    return run_refresh(
-        home, engine, load_embedder(None, engine), prompts=ToyPrompts(), recipe=recipe, **more
-    )
+    embedder = more.pop("embedder", ToyEmbedder())
+    return run_refresh(home, engine, embedder, prompts=ToyPrompts(), recipe=recipe, **more)
+
+
+def folder_of(home: Home, result: RefreshResult) -> WorkFolder:
+    return WorkFolder(home.work / result.refresh_id)
+
+
+def clusters_of(home: Home, result: RefreshResult) -> list[ClusterData]:
+    return folder_of(home, result).read_records("clusters-gap.jsonl", ClusterData)
+
+
+def pairs_of(home: Home, result: RefreshResult) -> list[PreferencePair]:
+    work = folder_of(home, result)
+    names = [f"clusters/{c.id}/pairs.jsonl" for c in clusters_of(home, result)]
+    return [p for name in names if work.has(name) for p in work.read_records(name, PreferencePair)]
 
 
 def tiny_engine(path: Path) -> Engine:

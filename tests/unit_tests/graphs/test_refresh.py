@@ -1,12 +1,13 @@
 """The whole refresh on a tiny real model: order, resuming, routes, refusals.
 
-Storage, embeddings, training, adapters, verification and release are the real ones. The tiny
-model's words are noise, so a teacher that speaks the toy language distils, revises and judges; an
-expert can only tie with noise, and *everything staying with the base* is the right outcome.
+Storage, training, adapters, verification and release are the real ones. The tiny model's words are
+noise, so a teacher that speaks the toy language distils, revises and judges; an expert can only tie
+with noise, and *everything staying with the base* is the right outcome.
 """
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,40 +19,36 @@ from langchain_uno.errors import (
     EmptyLogError,
     EngineError,
     HomeError,
+    InputError,
     ModelMismatchError,
     StoreBusyError,
 )
-from langchain_uno.graphs.checkpoints import WorkFolder
 from langchain_uno.graphs.refresh import build_refresh_graph, run_refresh
-from langchain_uno.graphs.refresh_context import STAGES, ClusterData, Silent
 from langchain_uno.home import Home
+from langchain_uno.learning.work import STAGES
 from langchain_uno.logs.exchange import find, stats
 from langchain_uno.logs.journal import Journal
-from langchain_uno.logs.store import LogStore
-from langchain_uno.models.loading import load_embedder
 from langchain_uno.models.perplexity import perplexities
 from langchain_uno.models.protocols import Engine
-from langchain_uno.records import Feedback, Message, RuleSet
+from langchain_uno.records import Feedback, Message
 from langchain_uno.releases.load import list_releases, read_current
-from langchain_uno.releases.manifest import lineage_key, opaque_id
+from langchain_uno.releases.publish import make_current, revoke
 from langchain_uno.testing import make_tiny_model
-from tests.unit_tests.graphs.refresh_parts import RECIPE, logs, make_home, refresh, tiny_engine
+from tests.unit_tests.graphs.refresh_parts import (
+    RECIPE,
+    TRIP,
+    UNTRAINED,
+    Stop,
+    changed,
+    clusters_of,
+    folder_of,
+    logs,
+    make_home,
+    pairs_of,
+    refresh,
+    tiny_engine,
+)
 from tests.unit_tests.learning.toy_language import ToyEngine, log, plain
-
-
-class Stop(Silent):
-    """Stops a refresh as Ctrl-C would, when a stage starts (or a cluster's training ends)."""
-
-    def __init__(self, stage: str, *, after: bool = False) -> None:
-        self.stage, self.after = stage, after
-
-    def start(self, stage: str, total: int | None, note: str = "") -> None:
-        if stage == self.stage and not self.after:
-            raise KeyboardInterrupt
-
-    def advance(self, stage: str, n: int = 1) -> None:
-        if stage == self.stage and self.after:
-            raise KeyboardInterrupt
 
 
 def test_the_graph_has_the_named_nodes_in_order() -> None:
@@ -59,7 +56,7 @@ def test_the_graph_has_the_named_nodes_in_order() -> None:
     assert set(STAGES) <= set(graph.nodes)
     edges = {(e.source, e.target) for e in graph.edges}
     assert set(pairwise(STAGES)) <= edges
-    assert ("drain", "__end__") in edges  # nothing new
+    assert ("filter", "__end__") in edges  # nothing new
 
 
 def test_a_whole_refresh_in_which_nothing_passes(engine: Engine, tmp_path: Path) -> None:
@@ -67,13 +64,16 @@ def test_a_whole_refresh_in_which_nothing_passes(engine: Engine, tmp_path: Path)
     teacher = ToyEngine()
     result = refresh(home, engine, teacher=teacher)
 
-    assert result.interactions == 24
-    assert result.usable == 20
-    assert result.dropped == {"praise_only": 4}
-    assert result.distilled["rules"] == 20
-    assert set(result.seconds) == set(STAGES)
+    assert (result.interactions, result.usable, result.dropped) == (24, 24, {})
+    assert (result.waiting, result.without_user) == (0, 0)
+    assert result.stages["distil"]["outcomes"] == {"rules": 20, "empty": 4}
+    assert result.stages["distil"]["rules"] == 20
+    taught = result.stages["rules"]
+    assert taught["distilled"] == taught["taught"] > 0
+    assert taught["dropped"] == {}
+    assert set(result.seconds) == set(result.stages) == set(STAGES)
     assert {c.route for c in result.clusters} == {"base"}
-    assert sum(c.size for c in result.clusters) == 20
+    assert sum(c.size for c in result.clusters) == 24
     assert all(c.pairs > 0 and c.judged > 0 for c in result.clusters)
     assert all("critic" in c.note and "expert" in c.note for c in result.clusters)
 
@@ -83,7 +83,7 @@ def test_a_whole_refresh_in_which_nothing_passes(engine: Engine, tmp_path: Path)
     assert release.manifest.adapters == []
     assert [c.size for c in release.manifest.clusters] == [c.size for c in result.clusters]
     assert release.centroids.shape[0] == len(result.clusters)
-    assert release.manifest.recipe["expert"]["max_steps"] == 2
+    assert release.manifest.recipe["lora"]["rank"] == 4
     assert "run-000" not in release.manifest.to_json().decode()
     assert engine.adapters() == []
 
@@ -95,19 +95,36 @@ def test_a_whole_refresh_in_which_nothing_passes(engine: Engine, tmp_path: Path)
     assert list_releases(home) == [result.release]
     assert len(teacher.asked) == asked
 
-    # A new log is a new refresh; the old work folder goes.
+    # A new log is a new refresh; of the old logs none is distilled again.
     make_home(tmp_path, [log("new", "plan a trip to Rome by train", "a", "please sing")])
-    third = refresh(home, engine, teacher=teacher)
+    third = refresh(home, engine, teacher=teacher, until="distil")
     assert third.refresh_id != result.refresh_id
-    assert third.usable == 21
-    assert [p.name for p in home.work.glob("refresh-*")] == [third.refresh_id]
+    assert third.release is None
+    assert third.usable == 25
+    assert teacher.roles()[asked:] == ["distil"]
+    assert third.stages["distil"]["taken_over"] == 24
+
+
+def test_a_refresh_stops_after_the_stage_asked_for_and_goes_on_from_there(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path, logs(12))
+    result = refresh(home, engine, until="rules")
+    assert list(result.stages) == ["filter", "distil", "cluster", "rules"]
+    assert result.release is None and list_releases(home) == []
+    assert set(result.stages["rules"]) >= {"distilled", "taught", "dropped"}
+    further = refresh(home, engine, until="gap")
+    assert further.resumed == ["filter", "distil", "cluster", "rules"]
+    assert further.refresh_id == result.refresh_id
+    with pytest.raises(InputError, match="no stage 'drain'"):
+        refresh(home, engine, until="drain")
 
 
 def test_a_stopped_refresh_is_finished_by_the_next_call(engine: Engine, tmp_path: Path) -> None:
     home, whole = make_home(tmp_path / "a", logs()), make_home(tmp_path / "b", logs())
     teacher, undisturbed = ToyEngine(), ToyEngine()
     expected = refresh(whole, engine, teacher=undisturbed)
-    stops = [Stop(s) for s in ("filter", "distil", "cluster", "gap", "pairs", "train")]
+    stops = [Stop(s) for s in ("filter", "distil", "cluster", "rules", "gap", "pairs", "train")]
     stops += [Stop("train", after=True), Stop("release")]
     for stop in stops:
         with pytest.raises(KeyboardInterrupt):
@@ -116,7 +133,7 @@ def test_a_stopped_refresh_is_finished_by_the_next_call(engine: Engine, tmp_path
         assert list_releases(home) == []
         assert engine.adapters() == []
     result = refresh(home, engine, teacher=teacher)
-    assert set(result.resumed) == set(STAGES) - {"drain", "release"}
+    assert set(result.resumed) == set(STAGES) - {"release"}
     assert read_current(home) is not None
     # Nothing was asked twice: not one question more than in an undisturbed refresh.
     assert sorted(teacher.roles()) == sorted(undisturbed.roles())
@@ -126,14 +143,51 @@ def test_a_stopped_refresh_is_finished_by_the_next_call(engine: Engine, tmp_path
     ]
 
 
+def test_what_arrives_after_a_kill_is_the_next_refreshs(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path, logs(12))
+    with pytest.raises(KeyboardInterrupt):
+        refresh(home, engine, UNTRAINED, progress=Stop("gap"))
+    [under_way] = home.work.glob("refresh-*")
+    with Journal(home.journal) as journal:
+        # A thumb of who asked, and one of somebody else; and a log of its own.
+        journal.append_feedback(Feedback(run_id="run-000", score=0.0, user_id="user-0"))
+        journal.append_feedback(Feedback(run_id="run-001", score=1.0, user_id="foreign"))
+    make_home(tmp_path, [log("new", "plan a trip to Rome by train", "a", "please sing")])
+
+    first = refresh(home, engine, UNTRAINED)
+    assert first.refresh_id == under_way.name
+    assert first.resumed[:4] == ["filter", "distil", "cluster", "rules"]
+    assert first.usable == 12
+
+    second = refresh(home, engine, UNTRAINED, until="distil")
+    assert second.refresh_id != first.refresh_id
+    # The new log, and the foreign thumb, which is a voice of its own.
+    assert second.usable == 14
+
+
+def test_a_foreign_comment_is_no_news_to_whoever_commented_before(
+    engine: Engine, tmp_path: Path
+) -> None:
+    interactions = logs(12)
+    for one in interactions:
+        one.feedback[0].user_id = "foreign"
+    home = make_home(tmp_path, interactions)
+    with pytest.raises(KeyboardInterrupt):
+        refresh(home, engine, UNTRAINED, progress=Stop("cluster"))
+    with Journal(home.journal) as journal:
+        journal.append_feedback(Feedback(run_id="run-001", score=1.0, user_id="user-1"))
+    result = refresh(home, engine, UNTRAINED, until="cluster")
+    assert result.resumed == ["filter", "distil"]
+
+
 def test_a_refresh_stopped_between_publishing_and_noting_it_publishes_once(
     engine: Engine, tmp_path: Path
 ) -> None:
     home = make_home(tmp_path, logs(12))
     with pytest.raises(KeyboardInterrupt):
-        refresh(home, engine, progress=Stop("release", after=True))
+        refresh(home, engine, UNTRAINED, progress=Stop("release", after=True))
     [published] = list_releases(home)
-    assert refresh(home, engine).release == published
+    assert refresh(home, engine, UNTRAINED).release == published
     assert list_releases(home) == [published]
 
 
@@ -148,11 +202,7 @@ def test_a_module_that_wins_is_released(engine: Engine, tmp_path: Path) -> None:
         good = what["answer"] != first or "[" in what["answer"]
         return f"r {9 if good else 2}"
 
-    lora = RECIPE.expert.model_copy(update={"learning_rate": 5e-2})
-    guards = {"min_length_ratio": 0.0, "min_bleu": -1.0, "decision": "point"}
-    recipe = RECIPE.model_copy(
-        update={"expert": lora, "verify": RECIPE.verify.model_copy(update=guards)}
-    )
+    recipe = changed(RECIPE, expert={"learning_rate": 5e-2}, verify={"level": None})
     home = make_home(tmp_path, logs())
     result = refresh(home, engine, recipe, teacher=ToyEngine(fond_of_news), max_steps=8)
     shipped = [c for c in result.clusters if c.route == "expert"]
@@ -168,9 +218,8 @@ def test_a_module_that_wins_is_released(engine: Engine, tmp_path: Path) -> None:
 
 def test_high_gap_clusters_train_no_expert(engine: Engine, tmp_path: Path) -> None:
     home = make_home(tmp_path, logs(12))
-    recipe = RECIPE.model_copy(update={"gap": RECIPE.gap.model_copy(update={"threshold": 0.0})})
     teacher = ToyEngine()
-    result = refresh(home, engine, recipe, teacher=teacher)
+    result = refresh(home, engine, changed(RECIPE, gap={"threshold": 0.0}), teacher=teacher)
     assert all(c.pairs == 0 for c in result.clusters)
     assert all("critic" in c.note and "expert" not in c.note for c in result.clusters)
     assert "edit" not in teacher.roles()  # no answer was revised for nothing
@@ -196,12 +245,16 @@ def test_homes_that_are_missing_or_empty(engine: Engine, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("said", "why"),
-    [([], "has feedback"), (["thanks"], "praise_only"), (["garble"], "no readable rules")],
+    [
+        ([], "has feedback"),
+        (["thanks"], "wrote no rule for 6 of 6 logs"),
+        (["garble"], "wrote no rule for 6 of 6 logs"),
+    ],
 )
 def test_logs_without_usable_feedback(
     engine: Engine, tmp_path: Path, said: list[str], why: str
 ) -> None:
-    home = make_home(tmp_path, [log(f"r{i}", f"question {i}", "answer", *said) for i in range(6)])
+    home = make_home(tmp_path, [log(f"r{i}", TRIP.format(i), "answer", *said) for i in range(6)])
     with pytest.raises(EmptyLogError, match=why):
         refresh(home, engine)
     assert read_current(home) is None
@@ -217,11 +270,11 @@ def test_logs_in_a_language_without_prompts(engine: Engine, tmp_path: Path) -> N
 
 def test_a_home_of_another_base_model_is_refused(engine: Engine, tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", logs(12))
-    first = refresh(home, engine)
+    first = refresh(home, engine, UNTRAINED)
     other = tiny_engine(make_tiny_model(tmp_path / "other", seed=1))
     before = {p: p.stat().st_mtime_ns for p in home.path.rglob("*") if p.is_file()}
     with pytest.raises(ModelMismatchError, match="another base model"):
-        refresh(home, other)
+        refresh(home, other, UNTRAINED)
     assert before == {p: p.stat().st_mtime_ns for p in home.path.rglob("*") if p.is_file()}
     assert read_current(home).id == first.release  # type: ignore[union-attr]
     other.close()
@@ -250,54 +303,35 @@ def test_edits_alone_are_something_to_learn_from(engine: Engine, tmp_path: Path)
         )
         for i in range(8)
     ]
-    home = make_home(tmp_path / "edits", edited)
-    # Nobody put a wish into words: no gap can be high, and no judge has a standard to judge by.
-    strict = RECIPE.model_copy(update={"gap": RECIPE.gap.model_copy(update={"threshold": 0.0})})
+    home = make_home(tmp_path, edited)
     teacher = ToyEngine()
-    result = refresh(home, engine, strict, teacher=teacher)
+    result = refresh(home, engine, teacher=teacher)
+    assert {p.origin for p in pairs_of(home, result)} == {"edited"}
     assert sum(c.pairs for c in result.clusters) == sum(c.train for c in result.clusters) > 0
+    # The held-out edits are the standard; there is nothing for a judge to judge by.
     assert sum(c.judged for c in result.clusters) == sum(c.verify for c in result.clusters) > 0
     assert "judge" not in teacher.roles()
-
-    # Three who say a word, all the same one, outvote no edits: the expert is tried all the same.
-    said = [
-        log(f"r{i}", f"question {i} about cats", "a", "please be brief", user_id=f"user-{i}")
-        for i in range(8, 11)
-    ]
-    home = make_home(tmp_path / "words", [*edited, *said])
-    result = refresh(home, engine, strict)
-    work = WorkFolder(home.work / result.refresh_id)
-    assert all(c.edited for c in work.read_records("gaps.jsonl", ClusterData))
-    assert all("expert" in c.note for c in result.clusters)
-
-    # One person's edits, however many, don't: people count, not logs.
-    flood = [log.model_copy(update={"user_id": "one"}) for log in edited]
-    home = make_home(tmp_path / "flood", [*flood, *said])
-    work = WorkFolder(home.work / refresh(home, engine, strict).refresh_id)
-    assert not any(c.edited for c in work.read_records("gaps.jsonl", ClusterData))
 
 
 def test_requests_without_reaction_are_verified_on_and_never_learnt_from(
     engine: Engine, tmp_path: Path
 ) -> None:
-    trip = "plan a trip to place {} by train and boat with hotels"
-    silent = [log(f"quiet-{u}", trip.format(50 + u), "a", user_id=f"user-{u}") for u in range(8)]
+    silent = [log(f"quiet-{u}", TRIP.format(50 + u), "a", user_id=f"user-{u}") for u in range(8)]
     silent += [
-        log("new-person", trip.format(70), "a", user_id="somebody"),
-        log("nobody", trip.format(71), "a"),
-        log("nobody-again", trip.format(71), "a"),
-        log("asked-before", trip.format(0), "a", user_id="somebody"),
+        log("new-person", TRIP.format(70), "a", user_id="somebody"),
+        log("nobody", TRIP.format(71), "a"),
+        log("nobody-again", TRIP.format(71), "a"),
+        log("asked-before", TRIP.format(0), "a", user_id="somebody"),
         log("chinese", "请帮我安排一次旅行", "a", user_id="somebody", language="zh"),
-        log("empty", trip.format(72), "", user_id="somebody"),
-        log("later", trip.format(73), "a", user_id="somebody"),
+        log("empty", TRIP.format(72), "", user_id="somebody"),
+        log("later", TRIP.format(73), "a", user_id="somebody"),
     ]
     turns = [Message(role="user", content="hello"), Message(role="assistant", content="hi")]
     silent[-1] = silent[-1].model_copy(update={"messages": [*turns, *silent[-1].messages]})
     home = make_home(tmp_path / "a", [*logs(), *silent])
     result = refresh(home, engine)
 
-    folder = home.work / result.refresh_id
-    clusters = WorkFolder(folder).read_records("gaps.jsonl", ClusterData)
+    clusters = clusters_of(home, result)
     used = {run for c in clusters for run in c.unlabelled}
     assert {"new-person", "nobody"} <= used
     assert used <= {"new-person", "nobody"} | {f"quiet-{u}" for u in range(8)}
@@ -307,55 +341,24 @@ def test_requests_without_reaction_are_verified_on_and_never_learnt_from(
     assert {c.id: c.unlabelled for c in result.clusters} == {
         c.id: len(c.unlabelled) for c in clusters
     }
-    assert sum(c.size for c in result.clusters) == 20
+    assert sum(c.size for c in result.clusters) == 24
     assert any(c.judged > c.verify for c in result.clusters)
 
-    own = RECIPE.model_copy(update={"verify": RECIPE.verify.model_copy(update={"unlabelled": 0})})
-    without = refresh(make_home(tmp_path / "b", [*logs(), *silent]), engine, own)
-    assert all(c.unlabelled == 0 and c.judged <= c.verify for c in without.clusters)
+    own = changed(RECIPE, verify={"unlabelled": 0})
+    other = make_home(tmp_path / "b", [*logs(), *silent])
+    without = refresh(other, engine, own, until="gap")
+    assert all(not c.unlabelled for c in clusters_of(other, without))
 
 
-def test_requests_of_users_in_training_may_be_practised_on(engine: Engine, tmp_path: Path) -> None:
-    trip = "plan a trip to place {} by train and boat with hotels"
-    silent = [log(f"quiet-{u}", trip.format(50 + u), "a", user_id=f"user-{u}") for u in range(8)]
-    pairs = RECIPE.pairs.model_copy(update={"practice": 2})
-    result = refresh(
-        make_home(tmp_path, [*logs(), *silent]),
-        engine,
-        RECIPE.model_copy(update={"pairs": pairs}),
-    )
-    work = WorkFolder(Home.locate(tmp_path).work / result.refresh_id)
-    practised: set[str] = set()
-    for cluster in work.read_records("gaps.jsonl", ClusterData):
-        assert len(cluster.practice) <= 2
-        practised |= set(cluster.practice)
-        assert not set(cluster.practice) & {*cluster.unlabelled, *cluster.verify}
-        trained = {f"quiet-{int(run[4:]) % 8}" for run in cluster.train}
-        assert set(cluster.practice) <= trained
-        rules = work.read_records(f"clusters/{cluster.id}/rules.jsonl", RuleSet)
-        for one in rules[len(cluster.train) :]:  # what recurs stands in for the missing words
-            assert one.run_id in cluster.practice
-            assert one.wanted == one.with_feedback != []
-            assert {r.source for r in one.wanted} == {"aggregated"}
-    assert practised
-    release = read_current(Home.locate(tmp_path))
-    assert release is not None
-    key = lineage_key(Home.locate(tmp_path))
-    assert {opaque_id(key, run) for run in practised} <= set(release.manifest.lineage)
-
-
-def test_what_models_said_of_a_log_stands_in_its_record(engine: Engine, tmp_path: Path) -> None:
+def test_what_the_distiller_said_of_a_log_stands_in_its_record(
+    engine: Engine, tmp_path: Path
+) -> None:
     vague = [log(f"mute-{i}", f"plan a trip to place {80 + i}", "a", "hum") for i in range(3)]
-    home = make_home(tmp_path, [*logs(), *vague])
-    refresh(home, engine)
-    counted = stats(home)["verdicts"]
-    assert counted["nothing_asked"] >= 3
+    home = make_home(tmp_path, [*logs(12), *vague])
+    refresh(home, engine, until="distil")
+    assert stats(home)["verdicts"]["nothing_asked"] == 3 + 2
     assert find(home, "mute-1")["verdict"]["reason"] == "nothing_asked"
-    with LogStore.open(home, load_embedder(None, engine)) as store:
-        store.drain()
-        stored = {one.run_id: one.verdict for one in store.interactions()}
-    assert stored["mute-1"] is not None
-    assert stored["mute-1"].reason == "nothing_asked"
+    assert find(home, "run-000")["verdict"]["reason"] == "ok"
     # New words are judged anew.
     with Journal(home.journal) as journal:
         journal.append_feedback(Feedback(run_id="mute-1", comment="please sing"))
@@ -369,13 +372,87 @@ def test_answers_too_surprising_to_the_base_model_are_left_out(
     asked = [Message(role="user", content="hi")]
     found = perplexities([(asked, f"answer {i}") for i in range(3)], engine)
     assert all(1.0 < value < 1e6 for value in found)
-    odd = RECIPE.filter.model_copy(update={"max_perplexity": 1.0})
+    home = make_home(tmp_path, logs(12))
     with pytest.raises(EmptyLogError, match="high_perplexity"):
-        refresh(
-            make_home(tmp_path / "a", logs()), engine, RECIPE.model_copy(update={"filter": odd})
-        )
-    fine = RECIPE.filter.model_copy(update={"max_perplexity": 1e30})
-    home = make_home(tmp_path / "b", logs())
-    result = refresh(home, engine, RECIPE.model_copy(update={"filter": fine}))
+        refresh(home, engine, changed(RECIPE, filter={"max_perplexity": 1.0}))
+    fine = changed(RECIPE, filter={"max_perplexity": 1e30})
+    assert refresh(home, engine, fine, until="distil").usable == 12
     assert "high_perplexity" not in stats(home)["verdicts"]
-    assert result.release is not None
+
+
+# -- How releases that this refresh made fare ------------------------------------------------------
+
+
+def test_a_revoked_or_rolled_back_release_stays_so_and_the_refresh_says_it(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path, logs(12))
+    first = refresh(home, engine, UNTRAINED)
+    assert first.release is not None
+    make_home(tmp_path, [log("new", "plan a trip to Rome by train", "a", "please sing")])
+    second = refresh(home, engine, UNTRAINED)
+    assert second.release is not None and second.release != first.release
+
+    make_current(home, first.release)
+    again = refresh(home, engine, UNTRAINED)
+    assert again.unchanged
+    assert any("rolled back" in note and first.release in note for note in again.notes)
+    assert read_current(home).id == first.release  # type: ignore[union-attr]
+
+    make_current(home, second.release)
+    assert not any("Nothing is new" in note for note in refresh(home, engine, UNTRAINED).notes)
+    revoke(home, second.release, "a test")
+    revoke(home, first.release, "a test")
+    again = refresh(home, engine, UNTRAINED)
+    assert again.unchanged
+    assert any("revoked" in note and "the base model answers" in note for note in again.notes)
+    assert read_current(home) is None
+
+
+def test_a_deleted_release_is_made_anew(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path, logs(12))
+    first = refresh(home, engine)
+    assert first.release is not None
+    shutil.rmtree(home.releases / first.release)
+    teacher = ToyEngine()
+    second = refresh(home, engine, teacher=teacher)
+    assert not second.unchanged
+    assert second.release not in (None, first.release)
+    assert read_current(home).id == second.release  # type: ignore[union-attr]
+    assert teacher.asked == []  # what was learnt is there still
+    assert [c.route for c in second.clusters] == [c.route for c in first.clusters]
+
+
+# -- A distiller that can't ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("says", ["[]", "Sure! Here are the rules."])
+def test_a_broken_distiller_is_named_with_examples_and_remedies(
+    engine: Engine, tmp_path: Path, says: str
+) -> None:
+    def broken(what: dict[str, Any], request: Any) -> str:
+        return says if what["role"] == "distil" else plain(what, request)
+
+    asking = [log(f"r{i}", TRIP.format(i), "an answer", f"please sing {i}") for i in range(7)]
+    home = make_home(tmp_path / "a", asking)
+    with pytest.raises(EmptyLogError) as failed:
+        refresh(home, engine, teacher=ToyEngine(broken))
+    told = str(failed.value)
+    assert "looks broken" in told and "'toy'" in told and "7 of 7 logs" in told
+    assert sum(f"'please sing {i}'" in told for i in range(7)) == 3
+    assert "--teacher" in told and "prompt_set" in told
+
+    # Where there is something else to learn from it is a note.
+    edit = Feedback(run_id="e", correction="better")
+    home = make_home(tmp_path / "b", [*asking, log("e", TRIP.format("E"), "an answer", extra=[edit])])
+    result = refresh(home, engine, teacher=ToyEngine(broken), until="distil")
+    assert any("7 of 7 logs" in note for note in result.notes)
+
+
+def test_a_few_logs_that_ask_for_nothing_are_no_broken_distiller(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path, [log(f"r{i}", TRIP.format(i), "ok", "thanks") for i in range(4)])
+    with pytest.raises(EmptyLogError, match="in 4 the words ask for nothing") as failed:
+        refresh(home, engine)
+    assert "broken" not in str(failed.value)

@@ -12,11 +12,11 @@ from sklearn.metrics import adjusted_rand_score
 from lab.benchmarks.planted import planted
 from langchain_uno.errors import InputError
 from langchain_uno.learning.cluster import (
-    centroids,
     choose_rule_weight,
     cluster_logs,
     default_min_size,
 )
+from langchain_uno.learning.reach import centroids
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "real_feedback_dialogs.minilm.npz"
 
@@ -34,19 +34,19 @@ def real() -> dict[str, np.ndarray]:
 
 
 class TestRealDialogs:
-    def test_paper_mode_is_scikit_learns_ward(self, real: dict[str, np.ndarray]) -> None:
+    def test_the_cut_ward_is_scikit_learns_ward(self, real: dict[str, np.ndarray]) -> None:
         joint = unit(np.hstack([unit(real["query"]), unit(real["suggestion"])]))
         ward = AgglomerativeClustering(n_clusters=None, distance_threshold=4.0, linkage="ward")
-        labels = cluster_logs(real["query"], real["suggestion"], "paper")
+        labels = cluster_logs(real["query"], real["suggestion"], "ward")
         assert adjusted_rand_score(ward.fit_predict(joint.astype(np.float64)), labels) == 1.0
         assert adjusted_rand_score(real["dataset"], labels) >= 0.9
 
-    def test_default_mode_finds_the_data_sets(self, real: dict[str, np.ndarray]) -> None:
+    def test_the_cut_stable_finds_the_data_sets(self, real: dict[str, np.ndarray]) -> None:
         labels = cluster_logs(real["query"], real["suggestion"])
         assert adjusted_rand_score(real["dataset"], labels) >= 0.95
 
     @pytest.mark.parametrize("seed", range(6))
-    def test_default_mode_on_random_halves(self, real: dict[str, np.ndarray], seed: int) -> None:
+    def test_the_cut_stable_on_random_halves(self, real: dict[str, np.ndarray], seed: int) -> None:
         half = np.random.default_rng(seed).permutation(200)[:100]
         labels = cluster_logs(real["query"][half], real["suggestion"][half])
         assert adjusted_rand_score(real["dataset"][half], labels) >= 0.85
@@ -108,8 +108,8 @@ def test_logs_without_rules_are_no_cluster_of_their_own() -> None:
     query, rules, truth = planted(240, 4, seed=6)
     silent = np.random.default_rng(0).random(240) < 0.4
     rules[silent] = 0
-    assert adjusted_rand_score(truth, cluster_logs(query, rules, rule_weight=0.5)) >= 0.95
-    paper = cluster_logs(query, rules, "paper", threshold=6.0)
+    assert adjusted_rand_score(truth, cluster_logs(query, rules)) >= 0.95
+    paper = cluster_logs(query, rules, "ward", threshold=6.0)
     assert adjusted_rand_score(truth, paper) < 0.9
 
 
@@ -118,7 +118,7 @@ def test_rules_that_say_nothing_about_the_query_are_weighed_down() -> None:
     shuffled = rules[np.random.default_rng(1).permutation(300)]
     assert choose_rule_weight(query, shuffled) <= 0.25
     assert adjusted_rand_score(truth, cluster_logs(query, shuffled)) >= 0.95
-    equal_halves = cluster_logs(query, shuffled, rule_weight=2.0)
+    equal_halves = cluster_logs(query, shuffled, "ward", threshold=6.0)
     assert adjusted_rand_score(truth, equal_halves) < 0.8
 
 
@@ -128,7 +128,7 @@ def test_rules_help_where_queries_are_blurred() -> None:
     query = unit(query + 0.1 * rng.normal(size=query.shape))
     rules = unit(np.eye(6)[truth] + 0.25 * rng.normal(size=(300, 6)))
     chosen = adjusted_rand_score(truth, cluster_logs(query, rules))
-    without = adjusted_rand_score(truth, cluster_logs(query, rules, rule_weight=0))
+    without = adjusted_rand_score(truth, cluster_logs(query, np.zeros_like(rules)))
     assert choose_rule_weight(query, rules) >= 0.25
     assert chosen >= 0.95 > without + 0.1
 
@@ -146,10 +146,10 @@ def test_repeated_and_constant_vectors() -> None:
     assert cluster_logs(three, np.zeros((60, 3))).max() == 2
 
 
-@pytest.mark.parametrize("mode", ["stable", "paper"])
-def test_hardly_any_logs(mode: str) -> None:
+@pytest.mark.parametrize("cut", ["stable", "ward"])
+def test_hardly_any_logs(cut: str) -> None:
     for n in (0, 1, 2, 3):
-        labels = cluster_logs(np.eye(4)[:n], np.zeros((n, 2)), mode)
+        labels = cluster_logs(np.eye(4)[:n], np.zeros((n, 2)), cut)
         assert labels.shape == (n,) and labels.dtype == np.int64
 
 
@@ -168,9 +168,7 @@ def test_centroids_are_means_of_queries() -> None:
         (np.zeros((3, 2)), np.zeros((2, 2)), {}, "got"),
         (np.zeros(3), np.zeros(3), {}, "got"),
         (np.full((3, 2), np.nan), np.zeros((3, 2)), {}, "finite"),
-        (np.zeros((3, 2)), np.zeros((3, 2)), {"mode": "ward"}, "'ward'"),
         (np.zeros((3, 2)), np.zeros((3, 2)), {"min_size": 0}, "min_size is 0"),
-        (np.zeros((3, 2)), np.zeros((3, 2)), {"rule_weight": -1.0}, "-1.0"),
     ],
 )
 def test_unusable_input_is_named(query: object, rules: object, options: dict, says: str) -> None:

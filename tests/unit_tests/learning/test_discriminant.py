@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from langchain_uno.learning.cluster import centroids
-from langchain_uno.learning.discriminant import discriminant
-from langchain_uno.learning.reach import assign, unseen_threshold
+from langchain_uno.learning.reach import assign, centroids, discriminant, unseen_threshold
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.serving.router import Router
 

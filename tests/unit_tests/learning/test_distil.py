@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from langchain_uno.learning.distil import DistilStats, distil, unique_rules
+from langchain_uno.learning.distil import GUESSED_RULES, distil, unique_rules
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Feedback
 from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, log
@@ -23,30 +23,29 @@ def test_only_logs_with_words_are_asked_and_guesses_only_where_there_are_rules()
     silent = log("s", "q1", "text", extra=[Feedback(run_id="s", key="score", score=0.0)])
     thanks = log("t", "q2", "text", "thanks")
     asking = log("p", "q3", "text", "please use bullets")
-    engine, stats, done = ToyEngine(), DistilStats(), []
-    out = distil([silent, thanks, asking], engine, ToyPrompts(), RECIPE, done.append, stats=stats)
+    engine, done = ToyEngine(), []
+    out = distil([silent, thanks, asking], engine, ToyPrompts(), RECIPE, done.append)
     assert [r.run_id for r in out] == ["s", "t", "p"]
     assert [len(r.with_feedback) for r in out] == [0, 0, 1]
     assert engine.roles() == ["distil", "distil", "predict"]
-    assert (stats.logs, stats.without_words, stats.empty, stats.rules) == (3, 1, 1, 1)
+    assert [r.outcome for r in out] == ["no_words", "empty", "rules"]
     assert sum(done) == 6  # every log twice
 
 
-def test_unparsable_text_gives_no_rules_and_is_counted() -> None:
+def test_unparsable_text_gives_no_rules_and_is_told() -> None:
     logs = [log("a", "q", "text", "garble"), log("b", "q", "text", "please sing")]
-    stats = DistilStats()
-    out = distil(logs, ToyEngine(), ToyPrompts(), RECIPE, stats=stats)
+    out = distil(logs, ToyEngine(), ToyPrompts(), RECIPE)
     assert [len(r.with_feedback) for r in out] == [0, 1]
-    assert stats.unparsable == 1
+    assert [r.outcome for r in out] == ["unparsable", "rules"]
 
 
 def test_languages_without_prompts_are_not_asked() -> None:
     logs = [log("z", "q", "text", "please sing", language="zh")]
-    engine, stats = ToyEngine(), DistilStats()
-    [rules] = distil(logs, engine, ToyPrompts(("en",)), RECIPE, stats=stats)
+    engine = ToyEngine()
+    [rules] = distil(logs, engine, ToyPrompts(("en",)), RECIPE)
     assert not rules.with_feedback
     assert not engine.asked
-    assert stats.unsupported == 1
+    assert rules.outcome == "unsupported"
     [rules] = distil(logs, engine, ToyPrompts(("en", "zh")), RECIPE)
     assert len(rules.with_feedback) == 1
 
@@ -69,7 +68,7 @@ def test_rules_are_unique_and_guesses_capped() -> None:
     logs = [log("a", f"q (guess: {guesses})", "text", "please sing; please SING")]
     [rules] = distil(logs, ToyEngine(), ToyPrompts(), RECIPE)
     assert len(rules.with_feedback) == 1
-    assert len(rules.without_feedback) == RECIPE.gap.max_guessed_rules
+    assert len(rules.without_feedback) == GUESSED_RULES == 5
 
 
 def test_the_guess_is_the_base_models_even_with_a_teacher() -> None:

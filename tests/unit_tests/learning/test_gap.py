@@ -1,7 +1,10 @@
-"""The cognitive gap: maximum over pairs, minimum over rules, mean over logs."""
+"""The cognitive gap: of a rule against a list or its best pair, minimum over rules, mean over logs."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import pytest
 
 from langchain_uno.learning.gap import cluster_gap, cognitive_gap, count_questions
@@ -36,10 +39,22 @@ def test_a_logs_novelty_is_the_minimum_over_its_rules() -> None:
     assert one.novelty == 0.0
 
 
-def test_or_the_mean_which_does_not_fall_with_the_number_of_wishes() -> None:
-    logs = [rules("a", ["fly", "sing"], ["sing"]), rules("b", ["fly"], ["sing"])]
-    both = cognitive_gap(logs, ToyReranker(), over_rules="mean")
-    assert [s.novelty for s in both] == [0.5, 1.0]
+def test_a_rule_is_held_against_the_whole_list_or_against_every_pair() -> None:
+    class Split(ToyReranker):
+        """Sees in a list what it sees in no single rule."""
+
+        def covered_by_list(self, items, on_done=None):  # type: ignore[no-untyped-def]
+            super().covered_by_list(items, on_done)
+            return np.full(len(items), 0.75, np.float32)
+
+    sets = [rules("a", ["sing loudly"], ["sing", "loudly"]), rules("b", ["fly"], ["sing"])]
+    whole, pairs = Split(), Split()
+    assert [s.novelty for s in cognitive_gap(sets, whole, over="list")] == [0.25, 0.25]
+    assert whole.asked == []
+    assert whole.asked_of_lists == [("sing loudly", ("sing", "loudly")), ("fly", ("sing",))]
+    assert [s.novelty for s in cognitive_gap(sets, pairs, over="pairs")] == [0.5, 1.0]
+    assert pairs.asked_of_lists == []
+    assert pairs.asked == [("sing loudly", "sing"), ("sing loudly", "loudly"), ("fly", "sing")]
 
 
 def test_logs_that_lack_a_list_have_no_novelty_and_do_not_count() -> None:
@@ -49,8 +64,8 @@ def test_logs_that_lack_a_list_have_no_novelty_and_do_not_count() -> None:
     )
     assert [s.novelty for s in sets] == [None, None, 1.0]
     assert cluster_gap(sets) == (1.0, 1)
-    assert cluster_gap(sets[:2]) == (0.0, 0)
-    assert cluster_gap([]) == (0.0, 0)
+    assert cluster_gap(sets[:2]) == (None, 0)  # unknown, which is not low
+    assert cluster_gap([]) == (None, 0)
 
 
 def test_a_clusters_gap_is_the_mean() -> None:
@@ -62,11 +77,15 @@ def test_a_clusters_gap_is_the_mean() -> None:
     assert n == 2
 
 
-def test_equal_questions_are_asked_once_and_the_input_is_not_changed() -> None:
+@pytest.mark.parametrize(("over", "questions"), [("list", 1), ("pairs", 2)])
+def test_equal_questions_are_asked_once_and_the_input_is_not_changed(
+    over: Literal["list", "pairs"], questions: int
+) -> None:
     reranker, done = ToyReranker(), []
     sets = [rules(str(i), ["fly"], ["sing", "dance"]) for i in range(4)]
-    out = cognitive_gap(sets, reranker, done.append)
-    assert len(reranker.asked) == 2 == count_questions(sets) == sum(done)
+    out = cognitive_gap(sets, reranker, done.append, over=over)
+    assert len(reranker.asked + reranker.asked_of_lists) == questions
+    assert count_questions(sets, over) == questions == sum(done)
     assert all(s.novelty is None for s in sets)
     assert all(s.novelty == 1.0 for s in out)
 
@@ -74,4 +93,4 @@ def test_equal_questions_are_asked_once_and_the_input_is_not_changed() -> None:
 def test_nothing_is_asked_when_there_is_nothing_to_ask() -> None:
     reranker = ToyReranker()
     assert cognitive_gap([rules("a", [], [])], reranker)[0].novelty is None
-    assert not reranker.asked
+    assert not reranker.asked and not reranker.asked_of_lists

@@ -7,15 +7,19 @@ from typing import Any
 
 import pytest
 
-from langchain_uno.learning.pairs import approval, build_pairs, count_work, liked_pairs
+from langchain_uno.learning.pairs import (
+    approval,
+    balanced,
+    build_pairs,
+    count_work,
+    liked_pairs,
+    was_content,
+)
 from langchain_uno.recipe import PairSettings, Recipe
 from langchain_uno.records import Feedback, Interaction, PreferencePair, Rule, RuleSet, utc_now
 from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, log
 
-RECIPE = Recipe(
-    name="test",
-    pairs=PairSettings(candidates_from_feedback=1, candidates_from_rules=1, min_chosen_score=6.0),
-)
+RECIPE = Recipe(name="test", pairs=PairSettings(candidates=1, min_score=6.0))
 
 
 def rules_of(interaction: Interaction, *texts: str, wanted: tuple[str, ...] = ()) -> RuleSet:
@@ -61,8 +65,7 @@ def test_a_candidate_that_lost_what_was_quoted_is_not_imitated() -> None:
     rules = [rules_of(one, "sing")]
     [blind] = build([one], rules, judge)
     assert blind.chosen.startswith("fresh")
-    keep = RECIPE.pairs.model_copy(update={"min_kept": 1.0})
-    [kept] = build([one], rules, judge, RECIPE.model_copy(update={"pairs": keep}))
+    [kept] = build([one], rules, judge, RECIPE.model_copy(update={"min_kept": 1.0}))
     assert kept.chosen == "old: 45 kettles [sing]"
 
 
@@ -130,21 +133,6 @@ def test_what_is_no_liked_regeneration() -> None:
     assert not liked_pairs(regenerated([], like, created_at=utc_now() - timedelta(days=1)))
 
 
-def test_thumbs_weigh_in() -> None:
-    logs = [
-        log("none", "q1", "old", "please sing"),
-        log("down", "q2", "old", "please sing", extra=[said("down", score=0.0)]),
-        log("up", "q3", "old", "please sing", extra=[said("up", score=1.0)]),
-    ]
-    pairs = build(logs, [rules_of(one, "sing") for one in logs])
-    assert [p.weight for p in pairs] == [1.0, 1.5, 0.5]
-    recipe = RECIPE.model_copy(
-        update={"pairs": RECIPE.pairs.model_copy(update={"liked_weight": 2})}
-    )
-    tries = regenerated([], [said("b", key="like")])
-    assert build(tries, [rules_of(t) for t in tries], recipe=recipe)[0].weight == 2.0
-
-
 def test_approval_joins_scores_and_signals() -> None:
     assert approval(log("a", "q", "x", "words only")) is None
     both = log("a", "q", "x", extra=[said("a", key="like"), said("a", key="score", score=0.0)])
@@ -153,22 +141,46 @@ def test_approval_joins_scores_and_signals() -> None:
     assert approval(own) == 0.8
 
 
-def test_the_surest_pairs_are_kept_and_the_order_is_the_logs() -> None:
+def test_the_best_candidate_is_taken_whatever_it_scores_where_the_paper_is_followed() -> None:
+    worse = log("a", "q", "old [sing]", "please sing")
+    judge = ToyEngine(lambda what, request: "r 9" if what["answer"] == "old [sing]" else "r 2")
+    paper = RECIPE.model_copy(update={"pairs": PairSettings(candidates=1, min_score=0.0)})
+    assert build([worse], [rules_of(worse, "dance")], judge) == []
+    [pair] = build([worse], [rules_of(worse, "dance")], judge, paper)
+    assert (pair.chosen_score, pair.rejected_score) == (2.0, 9.0)
+
+
+def test_logs_without_rules_hold_the_expert_to_their_answers_if_the_recipe_says_so() -> None:
     logs = [
-        log("half", "q1", "old [sing]", "please dance"),
-        log("wide", "q2", "old", "please sing; please dance"),
-        log("edit", "q3", "old", extra=[said("edit", key="correction", correction="mine")]),
+        log("asks", "q1", "old", "please sing"),
+        log("thanks", "q2", " fine ", "thanks"),
+        log("empty", "q3", "", "thanks"),
     ]
-    rules = [rules_of(one, "sing", "dance") for one in logs[:2]] + [rules_of(logs[2])]
+    rules = [rules_of(logs[0], "sing"), rules_of(logs[1]), rules_of(logs[2])]
+    assert [p.origin for p in build(logs, rules)] == ["revised"]
+    keeping = RECIPE.model_copy(update={"pairs": PairSettings(candidates=1, retention=True)})
+    pairs = build(logs, rules, recipe=keeping)
+    assert [(p.run_id, p.origin) for p in pairs] == [("asks", "revised"), ("thanks", "retained")]
+    assert pairs[1].chosen == pairs[1].rejected == "fine"
 
-    def kept(n: int | None) -> list[str]:
-        pairs = RECIPE.pairs.model_copy(update={"max_pairs_per_cluster": n})
-        recipe = RECIPE.model_copy(update={"pairs": pairs})
-        return [p.run_id for p in build(logs, rules, recipe=recipe)]
 
-    assert kept(None) == ["half", "wide", "edit"]
-    assert kept(2) == ["wide", "edit"]
-    assert kept(1) == ["edit"]
+def test_every_voice_weighs_the_same_however_much_it_writes() -> None:
+    voices = ["editor"] * 40 + ["a", "b", "b", "c", "c"]
+    weights = balanced(voices)
+    by_voice = {v: sum(w for w, one in zip(weights, voices, strict=True) if one == v) for v in "abc"}
+    editor = sum(weights[:40])
+    assert by_voice == pytest.approx(dict.fromkeys("abc", editor))
+    assert sum(weights) == pytest.approx(len(voices))  # one example weighs one, on average
+    assert len(set(weights[:40])) == 1
+    assert balanced(["a", "b"]) == [1.0, 1.0]
+    assert balanced([]) == []
+
+
+def test_who_liked_an_answer_was_content_with_it() -> None:
+    assert was_content(log("a", "q", "x", extra=[said("a", score=1.0)]))
+    assert was_content(log("a", "q", "x", extra=[said("a", key="copy")]))
+    assert not was_content(log("a", "q", "x", extra=[said("a", score=0.5)]))
+    assert not was_content(log("a", "q", "x", "words only"))
 
 
 def test_reported_work_is_bounded_by_the_count() -> None:

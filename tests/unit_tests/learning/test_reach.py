@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from langchain_uno.errors import InputError
-from langchain_uno.learning.cluster import centroids
-from langchain_uno.learning.reach import assign, unseen_threshold
+from langchain_uno.learning.reach import assign, centroids, unseen_threshold
 from langchain_uno.serving.router import Router
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from langchain_uno.learning.revise import count_candidates, revise
+from langchain_uno.learning.pairs import count_work, revise
 from langchain_uno.recipe import PairSettings, Recipe
 from langchain_uno.records import Rule, RuleSet
 from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, log
 
-RECIPE = Recipe(
-    name="test",
-    pairs=PairSettings(candidates_from_feedback=2, candidates_from_rules=1, temperature=0.8),
-)
+RECIPE = Recipe(name="test", temperature=0.8, pairs=PairSettings(candidates=2))
 
 
 def rule_set(run_id: str, own: list[str], wanted: list[str] | None = None) -> RuleSet:
@@ -26,14 +23,16 @@ def test_candidates_come_from_raw_feedback_and_from_rules() -> None:
     logs, rules = [log("a", "q", "old", "please sing")], [rule_set("a", ["sing"])]
     [candidates] = revise(logs, rules, engine, ToyPrompts(), RECIPE, done.append)
     assert [(c.origin, c.text) for c in candidates] == [
-        ("feedback", "fresh [sing]"),  # its second try was equal and is dropped
+        ("feedback", "fresh [sing]"),  # the second try of either is equal and is dropped
         ("rules", "old [sing]"),
     ]
-    assert engine.roles() == ["fresh", "fresh", "edit"]
+    assert engine.roles() == ["fresh", "fresh", "edit", "edit"]
     assert all("answer" not in what for what, _ in engine.asked[:2])
-    assert len({r.sampling.seed for _, r in engine.asked}) == 3
+    assert len({r.sampling.seed for _, r in engine.asked}) == 4
     assert {r.sampling.temperature for _, r in engine.asked} == {0.8}
-    assert sum(done) == 3 == count_candidates(logs[0], rules[0], RECIPE)
+    assert {r.sampling.max_tokens for _, r in engine.asked} == {RECIPE.revision_tokens}
+    # With as many judgements, and one of the logged answer.
+    assert sum(done) == 4 and count_work(logs, rules, RECIPE) == 9
 
 
 def test_seeds_are_the_same_in_a_second_run_and_follow_the_recipes() -> None:

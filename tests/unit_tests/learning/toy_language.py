@@ -1,12 +1,14 @@
 """A language small enough to reason about: it stands in for *words*, never for storage or training.
 
-A rule is any text; an answer obeys it when it contains it in square brackets. Feedback ``please X;
+A rule is any text; an answer obeys it when it contains it in square brackets. Texts mean the same as
+far as they share words; ``sing~2`` is another wording of ``sing``. Feedback ``please X;
 please Y`` asks for the rules X and Y, ``garble`` makes the model write nonsense, anything else asks
 for nothing. A query ``... (guess: X; Y)`` is one for which the model would guess X and Y.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -92,6 +94,9 @@ class ToyPrompts:
     def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
         return self._ask("cover", suggestion=suggestion, known=known)
 
+    def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
+        return self._ask("cover list", suggestion=suggestion, known=list(known))
+
     def critique_prompt(self, messages, draft, language):  # type: ignore[no-untyped-def]
         return self._ask("critique", messages=messages, draft=draft)
 
@@ -159,8 +164,11 @@ def plain(what: dict[str, Any], request: GenerateRequest) -> str:
 class ToyReranker:
     """Covered means: the same words, or half so when the first word is the same."""
 
+    fingerprint = "toy-reranker"
+
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
+        self.asked_of_lists: list[tuple[str, tuple[str, ...]]] = []
 
     def covered(
         self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None
@@ -168,5 +176,43 @@ class ToyReranker:
         self.asked += pairs
         if on_done is not None:
             on_done(len(pairs))
-        scores = [1.0 if a == b else 0.5 if a.split()[0] == b.split()[0] else 0.0 for a, b in pairs]
-        return np.asarray(scores, dtype=np.float32)
+        return np.asarray([self._covers(a, b) for a, b in pairs], dtype=np.float32)
+
+    def covered_by_list(
+        self, items: Sequence[tuple[str, Sequence[str]]], on_done: OnDone | None = None
+    ) -> FloatArray:
+        self.asked_of_lists += [(a, tuple(known)) for a, known in items]
+        if on_done is not None:
+            on_done(len(items))
+        best = [max((self._covers(a, b) for b in known), default=0.0) for a, known in items]
+        return np.asarray(best, dtype=np.float32)
+
+    def _covers(self, a: str, b: str) -> float:
+        return 1.0 if a == b else 0.5 if a.split()[0] == b.split()[0] else 0.0
+
+
+class ToyEmbedder:
+    """Words have directions of their own; wordings of one word (``sing~2``) are near each other."""
+
+    fingerprint = "toy-embedder"
+
+    def embed(self, texts: Sequence[str], on_done: OnDone | None = None) -> FloatArray:
+        if on_done is not None:
+            on_done(len(texts))
+        return np.stack([self._vector(text) for text in texts]).astype(np.float32)
+
+    def _vector(self, text: str) -> FloatArray:
+        total = sum((_word(w) for w in re.findall(r"[\w~]+", text.lower())), np.zeros(96))
+        return total / max(float(np.linalg.norm(total)), 1e-12)
+
+
+def _word(word: str) -> FloatArray:
+    concept, _, wording = word.partition("~")
+    own = _direction(concept)
+    return 0.85 * own + 0.53 * _direction(word) if wording else own
+
+
+def _direction(word: str) -> FloatArray:
+    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big")
+    x = np.random.default_rng(seed).normal(size=96)
+    return x / np.linalg.norm(x)

@@ -1,24 +1,35 @@
-"""The verifier over an engine: what is asked, what is compared, what is cleaned up."""
+"""The verifier: what is asked, what is compared, what it takes to ship, what is cleaned up."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from langchain_uno.models.protocols import GenerateRequest, Generation
 from langchain_uno.models.roles import Judgement, RoleError
 from langchain_uno.recipe import Recipe, VerifySettings, load_recipe
-from langchain_uno.records import Cluster, Message, VerifierReport
+from langchain_uno.records import ANONYMOUS, Message, VerifierReport
 from langchain_uno.trainers.verifier import (
-    VerifyItem,
+    BaseSide,
+    Decision,
+    HeldOut,
+    Outcome,
     answer_as_base,
+    bleu4,
+    cluster_p_value,
+    decide,
+    may_ship,
+    outcome_of,
+    p_values,
     verify_critic,
     verify_expert,
-    verify_memory,
+    wilson,
 )
 
 
@@ -101,58 +112,72 @@ def say(adapter: str | None, prompt: str) -> str:
     return plain(prompt)
 
 
-def items(n: int) -> list[VerifyItem]:
+def items(n: int) -> list[HeldOut]:
     return [
-        VerifyItem(
-            str(i), [Message(role="user", content=str(i))], ["Be cheerful."], user_id=f"u{i}"
-        )
+        HeldOut(str(i), [Message(role="user", content=str(i))], ["Be cheerful."], voice=f"u{i}")
         for i in range(n)
     ]
 
 
-@pytest.fixture
-def recipe() -> Recipe:
-    return load_recipe("paper").model_copy(
-        update={"verify": VerifySettings(judgements=1), "prompt_set": "x"}
-    )
+def made(**verify: Any) -> Recipe:
+    """The authors' guards, one judgement, and a level unless told otherwise."""
+    more = {key: verify.pop(key) for key in ("min_kept",) if key in verify}
+    settings = VerifySettings(**{"judgements": 1, "min_bleu": 0.05, **verify})
+    return load_recipe("paper").model_copy(update={"verify": settings, **more})
 
 
+RECIPE = made()
 EPOCHS = [Path(f"/nowhere/epoch-{n}") for n in (1, 2, 3)]
+WORDS: Any = Words()
 
 
 def verify(
-    desk: Any, recipe: Recipe, n: int = 10, epochs: Sequence[Path] = EPOCHS, **kw: Any
-) -> Any:
-    return verify_expert(items(n), epochs, desk, desk, Words(), recipe, **kw)  # type: ignore[arg-type]
+    desk: Any, recipe: Recipe = RECIPE, n: int = 10, epochs: Sequence[Path] = EPOCHS, **kw: Any
+) -> VerifierReport:
+    asked = kw.pop("asked", None) or items(n)
+    return verify_expert(asked, epochs, desk, desk, WORDS, recipe, **kw)
 
 
 def judge_critic(
-    desk: Any, recipe: Recipe, n: int, on_done: Any = None, **more: Any
+    desk: Any, recipe: Recipe = RECIPE, n: int = 10, on_done: Any = None
 ) -> VerifierReport:
-    words: Any = Words()
-    critic = Path("/nowhere/critic")
-    return verify_critic(items(n), critic, desk, desk, words, recipe, on_done, **more)
+    return verify_critic(items(n), Path("/nowhere/critic"), desk, desk, WORDS, recipe, on_done)
 
 
-def test_the_good_epoch_is_found_and_named(recipe: Recipe) -> None:
+# -- Asking and comparing --------------------------------------------------------------------------
+
+
+def test_the_good_epoch_is_found_and_named() -> None:
     desk = Desk(say)
     done: list[int] = []
-    report = verify(desk, recipe, on_done=done.append)
+    report = verify(desk, on_done=done.append)
     assert report.passed
-    assert (report.epoch, report.n, report.win_rate) == (2, 10, 1.0)
-    assert report.interval == pytest.approx((0.7225, 1.0), abs=1e-3)
+    assert (report.epoch, report.n, report.people, report.win_rate) == (2, 10, 10, 1.0)
+    assert report.p_value == 2 / 2**10  # turned round, the epoch that always lost would always win
+    assert report.interval == pytest.approx(wilson(1.0, 10, 1 - 0.05 / 3))
     assert (report.mean_score, report.mean_base_score) == (9.0, 5.0)
-    assert "10 queries of 10 users" in report.reason
+    assert report.reason == "10 queries of 10 people"
     assert desk.loaded == {}
     assert sum(done) == 10 * 2 * 4  # an answer and a judgement for base and three epochs
     assert any("Be cheerful." in prompt for _, prompt in desk.asked)
 
 
-def test_an_expert_that_lost_the_content_fails(recipe: Recipe) -> None:
-    report = verify(Desk(say), recipe, epochs=EPOCHS[2:])
+def test_an_expert_that_lost_the_content_fails() -> None:
+    report = verify(Desk(say), epochs=EPOCHS[2:])
     assert not report.passed
-    assert report.win_rate == 0.0  # the judge gave it 9, the guards did not
+    assert not report.undecided
+    assert (report.win_rate, report.lost) == (0.0, 10)  # the judge gave it 9, the guards did not
     assert "win rate 0.00 is below 0.53" in report.reason
+
+
+def test_where_no_bleu_is_asked_for_a_short_cut_may_win() -> None:
+    def shorter(adapter: str | None, prompt: str) -> str:
+        if prompt.startswith("judge"):
+            return "9" if ">> brief" in prompt else "5"
+        return f"brief: {prompt}" if adapter else plain(prompt)
+
+    assert verify(Desk(shorter), epochs=EPOCHS[:1]).win_rate == 0.0
+    assert verify(Desk(shorter), made(min_bleu=0.0), epochs=EPOCHS[:1]).win_rate == 1.0
 
 
 def slipping(adapter: str | None, prompt: str) -> str:
@@ -162,213 +187,151 @@ def slipping(adapter: str | None, prompt: str) -> str:
     return said.replace("number 6", "number 7").replace("number 8", "number 7") if slips else said
 
 
-def test_rules_obeyed_do_not_pay_for_facts_lost(recipe: Recipe) -> None:
-    def ask(**guards: float) -> VerifierReport:
-        settings = VerifySettings(judgements=1, **guards)
-        one = recipe.model_copy(update={"verify": settings})
-        report: VerifierReport = verify(Desk(slipping), one, 20, EPOCHS[1:2])
-        return report
-
-    blind = ask()  # the judge likes cheer and does not see the slip; the paper's guards neither
-    assert blind.passed
+def test_rules_obeyed_do_not_pay_for_facts_lost() -> None:
+    blind = verify(Desk(slipping), RECIPE, 20, EPOCHS[1:2])
+    assert blind.passed  # the judge likes cheer and does not see the slip; the paper neither
     assert (blind.win_rate, blind.lost) == (1.0, 0)
-    seen = ask(min_kept=1.0)
-    assert seen.passed
-    assert (seen.win_rate, seen.lost) == (0.9, 2)
-    refused = ask(min_kept=1.0, max_lost=0.05)
+    refused = verify(Desk(slipping), made(min_kept=1.0), 20, EPOCHS[1:2])
+    assert (refused.win_rate, refused.lost) == (0.9, 2)
     assert not refused.passed
     assert "2 of 20 answers lost content" in refused.reason
-    assert ask(min_kept=1.0, max_lost=0.1).passed
+    assert verify(Desk(slipping), made(min_kept=1.0), 40, EPOCHS[1:2]).passed  # 2 of 40 is bearable
 
 
-def test_a_rule_obeyed_where_it_does_not_hold_is_no_merit(recipe: Recipe) -> None:
-    def everywhere(adapter: str | None, prompt: str) -> str:
-        if prompt.startswith("judge Wave."):
-            return "9" if " wave" in prompt else "5"
-        waves = adapter is not None and prompt in "012"
-        return say(adapter, prompt).replace(" hurray", (" wave" if waves else "") + " hurray")
-
-    # Waving is wanted of nobody here; asked about it are the first half, of which three wave.
-    asked = [replace(item, idle=["Wave."] if i < 5 else []) for i, item in enumerate(items(10))]
-    words: Any = Words()
-    for bound, passed, seen in ((1.0, True, 0), (0.6, True, 3), (0.5, False, 3)):
-        settings = VerifySettings(judgements=1, max_overreach=bound)
-        one = recipe.model_copy(update={"verify": settings})
-        desk: Any = Desk(everywhere)
-        report = verify_expert(asked, EPOCHS[1:2], desk, desk, words, one)
-        assert (report.passed, report.overreached, report.win_rate) == (passed, seen, 1.0)
-        more = sum(prompt.startswith("judge Wave.") for _, prompt in desk.asked)
-        assert more == (10 if seen else 0)
-    assert "3 of 5 answers obey a rule that does not hold for the request" in report.reason
-    assert not report.undecided
-
-
-def test_where_nobody_said_a_word_the_users_edits_are_the_standard(recipe: Recipe) -> None:
-    def mute(adapter: str | None, prompt: str) -> str:
-        assert not prompt.startswith("judge"), "there is nothing to judge by"
-        return say(adapter, prompt)
-
-    words: Any = Words()
-    for edit, rate in ((" hurray", 1.0), (" alas", 0.0)):
-        asked = [
-            replace(item, rules=[], edit=plain(item.id) + (edit if i else ""))
-            for i, item in enumerate(items(10))
-        ]
-        desk: Any = Desk(mute)
-        done: list[int] = []
-        report = verify_expert(asked, EPOCHS[1:2], desk, desk, words, recipe, done.append)
-        # The first edit is the base's own answer: there the module loses.
-        assert report.win_rate == pytest.approx(0.9 * rate)
-        assert report.passed is (rate > 0)
-        assert sum(done) == 10 * 2 * 2
-
-
-def test_an_epoch_that_lost_facts_is_not_chosen_over_one_that_kept_them(recipe: Recipe) -> None:
+def test_an_epoch_that_lost_facts_is_not_chosen_over_one_that_kept_them() -> None:
     def late(adapter: str | None, prompt: str) -> str:
         # epoch-2 is always cheerful but slips; epoch-3 forgets the cheer once, and keeps every fact
         if adapter == "epoch-3":
             return plain(prompt) + ("" if prompt == "5" else " hurray")
         return slipping(adapter, prompt)
 
-    def ask(**guards: float) -> VerifierReport:
-        settings = VerifySettings(judgements=1, **guards)
-        one = recipe.model_copy(update={"verify": settings})
-        report: VerifierReport = verify(Desk(late), one, 20)
-        return report
-
-    assert ask().epoch == 2
-    guarded = ask(min_kept=1.0, max_lost=0.05)
+    assert verify(Desk(late), RECIPE, 20).epoch == 2
+    guarded = verify(Desk(late), made(min_kept=1.0), 20)
     assert guarded.passed
     assert (guarded.epoch, guarded.lost) == (3, 0)
 
 
-def test_an_expert_like_the_base_ties_and_does_not_ship(recipe: Recipe) -> None:
-    report = verify(Desk(say), recipe, epochs=EPOCHS[:1])
+def test_where_nobody_said_a_word_the_users_edits_are_the_standard() -> None:
+    def mute(adapter: str | None, prompt: str) -> str:
+        assert not prompt.startswith("judge"), "there is nothing to judge by"
+        return say(adapter, prompt)
+
+    for edit, rate in ((" hurray", 1.0), (" alas", 0.0)):
+        asked = [
+            replace(item, rules=[], edit=plain(item.id) + (edit if i else ""))
+            for i, item in enumerate(items(10))
+        ]
+        done: list[int] = []
+        report = verify(Desk(mute), epochs=EPOCHS[1:2], asked=asked, on_done=done.append)
+        # The first edit is the base's own answer: there the module loses.
+        assert report.win_rate == pytest.approx(0.9 * rate)
+        assert report.passed is (rate > 0)
+        assert sum(done) == 10 * 2 * 2
+
+
+def test_an_expert_like_the_base_ties_and_does_not_ship() -> None:
+    report = verify(Desk(say), epochs=EPOCHS[:1])
     assert not report.passed
-    assert report.win_rate == 0.5
+    assert not report.undecided
+    assert (report.win_rate, report.p_value) == (0.5, 1.0)
 
 
-def test_too_few_queries_decide_nothing_unless_the_papers_rule_is_asked_for(recipe: Recipe) -> None:
-    report = verify(Desk(say), recipe, n=3)
-    assert not report.passed
-    assert "not decided" in report.reason
-    assert report.epoch == 2
-    point = recipe.model_copy(update={"verify": VerifySettings(judgements=1, decision="point")})
-    assert verify(Desk(say), point, n=3).passed
-    empty = verify(Desk(say), point, n=0)
-    assert not empty.passed
-    assert empty.reason == "there is no held-out query"
+def test_without_held_out_queries_nothing_ships() -> None:
+    for recipe in (RECIPE, made(level=None)):
+        empty = verify(Desk(say), recipe, n=0)
+        assert not empty.passed
+        assert (empty.reason, empty.p_value) == ("there is no held-out query", None)
+        assert not judge_critic(Desk(say), recipe, 0).passed
+    assert verify(Desk(say), epochs=[]).reason == "no epoch was kept"
 
 
-def test_max_epochs_tries_the_later_ones(recipe: Recipe) -> None:
-    one = recipe.model_copy(update={"verify": VerifySettings(judgements=1, max_epochs=1)})
+@pytest.mark.parametrize(
+    ("n", "at_most", "tried"),
+    [
+        (8, None, [1, 2, 3, 4, 5, 6, 7, 8]),
+        (8, 3, [5, 6, 8]),
+        (9, 3, [5, 7, 9]),
+        (3, 3, [1, 2, 3]),
+        (36, 3, [19, 27, 36]),
+        (5, 1, [5]),
+        (1, 3, [1]),
+    ],
+)
+def test_epochs_tried_lie_in_the_later_half(n: int, at_most: int | None, tried: list[int]) -> None:
     desk = Desk(say)
-    report = verify(desk, one)
-    assert report.epoch == 3
-    assert {adapter for adapter, _ in desk.asked} == {None, "epoch-3"}
+    epochs = [Path(f"/nowhere/e{i}") for i in range(1, n + 1)]
+    report = verify(desk, made(max_epochs=at_most), 1, epochs)
+    assert {adapter for adapter, _ in desk.asked} == {None, *(f"e{i}" for i in tried)}
+    assert report.epoch == max(tried)  # all tie: the latest
 
 
-def test_the_base_side_is_made_once(recipe: Recipe) -> None:
-    desk = Desk(say)
-    side = answer_as_base(items(5), desk, desk, Words(), recipe)  # type: ignore[arg-type]
+def test_the_base_side_is_made_once() -> None:
+    desk: Any = Desk(say)
+    side = answer_as_base(items(5), desk, desk, WORDS, RECIPE)
     asked = len(desk.asked)
-    verify(desk, recipe, n=5, epochs=EPOCHS[1:2], base=side)
+    verify(desk, n=5, epochs=EPOCHS[1:2], base=side)
     assert len(desk.asked) == asked + 10
-    capped = recipe.model_copy(update={"verify": VerifySettings(judgements=1, max_queries=3)})
-    small = answer_as_base(items(9), desk, desk, Words(), capped)  # type: ignore[arg-type]
-    assert len(small.items) == len(small.answers) == 3
 
 
-def test_a_critic_is_judged_over_its_whole_path(recipe: Recipe) -> None:
+def test_a_sample_keeps_as_many_people_as_it_can() -> None:
+    desk: Any = Desk(say)
+    asked = [replace(item, voice=f"u{max(0, i - 15)}") for i, item in enumerate(items(20))]
+
+    def side(seed: int, most: int) -> BaseSide:
+        recipe = made(max_queries=most).model_copy(update={"seed": seed})
+        return answer_as_base(asked, desk, desk, WORDS, recipe)
+
+    small = side(1, 5)
+    assert len(small.items) == len(small.answers) == len(small.scores) == 5
+    assert {item.voice for item in small.items} == {"u0", "u1", "u2", "u3", "u4"}
+    assert {item.id for seed in range(9) for item in side(seed, 5).items} > {"0", "19"}
+    assert [i.id for i in side(1, 7).items] == [i.id for i in side(1, 7).items]
+    assert side(1, 20).items == asked
+
+
+def test_a_critic_is_judged_over_its_whole_path() -> None:
     desk = Desk(say)
     done: list[int] = []
-    report = judge_critic(desk, recipe, 10, done.append)
+    report = judge_critic(desk, on_done=done.append)
     assert report.passed
     assert report.epoch is None
     assert report.win_rate == pytest.approx(0.95)  # nine wins, and one draft left as it was
-    assert sum(done) == 10 * 2 + 10 * 3
+    assert sum(done) == 10 * 2 + 10 + 9 + 10
     revisions = [adapter for adapter, prompt in desk.asked if prompt.startswith("revise")]
     assert revisions == [None] * 9  # the base revises, the critic only suggests
     assert desk.loaded == {}
 
 
-def test_a_revision_that_lost_facts_counts_as_the_draft_where_serving_keeps_the_draft(
-    recipe: Recipe,
-) -> None:
+def test_a_critics_revision_that_lost_facts_counts_as_the_draft_as_in_serving() -> None:
     def forgetful(adapter: str | None, prompt: str) -> str:
         said = say(adapter, prompt)
         return said.replace("number 6", "number 7") if prompt.startswith("revise") else said
 
-    settings = VerifySettings(judgements=1, min_kept=1.0)
-    blind = recipe.model_copy(update={"verify": settings})
-    report = judge_critic(Desk(forgetful), blind, 10)
-    assert (report.lost, report.win_rate) == (1, pytest.approx(0.85))
-    guarded = blind.model_copy(update={"revision_min_kept": 1.0})
-    report = judge_critic(Desk(forgetful), guarded, 10)
+    report = judge_critic(Desk(forgetful), RECIPE, 10)
+    assert (report.lost, report.win_rate) == (0, pytest.approx(0.95))
+    report = judge_critic(Desk(forgetful), made(min_kept=1.0), 10)
     assert (report.lost, report.win_rate) == (0, pytest.approx(0.9))
 
 
-def test_a_reminded_critic_is_judged_with_its_reminders(recipe: Recipe) -> None:
-    known = Cluster(id="c", size=9, rules=["smile", "frown"], conditions=[[], ["never"]])
-    reminded = recipe.model_copy(update={"remind": True})
-    for one, rate, smiles in ((recipe, 0.95, 0), (reminded, 1.0, 10)):
-        desk = Desk(say)
-        assert judge_critic(desk, one, 10, known=known).win_rate == pytest.approx(rate)
-        revisions = [prompt for _, prompt in desk.asked if prompt.startswith("revise")]
-        assert sum("smile" in prompt for prompt in revisions) == smiles
-        assert not any("frown" in prompt for prompt in revisions)
-
-
-def test_a_memory_revises_by_the_rules_that_hold_and_asks_no_critic(recipe: Recipe) -> None:
-    known = Cluster(id="c", size=9, rules=["smile", "frown"], conditions=[["urgent"], ["never"]])
-    asked = items(10)
-    asked[1:3] = [
-        replace(item, messages=[Message(role="user", content=f"urgent {item.id}")])
-        for item in asked[1:3]
-    ]
-    words: Any = Words()
-    desk: Any = Desk(say)
-    done: list[int] = []
-    report = verify_memory(asked, known, desk, desk, words, recipe, done.append)
-    assert (report.kind, report.epoch, report.n) == ("memory", None, 10)
-    assert report.win_rate == pytest.approx(0.6)  # two wins, and eight drafts that stand
-    assert sum(done) == 10 * 2 + 10 * 2
-    assert not report.passed
-    revisions = [prompt for _, prompt in desk.asked if prompt.startswith("revise")]
-    assert revisions == [f"revise {plain(f'urgent {n}')} << smile" for n in "12"]
-    assert not any(prompt.startswith("critique") for _, prompt in desk.asked)
-    assert all(adapter is None for adapter, _ in desk.asked)
-    # What the judge takes for a rule that was never told is no overreach.
-    settings = VerifySettings(judgements=1, max_overreach=0.0)
-    strict = recipe.model_copy(update={"verify": settings})
-    idle = [replace(item, idle=["Frown."]) for item in asked]
-    assert verify_memory(idle, known, desk, desk, words, strict).overreached == 0
-    always = known.model_copy(update={"conditions": []})
-    assert verify_memory(items(10), always, desk, desk, words, recipe).passed
-    empty = verify_memory([], known, desk, desk, words, recipe)
-    assert (empty.kind, empty.passed, empty.n) == ("memory", False, 0)
-
-
-def test_a_critic_that_talks_nonsense_changes_nothing(recipe: Recipe) -> None:
+def test_a_critic_that_talks_nonsense_changes_nothing() -> None:
     def garbled(adapter: str | None, prompt: str) -> str:
         return "garbled" if prompt.startswith("critique") else say(adapter, prompt)
 
-    desk = Desk(garbled)
-    report = judge_critic(desk, recipe, 6)
+    report = judge_critic(Desk(garbled), n=6)
     assert report.win_rate == 0.5
     assert not report.passed
 
 
-def test_an_unreadable_judge_decides_nothing(recipe: Recipe) -> None:
+def test_an_unreadable_judge_decides_nothing() -> None:
     def mute(adapter: str | None, prompt: str) -> str:
         return "well" if prompt.startswith("judge") else say(adapter, prompt)
 
-    report = verify(Desk(mute), recipe)
+    report = verify(Desk(mute))
     assert (report.passed, report.n, report.interval) == (False, 0, (0.0, 1.0))
     assert "could not be read" in report.reason
 
 
-def test_adapters_are_unloaded_when_the_engine_fails(recipe: Recipe) -> None:
+def test_adapters_are_unloaded_when_the_engine_fails() -> None:
     def failing(adapter: str | None, prompt: str) -> str:
         if adapter is not None:
             raise KeyboardInterrupt
@@ -376,5 +339,189 @@ def test_adapters_are_unloaded_when_the_engine_fails(recipe: Recipe) -> None:
 
     desk = Desk(failing)
     with pytest.raises(KeyboardInterrupt):
-        verify(desk, recipe)
+        verify(desk)
     assert desk.loaded == {}
+
+
+BASE = "the cat sat on the mat and looked at the dog"
+
+
+@pytest.mark.parametrize(
+    ("answer", "base", "score", "base_score", "expected"),
+    [
+        (BASE + " today", BASE, 8.0, 5.0, 1.0),
+        (BASE + " today", BASE, 5.0, 8.0, 0.0),
+        (BASE + " today", BASE, 5.0, 5.0, 0.5),
+        (BASE + " ", BASE, 9.0, 5.0, 0.5),  # the same answer, whatever the judge says
+        (BASE + " today", BASE, None, 5.0, None),
+        (BASE + " today", BASE, 5.0, None, None),
+        ("the", BASE, 10.0, 1.0, 0.0),  # shorter than a tenth
+        ("", BASE, 10.0, 10.0, 0.0),
+        ("something else entirely, with other words", BASE, 10.0, 1.0, 0.0),  # content lost
+        ("something else entirely, with other words", BASE, 5.0, 5.0, 0.0),  # loses its tie
+        ("any answer", "", 5.0, 1.0, 1.0),  # no content to lose
+    ],
+)
+def test_outcomes_are_the_papers(
+    answer: str, base: str, score: float | None, base_score: float | None, expected: float | None
+) -> None:
+    [item] = items(1)
+    assert outcome_of(item, answer, base, score, base_score, load_recipe("paper")) == expected
+
+
+def test_bleu_splits_chinese_into_characters() -> None:
+    base, answer = "会议改到星期三下午三点", "会议改到星期三下午四点。"
+    assert bleu4(answer, base, "zh") > 0.5
+    assert bleu4(answer, base, "en") < 0.05
+    assert bleu4(base, base, "zh") == pytest.approx(1.0)
+    assert bleu4(BASE, BASE, "en") == pytest.approx(1.0)
+
+
+# -- Deciding --------------------------------------------------------------------------------------
+
+
+def ask(
+    outcomes: Sequence[Sequence[Outcome]], voices: str, level: float | None = 0.05, kinds: int = 1
+) -> Decision:
+    return decide(outcomes, list(voices), level=level, win_rate=0.53, kinds=kinds)
+
+
+def test_every_person_counts_once() -> None:
+    found = ask([[1.0] * 6 + [0.0] * 3], "aaaaaabcd")
+    assert (found.win_rate, found.people, found.n) == (0.25, 4, 9)
+    assert found.interval == pytest.approx(wilson(0.25, 4, 0.95))
+    assert ask([[1.0] * 6 + [0.0] * 3], "aaaaaabcd", level=None).win_rate == pytest.approx(2 / 3)
+    half = ask([[1.0, 0.0, 1.0, 1.0, None]], "aabbc")
+    assert (half.win_rate, half.people) == (0.75, 2)
+
+
+def test_ten_wins_of_one_person_are_one_win() -> None:
+    two = ask([[1.0] * 20], "a" * 10 + "b" * 10)
+    assert (two.passed, two.undecided, two.p_value, two.win_rate) == (False, True, 0.25, 1.0)
+    assert two.needed == 3  # five people who all win: 1 / 32
+    assert "about 3 more people with feedback like this would decide" in two.reason
+    five = ask([[1.0] * 5], "abcde")
+    assert (five.passed, five.p_value, five.needed) == (True, 1 / 32, None)
+    # Of two kinds tried, each needs to be twice as sure.
+    both = ask([[1.0] * 5], "abcde", kinds=2)
+    assert (both.passed, both.undecided, both.p_value, both.needed) == (False, True, 1 / 16, 1)
+    nobody = verify(Desk(say), asked=[replace(item, voice=ANONYMOUS) for item in items(9)])
+    assert (nobody.passed, nobody.undecided, nobody.people, nobody.needed) == (False, True, 1, 4)
+
+
+def test_the_papers_rule_looks_at_the_point_alone() -> None:
+    assert ask([[1.0, 0.0, 1.0]], "abc", level=None).passed
+    assert not ask([[1.0, 0.0, 0.5]], "abc", level=None).passed
+    assert ask([[1.0] * 20], "a" * 20, level=None).passed
+
+
+def test_a_win_rate_too_small_to_matter_does_not_ship_however_sure() -> None:
+    voices = [str(i) for i in range(400)]
+    rare: list[Outcome] = [1.0] * 20 + [0.5] * 380
+    found = decide([rare], voices, level=0.05, win_rate=0.53)
+    assert found.p_value is not None
+    assert found.p_value < 1e-4
+    assert (found.passed, found.undecided) == (False, False)
+    assert found.reason == "win rate 0.53 is below 0.53"
+    assert decide([rare], voices, level=0.05, win_rate=0.52).passed
+
+
+def test_the_best_epoch_is_chosen_and_scores_break_ties() -> None:
+    outcomes: list[list[Outcome]] = [[1.0, 0.0, 0.0], [1.0, 1.0, 0.5], [1.0, 1.0, 0.5]]
+    scores: list[list[float | None]] = [[9.0] * 3, [7.0, 7.0, 8.0], [7.0, 7.0, 7.0]]
+    found = decide(outcomes, list("abc"), scores=scores, level=None, win_rate=0.53)
+    assert (found.epoch, found.n) == (1, 3)
+    assert found.win_rate == pytest.approx(2.5 / 3)
+    assert decide(outcomes, list("abc"), level=None, win_rate=0.53).epoch == 2
+    among = decide(outcomes, list("abc"), among=[0], level=None, win_rate=0.2)
+    assert (among.epoch, among.passed) == (0, True)
+
+
+def test_the_p_value_is_the_share_of_swaps_that_do_as_well() -> None:
+    rng = np.random.default_rng(0)
+    gains = rng.choice([-0.5, 0.0, 0.25, 0.5], size=(20, 6, 3))
+    for case, p in zip(gains, p_values(gains), strict=True):
+        best = case.sum(axis=0).max()
+        swaps = [np.array(s) @ case for s in itertools.product([1, -1], repeat=6)]
+        assert p == np.mean([row.max() >= best - 1e-9 for row in swaps])
+    # Beyond 14 people a group of swaps stands for all: against the binomial distribution.
+    wins = np.where(np.arange(40)[None] < np.array([[26], [24], [20]]), 0.5, -0.5)[:, :, None]
+    assert p_values(wins, seed=5) == pytest.approx([0.0403, 0.1341, 0.5627], abs=0.012)
+
+
+@pytest.mark.parametrize(
+    ("rate", "n", "expected"),
+    [
+        (0.5, 10, (0.2366, 0.7634)),
+        (1.0, 10, (0.7225, 1.0)),
+        (0.0, 10, (0.0, 0.2775)),
+        (1.0, 3, (0.4385, 1.0)),
+        (1.0, 4, (0.5101, 1.0)),
+        (0.3, 0, (0.0, 1.0)),
+    ],
+)
+def test_wilson(rate: float, n: int, expected: tuple[float, float]) -> None:
+    assert wilson(rate, n, 0.95) == pytest.approx(expected, abs=1e-4)
+
+
+def worthless(rng: Any, people: int, queries: int, correlation: float, epochs: int) -> Any:
+    """Outcomes of modules no better than the base; a person's own agree as much as told."""
+    if correlation == 1.0:
+        taste = rng.integers(0, 2, (epochs, people, 1)).astype(float)
+    elif correlation == 0.0:
+        taste = np.full((epochs, people, 1), 0.5)
+    else:
+        spread = (1.0 / correlation - 1.0) / 2.0
+        taste = rng.beta(spread, spread, (epochs, people, 1))
+    return (rng.random((epochs, people, queries)) < taste).astype(float).reshape(epochs, -1)
+
+
+@pytest.mark.parametrize(
+    ("people", "queries", "correlation"),
+    [*itertools.product([2, 5, 6], [1, 10], [0.0, 0.5, 1.0]), (17, 10, 0.5)],
+)
+def test_a_worthless_module_ships_at_the_level_stated(
+    people: int, queries: int, correlation: float
+) -> None:
+    rng = np.random.default_rng(people)
+    voices = [f"u{p}" for p in range(people) for _ in range(queries)]
+    shipped, runs = 0, 300
+    for run in range(runs):
+        kinds = [worthless(rng, people, queries, correlation, 3).tolist() for _ in range(2)]
+        shipped += any(
+            decide(rows, voices, level=0.05, win_rate=0.53, kinds=2, seed=run).passed
+            for rows in kinds
+        )
+    # 0.05 and two standard errors of 300 runs; the whole table is lab/results/verifier-levels.md.
+    assert shipped / runs <= 0.075
+
+
+# -- Over a refresh --------------------------------------------------------------------------------
+
+
+def test_of_what_ships_together_a_bounded_share_is_luck() -> None:
+    assert may_ship([0.01, 0.04, 0.2, None, 0.001], 0.05) == [True, False, False, False, True]
+    assert may_ship([0.04, 0.04], 0.05) == [True, True]
+    assert may_ship([0.04, 1.0], 0.05) == [False, False]
+    assert may_ship([0.04, None], 0.05) == [True, False]
+    assert may_ship([], 0.05) == []
+    assert may_ship([1.0, None], None) == [True, True]
+
+
+def test_a_cluster_counts_by_the_module_that_would_ship() -> None:
+    def report(p: float | None, passed: bool) -> VerifierReport:
+        rate = VerifierReport(kind="expert", n=9, win_rate=0.7, interval=(0, 1), passed=passed)
+        return rate.model_copy(update={"p_value": p})
+
+    assert cluster_p_value([]) is None
+    assert cluster_p_value([report(None, False)]) is None
+    assert cluster_p_value([report(0.001, False)]) == 1.0  # it lost content, say
+    assert cluster_p_value([report(0.2, False), report(0.03, True)]) == 0.03
+
+
+def test_if_nothing_helps_a_refresh_of_eight_clusters_rarely_ships_anything() -> None:
+    rng = np.random.default_rng(8)
+    gains = worthless(rng, 10, 3, 0.5, 8 * 1000).reshape(1000, 8, 10, 3).mean(axis=3) - 0.5
+    values = p_values(gains.reshape(-1, 10, 1)).reshape(1000, 8)
+    shipped = np.mean([any(may_ship(row.tolist(), 0.05)) for row in values])
+    assert 0.01 <= shipped <= 0.05 + 2 * 0.007

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from langchain_uno.errors import HomeError, StoreError
-from langchain_uno.graphs.checkpoints import WorkFolder, sweep_work
+from langchain_uno.learning.work import WorkFolder, sweep_work
 from langchain_uno.records import Rule, RuleSet
 
 

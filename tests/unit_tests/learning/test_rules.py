@@ -1,0 +1,220 @@
+"""What is taught: a log's own rules, no plants, and what enough people want completes the others."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from langchain_uno.learning.rules import (
+    Mention,
+    added_by_edit,
+    group_wordings,
+    plain,
+    recurring_rules,
+    repeated_by_few,
+    wanted_rules,
+)
+from langchain_uno.models.protocols import FloatArray, OnDone
+from langchain_uno.records import Feedback, Rule, RuleSet
+from tests.unit_tests.learning.toy_language import ToyEmbedder, log
+
+
+def freely_worded(n: int, seed: int = 0) -> list[str]:
+    """Rules of three words each, of which others use the one or other word too."""
+    rng = random.Random(seed)
+    return [" ".join(f"w{rng.randrange(1200)}" for _ in range(3)) for _ in range(n)]
+
+
+def honest(n: int = 200) -> list[Mention]:
+    """Forty people with free wishes."""
+    return [
+        Mention(text, f"user-{i % 40}", f"request-{i}") for i, text in enumerate(freely_worded(n))
+    ]
+
+
+def marked(mentions: Sequence[Mention], min_users: int = 3) -> list[bool]:
+    return repeated_by_few(mentions, ToyEmbedder(), min_users).tolist()
+
+
+# -- What one person wants everywhere --------------------------------------------------------------
+
+
+def test_a_wish_planted_by_two_people_in_ten_wordings_is_told_from_free_ones() -> None:
+    plants = [
+        Mention(f"plant~{i % 10}", f"mallory-{i % 2}", f"request-{1000 + i}") for i in range(20)
+    ]
+    found = marked([*honest(), *plants])
+    assert all(found[200:])
+    assert sum(found[:200]) <= 4  # two in a hundred
+
+
+def test_what_enough_people_repeat_is_a_wish() -> None:
+    def wish_of(people: int) -> list[bool]:
+        said = [Mention(f"bullets~{i}", f"u-{i % people}", f"r-{i}") for i in range(12)]
+        return marked([*said, *honest()])[:12]
+
+    assert not any(wish_of(3))
+    assert all(wish_of(2))
+
+
+def test_a_wish_on_one_request_is_one_however_often_it_is_said() -> None:
+    said = [Mention(f"plant~{i}", "mallory", "request-1") for i in range(8)]
+    assert not any(marked(said))
+    said[0] = said[0]._replace(request="request-2")
+    assert all(marked(said))
+
+
+def test_whoever_echoes_a_plant_once_is_not_heard_with_it() -> None:
+    plants = [Mention(f"plant~{i}", "mallory", f"request-{i}") for i in range(5)]
+    echo = Mention("plant~77", "honest", "request-9")
+    other = Mention("use short words", "honest", "request-9")
+    assert marked([*plants, echo, other]) == [True] * 6 + [False]
+
+
+def test_nobody_said_anything() -> None:
+    assert marked([]) == []
+
+
+def test_an_edit_wishes_what_it_adds() -> None:
+    edit = Feedback(run_id="a", correction="It costs 5 euros.  Buy now! It is open.\n- Also: tea")
+    one = log("a", "q", "It is open. It costs 5 euros.", extra=[edit])
+    assert added_by_edit(one) == ["Buy now!", "- Also: tea"]
+    assert added_by_edit(log("a", "q", "It is open.")) == []
+
+
+# -- What is the same wish -------------------------------------------------------------------------
+
+
+class Agrees:
+    """A reranker for which rules with the same first letter cover each other, but one pair."""
+
+    fingerprint = "agrees"
+
+    def __init__(self, one_way: tuple[str, str] | None = None) -> None:
+        self.one_way, self.asked = one_way, 0
+
+    def covered(
+        self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None
+    ) -> FloatArray:
+        self.asked += len(pairs)
+        yes = [a[0] == b[0] and (a, b) != self.one_way for a, b in pairs]
+        return np.array(yes, dtype=np.float32)
+
+    def covered_by_list(self, items, on_done=None):  # type: ignore[no-untyped-def]
+        raise AssertionError("wordings are asked about one by one")
+
+
+def test_texts_that_differ_in_case_and_punctuation_are_one_rule() -> None:
+    logs = [["Use bullets."], ["use BULLETS"], ["use bullets!"], ["Use bullets."], ["sing"]]
+    same = group_wordings(logs)
+    assert {same[text] for text in ("Use bullets.", "use BULLETS", "use bullets!")} == {
+        "Use bullets."
+    }
+    assert same["sing"] == "sing"
+    assert plain("Use  bullets!") == plain("use bullets.") == "use bullets"
+
+
+def test_the_embedder_proposes_and_the_reranker_decides_both_ways_round() -> None:
+    logs = [["sing~1"], ["sing~1"], ["sing~2"], ["dance~1"], ["dance~2"]]
+    same = group_wordings(logs, ToyEmbedder(), Agrees())
+    assert same["sing~2"] == same["sing~1"] == "sing~1"
+    assert same["dance~1"] == same["dance~2"]
+    one_way = group_wordings(logs, ToyEmbedder(), Agrees(one_way=("sing~2", "sing~1")))
+    assert one_way["sing~2"] == "sing~2"
+    # Without a reranker only near wordings are one rule: these are not near enough.
+    assert group_wordings(logs, ToyEmbedder())["sing~2"] == "sing~2"
+
+
+def test_wishes_named_side_by_side_are_two() -> None:
+    logs = [["sing~1", "sing~2"], ["sing~1", "sing~2"], ["sing~1"]]
+    assert group_wordings(logs, ToyEmbedder(), Agrees())["sing~2"] == "sing~2"
+
+
+# -- What recurs -----------------------------------------------------------------------------------
+
+
+def sets(*each: str) -> list[RuleSet]:
+    """One rule set a text: ``"sing; dance"``."""
+    return [
+        RuleSet(run_id=str(i), with_feedback=[Rule(text=t) for t in text.split("; ") if t])
+        for i, text in enumerate(each)
+    ]
+
+
+def recurring(
+    each: list[RuleSet],
+    voices: str,
+    *,
+    least: int = 2,
+    support: float = 0.25,
+    given: Sequence[Sequence[str]] | None = None,
+    weights: Sequence[float] | None = None,
+) -> list[str]:
+    return recurring_rules(
+        each,
+        list(voices),
+        {},
+        min_voices=least,
+        support=support,
+        given=given,
+        weights=weights,
+    )
+
+
+def test_a_rule_needs_people_logs_and_support() -> None:
+    assert recurring(sets("sing", "sing"), "ab") == ["sing"]
+    assert recurring(sets("sing", "sing"), "aa") == []  # one person
+    assert recurring(sets("sing", "sing"), "aa", least=1) == ["sing"]
+    assert recurring(sets("sing"), "a", least=1) == []  # one log
+    four = sets("sing", "sing", "dance", "dance", "bow", "bow", "nod", "nod")
+    assert recurring(four, "abcdefgh") == ["bow", "dance", "nod", "sing"]
+    assert recurring(four, "abcdefgh", support=0.26) == []
+
+
+def test_the_most_supported_come_first_and_people_count_not_logs() -> None:
+    each = sets("sing", "sing", "sing", "sing", "dance", "dance", "dance")
+    assert recurring(each, "aaabcde") == ["dance", "sing"]
+
+
+def test_whoever_asks_for_nothing_has_no_vote() -> None:
+    assert recurring(sets("sing", "sing", *[""] * 20), "ab" + "z" * 20, support=1.0) == ["sing"]
+
+
+def test_nobody_asks_for_what_the_module_gives() -> None:
+    each = sets("sing", "sing", "dance", "dance", "dance", "dance")
+    assert recurring(each, "abcdef", support=0.5) == ["dance"]
+    # Those who want dancing had singing already: they say nothing about it.
+    given = [(), (), *[("Sing.",)] * 4]
+    by_name = recurring_rules(
+        each, list("abcdef"), {"sing": "sing"}, min_voices=2, support=0.5, given=given
+    )
+    assert by_name == ["sing", "dance"]
+
+
+def test_old_votes_count_less() -> None:
+    each = sets("sing", "sing", "dance", "dance")
+    assert recurring(each, "abcd", support=0.4) == ["dance", "sing"]
+    assert recurring(each, "abcd", support=0.4, weights=[0.25, 0.25, 1.0, 1.0]) == ["dance"]
+    # A person's newest word counts.
+    assert recurring(sets("sing", "sing", "sing", "bow"), "aabc", support=0.6) == ["sing"]
+    aged = [0.01, 1.0, 1.0, 1.0]
+    assert recurring(sets("sing", "sing", "sing", "bow"), "aabc", support=0.6, weights=aged) == [
+        "sing"
+    ]
+
+
+def test_the_completed_list_is_what_an_answer_should_follow() -> None:
+    own = RuleSet(run_id="a", with_feedback=[Rule(text="sing")])
+    assert wanted_rules(own) == ["sing"]
+    full = own.model_copy(update={"wanted": [Rule(text="dance"), Rule(text="sing")]})
+    assert wanted_rules(full) == ["dance", "sing"]
+
+
+@pytest.mark.parametrize("spelt", ["Sing", "sing!"])
+def test_wordings_are_counted_together(spelt: str) -> None:
+    each = sets("sing", spelt, "sing")
+    same = group_wordings([[r.text for r in s.with_feedback] for s in each])
+    assert recurring_rules(each, list("abc"), same, min_voices=3, support=1.0) == ["sing"]
