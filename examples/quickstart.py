@@ -47,8 +47,10 @@ with UNOFeedbackHandler(home=args.home) as handler:
     counts = handler.stats()
     print(f"{counts['recorded']} answers and {counts['feedback']} remarks recorded")
 
-# 2. Learn. A separate process, as a nightly job would be.
+# 2. Learn. A separate process, as a nightly job would be. All ask alike, so one cluster will do:
+# it has more people to verify with than several have.
 train = [sys.executable, "-m", "langchain_uno", "train", "--home", args.home]
+train += ["--set", "cluster.min_size=25"]
 if args.max_steps:
     train += ["--max-steps", str(args.max_steps)]
 subprocess.run(train, check=True)
