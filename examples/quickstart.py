@@ -55,8 +55,8 @@ if args.max_steps:
     train += ["--max-steps", str(args.max_steps)]
 subprocess.run(train, check=True)
 
-# 3. Serve again: a question with words and names that no log has.
-query = make_query(language, language.families[FAMILY], Random(8), unseen=True)
+# 3. Serve again: a new question, about a thing that no log names.
+query = make_query(language, language.families[FAMILY], Random(9), unseen=False)
 print(f"\nQuestion: {query.text}")
 for mode in ("base", "uno"):
     answer = UNOChatModel(home=args.home, mode=mode).invoke(query.text)
