@@ -107,7 +107,10 @@ def folder_of(home: Home, result: RefreshResult) -> WorkFolder:
 
 
 def clusters_of(home: Home, result: RefreshResult) -> list[ClusterData]:
-    return folder_of(home, result).read_records("clusters-gap.jsonl", ClusterData)
+    """The clusters as the last finished stage left them."""
+    work = folder_of(home, result)
+    last = next(s for s in ("gap", "rules", "cluster") if work.has(f"{s}.json"))
+    return work.read_records(f"clusters-{last}.jsonl", ClusterData)
 
 
 def pairs_of(home: Home, result: RefreshResult) -> list[PreferencePair]:
