@@ -12,9 +12,9 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 READY := .venv/.ready
 
-.PHONY: help setup demo test test-all lint format typecheck check docs wheel clean constraints \
-        bench bench-clusters bench-bundled bench-gap bench-capture bench-crash bench-serving \
-        bench-routing test-properties test-vllm test-lab studies
+.PHONY: help setup demo test test-all lint format typecheck check test-properties test-vllm \
+        bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash \
+        bench-gap bench bench-clusters bench-bundled docs wheel constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ studies: $(READY) ## every study of docs/benchmarks.md, anew (hours; lab/results
 
 test-lab: $(READY) ## the tests of lab/: training of the bundled model, studies
 	$(PY) -m pytest lab/tests
+
+verifier-levels: $(READY) ## how often the verifier ships a module that helps nobody, and a good one (10 minutes)
+	$(PY) -m lab.verifier_levels
 
 bench-routing: $(READY) ## requests of unseen frames to the right cluster, projected and not
 	$(PY) -m lab.benchmarks.bench_routing

@@ -20,7 +20,7 @@ from langchain_uno import UNOChatModel, UNOFeedbackHandler
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--home", default=".demo/agent", help="where logs and releases are kept")
-parser.add_argument("--model", help="a folder, a hub name or a server's URL; default: embedded")
+parser.add_argument("--model", help="a folder, a hub name or a server's URL; default: the bundled model")
 args = parser.parse_args()
 
 

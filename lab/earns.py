@@ -1,4 +1,4 @@
-"""What earns its place: joining of clusters, the routing projection, unlabelled queries.
+"""What earns its place: the cut of the clusters, the routing projection, unlabelled queries.
 
     python -m lab.earns REAL.jsonl REAL.npz --out lab/results/earns.md
 
@@ -27,14 +27,13 @@ from sklearn.metrics import adjusted_rand_score
 from langchain_uno.demo.drawing import make_world
 from langchain_uno.demo.service import Visit, held_out_queries, plan_visits
 from langchain_uno.demo.worlds import World
-from langchain_uno.learning.alike import merge_alike
-from langchain_uno.learning.cluster import centroids, cluster_logs
-from langchain_uno.learning.discriminant import discriminant
-from langchain_uno.learning.reach import assign
+from langchain_uno.learning.cluster import cluster_logs
+from langchain_uno.learning.reach import assign, centroids, discriminant
 from langchain_uno.models.loading import load_embedder, shared_engine
 
 Ints = NDArray[np.int64]
 Rows = list[list[str]]
+CUTS: dict[str, Literal["stable", "ward"]] = {"stable": "stable", "paper": "ward"}
 NUMBER = re.compile(r"^\s*\d+[.)、]\s*", re.MULTILINE)
 
 
@@ -62,8 +61,8 @@ def main(
         real.wishes,
     )
     parts = [
-        ("Joining on real dialogs: adjusted Rand index to the data set", joining(real)),
-        ("The same with token embeddings of the bundled model", joining(weak)),
+        ("Clusters of real dialogs: adjusted Rand index to the data set", clustering(real)),
+        ("The same with token embeddings of the bundled model", clustering(weak)),
         ("Routing of held-out real dialogs: right cluster, %", routing(real)),
         ("The same with token embeddings of the bundled model", routing(weak)),
         ("Unlabelled queries on real dialogs", unlabelled(real)),
@@ -88,22 +87,17 @@ class _Real:
         return _Real(self.query[rows], self.rules[rows], self.truth[rows], wishes)
 
 
-def joining(real: _Real) -> Rows:
-    """Compare clusters before and after joining, and the authors' cut."""
-    rows = [
-        ["logs", "stable: clusters", "ARI", "joined: clusters", "ARI", "paper: clusters", "ARI"]
-    ]
+def clustering(real: _Real) -> Rows:
+    """Compare the two cuts on the whole, on halves and on thirds."""
+    rows = [["logs", "stable: clusters", "ARI", "paper: clusters", "ARI"]]
     for share in (1.0, 1 / 2, 1 / 3):
         told: list[list[float]] = []
         for seed in range(10):
             one = real.part(share, seed)
-            people = [f"person {i}" for i in range(len(one.query))]
-            labels = cluster_logs(one.query, one.rules, "stable", seed=seed)
-            joined = merge_alike(one.query, labels, one.wishes, people)
-            paper = cluster_logs(one.query, one.rules, "paper")
             told.append([])
-            for some in (labels, joined, paper):
-                told[-1] += [some.max() + 1, adjusted_rand_score(one.truth, some)]
+            for cut in CUTS.values():
+                labels = cluster_logs(one.query, one.rules, cut, seed=seed)
+                told[-1] += [labels.max() + 1, adjusted_rand_score(one.truth, labels)]
         mean = np.mean(told, axis=0)
         cells = [f"{v:.1f}" if i % 2 == 0 else f"{v:.3f}" for i, v in enumerate(mean)]
         rows.append([str(len(one.query)), *cells])
@@ -116,29 +110,21 @@ def routing(real: _Real) -> Rows:
     Right is the cluster that holds most of the request's data set, or any that is mostly of it.
     """
     rows = [["clusters", "plain: largest", "projected: largest", "plain: of its kind", "projected"]]
-    modes: list[tuple[str, Literal["stable", "paper"], bool]] = [
-        ("stable", "stable", False),
-        ("stable, joined", "stable", True),
-        ("paper", "paper", False),
-    ]
-    for name, mode, join in modes:
+    for name, cut in CUTS.items():
         told = []
         for seed in range(20):
             one = real.part(1.0, seed)
-            cut = round(0.7 * len(one.query))
-            x, truth = one.query[:cut], one.truth[:cut]
-            labels = cluster_logs(x, one.rules[:cut], mode, seed=seed)
-            if join:
-                people = [f"person {i}" for i in range(cut)]
-                labels = merge_alike(x, labels, one.wishes[:cut], people)
+            n = round(0.7 * len(one.query))
+            x, truth = one.query[:n], one.truth[:n]
+            labels = cluster_logs(x, one.rules[:n], cut, seed=seed)
             table = np.array(
                 [[(truth[labels == k] == t).sum() for k in range(labels.max() + 1)] for t in KINDS]
             )
             home, kind = table.argmax(axis=1), table.argmax(axis=0)
-            new = np.array([KINDS.index(t) for t in one.truth[cut:]])
+            new = np.array([KINDS.index(t) for t in one.truth[n:]])
             told.append([])
             for projection in (None, discriminant(x, labels)):
-                to = assign(one.query[cut:], centroids(x, labels), np.inf, projection)
+                to = assign(one.query[n:], centroids(x, labels), np.inf, projection)
                 told[-1] += [100 * np.mean(to == home[new]), 100 * np.mean(kind[to] == new)]
         mean = np.mean(told, axis=0)
         rows.append([name, *(f"{mean[i]:.1f}" for i in (0, 2, 1, 3))])
@@ -195,7 +181,7 @@ def unlabelled(real: _Real) -> Rows:
 def families(seeds: Sequence[int]) -> Rows:
     """Score what a held-out request finds: its family's share there times the cluster's share."""
     embedder = load_embedder(None, shared_engine(None))
-    rows = [["world", "logs", "clusters", "joined", "score", "joined", "projected", "both"]]
+    rows = [["world", "logs", "clusters", "score", "projected"]]
     for seed in seeds:
         world = make_world(seed)
         asked = [query for _, query in held_out_queries(world, 30)]
@@ -204,27 +190,15 @@ def families(seeds: Sequence[int]) -> Rows:
             visits = plan_visits(world, count)
             logs = [(v, s) for v in visits if (s := _said(world, v)) is not False]
             queries = embedder.embed([v.query.text for v, _ in logs])
-            wishes = [None if s is None else list(s) for _, s in logs]
-            rules = embedder.embed(["\n".join(w or ()) for w in wishes])
+            rules = embedder.embed(["\n".join(s or ()) for _, s in logs])
             labels = cluster_logs(queries, rules)
-            joined = merge_alike(queries, labels, wishes, [v.user.id for v, _ in logs])
             kinds = np.array([v.query.family for v, _ in logs])
+            centres = centroids(queries, labels)
             scores = [
-                _found_again(
-                    kinds,
-                    some,
-                    truth,
-                    assign(
-                        new,
-                        centroids(queries, some),
-                        np.inf,
-                        discriminant(queries, some) if projected else None,
-                    ),
-                )
-                for projected in (False, True)
-                for some in (labels, joined)
+                _found_again(kinds, labels, truth, assign(new, centres, np.inf, projection))
+                for projection in (None, discriminant(queries, labels))
             ]
-            told = [seed, len(logs), labels.max() + 1, joined.max() + 1]
+            told = [seed, len(logs), labels.max() + 1]
             rows.append([*map(str, told), *(f"{s:.3f}" for s in scores)])
     return rows
 
@@ -266,10 +240,10 @@ def _power(n: int) -> float:
     return float(binom.sf(wins - 1, n, 0.8))
 
 
-def _said(world: World, visit: Visit) -> Sequence[str] | bool | None:
+def _said(world: World, visit: Visit) -> list[str] | Literal[False] | None:
     """Return the wishes that a visit's feedback names; None: none; False: no usable log."""
     rng = Random(f"families-{visit.run_id}")
-    wishes = world.wishes(world.language(), visit.query, visit.user, visit.when)
+    wishes = world.wishes(world.language(), visit.query)
     if visit.channel == "silent":
         return False
     if visit.noisy:  # one in eight names a wish that it does not mean; half of the rest is seen

@@ -23,9 +23,8 @@ from langchain_uno.errors import InputError, StoreBusyError
 from langchain_uno.home import Home, load_settings
 from langchain_uno.logs import erase
 from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.index import Lease
 from langchain_uno.logs.journal import Journal
-from langchain_uno.logs.lease import Lease
-from langchain_uno.logs.tombstones import Kind
 from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 
@@ -64,7 +63,7 @@ def forget(
     if sum((user_id is not None, thread_id is not None, bool(run_ids))) != 1:
         raise InputError("Name what to forget: a user, a thread or runs, one of the three.")
     what = "user" if user_id is not None else "thread" if thread_id is not None else "runs"
-    planted: list[tuple[Kind, str]] = [("run", run_ref(r)) for r in run_ids]
+    planted: list[tuple[erase.Kind, str]] = [("run", run_ref(r)) for r in run_ids]
     if user_id is not None:
         planted.append(("user", user_id))
     if thread_id is not None:
@@ -154,7 +153,7 @@ def _take_out(
     journal: Journal,
     chosen: erase.Chosen,
     what: str,
-    planted: list[tuple[Kind, str]],
+    planted: list[tuple[erase.Kind, str]],
     on_step: OnStep | None,
 ) -> dict[str, Any]:
     key = lineage_key(home)

@@ -10,12 +10,12 @@ path, the base's answer being the draft. The judge is the model's own (or a teac
 are its opinion, never the truth.
 
 **What is decided.** Every person counts once, with the mean outcome of their queries (win 1, tie
-0.5, loss 0). If a module is no better than the base, then for each person it is as likely that all
-of their comparisons had come out the other way round. So the sum over people of (mean outcome -
-0.5) is compared with what it would be if any of them had: an exact test for every number of people
-and of queries a person, however much a person's own queries agree. Of several epochs the best one's
-sum is compared with the best one's under the same swaps, so choosing costs nothing in honesty. Of
-several kinds tried for a cluster, each one's p-value is multiplied by their number (Bonferroni).
+0.5, loss 0). If a module is no better than the base, all of a person's comparisons could as well
+have come out the other way round. So the sum over people of (mean outcome - 0.5) is compared with
+what it would be if any of them had: an exact test for every number of people and of queries a
+person, however much a person's own queries agree, as long as gains and losses are spread alike over
+people. The best of several epochs is compared with the best one under the same swaps. Of several
+kinds tried for a cluster, each one's p-value is multiplied by their number (Bonferroni).
 
 **What a release promises**, at ``recipe.verify.level`` 0.05: if nothing helps, at most 5 % of
 refreshes ship anything at all; and of what ships, at most 5 % is expected to be no better than the

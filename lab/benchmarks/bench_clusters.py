@@ -75,7 +75,7 @@ def _cell(n: int, k: int, seed: int, mode: str) -> dict[str, float]:
     query, rules, truth = planted(n, k, seed)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
-    labels = cluster_logs(query, rules, "paper" if mode == "paper" else "stable")
+    labels = cluster_logs(query, rules, "ward" if mode == "paper" else "stable")
     seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {

@@ -2,7 +2,8 @@
 
 A week of the simulated service per seed, through the handler; feedback is distilled, the prior
 guessed and coverage asked by the bundled model itself. Families are the true ones, so that this is
-about the gap and not about the clustering. Both readings of a log's novelty are reported.
+about the gap and not about the clustering. Coverage by the whole list of guesses (paper) and by
+each of them is reported.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from langchain_uno.models.loading import load_embedder, load_prompt_set, shared_
 from langchain_uno.models.rerankers import EngineReranker
 from langchain_uno.recipe import load_recipe
 
-Reading = Literal["min", "mean"]
+Reading = Literal["list", "pairs"]
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
     parser.add_argument("--visits", type=int, default=420, help="requests of each service")
     given = parser.parse_args()
-    every: dict[Reading, list[tuple[float, float]]] = {"min": [], "mean": []}
+    every: dict[Reading, list[tuple[float, float]]] = {"list": [], "pairs": []}
     print(
         "| seed | reading | correlation | true distance -> gap, a family each |\n|---|---|---|---|"
     )
@@ -60,18 +61,18 @@ def measure(seed: int, visits: int) -> dict[Reading, list[tuple[float, float]]]:
         with UNOFeedbackHandler(home=folder) as handler:
             run_service(world, plan, UNOChatModel(home=folder, mode="base"), handler)
         embedder = load_embedder(None, engine)
-        with LogStore.open(Home.locate(folder), embedder, settings=recipe.filter) as store:
+        with LogStore.open(Home.locate(folder), embedder) as store:
             store.drain()
             heard = [log for log in store.interactions() if log.feedback]
     judged = verdicts(heard, recipe.filter, prompts.supports)
     usable = [log for log, one in zip(heard, judged, strict=True) if one.usable]
     sets = distil(usable, engine, prompts, recipe)
-    found: dict[Reading, list[tuple[float, float]]] = {"min": [], "mean": []}
+    found: dict[Reading, list[tuple[float, float]]] = {"list": [], "pairs": []}
     for reading, pairs in found.items():
-        measured = cognitive_gap(sets, EngineReranker(engine, prompts), over_rules=reading)
+        measured = cognitive_gap(sets, EngineReranker(engine, prompts), over=reading)
         for name, distance in world.distance.items():
-            gap, n = cluster_gap([s for s in measured if family[s.run_id] == name])
-            assert n, f"no log of {name!r} tells anything"
+            gap, _ = cluster_gap([s for s in measured if family[s.run_id] == name])
+            assert gap is not None, f"no log of {name!r} tells anything"
             pairs.append((distance, gap))
     return found
 

@@ -16,9 +16,7 @@ from rich.table import Table
 
 from langchain_uno.demo.drawing import make_world
 from langchain_uno.demo.service import held_out_queries, plan_visits
-from langchain_uno.learning.cluster import centroids
-from langchain_uno.learning.discriminant import discriminant
-from langchain_uno.learning.reach import assign
+from langchain_uno.learning.reach import assign, centroids, discriminant
 from langchain_uno.models.loading import load_embedder, shared_engine
 from langchain_uno.models.protocols import FloatArray
 

@@ -432,10 +432,8 @@ def _mend(home: Home, bars: Bars) -> dict[str, Any]:
         StoreError: the journal is damaged; the message says where.
     """
     from langchain_uno.erasure import resume
-    from langchain_uno.logs.collection import IndexBroken
-    from langchain_uno.logs.index import ChromaIndex, index_state
+    from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, index_state
     from langchain_uno.logs.journal import Journal
-    from langchain_uno.logs.lease import Lease
     from langchain_uno.logs.store import index_is_bundled
 
     finished = len(resume(home))
@@ -491,9 +489,9 @@ def _said(feedback: dict[str, Any]) -> str:
 
 
 def _embedder(model: str | None, embeddings: str | None) -> Any:
-    from langchain_uno.models.loading import is_embedder_alone, load_embedder, load_engine
+    from langchain_uno.models.loading import load_embedder, load_engine
 
-    engine = None if is_embedder_alone(embeddings) else load_engine(model)
+    engine = None if embeddings is not None else load_engine(model)
     return load_embedder(embeddings, engine)
 
 

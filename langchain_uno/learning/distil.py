@@ -141,9 +141,7 @@ def distil(
         prompts.distil_prompt(i.messages, i.answer, i.feedback_turns, i.language) for i in asked
     ]
     found: dict[str, list[Rule]] = {}
-    for log, rules in zip(
-        asked, _ask(engine, prompts, said, recipe, None, on_done), strict=True
-    ):
+    for log, rules in zip(asked, _ask(engine, prompts, said, recipe, None, on_done), strict=True):
         outcome[log.run_id] = "unparsable" if rules is None else "rules" if rules else "empty"
         if rules:
             found[log.run_id] = [Rule(text=text, source="feedback") for text in rules]

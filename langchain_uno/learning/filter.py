@@ -46,7 +46,7 @@ def filter_stage(work: Work) -> None:
     with LogStore.open(work.home, work.embedder) as store:
         store.drain(work.counter("filter"))
         every = store.interactions()
-        waiting = getattr(store, "waiting", 0)
+        waiting = store.waiting
         heard = _heard(work, every)
         snapshot = _unfinished(work, heard) or _new_snapshot(work, every, heard, waiting)
         chosen = {log.run_id: log for log in _restricted(heard, snapshot["logs"])}

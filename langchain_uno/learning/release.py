@@ -50,9 +50,7 @@ def _release(work: Work) -> dict[str, Any]:
             prompt_set_fingerprint=work.prompts.fingerprint,
             recipe=work.recipe.model_dump(mode="json"),
             clusters=[_cluster(work, c, labels == n) for n, c in enumerate(found)],
-            threshold=unseen_threshold(
-                work.queries, labels, work.recipe.cluster.unseen_quantile
-            ),
+            threshold=unseen_threshold(work.queries, labels, work.recipe.cluster.unseen_quantile),
             figures={
                 "refresh": work.id,
                 "teacher": work.teacher.fingerprint,

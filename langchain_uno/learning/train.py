@@ -418,7 +418,7 @@ def _summary(work: Work, cluster: ClusterData, decision: Decision) -> ClusterRes
         interval=last.interval if last else None,
         p_value=last.p_value if last else None,
         judged=last.n if last else 0,
-        needed=str(last.needed or "") if last else "",
+        needed=last.needed if last else None,
         seconds=decision.seconds,
         rules=cluster.rules,
         note="; ".join(decision.notes),

@@ -120,8 +120,8 @@ class ClusterResult(BaseModel):
     interval: tuple[float, float] | None = None
     p_value: float | None = None
     judged: int = 0
-    needed: str = ""
-    """What would have decided it, where it is undecided."""
+    needed: int | None = None
+    """About how many more people would decide it, where it is undecided."""
     seconds: float = 0.0
     rules: list[str] = Field(default_factory=list)
     note: str = ""

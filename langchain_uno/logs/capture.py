@@ -14,26 +14,12 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_uno.errors import InputError
-from langchain_uno.logs.conversation import clean_text
 from langchain_uno.logs.redaction import Redactor
-from langchain_uno.records import SCHEMA_VERSION, Feedback, Role, Route, utc_now
+from langchain_uno.messages import clean_text, message_fields, text_of
+from langchain_uno.records import SCHEMA_VERSION, Feedback, Route, utc_now
 
-__all__ = ["Capture", "Started", "check_feedback", "text_of"]
+__all__ = ["Capture", "Started", "check_feedback"]
 
-_ROLES: dict[str, Role] = {
-    "human": "user",
-    "user": "user",
-    "HumanMessageChunk": "user",
-    "ai": "assistant",
-    "assistant": "assistant",
-    "AIMessageChunk": "assistant",
-    "system": "system",
-    "developer": "system",
-    "SystemMessageChunk": "system",
-    "tool": "tool",
-    "function": "tool",
-    "ToolMessageChunk": "tool",
-}
 _ROUTES = get_args(Route)
 _MAX_ID = 200
 _MAX_DEPTH = 50
@@ -99,7 +85,7 @@ class Capture:
             messages = [self._message(m, redacted) for m in prompt]
         answer = self._text(answer, redacted)
         route = info.get("route")
-        tags = dict(self.tags)
+        tags = self.redactor.values(self.tags, redacted)
         if node := metadata.get("langgraph_node"):
             tags["node"] = clean_text(str(node))[:_MAX_ID]
         record: dict[str, Any] = {
@@ -110,8 +96,8 @@ class Capture:
             "answer": answer,
             "tool_calls": self._calls(calls, redacted) if calls else [],
             "namespace": self.namespace,
-            "thread_id": _name(metadata.get("thread_id")),
-            "user_id": _name(metadata.get("user_id")) or self.user_id,
+            "thread_id": self.redactor.name(_name(metadata.get("thread_id")), redacted),
+            "user_id": self.redactor.name(_name(metadata.get("user_id")) or self.user_id, redacted),
             "model": _name(info.get("model_name") or info.get("model"))
             or _name(metadata.get("ls_model_name"))
             or _name(started.params.get("model") or started.params.get("model_name")),
@@ -128,22 +114,14 @@ class Capture:
         return {k: v for k, v in record.items() if v is not None}, redacted
 
     def _message(self, message: BaseMessage, redacted: dict[str, int]) -> dict[str, Any]:
-        kind = message.type
-        role = _ROLES.get(kind) or _ROLES.get(str(getattr(message, "role", "")), "user")
-        content = message.content
-        out: dict[str, Any] = {
-            "role": role,
-            "content": self._text(
-                content if isinstance(content, str) else text_of(content), redacted
-            ),
-        }
-        if message.name:
-            out["name"] = _name(message.name)
-        if isinstance(message, AIMessage):
-            if message.tool_calls:
-                out["tool_calls"] = self._calls(message.tool_calls, redacted)
-        elif role == "tool":
-            out["tool_call_id"] = _name(getattr(message, "tool_call_id", None))
+        out = message_fields(message)
+        out["content"] = self._text(out["content"], redacted)
+        if "name" in out:
+            out["name"] = self.redactor.text(_name(out["name"]) or "", redacted)
+        if "tool_calls" in out:
+            out["tool_calls"] = self._calls(out["tool_calls"], redacted)
+        if "tool_call_id" in out:
+            out["tool_call_id"] = _name(out["tool_call_id"])
         return out
 
     def _text(self, text: str, redacted: dict[str, int]) -> str:
@@ -151,10 +129,7 @@ class Capture:
             return ""
         if len(text) > self.max_chars:
             text = text[: self.max_chars] + " [...]"
-        clean, found = self.redactor(clean_text(text))
-        for kind, n in found.items():
-            redacted[kind] = redacted.get(kind, 0) + n
-        return clean
+        return self.redactor.text(clean_text(text), redacted)
 
     def _calls(
         self, calls: Sequence[Mapping[str, Any]], redacted: dict[str, int]
@@ -175,7 +150,8 @@ class Capture:
             return "[...]"
         if isinstance(value, Mapping):
             return {
-                clean_text(str(k)): self._json(v, redacted, depth + 1) for k, v in value.items()
+                self.redactor.text(clean_text(str(k)), redacted): self._json(v, redacted, depth + 1)
+                for k, v in value.items()
             }
         if isinstance(value, list | tuple):
             return [self._json(v, redacted, depth + 1) for v in value]
@@ -235,25 +211,6 @@ def check_feedback(**fields: Any) -> Feedback:
         else:
             raise InputError("Feedback says nothing: give a score, comment, correction or key.")
     return Feedback.model_validate(given)
-
-
-def text_of(content: Any) -> str:
-    """Return a message's content as text: text blocks joined, others as ``[image_url]``."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list | tuple):
-        return "" if content is None else str(content)
-    parts: list[str] = []
-    for block in content:
-        if isinstance(block, str):
-            parts.append(block)
-        elif isinstance(block, Mapping):
-            kind = str(block.get("type", ""))
-            if isinstance(block.get("text"), str) and kind in ("text", "output_text", ""):
-                parts.append(block["text"])
-            elif kind not in ("reasoning", "thinking", "tool_use", "tool_call", "function_call"):
-                parts.append(f"[{kind[:40] or 'block'}]")
-    return "".join(parts)
 
 
 def _answer_of(

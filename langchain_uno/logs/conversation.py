@@ -8,6 +8,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from langchain_uno.messages import clean_text
 from langchain_uno.records import Message
 
 __all__ = ["Links", "clean_text", "detect_language", "language_of", "link", "run_ref", "user_turn"]
@@ -52,15 +53,6 @@ def run_ref(value: object) -> str:
     text = str(value)
     found = _RUN.match(text)
     return found.group(1).lower() if found else text.strip()
-
-
-def clean_text(text: str) -> str:
-    """Return ``text`` as valid UTF-8 text: lone surrogates become U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def link(turns_said: Iterable[tuple[str, str]], answer: str) -> Links:

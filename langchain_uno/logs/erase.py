@@ -3,23 +3,45 @@
 Later turns of a conversation carry the text of the earlier ones, so what quotes a forgotten record
 goes with it. Everything is decided and deleted in one transaction, together with the tombstones and
 a note of what is left to do elsewhere; see :mod:`langchain_uno.erasure` for the whole.
+
+Tombstones keep an old export from bringing anything back. One tells nothing by itself: it is an
+HMAC under a random key that lies in the journal. A run's or a feedback's stands for ever; a user's
+or a thread's stops what was made before the erasure, so that the same person may come back and be
+recorded anew.
 """
 
 from __future__ import annotations
 
+import hmac
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_uno.errors import StoreBusyError
 from langchain_uno.logs.conversation import run_ref
-from langchain_uno.logs.journal import Journal, JournalRow
-from langchain_uno.logs.tombstones import Kind, plant
+from langchain_uno.logs.redaction import pseudonym
 
-__all__ = ["Chosen", "Pending", "choose", "finish", "pending", "shrink", "take_out"]
+if TYPE_CHECKING:  # the journal asks for tombstones
+    from langchain_uno.logs.journal import Journal, JournalRow
+
+__all__ = [
+    "Chosen",
+    "Kind",
+    "Pending",
+    "any_tombstones",
+    "choose",
+    "feedback_is_forgotten",
+    "finish",
+    "is_forgotten",
+    "pending",
+    "shrink",
+    "take_out",
+]
+
+Kind = Literal["run", "user", "thread", "feedback"]
 
 
 @dataclass
@@ -62,19 +84,20 @@ def choose(
         before: seconds since 1970; records and feedback made earlier.
     """
     rows = journal.rows()
+    users, threads = ({one, pseudonym(one)} if one else {} for one in (user_id, thread_id))
     named, known = {run_ref(r) for r in run_ids}, {row.run_id for row in rows}
     old: set[str] = set()
     if before is not None:
         sql = "SELECT run_id FROM interactions WHERE created_at < ?"
         old = {run_id for (run_id,) in journal.database.read(sql, (before,))}
     # What an app recorded without saying who asked, in a thread of theirs, is theirs.
-    own = {row.thread_id for row in rows if user_id is not None and row.user_id == user_id} - {None}
+    own = {row.thread_id for row in rows if row.user_id in users} - {None}
     first = {
         row.run_id
         for row in rows
-        if (user_id is not None and row.user_id == user_id)
+        if row.user_id in users
         or (row.user_id is None and row.thread_id in own)
-        or (thread_id is not None and row.thread_id == thread_id)
+        or row.thread_id in threads
         or row.run_id in named
         or row.root_run_id in named
         or row.run_id in old
@@ -88,7 +111,7 @@ def choose(
             "SELECT feedback_id, run_id, user_id, created_at FROM feedback"
         )
         if run_id in targets
-        or (user_id is not None and author == user_id)
+        or author in users
         or (before is not None and at < before and run_id not in known)
     ]
     order = [row.run_id for row in rows if row.run_id in every]
@@ -169,11 +192,12 @@ def take_out(
         The erasure's number, for :func:`finish`.
     """
     names: list[tuple[Kind, str]] = list(tombstones)
+    names += [(kind, pseudonym(name)) for kind, name in names]  # an old export is redacted anew
     note = {"opaque": [opaque(r) for r in chosen.run_ids], "run_ids": chosen.run_ids}
 
     def work(db: sqlite3.Connection) -> int:
         db.execute("PRAGMA secure_delete = ON")
-        plant(db, names, at)
+        _plant(db, names, at)
         for table, column, ids in (
             ("interactions", "run_id", chosen.run_ids),
             ("indexed", "run_id", chosen.run_ids),
@@ -235,3 +259,76 @@ def shrink(journal: Journal, timeout_s: float = 30.0) -> None:
                 "that forgotten bytes can't be wiped yet: run the same call again later."
             )
         time.sleep(0.05)
+
+
+# -- tombstones -----------------------------------------------------------------------------------
+
+
+def _plant(db: sqlite3.Connection, names: Iterable[tuple[Kind, str]], at: float) -> None:
+    """Write tombstones for ids, in the caller's transaction, at a time in seconds since 1970."""
+    key = _key(db)
+    rows = [(_hash(key, kind, name), at) for kind, name in names]
+    db.executemany(
+        "INSERT INTO tombstones VALUES (?, ?) ON CONFLICT(hash) DO UPDATE SET "
+        "forgotten_at = max(forgotten_at, excluded.forgotten_at)",
+        rows,
+    )
+
+
+def any_tombstones(db: sqlite3.Connection) -> bool:
+    """Whether anything was ever forgotten here: most journals need not hash at all."""
+    return bool(db.execute("SELECT EXISTS(SELECT 1 FROM tombstones)").fetchone()[0])
+
+
+def is_forgotten(
+    db: sqlite3.Connection,
+    *,
+    run_ids: Iterable[str | None],
+    user_id: str | None,
+    thread_id: str | None,
+    created_at: float,
+) -> bool:
+    """Whether a record may not come back."""
+    return _found(db, [("run", r) for r in run_ids if r], user_id, thread_id, created_at)
+
+
+def feedback_is_forgotten(
+    db: sqlite3.Connection,
+    *,
+    feedback_id: str,
+    run_id: str,
+    user_id: str | None,
+    created_at: float,
+) -> bool:
+    """Whether a feedback may not come back: its own, its run's or its user's tombstone."""
+    return _found(db, [("feedback", feedback_id), ("run", run_id)], user_id, None, created_at)
+
+
+def _found(
+    db: sqlite3.Connection,
+    for_ever: list[tuple[Kind, str]],
+    user_id: str | None,
+    thread_id: str | None,
+    created_at: float,
+) -> bool:
+    key = _key(db)
+    until: list[tuple[Kind, str]] = [("user", user_id)] if user_id else []
+    until += [("thread", thread_id)] if thread_id else []
+    for hashes, at in ((_hashes(key, for_ever), 0.0), (_hashes(key, until), created_at)):
+        for one in hashes:
+            sql = "SELECT 1 FROM tombstones WHERE hash = ? AND forgotten_at >= ?"
+            if db.execute(sql, (one, at)).fetchone():
+                return True
+    return False
+
+
+def _hashes(key: bytes, names: Iterable[tuple[Kind, str]]) -> Iterator[bytes]:
+    return (_hash(key, kind, name) for kind, name in names)
+
+
+def _hash(key: bytes, kind: Kind, name: str) -> bytes:
+    return hmac.digest(key, f"{kind}:{name}".encode("utf-8", "replace"), "sha256")[:20]
+
+
+def _key(db: sqlite3.Connection) -> bytes:
+    return bytes(db.execute("SELECT value FROM meta WHERE name = 'tombstone_key'").fetchone()[0])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from langchain_uno.errors import InputError
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.filters import Supports, judge_all
 from langchain_uno.logs.join import FOLLOW_UP, join, read
@@ -27,7 +27,6 @@ from langchain_uno.logs.store import pending
 from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Interaction, utc_now
-from langchain_uno.home import load_settings
 
 __all__ = ["ImportResult", "export_lines", "export_row", "find", "import_file", "stats"]
 

@@ -1,8 +1,9 @@
-"""The index in an embedded folder: one Chroma collection, opened under a lease.
+"""The index: one Chroma collection of requests, with vectors made elsewhere; here in a folder.
 
 Chroma's native code does not survive every damage (a truncated index header ends the process), so a
 folder that was not closed cleanly, or whose files changed since, is first looked at by a child
-process.
+process. One owner a folder at a time (:class:`Lease`). ``server.ServerIndex`` opens the same
+collection on a Chroma server.
 """
 
 from __future__ import annotations
@@ -10,21 +11,271 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import shake_256
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from langchain_uno.errors import ModelMismatchError
-from langchain_uno.logs.collection import COLLECTION, PAGE, IndexBroken, InteractionCollection
+from langchain_uno.errors import ModelMismatchError, StoreBusyError, StoreError
 from langchain_uno.logs.hnsw_files import hnsw_trouble
+from langchain_uno.models.protocols import FloatArray
 
-__all__ = ["ChromaIndex", "index_state"]
+__all__ = [
+    "COLLECTION",
+    "PAGE",
+    "ChromaIndex",
+    "IndexBroken",
+    "InteractionCollection",
+    "Lease",
+    "Where",
+    "index_state",
+]
 
+COLLECTION = "interactions"
+PAGE = 1000
+_SCHEMA = 2
+_OLD_SCHEMA = 1
+"""Vectors as they are; a folder of it has whole records and is made anew, a server's is used on."""
+_APART = 5e-4
+"""How far a stored vector is from the true one. Where many records ask the same, their vectors are
+equal, and Chroma's graph of equal points falls apart: it answered with distance 1.3 where a fifth
+of 5,000 records were equal. A little apart, all are found; what is read is true again."""
+_SEARCHED = 200
+"""Candidates that a search looks at (Chroma's default is 100)."""
+_LEAST = 50
+"""A search for fewer takes so many, and keeps the nearest by their true distance."""
 _PROBE_S = 300
+
+Where = Mapping[str, Any]
+"""A filter in Chroma's form: ``{"language": "zh"}``, ``{"n_feedback": {"$gt": 0}}``."""
+
+
+class IndexBroken(StoreError):
+    """The index is damaged, missing or incomplete: fill it again from the journal."""
+
+
+class InteractionCollection:
+    """What can be done with the collection once there is a client; made by its two children.
+
+    Args:
+        client: a Chroma client of the right tenant and database.
+        where: the store's name in messages.
+        fingerprint: of the embedder whose vectors go in.
+    """
+
+    advice: ClassVar[str] = "try again; nothing is lost, the journal has it all"
+    schemas: ClassVar[tuple[int, ...]] = (_SCHEMA,)
+
+    def __init__(self, client: Any, where: str, fingerprint: str) -> None:
+        self._client = client
+        self._where = where
+        self._fingerprint = fingerprint
+        self._collection = self._find()
+
+    # -- records ------------------------------------------------------------------------------
+
+    def count(self) -> int:
+        """How many records there are."""
+        if self._collection is None:
+            return 0
+        return int(self._ask("read", lambda: self._collection.count()))
+
+    @property
+    def identity(self) -> str:
+        """Tells this very collection from any other, a later one of the same name included."""
+        return f"{self._where}#{self._collection.id}" if self._collection is not None else ""
+
+    @property
+    def dimension(self) -> int | None:
+        """Of the vectors; None while there are none."""
+        if self._collection is None:
+            return None
+        return int((self._collection.metadata or {})["dimension"])
+
+    def upsert(
+        self,
+        run_ids: Sequence[str],
+        vectors: FloatArray,
+        metadatas: Sequence[Mapping[str, str | int | float | bool]],
+    ) -> None:
+        """Write records, replacing those of the same run_id.
+
+        Raises:
+            ModelMismatchError: vectors of another dimension than those there.
+            StoreError: Chroma could not write them.
+        """
+        if not run_ids:
+            return
+        d = int(vectors.shape[1])
+        if self._collection is None:
+            self._collection = self._ask("write", lambda: self._create(d))
+            self._check(self._collection)  # another host may have been first
+        if self.dimension != d:
+            raise ModelMismatchError(self._mismatch(f"{d} numbers a vector", f"{self.dimension}"))
+        self._ask(
+            "write",
+            lambda: self._collection.upsert(
+                ids=list(run_ids),
+                embeddings=vectors + self._apart(run_ids),
+                metadatas=[dict(m) for m in metadatas],
+            ),
+        )
+
+    def delete(self, run_ids: Sequence[str]) -> None:
+        """Take records out; unknown run_ids are fine. Their bytes may stay in Chroma's files."""
+        for start in range(0, len(run_ids) if self._collection is not None else 0, PAGE):
+            part = list(run_ids[start : start + PAGE])
+            self._ask("write", lambda part=part: self._collection.delete(ids=part))
+
+    def vectors(self, run_ids: Sequence[str]) -> FloatArray:
+        """The vectors of these records, shape (n, d), in the order asked.
+
+        Raises:
+            StoreError: a record is not there.
+        """
+        if not run_ids:
+            return np.zeros((0, self.dimension or 0), dtype=np.float32)
+        found: dict[str, Any] = {}
+        for part in self._get(list(dict.fromkeys(run_ids)), ["embeddings"]):
+            found.update(zip(part["ids"], part["embeddings"], strict=True))
+        missing = [r for r in run_ids if r not in found]
+        if missing:
+            raise StoreError(
+                f"{len(missing)} of {len(run_ids)} records have no vector yet (the first is "
+                f"{missing[0]!r}): drain the journal first."
+            )
+        return np.asarray([found[r] for r in run_ids], dtype=np.float32) - self._apart(run_ids)
+
+    def records(self) -> Iterator[str]:
+        """Every record as JSON text, in Chroma's order; where it is stored whole (on a server)."""
+        for part in self._pages(["metadatas"]):
+            for metadata in part["metadatas"]:
+                yield str(metadata["record"])
+
+    def near(
+        self, vectors: FloatArray, k: int, where: Where | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """For each vector the ``k`` nearest records: (run_id, Euclidean distance), nearest first.
+
+        Chroma's search is approximate: of the very nearest hardly any is missed.
+
+        Args:
+            vectors: shape (n, d).
+            k: how many at most.
+            where: only records like this.
+        """
+        if self._collection is None or not len(vectors) or k < 1:
+            return [[] for _ in vectors]
+        found: list[list[tuple[str, float]]] = []
+        asked = np.asarray(vectors, dtype=np.float32)
+        for start in range(0, len(asked), 100):
+            part = asked[start : start + 100]
+            got = self._ask(
+                "search",
+                lambda part=part: self._collection.query(
+                    query_embeddings=part,
+                    n_results=max(k, _LEAST),
+                    where=dict(where) if where else None,
+                    include=["embeddings"],
+                ),
+            )
+            for one, ids, there in zip(part, got["ids"], got["embeddings"], strict=True):
+                if not ids:
+                    found.append([])
+                    continue
+                true = np.asarray(there, dtype=np.float32) - self._apart(ids)
+                far = np.linalg.norm(true - one, axis=1)
+                near = sorted(zip(far.tolist(), ids, strict=True))[:k]
+                found.append([(run_id, distance) for distance, run_id in near])
+        return found
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _apart(self, run_ids: Sequence[str]) -> FloatArray:
+        """What is added to the vectors of these records: noise, the same for the same record."""
+        d = self.dimension or 0
+        if (self._collection.metadata or {}).get("schema") == _OLD_SCHEMA:
+            return np.zeros((len(run_ids), d), dtype=np.float32)
+        bits = [shake_256(r.encode("utf-8", "replace")).digest(d // 8 + 1) for r in run_ids]
+        signs = np.unpackbits(np.frombuffer(b"".join(bits), dtype=np.uint8)).reshape(
+            len(run_ids), -1
+        )[:, :d]
+        return (signs.astype(np.float32) * 2 - 1) * np.float32(_APART / max(d, 1) ** 0.5)
+
+    def _find(self) -> Any:
+        if COLLECTION not in [c.name for c in self._client.list_collections()]:
+            return None
+        collection = self._client.get_collection(COLLECTION, embedding_function=None)
+        self._check(collection)
+        return collection
+
+    def _check(self, collection: Any) -> None:
+        metadata = collection.metadata or {}
+        if metadata.get("schema") not in self.schemas or "dimension" not in metadata:
+            raise IndexBroken(f"The index {self._where!r} is of another version.")
+        if metadata.get("embedder") != self._fingerprint:
+            raise ModelMismatchError(
+                self._mismatch(self._fingerprint, str(metadata.get("embedder")))
+            )
+
+    def _create(self, dimension: int) -> Any:
+        # "get_or": several hosts may begin at once; the first one's metadata stand.
+        return self._client.get_or_create_collection(
+            COLLECTION,
+            embedding_function=None,
+            metadata={"schema": _SCHEMA, "embedder": self._fingerprint, "dimension": dimension},
+            configuration={"hnsw": {"space": "l2", "ef_search": _SEARCHED}},
+        )
+
+    def _mismatch(self, ours: str, theirs: str) -> str:
+        return (
+            f"The vectors in {self._where!r} were made by embedder {theirs!r}, this run's is "
+            f"{ours!r}: use the model they were made with (--model), choose another --home, or "
+            "embed all logs anew with: python -m langchain_uno.logs drain --rebuild --home DIR"
+        )
+
+    def _get(self, run_ids: Sequence[str], include: list[str]) -> Iterator[Any]:
+        for start in range(0, len(run_ids) if self._collection is not None else 0, PAGE):
+            part = list(run_ids[start : start + PAGE])
+            yield self._ask(
+                "read", lambda part=part: self._collection.get(ids=part, include=include)
+            )
+
+    def _pages(self, include: list[str]) -> Iterator[Any]:
+        if self._collection is None:
+            return
+        offset = 0
+        while True:
+            part = self._ask(
+                "read",
+                lambda offset=offset: self._collection.get(
+                    limit=PAGE, offset=offset, include=include
+                ),
+            )
+            if not part["ids"]:
+                return
+            yield part
+            offset += len(part["ids"])
+
+    def _ask(self, what: str, work: Any) -> Any:
+        try:
+            return work()
+        except Exception as error:
+            raise StoreError(
+                f"Chroma could not {what} {self._where!r} ({_brief(error)}): {self.advice}."
+            ) from error
+
+
+def _brief(error: Exception) -> str:
+    """The error's first line: Chroma's messages may quote what was sent."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 class ChromaIndex(InteractionCollection):
@@ -194,3 +445,59 @@ def _client(folder: Path) -> Any:
     return chromadb.PersistentClient(
         path=str(folder), settings=Settings(anonymized_telemetry=False)
     )
+
+
+class Lease:
+    """Take the lease on ``folder`` (the lock lies beside it, so that the folder may be replaced).
+
+    Args:
+        folder: what is guarded.
+        timeout_s: how long to wait for another holder.
+
+    Raises:
+        StoreBusyError: another process, or another opener in this one, holds it.
+        StoreError: the lock can't be made (a read-only folder, say).
+    """
+
+    def __init__(self, folder: Path, timeout_s: float = 10.0) -> None:
+        self._holder = folder.with_name(folder.name + ".holder")
+        lock = FileLock(str(folder.with_name(folder.name + ".lease")), thread_local=False)
+        try:
+            lock.acquire(timeout=max(timeout_s, 0.0), poll_interval=0.05)
+        except Timeout as error:
+            raise StoreBusyError(
+                f"The store {str(folder)!r} is in use by {self._who()}: wait for it to finish, or "
+                "stop it. Capturing goes on meanwhile."
+            ) from error
+        except OSError as error:
+            raise StoreError(
+                f"The store {str(folder)!r} can't be locked ({error.strerror or error}): choose "
+                "another --home, or mend its permissions."
+            ) from error
+        self._lock = lock
+        self._pid = os.getpid()
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._holder.write_text(f"process {self._pid} on {socket.gethostname()} since {stamp}\n")
+
+    def check(self) -> None:
+        """Raise unless this very process took the lease.
+
+        Raises:
+            StoreError: this is a forked child of the holder.
+        """
+        if os.getpid() != self._pid:
+            raise StoreError(
+                "This store was opened before the process forked: open it in the child instead."
+            )
+
+    def release(self) -> None:
+        """Give the lease back; twice is fine."""
+        if os.getpid() == self._pid and self._lock.is_locked:
+            self._holder.unlink(missing_ok=True)
+            self._lock.release()
+
+    def _who(self) -> str:
+        try:
+            return self._holder.read_text().strip() or "another process"
+        except OSError:
+            return "another process"

@@ -34,6 +34,8 @@ class Joined:
     waiting: list[Feedback] = field(default_factory=list)
     order: list[str] = field(default_factory=list)
     """Every run_id, in the order of arrival."""
+    nameless: int = 0
+    """How many records with feedback name neither who asked nor who spoke."""
 
     def digest(self, run_id: str) -> bytes:
         """Identify the feedback of one record; it changes when the record must be indexed anew."""
@@ -83,6 +85,13 @@ def join(journal: Journal) -> Joined:
             one = one.model_copy(update={"run_id": run_id})
             joined.feedback.setdefault(run_id, []).append(one)
     _add_follow_ups(journal, rows, joined)
+    joined.nameless = sum(
+        1
+        for row in rows
+        if row.user_id is None
+        and (said := joined.feedback.get(row.run_id))
+        and not any(f.user_id for f in said)
+    )
     return joined
 
 

@@ -24,8 +24,8 @@ from pydantic import BaseModel, ValidationError
 from langchain_uno.errors import InputError, StoreError
 from langchain_uno.logs.conversation import language_of, link, run_ref
 from langchain_uno.logs.database import Database
+from langchain_uno.logs.erase import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.logs.migrations import migrate
-from langchain_uno.logs.tombstones import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.records import Feedback, Interaction, Verdict
 
 __all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow"]
@@ -140,7 +140,7 @@ class Journal:
         With ``replace=False`` (imports), the one that is there already.
 
         The run need not be known yet: the feedback waits for it. False when nothing changed, or
-        when it belongs to what was forgotten (:mod:`langchain_uno.logs.tombstones`).
+        when it belongs to what was forgotten (:mod:`langchain_uno.logs.erase`).
 
         Raises:
             StoreError: the journal can't be written.
@@ -278,15 +278,12 @@ class Journal:
         }
 
     def set_model_verdicts(self, found: Mapping[str, tuple[bytes, Verdict]]) -> None:
-        """Replace them all; records whose verdict changed are to be indexed anew."""
-        before = self.model_verdicts()
-        changed = [(r,) for r in before.keys() | found.keys() if before.get(r) != found.get(r)]
+        """Replace them all."""
         rows = [(r, digest, v.reason, v.detail) for r, (digest, v) in found.items()]
 
         def work(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM model_verdicts")
             db.executemany("INSERT INTO model_verdicts VALUES (?, ?, ?, ?)", rows)
-            db.executemany("DELETE FROM indexed WHERE run_id = ?", changed)
 
         self._db.transaction(work)
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from langchain_uno.errors import ConfigError, StoreError, UNOError
 from langchain_uno.home import safe_name
-from langchain_uno.logs.collection import COLLECTION, PAGE, InteractionCollection
+from langchain_uno.logs.index import COLLECTION, PAGE, InteractionCollection
 
 __all__ = ["ENV_TOKEN", "ServerIndex", "server_address"]
 
@@ -41,6 +41,8 @@ class ServerIndex(InteractionCollection):
         "check that the Chroma server is up and reachable, then run the command again; capturing "
         "goes on in the journal meanwhile, and nothing is lost"
     )
+
+    schemas: ClassVar[tuple[int, ...]] = (1, 2)  # other hosts may be of the version before
 
     def __init__(self, url: str, tenant: str, namespace: str, fingerprint: str) -> None:
         host, port, ssl = server_address(url)

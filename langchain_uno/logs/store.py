@@ -1,15 +1,16 @@
-"""The log store: the journal's records in Chroma, with vectors, for the refresh to learn from.
+"""The log store: the journal, and its index of requests for searching by meaning.
 
     with LogStore.open(home, embedder) as store:
-        store.drain()                          # journal -> Chroma; what is there stays
-        logs = store.interactions()            # feedback joined, oldest first
+        store.drain()                          # what is new gets its vector and is indexed
+        logs = store.interactions()            # from the journal: feedback joined, oldest first
         vectors = store.embeddings([log.run_id for log in logs])
+        store.near(centroids, 20)              # the requests nearest to each
 
-One drainer a journal at a time (a lease); Chroma is an index, the journal is the truth: a broken,
-missing or emptied index is filled again from it on opening, out of the vector cache where that has
-the vectors. The index is a folder of the home, or, for many hosts on one store, a Chroma server
-(``[logs] chroma`` in ``settings.toml``, or ``LANGCHAIN_UNO_CHROMA``): each host keeps its own
-journal and fills in its own records, and reads everybody's.
+The journal is the truth. Chroma is an index: broken, missing, emptied or of an older version, it is
+filled again on opening, out of the vector cache where that has the vectors. It is a folder of the
+home, which holds no text, or, for many hosts on one store, a Chroma server (``[logs] chroma`` in
+``settings.toml``, or ``LANGCHAIN_UNO_CHROMA``): there each host keeps its own journal, fills in its
+own records whole, and reads everybody's. One drainer a journal at a time (a lease).
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import sys
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+import numpy as np
+
 from langchain_uno.home import Home, load_settings
-from langchain_uno.logs.collection import IndexBroken
-from langchain_uno.logs.index import ChromaIndex
+from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, Where
 from langchain_uno.logs.join import Joined, join, read
 from langchain_uno.logs.journal import Journal
-from langchain_uno.logs.lease import Lease
 from langchain_uno.logs.server import ServerIndex
 from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
-from langchain_uno.records import Interaction
+from langchain_uno.records import Interaction, run_of, voices_of
 
 __all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_bundled", "pending"]
 
@@ -60,6 +61,7 @@ class LogStore:
         self._lease = lease
         self._index = index
         self._embedder = embedder
+        self._joined: Joined | None = None
 
     @classmethod
     def open(
@@ -113,7 +115,7 @@ class LogStore:
             raise
 
     def drain(self, on_done: OnDone | None = None) -> int:
-        """Bring Chroma up to the journal: new records, and those whose feedback changed.
+        """Bring the index up to the journal: new records, and those whose feedback changed.
 
         Idempotent by run_id; interrupted at any point, the next call goes on from there.
 
@@ -124,10 +126,11 @@ class LogStore:
             How many records were written.
         """
         self._lease.check()
-        joined = join(self.journal)
+        joined = self._joined = join(self.journal)
         indexed = self.journal.indexed()
         digests = {run_id: joined.digest(run_id) for run_id in joined.order}
         todo = [run_id for run_id in joined.order if indexed.get(run_id) != digests[run_id]]
+        whole = isinstance(self._index, ServerIndex)
         for start in range(0, len(todo), _BATCH):
             part = todo[start : start + _BATCH]
             logs = list(read(self.journal, joined, part))
@@ -136,10 +139,7 @@ class LogStore:
             self.journal.note_languages(logs)
             vectors = self._embedder.embed([log.query for log in logs])
             self._index.upsert(
-                [log.run_id for log in logs],
-                vectors,
-                [_metadata(log) for log in logs],
-                [log.query.replace("\0", " ") for log in logs],
+                [log.run_id for log in logs], vectors, [_metadata(log, whole) for log in logs]
             )
             if start == 0:  # the first write may have made the collection
                 self.journal.set_index_identity(self._index.identity)
@@ -154,18 +154,31 @@ class LogStore:
         """How many records :meth:`drain` would write."""
         return pending(self.journal)
 
-    def interactions(self) -> list[Interaction]:
-        """Every drained interaction from Chroma, feedback joined and verdict set, oldest first.
+    @property
+    def waiting(self) -> int:
+        """How many pieces of feedback wait for an answer that the journal does not have yet."""
+        return len(self._join().waiting)
 
-        From a server: those of every host.
+    @property
+    def nameless(self) -> int:
+        """How many logs with feedback name no user: neither who asked nor who spoke."""
+        return self._join().nameless
+
+    def interactions(self) -> list[Interaction]:
+        """Every drained interaction with its feedback, oldest first.
+
+        From this host's journal, as it was when it was drained; with a server also the records of
+        other hosts.
         """
         self._lease.check()
-        found = [Interaction.model_validate_json(text) for text in self._index.records()]
-        once = {log.run_id: log for log in found}  # pages shift while other hosts write
-        if isinstance(self._index, ChromaIndex):  # nobody else's: what the journal lacks is gone
-            own = self.journal.indexed()
-            once = {run_id: log for run_id, log in once.items() if run_id in own}
-        return sorted(once.values(), key=lambda log: (log.created_at, log.run_id))
+        joined, own = self._join(), self.journal.indexed()
+        ids = [run_id for run_id in joined.order if run_id in own]
+        found = {log.run_id: log for log in read(self.journal, joined, ids)}
+        if isinstance(self._index, ServerIndex):
+            mine = set(joined.order)
+            others = map(Interaction.model_validate_json, self._index.records())
+            found |= {log.run_id: log for log in others if log.run_id not in mine}
+        return sorted(found.values(), key=lambda log: (log.created_at, log.run_id))
 
     def embeddings(self, run_ids: Sequence[str]) -> FloatArray:
         """The vectors of the queries of these interactions, float32, shape (n, d).
@@ -174,15 +187,61 @@ class LogStore:
             StoreError: one of them is not drained.
         """
         self._lease.check()
-        return self._index.vectors(run_ids)
+        return self._index.vectors([run_of(run_id) for run_id in run_ids])
+
+    def near(
+        self, vectors: FloatArray, k: int, where: Where | None = None
+    ) -> list[list[tuple[str, float]]]:
+        """For each vector the nearest requests: (run_id, distance), nearest first.
+
+        Args:
+            vectors: shape (n, d): centroids of clusters, say.
+            k: how many at most.
+            where: only records like this, as Chroma writes filters; fields are ``created_at``
+                (seconds since 1970), ``language``, ``root_run_id``, ``thread_id``, ``user_id``,
+                ``model``, ``release``, ``cluster``, ``route``, ``n_feedback`` and ``score``.
+        """
+        self._lease.check()
+        return self._index.near(vectors, k, where)
 
     def nearest(self, text: str, k: int = 5) -> list[tuple[str, float]]:
-        """The interactions with the nearest queries: (run_id, distance), nearest first."""
+        """The past feedback nearest to a request: (run_id, distance) of logs that have some."""
         self._lease.check()
-        return self._index.nearest(self._embedder.embed([text])[0], k)
+        return self.near(self._embedder.embed([text]), k, {"n_feedback": {"$gt": 0}})[0]
+
+    def same_meaning(self, logs: Sequence[Interaction], *, least: float = 0.98) -> dict[str, str]:
+        """run_id -> the earlier run_id in which the same person said the same of the same request.
+
+        Somebody who repeats a wish on a request asked again has not said it twice. The words must
+        be equal but for case and blanks; logs without words are not compared.
+
+        Args:
+            logs: drained ones, with their feedback.
+            least: cosine from which two requests are the same by meaning.
+        """
+        voices = voices_of(logs)
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for log in sorted(logs, key=lambda log: (log.created_at, log.run_id)):
+            words = [" ".join(turn.casefold().split()) for turn in log.feedback_turns]
+            if words:
+                groups.setdefault((voices[log.run_id], *words), []).append(log.run_id)
+        again: dict[str, str] = {}
+        for ids in groups.values():
+            if len(ids) < 2:
+                continue
+            rows = self.embeddings(ids)
+            rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            first: list[int] = []
+            for n, run_id in enumerate(ids):
+                alike = [m for m in first if float(rows[m] @ rows[n]) >= least]
+                if alike:
+                    again[run_id] = ids[alike[0]]
+                else:
+                    first.append(n)
+        return again
 
     def count(self) -> int:
-        """How many records Chroma has."""
+        """How many records the index has."""
         return self._index.count()
 
     def close(self) -> None:
@@ -205,6 +264,11 @@ class LogStore:
         """Close."""
         self.close()
 
+    def _join(self) -> Joined:
+        if self._joined is None:
+            self._joined = join(self.journal)
+        return self._joined
+
     def _rebuild(self, reason: str, say: Callable[[str], None] | None) -> None:
         from rich.console import Console
         from rich.progress import Progress
@@ -219,7 +283,7 @@ class LogStore:
 
 def index_is_bundled(home: Home) -> bool:
     """Whether the index is a folder of the home, and not on a server."""
-    return (os.environ.get(ENV_CHROMA) or load_settings(home).logs.chroma) == "embedded"
+    return _where(home)[0] == "embedded"
 
 
 def forget_in_index(home: Home, journal: Journal, run_ids: Sequence[str]) -> None:
@@ -234,20 +298,24 @@ def forget_in_index(home: Home, journal: Journal, run_ids: Sequence[str]) -> Non
     """
     if home.chroma.exists():
         ChromaIndex.wipe(home.chroma)
-    if index_is_bundled(home):
+    where, tenant = _where(home)
+    if where == "embedded":
         journal.clear_indexed()
-        return
+    else:
+        ServerIndex.forget(where, tenant, home.namespace, run_ids)
+
+
+def _where(home: Home, chroma: str | None = None) -> tuple[str, str]:
+    """``"embedded"`` or a server's URL, and the tenant there."""
     settings = load_settings(home).logs
-    where = os.environ.get(ENV_CHROMA) or settings.chroma
-    ServerIndex.forget(where, settings.chroma_tenant, home.namespace, run_ids)
+    return chroma or os.environ.get(ENV_CHROMA) or settings.chroma, settings.chroma_tenant
 
 
 def _open_index(
     home: Home, journal: Journal, fingerprint: str, rebuild: bool, chroma: str | None
 ) -> tuple[_Index, str]:
     """Open the index; also return why it has to be filled again ("": it need not be)."""
-    settings = load_settings(home).logs
-    where = chroma or os.environ.get(ENV_CHROMA) or settings.chroma
+    where, tenant = _where(home, chroma)
     # A journal that never said where its marks belong knew the embedded folder only.
     before = journal.index_identity() or "embedded"
     marked = len(journal.indexed())
@@ -264,19 +332,19 @@ def _open_index(
         return ChromaIndex(home.chroma, fingerprint, 0), reason or moved
     if rebuild:
         # Opened whatever embedder made it: the collection goes away.
-        ServerIndex.drop(where, settings.chroma_tenant, home.namespace)
+        ServerIndex.drop(where, tenant, home.namespace)
         journal.clear_indexed()
-    index = ServerIndex(where, settings.chroma_tenant, home.namespace, fingerprint)
+    index = ServerIndex(where, tenant, home.namespace, fingerprint)
     if not marked or (index.identity == before and index.count() >= marked):
         return index, ""
     journal.clear_indexed()
     return index, "" if rebuild else f"The index on {where!r} lacks records of this journal."
 
 
-def _metadata(log: Interaction) -> dict[str, str | int | float | bool]:
-    """What Chroma can filter by, and the whole record as JSON text."""
+def _metadata(log: Interaction, whole: bool) -> dict[str, str | int | float | bool]:
+    """What Chroma can filter by; with ``whole`` also the record, for other hosts to read."""
     fields: dict[str, str | int | float | bool | None] = {
-        "record": log.model_dump_json(exclude_none=True),
+        "record": log.model_dump_json(exclude_none=True) if whole else None,
         "created_at": log.created_at.timestamp(),
         "language": log.language,
         "root_run_id": log.root_run_id,

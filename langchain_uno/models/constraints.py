@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from langchain_uno.errors import EngineError, InputError
-from langchain_uno.models.json_schemas import closed
+from langchain_uno.models.chat_format import closed
 from langchain_uno.models.protocols import GenerateRequest
 from langchain_uno.models.sampling import Constrainer, TokenConstraint
 

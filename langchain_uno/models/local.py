@@ -13,8 +13,8 @@ import asyncio
 import queue
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,7 @@ from langchain_uno.models.protocols import (
     Generation,
     OnDone,
 )
-from langchain_uno.models.requests import RowMaker
-from langchain_uno.models.rows import Call, Row, tell
+from langchain_uno.models.rows import Call, Row, RowMaker, tell
 from langchain_uno.models.sampling import Constrainer
 from langchain_uno.models.scheduler import Scheduler
 from langchain_uno.records import Message
@@ -178,46 +177,39 @@ class LocalEngine:
 
     async def agenerate(self, request: GenerateRequest) -> Generation:
         """Answer one request without blocking the event loop. Cancellable."""
-        row, done = self._row(0, request)
-        if done is not None:
-            return done
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Generation] = loop.create_future()
+        async with aclosing(self._arriving(request, show=False)) as chunks:
+            async for chunk in chunks:
+                if chunk.generation is not None:
+                    return chunk.generation
+        raise EngineError("The engine ended without an answer.")
 
-        def settle(result: Any) -> None:
-            if future.done():
-                return
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        call = Call(
-            [row],
-            lambda _, result: tell(loop, settle, result),
-            lambda error: tell(loop, settle, error),
-        )
-        await self._submit_async(call)
-        try:
-            return await arrive(future, request.deadline)
-        finally:
-            self._scheduler.cancel(call)
-
-    async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+    def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Like :meth:`stream`, without blocking the event loop."""
+        return self._arriving(request, show=True)
+
+    async def _arriving(
+        self, request: GenerateRequest, *, show: bool
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield an answer's pieces, or (``show=False``) its end alone; closing cancels it."""
         row, done = self._row(0, request)
         if done is not None:
             yield Chunk(generation=done)
             return
-        row.open_stream(self._tokenizer)
+        if show:
+            row.open_stream(self._tokenizer)
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Chunk | BaseException] = asyncio.Queue()
 
         def put(item: Any) -> None:
             tell(loop, arrived.put_nowait, item)
 
-        call = Call([row], lambda _, result: put(Chunk(generation=result)), put, put)
-        await self._submit_async(call)
+        call = Call(
+            [row], lambda _, result: put(Chunk(generation=result)), put, put if show else None
+        )
+        # The queue is a thread's, so there is no event to await.
+        while not self._scheduler.room():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        self._scheduler.submit(call)
         try:
             while True:
                 item = await arrive(arrived.get(), request.deadline)
@@ -256,6 +248,10 @@ class LocalEngine:
         if not rows:
             return np.zeros((0, len(options)), np.float32)
         return np.stack([r for r in results if r is not None]).astype(np.float32)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Return the tokens of a conversation, ending where the answer begins. Thread-safe."""
+        return self._rows.prompt(messages)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text as it is. Thread-safe."""
@@ -384,12 +380,6 @@ class LocalEngine:
         finally:
             if missing:  # Ctrl-C, or the callback raised: nobody waits for the rest
                 self._scheduler.cancel(call)
-
-    async def _submit_async(self, call: Call) -> None:
-        # The queue is a thread's, so there is no event to await.
-        while not self._scheduler.room():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        self._scheduler.submit(call)
 
     def _refuse_inside_exclusive(self) -> None:
         if self._exclusive_thread == threading.get_ident():

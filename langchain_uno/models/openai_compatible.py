@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ import numpy as np
 
 from langchain_uno.errors import EngineError, ModelNotFoundError, ReleaseError
 from langchain_uno.models.deadline import earliest
-from langchain_uno.models.openai_client import Http, UnknownModelError
 from langchain_uno.models.openai_wire import (
     Collector,
+    Http,
+    UnknownModelError,
     first_token_probs,
     payload_of,
     read_generation,
@@ -101,7 +102,7 @@ class OpenAIEngine:
     @property
     def fingerprint(self) -> str:
         """That of the folder the server loaded, where it can be read here; else the name's."""
-        from langchain_uno.models.fingerprint import folder_fingerprint
+        from langchain_uno.models.loading import folder_fingerprint
 
         folder = Path(self._root)
         if folder.is_dir():
@@ -280,14 +281,11 @@ class OpenAIEngine:
         on_done: OnDone | None,
         deadline: float | None = None,
     ) -> list[Any]:
-        results: list[Any] = [None] * len(payloads)
-        pool = ThreadPoolExecutor(min(self._width, max(1, len(payloads))))
+        results: list[Any] = []
+        pool = ThreadPoolExecutor(self._width)
         try:
-            under_way = {
-                pool.submit(self._ask, payload, deadline): i for i, payload in enumerate(payloads)
-            }
-            for future in as_completed(under_way):
-                results[under_way[future]] = read(future.result())
+            for body in pool.map(lambda payload: self._ask(payload, deadline), payloads):
+                results.append(read(body))
                 if on_done is not None:
                     on_done(1)
         finally:  # after an error or Ctrl-C nobody waits for the rest

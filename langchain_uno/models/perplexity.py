@@ -49,15 +49,11 @@ def perplexities(
 def _one(engine: LocalEngine, messages: Sequence[Message], answer: str) -> float:
     import torch
 
-    tokenizer, model = engine.tokenizer, engine.model
-    turns = [{"role": m.role, "content": m.content} for m in messages if m.role != "tool"]
-    prompt = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=True, tokenize=True, return_dict=False, enable_thinking=False
-    )
-    said = tokenizer.encode(answer, add_special_tokens=False)
+    model = engine.model
+    said = engine.encode(answer)
     if not said:
         return math.inf
-    ids = (list(prompt) + said)[-_MAX_TOKENS:]
+    ids = (engine.prompt(messages) + said)[-_MAX_TOKENS:]
     n = min(len(said), len(ids) - 1)
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, -n - 1 : -1]

@@ -1,18 +1,26 @@
-"""One request on its way through the engine, and the call it belongs to."""
+"""Requests on their way through the local engine: rows of a batch, and the calls they are of."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from langchain_uno.models.protocols import Chunk, Generation, Sampling
-from langchain_uno.models.sampling import Picker, TokenConstraint
-from langchain_uno.models.text_out import TextStream, parse_tool_calls
-from langchain_uno.records import Usage
+from langchain_uno.errors import InputError
+from langchain_uno.models.chat_format import TextStream, parse_tool_calls, render
+from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation, Sampling
+from langchain_uno.models.sampling import Constrainer, Picker, TokenConstraint
+from langchain_uno.records import Message, Usage
 
-__all__ = ["Call", "Row", "tell"]
+__all__ = [
+    "Call",
+    "Row",
+    "RowMaker",
+    "tell",
+]
 
 
 class Row:
@@ -99,7 +107,6 @@ class Call:
         show: Callable[[Chunk], None] | None = None,
     ) -> None:
         self.waiting = deque(rows)
-        self.open = len(rows)
         self.deliver = deliver
         self.fail = fail
         self.show = show
@@ -115,3 +122,77 @@ def tell(loop: asyncio.AbstractEventLoop, put: Callable[[Any], object], item: An
             loop.call_soon_threadsafe(put, item)
         except RuntimeError:
             return
+
+
+class RowMaker:
+    """Turns requests into rows, on the callers' threads."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        name: str,
+        positions: int | None,
+        template_kwargs: Mapping[str, Any],
+        constrainer: Constrainer,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._name = name
+        self._positions = positions
+        self._template_kwargs = template_kwargs
+        self._constrainer = constrainer
+        # Fast tokenizers keep padding state inside: two threads at once raise "Already borrowed".
+        self._lock = threading.Lock()
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text as it is."""
+        with self._lock:
+            ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def prompt(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
+    ) -> list[int]:
+        """Return the tokens of a conversation, ending where the answer begins."""
+        ids = self.encode(render(self._tokenizer, messages, tools, self._template_kwargs))
+        if not ids:
+            raise InputError("The prompt is empty: give at least one message.")
+        return ids
+
+    def generating(self, index: int, request: GenerateRequest) -> tuple[Row, Generation | None]:
+        """Return the request's row, or with it the (empty) answer when there is no room for any."""
+        prompt = self.prompt(request.messages, request.tools)
+        sampling = request.sampling
+        room = None if self._positions is None else self._positions - len(prompt)
+        if sampling.max_tokens < 1 or (room is not None and room < 1):
+            usage = Usage(input_tokens=len(prompt))
+            return Row(index, prompt), Generation("", usage, finish_reason="length")
+        if room is not None and sampling.max_tokens > room:
+            sampling = replace(sampling, max_tokens=room)
+        row = Row(
+            index,
+            prompt,
+            adapter=request.adapter,
+            sampling=sampling,
+            constraint=self._constrainer(replace(request, sampling=sampling)),
+            has_tools=bool(request.tools),
+        )
+        if sampling.stop:
+            row.open_stream(self._tokenizer)
+        return row, None
+
+    def weighing(self, prompts: Sequence[Sequence[int]], options: Sequence[str]) -> list[Row]:
+        """Return rows that weigh the options' first tokens after each prompt.
+
+        Raises:
+            InputError: two options begin with the same token, or a prompt is too long.
+        """
+        firsts = [self.encode(option)[0] for option in options]
+        if len(set(firsts)) < len(firsts):
+            raise InputError(f"The options {list(options)!r} begin with the same token.")
+        for prompt in prompts:
+            if self._positions is not None and len(prompt) > self._positions:
+                raise InputError(
+                    f"The prompt has {len(prompt)} tokens; the model {self._name!r} holds "
+                    f"{self._positions}."
+                )
+        return [Row(i, list(p), options=firsts) for i, p in enumerate(prompts)]

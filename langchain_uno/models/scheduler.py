@@ -71,17 +71,14 @@ class Scheduler:
         """Whether another call may be submitted without waiting."""
         return len(self._calls) < self._max_waiting
 
-    def submit(self, call: Call, timeout: float | None = None) -> None:
+    def submit(self, call: Call) -> None:
         """Queue a call; waits while the queue is full.
 
         Raises:
-            EngineError: the engine is closed, or the queue stayed full for ``timeout`` seconds.
+            EngineError: the engine is closed, or has no such adapter.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: self._closing or self.room(), timeout):
-                raise EngineError(
-                    f"The engine's queue is full ({self._max_waiting} calls wait): try again later."
-                )
+            self._changed.wait_for(lambda: self._closing or self.room())
             self._refuse_when_closed()
             for row in call.waiting:
                 if row.adapter is not None and row.adapter not in self.ready:
@@ -97,7 +94,7 @@ class Scheduler:
             call.cancelled = True
             self._changed.notify_all()
 
-    def call_in_owner(self, job: Callable[[], T], timeout: float | None = None) -> T:
+    def call_in_owner(self, job: Callable[[], T]) -> T:
         """Run ``job`` on the owner thread between two steps and return its result."""
         if self.is_owner:
             return job()
@@ -106,7 +103,7 @@ class Scheduler:
             self._refuse_when_closed()
             self._jobs.append((job, future))
             self._changed.notify_all()
-        return future.result(timeout)
+        return future.result()
 
     def offer(self, name: str) -> None:
         """Let new requests use a mounted adapter."""
@@ -274,11 +271,10 @@ class Scheduler:
                     row.call.show(Chunk(rest))
                 self._finish(row, row.generation(self._tokenizer, self._end))
 
-    def _finish(self, row: Row, result: Any) -> None:
-        call = row.call
-        assert call is not None
-        call.open -= 1
-        call.deliver(row, result)
+    @staticmethod
+    def _finish(row: Row, result: Any) -> None:
+        assert row.call is not None
+        row.call.deliver(row, result)
 
     def _drop_cancelled(self) -> None:
         for row in self._batch.live:

@@ -27,7 +27,7 @@ from langchain_uno.records import Message, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
-    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.messages import AIMessage
 
 __all__ = ["Teacher", "judged_by", "load_teacher"]
 
@@ -108,46 +108,41 @@ class Teacher:
         Raises:
             EngineError: a request names an adapter, or the chat model fails.
         """
+        from langchain_core.runnables.config import ContextThreadPoolExecutor
+
+        if any(request.adapter is not None for request in requests):
+            raise EngineError(f"The teacher {self._name!r} has no adapters.")
         out: list[Generation] = []
-        for start in range(0, len(requests), self._width):
-            some = requests[start : start + self._width]
-            if any(r.adapter is not None for r in some):
-                raise EngineError(f"The teacher {self._name!r} has no adapters.")
-            out += self._batch(some)
-            if on_done is not None:
-                on_done(len(some))
+        pool = ContextThreadPoolExecutor(self._width)
+        try:
+            for answer in pool.map(self._ask, requests):
+                out.append(answer)
+                if on_done is not None:
+                    on_done(1)
+        finally:  # after an error or Ctrl-C nobody waits for the rest
+            pool.shutdown(wait=False, cancel_futures=True)
         return out
 
-    def _batch(self, requests: Sequence[GenerateRequest]) -> list[Generation]:
-        """Answer a few requests at once; those of equal settings share a call."""
+    def _ask(self, request: GenerateRequest) -> Generation:
+        """Answer one request.
+
+        Seeds and schemas are left out: many providers refuse them, and the real prompt set asks for
+        JSON in words and reads it back strictly.
+        """
         from langchain_core.messages import convert_to_messages
 
-        out: list[Generation | None] = [None] * len(requests)
-        groups: dict[tuple[float, int], list[int]] = {}
-        for i, request in enumerate(requests):
-            key = (request.sampling.temperature, request.sampling.max_tokens)
-            groups.setdefault(key, []).append(i)
-        for (temperature, max_tokens), where in groups.items():
-            turns: list[list[BaseMessage]] = [
-                convert_to_messages([_turn(m) for m in requests[i].messages]) for i in where
-            ]
-            # Seeds and schemas are left out: many providers refuse them, and the real prompt set
-            # asks for JSON in words and reads it back strictly.
-            try:
-                answers = self._model.batch(
-                    turns,  # type: ignore[arg-type] # list is invariant
-                    config={"max_concurrency": self._width},
-                    temperature=temperature,
-                    max_tokens=max_tokens,
-                )
-            except Exception as error:  # every provider has its own errors
-                raise EngineError(
-                    f"The teacher {self._name!r} failed to answer: {type(error).__name__}. Check "
-                    "its credentials and limits, then call again; the refresh goes on from there."
-                ) from error
-            for i, answer in zip(where, answers, strict=True):
-                out[i] = _generation(answer)
-        return [g for g in out if g is not None]
+        turns = convert_to_messages([_turn(m) for m in request.messages])
+        sampling = request.sampling
+        try:
+            answer = self._model.invoke(
+                turns, temperature=sampling.temperature, max_tokens=sampling.max_tokens
+            )
+        except Exception as error:  # every provider has its own errors
+            raise EngineError(
+                f"The teacher {self._name!r} failed to answer: {type(error).__name__}. Check "
+                "its credentials and limits, then call again; the refresh goes on from there."
+            ) from error
+        return _generation(answer)
 
     def choose(
         self,

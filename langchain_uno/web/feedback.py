@@ -57,9 +57,9 @@ __all__ = [
 ]
 
 ENV_SECRET = "LANGCHAIN_UNO_FEEDBACK_SECRET"  # noqa: S105 - a variable's name
-_SHORTEST = 32
-_LONGEST_TOKEN = 2000
-_TEXT = 20_000
+_MIN_SECRET = 32
+_MAX_TOKEN = 2000
+_MAX_TEXT = 20_000
 
 
 class TokenError(UNOError, PermissionError):
@@ -95,9 +95,9 @@ class FeedbackTokens:
     def __init__(self, secret: str | Sequence[str] | None = None) -> None:
         given = secret if secret is not None else os.environ.get(ENV_SECRET, "").split(",")
         secrets = [given] if isinstance(given, str) else [s.strip() for s in given]
-        if not secrets or any(len(s.encode()) < _SHORTEST for s in secrets):
+        if not secrets or any(len(s.encode()) < _MIN_SECRET for s in secrets):
             raise ConfigError(
-                f"Signing feedback tokens needs a secret of at least {_SHORTEST} characters: set "
+                f"Signing feedback tokens needs a secret of at least {_MIN_SECRET} characters: set "
                 f"{ENV_SECRET} (python -c 'import secrets; print(secrets.token_urlsafe(32))')."
             )
         self._serializer = URLSafeSerializer(
@@ -145,7 +145,7 @@ class FeedbackTokens:
         Raises:
             TokenError: it is not ours, was changed, has expired, or is of another namespace.
         """
-        if not token or len(token) > _LONGEST_TOKEN or not token.isascii():
+        if not token or len(token) > _MAX_TOKEN or not token.isascii():
             raise TokenError("The token is malformed.")
         try:
             run_id, of, expires, user_id, keys = self._serializer.loads(token)
@@ -158,7 +158,7 @@ class FeedbackTokens:
         return Claims(run_id, of, expires, user_id, tuple(keys) if keys is not None else None)
 
 
-class _Said(BaseModel):
+class _Body(BaseModel):
     """The body; the names are LangSmith's."""
 
     model_config = ConfigDict(extra="forbid")
@@ -169,7 +169,7 @@ class _Said(BaseModel):
     key: StrictStr | None = Field(default=None, min_length=1, max_length=200)
     score: StrictBool | StrictInt | StrictFloat | None = None
     value: StrictStr | StrictBool | StrictInt | StrictFloat | None = None
-    comment: StrictStr | None = Field(default=None, max_length=_TEXT)
+    comment: StrictStr | None = Field(default=None, max_length=_MAX_TEXT)
     correction: StrictStr | None = Field(default=None, max_length=200_000)
     feedback_id: StrictStr | None = Field(default=None, min_length=1, max_length=200)
 
@@ -235,7 +235,7 @@ def feedback_router(
 
     async def record(request: Request) -> dict[str, str]:
         limit(per_client, "client", request.client.host if request.client else "unknown")
-        said = _read(await _body(request, max_body), request.headers.get("content-type", ""))
+        said = _parse(await _read_body(request, max_body), request.headers.get("content-type", ""))
         token = _bearer(request) or said.token
         if token is None:
             raise _Refused(401, "no_token", "Send the token as Authorization: Bearer TOKEN.")
@@ -244,11 +244,11 @@ def feedback_router(
         except TokenError as error:
             raise _Refused(401, "bad_token", str(error)) from error
         limit(per_token, "token", blake2b(token.encode(), digest_size=16).hexdigest())
-        fields = _allowed(said, claims)
+        fields = _fields(said, claims)
         try:
             done = await run_in_threadpool(handler.feedback, claims.run_id, **fields)
         except InputError as error:
-            raise _Refused(422, "bad_value", _dry(fields)) from error
+            raise _Refused(422, "bad_value", _expected(fields)) from error
         except StoreError as error:
             raise _Refused(503, "store", "Try again soon.", Retry_After="5") from error
         return {"status": "recorded", "feedback_id": done.feedback_id, "key": done.key}
@@ -306,7 +306,7 @@ def feedback_app(
     return app
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _read_body(request: Request, most: int) -> bytes:
     """Read the body, never holding more than is allowed."""
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > most:
@@ -319,7 +319,7 @@ async def _body(request: Request, most: int) -> bytes:
     return bytes(body)
 
 
-def _read(body: bytes, kind: str) -> _Said:
+def _parse(body: bytes, kind: str) -> _Body:
     if kind.split(";")[0].strip().lower() not in ("application/json", "text/plain"):
         raise _Refused(415, "not_json", "Send JSON (application/json, or text/plain by a beacon).")
     try:
@@ -329,9 +329,9 @@ def _read(body: bytes, kind: str) -> _Said:
     if not isinstance(data, dict):
         raise _Refused(400, "malformed", "The body is not a JSON object.")
     try:
-        return _Said.model_validate(data)
+        return _Body.model_validate(data)
     except BadFields as error:
-        known = set(_Said.model_fields)
+        known = set(_Body.model_fields)
         names = {str(e["loc"][0]) for e in error.errors()}
         odd = ", ".join(sorted(names & known)) or "an unknown field"
         raise _Refused(422, "bad_value", f"Not usable: {odd}.") from error
@@ -346,7 +346,7 @@ def _bearer(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
-def _allowed(said: _Said, claims: Claims) -> dict[str, Any]:
+def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
     """Return the handler's arguments; refuse what the token does not allow."""
     if said.run_id is not None and run_ref(said.run_id) != claims.run_id:
         raise _Refused(403, "other_run", "The token is for another run.")
@@ -369,7 +369,7 @@ def _allowed(said: _Said, claims: Claims) -> dict[str, Any]:
     }
 
 
-def _dry(fields: dict[str, Any]) -> str:
+def _expected(fields: dict[str, Any]) -> str:
     """Say what is expected without repeating what was sent."""
     if not {"score", "comment", "correction", "key", "value"} & set(fields):
         return "Say something: score, comment, correction, value or key."

@@ -83,7 +83,7 @@ async def _respond(state: Conversation, runtime: Runtime[Settings]) -> Conversat
     given: Any = runtime.context
     chosen = given if isinstance(given, Settings) else Settings.model_validate(given or {})
     settings = chosen.model_dump(exclude={"user_id"})
-    model = await asyncio.to_thread(_model_with_capture)
+    model = await asyncio.to_thread(_captured_model)
     if chosen.user_id:  # on a copy: settings of a config would replace the server's own
         model = model.model_copy(update={"metadata": {"user_id": chosen.user_id}})
     answer = await model.bind(**settings).ainvoke(state["messages"])
@@ -95,10 +95,10 @@ async def _respond(state: Conversation, runtime: Runtime[Settings]) -> Conversat
 
 
 async def _refresh(state: RefreshOutcome) -> RefreshOutcome:
-    return await asyncio.to_thread(_learn)
+    return await asyncio.to_thread(_refresh_home)
 
 
-def _learn() -> RefreshOutcome:
+def _refresh_home() -> RefreshOutcome:
     from langchain_uno.train import refresh_home
 
     result = refresh_home(_home(), namespace=_namespace(), model=_model(), embeddings=_embeddings())
@@ -110,7 +110,7 @@ def _learn() -> RefreshOutcome:
 
 
 @cache
-def _model_with_capture() -> UNOChatModel:
+def _captured_model() -> UNOChatModel:
     return UNOChatModel(
         home=_home(),
         namespace=_namespace(),

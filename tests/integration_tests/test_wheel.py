@@ -65,7 +65,7 @@ def test_wheel_works_outside_the_checkout(installed: Path, tmp_path: Path) -> No
         "from langchain_uno import UNOFeedbackHandler, UNOChatModel\n"
         "from langchain_uno.recipe import load_recipe\n"
         "from langchain_uno.models.prompts import get_prompt_set\n"
-        "load_recipe('paper'); load_recipe('embedded')\n"
+        "load_recipe('paper'); load_recipe('bundled')\n"
         "print(get_prompt_set('real').fingerprint, langchain_uno.__file__)"
     )
     out = run("-c", code, cwd=tmp_path, PYTHONPATH=str(installed))

@@ -33,7 +33,6 @@ else:  # pragma: no cover
 __all__ = ["RealPromptSet"]
 
 LANGUAGES = ("en", "zh")
-MAX_GUESSED_RULES = 5  # paper, stage 1
 RENDERING = 1
 """Raised when blocks or their order change though the words do not."""
 

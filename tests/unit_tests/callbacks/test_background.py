@@ -15,8 +15,8 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
+from langchain_uno.logs.index import Lease
 from langchain_uno.logs.journal import Journal
-from langchain_uno.logs.lease import Lease
 from langchain_uno.models.embedders import LangChainEmbedder
 
 EMBEDDINGS = DeterministicFakeEmbedding(size=8)

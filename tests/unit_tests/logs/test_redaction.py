@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 from toys import log, user
 
-from langchain_uno.logs.redaction import Redactor, no_redaction
+from langchain_uno.errors import ConfigError
+from langchain_uno.home import Home
+from langchain_uno.logs.redaction import (
+    DEFAULT_KINDS,
+    Redactor,
+    no_redaction,
+    pseudonym,
+    redactor_of,
+)
 from langchain_uno.records import Feedback, Message
 
 REDACT = Redactor()
+ROWS = [
+    json.loads(line)
+    for line in (Path(__file__).parents[2] / "data" / "redaction.jsonl")
+    .read_text(encoding="utf-8")
+    .splitlines()
+]
+
+
+@pytest.mark.parametrize("kind", DEFAULT_KINDS)
+def test_recall_on_the_labelled_lines(kind: str) -> None:
+    """The table of other libraries stands in lab/results/redaction.md."""
+    wanted = [(row["text"], value) for row in ROWS for k, value in row["find"] if k == kind]
+    missed = [text for text, value in wanted if value in REDACT(text)[0]]
+    assert len(wanted) >= 8
+    assert len(missed) <= 0.05 * len(wanted), missed
+
+
+def test_precision_on_the_labelled_lines() -> None:
+    found = wrong = 0
+    for row in ROWS:
+        counts = REDACT(row["text"])[1]
+        found += sum(counts.values())
+        wrong += max(0, sum(counts.values()) - len(row["find"]))
+    assert len(ROWS) >= 200 and len([row for row in ROWS if not row["find"]]) >= 80
+    assert wrong <= 0.03 * found
 
 
 @pytest.mark.parametrize(
@@ -18,28 +53,16 @@ REDACT = Redactor()
     [
         ("mail ann.b+c@mail.example.org now", "mail [REDACTED_EMAIL] now"),
         ("发到ann@example.org谢谢", "发到[REDACTED_EMAIL]谢谢"),
-        ("card 4111 1111 1111 1111.", "card [REDACTED_CREDIT_CARD]."),
         ("卡号4111111111111111，谢谢", "卡号[REDACTED_CREDIT_CARD]，谢谢"),
         ("host 192.168.10.7 is down", "host [REDACTED_IP] is down"),
+        ("pay to NO93 8601 1117 947.", "pay to [REDACTED_IBAN]."),
+        ("+49 (0)30 1234567 is the office", "[REDACTED_PHONE] is the office"),
         ("a@b.org and c@d.org", "[REDACTED_EMAIL] and [REDACTED_EMAIL]"),
+        ("", ""),
     ],
 )
 def test_found_and_replaced(text: str, clean: str) -> None:
     assert REDACT(text)[0] == clean
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Version 1.2.3 costs 120.50 on 14.05.2026.",
-        "Order 4111 1111 1111 1112 fails the check digit.",
-        "Numbers 999.999.999.999 and @home and a@b",
-        "你好 1234-5678 \U0001f44d",
-        "",
-    ],
-)
-def test_left_alone(text: str) -> None:
-    assert REDACT(text) == (text, {})
 
 
 def test_counts_by_kind_and_stays_the_same_when_done_again() -> None:
@@ -55,23 +78,38 @@ def test_every_text_of_a_record_is_redacted() -> None:
         mail,
         mail,
         messages=[
-            user(mail),
+            user(mail).model_copy(update={"name": mail}),
             Message(
                 role="assistant",
                 content="",
-                tool_calls=[{"name": "send", "args": {"to": [mail], "n": 1}, "id": "1"}],
+                tool_calls=[{"name": "send", "args": {"to": [mail], "n": 1, mail: 2}, "id": "1"}],
             ),
         ],
         tool_calls=[{"name": "send", "args": {"to": mail}, "id": "1"}],
         error=f"ValueError: {mail}",
+        tags={"customer_email": mail, "prompt": f"I am {mail}"},
+        user_id=mail,
+        thread_id=f"chat with {mail}",
     )
     one.feedback.append(
-        Feedback(run_id=one.run_id, comment=mail, correction=mail, value=mail, score=1.0)
+        Feedback(
+            run_id=one.run_id,
+            comment=mail,
+            correction=mail,
+            value=mail,
+            score=1.0,
+            source=mail,
+            user_id=mail,
+            feedback_id=f"thumb-{mail}",
+        )
     )
     clean, counts = REDACT.interaction(one)
     assert mail not in clean.model_dump_json() and mail in one.model_dump_json()
-    assert counts == {"email": 8}
-    assert REDACT.feedback(one.feedback[0])[1] == {"email": 3}
+    assert counts == {"email": 17}
+    assert clean.user_id == clean.feedback[0].user_id == pseudonym(mail)
+    assert clean.thread_id != clean.user_id and clean.tags["prompt"] == "I am [REDACTED_EMAIL]"
+    assert REDACT.feedback(one.feedback[0])[1] == {"email": 6}
+    assert REDACT.interaction(clean)[0] == clean
 
 
 def test_own_detectors() -> None:
@@ -85,14 +123,157 @@ def test_own_detectors() -> None:
         Redactor({"Bad Kind": orders})
 
 
-def test_quick_on_hostile_text() -> None:
-    for text in (
+PHONES = [
+    "Call me at +1 415 555 0132 tonight",
+    "+49 (0)30 1234567 is the office",
+    "My number: +86 138 1234 5678",
+    "(415) 555-0132 works too",
+    "ring 415-555-0132.",
+    "415.555.0132 is better",
+    "手机13812345678，谢谢",
+    "打我电话 138-1234-5678",
+    "座机是010-62345678",
+    "London: 020 7946 0958, thanks",
+    "mobile 07700 900123 please",
+    "phone: 555 0132 77",
+    "0049 30 12345678 from abroad",
+]
+NO_PHONES = [
+    "Order 13812345678 has not arrived",
+    "订单号 13912345678 还没到",
+    "ISBN 978-3-16-148410-0 costs 12.50",
+    "on 2026-11-20 at 10:30:00",
+    "between 1999-2004 and 2010-2015",
+    "Version 10.4.1234 of 2026.11.20",
+    "The total is 1,234,567.89 dollars",
+    "ticket 415-555-0132 is open",
+    "It has 1234567 rows and 89012345 cells",
+    "commit 0123456789abcdef0123456789abcdef",
+    "192.168.100.200 is an address",
+    "Chapter 12 345 678",
+    "uuid 123e4567-e89b-12d3-a456-426614174000",
+]
+SECRETS = [
+    "sk-abcdEFGH1234567890abcdEFGH",
+    "ghp_" + "a1B2" * 9,
+    "github_pat_11ABCDEFG0abcdefghijkl_mnopqrstuv",
+    "xoxb-123456789012-abcdefghijkl",
+    "AKIAIOSFODNN7EXAMPLE",
+    "AIza" + "Sy0" * 11 + "ab",
+    "hf_abcdefghijklmnopqrstuvwx",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.SflKxwRJSMeKKF2QT4",
+    "hunter2hunter",
+    "p@ssw0rd!",
+]
+
+
+@pytest.mark.parametrize("text", PHONES)
+def test_phones_are_taken_out(text: str) -> None:
+    clean, counts = REDACT(text)
+    assert counts == {"phone": 1}, clean
+    assert not any(
+        len(run) > 4 for run in "".join(c if c.isdigit() else " " for c in clean).split()
+    )
+
+
+@pytest.mark.parametrize("text", NO_PHONES)
+def test_other_numbers_stay(text: str) -> None:
+    clean, counts = REDACT(text)
+    assert "phone" not in counts, clean
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize(
+    "frame", ["api_key={}", "my password is {}", 'the token: "{}" works', "密码是{}，别说出去"]
+)
+def test_secrets_are_taken_out_wherever_they_stand(secret: str, frame: str) -> None:
+    clean, counts = REDACT(frame.format(secret))
+    assert secret not in clean
+    assert counts == {"secret": 1}, clean
+
+
+@pytest.mark.parametrize("secret", SECRETS[:8])
+def test_keys_with_a_form_of_their_own_need_no_word_before_them(secret: str) -> None:
+    assert REDACT(f"look: {secret}, ok?")[0] == "look: [REDACTED_SECRET], ok?"
+
+
+def test_private_keys_bearers_and_addresses_with_passwords() -> None:
+    key = (
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA75\nabc==\n-----END RSA PRIVATE KEY-----"
+    )
+    assert REDACT(f"it is\n{key}\nok")[0] == "it is\n[REDACTED_SECRET]\nok"
+    assert REDACT(key[:60])[0] == "[REDACTED_SECRET]"  # cut off
+    assert REDACT("Authorization: Bearer abcDEF123456789012345")[0].endswith("[REDACTED_SECRET]")
+    assert REDACT("postgres://admin:Tr0ub4dor@db/x")[0] == "postgres://admin:[REDACTED_SECRET]@db/x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I forgot my password, what now?",
+        "password is required for this field",
+        "The token is expired again",
+        "reset the password: please explain how",
+        "one token at a time",
+        "secret santa is on Friday",
+        "api_key = <your key here>",
+        "the task-runner and risk-averse people",
+        "密码忘记了怎么办",
+        "see https://example.org:8080/a@b",
+        "use ${API_TOKEN} as token=${API_TOKEN}",
+    ],
+)
+def test_talk_about_secrets_stays(text: str) -> None:
+    assert REDACT(text) == (text, {})
+
+
+def test_the_settings_choose_the_kinds(tmp_path: Path) -> None:
+    home = Home.locate(tmp_path).ensure()
+    text = "a@b.org +1 415 555 0132"
+    assert redactor_of(home)(text)[1] == {"email": 1, "phone": 1}
+    home.settings.write_text('[redaction]\nkinds = ["phone"]\n')
+    assert redactor_of(home)(text)[0] == "a@b.org [REDACTED_PHONE]"
+    assert redactor_of(home, False)(text) == (text, {})
+    home.settings.write_text("[redaction]\nkinds = []\n")
+    assert redactor_of(home)(text) == (text, {})
+    other = Home.locate(tmp_path, "other").ensure()  # a namespace has its own
+    assert redactor_of(other)(text)[1] == {"email": 1, "phone": 1}
+    home.settings.write_text('[redaction]\nkinds = ["shoe_size"]\n')
+    with pytest.raises(ConfigError, match=r"unknown kinds of redaction \['shoe_size'\]"):
+        redactor_of(home)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "a." * 100_000 + "@",
         "@" * 100_000,
         "a@" * 50_000,
         "0000 " * 40_000,
         "1.1." * 50_000,
-    ):
-        start = time.process_time()
-        REDACT(text)
-        assert time.process_time() - start < 5
+        "4111 " * 40_000,
+        "AB12 " * 40_000,
+        "ab:" * 60_000,
+        "password" * 20_000,
+        "password=" * 20_000,
+        "1 " * 80_000,
+        "+1" * 80_000,
+        "0" * 160_000,
+        "-----BEGIN PRIVATE KEY-----" * 5_000,
+        "a://" * 40_000,
+        "eyJ" * 50_000,
+        "138-" * 40_000,
+    ],
+    ids=lambda text: text[:12],
+)
+def test_no_text_makes_it_slow(text: str) -> None:
+    start = time.process_time()
+    REDACT(text)
+    assert time.process_time() - start < 2.0
+
+
+def test_a_private_key_without_an_end_goes_up_to_the_next_or_to_the_end() -> None:
+    begin = "-----BEGIN PRIVATE KEY-----"
+    text, found = REDACT(f"a {begin}\nMIIab {begin}\nMIIcd\n-----END PRIVATE KEY----- b")
+    assert text == "a [REDACTED_SECRET][REDACTED_SECRET] b" and found == {"secret": 2}
+    assert REDACT(f"a {begin}\nMIIab\n----- and more")[0] == "a [REDACTED_SECRET]"

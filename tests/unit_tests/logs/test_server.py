@@ -62,7 +62,11 @@ def test_server_and_folder_hold_the_same(server: ChromaServer, tmp_path: Path, t
             store.drain()
             logs = store.interactions()
             ids = [one.run_id for one in logs]
-            found[where] = (logs, store.embeddings(ids), store.nearest("question 3 red", 5))
+            found[where] = (
+                logs,
+                store.embeddings(ids),
+                store.near(WordEmbedder().embed(["question 3 red"]), 5)[0],
+            )
     there, here = found.values()
     assert there[0] == here[0]
     assert len(there[0]) == 1300

@@ -80,8 +80,123 @@ def test_embeddings_keep_the_order_asked_and_name_what_is_missing(home: Home) ->
         assert not np.allclose(both[0], both[1])
         with pytest.raises(StoreError, match="drain the journal first"):
             store.embeddings([log(3).run_id])
-        [(nearest, distance)] = store.nearest("blue car", 1)
-        assert nearest == log(2).run_id and distance < 1e-3
+
+
+def test_requests_near_a_vector_and_past_feedback_near_a_text(home: Home) -> None:
+    capture(
+        home,
+        log(1, "red apple", language="zh"),
+        log(2, "blue car"),
+        log(3, "blue bicycle"),
+        Feedback(run_id=log(3).run_id, comment="shorter"),
+    )
+    with LogStore.open(home, WordEmbedder()) as store:
+        store.drain()
+        centroids = WordEmbedder().embed(["blue car", "apple"])
+        cars, apples = store.near(centroids, 2)
+        assert [run_id for run_id, _ in cars] == [log(2).run_id, log(3).run_id]
+        assert cars[0][1] < 1e-4 and cars[1][1] == pytest.approx(1.0, abs=1e-4)
+        assert apples[0][0] == log(1).run_id
+        assert [r for r, _ in store.near(centroids[:1], 5, {"language": "zh"})[0]] == [
+            log(1).run_id
+        ]
+        [(nearest, distance)] = store.nearest("blue car", 3)
+        assert nearest == log(3).run_id and distance == pytest.approx(1.0, abs=1e-4)
+        assert store.near(centroids[:0], 3) == []
+
+
+def test_many_equal_requests_do_not_hide_the_others(home: Home) -> None:
+    """Chroma's graph of equal vectors falls apart: a fifth of them, and others are not found."""
+    names = [f"word{n} thing{n * 7} place{n * 13}" for n in range(1500)]
+    with Journal(home.ensure().journal) as journal:
+        journal.append_many(
+            (log(n, name if n % 5 else "the same request"), None) for n, name in enumerate(names)
+        )
+    embedder = WordEmbedder(128)
+    with LogStore.open(home, embedder) as store:
+        store.drain()
+        asked = [n for n in range(1, 1500, 30) if n % 5]
+        found = store.near(embedder.embed([names[n] for n in asked]), 1)
+        same = store.near(embedder.embed(["the same request"]), 250)[0]
+        vectors = store.embeddings([log(n).run_id for n in range(0, 1500, 5)])
+    assert [near[0][1] < 1e-4 for near in found] == [True] * len(asked)
+    assert len(same) == 250 and all(distance < 1e-4 for _, distance in same)
+    np.testing.assert_allclose(vectors, np.repeat(vectors[:1], 300, axis=0), atol=1e-6)
+
+
+def test_a_wish_repeated_by_the_same_person_is_the_same(home: Home) -> None:
+    def said(n: int, question: str, words: str, who: str) -> list[Interaction | Feedback]:
+        one = log(n, question, user_id=who)
+        return [one, Feedback(run_id=one.run_id, comment=words, user_id=who)]
+
+    capture(
+        home,
+        *said(1, "write a letter to my bank", "Shorter, please", "ann"),
+        *said(2, "write a letter to my bank ", "shorter,  please", "ann"),
+        *said(3, "write a letter to my bank", "Shorter, please", "bob"),
+        *said(4, "write a letter to my bank", "More formal", "ann"),
+        *said(5, "name five green birds", "Shorter, please", "ann"),
+        log(6, "write a letter to my bank", user_id="ann"),
+    )
+    with LogStore.open(home, WordEmbedder()) as store:
+        store.drain()
+        logs = store.interactions()
+        assert store.same_meaning(logs) == {log(2).run_id: log(1).run_id}
+        assert store.same_meaning(logs, least=-1.0) == {
+            log(2).run_id: log(1).run_id,
+            log(5).run_id: log(1).run_id,
+        }
+
+
+def test_the_store_says_what_waits_and_who_is_nameless(home: Home) -> None:
+    capture(
+        home,
+        *(log(n) for n in (1, 2)),
+        log(3, user_id="ann"),
+        Feedback(run_id=log(1).run_id, comment="shorter"),
+        Feedback(run_id=log(2).run_id, comment="shorter", user_id="bob"),
+        Feedback(run_id=log(3).run_id, comment="shorter"),
+        Feedback(run_id="resp_123", comment="shorter"),
+    )
+    with LogStore.open(home, WordEmbedder()) as store:
+        assert (store.waiting, store.nameless) == (1, 1)
+
+
+def test_the_folder_holds_no_text(home: Home) -> None:
+    capture(home, log(1, "a very telling question", "a very telling answer"))
+    with LogStore.open(home, WordEmbedder()) as store:
+        store.drain()
+    stored = b"".join(p.read_bytes() for p in home.chroma.rglob("*") if p.is_file())
+    assert b"telling" not in stored
+
+
+def test_an_index_of_the_version_before_is_made_anew_and_that_is_said_once(home: Home) -> None:
+    import chromadb
+
+    capture(home, log(1), log(2))
+    with LogStore.open(home, WordEmbedder()) as store:
+        store.drain()
+    ChromaIndex.wipe(home.chroma)
+    client = chromadb.PersistentClient(
+        path=str(home.chroma), settings=chromadb.config.Settings(anonymized_telemetry=False)
+    )
+    client.create_collection(
+        "interactions",
+        embedding_function=None,
+        metadata={"schema": 1, "embedder": "words-32", "dimension": 32},
+    ).upsert(
+        ids=[log(n).run_id for n in (1, 2)],
+        embeddings=WordEmbedder().embed(["one", "two"]),
+        metadatas=[{"record": log(n).model_dump_json()} for n in (1, 2)],
+        documents=["one", "two"],
+    )
+    client.close()
+    said: list[str] = []
+    for _ in range(2):
+        with LogStore.open(home, WordEmbedder(), say=said.append) as store:
+            assert store.count() == 2 and store.drain() == 0
+    assert len(said) == 2 and "of another version" in said[0]
+    assert said[1] == "The index was rebuilt from the journal: 2 records."
 
 
 def test_another_embedder_is_refused_until_rebuilt(home: Home) -> None:

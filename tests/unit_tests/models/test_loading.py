@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_uno.errors import ConfigError, ModelNotFoundError
 from langchain_uno.models import loading
-from langchain_uno.models.fingerprint import folder_fingerprint, model_fingerprint
+from langchain_uno.models.loading import folder_fingerprint, model_fingerprint
 from langchain_uno.testing import make_tiny_model
 
 

@@ -63,7 +63,7 @@ def test_it_is_an_engine_that_answers_in_order() -> None:
     assert out[0].text.startswith("['system', 'human']")
     assert [g.finish_reason for g in out] == ["stop", "stop", "stop", "length", "stop"]
     assert (out[0].usage.input_tokens, out[0].usage.output_tokens) == (2, 3)
-    assert done == [2, 2, 1]
+    assert done == [1] * 5
     assert one.generate([]) == []
 
 

@@ -91,25 +91,6 @@ def test_a_manifest_of_schema_1_is_read_as_ever(home: Home, make: Callable[[], s
     assert old.clusters[0].trained_on == []
 
 
-def test_of_schema_3_the_rules_bound_to_words_are_left_out(
-    home: Home, make: Callable[[], str]
-) -> None:
-    raw = json.loads((load_release(home, make()).path / "manifest.json").read_bytes())
-    raw["schema_version"] = 3
-    raw["recipe"] = {"revision_min_kept": 1.0, "max_critique_tokens": 160, "remind": True}
-    bound: dict[str, Any] = {"conditions": [["now"], []], "rivals": [["wave", "sing"]]}
-    report = {"kind": "critic", "n": 9, "win_rate": 1.0, "interval": [0.7, 1.0], "passed": True}
-    raw["clusters"][0] |= {"rules": ["wave", "sing", "hum"], **bound}
-    raw["clusters"][0]["reports"] = [{**report, "overreached": 2}]
-    old = parse_manifest(json.dumps(raw).encode())
-    assert old.clusters[0].rules == ["sing", "hum"]
-    assert (old.recipe["min_kept"], old.recipe["role_tokens"]) == (1.0, 160)
-    assert (old.clusters[0].reports[0].people, old.clusters[0].reports[0].p_value) == (0, None)
-    raw["clusters"][0]["rules"] = "wave"
-    with pytest.raises(ReleaseError, match=r"bad value at 'clusters.0.rules'"):
-        parse_manifest(json.dumps(raw).encode())
-
-
 def test_lineage_is_opaque_but_can_be_followed(home: Home, make: Callable[[], str]) -> None:
     release_id = make()
     release = load_release(home, release_id)

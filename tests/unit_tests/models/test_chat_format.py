@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from langchain_uno.models.text_out import TextStream, parse_tool_calls
+from langchain_uno.models.chat_format import TextStream, parse_tool_calls
 
 
 @pytest.fixture(scope="module")
