@@ -28,6 +28,8 @@ from langchain_uno.models.protocols import BASE, GenerateRequest, Sampling
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.records import Message, PreferencePair
 from langchain_uno.releases.load import read_current
+from langchain_uno.trainers import expert
+from langchain_uno.trainers.common import TrainSettings
 from langchain_uno.trainers.expert import train_expert
 
 WANTED = ["bullets", "warning"]
@@ -54,7 +56,7 @@ def pair(query: Query, i: int, *, swap: bool) -> PreferencePair:
 
 @pytest.mark.parametrize("preferences", ["true", "shuffled"])
 def test_an_expert_moves_held_out_behaviour_and_only_by_a_real_preference(
-    engine: Any, tmp_path: Path, preferences: str
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preferences: str
 ) -> None:
     language = load_language()
     rng = Random("expert")
@@ -63,9 +65,9 @@ def test_an_expert_moves_held_out_behaviour_and_only_by_a_real_preference(
     test = [make_query(language, family, rng, unseen=True) for _ in range(24)]
     assert not {q.text for q in train} & {q.text for q in test}
     pairs = [pair(q, i, swap=preferences == "shuffled" and i % 2 == 1) for i, q in enumerate(train)]
-    settings = load_recipe("bundled").expert
+    settings = TrainSettings.of(load_recipe("bundled"), "expert")
     if preferences == "shuffled":  # imitation has no other side to cancel it: preference alone
-        settings = settings.model_copy(update={"dpo_weight": 1.0, "sft_weight": 0.0})
+        monkeypatch.setattr(expert, "LOSS_WEIGHTS", (1.0, 0.0))
     with engine.exclusive() as (model, tokenizer):
         epochs = train_expert(model, tokenizer, pairs, tmp_path, settings, seed=0)
     engine.load_adapter("expert", epochs[-1])

@@ -29,7 +29,7 @@ def run(*args: str, cwd: Path, **env: str) -> str:
 def wheel(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build in a copy, so that the test leaves no build folder in the checkout."""
     source = tmp_path_factory.mktemp("source") / "repo"
-    left_out = [".git", ".venv*", ".demo*", "build", "dist", "*.egg-info", ".*_cache", "tests"]
+    left_out = [".git", ".venv*", ".demo*", "build", "dist", "*.egg-info", ".*_cache"]
     ignored = shutil.ignore_patterns("__pycache__", *left_out)
     shutil.copytree(repo, source, symlinks=True, ignore=ignored)
     out = tmp_path_factory.mktemp("dist")
@@ -50,6 +50,8 @@ def test_wheel_holds_one_top_level_name_and_all_rooms(wheel: Path, repo: Path) -
     names = zipfile.ZipFile(wheel).namelist()
     tops = {n.split("/")[0] for n in names if ".dist-info/" not in n}
     assert tops == {"langchain_uno"}
+    parts = {part for n in names for part in n.split("/")}
+    assert not parts & {"lab", "tests", "examples", "docs"}
     here = {
         str(p.relative_to(repo))
         for folder in ("langchain_uno", "langchain_uno/graphs", "langchain_uno/trainers")
@@ -72,8 +74,8 @@ def test_wheel_works_outside_the_checkout(installed: Path, tmp_path: Path) -> No
     assert str(installed) in out
 
 
-@pytest.mark.parametrize("command", ["train", "logs", "world", "evaluate"])
+@pytest.mark.parametrize("command", ["train", "logs", "demo", "evaluate"])
 def test_commands_of_the_wheel_answer_help(command: str, installed: Path, tmp_path: Path) -> None:
-    out = run("-m", f"langchain_uno.{command}", "--help", cwd=tmp_path, PYTHONPATH=str(installed))
+    out = run("-m", "langchain_uno", command, "--help", cwd=tmp_path, PYTHONPATH=str(installed))
     assert "--" in out
     assert list(tmp_path.iterdir()) == []

@@ -74,11 +74,7 @@ def logs(n: int = 24) -> list[Interaction]:
     out = []
     for i in range(n):
         travel = i % 2 == 0
-        query = (
-            TRIP.format(i)
-            if travel
-            else f"FIX BUG {i}: STACK TRACE, NULL POINTER, CRASH!"
-        )
+        query = TRIP.format(i) if travel else f"FIX BUG {i}: STACK TRACE, NULL POINTER, CRASH!"
         words = "thanks" if i % 6 == 5 else f"please {'sing' if travel else 'dance'}"
         answer = f"answer {i}"
         out.append(log(f"run-{i:03d}", query, answer, words, user_id=f"user-{i % 8}"))

@@ -34,9 +34,7 @@ from tests.unit_tests.graphs.refresh_parts import (
 from tests.unit_tests.learning.toy_language import ToyEngine, log
 
 # The tiny model's words are noise: a bar that noise can pass, so that modules ship.
-PASSING = changed(
-    RECIPE, verify={"level": None, "win_rate": 0.0}, cluster={"threshold": 3.5}
-)
+PASSING = changed(RECIPE, verify={"level": None, "win_rate": 0.0}, cluster={"threshold": 3.5})
 START = [one for one in logs(36) if one.feedback_turns != ["thanks"]]
 
 

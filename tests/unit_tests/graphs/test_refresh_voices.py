@@ -226,9 +226,7 @@ def test_what_one_foreign_commentator_says_everywhere_is_their_vote_alone(
     """The one who comments on everybody's answers borrows nobody's name."""
     interactions = week(12, planted=0)
     for one in interactions:
-        one.feedback.append(
-            Feedback(run_id=one.run_id, comment="please plant", user_id="mallory")
-        )
+        one.feedback.append(Feedback(run_id=one.run_id, comment="please plant", user_id="mallory"))
     home, result = run(tmp_path, interactions, engine, "rules")
     assert result.usable == 2 * len(interactions)
     train = {i for c in clusters_of(home, result) for i in c.train}

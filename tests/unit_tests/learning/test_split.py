@@ -93,7 +93,9 @@ def test_one_heavy_user_does_not_swallow_the_training_side() -> None:
 def test_always_disjoint_and_complete(
     rows: list[tuple[str | None, int]], held_out: float, seed: int
 ) -> None:
-    logs = of([u for u, _ in rows], [f"Query  {q}" if q % 2 else f"query {q // 2}" for _, q in rows])
+    logs = of(
+        [u for u, _ in rows], [f"Query  {q}" if q % 2 else f"query {q // 2}" for _, q in rows]
+    )
     split = divide(logs, held_out, seed)
     parts = [*split.train, *split.verify, *split.left_out]
     assert sorted(parts) == sorted(i.run_id for i in logs)
