@@ -227,7 +227,7 @@ def at_once_of(model: Any, settings: TrainSettings) -> int:
 
 def is_big(model: Any) -> bool:
     """Whether a model fills a device, so that memory is saved at the cost of time."""
-    return sum(p.numel() for p in model.parameters()) >= BIG
+    return int(sum(p.numel() for p in model.parameters())) >= BIG
 
 
 def shared_arguments(

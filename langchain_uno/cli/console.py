@@ -9,6 +9,7 @@ import atexit
 import json
 import os
 import sys
+from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,8 +63,9 @@ def clean_exit(interrupted: str = "Stopped.") -> Iterator[None]:
     except KeyboardInterrupt as error:
         # An interrupt that passed through exec or eval of a string (dataclasses, named tuples: any
         # import) leaves CPython a mark, for which it would end by SIGINT instead of with our code.
-        # The next such call wipes the mark (run_eval_code_obj in CPython's pythonrun.c).
-        eval("None")  # noqa: S307 - a constant
+        # The next such call wipes the mark (run_eval_code_obj in CPython's pythonrun.c), and making
+        # a named tuple is one.
+        namedtuple("Wiped", ())
         err.print(f"\n{escape(interrupted)}", highlight=False, soft_wrap=True)
         atexit.register(_leave)
         raise typer.Exit(INTERRUPTED) from error

@@ -245,7 +245,7 @@ def _short(text: str) -> str:
     return line if len(line) <= 60 else line[:57] + "..."
 
 
-def _nothing(work: Work, outcomes: Mapping[str, int], notes: Sequence[str]) -> str:
+def _nothing(work: Work, outcomes: Counter[Any], notes: Sequence[str]) -> str:
     if notes:
         return f"There is nothing to learn from. {notes[0]}"
     return (

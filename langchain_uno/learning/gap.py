@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from langchain_uno.learning.work import Work
-from langchain_uno.models.protocols import OnDone, Reranker
+from langchain_uno.models.protocols import FloatArray, OnDone, Reranker
 from langchain_uno.records import RuleSet
 
 __all__ = ["cluster_gap", "cognitive_gap", "count_questions", "gap_stage"]
@@ -79,7 +79,9 @@ def cognitive_gap(
     answers: list[tuple[RuleSet, list[list[float]]]] = []
     if over == "list":
         lists = _lists(rule_sets)
-        found = reranker.covered_by_list(lists, on_done) if lists else []
+        found: Sequence[float] | FloatArray = (
+            reranker.covered_by_list(lists, on_done) if lists else []
+        )
         by_list = {_key(*one): float(p) for one, p in zip(lists, found, strict=True)}
         for s in rule_sets:
             known = [g.text for g in s.without_feedback]
@@ -87,7 +89,7 @@ def cognitive_gap(
             answers.append((s, [[by_list[_key(r.text, known)]] for r in asked]))
     else:
         pairs = _pairs(rule_sets)
-        told = reranker.covered(pairs, on_done) if pairs else []
+        told: Sequence[float] | FloatArray = reranker.covered(pairs, on_done) if pairs else []
         by_pair = {pair: float(p) for pair, p in zip(pairs, told, strict=True)}
         for s in rule_sets:
             asked = s.with_feedback if s.without_feedback else []

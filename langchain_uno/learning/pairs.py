@@ -19,12 +19,12 @@ Within a cluster every voice weighs the same, however much it writes (:func:`bal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from langchain_uno.learning.rules import wanted_rules
-from langchain_uno.learning.work import ClusterData, Work
+from langchain_uno.learning.work import Work
 from langchain_uno.models.judge import JudgeItem, judge, stable_seed
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet

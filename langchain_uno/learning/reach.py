@@ -1,4 +1,4 @@
-"""Where new queries go: to the nearest cluster, in the directions that tell clusters apart, or none.
+"""Where new queries go: to the nearest cluster, in the directions that tell them apart, or none.
 
     limit = unseen_threshold(vectors, labels)
     cluster = assign(new_vectors, centroids(vectors, labels), limit, discriminant(vectors, labels))

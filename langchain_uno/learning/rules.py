@@ -251,7 +251,7 @@ def _shared(x: NDArray[np.float64], who: Sequence[set[str]], min_users: int) -> 
     out = np.zeros(len(x), dtype=np.bool_)
     for start in range(0, len(x), 1024):  # bounds the table of cosines
         for i, row in enumerate(x[start : start + 1024] @ x.T >= SHARED, start):
-            out[i] = len(set().union(*(who[j] for j in np.flatnonzero(row)))) >= min_users
+            out[i] = len(set().union(*(who[j] for j in np.flatnonzero(row).tolist()))) >= min_users
     return out
 
 

@@ -42,10 +42,10 @@ def split_logs(
     """Split one cluster's logs into training and verification.
 
     About ``held_out`` of the logs are held back, and ``deciding`` voices where these are a third of
-    all at most: at least one voice where there are two; no log where all ask the same thing. Voices
-    with few logs are held back first: ten logs of ten people witness more than ten of one. But no
-    more than a third of the voices (or ``held_out`` of them) are: training is not left to the few
-    who write most.
+    all at most: at least one voice where there are two; no log where all ask the same thing. Those
+    ``deciding`` voices are the ones with the fewest logs: ten logs of ten people witness more than
+    ten of one. What the share wants besides is drawn by chance, and half of the voices stay in
+    training at least, or it would be left to the few who write most.
 
     Args:
         logs: the members of one cluster.
@@ -82,17 +82,17 @@ def _divide(
     pinned = {key(log) for log in logs if log.run_id in teachers}
     names = sorted(set(groups) - pinned)
     random.Random(seed).shuffle(names)
-    names.sort(key=lambda name: len(groups[name]))
     wanted = max(1, round(held_out * len(logs)))
     people = min(deciding, len(groups) // 3)
-    most = max(len(groups) // 3, round(held_out * len(groups)))
+    light = sorted(names, key=lambda name: len(groups[name]))[:people]
+    names = [*light, *(name for name in names if name not in set(light))]
     taken: set[str] = set()
     count = 0
     for name in names:
-        if taken and (len(taken) >= most or (count >= wanted and len(taken) >= people)):
+        if count >= wanted and len(taken) >= people:
             break
-        # Half of the logs stay in training, and one group at least.
-        if len(taken) + 1 < len(groups) and 2 * (count + len(groups[name])) <= len(logs):
+        # Half of the logs stay in training, and half of the groups.
+        if 2 * (len(taken) + 1) <= len(groups) and 2 * (count + len(groups[name])) <= len(logs):
             taken.add(name)
             count += len(groups[name])
     known = {query_key(log) for log in logs if key(log) not in taken}

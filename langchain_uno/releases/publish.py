@@ -101,6 +101,8 @@ def publish(
             f"There is a release {release_id!r} already: releases are never replaced."
         )
     temp = home.releases / f".new-{os.getpid()}-{release_id}"
+    # In a container the process that was killed had the number of this one.
+    shutil.rmtree(temp, ignore_errors=True)
     try:
         tensors = {"centroids": centroids} | (
             {} if projection is None else {"projection": projection}

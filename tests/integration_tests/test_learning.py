@@ -28,6 +28,7 @@ from langchain_uno.models.protocols import BASE, GenerateRequest, Sampling
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.records import Message, PreferencePair
 from langchain_uno.releases.load import read_current
+from langchain_uno.trainers import expert
 from langchain_uno.trainers.common import TrainSettings
 from langchain_uno.trainers.expert import train_expert
 
@@ -53,9 +54,9 @@ def pair(query: Query, i: int, *, swap: bool) -> PreferencePair:
     )
 
 
-@pytest.mark.parametrize("preferences", ["true", "reversed"])
-def test_an_expert_moves_held_out_behaviour_where_its_pairs_point(
-    engine: Any, tmp_path: Path, preferences: str
+@pytest.mark.parametrize("preferences", ["true", "shuffled"])
+def test_an_expert_moves_held_out_behaviour_and_only_by_a_real_preference(
+    engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preferences: str
 ) -> None:
     language = load_language()
     rng = Random("expert")
@@ -63,8 +64,10 @@ def test_an_expert_moves_held_out_behaviour_where_its_pairs_point(
     train = [make_query(language, family, rng, unseen=True) for _ in range(24)]
     test = [make_query(language, family, rng, unseen=True) for _ in range(24)]
     assert not {q.text for q in train} & {q.text for q in test}
-    pairs = [pair(q, i, swap=preferences == "reversed") for i, q in enumerate(train)]
+    pairs = [pair(q, i, swap=preferences == "shuffled" and i % 2 == 1) for i, q in enumerate(train)]
     settings = TrainSettings.of(load_recipe("bundled"), "expert")
+    if preferences == "shuffled":  # imitation has no other side to cancel it: preference alone
+        monkeypatch.setattr(expert, "LOSS_WEIGHTS", (1.0, 0.0))
     with engine.exclusive() as (model, tokenizer):
         epochs = train_expert(model, tokenizer, pairs, tmp_path, settings, seed=0)
     engine.load_adapter("expert", epochs[-1])
@@ -74,8 +77,11 @@ def test_an_expert_moves_held_out_behaviour_where_its_pairs_point(
     finally:
         engine.unload_adapter("expert")
     assert before == 0.0
-    assert facts_after >= facts_before - 0.1
-    assert after >= 0.9 if preferences == "true" else after == 0.0
+    if preferences == "true":
+        assert after >= 0.9
+        assert facts_after >= facts_before - 0.1
+    else:
+        assert after <= 0.1
 
 
 def share_met(engine: Any, queries: list[Query], adapter: str | None) -> tuple[float, float]:

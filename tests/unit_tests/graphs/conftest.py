@@ -11,9 +11,9 @@ from langchain_uno.models.protocols import Engine
 from tests.unit_tests.graphs.refresh_parts import tiny_engine
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def engine(tiny_model_path: Path) -> Iterator[Engine]:
-    """A tiny real model to train, one a file."""
+    """A tiny real model to train."""
     one = tiny_engine(tiny_model_path)
     yield one
     one.close()

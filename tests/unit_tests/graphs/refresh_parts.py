@@ -74,11 +74,7 @@ def logs(n: int = 24) -> list[Interaction]:
     out = []
     for i in range(n):
         travel = i % 2 == 0
-        query = (
-            TRIP.format(i)
-            if travel
-            else f"FIX BUG {i}: STACK TRACE, NULL POINTER, CRASH!"
-        )
+        query = TRIP.format(i) if travel else f"FIX BUG {i}: STACK TRACE, NULL POINTER, CRASH!"
         words = "thanks" if i % 6 == 5 else f"please {'sing' if travel else 'dance'}"
         answer = f"answer {i}"
         out.append(log(f"run-{i:03d}", query, answer, words, user_id=f"user-{i % 8}"))
@@ -107,7 +103,10 @@ def folder_of(home: Home, result: RefreshResult) -> WorkFolder:
 
 
 def clusters_of(home: Home, result: RefreshResult) -> list[ClusterData]:
-    return folder_of(home, result).read_records("clusters-gap.jsonl", ClusterData)
+    """The clusters as the last finished stage left them."""
+    work = folder_of(home, result)
+    last = next(s for s in ("gap", "rules", "cluster") if work.has(f"{s}.json"))
+    return work.read_records(f"clusters-{last}.jsonl", ClusterData)
 
 
 def pairs_of(home: Home, result: RefreshResult) -> list[PreferencePair]:

@@ -41,7 +41,6 @@ from tests.unit_tests.graphs.refresh_parts import (
     Stop,
     changed,
     clusters_of,
-    folder_of,
     logs,
     make_home,
     pairs_of,
@@ -444,7 +443,9 @@ def test_a_broken_distiller_is_named_with_examples_and_remedies(
 
     # Where there is something else to learn from it is a note.
     edit = Feedback(run_id="e", correction="better")
-    home = make_home(tmp_path / "b", [*asking, log("e", TRIP.format("E"), "an answer", extra=[edit])])
+    home = make_home(
+        tmp_path / "b", [*asking, log("e", TRIP.format("E"), "an answer", extra=[edit])]
+    )
     result = refresh(home, engine, teacher=ToyEngine(broken), until="distil")
     assert any("7 of 7 logs" in note for note in result.notes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +11,46 @@ import pytest
 from numpy.typing import NDArray
 
 from langchain_uno.erasure import forget
-from langchain_uno.graphs import refresh_clusters, refresh_evolve, refresh_modules
-from langchain_uno.graphs.checkpoints import WorkFolder
-from langchain_uno.graphs.refresh_context import ClusterData, RefreshResult
-from langchain_uno.graphs.refresh_trials import NothingToLearn, Trial
+from langchain_uno.graphs.refresh import RefreshResult
 from langchain_uno.home import Home
+from langchain_uno.learning import cluster as cluster_room
+from langchain_uno.learning import train as train_room
 from langchain_uno.models.protocols import Engine, FloatArray
-from langchain_uno.recipe import ClusterSettings, EvolveSettings, VerifySettings
-from langchain_uno.records import Feedback, Interaction, ModuleKind, VerifierReport
+from langchain_uno.records import Interaction, VerifierReport
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import revoke
-from tests.unit_tests.graphs.refresh_parts import RECIPE, logs, make_home, refresh
-from tests.unit_tests.graphs.test_refresh import Stop
+from tests.unit_tests.graphs.refresh_parts import (
+    RECIPE,
+    TRIP,
+    Stop,
+    changed,
+    clusters_of,
+    folder_of,
+    logs,
+    make_home,
+    refresh,
+)
 from tests.unit_tests.learning.toy_language import ToyEngine, log
 
-PASSING = RECIPE.model_copy(
-    update={
-        "cluster": ClusterSettings(mode="paper", min_size=4),  # two clusters, as there are
-        # The tiny model's words are noise: a bar that noise can pass, so that modules ship.
-        "verify": VerifySettings(
-            held_out=0.25, judgements=1, decision="point", win_rate=0.0, min_bleu=-1.0
-        ),
-    }
-)
+# The tiny model's words are noise: a bar that noise can pass, so that modules ship.
+PASSING = changed(RECIPE, verify={"level": None, "win_rate": 0.0}, cluster={"threshold": 3.5})
+START = [one for one in logs(36) if one.feedback_turns != ["thanks"]]
 
 
-START = [one for one in logs(48) if one.feedback_turns != ["thanks"]]
+@pytest.fixture(scope="module")
+def ready(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a release in which both families have a module."""
+    root = tmp_path_factory.mktemp("ready") / "home"
+    refresh(make_home(root, START), engine, PASSING)
+    return root
 
 
 @pytest.fixture
-def home(engine: Engine, tmp_path: Path) -> Home:
-    """A home with a release in which both families have a module."""
-    made = make_home(tmp_path / "home", START)
-    refresh(made, engine, PASSING)
-    return made
+def home(ready: Path, tmp_path: Path) -> Home:
+    """A copy of it."""
+    shutil.copytree(ready, tmp_path / "home")
+    return Home(tmp_path / "home")
 
 
 def current(home: Home) -> Release:
@@ -66,7 +72,7 @@ def more(count: int, *, wish: str = "sing", first: int = 100) -> list[Interactio
     return [
         log(
             f"run-{i}",
-            f"plan a trip to place {i} by train and boat with hotels",
+            TRIP.format(i),
             f"answer {i}",
             f"please {wish}",
             user_id=f"new-{i}",
@@ -102,7 +108,7 @@ def test_a_module_stays_where_little_is_new(home: Home, engine: Engine) -> None:
     assert sum(c.size for c in second.manifest.clusters) == sum(sizes.values()) + 2
     for cluster in second.manifest.clusters:
         assert cluster.trained_on == first.cluster(cluster.id).trained_on
-    # Only the new logs were read for rules, besides those whose words gave none.
+    # Only the new logs were read for rules.
     distilled = [what for what, _ in teacher.asked if what["role"] == "distil"]
     assert [what["feedback"] for what in distilled] == [["please sing"]] * 2
 
@@ -113,9 +119,8 @@ def test_a_module_stays_where_little_is_new(home: Home, engine: Engine) -> None:
 
 def test_who_taught_a_module_never_verifies_it(home: Home, engine: Engine) -> None:
     result = again(home, engine, more(8))
-    work = WorkFolder(home.work / result.refresh_id)
     key = lineage_key(home)
-    for cluster in work.read_records("gaps.jsonl", ClusterData):
+    for cluster in clusters_of(home, result):
         taught = set(current(home).cluster(cluster.id).trained_on)
         assert taught
         assert not taught & {opaque_id(key, r) for r in cluster.verify + cluster.unlabelled}
@@ -146,8 +151,8 @@ def test_what_is_new_must_not_do_worse_than_what_it_replaces(home: Home, engine:
     first = current(home)
     result = again(home, engine, more(20))
     one = next(c for c in result.clusters if c.id == travel(first))
-    work = WorkFolder(home.work / result.refresh_id)
-    old = work.read_json(f"clusters/{one.id}/incumbent.json")["trial"]["report"]["win_rate"]
+    work = folder_of(home, result)
+    old = work.read_json(f"clusters/{one.id}/incumbent.json")["report"]["win_rate"]
     new = work.read_json(f"clusters/{one.id}/expert.json")["report"]["win_rate"]
     assert ("kept: what is new does no better" in one.note) == (old > new)
     assert one.win_rate == max(old, new)
@@ -155,7 +160,7 @@ def test_what_is_new_must_not_do_worse_than_what_it_replaces(home: Home, engine:
 
 def test_nothing_stays_by_request_or_of_a_revoked_release(home: Home, engine: Engine) -> None:
     first = current(home)
-    fresh = PASSING.model_copy(update={"evolve": EvolveSettings(keep=False)})
+    fresh = changed(PASSING, keep=False)
     result = again(home, engine, more(1), recipe=fresh)
     assert not any("kept" in c.note for c in result.clusters)
     assert {c.made_in for c in current(home).manifest.clusters} == {None}
@@ -163,33 +168,42 @@ def test_nothing_stays_by_request_or_of_a_revoked_release(home: Home, engine: En
     revoke(home, current(home).id, "a test")
     assert current(home).id == first.id
     revoke(home, first.id, "a test")
-    result = again(home, engine, more(1, first=200))
-    assert not any("kept" in c.note for c in result.clusters)
+    result = again(home, engine, more(1, first=200), until="gap")
+    assert {c.parent for c in clusters_of(home, result)} == {None}
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 99}, {"lora": {"epochs": 3}, "name": "another", "gap": {"over": "pairs"}}]
+)
+def test_another_seed_or_recipe_discards_no_module(
+    home: Home, engine: Engine, other: dict[str, Any]
+) -> None:
+    first = current(home)
+    result = refresh(home, engine, changed(PASSING, **other))
+    second = current(home)
+    assert not result.unchanged and second.id != first.id
+    assert weights(second) == weights(first)
+    assert {c.made_in for c in second.manifest.clusters} == {first.id}
 
 
 def test_what_a_module_gives_stays_a_rule_though_nobody_asks_for_it(
-    engine: Engine, tmp_path: Path
+    home: Home, engine: Engine, tmp_path: Path
 ) -> None:
-    recipe = PASSING.model_copy(update={"cluster": ClusterSettings(mode="one")})
-    home = make_home(tmp_path / "home", START)
-    refresh(home, engine, recipe)
     first = current(home)
-    [cluster] = first.manifest.clusters
-    assert set(cluster.rules) == {"sing", "dance"}
-    served = {"release": first.id, "cluster": cluster.id, "route": cluster.route}
-    # Far more people than ever asked for these; they have them, and want something else.
-    new = [one.model_copy(update=served) for one in more(100, wish="hum")]
-    result = again(home, engine, new, recipe=recipe)
-    work = WorkFolder(home.work / result.refresh_id)
-    given = work.read_json("given.json")  # less what holds for other requests only
-    assert set(given) == {one.run_id for one in new}
-    assert all("sing" in rules for rules in given.values())
-    [found] = current(home).manifest.clusters
+    module = first.cluster(travel(first))
+    served = {"release": first.id, "cluster": module.id, "route": module.route}
+    # Far more people than ever asked for singing; they have it, and want something else.
+    new = [one.model_copy(update=served) for one in more(60, wish="hum")]
+    recipe = changed(PASSING, cluster={"threshold": 1000.0})
+    result = again(home, engine, new, recipe=recipe, until="rules")
+    given = folder_of(home, result).read_json("given.json")
+    assert given == {one.run_id: ["sing"] for one in new}
+    [found] = clusters_of(home, result)
     assert set(found.rules) >= {"sing", "hum"}
     # The same without a word of who answered: it is forgotten.
-    other = make_home(tmp_path / "other", [*START, *more(100, wish="hum")])
-    refresh(other, engine, recipe)
-    assert "sing" not in current(other).manifest.clusters[0].rules
+    other = make_home(tmp_path / "other", [*START, *more(60, wish="hum")])
+    [found] = clusters_of(other, refresh(other, engine, recipe, until="rules"))
+    assert "hum" in found.rules and "sing" not in found.rules
 
 
 def test_a_kept_module_is_revoked_with_who_taught_it(home: Home, engine: Engine) -> None:
@@ -202,7 +216,7 @@ def test_a_kept_module_is_revoked_with_who_taught_it(home: Home, engine: Engine)
     # Somebody who taught the first release is forgotten: both go, and nothing is kept afterwards.
     key = lineage_key(home)
     teacher = next(
-        f"run-{i:03d}" for i in range(48) if opaque_id(key, f"run-{i:03d}") in taught[travel(first)]
+        f"run-{i:03d}" for i in range(36) if opaque_id(key, f"run-{i:03d}") in taught[travel(first)]
     )
     forget(home, run_ids=[teacher])
     assert read_current(home) is None
@@ -211,7 +225,7 @@ def test_a_kept_module_is_revoked_with_who_taught_it(home: Home, engine: Engine)
     assert opaque_id(key, teacher) not in current(home).manifest.lineage
 
 
-@pytest.mark.parametrize("stage", ["evolve", "pairs", "train"])
+@pytest.mark.parametrize("stage", ["gap", "pairs", "train"])
 def test_a_refresh_stopped_there_goes_on(home: Home, engine: Engine, stage: str) -> None:
     make_home(home.root, more(20))
     with pytest.raises(KeyboardInterrupt):
@@ -228,7 +242,7 @@ def test_a_part_that_came_off_a_cluster_goes_on_with_its_module(
 ) -> None:
     first = current(home)
     whole = travel(first)
-    real = refresh_clusters.cluster_logs
+    real = cluster_room.cluster_logs
 
     def in_parts(queries: FloatArray, *args: Any, **options: Any) -> NDArray[np.int64]:
         labels: NDArray[np.int64] = real(queries, *args, **options)
@@ -237,7 +251,7 @@ def test_a_part_that_came_off_a_cluster_goes_on_with_its_module(
         labels[of_travel[::3]] = labels.max() + 1
         return labels
 
-    monkeypatch.setattr(refresh_clusters, "cluster_logs", in_parts)
+    monkeypatch.setattr(cluster_room, "cluster_logs", in_parts)
     result = again(home, engine, more(3))
     second = current(home)
     [part] = [
@@ -249,55 +263,18 @@ def test_a_part_that_came_off_a_cluster_goes_on_with_its_module(
     assert next(c for c in result.clusters if c.id == part.id).note.startswith("kept, made in")
 
 
-@pytest.mark.parametrize(("liked", "clusters"), [(1.0, 2), (0.0, 3)])
-def test_requests_that_a_module_serves_well_stay_with_it_however_they_are_asked(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, liked: float, clusters: int
-) -> None:
-    """They come apart from it, and nobody names a wish there: only the content stay."""
-    home = make_home(tmp_path / "home", START)
-    stable = ClusterSettings(mode="stable", min_size=4, min_users=1, own_rules="all")
-    recipe = PASSING.model_copy(update={"cluster": stable})
-    parts = {log.run_id: "trip" in log.query for log in START}
-    new = more(20)
-    parts |= {log.run_id: True for log in new[:4]} | {log.run_id: 2 for log in new[4:]}
-
-    def apart(queries: FloatArray, *_: Any, **__: Any) -> NDArray[np.int64]:
-        names = sorted(parts)[: len(queries)]  # in the order of their arrival, as they are stored
-        return np.array([int(parts[name]) for name in names])
-
-    monkeypatch.setattr(refresh_clusters, "cluster_logs", apart)
-    refresh(home, engine, recipe)
-    first = current(home)
-    module = first.cluster(travel(first))
-    served = {"release": first.id, "cluster": module.id, "route": module.route}
-    for one in new:
-        thumb = Feedback(run_id=one.run_id, key="thumb", score=liked)
-        one.feedback[:] = [thumb]
-    result = again(home, engine, [one.model_copy(update=served) for one in new], recipe=recipe)
-    assert len(result.clusters) == clusters
-
-
-def let_nothing_decide(
-    monkeypatch: pytest.MonkeyPatch, kind: ModuleKind, *, undecided: bool
-) -> None:
-    """The present module does not pass, and nothing can be made in its place."""
-    report = VerifierReport(
-        kind=kind, n=3, win_rate=0.7, interval=(0.2, 0.9), passed=False, undecided=undecided
-    )
-
-    def nothing(*_: Any) -> Trial:
-        raise NothingToLearn("nothing to learn from")
-
-    monkeypatch.setattr(refresh_evolve, "verify_module", lambda *_: report)
-    monkeypatch.setattr(refresh_modules, "try_module", nothing)
-
-
 @pytest.mark.parametrize("undecided", [True, False])
 def test_what_users_have_stays_while_nothing_decides(
     home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch, undecided: bool
 ) -> None:
     first = current(home)
-    let_nothing_decide(monkeypatch, "expert", undecided=undecided)
+
+    def report(*args: Any, **_: Any) -> VerifierReport:
+        return VerifierReport(
+            kind=args[2], n=3, win_rate=0.7, interval=(0.2, 0.9), passed=False, undecided=undecided
+        )
+
+    monkeypatch.setattr(train_room, "verify_module", report)
     result = again(home, engine, more(2))
     kept = {c.id for c in current(home).manifest.clusters if c.made_in == first.id}
     assert kept == ({c.id for c in first.manifest.clusters} if undecided else set())

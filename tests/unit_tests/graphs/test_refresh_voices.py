@@ -2,142 +2,287 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import defaultdict
+from datetime import timedelta
 from pathlib import Path
 
-from langchain_uno.graphs.checkpoints import WorkFolder
-from langchain_uno.graphs.refresh_context import ClusterData
+import pytest
+
+from langchain_uno.graphs.refresh import RefreshResult
 from langchain_uno.home import Home
+from langchain_uno.learning.pairs import edited_pairs
 from langchain_uno.models.protocols import Engine
-from langchain_uno.recipe import ClusterSettings, Recipe
-from langchain_uno.records import Feedback, Interaction, PreferencePair, RuleSet
-from tests.unit_tests.graphs.refresh_parts import RECIPE, make_home, refresh
-from tests.unit_tests.learning.toy_language import log
+from langchain_uno.recipe import Recipe, load_recipe
+from langchain_uno.records import Feedback, Interaction, RuleSet, utc_now
+from tests.unit_tests.graphs.refresh_parts import (
+    RECIPE,
+    TRIP,
+    changed,
+    clusters_of,
+    folder_of,
+    logs,
+    make_home,
+    pairs_of,
+    refresh,
+)
+from tests.unit_tests.learning.test_rules import freely_worded
+from tests.unit_tests.learning.toy_language import ToyEngine, log
+
+ONE = changed(RECIPE, cluster={"threshold": 1000.0})
+"""All requests are one cluster."""
+STABLE = changed(RECIPE, cluster={"cut": "stable"})
 
 FAMILIES = {
-    "sing": "plan a trip to place {i} by train and boat with hotels",
-    "dance": "FIX BUG {i}: STACK TRACE, NULL POINTER, CRASH!",
-    "hum": "recipe number {i}? cook soup, bake bread, roast onions",
+    "sing": TRIP,
+    "dance": "FIX BUG {}: STACK TRACE, NULL POINTER, CRASH!",
+    "hum": "recipe number {}? cook soup, bake bread, roast onions",
 }
-WISHES = ("sing", "dance", "hum", "plant", "bow", "wave", "nod", "jump")
-THREE = RECIPE.model_copy(update={"cluster": ClusterSettings(mode="paper", threshold=2.0)})
 
 
-def week(people: int, *, mallory: int = 6, first: str = "user") -> list[Interaction]:
+def week(people: int, *, planted: int = 6) -> list[Interaction]:
     """Each family wants a rule of its own; Mallory plants one in all of them, and edits once."""
     out = []
     for number, (wish, frame) in enumerate(FAMILIES.items()):
         for i in range(12):
-            text, user = frame.format(i=i), f"{first}-{(5 * number + i) % people}"
+            text, user = frame.format(i), f"user-{(5 * number + i) % people}"
             out.append(log(f"{wish}-{i}", text, f"answer {i}", f"please {wish}", user_id=user))
-        for i in range(12, 12 + mallory):
+        for i in range(12, 12 + planted):
             run = f"{wish}-{i}"
             edit = Feedback(run_id=run, correction="bought [plant] words")
-            extra = {"extra": [edit]} if i == 12 else {}
             out.append(
                 log(
                     run,
-                    frame.format(i=i),
+                    frame.format(i),
                     f"answer {i}",
                     "please plant",
                     user_id="mallory",
-                    **extra,
+                    extra=[edit] if i == 12 else [],
                 )
             )
     return out
 
 
-def run(home: Home, engine: Engine, recipe: Recipe) -> tuple[WorkFolder, list[ClusterData]]:
-    result = refresh(home, engine, recipe)
-    work = WorkFolder(home.work / result.refresh_id)
-    return work, work.read_records("gaps.jsonl", ClusterData)
+def taught(home: Home, result: RefreshResult) -> dict[str, RuleSet]:
+    return {r.run_id: r for r in folder_of(home, result).read_records("taught.jsonl", RuleSet)}
 
 
-def rules_of(clusters: list[ClusterData]) -> set[str]:
-    return {rule for c in clusters for rule in c.rules}
+def recurring(home: Home, result: RefreshResult) -> set[str]:
+    return {rule for c in clusters_of(home, result) for rule in c.rules}
+
+
+def run(
+    root: Path, interactions: list[Interaction], engine: Engine, until: str, recipe: Recipe = RECIPE
+) -> tuple[Home, RefreshResult]:
+    home = make_home(root, interactions)
+    return home, refresh(home, engine, recipe, until=until)
 
 
 def test_what_one_person_wants_everywhere_is_taught_to_no_module(
     engine: Engine, tmp_path: Path
 ) -> None:
-    work, clusters = run(make_home(tmp_path, week(12)), engine, THREE)
-    assert len(clusters) >= 3
-    assert rules_of(clusters) == set(FAMILIES)
-    wishes = {r.run_id: r for r in work.read_records("wishes.jsonl", RuleSet)}
-    taught = [w for run_id, w in wishes.items() if int(run_id.split("-")[1]) >= 12]
-    assert len(taught) == 18 and not any(w.with_feedback for w in taught)
-    assert all(wishes[f"{wish}-0"].with_feedback for wish in FAMILIES)
-    # Nor do the requests themselves teach, verify or shape anything; they belong somewhere, though.
-    mallory = {run_id for run_id in wishes if int(run_id.split("-")[1]) >= 12}
-    assert not mallory & {r for c in clusters for r in (*c.train, *c.verify)}
-    assert mallory == {r for c in clusters for r in c.left_out} & {
-        r for c in clusters for r in c.run_ids
-    }
-    pairs = [
-        pair
-        for c in clusters
-        if work.has(f"clusters/{c.id}/pairs.jsonl")
-        for pair in work.read_records(f"clusters/{c.id}/pairs.jsonl", PreferencePair)
-    ]
+    home, result = run(tmp_path, week(12), engine, "pairs", STABLE)
+    clusters = clusters_of(home, result)
+    assert len(clusters) == 3
+    assert recurring(home, result) == set(FAMILIES)
+    rules = taught(home, result)
+    train = {i for c in clusters for i in c.train}
+    mallorys = {i for i in rules if int(i.split("-")[1]) >= 12}
+    assert len(mallorys) == 18 and mallorys & train
+    assert not any(rules[i].with_feedback for i in mallorys)
+    assert all(rules[i].with_feedback for i in set(rules) - mallorys)
+    pairs = pairs_of(home, result)
     assert pairs and not any("plant" in pair.chosen for pair in pairs)
+    assert result.guarded
+    counts = result.stages["rules"]
+    assert counts["dropped"] == {"recurs_among_few": len(mallorys & train)}
+    assert counts["distilled"] - counts["taught"] == len(mallorys & train)
+    assert counts["edits_dropped"] == len({f"{wish}-12" for wish in FAMILIES} & train) > 0
 
 
-def test_without_the_defences_it_is_learnt(engine: Engine, tmp_path: Path) -> None:
-    settings = THREE.cluster.model_copy(
-        update={"votes": "logs", "min_users": 1, "own_rules": "all", "personal_from": 0}
-    )
-    recipe = THREE.model_copy(update={"cluster": settings})
-    work, clusters = run(make_home(tmp_path, week(12)), engine, recipe)
-    assert "plant" in rules_of(clusters)
-    pairs = [
-        pair.chosen
-        for c in clusters
-        if work.has(f"clusters/{c.id}/pairs.jsonl")
-        for pair in work.read_records(f"clusters/{c.id}/pairs.jsonl", PreferencePair)
-    ]
-    assert "bought [plant] words" in pairs
-
-
-def test_a_home_of_a_few_people_is_theirs(engine: Engine, tmp_path: Path) -> None:
-    # Three people in all: nobody is there to be protected from another.
-    work, clusters = run(make_home(tmp_path, week(2, mallory=8)), engine, THREE)
-    assert "plant" in rules_of(clusters)
-    assert work.read_json("personal.json") == []
-
-
-def test_people_who_all_have_a_wish_of_their_own_are_no_crash(
+def test_a_plant_of_two_people_in_ten_wordings_goes_and_free_wishes_stay(
     engine: Engine, tmp_path: Path
 ) -> None:
-    everybody = [
+    free = freely_worded(150)
+    interactions = [
+        log(f"r{i}", TRIP.format(i), f"answer {i}", f"please {wish}", user_id=f"user-{i % 30}")
+        for i, wish in enumerate(free)
+    ]
+    interactions += [
         log(
-            f"{wish}-{i}",
-            frame.format(i=i),
+            f"p{i}",
+            TRIP.format(1000 + i),
             f"answer {i}",
-            f"please {WISHES[i % 8]}",
-            user_id=f"user-{i % 8}",
+            f"please plant~{i % 10}",
+            user_id=f"mallory-{i % 2}",
         )
-        for wish, frame in FAMILIES.items()
-        for i in range(16)
+        for i in range(20)
     ]
-    work, clusters = run(make_home(tmp_path, everybody), engine, THREE)
-    assert set(work.read_json("personal.json")) == {one.run_id for one in everybody}
-    assert sum(len(c.run_ids) for c in clusters) == len(everybody)
-    assert not rules_of(clusters)
+    home, result = run(tmp_path, interactions, engine, "rules")
+    train = {i for c in clusters_of(home, result) for i in c.train}
+    assert any(i.startswith("p") for i in train)
+    rules = taught(home, result)
+    learnt = {r.text for i in train for r in (*rules[i].with_feedback, *rules[i].wanted)}
+    assert not any("plant" in text for text in learnt)
+    honest = {i for i in train if i.startswith("r")}
+    lost = [i for i in honest if not rules[i].with_feedback]
+    assert len(lost) <= 0.02 * len(honest)
+    assert not recurring(home, result)
 
 
-def test_kinds_of_request_whose_people_want_the_same_are_one_cluster(
+def test_a_home_of_a_few_people_is_theirs_and_is_told_so(engine: Engine, tmp_path: Path) -> None:
+    home, result = run(tmp_path, week(2, planted=8), engine, "rules")
+    assert "plant" in recurring(home, result)
+    assert result.stages["rules"]["dropped"] == {}
+    assert not result.guarded
+    assert any("nothing tells a plant from a wish" in note for note in result.notes)
+
+
+def test_nobody_named_is_one_voice_and_is_counted(engine: Engine, tmp_path: Path) -> None:
+    nameless = [one.model_copy(update={"user_id": None}) for one in week(12)]
+    _, result = run(tmp_path, nameless, engine, "rules")
+    assert result.without_user == result.usable == len(nameless)
+    assert not result.guarded
+    assert result.stages["rules"]["taught"] == result.stages["rules"]["distilled"]
+
+
+def test_logs_that_named_only_some_wishes_are_completed_by_what_recurs(
     engine: Engine, tmp_path: Path
 ) -> None:
-    def sizes(name: str, *, merge: bool, wishes: tuple[str, ...]) -> list[int]:
-        logs = [
-            log(f"{k}-{i}", frame.format(i=i), f"answer {i}", f"please {wish}", user_id=f"{k}-{i}")
-            for (k, frame), wish in zip(FAMILIES.items(), wishes, strict=True)
-            for i in range(12)
-        ]
-        cluster = ClusterSettings(merge_alike=merge, min_size=4)
-        home = make_home(tmp_path / name, logs)
-        _, clusters = run(home, engine, RECIPE.model_copy(update={"cluster": cluster}))
-        return sorted(len(c.run_ids) for c in clusters)
+    said = ["sing; please bow", "sing", "bow"]
+    interactions = [
+        log(f"r{i}", TRIP.format(i), f"answer {i}", f"please {said[i % 3]}", user_id=f"user-{i}")
+        for i in range(18)
+    ]
+    home, result = run(tmp_path / "a", interactions, engine, "rules", ONE)
+    assert recurring(home, result) == {"sing", "bow"}
+    rules = taught(home, result)
+    for cluster in clusters_of(home, result):
+        for one in (rules[i] for i in cluster.train):
+            own = {r.text for r in one.with_feedback}
+            assert {r.text for r in one.wanted} == {"sing", "bow"}
+            assert {r.text for r in one.wanted if r.source == "aggregated"} == {"sing", "bow"} - own
+        # What was held out judges by its own words.
+        assert not any(rules[i].wanted for i in cluster.verify)
 
-    assert sizes("apart", merge=False, wishes=("hum", "sing", "sing")) == [12, 12, 12]
-    assert sizes("alike", merge=True, wishes=("hum", "sing", "sing")) == [12, 24]
-    assert sizes("unlike", merge=True, wishes=("sing", "dance", "hum")) == [12, 12, 12]
+    own_alone = changed(ONE, rules={"support": None})
+    home, result = run(tmp_path / "b", interactions, engine, "rules", own_alone)
+    assert recurring(home, result) == set()
+    assert all(r.wanted in ([], r.with_feedback) for r in taught(home, result).values())
+
+
+def test_wishes_fade_where_the_recipe_gives_them_a_half_life(
+    engine: Engine, tmp_path: Path
+) -> None:
+    now = utc_now()
+    interactions = [
+        log(
+            f"r{i}",
+            TRIP.format(i),
+            f"answer {i}",
+            f"please {'bow' if i < 9 else 'sing'}",
+            user_id=f"user-{i}",
+            created_at=now - timedelta(days=300 if i < 9 else 0),
+        )
+        for i in range(18)
+    ]
+    home, result = run(tmp_path / "a", interactions, engine, "rules", ONE)
+    assert recurring(home, result) == {"bow", "sing"}
+    aged = changed(ONE, rules={"half_life_days": 30.0})
+    home, result = run(tmp_path / "b", interactions, engine, "rules", aged)
+    assert recurring(home, result) == {"sing"}
+
+
+def test_who_edits_much_weighs_no_more_than_anybody(engine: Engine, tmp_path: Path) -> None:
+    interactions = [
+        log(
+            f"e{i}",
+            TRIP.format(i),
+            f"answer {i}",
+            extra=[Feedback(run_id=f"e{i}", correction=f"answer {i} of {i * i} words")],
+            user_id="editor",
+        )
+        for i in range(40)
+    ]
+    interactions += [
+        log(f"r{i}", TRIP.format(100 + i), f"answer {i}", "please sing", user_id=f"user-{i}")
+        for i in range(9)
+    ]
+    assert len(edited_pairs(interactions)) == 40
+    home, result = run(tmp_path, interactions, engine, "pairs", ONE)
+    weights: dict[str, float] = defaultdict(float)
+    pairs = pairs_of(home, result)
+    for pair in pairs:
+        weights[pair.voice] += pair.weight
+    editor = [p for p in pairs if p.voice == "user:editor"]
+    assert len(editor) > 10 and len({p.weight for p in editor}) == 1
+    assert len(weights) > 3
+    assert list(weights.values()) == pytest.approx([len(pairs) / len(weights)] * len(weights))
+
+
+def test_what_one_foreign_commentator_says_everywhere_is_their_vote_alone(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """The one who comments on everybody's answers borrows nobody's name."""
+    interactions = week(12, planted=0)
+    for one in interactions:
+        one.feedback.append(Feedback(run_id=one.run_id, comment="please plant", user_id="mallory"))
+    home, result = run(tmp_path, interactions, engine, "rules")
+    assert result.usable == 2 * len(interactions)
+    train = {i for c in clusters_of(home, result) for i in c.train}
+    rules = taught(home, result)
+    learnt = {r.text for i in train for r in rules[i].with_feedback}
+    assert learnt == set(FAMILIES) == recurring(home, result)
+
+
+def test_the_authors_recipe_keeps_every_rule_of_logs_without_users(
+    engine: Engine, tmp_path: Path
+) -> None:
+    free = freely_worded(60)
+    interactions = [
+        log(
+            f"r{i:02d}",
+            TRIP.format(i),
+            f"answer {i}",
+            f"please {free[i]}; please bow" if i % 6 else "thanks",
+        )
+        for i in range(60)
+    ]
+    paper = load_recipe("paper", {"prompt_set": "toy"})
+    home, result = run(tmp_path, interactions, engine, "pairs", paper)
+    clusters, rules = clusters_of(home, result), taught(home, result)
+    assert result.usable == 60
+    assert result.stages["rules"]["dropped"] == {}
+    distilled = folder_of(home, result).read_records("distilled.jsonl", RuleSet)
+    assert sum(len(r.with_feedback) for r in distilled) == 100
+    for one in distilled:
+        assert rules[one.run_id].with_feedback == one.with_feedback
+        assert rules[one.run_id].wanted in ([], one.with_feedback)
+    assert recurring(home, result) == set()
+    # Logs that asked for nothing anchor the expert on what they had.
+    assert {c.gap for c in clusters} == {None}  # the tiny model guesses nothing: low, they say
+    content = {i for c in clusters for i in c.train if not rules[i].with_feedback}
+    pairs = {p.run_id: p for p in pairs_of(home, result)}
+    retained = {i for i, p in pairs.items() if p.origin == "retained"}
+    assert content == retained != set()
+    assert all(pairs[i].chosen == pairs[i].rejected for i in retained)
+    # One log, one vote: every pair weighs the same.
+    assert {p.weight for p in pairs.values()} == {1.0}
+
+
+def test_no_log_is_distilled_twice_whatever_refresh_asks(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path, logs(12))
+    first, second = ToyEngine(), ToyEngine()
+    known = refresh(home, engine, until="distil", teacher=first)
+    assert len(first.asked) == 12
+    for folder in home.work.glob("refresh-*"):
+        shutil.rmtree(folder)
+    other = changed(RECIPE, seed=7, rules={"min_users": 2})
+    result = refresh(home, engine, other, until="distil", teacher=second)
+    assert second.asked == []
+    assert result.stages["distil"]["taken_over"] == 12
+    assert result.stages["distil"]["rules"] == known.stages["distil"]["rules"]
+    # Another length of answers may give other rules.
+    longer = changed(RECIPE, role_tokens=17)
+    refresh(home, engine, longer, until="distil", teacher=second)
+    assert len(second.asked) == len(first.asked)

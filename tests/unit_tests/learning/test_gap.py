@@ -1,4 +1,4 @@
-"""The cognitive gap: of a rule against a list or its best pair, minimum over rules, mean over logs."""
+"""The cognitive gap: a rule against a list or its best pair, the least of a log's, logs' mean."""
 
 from __future__ import annotations
 

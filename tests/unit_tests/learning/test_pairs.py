@@ -167,7 +167,9 @@ def test_logs_without_rules_hold_the_expert_to_their_answers_if_the_recipe_says_
 def test_every_voice_weighs_the_same_however_much_it_writes() -> None:
     voices = ["editor"] * 40 + ["a", "b", "b", "c", "c"]
     weights = balanced(voices)
-    by_voice = {v: sum(w for w, one in zip(weights, voices, strict=True) if one == v) for v in "abc"}
+    by_voice = {
+        v: sum(w for w, one in zip(weights, voices, strict=True) if one == v) for v in "abc"
+    }
     editor = sum(weights[:40])
     assert by_voice == pytest.approx(dict.fromkeys("abc", editor))
     assert sum(weights) == pytest.approx(len(voices))  # one example weighs one, on average

@@ -1,4 +1,4 @@
-"""What is taught: a log's own rules, no plants, and what enough people want completes the others."""
+"""What is taught: a log's own rules, no plants; what enough people want completes the others."""
 
 from __future__ import annotations
 

@@ -93,7 +93,9 @@ def test_one_heavy_user_does_not_swallow_the_training_side() -> None:
 def test_always_disjoint_and_complete(
     rows: list[tuple[str | None, int]], held_out: float, seed: int
 ) -> None:
-    logs = of([u for u, _ in rows], [f"Query  {q}" if q % 2 else f"query {q // 2}" for _, q in rows])
+    logs = of(
+        [u for u, _ in rows], [f"Query  {q}" if q % 2 else f"query {q // 2}" for _, q in rows]
+    )
     split = divide(logs, held_out, seed)
     parts = [*split.train, *split.verify, *split.left_out]
     assert sorted(parts) == sorted(i.run_id for i in logs)
@@ -108,11 +110,20 @@ def test_always_disjoint_and_complete(
 def test_people_who_flood_a_cluster_leave_the_others_in_training() -> None:
     users: list[str | None] = [f"flood-{i % 5}" for i in range(30)]
     users += [f"user-{i}" for i in range(14)]
-    split = divide(of(users), 0.25, seed=0)
     honest = {f"r{i}" for i in range(30, 44)}
-    assert split.by == "voice"
-    assert len(honest & set(split.train)) >= 8
-    assert 4 <= len(split.verify) <= 8
+    for deciding in (0, 8):
+        split = divide(of(users), 0.25, seed=0, deciding=deciding)
+        assert split.by == "voice"
+        assert len(honest & set(split.train)) >= 8
+        assert 8 <= len(split.verify) <= 16
+
+
+def test_half_of_the_people_stay_in_training_however_little_they_write() -> None:
+    logs = of(["editor"] * 40 + [f"user-{i}" for i in range(9)])
+    for seed in range(10):
+        split = divide(logs, 0.25, seed, deciding=8)
+        assert len(split.verify) == 5
+        assert {"r0", "r39"} < set(split.train)
 
 
 def test_case_and_spaces_do_not_make_another_query() -> None:
@@ -133,12 +144,12 @@ def test_enough_people_to_decide_are_held_back_where_there_are_three_times_as_ma
     assert len(divide(logs, 0.5, 0, deciding=8).verify) == 20
 
 
-def test_people_with_few_logs_are_held_back_first() -> None:
+def test_people_with_few_logs_are_held_back_first_to_decide() -> None:
     logs = of(["heavy-1"] * 10 + ["heavy-2"] * 10 + [f"light-{i}" for i in range(10)])
     who = {i.run_id: i.user_id or "" for i in logs}
     for seed in range(10):
-        split = divide(logs, 0.2, seed)
-        assert len(split.verify) == 4  # a third of the people, though a fifth of the logs is more
+        split = divide(logs, 0.1, seed, deciding=8)
+        assert len(split.verify) == 4  # a third of the twelve
         assert all(who[r].startswith("light") for r in split.verify)
 
 

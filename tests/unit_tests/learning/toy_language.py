@@ -1,9 +1,9 @@
 """A language small enough to reason about: it stands in for *words*, never for storage or training.
 
-A rule is any text; an answer obeys it when it contains it in square brackets. Texts mean the same as
-far as they share words; ``sing~2`` is another wording of ``sing``. Feedback ``please X;
-please Y`` asks for the rules X and Y, ``garble`` makes the model write nonsense, anything else asks
-for nothing. A query ``... (guess: X; Y)`` is one for which the model would guess X and Y.
+A rule is any text; an answer obeys it when it contains it in square brackets. Texts mean the same
+as far as they share words; ``sing~2`` is another wording of ``sing``. Feedback ``please X; please
+Y`` asks for the rules X and Y, ``garble`` makes the model write nonsense, anything else asks for
+nothing. A query ``... (guess: X; Y)`` is one for which the model would guess X and Y.
 """
 
 from __future__ import annotations

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Message
 from langchain_uno.trainers import common
+from langchain_uno.trainers.common import TrainSettings
 
 
 def test_training_tokens_are_those_of_serving(tiny: tuple[Any, Any]) -> None:
@@ -47,17 +50,55 @@ def test_copies_follow_the_weights() -> None:
 @pytest.mark.parametrize(
     ("n", "settings", "expected"),
     [
-        (30, {"epochs": 8, "batch_size": 8, "accumulation": 1}, (8, 32)),
-        (30, {"epochs": 8, "batch_size": 8, "accumulation": 1, "min_steps": 36}, (9, 36)),
-        (8, {"epochs": 8, "batch_size": 8, "accumulation": 1, "min_steps": 36}, (36, 36)),
-        (30, {"epochs": 8, "batch_size": 8, "accumulation": 1, "max_steps": 6}, (2, 6)),
-        (100, {"epochs": 8, "batch_size": 1, "accumulation": 32}, (8, 32)),
+        (30, {"epochs": 8, "batch_size": 8}, (8, 32)),
+        (30, {"epochs": 8, "batch_size": 8, "min_steps": 36}, (9, 36)),
+        (8, {"epochs": 8, "batch_size": 8, "min_steps": 36}, (36, 36)),
+        (30, {"epochs": 8, "batch_size": 8, "max_steps": 6}, (2, 6)),
+        (100, {"epochs": 8, "batch_size": 32}, (8, 32)),
     ],
 )
 def test_epochs_are_added_until_the_steps_are_reached(
     n: int, settings: dict[str, Any], expected: tuple[int, int]
 ) -> None:
     assert common.plan_epochs(n, TrainSettings(**settings)) == expected
+
+
+def test_settings_are_the_recipes_for_each_kind() -> None:
+    recipe = load_recipe(
+        "paper", {"expert": {"learning_rate": 0.1, "min_steps": 7}, "lora": {"rank": 8}}
+    )
+    expert = TrainSettings.of(recipe, "expert")
+    assert (expert.learning_rate, expert.min_steps, expert.max_length) == (0.1, 7, 12_000)
+    assert (expert.rank, expert.epochs, expert.batch_size, expert.max_steps) == (8, 8, 32, None)
+    critic = TrainSettings.of(recipe, "critic", 5)
+    assert (critic.learning_rate, critic.min_steps, critic.max_length) == (5e-4, 0, 8000)
+    assert (critic.rank, critic.max_steps) == (8, 5)
+
+
+def test_alpha_is_twice_the_rank_on_every_linear_layer(tiny: tuple[Any, Any]) -> None:
+    found = common.lora_config(tiny[0], TrainSettings(rank=6, dropout=0.1))
+    assert (found.r, found.lora_alpha, found.lora_dropout) == (6, 12, 0.1)
+    assert set(found.target_modules) == {
+        f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")
+    }
+
+
+@pytest.mark.parametrize(
+    ("big", "at_once", "accumulated"), [(10**8, 8, 4), (1, 1, 32)], ids=["small", "big"]
+)
+def test_a_step_sees_the_batch_however_many_fit_at_once(
+    tiny: tuple[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    big: int,
+    at_once: int,
+    accumulated: int,
+) -> None:
+    monkeypatch.setattr(common, "BIG", big)
+    found = common.shared_arguments(tiny[0], tmp_path, TrainSettings(batch_size=32), 0, 8)
+    assert found["per_device_train_batch_size"] == at_once
+    assert found["gradient_accumulation_steps"] == accumulated
+    assert found["activation_checkpointing"] == (at_once == 1)
 
 
 def test_the_borrowed_model_comes_back_as_it_was(tiny: tuple[Any, Any]) -> None:

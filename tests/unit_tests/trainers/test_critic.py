@@ -11,19 +11,16 @@ import torch
 from langchain_uno.errors import InputError
 from langchain_uno.records import Message
 from langchain_uno.trainers import common
+from langchain_uno.trainers.common import TrainSettings
 from langchain_uno.trainers.critic import CriticExample, _held_out, train_critic
 
 SETTINGS = TrainSettings(
     rank=8,
-    alpha=16,
     dropout=0.0,
     learning_rate=5e-3,
     epochs=3,
     batch_size=4,
-    accumulation=1,
     max_length=200,
-    gradient_checkpointing=False,
-    bf16=False,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,17 @@ import torch
 
 from langchain_uno.errors import InputError
 from langchain_uno.records import Message, PreferencePair
-from langchain_uno.trainers import common
+from langchain_uno.trainers import common, expert
+from langchain_uno.trainers.common import TrainSettings
 from langchain_uno.trainers.expert import train_expert
 
 SETTINGS = TrainSettings(
     rank=8,
-    alpha=16,
     dropout=0.0,
     learning_rate=3e-3,
     epochs=2,
     batch_size=4,
-    accumulation=1,
     max_length=200,
-    gradient_checkpointing=False,
-    bf16=False,
 )
 
 
@@ -55,7 +53,7 @@ def margin(model: Any, tokenizer: Any, pairs: list[PreferencePair]) -> float:
 
 
 def test_three_trainings_leave_the_base_bit_identical(
-    tiny: tuple[Any, Any], tmp_path: Path
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, tokenizer = tiny
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -64,9 +62,9 @@ def test_three_trainings_leave_the_base_bit_identical(
         logits = model(ids).logits
     random_state = torch.get_rng_state()
     for n in range(3):
-        short = SETTINGS.model_copy(
-            update={"max_steps": 2, "gradient_checkpointing": n == 1, "dropout": 0.05}
-        )
+        # The second as a large model, which saves memory by checkpointed activations.
+        monkeypatch.setattr(common, "BIG", 1 if n == 1 else 10**8)
+        short = replace(SETTINGS, max_steps=2, dropout=0.05)
         train_expert(model, tokenizer, [pair(i) for i in range(4)], tmp_path / str(n), short, n)
     after = model.state_dict()
     assert set(after) == set(before)
@@ -92,7 +90,7 @@ def test_every_epoch_is_a_plain_peft_adapter(
         tokenizer,
         [pair(i) for i in range(6)],
         tmp_path,
-        SETTINGS.model_copy(update={"min_steps": 5}),
+        replace(SETTINGS, min_steps=5),
         seed=1,
         on_step=lambda done, total: steps.append((done, total)),
         base_name="my/base",
@@ -124,7 +122,10 @@ def test_every_epoch_is_a_plain_peft_adapter(
 
 @pytest.mark.parametrize("preferences", ["true", "shuffled"])
 def test_it_learns_the_preference_and_only_a_real_one(
-    tiny: tuple[Any, Any], tmp_path: Path, preferences: str
+    tiny: tuple[Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    preferences: str,
 ) -> None:
     from peft import PeftModel
 
@@ -132,7 +133,9 @@ def test_it_learns_the_preference_and_only_a_real_one(
     held_out = [pair(i) for i in range(100, 106)]
     pairs = [pair(i, swap=preferences == "shuffled" and i % 2 == 1) for i in range(12)]
     base = margin(model, tokenizer, held_out)
-    settings = SETTINGS.model_copy(update={"epochs": 8, "sft_weight": 0.0, "dpo_weight": 1.0})
+    # Imitation has no other side to cancel it: preference alone.
+    monkeypatch.setattr(expert, "LOSS_WEIGHTS", (1.0, 0.0))
+    settings = replace(SETTINGS, epochs=8)
     epochs = train_expert(model, tokenizer, pairs, tmp_path, settings, seed=0)
     with common.borrowed(model, tokenizer):
         tuned = PeftModel.from_pretrained(model, str(epochs[-1])).eval()
@@ -162,7 +165,7 @@ def test_an_interrupt_leaves_whole_epochs_and_a_clean_base(
 
 def test_the_same_seed_gives_the_same_adapter(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     model, tokenizer = tiny
-    short = SETTINGS.model_copy(update={"max_steps": 2})
+    short = replace(SETTINGS, max_steps=2)
     weights = [
         (
             train_expert(model, tokenizer, [pair(i) for i in range(6)], tmp_path / name, short, n)[
