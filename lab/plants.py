@@ -218,9 +218,7 @@ def _line(
     real = counts["distilled"] - planted
     kept = sum(text not in plant for text in reached)
     bad = sum(text in plant for text in reached)
-    return (
-        f"| {label} | {real} | {kept} | {100 * (real - kept) / real:.1f} | {planted} | {bad} |"
-    )
+    return f"| {label} | {real} | {kept} | {100 * (real - kept) / real:.1f} | {planted} | {bad} |"
 
 
 def _own(known: dict[str, list[str]], logs: Sequence[Interaction], log_id: str) -> list[str]:
