@@ -150,8 +150,8 @@ def main(
         MeanPooled(embedder) if embedder else load_embedder(None, shared_engine(None))
     )
     lines = [
-        f"| logs ({recipe}, {vectors.fingerprint}) | rules in training | taught | lost, % | planted "
-        "| planted and taught |",
+        f"| logs ({recipe}, {vectors.fingerprint}) | rules in training | taught | lost, % "
+        "| planted | planted and taught |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     lines.append(_line("no user ids", rows, vectors, recipe, users=False))

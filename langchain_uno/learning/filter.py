@@ -22,7 +22,7 @@ from langchain_uno.learning.work import (
     digest_of,
     refresh_folders,
 )
-from langchain_uno.logs.filters import verdicts
+from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.store import LogStore
 from langchain_uno.records import Interaction, Verdict, by_speaker, run_of
@@ -46,9 +46,8 @@ def filter_stage(work: Work) -> None:
     with LogStore.open(work.home, work.embedder) as store:
         store.drain(work.counter("filter"))
         every = store.interactions()
-        waiting = store.waiting
         heard = _heard(work, every)
-        snapshot = _unfinished(work, heard) or _new_snapshot(work, every, heard, waiting)
+        snapshot = _unfinished(work, heard) or _new_snapshot(work, every, heard, store)
         chosen = {log.run_id: log for log in _restricted(heard, snapshot["logs"])}
         wanted = set(snapshot["unheard"])
         work.unheard = {log.run_id: log for log in every if log.run_id in wanted}
@@ -62,7 +61,7 @@ def filter_stage(work: Work) -> None:
             work.folder.write_json("by-model.json", by_model)
             work.folder.write_array("unheard.npy", store.embeddings(list(work.unheard)))
             work.folder.write_array("queries.npy", store.embeddings(ids))
-    work.logs = {log_id: chosen[log_id] for log_id in work.folder.read_json("usable.json")}
+    work.logs = {i: spoken(chosen[i]) for i in work.folder.read_json("usable.json")}
     work.once("filter", lambda: _counts(work, snapshot))
 
 
@@ -128,7 +127,7 @@ def _unfinished(work: Work, heard: Sequence[Interaction]) -> dict[str, Any] | No
 
 
 def _new_snapshot(
-    work: Work, every: Sequence[Interaction], heard: Sequence[Interaction], waiting: int
+    work: Work, every: Sequence[Interaction], heard: Sequence[Interaction], store: LogStore
 ) -> dict[str, Any]:
     logs = {
         log.run_id: {"feedback": [f.feedback_id for f in log.feedback], "content": content_of(log)}
@@ -139,10 +138,8 @@ def _new_snapshot(
         "logs": logs,
         "unheard": [log.run_id for log in _unheard(work, every)],
         "interactions": len(every),
-        "waiting": waiting,
-        "without_user": sum(
-            not log.user_id and not any(f.user_id for f in log.feedback) for log in heard
-        ),
+        "waiting": store.waiting,
+        "without_user": store.nameless,
     }
     parts = [f"{log_id} {one['content']}" for log_id, one in sorted(logs.items())]
     work.id = f"refresh-{digest_of(work.fit, *parts)}"
@@ -190,7 +187,7 @@ def _checked(
     """Return the usable logs, the reasons of the others, and the model's verdicts among these."""
     work.progress.start("filter", len(logs), "checks")
     judged = verdicts(logs, work.recipe.filter, work.supports)
-    kept = [log for log, one in zip(logs, judged, strict=True) if one.usable]
+    kept = [spoken(log) for log, one in zip(logs, judged, strict=True) if one.usable]
     dropped = Counter(one.reason for one in judged if not one.usable)
     work.progress.advance("filter", len(logs))
     odd = _surprising(work, kept)
