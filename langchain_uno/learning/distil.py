@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from langchain_uno.errors import EmptyLogError, HomeError
-from langchain_uno.learning.pairs import acted_on, edited_pairs, liked_pairs
+from langchain_uno.learning.acts import acted_on, edited_pairs, liked_pairs
 from langchain_uno.learning.work import Work, content_of, digest_of
 from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.journal import Journal

@@ -19,36 +19,28 @@ Within a cluster every voice weighs the same, however much it writes (:func:`bal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.work import Work
 from langchain_uno.models.judge import JudgeItem, judge, stable_seed
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Interaction, Message, PreferencePair, Rule, RuleSet
+from langchain_uno.records import Interaction, Message, PreferencePair, RuleSet
 from langchain_uno.reflect import kept_share, request_text
 
 __all__ = [
     "Candidate",
-    "acted_on",
-    "approval",
     "balanced",
     "build_pairs",
     "count_work",
-    "edited_pairs",
-    "liked_pairs",
     "pairs_stage",
     "revise",
-    "was_content",
 ]
-
-_LIKED, _DISLIKED = 0.75, 0.25
-_ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}
-"""What an implicit action says about an answer when it carries no score of its own."""
 
 
 def pairs_stage(work: Work) -> None:
@@ -59,12 +51,12 @@ def pairs_stage(work: Work) -> None:
 def _pairs(work: Work) -> dict[str, Any]:
     from langchain_uno.learning.train import trains_expert
 
-    refused = set(work.folder.read_json("refused-edits.json"))
+    refused = set(work.folder.read_json("refused-acts.json"))
     todo = []
     for cluster in work.clusters():
         if not trains_expert(work, cluster):
             continue
-        logs = [_unedited(work.logs[i]) if i in refused else work.logs[i] for i in cluster.train]
+        logs = [work.logs[i] for i in cluster.train]
         rules = [work.taught[i] for i in cluster.train]
         todo.append((cluster, logs, rules, count_work(logs, rules, work.recipe)))
     work.progress.start("pairs", sum(n for *_, n in todo), "revising and judging")
@@ -81,6 +73,7 @@ def _pairs(work: Work) -> dict[str, Any]:
                 work.teacher_prompts,
                 work.recipe,
                 work.counter("pairs"),
+                refused=refused,
             )
             voiced = [p.model_copy(update={"voice": work.voices[p.run_id]}) for p in made]
             weights = balanced([p.voice for p in voiced])
@@ -108,72 +101,6 @@ def balanced(voices: Sequence[str]) -> list[float]:
     return [share / each[voice] for voice in voices]
 
 
-def _unedited(log: Interaction) -> Interaction:
-    plain = [one.model_copy(update={"correction": None}) for one in log.feedback]
-    return log.model_copy(update={"feedback": plain})
-
-
-def approval(interaction: Interaction) -> float | None:
-    """Return how its users took the answer, in [0, 1]: the mean of scores and implicit signals.
-
-    None when nobody gave either.
-    """
-    said = [
-        f.score if f.score is not None else _ACTIONS.get(f.key)
-        for f in interaction.feedback
-        if f.score is not None or f.key in _ACTIONS
-    ]
-    known = [min(1.0, max(0.0, s)) for s in said if s is not None]
-    return sum(known) / len(known) if known else None
-
-
-def was_content(interaction: Interaction) -> bool:
-    """Whether its users liked the answer: without a wish, they were content with it as it was."""
-    return (approval(interaction) or 0.0) >= _LIKED
-
-
-def acted_on(interaction: Interaction) -> bool:
-    """Whether somebody did something with the answer (copied it, asked for another one, ...)."""
-    return any(f.key in _ACTIONS for f in interaction.feedback)
-
-
-def edited_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
-    """Return the pairs that users wrote themselves by editing an answer."""
-    out = []
-    for log in interactions:
-        edit = log.correction
-        if edit and log.answer.strip() and edit.strip() != log.answer.strip():
-            out.append(_pair(log, edit.strip(), "edited"))
-    return out
-
-
-def liked_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
-    """Return the pairs of a disliked or replaced answer and a later, liked one.
-
-    Both answer the same messages in the same thread; logs without a thread give none. Each rejected
-    answer makes one pair, with the first liked answer after it.
-    """
-    threads: dict[tuple[object, ...], list[Interaction]] = {}
-    for log in interactions:
-        if log.thread_id is not None:
-            turns = tuple((m.role, m.content) for m in log.messages)
-            threads.setdefault((log.thread_id, turns), []).append(log)
-    out = []
-    for tries in threads.values():
-        tries.sort(key=lambda t: t.created_at)
-        for i, log in enumerate(tries):
-            mood = approval(log)
-            if not log.answer.strip() or (mood is not None and mood > _DISLIKED):
-                continue  # a middling or liked answer was not what its user wanted replaced
-            for later in tries[i + 1 :]:
-                liked = was_content(later)
-                text = later.answer.strip()
-                if liked and text and text != log.answer.strip():
-                    out.append(_pair(log, text, "liked"))
-                    break
-    return out
-
-
 def build_pairs(
     interactions: Sequence[Interaction],
     rule_sets: Sequence[RuleSet],
@@ -182,6 +109,8 @@ def build_pairs(
     prompts: PromptSet,
     recipe: Recipe,
     on_done: OnDone | None = None,
+    *,
+    refused: Collection[str] = (),
 ) -> list[PreferencePair]:
     """Return at most one pair a log: edits, liked regenerations, judged revisions, retained logs.
 
@@ -195,12 +124,13 @@ def build_pairs(
         prompts: the prompt set of both.
         recipe: ``pairs``, ``seed``, token limits, temperature, ``min_kept``.
         on_done: hears of written candidates and of judged answers; see :func:`count_work`.
+        refused: ids of logs whose edits and likes are taught to nobody.
 
     Raises:
         EngineError: a model can't answer at all.
     """
-    made = {p.run_id: p for p in liked_pairs(interactions)}
-    made |= {p.run_id: p for p in edited_pairs(interactions)}
+    done = [*liked_pairs(interactions), *edited_pairs(interactions)]
+    made = {pair.run_id: pair for pair in done if pair.run_id not in refused}
     # A log whose own feedback asked for nothing says nothing about its answer.
     todo = [
         (log, rules)
@@ -219,7 +149,7 @@ def build_pairs(
     if recipe.pairs.retention:
         for log, own in zip(interactions, rule_sets, strict=True):
             if log.run_id not in made and not own.with_feedback and log.answer.strip():
-                made[log.run_id] = _pair(log, log.answer.strip(), "retained")
+                made[log.run_id] = pair_of(log, log.answer.strip(), "retained")
     return [made[log.run_id] for log in interactions if log.run_id in made]
 
 
@@ -272,7 +202,7 @@ def _judged(
         if strict and (score <= original.score or score < recipe.pairs.min_score):
             continue
         out.append(
-            _pair(
+            pair_of(
                 log,
                 best.text,
                 "revised",
@@ -281,28 +211,6 @@ def _judged(
             )
         )
     return out
-
-
-def _pair(
-    log: Interaction,
-    chosen: str,
-    origin: str,
-    *,
-    rules: Sequence[Rule] = (),
-    scores: tuple[float, float] | None = None,
-) -> PreferencePair:
-    return PreferencePair.model_validate(
-        {
-            "run_id": log.run_id,
-            "messages": log.messages,
-            "chosen": chosen,
-            "rejected": log.answer.strip(),
-            "rules": list(rules),
-            "origin": origin,
-            "chosen_score": scores[0] if scores else None,
-            "rejected_score": scores[1] if scores else None,
-        }
-    )
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 A log teaches its own rules, as in the paper. Two things are done to them:
 
 - *What one person wants everywhere is taught to nobody.* A wish that its voice repeats over several
-  requests, and that fewer than ``min_users`` people have, is a personal taste or a plant. Edits are
-  wishes too: what an edit adds is looked at like a rule. In a home of few people (fewer than twice
-  ``min_users``) nothing is personal, all is taught, and the refresh says that nothing guards it.
+  requests, and that fewer than ``min_users`` people have, is a personal taste or a plant. Edits and
+  liked answers are wishes too: what they add is looked at like a rule. In a home of few people
+  (fewer than twice ``min_users``) nothing is personal, all is taught, and the refresh says so.
 - *What enough people want completes the logs that did not say it.* Users name some of their wishes,
   not all; trained on partial mentions alone a module would learn to do a part each time.
 
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_uno.learning.acts import edited_pairs, liked_pairs
 from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, Reranker
 from langchain_uno.models.rerankers import discriminates
@@ -31,7 +32,7 @@ from langchain_uno.records import Interaction, Rule, RuleSet
 
 __all__ = [
     "Mention",
-    "added_by_edit",
+    "added",
     "group_wordings",
     "plain",
     "recurring_rules",
@@ -50,6 +51,8 @@ BELONGS = 0.4
 """A wish belongs to those that one person repeats: to the mean of them."""
 RECURS = 2
 """Requests on which a voice must have a wish before it is more than a wish about one of them."""
+SPREAD = 3
+"""Clusters in which a voice must have a wish to have it whatever the request is."""
 
 NEAR, NEAR_CENTRED = 0.9, 0.8
 """Cosines, before and after centring, from which two wordings are one rule without a reranker."""
@@ -84,7 +87,7 @@ def _rules(work: Work) -> dict[str, Any]:
     work.progress.start("rules", len(clusters), "who wants what")
     train = [log_id for cluster in clusters for log_id in cluster.train]
     guarded = _is_guarded(work, train)
-    refused, edits = _refused(work, train) if guarded else (set(), set())
+    refused, acts = _refused(work, train) if guarded else (set(), set())
 
     def keep(rules: RuleSet) -> RuleSet:
         left = [r for r in rules.with_feedback if r.text not in refused]
@@ -116,7 +119,7 @@ def _rules(work: Work) -> dict[str, Any]:
             taught[log_id] = _completed(rules, cluster.rules, same)
         work.progress.advance("rules")
     work.folder.write_records("taught.jsonl", taught.values())
-    work.folder.write_json("refused-edits.json", sorted(edits))
+    work.folder.write_json("refused-acts.json", sorted(acts))
     work.folder.write_json("given.json", given)
     work.folder.write_records("clusters-rules.jsonl", clusters)
     distilled = sum(len(work.distilled[i].with_feedback) for i in train)
@@ -132,7 +135,7 @@ def _rules(work: Work) -> dict[str, Any]:
         "taught": left,
         "dropped": {"recurs_among_few": distilled - left} if distilled > left else {},
         "held_out": sum(len(s.with_feedback) for s in work.distilled.values()) - distilled,
-        "edits_dropped": len(edits),
+        "acts_dropped": len(acts),
         "recurring": sum(len(c.rules) for c in clusters),
         "guarded": guarded,
         "notes": notes,
@@ -162,24 +165,23 @@ def _is_guarded(work: Work, train: Collection[str]) -> bool:
 
 
 def _refused(work: Work, train: Sequence[str]) -> tuple[set[str], set[str]]:
-    """Return the rule texts that are taught to nobody, and the logs whose edits are not."""
+    """Return rule texts that are taught to nobody, and logs whose edits and likes are not."""
     least = work.recipe.rules.min_users
     if work.recipe.rules.voices == "logs" or least < 2:
         return set(), set()
-    mentions: list[Mention] = []
-    edited: list[str | None] = []
-    for log_id in train:
-        log = work.logs[log_id]
-        for text in [r.text for r in work.distilled[log_id].with_feedback]:
-            mentions.append(Mention(text, work.voices[log_id], request_of(log)))
-            edited.append(None)
-        for text in added_by_edit(log):
-            mentions.append(Mention(text, work.voices[log_id], request_of(log)))
-            edited.append(log_id)
+    cluster_of = {i: cluster.id for cluster in work.clusters() for i in cluster.train}
+    logs = [work.logs[i] for i in train]
+    # What somebody did in place of words: answers that they wrote or chose.
+    done = [*edited_pairs(logs), *liked_pairs(logs)]
+    wishes = [(i, r.text, False) for i in train for r in work.distilled[i].with_feedback]
+    wishes += [(p.run_id, text, True) for p in done for text in added(p.rejected, p.chosen)]
+    mentions = [
+        Mention(text, work.voices[i], request_of(work.logs[i]), cluster_of[i])
+        for i, text, _ in wishes
+    ]
     marked = repeated_by_few(mentions, work.embedder, least)
-    texts = {m.text for m, e, bad in zip(mentions, edited, marked, strict=True) if bad and not e}
-    edits = {e for e, bad in zip(edited, marked, strict=True) if bad and e}
-    return texts, edits
+    bad = [one for one, m in zip(wishes, marked, strict=True) if m]
+    return {text for _, text, act in bad if not act}, {i for i, _, act in bad if act}
 
 
 class Mention(NamedTuple):
@@ -188,6 +190,8 @@ class Mention(NamedTuple):
     text: str
     voice: str
     request: str
+    cluster: str = ""
+    """Where the request belongs."""
 
 
 def request_of(log: Interaction) -> str:
@@ -198,13 +202,11 @@ def request_of(log: Interaction) -> str:
     return f"text:{plain(first)}"
 
 
-def added_by_edit(log: Interaction) -> list[str]:
-    """Return the sentences that a user's edit has and the answer has not."""
-    if not log.correction:
-        return []
-    before = {plain(part) for part in _SENTENCE.split(log.answer)}
-    after = [part.strip() for part in _SENTENCE.split(log.correction)]
-    return [part for part in after if plain(part) and plain(part) not in before]
+def added(before: str, after: str) -> list[str]:
+    """Return the sentences that one answer has and another one before it has not."""
+    known = {plain(part) for part in _SENTENCE.split(before)}
+    new = [part.strip() for part in _SENTENCE.split(after)]
+    return [part for part in new if plain(part) and plain(part) not in known]
 
 
 def repeated_by_few(
@@ -212,9 +214,10 @@ def repeated_by_few(
 ) -> NDArray[np.bool_]:
     """Return which mentions are of a wish that its voice repeats and too few people share, (n,).
 
-    A wish is shared where mentions of ``min_users`` voices lie around it. Of the others, those of
-    one voice that are alike are one wish; said on several requests it is marked, with whatever
-    other unshared wish belongs to it, whoever says it.
+    A wish is shared where mentions of ``min_users`` voices lie around it; a voice that has it in
+    :data:`SPREAD` clusters asks for it whatever the request is, and vouches for nobody. Of the
+    wishes that are not shared, those of one voice that are alike are one; said on several requests
+    it is marked, with whatever other unshared wish belongs to it, whoever says it.
     """
     out = np.zeros(len(mentions), dtype=np.bool_)
     if not mentions:
@@ -224,9 +227,9 @@ def repeated_by_few(
     texts = list(dict.fromkeys(m.text for m in mentions))
     place = {text: i for i, text in enumerate(texts)}
     x = _centred(embedder.embed([*texts, *BACKGROUND]))[: len(texts)]
-    who: list[set[str]] = [set() for _ in texts]
+    who: list[dict[str, set[str]]] = [defaultdict(set) for _ in texts]
     for m in mentions:
-        who[place[m.text]].add(m.voice)
+        who[place[m.text]][m.voice].add(m.cluster)
     shared = _shared(x, who, min_users)
     spoken: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for m in mentions:
@@ -247,11 +250,18 @@ def repeated_by_few(
     return np.array([place[m.text] in bad for m in mentions], dtype=np.bool_)
 
 
-def _shared(x: NDArray[np.float64], who: Sequence[set[str]], min_users: int) -> NDArray[np.bool_]:
+def _shared(
+    x: NDArray[np.float64], who: Sequence[Mapping[str, set[str]]], min_users: int
+) -> NDArray[np.bool_]:
+    """Return which wishes enough voices vouch for; ``who``: in which clusters each has them."""
     out = np.zeros(len(x), dtype=np.bool_)
     for start in range(0, len(x), 1024):  # bounds the table of cosines
         for i, row in enumerate(x[start : start + 1024] @ x.T >= SHARED, start):
-            out[i] = len(set().union(*(who[j] for j in np.flatnonzero(row).tolist()))) >= min_users
+            where: dict[str, set[str]] = defaultdict(set)
+            for j in np.flatnonzero(row).tolist():
+                for voice, clusters in who[j].items():
+                    where[voice] |= clusters
+            out[i] = sum(len(clusters) < SPREAD for clusters in where.values()) >= min_users
     return out
 
 

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import BaseModel, Field
 
 from langchain_uno.errors import InputError
+from langchain_uno.learning.acts import was_content
 from langchain_uno.learning.cluster import smallest_cluster
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import Incumbent, incumbent
-from langchain_uno.learning.pairs import balanced, was_content
+from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed

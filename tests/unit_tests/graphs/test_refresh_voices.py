@@ -11,7 +11,7 @@ import pytest
 
 from langchain_uno.graphs.refresh import RefreshResult
 from langchain_uno.home import Home
-from langchain_uno.learning.pairs import edited_pairs
+from langchain_uno.learning.acts import edited_pairs
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.records import Feedback, Interaction, RuleSet, utc_now
@@ -97,7 +97,7 @@ def test_what_one_person_wants_everywhere_is_taught_to_no_module(
     counts = result.stages["rules"]
     assert counts["dropped"] == {"recurs_among_few": len(mallorys & train)}
     assert counts["distilled"] - counts["taught"] == len(mallorys & train)
-    assert counts["edits_dropped"] == len({f"{wish}-12" for wish in FAMILIES} & train) > 0
+    assert counts["acts_dropped"] == len({f"{wish}-12" for wish in FAMILIES} & train) > 0
 
 
 def test_a_plant_of_two_people_in_ten_wordings_goes_and_free_wishes_stay(

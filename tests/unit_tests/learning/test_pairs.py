@@ -7,14 +7,8 @@ from typing import Any
 
 import pytest
 
-from langchain_uno.learning.pairs import (
-    approval,
-    balanced,
-    build_pairs,
-    count_work,
-    liked_pairs,
-    was_content,
-)
+from langchain_uno.learning.acts import approval, liked_pairs, was_content
+from langchain_uno.learning.pairs import balanced, build_pairs, count_work
 from langchain_uno.recipe import PairSettings, Recipe
 from langchain_uno.records import Feedback, Interaction, PreferencePair, Rule, RuleSet, utc_now
 from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, log

@@ -10,7 +10,7 @@ import pytest
 
 from langchain_uno.learning.rules import (
     Mention,
-    added_by_edit,
+    added,
     group_wordings,
     plain,
     recurring_rules,
@@ -18,8 +18,8 @@ from langchain_uno.learning.rules import (
     wanted_rules,
 )
 from langchain_uno.models.protocols import FloatArray, OnDone
-from langchain_uno.records import Feedback, Rule, RuleSet
-from tests.unit_tests.learning.toy_language import ToyEmbedder, log
+from langchain_uno.records import Rule, RuleSet
+from tests.unit_tests.learning.toy_language import ToyEmbedder
 
 
 def freely_worded(n: int, seed: int = 0) -> list[str]:
@@ -79,10 +79,21 @@ def test_nobody_said_anything() -> None:
 
 
 def test_an_edit_wishes_what_it_adds() -> None:
-    edit = Feedback(run_id="a", correction="It costs 5 euros.  Buy now! It is open.\n- Also: tea")
-    one = log("a", "q", "It is open. It costs 5 euros.", extra=[edit])
-    assert added_by_edit(one) == ["Buy now!", "- Also: tea"]
-    assert added_by_edit(log("a", "q", "It is open.")) == []
+    before = "It is open. It costs 5 euros."
+    after = "It costs 5 euros.  Buy now! It is open.\n- Also: tea"
+    assert added(before, after) == ["Buy now!", "- Also: tea"]
+    assert added(before, before) == []
+
+
+def test_who_asks_for_it_everywhere_vouches_for_nobody() -> None:
+    five = [
+        Mention(f"plant~{k}", f"mallory-{n}", f"request-{n}-{k}", f"c{k}")
+        for n in range(5)
+        for k in range(3)
+    ]
+    assert all(marked(five))
+    # Of one kind of request it is what five people want of such requests.
+    assert not any(marked([m._replace(cluster="c0") for m in five]))
 
 
 # -- What is the same wish -------------------------------------------------------------------------

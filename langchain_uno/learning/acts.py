@@ -1,0 +1,108 @@
+"""What users did with answers in place of words: edits, likes, other answers that they chose.
+
+An edit, and a liked answer after one that was disliked or replaced, are preference pairs as they
+stand. Thumbs and implicit actions say how an answer was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from langchain_uno.records import Interaction, PreferencePair, Rule
+
+__all__ = [
+    "acted_on",
+    "approval",
+    "edited_pairs",
+    "liked_pairs",
+    "pair_of",
+    "was_content",
+]
+
+_LIKED, _DISLIKED = 0.75, 0.25
+_ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}
+"""What an implicit action says about an answer when it carries no score of its own."""
+
+
+def approval(interaction: Interaction) -> float | None:
+    """Return how its users took the answer, in [0, 1]: the mean of scores and implicit signals.
+
+    None when nobody gave either.
+    """
+    said = [
+        f.score if f.score is not None else _ACTIONS.get(f.key)
+        for f in interaction.feedback
+        if f.score is not None or f.key in _ACTIONS
+    ]
+    known = [min(1.0, max(0.0, s)) for s in said if s is not None]
+    return sum(known) / len(known) if known else None
+
+
+def was_content(interaction: Interaction) -> bool:
+    """Whether its users liked the answer: without a wish, they were content with it as it was."""
+    return (approval(interaction) or 0.0) >= _LIKED
+
+
+def acted_on(interaction: Interaction) -> bool:
+    """Whether somebody did something with the answer (copied it, asked for another one, ...)."""
+    return any(f.key in _ACTIONS for f in interaction.feedback)
+
+
+def edited_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
+    """Return the pairs that users wrote themselves by editing an answer."""
+    out = []
+    for log in interactions:
+        edit = log.correction
+        if edit and log.answer.strip() and edit.strip() != log.answer.strip():
+            out.append(pair_of(log, edit.strip(), "edited"))
+    return out
+
+
+def liked_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
+    """Return the pairs of a disliked or replaced answer and a later, liked one.
+
+    Both answer the same messages in the same thread; logs without a thread give none. Each rejected
+    answer makes one pair, with the first liked answer after it.
+    """
+    threads: dict[tuple[object, ...], list[Interaction]] = {}
+    for log in interactions:
+        if log.thread_id is not None:
+            turns = tuple((m.role, m.content) for m in log.messages)
+            threads.setdefault((log.thread_id, turns), []).append(log)
+    out = []
+    for tries in threads.values():
+        tries.sort(key=lambda t: t.created_at)
+        for i, log in enumerate(tries):
+            mood = approval(log)
+            if not log.answer.strip() or (mood is not None and mood > _DISLIKED):
+                continue  # a middling or liked answer was not what its user wanted replaced
+            for later in tries[i + 1 :]:
+                liked = was_content(later)
+                text = later.answer.strip()
+                if liked and text and text != log.answer.strip():
+                    out.append(pair_of(log, text, "liked"))
+                    break
+    return out
+
+
+def pair_of(
+    log: Interaction,
+    chosen: str,
+    origin: str,
+    *,
+    rules: Sequence[Rule] = (),
+    scores: tuple[float, float] | None = None,
+) -> PreferencePair:
+    """Return the pair of a log's answer and a better one; ``scores`` are (chosen, rejected)."""
+    return PreferencePair.model_validate(
+        {
+            "run_id": log.run_id,
+            "messages": log.messages,
+            "chosen": chosen,
+            "rejected": log.answer.strip(),
+            "rules": list(rules),
+            "origin": origin,
+            "chosen_score": scores[0] if scores else None,
+            "rejected_score": scores[1] if scores else None,
+        }
+    )
