@@ -78,7 +78,7 @@ studies: $(READY) ## every study of docs/benchmarks.md, anew (hours; lab/results
 	$(STUDY) systems --seeds $(SEEDS)
 	$(STUDY) poison --seeds $(SEEDS)
 	$(STUDY) rounds --seeds $(SEEDS)
-	$(STUDY) table --page docs/benchmarks.md
+	$(STUDY) table --write
 
 test-lab: $(READY) ## the tests of lab/: training of the bundled model, studies
 	$(PY) -m pytest lab/tests
@@ -111,7 +111,7 @@ bench-bundled: $(READY) ## what the bundled model can do, role by role
 docs: $(READY) ## write docs/reference-cli.md and docs/recipes.md from the code, the tables of docs/benchmarks.md from the results
 	$(PY) docs/make_cli_reference.py
 	$(PY) docs/make_recipes.py
-	$(PY) -m lab.studies table --page docs/benchmarks.md
+	$(PY) -m lab.studies table --write
 
 wheel: $(READY) ## build dist/*.tar.gz and, from it, dist/*.whl
 	$(PY) -m build --no-isolation --outdir dist

@@ -70,7 +70,7 @@ def _paragraphs(text: str) -> str:
     """Return a help text as Markdown: indented paragraphs are commands."""
     parts = text.split("\f")[0].strip().split("\n\n")
     return "\n\n".join(
-        f"```bash\n{part.strip()}\n```" if part.startswith("  ") else " ".join(part.split())
+        f"```console\n{part.strip()}\n```" if part.startswith("  ") else " ".join(part.split())
         for part in parts
     )
 

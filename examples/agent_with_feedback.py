@@ -2,8 +2,8 @@
 
     python examples/agent_with_feedback.py
 
-The handler goes into the agent's callbacks: one interaction a model run, tool calls included. A
-follow-up turn in the same thread is feedback on the answer before it, by itself.
+The handler goes into the agent's callbacks: one record a model run, tool calls included. The next
+turn of a thread is feedback on the answer before it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from langchain_uno import UNOChatModel, UNOFeedbackHandler
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
 parser.add_argument("--home", default=".demo/agent", help="where logs and releases are kept")
-parser.add_argument("--model", help="a folder, a hub name or a server's URL; default: the bundled model")
+parser.add_argument("--model", help="a folder, hub name or server URL; default: the bundled one")
 args = parser.parse_args()
 
 
@@ -52,5 +52,5 @@ agent.invoke({"messages": [("user", "Please add a next step.")]}, config)
 
 handler.close()
 print(f"\n{handler.stats()}")
-print(f"See them:   python -m langchain_uno.logs stats --home {args.home}")
-print(f"Learn:      python -m langchain_uno.train --home {args.home}")
+print(f"See them:   langchain-uno logs stats --home {args.home}")
+print(f"Learn:      langchain-uno train --home {args.home}")

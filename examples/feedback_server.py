@@ -1,4 +1,4 @@
-"""A page with a question box and two thumbs; the thumbs come back as feedback without any login.
+"""A page with a question box and two thumbs; the thumbs come back as feedback, without a login.
 
 python examples/feedback_server.py --home ~/uno-home --port 8000
 """

@@ -1,4 +1,4 @@
-"""The same with a real model: Qwen3-8B by name, and the paper's settings.
+"""Serve and capture with a real model: Qwen3-8B by name.
 
 python examples/real_model.py                          Qwen/Qwen3-8B; wants a GPU and the hub
 python examples/real_model.py --model Qwen/Qwen3-0.6B  smaller
@@ -55,5 +55,5 @@ asyncio.run(main())
 handler.close()
 print(f"\nrecorded: {handler.stats()}")
 print("With some hundred logs, learn from them:")
-print(f"  python -m langchain_uno.train --home {args.home} --model {args.model} \\")
+print(f"  langchain-uno train --home {args.home} --model {args.model} \\")
 print("    --embeddings Qwen/Qwen3-Embedding-0.6B --reranker Qwen/Qwen3-Reranker-0.6B")

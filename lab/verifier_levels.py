@@ -150,7 +150,9 @@ def _page(runs: int) -> Iterable[str]:
     yield (
         "The base's answer is the same for all epochs, so their outcomes hang together. Scores of "
         "base and module are drawn alike: evenly from 1 to 10, or mostly 5 with a few 9 (few "
-        "high), or mostly 9 with a few 5 (few low).\n"
+        "high), or mostly 9 with a few 5 (few low). This is the hardest case for the level: where "
+        "high scores are few, eight epochs lose together and win one by one, so swapping whole "
+        "people is no longer quite exact.\n"
     )
     counts = (1, 3, 8)
     heads = [f"{name}, {e} epoch{'s' * (e > 1)}" for name in SCORES for e in counts]

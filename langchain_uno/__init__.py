@@ -1,9 +1,9 @@
-"""Chat models that learn from what their users said.
+"""A LangChain chat model that learns from the feedback of its users.
 
     from langchain_uno import UNOChatModel, UNOFeedbackHandler
 
-Importing this package is cheap: torch, transformers and chromadb are loaded when a name that needs
-them is used, not before.
+The import is cheap: torch, transformers and chromadb are loaded when a name that needs them is
+used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["UNOChatModel", "UNOFeedbackHandler", "__version__"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME_OF = {
     "UNOChatModel": "langchain_uno.chat_models",

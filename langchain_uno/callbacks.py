@@ -6,7 +6,7 @@
 
 Every answer is appended to the home's journal with its prompt, tool calls, usage, latency, ids and
 model. The journal is all that the request path writes: no embedding, no Chroma (a refresh, or
-``python -m langchain_uno.logs drain``, does that later). The handler never raises into the app.
+``langchain-uno logs drain``, does that later). The handler never raises into the app.
 """
 
 from __future__ import annotations

@@ -197,9 +197,11 @@ def _finish_all(home: Home, journal: Journal, on_step: OnStep | None) -> list[di
         left = journal.interactions([row.run_id for row in journal.rows()])
         keep_only(home.work / "vectors.sqlite3", (log.query for log in left))
         _tell(on_step, "work")
-        folders = [p for p in home.work.iterdir() if p.is_dir()]
-        for folder in folders:
-            shutil.rmtree(folder)
+        for path in list(home.work.iterdir()):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.suffix == ".jsonl":  # what was distilled; locks and the vector cache stay
+                path.unlink()
         _tell(on_step, "bytes")
         erase.shrink(journal)
         receipt = {**receipt, "releases_tainted": len(tainted), "finished": True}

@@ -103,7 +103,7 @@ class Verdict(BaseModel):
 
     usable: bool
     reason: str = "ok"
-    """A short stable word: ``ok``, ``too_short``, ``empty_answer``, ``praise_only``, ..."""
+    """A short stable word: ``ok``, ``too_short``, ``duplicate``, ``nothing_asked``, ..."""
     detail: str = ""
 
 

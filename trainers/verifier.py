@@ -14,14 +14,14 @@ are its opinion, never the truth.
 have come out the other way round. So the sum over people of (mean outcome - 0.5) is compared with
 what it would be if any of them had: an exact test for every number of people and of queries a
 person, however much a person's own queries agree, as long as gains and losses are spread alike over
-people. The best of several epochs is compared with the best one under the same swaps. Of several
-kinds tried for a cluster, each one's p-value is multiplied by their number (Bonferroni).
+people. The best of several epochs is compared with the best one under the same swaps (nearly exact:
+their outcomes hang together). Of several kinds tried for a cluster, each one's p-value is
+multiplied by their number (Bonferroni).
 
 **What a release promises**, at ``recipe.verify.level`` 0.05: if nothing helps, at most 5 % of
 refreshes ship anything at all; and of what ships, at most 5 % is expected to be no better than the
 base (Benjamini-Hochberg over the clusters tested, :func:`may_ship`). ``lab/verifier_levels.py``
-measures both. Where the level is None the paper's rule decides: the plain win rate of the best
-epoch.
+measures both. Where the level is None the best epoch's plain win rate decides (paper).
 """
 
 from __future__ import annotations

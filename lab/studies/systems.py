@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from langchain_uno.learning.work import RefreshResult, WorkFolder
-
 from lab.studies.results import Result, once
 from lab.studies.rivals import Past, by_bm25, by_cluster, by_embeddings, revise_by
 from langchain_uno.demo.asking import Answered, Asked, ask_model, held_out
@@ -22,6 +20,7 @@ from langchain_uno.demo.run import Notebook, learn, run_week
 from langchain_uno.demo.service import plan_visits
 from langchain_uno.demo.worlds import World
 from langchain_uno.home import Home
+from langchain_uno.learning.work import RefreshResult, WorkFolder
 from langchain_uno.logs.store import LogStore
 from langchain_uno.models.loading import load_embedder, load_prompt_set, shared_engine
 from langchain_uno.recipe import load_recipe

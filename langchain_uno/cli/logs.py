@@ -157,7 +157,7 @@ def stats(
 ) -> None:
     """Count what the log holds, and what of it can be learnt from.
 
-    "verdicts" counts the logs by what the filters say of them (ok, praise_only, prompt_injection,
+    "verdicts" counts the logs by what the filters say of them (ok, duplicate, machine_turn,
     ...); "pending" how many the Chroma store does not have yet; "waiting_feedback" feedback whose
     run has not arrived.
 
@@ -266,15 +266,9 @@ def _nearest_feedback(store: LogStore, text: str, k: int) -> list[dict[str, Any]
     """Return the ``k`` nearest records that have feedback: request, feedback, run and distance."""
     from langchain_uno.logs.join import join, read
 
-    joined, looked = join(store.journal), k
-    while True:
-        near = store.nearest(text, looked)
-        chosen = {run_id: d for run_id, d in near if joined.feedback.get(run_id)}
-        if len(chosen) >= k or len(near) < looked:
-            break
-        looked *= 4
+    chosen = dict(store.nearest(text, k))
     found = []
-    for log in read(store.journal, joined, list(chosen)[:k]):
+    for log in read(store.journal, join(store.journal), list(chosen)):
         asked = [message.content for message in log.messages if message.role == "user"]
         found.append(
             {

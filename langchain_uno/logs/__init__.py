@@ -1,17 +1,16 @@
 """The journal that capture writes, the Chroma store that the refresh reads, and what is between.
 
-    journal.py      append-only SQLite, the only thing the request path writes
-    join.py         which feedback (and which next user turn) belongs to which answer
-    store.py        journal -> Chroma under a lease; index.py (a folder of the home, hnsw_files.py
-                    looks it over) or server.py (a Chroma server), collection.py, lease.py and
-                    vectors.py are its parts
-    background.py   draining beside the app, for handlers that ask for it
-    filters.py      which logs may be learnt from, and why not; phrases.py, complaints.py,
-                    questions.py and injections.py have the words
-    redaction.py    personal data and secrets out of the text before it is stored; detectors.py
-    erase.py        forgetting in the journal; tombstones.py keeps it forgotten
-    exchange.py     import, export, stats; rows.py and its row_*.py read the file formats
     capture.py      from LangChain's callbacks to a record (used by ``langchain_uno.callbacks``)
+    redaction.py    personal data and secrets out of the text before it is stored
+    journal.py      append-only SQLite, all that the request path writes; database.py, migrations.py
+    join.py         which feedback (and which next user turn) belongs to which answer
+    conversation.py what a text tells by itself: its language, the answer that a turn follows
+    filters.py      which logs may be learnt from, and why not; machine_turns.py
+    store.py        the journal and its index, searched by meaning; index.py (a folder of the home,
+                    hnsw_files.py looks it over) or server.py (a Chroma server); vectors.py
+    background.py   draining beside the app, for handlers that ask for it
+    erase.py        forgetting in the journal, and keeping it forgotten
+    exchange.py     import, export, stats; rows.py reads the file formats
 
 ``python -m langchain_uno.logs --help`` is the command line. Importing this package loads neither
 torch nor chromadb; opening a store loads chromadb.

@@ -238,7 +238,7 @@ class InteractionCollection:
         return (
             f"The vectors in {self._where!r} were made by embedder {theirs!r}, this run's is "
             f"{ours!r}: use the model they were made with (--model), choose another --home, or "
-            "embed all logs anew with: python -m langchain_uno.logs drain --rebuild --home DIR"
+            "embed all logs anew with: langchain-uno logs drain --rebuild --home DIR"
         )
 
     def _get(self, run_ids: Sequence[str], include: list[str]) -> Iterator[Any]:

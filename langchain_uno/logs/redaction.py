@@ -246,7 +246,8 @@ def _shape(text: str) -> bytes:
 
 
 def _digits_in_a_row(text: str, n: int) -> bool:
-    return b"0" * n in _shape(text).translate(None, b" -.()/+")
+    dateless = _shape(text).replace(b"0000-00-00", b"x")
+    return b"0" * n in dateless.translate(None, b" -.()/+")
 
 
 def _ascii(text: str) -> str:
@@ -323,12 +324,16 @@ _IPV4 = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?!\.?\d)")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{1,4}(?::{1,2}[0-9A-Fa-f]{1,4}){2,7}(?:::)?(?![\w:])")
 
 
+_IPV4_SHAPE = re.compile(rb"0\.0{1,3}\.0{1,3}\.0")
+_IPV6_SHAPE = re.compile(rb":[0x]{0,4}:[0x]")
+
+
 def _addresses(text: str) -> _Spans:
     """IP addresses of both versions."""
     shape, found = _shape(text), list[re.Match[str]]()
-    if b"0." in shape:
+    if _IPV4_SHAPE.search(shape):
         found += _IPV4.finditer(text)
-    if shape.count(b":") > 1:
+    if _IPV6_SHAPE.search(shape):
         found += _IPV6.finditer(text)
     return [m.span() for m in found if _is_address(m.group()) and not _is_named(text, m.start())]
 

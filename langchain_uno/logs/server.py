@@ -65,16 +65,10 @@ class ServerIndex(InteractionCollection):
         Raises:
             ConfigError, StoreError: as for opening.
         """
-        from chromadb.errors import NotFoundError
-
-        host, port, ssl = server_address(url)
-        names = safe_name(tenant, "chroma tenant"), _database(namespace)
-        with _reached(f"{host}:{port}"), suppress(NotFoundError):
-            client = _connect(host, port, ssl, *names)
+        with _anyones(url, tenant, namespace) as client:
             collection = client.get_collection(COLLECTION, embedding_function=None)
             for start in range(0, len(run_ids), PAGE):
                 collection.delete(ids=list(run_ids[start : start + PAGE]))
-            client.close()
 
     @staticmethod
     def drop(url: str, tenant: str, namespace: str) -> None:
@@ -83,14 +77,21 @@ class ServerIndex(InteractionCollection):
         Raises:
             ConfigError, StoreError: as for opening.
         """
-        from chromadb.errors import NotFoundError
+        with _anyones(url, tenant, namespace) as client:
+            client.delete_collection(COLLECTION)
 
-        host, port, ssl = server_address(url)
-        names = safe_name(tenant, "chroma tenant"), _database(namespace)
-        with _reached(f"{host}:{port}"):
-            client = _connect(host, port, ssl, *names)
-            with suppress(NotFoundError):
-                client.delete_collection(COLLECTION)
+
+@contextmanager
+def _anyones(url: str, tenant: str, namespace: str) -> Iterator[Any]:
+    """A client for a collection of whatever embedder; that there is none is fine."""
+    from chromadb.errors import NotFoundError
+
+    host, port, ssl = server_address(url)
+    with _reached(f"{host}:{port}"), suppress(NotFoundError):
+        client = _connect(host, port, ssl, safe_name(tenant, "chroma tenant"), _database(namespace))
+        try:
+            yield client
+        finally:
             client.close()
 
 

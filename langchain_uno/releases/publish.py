@@ -76,7 +76,7 @@ def publish(
         current: whether to give it all traffic at once.
         taught: cluster id -> opaque ids of the logs that its module was trained on, for modules
             taken over from a former release: who taught them stays in the lineage for ever.
-        projection: shape (d, m), for routing (``learning.discriminant``); None: none.
+        projection: shape (d, m), for routing (``learning.reach.discriminant``); None: none.
 
     Raises:
         InputError: adapters or centroids do not fit the clusters.

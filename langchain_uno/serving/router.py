@@ -43,7 +43,7 @@ class Router:
         cluster_ids: k ids in the same order.
         threshold: distance beyond which a query is unseen; None: never.
         projection: (d, m); the nearest centroid is looked for after this map, which keeps the
-            directions that tell clusters apart (``learning.discriminant``). None: as they are.
+            directions that tell clusters apart (``learning.reach.discriminant``). None: as they are.
         top_k: how many neighbours a choice names.
 
     Raises:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import subprocess
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 
 from lab.studies.tables import PAGES, rewritten
+from langchain_uno.cli.command import app
+from langchain_uno.learning.work import STAGES
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -44,26 +48,45 @@ def test_every_option_of_every_command_has_a_help_text() -> None:
     assert [row for row in rows if row.split(" | ")[-1].strip(" |") == ""] == []
 
 
-def test_the_readmes_tree_shows_what_is_there() -> None:
-    (tree,) = re.findall(r"```text\n(langchain_uno/.*?)```", README, re.S)
-    missing, inside = [], ""
-    for line in tree.splitlines():
-        words = re.split(r"\s{2,}", line.strip())[0].split(" -> ")[0]
-        if not line.startswith(" "):
-            inside = words if words == "langchain_uno/" else ""
-        for name in words.split(", "):
-            folder = inside if line.startswith(" ") else ""
-            if not (REPO / folder / name).exists():
-                missing.append(folder + name)
-    assert missing == []
+def test_every_command_on_the_pages_is_one() -> None:
+    pages = [REPO / "README.md", *(REPO / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    fenced = "\n".join(re.findall(r"^```(?:bash|console)[^\n]*\n(.*?)^```", text, re.M | re.S))
+    lines = re.findall(r"^langchain-uno .+$", fenced.replace("\\\n", " "), re.M)
+    assert len(lines) > 20
+    for line in lines:
+        _, *words = shlex.split(line.partition(" > ")[0])
+        command = typer.main.get_command(app)
+        while inner := getattr(command, "commands", {}):
+            assert words and words[0] in inner, line
+            command = inner[words.pop(0)]
+        command.make_context(line, words)  # refuses what the command does not take
 
 
-@pytest.mark.parametrize("room", ["learning", "trainers"])
-def test_the_readmes_tree_names_every_step_of(room: str) -> None:
-    steps = {p.stem for p in (REPO / "langchain_uno" / room).glob("*.py")} - {"__init__"}
-    unnamed = {s for s in steps if not re.search(rf"\b{s}\b", README + ARCHITECTURE)}
-    parts = {"common", "separation", "decide", "embedded_data", "embedded_disk"}  # of a step
-    assert unnamed <= parts
+def test_the_readme_is_a_screen_and_a_half() -> None:
+    assert len(README.splitlines()) <= 90
+
+
+@pytest.mark.parametrize("room", ["learning", "trainers", "graphs"])
+def test_the_architecture_names_every_file_of(room: str) -> None:
+    files = {p.name for p in (REPO / "langchain_uno" / room).glob("*.py")} - {"__init__.py"}
+    assert {name for name in files if f"`{room}/{name}`" not in ARCHITECTURE} == set()
+
+
+def test_the_architecture_has_a_file_for_every_stage() -> None:
+    rows = re.findall(r"^\| ([a-z]+)[^|]* \| `([a-z_/]+\.py)`", ARCHITECTURE, re.M)
+    held = {stage: file for stage, file in rows if file.startswith("learning/")}
+    assert [*held][: len(STAGES)] == list(STAGES)
+    assert {stage: held[stage] for stage in STAGES} == {s: f"learning/{s}.py" for s in STAGES}
+
+
+def test_the_table_of_rooms_names_everything_in_the_package() -> None:
+    package = REPO / "langchain_uno"
+    there = {p.stem for p in package.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    table = ARCHITECTURE.partition("| room |")[2].partition("\n\n")[0]
+    named = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]*)\|", table, re.M)))
+    assert len(named) == len(set(named))
+    assert set(named) == there - {"__init__", "__main__"}
 
 
 def test_files_named_in_the_architecture_exist() -> None:

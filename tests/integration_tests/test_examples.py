@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 REPO = Path(__file__).resolve().parents[2]
 EXAMPLES = {p.name for p in (REPO / "examples").glob("*.py")}
 
@@ -29,7 +27,7 @@ def run(*args: str, cwd: Path) -> str:
 
 
 def logged(home: Path) -> list[dict[str, Any]]:
-    out = run("-m", "langchain_uno.logs", "export", "--home", str(home), cwd=home)
+    out = run("-m", "langchain_uno", "logs", "export", "--home", str(home), cwd=home)
     return [json.loads(line) for line in out.splitlines()]
 
 
@@ -66,10 +64,9 @@ def test_agent_records_model_runs_tool_calls_and_follow_up(tmp_path: Path) -> No
     assert f"--home {home}" in out
 
 
-@pytest.mark.parametrize("flag", ["--tiny"])
-def test_real_model_path_at_toy_size(flag: str, tmp_path: Path) -> None:
+def test_real_model_path_at_toy_size(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    out = example("real_model.py", home, flag)
+    out = example("real_model.py", home, "--tiny")
     rows = logged(home)
     assert {row["language"] for row in rows} == {"en", "zh"}
     assert [len(row["feedback"]) for row in rows] == [1, 1]

@@ -1,4 +1,4 @@
-"""``langgraph dev`` with our ``langgraph.json``, driven by the SDK's client."""
+"""``langgraph dev`` with the repository's ``langgraph.json``, driven by the SDK's client."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def url(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def _kept(home: Path) -> dict[str, dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, "-m", "langchain_uno.logs", "export", "--home", str(home)],
+        [sys.executable, "-m", "langchain_uno", "logs", "export", "--home", str(home)],
         capture_output=True,
         check=True,
         text=True,

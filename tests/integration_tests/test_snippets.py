@@ -1,8 +1,9 @@
 """Every python and bash snippet in README, CONTRIBUTING and docs runs, in order, page by page.
 
 A page's blocks share one folder and, for python, one namespace. ``make`` lines are run as
-``make -n`` in the checkout: what they do is tested elsewhere. Blocks tagged ``no-run`` need a large
-model or a network; there may be few.
+``make -n`` in the checkout: what they do is tested elsewhere. ``langchain-uno`` is the checkout's,
+installed or not. Blocks tagged ``no-run`` need a large model, a network or minutes; there may be
+few.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ def bash(code: str, cwd: Path) -> None:
     code = code.replace("make ", f"make -n -C {REPO} ")
     code = code.replace(".venv/bin/python", sys.executable).replace(" tests/", f" {REPO}/tests/")
     code = code.replace("python examples/", f"python {REPO}/examples/")
+    code = f'langchain-uno() {{ "{sys.executable}" -m langchain_uno "$@"; }}\n{code}'
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code],
         cwd=cwd, env=env, capture_output=True, text=True, timeout=600,

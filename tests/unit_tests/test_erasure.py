@@ -20,7 +20,6 @@ from langchain_uno.home import Home
 from langchain_uno.logs.exchange import export_lines, import_file
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.store import LogStore
-from langchain_uno.models.loading import load_embedder
 from langchain_uno.models.protocols import Engine
 from langchain_uno.records import Feedback, Interaction, Message
 from langchain_uno.releases.load import list_releases, load_release, read_current
@@ -28,7 +27,7 @@ from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import make_current
 from langchain_uno.testing import make_tiny_model
 from tests.unit_tests.graphs.refresh_parts import logs, make_home, refresh, tiny_engine
-from tests.unit_tests.learning.toy_language import log
+from tests.unit_tests.learning.toy_language import ToyEmbedder, log
 
 RUN = CliRunner()
 SECRET = "zanzibarquagga"
@@ -115,7 +114,7 @@ def test_a_user_is_gone_from_every_file_and_does_not_come_back(
         assert not journal.append_feedback(late)
         # Afterwards the same person may come back.
         assert journal.append_interaction(log("new-run", "hello again", "hi", user_id=AUTHOR))
-    with LogStore.open(home, load_embedder(None, engine)) as store:
+    with LogStore.open(home, ToyEmbedder()) as store:
         assert store.drain() == 25
         assert store.count() == 25
     result = refresh(home, engine)
@@ -259,7 +258,7 @@ def test_the_commands(tmp_path: Path) -> None:
 
 def test_repair_finds_what_is_wrong_with_an_index(engine: Engine, tmp_path: Path) -> None:
     home = make_home(tmp_path, logs(6))
-    embedder = load_embedder(None, engine)
+    embedder = ToyEmbedder()
     with LogStore.open(home, embedder) as store:
         store.drain()
 
@@ -284,3 +283,18 @@ def test_repair_finds_what_is_wrong_with_an_index(engine: Engine, tmp_path: Path
     done = RUN.invoke(app, ["repair", "--home", str(tmp_path)])
     assert done.exit_code == 7
     assert "Traceback" not in done.stderr
+
+
+def test_an_id_that_was_redacted_is_forgotten_by_its_plain_form(tmp_path: Path) -> None:
+    home = Home.locate(tmp_path / "home")
+    rows = tmp_path / "rows.jsonl"
+    asked = [{"role": "user", "content": "Which quay?"}, {"role": "assistant", "content": "Six."}]
+    row = {"messages": asked, "user_id": "ola@example.org", "feedback": ["Give the time too"]}
+    rows.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert import_file(rows, home).interactions == 1
+    [line] = export_lines(home)
+    assert "ola@example.org" not in line
+    assert json.loads(line)["user_id"] == json.loads(line)["feedback"][0]["user_id"] is not None
+    assert forget(home, user_id="ola@example.org")["interactions"] == 1
+    again = import_file(rows, home)
+    assert (again.interactions, again.forgotten) == (0, 1)

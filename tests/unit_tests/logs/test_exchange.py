@@ -341,3 +341,46 @@ def test_missing_home_and_file(home: Home, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't be read"):
         import_file(tmp_path, home)
     assert not home.path.exists()
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [
+            {"role": "USER", "parts": [{"type": "text", "text": "Which quay?"}]},
+            {"role": "ASSISTANT", "parts": [{"type": "reasoning", "text": "hm"}, {"text": "Six."}]},
+        ],
+        [
+            {"role": "user", "content": [{"type": "input_text", "text": "Which quay?"}]},
+            {"role": "model", "content": [{"type": "output_text", "text": "Six."}]},
+        ],
+        [{"from": "human", "value": "Which quay?"}, {"from": "gpt", "value": "Six."}],
+        [
+            {"type": "human", "data": {"content": "Which quay?"}},
+            {
+                "lc": 1,
+                "type": "constructor",
+                "id": ["langchain", "schema", "AIMessageChunk"],
+                "kwargs": {"content": "Six."},
+            },
+        ],
+    ],
+)
+def test_every_shape_of_messages_is_read(
+    home: Home, tmp_path: Path, messages: list[dict[str, Any]]
+) -> None:
+    later = [{"role": "user", "content": "Give the time too"}]
+    name = "conversations" if "from" in messages[0] else "messages"
+    assert bring(home, tmp_path, {name: [*messages, *later], "created_at": 1712275200000}).bad == []
+    [line] = export_lines(home)
+    row = json.loads(line)
+    assert [m["content"] for m in row["messages"]] == ["Which quay?", "Six."]
+    assert [f["comment"] for f in row["feedback"]] == ["Give the time too"]
+    assert row["created_at"].startswith("2024-04-05")
+
+
+def test_a_message_without_words_is_a_bad_row(home: Home, tmp_path: Path) -> None:
+    result = bring(home, tmp_path, {"messages": [{"role": "user"}, {"role": "user", "text": "x"}]})
+    assert [reason for _, reason in result.bad] == [
+        "message 0 has neither content, parts nor tool calls"
+    ]
