@@ -54,7 +54,7 @@ def pair(query: Query, i: int, *, swap: bool) -> PreferencePair:
     )
 
 
-@pytest.mark.parametrize("preferences", ["true", "shuffled"])
+@pytest.mark.parametrize("preferences", ["true", pytest.param("shuffled", marks=pytest.mark.slow)])
 def test_an_expert_moves_held_out_behaviour_and_only_by_a_real_preference(
     engine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preferences: str
 ) -> None:
@@ -101,7 +101,7 @@ def share_met(engine: Any, queries: list[Query], adapter: str | None) -> tuple[f
     return met, float(np.mean([c.faithful for c in checks]))
 
 
-@pytest.mark.parametrize("route", ["expert", "critic"])
+@pytest.mark.parametrize("route", [pytest.param("expert", marks=pytest.mark.slow), "critic"])
 def test_each_route_works_from_feedback_to_better_answers(
     route: str, engine: Any, tmp_path: Path
 ) -> None:
