@@ -42,6 +42,9 @@ _NAME = 8
 class _Stage:
     total: int | None
     began: float
+    """When the present part of it began."""
+    first: float
+    """When it began."""
     done: int = 0
     bar: TaskID | None = field(default=None)
 
@@ -104,7 +107,7 @@ class Bars:
         self._bars.stop()
 
     def start(self, stage: str, total: int | None, note: str = "") -> None:
-        """Show that ``stage`` begins, or begins anew.
+        """Show that ``stage`` begins, or a part of a stage that has begun.
 
         Args:
             stage: its name, short.
@@ -114,13 +117,18 @@ class Bars:
         if self._off:
             return
         with self._lock:
+            now = self._clock()
+            known = self._stages.get(stage)
             self._forget(stage)
-            state = self._stages[stage] = _Stage(total, self._clock())
+            state = self._stages[stage] = _Stage(total, now, known.first if known else now)
             if self._terminal:
                 state.bar = self._bars.add_task(_short(note), total=total, stage=stage)
                 return
             amount = "" if total is None else f", {total:,} to do"
-            self._line(f"{stage}: begins{amount}", note)
+            if known is None:
+                self._line(f"{stage}: begins{amount}", note)
+            elif now - self._last_line >= EVERY_S:
+                self._line(f"{stage}: goes on{amount}", note)
 
     def advance(self, stage: str, n: int = 1) -> None:
         """Count ``n`` more steps of ``stage``; a stage that has not begun is ignored."""
@@ -147,7 +155,7 @@ class Bars:
             return
         with self._lock:
             state = self._stages.get(stage)
-            took = duration(self._clock() - state.began) if state else ""
+            took = duration(self._clock() - state.first) if state else ""
             self._forget(stage)
             if not self._terminal:
                 if state:

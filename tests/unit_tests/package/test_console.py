@@ -145,6 +145,22 @@ def test_no_more_lines_for_more_stages_at_once() -> None:
         assert lines(stream)[-1] == "one: 480 done, 8.0 a second"
 
 
+def test_parts_of_a_stage_are_no_stages_and_its_time_is_the_whole() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with Bars(console=Console(file=stream, width=60), clock=clock) as bars:
+        bars.start("train", 2, "experts and critics")
+        for part in ("c0 expert: training", "c0 expert: verifying", "c1 critic: training"):
+            clock.now += 20.0
+            bars.start("train", 10, part)
+        clock.now += 5.0
+        bars.finish("train", "1 expert")
+    assert stream.getvalue().splitlines() == [
+        "train: begins, 2 to do. experts and critics",
+        "train: goes on, 10 to do. c0 expert: verifying",
+        "train: done in 65 s. 1 expert",
+    ]
+
+
 def test_lines_of_a_slow_stage_count_by_the_minute() -> None:
     clock, stream = Clock(), io.StringIO()
     with Bars(console=Console(file=stream, width=60), clock=clock) as bars:
