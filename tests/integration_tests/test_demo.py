@@ -47,6 +47,7 @@ def hears_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_any_stage_and_the_same_call_goes_on(tmp_path: Path) -> None:
     home = tmp_path / "home"
     stopped = []
