@@ -28,7 +28,7 @@ from langchain_uno.learning.acts import edited_pairs, liked_pairs
 from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, Reranker
 from langchain_uno.models.rerankers import discriminates
-from langchain_uno.records import Interaction, Rule, RuleSet
+from langchain_uno.records import Interaction, PreferencePair, Rule, RuleSet
 
 __all__ = [
     "Mention",
@@ -88,6 +88,7 @@ def _rules(work: Work) -> dict[str, Any]:
     train = [log_id for cluster in clusters for log_id in cluster.train]
     guarded = _is_guarded(work, train)
     refused, acts = _refused(work, train) if guarded else (set(), set())
+    done = {pair.run_id for pair in _acts([work.logs[i] for i in train])} - acts
 
     def keep(rules: RuleSet) -> RuleSet:
         left = [r for r in rules.with_feedback if r.text not in refused]
@@ -105,6 +106,7 @@ def _rules(work: Work) -> dict[str, Any]:
     for cluster in clusters:
         sets = {i: taught[i] for i in cluster.train}
         cluster.people = len({work.voices[i] for i, s in sets.items() if s.with_feedback})
+        cluster.acting = len({work.voices[i] for i in sets if i in done})
         if support is not None:
             cluster.rules = recurring_rules(
                 list(sets.values()),
@@ -171,10 +173,8 @@ def _refused(work: Work, train: Sequence[str]) -> tuple[set[str], set[str]]:
         return set(), set()
     cluster_of = {i: cluster.id for cluster in work.clusters() for i in cluster.train}
     logs = [work.logs[i] for i in train]
-    # What somebody did in place of words: answers that they wrote or chose.
-    done = [*edited_pairs(logs), *liked_pairs(logs)]
     wishes = [(i, r.text, False) for i in train for r in work.distilled[i].with_feedback]
-    wishes += [(p.run_id, text, True) for p in done for text in added(p.rejected, p.chosen)]
+    wishes += [(p.run_id, text, True) for p in _acts(logs) for text in added(p.rejected, p.chosen)]
     mentions = [
         Mention(text, work.voices[i], request_of(work.logs[i]), cluster_of[i])
         for i, text, _ in wishes
@@ -182,6 +182,11 @@ def _refused(work: Work, train: Sequence[str]) -> tuple[set[str], set[str]]:
     marked = repeated_by_few(mentions, work.embedder, least)
     bad = [one for one, m in zip(wishes, marked, strict=True) if m]
     return {text for _, text, act in bad if not act}, {i for i, _, act in bad if act}
+
+
+def _acts(logs: Sequence[Interaction]) -> list[PreferencePair]:
+    """Return what people did in place of words: answers that they wrote or chose."""
+    return [*edited_pairs(logs), *liked_pairs(logs)]
 
 
 class Mention(NamedTuple):

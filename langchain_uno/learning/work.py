@@ -96,6 +96,8 @@ class ClusterData(BaseModel):
     """The cluster of the current release whose module answers its requests."""
     people: int = 0
     """Voices in training that asked for anything."""
+    acting: int = 0
+    """Voices in training that edited an answer, or chose another one."""
     rules: list[str] = Field(default_factory=list)
     """The rules that recur, most supported first."""
     gap: float | None = None
@@ -268,9 +270,13 @@ class Work:
         return self.folder.read_records(name, PreferencePair) if self.folder.has(name) else []
 
     def is_low(self, cluster: ClusterData) -> bool:
-        """Whether the cluster's gap is low enough for an expert (paper, stage 5)."""
+        """Whether the cluster's gap is low enough for an expert (paper, stage 5).
+
+        Where more people acted than spoke their wishes show in answers, which a critic can't be
+        taught.
+        """
         gap = self.recipe.gap.unknown if cluster.gap is None else cluster.gap
-        return gap < self.recipe.gap.threshold
+        return gap < self.recipe.gap.threshold or cluster.acting > cluster.people
 
 
 class WorkFolder:
