@@ -35,6 +35,7 @@ from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Interaction
 
 __all__ = [
+    "asker_of",
     "by_size",
     "choose_rule_weight",
     "cluster_logs",
@@ -139,12 +140,23 @@ def _add_unlabelled(work: Work, clusters: Sequence[ClusterData], labels: Ints) -
         projection_of(work, labels),
     )
     known = [{query_key(work.logs[i]) for i in c.run_ids} for c in clusters]
-    users = [{work.logs[i].user_id for i in c.train} - {None} for c in clusters]
+    teachers = [{asker_of(work.logs[i]) for i in c.train} for c in clusters]
     for log, label in zip(work.unheard.values(), near, strict=True):
-        if label < 0 or query_key(log) in known[label] or log.user_id in users[label]:
+        if label < 0 or query_key(log) in known[label] or asker_of(log) in teachers[label]:
             continue
         known[label].add(query_key(log))
         clusters[label].unlabelled.append(log.run_id)
+
+
+def asker_of(log: Interaction) -> str:
+    """Return whose a request is: its user's, else its thread's, each request's own at worst.
+
+    The same names as :func:`langchain_uno.records.voice_of` gives users and threads, so that who
+    speaks in one log and asks in another is one person.
+    """
+    if log.user_id:
+        return f"user:{log.user_id}"
+    return f"thread:{log.thread_id}" if log.thread_id else f"request:{log.run_id}"
 
 
 def _assert_apart(work: Work, clusters: Sequence[ClusterData]) -> None:

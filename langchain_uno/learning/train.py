@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field
 
 from langchain_uno.errors import InputError
 from langchain_uno.learning.acts import was_content
-from langchain_uno.learning.cluster import smallest_cluster
+from langchain_uno.learning.cluster import asker_of, smallest_cluster
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import Incumbent, incumbent
 from langchain_uno.learning.pairs import balanced
@@ -278,7 +278,7 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
         if len(items) >= work.recipe.verify.max_queries:
             break
         log = work.unheard[run_id]
-        who = f"user:{log.user_id}" if log.user_id else f"request:{log.thread_id or run_id}"
+        who = asker_of(log)
         items.append(HeldOut(run_id, log.messages, cluster.rules, log.language, who))
     return items
 

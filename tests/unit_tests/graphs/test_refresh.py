@@ -41,6 +41,7 @@ from tests.unit_tests.graphs.refresh_parts import (
     Stop,
     changed,
     clusters_of,
+    folder_of,
     logs,
     make_home,
     pairs_of,
@@ -457,3 +458,29 @@ def test_a_few_logs_that_ask_for_nothing_are_no_broken_distiller(
     with pytest.raises(EmptyLogError, match="in 4 the words ask for nothing") as failed:
         refresh(home, engine)
     assert "broken" not in str(failed.value)
+
+
+def test_a_conversation_without_a_user_is_on_one_side_and_counts_once(
+    engine: Engine, tmp_path: Path
+) -> None:
+    heard = [
+        one.model_copy(update={"user_id": None, "thread_id": f"thread-{i // 2 % 8}"})
+        for i, one in enumerate(logs(32))
+    ]
+    # The last turn of each thread: nobody reacted to it.
+    silent = [log(f"quiet-{t}", TRIP.format(90 + t), "a", thread_id=f"thread-{t}") for t in range(8)]
+    home = make_home(tmp_path, [*heard, *silent])
+    result = refresh(home, engine)
+    work = folder_of(home, result)
+    threads = {one.run_id: one.thread_id for one in [*heard, *silent]}
+    seen = 0
+    for cluster in clusters_of(home, result):
+        taught = {threads[i] for i in cluster.train}
+        asked = {threads[i] for i in cluster.unlabelled}
+        assert not taught & asked
+        seen += len(asked)
+        name = f"clusters/{cluster.id}/expert.json"
+        if work.has(name):
+            people = work.read_json(name)["report"]["people"]
+            assert people <= len(asked | {threads[i] for i in cluster.verify})
+    assert seen
