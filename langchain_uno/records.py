@@ -294,22 +294,24 @@ def by_speaker(log: Interaction) -> list[Interaction]:
     """Return a log once for each person who said something about it, with their feedback alone.
 
     Whoever comments on other people's answers has a vote of their own, and does not borrow theirs.
-    The first keeps the run id, the others' ids are told apart by a number (:func:`run_of`).
+    The first keeps the run id, the others' ids are told apart by a number (:func:`run_of`). A run
+    id that looks like one of these gets a number too.
     """
+    alike = _SPEAKER in log.run_id
     said: dict[str | None, list[Feedback]] = {}
     for one in sorted(log.feedback, key=lambda f: f.created_at):
         said.setdefault(speaker_of(one, log), []).append(one)
-    if list(said) in ([], [log.user_id]):
+    if list(said) in ([], [log.user_id]) and not alike:
         return [log]
     return [
         log.model_copy(
             update={
-                "run_id": f"{log.run_id}{_SPEAKER}{n}" if n else log.run_id,
+                "run_id": f"{log.run_id}{_SPEAKER}{n}" if n or alike else log.run_id,
                 "feedback": theirs,
                 "user_id": who,
             }
         )
-        for n, (who, theirs) in enumerate(said.items())
+        for n, (who, theirs) in enumerate(said.items() or [(log.user_id, [])])
     ]
 
 

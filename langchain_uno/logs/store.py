@@ -187,7 +187,7 @@ class LogStore:
             StoreError: one of them is not drained.
         """
         self._lease.check()
-        return self._index.vectors([run_of(run_id) for run_id in run_ids])
+        return self._index.vectors(run_ids)
 
     def near(
         self, vectors: FloatArray, k: int, where: Where | None = None
@@ -229,7 +229,7 @@ class LogStore:
         for ids in groups.values():
             if len(ids) < 2:
                 continue
-            rows = self.embeddings(ids)
+            rows = self.embeddings([run_of(run_id) for run_id in ids])
             rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
             first: list[int] = []
             for n, run_id in enumerate(ids):

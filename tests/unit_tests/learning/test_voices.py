@@ -132,3 +132,13 @@ def test_a_stranger_alone_is_the_same_as_a_stranger_first() -> None:
 def test_run_ids_of_apps_come_back_whole() -> None:
     assert run_of("any#id") == "any#id"
     assert run_of("") == ""
+
+
+def test_a_run_id_that_looks_like_a_part_is_told_from_it() -> None:
+    both = [said("please sing", "ann"), said("please dance", "bob", 1)]
+    one = log("r", "question", "answer", user_id="ann").model_copy(update={"feedback": both})
+    part = by_speaker(one)[1].run_id
+    foreign = log(part, "another question", "answer", "please hum", user_id="eve")
+    found = [*by_speaker(one), *by_speaker(foreign), *by_speaker(log(part, "quiet", "answer"))]
+    assert [run_of(log_id.run_id) for log_id in found] == ["r", "r", part, part]
+    assert len({log_id.run_id for log_id in found[:3]}) == 3
