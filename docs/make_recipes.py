@@ -77,7 +77,6 @@ published code (github.com/bebr2/UNO); those with a star from the code alone.
 
 Some differences of substance lie in code rather than in a value. Taken as the authors have them:
 
-- Feedback is all later user turns of a dialog, numbered, and a dialog is one log.
 - Logs whose feedback gave no rules stay in their cluster, and anchor its expert as pairs whose
   chosen and rejected answers are the same (`pairs.retention`).
 - A rule is compared with the whole list of guessed rules, not with one at a time
@@ -89,6 +88,9 @@ Some differences of substance lie in code rather than in a value. Taken as the a
 
 Not taken over:
 
+- Their log is a dialog, its feedback all later user turns, numbered. Here every answer of a dialog
+  is a log, and the next user turn is its feedback: what is said of the second answer is not held
+  against the first.
 - Their expert prompts are cut to the last 512 tokens, by a default of their trainer that nobody
   set. Here a pair longer than `expert.max_length` is left out, and none is cut.
 - Their LoRA dropout has no effect. Here it has.
