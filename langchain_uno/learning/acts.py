@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from langchain_uno.records import Interaction, PreferencePair, Rule
 
 __all__ = [
-    "acted_on",
     "approval",
     "edited_pairs",
     "liked_pairs",
@@ -41,11 +40,6 @@ def approval(interaction: Interaction) -> float | None:
 def was_content(interaction: Interaction) -> bool:
     """Whether its users liked the answer: without a wish, they were content with it as it was."""
     return (approval(interaction) or 0.0) >= _LIKED
-
-
-def acted_on(interaction: Interaction) -> bool:
-    """Whether somebody did something with the answer (copied it, asked for another one, ...)."""
-    return any(f.key in _ACTIONS for f in interaction.feedback)
 
 
 def edited_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:

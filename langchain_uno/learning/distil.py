@@ -23,8 +23,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from langchain_uno.errors import EmptyLogError, HomeError
-from langchain_uno.learning.acts import acted_on, edited_pairs, liked_pairs
+from langchain_uno.learning.acts import edited_pairs, liked_pairs
 from langchain_uno.learning.work import Work, content_of, digest_of
+from langchain_uno.logs.filters import acted_on
 from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
