@@ -468,7 +468,9 @@ def test_a_conversation_without_a_user_is_on_one_side_and_counts_once(
         for i, one in enumerate(logs(32))
     ]
     # The last turn of each thread: nobody reacted to it.
-    silent = [log(f"quiet-{t}", TRIP.format(90 + t), "a", thread_id=f"thread-{t}") for t in range(8)]
+    silent = [
+        log(f"quiet-{t}", TRIP.format(90 + t), "a", thread_id=f"thread-{t}") for t in range(8)
+    ]
     home = make_home(tmp_path, [*heard, *silent])
     result = refresh(home, engine)
     work = folder_of(home, result)
