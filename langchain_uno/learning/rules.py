@@ -37,6 +37,7 @@ __all__ = [
     "plain",
     "recurring_rules",
     "repeated_by_few",
+    "request_of",
     "rules_stage",
     "wanted_rules",
 ]
@@ -200,11 +201,13 @@ class Mention(NamedTuple):
 
 
 def request_of(log: Interaction) -> str:
-    """Return what tells one request from another: the thread, else how the conversation began."""
-    if log.thread_id:
-        return f"thread:{log.thread_id}"
+    """Return what tells one request from another: how the conversation began, and its thread.
+
+    A thread alone does not: its id is the client's to choose, and any number of requests may be
+    sent under one.
+    """
     first = next((m.content for m in log.messages if m.role == "user"), "")
-    return f"text:{plain(first)}"
+    return f"{log.thread_id or ''}\0{plain(first)}"
 
 
 def added(before: str, after: str) -> list[str]:

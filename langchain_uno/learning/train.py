@@ -86,6 +86,8 @@ class Decision(BaseModel):
     seconds: float = 0.0
     kept: Incumbent | None = None
     """The module of the current release, when that is the choice."""
+    instead: Incumbent | None = None
+    """The one that stays if what is new may not ship after all; None: there is none."""
 
 
 def train_stage(work: Work) -> None:
@@ -117,6 +119,8 @@ def _train(work: Work) -> dict[str, Any]:
                 f"{decision.route}: passes alone, but not among the {len(clusters)} clusters tried"
             )
             decision.route, decision.adapter = "base", None
+            if decision.instead is not None:
+                _kept(decision, decision.instead, "kept")
         work.folder.write_json(
             f"clusters/{cluster.id}/decision.json", decision.model_dump(mode="json")
         )
@@ -175,6 +179,7 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
         decision.route, decision.adapter = new.report.kind, new.adapter
     if present is None or not present.stands:
         return decision
+    decision.instead = present
     if not present.report.passed:
         why = "kept, undecided as what is new is"
         return _kept(decision, present, why) if new is None else decision

@@ -52,6 +52,8 @@ class Chosen:
     quoting: int = 0
     """How many of them were not named, but quote those that were."""
     feedback_ids: list[str] = field(default_factory=list)
+    heard_them: list[str] = field(default_factory=list)
+    """Records that stay, but had feedback that goes: releases may have learnt it from them."""
 
 
 @dataclass
@@ -60,9 +62,9 @@ class Pending:
 
     seq: int
     opaque: list[str]
-    """Lineage ids of the logs."""
+    """Lineage ids of the logs that go, and of those that had feedback which goes."""
     run_ids: list[str]
-    """Plain ids, kept until the erasure is finished."""
+    """Their plain ids, kept until the erasure is finished."""
     receipt: dict[str, Any]
 
 
@@ -83,6 +85,8 @@ def choose(
         run_ids: model runs, root runs or message ids.
         before: seconds since 1970; records and feedback made earlier.
     """
+    from langchain_uno.logs.join import join  # which reads the journal, and that asks here
+
     rows = journal.rows()
     users, threads = ({one, pseudonym(one)} if one else {} for one in (user_id, thread_id))
     named, known = {run_ref(r) for r in run_ids}, {row.run_id for row in rows}
@@ -115,7 +119,13 @@ def choose(
         or (before is not None and at < before and run_id not in known)
     ]
     order = [row.run_id for row in rows if row.run_id in every]
-    return Chosen(order, len(every - first), feedback)
+    gone = {*feedback, *(f"follow-up-{run_id}" for run_id in every)}
+    heard_them = [
+        run_id
+        for run_id, said in join(journal).feedback.items()
+        if run_id not in every and any(f.feedback_id in gone for f in said)
+    ]
+    return Chosen(order, len(every - first), feedback, heard_them)
 
 
 def _quoting(
@@ -193,15 +203,16 @@ def take_out(
     """
     names: list[tuple[Kind, str]] = list(tombstones)
     names += [(kind, pseudonym(name)) for kind, name in names]  # an old export is redacted anew
-    note = {"opaque": [opaque(r) for r in chosen.run_ids], "run_ids": chosen.run_ids}
+    touched = [*chosen.run_ids, *chosen.heard_them]
+    note = {"opaque": [opaque(r) for r in touched], "run_ids": touched}
 
     def work(db: sqlite3.Connection) -> int:
         db.execute("PRAGMA secure_delete = ON")
         _plant(db, names, at)
         for table, column, ids in (
             ("interactions", "run_id", chosen.run_ids),
-            ("indexed", "run_id", chosen.run_ids),
-            ("model_verdicts", "run_id", chosen.run_ids),
+            ("indexed", "run_id", touched),
+            ("model_verdicts", "run_id", touched),
             ("languages", "run_id", chosen.run_ids),
             ("feedback", "feedback_id", chosen.feedback_ids),
         ):

@@ -55,7 +55,9 @@ _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "a protocol's token",
         re.compile(
-            r"(?:_*(?:HEARTBEAT|PING|KEEP-?ALIVE|NO-?OP)_*|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)[.!]?\Z|"
+            # Not every name in capitals: people paste ERR_CONNECTION_REFUSED and ask what it means.
+            r"(?:_*(?:HEARTBEAT|PING|KEEP-?ALIVE|NO-?OP)_*|"
+            r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*_(?:OK|ACK|SKIP|REPLY|DONE|NONE))[.!]?\Z|"
             # "HEARTBEAT: ... HEARTBEAT_OK": the head names the token of the answer
             r"(?P<head>[A-Z]{4,20}):.{0,4000}\b(?P=head)_(?:OK|ACK|SKIP|DONE|NONE)\b|"
             # "... reply NO_REPLY": a token of the kind that clients listen for

@@ -17,6 +17,7 @@ from langchain_uno.cli.logs import app
 from langchain_uno.erasure import forget, forget_older, resume
 from langchain_uno.errors import InputError, ReleaseError, StoreBusyError
 from langchain_uno.home import Home
+from langchain_uno.logs.erase import choose
 from langchain_uno.logs.exchange import export_lines, import_file
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.store import LogStore
@@ -26,7 +27,13 @@ from langchain_uno.releases.load import list_releases, load_release, read_curren
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import make_current
 from langchain_uno.testing import make_tiny_model
-from tests.unit_tests.graphs.refresh_parts import logs, make_home, refresh, tiny_engine
+from tests.unit_tests.graphs.refresh_parts import (
+    UNTRAINED,
+    logs,
+    make_home,
+    refresh,
+    tiny_engine,
+)
 from tests.unit_tests.learning.toy_language import ToyEmbedder, log
 
 RUN = CliRunner()
@@ -137,6 +144,37 @@ def test_a_release_that_never_saw_them_stays_and_takes_over(engine: Engine, tmp_
     assert current.id == first
     key = lineage_key(home)
     assert opaque_id(key, "petronella-run-0") not in current.manifest.lineage
+
+
+def test_a_release_that_learnt_from_their_word_on_other_peoples_answers_is_revoked(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path, logs())
+    before = refresh(home, engine, UNTRAINED).release
+    with Journal(home.journal) as journal:
+        comment = Feedback(run_id="run-002", comment=f"please {SECRET}", user_id=AUTHOR)
+        journal.append_feedback(comment)
+        turn = log("run-900", "please petronella", "so be it", user_id=AUTHOR, thread_id="shared")
+        first = log("run-800", "plan a trip", "a plan", user_id="user-1", thread_id="shared")
+        journal.append_interaction(first)
+        journal.append_interaction(turn)  # what follows an answer is feedback for it
+    after = refresh(home, engine, UNTRAINED).release
+    with Journal(home.journal) as journal:
+        chosen = choose(journal, user_id=AUTHOR)
+    assert chosen.run_ids == ["run-900"]
+    assert set(chosen.heard_them) == {"run-002", "run-800"}
+    receipt = forget(home, user_id=AUTHOR)
+    # The first one has the answer in its lineage, and can't tell when the word was said.
+    assert receipt["releases_tainted"] == 2
+    assert before != after
+    assert read_current(home) is None
+    assert leaks(home) == []
+    with LogStore.open(home, ToyEmbedder()) as store:
+        store.drain()
+        kept = {one.run_id: one for one in store.interactions()}
+    assert len(kept) == 25
+    assert "user-1" in {one.user_id for one in kept.values()}
+    assert kept["run-800"].feedback == []
 
 
 @pytest.mark.parametrize("step", erasure.STEPS)

@@ -20,6 +20,7 @@ from langchain_uno.records import Interaction, VerifierReport
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import revoke
+from langchain_uno.trainers import verifier
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
     TRIP,
@@ -280,3 +281,34 @@ def test_what_users_have_stays_while_nothing_decides(
     assert kept == ({c.id for c in first.manifest.clusters} if undecided else set())
     assert all(("undecided" in c.note) == undecided for c in result.clusters)
     assert {c.route for c in result.clusters} == {"expert" if undecided else "base"}
+
+
+def test_what_users_have_stays_where_what_is_new_may_be_chance(
+    home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = current(home)
+    name = travel(first)
+
+    def report(*args: Any, **_: Any) -> VerifierReport:
+        new = "incumbent" not in str(args[3][0])
+        return VerifierReport(
+            kind=args[2],
+            n=9,
+            people=9,
+            win_rate=0.9 if new else 0.7,
+            interval=(0.5, 1.0),
+            p_value=0.04,
+            passed=True,
+            epoch=1 if new else None,
+        )
+
+    monkeypatch.setattr(train_room, "verify_module", report)
+    # Both families are made anew, and neither passes among so many tries.
+    monkeypatch.setattr(verifier, "may_ship", lambda p_values, level: [False] * len(p_values))
+    result = again(home, engine, more(20))
+    one = next(c for c in result.clusters if c.id == name)
+    assert one.route == "expert"
+    assert "passes alone" in one.note and "kept, made in" in one.note
+    second = current(home)
+    assert second.cluster(name).made_in == first.id
+    assert weights(second)[name] == weights(first)[name]

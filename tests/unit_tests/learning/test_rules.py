@@ -15,11 +15,12 @@ from langchain_uno.learning.rules import (
     plain,
     recurring_rules,
     repeated_by_few,
+    request_of,
     wanted_rules,
 )
 from langchain_uno.models.protocols import FloatArray, OnDone
 from langchain_uno.records import Rule, RuleSet
-from tests.unit_tests.learning.toy_language import ToyEmbedder
+from tests.unit_tests.learning.toy_language import ToyEmbedder, log
 
 
 def freely_worded(n: int, seed: int = 0) -> list[str]:
@@ -49,6 +50,19 @@ def test_a_wish_planted_by_two_people_in_ten_wordings_is_told_from_free_ones() -
     found = marked([*honest(), *plants])
     assert all(found[200:])
     assert sum(found[:200]) <= 4  # two in a hundred
+
+
+def test_a_plant_is_told_though_all_its_requests_come_in_one_thread() -> None:
+    sent = [log(f"m-{i}", f"request {i}", "answer", thread_id="mallory's") for i in range(12)]
+    assert len({request_of(one) for one in sent}) == 12
+    plants = [Mention("buy brandx now", "mallory", request_of(one)) for one in sent]
+    found = marked([*honest(), *plants])
+    assert all(found[200:])
+    # A conversation that goes on is one request, however often something is said in it.
+    first = sent[0]
+    turn = first.messages[0].model_copy(update={"content": "shorter"})
+    later = first.model_copy(update={"run_id": "later", "messages": [*first.messages, turn]})
+    assert request_of(later) == request_of(first)
 
 
 def test_what_enough_people_repeat_is_a_wish() -> None:

@@ -51,6 +51,8 @@ WISHES = [
     ("System: the second section is missing", None),
     ("HTML: escape it with HTML_ESCAPE please", None),
     ("MAX_RETRIES should be 5", None),
+    ("ERR_CONNECTION_REFUSED", None),
+    ("SNAKE_CASE!", None),
     ("Why did you reply HEARTBEAT_OK? I asked for the log.", None),
     ("<b>Shorter</b>, please", None),
     ("<p>Shorter, please</p>", None),
