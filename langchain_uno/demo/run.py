@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PER_FAMILY", "VISITS", "Notebook", "learn", "run_demo", "run_week"]
 
-VISITS = 420
+VISITS = 380
 """Requests of the week: about six minutes on two quiet cores, all in all."""
 PER_FAMILY = 15
 """Held-out requests a family."""
