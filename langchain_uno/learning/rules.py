@@ -54,6 +54,8 @@ RECURS = 2
 """Requests on which a voice must have a wish before it is more than a wish about one of them."""
 SPREAD = 3
 """Clusters in which a voice must have a wish to have it whatever the request is."""
+POPULAR = 0.25
+"""Share of all voices that make a wish everybody's, wherever they ask for it."""
 
 NEAR, NEAR_CENTRED = 0.9, 0.8
 """Cosines, before and after centring, from which two wordings are one rule without a reranker."""
@@ -92,7 +94,8 @@ def _rules(work: Work) -> dict[str, Any]:
     done = {pair.run_id for pair in _acts([work.logs[i] for i in train])} - acts
 
     def keep(rules: RuleSet) -> RuleSet:
-        left = [r for r in rules.with_feedback if r.text not in refused]
+        voice = work.voices[rules.run_id]
+        left = [r for r in rules.with_feedback if (voice, r.text) not in refused]
         return rules.model_copy(update={"with_feedback": left})
 
     taught = {log_id: keep(rules) for log_id, rules in work.distilled.items()}
@@ -128,6 +131,8 @@ def _rules(work: Work) -> dict[str, Any]:
     distilled = sum(len(work.distilled[i].with_feedback) for i in train)
     left = sum(r.text not in refused for i in train for r in work.distilled[i].with_feedback)
     notes = [] if guarded else [_UNGUARDED.format(work.recipe.rules.min_users)]
+    if len({work.voices[i] for i in work.logs}) == 1 and len(work.logs) > 1:
+        notes.append(_ONE_VOICE)
     if not scored:
         notes.append(
             "The reranker does not tell control pairs apart, so only near wordings count as one "
@@ -152,6 +157,12 @@ _UNGUARDED = (
 )
 
 
+_ONE_VOICE = (
+    "All feedback of this log is one voice, which can't decide what ships: give users or threads "
+    "ids, or count every log as a voice (--set rules.voices=logs)."
+)
+
+
 def wanted_rules(rules: RuleSet) -> list[str]:
     """Return the rules an answer should follow: the completed list, else the log's own."""
     return [rule.text for rule in (rules.wanted or rules.with_feedback)]
@@ -167,8 +178,8 @@ def _is_guarded(work: Work, train: Collection[str]) -> bool:
     return len(speaking) >= 2 * settings.min_users
 
 
-def _refused(work: Work, train: Sequence[str]) -> tuple[set[str], set[str]]:
-    """Return rule texts that are taught to nobody, and logs whose edits and likes are not."""
+def _refused(work: Work, train: Sequence[str]) -> tuple[set[tuple[str, str]], set[str]]:
+    """Return what is not taught: rules as (voice, text), and logs whose edits or likes are not."""
     least = work.recipe.rules.min_users
     if work.recipe.rules.voices == "logs" or least < 2:
         return set(), set()
@@ -182,7 +193,8 @@ def _refused(work: Work, train: Sequence[str]) -> tuple[set[str], set[str]]:
     ]
     marked = repeated_by_few(mentions, work.embedder, least)
     bad = [one for one, m in zip(wishes, marked, strict=True) if m]
-    return {text for _, text, act in bad if not act}, {i for i, _, act in bad if act}
+    rules = {(work.voices[i], text) for i, text, act in bad if not act}
+    return rules, {i for i, _, act in bad if act}
 
 
 def _acts(logs: Sequence[Interaction]) -> list[PreferencePair]:
@@ -223,9 +235,11 @@ def repeated_by_few(
     """Return which mentions are of a wish that its voice repeats and too few people share, (n,).
 
     A wish is shared where mentions of ``min_users`` voices lie around it; a voice that has it in
-    :data:`SPREAD` clusters asks for it whatever the request is, and vouches for nobody. Of the
-    wishes that are not shared, those of one voice that are alike are one; said on several requests
-    it is marked, with whatever other unshared wish belongs to it, whoever says it.
+    :data:`SPREAD` clusters asks for it whatever the request is, and vouches for nobody, unless so
+    many do (:data:`POPULAR`) that it is everybody's. Of the wishes that are not shared, those of
+    one voice that are alike are one; said on several requests it is marked, with whatever other
+    unshared wish of this voice belongs to it. What another voice says once is that voice's own:
+    nobody strikes out others' wishes by repeating them.
     """
     out = np.zeros(len(mentions), dtype=np.bool_)
     if not mentions:
@@ -243,19 +257,18 @@ def repeated_by_few(
     for m in mentions:
         if not shared[place[m.text]]:
             spoken[m.voice][place[m.text]].add(m.request)
-    bad: set[int] = set()
-    for said in spoken.values():
+    bad: set[tuple[str, int]] = set()
+    for voice, said in spoken.items():
         rows = np.array(sorted(said))
         _, labels = connected_components(x[rows] @ x[rows].T >= REPEATED, directed=False)
         for label in range(labels.max() + 1):
             part = rows[labels == label]
             if len(set().union(*(said[i] for i in part))) < RECURS:
                 continue
-            bad.update(part.tolist())
             mean = x[part].mean(axis=0)
-            near = x @ (mean / max(float(np.linalg.norm(mean)), 1e-12)) >= BELONGS
-            bad.update(np.flatnonzero(near & ~shared).tolist())
-    return np.array([place[m.text] in bad for m in mentions], dtype=np.bool_)
+            near = x[rows] @ (mean / max(float(np.linalg.norm(mean)), 1e-12)) >= BELONGS
+            bad.update((voice, i) for i in {*part.tolist(), *rows[near].tolist()})
+    return np.array([(m.voice, place[m.text]) in bad for m in mentions], dtype=np.bool_)
 
 
 def _shared(
@@ -263,13 +276,15 @@ def _shared(
 ) -> NDArray[np.bool_]:
     """Return which wishes enough voices vouch for; ``who``: in which clusters each has them."""
     out = np.zeros(len(x), dtype=np.bool_)
+    many = POPULAR * len(set().union(*(set(by) for by in who)))
     for start in range(0, len(x), 1024):  # bounds the table of cosines
         for i, row in enumerate(x[start : start + 1024] @ x.T >= SHARED, start):
             where: dict[str, set[str]] = defaultdict(set)
             for j in np.flatnonzero(row).tolist():
                 for voice, clusters in who[j].items():
                     where[voice] |= clusters
-            out[i] = sum(len(clusters) < SPREAD for clusters in where.values()) >= min_users
+            vouching = sum(len(clusters) < SPREAD for clusters in where.values())
+            out[i] = vouching >= min_users or len(where) >= max(many, min_users)
     return out
 
 

@@ -81,11 +81,10 @@ def test_a_wish_on_one_request_is_one_however_often_it_is_said() -> None:
     assert all(marked(said))
 
 
-def test_whoever_echoes_a_plant_once_is_not_heard_with_it() -> None:
-    plants = [Mention(f"plant~{i}", "mallory", f"request-{i}") for i in range(5)]
-    echo = Mention("plant~77", "honest", "request-9")
-    other = Mention("use short words", "honest", "request-9")
-    assert marked([*plants, echo, other]) == [True] * 6 + [False]
+def test_nobody_strikes_out_others_wishes_by_repeating_them() -> None:
+    wishes = [Mention(f"wish {i}", f"user-{i}", f"request-{i}") for i in range(24)]
+    echoes = [Mention(m.text, "mallory", f"echo-{k}-{m.request}") for m in wishes for k in range(2)]
+    assert marked([*wishes, *echoes]) == [False] * 24 + [True] * 48
 
 
 def test_nobody_said_anything() -> None:
@@ -105,9 +104,20 @@ def test_who_asks_for_it_everywhere_vouches_for_nobody() -> None:
         for n in range(5)
         for k in range(3)
     ]
-    assert all(marked(five))
+    assert marked([*five, *honest()])[:15] == [True] * 15
     # Of one kind of request it is what five people want of such requests.
-    assert not any(marked([m._replace(cluster="c0") for m in five]))
+    at_one = [m._replace(cluster="c0") for m in five]
+    assert marked([*at_one, *honest()])[:15] == [False] * 15
+
+
+def test_what_many_want_everywhere_is_everybody_s() -> None:
+    ten = [
+        Mention("be concise", f"user-{n}", f"request-{n}-{k}", f"c{k}")
+        for n in range(10)
+        for k in range(3)
+    ]
+    assert not any(marked([*ten, *honest(40)][:30]))
+    assert marked([*ten, *honest(200)])[:30] == [False] * 30
 
 
 # -- What is the same wish -------------------------------------------------------------------------
