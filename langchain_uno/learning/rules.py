@@ -129,7 +129,7 @@ def _rules(work: Work) -> dict[str, Any]:
     work.folder.write_json("given.json", given)
     work.folder.write_records("clusters-rules.jsonl", clusters)
     distilled = sum(len(work.distilled[i].with_feedback) for i in train)
-    left = sum(r.text not in refused for i in train for r in work.distilled[i].with_feedback)
+    left = sum(len(taught[i].with_feedback) for i in train)
     notes = [] if guarded else [_UNGUARDED.format(work.recipe.rules.min_users)]
     if len({work.voices[i] for i in work.logs}) == 1 and len(work.logs) > 1:
         notes.append(_ONE_VOICE)
