@@ -228,8 +228,9 @@ def _table(result: RefreshResult) -> Table:
 def _show_log(result: RefreshResult) -> None:
     """Say which logs were used, what waits, whose they are, and what guards them."""
     dropped = _counted(result.dropped)
+    heard = result.usable + sum(result.dropped.values())
     say(
-        f"{result.usable} of {_many(result.interactions, 'log')} can be learnt from"
+        f"{result.usable} of {_many(heard, 'log')} can be learnt from"
         + (f" (left out: {dropped})." if dropped else ".")
     )
     if result.waiting:
@@ -237,8 +238,8 @@ def _show_log(result: RefreshResult) -> None:
         say(f"{pieces} of feedback waiting for the answer meant, which is not in the log yet.")
     if result.without_user:
         say(
-            f"{_many(result.without_user, 'log')} without a user: each conversation counts as one "
-            "voice, and logs without a conversation count as one together."
+            f"{_many(result.without_user, 'log')} without a user: they are one voice together; "
+            "where nobody is named each conversation is one."
         )
     if not result.guarded:
         say(
