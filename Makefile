@@ -33,7 +33,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the whole loop on two cores: feedback in, better answers out
 	$(PY) -m langchain_uno demo --home $(HOME_DIR) --seed $(SEED)
 
-test: $(READY) ## the default tests (up to 15 minutes on two cores)
+test: $(READY) ## the default tests (up to 8 minutes on two cores)
 	$(PY) -m pytest -m 'not slow'
 
 test-all: $(READY) ## all tests, the slow ones too

@@ -101,7 +101,8 @@ def share_met(engine: Any, queries: list[Query], adapter: str | None) -> tuple[f
     return met, float(np.mean([c.faithful for c in checks]))
 
 
-@pytest.mark.parametrize("route", [pytest.param("expert", marks=pytest.mark.slow), "critic"])
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ["expert", "critic"])
 def test_each_route_works_from_feedback_to_better_answers(
     route: str, engine: Any, tmp_path: Path
 ) -> None:
