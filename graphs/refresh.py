@@ -47,11 +47,12 @@ from langchain_uno.learning.work import (
     Work,
     sweep_work,
 )
+from langchain_uno.logs.journal import require_log
 from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 
-__all__ = ["RefreshResult", "build_refresh_graph", "check_home", "check_log", "run_refresh"]
+__all__ = ["RefreshResult", "build_refresh_graph", "check_home", "run_refresh"]
 
 _STAGES: dict[str, Callable[[Work], None]] = {
     "filter": filter_stage,
@@ -187,23 +188,6 @@ def run_refresh(
         lock.release()
 
 
-def check_log(home: Home) -> None:
-    """Check that a home has a log at all.
-
-    Raises:
-        HomeError: there is no such home.
-        EmptyLogError: nothing was ever captured in it.
-    """
-    from langchain_uno.logs.journal import FILE_NAME
-
-    home.require()
-    if not (home.journal / FILE_NAME).exists():
-        raise EmptyLogError(
-            f"The log of {str(home.path)!r} is empty: attach UNOFeedbackHandler(home=...) to a "
-            "chat model, or import one (langchain-uno logs import FILE --home DIR)."
-        )
-
-
 def check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> None:
     """Check, before anything is written, that a home has logs and fits the models.
 
@@ -214,7 +198,7 @@ def check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> 
     """
     from langchain_uno.releases.load import read_current
 
-    check_log(home)
+    require_log(home)
     try:
         release = read_current(home)
     except ReleaseError:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from langchain_uno.errors import ConfigError, EmptyLogError, InputError
+from langchain_uno.errors import ConfigError, InputError
 from langchain_uno.home import Home, load_settings
 from langchain_uno.recipe import Recipe, load_recipe
 
@@ -67,6 +67,7 @@ def refresh_home(
         UNOError: see :func:`langchain_uno.graphs.refresh.run_refresh`; nothing is half-written.
     """
     from langchain_uno.erasure import keep_promises
+    from langchain_uno.logs.journal import require_log
     from langchain_uno.models.loading import (
         is_bundled,
         is_url,
@@ -77,7 +78,7 @@ def refresh_home(
 
     # What is cheap to check comes first, so that a typo costs no minutes.
     place = Home.locate(home, namespace)
-    _check_log(place)
+    require_log(place)
     if is_url(model):
         raise InputError(
             f"--model {model!r} is a server: training needs the weights, so name their folder or "
@@ -152,23 +153,6 @@ def effective_recipe(
         overrides = _merge(overrides, _assignment(one))
         recipe = load_recipe(name, overrides)
     return recipe if seed is None else load_recipe(name, {**overrides, "seed": seed})
-
-
-def _check_log(home: Home) -> None:
-    """Check that a home has a log, before models are loaded for it.
-
-    Raises:
-        HomeError: there is no such home.
-        EmptyLogError: nothing was ever captured in it.
-    """
-    from langchain_uno.logs.journal import FILE_NAME
-
-    home.require()
-    if not (home.journal / FILE_NAME).exists():
-        raise EmptyLogError(
-            f"The log of {str(home.path)!r} is empty: attach UNOFeedbackHandler(home=...) to a "
-            "chat model, or import one (langchain-uno logs import FILE --home DIR)."
-        )
 
 
 def _assignment(text: str) -> dict[str, Any]:

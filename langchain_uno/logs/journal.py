@@ -21,14 +21,15 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from langchain_uno.errors import InputError, StoreError
+from langchain_uno.errors import EmptyLogError, InputError, StoreError
+from langchain_uno.home import Home
 from langchain_uno.logs.conversation import language_of, link, run_ref
 from langchain_uno.logs.database import Database
 from langchain_uno.logs.erase import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.logs.migrations import migrate
 from langchain_uno.records import Feedback, Interaction, Verdict
 
-__all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow"]
+__all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow", "require_log"]
 
 FILE_NAME = "journal.sqlite3"
 _R = TypeVar("_R", bound=BaseModel)
@@ -71,6 +72,21 @@ class Appended(NamedTuple):
     """New ones."""
     forgotten: int
     """Interactions that were refused because somebody had them forgotten."""
+
+
+def require_log(home: Home) -> None:
+    """Check that a home has a log at all; costs nothing, so it comes before models are loaded.
+
+    Raises:
+        HomeError: there is no such home.
+        EmptyLogError: nothing was ever captured in it.
+    """
+    home.require()
+    if not (home.journal / FILE_NAME).exists():
+        raise EmptyLogError(
+            f"The log of {str(home.path)!r} is empty: attach UNOFeedbackHandler(home=...) to a "
+            "chat model, or import one (langchain-uno logs import FILE --home DIR)."
+        )
 
 
 class Journal:
