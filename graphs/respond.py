@@ -32,7 +32,7 @@ from typing_extensions import TypedDict
 from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation, Sampling
 from langchain_uno.records import REFLECTIVE, Message, Route
 from langchain_uno.reflect import Ask, Plan, Reflected, reflect
-from langchain_uno.serving.hot_swap import Serving, Snapshot
+from langchain_uno.serving.hot_swap import ANSWER_TOKENS, Serving, Snapshot
 from langchain_uno.serving.messages import from_langchain
 
 __all__ = ["Mode", "RespondContext", "RespondInput", "RespondState", "build_respond_graph"]
@@ -48,7 +48,8 @@ class RespondContext:
     """``"single"``: reflective clusters fall back to the base; ``"base"``: everything does."""
     temperature: float = 0.0
     top_p: float = 1.0
-    max_tokens: int = 1024
+    max_tokens: int | None = None
+    """None: what the release's answers were verified with."""
     seed: int | None = None
     stop: Sequence[str] = ()
     tools: Sequence[dict[str, Any]] = ()
@@ -61,10 +62,22 @@ class RespondContext:
     stream: bool = True
     """Whether tokens are sent as custom stream events."""
 
-    def request(self, messages: Sequence[Message], adapter: str | None = None) -> GenerateRequest:
-        """Return the request for one answer with these settings."""
+    def request(
+        self,
+        messages: Sequence[Message],
+        adapter: str | None = None,
+        *,
+        limit: int = ANSWER_TOKENS,
+    ) -> GenerateRequest:
+        """Return the request for one answer with these settings.
+
+        Args:
+            messages: the conversation.
+            adapter: answers; None: the base.
+            limit: tokens of the answer where the settings do not say.
+        """
         sampling = Sampling(
-            self.temperature, self.top_p, self.max_tokens, self.seed, tuple(self.stop)
+            self.temperature, self.top_p, self.max_tokens or limit, self.seed, tuple(self.stop)
         )
         return GenerateRequest(
             messages, adapter, sampling, tuple(self.tools), self.tool_choice, self.json_schema
@@ -179,7 +192,8 @@ class Given:
 
 def expert_generate(given: Given) -> Plan:
     """The cluster's expert answers, or the base model."""
-    request = given.context.request(given.messages, given.adapter)
+    limit = given.snapshot.answer_tokens
+    request = given.context.request(given.messages, given.adapter, limit=limit)
     done = yield Ask(request, "answer", final=True)
     return Reflected(
         text=done.text,
@@ -201,9 +215,12 @@ def draft_critique_revise(given: Given) -> Plan:
     """
     snapshot = given.snapshot
     assert snapshot.prompts is not None, "a release with clusters has prompts"
+    request = given.context.request(given.messages, limit=snapshot.answer_tokens)
+    revised = given.context.max_tokens or snapshot.revision_tokens
     return reflect(
-        given.context.request(given.messages),
+        request,
         snapshot.prompts,
+        revision=replace(request.sampling, max_tokens=revised),
         critic=given.adapter,
         suggestions=snapshot.rules_of(given.cluster),
         critique_tokens=snapshot.critique_tokens,
@@ -228,7 +245,7 @@ class Running(Runnable[RespondState, RespondState]):
         engine = self._serving.engine
         with self._serving.hold(input.get("release")) as snapshot:
             run = self._start(input, snapshot, _runtime(config))
-            with self._serving.pool.hold(run.adapter):
+            with self._serving.pool.hold(run.adapter) as run.called:
                 while (request := run.next()) is not None:
                     if run.streams:
                         for chunk in engine.stream(request):
@@ -244,7 +261,7 @@ class Running(Runnable[RespondState, RespondState]):
         engine = self._serving.engine
         with self._serving.hold(input.get("release")) as snapshot:
             run = self._start(input, snapshot, _runtime(config))
-            async with _aheld(self._serving, run.adapter):
+            async with _aheld(self._serving, run.adapter) as run.called:
                 while (request := run.next()) is not None:
                     if run.streams:
                         async for chunk in engine.astream(request):
@@ -269,6 +286,8 @@ class _Run:
 
     def __init__(self, plan: Plan, given: Given, write: Callable[[Any], None]) -> None:
         self.adapter = given.adapter
+        self.called: str | None = None
+        """The engine's name of the adapter."""
         self.streams = given.context.stream
         self.result = RespondState()
         self._plan = plan
@@ -295,7 +314,9 @@ class _Run:
             return None
         self._done = None
         self._tell(self._ask)
-        return replace(self._ask.request, deadline=self._deadline)
+        request = self._ask.request
+        adapter = None if request.adapter is None else self.called
+        return replace(request, adapter=adapter, deadline=self._deadline)
 
     def take(self, chunk: Chunk) -> None:
         """Take a piece of a text: shown when it is the final one's, else kept back."""
@@ -329,22 +350,22 @@ class _Run:
 
 
 @asynccontextmanager
-async def _aheld(serving: Serving, adapter: str | None) -> AsyncIterator[None]:
+async def _aheld(serving: Serving, adapter: str | None) -> AsyncIterator[str | None]:
     """Hold an adapter; when that means loading or waiting, a thread does it."""
     held = serving.pool.hold(adapter)
     if serving.pool.at_hand(adapter):
-        held.__enter__()
+        name = held.__enter__()
     else:
         entering = asyncio.ensure_future(asyncio.to_thread(held.__enter__))
         try:
-            await asyncio.shield(entering)
+            name = await asyncio.shield(entering)
         except asyncio.CancelledError:  # the thread goes on: give back what it gets
             entering.add_done_callback(
                 lambda done: None if done.exception() else held.__exit__(None, None, None)
             )
             raise
     try:
-        yield
+        yield name
     finally:
         held.__exit__(None, None, None)
 

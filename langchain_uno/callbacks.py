@@ -15,7 +15,6 @@ import asyncio
 import logging
 import os
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 
 from langchain_uno.errors import StoreError, UNOError
+from langchain_uno.forks import ForkLock, survive_forks
 from langchain_uno.home import Home
 from langchain_uno.logs.background import start_draining
 from langchain_uno.logs.capture import Capture, Started, check_feedback
@@ -39,6 +39,8 @@ from langchain_uno.records import Feedback
 __all__ = ["UNOFeedbackHandler"]
 
 _log = logging.getLogger("langchain_uno")
+_LOOP_WAITS_S = 0.005
+"""Longest wait for other writers in an event loop; the record is kept in memory then."""
 _MAX_OPEN = 50_000
 """Runs remembered between their start and their end; the oldest are forgotten beyond."""
 
@@ -78,10 +80,10 @@ class UNOFeedbackHandler(BaseCallbackHandler):
     def run_inline(self) -> bool:  # type: ignore[override]
         """In async apps, run in the event loop (tens of microseconds), without a hop to a thread.
 
-        Where blocking calls in a loop are forbidden (``langgraph dev`` does, by blockbuster), the
-        journal would be refused to us and the record lost: LangChain takes a thread then.
+        LangChain takes a thread while records wait for a journal that another program has locked,
+        and where blocking calls in a loop are forbidden (``langgraph dev`` does, by blockbuster).
         """
-        return "blockbuster" not in sys.modules
+        return not self._waiting and "blockbuster" not in sys.modules
 
     def __init__(
         self,
@@ -101,6 +103,20 @@ class UNOFeedbackHandler(BaseCallbackHandler):
     ) -> None:
         super().__init__()
         self.home = Home.locate(home, namespace).ensure()
+        self._settings = {
+            "home": self.home.root,
+            "namespace": namespace,
+            "user_id": user_id,
+            "tags": tags,
+            "redactor": redactor,
+            "sample_rate": sample_rate,
+            "record_content": record_content,
+            "max_chars": max_chars,
+            "full_sync": full_sync,
+            "max_waiting": max_waiting,
+            "drain_every": drain_every,
+            "embedder": embedder,
+        }
         self._redactor = redactor_of(self.home, redactor)
         self._capture = Capture(
             namespace=namespace,
@@ -116,10 +132,24 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         self._roots: dict[UUID, UUID] = {}
         self._waiting: deque[tuple[dict[str, Any], dict[str, int]]] = deque()
         self._max_waiting = max_waiting
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._counts = {"recorded": 0, "feedback": 0, "dropped": 0, "errors": 0}
         self._closed = False
         self._drain = start_draining(self.home, drain_every, embedder)
+        # A forked child leaves what waits here to its parent.
+        survive_forks(self, child=lambda handler, _: handler._waiting.clear())
+
+    def __copy__(self) -> UNOFeedbackHandler:
+        """Return self: a copied chat model or agent records where the first one does."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> UNOFeedbackHandler:
+        """Return self."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings; loading opens the journal of the same home."""
+        return _made_again, (type(self), self._settings)
 
     # -- feedback -----------------------------------------------------------------------------
 
@@ -354,7 +384,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         if self._closed:
             return False
         try:
-            self._journal.append_record(record, redacted=redacted)
+            self._journal.append_record(record, redacted=redacted, timeout_s=_patience())
         except UNOError as problem:
             self._complain(problem)
             return False
@@ -388,6 +418,21 @@ class UNOFeedbackHandler(BaseCallbackHandler):
     def _count(self, name: str) -> None:
         with self._lock:
             self._counts[name] += 1
+
+
+def _patience() -> float | None:
+    """How long a record may wait for the journal here: an event loop is never kept waiting."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return _LOOP_WAITS_S
+
+
+def _made_again(kind: type[UNOFeedbackHandler], settings: dict[str, Any]) -> UNOFeedbackHandler:
+    handler = kind.__new__(kind)
+    UNOFeedbackHandler.__init__(handler, **settings)
+    return handler
 
 
 def _trim(runs: dict[UUID, Any]) -> None:

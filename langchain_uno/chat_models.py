@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -29,14 +31,14 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
-from langchain_uno.errors import InputError
+from langchain_uno.errors import InputError, TemplateError
 from langchain_uno.graphs.respond import (
     Mode,
     RespondContext,
     RespondInput,
     build_respond_graph,
 )
-from langchain_uno.home import ENV_HOME
+from langchain_uno.home import ENV_HOME, Home
 from langchain_uno.serving.answers import as_last_chunk, as_result, text_chunk
 from langchain_uno.serving.messages import from_langchain
 from langchain_uno.serving.router import RouteChoice
@@ -75,7 +77,9 @@ class UNOChatModel(BaseChatModel):
     temperature: float = Field(default=0.0, ge=0.0)
     """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    max_tokens: int = Field(default=1024, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    """An answer's limit; None: what the release's answers were verified with (2,048 before there is
+    a release)."""
     seed: int | None = None
     """Makes sampled answers repeatable."""
     stop: list[str] | None = None
@@ -92,11 +96,50 @@ class UNOChatModel(BaseChatModel):
 
     _served: Served | None = PrivateAttr(default=None)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take the fields above, and what every LangChain chat model takes.
+
+        Raises:
+            InputError: a keyword that none of them has, or a home that is no path.
+        """
+        known = set(type(self).model_fields)
+        for name in kwargs.keys() - known:
+            raise InputError(f"UNOChatModel takes no {name!r}: {_nearest(name, known)}.")
+        super().__init__(*args, **kwargs)
+
     @model_validator(mode="after")
-    def _home_from_environment(self) -> Self:
-        if self.home is None and os.environ.get(ENV_HOME):
-            self.home = os.environ[ENV_HOME]
+    def _settle_paths(self) -> Self:
+        """Work out paths where the model is made: the current folder may be another one later."""
+        if self.home is not None or os.environ.get(ENV_HOME):
+            self.home = str(Home.locate(self.home).root)
+        self.model = _settled(self.model)
+        self.embedder = _settled(self.embedder)
+        if "adapter_dir" in self.model_settings:
+            folder = os.path.abspath(self.model_settings["adapter_dir"])
+            self.model_settings = {**self.model_settings, "adapter_dir": folder}
         return self
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Return what is pickled: the settings, not the running model behind them.
+
+        Raises:
+            InputError: the model was made around an engine.
+        """
+        if self.engine is not None:
+            raise InputError(
+                "A UNOChatModel around a running engine can't be pickled: name the model instead "
+                "(model=...), so that another process can load it."
+            )
+        state = super().__getstate__()
+        private = {**(state.get("__pydantic_private__") or {}), "_served": None}
+        return {**state, "__pydantic_private__": private}
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a copy that shares what can't be copied: engine, embedder, limiter and cache."""
+        memo = {} if memo is None else memo
+        for shared in (self.engine, self.embedder, self.rate_limiter, self.cache, self._served):
+            memo[id(shared)] = shared
+        return super().__deepcopy__(memo)
 
     @classmethod
     def from_langchain(cls, other: Any, **kwargs: Any) -> UNOChatModel:
@@ -139,6 +182,10 @@ class UNOChatModel(BaseChatModel):
             "timeout": self.timeout,
         }
 
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """The key of LangChain's cache: a new release never gives an old one's answers."""
+        return f"{super()._get_llm_string(stop, **kwargs)}---{self._released()}"
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(
             ls_provider="langchain-uno",
@@ -164,10 +211,51 @@ class UNOChatModel(BaseChatModel):
             "reasoning_output": False,
         }
 
+    # -- counting --------------------------------------------------------------------------------
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return a text's tokens by the model's own tokenizer.
+
+        Raises:
+            EngineError: a server's model, whose tokenizer was not named.
+        """
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        ids: list[int] = self._tokens().encode(text)
+        return ids
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Return how many tokens a conversation has as the model's prompt.
+
+        Where the model's chat template refuses the messages (a part of a conversation that begins
+        with an answer, say), the texts are counted, with four tokens more for each message.
+
+        Args:
+            messages: the conversation; none at all is 0.
+            tools: whose descriptions go into the prompt.
+
+        Raises:
+            InputError: a message holds something other than text.
+            EngineError: a server's model, whose tokenizer was not named.
+        """
+        if not messages:
+            return 0
+        records = from_langchain(messages)
+        if self.custom_get_token_ids is None:
+            try:
+                return len(self._tokens().prompt(records, offer(tools or (), None)[0]))
+            except TemplateError:
+                pass
+        return sum(len(self.get_token_ids(m.content)) + _MESSAGE_TOKENS for m in records)
+
+    # -- what is served --------------------------------------------------------------------------
+
     @property
     def served(self) -> Served:
         """Engine, releases and graph behind this model; loaded on first use, one a process."""
-        if self._served is None or getattr(self._served.engine, "closed", False):
+        if self._served is None or not self._served.alive:
             self._served = serve(
                 build_respond_graph,
                 model=self.model,
@@ -356,17 +444,36 @@ class UNOChatModel(BaseChatModel):
 
     async def _aserved(self) -> Served:
         """Like :attr:`served`; loading a model must not block the event loop."""
-        if self._served is None:
+        if self._served is None or not self._served.alive:
             import asyncio
 
             return await asyncio.to_thread(lambda: self.served)
         return self._served
+
+    def _tokens(self) -> Any:
+        """What has ``encode(text)`` and ``prompt(messages, tools)``: the engine."""
+        return self.served.engine
+
+    def _released(self) -> tuple[str, str | None]:
+        """What ``traffic.json`` says, and which release answers: without loading anything."""
+        if self.home is None:
+            return "", None
+        try:
+            said = Home.locate(self.home, self.namespace).traffic.read_text("utf-8")
+        except OSError:
+            said = ""
+        served = self._served
+        return said, served.serving.release if served is not None and served.alive else None
 
     def _context(self, stop: list[str] | None, *, stream: bool, **kwargs: Any) -> RespondContext:
         def pick(name: str) -> Any:
             value = kwargs.get(name)
             return getattr(self, name) if value is None else value
 
+        for name in kwargs.keys() - _SAID_PER_CALL - set(type(self).model_fields):
+            # What LangChain and other providers' users pass on beside these is left alone.
+            if near := get_close_matches(name, _SAID_PER_CALL, cutoff=0.8):
+                raise InputError(f"There is no setting {name!r}: did you mean {near[0]!r}?")
         tools, choice = offer(kwargs.get("tools") or (), kwargs.get("tool_choice"))
         return RespondContext(
             mode=pick("mode"),
@@ -381,6 +488,27 @@ class UNOChatModel(BaseChatModel):
             json_schema=json_schema_of(kwargs.get("json_schema"), kwargs.get("response_format")),
             stream=stream,
         )
+
+
+_MESSAGE_TOKENS = 4
+"""About what a chat template writes around a message."""
+_SAID_PER_CALL = {
+    *("mode", "temperature", "top_p", "max_tokens", "seed", "stop", "timeout"),
+    *("tools", "tool_choice", "parallel_tool_calls", "json_schema", "response_format"),
+}
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}" if near else f"it takes {', '.join(sorted(known))}"
+
+
+def _settled(name: Any) -> Any:
+    """The absolute path where ``name`` is that of a folder; else ``name`` as it is."""
+    if isinstance(name, str | os.PathLike):
+        folder = Path(name).expanduser()
+        return str(folder.absolute()) if folder.is_dir() else name
+    return name
 
 
 def _input(messages: list[BaseMessage]) -> RespondInput:

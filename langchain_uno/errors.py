@@ -8,6 +8,7 @@ lines print the message alone (no traceback) and exit with the class's ``exit_co
 from __future__ import annotations
 
 __all__ = [
+    "AdapterTakenError",
     "ConfigError",
     "EmptyLogError",
     "EngineError",
@@ -20,6 +21,7 @@ __all__ = [
     "ReleaseMismatchError",
     "StoreBusyError",
     "StoreError",
+    "TemplateError",
     "UNOError",
 ]
 
@@ -94,10 +96,18 @@ class ReleaseMismatchError(ReleaseError, ModelMismatchError):
     exit_code = 5
 
 
+class AdapterTakenError(ReleaseError):
+    """The engine has an adapter of this name from another folder."""
+
+
 class EngineError(UNOError, RuntimeError):
     """A model engine failed to answer."""
 
     exit_code = 10
+
+
+class TemplateError(EngineError):
+    """The model's chat template refuses the messages."""
 
 
 class EngineTimeoutError(EngineError, TimeoutError):

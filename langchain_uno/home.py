@@ -28,6 +28,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,11 @@ class Home:
     def locate(cls, home: str | os.PathLike[str] | None = None, namespace: str = "default") -> Home:
         """Return the home given, or the one that ``LANGCHAIN_UNO_HOME`` names.
 
+        Links are followed and ``..`` is worked out, so that one folder is one home however it is
+        spelled, and whatever the current folder is later.
+
         Raises:
-            InputError: neither is set.
+            InputError: neither is set, or it is no path.
             NameError_: the namespace is not a safe name.
         """
         chosen = home if home is not None else os.environ.get(ENV_HOME)
@@ -93,7 +97,14 @@ class Home:
             raise InputError(
                 f"No home was given: pass --home DIR (or home=DIR), or set {ENV_HOME}."
             )
-        return cls(Path(chosen).expanduser().absolute(), safe_name(namespace, "namespace"))
+        try:
+            os.fsencode(chosen)
+            root = Path(chosen).expanduser().resolve()
+        except (TypeError, ValueError, RuntimeError, OSError) as error:
+            raise InputError(
+                f"{chosen!r} can't be a home ({error}): give the path of a folder."
+            ) from error
+        return cls(root, safe_name(namespace, "namespace"))
 
     @property
     def path(self) -> Path:
@@ -141,9 +152,8 @@ class Home:
         try:
             for folder in (self.journal, self.chroma, self.work, self.releases):
                 folder.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".write-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.path):  # a name of its own
+                pass
         except OSError as error:
             raise HomeError(
                 f"The home {str(self.path)!r} can't be written ({error.strerror or error}): choose "

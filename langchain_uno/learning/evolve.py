@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from langchain_uno.errors import ReleaseError
 from langchain_uno.learning.work import ClusterData, Work
+from langchain_uno.models.protocols import known_as
 from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
 from langchain_uno.releases.load import Release, load_release, read_current
 from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
@@ -94,7 +95,7 @@ def parent_release(work: Work) -> Release | None:
             work.home,
             name,
             base_fingerprint=work.engine.fingerprint,
-            embedder_fingerprint=work.embedder.fingerprint,
+            embedder_fingerprint=known_as(work.embedder),
             prompt_set_fingerprint=work.prompts.fingerprint,
         )
     except ReleaseError:  # revoked meanwhile, or of other models

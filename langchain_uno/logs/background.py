@@ -50,8 +50,10 @@ class BackgroundDrain:
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """End after the batch under way; what is not in yet stays in the journal."""
+        if not self._thread.is_alive():  # also in a forked child: the parent's thread drains
+            return
         self._stopping.set()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
+        if self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
     def _run(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from langchain_uno.errors import StoreBusyError, StoreError
+from langchain_uno.forks import survive_forks
 
 __all__ = ["Database"]
 
@@ -53,20 +53,29 @@ class Database:
         # One connection and a lock: waiting for a lock costs microseconds, SQLite's own waiting for
         # another connection a millisecond and more.
         self._lock = threading.RLock()
-        self._pid = os.getpid()
-        self._inherited: list[Any] = []
+        self._inherited: list[sqlite3.Connection] = []
         self._closed = False
-        self._db = self._guard(self._open)
+        self._db: sqlite3.Connection | None = self._guard(self._open)
+        # SQLite keeps locks and open files of its own, which a child must not inherit: the
+        # connection is closed before a fork, and each side opens one when it needs it.
+        survive_forks(
+            self, hold=lambda one: one._lock, before=Database._shut, child=Database._in_child
+        )
 
     def read(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
         """Run a query and return its rows."""
         return self._run(lambda db: db.execute(sql, args).fetchall())
 
-    def write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run ``work`` (one statement: it commits by itself) and return its result."""
+    def write(self, work: Callable[[sqlite3.Connection], _T], timeout_s: float | None = None) -> _T:
+        """Run ``work`` (one statement: it commits by itself) and return its result.
+
+        Args:
+            work: gets the connection.
+            timeout_s: how long to wait for other writers; None: what the database was made with.
+        """
         if self._readonly:
             raise StoreError(f"The {self._what} {str(self._path)!r} was opened for reading only.")
-        return self._run(work)
+        return self._run(work, timeout_s)
 
     def transaction(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run ``work`` in one transaction: all of it is kept, or nothing."""
@@ -87,21 +96,33 @@ class Database:
     def close(self) -> None:
         """Close the file; further calls raise StoreError. Closing twice is fine."""
         with self._lock:
-            if not self._closed and os.getpid() == self._pid:
-                self._db.close()
+            self._shut()
             self._closed = True
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        with self._lock:
-            if os.getpid() != self._pid:
-                # SQLite must not use a connection across a fork, nor close the parent's one.
-                self._inherited.append(self._db)
-                self._db, self._pid = self._guard(self._open), os.getpid()
+    def _run(self, work: Callable[[sqlite3.Connection], _T], timeout_s: float | None = None) -> _T:
+        wait = self._timeout_s if timeout_s is None else timeout_s
+        # Another thread may hold the lock while it waits for another process.
+        if not self._lock.acquire(timeout=-1 if timeout_s is None else wait):
+            raise self._busy(wait)
+        try:
             if self._closed:
                 raise StoreError(f"The {self._what} {str(self._path)!r} is closed: open it again.")
-            return self._guard(lambda: self._retry(work))
+            return self._guard(lambda: self._retry(work, wait))
+        finally:
+            self._lock.release()
+
+    def _shut(self) -> None:
+        if self._db is not None:
+            db, self._db = self._db, None
+            db.close()
+
+    def _in_child(self, held: bool) -> None:
+        self._lock = threading.RLock()
+        if not held and self._db is not None:  # in use just then: never to be touched here
+            self._inherited.append(self._db)
+            self._db = None
 
     def _open(self) -> sqlite3.Connection:
         if self._readonly:
@@ -149,23 +170,27 @@ class Database:
                     raise
         raise AssertionError("unreachable")
 
-    def _retry(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        db = self._db
+    def _retry(self, work: Callable[[sqlite3.Connection], _T], wait: float) -> _T:
         deadline = 0.0
         while True:
             try:
-                return work(db)
+                if self._db is None:
+                    self._db = self._open()
+                return work(self._db)
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error):
                     raise
                 now = time.monotonic()
-                deadline = deadline or now + self._timeout_s
+                deadline = deadline or now + wait
                 if now > deadline:
-                    raise StoreBusyError(
-                        f"The {self._what} {str(self._path)!r} stayed locked by another process "
-                        f"for {self._timeout_s:g} s; is something holding it open for writing?"
-                    ) from error
+                    raise self._busy(wait) from error
                 time.sleep(random.uniform(5e-5, 5e-4))
+
+    def _busy(self, wait: float) -> StoreBusyError:
+        return StoreBusyError(
+            f"The {self._what} {str(self._path)!r} stayed locked by another process for "
+            f"{wait:g} s; is something holding it open for writing?"
+        )
 
     def _guard(self, work: Callable[[], _T]) -> _T:
         try:

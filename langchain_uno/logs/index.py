@@ -67,16 +67,16 @@ class InteractionCollection:
     Args:
         client: a Chroma client of the right tenant and database.
         where: the store's name in messages.
-        fingerprint: of the embedder whose vectors go in.
+        known: as what the embedder is known whose vectors go in; its fingerprint comes first.
     """
 
     advice: ClassVar[str] = "try again; nothing is lost, the journal has it all"
     schemas: ClassVar[tuple[int, ...]] = (_SCHEMA,)
 
-    def __init__(self, client: Any, where: str, fingerprint: str) -> None:
+    def __init__(self, client: Any, where: str, known: tuple[str, ...]) -> None:
         self._client = client
         self._where = where
-        self._fingerprint = fingerprint
+        self._fingerprint, *self._former = known
         self._collection = self._find()
 
     # -- records ------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ class InteractionCollection:
         metadata = collection.metadata or {}
         if metadata.get("schema") not in self.schemas or "dimension" not in metadata:
             raise IndexBroken(f"The index {self._where!r} is of another version.")
-        if metadata.get("embedder") != self._fingerprint:
+        if metadata.get("embedder") not in (self._fingerprint, *self._former):
             raise ModelMismatchError(
                 self._mismatch(self._fingerprint, str(metadata.get("embedder")))
             )
@@ -283,7 +283,7 @@ class ChromaIndex(InteractionCollection):
 
     Args:
         folder: the embedded Chroma folder (``home.chroma``).
-        fingerprint: of the embedder whose vectors go in.
+        known: as what the embedder is known whose vectors go in; its fingerprint comes first.
         expected: how many records should be there; fewer means that it is broken.
 
     Raises:
@@ -296,7 +296,7 @@ class ChromaIndex(InteractionCollection):
         "it is opened, and nothing is lost"
     )
 
-    def __init__(self, folder: Path, fingerprint: str, expected: int) -> None:
+    def __init__(self, folder: Path, known: tuple[str, ...], expected: int) -> None:
         self._folder = folder
         if not (folder / "chroma.sqlite3").is_file():
             if expected:
@@ -307,7 +307,8 @@ class ChromaIndex(InteractionCollection):
             self._probe()
         self._seal.unlink(missing_ok=True)
         try:
-            super().__init__(_client(folder), str(folder), fingerprint)
+            super().__init__(_client(folder), str(folder), known)
+            self._adopt()
             count = self.count()
         except ModelMismatchError:
             self.close()  # nothing wrong with the folder
@@ -321,6 +322,12 @@ class ChromaIndex(InteractionCollection):
         if count < expected:
             self.close(clean=False)
             raise IndexBroken(f"The index {str(folder)!r} has {count} of {expected} records.")
+
+    def _adopt(self) -> None:
+        """Write today's fingerprint where an older version's name of the embedder stands."""
+        metadata = dict(self._collection.metadata) if self._collection is not None else {}
+        if metadata.get("embedder") in self._former:
+            self._collection.modify(metadata={**metadata, "embedder": self._fingerprint})
 
     @property
     def identity(self) -> str:

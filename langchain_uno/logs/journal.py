@@ -133,16 +133,21 @@ class Journal:
         return self.append_many([(interaction, redacted)]).interactions > 0
 
     def append_record(
-        self, record: Mapping[str, Any], *, redacted: Mapping[str, int] | None = None
+        self,
+        record: Mapping[str, Any],
+        *,
+        redacted: Mapping[str, int] | None = None,
+        timeout_s: float | None = None,
     ) -> bool:
         """Append one answer given as the plain dict of an ``Interaction`` without feedback.
 
         For the request path: building and dumping pydantic objects costs ten times the append. The
         caller vouches for the form (``created_at`` is a datetime); it is validated when read. The
-        run is a new one, so tombstones are not asked.
+        run is a new one, so tombstones are not asked. ``timeout_s``: how long to wait for other
+        writers; None: as long as the journal does.
         """
         row = _record_row(record, redacted)
-        return self._db.write(lambda db: db.execute(_INSERT, row).rowcount > 0)
+        return self._db.write(lambda db: db.execute(_INSERT, row).rowcount > 0, timeout_s)
 
     def append_feedback(
         self,

@@ -73,6 +73,10 @@ class Redactor:
         # A conversation is redacted again at each of its turns: remember the last texts' results.
         self._seen: dict[str, tuple[str, dict[str, int]]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: no text that was seen."""
+        return {"_detectors": self._detectors, "_seen": {}}
+
     def __call__(self, text: str) -> tuple[str, dict[str, int]]:
         """Return the redacted text and how much was taken out, by kind."""
         found = self._seen.get(text)

@@ -29,7 +29,7 @@ class ServerIndex(InteractionCollection):
         url: ``http://host:port`` or ``https://host[:port]``, nothing behind it.
         tenant: Chroma's tenant; made when missing.
         namespace: becomes the database; made when missing.
-        fingerprint: of the embedder whose vectors go in.
+        known: as what the embedder is known whose vectors go in; its fingerprint comes first.
 
     Raises:
         ConfigError: the URL is not one, or carries credentials.
@@ -44,13 +44,13 @@ class ServerIndex(InteractionCollection):
 
     schemas: ClassVar[tuple[int, ...]] = (1, 2)  # other hosts may be of the version before
 
-    def __init__(self, url: str, tenant: str, namespace: str, fingerprint: str) -> None:
+    def __init__(self, url: str, tenant: str, namespace: str, known: tuple[str, ...]) -> None:
         host, port, ssl = server_address(url)
         shown = f"{'https' if ssl else 'http'}://{host}:{port}/{tenant}/{namespace}"
         self._tenant = safe_name(tenant, "chroma tenant")
         with _reached(shown):
             client = _connect(host, port, ssl, self._tenant, _database(namespace))
-            super().__init__(client, shown, fingerprint)
+            super().__init__(client, shown, known)
 
     def close(self, *, clean: bool = True) -> None:
         """Close the connection."""

@@ -28,7 +28,7 @@ from langchain_uno.logs.join import Joined, join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.server import ServerIndex
 from langchain_uno.logs.vectors import CachedEmbedder
-from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
+from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, known_as
 from langchain_uno.records import Interaction, run_of, voices_of
 
 __all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_bundled", "pending"]
@@ -99,7 +99,7 @@ class LogStore:
         try:
             journal = Journal(home.journal)
             cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")
-            index, reason = _open_index(home, journal, embedder.fingerprint, rebuild, chroma)
+            index, reason = _open_index(home, journal, known_as(embedder), rebuild, chroma)
             store = cls(home, lease, journal, index, cached)
             if reason and not rebuild:
                 store._rebuild(reason, say)
@@ -312,7 +312,7 @@ def _where(home: Home, chroma: str | None = None) -> tuple[str, str]:
 
 
 def _open_index(
-    home: Home, journal: Journal, fingerprint: str, rebuild: bool, chroma: str | None
+    home: Home, journal: Journal, known: tuple[str, ...], rebuild: bool, chroma: str | None
 ) -> tuple[_Index, str]:
     """Open the index; also return why it has to be filled again ("": it need not be)."""
     where, tenant = _where(home, chroma)
@@ -323,18 +323,18 @@ def _open_index(
         reason = "as asked" if rebuild else ""
         if not rebuild and before == "embedded":
             try:
-                return ChromaIndex(home.chroma, fingerprint, marked), ""
+                return ChromaIndex(home.chroma, known, marked), ""
             except IndexBroken as error:
                 reason = str(error)
         ChromaIndex.wipe(home.chroma)
         journal.clear_indexed()
         moved = f"The index moves to {str(home.chroma)!r}." if marked else ""
-        return ChromaIndex(home.chroma, fingerprint, 0), reason or moved
+        return ChromaIndex(home.chroma, known, 0), reason or moved
     if rebuild:
         # Opened whatever embedder made it: the collection goes away.
         ServerIndex.drop(where, tenant, home.namespace)
         journal.clear_indexed()
-    index = ServerIndex(where, tenant, home.namespace, fingerprint)
+    index = ServerIndex(where, tenant, home.namespace, known)
     if not marked or (index.identity == before and index.count() >= marked):
         return index, ""
     journal.clear_indexed()

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from langchain_uno.errors import StoreError
-from langchain_uno.models.protocols import Embedder, FloatArray, OnDone
+from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, known_as
 
 __all__ = ["CachedEmbedder", "keep_only"]
 
@@ -50,6 +50,11 @@ class CachedEmbedder:
     def fingerprint(self) -> str:
         """The embedder's."""
         return self._embedder.fingerprint
+
+    @property
+    def former_fingerprints(self) -> tuple[str, ...]:
+        """The embedder's."""
+        return known_as(self._embedder)[1:]
 
     def embed(self, texts: Sequence[str], on_done: OnDone | None = None) -> FloatArray:
         """Return the vectors, shape (n, d), float32, from the file where it has them."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from langchain_uno.errors import ConfigError, EngineError
+from langchain_uno.errors import ConfigError, TemplateError
 from langchain_uno.records import Message
 
 __all__ = [
@@ -70,9 +70,13 @@ def render(
 ) -> str:
     """Return the prompt text, ending where the answer begins.
 
+    Some templates refuse a system message (Gemma, older Mistral models), leave out one that does
+    not come first, or want user and assistant in turn. They get it in front of the next user turn,
+    and turns of one role joined.
+
     Raises:
         ConfigError: the model has no chat template.
-        EngineError: the template refuses these messages (its own words are passed on).
+        TemplateError: the template refuses these messages (its own words are passed on).
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError(
@@ -81,17 +85,43 @@ def render(
         )
     import jinja2
 
-    try:
+    def apply(given: Sequence[Message]) -> str:
         text = tokenizer.apply_chat_template(
-            as_openai(messages),
+            as_openai(given),
             tools=list(tools) or None,
             add_generation_prompt=True,
             tokenize=False,
             **dict(template_kwargs or {}),
         )
+        return str(text)
+
+    refused = None
+    try:
+        text = apply(messages)
+        if all(m.content.strip() in text for m in messages if m.role == "system"):
+            return text
     except jinja2.exceptions.TemplateError as error:
-        raise EngineError(f"The model's chat template refused the messages: {error}") from error
-    return str(text)
+        refused = error
+    try:
+        return apply(_in_turn(messages))
+    except jinja2.exceptions.TemplateError as error:
+        said = refused or error
+        raise TemplateError(f"The model's chat template refused the messages: {said}") from error
+
+
+def _in_turn(messages: Sequence[Message]) -> list[Message]:
+    """System messages become the beginning of the next user turn; neighbours of a role are one."""
+    out: list[Message] = []
+    for message in messages:
+        role = "user" if message.role == "system" else message.role
+        last = out[-1] if out else None
+        joins = last is not None and last.role == role and role != "tool"
+        if last is not None and joins and not (last.tool_calls or message.tool_calls):
+            text = f"{last.content}\n\n{message.content}"
+            out[-1] = last.model_copy(update={"content": text})
+        else:
+            out.append(message.model_copy(update={"role": role}))
+    return out
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -13,7 +13,6 @@ A free answer with tools (``tool_choice="auto"``) is bound only from ``<tool_cal
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -96,15 +95,13 @@ def grammar_constrainer(tokenizer: Any, end_tokens: frozenset[int]) -> Constrain
             a second for 150,000 tokens).
         end_tokens: tokens that end an answer.
     """
-    lock = threading.Lock()
     made: list[_Vocabulary] = []
 
     def constrain(request: GenerateRequest) -> TokenConstraint | None:
         if not request.tools and request.json_schema is None:
             return None
-        with lock:
-            if not made:
-                made.append(_Vocabulary(tokenizer, end_tokens))
+        if not made:  # two threads may both build it; either is right
+            made.append(_Vocabulary(tokenizer, end_tokens))
         grammar = grammar_of(request, marks=made[0].marks)
         assert grammar is not None
         return _Grammar(made[0], grammar, request.sampling.max_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -98,15 +99,15 @@ class TokenEmbedder:
 class LangChainEmbedder:
     """Any LangChain ``Embeddings``.
 
+    Its fingerprint is made of its class, of what names the model, and of the vector that it gives
+    one fixed text: two models that call themselves the same are told apart.
+
     Args:
-        embeddings: the embeddings object.
-        name: identifies it in fingerprints; by default its class and model name.
+        embeddings: the embeddings object. Of a cache around another one, the other one counts.
     """
 
-    def __init__(self, embeddings: Embeddings, name: str | None = None) -> None:
+    def __init__(self, embeddings: Embeddings) -> None:
         self._embeddings = embeddings
-        known = getattr(embeddings, "model_name", None) or getattr(embeddings, "model", None)
-        self._name = name or f"{type(embeddings).__name__}:{known if known else 'default'}"
 
     @classmethod
     def from_name(cls, name: str) -> LangChainEmbedder:
@@ -119,7 +120,7 @@ class LangChainEmbedder:
         try:
             from langchain_huggingface import HuggingFaceEmbeddings
 
-            return cls(HuggingFaceEmbeddings(model_name=name), name=f"huggingface:{name}")
+            return cls(HuggingFaceEmbeddings(model_name=name))
         except ImportError as error:
             raise ConfigError(
                 f"The embedder {name!r} needs sentence-transformers: "
@@ -130,10 +131,28 @@ class LangChainEmbedder:
                 f"There is no embedding model {name!r}: neither a folder nor reachable on the hub."
             ) from error
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Identifies the embeddings by name."""
-        return hashlib.sha256(f"langchain-1:{self._name}".encode()).hexdigest()
+        """Identifies model and vectors; asks the model for one vector."""
+        parts = [*_names(self._embeddings), _landmarks(self.embed([_PROBE])[0])]
+        return hashlib.sha256(f"langchain-2:{json.dumps(parts)}".encode()).hexdigest()
+
+    @property
+    def former_fingerprints(self) -> tuple[str, ...]:
+        """What version 0.4 and older called the same model; none where they did not know its name.
+
+        They knew a model by its class and one name, so a home that was made by an embedder without
+        a name could be anybody's.
+        """
+        known = getattr(self._embeddings, "model_name", None)
+        known = known or getattr(self._embeddings, "model", None)
+        if not isinstance(known, str) or not known:
+            return ()
+        kind = type(self._embeddings).__name__
+        names = [f"{kind}:{known}"]
+        if kind == "HuggingFaceEmbeddings":
+            names.append(f"huggingface:{known}")
+        return tuple(hashlib.sha256(f"langchain-1:{name}".encode()).hexdigest() for name in names)
 
     def embed(self, texts: Sequence[str], on_done: OnDone | None = None) -> FloatArray:
         """Return L2-normalised vectors, shape (n, d), float32; an empty text gives zeros."""
@@ -150,6 +169,36 @@ class LangChainEmbedder:
         out = np.zeros((len(texts), len(rows[0])), np.float32)
         out[full] = np.asarray(rows, np.float32)
         return _unit_rows(out)
+
+
+_PROBE = "When does the ferry to the northern island leave on Sundays?"
+_NAMED_BY = (
+    "model", "model_name", "model_id", "model_path", "deployment", "deployment_name",
+    "azure_deployment", "deployment_id", "endpoint_name", "repo_id", "revision", "dimensions",
+    "output_dimensionality", "truncate_dim", "query_instruction", "embed_instruction",
+)  # fmt: skip
+"""Attributes by which LangChain's embeddings name what they ask."""
+
+
+def _names(embeddings: Any) -> list[Any]:
+    """Return class and names, also of the embeddings that these lean on."""
+    while (inner := getattr(embeddings, "underlying_embeddings", None)) is not None:
+        embeddings = inner  # a cache gives the vectors of what it caches
+    fields = vars(embeddings) if hasattr(embeddings, "__dict__") else {}
+    named = {name: getattr(embeddings, name, None) for name in _NAMED_BY}
+    told = [[k, v] for k, v in named.items() if isinstance(v, str | int) and v != ""]
+    leans_on = [v for v in fields.values() if hasattr(v, "embed_documents") and v != embeddings]
+    return [type(embeddings).__name__, told, [_names(v) for v in leans_on]]
+
+
+def _landmarks(vector: FloatArray) -> list[int]:
+    """Return what small noise in a vector does not change: its nearest of some fixed directions.
+
+    Devices and services give the same text slightly different numbers, and rounding would split
+    some of them. The nearest of 64 directions, four times, changes where two are equally near.
+    """
+    directions = np.random.RandomState(0).standard_normal((4, 64, len(vector)))
+    return [len(vector), *(int(np.argmax(group @ vector)) for group in directions)]
 
 
 def _unit_rows(rows: FloatArray) -> FloatArray:

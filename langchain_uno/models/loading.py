@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, InputError, ModelNotFoundError
+from langchain_uno.forks import ForkLock
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.models.roles import PromptSet
 
@@ -51,7 +51,7 @@ BUNDLED = "bundled"
 
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 _shared: dict[tuple[Any, ...], Engine] = {}
-_shared_lock = threading.Lock()
+_shared_lock = ForkLock()
 
 
 def bundled_path() -> Path:

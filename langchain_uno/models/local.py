@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from langchain_uno.errors import EngineError, ReleaseError
+from langchain_uno.errors import AdapterTakenError, EngineError
+from langchain_uno.forks import ForkLock
 from langchain_uno.home import safe_name
 from langchain_uno.models.adapters import check_adapter, restore_base
 from langchain_uno.models.chat_format import end_tokens
@@ -74,7 +75,7 @@ class LocalEngine:
         self._tokenizer = tokenizer
         self._name = name
         self._fingerprint = fingerprint
-        self._adapter_lock = threading.Lock()
+        self._adapter_lock = ForkLock()
         self._exclusive_thread: int | None = None
         ends = end_tokens(model, tokenizer)
         self._rows = RowMaker(
@@ -249,9 +250,11 @@ class LocalEngine:
             return np.zeros((0, len(options)), np.float32)
         return np.stack([r for r in results if r is not None]).astype(np.float32)
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
+    ) -> list[int]:
         """Return the tokens of a conversation, ending where the answer begins. Thread-safe."""
-        return self._rows.prompt(messages)
+        return self._rows.prompt(messages, tools)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text as it is. Thread-safe."""
@@ -276,8 +279,9 @@ class LocalEngine:
 
         Raises:
             NameError_: the name is not safe.
-            ReleaseError: the name is taken, or the folder is not a plain LoRA adapter in
-                safetensors that fits this base model.
+            AdapterTakenError: the name is taken.
+            ReleaseError: the folder is not a plain LoRA adapter in safetensors that fits this
+                base model.
         """
         safe_name(name, "adapter name")
         self._refuse_inside_exclusive()
@@ -285,9 +289,10 @@ class LocalEngine:
         with self._adapter_lock:
             loaded = self._scheduler.adapters.paths().get(name)
             if loaded == folder:
+                self._scheduler.offer(name)  # a fork may have come between mounting and offering
                 return
             if loaded is not None:
-                raise ReleaseError(
+                raise AdapterTakenError(
                     f"The adapter name {name!r} is taken: a new version needs a new name."
                 )
             checked = check_adapter(folder, self._model)

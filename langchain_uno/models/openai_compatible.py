@@ -14,6 +14,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from langchain_uno.models.protocols import (
     OnDone,
     Sampling,
 )
+from langchain_uno.models.rows import RowMaker
 from langchain_uno.models.server_adapters import STAND_IN, ServerAdapters
 from langchain_uno.records import Message
 
@@ -54,6 +56,8 @@ class OpenAIEngine:
         adapter_dir: the folder that the server's filesystem resolver watches.
         timeout: seconds for one answer.
         max_concurrency: requests under way at a time in :meth:`generate`.
+        tokenizer: the model's, as a folder or a name on the hub, for counting tokens; by default
+            that of the folder the server loaded, where it can be read here.
         template_kwargs: sent to vLLM's chat template (``enable_thinking=False`` by default); other
             servers get none.
 
@@ -71,6 +75,7 @@ class OpenAIEngine:
         adapter_dir: str | os.PathLike[str] | None = None,
         timeout: float = 300.0,
         max_concurrency: int = 16,
+        tokenizer: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         key = api_key or os.environ.get("LANGCHAIN_UNO_API_KEY")
@@ -91,6 +96,7 @@ class OpenAIEngine:
             unload=self._unload_on_server,
             stand_in=self._is_vllm,
         )
+        self._tokenizer = tokenizer or (self._root if Path(self._root).is_dir() else None)
         self._width = max(1, max_concurrency)
         self._closed = False
 
@@ -175,6 +181,42 @@ class OpenAIEngine:
             payloads.append({**payload, "logprobs": True, "top_logprobs": 20})
         rows = self._many(payloads, lambda body: first_token_probs(body, options), on_done)
         return np.asarray(rows, np.float32).reshape(len(payloads), len(options))
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text as it is.
+
+        Raises:
+            EngineError: the model's tokenizer was not named.
+            ModelNotFoundError: there is no such tokenizer.
+        """
+        return self._rows.encode(text)
+
+    def prompt(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
+    ) -> list[int]:
+        """Return the tokens of a conversation, ending where the answer begins.
+
+        Raises:
+            EngineError, ModelNotFoundError: see :meth:`encode`.
+        """
+        return self._rows.prompt(messages, tools)
+
+    @cached_property
+    def _rows(self) -> RowMaker:
+        if self._tokenizer is None:
+            raise EngineError(
+                "A server does not tell how many tokens a text has: name the model's tokenizer "
+                "(model_settings={'tokenizer': 'Qwen/Qwen3-8B'}, a folder or a name on the hub)."
+            )
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self._tokenizer, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ModelNotFoundError(
+                f"There is no tokenizer {self._tokenizer!r}: neither a folder nor on the hub."
+            ) from error
+        return RowMaker(tokenizer, self._model, None, self._template_kwargs, lambda _: None)
 
     # -- adapters --------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from langchain_uno.errors import EngineError, EngineTimeoutError, InputError
+from langchain_uno.forks import survive_forks
 from langchain_uno.models.chat_format import as_openai, closed, closed_tools, parse_tool_calls
 from langchain_uno.models.deadline import left
 from langchain_uno.models.protocols import GenerateRequest, Generation
@@ -55,10 +56,17 @@ class Http:
             "limits": httpx.Limits(max_connections=256, max_keepalive_connections=64),
         }
         self._client = httpx.Client(**self._settings)
+        survive_forks(self, child=Http._in_child)
         # Connections belong to the event loop that opened them.
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
             weakref.WeakKeyDictionary()
         )
+
+    def _in_child(self, _: bool) -> None:
+        """Two processes on one connection would read each other's answers."""
+        if not self._client.is_closed:
+            self._client = httpx.Client(**self._settings)
+        self._loops = weakref.WeakKeyDictionary()
 
     def get(self, path: str) -> dict[str, Any]:
         """GET JSON."""

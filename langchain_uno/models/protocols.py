@@ -27,6 +27,7 @@ __all__ = [
     "OnDone",
     "Reranker",
     "Sampling",
+    "known_as",
 ]
 
 FloatArray = NDArray[np.float32]
@@ -143,6 +144,11 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the model; further calls raise EngineError."""
         ...
+
+
+def known_as(embedder: Embedder) -> tuple[str, ...]:
+    """Return an embedder's fingerprint, and after it those that older versions gave it."""
+    return (embedder.fingerprint, *getattr(embedder, "former_fingerprints", ()))
 
 
 @runtime_checkable

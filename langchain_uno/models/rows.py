@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from langchain_uno.errors import InputError
+from langchain_uno.forks import ForkLock
 from langchain_uno.models.chat_format import TextStream, parse_tool_calls, render
 from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation, Sampling
 from langchain_uno.models.sampling import Constrainer, Picker, TokenConstraint
@@ -141,7 +141,7 @@ class RowMaker:
         self._template_kwargs = template_kwargs
         self._constrainer = constrainer
         # Fast tokenizers keep padding state inside: two threads at once raise "Already borrowed".
-        self._lock = threading.Lock()
+        self._lock = ForkLock(wait=True)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text as it is."""

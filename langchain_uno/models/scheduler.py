@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import torch
 
 from langchain_uno.errors import EngineError
+from langchain_uno.forks import survive_forks
 from langchain_uno.models.adapters import AdapterSet
 from langchain_uno.models.batch import RunningBatch
 from langchain_uno.models.protocols import Chunk
@@ -53,14 +54,50 @@ class Scheduler:
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._max_prompt_tokens = max_prompt_tokens
+        self._unusable: str | None = None
+        self._closing = False
+        self._threads: int | None = None
+        """How many the process computed with before its last fork."""
+        self._begin()
+        survive_forks(
+            self,
+            hold=lambda one: one._between,
+            before=Scheduler._before_fork,
+            child=Scheduler._in_child,
+        )
+
+    def _begin(self) -> None:
         self._changed = threading.Condition()
+        self._between = threading.Lock()
+        """Held during a pass, so that a fork comes between two."""
         self._calls: deque[Call] = deque()
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._closing = False
         self._hold: threading.Event | None = None
         self._held = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="uno-engine", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def _before_fork(self) -> None:
+        self._threads = max(self._threads or 1, torch.get_num_threads())
+
+    def _in_child(self, held: bool) -> None:
+        """The weights are there, shared with the parent; the thread and its callers are not."""
+        device = self.adapters.model.device.type
+        if device != "cpu":
+            self._unusable = (
+                f"This process was forked after the model was loaded on {device!r}, which does not "
+                "work after a fork: load it in each worker (gunicorn without --preload, "
+                "multiprocessing with 'spawn')."
+            )
+        elif self._hold is not None or not held:
+            self._unusable = (
+                "This process was forked while its model was being trained or in the middle of a "
+                "pass: load the model anew in the child."
+            )
+        self._begin()
+        self._batch.clear()
+        # OpenMP's threads did not come along, and a thread that had used them would wait for ever;
+        # the owner thread is a new one.
+        torch.set_num_threads(1)
 
     @property
     def is_owner(self) -> bool:
@@ -85,6 +122,7 @@ class Scheduler:
                     raise EngineError(
                         f"There is no adapter {row.adapter!r} here: load it first (load_adapter)."
                     )
+            self._awake()
             self._calls.append(call)
             self._changed.notify_all()
 
@@ -101,6 +139,7 @@ class Scheduler:
         future: Future[T] = Future()
         with self._changed:
             self._refuse_when_closed()
+            self._awake()
             self._jobs.append((job, future))
             self._changed.notify_all()
         return future.result()
@@ -131,6 +170,7 @@ class Scheduler:
         with self._changed:
             self._changed.wait_for(lambda: self._hold is None or self._closing)
             self._refuse_when_closed()
+            self._awake()
             self._hold = release
             self._held.clear()
             self._changed.notify_all()
@@ -157,16 +197,26 @@ class Scheduler:
             if self._hold is not None:
                 self._hold.set()
             self._changed.notify_all()
-        if not self.is_owner:
+        if self._thread is not None and not self.is_owner:
             self._thread.join(timeout=60)
 
     def _refuse_when_closed(self) -> None:
         if self._closing:
             raise EngineError("The engine is closed: load it again.")
+        if self._unusable is not None:
+            raise EngineError(self._unusable)
+
+    def _awake(self) -> None:
+        """Start the owner thread where there is none: at first use, also in a forked child."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="uno-engine", daemon=True)
+            self._thread.start()
 
     # -- the owner thread ------------------------------------------------------------------------
 
     def _run(self) -> None:
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
         while True:
             with self._changed:
                 self._changed.wait_for(self._has_work)
@@ -174,13 +224,15 @@ class Scheduler:
                     break
                 jobs, hold = list(self._jobs), self._hold
                 self._jobs.clear()
-            for job, future in jobs:
-                _settle(job, future)
+            with self._between:
+                for job, future in jobs:
+                    _settle(job, future)
             if hold is not None and not self._batch.live:
                 self._held.set()
                 hold.wait()
                 continue
-            self._turn(admit=hold is None)
+            with self._between:
+                self._turn(admit=hold is None)
         error = EngineError("The engine was closed while this request was under way.")
         with self._changed:
             calls = {id(c): c for c in self._calls}

@@ -15,13 +15,13 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from langchain_uno.errors import ReleaseError
+from langchain_uno.errors import AdapterTakenError, ReleaseError
+from langchain_uno.forks import ForkLock
 from langchain_uno.home import safe_name
 
 __all__ = ["STAND_IN", "ServerAdapters"]
@@ -61,7 +61,7 @@ class ServerAdapters:
         self._stand_in: str | None = None
         self._made: tempfile.TemporaryDirectory[str] | None = None
         self._paths: dict[str, Path] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def __contains__(self, name: object) -> bool:
         return name in self._paths
@@ -86,7 +86,7 @@ class ServerAdapters:
         folder = Path(path).absolute()
         with self._lock:
             if self._paths.get(name, folder) != folder:
-                raise ReleaseError(
+                raise AdapterTakenError(
                     f"The adapter name {name!r} is taken: a new version needs a new name."
                 )
             if name in self._paths:

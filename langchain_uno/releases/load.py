@@ -73,7 +73,7 @@ def load_release(
     release_id: str,
     *,
     base_fingerprint: str | None = None,
-    embedder_fingerprint: str | None = None,
+    embedder_fingerprint: str | tuple[str, ...] | None = None,
     prompt_set_fingerprint: str | None = None,
     linear_shapes: LinearShapes | None = None,
     manifest_sha256: str | None = None,
@@ -84,7 +84,8 @@ def load_release(
         home: the namespace that owns the release; no other's can be reached.
         release_id: its name.
         base_fingerprint: ``engine.fingerprint`` of the serving engine.
-        embedder_fingerprint: ``embedder.fingerprint`` of the serving embedder.
+        embedder_fingerprint: ``embedder.fingerprint`` of the serving embedder, or all that it is
+            ``known_as``.
         prompt_set_fingerprint: ``prompts.fingerprint`` of the serving prompt set.
         linear_shapes: module name -> (out, in) of the base model, to compare the adapters with.
         manifest_sha256: what ``traffic.json`` says the manifest's hash is.
@@ -118,10 +119,11 @@ def load_release(
         ("embedder", embedder_fingerprint, release.manifest.embedder_fingerprint),
         ("prompt set", prompt_set_fingerprint, release.manifest.prompt_set_fingerprint),
     ):
-        if wanted is not None and wanted != found and not worded_alike(wanted, found):
+        names = (wanted,) if isinstance(wanted, str) else wanted or ()
+        if names and not any(name == found or worded_alike(name, found) for name in names):
             raise ReleaseMismatchError(
                 f"Release {release_id!r} is refused: it was made for {what} {found!r} and this is "
-                f"{wanted!r}. Serve it with the former, or refresh this home with the latter."
+                f"{names[0]!r}. Serve it with the former, or refresh this home with the latter."
             )
     return release
 
@@ -162,7 +164,7 @@ def read_current(
     home: Home,
     *,
     base_fingerprint: str | None = None,
-    embedder_fingerprint: str | None = None,
+    embedder_fingerprint: str | tuple[str, ...] | None = None,
     prompt_set_fingerprint: str | None = None,
     linear_shapes: LinearShapes | None = None,
 ) -> Release | None:

@@ -2,10 +2,11 @@
 
     pool = AdapterPool(engine, most=16)
     pool.know({"r1-c0-expert": folder, ...})     # a release arrives: the first 16 are warmed
-    with pool.hold("r1-c0-expert"): ...          # loaded, and not freed, while the block runs
+    with pool.hold("r1-c0-expert") as name: ...  # loaded as ``name``, and not freed, meanwhile
     pool.forget([...])                           # the release has gone
 
-Beyond ``most``, the adapter that was used longest ago makes room, never one that is held.
+Beyond ``most``, the adapter that was used longest ago makes room, never one that is held. The
+engine's name of an adapter is its own, unless a copy of the home is served beside it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 
-from langchain_uno.errors import EngineError, InputError
+from langchain_uno.errors import AdapterTakenError, EngineError, InputError
 from langchain_uno.models.protocols import Engine
 
 __all__ = ["AdapterPool"]
@@ -39,6 +41,8 @@ class AdapterPool:
         self._engine = engine
         self._most = most
         self._paths: dict[str, Path] = {}
+        self._names: dict[str, str] = {}
+        """The engine's names of loaded adapters, where they are not their own."""
         self._loaded: OrderedDict[str, int] = OrderedDict()
         """Name -> how many hold it; longest unused first."""
         self._busy: set[str] = set()
@@ -79,18 +83,21 @@ class AdapterPool:
             self._changed.notify_all()
 
     @contextmanager
-    def hold(self, name: str | None) -> Iterator[None]:
+    def hold(self, name: str | None) -> Iterator[str | None]:
         """Have an adapter loaded while the block runs; waits while every place is held.
+
+        Yields:
+            What the engine calls it.
 
         Raises:
             EngineError: no release in use has such an adapter.
         """
         if name is None:
-            yield
+            yield None
             return
         self._take(name)
         try:
-            yield
+            yield self._names.get(name, name)
         finally:
             with self._changed:
                 if name in self._loaded:
@@ -133,7 +140,7 @@ class AdapterPool:
             try:
                 if gone is not None:
                     self._unload(gone)
-                self._engine.load_adapter(name, path)
+                self._load(name, path)
             except BaseException:
                 with self._changed:
                     self._loaded.pop(name, None)
@@ -144,8 +151,16 @@ class AdapterPool:
                     self._changed.notify_all()
             return
 
+    def _load(self, name: str, path: Path) -> None:
+        try:
+            self._engine.load_adapter(name, path)
+        except AdapterTakenError:  # the home is a copy of another one that is served here as well
+            alias = f"{name}-{blake2b(str(path).encode(), digest_size=6).hexdigest()}"
+            self._engine.load_adapter(alias, path)
+            self._names[name] = alias
+
     def _unload(self, name: str) -> None:
         try:
-            self._engine.unload_adapter(name)
+            self._engine.unload_adapter(self._names.pop(name, name))
         except EngineError:  # the engine was closed: everything is freed already
             return

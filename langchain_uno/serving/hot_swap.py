@@ -4,7 +4,8 @@ A request takes one :class:`Snapshot` at its start and keeps it to its end. A lo
 ``traffic.json`` costs one ``stat``; when it changed, the new release is checked, its adapters are
 loaded beside the old ones and new requests are switched over. The old release's adapters are freed
 once its last request is done. A release that can't be served is refused with its reason, and the
-old one serves on.
+old one serves on; the release is tried again after a while, since memory or a disk may have been
+short.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, EngineError, UNOError
 from langchain_uno.home import Home
-from langchain_uno.models.protocols import Embedder, Engine
+from langchain_uno.models.protocols import Embedder, Engine, known_as
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.records import REFLECTIVE, Cluster, Message, Route, routing_text
 from langchain_uno.serving.adapter_pool import AdapterPool
@@ -28,9 +29,16 @@ if TYPE_CHECKING:
     from langchain_uno.releases.load import Release
     from langchain_uno.serving.router import RouteChoice, Router
 
-__all__ = ["Serving", "Snapshot"]
+__all__ = ["ANSWER_TOKENS", "Serving", "Snapshot"]
 
 _log = logging.getLogger(__name__)
+
+ANSWER_TOKENS = 2048
+REVISION_TOKENS = 8192
+"""The recipe's defaults: of releases that do not say, and where there is none."""
+_FIRST_RETRY_S = 5.0
+_LAST_RETRY_S = 600.0
+"""Between two tries to adopt a release that can't be served; doubled from the first to the last."""
 
 
 @dataclass(eq=False)
@@ -42,6 +50,9 @@ class Snapshot:
     router: Router | None = None
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
     prompts: PromptSet | None = None
+    answer_tokens: int = ANSWER_TOKENS
+    """An answer's limit, unless the request has one: answers were verified with it."""
+    revision_tokens: int = REVISION_TOKENS
     critique_tokens: int = 512
     min_kept: float = 0.0
     """Of what a draft quotes from the request, its revision keeps at least this share."""
@@ -108,21 +119,41 @@ class Serving:
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._stamp: object = ()
+        self._retry_at: float | None = None
+        """When a refused release is tried again (monotonic seconds); None: nothing was refused."""
+        self._retry_s = _FIRST_RETRY_S
         self._current = Snapshot()
         self._old: list[Snapshot] = []
         self._freeing: list[Snapshot] = []
         """Nobody's any more; unloaded under ``_loading``, so that no load comes between."""
 
+    @property
+    def embedder(self) -> Embedder | None:
+        """What routes; None: nothing can be routed."""
+        return self._embedder
+
+    @property
+    def release(self) -> str | None:
+        """The release that served last, without a look for a new one."""
+        return self._current.release
+
+    def use_embedder(self, embedder: Embedder) -> None:
+        """Route by this embedder where there was none; the release is checked against it."""
+        self._embedder, self._stamp = embedder, ()
+
     def current(self) -> Snapshot:
         """Return what new requests are served from, after a look for a new release."""
-        if self.home is not None and self._traffic_stamp() != self._stamp:
-            first = self._stamp == ()
-            if self._loading.acquire(blocking=first):
-                worker = threading.Thread(
-                    target=self._swap_and_unlock, name="uno-swap", daemon=True
-                )
-                worker.start()
-                worker.join(None if first else self._swap_wait)
+        if self.home is not None:
+            changed = self._traffic_stamp() != self._stamp
+            if changed or (self._retry_at is not None and time.monotonic() >= self._retry_at):
+                first = self._stamp == ()
+                if self._loading.acquire(blocking=first):
+                    worker = threading.Thread(
+                        target=self._swap_and_unlock, name="uno-swap", daemon=True
+                    )
+                    worker.start()
+                    # Nobody waits for a second try.
+                    worker.join(None if first else self._swap_wait if changed else 0.0)
         if self._old:
             self._free_old()
         return self._current
@@ -203,22 +234,25 @@ class Serving:
 
     def _swap(self) -> None:
         stamp = self._traffic_stamp()
-        if stamp == self._stamp:
+        again = stamp == self._stamp
+        if again and self._retry_at is None:
             return
         try:
             snapshot = self._load()
         except Exception as error:  # noqa: BLE001 (nothing in a release may stop the service)
-            # One try a change: a broken release is not read again at every request.
-            self.refusal = str(error)
-            _log.error(
-                "The newest release is not served: %s",
-                error,
-                exc_info=None if isinstance(error, UNOError) else error,
-            )
+            said, self.refusal = self.refusal, str(error)
+            if not again or said != self.refusal:
+                _log.error(
+                    "The newest release is not served, and is tried again later: %s",
+                    error,
+                    exc_info=None if isinstance(error, UNOError) else error,
+                )
+            self._retry_s = min(_LAST_RETRY_S, self._retry_s * 2) if again else _FIRST_RETRY_S
+            self._retry_at = time.monotonic() + self._retry_s
             self._stamp = stamp
             return
         with self._lock:
-            self.refusal = None
+            self.refusal = self._retry_at = None
             if snapshot.release != self._current.release:
                 self._current.retired = time.monotonic()
                 self._old.append(self._current)
@@ -234,7 +268,7 @@ class Serving:
         release = read_current(
             self.home,
             base_fingerprint=self.engine.fingerprint,
-            embedder_fingerprint=embedder.fingerprint if embedder is not None else None,
+            embedder_fingerprint=known_as(embedder) if embedder is not None else None,
         )
         if release is None:
             return Snapshot()
@@ -299,6 +333,8 @@ def _snapshot(release: Release) -> Snapshot:
         router=router,
         clusters={cluster.id: cluster for cluster in manifest.clusters},
         prompts=prompts,
+        answer_tokens=int(recipe.get("answer_tokens", ANSWER_TOKENS)),
+        revision_tokens=int(recipe.get("revision_tokens", REVISION_TOKENS)),
         critique_tokens=int(recipe.get("role_tokens", 512)),
         min_kept=float(recipe.get("min_kept", 0.0)),
     )

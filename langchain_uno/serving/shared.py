@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from langchain_uno.errors import ModelMismatchError
+from langchain_uno.forks import ForkLock
 from langchain_uno.home import Home, load_settings
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.serving.hot_swap import Serving
@@ -23,10 +24,18 @@ class Served:
     serving: Serving
     graph: Any
     """The compiled graph that answers over ``serving``."""
+    embedder: Any = None
+    """As it was given."""
+    process: int = field(default_factory=os.getpid)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can answer: in the process that made it, by an engine that is open."""
+        return self.process == os.getpid() and not getattr(self.engine, "closed", False)
 
 
 _served: dict[tuple[Any, ...], Served] = {}
-_lock = threading.Lock()
+_lock = ForkLock()
 
 
 def serve(
@@ -39,7 +48,7 @@ def serve(
     engine: Engine | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Served:
-    """Return engine, serving and graph; the same ones for the same arguments.
+    """Return engine, serving and graph: the same ones for the same engine, home and namespace.
 
     Args:
         graph_of: builds the graph that answers.
@@ -53,15 +62,15 @@ def serve(
     Raises:
         ModelNotFoundError: no such model or embedder.
         NameError_: the namespace is not a safe name.
+        ModelMismatchError: the home is served with another embedder already.
     """
     from langchain_uno.models.loading import shared_engine
 
     place = Home.locate(home, namespace) if home is not None else None
     used = engine if engine is not None else shared_engine(model, **dict(settings or {}))
-    named = embedder if isinstance(embedder, str | None) else id(embedder)
-    key = (id(used), place, named)
+    key = (id(used), place)
     with _lock:
-        for old in [k for k, s in _served.items() if getattr(s.engine, "closed", False)]:
+        for old in [k for k, s in _served.items() if not s.alive]:
             del _served[old]
         found = _served.get(key)
         if found is None:
@@ -71,8 +80,24 @@ def serve(
                 _embedder(embedder, used) if place else None,
                 max_adapters=load_settings(place).serving.max_adapters if place else None,
             )
-            found = _served[key] = Served(used, serving, graph_of(serving))
+            found = _served[key] = Served(used, serving, graph_of(serving), embedder)
+        elif place is not None and embedder is not found.embedder and embedder != found.embedder:
+            _agree(found.serving, place, _embedder(embedder, used))
         return found
+
+
+def _agree(serving: Serving, place: Home, embedder: Embedder | None) -> None:
+    """Check that a further chat model on a home routes by the same embedder."""
+    known = serving.embedder
+    if embedder is None:  # a server's model: it takes the one that is there
+        return
+    if known is None:
+        serving.use_embedder(embedder)
+    elif known.fingerprint != embedder.fingerprint:
+        raise ModelMismatchError(
+            f"The home {str(place.path)!r} is served in this process with another embedder: give "
+            "all chat models of a home the embedder that its releases were made with."
+        )
 
 
 def stop_serving(home: str | os.PathLike[str]) -> None:

@@ -49,7 +49,7 @@ class Settings(BaseModel):
     mode: Mode = "uno"
     temperature: float = Field(default=0.0, ge=0.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    max_tokens: int = Field(default=1024, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
     seed: int | None = None
 
 

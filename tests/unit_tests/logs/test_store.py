@@ -232,7 +232,7 @@ def test_a_broken_index_is_rebuilt_from_the_journal(home: Home, damage: str) -> 
         database.write_bytes(b"\0garbage" * 4000)
     else:
         ChromaIndex.wipe(home.chroma)
-        ChromaIndex(home.chroma, "", 0).close()
+        ChromaIndex(home.chroma, ("",), 0).close()
     said: list[str] = []
     with LogStore.open(home, embedder, say=said.append) as store:
         assert store.interactions() == before

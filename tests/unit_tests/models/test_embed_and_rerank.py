@@ -1,19 +1,20 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from langchain_uno.errors import ConfigError, ModelNotFoundError
 from langchain_uno.models.embedders import LangChainEmbedder, TokenEmbedder
 from langchain_uno.models.loading import load_embedder, load_prompt_set, shared_engine
 from langchain_uno.models.local import LocalEngine
-from langchain_uno.models.protocols import Embedder, Reranker
+from langchain_uno.models.protocols import Embedder, Reranker, known_as
 from langchain_uno.models.rerankers import CausalReranker, EngineReranker, discriminates
 
 TEXTS = ["reset the router", "", "a", "book a table for two " * 5, "重置路由器", "  "]
@@ -49,10 +50,67 @@ def test_any_langchain_embeddings() -> None:
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), [1, 0, 1, 1, 1, 0], atol=1e-5)
     np.testing.assert_allclose(embedder.embed([TEXTS[3]])[0], got[3], atol=1e-6)
     assert embedder.embed(["", ""]).shape == (2, 12)
-    assert (
-        embedder.fingerprint
-        != LangChainEmbedder(DeterministicFakeEmbedding(size=12), name="other").fingerprint
-    )
+
+
+def vector_of(model: str, text: str, noise: float = 0.0) -> list[float]:
+    rng = np.random.default_rng(list(f"{model}:{text}".encode()))
+    vector = rng.standard_normal(32)
+    return list(vector / np.linalg.norm(vector) + noise * rng.standard_normal(32))
+
+
+class Called(Embeddings):
+    """An embedding model that goes by whatever attributes it is given."""
+
+    def __init__(self, weights: str, noise: float = 0.0, **named: object) -> None:
+        self._weights, self._noise = weights, noise
+        self.__dict__.update(named)
+
+    def embed_query(self, text: str) -> list[float]:
+        return vector_of(self._weights, text, self._noise)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+
+def print_of(embeddings: Embeddings) -> str:
+    return LangChainEmbedder(embeddings).fingerprint
+
+
+# AWS's model_id and Azure's azure_deployment (langchain-aws, langchain-openai reference), a class
+# of one's own that names nothing, OpenAI's shortened vectors (dimensions), a moved revision.
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (Called("a", model_id="amazon.titan-v1"), Called("b", model_id="cohere.embed-v3")),
+        (Called("a", azure_deployment="small"), Called("a", azure_deployment="large")),
+        (Called("a"), Called("b")),
+        (Called("a", model="m", dimensions=256), Called("a", model="m", dimensions=512)),
+        (Called("a", model="m", revision="1"), Called("b", model="m", revision="1")),
+        (Called("w", inner=Called("a")), Called("w", inner=Called("a", repo_id="x/y"))),
+    ],
+)
+def test_two_embedding_models_are_told_apart(first: Embeddings, second: Embeddings) -> None:
+    assert print_of(first) == print_of(first)
+    assert print_of(first) != print_of(second)
+
+
+def test_a_cache_around_a_model_is_that_model() -> None:
+    # LangChain's CacheBackedEmbeddings keeps the model as ``underlying_embeddings``.
+    model = Called("a", model="m")
+    cached = type("CacheBackedEmbeddings", (Called,), {})("a", underlying_embeddings=model)
+    assert print_of(cached) == print_of(model)
+
+
+def test_noise_of_devices_changes_no_fingerprint() -> None:
+    prints = {print_of(Called("a", noise)) for noise in (0.0, 1e-7, 1e-6, 1e-5)}
+    assert len(prints) == 1
+
+
+def test_what_older_versions_called_a_model_is_known() -> None:
+    old = hashlib.sha256(b"langchain-1:Called:m").hexdigest()
+    assert known_as(LangChainEmbedder(Called("a", model="m")))[1:] == (old,)
+    # Without a name it could be anybody's.
+    assert known_as(LangChainEmbedder(Called("a", model_id="m")))[1:] == ()
 
 
 def test_embedders_by_name(engine: LocalEngine) -> None:

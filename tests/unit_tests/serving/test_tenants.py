@@ -142,7 +142,7 @@ def test_feedback_and_tokens_stay_with_their_tenant(tenants: dict[str, Any]) -> 
 def test_a_release_copied_over_does_not_share_an_adapter(
     tenants: dict[str, Any], engine: LocalEngine
 ) -> None:
-    """Whoever can write our folder can copy; the engine still keeps one name to one content."""
+    """Whoever can write our folder can copy; what is served then is our own copy."""
     import shutil
 
     top, theirs = tenants["home"], tenants["releases"]["theirs"]
@@ -151,9 +151,14 @@ def test_a_release_copied_over_does_not_share_an_adapter(
     )
     shutil.copyfile(Home.locate(top, "theirs").traffic, Home.locate(top, "ours").traffic)
     model = tenants["models"]["ours"]
+    before = set(engine.adapters())
     told = model.invoke(ASK).response_metadata
-    assert told["release"] == tenants["releases"]["ours"]
-    assert "taken" in str(model.served.serving.refusal)
+    assert told["release"] == theirs
+    assert model.served.serving.refusal is None
+    own = set(engine.adapters()) - before
+    assert own and all(name.startswith(f"{theirs}-") for name in own)
+    tenants["models"]["theirs"].served.serving.close()
+    assert own <= set(engine.adapters())
 
 
 def test_a_model_of_no_namespace_sees_the_default_one_only(
