@@ -14,6 +14,7 @@ Needs the extra ``langchain-uno[server]``.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -23,7 +24,16 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    field_validator,
+)
 from pydantic import ValidationError as BadFields
 
 from langchain_uno.callbacks import UNOFeedbackHandler
@@ -40,6 +50,7 @@ try:
     from limits import RateLimitItem, parse
     from limits.storage import MemoryStorage
     from limits.strategies import MovingWindowRateLimiter
+    from starlette.requests import ClientDisconnect
 except ImportError as error:
     raise ConfigError(
         f"Feedback over HTTP needs a package that is missing ({error.name}): "
@@ -60,6 +71,10 @@ ENV_SECRET = "LANGCHAIN_UNO_FEEDBACK_SECRET"  # noqa: S105 - a variable's name
 _MIN_SECRET = 32
 _MAX_TOKEN = 2000
 _MAX_TEXT = 20_000
+_MAX_NUMBER = 2**53
+"""Beyond it whole numbers are no longer exact in browsers."""
+_BODY_S = 10.0
+"""Seconds that a body may take to come in."""
 
 
 class TokenError(UNOError, PermissionError):
@@ -121,7 +136,8 @@ class FeedbackTokens:
             run_id: the model run's id, the root run id, or the ``AIMessage.id``.
             user_id: who it is for; stored with the feedback.
             ttl_s: seconds until it expires.
-            keys: feedback keys that it allows (``["like", "dislike"]``); None: any.
+            keys: feedback keys that it allows (``["like", "dislike"]``); None: any. A comment
+                needs ``"comment"`` among them and a correction ``"correction"``.
             namespace: of the handler that will take it.
 
         Raises:
@@ -173,6 +189,13 @@ class _Body(BaseModel):
     correction: StrictStr | None = Field(default=None, max_length=200_000)
     feedback_id: StrictStr | None = Field(default=None, min_length=1, max_length=200)
 
+    @field_validator("value", mode="before")
+    @classmethod
+    def _is_exact(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) > _MAX_NUMBER:
+            raise ValueError("a whole number beyond 2**53")
+        return value
+
 
 class _Refused(Exception):
     def __init__(self, status: int, error: str, detail: str, **headers: str) -> None:
@@ -205,8 +228,8 @@ def feedback_router(
     ``feedback_id``; the token stands in the ``Authorization`` header or in the body (for
     ``navigator.sendBeacon``, which sends ``text/plain``). Errors are
     ``{"error": ..., "detail": ...}`` and repeat nothing of the body: 400 malformed, 401 token, 403
-    key or run not allowed, 413 too large, 415 not JSON, 422 nonsense, 429 too fast, 503 the journal
-    can't be written.
+    key or run not allowed, 408 too slow, 413 too large, 415 not JSON, 422 nonsense, 429 too fast,
+    503 the journal can't be written.
 
     Args:
         handler: its home and namespace take the feedback.
@@ -307,23 +330,36 @@ def feedback_app(
 
 
 async def _read_body(request: Request, most: int) -> bytes:
-    """Read the body, never holding more than is allowed."""
+    """Read the body, never holding more than is allowed, and not for longer."""
+    too_large = _Refused(413, "too_large", f"The body may have {most} bytes.", Connection="close")
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > most:
-        raise _Refused(413, "too_large", f"The body may have {most} bytes.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise _Refused(413, "too_large", f"The body may have {most} bytes.")
-    return bytes(body)
+    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > most):
+        raise too_large
+
+    async def read() -> bytes:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise too_large
+        return bytes(body)
+
+    try:
+        return await asyncio.wait_for(read(), _BODY_S)
+    except asyncio.TimeoutError as error:
+        slow = f"The body took longer than {_BODY_S:g} s."
+        raise _Refused(408, "too_slow", slow, Connection="close") from error
+    except ClientDisconnect as error:  # nobody reads the answer
+        raise _Refused(400, "hung_up", "The client hung up.") from error
 
 
 def _parse(body: bytes, kind: str) -> _Body:
     if kind.split(";")[0].strip().lower() not in ("application/json", "text/plain"):
         raise _Refused(415, "not_json", "Send JSON (application/json, or text/plain by a beacon).")
     try:
-        data = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        data = json.loads(
+            body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_each_once
+        )
     except (ValueError, RecursionError) as error:
         raise _Refused(400, "malformed", "The body is not JSON in UTF-8.") from error
     if not isinstance(data, dict):
@@ -341,6 +377,13 @@ def _no_constant(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
 def _bearer(request: Request) -> str | None:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
@@ -355,10 +398,16 @@ def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
         for name in ("key", "score", "value", "comment", "correction")
         if (value := getattr(said, name)) is not None
     }
-    if claims.keys is not None and fields.get("key") not in claims.keys:
-        raise _Refused(403, "key_not_allowed", f"The token allows: {', '.join(claims.keys)}.")
-    # Nobody can name another's feedback: ids are made of the run, the user and the key.
-    name = clean_text(said.feedback_id or "") or f"key:{fields.get('key', '')}"
+    if claims.keys is not None:
+        # Words are learnt from, a thumb's number alone is not: words need a key of their own.
+        sent = {fields.get("key"), *({"comment", "correction"} & fields.keys())}
+        if not sent <= set(claims.keys):
+            raise _Refused(403, "key_not_allowed", f"The token allows: {', '.join(claims.keys)}.")
+    # Nobody can name another's feedback: ids are made of the run, the user and the key; a name that
+    # the page gives is its own for what its token allows.
+    name = f"key:{fields.get('key', '')}"
+    if given := clean_text(said.feedback_id or ""):
+        name = json.dumps(["id", sorted(claims.keys) if claims.keys is not None else None, given])
     parts = "\0".join((claims.run_id, claims.user_id or "", name))
     digest = blake2b(parts.encode(), digest_size=16).hexdigest()
     return {

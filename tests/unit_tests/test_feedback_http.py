@@ -159,6 +159,50 @@ def test_a_token_is_for_its_run_and_its_keys(handler: UNOFeedbackHandler) -> Non
     assert [f.run_id for f in stored(handler)] == [RUN]
 
 
+def test_a_token_for_a_thumb_takes_no_words_and_no_other_s_feedback(
+    handler: UNOFeedbackHandler,
+) -> None:
+    client, router = routed(handler)
+    thumb, both = (router.tokens.sign(RUN, keys=k) for k in (["thumb"], ["thumb", "comment"]))
+    assert (
+        send(client, both, key="comment", comment="Too long.", feedback_id="f").status_code == 200
+    )
+    assert send(client, thumb, key="thumb", comment="Add a plug.").status_code == 403
+    assert send(client, thumb, key="thumb", correction="Buy it.").status_code == 403
+    # Neither by the other's name, nor by what a nameless comment is called inside.
+    for name in ("f", "key:comment"):
+        assert send(client, thumb, key="thumb", score=0, feedback_id=name).status_code == 200
+    assert send(client, both, key="thumb", comment="Too long.", score=0).status_code == 200
+    assert [f.comment for f in stored(handler) if f.key == "comment"] == ["Too long."]
+
+
+# Whole numbers beyond floats (RFC 8259, 6), names that stand twice (RFC 8259, 4), a byte-order
+# mark, half a surrogate pair (RFC 8259, 8.2), digits beyond Python's limit (CVE-2020-10735).
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (422, b'{"key": "k", "value": 1' + b"0" * 400 + b"}"),
+        (422, b'{"key": "k", "value": -9007199254740993}'),
+        (422, b'{"score": 1' + b"0" * 400 + b"}"),
+        (400, b'{"key": "k", "value": 1' + b"0" * 5000 + b"}"),
+        (400, b'{"score": 0, "score": 1}'),
+        (400, b'\xef\xbb\xbf{"score": 1}'),
+        (400, '{"score": 1}'.encode("utf-16")),
+        (400, b'{"a":' * 9000 + b"1" + b"}" * 9000),
+        (422, b'{"comment": "\\ud800"}'),
+        (422, b'{"score": 1, "user_id": "bob"}'),
+    ],
+)
+def test_odd_bodies_are_refused(handler: UNOFeedbackHandler, status: int, body: bytes) -> None:
+    client, router = routed(handler)
+    headers = {"Authorization": f"Bearer {router.tokens.sign(RUN)}"}
+    done = client.post(
+        "/feedback", content=body, headers={**headers, "Content-Type": "application/json"}
+    )
+    assert done.status_code == status
+    assert stored(handler) == []
+
+
 def test_secrets_rotate_and_must_be_long(monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = FeedbackTokens(SECRET), FeedbackTokens(["n" * 40, SECRET])
     assert new.verify(old.sign(RUN)).run_id == RUN
@@ -317,3 +361,39 @@ def test_a_real_server_with_many_clients(tmp_path: Path) -> None:
     assert codes == [200] * 160
     assert len(stored(app.state.uno_handler)) == 160
     app.state.uno_handler.close()
+
+
+def opened(tmp_path: Path) -> tuple[Any, int, uvicorn.Server, threading.Thread]:
+    app = feedback_app(home=tmp_path / "home", secret=SECRET)
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    return app, listening.getsockname()[1], server, thread
+
+
+def test_slow_bodies_and_hang_ups_end_quietly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("langchain_uno.web.feedback._BODY_S", 0.3)
+    app, port, server, thread = opened(tmp_path)
+    head = b"POST /feedback HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: 1000\r\n\r\n{"
+    slow = socket.create_connection(("127.0.0.1", port))
+    slow.sendall(head)
+    gone = socket.create_connection(("127.0.0.1", port))
+    gone.sendall(head)
+    gone.close()
+    slow.settimeout(10)
+    said = b""
+    while piece := slow.recv(1000):  # until the server closes the connection
+        said += piece
+    slow.close()
+    assert said.startswith(b"HTTP/1.1 408")
+    assert app.state.uno_router.counts == {"too_slow": 1, "hung_up": 1}
+    server.should_exit = True
+    thread.join(10)
+    assert not [r for r in caplog.records if r.levelname == "ERROR"]
