@@ -28,10 +28,17 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from typing_extensions import Self
 
-from langchain_uno.errors import InputError, TemplateError
+from langchain_uno.errors import InputError, TemplateError, UNOError
 from langchain_uno.graphs.respond import (
     Mode,
     RespondContext,
@@ -101,11 +108,18 @@ class UNOChatModel(BaseChatModel):
 
         Raises:
             InputError: a keyword that none of them has, or a home that is no path.
+            pydantic.ValidationError: a value of the wrong type or range (a ``ValueError``).
         """
         known = set(type(self).model_fields)
         for name in kwargs.keys() - known:
             raise InputError(f"UNOChatModel takes no {name!r}: {_nearest(name, known)}.")
-        super().__init__(*args, **kwargs)
+        try:
+            super().__init__(*args, **kwargs)
+        except ValidationError as error:
+            cause = error.errors()[0].get("ctx", {}).get("error")
+            if isinstance(cause, UNOError):  # ours, raised in a validator
+                raise cause from None
+            raise
 
     @model_validator(mode="after")
     def _settle_paths(self) -> Self:
@@ -294,7 +308,7 @@ class UNOChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        context = self._context(stop, stream=False, **kwargs)
+        context = self._context(stop, kwargs, stream=False)
         state = self.served.graph.invoke(
             _input(messages), child_config(run_manager), context=context
         )
@@ -307,7 +321,7 @@ class UNOChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        context = self._context(stop, stream=False, **kwargs)
+        context = self._context(stop, kwargs, stream=False)
         graph = (await self._aserved()).graph
         state = await graph.ainvoke(_input(messages), child_config(run_manager), context=context)
         return as_result(state, self.model_name)
@@ -322,7 +336,7 @@ class UNOChatModel(BaseChatModel):
         events = self.served.graph.stream(
             _input(messages),
             child_config(run_manager),
-            context=self._context(stop, stream=True, **kwargs),
+            context=self._context(stop, kwargs, stream=True),
             stream_mode=["custom", "values"],
         )
         state: Any = {}
@@ -351,7 +365,7 @@ class UNOChatModel(BaseChatModel):
         events = (await self._aserved()).graph.astream(
             _input(messages),
             child_config(run_manager),
-            context=self._context(stop, stream=True, **kwargs),
+            context=self._context(stop, kwargs, stream=True),
             stream_mode=["custom", "values"],
         )
         state: Any = {}
@@ -465,7 +479,9 @@ class UNOChatModel(BaseChatModel):
         served = self._served
         return said, served.serving.release if served is not None and served.alive else None
 
-    def _context(self, stop: list[str] | None, *, stream: bool, **kwargs: Any) -> RespondContext:
+    def _context(
+        self, stop: list[str] | None, kwargs: dict[str, Any], *, stream: bool
+    ) -> RespondContext:
         def pick(name: str) -> Any:
             value = kwargs.get(name)
             return getattr(self, name) if value is None else value

@@ -33,6 +33,10 @@ _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": 
 """As chat templates print it (``tojson``): one way to write each value, so no loops of blanks."""
 
 
+_LARGEST = 9 * 10**18
+"""Of a whole number: ids of 64 bits fit, and it is the most that llguidance takes."""
+
+
 def grammar_of(request: GenerateRequest, *, marks: bool) -> str | None:
     """Return the request's grammar in llguidance's Lark, or None when any text will do.
 
@@ -84,7 +88,27 @@ def _calls(
 
 def _json(schema: dict[str, Any]) -> str:
     # Lenient: a keyword that the grammar has no form for is left to whoever validates the value.
-    return "%json " + json.dumps({**closed(schema), "x-guidance": {**_JSON, "lenient": True}})
+    form = _ending(closed(schema))
+    return "%json " + json.dumps({**form, "x-guidance": {**_JSON, "lenient": True}})
+
+
+def _ending(schema: Any) -> Any:
+    """Bound whole numbers that the schema leaves open: digits of nothing else would go on."""
+    if isinstance(schema, list):
+        return [_ending(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    form = {
+        key: value if key in ("const", "enum", "default", "examples") else _ending(value)
+        for key, value in schema.items()
+    }
+    kinds = schema.get("type")
+    whole = "integer" in kinds and "number" not in kinds if isinstance(kinds, str | list) else False
+    if whole and not {"const", "enum"} & schema.keys():
+        for side, bound in (("Minimum", -_LARGEST), ("Maximum", _LARGEST)):
+            if f"exclusive{side}" not in schema:
+                form.setdefault(side.lower(), bound)
+    return form
 
 
 def grammar_constrainer(tokenizer: Any, end_tokens: frozenset[int]) -> Constrainer:

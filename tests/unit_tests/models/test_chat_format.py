@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from langchain_uno.models.chat_format import TextStream, parse_tool_calls
+from langchain_uno.errors import TemplateError
+from langchain_uno.models.chat_format import TextStream, parse_tool_calls, render
+from langchain_uno.records import Message
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +101,54 @@ def test_tool_call_forms(text: str, rest: str | None, args: list[Any]) -> None:
     assert left == (text if rest is None else rest)
     assert [call["args"] for call in calls] == args
     assert len({call["id"] for call in calls}) == len(calls)
+
+
+# Gemma refuses a system message (mistral.rs #45), Mistral wants turns to alternate
+# (vllm-project/vllm #6862), others read a system message only where it comes first
+# (suitenumerique/conversations #197).
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}"
+    "{% endif %}{{ m['role'] ~ ':' ~ m['content'] ~ '|' }}{% endfor %}"
+)
+ALTERNATE = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('must alternate') }}{% endif %}{{ m['role'] ~ ':' ~ m['content'] ~ '|' }}"
+    "{% endfor %}"
+)
+FIRST_ONLY = (
+    "{% for m in messages %}{% if m['role'] != 'system' or loop.first %}"
+    "{{ m['role'] ~ ':' ~ m['content'] ~ '|' }}{% endif %}{% endfor %}"
+)
+
+
+TALK = "user:U|assistant:A|user:S\n\nV|"
+
+
+@pytest.mark.parametrize(
+    ("template", "turns", "prompt"),
+    [
+        (NO_SYSTEM, ["system:S", "user:U"], "user:S\n\nU|"),
+        (NO_SYSTEM, ["user:U", "system:S"], "user:U\n\nS|"),
+        (NO_SYSTEM, ["user:U", "assistant:A", "system:S", "user:V"], TALK),
+        (NO_SYSTEM, ["user:U", "user:V"], "user:U|user:V|"),
+        (ALTERNATE, ["user:U", "user:V"], "user:U\n\nV|"),
+        (ALTERNATE, ["system:S", "system:T", "user:U"], "user:S\n\nT\n\nU|"),
+        (FIRST_ONLY, ["system:S", "user:U"], "system:S|user:U|"),
+        (FIRST_ONLY, ["user:U", "assistant:A", "system:S", "user:V"], TALK),
+    ],
+)  # fmt: skip
+def test_a_template_gets_the_turns_that_it_takes(
+    tiny_model_path: Path, template: str, turns: list[str], prompt: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
+    tokenizer.chat_template = template
+    pairs = [turn.split(":") for turn in turns]
+    messages = [Message.model_validate({"role": r, "content": c}) for r, c in pairs]
+    assert render(tokenizer, messages) == prompt
+
+
+def test_what_a_template_refuses_all_the_same_is_told(tiny_model_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
+    tokenizer.chat_template = ALTERNATE
+    with pytest.raises(TemplateError, match="must alternate"):
+        render(tokenizer, [Message(role="assistant", content="A")])

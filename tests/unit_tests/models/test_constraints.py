@@ -248,3 +248,41 @@ def test_byte_level_answers_that_run_out_of_room_are_closed(
             said.append(int(answer.mask(logits).argmax()))
             answer.accept(said[-1])
         jsonschema.validate(json.loads(byte_level.decode(said, skip_special_tokens=True)), schema)
+
+
+# Models that repeat a digit for ever: dottxt-ai/outlines #847, vllm-project/vllm #8350,
+# google-gemini/cookbook #1288.
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer"},
+        {"type": "integer", "minimum": 3},
+        {"type": "integer", "exclusiveMaximum": 100_000},
+        {"type": ["integer", "null"]},
+        {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}, "required": ["n"],
+         "$defs": {"n": {"anyOf": [{"type": "integer"}, {"type": "string"}]}}},
+    ],
+)  # fmt: skip
+def test_a_whole_number_ends_by_itself(byte_level: Any, schema: dict[str, Any]) -> None:
+    constrain = grammar_constrainer(byte_level, frozenset([byte_level.eos_token_id]))
+    answer = constrain(GenerateRequest([], sampling=Sampling(max_tokens=900), json_schema=schema))
+    assert answer is not None
+    digits = [i for i, t in enumerate(byte_level.convert_ids_to_tokens(range(300))) if t.isdigit()]
+    said: list[int] = []
+    while said[-1:] != [byte_level.eos_token_id]:
+        logits = torch.zeros(len(byte_level))
+        logits[digits] += 9
+        said.append(int(answer.mask(logits).argmax()))
+        answer.accept(said[-1])
+        assert len(said) < 60
+    told = json.loads(byte_level.decode(said, skip_special_tokens=True))
+    jsonschema.validate(told, schema)
+
+
+@pytest.mark.parametrize("number", [0, -7, 1_420_070_400_000_000_000, -(9 * 10**18)])
+def test_ids_of_64_bits_fit(byte_level: Any, number: int) -> None:
+    constrain = grammar_constrainer(byte_level, frozenset([byte_level.eos_token_id]))
+    answer = constrain(GenerateRequest([], json_schema={"type": "integer"}))
+    assert answer is not None
+    for token in byte_level.encode(str(number)):
+        answer.accept(token)

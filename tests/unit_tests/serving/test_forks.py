@@ -56,8 +56,8 @@ def capture(handler: UNOFeedbackHandler) -> None:
     handler.on_llm_end(LLMResult(generations=[[said]]), run_id=run)
 
 
-# gunicorn's preload (benoitc/gunicorn #2007: threads do not survive it), torch's OpenMP pool
-# (pytorch #17199: a forked child hangs in its first parallel region), an event loop of one's own.
+# gunicorn's preload (benoitc/gunicorn #2478 and #1891: the worker hangs at its first prediction),
+# torch's OpenMP pool (pytorch/pytorch #17199 and #41197), an event loop of one's own, a grandchild.
 def test_a_used_model_answers_in_every_way_in_a_forked_child(engine: LocalEngine) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -137,8 +137,8 @@ def test_a_model_on_an_accelerator_says_what_to_do(
     assert time.monotonic() - began < 5
 
 
-# cpython #6721 (locks held by other threads at a fork), SQLite's "How to corrupt a database", 2.6
-# (a connection carried across a fork), celery's prefork workers that inherit a logger.
+# bugs.python.org issue 6721 (locks held by other threads at a fork), sqlite.org's "How To Corrupt
+# An SQLite Database File" (a connection carried across a fork).
 def test_forks_while_eight_threads_capture(tmp_path: Path) -> None:
     handler = UNOFeedbackHandler(home=tmp_path / "home")
     stop = threading.Event()
