@@ -39,8 +39,8 @@ from langchain_uno.records import Feedback
 __all__ = ["UNOFeedbackHandler"]
 
 _log = logging.getLogger("langchain_uno")
-_LOOP_WAITS_S = 0.005
-"""Longest wait for other writers in an event loop; the record is kept in memory then."""
+_SHORT_WAIT_S = 0.005
+"""Longest wait for other writers in an event loop, and while records wait in memory already."""
 _MAX_OPEN = 50_000
 """Runs remembered between their start and their end; the oldest are forgotten beyond."""
 
@@ -216,12 +216,15 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
         Everything else is in the journal as soon as its call has returned.
         """
+        self._flush(None)
+
+    def _flush(self, patience_s: float | None) -> None:
         while True:
             with self._lock:
                 if not self._waiting:
                     return
                 item = self._waiting.popleft()
-            if not self._append(*item):
+            if not self._append(*item, patience_s):
                 with self._lock:
                     self._waiting.appendleft(item)
                 return
@@ -373,18 +376,21 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
         def work() -> None:
             record, redacted = self._capture.record(run_id, started, ended, response, error)
+            patience_s = _SHORT_WAIT_S if self._waiting or _in_event_loop() else None
             if self._waiting:
-                self.flush()
-            if self._waiting or not self._append(record, redacted):
+                self._flush(patience_s)
+            if self._waiting or not self._append(record, redacted, patience_s):
                 self._keep(record, redacted)
 
         self._never_raise(work)
 
-    def _append(self, record: dict[str, Any], redacted: dict[str, int]) -> bool:
+    def _append(
+        self, record: dict[str, Any], redacted: dict[str, int], patience_s: float | None
+    ) -> bool:
         if self._closed:
             return False
         try:
-            self._journal.append_record(record, redacted=redacted, timeout_s=_patience())
+            self._journal.append_record(record, redacted=redacted, timeout_s=patience_s)
         except UNOError as problem:
             self._complain(problem)
             return False
@@ -420,13 +426,12 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             self._counts[name] += 1
 
 
-def _patience() -> float | None:
-    """How long a record may wait for the journal here: an event loop is never kept waiting."""
+def _in_event_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return None
-    return _LOOP_WAITS_S
+        return False
+    return True
 
 
 def _made_again(kind: type[UNOFeedbackHandler], settings: dict[str, Any]) -> UNOFeedbackHandler:

@@ -28,6 +28,7 @@ __all__ = [
     "Reflected",
     "Stage",
     "kept_share",
+    "quoted",
     "reflect",
     "request_text",
     "run_together",
@@ -98,7 +99,8 @@ def reflect(
         draft: the base model's answer when it is known already.
         critique_tokens: limit of the critique.
         revision: how the revision is decoded; None: as the draft.
-        min_kept: from 0 (not looked at, the revision's tokens can be shown as they come) to 1.
+        min_kept: from 0 (not looked at) to 1. Where it is 0, and where the draft quotes nothing,
+            the revision's tokens can be shown as they come.
         language: of the conversation; None: found from its words.
 
     Yields:
@@ -143,7 +145,7 @@ def reflect(
             tool_choice="auto",
         ),
         "revise",
-        final=min_kept <= 0,
+        final=min_kept <= 0 or not quoted(request_text(request.messages), first.text),
         suggestions=told,
     )
     used = _sum(used, second.usage)
@@ -234,8 +236,13 @@ def kept_share(request: str, first: str, answer: str) -> float:
             quoted; none at all gives 1.
         answer: the new answer. Case, order and everything it adds are of no account.
     """
-    quoted = _words(first) & _words(request)
-    return len(quoted & _words(answer)) / len(quoted) if quoted else 1.0
+    words = quoted(request, first)
+    return len(words & _words(answer)) / len(words) if words else 1.0
+
+
+def quoted(request: str, answer: str) -> set[str]:
+    """Return the words of an answer that stand in its request as well."""
+    return _words(answer) & _words(request)
 
 
 def request_text(messages: Sequence[Message]) -> str:

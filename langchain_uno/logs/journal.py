@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from langchain_uno.errors import EmptyLogError, InputError, StoreError
 from langchain_uno.home import Home
@@ -33,7 +33,7 @@ __all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow", "require_log"]
 
 FILE_NAME = "journal.sqlite3"
 _R = TypeVar("_R", bound=BaseModel)
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+_to_json = TypeAdapter(Any).dump_json  # twice as fast as json
 _INSERT = (
     "INSERT OR IGNORE INTO interactions (run_id, root_run_id, thread_id, user_id, created_at, "
     "has_answer, before, turn, after, redacted, body) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
@@ -395,7 +395,7 @@ def _record_row(r: Mapping[str, Any], redacted: Mapping[str, int] | None = None)
         1 if links.after is not None else 0,
         *links,
         json.dumps(redacted) if redacted else None,
-        _encode({**r, "created_at": created_at.isoformat()}),
+        _to_json({**r, "created_at": created_at.isoformat()}).decode(),
     )
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sqlite3
 import threading
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
 
@@ -168,3 +172,33 @@ async def test_nothing_is_lost_where_an_event_loop_forbids_blocking_calls(tmp_pa
     assert kept.answer == "An answer."
     assert [f.comment for f in kept.feedback] == ["Shorter."]
     assert handler.stats()["errors"] == 0
+
+
+# SQLite files that a browser of databases, a backup or a virus scanner holds open for writing.
+async def test_a_locked_journal_never_stalls_an_event_loop(home: Path) -> None:
+    handler = UNOFeedbackHandler(home=home)
+    model = FakeListChatModel(responses=["yes"])
+    config: Any = {"callbacks": [handler]}
+    await model.ainvoke("hi", config=config)
+    stalls: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.001)
+            stalls.append(time.perf_counter() - began)
+
+    beating = asyncio.create_task(beat())
+    path = home / "journal" / "journal.sqlite3"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for _ in range(3):
+            await asyncio.gather(*[model.ainvoke("hi", config=config) for _ in range(8)])
+        other.execute("ROLLBACK")
+    beating.cancel()
+    assert max(stalls) < 0.2  # one wait of a thread's patience alone is 0.25
+    assert handler.stats()["waiting"] == 24
+    await model.ainvoke("hi", config=config)
+    stats = handler.stats()
+    assert (stats["recorded"], stats["waiting"], stats["dropped"]) == (26, 0, 0)
+    handler.close()
