@@ -113,6 +113,13 @@ def test_a_revision_that_loses_what_the_draft_quotes_is_thrown_away(
     assert result.kept == (0.5 if stands else 1.0)
 
 
+def test_a_revision_of_a_draft_that_quotes_nothing_streams() -> None:
+    plan = reflect(ask(), PROMPTS, suggestions=["Be brief."], min_kept=1.0)
+    result, asks = drive(plan, "zzz", "yyy")
+    assert [a.final for a in asks] == [False, True]
+    assert (result.text, result.kept) == ("yyy", 1.0)
+
+
 class Echo:
     """Answers by the last word of what it is asked."""
 

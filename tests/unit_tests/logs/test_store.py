@@ -241,6 +241,25 @@ def test_a_broken_index_is_rebuilt_from_the_journal(home: Home, damage: str) -> 
     assert len(embedder.texts) == 4, "vectors come from the cache"
 
 
+class Renamed(WordEmbedder):
+    """An embedder that an older version called otherwise."""
+
+    former_fingerprints = ("old-32",)
+
+
+def test_an_index_of_an_older_version_s_name_is_taken_over(home: Home) -> None:
+    capture(home, *(log(n) for n in range(4)))
+    with LogStore.open(home, WordEmbedder(name="old")) as store:
+        store.drain()
+    with pytest.raises(ModelMismatchError, match="--rebuild"):
+        LogStore.open(home, WordEmbedder(name="other"))
+    for _ in range(2):  # the second time under its new name alone
+        with LogStore.open(home, Renamed(name="new")) as store:
+            assert store.count() == 4
+    with pytest.raises(ModelMismatchError):
+        LogStore.open(home, WordEmbedder(name="old"))
+
+
 def test_damaged_vector_files_that_kill_chroma_do_not_kill_us(home: Home) -> None:
     capture(home, *(log(n) for n in range(1200)))  # enough for Chroma to write its index files
     with LogStore.open(home, WordEmbedder()) as store:

@@ -8,6 +8,7 @@ import logging
 import pickle
 import shutil
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,30 @@ def test_embedder_objects_of_one_fingerprint_share_a_home(
         with pytest.raises(ModelMismatchError, match="another embedder"):
             UNOChatModel(home=place.root, engine=engine, embedder=other).invoke(ASK)
     stop_serving(place.root)
+
+
+def test_releases_of_an_older_version_s_embedder_are_served_where_its_name_was_known(
+    tmp_path: Path, engine: LocalEngine, adapter_paths: dict[str, Path]
+) -> None:
+    class Named(DeterministicFakeEmbedding):
+        model: str | None = None
+
+    old = {
+        name: sha256(f"langchain-1:Named:{name}".encode()).hexdigest() for name in ("m", "default")
+    }
+    for name, model, served in (("m", "m", True), ("m", "n", False), ("default", None, False)):
+        place, embedder = Home(tmp_path / f"{name}-{model}"), Named(size=24, model=model)
+        made = publish_tiny(
+            place,
+            engine,
+            LangChainEmbedder(embedder),
+            two(adapter_paths),
+            embedder_fingerprint=old[name],
+        )
+        chat = UNOChatModel(home=place.root, engine=engine, embedder=embedder, max_tokens=4)
+        assert told(chat)[0] == (made if served else None)
+        assert served or "refresh this home" in str(chat.served.serving.refusal)
+        stop_serving(place.root)
 
 
 def test_a_release_that_failed_is_tried_again_and_said_once(
