@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,25 @@ def test_snippets_of_a_page_run(
         else:
             code = compile("\n" * block.line + block.code, show(page), "exec")
             exec(code, namespace)
+
+
+@pytest.mark.slow
+def test_the_quickstart_ends_in_a_better_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(REPO / "docs" / "quickstart.md"):
+        if block.language == "bash" and "pip install" not in block.code:
+            bash(block.code, tmp_path)
+        elif block.language == "python":
+            exec(block.code, namespace)
+        if "answers" in namespace:
+            break
+    base, uno = (namespace["answers"][mode] for mode in ("base", "uno"))
+    assert (base.response_metadata["route"], uno.response_metadata["route"]) == ("base", "critic")
+    assert "\n- " not in base.text and "Next step" not in base.text
+    assert "\n- The price is 30 euros.\n" in uno.text and "\nNext step: " in uno.text
 
 
 def test_few_blocks_are_not_run() -> None:
