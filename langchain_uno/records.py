@@ -117,9 +117,12 @@ class Interaction(BaseModel):
     """The model run's id: unique, the identity of the record."""
     root_run_id: str | None = None
     """The id of the trace's root run (what an app passes as ``run_id``)."""
+    message_ids: list[str] = Field(default_factory=list)
+    """Other ids of the answer: the provider's (``resp_...``, ``chatcmpl-...``), say."""
     messages: list[Message]
     """The prompt, system message included, answer excluded."""
     answer: str
+    """What the user is shown: text in think tags is left out."""
     tool_calls: list[dict[str, Any]] = Field(default_factory=list)
     feedback: list[Feedback] = Field(default_factory=list)
     namespace: str = "default"
@@ -136,7 +139,9 @@ class Interaction(BaseModel):
     adapter: str | None = None
     verdict: Verdict | None = None
     tags: dict[str, str] = Field(default_factory=dict)
-    """Scalars the app wants kept (a data set's name, say); never used for learning."""
+    """Scalars the app wants kept (a data set's name, say); never used for learning.
+
+    ``own_call`` says why the app is taken to have asked for itself, and not for the user."""
     created_at: datetime = Field(default_factory=utc_now)
 
     @property
