@@ -117,7 +117,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         self._journal = Journal(self.home.journal, full_sync=full_sync, timeout_s=0.25)
         self._open: dict[UUID, Started | None] = {}
         """None: two open runs have this id, and nothing tells them apart."""
-        self._traces: dict[UUID, Trace] = {}
+        self._roots: dict[UUID, Trace] = {}
         """Of every open run that is no model's: the trace it belongs to."""
         self._waiting: deque[_Item] = deque()
         self._max_waiting = max_waiting
@@ -317,13 +317,13 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it; of a root with several answers, note which one was shown."""
-        trace = self._traces.pop(run_id, None)
+        trace = self._roots.pop(run_id, None)
         if trace is not None and trace.root == run_id:
             self._never_raise(lambda: self._note_names(trace, outputs))
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
-        self._traces.pop(run_id, None)
+        self._roots.pop(run_id, None)
 
     def on_tool_start(
         self,
@@ -339,23 +339,23 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
-        self._traces.pop(run_id, None)
+        self._roots.pop(run_id, None)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
-        self._traces.pop(run_id, None)
+        self._roots.pop(run_id, None)
 
     # -- inside -------------------------------------------------------------------------------
 
     def _enter(self, run_id: UUID, parent: UUID | None, inputs: Any = None) -> None:
         def work() -> None:
-            trace = self._traces.get(parent) if parent is not None else None
+            trace = self._roots.get(parent) if parent is not None else None
             if trace is None:
                 # Of a run below one that was not seen, the inputs may be the app's.
                 turns = turns_of(inputs) if parent is None else ()
                 trace = Trace(parent or run_id, turns)
-            self._traces[run_id] = trace
-            _trim(self._traces)
+            self._roots[run_id] = trace
+            _trim(self._roots)
 
         self._never_raise(work)
 
@@ -400,9 +400,9 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             # RunnableWithFallbacks gives its models no parent (langchain #36072), but runs them in
             # its own context.
             parent = getattr(config.get("callbacks"), "parent_run_id", None)
-            found = self._traces.get(parent) if parent is not None else None
+            found = self._roots.get(parent) if parent is not None else None
             return found or Trace(run_id)
-        if found := self._traces.get(parent):
+        if found := self._roots.get(parent):
             return found
         # A handler on the model alone sees no chains; LangGraph may say whose run it is.
         runtime = (config.get("configurable") or {}).get("__pregel_runtime")

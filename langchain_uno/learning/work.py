@@ -145,6 +145,8 @@ class RefreshResult(BaseModel):
     """Logs left out of training, by reason."""
     waiting: int = 0
     """Pieces of feedback whose answer is not in the log (yet)."""
+    waits_for: str | None = None
+    """One of the names under which feedback waits."""
     without_user: int = 0
     """Logs with feedback that no user is known for."""
     guarded: bool = True
