@@ -286,10 +286,15 @@ def voice_of(log: Interaction, *, threads: bool = False) -> str:
     return f"thread:{log.thread_id}" if threads and log.thread_id else ANONYMOUS
 
 
-def voices_of(logs: Sequence[Interaction]) -> dict[str, str]:
-    """Return the voice of every log of a home, by run id; see :func:`voice_of`."""
+def voices_of(logs: Sequence[Interaction], *, threads: bool = False) -> dict[str, str]:
+    """Return the voice of every log of a home, by run id; see :func:`voice_of`.
+
+    Args:
+        logs: all of them.
+        threads: whether threads without a user are voices beside named people too.
+    """
     named = any(f.user_id for log in logs for f in log.feedback) or any(g.user_id for g in logs)
-    return {log.run_id: voice_of(log, threads=not named) for log in logs}
+    return {log.run_id: voice_of(log, threads=threads or not named) for log in logs}
 
 
 _SPEAKER = "#said-by-"
