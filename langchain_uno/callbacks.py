@@ -439,6 +439,8 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         except UNOError as problem:
             self._complain(problem)
             return False
+        if stored is None:
+            return True
         self._count("recorded")
         if stored != record["run_id"]:
             self._count("renamed")

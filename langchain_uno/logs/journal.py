@@ -144,7 +144,7 @@ class Journal:
         *,
         redacted: Mapping[str, int] | None = None,
         rank: int | None = None,
-    ) -> str:
+    ) -> str | None:
         """Append one answer given as the plain dict of an ``Interaction`` without feedback.
 
         For the request path: building and dumping pydantic objects costs ten times the append. The
@@ -157,8 +157,9 @@ class Journal:
             rank: how far its request is the user's turn; None: unknown.
 
         Returns:
-            The run id under which it stands. Another run may have had its own already: it is kept
-            apart under a new one then, and feedback under the old one is about it from here on.
+            The run id under which it stands; None: it was left out. Another run may have had its own
+            already: it is kept apart under a new one then, and feedback under the old one is about
+            it from here on.
 
         Raises:
             StoreError: the journal can't be written.
@@ -166,11 +167,14 @@ class Journal:
         row = _record_row(record, redacted, rank)
         names = record.get("message_ids") or ()
 
-        def work(db: sqlite3.Connection) -> str:
+        def work(db: sqlite3.Connection) -> str | None:
             run_id: str = row[0]
             if db.execute(_INSERT, row).rowcount < 1:
                 sql = "SELECT created_at FROM interactions WHERE run_id = ?"
-                if db.execute(sql, (run_id,)).fetchone()[0] == row[4]:
+                there = db.execute(sql, (run_id,)).fetchone()
+                if there is None:
+                    return None
+                if there[0] == row[4]:
                     return run_id  # the same record once more
                 run_id = str(uuid4())
                 other = _record_row({**record, "run_id": run_id}, redacted, rank)
