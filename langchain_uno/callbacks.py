@@ -376,6 +376,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
                 return
             if run_id in self._open:
                 self._open[run_id] = None
+                self._count("dropped")
                 return
             self._open[run_id] = Started(
                 prompt,

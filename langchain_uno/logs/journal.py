@@ -157,9 +157,9 @@ class Journal:
             rank: how far its request is the user's turn; None: unknown.
 
         Returns:
-            The run id under which it stands; None: it was left out. Another run may have had its own
-            already: it is kept apart under a new one then, and feedback under the old one is about
-            it from here on.
+            The run id under which it stands; None: it was left out. Where another run had its own
+            before, it is kept apart under a new one, and feedback under the old one is about it
+            from here on.
 
         Raises:
             StoreError: the journal can't be written.
