@@ -454,8 +454,12 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         return True
 
     def _note_names(self, trace: Trace, outputs: Any) -> None:
-        if not self._closed and (names := trace.names(outputs)):
+        if self._closed or not (names := trace.names(outputs)):
+            return
+        try:
             self._journal.append_names(names)
+        except UNOError as problem:  # the records tell most of it
+            self._complain(problem)
 
     def _keep(self, item: _Item) -> None:
         with self._lock:

@@ -21,7 +21,7 @@ from typing import Any
 
 from langchain_uno.logs.conversation import run_ref, user_turn
 from langchain_uno.logs.journal import Journal, JournalRow
-from langchain_uno.logs.trace import OWN_CALL, QUOTES_IT
+from langchain_uno.logs.trace import OTHER_TURN, OWN_CALL, QUOTES_IT
 from langchain_uno.records import Feedback, Interaction
 
 __all__ = ["FOLLOW_UP", "Joined", "feedback_digest", "follow_up", "join", "read"]
@@ -129,20 +129,21 @@ def _shown(trace: Sequence[JournalRow]) -> str:
 def _own(trace: Sequence[JournalRow], shown: str, told: bool) -> set[str]:
     """Return the runs of a trace that its app made for itself.
 
-    Those that are marked as such, unless the root run gave back their answer (``told``); and those
-    that did not ask what the user said while others of the trace did, unless they go on from an
-    answer of it.
+    Those that are marked as such, and those that asked something else while others of the trace
+    asked what the user said, unless they go on from an answer of it. Which answer was shown is the
+    stronger sign, where the root run gave it back (``told``): it is not the app's, and what only
+    quotes the user beside it is.
     """
     best = max(_rank(row) for row in trace)
     ends = {row.after for row in trace if row.after is not None}
     own = set()
     for row in trace:
-        if row.rank == OWN_CALL:
-            is_own = not (told and row.run_id == shown)
-        else:
-            goes_on = row.before is not None and row.before in ends
-            is_own = _rank(row) < best and row.run_id != shown and not goes_on
-        if is_own:
+        rank = _rank(row)
+        if row.run_id == shown and (told or rank != OWN_CALL):
+            continue
+        goes_on = row.before is not None and row.before in ends
+        beside = rank < best and (told or rank == OTHER_TURN) and not goes_on
+        if rank == OWN_CALL or beside:
             own.add(row.run_id)
     return own
 
