@@ -456,8 +456,9 @@ class UNOFeedbackHandler(BaseCallbackHandler):
     def _note_names(self, trace: Trace, outputs: Any) -> None:
         if self._closed or not (names := trace.names(outputs)):
             return
+        clean = [(self._redactor.reference(name, {}) or "", run_id) for name, run_id in names]
         try:
-            self._journal.append_names(names)
+            self._journal.append_names(clean)
         except UNOError as problem:  # the records tell most of it
             self._complain(problem)
 

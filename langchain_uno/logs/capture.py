@@ -106,7 +106,8 @@ class Capture:
         if own := own_call(metadata, started.tags, rank):
             tags["own_call"], rank = clean_text(own)[:_MAX_ID], OWN_CALL
         names = [
-            self.redactor.name(n, redacted) or "" for n in _message_ids(run_id, message, response)
+            self.redactor.reference(n, redacted) or ""
+            for n in _message_ids(run_id, message, response)
         ]
         trace.answers.append(Answered(str(run_id), frozenset(names), said.strip(), rank))
         record: dict[str, Any] = {

@@ -25,6 +25,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import create_react_agent
 
 from langchain_uno.callbacks import UNOFeedbackHandler
+from langchain_uno.logs.exchange import find
 from langchain_uno.logs.journal import Journal
 from langchain_uno.middleware import UNOMiddleware
 from tests.unit_tests.callbacks.parts import logs, model
@@ -89,6 +90,7 @@ class Tools(GenericFakeChatModel):
         AIMessage(ANSWER, response_metadata={"id": "chatcmpl-9a"}),  # OpenAI's chat completions
         AIMessage(ANSWER, id="gen-17", response_metadata={"id": "gen-17"}),  # OpenRouter
         AIMessage(ANSWER, id="run-0bad-not-a-uuid"),
+        AIMessage(ANSWER, id="4111111111111111"),  # looks like a card's number
     ],
 )
 @pytest.mark.parametrize("early", [False, True])
@@ -105,6 +107,17 @@ def test_the_providers_id_names_the_answer(
     handler.feedback(answer.id, comment="Shorter.")
     assert said(home) == {ANSWER: ["Say which days count.", "Shorter."]}
     assert name in logs(home)[0].message_ids
+    assert find(handler.home, str(name))["answer"] == ANSWER
+
+
+def test_an_id_with_an_address_is_kept_as_its_pseudonym(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    name = "ada@example.com/7"
+    answer = model(AIMessage(ANSWER, id=name)).invoke(ASK, config={"callbacks": [handler]})
+    handler.feedback(answer.id, comment="Shorter.")
+    assert said(home) == {ANSWER: ["Shorter."]}
+    assert not [p for p in home.rglob("*") if p.is_file() and b"ada@example" in p.read_bytes()]
 
 
 def test_a_streamed_answer_has_the_providers_id_too(
