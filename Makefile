@@ -86,7 +86,7 @@ test-lab: $(READY) ## the tests of lab/: training of the bundled model, studies
 verifier-levels: $(READY) ## how often the verifier ships a module that helps nobody, and a good one (10 minutes)
 	$(PY) -m lab.verifier_levels
 
-bench-routing: $(READY) ## requests of unseen frames to the right cluster, projected and not
+bench-routing: $(READY) ## requests in other words, and on other topics: who finds a cluster
 	$(PY) -m lab.benchmarks.bench_routing
 
 bench-capture: $(READY) ## what capture costs a request, and how much is journalled a second

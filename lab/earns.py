@@ -1,4 +1,4 @@
-"""What earns its place: the cut of the clusters, the routing projection, unlabelled queries.
+"""What earns its place: the cut of the clusters, unlabelled queries.
 
     python -m lab.earns REAL.jsonl REAL.npz --out lab/results/earns.md
 
@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 from scipy.stats import binom
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import adjusted_rand_score
@@ -28,7 +29,7 @@ from langchain_uno.demo.drawing import make_world
 from langchain_uno.demo.service import Visit, held_out_queries, plan_visits
 from langchain_uno.demo.worlds import World
 from langchain_uno.learning.cluster import cluster_logs
-from langchain_uno.learning.reach import assign, centroids, discriminant
+from langchain_uno.learning.reach import centroids
 from langchain_uno.models.loading import load_embedder, shared_engine
 
 Ints = NDArray[np.int64]
@@ -63,8 +64,6 @@ def main(
     parts = [
         ("Clusters of real dialogs: adjusted Rand index to the data set", clustering(real)),
         ("The same with token embeddings of the bundled model", clustering(weak)),
-        ("Routing of held-out real dialogs: right cluster, %", routing(real)),
-        ("The same with token embeddings of the bundled model", routing(weak)),
         ("Unlabelled queries on real dialogs", unlabelled(real)),
         ("Bundled worlds: a held-out request finds its family (1 at best)", families(worlds)),
         ("Bundled worlds: people and queries that verify a cluster", verifiers(worlds)),
@@ -104,33 +103,6 @@ def clustering(real: _Real) -> Rows:
     return rows
 
 
-def routing(real: _Real) -> Rows:
-    """Train on 70 %; send the rest by query to the nearest centroid, as is and projected.
-
-    Right is the cluster that holds most of the request's data set, or any that is mostly of it.
-    """
-    rows = [["clusters", "plain: largest", "projected: largest", "plain: of its kind", "projected"]]
-    for name, cut in CUTS.items():
-        told = []
-        for seed in range(20):
-            one = real.part(1.0, seed)
-            n = round(0.7 * len(one.query))
-            x, truth = one.query[:n], one.truth[:n]
-            labels = cluster_logs(x, one.rules[:n], cut, seed=seed)
-            table = np.array(
-                [[(truth[labels == k] == t).sum() for k in range(labels.max() + 1)] for t in KINDS]
-            )
-            home, kind = table.argmax(axis=1), table.argmax(axis=0)
-            new = np.array([KINDS.index(t) for t in one.truth[n:]])
-            told.append([])
-            for projection in (None, discriminant(x, labels)):
-                to = assign(one.query[n:], centroids(x, labels), np.inf, projection)
-                told[-1] += [100 * np.mean(to == home[new]), 100 * np.mean(kind[to] == new)]
-        mean = np.mean(told, axis=0)
-        rows.append([name, *(f"{mean[i]:.1f}" for i in (0, 2, 1, 3))])
-    return rows
-
-
 KINDS = ["IdeaBench", "JuDGE", "LimitGen-Syn", "WritingPrompts"]
 
 
@@ -148,7 +120,7 @@ def unlabelled(real: _Real) -> Rows:
             one = real.part(1.0, seed)
             half = len(one.query) // 2
             labels = cluster_logs(one.query[:half], one.rules[:half], "stable", seed=seed)
-            to = assign(one.query[half:], centroids(one.query[:half], labels), np.inf, None)
+            to = _nearest(one.query[half:], centroids(one.query[:half], labels))
             owner = np.array([i for i, named in enumerate(one.wishes) for _ in named])
             texts = [w for named in one.wishes for w in named]
             x = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit_transform(texts)
@@ -181,7 +153,7 @@ def unlabelled(real: _Real) -> Rows:
 def families(seeds: Sequence[int]) -> Rows:
     """Score what a held-out request finds: its family's share there times the cluster's share."""
     embedder = load_embedder(None, shared_engine(None))
-    rows = [["world", "logs", "clusters", "score", "projected"]]
+    rows = [["world", "logs", "clusters", "score"]]
     for seed in seeds:
         world = make_world(seed)
         asked = [query for _, query in held_out_queries(world, 30)]
@@ -193,13 +165,9 @@ def families(seeds: Sequence[int]) -> Rows:
             rules = embedder.embed(["\n".join(s or ()) for _, s in logs])
             labels = cluster_logs(queries, rules)
             kinds = np.array([v.query.family for v, _ in logs])
-            centres = centroids(queries, labels)
-            scores = [
-                _found_again(kinds, labels, truth, assign(new, centres, np.inf, projection))
-                for projection in (None, discriminant(queries, labels))
-            ]
+            to = _nearest(new, centroids(queries, labels))
             told = [seed, len(logs), labels.max() + 1]
-            rows.append([*map(str, told), *(f"{s:.3f}" for s in scores)])
+            rows.append([*map(str, told), f"{_found_again(kinds, labels, truth, to):.3f}"])
     return rows
 
 
@@ -255,6 +223,11 @@ def _said(world: World, visit: Visit) -> list[str] | Literal[False] | None:
     if visit.channel in ("thumb", "edit"):
         return None
     return [w for w in wishes if rng.random() < visit.user.mention] or [rng.choice(wishes)]
+
+
+def _nearest(vectors: NDArray[Any], centres: NDArray[Any]) -> Ints:
+    """Return the row of the nearest centroid of each vector."""
+    return np.asarray(cdist(vectors, centres).argmin(axis=1))
 
 
 def _found_again(kinds: Any, labels: Ints, truth: Sequence[str], routes: Ints) -> float:

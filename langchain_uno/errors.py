@@ -12,6 +12,7 @@ __all__ = [
     "ConfigError",
     "EmptyLogError",
     "EngineError",
+    "ForgottenError",
     "HomeError",
     "InputError",
     "ModelMismatchError",
@@ -36,6 +37,10 @@ class InputError(UNOError, ValueError):
     """A file, row or argument given by the user is not usable."""
 
     exit_code = 2
+
+
+class ForgottenError(InputError):
+    """Feedback is about an answer that somebody had forgotten."""
 
 
 class NameError_(InputError):

@@ -69,8 +69,9 @@ class FilterSettings(_Section):
 class RuleSettings(_Section):
     """What is taught of what users asked for."""
 
-    voices: Literal["people", "logs"] = "people"
-    """Whose votes count: every person's once, or every log's (paper)."""
+    voices: Literal["people", "threads", "logs"] = "people"
+    """Whose votes count: every person's once (all feedback of unnamed people is one voice beside
+    named ones); every unnamed thread's too; or every log's (paper)."""
     min_users: int = 3
     """Raise it where many accounts may belong to one person: a wish that recurs needs so many."""
     support: float | None = 0.25
@@ -89,8 +90,9 @@ class ClusterSettings(_Section):
     """The Ward distance of the cut "ward"."""
     min_size: int | None = None
     """Raise it to get fewer modules; None grows it slowly with the number of logs."""
-    unseen_quantile: float = 0.995
-    """Lower it to send more requests that no cluster knows to the base model; 1: none is unseen."""
+    unseen: float = Field(default=0.97, ge=0, lt=1)
+    """Lower it to let clusters answer more requests in other words, at the price of more on other
+    topics: so many of these must go to the base model. 0: each goes to the nearest cluster."""
 
 
 class GapSettings(_Section):

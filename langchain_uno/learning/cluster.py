@@ -20,19 +20,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from langchain_uno.errors import InputError
 from langchain_uno.learning.evolve import Parent, match_parents
-from langchain_uno.learning.reach import (
-    assign,
-    centroids,
-    discriminant,
-    means_of,
-    unseen_threshold,
-)
+from langchain_uno.learning.reach import Reach, everyday_requests, find_reach, means_of
 from langchain_uno.learning.separation import Floats, Ints, cut_tree, ward_tree
 from langchain_uno.learning.split import DECIDING, query_key, split_logs
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.judge import stable_seed
-from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Interaction
+from langchain_uno.serving.router import Router
 
 __all__ = [
     "asker_of",
@@ -41,7 +35,7 @@ __all__ = [
     "cluster_logs",
     "cluster_stage",
     "default_min_size",
-    "projection_of",
+    "reach_of",
     "smallest_cluster",
 ]
 
@@ -89,9 +83,11 @@ def _cluster(work: Work) -> dict[str, Any]:
     }
 
 
-def projection_of(work: Work, labels: Ints) -> FloatArray | None:
-    """Return the map after which a query goes to the nearest centroid; None: none (paper)."""
-    return discriminant(work.queries, labels) if work.recipe.cluster.cut == "stable" else None
+def reach_of(work: Work, labels: Ints) -> Reach:
+    """Return how far the clusters of a refresh reach."""
+    few = int(labels.max()) < 2
+    everyday = work.embedder.embed(everyday_requests()) if few else None
+    return find_reach(work.queries, labels, work.recipe.cluster.unseen, everyday)
 
 
 def smallest_cluster(work: Work) -> int:
@@ -132,17 +128,17 @@ def _add_unlabelled(work: Work, clusters: Sequence[ClusterData], labels: Ints) -
     """
     if not work.unheard:
         return
-    threshold = unseen_threshold(work.queries, labels, work.recipe.cluster.unseen_quantile)
-    near = assign(
-        work.folder.read_array("unheard.npy"),
-        centroids(work.queries, labels),
-        threshold,
-        projection_of(work, labels),
-    )
+    reach = reach_of(work, labels)
+    ids = [str(label) for label in range(len(clusters))]
+    router = Router(reach.centroids, ids, reach.limit, space=reach.space)
+    near = router.route_batch(work.folder.read_array("unheard.npy"))
     known = [{query_key(work.logs[i]) for i in c.run_ids} for c in clusters]
     teachers = [{asker_of(work.logs[i]) for i in c.train} for c in clusters]
-    for log, label in zip(work.unheard.values(), near, strict=True):
-        if label < 0 or query_key(log) in known[label] or asker_of(log) in teachers[label]:
+    for log, choice in zip(work.unheard.values(), near, strict=True):
+        if choice.cluster_id is None:
+            continue
+        label = int(choice.cluster_id)
+        if query_key(log) in known[label] or asker_of(log) in teachers[label]:
             continue
         known[label].add(query_key(log))
         clusters[label].unlabelled.append(log.run_id)

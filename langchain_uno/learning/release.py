@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_uno.learning.cluster import projection_of
-from langchain_uno.learning.reach import centroids, unseen_threshold
+from langchain_uno.learning.cluster import reach_of
 from langchain_uno.learning.train import read_decision
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.records import Cluster, run_of
@@ -27,6 +26,7 @@ def release_stage(work: Work) -> None:
 
 def _release(work: Work) -> dict[str, Any]:
     from langchain_uno.models.adapters import linear_shapes
+    from langchain_uno.releases.load import read_manifest
     from langchain_uno.releases.manifest import Manifest, new_release_id
     from langchain_uno.releases.publish import make_current, publish
 
@@ -41,7 +41,7 @@ def _release(work: Work) -> dict[str, Any]:
         found = work.clusters()
         labels = _labels(work, found)
         decisions = {c.id: read_decision(work, c.id) for c in found}
-        centres = centroids(work.queries, labels)
+        reach = reach_of(work, labels)
         draft = Manifest(
             id=release_id,
             base_model=work.engine.model_name,
@@ -50,11 +50,12 @@ def _release(work: Work) -> dict[str, Any]:
             prompt_set_fingerprint=work.prompts.fingerprint,
             recipe=work.recipe.model_dump(mode="json"),
             clusters=[_cluster(work, c, labels == n) for n, c in enumerate(found)],
-            threshold=unseen_threshold(work.queries, labels, work.recipe.cluster.unseen_quantile),
+            threshold=reach.limit,
             figures={
                 "refresh": work.id,
                 "teacher": work.teacher.fingerprint,
                 "seconds": work.seconds,
+                "coverage": reach.coverage,
                 "pairs": {c.id: len(work.pairs(c)) for c in found},
                 "train": {c.id: len(c.train) for c in found},
                 "verify": {c.id: len(c.verify) for c in found},
@@ -64,13 +65,15 @@ def _release(work: Work) -> dict[str, Any]:
             work.home,
             draft,
             {i: work.folder.path(d.adapter) for i, d in decisions.items() if d.adapter},
-            centres,
+            reach.centroids,
             linear_shapes=shapes,
             taught={i: d.kept.trained_on for i, d in decisions.items() if d.kept},
-            projection=projection_of(work, labels),
+            space=reach.space,
         )
     work.progress.advance("release")
-    return {"release": release_id, "note": release_id}
+    coverage = read_manifest(work.home, release_id).figures.get("coverage")
+    reached = f"; {100 * coverage:.0f} % of other wordings reach their cluster" if coverage else ""
+    return {"release": release_id, "coverage": coverage, "note": f"{release_id}{reached}"}
 
 
 def _labels(work: Work, found: list[ClusterData]) -> NDArray[np.int64]:

@@ -77,8 +77,10 @@ class Database:
             raise StoreError(f"The {self._what} {str(self._path)!r} was opened for reading only.")
         return self._run(work, timeout_s)
 
-    def transaction(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run ``work`` in one transaction: all of it is kept, or nothing."""
+    def transaction(
+        self, work: Callable[[sqlite3.Connection], _T], timeout_s: float | None = None
+    ) -> _T:
+        """Run ``work`` in one transaction: all of it is kept, or nothing. See :meth:`write`."""
 
         def whole(db: sqlite3.Connection) -> _T:
             db.execute("BEGIN IMMEDIATE")
@@ -91,7 +93,7 @@ class Database:
                     db.execute("ROLLBACK")
                 raise
 
-        return self.write(whole)
+        return self.write(whole, timeout_s)
 
     def close(self) -> None:
         """Close the file; further calls raise StoreError. Closing twice is fine."""

@@ -121,6 +121,14 @@ class Redactor:
             return name
         return pseudonym(name)
 
+    def reference(self, name: str | None, counts: dict[str, int]) -> str | None:
+        """Return the id of a run, a model or the like, or its :func:`pseudonym`.
+
+        Machines make these ids, and a long one may look like a number of somebody's by chance. So
+        one is looked at only where it has an ``@``.
+        """
+        return self.name(name, counts) if name and "@" in name else name
+
     def values(self, value: Any, counts: dict[str, int]) -> Any:
         """Return a value of JSON with every text in it redacted, names of fields too."""
         if isinstance(value, str):
@@ -140,6 +148,7 @@ class Redactor:
         update: dict[str, Any] = {
             "messages": [self._message(m, counts) for m in interaction.messages],
             "answer": self.text(interaction.answer, counts),
+            "message_ids": [self.reference(m, counts) for m in interaction.message_ids],
             "tool_calls": self.values(interaction.tool_calls, counts),
             "error": self.text(interaction.error or "", counts) or None,
             "tags": self.values(interaction.tags, counts),
@@ -168,6 +177,7 @@ class Redactor:
             for name in ("key", "value", "comment", "correction", "source")
             if isinstance(value := getattr(feedback, name), str)
         }
+        update["run_id"] = self.reference(feedback.run_id, counts)
         update["user_id"] = self.name(feedback.user_id, counts)
         update["feedback_id"] = self.name(feedback.feedback_id, counts)
         return feedback.model_copy(update=update)

@@ -28,6 +28,7 @@ from langchain_uno.releases.manifest import (
     adapter_name,
     base_name,
 )
+from langchain_uno.releases.space import Space
 
 __all__ = ["check_adapter", "check_files", "check_names", "file_sha256", "parse_centroids"]
 
@@ -128,15 +129,26 @@ def _walk(folder: Path) -> list[str]:
     return names
 
 
-def parse_centroids(path: Path, n_clusters: int) -> tuple[FloatArray, FloatArray | None]:
-    """Return the centroids, (clusters, d), and the projection, (d, m), if there is one; float32."""
+def parse_centroids(path: Path, n_clusters: int) -> tuple[FloatArray, Space | None]:
+    """Return the centroids, (clusters, d) float32, and the space if there is one.
+
+    Releases of schema 4 and before may hold a projection. It is left out: their requests go to the
+    nearest centroid.
+    """
     tensors = _tensors(path, CENTROIDS_FILE)
-    if not {"centroids"} <= set(tensors) <= {"centroids", "projection"}:
+    names = set(tensors) - {"projection"}
+    if names not in ({"centroids"}, {"centroids", "centre", "damped"}):
         raise ReleaseError(f"its {CENTROIDS_FILE} holds {sorted(tensors)}, not ['centroids']")
     centroids = _matrix(tensors["centroids"], "centroids", n_clusters)
-    if "projection" not in tensors:
+    if "centre" not in names:
         return centroids, None
-    return centroids, _matrix(tensors["projection"], "projection", centroids.shape[1])
+    centre = _matrix(tensors["centre"], "centre", 1)[0]
+    damped = _matrix(tensors["damped"], "damped directions", centroids.shape[1])
+    if len(centre) != centroids.shape[1]:
+        raise ReleaseError(
+            f"its centre has {len(centre)} numbers, its centroids {centroids.shape[1]}"
+        )
+    return centroids, Space(centre, damped)
 
 
 def _matrix(info: dict[str, Any], what: str, rows: int) -> FloatArray:

@@ -22,6 +22,7 @@ from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
 from langchain_uno.releases.checks import LinearShapes
 from langchain_uno.releases.manifest import Manifest, parse_manifest, read_limited
+from langchain_uno.releases.space import Space
 from langchain_uno.releases.traffic import read_traffic
 
 __all__ = [
@@ -43,7 +44,7 @@ class Release:
     centroids: FloatArray
     """Shape (clusters, d), rows in the order of ``manifest.clusters``."""
     manifest_sha256: str
-    projection: FloatArray | None = None
+    space: Space | None = None
     """Shape (d, m): the nearest cluster is the nearest centroid after this map, if there is one."""
 
     @property
@@ -152,12 +153,12 @@ def check_folder(folder: Path, release_id: str, shapes: LinearShapes | None) -> 
     manifest = parse_manifest(read_limited(manifest_path, checks.MAX_JSON))
     checks.check_names(manifest, release_id)
     checks.check_files(folder, manifest)
-    centroids, projection = checks.parse_centroids(
+    centroids, space = checks.parse_centroids(
         folder / checks.CENTROIDS_FILE, len(manifest.clusters)
     )
     for entry in manifest.adapters:
         checks.check_adapter(folder / "adapters" / entry.name, entry, manifest, shapes)
-    return Release(folder, manifest, centroids, checks.file_sha256(manifest_path), projection)
+    return Release(folder, manifest, centroids, checks.file_sha256(manifest_path), space)
 
 
 def read_current(

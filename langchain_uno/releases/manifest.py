@@ -5,7 +5,8 @@ A release is an immutable folder::
     releases/<id>/
       manifest.json                            this file's model; lists sha256 of every other file
       centroids.safetensors                    "centroids": float32 (clusters, d), in manifest order
-                                               "projection", if there is one: float32 (d, m)
+                                               "centre" (1, d) and "damped" (d, r), unless
+                                               requests are compared as they are: see space.py
       adapters/<name>/adapter_config.json      PEFT's; <name> is <release>-<cluster>-<kind>
       adapters/<name>/adapter_model.safetensors
 
@@ -47,7 +48,7 @@ __all__ = [
     "read_limited",
 ]
 
-MANIFEST_SCHEMA = 4
+MANIFEST_SCHEMA = 5
 
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     # 2: a projection may lie beside the centroids; clusters say what their modules learnt from.
@@ -56,6 +57,8 @@ _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     2: lambda data: {**data, "schema_version": 3},
     # 4: rules hold for every request of their cluster; the toy model is the bundled one.
     3: lambda data: _without_conditions(_with_names_of_4(data)),
+    # 5: requests are compared in a space of the release's own; there the threshold is 1 - cosine.
+    4: lambda data: {**data, "schema_version": 5},
 }
 """Step n turns the raw manifest of schema n into schema n + 1. Steps are added, never edited."""
 

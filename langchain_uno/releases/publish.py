@@ -39,6 +39,7 @@ from langchain_uno.releases.manifest import (
     new_release_id,
     opaque_id,
 )
+from langchain_uno.releases.space import Space
 from langchain_uno.releases.traffic import (
     Share,
     Traffic,
@@ -60,7 +61,7 @@ def publish(
     linear_shapes: LinearShapes | None = None,
     current: bool = True,
     taught: Mapping[str, Sequence[str]] | None = None,
-    projection: FloatArray | None = None,
+    space: Space | None = None,
 ) -> str:
     """Write a release and make it current; return its id.
 
@@ -76,7 +77,7 @@ def publish(
         current: whether to give it all traffic at once.
         taught: cluster id -> opaque ids of the logs that its module was trained on, for modules
             taken over from a former release: who taught them stays in the lineage for ever.
-        projection: shape (d, m), for routing (``learning.reach.discriminant``); None: none.
+        space: where requests are compared with the centroids; None: as they are.
 
     Raises:
         InputError: adapters or centroids do not fit the clusters.
@@ -104,9 +105,9 @@ def publish(
     # In a container the process that was killed had the number of this one.
     shutil.rmtree(temp, ignore_errors=True)
     try:
-        tensors = {"centroids": centroids} | (
-            {} if projection is None else {"projection": projection}
-        )
+        tensors = {"centroids": centroids}
+        if space is not None:
+            tensors |= {"centre": space.centre[None], "damped": space.damped}
         manifest = _write(home, temp, draft, release_id, adapters, tensors, taught or {})
         check_folder(temp, manifest.id, linear_shapes)
         os.rename(temp, final)

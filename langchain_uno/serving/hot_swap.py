@@ -327,7 +327,7 @@ def _snapshot(release: Release) -> Snapshot:
     router = None
     if manifest.clusters:
         ids = [cluster.id for cluster in manifest.clusters]
-        router = Router(release.centroids, ids, manifest.threshold, projection=release.projection)
+        router = Router(release.centroids, ids, manifest.threshold, space=release.space)
     return Snapshot(
         release=release.id,
         router=router,

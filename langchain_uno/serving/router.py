@@ -1,7 +1,6 @@
 """Which cluster answers a query: the nearest centroid, or none when all are too far away.
 
->>> threshold = unseen_threshold(train_vectors, labels, quantile=0.995)
->>> choice = Router(centroids, ids, threshold).route(vector)
+>>> choice = Router(centroids, ids, threshold, space=space).route(vector)
 >>> choice.cluster_id        # None: a query unlike anything in the logs; the base model answers
 """
 
@@ -15,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from langchain_uno.errors import InputError
 from langchain_uno.models.protocols import FloatArray
+from langchain_uno.releases.space import Space
 
 __all__ = ["RouteChoice", "Router"]
 
@@ -28,22 +28,20 @@ class RouteChoice:
     cluster_id: str | None
     """None: farther from every centroid than the threshold, or there are no clusters."""
     distance: float
-    """Euclidean distance to the chosen centroid (to the nearest, when none is chosen); infinite
+    """To the nearest centroid: 1 - cosine in a release's space, Euclidean without one; infinite
     when there are no clusters."""
     top_k: list[tuple[str, float]]
-    """The nearest clusters, threshold or not, nearest first: (id, distance). With a projection
-    nearest is meant after it, and the distances before it."""
+    """The nearest clusters, threshold or not, nearest first: (id, distance)."""
 
 
 class Router:
-    """Nearest centroid by Euclidean distance (paper, stage 4). Immutable, so safe to share.
+    """Nearest centroid (paper, stage 4). Immutable, so safe to share.
 
     Args:
         centroids: mean query embeddings, (k, d); k may be 0.
         cluster_ids: k ids in the same order.
         threshold: distance beyond which a query is unseen; None: never.
-        projection: (d, m); the nearest centroid is looked for after this map, which keeps the
-            directions that tell clusters apart (``learning.reach``). None: as they are.
+        space: where angles are compared; None: Euclidean distances of the vectors as they are.
         top_k: how many neighbours a choice names.
 
     Raises:
@@ -56,7 +54,7 @@ class Router:
         cluster_ids: Sequence[str],
         threshold: float | None = None,
         *,
-        projection: ArrayLike | None = None,
+        space: Space | None = None,
         top_k: int = TOP_K,
     ) -> None:
         table = np.array(centroids, dtype=np.float32)  # a copy: the caller's may change
@@ -71,19 +69,14 @@ class Router:
             raise InputError(f"A routing threshold is a distance from 0 up, not {threshold!r}.")
         if top_k < 1:
             raise InputError(f"top_k is {top_k}: a choice names at least 1 cluster.")
-        self._table = table
-        self._map = None if projection is None else np.array(projection, dtype=np.float32)
-        if self._map is not None and (
-            self._map.ndim != 2
-            or len(self._map) != table.shape[1]
-            or not np.isfinite(self._map).all()
-        ):
+        if space is not None and space.centre.shape != table.shape[1:]:
             raise InputError(
-                f"A projection must be finite, of shape ({table.shape[1]}, m), not "
-                f"{self._map.shape}."
+                f"Centroids of {table.shape[1]} numbers do not fit a space of {len(space.centre)}."
             )
-        self._seen = table if self._map is None else table @ self._map
-        self._square = np.einsum("ij,ij->i", self._seen, self._seen)
+        self._space = space
+        self._dimension = table.shape[1]
+        self._table = table if space is None else space.see(table)
+        self._square = np.einsum("ij,ij->i", self._table, self._table)
         self._ids = tuple(cluster_ids)
         self._top = min(top_k, len(table))
         self.threshold = threshold
@@ -95,7 +88,7 @@ class Router:
     @property
     def dimension(self) -> int:
         """Length of the vectors that are routed."""
-        return int(self._table.shape[1])
+        return int(self._dimension)
 
     def route(self, vector: ArrayLike) -> RouteChoice:
         """Route one query vector, shape (d,)."""
@@ -105,7 +98,8 @@ class Router:
         self._check(x)
         if not self._ids:
             return RouteChoice(None, float("inf"), [])
-        return self._choice(x, self._square - 2.0 * (self._seen @ self._mapped(x)))
+        x = self._seen(x[None])[0]
+        return self._choice(x, self._square - 2.0 * (self._table @ x))
 
     def route_batch(self, vectors: ArrayLike) -> list[RouteChoice]:
         """Route many query vectors, shape (n, d)."""
@@ -117,13 +111,13 @@ class Router:
             return [RouteChoice(None, float("inf"), []) for _ in x]
         out: list[RouteChoice] = []
         for start in range(0, len(x), 256):  # bounds the table of scores
-            part = x[start : start + 256]
-            scores = self._square - 2.0 * (self._mapped(part) @ self._seen.T)
+            part = self._seen(x[start : start + 256])
+            scores = self._square - 2.0 * (part @ self._table.T)
             out += [self._choice(row, score) for row, score in zip(part, scores, strict=True)]
         return out
 
-    def _mapped(self, x: FloatArray) -> FloatArray:
-        return x if self._map is None else x @ self._map
+    def _seen(self, x: FloatArray) -> FloatArray:
+        return x if self._space is None else self._space.see(x)
 
     def _check(self, x: FloatArray) -> None:
         if self._ids and x.shape[-1] != self.dimension:
@@ -142,14 +136,10 @@ class Router:
             else np.arange(len(scores))
         )
         # Exact distances for the few: the expansion loses digits where a query sits on a centroid.
-        exact = np.linalg.norm(self._table[near].astype(np.float64) - x, axis=1)
-        order = np.lexsort((near, exact if self._map is None else scores[near]))
-        top = [(self._ids[near[i]], float(exact[i])) for i in order]
+        rows = self._table[near].astype(np.float64)
+        distances = np.linalg.norm(rows - x, axis=1) if self._space is None else 1 - rows @ x
+        order = np.lexsort((near, distances))
+        top = [(self._ids[near[i]], float(distances[i])) for i in order]
         name, distance = top[0]
-        if self.threshold is None or distance <= self.threshold:
-            return RouteChoice(name, distance, top)
-        # Too far from the likeliest: unseen, unless another one is near.
-        nearest = distance
-        if self._map is not None:
-            nearest = float(np.linalg.norm(self._table.astype(np.float64) - x, axis=1).min())
-        return RouteChoice(None if nearest > self.threshold else name, nearest, top)
+        unseen = self.threshold is not None and distance > self.threshold
+        return RouteChoice(None if unseen else name, distance, top)

@@ -99,6 +99,10 @@ class Trials:
         with UNOFeedbackHandler(home=self.folder) as handler:
             handler.feedback("run", **what)
 
+    def forgotten(self) -> None:
+        with UNOFeedbackHandler(home=self.folder) as handler:
+            handler.feedback(forgotten_answer(handler), score=1)
+
     def locked(self) -> None:
         with UNOFeedbackHandler(home=self.folder) as handler:
             path = self.folder / "journal" / "journal.sqlite3"
@@ -174,6 +178,7 @@ class Trials:
                 "UNOFeedbackHandler.feedback",
                 "nothing usable is said, or a value out of range",
             ): lambda: self.said(score=7),
+            ("UNOFeedbackHandler.feedback", "the answer was forgotten"): self.forgotten,
             ("UNOFeedbackHandler.feedback", "the journal stays locked"): self.locked,
             ("UNOMiddleware(...)", "no home"): UNOMiddleware,
             ("forget", "nobody is named"): lambda: forget(Home.locate(self.folder).ensure()),
@@ -188,6 +193,13 @@ class Trials:
             ).verify("forged"),
             ("feedback_router(...)", "a rate that can't be read"): self.bad_rate,
         }
+
+
+def forgotten_answer(handler: UNOFeedbackHandler) -> str:
+    model = FakeListChatModel(responses=["fine"])
+    answer = str(model.invoke("Hi", config={"callbacks": [handler]}).id)
+    forget(handler.home, run_ids=[answer])
+    return answer
 
 
 def kind_of(name: str) -> type[BaseException]:
@@ -247,6 +259,7 @@ def test_the_http_errors_are_those_that_the_docs_say(
     eager = fresh(user_id="eve")
     for _ in range(5):
         send({"score": 1}, eager)
+    send({"score": 1}, router.tokens.sign(forgotten_answer(handler)))
     path = tmp_path / "journal" / "journal.sqlite3"
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

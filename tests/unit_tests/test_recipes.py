@@ -45,7 +45,7 @@ PAPER: dict[str, Any] = {
     "cluster.cut": "ward",
     "cluster.threshold": 4.0,
     "cluster.min_size": 1,
-    "cluster.unseen_quantile": 1.0,
+    "cluster.unseen": 0.0,
     "gap.threshold": 0.45,
     "gap.over": "list",
     "gap.unknown": 0.0,

@@ -136,10 +136,15 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "fifo": (lambda f: os.mkfifo(f / "pipe"), "link or a special file"),
     "centroid rows": (lambda f: put_centroids(f, centroids=a(2)), "not F32 of"),
     "centroid NaN": (lambda f: put_centroids(f, centroids=a(3, np.nan)), "not all finite"),
-    "projection rows": (lambda f: put_centroids(f, centroids=a(3), projection=a(2)), "projection"),
-    "projection NaN": (
-        lambda f: put_centroids(f, centroids=a(3), projection=a(8, np.nan)),
-        "projection are not all finite",
+    "centre alone": (lambda f: put_centroids(f, centroids=a(3), centre=a(1)), "holds"),
+    "centre rows": (lambda f: put_centroids(f, centroids=a(3), centre=a(2), damped=a(8)), "centre"),
+    "damped rows": (
+        lambda f: put_centroids(f, centroids=a(3), centre=a(1), damped=a(2)),
+        "damped directions",
+    ),
+    "damped NaN": (
+        lambda f: put_centroids(f, centroids=a(3), centre=a(1), damped=a(8, np.nan)),
+        "damped directions are not all finite",
     ),
     "centroid name": (lambda f: put_centroids(f, x=a(3)), "holds"),
     "not safetensors": (

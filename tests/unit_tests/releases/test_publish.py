@@ -21,6 +21,7 @@ from langchain_uno.releases.checks import check_names
 from langchain_uno.releases.load import list_releases, load_release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id, parse_manifest
 from langchain_uno.releases.publish import make_current, publish, retire, revoke, rollback
+from langchain_uno.releases.space import Space
 from langchain_uno.releases.traffic import read_traffic
 from tests.unit_tests.releases.samples import draft, write_adapter
 
@@ -44,7 +45,7 @@ def test_a_release_comes_back_as_it_was_published(home: Home, make: Callable[[],
     assert release.manifest.parent is None
     assert release.centroids.dtype == np.float32
     assert np.array_equal(release.centroids, np.eye(3, 5))
-    assert release.projection is None
+    assert release.space is None
     assert set(release.adapters) == {f"{first}-c0-expert", f"{first}-c1-critic"}
     assert release.cluster("c2").adapter is None
     with pytest.raises(ReleaseError, match="no cluster 'c9'"):
@@ -53,14 +54,15 @@ def test_a_release_comes_back_as_it_was_published(home: Home, make: Callable[[],
     assert found == ["adapter_config.json", "adapter_model.safetensors"]
 
 
-def test_a_projection_is_kept_with_the_centroids(home: Home, tmp_path: Path) -> None:
+def test_the_space_is_kept_with_the_centroids(home: Home, tmp_path: Path) -> None:
     adapters = {"c0": write_adapter(tmp_path / "a"), "c1": write_adapter(tmp_path / "b")}
-    directions = np.arange(10, dtype=np.float64).reshape(5, 2)
-    publish(home, draft(), adapters, np.eye(3, 5, dtype=np.float32), projection=directions)
+    directions = np.arange(10, dtype=np.float32).reshape(5, 2) / 20
+    space = Space(np.arange(5, dtype=np.float32), directions)
+    publish(home, draft(), adapters, np.eye(3, 5, dtype=np.float32), space=space)
     release = read_current(home)
-    assert release is not None and release.projection is not None
-    assert release.projection.dtype == np.float32
-    assert np.array_equal(release.projection, directions)
+    assert release is not None and release.space is not None
+    assert np.array_equal(release.space.centre, space.centre)
+    assert np.array_equal(release.space.damped, directions)
 
 
 def test_a_memory_needs_no_adapter_and_may_have_none(home: Home, tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_a_manifest_of_schema_1_is_read_as_ever(home: Home, make: Callable[[], s
         for later in ("trained_on", "made_in"):
             del cluster[later]
     old = parse_manifest(json.dumps(raw).encode())
-    assert old.schema_version == 4
+    assert old.schema_version == 5
     assert old.clusters[0].trained_on == []
 
 

@@ -8,11 +8,33 @@ import numpy as np
 import pytest
 
 from langchain_uno.errors import InputError
+from langchain_uno.releases.space import Space
 from langchain_uno.serving.router import RouteChoice, Router
 
 
 def unit(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def space(d: int, value: float = 0.0) -> Space:
+    return Space(np.full(d, value, np.float32), np.zeros((d, 1), np.float32))
+
+
+def test_in_a_space_angles_from_its_centre_decide() -> None:
+    # The second direction is damped away, the third is halved.
+    damped = np.array([[0, 0], [1, 0], [0, np.sqrt(0.5)]], np.float32)
+    router = Router(
+        [[2.0, 1.0, 0.0], [1.0, 1.0, 4.0]], ["a", "b"], 0.5,
+        space=Space(np.array([1.0, 1.0, 0.0], np.float32), damped),
+    )  # fmt: skip
+    choice = router.route([4.0, 99.0, 2.0])  # seen as (3, 0, 1)
+    cosine = 3 / 10**0.5
+    assert choice.cluster_id == "a" and choice.distance == pytest.approx(1 - cosine, abs=1e-6)
+    assert choice.top_k[1] == ("b", pytest.approx(1 - 1 / 10**0.5, abs=1e-6))
+    assert router.route([-4.0, 0.0, -1.0]).cluster_id is None
+    assert router.route([1.0, 7.0, 0.0]).cluster_id is None, "the centre is like no cluster"
+    assert router.route_batch([[4.0, 99.0, 2.0]]) == [choice]
+    assert router.dimension == 3
 
 
 def test_the_nearest_centroid_answers() -> None:
@@ -70,8 +92,9 @@ def test_no_clusters_at_all() -> None:
         (lambda: Router([[np.nan]], ["a"]), "finite"),
         (lambda: Router(np.eye(2), ["a", "b"], threshold=float("nan")), "nan"),
         (lambda: Router(np.eye(2), ["a", "b"], top_k=0), "top_k is 0"),
-        (lambda: Router(np.eye(2), ["a", "b"], projection=np.ones((3, 1))), r"shape \(2, m\)"),
-        (lambda: Router(np.eye(2), ["a", "b"], projection=[[np.nan], [1.0]]), "finite"),
+        (lambda: Router(np.eye(2), ["a", "b"], space=space(3)), "a space of 3"),
+        (lambda: space(2, np.nan), "finite"),
+        (lambda: Space(np.zeros(2, np.float32), np.zeros((3, 1), np.float32)), "do not fit"),
         (lambda: Router(np.eye(2), ["a", "b"]).route(np.ones(3)), "3 numbers"),
         (lambda: Router(np.eye(2), ["a", "b"]).route([np.inf, 0.0]), "finite"),
         (lambda: Router(np.eye(2), ["a", "b"]).route(np.eye(2)), "one vector"),
