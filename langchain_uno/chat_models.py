@@ -33,6 +33,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -102,6 +103,8 @@ class UNOChatModel(BaseChatModel):
     """A running engine to use instead of loading ``model``."""
 
     _served: Served | None = PrivateAttr(default=None)
+    _root: Path | None = PrivateAttr(default=None)
+    """The folder that ``home`` named when the model was made."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take the fields above, and what every LangChain chat model takes.
@@ -110,9 +113,13 @@ class UNOChatModel(BaseChatModel):
             InputError: a keyword that none of them has, or a home that is no path.
             pydantic.ValidationError: a value of the wrong type or range (a ``ValueError``).
         """
-        known = set(type(self).model_fields)
+        known = {*type(self).model_fields, *_LEFT_ALONE}
         for name in kwargs.keys() - known:
             raise InputError(f"UNOChatModel takes no {name!r}: {_nearest(name, known)}.")
+        key = kwargs.pop("api_key", None)
+        if key is not None and str(kwargs.get("model")).startswith(("http://", "https://")):
+            secret = key.get_secret_value() if isinstance(key, SecretStr) else key
+            kwargs["model_settings"] = {"api_key": secret, **kwargs.get("model_settings", {})}
         try:
             super().__init__(*args, **kwargs)
         except ValidationError as error:
@@ -124,8 +131,9 @@ class UNOChatModel(BaseChatModel):
     @model_validator(mode="after")
     def _settle_paths(self) -> Self:
         """Work out paths where the model is made: the current folder may be another one later."""
-        if self.home is not None or os.environ.get(ENV_HOME):
-            self.home = str(Home.locate(self.home).root)
+        if self.home is None:
+            self.home = os.environ.get(ENV_HOME) or None
+        self._root = None if self.home is None else Home.locate(self.home).root
         self.model = _settled(self.model)
         self.embedder = _settled(self.embedder)
         if "adapter_dir" in self.model_settings:
@@ -185,7 +193,7 @@ class UNOChatModel(BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         return {
             "model_name": self.model_name,
-            "home": None if self.home is None else os.fspath(self.home),
+            "home": None if self._root is None else str(self._root),
             "namespace": self.namespace,
             "mode": self.mode,
             "temperature": self.temperature,
@@ -273,7 +281,7 @@ class UNOChatModel(BaseChatModel):
             self._served = serve(
                 build_respond_graph,
                 model=self.model,
-                home=self.home,
+                home=self._root,
                 namespace=self.namespace,
                 embedder=self.embedder,
                 engine=self.engine,
@@ -470,10 +478,10 @@ class UNOChatModel(BaseChatModel):
 
     def _released(self) -> tuple[str, str | None]:
         """What ``traffic.json`` says, and which release answers: without loading anything."""
-        if self.home is None:
+        if self._root is None:
             return "", None
         try:
-            said = Home.locate(self.home, self.namespace).traffic.read_text("utf-8")
+            said = Home.locate(self._root, self.namespace).traffic.read_text("utf-8")
         except OSError:
             said = ""
         served = self._served
@@ -508,6 +516,8 @@ class UNOChatModel(BaseChatModel):
 
 _MESSAGE_TOKENS = 4
 """About what a chat template writes around a message."""
+_LEFT_ALONE = ("api_key", "max_retries", "streaming")
+"""LangChain's standard parameters that say nothing to a model in this process."""
 _SAID_PER_CALL = {
     *("mode", "temperature", "top_p", "max_tokens", "seed", "stop", "timeout"),
     *("tools", "tool_choice", "parallel_tool_calls", "json_schema", "response_format"),

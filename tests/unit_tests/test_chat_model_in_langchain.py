@@ -18,6 +18,7 @@ from langchain_core.messages import (
     trim_messages,
 )
 from langchain_core.rate_limiters import InMemoryRateLimiter
+from pydantic import SecretStr
 
 from langchain_uno.chat_models import UNOChatModel
 from langchain_uno.errors import EngineError, InputError
@@ -83,6 +84,12 @@ def test_what_every_chat_model_takes_is_taken(engine: LocalEngine) -> None:
         max_tokens=4,
     )
     assert isinstance(model.invoke("Hi").content, str)
+
+
+def test_a_server_s_key_is_passed_on_and_others_are_left_alone() -> None:
+    key: dict[str, Any] = {"api_key": SecretStr("k"), "max_retries": 2, "streaming": True}
+    assert UNOChatModel(model="http://127.0.0.1:9/v1", **key).model_settings == {"api_key": "k"}
+    assert UNOChatModel(**key).model_settings == {}
 
 
 def test_a_wrong_keyword_of_one_call_is_refused_and_others_are_left_alone(
