@@ -330,11 +330,12 @@ def forget(
 ) -> None:
     """Forget a user, a conversation or runs, for good.
 
-    Takes the records, the feedback, later turns that quote them, their vectors and what refreshes
-    had made of them; releases that learnt from them are revoked and emptied, and the nearest sound
-    one (or the base model) answers. Keyed hashes stay behind, so that importing an old export
-    brings nothing back. Prints a receipt with counts and nobody's ids. Files that were exported
-    lie outside the home: delete them yourself. A killed call is finished by any next one.
+    Takes the records, the feedback, what quotes them, their vectors and what refreshes had made of
+    them; releases that learnt from them are revoked and emptied, and the nearest sound one (or the
+    base model) answers. Keyed hashes stay behind, so that importing an old export brings nothing
+    back. Prints a receipt with counts and nobody's ids. Where nothing is found nothing is changed.
+    Files that were exported lie outside the home: delete them yourself. Every host has a log of its
+    own: call it on each. A killed call is finished by any next one.
 
         langchain-uno logs forget --user u-17 --home ./home
 
@@ -359,6 +360,8 @@ def forget(
             )
             bars.finish("forget")
         _show(receipt, as_json)
+        if not receipt["found"] and not as_json:
+            say("Nothing of it is in this log: nothing was changed.")
 
 
 @app.command()
@@ -374,7 +377,8 @@ def retain(
 ) -> None:
     """Forget what is older than the namespace keeps.
 
-    Refreshes do this by themselves. Releases that learnt from it stay.
+    Refreshes do this by themselves. Releases that learnt from it stay, until somebody whose it was
+    asks to be forgotten.
 
     Exit codes: 0 done, 2 no number of days is set, 3 no such home, 7 the journal or Chroma can't be
     used, 8 a refresh or drain is running, 130 stopped.

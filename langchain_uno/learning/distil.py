@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from langchain_uno.errors import EmptyLogError, HomeError
 from langchain_uno.learning.acts import edited_pairs, liked_pairs
-from langchain_uno.learning.work import Work, content_of, digest_of
+from langchain_uno.learning.work import DISTILLED, Work, content_of, digest_of
 from langchain_uno.logs.filters import acted_on
 from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.journal import Journal
@@ -41,7 +41,6 @@ CHUNK = 64
 """Logs distilled between two saves: on a large model some minutes' work."""
 FEW = 5
 """Empty lists for so many logs, and for no log a rule, are no chance: the distiller is broken."""
-_CACHE = "distilled.jsonl"
 _SPACE = re.compile(r"\s+")
 
 
@@ -65,7 +64,7 @@ def _distil(work: Work) -> dict[str, Any]:
         work.teacher_prompts.fingerprint,
     )
     keys = {log.run_id: digest_of(by, content_of(log)) for log in logs}
-    cache = work.home.work / _CACHE
+    cache = work.home.work / DISTILLED
     known = _read_cache(cache, set(keys.values()))
     new = [log for log in logs if keys[log.run_id] not in known]
     work.progress.advance("distil", 2 * (len(logs) - len(new)))

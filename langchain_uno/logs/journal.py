@@ -25,8 +25,15 @@ from langchain_uno.errors import EmptyLogError, InputError, StoreError
 from langchain_uno.home import Home
 from langchain_uno.logs.conversation import language_of, link, run_ref
 from langchain_uno.logs.database import Database
-from langchain_uno.logs.erase import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.logs.migrations import migrate
+from langchain_uno.logs.tombstones import (
+    UNLESS_FORGOTTEN,
+    any_tombstones,
+    feedback_is_forgotten,
+    is_forgotten,
+    marks_of,
+    tombstone_key,
+)
 from langchain_uno.records import Feedback, Interaction, Verdict
 
 __all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow", "require_log"]
@@ -36,14 +43,15 @@ _R = TypeVar("_R", bound=BaseModel)
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 _INSERT = (
     "INSERT OR IGNORE INTO interactions (run_id, root_run_id, thread_id, user_id, created_at, "
-    "has_answer, before, turn, after, redacted, body) VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+    "has_answer, before, turn, after, redacted, body) SELECT ?,?,?,?,?,?,?,?,?,?,? "
 )
 _INSERT_FEEDBACK = (
     "INSERT INTO feedback (feedback_id, run_id, user_id, created_at, redacted, body) "
     "VALUES (?,?,?,?,?,?) ON CONFLICT(feedback_id) DO "
 )
 _REPLACE_FEEDBACK = (
-    "UPDATE SET created_at = excluded.created_at, redacted = excluded.redacted, "
+    "UPDATE SET user_id = coalesce(feedback.user_id, excluded.user_id), "
+    "created_at = excluded.created_at, redacted = excluded.redacted, "
     "body = excluded.body WHERE excluded.run_id = feedback.run_id "
     "AND excluded.created_at > feedback.created_at"
 )
@@ -119,6 +127,7 @@ class Journal:
             full_sync=full_sync,
             timeout_s=timeout_s,
         )
+        self._key: bytes | None = None
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -138,11 +147,24 @@ class Journal:
         """Append one answer given as the plain dict of an ``Interaction`` without feedback.
 
         For the request path: building and dumping pydantic objects costs ten times the append. The
-        caller vouches for the form (``created_at`` is a datetime); it is validated when read. The
-        run is a new one, so tombstones are not asked.
+        caller vouches for the form (``created_at`` is a datetime); it is validated when read. A run
+        that began before its user, thread or trace was forgotten is left out.
         """
         row = _record_row(record, redacted)
-        return self._db.write(lambda db: db.execute(_INSERT, row).rowcount > 0)
+
+        def work(db: sqlite3.Connection) -> bool:
+            self._key = self._key or tombstone_key(db)
+            marks = marks_of(
+                self._key,
+                run_id=row[0],
+                root_run_id=row[1],
+                thread_id=row[2],
+                user_id=row[3],
+                created_at=row[4],
+            )
+            return db.execute(_INSERT + UNLESS_FORGOTTEN, (*row, *marks)).rowcount > 0
+
+        return self._db.write(work)
 
     def append_feedback(
         self,
@@ -165,8 +187,11 @@ class Journal:
         sql = _INSERT_FEEDBACK + (_REPLACE_FEEDBACK if replace else "NOTHING")
 
         def work(db: sqlite3.Connection) -> bool:
-            if any_tombstones(db) and _feedback_forgotten(db, row):
-                return False
+            if any_tombstones(db):
+                sql_end = "SELECT after FROM interactions WHERE run_id = ?"
+                about = None if replace else db.execute(sql_end, (row[1],)).fetchone()
+                if _feedback_forgotten(db, row, about[0] if about else None):
+                    return False
             return db.execute(sql, row).rowcount > 0
 
         return self._db.transaction(work)
@@ -205,7 +230,7 @@ class Journal:
                 if language:
                     db.execute("INSERT OR IGNORE INTO languages VALUES (?, ?)", (row[0], language))
                 for one in feedback:
-                    if ask and _feedback_forgotten(db, one):
+                    if ask and _feedback_forgotten(db, one, row[8]):
                         continue
                     cursor = db.execute(_INSERT_FEEDBACK + "NOTHING", one)
                     new_feedback += max(cursor.rowcount, 0)
@@ -413,13 +438,21 @@ def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
         user_id=user_id,
         thread_id=thread_id,
         created_at=created_at,
+        after=row[8],
     )
 
 
-def _feedback_forgotten(db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
+def _feedback_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | None) -> bool:
     feedback_id, run_id, user_id, created_at = row[:4]
+    said = json.loads(row[-1]) if after is not None else {}
     return feedback_is_forgotten(
-        db, feedback_id=feedback_id, run_id=run_id, user_id=user_id, created_at=created_at
+        db,
+        feedback_id=feedback_id,
+        run_id=run_id,
+        user_id=user_id,
+        created_at=created_at,
+        after=after,
+        texts=[str(said[name]) for name in ("comment", "correction", "value") if name in said],
     )
 
 
