@@ -24,7 +24,7 @@ from langchain_uno.home import Home, load_settings
 from langchain_uno.logs import erase
 from langchain_uno.logs.index import Lease
 from langchain_uno.logs.journal import Journal
-from langchain_uno.logs.tombstones import taught_before
+from langchain_uno.logs.tombstones import plant, taught_before
 from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 
@@ -67,10 +67,12 @@ def forget(
     with _alone(home), Journal(home.journal) as journal:
         _finish_all(home, journal, None)
         _tell(on_step, "journal")
+        # First, so that a run which ends while it is looked for is not recorded.
+        names = erase.named(user_id=user_id, thread_id=thread_id, run_ids=run_ids)
+        journal.database.transaction(lambda db: plant(db, names, time.time()))
         chosen = erase.choose(journal, user_id=user_id, thread_id=thread_id, run_ids=run_ids)
         before = journal.database.transaction(lambda db: taught_before(db, chosen.names))
         if not chosen and not before:
-            erase.plant_alone(journal, chosen, time.time())
             return _nothing(what)
         return _take_out(home, journal, chosen, what, on_step, before)
 

@@ -31,9 +31,9 @@ __all__ = [
     "choose",
     "choose_older",
     "finish",
+    "named",
     "names_of",
     "pending",
-    "plant_alone",
     "shrink",
     "take_out",
     "texts_of",
@@ -53,6 +53,8 @@ class Chosen:
     feedback_ids: list[str] = field(default_factory=list)
     heard_them: list[str] = field(default_factory=list)
     """Records that stay, but had feedback that goes: releases may have learnt it from them."""
+    roots: list[str] = field(default_factory=list)
+    """Traces that go whole: what was recorded of them meanwhile goes too."""
     names: list[tuple[Kind, str]] = field(default_factory=list)
     """What tombstones are planted for."""
     askers: dict[str, set[tuple[Kind, str]]] = field(default_factory=dict)
@@ -89,6 +91,16 @@ def names_of(name: str | None) -> set[str]:
     return forms | {pseudonym(one) for one in forms}
 
 
+def named(
+    *, user_id: str | None = None, thread_id: str | None = None, run_ids: Collection[str] = ()
+) -> list[tuple[Kind, str]]:
+    """Return what is asked for as names of tombstones, in every form that the log may have."""
+    names: list[tuple[Kind, str]] = [("user", one) for one in names_of(user_id)]
+    names += [("thread", one) for one in names_of(thread_id)]
+    names += [("run", form) for one in run_ids for form in names_of(run_ref(one))]
+    return names
+
+
 def choose(
     journal: Journal,
     *,
@@ -107,8 +119,10 @@ def choose(
     from langchain_uno.logs.join import join  # which reads the journal, and that asks here
 
     rows, joined, given = journal.rows(), join(journal), _given(journal)
-    users, threads = names_of(user_id), names_of(thread_id)
-    named = {form for one in run_ids for form in names_of(run_ref(one))}
+    asked = named(user_id=user_id, thread_id=thread_id, run_ids=run_ids)
+    users, threads, runs = (
+        {name for kind, name in asked if kind == wanted} for wanted in ("user", "thread", "run")
+    )
     # What an app recorded without saying who asked, in a thread of theirs, is theirs.
     own = {row.thread_id for row in rows if row.user_id in users} - {None}
     first = {
@@ -117,8 +131,8 @@ def choose(
         if row.user_id in users
         or (row.user_id is None and row.thread_id in own)
         or row.thread_id in threads
-        or row.run_id in named
-        or row.root_run_id in named
+        or row.run_id in runs
+        or row.root_run_id in runs
     }
     whole = user_id is not None or thread_id is not None
     if whole:
@@ -147,7 +161,7 @@ def choose(
 
     roots = _gone_traces(rows, every)
     on_them = {f.feedback_id for run_id in every for f in joined.feedback.get(run_id, ())}
-    targets = named | every | roots
+    targets = runs | every | roots
     gone = [
         one
         for one in given
@@ -155,8 +169,8 @@ def choose(
     ]
     chosen = _chosen(rows, joined, every, {one.feedback_id for one in gone})
     chosen.quoting = len(every - first)
-    chosen.names = [("run", one) for one in (*named, *chosen.run_ids, *sorted(roots))]
-    chosen.names += [("user", one) for one in users] + [("thread", one) for one in threads]
+    chosen.roots = sorted(roots)
+    chosen.names = [*asked, *(("run", one) for one in (*chosen.run_ids, *chosen.roots))]
     chosen.names += [("thread", one) for one in _gone_threads(rows, every)]
     chosen.names += [("feedback", one) for one in chosen.feedback_ids]
     chosen.names += [("about", one.run_id) for one in gone if one.feedback_id in on_them]
@@ -316,8 +330,13 @@ def _near(rows: Sequence[JournalRow], anchors: set[str]) -> list[JournalRow]:
             row.seq > began.get(row.thread_id or "", row.seq)
             or row.before in ends
             or (row.root_run_id or row.run_id) in traces
-            # The same conversation, recorded another time without saying whose it is.
-            or (row.user_id is None and (row.after in starts or row.after in ends))
+            # The same conversation, recorded another time without saying whose it is. One question
+            # and its answer may be the same in many threads.
+            or (
+                row.user_id is None
+                and (row.thread_id is None or row.before is not None)
+                and (row.after in starts or row.after in ends)
+            )
         )
     ]
 
@@ -454,6 +473,8 @@ def take_out(
         ):
             sql = f"DELETE FROM {table} WHERE {column} = ?"  # noqa: S608 - our own names
             db.executemany(sql, [(one,) for one in ids])
+        of_traces = "DELETE FROM interactions WHERE root_run_id IN (SELECT value FROM json_each(?))"
+        db.execute(of_traces, (json.dumps(chosen.roots),))
         cursor = db.execute(
             "INSERT INTO erasures (pending, receipt) VALUES (?, ?)",
             (json.dumps(note), json.dumps(receipt)),
@@ -463,11 +484,6 @@ def take_out(
     # The pragma must stand before the transaction begins.
     journal.database.write(lambda db: db.execute("PRAGMA secure_delete = ON"))
     return journal.database.transaction(work)
-
-
-def plant_alone(journal: Journal, chosen: Chosen, at: float) -> None:
-    """Write the tombstones alone: nothing was found, but a run under way may still end."""
-    journal.database.transaction(lambda db: plant(db, chosen.names, at))
 
 
 def pending(journal: Journal) -> list[Pending]:
