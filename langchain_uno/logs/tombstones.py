@@ -105,7 +105,7 @@ def is_forgotten(
     """Whether a record of an export may not come back.
 
     Its ids tell, or its user or thread and its time. A record in another form, without ids, is
-    known by what it says: at the same second, or where it names nobody but who was forgotten.
+    known by what it says: at the same millisecond, or where it names nobody but who was forgotten.
 
     Args:
         db: of the journal.
@@ -164,8 +164,8 @@ def feedback_is_forgotten(
 
 
 def said_at(after: bytes, created_at: float) -> str:
-    """Name a conversation and when it was held; other exports round to milliseconds or seconds."""
-    return f"{after.hex()} {int(created_at)}"
+    """Name a conversation and when it was held, in milliseconds as other exports have it."""
+    return f"{after.hex()} {round(created_at * 1e6) // 1000}"
 
 
 def words_about(after: bytes, text: str) -> str:
