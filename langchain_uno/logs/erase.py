@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_uno.errors import StoreBusyError
 from langchain_uno.logs.conversation import clean_text, run_ref
 from langchain_uno.logs.redaction import pseudonym
-from langchain_uno.logs.tombstones import Kind, note_expired, plant, said_at, words_about
+from langchain_uno.logs.tombstones import (
+    Kind,
+    note_expired,
+    plant,
+    said_at,
+    said_by_nobody,
+    words_about,
+)
 
 if TYPE_CHECKING:  # the journal asks for tombstones
     from langchain_uno.logs.join import Joined
@@ -426,9 +433,10 @@ def _contents(
     for log in journal.interactions(list(ends)):
         if (after := ends[log.run_id]) is None:
             continue
+        names.append(("said", after.hex()))
         names.append(("said", said_at(after, log.created_at.timestamp())))
         if any(m.role == "user" and _is_distinct(m.content) for m in log.messages):
-            names.append(("said", after.hex()))  # not "Hi" and "Hello!", which many say
+            names.append(("said", said_by_nobody(after)))  # not "Hi" and "Hello!", which many say
     return names
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "note_expired",
     "plant",
     "said_at",
+    "said_by_nobody",
     "taught_before",
     "tombstone_key",
     "words_about",
@@ -126,8 +127,10 @@ def is_forgotten(
         return False
     if planted.at("said", said_at(after, created_at)):
         return True
-    # The user names whose it is; the thread does where no user is named.
-    return bool(planted.at("said", after.hex())) and (not names or bool(planted.at(*names[0])))
+    if not names:
+        return bool(planted.at("said", said_by_nobody(after)))
+    # The user tells whose it is; the thread does where no user is named.
+    return bool(planted.at("said", after.hex())) and bool(planted.at(*names[0]))
 
 
 def feedback_is_forgotten(
@@ -166,6 +169,11 @@ def feedback_is_forgotten(
 def said_at(after: bytes, created_at: float) -> str:
     """Name a conversation and when it was held, in milliseconds as other exports have it."""
     return f"{after.hex()} {round(created_at * 1e6) // 1000}"
+
+
+def said_by_nobody(after: bytes) -> str:
+    """Name a conversation of which a row without user, thread and time is known."""
+    return f"{after.hex()} -"
 
 
 def words_about(after: bytes, text: str) -> str:

@@ -507,6 +507,17 @@ def test_equal_words_of_others_stay(tmp_path: Path) -> None:
     assert (done.interactions, done.feedback, done.forgotten) == (1, 1, 0)
 
 
+def test_short_words_come_back_under_no_forgotten_name(tmp_path: Path) -> None:
+    home = Home(tmp_path).ensure()
+    write(home, turn("p1", "Hi", answer="Hello!", user_id=WHO, thread_id="t"))
+    forget(home, user_id=WHO)
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
+    file = tmp_path / "in.jsonl"
+    for names, came in (({"user_id": WHO}, 0), ({"thread_id": "t"}, 0), ({}, 1)):
+        file.write_text(json.dumps({"messages": said, **names}) + "\n", encoding="utf-8")
+        assert import_file(file, home).interactions == came, names
+
+
 def test_retention_keeps_what_was_distilled_of_others_and_refreshes_without_the_old(
     tmp_path: Path,
 ) -> None:
