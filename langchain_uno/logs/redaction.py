@@ -117,6 +117,14 @@ class Redactor:
             return name
         return pseudonym(name)
 
+    def reference(self, name: str | None, counts: dict[str, int]) -> str | None:
+        """Return the id of a run, a model or the like, or its :func:`pseudonym`.
+
+        Machines make these ids, and a long one may look like a number of somebody's by chance. So
+        one is looked at only where it has an ``@``.
+        """
+        return self.name(name, counts) if name and "@" in name else name
+
     def values(self, value: Any, counts: dict[str, int]) -> Any:
         """Return a value of JSON with every text in it redacted, names of fields too."""
         if isinstance(value, str):
@@ -141,6 +149,10 @@ class Redactor:
             "tags": self.values(interaction.tags, counts),
             "thread_id": self.name(interaction.thread_id, counts),
             "user_id": self.name(interaction.user_id, counts),
+            **{
+                name: self.reference(getattr(interaction, name), counts)
+                for name in ("run_id", "root_run_id", "model", "release", "cluster", "adapter")
+            },
             "feedback": [self._feedback(f, counts) for f in interaction.feedback],
         }
         return interaction.model_copy(update=update), counts
@@ -155,6 +167,8 @@ class Redactor:
             "content": self.text(message.content, counts),
             "name": self.text(message.name or "", counts) or None,
             "tool_calls": self.values(message.tool_calls, counts),
+            # As in the call that it answers.
+            "tool_call_id": self.text(message.tool_call_id or "", counts) or None,
         }
         return message.model_copy(update=update)
 
@@ -164,6 +178,7 @@ class Redactor:
             for name in ("key", "value", "comment", "correction", "source")
             if isinstance(value := getattr(feedback, name), str)
         }
+        update["run_id"] = self.reference(feedback.run_id, counts)
         update["user_id"] = self.name(feedback.user_id, counts)
         update["feedback_id"] = self.name(feedback.feedback_id, counts)
         return feedback.model_copy(update=update)

@@ -125,7 +125,7 @@ def lineage_of(home: Home, release_id: str) -> list[str]:
 def commented(home: Home) -> Story:
     """They only commented on somebody's answer, and the app put the comment into a later request.
 
-    Shape: feedback fed back into the prompt (langchain-ai/langgraph #4973, human in the loop).
+    Reported: getsentry/sentry #60113 (who gave feedback asks for its deletion).
     """
     write(home, turn("o1", "what is the time", user_id="ola", thread_id="t"))
     write(home, Feedback(run_id="o1", comment=WORDS, user_id=WHO))
@@ -138,7 +138,10 @@ def commented(home: Home) -> Story:
 
 
 def edited_and_liked(home: Home) -> Story:
-    """They edited one answer and liked another; the like has no words, only an id."""
+    """They edited one answer and liked another; the like has no words, only an id.
+
+    Reported: vstorm-co/agenticos #1421 (ratings of a deleted user stay behind).
+    """
     write(home, log("o1", "what is the time", "noon", user_id="ola"))
     write(home, log("o2", "where is the quay", "north", user_id="ola"))
     write(home, log("o3", "who is there", "nobody", "thanks a lot", user_id="ola"))
@@ -333,7 +336,8 @@ def sha(home: Home, release_id: str) -> str:
 def shared_thread(home: Home) -> Story:
     """Others write in the same conversation: their requests repeat its history, or a part of it.
 
-    Shape: group chats, as Slack and Teams bots send them (one thread, many users).
+    Reported: n8n-io/n8n #38461 and VoltAgent/voltagent #1384 (one thread, many users),
+    RocketChat/Rocket.Chat #9766 (an erased user's words stay in shared rooms).
     """
     answer = "I am sorry to hear that."
     write(home, turn("p1", WORDS, answer=answer, user_id=WHO, thread_id="t"))
