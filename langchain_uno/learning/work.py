@@ -58,7 +58,7 @@ __all__ = [
 STAGES = ("filter", "distil", "cluster", "rules", "gap", "pairs", "train", "release")
 """In the order that they run."""
 
-FORMAT = 20
+FORMAT = 21
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"
@@ -147,6 +147,8 @@ class RefreshResult(BaseModel):
     refresh_id: str
     release: str | None = None
     """None: stopped before the release."""
+    current: str | None = None
+    """The release that answers now; None: the base model does."""
     resumed: list[str] = Field(default_factory=list)
     """Stages whose results an earlier, unfinished call had left."""
     unchanged: bool = False
@@ -190,6 +192,8 @@ class Work:
     """The usable logs by id, each with the feedback of one person; set by the filter stage."""
     unheard: dict[str, Interaction] = field(default_factory=dict)
     """Requests that nobody reacted to, by run id, the latest last; set by the filter stage."""
+    newer: int = 0
+    """Logs with feedback that came after this refresh began; set by the filter stage."""
     resumed: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
