@@ -228,7 +228,7 @@ def _table(result: RefreshResult) -> Table:
 
 
 def _show_log(result: RefreshResult) -> None:
-    """Say which logs were used, what waits, whose they are, and what guards them."""
+    """Say which logs were used, what waits and whose they are."""
     dropped = _counted(result.dropped)
     heard = result.usable + sum(result.dropped.values())
     say(
@@ -242,11 +242,6 @@ def _show_log(result: RefreshResult) -> None:
         say(
             f"{_many(result.without_user, 'log')} without a user: they are one voice together; "
             "where nobody is named each conversation is one."
-        )
-    if not result.guarded:
-        say(
-            "So few people spoke that nothing guards what is taught: whatever one of them asks for "
-            "is learnt."
         )
     _show_notes(result)
 
