@@ -27,6 +27,7 @@ from langchain_uno.logs.conversation import language_of, link, run_ref
 from langchain_uno.logs.database import Database
 from langchain_uno.logs.migrations import migrate
 from langchain_uno.logs.tombstones import (
+    IF_NOBODY_WAS_FORGOTTEN,
     UNLESS_FORGOTTEN,
     any_tombstones,
     feedback_is_forgotten,
@@ -153,6 +154,8 @@ class Journal:
         row = _record_row(record, redacted)
 
         def work(db: sqlite3.Connection) -> bool:
+            if db.execute(_INSERT + IF_NOBODY_WAS_FORGOTTEN, row).rowcount > 0:
+                return True
             self._key = self._key or tombstone_key(db)
             marks = marks_of(
                 self._key,

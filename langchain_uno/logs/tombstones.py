@@ -19,6 +19,7 @@ from typing import Literal
 from langchain_uno.logs.redaction import pseudonym
 
 __all__ = [
+    "IF_NOBODY_WAS_FORGOTTEN",
     "UNLESS_FORGOTTEN",
     "Kind",
     "any_tombstones",
@@ -37,6 +38,9 @@ __all__ = [
 Kind = Literal["run", "user", "thread", "feedback", "about", "said", "words"]
 """What a tombstone is of. ``about``: feedback that names this run. ``said``: a conversation with
 its answer. ``words``: what a feedback says about such a conversation."""
+
+IF_NOBODY_WAS_FORGOTTEN = "WHERE NOT EXISTS (SELECT 1 FROM tombstones)"
+"""For an insert of a new run: most journals have no tombstone, and need not hash names."""
 
 UNLESS_FORGOTTEN = (
     "WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE hash IN (?,?) "
