@@ -238,6 +238,7 @@ def _result(work: Work) -> RefreshResult:
             "usable": filtered["usable"],
             "dropped": filtered["dropped"],
             "waiting": filtered["waiting"],
+            "waits_for": filtered.get("waits_for"),
             "without_user": filtered["without_user"],
             "guarded": counts.get("rules", {}).get("guarded", True),
             "stages": {

@@ -26,19 +26,22 @@ from uuid import UUID, uuid4
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
+from langchain_core.runnables.config import var_child_runnable_config
 
-from langchain_uno.errors import StoreError, UNOError
+from langchain_uno.errors import ForgottenError, InputError, StoreError, UNOError
 from langchain_uno.home import Home
 from langchain_uno.logs.background import start_draining
 from langchain_uno.logs.capture import Capture, Started, check_feedback
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.redaction import Redactor, redactor_of
+from langchain_uno.logs.trace import Trace, turns_of
 from langchain_uno.records import Feedback
 
 __all__ = ["UNOFeedbackHandler"]
 
 _log = logging.getLogger("langchain_uno")
+_Item = tuple[dict[str, Any], dict[str, int], int | None]
 _MAX_OPEN = 50_000
 """Runs remembered between their start and their end; the oldest are forgotten beyond."""
 
@@ -46,8 +49,8 @@ _MAX_OPEN = 50_000
 class UNOFeedbackHandler(BaseCallbackHandler):
     """Captures every model run into the journal. Thread-safe; sync, async and streaming.
 
-    ``thread_id`` and ``user_id`` are taken from the run's ``metadata`` (LangGraph copies
-    ``configurable.thread_id`` there by itself).
+    ``thread_id`` and ``user_id`` are taken from the run's ``metadata``, else from ``configurable``
+    of the chain or graph around it. On a LangGraph server, whom its auth let in comes first.
 
     Args:
         home: the home folder; None: the environment variable ``LANGCHAIN_UNO_HOME``.
@@ -112,9 +115,11 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             max_chars=max_chars,
         )
         self._journal = Journal(self.home.journal, full_sync=full_sync, timeout_s=0.25)
-        self._open: dict[UUID, Started] = {}
-        self._roots: dict[UUID, UUID] = {}
-        self._waiting: deque[tuple[dict[str, Any], dict[str, int]]] = deque()
+        self._open: dict[UUID, Started | None] = {}
+        """None: two open runs have this id, and nothing tells them apart."""
+        self._roots: dict[UUID, Trace] = {}
+        """Of every open run that is no model's: the trace it belongs to."""
+        self._waiting: deque[_Item] = deque()
         self._max_waiting = max_waiting
         self._lock = threading.Lock()
         self._counts = {"recorded": 0, "feedback": 0, "dropped": 0, "errors": 0}
@@ -138,8 +143,9 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         """Record what somebody said or did about one answer; the names are LangSmith's.
 
         Args:
-            run_id: the model run's id, the trace's root run id, or the ``AIMessage.id``. The run
-                need not be known yet. (None, which message ids may be, is refused.)
+            run_id: the ``AIMessage.id`` (LangChain's or the provider's), the model run's id, or the
+                trace's root run id, which means the answer that the user was shown. The run need
+                not be known yet. (None, which message ids may be, is refused.)
             key: the kind; None: ``correction``, ``comment`` or ``score`` by what is given. Implicit
                 signals: ``like``, ``dislike``, ``copy``, ``regenerate``, ``session``.
             score: in [0, 1]; True and False are thumbs up and down.
@@ -151,10 +157,13 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             feedback_id: give one to be able to change your mind: of the same id, the last stands.
 
         Returns:
-            The record as stored (redacted).
+            The record as stored (redacted). Where feedback of this ``feedback_id`` stands that is
+            younger by its clock, that one, and a warning is logged.
 
         Raises:
-            InputError: nothing usable is given, or a value is out of range.
+            InputError: nothing usable is given, a value is out of range, or the ``feedback_id`` is
+                that of feedback on another answer.
+            ForgottenError: somebody had the answer forgotten; nothing is recorded.
             StoreError: it could not be written; nothing is recorded.
         """
         checked = check_feedback(
@@ -170,12 +179,35 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         )
         clean, redacted = self._redactor.feedback(checked)
         try:
-            self._journal.append_feedback(clean, redacted=redacted)
+            new = self._journal.append_feedback(clean, redacted=redacted)
+            stands = None if new else self._journal.feedback_of(clean.feedback_id)
         except StoreError:
             self._count("errors")
             raise
+        if not new:
+            return self._not_taken(clean, stands)
         self._count("feedback")
         return clean
+
+    def _not_taken(self, given: Feedback, stands: Feedback | None) -> Feedback:
+        """Say why feedback was not recorded; return what stands in its place."""
+        if stands is None:
+            raise ForgottenError(
+                f"The answer {given.run_id!r}, or this feedback, was forgotten at somebody's wish: "
+                "nothing is recorded."
+            )
+        if stands.run_id != self._journal.run_named(given.run_id):
+            raise InputError(
+                f"The feedback_id {given.feedback_id!r} belongs to feedback on another answer "
+                f"({stands.run_id!r}): give one of its own."
+            )
+        self._count("outdated")
+        _log.warning(
+            "Feedback was not changed: what stands is of %s, the new one of %s by this clock.",
+            stands.created_at.isoformat(),
+            given.created_at.isoformat(),
+        )
+        return stands
 
     async def afeedback(self, run_id: str | UUID | None, **said: Any) -> Feedback:
         """Like :meth:`feedback`, in a thread: for event loops that forbid blocking calls."""
@@ -211,7 +243,8 @@ class UNOFeedbackHandler(BaseCallbackHandler):
     def stats(self) -> dict[str, int]:
         """Counts since this handler was made: recorded, feedback, waiting, dropped, errors.
 
-        With ``drain_every``, ``drained`` too.
+        With ``drain_every``, ``drained`` too; where it happened, ``renamed`` (answers whose run id
+        another run had already) and ``outdated`` (feedback older than what stands).
         """
         with self._lock:
             found = {**self._counts, "waiting": len(self._waiting)}
@@ -239,12 +272,13 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         *,
         run_id: UUID,
         parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Remember the prompt until the run ends."""
         prompt = list(messages[0]) if messages else []
-        self._start(run_id, parent_run_id, prompt, metadata, kwargs)
+        self._start(run_id, parent_run_id, prompt, metadata, tags, kwargs)
 
     def on_llm_start(
         self,
@@ -253,11 +287,12 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         *,
         run_id: UUID,
         parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
         """The same for completion models: the prompt is one user message."""
-        self._start(run_id, parent_run_id, prompts[0] if prompts else "", metadata, kwargs)
+        self._start(run_id, parent_run_id, prompts[0] if prompts else "", metadata, tags, kwargs)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
         """Append the finished run to the journal."""
@@ -277,12 +312,14 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         parent_run_id: UUID | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Remember which trace the run belongs to."""
-        self._enter(run_id, parent_run_id)
+        """Remember which trace the run belongs to; of a root, what the user said."""
+        self._enter(run_id, parent_run_id, inputs)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it."""
-        self._roots.pop(run_id, None)
+        """Forget it; of a root with several answers, note which one was shown."""
+        trace = self._roots.pop(run_id, None)
+        if trace is not None and trace.root == run_id:
+            self._never_raise(lambda: self._note_names(trace, outputs))
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
@@ -310,10 +347,17 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _enter(self, run_id: UUID, parent: UUID | None) -> None:
-        root = run_id if parent is None else self._roots.get(parent, parent)
-        self._roots[run_id] = root
-        _trim(self._roots)
+    def _enter(self, run_id: UUID, parent: UUID | None, inputs: Any = None) -> None:
+        def work() -> None:
+            trace = self._roots.get(parent) if parent is not None else None
+            if trace is None:
+                # Of a run below one that was not seen, the inputs may be the app's.
+                turns = turns_of(inputs) if parent is None else ()
+                trace = Trace(parent or run_id, turns)
+            self._roots[run_id] = trace
+            _trim(self._roots)
+
+        self._never_raise(work)
 
     def _start(
         self,
@@ -321,50 +365,107 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         parent: UUID | None,
         prompt: Sequence[BaseMessage] | str,
         metadata: dict[str, Any] | None,
+        tags: Sequence[str] | None,
         more: Mapping[str, Any],
     ) -> None:
         def work() -> None:
-            root = run_id if parent is None else self._roots.get(parent, parent)
-            if self._capture.wants(root):
-                self._open[run_id] = Started(
-                    prompt, root, metadata or {}, more.get("invocation_params") or {}
-                )
-                _trim(self._open)
+            config: Mapping[str, Any] = var_child_runnable_config.get() or {}
+            configurable = config.get("configurable") or {}
+            trace = self._trace_of(run_id, parent, config, metadata or {})
+            if not self._capture.wants(trace.root):
+                return
+            if run_id in self._open:
+                self._open[run_id] = None
+                self._count("dropped")
+                return
+            self._open[run_id] = Started(
+                prompt,
+                trace,
+                metadata or {},
+                more.get("invocation_params") or {},
+                tags or (),
+                configurable,
+            )
+            _trim(self._open)
 
         self._never_raise(work)
+
+    def _trace_of(
+        self,
+        run_id: UUID,
+        parent: UUID | None,
+        config: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+    ) -> Trace:
+        if parent is None:
+            # RunnableWithFallbacks gives its models no parent (langchain #36072), but runs them in
+            # its own context.
+            parent = getattr(config.get("callbacks"), "parent_run_id", None)
+            found = self._roots.get(parent) if parent is not None else None
+            return found or Trace(run_id)
+        if found := self._roots.get(parent):
+            return found
+        # A handler on the model alone sees no chains; LangGraph may say whose run it is.
+        runtime = (config.get("configurable") or {}).get("__pregel_runtime")
+        told = getattr(getattr(runtime, "execution_info", None), "run_id", None)
+        try:
+            return Trace(UUID(str(told or metadata.get("run_id"))))
+        except ValueError:
+            return Trace(parent)
 
     def _finish(
         self, run_id: UUID, response: LLMResult | None, error: BaseException | None
     ) -> None:
-        started = self._open.pop(run_id, None)
-        if started is None:
+        if run_id not in self._open:
             return
+        started = self._open.pop(run_id)
         ended = time.perf_counter()
 
         def work() -> None:
-            record, redacted = self._capture.record(run_id, started, ended, response, error)
+            if started is None:
+                raise InputError("two runs at once had one id")
+            item = self._capture.record(run_id, started, ended, response, error)
             if self._waiting:
                 self.flush()
-            if self._waiting or not self._append(record, redacted):
-                self._keep(record, redacted)
+            if self._waiting or not self._append(*item):
+                self._keep(item)
 
         self._never_raise(work)
 
-    def _append(self, record: dict[str, Any], redacted: dict[str, int]) -> bool:
+    def _append(self, record: dict[str, Any], redacted: dict[str, int], rank: int | None) -> bool:
         if self._closed:
             return False
         try:
-            self._journal.append_record(record, redacted=redacted)
+            stored = self._journal.append_record(record, redacted=redacted, rank=rank)
         except UNOError as problem:
             self._complain(problem)
             return False
+        if stored is None:
+            return True
         self._count("recorded")
+        if stored != record["run_id"]:
+            self._count("renamed")
+            _log.warning(
+                "The run id %s was used before: the new answer is kept under %s, and feedback "
+                "under the old id is about it. Give every run an id of its own.",
+                record["run_id"],
+                stored,
+            )
         return True
 
-    def _keep(self, record: dict[str, Any], redacted: dict[str, int]) -> None:
+    def _note_names(self, trace: Trace, outputs: Any) -> None:
+        if self._closed or not (names := trace.names(outputs)):
+            return
+        clean = [(self._redactor.reference(name, {}) or "", run_id) for name, run_id in names]
+        try:
+            self._journal.append_names(clean)
+        except UNOError as problem:  # the records tell most of it
+            self._complain(problem)
+
+    def _keep(self, item: _Item) -> None:
         with self._lock:
             if not self._closed:
-                self._waiting.append((record, redacted))
+                self._waiting.append(item)
             if self._closed or len(self._waiting) > self._max_waiting:
                 if not self._closed:
                     self._waiting.popleft()
@@ -387,7 +488,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     def _count(self, name: str) -> None:
         with self._lock:
-            self._counts[name] += 1
+            self._counts[name] = self._counts.get(name, 0) + 1
 
 
 def _trim(runs: dict[UUID, Any]) -> None:

@@ -11,6 +11,7 @@ __all__ = [
     "ConfigError",
     "EmptyLogError",
     "EngineError",
+    "ForgottenError",
     "HomeError",
     "InputError",
     "ModelMismatchError",
@@ -34,6 +35,10 @@ class InputError(UNOError, ValueError):
     """A file, row or argument given by the user is not usable."""
 
     exit_code = 2
+
+
+class ForgottenError(InputError):
+    """Feedback is about an answer that somebody had forgotten."""
 
 
 class NameError_(InputError):

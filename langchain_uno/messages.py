@@ -7,6 +7,7 @@ from: a follow-up finds its answer by it, and a request is routed as it was clus
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "message_fields",
     "read_message",
     "text_of",
+    "without_thinking",
 ]
 
 _ROLES: dict[str, Role] = {
@@ -40,6 +42,15 @@ _MAX_DEPTH = 50
 _NO_TEXT = ("reasoning", "thinking", "redacted_thinking", "summary_text", "tool", "function_call",
             "step-")  # fmt: skip
 """Blocks that begin like this are no words of the message: they are passed over."""
+
+_THINKING = re.compile(
+    r"<(?P<end>/?)(?:think|thinking|thought|reasoning|seed:think)>|\[(?P<stop>/?)THINK\]"
+    r"|(?P<fence>^[ \t]*```)",
+    re.MULTILINE,
+)
+"""What reasoning models write around their thoughts where a server does not parse them: DeepSeek,
+Qwen, Seed-OSS, Magistral ([THINK])."""
+_MARKS = ("think>", "thinking>", "thought>", "reasoning>", "THINK]")
 
 
 def clean_text(text: str) -> str:
@@ -74,6 +85,39 @@ def text_of(content: Any) -> str:
             text = block.get("text", block.get("refusal"))
             parts.append(text if isinstance(text, str) else f"[{kind[:40] or 'block'}]")
     return "".join(parts)
+
+
+def without_thinking(text: str) -> str:
+    """Return an answer without its thoughts, stripped; the text itself where there are none.
+
+    Of thoughts that were cut off nothing is left. An end without a beginning ends thoughts whose
+    opening tag stood in the prompt.
+    """
+    # Single characters are found by far quicker: capture asks this of every answer in a prompt.
+    if ("<" not in text and "[" not in text) or not any(mark in text for mark in _MARKS):
+        return text
+    kept: list[str] = []
+    at, quoted, inside, fenced, found = 0, 0, False, False, False
+    for tag in _THINKING.finditer(text):
+        around = text[tag.start() - 1 : tag.start()], text[tag.end() : tag.end() + 1]
+        if tag["fence"] is not None:
+            fenced = fenced if inside else not fenced
+        elif fenced or around in (("`", "`"), ('"', '"'), ("'", "'")):
+            continue  # an answer that shows or names such a tag
+        elif not (tag["end"] or tag["stop"]):
+            if not inside and around[0] == "`":
+                quoted += 1
+            elif not inside:
+                kept.append(text[at : tag.start()])
+                inside = found = True
+        elif quoted and not inside:
+            quoted -= 1
+        else:
+            kept = kept if inside else []
+            at, inside, found = tag.end(), False, True
+    if not found:
+        return text
+    return "".join(kept if inside else [*kept, text[at:]]).strip()
 
 
 def message_fields(message: BaseMessage) -> dict[str, Any]:

@@ -69,8 +69,9 @@ class FilterSettings(_Section):
 class RuleSettings(_Section):
     """What is taught of what users asked for."""
 
-    voices: Literal["people", "logs"] = "people"
-    """Whose votes count: every person's once, or every log's (paper)."""
+    voices: Literal["people", "threads", "logs"] = "people"
+    """Whose votes count: every person's once (all feedback of unnamed people is one voice beside
+    named ones); every unnamed thread's too; or every log's (paper)."""
     min_users: int = 3
     """Raise it where many accounts may belong to one person: a wish that recurs needs so many."""
     support: float | None = 0.25

@@ -125,9 +125,12 @@ class Interaction(BaseModel):
     """The model run's id: unique, the identity of the record."""
     root_run_id: str | None = None
     """The id of the trace's root run (what an app passes as ``run_id``)."""
+    message_ids: list[str] = Field(default_factory=list)
+    """Other ids of the answer: the provider's (``resp_...``, ``chatcmpl-...``), say."""
     messages: list[Message]
     """The prompt, system message included, answer excluded."""
     answer: str
+    """What the user is shown: text in think tags is left out."""
     tool_calls: list[dict[str, Any]] = Field(default_factory=list)
     feedback: list[Feedback] = Field(default_factory=list)
     namespace: str = "default"
@@ -144,7 +147,9 @@ class Interaction(BaseModel):
     adapter: str | None = None
     verdict: Verdict | None = None
     tags: dict[str, str] = Field(default_factory=dict)
-    """Scalars the app wants kept (a data set's name, say); never used for learning."""
+    """Scalars the app wants kept (a data set's name, say); never used for learning.
+
+    ``own_call`` says why the app is taken to have asked for itself, and not for the user."""
     created_at: Time = Field(default_factory=utc_now)
 
     @property
@@ -289,10 +294,15 @@ def voice_of(log: Interaction, *, threads: bool = False) -> str:
     return f"thread:{log.thread_id}" if threads and log.thread_id else ANONYMOUS
 
 
-def voices_of(logs: Sequence[Interaction]) -> dict[str, str]:
-    """Return the voice of every log of a home, by run id; see :func:`voice_of`."""
+def voices_of(logs: Sequence[Interaction], *, threads: bool = False) -> dict[str, str]:
+    """Return the voice of every log of a home, by run id; see :func:`voice_of`.
+
+    Args:
+        logs: all of them.
+        threads: whether threads without a user are voices beside named people too.
+    """
     named = any(f.user_id for log in logs for f in log.feedback) or any(g.user_id for g in logs)
-    return {log.run_id: voice_of(log, threads=not named) for log in logs}
+    return {log.run_id: voice_of(log, threads=threads or not named) for log in logs}
 
 
 _SPEAKER = "#said-by-"

@@ -237,7 +237,8 @@ def _show_log(result: RefreshResult) -> None:
     )
     if result.waiting:
         pieces = _many(result.waiting, "piece")
-        say(f"{pieces} of feedback waiting for the answer meant, which is not in the log yet.")
+        one = f" (one names {result.waits_for!r})" if result.waits_for else ""
+        say(f"{pieces} of feedback waiting for the answer meant, which is not in the log yet{one}.")
     if result.without_user:
         say(
             f"{_many(result.without_user, 'log')} without a user: they are one voice together; "

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.releases.traffic import write_atomic
 
@@ -51,8 +52,6 @@ class Notebook:
             self.data = self._read(settings)
 
     def _read(self, settings: dict[str, Any]) -> dict[str, Any]:
-        from langchain_uno.errors import InputError
-
         try:
             known = json.loads(self.path.read_text(encoding="utf-8"))
             theirs = known["settings"]
@@ -107,7 +106,7 @@ def run_demo(
         refresh did), ``examples`` (requests before and after), ``sizes`` and ``seconds``.
 
     Raises:
-        InputError: the home holds a demo of other settings.
+        InputError: the home holds a demo of other settings, or something else.
         UNOError: a stage failed.
     """
     from langchain_uno.demo.drawing import make_world
@@ -116,9 +115,16 @@ def run_demo(
     from langchain_uno.demo.service import plan_visits
     from langchain_uno.demo.worlds import load_world, save_world
 
-    home.ensure()
     settings = {"seed": seed, "visits": visits, "per_family": per_family, "noise": noise}
-    notes = Notebook(home.path / "demo.json", settings)
+    own = home.path / "demo.json"
+    if home.path.is_dir() and any(home.path.iterdir()) and not own.is_file():
+        raise InputError(
+            f"{str(home.path)!r} is not empty, and no demo made it: choose another --home, so that "
+            "the demo does not mix with logs of yours."
+        )
+    notes = Notebook(own, settings)
+    home.ensure()
+    notes.save()
     world_file = home.path / "world.json"
     if not world_file.is_file():
         save_world(make_world(seed, noise=noise), world_file)

@@ -47,7 +47,7 @@ def filter_stage(work: Work) -> None:
     with LogStore.open(work.home, work.embedder) as store:
         store.drain(work.counter("filter"))
         every = store.interactions()
-        heard = _heard(work, every)
+        heard = _heard(work, every, store)
         snapshot = _unfinished(work, every, heard) or _new_snapshot(work, every, heard, store)
         chosen = {log.run_id: log for log in _restricted(work, every, snapshot["logs"])}
         work.newer = _newer(heard, snapshot["logs"])
@@ -84,7 +84,7 @@ def is_unchanged(work: Work) -> bool:
     return False
 
 
-def _heard(work: Work, every: Sequence[Interaction]) -> list[Interaction]:
+def _heard(work: Work, every: Sequence[Interaction], store: LogStore) -> list[Interaction]:
     """Return the logs that somebody reacted to, one for each person who did."""
     where = str(work.home.path)
     if not every:
@@ -93,6 +93,12 @@ def _heard(work: Work, every: Sequence[Interaction]) -> list[Interaction]:
             "or import one (langchain-uno logs import FILE --home DIR)."
         )
     heard = [log for log in every if log.feedback]
+    if not heard and store.waiting:
+        raise EmptyLogError(
+            f"None of the {len(every)} interactions in {where!r} has feedback. All feedback "
+            f"({store.waiting}) waits for answers that are not in this log: for "
+            f"{store.waits_for!r}, say. Name answers by the AIMessage.id that the model gave back."
+        )
     if not heard:
         raise EmptyLogError(
             f"None of the {len(every)} interactions in {where!r} has feedback: record it with "
@@ -153,6 +159,7 @@ def _new_snapshot(
         "unheard": [log.run_id for log in _unheard(work, every)],
         "interactions": len(every),
         "waiting": store.waiting,
+        "waits_for": store.waits_for,
         "without_user": store.nameless,
     }
     parts = [f"{log_id} {one['content']}" for log_id, one in sorted(logs.items())]
@@ -279,6 +286,7 @@ def _counts(work: Work, snapshot: Mapping[str, Any]) -> dict[str, Any]:
         "dropped": dropped,
         "unlabelled": len(work.unheard),
         "waiting": snapshot["waiting"],
+        "waits_for": snapshot.get("waits_for"),
         "without_user": snapshot["without_user"],
         "note": f"{usable} usable, {sum(dropped.values())} left out",
     }

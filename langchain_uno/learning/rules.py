@@ -6,6 +6,7 @@ A log teaches its own rules, as in the paper. Two things are done to them:
   requests, and that fewer than ``min_users`` people have, is a personal taste or a plant. Edits and
   liked answers are wishes too: what they add is looked at like a rule. In a home of few people
   (fewer than twice ``min_users``) nothing is personal, all is taught, and the refresh says so.
+  What nobody is named for is looked at there too, if others are named.
 - *What enough people want completes the logs that did not say it.* Users name some of their wishes,
   not all; trained on partial mentions alone a module would learn to do a part each time.
 
@@ -28,7 +29,7 @@ from langchain_uno.learning.acts import edited_pairs, liked_pairs
 from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, Reranker
 from langchain_uno.models.rerankers import discriminates
-from langchain_uno.records import Interaction, PreferencePair, Rule, RuleSet
+from langchain_uno.records import ANONYMOUS, Interaction, PreferencePair, Rule, RuleSet
 
 __all__ = [
     "Mention",
@@ -90,7 +91,7 @@ def _rules(work: Work) -> dict[str, Any]:
     work.progress.start("rules", len(clusters), "who wants what")
     train = [log_id for cluster in clusters for log_id in cluster.train]
     guarded = _is_guarded(work, train)
-    refused, acts = _refused(work, train) if guarded else (set(), set())
+    refused, acts = _refused(work, train, guarded)
     done = {pair.run_id for pair in _acts([work.logs[i] for i in train])} - acts
 
     def keep(rules: RuleSet) -> RuleSet:
@@ -178,8 +179,16 @@ def _is_guarded(work: Work, train: Collection[str]) -> bool:
     return len(speaking) >= 2 * settings.min_users
 
 
-def _refused(work: Work, train: Sequence[str]) -> tuple[set[tuple[str, str]], set[str]]:
-    """Return what is not taught: rules as (voice, text), and logs whose edits or likes are not."""
+def _refused(
+    work: Work, train: Sequence[str], guarded: bool
+) -> tuple[set[tuple[str, str]], set[str]]:
+    """Return what is not taught: rules as (voice, text), and logs whose edits or likes are not.
+
+    Without a guard only the anonymous voice is looked at, and only beside named people.
+    """
+    suspected = {work.voices[i] for i in train}
+    if not guarded:
+        suspected = {ANONYMOUS} if any(v.startswith("user:") for v in suspected) else set()
     least = work.recipe.rules.min_users
     if work.recipe.rules.voices == "logs" or least < 2:
         return set(), set()
@@ -192,7 +201,9 @@ def _refused(work: Work, train: Sequence[str]) -> tuple[set[tuple[str, str]], se
         for i, text, _ in wishes
     ]
     marked = repeated_by_few(mentions, work.embedder, least)
-    bad = [one for one, m in zip(wishes, marked, strict=True) if m]
+    bad = [
+        one for one, m in zip(wishes, marked, strict=True) if m and work.voices[one[0]] in suspected
+    ]
     rules = {(work.voices[i], text) for i, text, act in bad if not act}
     return rules, {i for i, _, act in bad if act}
 

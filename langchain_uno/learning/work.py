@@ -159,6 +159,8 @@ class RefreshResult(BaseModel):
     """Logs left out of training, by reason."""
     waiting: int = 0
     """Pieces of feedback whose answer is not in the log (yet)."""
+    waits_for: str | None = None
+    """One of the names under which feedback waits."""
     without_user: int = 0
     """Logs with feedback that no user is known for."""
     guarded: bool = True
@@ -269,9 +271,10 @@ class Work:
     @cached_property
     def voices(self) -> dict[str, str]:
         """Whose vote each log is, by id; in the mode "logs" every log is a voice of its own."""
-        if self.recipe.rules.voices == "logs":
+        voices = self.recipe.rules.voices
+        if voices == "logs":
             return {log_id: log_id for log_id in self.logs}
-        return voices_of(list(self.logs.values()))
+        return voices_of(list(self.logs.values()), threads=voices == "threads")
 
     def clusters(self) -> list[ClusterData]:
         """The clusters as the latest finished stage left them."""

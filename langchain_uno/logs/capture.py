@@ -14,8 +14,11 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_uno.errors import InputError
+from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.names import SERVER_USER, THREAD_KEYS, USER_KEYS, first_name
 from langchain_uno.logs.redaction import Redactor
-from langchain_uno.messages import clean_text, message_fields, text_of
+from langchain_uno.logs.trace import OWN_CALL, Answered, Trace, own_call
+from langchain_uno.messages import clean_text, message_fields, text_of, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Route, utc_now
 
 __all__ = ["Capture", "Started", "check_feedback"]
@@ -30,9 +33,12 @@ class Started:
     """A run between its start and its end."""
 
     prompt: Sequence[BaseMessage] | str
-    root: UUID
+    trace: Trace
     metadata: Mapping[str, Any]
     params: Mapping[str, Any]
+    tags: Sequence[str] = ()
+    configurable: Mapping[str, Any] = field(default_factory=dict)
+    """Of the run's config; LangChain copies a part of it into the metadata."""
     created_at: datetime = field(default_factory=utc_now)
     clock: float = field(default_factory=time.perf_counter)
 
@@ -72,8 +78,11 @@ class Capture:
         ended: float,
         response: LLMResult | None,
         error: BaseException | None,
-    ) -> tuple[dict[str, Any], dict[str, int]]:
-        """Return the finished run as the plain dict of an Interaction, redacted, and the counts."""
+    ) -> tuple[dict[str, Any], dict[str, int], int | None]:
+        """Return the finished run as the plain dict of an Interaction, redacted.
+
+        With it, what was taken out by kind, and how far the request is the user's turn.
+        """
         redacted: dict[str, int] = {}
         answer, calls, message = _answer_of(response)
         info = (message.response_metadata or {}) if message is not None else {}
@@ -83,27 +92,41 @@ class Capture:
             messages = [{"role": "user", "content": self._text(prompt, redacted)}]
         else:
             messages = [self._message(m, redacted) for m in prompt]
-        answer = self._text(answer, redacted)
+        trace = started.trace
+        user, thread = self._names(started, redacted)
+        rank = trace.rank(prompt)
+        said = without_thinking(answer)
+        answer = self._text(said, redacted)
         route = info.get("route")
         tags = self.redactor.values(self.tags, redacted)
         if node := metadata.get("langgraph_node"):
             tags["node"] = clean_text(str(node))[:_MAX_ID]
+        if ended_by := _name(info.get("finish_reason") or info.get("stop_reason")):
+            tags["finish_reason"] = ended_by
+        if own := own_call(metadata, started.tags, rank):
+            tags["own_call"], rank = clean_text(own)[:_MAX_ID], OWN_CALL
+        names = [
+            self.redactor.reference(n, redacted) or ""
+            for n in _message_ids(run_id, message, response)
+        ]
+        trace.answers.append(Answered(str(run_id), frozenset(names), said.strip(), rank))
         record: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "run_id": str(run_id),
-            "root_run_id": str(started.root),
+            "root_run_id": str(trace.root),
+            "message_ids": names or None,
             "messages": messages,
             "answer": answer,
             "tool_calls": self._calls(calls, redacted) if calls else [],
             "namespace": self.namespace,
-            "thread_id": self.redactor.name(_name(metadata.get("thread_id")), redacted),
-            "user_id": self.redactor.name(_name(metadata.get("user_id")) or self.user_id, redacted),
+            "thread_id": thread,
+            "user_id": user,
             "model": _name(info.get("model_name") or info.get("model"))
             or _name(metadata.get("ls_model_name"))
             or _name(started.params.get("model") or started.params.get("model_name")),
             "usage": _usage(message, response),
             "latency_s": round(ended - started.clock, 6),
-            "error": self._error(error, redacted),
+            "error": self._error(error, redacted) or _cut_off(info, said),
             "release": _name(info.get("release")),
             "cluster": _name(info.get("cluster")),
             "route": route if route in _ROUTES else None,
@@ -111,7 +134,30 @@ class Capture:
             "tags": tags,
             "created_at": started.created_at,
         }
-        return {k: v for k, v in record.items() if v is not None}, redacted
+        return {k: v for k, v in record.items() if v is not None}, redacted, rank
+
+    def _names(self, started: Started, redacted: dict[str, int]) -> tuple[str | None, str | None]:
+        """Return who asked and in which thread; runs of one trace tell each other."""
+        metadata, configurable, trace = started.metadata, started.configurable, started.trace
+        if SERVER_USER in metadata:
+            user = _name(metadata[SERVER_USER])
+        else:
+            # Whom a LangGraph server let in comes before whom its client names.
+            user = (
+                _name(configurable.get("langgraph_auth_user_id"))
+                or _name(first_name(metadata, USER_KEYS))
+                or _name(first_name(configurable, USER_KEYS))
+                or _only(trace.users)
+                or self.user_id
+            )
+        thread = _name(
+            first_name(metadata, THREAD_KEYS) or first_name(configurable, THREAD_KEYS)
+        ) or _only(trace.threads)
+        if user:
+            trace.users.add(user)
+        if thread:
+            trace.threads.add(thread)
+        return self.redactor.name(user, redacted), self.redactor.name(thread, redacted)
 
     def _message(self, message: BaseMessage, redacted: dict[str, int]) -> dict[str, Any]:
         out = message_fields(message)
@@ -211,6 +257,33 @@ def check_feedback(**fields: Any) -> Feedback:
         else:
             raise InputError("Feedback says nothing: give a score, comment, correction or key.")
     return Feedback.model_validate(given)
+
+
+def _only(names: set[str]) -> str | None:
+    return next(iter(names)) if len(names) == 1 else None
+
+
+def _message_ids(run_id: UUID, message: AIMessage | None, response: LLMResult | None) -> list[str]:
+    """Return the ids that a provider gave to the answer; LangChain's own is the run's."""
+    found = []
+    if message is not None:
+        found += [message.id, (message.response_metadata or {}).get("id")]
+    if response is not None and response.llm_output:
+        found.append(response.llm_output.get("id"))
+    named = [run_ref(one)[:_MAX_ID] for one in found if isinstance(one, str) and one.strip()]
+    return list(dict.fromkeys(clean_text(one) for one in named if one != str(run_id)))
+
+
+def _cut_off(info: Mapping[str, Any], said: str) -> str | None:
+    """Return what is wrong with an answer that has no end, as LangChain's client of OpenAI has it.
+
+    It reads a stream that a server or a proxy cut off as a whole answer. Its answers have a finish
+    reason, those of the Responses API a status.
+    """
+    openai = info.get("model_provider") == "openai"
+    if openai and said and not (info.get("finish_reason") or info.get("status")):
+        return "incomplete: the stream ended without a finish reason"
+    return None
 
 
 def _answer_of(

@@ -8,7 +8,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from langchain_uno.messages import clean_text
+from langchain_uno.messages import clean_text, without_thinking
 from langchain_uno.records import Message
 
 __all__ = ["Links", "clean_text", "detect_language", "language_of", "link", "run_ref", "user_turn"]
@@ -59,21 +59,21 @@ def link(turns_said: Iterable[tuple[str, str]], answer: str) -> Links:
     """Digest a prompt, given as (role, content), and its answer.
 
     Only user turns and assistant turns with text count: apps resend a history with or without
-    system and tool messages.
+    system and tool messages, and an answer with or without the thoughts in it.
     """
     parts: list[bytes] = []
     answered = 0  # how many parts there are up to the last answer
     for role, content in turns_said:
         if role == "user":
             parts += (b"\0u", content.strip().encode("utf-8", "replace"))
-        elif role == "assistant" and (text := content.strip()):
+        elif role == "assistant" and (text := without_thinking(content).strip()):
             parts += (b"\0a", text.encode("utf-8", "replace"))
             answered = len(parts)
     turns = parts[answered + 1 :: 2] if answered else parts[1::2][-1:]
     whole = blake2b(b"".join(parts[:answered]), digest_size=16)
     before = whole.digest() if answered and turns else None
     turn = blake2b(b"\n\n".join(turns), digest_size=16).digest() if turns else None
-    said = answer.strip()
+    said = without_thinking(answer).strip()
     if not said:
         return Links(before, turn, None)
     whole.update(b"".join((*parts[answered:], b"\0a", said.encode("utf-8", "replace"))))
@@ -91,7 +91,7 @@ def user_turn(messages: Sequence[Message]) -> str:
     for message in messages:
         if message.role == "user":
             turns.append(message.content.strip())
-        elif message.role == "assistant" and message.content.strip():
+        elif message.role == "assistant" and without_thinking(message.content).strip():
             answered, turns = True, []
     return "\n\n".join(t for t in (turns if answered else turns[-1:]) if t)
 

@@ -130,6 +130,8 @@ def choose(
     users, threads, runs = (
         {name for kind, name in asked if kind == wanted} for wanted in ("user", "thread", "run")
     )
+    other_names = journal.names()
+    runs |= {other_names[one] for one in runs if one in other_names}
     # What an app recorded without saying who asked, in a thread of theirs, is theirs.
     own = {row.thread_id for row in rows if row.user_id in users} - {None}
     first = {
@@ -180,6 +182,7 @@ def choose(
     chosen.names = [*asked, *(("run", one) for one in (*chosen.run_ids, *chosen.roots))]
     chosen.names += [("thread", one) for one in _gone_threads(rows, every)]
     chosen.names += [("feedback", one) for one in chosen.feedback_ids]
+    chosen.names += [("about", name) for name, run_id in other_names.items() if run_id in every]
     chosen.names += [("about", one.run_id) for one in gone if one.feedback_id in on_them]
     chosen.names += _contents(journal, rows, every)
     ends = {row.run_id: row.after for row in rows}

@@ -17,7 +17,6 @@ from typing import Any, BinaryIO
 
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home, load_settings
-from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.filters import Supports, judge_all
 from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
@@ -151,7 +150,7 @@ def find(home: Home, run: str) -> dict[str, Any]:
 
     Args:
         home: must exist.
-        run: model run id, root run id (its last answer is shown) or message id.
+        run: model run id, root run id (the answer that its user saw is shown) or message id.
 
     Raises:
         InputError: there is no such run.
@@ -159,7 +158,7 @@ def find(home: Home, run: str) -> dict[str, Any]:
     """
     with Journal(home.require().journal, readonly=True) as journal:
         joined = join(journal)
-        wanted = run_ref(run)
+        wanted = journal.run_named(run)
         ids = [r.run_id for r in journal.rows() if wanted in (r.run_id, r.root_run_id)]
         if not ids:
             raise InputError(f"There is no run {wanted!r} in {str(home.path)!r}.")

@@ -179,10 +179,9 @@ def _reasons(log: Interaction, supports: Supports) -> Iterable[tuple[str, str]]:
         if length > limit:
             yield "too_long", f"the {what} has {length} characters"
     # Whoever rates the answer to a machine speaks of that answer; the next turn does not.
-    if (shape := machine_shape(asked, pasted=True)) and not any(
-        f.key != "follow_up" for f in log.feedback
-    ):
-        yield "machine_turn", f"the query is {shape}"
+    own = "the app's own" if "own_call" in log.tags else machine_shape(asked, pasted=True)
+    if own and not any(f.key != "follow_up" for f in log.feedback):
+        yield "machine_turn", f"the query is {own}"
     people = spoken(log)
     if _says_nothing(people):
         if people is not log and not _says_nothing(log):

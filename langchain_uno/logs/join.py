@@ -3,20 +3,25 @@
 Nothing here depends on what a process remembers, so feedback that came before its run, from another
 process, or from before a restart, lands all the same. Two kinds:
 
-- explicit feedback names a model run, or a trace's root run (the trace's last answer is meant);
+- explicit feedback names a model run, a message, or a trace's root run (the answer that the trace's
+  user was shown is meant);
 - a *follow-up* is the next user turn of the same conversation (the method's signal): it becomes
   ``Feedback(key="follow_up")`` of the answer before it.
+
+What an app asks models for itself (titles, guards, summaries) is no part of a conversation.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
 from langchain_uno.logs.conversation import run_ref, user_turn
 from langchain_uno.logs.journal import Journal, JournalRow
+from langchain_uno.logs.trace import OTHER_TURN, OWN_CALL, QUOTES_IT
 from langchain_uno.records import Feedback, Interaction
 
 __all__ = ["FOLLOW_UP", "Joined", "feedback_digest", "follow_up", "join", "read"]
@@ -36,6 +41,8 @@ class Joined:
     """Every run_id, in the order of arrival."""
     nameless: int = 0
     """How many records with feedback name neither who asked nor who spoke."""
+    own: set[str] = field(default_factory=set)
+    """The runs that an app made for itself."""
 
     def digest(self, run_id: str) -> bytes:
         """Identify the feedback of one record; it changes when the record must be indexed anew."""
@@ -68,12 +75,15 @@ def join(journal: Journal) -> Joined:
     known = set(joined.order)
     traces: dict[str, list[JournalRow]] = defaultdict(list)
     for row in rows:
-        if row.root_run_id:
-            traces[row.root_run_id].append(row)
+        traces[row.root_run_id or row.run_id].append(row)
+    names = journal.names()
+    shown = {root: names.get(root) or _shown(trace) for root, trace in traces.items()}
+    for root, trace in traces.items():
+        joined.own |= _own(trace, shown[root], told=root in names)
     turns: set[tuple[str, str]] = set()
     for one in journal.feedback():
         reference = run_ref(one.run_id)
-        run_id = reference if reference in known else _last_answer(traces.get(reference))
+        run_id = reference if reference in known else shown.get(reference)
         if run_id is None:
             joined.waiting.append(one)
         else:
@@ -84,7 +94,8 @@ def join(journal: Journal) -> Joined:
                 turns.add((run_id, one.comment.strip()))
             one = one.model_copy(update={"run_id": run_id})
             joined.feedback.setdefault(run_id, []).append(one)
-    _add_follow_ups(journal, rows, joined)
+    talk = [row for row in rows if row.run_id not in joined.own]
+    _add_follow_ups(journal, talk, joined, set(shown.values()))
     joined.nameless = sum(
         1
         for row in rows
@@ -102,19 +113,51 @@ def read(
     for interaction in journal.interactions(joined.order if run_ids is None else run_ids):
         found = joined.feedback.get(interaction.run_id, [])
         ordered = sorted(found, key=lambda f: (f.created_at, f.feedback_id))
-        yield interaction.model_copy(update={"feedback": ordered})
+        update: dict[str, Any] = {"feedback": ordered}
+        if interaction.run_id in joined.own and "own_call" not in interaction.tags:
+            update["tags"] = {**interaction.tags, "own_call": "other turn"}
+        yield interaction.model_copy(update=update)
 
 
-def _last_answer(trace: Sequence[JournalRow] | None) -> str | None:
-    if not trace:
-        return None
-    return next((row.run_id for row in reversed(trace) if row.has_answer), trace[-1].run_id)
+def _shown(trace: Sequence[JournalRow]) -> str:
+    """Return the run whose answer a trace's user saw: the last to what the user is known to ask."""
+    answers = [row for row in trace if row.has_answer] or trace
+    best = max(_rank(row) for row in answers)
+    return [row for row in answers if _rank(row) == best][-1].run_id
 
 
-def _add_follow_ups(journal: Journal, rows: Sequence[JournalRow], joined: Joined) -> None:
+def _own(trace: Sequence[JournalRow], shown: str, told: bool) -> set[str]:
+    """Return the runs of a trace that its app made for itself.
+
+    Those that are marked as such, and those that asked something else while others of the trace
+    asked what the user said, unless they go on from an answer of it. Which answer was shown is the
+    stronger sign, where the root run gave it back (``told``): it is not the app's, and what only
+    quotes the user beside it is.
+    """
+    best = max(_rank(row) for row in trace)
+    ends = {row.after for row in trace if row.after is not None}
+    own = set()
+    for row in trace:
+        rank = _rank(row)
+        if row.run_id == shown and (told or rank != OWN_CALL):
+            continue
+        goes_on = row.before is not None and row.before in ends
+        beside = rank < best and (told or rank == OTHER_TURN) and not goes_on
+        if rank == OWN_CALL or beside:
+            own.add(row.run_id)
+    return own
+
+
+def _rank(row: JournalRow) -> int:
+    return QUOTES_IT if row.rank is None else row.rank
+
+
+def _add_follow_ups(
+    journal: Journal, rows: Sequence[JournalRow], joined: Joined, shown: Collection[str]
+) -> None:
     explicit = {f.feedback_id for many in joined.feedback.values() for f in many}
     pairs: list[tuple[list[JournalRow], JournalRow]] = []
-    for row, candidates in _candidates(rows):
+    for row, candidates in _candidates(rows, shown):
         if f"follow-up-{row.run_id}" not in explicit:
             pairs.append((candidates, row))
     taken: set[str] = set()
@@ -138,8 +181,15 @@ def _add_follow_ups(journal: Journal, rows: Sequence[JournalRow], joined: Joined
             joined.feedback.setdefault(chosen, []).append(follow_up(chosen, later, text))
 
 
-def _candidates(rows: Sequence[JournalRow]) -> Iterator[tuple[JournalRow, list[JournalRow]]]:
-    """Yield (later run, the earlier answers its user turn may follow; the likeliest last)."""
+def _candidates(
+    rows: Sequence[JournalRow], shown: Collection[str]
+) -> Iterator[tuple[JournalRow, list[JournalRow]]]:
+    """Yield (later run, the earlier answers its user turn may follow; the likeliest last).
+
+    Args:
+        rows: without the apps' own.
+        shown: of each trace the run whose answer its user saw.
+    """
     by_text: dict[bytes, list[JournalRow]] = defaultdict(list)
     threads: dict[str, list[JournalRow]] = defaultdict(list)
     matched: set[str] = set()
@@ -166,7 +216,7 @@ def _candidates(rows: Sequence[JournalRow]) -> Iterator[tuple[JournalRow, list[J
             earlier = [
                 c
                 for c in threads[row.thread_id][-_LOOK_BACK:]
-                if c.has_answer and (c.root_run_id or c.run_id) != trace
+                if c.has_answer and c.run_id in shown and (c.root_run_id or c.run_id) != trace
             ]
             # The same words again are a second try, not a remark on the first answer.
             if earlier and earlier[-1].turn != row.turn:

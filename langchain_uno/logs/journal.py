@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
+from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,6 +26,7 @@ from langchain_uno.errors import EmptyLogError, InputError, StoreError
 from langchain_uno.home import Home
 from langchain_uno.logs.conversation import language_of, link, run_ref
 from langchain_uno.logs.database import Database
+from langchain_uno.logs.machine_turns import client_task
 from langchain_uno.logs.migrations import migrate
 from langchain_uno.logs.tombstones import (
     IF_NOBODY_WAS_FORGOTTEN,
@@ -35,6 +37,8 @@ from langchain_uno.logs.tombstones import (
     marks_of,
     tombstone_key,
 )
+from langchain_uno.logs.trace import OWN_CALL
+from langchain_uno.messages import without_thinking
 from langchain_uno.records import Feedback, Interaction, Verdict
 
 __all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow", "require_log"]
@@ -44,7 +48,7 @@ _R = TypeVar("_R", bound=BaseModel)
 _encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 _INSERT = (
     "INSERT OR IGNORE INTO interactions (run_id, root_run_id, thread_id, user_id, created_at, "
-    "has_answer, before, turn, after, redacted, body) SELECT ?,?,?,?,?,?,?,?,?,?,? "
+    "has_answer, before, turn, after, redacted, body, rank) SELECT ?,?,?,?,?,?,?,?,?,?,?,? "
 )
 _INSERT_FEEDBACK = (
     "INSERT INTO feedback (feedback_id, run_id, user_id, created_at, redacted, body) "
@@ -70,6 +74,8 @@ class JournalRow(NamedTuple):
     before: bytes | None
     turn: bytes | None
     after: bytes | None
+    rank: int | None = None
+    """How far its request is the user's turn (:class:`~langchain_uno.logs.capture.Trace`)."""
 
 
 class Appended(NamedTuple):
@@ -143,31 +149,81 @@ class Journal:
         return self.append_many([(interaction, redacted)]).interactions > 0
 
     def append_record(
-        self, record: Mapping[str, Any], *, redacted: Mapping[str, int] | None = None
-    ) -> bool:
+        self,
+        record: Mapping[str, Any],
+        *,
+        redacted: Mapping[str, int] | None = None,
+        rank: int | None = None,
+    ) -> str | None:
         """Append one answer given as the plain dict of an ``Interaction`` without feedback.
 
         For the request path: building and dumping pydantic objects costs ten times the append. The
         caller vouches for the form (``created_at`` is a datetime); it is validated when read. A run
         that began before its user, thread or trace was forgotten is left out.
+
+        Args:
+            record: the answer.
+            redacted: what was taken out, by kind.
+            rank: how far its request is the user's turn; None: unknown.
+
+        Returns:
+            The run id under which it stands; None: it was left out. Where another run had its own
+            before, it is kept apart under a new one, and feedback under the old one is about it
+            from here on.
+
+        Raises:
+            StoreError: the journal can't be written.
         """
-        row = _record_row(record, redacted)
+        row = _record_row(record, redacted, rank)
+        names = record.get("message_ids") or ()
 
-        def work(db: sqlite3.Connection) -> bool:
-            if db.execute(_INSERT + IF_NOBODY_WAS_FORGOTTEN, row).rowcount > 0:
-                return True
-            self._key = self._key or tombstone_key(db)
-            marks = marks_of(
-                self._key,
-                run_id=row[0],
-                root_run_id=row[1],
-                thread_id=row[2],
-                user_id=row[3],
-                created_at=row[4],
-            )
-            return db.execute(_INSERT + UNLESS_FORGOTTEN, (*row, *marks)).rowcount > 0
+        def work(db: sqlite3.Connection) -> str | None:
+            run_id: str = row[0]
+            if not self._put(db, row):
+                sql = "SELECT created_at FROM interactions WHERE run_id = ?"
+                there = db.execute(sql, (run_id,)).fetchone()
+                if there is None:
+                    return None
+                if there[0] == row[4]:
+                    return run_id  # the same record once more
+                run_id = str(uuid4())
+                other = _record_row({**record, "run_id": run_id}, redacted, rank)
+                if not self._put(db, other):
+                    return None
+                _give_names(db, [(row[0], run_id)])
+            _give_names(db, [(name, run_id) for name in names])
+            return run_id
 
-        return self._db.write(work)
+        # One statement is a transaction by itself; the rest is rare, or of a provider with ids.
+        if not names and self._db.write(lambda db: self._put(db, row)):
+            return str(row[0])
+        return self._db.transaction(work)
+
+    def _put(self, db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
+        """Insert a new run; False: it is there, or belongs to what was forgotten."""
+        if db.execute(_INSERT + IF_NOBODY_WAS_FORGOTTEN, row).rowcount > 0:
+            return True
+        self._key = self._key or tombstone_key(db)
+        run_id, root_run_id, thread_id, user_id, created_at = row[:5]
+        marks = marks_of(
+            self._key,
+            run_id=run_id,
+            root_run_id=root_run_id,
+            thread_id=thread_id,
+            user_id=user_id,
+            created_at=created_at,
+        )
+        return db.execute(_INSERT + UNLESS_FORGOTTEN, (*row, *marks)).rowcount > 0
+
+    def append_names(self, names: Sequence[tuple[str, str]]) -> None:
+        """Note other names of runs: pairs (name, run id). Of one name, the latest run is meant.
+
+        Feedback that came before under a name finds its run by it.
+
+        Raises:
+            StoreError: the journal can't be written.
+        """
+        self._db.transaction(lambda db: _give_names(db, names))
 
     def append_feedback(
         self,
@@ -190,14 +246,33 @@ class Journal:
         sql = _INSERT_FEEDBACK + (_REPLACE_FEEDBACK if replace else "NOTHING")
 
         def work(db: sqlite3.Connection) -> bool:
+            filed = _filed(db, row)
             if any_tombstones(db):
                 sql_end = "SELECT after FROM interactions WHERE run_id = ?"
-                about = None if replace else db.execute(sql_end, (row[1],)).fetchone()
-                if _feedback_forgotten(db, row, about[0] if about else None):
+                about = None if replace else db.execute(sql_end, (filed[1],)).fetchone()
+                after = about[0] if about else None
+                if _feedback_forgotten(db, row, after) or _feedback_forgotten(db, filed, after):
                     return False
-            return db.execute(sql, row).rowcount > 0
+            return db.execute(sql, filed).rowcount > 0
 
         return self._db.transaction(work)
+
+    def feedback_of(self, feedback_id: str) -> Feedback | None:
+        """Return the feedback that stands under an id, with its run's own id; None: none does."""
+        sql = "SELECT body, run_id FROM feedback WHERE feedback_id = ?"
+        for body, run_id in self._db.read(sql, (feedback_id,)):
+            return self._record(Feedback, body).model_copy(update={"run_id": run_id})
+        return None
+
+    def names(self) -> dict[str, str]:
+        """Every further name of a run -> its run id."""
+        return dict(self._db.read("SELECT name, run_id FROM names"))
+
+    def run_named(self, name: str) -> str:
+        """Return the run id that a name of an answer stands for; the name itself: none is known."""
+        reference = run_ref(name)
+        found = self._db.read("SELECT run_id FROM names WHERE name = ?", (reference,))
+        return str(found[0][0]) if found else reference
 
     def append_many(
         self, items: Iterable[tuple[Interaction, Mapping[str, int] | None]]
@@ -213,6 +288,7 @@ class Journal:
         rows = [
             (
                 _interaction_row(interaction, redacted),
+                [(run_ref(name), interaction.run_id) for name in interaction.message_ids],
                 interaction.language if "language" in interaction.model_fields_set else None,
                 [
                     _feedback_row(f.model_copy(update={"run_id": f.run_id or interaction.run_id}))
@@ -225,17 +301,19 @@ class Journal:
         def work(db: sqlite3.Connection) -> Appended:
             new = new_feedback = forgotten = 0
             ask = any_tombstones(db)
-            for row, language, feedback in rows:
+            for row, names, language, feedback in rows:
                 if ask and _row_forgotten(db, row):
                     forgotten += 1
                     continue
-                new += max(db.execute(_INSERT, row).rowcount, 0)
+                if db.execute(_INSERT, row).rowcount > 0:
+                    new += 1
+                    _give_names(db, names)
                 if language:
                     db.execute("INSERT OR IGNORE INTO languages VALUES (?, ?)", (row[0], language))
                 for one in feedback:
                     if ask and _feedback_forgotten(db, one, row[8]):
                         continue
-                    cursor = db.execute(_INSERT_FEEDBACK + "NOTHING", one)
+                    cursor = db.execute(_INSERT_FEEDBACK + "NOTHING", _filed(db, one))
                     new_feedback += max(cursor.rowcount, 0)
             return Appended(new, new_feedback, forgotten)
 
@@ -246,8 +324,8 @@ class Journal:
     def rows(self) -> list[JournalRow]:
         """Every interaction's ids and digests, in the order of arrival."""
         sql = (
-            "SELECT seq, run_id, root_run_id, thread_id, user_id, has_answer, before, turn, after "
-            "FROM interactions ORDER BY seq"
+            "SELECT seq, run_id, root_run_id, thread_id, user_id, has_answer, before, turn, after, "
+            "rank FROM interactions ORDER BY seq"
         )
         return [JournalRow(*row) for row in self._db.read(sql)]
 
@@ -281,9 +359,17 @@ class Journal:
         self._db.transaction(lambda db: db.executemany(sql, rows))
 
     def feedback(self) -> list[Feedback]:
-        """Every feedback as it was given (``run_id`` as given too), in the order of arrival."""
-        found = self._db.read("SELECT body FROM feedback ORDER BY seq")
-        return [self._record(Feedback, row[0]) for row in found]
+        """Every feedback, in the order of arrival.
+
+        ``run_id`` is as it was given, or the run's own where a name of it was given.
+        """
+        out = []
+        for run_id, body in self._db.read("SELECT run_id, body FROM feedback ORDER BY seq"):
+            one = self._record(Feedback, body)
+            out.append(
+                one if run_ref(one.run_id) == run_id else one.model_copy(update={"run_id": run_id})
+            )
+        return out
 
     def counts(self) -> tuple[int, int]:
         """How many interactions and feedbacks there are."""
@@ -392,7 +478,11 @@ def _language(log: Interaction) -> str:
 
 
 def _interaction_row(i: Interaction, redacted: Mapping[str, int] | None = None) -> tuple[Any, ...]:
-    links = link([(m.role, m.content) for m in i.messages], i.answer)
+    answer = without_thinking(i.answer)
+    if answer != i.answer:
+        i = i.model_copy(update={"answer": answer})
+    said = [(m.role, m.content) for m in i.messages]
+    links = link(said, answer)
     return (
         i.run_id,
         i.root_run_id,
@@ -403,11 +493,15 @@ def _interaction_row(i: Interaction, redacted: Mapping[str, int] | None = None) 
         *links,
         json.dumps(redacted) if redacted else None,
         _body(i, i.run_id, {"feedback", "verdict"}),
+        _rank(None, i.tags, said),
     )
 
 
-def _record_row(r: Mapping[str, Any], redacted: Mapping[str, int] | None = None) -> tuple[Any, ...]:
-    links = link([(m["role"], m["content"]) for m in r["messages"]], r["answer"])
+def _record_row(
+    r: Mapping[str, Any], redacted: Mapping[str, int] | None, rank: int | None
+) -> tuple[Any, ...]:
+    said = [(m["role"], m["content"]) for m in r["messages"]]
+    links = link(said, r["answer"])
     created_at = r["created_at"]
     return (
         r["run_id"],
@@ -419,7 +513,16 @@ def _record_row(r: Mapping[str, Any], redacted: Mapping[str, int] | None = None)
         *links,
         json.dumps(redacted) if redacted else None,
         _encode({**r, "created_at": created_at.isoformat()}),
+        _rank(rank, r.get("tags") or {}, said),
     )
+
+
+def _rank(
+    rank: int | None, tags: Mapping[str, str], messages: Sequence[tuple[str, str]]
+) -> int | None:
+    """Return how far a request is the user's turn, as it stands in the journal."""
+    asked = next((text for role, text in reversed(messages) if role == "user"), "")
+    return OWN_CALL if "own_call" in tags or client_task(asked) else rank
 
 
 def _feedback_row(f: Feedback, redacted: Mapping[str, int] | None = None) -> tuple[Any, ...]:
@@ -431,6 +534,23 @@ def _feedback_row(f: Feedback, redacted: Mapping[str, int] | None = None) -> tup
         json.dumps(redacted) if redacted else None,
         _body(f, f.feedback_id, set()),
     )
+
+
+def _give_names(db: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> None:
+    for name, run_id in names:
+        db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", (name, run_id))
+        # Feedback that waits under the name; what names a run of its own stays with that.
+        db.execute(
+            "UPDATE feedback SET run_id = ? WHERE run_id = ? "
+            "AND NOT EXISTS (SELECT 1 FROM interactions WHERE run_id = ?)",
+            (run_id, name, name),
+        )
+
+
+def _filed(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a feedback's row under the run that it names."""
+    found = db.execute("SELECT run_id FROM names WHERE name = ?", (row[1],)).fetchone()
+    return (row[0], found[0], *row[2:]) if found else row
 
 
 def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["machine_shape"]
+__all__ = ["client_task", "machine_shape"]
 
 _SPOKEN = re.compile(
     r"(?:user[_-])?(?:query|message|input)\Z|"
@@ -38,6 +38,20 @@ _SYSTEM_LINE = re.compile(
 _METADATA = re.compile(
     r"[^\n]{0,80}\((?:untrusted )?metadata[^)\n]{0,40}\):\s*\n```", re.IGNORECASE
 )
+_TASK = re.compile(
+    # Open WebUI (titles, tags, searches), LibreChat's titles, LangChain's summaries
+    r"### Task:[^\n]*\n.*(?:<chat_history>|^### Chat History|JSON format: ?\{)|"
+    r"Provide a concise, 5-word-or-less title for the conversation, using title case|"
+    r"Create a concise, 3-5 word (?:phrase|title) with an emoji|"
+    r"<role>\s*Context Extraction Assistant\s*</role>|"
+    # coding agents
+    r"This session is being continued from a previous conversation that ran out|"
+    r"# AGENTS\.md instructions for |\[Request interrupted by user[^\]\n]{0,40}\]\Z|"
+    # chat rooms
+    r"<@[A-Z0-9]{6,20}> has (?:joined|left) the (?:channel|group)\.?\Z",
+    re.DOTALL | re.MULTILINE,
+)
+"""Prompts that clients send for themselves, under the user's role."""
 _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "a timer's or an event's header",
@@ -66,23 +80,13 @@ _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
             re.DOTALL,
         ),
     ),
-    (
-        "a client's task prompt",
-        re.compile(
-            # Open WebUI (titles, tags, searches), LibreChat's titles, LangChain's summaries
-            r"### Task:[^\n]*\n.*(?:<chat_history>|^### Chat History|JSON format: ?\{)|"
-            r"Provide a concise, 5-word-or-less title for the conversation, using title case|"
-            r"Create a concise, 3-5 word (?:phrase|title) with an emoji|"
-            r"<role>\s*Context Extraction Assistant\s*</role>|"
-            # coding agents
-            r"This session is being continued from a previous conversation that ran out|"
-            r"# AGENTS\.md instructions for |\[Request interrupted by user[^\]\n]{0,40}\]\Z|"
-            # chat rooms
-            r"<@[A-Z0-9]{6,20}> has (?:joined|left) the (?:channel|group)\.?\Z",
-            re.DOTALL | re.MULTILINE,
-        ),
-    ),
+    ("a client's task prompt", _TASK),
 )
+
+
+def client_task(text: str) -> bool:
+    """Whether a turn is a prompt that a known client sends for itself: for a title, a summary."""
+    return _TASK.match(text.lstrip()) is not None
 
 
 def machine_shape(text: str, *, pasted: bool = False) -> str | None:

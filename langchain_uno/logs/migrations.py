@@ -87,7 +87,26 @@ def m004_languages(db: sqlite3.Connection) -> None:
     db.execute("CREATE TABLE languages (run_id TEXT PRIMARY KEY, language TEXT NOT NULL)")
 
 
-def m005_expired(db: sqlite3.Connection) -> None:
+def m005_names(db: sqlite3.Connection) -> None:
+    """Other names of a run (a provider's message id, say), and how far it answers the user's turn.
+
+    Feedback is filed under the run that its name stands for; it is looked for when a name comes.
+    """
+    db.execute(
+        "ALTER TABLE interactions ADD COLUMN rank INTEGER"
+    )  # see capture.Rank; NULL: unknown
+    db.execute("CREATE TABLE names (name TEXT PRIMARY KEY, run_id TEXT NOT NULL) WITHOUT ROWID")
+    db.execute("CREATE INDEX names_of_run ON names (run_id)")
+    db.execute("CREATE INDEX feedback_of_run ON feedback (run_id)")
+    # Whoever deletes a record (an erasure, a retention) deletes its names with it.
+    db.execute(
+        """CREATE TRIGGER names_go_with_their_run AFTER DELETE ON interactions BEGIN
+            DELETE FROM names WHERE run_id = OLD.run_id;
+        END"""
+    )
+
+
+def m006_expired(db: sqlite3.Connection) -> None:
     """What people taught whose records retention took: keyed hashes, in case they ask later."""
     db.execute(
         """CREATE TABLE expired (
@@ -103,7 +122,8 @@ STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m002_meta_and_erasures,
     m003_model_verdicts,
     m004_languages,
-    m005_expired,
+    m005_names,
+    m006_expired,
 )
 SCHEMA = len(STEPS)
 

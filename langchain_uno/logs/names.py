@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["THREAD_KEYS", "USER_KEYS", "first_name"]
+__all__ = ["SERVER_USER", "THREAD_KEYS", "USER_KEYS", "first_name"]
 
 USER_KEYS = (
     "user_id",
@@ -19,6 +19,9 @@ USER_KEYS = (
     "user",
 )
 """Who asked, the surest name first. ``user`` may hold an object with an ``id``."""
+
+SERVER_USER = "langchain_uno_user"
+"""Metadata by which a server of ours says who asked, or that nobody is known; clients may not."""
 
 THREAD_KEYS = (
     "thread_id",

@@ -144,6 +144,7 @@ class Redactor:
         update: dict[str, Any] = {
             "messages": [self._message(m, counts) for m in interaction.messages],
             "answer": self.text(interaction.answer, counts),
+            "message_ids": [self.reference(m, counts) for m in interaction.message_ids],
             "tool_calls": self.values(interaction.tool_calls, counts),
             "error": self.text(interaction.error or "", counts) or None,
             "tags": self.values(interaction.tags, counts),

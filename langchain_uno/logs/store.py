@@ -160,6 +160,12 @@ class LogStore:
         return len(self._join().waiting)
 
     @property
+    def waits_for(self) -> str | None:
+        """One of the names under which feedback waits; None: nothing waits."""
+        waiting = self._join().waiting
+        return waiting[0].run_id if waiting else None
+
+    @property
     def nameless(self) -> int:
         """How many logs with feedback name no user: neither who asked nor who spoke."""
         return self._join().nameless

@@ -104,10 +104,16 @@ class Http:
                 if response.is_error:
                     response.read()
                     self._checked(response)
+                if _is_whole(response):
+                    response.read()
+                    yield _as_event(self._checked(response))
+                    return
+                events = _Events()
                 for line in response.iter_lines():
                     left(deadline)
-                    if event := _event(line):
+                    if event := events.take(line):
                         yield event
+                events.end()
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
@@ -122,10 +128,16 @@ class Http:
                 if response.is_error:
                     await response.aread()
                     self._checked(response)
+                if _is_whole(response):
+                    await response.aread()
+                    yield _as_event(self._checked(response))
+                    return
+                events = _Events()
                 async for line in response.aiter_lines():
                     left(deadline)
-                    if event := _event(line):
+                    if event := events.take(line):
                         yield event
+                events.end()
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
@@ -158,6 +170,8 @@ class Http:
             raise EngineError(f"The server at {self.url!r} did not answer in JSON.") from error
         if not isinstance(body, dict):
             raise EngineError(f"The server at {self.url!r} did not answer with a JSON object.")
+        if wrong := _error_in(body):
+            raise EngineError(_failed(wrong))
         return body
 
     def _wait(self, deadline: float | None) -> httpx.Timeout:
@@ -190,17 +204,101 @@ class Http:
         return client
 
 
-def _event(line: str) -> dict[str, Any] | None:
-    data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
-    if not data or data == "[DONE]":
-        return None
-    try:
-        event = json.loads(data)
-    except json.JSONDecodeError as error:
-        raise EngineError("The server's stream is damaged: an event is not JSON.") from error
-    if "error" in event:
-        raise EngineError(f"The server failed while answering: {str(event['error'])[:_SHOWN]}")
-    return dict(event)
+def _is_whole(response: httpx.Response) -> bool:
+    """Whether a server sent one body where a stream was asked for: most often it is an error."""
+    return str(response.headers.get("content-type", "")).startswith("application/json")
+
+
+def _as_event(body: dict[str, Any]) -> dict[str, Any]:
+    choices = [{**c, "delta": c.get("message") or {}} for c in body.get("choices") or []]
+    return {**body, "choices": choices}
+
+
+class _Events:
+    """The events of one stream; each is a JSON object."""
+
+    def __init__(self) -> None:
+        self._kind = ""
+        self._ended = False
+
+    def take(self, line: str) -> dict[str, Any] | None:
+        """Take one line; return the event that it holds, if it holds one.
+
+        Raises:
+            EngineError: it holds an error, or no JSON.
+        """
+        line = line.strip()
+        name, _, data = line.partition(":")
+        data = data.strip()
+        if name == "event":
+            self._kind = data
+            return None
+        if not line:
+            self._kind = ""
+            return None
+        if name not in ("data", "error") or not data:  # llama.cpp writes "error: {...}"
+            return None
+        if data == "[DONE]":
+            self._ended = True
+            return None
+        try:
+            event = json.loads(data)
+        except json.JSONDecodeError as error:
+            if "error" in (name, self._kind):
+                raise EngineError(_failed(data)) from error
+            raise EngineError("The server's stream is damaged: an event is not JSON.") from error
+        if not isinstance(event, dict):
+            raise EngineError("The server's stream is damaged: an event is no JSON object.")
+        wrong = _error_in(event)
+        if wrong is None and "error" in (name, self._kind):
+            wrong = str(event.get("message") or data)
+        if wrong is not None:
+            raise EngineError(_failed(wrong))
+        choices = event.get("choices") or []
+        self._ended = self._ended or any(choice.get("finish_reason") for choice in choices)
+        return event
+
+    def end(self) -> None:
+        """Check that the stream was not cut off.
+
+        Raises:
+            EngineError: nothing in it said that the answer is whole.
+        """
+        if not self._ended:
+            raise EngineError(
+                "The server's stream broke off: it ended without a finish reason and without "
+                "[DONE], so the answer is not whole. Ask again, or see what closes the connection."
+            )
+
+
+def _error_in(body: dict[str, Any]) -> str | None:
+    """Return the message of an error that a server sends in place of an answer; None: it is none.
+
+    Read are OpenAI's form, Anthropic's, vLLM's, a choice's own error (OpenRouter), and a message or
+    detail where choices should be.
+    """
+    choices = body.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    found = body.get("error") or (first.get("error") if isinstance(first, dict) else None)
+    if isinstance(found, dict):
+        return str(found.get("message") or found)
+    if found:
+        return str(found)
+    if isinstance(first, dict) and first.get("finish_reason") == "error":
+        return "it gives no reason"
+    if first is None and "error" in (body.get("object"), body.get("type")):
+        return str(body.get("message") or body)
+    if (
+        choices is None
+        and "usage" not in body
+        and (said := body.get("message") or body.get("detail"))
+    ):
+        return str(said)
+    return None
+
+
+def _failed(why: str) -> str:
+    return f"The server failed while answering: {why[:_SHOWN]}"
 
 
 def _message(response: httpx.Response) -> str:

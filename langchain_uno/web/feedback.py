@@ -27,9 +27,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 from pydantic import ValidationError as BadFields
 
 from langchain_uno.callbacks import UNOFeedbackHandler
-from langchain_uno.errors import ConfigError, InputError, StoreError, UNOError
+from langchain_uno.errors import ConfigError, ForgottenError, InputError, StoreError, UNOError
 from langchain_uno.home import safe_name
 from langchain_uno.logs.conversation import clean_text, run_ref
+from langchain_uno.records import utc_now
 
 try:
     from fastapi import APIRouter, FastAPI, Request
@@ -181,7 +182,7 @@ class _Refused(Exception):
 
 
 class FeedbackRouter(APIRouter):
-    """An ``APIRouter`` with its ``tokens`` and ``counts`` of responses (by error, or ``recorded``).
+    """An ``APIRouter`` with its ``tokens`` and ``counts`` of responses (by error or status).
 
     Made by :func:`feedback_router`.
     """
@@ -205,8 +206,9 @@ def feedback_router(
     ``feedback_id``; the token stands in the ``Authorization`` header or in the body (for
     ``navigator.sendBeacon``, which sends ``text/plain``). Errors are
     ``{"error": ..., "detail": ...}`` and repeat nothing of the body: 400 malformed, 401 token, 403
-    key or run not allowed, 413 too large, 415 not JSON, 422 nonsense, 429 too fast, 503 the journal
-    can't be written.
+    key or run not allowed, 410 the answer was forgotten, 413 too large, 415 not JSON, 422 nonsense,
+    429 too fast, 503 the journal can't be written. ``status`` in the answer is ``recorded``, or
+    ``outdated`` where what stands under this ``feedback_id`` is younger.
 
     Args:
         handler: its home and namespace take the feedback.
@@ -247,11 +249,15 @@ def feedback_router(
         fields = _fields(said, claims)
         try:
             done = await run_in_threadpool(handler.feedback, claims.run_id, **fields)
+        except ForgottenError as error:
+            raise _Refused(410, "forgotten", "This answer was forgotten: rate no more.") from error
         except InputError as error:
             raise _Refused(422, "bad_value", _expected(fields)) from error
         except StoreError as error:
             raise _Refused(503, "store", "Try again soon.", Retry_After="5") from error
-        return {"status": "recorded", "feedback_id": done.feedback_id, "key": done.key}
+        # What stands may be younger by the clock of another host: the handler gives it back then.
+        status = "outdated" if done.created_at > utc_now() else "recorded"
+        return {"status": status, "feedback_id": done.feedback_id, "key": done.key}
 
     async def answer(request: Request) -> JSONResponse:
         try:
@@ -260,7 +266,7 @@ def feedback_router(
             counts[refused.error] += 1
             content = {"error": refused.error, "detail": refused.detail}
             return JSONResponse(content, refused.status, headers=refused.headers)
-        counts["recorded"] += 1
+        counts[told["status"]] += 1
         return JSONResponse(told)
 
     async def health() -> dict[str, str]:

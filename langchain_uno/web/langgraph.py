@@ -3,7 +3,8 @@
     langgraph dev                        # with LANGCHAIN_UNO_HOME set
 
 ``respond`` is a conversation: ``{"messages": [...]}`` in, the answer appended. A thread's next turn
-is feedback on the answer before it. ``refresh`` learns from the home and publishes a release.
+is feedback on the answer before it. Who asks is whom the server's auth let in; without auth nobody
+is named, whatever a client says. ``refresh`` learns from the home and publishes a release.
 ``app`` takes thumbs at ``/feedback``; an answer's ``response_metadata["feedback_token"]`` lets one
 browser send them (when ``LANGCHAIN_UNO_FEEDBACK_SECRET`` is set).
 
@@ -19,6 +20,7 @@ from functools import cache
 from typing import Annotated, Any
 
 from langchain_core.messages import AIMessage, AnyMessage
+from langgraph.config import get_config
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
@@ -31,6 +33,7 @@ from langchain_uno.chat_models import UNOChatModel
 from langchain_uno.errors import ConfigError
 from langchain_uno.graphs.respond import Mode
 from langchain_uno.home import ENV_HOME
+from langchain_uno.logs.names import SERVER_USER
 from langchain_uno.web.feedback import ENV_SECRET, FeedbackTokens, feedback_app
 
 __all__ = ["refresh", "respond"]  # and app, made on first use
@@ -43,9 +46,8 @@ class Conversation(TypedDict):
 
 
 class Settings(BaseModel):
-    """What one run may choose (the run's ``context``)."""
+    """What one run may choose (the run's ``context``). Who asks is the server's to say."""
 
-    user_id: str | None = None
     mode: Mode = "uno"
     temperature: float = Field(default=0.0, ge=0.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
@@ -82,14 +84,15 @@ def refresh() -> CompiledStateGraph[RefreshOutcome, None, RefreshOutcome, Refres
 async def _respond(state: Conversation, runtime: Runtime[Settings]) -> Conversation:
     given: Any = runtime.context
     chosen = given if isinstance(given, Settings) else Settings.model_validate(given or {})
-    settings = chosen.model_dump(exclude={"user_id"})
+    user = get_config().get("configurable", {}).get("langgraph_auth_user_id") or None
     model = await asyncio.to_thread(_captured_model)
-    if chosen.user_id:  # on a copy: settings of a config would replace the server's own
-        model = model.model_copy(update={"metadata": {"user_id": chosen.user_id}})
-    answer = await model.bind(**settings).ainvoke(state["messages"])
+    # On a copy: settings of a config would replace the server's own. Its metadata stand above the
+    # client's, so that no client names another user, nor many.
+    model = model.model_copy(update={"metadata": {SERVER_USER: user or ""}})
+    answer = await model.bind(**chosen.model_dump()).ainvoke(state["messages"])
     assert isinstance(answer, AIMessage)
     if answer.id and os.environ.get(ENV_SECRET):
-        token = _tokens().sign(answer.id, namespace=_namespace(), user_id=chosen.user_id)
+        token = _tokens().sign(answer.id, namespace=_namespace(), user_id=user)
         answer.response_metadata["feedback_token"] = token
     return {"messages": [answer]}
 

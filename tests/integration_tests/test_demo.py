@@ -101,3 +101,12 @@ def test_a_notebook_that_does_not_fit_is_a_sentence(
     assert run.returncode == 2
     assert says in " ".join(err.split())
     assert "Traceback" not in err
+
+
+def test_a_home_that_no_demo_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    run = demo(tmp_path)
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 2
+    assert "no demo made it" in " ".join(err.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["journal"]

@@ -41,16 +41,6 @@ def example(name: str, home: Path, *args: str) -> str:
     return run(str(REPO / "examples" / name), "--home", str(home), *args, cwd=home)
 
 
-def test_quickstart_learns_and_publishes(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    out = example("quickstart.py", home, "--customers", "30", "--max-steps", "2")
-    assert "30 answers and 30 remarks recorded" in out
-    assert "--- base (base;" in out
-    assert "--- uno (" in out
-    assert json.loads((home / "traffic.json").read_text())
-    assert len(list((home / "releases").iterdir())) == 1
-
-
 def test_agent_records_model_runs_tool_calls_and_follow_up(tmp_path: Path) -> None:
     home = tmp_path / "home"
     out = example("agent_with_feedback.py", home)

@@ -18,6 +18,16 @@ import pytest
 from langgraph_sdk import get_client
 
 ROOT = Path(__file__).parents[2]
+AUTH = """
+from langgraph_sdk import Auth
+
+auth = Auth()
+
+
+@auth.authenticate
+async def who(authorization: str | None) -> str:
+    return (authorization or "Bearer nobody").removeprefix("Bearer ")
+"""
 ASKED = "When does the ferry to Rost leave? It says: 9:10, quay 4."
 
 
@@ -35,6 +45,8 @@ def url(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     settings = json.loads((ROOT / "langgraph.json").read_text())
     settings["dependencies"] = [str(ROOT)]
+    (folder / "auth.py").write_text(AUTH)
+    settings["auth"] = {"path": "./auth.py:auth"}
     (folder / "langgraph.json").write_text(json.dumps(settings))
     env = {
         **os.environ,
@@ -84,18 +96,22 @@ def _run_of(message: dict[str, Any]) -> str:
 
 
 async def test_invoke_stream_threads_and_feedback(url: str, home: Path) -> None:
-    client = get_client(url=url)
+    client = get_client(url=url, headers={"Authorization": "Bearer bob"})
     names = {a["graph_id"] for a in await client.assistants.search()}
     assert names == {"respond", "refresh"}
 
     # a run without a thread
     ask = {"messages": [{"role": "user", "content": ASKED}]}
-    alone: Any = await client.runs.wait(None, "respond", input=ask, context={"user_id": "ada"})
+    ada = get_client(url=url, headers={"Authorization": "Bearer ada"})
+    alone: Any = await ada.runs.wait(None, "respond", input=ask)
     assert alone["messages"][-1]["type"] == "ai" and alone["messages"][-1]["content"]
 
     # a thread, its second turn streamed token by token
     thread = (await client.threads.create())["thread_id"]
-    first: Any = await client.runs.wait(thread, "respond", input=ask, context={"user_id": "bob"})
+    # whom the server let in says who asks, and not what the client says
+    first: Any = await client.runs.wait(
+        thread, "respond", input=ask, context={"user_id": "eve"}, metadata={"user_id": "eve"}
+    )
     answer = first["messages"][-1]
     assert answer["response_metadata"]["route"] == "base"
     parts = []
@@ -103,7 +119,7 @@ async def test_invoke_stream_threads_and_feedback(url: str, home: Path) -> None:
         thread,
         "respond",
         input={"messages": [{"role": "user", "content": "Please use bullet points."}]},
-        context={"user_id": "bob", "max_tokens": 50},
+        context={"max_tokens": 50},
         stream_mode="messages-tuple",
     ):
         if event.event == "messages":

@@ -8,12 +8,14 @@ few.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +79,43 @@ def test_snippets_of_a_page_run(
         else:
             code = compile("\n" * block.line + block.code, show(page), "exec")
             exec(code, namespace)
+
+
+@pytest.mark.slow
+def test_the_quickstart_ends_in_a_better_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(REPO / "docs" / "quickstart.md"):
+        if block.language == "bash" and "pip install" not in block.code:
+            bash(block.code, tmp_path)
+        elif block.language == "python":
+            exec(block.code, namespace)
+        if "answers" in namespace:
+            break
+    base, uno = (namespace["answers"][mode] for mode in ("base", "uno"))
+    assert (base.response_metadata["route"], uno.response_metadata["route"]) == ("base", "critic")
+    assert "\n- " not in base.text and "Next step" not in base.text
+    assert "\n- The price is 30 euros.\n" in uno.text and "\nNext step: " in uno.text
+
+
+@pytest.mark.slow
+def test_the_demo_gets_better_and_answers_the_readmes_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bash("langchain-uno demo --json > report.json", tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    better = report["differences"]["uno-base"]
+    assert better["score"]["mean"] >= 40 and better["facts"]["mean"] >= -2
+    assert {"expert", "critic"} <= {cluster["route"] for cluster in report["clusters"]}
+    question = next(b for b in runnable(REPO / "README.md") if b.language == "python")
+    capsys.readouterr()
+    exec(question.code, {"__name__": "__main__"})
+    base, *better_answer = capsys.readouterr().out.splitlines()
+    assert base == "About the kettle Bolina: The price is 30 euros."
+    assert base in better_answer and len(better_answer) > 1
 
 
 def test_few_blocks_are_not_run() -> None:

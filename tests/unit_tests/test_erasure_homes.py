@@ -444,6 +444,22 @@ def test_no_trace_stays_and_no_release_that_learnt_serves(
     assert tree(home.path) == then
 
 
+def test_feedback_by_an_answers_other_name_goes_and_stays_away(tmp_path: Path) -> None:
+    """The provider's message id is a name of the answer: langchain-ai/langchain #39233."""
+    home = Home(tmp_path).ensure()
+    mine = turn("p1", WORDS, user_id=WHO, message_ids=["resp_77"])
+    write(home, mine, turn("o1", "what is the time", user_id="ola", message_ids=["resp_78"]))
+    for name in ("resp_77", "resp_78"):
+        write(home, Feedback(run_id=name, comment=f"so says petronella of {name}", user_id="ola"))
+    receipt = forget(home, run_ids=["resp_77"])
+    assert (receipt["interactions"], receipt["feedback"]) == (1, 1)
+    with Journal(home.journal) as journal:
+        assert not journal.append_feedback(Feedback(run_id="resp_77", comment=WORDS))
+        assert journal.append_feedback(Feedback(run_id="resp_78", comment="thanks"))
+        assert len(join(journal).feedback["o1"]) == 2
+        assert journal.names() == {"resp_78": "o1"}
+
+
 def test_a_run_that_begins_afterwards_is_recorded_anew(tmp_path: Path) -> None:
     home = Home(tmp_path).ensure()
     model = FakeListChatModel(responses=["fine by me"])

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from itsdangerous import URLSafeSerializer
 from langchain_core.language_models import FakeListChatModel
 
 from langchain_uno.callbacks import UNOFeedbackHandler
+from langchain_uno.erasure import forget
 from langchain_uno.errors import ConfigError, InputError
 from langchain_uno.logs.exchange import export_lines
 from langchain_uno.logs.journal import Journal
-from langchain_uno.records import Feedback
+from langchain_uno.records import Feedback, utc_now
 from langchain_uno.web.feedback import (
     ENV_SECRET,
     FeedbackRouter,
@@ -317,3 +319,21 @@ def test_a_real_server_with_many_clients(tmp_path: Path) -> None:
     assert codes == [200] * 160
     assert len(stored(app.state.uno_handler)) == 160
     app.state.uno_handler.close()
+
+
+def test_a_page_is_told_what_became_of_a_press(handler: UNOFeedbackHandler) -> None:
+    client, router = routed(handler)
+    answer = FakeListChatModel(responses=["fine"]).invoke("hi", config={"callbacks": [handler]})
+    token = router.tokens.sign(answer.id)
+    first = send(client, token, key="thumb", score=1).json()
+    assert first["status"] == "recorded"
+    [stored_one] = stored(handler)
+    ahead = stored_one.model_copy(update={"created_at": utc_now() + timedelta(hours=1)})
+    with Journal(handler.home.journal) as other_host:
+        other_host.append_feedback(ahead)
+    assert send(client, token, key="thumb", score=0).json() == {**first, "status": "outdated"}
+    assert [f.score for f in stored(handler)] == [1.0]
+    forget(handler.home, run_ids=[str(answer.id)])
+    gone = send(client, token, key="thumb", score=0)
+    assert (gone.status_code, gone.json()["error"]) == (410, "forgotten")
+    assert router.counts == {"recorded": 1, "outdated": 1, "forgotten": 1}

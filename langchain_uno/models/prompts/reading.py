@@ -12,28 +12,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from langchain_uno.messages import without_thinking
 from langchain_uno.models.roles import RoleError
 
-__all__ = ["answer_part", "json_values", "numbered_items", "string_list"]
+__all__ = ["json_values", "numbered_items", "string_list"]
 
-_OPEN_THOUGHT, _END_THOUGHT = "<think>", "</think>"
 _ITEM = re.compile(r"^\s*(?:[(（]?\d{1,3}(?:[.)](?!\d)|[）、．:：])\s*|[-*•]\s+)(?=\S)")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _MAX_ITEM_CHARS = 2000
 _MAX_OPENINGS = 200
 """Brackets tried as the start of a value: text of brackets alone must not take minutes."""
-
-
-def answer_part(text: str) -> str:
-    """Return ``text`` without ``<think>`` blocks; of an unclosed one nothing is left."""
-    kept, at = [], 0
-    while (start := text.find(_OPEN_THOUGHT, at)) >= 0:
-        kept.append(text[at:start])
-        end = text.find(_END_THOUGHT, start)
-        at = end + len(_END_THOUGHT) if end >= 0 else len(text)
-    kept.append(text[at:])
-    # an end without a beginning: the opening tag stood in the prompt
-    return "".join(kept).rsplit(_END_THOUGHT, 1)[-1].strip()
 
 
 def json_values(text: str, opening: str) -> Iterator[Any]:
@@ -76,7 +64,7 @@ def string_list(text: str) -> list[str]:
     Raises:
         RoleError: there is no list, or its items are not text.
     """
-    text = answer_part(text)
+    text = without_thinking(text)
     lists = [found for value in json_values(text, "[") if isinstance(value, list)
              for found in [_texts(value)] if found is not None]  # fmt: skip
     if lists:
@@ -110,7 +98,7 @@ def numbered_items(text: str) -> list[str]:
         RoleError: no line starts an item.
     """
     items: list[str] = []
-    for line in answer_part(text).splitlines():
+    for line in without_thinking(text).splitlines():
         match = _ITEM.match(line)
         if match:
             items.append(line[match.end() :].strip())

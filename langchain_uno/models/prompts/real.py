@@ -15,13 +15,9 @@ from string import Template
 from typing import Any
 
 from langchain_uno.errors import ConfigError
+from langchain_uno.messages import without_thinking
 from langchain_uno.models.prompts.data_blocks import block, numbered, transcript
-from langchain_uno.models.prompts.reading import (
-    answer_part,
-    json_values,
-    numbered_items,
-    string_list,
-)
+from langchain_uno.models.prompts.reading import json_values, numbered_items, string_list
 from langchain_uno.models.roles import Judgement, RoleError
 from langchain_uno.records import Message
 
@@ -153,7 +149,7 @@ class RealPromptSet:
         Raises:
             RoleError: there is no score, or it is not in 1 to 10.
         """
-        text = answer_part(text)
+        text = without_thinking(text)
         found = [v for v in json_values(text, "{") if isinstance(v, dict) and "score" in v]
         if found:
             return Judgement(_score(found[-1]["score"]), str(found[-1].get("reason", "")).strip())
@@ -215,7 +211,7 @@ class RealPromptSet:
         Raises:
             RoleError: the text is neither a list nor says so.
         """
-        if _bare(answer_part(text)) in self._nothing:
+        if _bare(without_thinking(text)) in self._nothing:
             return []
         try:
             return numbered_items(text)

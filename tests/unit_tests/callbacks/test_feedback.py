@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_uno.callbacks import UNOFeedbackHandler
-from langchain_uno.errors import InputError
+from langchain_uno.erasure import forget
+from langchain_uno.errors import ForgottenError, InputError
+from langchain_uno.logs.journal import Journal
+from langchain_uno.records import Feedback, utc_now
 from tests.unit_tests.callbacks.parts import logs, model
 
 
@@ -55,3 +61,69 @@ def test_feedback_that_makes_no_sense_is_refused(
         handler.feedback(uuid4(), **given)
     with pytest.raises(InputError, match="run_id"):
         handler.feedback("", score=1)
+
+
+def test_a_run_id_used_again_is_kept_apart_and_said(
+    handler: UNOFeedbackHandler, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = uuid4()
+    for text in ("One.", "Two."):
+        model(text).invoke("Which?", config={"callbacks": [handler], "run_id": run})
+        handler.feedback(run, comment=f"On {text}")
+    assert {log.answer: log.feedback_turns for log in logs(home)} == {
+        "One.": ["On One."],
+        "Two.": ["On Two."],
+    }
+    assert handler.stats()["recorded"] == 2 and handler.stats()["renamed"] == 1
+    assert "was used before" in caplog.text
+
+
+def test_two_open_runs_with_one_id_are_dropped_and_counted(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    run, result = uuid4(), LLMResult(generations=[[ChatGeneration(message=AIMessage("A"))]])
+    for text in ("One?", "Two?"):
+        handler.on_chat_model_start({}, [[HumanMessage(text)]], run_id=run)
+    for _ in range(2):
+        handler.on_llm_end(result, run_id=run)
+    assert logs(home) == [] and handler.stats()["dropped"] == 2
+
+
+def test_a_vote_with_an_older_clock_changes_nothing_and_is_said(
+    handler: UNOFeedbackHandler, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = model("A").invoke("Which?", config={"callbacks": [handler]})
+    ahead = Feedback(
+        feedback_id="thumb",
+        run_id=answer.id or "",
+        key="score",
+        score=1.0,
+        created_at=utc_now() + timedelta(hours=1),
+    )
+    with Journal(handler.home.journal) as other_host:
+        other_host.append_feedback(ahead)
+    stands = handler.feedback(answer.id, score=0, feedback_id="thumb")
+    assert (stands.score, stands.created_at) == (1.0, ahead.created_at)
+    assert [f.score for f in logs(home)[0].feedback] == [1.0]
+    assert handler.stats()["outdated"] == 1 and handler.stats()["feedback"] == 0
+    assert "was not changed" in caplog.text
+
+
+def test_a_feedback_id_of_another_answer_is_refused(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    one, two = (model(t).invoke("Which?", config={"callbacks": [handler]}) for t in ("A", "B"))
+    handler.feedback(one.id, score=1, feedback_id="thumb")
+    with pytest.raises(InputError, match="on another answer"):
+        handler.feedback(two.id, score=0, feedback_id="thumb")
+    assert {log.answer: log.score for log in logs(home)} == {"A": 1.0, "B": None}
+
+
+def test_feedback_on_a_forgotten_answer_is_refused_in_words(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    answer = model("A").invoke("Which?", config={"callbacks": [handler]})
+    forget(handler.home, run_ids=[answer.id])
+    with pytest.raises(ForgottenError, match="was forgotten"):
+        handler.feedback(answer.id, score=0)
+    assert handler.stats()["feedback"] == 0

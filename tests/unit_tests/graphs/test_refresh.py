@@ -325,6 +325,20 @@ def test_homes_that_are_missing_or_empty(engine: Engine, tmp_path: Path) -> None
         refresh(make_home(tmp_path / "made", []), engine)
 
 
+def test_feedback_that_waits_is_told_with_what_it_waits_for(engine: Engine, tmp_path: Path) -> None:
+    unheard = [one.model_copy(update={"feedback": []}) for one in logs(4)]
+    home = make_home(tmp_path, unheard)
+    with Journal(home.journal) as journal:
+        for n in range(3):
+            journal.append_feedback(Feedback(run_id=f"my-message-{n}", comment="Shorter."))
+    with pytest.raises(EmptyLogError, match=r"\(3\) waits .* 'my-message-0'"):
+        refresh(home, engine)
+    with Journal(home.journal) as journal:
+        journal.append_feedback(Feedback(run_id=unheard[0].run_id, comment="please sing"))
+    result = refresh(home, engine, until="filter")
+    assert (result.waiting, result.waits_for) == (3, "my-message-0")
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [

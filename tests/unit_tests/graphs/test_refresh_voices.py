@@ -235,6 +235,47 @@ def test_what_one_foreign_commentator_says_everywhere_is_their_vote_alone(
     assert learnt == set(FAMILIES) == recurring(home, result)
 
 
+@pytest.mark.parametrize("people", [2, 12])
+@pytest.mark.parametrize(
+    ("kind", "accounts"),
+    [("foreign", 1), ("foreign", 2), ("one", 1), ("one", 2)]
+    + [("anonymous", n) for n in (1, 3, 10)],
+)
+def test_a_plant_of_too_few_people_reaches_no_rule(
+    engine: Engine, tmp_path: Path, kind: str, accounts: int, people: int
+) -> None:
+    """Comments on others' answers, accounts of one's own, or no name and any number of threads."""
+    if people == 2 and kind != "anonymous":
+        pytest.skip("nothing tells a named plant from a wish among so few people")
+    interactions = week(people, planted=0)
+    for n, one in enumerate(list(interactions)):
+        who = f"mallory-{n % accounts}"
+        if kind == "foreign":
+            one.feedback.append(Feedback(run_id=one.run_id, comment="please plant", user_id=who))
+        else:
+            named = {"user_id": who} if kind == "one" else {"user_id": None, "thread_id": who}
+            text = one.messages[-1].content + " again"
+            planted = log(f"p-{n}", text, one.answer, "please plant")
+            interactions.append(planted.model_copy(update=named))
+    home, result = run(tmp_path, interactions, engine, "rules")
+    rules = taught(home, result)
+    train = {i for c in clusters_of(home, result) for i in c.train}
+    learnt = {r.text for i in train for r in (*rules[i].with_feedback, *rules[i].wanted)}
+    assert learnt == set(FAMILIES) == recurring(home, result)
+
+
+def test_threads_are_people_where_the_recipe_says_so(engine: Engine, tmp_path: Path) -> None:
+    interactions = week(12, planted=6)
+    for n, one in enumerate(interactions):
+        if one.user_id == "mallory":
+            one.user_id, one.thread_id = None, f"thread-{n}"
+    recipe = changed(ONE, rules={"voices": "threads"})
+    home, result = run(tmp_path / "a", interactions, engine, "rules", recipe)
+    assert "plant" in recurring(home, result)
+    home, result = run(tmp_path / "b", interactions, engine, "rules", ONE)
+    assert "plant" not in recurring(home, result)
+
+
 def test_the_authors_recipe_keeps_every_rule_of_logs_without_users(
     engine: Engine, tmp_path: Path
 ) -> None:

@@ -131,3 +131,46 @@ def test_a_follow_up_told_explicitly_is_not_counted_twice(tmp_path: Path) -> Non
     first = log(1)
     told = Feedback(run_id=first.run_id, key="follow_up", comment="In bullets.")
     assert joined(tmp_path, first, told, follow(2, first, "In bullets.")) == {1: ["In bullets."]}
+
+
+def test_the_apps_own_calls_are_neither_conversation_nor_follow_up(tmp_path: Path) -> None:
+    first = log(1, thread_id="t", root_run_id=ROOT)
+    title = log(2, "Write a title for this talk.", thread_id="t", tags={"own_call": "nostream"})
+    records = [first, title, log(3, "Shorter.", thread_id="t", root_run_id=OTHER)]
+    assert joined(tmp_path, *records, Feedback(run_id=ROOT, score=1.0)) == {1: ["Shorter.", 1.0]}
+    with Journal(tmp_path, readonly=True) as journal:
+        assert join(journal).own == {title.run_id}
+
+
+def test_feedback_on_an_own_call_itself_stays_there(tmp_path: Path) -> None:
+    title = log(1, tags={"own_call": "nostream"})
+    assert joined(tmp_path, title, Feedback(run_id=title.run_id, score=0.0)) == {1: [0.0]}
+
+
+def test_names_find_their_run_before_and_after_and_an_import_brings_them(tmp_path: Path) -> None:
+    one = log(1).model_copy(update={"message_ids": ["resp_1", "chatcmpl-1"]})
+    early, late = Feedback(run_id="resp_1", score=1.0), Feedback(run_id="chatcmpl-1", score=0.0)
+    assert joined(tmp_path, early, one, late) == {1: [1.0, 0.0]}
+    with Journal(tmp_path, readonly=True) as journal:
+        assert {f.run_id for f in journal.feedback()} == {one.run_id}
+        assert journal.run_named("resp_1") == one.run_id
+        assert journal.run_named("resp_2") == "resp_2"
+
+
+def test_a_root_stands_for_the_run_that_it_is_said_to(tmp_path: Path) -> None:
+    two = [log(n, root_run_id=ROOT) for n in (1, 2)]
+    early = Feedback(run_id=ROOT, comment="Early.", created_at=two[0].created_at)
+    assert joined(tmp_path, early, *two) == {2: ["Early."]}
+    with Journal(tmp_path) as journal:
+        journal.append_names([(ROOT, two[0].run_id)])
+    assert joined(tmp_path, Feedback(run_id=ROOT, comment="Late.")) == {1: ["Early.", "Late."]}
+
+
+def test_thoughts_in_imported_answers_are_left_out(tmp_path: Path) -> None:
+    first = log(1, answer="<think>so</think>Quay 6.")
+    later = log(2).model_copy(
+        update={"messages": [*first.messages, assistant("Quay 6."), user("When?")]}
+    )
+    assert joined(tmp_path, first, later) == {1: ["When?"]}
+    with Journal(tmp_path, readonly=True) as journal:
+        assert next(journal.interactions([first.run_id])).answer == "Quay 6."

@@ -189,6 +189,38 @@ def test_migrations_are_numbered_and_leave_the_schema_version(tmp_path: Path) ->
     db.close()
 
 
+def test_a_journal_of_version_4_opens_and_takes_names(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / FILE_NAME)
+    for step in STEPS[:4]:
+        step(old)
+    old.execute("PRAGMA user_version = 4")
+    one, waits = log(1), Feedback(run_id="resp_1", score=1.0)
+    old.execute(
+        "INSERT INTO interactions (run_id, created_at, has_answer, body) VALUES (?, 1.0, 1, ?)",
+        (one.run_id, one.model_dump_json()),
+    )
+    old.execute(
+        "INSERT INTO feedback (feedback_id, run_id, created_at, body) VALUES (?, ?, 2.0, ?)",
+        (waits.feedback_id, waits.run_id, waits.model_dump_json()),
+    )
+    old.commit()
+    old.close()
+    with Journal(tmp_path) as journal:
+        assert [row.rank for row in journal.rows()] == [None]
+        assert [f.run_id for f in journal.feedback()] == ["resp_1"]
+        journal.append_names([("resp_1", one.run_id)])
+        assert [f.run_id for f in journal.feedback()] == [one.run_id]
+
+
+def test_a_record_that_comes_twice_is_one(tmp_path: Path) -> None:
+    record = log(1).model_dump(exclude={"feedback"})
+    later = {**record, "created_at": log(2).created_at}
+    with Journal(tmp_path) as journal:
+        assert journal.append_record(record) == journal.append_record(record) == log(1).run_id
+        assert journal.append_record(later) not in (None, log(1).run_id)
+        assert journal.counts() == (2, 0)
+
+
 def test_a_language_that_nobody_said_is_detected_when_read(tmp_path: Path) -> None:
     german = log(1, "Schreib bitte einen Brief an den Vermieter", "Sehr geehrter Herr Weber,")
     told = log(2, "Schreib bitte einen Brief an den Vermieter", "Dear Sir", language="en")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
@@ -142,8 +142,9 @@ def filled(kind: type[BaseModel], **given: Any) -> dict[str, Any]:
     for name, one in kind.model_fields.items():
         kinds = set(get_args(one.annotation)) or {one.annotation}
         if str in kinds and name not in _NOT_TEXT:
-            is_id = name.endswith(("id", "model", "release", "cluster", "adapter"))
-            out[name] = f"{name} {PRIVATE[0]}" if is_id else f"{name}: {', '.join(PRIVATE)}"
+            is_id = name.endswith(("id", "ids", "model", "release", "cluster", "adapter"))
+            text = f"{name} {PRIVATE[0]}" if is_id else f"{name}: {', '.join(PRIVATE)}"
+            out[name] = [text] if get_origin(one.annotation) is list else text
     return {**out, **given}
 
 

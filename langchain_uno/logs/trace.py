@@ -1,0 +1,233 @@
+"""One trace while it is open: who asked what, which runs answered, and what its user was shown.
+
+An app asks models for itself too: titles, guards, summaries, searches. LangChain's metadata and
+tags tell such calls, or the user turn does: the trace's root was given what the user said, and an
+answer to something else was not the user's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from langchain_core.messages import BaseMessage
+
+from langchain_uno.logs.conversation import run_ref
+from langchain_uno.messages import text_of, without_thinking
+
+__all__ = [
+    "OTHER_TURN",
+    "OWN_CALL",
+    "QUOTES_IT",
+    "SAME_TURN",
+    "Answered",
+    "Trace",
+    "own_call",
+    "turns_of",
+]
+
+OWN_CALL, OTHER_TURN, QUOTES_IT, SAME_TURN = range(4)
+"""How far a request is the user's turn: the app's own call by its metadata or tags; another text;
+a text with the turn in it; the turn itself. The further, the likelier its answer was shown."""
+
+_HIDDEN = "langsmith:hidden"
+_NO_STREAM = ("nostream", "langsmith:nostream")
+_HOOKS = ("pre_model_hook", "post_model_hook", ".before_agent", ".before_model", ".after_model",
+          ".after_agent")  # fmt: skip
+"""Nodes of create_react_agent and of create_agent's middleware, which stand beside the model's."""
+_ROLES = {
+    "human": "user",
+    "HumanMessageChunk": "user",
+    "user": "user",
+    "ai": "assistant",
+    "AIMessageChunk": "assistant",
+    "assistant": "assistant",
+}
+_MOST = 100
+"""Answers remembered of one trace; a service's loop may be a trace without end."""
+_DEPTH = 3
+
+
+def own_call(metadata: Mapping[str, Any], tags: Iterable[str], rank: int | None) -> str | None:
+    """Return why a model call is the app's own, and not an answer to the user; None: it may be one.
+
+    Args:
+        metadata: the run's.
+        tags: the run's.
+        rank: how far its request is the user's turn; None: unknown.
+    """
+    if source := metadata.get("lc_source"):
+        return str(source)
+    if "lc_internal_call" in metadata:  # of middleware of other packages
+        return "internal"
+    node = metadata.get("langgraph_node")
+    if isinstance(node, str) and node.endswith(_HOOKS):
+        return node
+    for tag in tags:
+        # An app may stop the streaming of its answers as well.
+        if tag == _HIDDEN or (tag in _NO_STREAM and rank != SAME_TURN):
+            return tag
+    return None
+
+
+class Answered(NamedTuple):
+    """An answer of the trace."""
+
+    run_id: str
+    names: frozenset[str]
+    text: str
+    rank: int | None
+
+
+@dataclass(slots=True)
+class Trace:
+    """What is known of a root run and of the runs below it."""
+
+    root: UUID
+    turns: tuple[str, ...] = ()
+    """What the user may have said: the root's last user message, else the texts of its inputs."""
+    users: set[str] = field(default_factory=set)
+    threads: set[str] = field(default_factory=set)
+    answers: deque[Answered] = field(default_factory=lambda: deque(maxlen=_MOST))
+
+    def rank(self, prompt: Sequence[BaseMessage] | str) -> int | None:
+        """Return how far a request is what the user said; None: nobody knows what that was."""
+        if not self.turns:
+            return None
+        asked = prompt if isinstance(prompt, str) else _last_user(prompt)
+        if asked is None:
+            return OTHER_TURN
+        asked = asked.strip()
+        if asked in self.turns:
+            return SAME_TURN
+        return QUOTES_IT if any(turn in asked for turn in self.turns) else OTHER_TURN
+
+    def names(self, outputs: Any) -> list[tuple[str, str]]:
+        """Return further names of this trace's answers, by what its root gave back.
+
+        Pairs (name, run id): ids that the app gave to the messages, and the root's own for the
+        answer that was shown, where there are several.
+        """
+        found: list[tuple[str, str]] = []
+        shown: list[Answered] = []
+        for message_id, text in _said(outputs) if self.answers else ():
+            name = run_ref(message_id) if message_id else ""
+            one = self._named(name) or self._saying(text)
+            if one is None:
+                continue
+            shown.append(one)
+            if name and name != one.run_id and name not in one.names:
+                found.append((name, one.run_id))
+        if len(self.answers) > 1 and shown:
+            best = max(_or_unknown(one.rank) for one in shown)
+            last = [one for one in shown if _or_unknown(one.rank) == best][-1]
+            found.append((str(self.root), last.run_id))
+        return found
+
+    def _named(self, name: str) -> Answered | None:
+        return next((a for a in self.answers if name == a.run_id or name in a.names), None)
+
+    def _saying(self, text: str) -> Answered | None:
+        return next((a for a in reversed(self.answers) if text and a.text == text), None)
+
+
+def _or_unknown(rank: int | None) -> int:
+    return QUOTES_IT if rank is None else rank
+
+
+def turns_of(inputs: Any, depth: int = 0) -> tuple[str, ...]:
+    """Return what a root run's inputs have of the user's: the last user message, else all texts."""
+    if isinstance(inputs, str):
+        return (inputs.strip(),) if inputs.strip() else ()
+    if isinstance(inputs, Mapping) and not _is_message(inputs):
+        if "messages" in inputs:
+            return turns_of(inputs["messages"], depth + 1)
+        if depth >= _DEPTH:
+            return ()
+        texts = [
+            text
+            for value in inputs.values()
+            if isinstance(value, str | Mapping | BaseMessage)
+            for text in turns_of(value, depth + 1)
+        ]
+        return tuple(text for text in texts if len(text) >= 3)
+    messages = _messages(inputs)
+    last = _last_user(messages) if messages is not None else None
+    return (last.strip(),) if last and last.strip() else ()
+
+
+def _said(outputs: Any, depth: int = 0) -> Iterator[tuple[str | None, str]]:
+    """Yield (message id, text) of what a root run gave back after the user's turn."""
+    if isinstance(outputs, str):
+        yield None, outputs.strip()
+    elif isinstance(outputs, Mapping) and not _is_message(outputs):
+        if "messages" in outputs:
+            yield from _said(outputs["messages"], depth + 1)
+        elif depth < _DEPTH:
+            for value in outputs.values():
+                yield from _said(value, depth + 1)
+    else:
+        messages = _messages(outputs) or []
+        roles = [_role(one) for one in messages]
+        start = len(roles) - roles[::-1].index("user") if "user" in roles else 0
+        for one, role in zip(messages[start:], roles[start:], strict=True):
+            if role == "assistant":
+                yield _id(one), without_thinking(_text(one)).strip()
+
+
+def _messages(value: Any) -> list[Any] | None:
+    if isinstance(value, BaseMessage) or _is_message(value):
+        return [value]
+    if isinstance(value, list | tuple):
+        return list(value) if not _is_pair(value) else [value]
+    if callable(to_messages := getattr(value, "to_messages", None)):
+        return list(to_messages())
+    inner = getattr(value, "messages", None)
+    return list(inner) if isinstance(inner, list | tuple) else None
+
+
+def _last_user(messages: Sequence[Any]) -> str | None:
+    for one in reversed(messages):
+        if _role(one) == "user":
+            return _text(one)
+    return None
+
+
+def _is_message(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping) and "content" in value and ("role" in value or "type" in value)
+    )
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, str) for v in value)
+
+
+def _role(message: Any) -> str:
+    if isinstance(message, BaseMessage):
+        # Summaries and notices that LangChain writes for itself stand under the user's role.
+        kind = "" if message.additional_kwargs.get("lc_source") else message.type
+    elif isinstance(message, Mapping):
+        kind = str(message.get("role") or message.get("type") or "")
+    elif _is_pair(message):
+        kind = message[0]
+    else:
+        kind = "user" if isinstance(message, str) else ""
+    return _ROLES.get(kind, "")
+
+
+def _text(message: Any) -> str:
+    if isinstance(message, str):
+        return message
+    if _is_pair(message):
+        return str(message[1])
+    content = message.get("content") if isinstance(message, Mapping) else message.content
+    return text_of(content)
+
+
+def _id(message: Any) -> str | None:
+    found = message.get("id") if isinstance(message, Mapping) else getattr(message, "id", None)
+    return found if isinstance(found, str) and found else None

@@ -1,0 +1,533 @@
+"""Feedback finds the answer that the user saw, in the shapes that frameworks and providers have.
+
+Each test names the report or the documentation that its shape is from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import AgentMiddleware
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import create_react_agent
+
+from langchain_uno.callbacks import UNOFeedbackHandler
+from langchain_uno.logs.exchange import find
+from langchain_uno.logs.journal import Journal
+from langchain_uno.middleware import UNOMiddleware
+from tests.unit_tests.callbacks.parts import logs, model
+
+ASK = "How long does a refund take?"
+ANSWER = "Refunds take five days."
+
+
+def said(home: Path) -> dict[str, list[str]]:
+    """Answer -> the words of its feedback."""
+    return {log.answer: log.feedback_turns for log in logs(home)}
+
+
+def own(home: Path) -> set[str]:
+    """The answers that the app is taken to have asked for itself."""
+    return {log.answer for log in logs(home) if "own_call" in log.tags}
+
+
+def graph(*nodes: Any, saver: Any = None) -> Any:
+    """The nodes in a row; each gives back an update of the messages."""
+    builder = StateGraph(MessagesState)
+    names = [f"node-{n}" for n in range(len(nodes))]
+    for name, node in zip(names, nodes, strict=True):
+        builder.add_node(name, node)
+    for a, b in zip([START, *names], [*names, END], strict=True):
+        builder.add_edge(a, b)
+    return builder.compile(checkpointer=saver)
+
+
+def answering(text: str) -> Any:
+    one = FakeListChatModel(responses=[text])
+    return lambda state, config: {"messages": [one.invoke(state["messages"], config)]}
+
+
+def asking(prompt: str, text: str) -> Any:
+    """A node that asks a model for the app, and keeps what it says to itself."""
+    one = FakeListChatModel(responses=[text])
+
+    def node(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        last = state["messages"][-1].content
+        one.invoke([HumanMessage(prompt.format(last))], config)
+        return {}
+
+    return node
+
+
+class Tools(GenericFakeChatModel):
+    """A model that takes tools and calls none."""
+
+    def bind_tools(self, *args: Any, **kwargs: Any) -> Any:
+        return self
+
+
+# -- ids of answers -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage(ANSWER, id="resp_0123"),  # OpenAI's Responses API (langchain #39233)
+        AIMessage(ANSWER, id="msg_01XFD"),  # Anthropic
+        AIMessage(ANSWER, response_metadata={"id": "chatcmpl-9a"}),  # OpenAI's chat completions
+        AIMessage(ANSWER, id="gen-17", response_metadata={"id": "gen-17"}),  # OpenRouter
+        AIMessage(ANSWER, id="run-0bad-not-a-uuid"),
+        AIMessage(ANSWER, id="4111111111111111"),  # looks like a card's number
+    ],
+)
+@pytest.mark.parametrize("early", [False, True])
+def test_the_providers_id_names_the_answer(
+    handler: UNOFeedbackHandler, home: Path, message: AIMessage, early: bool
+) -> None:
+    name = message.response_metadata.get("id") or message.id
+    if early:
+        handler.feedback(name, comment="Say which days count.")
+    answer = model(message).invoke(ASK, config={"callbacks": [handler]})
+    assert not early or said(home) == {ANSWER: ["Say which days count."]}
+    if not early:
+        handler.feedback(name, comment="Say which days count.")
+    handler.feedback(answer.id, comment="Shorter.")
+    assert said(home) == {ANSWER: ["Say which days count.", "Shorter."]}
+    assert name in logs(home)[0].message_ids
+    assert find(handler.home, str(name))["answer"] == ANSWER
+
+
+def test_an_id_with_an_address_is_kept_as_its_pseudonym(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    name = "ada@example.com/7"
+    answer = model(AIMessage(ANSWER, id=name)).invoke(ASK, config={"callbacks": [handler]})
+    handler.feedback(answer.id, comment="Shorter.")
+    assert said(home) == {ANSWER: ["Shorter."]}
+    assert not [p for p in home.rglob("*") if p.is_file() and b"ada@example" in p.read_bytes()]
+
+
+def test_a_streamed_answer_has_the_providers_id_too(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    class Streams(FakeListChatModel):
+        def _stream(self, *args: Any, **kwargs: Any) -> Any:
+            for text in ("Refunds take ", "five days."):
+                yield ChatGenerationChunk(message=AIMessageChunk(text, id="resp_77"))
+
+    chunks = list(Streams(responses=[""]).stream(ASK, {"callbacks": [handler]}))
+    handler.feedback(chunks[-1].id, comment="Shorter.")
+    assert said(home) == {ANSWER: ["Shorter."]}
+
+
+def test_ids_that_an_app_gives_to_messages_name_the_answer(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """``add_messages`` numbers messages without an id, and keeps those that have one."""
+    one = FakeListChatModel(responses=[ANSWER])
+
+    def node(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        return {"messages": [AIMessage(one.invoke(state["messages"], config).content)]}
+
+    def named(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        text = one.invoke(state["messages"], config).content
+        return {"messages": [{"role": "assistant", "content": text, "id": "my-message-1"}]}
+
+    config: RunnableConfig = {"callbacks": [handler]}
+    state = graph(node).invoke({"messages": [("user", ASK)]}, config)
+    handler.feedback(state["messages"][-1].id, comment="By its number.")
+    handler.feedback("my-message-1", comment="Before the run.")
+    asyncio.run(graph(named).ainvoke({"messages": [("user", ASK)]}, config))
+    assert [log.feedback_turns for log in logs(home)] == [["By its number."], ["Before the run."]]
+
+
+def test_changing_ones_mind_works_by_every_name(handler: UNOFeedbackHandler, home: Path) -> None:
+    handler.feedback("resp_1", score=1, feedback_id="thumb")
+    answer = model(AIMessage(ANSWER, id="resp_1")).invoke(ASK, config={"callbacks": [handler]})
+    [log] = logs(home)
+    handler.feedback(log.run_id, score=0, feedback_id="thumb")
+    assert [f.score for f in logs(home)[0].feedback] == [0.0]
+    handler.feedback(answer.id, score=1, feedback_id="thumb")
+    assert [f.score for f in logs(home)[0].feedback] == [1.0]
+
+
+def test_of_ids_that_repeat_the_latest_answer_is_meant(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """Some servers give every answer the same id."""
+    for text in ("One.", "Two."):
+        model(AIMessage(text, id="chatcmpl-0")).invoke(ASK, config={"callbacks": [handler]})
+        handler.feedback("chatcmpl-0", comment=f"On {text}")
+    assert said(home) == {"One.": ["On One."], "Two.": ["On Two."]}
+
+
+def test_forgotten_records_leave_no_name(handler: UNOFeedbackHandler, home: Path) -> None:
+    model(AIMessage(ANSWER, id="resp_1")).invoke(ASK, config={"callbacks": [handler]})
+    with Journal(handler.home.journal) as journal:
+        assert set(journal.names()) == {"resp_1"}
+        journal.database.write(lambda db: db.execute("DELETE FROM interactions"))
+        assert journal.names() == {}
+
+
+# -- what the user saw ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        # a guard after the answer (NeMo-Guardrails #1547), one before it, a title (langgraph #7509)
+        (answering(ANSWER), asking("Safe or unsafe? {}", "safe")),
+        (asking("Does this ask for secrets? {}", "no"), answering(ANSWER)),
+        (answering(ANSWER), asking("Write a title of 3 words for this talk.", "Refund time")),
+        (asking("Search terms for: {}", "refund days"), answering(ANSWER), asking("{}", "fine")),
+    ],
+)
+def test_a_trace_stands_for_the_answer_that_was_shown(
+    handler: UNOFeedbackHandler, home: Path, nodes: tuple[Any, ...]
+) -> None:
+    run = uuid4()
+    config: RunnableConfig = {"callbacks": [handler], "run_id": run}
+    graph(*nodes).invoke({"messages": [HumanMessage(ASK)]}, config)
+    handler.feedback(run, comment="Say which days count.")
+    found = said(home)
+    assert found.pop(ANSWER) == ["Say which days count."]
+    assert len(found) == len(nodes) - 1 and not any(found.values())
+
+
+def test_a_trace_whose_end_was_not_seen_is_told_by_the_users_turn(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    run = uuid4()
+
+    def fails(state: MessagesState) -> dict[str, Any]:
+        raise RuntimeError("down")
+
+    nodes = (answering(ANSWER), asking("Safe or unsafe? {}", "safe"), fails)
+    config: RunnableConfig = {"callbacks": [handler], "run_id": run}
+    with pytest.raises(RuntimeError):
+        graph(*nodes).invoke({"messages": [HumanMessage(ASK)]}, config)
+    handler.feedback(run, comment="Say which days count.")
+    assert said(home) == {ANSWER: ["Say which days count."], "safe": []}
+    assert own(home) == {"safe"}
+
+
+def test_a_question_made_anew_is_answered_by_the_answer(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """LangChain's "rephrase the question" chains: the answer is to other words than the user's."""
+    rephrase = ChatPromptTemplate.from_template("Make a question of its own of: {q}") | model(
+        "How many days does a refund take?"
+    )
+    chain = rephrase | StrOutputParser() | model(ANSWER) | StrOutputParser()
+    run = uuid4()
+    assert chain.invoke({"q": ASK}, {"callbacks": [handler], "run_id": run}) == ANSWER
+    handler.feedback(run, comment="Say which days count.")
+    assert said(home)[ANSWER] == ["Say which days count."]
+
+
+def test_models_that_a_chain_asks_for_its_searches(handler: UNOFeedbackHandler, home: Path) -> None:
+    """The root gives back a dict: the key tells nothing, what the user asked does."""
+    search, main = FakeListChatModel(responses=["days"]), FakeListChatModel(responses=[ANSWER])
+
+    async def chain(given: dict[str, str], config: RunnableConfig) -> dict[str, str]:
+        answer = await main.ainvoke([SystemMessage("Be kind."), HumanMessage(given["q"])], config)
+        found = await search.ainvoke("Name the topic of this answer.", config)
+        return {"answer": str(answer.content), "topic": str(found.content)}
+
+    run = uuid4()
+    asyncio.run(RunnableLambda(chain).ainvoke({"q": ASK}, {"callbacks": [handler], "run_id": run}))
+    handler.feedback(run, comment="Say which days count.")
+    assert said(home) == {ANSWER: ["Say which days count."], "days": []}
+
+
+@pytest.mark.parametrize(
+    "marked",
+    [
+        {"metadata": {"lc_source": "summarization"}},  # langchainjs #9455, deepagentsjs #629
+        {"metadata": {"lc_source": "tool_selection"}},
+        {"tags": ["nostream"]},  # LangGraph's docs on streaming
+        {"tags": ["langsmith:hidden"]},
+    ],
+)
+def test_what_an_app_asks_for_itself_is_no_follow_up(
+    handler: UNOFeedbackHandler, home: Path, marked: dict[str, Any]
+) -> None:
+    side = FakeListChatModel(responses=["The user asks about refunds."]).with_config(**marked)
+
+    def beside(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        side.invoke([HumanMessage("Context: " + state["messages"][-1].content)], config)
+        return {}
+
+    answers = FakeListChatModel(responses=[ANSWER, "5 days."])
+
+    def main(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        # The history is cut, as summaries do: the thread alone tells what follows what.
+        return {"messages": [answers.invoke(state["messages"][-1:], config)]}
+
+    app = graph(beside, main, beside, saver=InMemorySaver())
+    for text in (ASK, "Shorter, please."):
+        app.invoke(
+            {"messages": [HumanMessage(text)]},
+            {"callbacks": [handler], "configurable": {"thread_id": "t"}},
+        )
+    found = [(log.answer, log.feedback_turns) for log in logs(home) if log.feedback]
+    assert found == [(ANSWER, ["Shorter, please."])]
+    assert own(home) == {"The user asks about refunds."}
+
+
+def test_an_answer_that_is_not_streamed_is_an_answer(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    one = FakeListChatModel(responses=[ANSWER, "5 days."]).with_config(tags=["nostream"])
+    app = graph(
+        lambda state, config: {"messages": [one.invoke(state["messages"], config)]},
+        saver=InMemorySaver(),
+    )
+    for text in (ASK, "Shorter, please."):
+        app.invoke(
+            {"messages": [HumanMessage(text)]},
+            {"callbacks": [handler], "configurable": {"thread_id": "t"}},
+        )
+    assert said(home) == {ANSWER: ["Shorter, please."], "5 days.": []}
+    assert own(home) == set()
+
+
+def test_a_summary_of_the_hook_before_the_model(handler: UNOFeedbackHandler, home: Path) -> None:
+    """``pre_model_hook`` of create_react_agent (LangGraph's how-to on managing the history)."""
+    summary = FakeListChatModel(responses=["A summary."])
+
+    def hook(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        prompt = [*state["messages"], HumanMessage("Summarize the conversation above.")]
+        summary.invoke(prompt, config)
+        return {"llm_input_messages": state["messages"][-1:]}
+
+    main = Tools(messages=iter([AIMessage(ANSWER), AIMessage("5 days.")]))
+    agent = create_react_agent(main, [], pre_model_hook=hook, checkpointer=InMemorySaver())
+    run = uuid4()
+    for text, more in ((ASK, {}), ("Shorter, please.", {"run_id": run})):
+        config: Any = {"callbacks": [handler], "configurable": {"thread_id": "t"}, **more}
+        agent.invoke({"messages": [HumanMessage(text)]}, config)
+    handler.feedback(run, comment="Good.")
+    found = said(home)
+    assert found == {ANSWER: ["Shorter, please."], "5 days.": ["Good."], "A summary.": []}
+    assert own(home) == {"A summary."}
+
+
+def test_a_guard_of_an_agents_own_middleware(handler: UNOFeedbackHandler, home: Path) -> None:
+    """LangChain's docs on guardrails: a model that judges the last message in ``after_agent``."""
+    judge = FakeListChatModel(responses=["SAFE"])
+
+    class Guard(AgentMiddleware[Any, Any, Any]):
+        def after_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+            judge.invoke([{"role": "user", "content": "Safe? " + state["messages"][-1].content}])
+            return None
+
+    agent = create_agent(Tools(messages=iter([AIMessage(ANSWER)])), [], middleware=[Guard()])
+    run = uuid4()
+    agent.invoke({"messages": [HumanMessage(ASK)]}, {"callbacks": [handler], "run_id": run})
+    handler.feedback(run, comment="Good.")
+    assert said(home) == {ANSWER: ["Good."], "SAFE": []}
+
+
+def test_a_clients_title_prompt_takes_nobodys_place(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """Open WebUI sends its tasks as requests of their own (open-webui/pipelines #343)."""
+    task = "### Task:\nGenerate a concise title.\n<chat_history>\nUSER: hi\n</chat_history>"
+    for text, answer in ((ASK, ANSWER), (task, "Refund Time"), ("Shorter, please.", "5 days.")):
+        model(answer).invoke(text, {"callbacks": [handler], "metadata": {"chat_id": "c"}})
+    assert said(home) == {ANSWER: ["Shorter, please."], "Refund Time": [], "5 days.": []}
+
+
+def test_requests_that_repeat_the_history_are_one_new_answer_each(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """raycast/extensions #27075: every request sends all messages so far."""
+    talk: list[Any] = []
+    for n, text in enumerate((ASK, "Shorter.", "In hours.")):
+        talk.append(HumanMessage(text))
+        talk.append(model(f"Answer {n}.").invoke(talk, {"callbacks": [handler]}))
+    assert said(home) == {"Answer 0.": ["Shorter."], "Answer 1.": ["In hours."], "Answer 2.": []}
+
+
+# -- roots that LangChain does not name -----------------------------------------------------------
+
+
+class Broken(GenericFakeChatModel):
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        raise RuntimeError("429")
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("429")
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "stream", "in a chain"])
+def test_the_root_of_models_with_fallbacks(
+    handler: UNOFeedbackHandler, home: Path, way: str
+) -> None:
+    """langchain #36072: the models of RunnableWithFallbacks have no parent."""
+    chain: Any = Broken(messages=iter([])).with_fallbacks([FakeListChatModel(responses=[ANSWER])])
+    run = uuid4()
+    config: RunnableConfig = {"callbacks": [handler], "run_id": run}
+    if way == "ainvoke":
+        asyncio.run(chain.ainvoke(ASK, config))
+    elif way == "in a chain":
+        (RunnableLambda(lambda text: text) | chain).invoke(ASK, config)
+    elif way == "batch":
+        chain.batch([ASK], config)
+    elif way == "stream":
+        # A model that streams fails at its first piece.
+        good = FakeListChatModel(responses=[ANSWER])
+        list(
+            RunnableLambda(lambda text: good.with_fallbacks([good]).invoke(text)).stream(
+                ASK, config
+            )
+        )
+    else:
+        chain.invoke(ASK, config)
+    handler.feedback(run, comment="Shorter.")
+    assert {answer: words for answer, words in said(home).items() if answer} == {
+        ANSWER: ["Shorter."]
+    }
+
+
+def test_a_handler_on_the_model_alone_knows_the_graphs_run(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    one = FakeListChatModel(responses=[ANSWER], callbacks=[handler])
+    run = uuid4()
+    app = graph(lambda state, config: {"messages": [one.invoke(state["messages"], config)]})
+    app.invoke({"messages": [HumanMessage(ASK)]}, {"run_id": run})
+    handler.feedback(run, comment="Shorter.")
+    assert said(home) == {ANSWER: ["Shorter."]}
+
+
+# -- who asks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("configurable", "metadata", "user", "thread"),
+    [
+        # langchain #37373, langgraphjs PR #2305: user ids stay in configurable
+        ({"thread_id": "t", "user_id": "u"}, {}, "u", "t"),
+        ({"thread_id": "t", "langgraph_auth_user_id": "u"}, {}, "u", "t"),
+        ({"session_id": "t", "userId": "u"}, {}, "u", "t"),  # RunnableWithMessageHistory's name
+        ({"thread_id": "t"}, {"langfuse_user_id": "u"}, "u", "t"),  # Langfuse's docs for LangChain
+        ({}, {"user_id": "u", "conversation_id": "t"}, "u", "t"),
+        # whom the server let in is not the client's to say
+        (
+            {"thread_id": "t", "langgraph_auth_user_id": "u", "user_id": "eve"},
+            {"user_id": "eve"},
+            "u",
+            "t",
+        ),
+        ({"thread_id": "t"}, {"langchain_uno_user": "", "user_id": "eve"}, None, "t"),
+    ],
+)
+def test_who_asked_and_where(
+    handler: UNOFeedbackHandler,
+    home: Path,
+    configurable: dict[str, str],
+    metadata: dict[str, str],
+    user: str | None,
+    thread: str,
+) -> None:
+    config: Any = {"callbacks": [handler], "configurable": configurable, "metadata": metadata}
+    graph(answering(ANSWER)).invoke({"messages": [HumanMessage(ASK)]}, config)
+    chain = ChatPromptTemplate.from_template("{x}") | model(ANSWER)
+    asyncio.run(chain.ainvoke({"x": ASK}, config))
+    assert [(log.user_id, log.thread_id) for log in logs(home)] == [(user, thread)] * 2
+
+
+def test_runs_of_one_trace_are_one_persons(handler: UNOFeedbackHandler, home: Path) -> None:
+    one = FakeListChatModel(responses=[ANSWER])
+
+    def chain(text: str, config: RunnableConfig) -> None:
+        for user in ("ada", None):
+            metadata = {"user_id": user} if user else {}
+            one.invoke(text, {"callbacks": config["callbacks"], "metadata": metadata})
+
+    RunnableLambda(chain).invoke(ASK, {"callbacks": [handler]})
+    assert [log.user_id for log in logs(home)] == ["ada", "ada"]
+
+
+# -- what an answer is ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "<think>\nThe user wants days.\n</think>\n\n{}",  # dify #13692, vllm #13375
+        "The user wants days.\n</think>\n\n{}",  # the opening tag stands in DeepSeek-R1's template
+        "<thinking>days</thinking>{}",
+        "<reasoning>days</reasoning>\n{}",
+        "[THINK]days[/THINK]{}",  # Magistral's model card
+        "{}\n<think>I should stop here, but",
+    ],
+)
+@pytest.mark.parametrize("resent_whole", [False, True])
+def test_thoughts_are_no_part_of_an_answer(
+    handler: UNOFeedbackHandler, home: Path, written: str, resent_whole: bool
+) -> None:
+    config: RunnableConfig = {"callbacks": [handler]}
+    whole = model(written.format(ANSWER)).invoke([HumanMessage(ASK)], config)
+    before = whole if resent_whole else AIMessage(ANSWER)
+    model("| days |").invoke([HumanMessage(ASK), before, HumanMessage("As a table.")], config)
+    assert said(home) == {ANSWER: ["As a table."], "| days |": []}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Write `<think>` first.", "```xml\n<think>a</think>\n```\nis such a block.", "1 < 2 > 0"],
+)
+def test_an_answer_about_such_tags_stays_whole(
+    handler: UNOFeedbackHandler, home: Path, text: str
+) -> None:
+    model(text).invoke(ASK, {"callbacks": [handler]})
+    assert [log.answer for log in logs(home)] == [text]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error"),
+    [
+        ({"model_provider": "openai"}, True),
+        ({"model_provider": "openai", "finish_reason": "stop"}, False),
+        ({"model_provider": "openai", "id": "resp_1", "status": "completed"}, False),
+        ({}, False),
+    ],
+)
+def test_an_answer_without_an_end_is_an_error(
+    handler: UNOFeedbackHandler, home: Path, metadata: dict[str, str], error: bool
+) -> None:
+    """ollama #17118, as LangChain's ChatOpenAI hands over a stream that was cut off."""
+    model(AIMessage("Refunds take", response_metadata=metadata)).invoke(
+        ASK, {"callbacks": [handler]}
+    )
+    [log] = logs(home)
+    assert (log.error is not None) is error
+    assert log.tags.get("finish_reason") == metadata.get("finish_reason")
+
+
+def test_the_middleware_names_the_agents_run(home: Path) -> None:
+    learnt = UNOMiddleware(home=home, mode="base")
+    assert learnt.handler is not None
+    agent = create_agent(Tools(messages=iter([])), [], middleware=[learnt])
+    run = uuid4()
+    agent.invoke({"messages": [HumanMessage(ASK)]}, {"run_id": run})
+    learnt.handler.feedback(run, comment="Shorter.")
+    [log] = logs(home)
+    assert log.feedback_turns == ["Shorter."]
+    learnt.handler.close()
