@@ -58,7 +58,7 @@ __all__ = [
 STAGES = ("filter", "distil", "cluster", "rules", "gap", "pairs", "train", "release")
 """In the order that they run."""
 
-FORMAT = 21
+FORMAT = 22
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"
