@@ -47,7 +47,7 @@ _ROLES: dict[str, Role] = {
 _MAX_DEPTH = 50
 _CONTENT = frozenset({"content", "parts", "value", "text", "message"})
 _CALL_IDS = ("tool_call_id", "call_id", "toolCallId", "toolUseId", "tool_use_id", "id")
-_NO_TEXT = ("reasoning", "thinking", "redacted_thinking", "summary_text", "tool", "function_call",
+_NO_TEXT = ("reasoning", "think", "redacted_thinking", "summary_text", "tool", "function_call",
             "step-", "source-", "data-", "dynamic-tool", "server_tool")  # fmt: skip
 """Blocks that begin like this are no words of the message: they are passed over."""
 _MEDIA = ("image", "audio", "video", "file", "document", "media", "inline", "attachment")

@@ -131,10 +131,10 @@ def _tell_what_is_missing(result: ImportResult) -> None:
             f"{result.waiting} pieces of feedback of this home wait: the answers that they name "
             "are not in it. Import the file that has the answers."
         )
-    if result.nameless:
+    if result.without_user:
         err.print(
-            f"{result.nameless} interactions of this home name no user: feedback without a name "
-            "counts as one person's."
+            f"{result.without_user} interactions of this home name no user: all feedback without "
+            "a name counts as one person's."
         )
 
 
@@ -187,7 +187,7 @@ def stats(
 
     "verdicts" counts the logs by what the filters say of them (ok, duplicate, machine_turn,
     ...); "pending" how many the Chroma store does not have yet; "waiting_feedback" feedback whose
-    run has not arrived; "nameless" the logs that name no user.
+    run has not arrived; "without_user" the logs that name no user.
 
     Exit codes: 0 done (an empty log is all zeros), 3 no such home, 7 the journal can't be read.
     """

@@ -10,8 +10,10 @@ import csv
 import gzip
 import io
 import json
+import re
 import sqlite3
 import sys
+import zlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -23,9 +25,15 @@ from langchain_uno.logs.readers.base import Reader
 
 __all__ = ["Groups", "read_rows"]
 
+_BUFFER = 1 << 20
+"""Bytes; the first of them tell what the file is."""
 _CHUNK = 1 << 20
+"""Characters that are read at a time of a value that is longer than a line."""
 _WRAPPERS = ("data", "rows", "items", "results", "records", "runs")
 """The field of a page of an API under which its rows are."""
+_FIELD = re.compile(r'[\s,]*"([^"\\]*)"\s*:\s*')
+_OBJECTS = re.compile(r"\[\s*[{\]]")
+_BY_NAME = {".csv": ",", ".tsv": "\t"}
 _MARGIN = 20
 """So near to the end of what was read an error may only mean that the rest is not there yet."""
 
@@ -45,28 +53,31 @@ def read_rows(path: Path | str) -> Iterator[tuple[int, Any]]:
     """
     name = str(path)
     try:
-        # No "with" for standard input: it isn't ours to close.
-        source = sys.stdin.buffer if name == "-" else open(path, "rb")  # noqa: SIM115
+        if name == "-":
+            source = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer), _BUFFER)
+        else:
+            source = open(path, "rb", _BUFFER)  # noqa: SIM115
     except OSError as error:
         raise InputError(f"The file {name!r} can't be read ({error.strerror or error}).") from error
     try:
-        yield from _unpacked(io.BufferedReader(cast(io.RawIOBase, source), _CHUNK), name)
+        yield from _unpacked(source, name)
     except IsADirectoryError as error:
         raise InputError(f"{name!r} is a folder, not a file.") from error
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"The file {name!r} is damaged ({error}).") from error
     finally:
-        if name != "-":
+        if name == "-":
+            source.detach()  # standard input isn't ours to close
+        else:
             source.close()
 
 
 def _unpacked(source: io.BufferedReader, name: str) -> Iterator[Numbered]:
     head = source.peek(4096)
     if head[:2] == b"\x1f\x8b":
-        inner = gzip.GzipFile(fileobj=source)
-        yield from _unpacked(
-            io.BufferedReader(cast(io.RawIOBase, inner), _CHUNK), name.removesuffix(".gz")
-        )
+        with gzip.GzipFile(fileobj=source) as packed:
+            inner = io.BufferedReader(cast(io.RawIOBase, packed), _BUFFER)
+            yield from _unpacked(inner, name.removesuffix(".gz"))
     elif head[:4] == b"PAR1":
         yield from _parquet(source, name)
     elif head[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd"):
@@ -79,8 +90,8 @@ def _text(source: io.BufferedReader, head: bytes, name: str) -> Iterator[Numbere
     encoding = _encoding(head)
     start = head.decode(encoding, "ignore").lstrip()
     first_line = start.splitlines()[0] if start else ""
-    if name.endswith((".csv", ".tsv")) or _is_header(first_line):
-        yield from _csv(source, encoding, first_line, tabs=name.endswith(".tsv"))
+    if delimiter := _delimiter(first_line) or _BY_NAME.get(name[-4:]):
+        yield from _csv(source, encoding, delimiter)
     elif encoding == "utf-8-sig" and not _is_one_value(start):
         yield from _lines(source)
     elif _is_one_value(start):
@@ -143,9 +154,23 @@ def _is_one_value(start: str) -> bool:
         return line == "[" or start[1:].lstrip()[:1] in ("{", "]")
     if start[:1] != "{":
         return False
-    if any(start.startswith((f'{{"{w}":[', f'{{"{w}": [')) for w in _WRAPPERS):
+    if _wraps_rows(start):
         return True
     return line == "{" or (line[-1:] in ("[", "{", ",") and not isinstance(_parsed(line), dict))
+
+
+def _wraps_rows(start: str) -> bool:
+    """Whether an object that begins here has its rows under one of the names of wrappers."""
+    decoder, at = json.JSONDecoder(), 1
+    while field := _FIELD.match(start, at):
+        at = field.end()
+        if field[1] in _WRAPPERS and _OBJECTS.match(start, at):
+            return True
+        try:
+            _, at = decoder.raw_decode(start, at)
+        except (ValueError, RecursionError):
+            return False  # a value that is longer than what was read: a row
+    return False
 
 
 class _Values:
@@ -172,7 +197,8 @@ class _Values:
         """The rows of arrays, of wrapped arrays and of objects that stand one after the other."""
         while char := self._peek():
             if char == "[":
-                yield from self._array()
+                self._at += 1
+                yield from self._elements()
             elif char == "{":
                 yield from self._object()
             else:
@@ -180,15 +206,15 @@ class _Values:
             if self._peek() == ",":
                 self._at += 1
 
-    def _array(self) -> Iterator[Any]:
-        self._at += 1
+    def _elements(self) -> Iterator[Any]:
+        """The elements of an array whose bracket is read."""
         while (char := self._peek()) != "]":
             if not char:
                 raise InputError("not JSON (the array has no end)")
             yield _unwrapped(self._value())
             if (char := self._peek()) == ",":
                 self._at += 1
-            elif char != "]":
+            elif char and char != "]":
                 raise InputError(f"not JSON ({char!r} after an element of the array)")
         self._at += 1
 
@@ -202,11 +228,16 @@ class _Values:
             if not isinstance(name, str) or self._peek() != ":":
                 raise InputError("not JSON (the object has no end, or a field no name)")
             self._at += 1
-            if name in _WRAPPERS and self._peek() == "[":
-                wrapped = True
-                yield from self._array()
-            else:
+            if name not in _WRAPPERS or self._peek() != "[":
                 fields[name] = self._value()
+            else:
+                self._at += 1
+                rows = self._elements()
+                if self._peek() in ("{", "]"):
+                    wrapped = True
+                    yield from rows
+                else:
+                    fields[name] = list(rows)
             if self._peek() == ",":
                 self._at += 1
         self._at += 1
@@ -304,20 +335,26 @@ class Groups:
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _is_header(line: str) -> bool:
-    """Whether a first line names columns."""
-    names = next(csv.reader([line], delimiter="\t" if "\t" in line else ","), [])
-    return len(names) > 1 and all(n.strip().replace(" ", "_").isidentifier() for n in names)
+def _delimiter(line: str) -> str | None:
+    """What separates the columns that a first line names; None: it names none."""
+    for delimiter in "\t;,":
+        names = next(csv.reader([line], delimiter=delimiter), [])
+        if len(names) > 1 and all(n.strip().replace(" ", "_").isidentifier() for n in names):
+            return delimiter
+    return None
 
 
-def _csv(
-    source: io.BufferedReader, encoding: str, header: str, *, tabs: bool
-) -> Iterator[Numbered]:
+def _csv(source: io.BufferedReader, encoding: str, delimiter: str) -> Iterator[Numbered]:
     csv.field_size_limit(1 << 30)
     text = io.TextIOWrapper(source, encoding, newline="")
-    counts = {d: header.count(d) for d in ",;\t"}
-    delimiter = "\t" if tabs else max(counts, key=lambda d: counts[d])
-    table = csv.DictReader(text, delimiter=delimiter)
+    try:
+        table = csv.DictReader(text, delimiter=delimiter)
+        yield from _table_rows(table)
+    finally:
+        text.detach()  # whoever opened the file closes it
+
+
+def _table_rows(table: csv.DictReader[str]) -> Iterator[Numbered]:
     while True:
         try:
             row = next(table, None)

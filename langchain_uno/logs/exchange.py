@@ -59,7 +59,7 @@ class ImportResult:
     redacted: dict[str, int] = field(default_factory=dict)
     waiting: int = 0
     """Feedback of the home whose answer is not in it."""
-    nameless: int = 0
+    without_user: int = 0
     """Interactions of the home that name no user."""
     bad_rows: int = 0
     bad_reasons: dict[str, int] = field(default_factory=dict)
@@ -106,7 +106,7 @@ def import_file(
             if on_row:
                 on_row(1)
         work.finish()
-        work.result.waiting, work.result.nameless = journal.unjoined()
+        work.result.waiting, work.result.without_user = journal.unjoined()
     return work.result
 
 
@@ -185,6 +185,7 @@ class _Import:
                     new = self._journal.append_feedback(one, replace=False)
                     self.result.feedback += new
         for one in found.feedback:
+            one.run_id = self._answers.name_of(run_ref(one.run_id))
             said, redacted = self._redact.feedback(one)
             new = self._journal.append_feedback(said, redacted=redacted, replace=False)
             self.result.feedback += new
@@ -303,7 +304,7 @@ def stats(
             "corrections": sum(1 for f in feedback if f.correction),
             "scores": sum(1 for f in feedback if f.score is not None),
             "waiting_feedback": len(joined.waiting),
-            "nameless": sum(1 for log in logs if not log.user_id),
+            "without_user": sum(1 for log in logs if not log.user_id),
             "users": len({log.user_id for log in logs if log.user_id}),
             "threads": len({log.thread_id for log in logs if log.thread_id}),
             "models": _sorted(Counter(log.model or "unknown" for log in logs)),

@@ -33,6 +33,7 @@ class Answers:
             "CREATE TABLE answers (run_id TEXT PRIMARY KEY, after BLOB, user_id TEXT, "
             "thread_id TEXT) WITHOUT ROWID"
         )
+        self._db.execute("CREATE TABLE other_names (run_id TEXT PRIMARY KEY, stored TEXT)")
         self._db.execute("CREATE TABLE turns (run_id TEXT, turn BLOB, PRIMARY KEY (run_id, turn))")
         rows = "run_id, after, user_id, thread_id FROM interactions WHERE after IS NOT NULL"
         for row in _pages(journal, rows):
@@ -54,13 +55,18 @@ class Answers:
             return one
         same = self._same(one, after) if may_repeat else None
         if same is not None:
+            self._db.execute("INSERT OR IGNORE INTO other_names VALUES (?, ?)", (one.run_id, same))
             said = [f.model_copy(update={"run_id": same}) for f in one.feedback]
             return [f for f in said if self._note_turn(f)]
         row = (one.run_id, after, one.user_id, one.thread_id)
         self._db.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", row)
-        for said_ in one.feedback:
-            self._note_turn(said_)
-        return one
+        return one.model_copy(update={"feedback": [f for f in one.feedback if self._note_turn(f)]})
+
+    def name_of(self, run_id: str) -> str:
+        """Return the run id under which this import stored an answer; others as they are."""
+        sql = "SELECT stored FROM other_names WHERE run_id = ?"
+        found = self._db.execute(sql, (run_id,)).fetchone()
+        return str(found[0]) if found else run_id
 
     def _same(self, one: Interaction, after: bytes) -> str | None:
         found = self._db.execute(

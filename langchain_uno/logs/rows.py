@@ -198,10 +198,13 @@ def _dialog(chat: Chat, now: datetime, namespace: str) -> list[Interaction] | Pa
     thread, user, model = (_id(v) for v in (chat.thread, chat.user, chat.model))
     start = time_of(chat.created_at) or now
     own_id = run_ref(chat.run_id) if chat.run_id else None
-    name = "\0".join([chat.id, tags.get("dataset", ""), thread or "", user or ""])
+    who_where = [tags.get("dataset", ""), thread or "", user or ""]
     out: list[Interaction] = []
     for at in answers:
         prompt, said = turns[:at], turns[at]
+        # A call of a tool is one step of its user's conversation, in whichever rows it stands.
+        told_apart = "" if user and not said.content.strip() else chat.id
+        name = "\0".join([told_apart, *who_where])
         run_id = _unique(about[at].get("id")) or _run_id(name, turns[: at + 1])
         who = next((u for m in reversed(about[:at]) if (u := _id(m.get("user_id")))), user)
         stamp = time_of(about[at].get("created_at")) or start
@@ -261,11 +264,13 @@ def _turns(chat: Chat) -> tuple[list[Message], list[Row]]:
             found = read_all([given])
         except InputError as error:
             raise InputError(str(error).replace("message 0", f"message {n}", 1)) from error
-        for one in found:
-            if one.role == "system" and not one.content.strip():
-                continue
-            turns.append(one)
-            about.append(given if isinstance(given, Mapping) else {})
+        own = given if isinstance(given, Mapping) else {}
+        # Steps with tools share a message; its id and feedback are the last one's.
+        step = {k: v for k, v in own.items() if k not in ("id", "feedback")}
+        for at, one in enumerate(found, 1):
+            if one.role != "system" or one.content.strip():
+                turns.append(one)
+                about.append(own if at == len(found) else step)
     return turns, about
 
 
@@ -324,7 +329,8 @@ def _add_explicit(given: Any, out: list[Interaction], user: str | None) -> None:
         return
     for n, one in enumerate(given if isinstance(given, list) else [given]):
         if isinstance(one, str):
-            one = {"comment": one}
+            score = thumb(one)
+            one = {"comment": one} if score is None else {"score": score}
         elif isinstance(one, bool | int | float):
             one = {"score": one}
         if not isinstance(one, Mapping):

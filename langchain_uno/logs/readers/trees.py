@@ -356,7 +356,7 @@ def _librechat_chats(given: Sequence[Row], row: Row) -> Iterator[Found]:
         thread=thread,
         user=names_of(row, *given)[0],
         model=models[-1] if models else None,
-        created_at=first(row, "createdAt", "exportAt"),
+        created_at=row.get("createdAt"),
     )
 
 
