@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, cast
 
 from langchain_uno.errors import InputError
@@ -34,6 +33,7 @@ _WRAPPERS = ("data", "rows", "items", "results", "records", "runs")
 _FIELD = re.compile(r'[\s,]*"([^"\\]*)"\s*:\s*')
 _OBJECTS = re.compile(r"\[\s*[{\]]")
 _BY_NAME = {".csv": ",", ".tsv": "\t"}
+_MAX_HEADER = 20_000
 _MARGIN = 20
 """So near to the end of what was read an error may only mean that the rest is not there yet."""
 
@@ -52,11 +52,12 @@ def read_rows(path: Path | str) -> Iterator[tuple[int, Any]]:
         InputError: the file can't be read, or is packed in a way that is not known.
     """
     name = str(path)
+    source: io.BufferedReader[Any]
     try:
         if name == "-":
             source = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer), _BUFFER)
         else:
-            source = open(path, "rb", _BUFFER)  # noqa: SIM115
+            source = io.BufferedReader(io.FileIO(path), _BUFFER)
     except OSError as error:
         raise InputError(f"The file {name!r} can't be read ({error.strerror or error}).") from error
     try:
@@ -72,7 +73,7 @@ def read_rows(path: Path | str) -> Iterator[tuple[int, Any]]:
             source.close()
 
 
-def _unpacked(source: io.BufferedReader, name: str) -> Iterator[Numbered]:
+def _unpacked(source: io.BufferedReader[Any], name: str) -> Iterator[Numbered]:
     head = source.peek(4096)
     if head[:2] == b"\x1f\x8b":
         with gzip.GzipFile(fileobj=source) as packed:
@@ -86,7 +87,7 @@ def _unpacked(source: io.BufferedReader, name: str) -> Iterator[Numbered]:
         yield from _text(source, head, name.lower())
 
 
-def _text(source: io.BufferedReader, head: bytes, name: str) -> Iterator[Numbered]:
+def _text(source: io.BufferedReader[Any], head: bytes, name: str) -> Iterator[Numbered]:
     encoding = _encoding(head)
     start = head.decode(encoding, "ignore").lstrip()
     first_line = start.splitlines()[0] if start else ""
@@ -116,7 +117,7 @@ def _encoding(head: bytes) -> str:
 # -- JSON ------------------------------------------------------------------------------------------
 
 
-def _lines(source: io.BufferedReader) -> Iterator[Numbered]:
+def _lines(source: io.BufferedReader[Any]) -> Iterator[Numbered]:
     """Decode each line by itself: a bad byte spoils no other row."""
     for number, line in enumerate(source, 1):
         if line.strip():
@@ -156,7 +157,18 @@ def _is_one_value(start: str) -> bool:
         return False
     if _wraps_rows(start):
         return True
-    return line == "{" or (line[-1:] in ("[", "{", ",") and not isinstance(_parsed(line), dict))
+    return line[-1:] in ("[", "{", ",") and _goes_on(line)
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a line is sound JSON that ends too early."""
+    try:
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(line)
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def _wraps_rows(start: str) -> bool:
@@ -176,7 +188,7 @@ def _wraps_rows(start: str) -> bool:
 class _Values:
     """Reads the elements of one large JSON value, holding one element in memory at a time."""
 
-    def __init__(self, source: io.BufferedReader, encoding: str) -> None:
+    def __init__(self, source: io.BufferedReader[Any], encoding: str) -> None:
         self._source = codecs.getreader(encoding)(source)
         self._text = ""
         self._at = 0
@@ -318,16 +330,7 @@ class Groups:
             rows = list(group)
             yield rows[-1][2], self._readers[place], [json.loads(row[3]) for row in rows]
 
-    def __enter__(self) -> Groups:
-        """Return self."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Throw the temporary file away."""
         self._db.close()
 
@@ -337,6 +340,8 @@ class Groups:
 
 def _delimiter(line: str) -> str | None:
     """What separates the columns that a first line names; None: it names none."""
+    if len(line) > _MAX_HEADER:
+        return None
     for delimiter in "\t;,":
         names = next(csv.reader([line], delimiter=delimiter), [])
         if len(names) > 1 and all(n.strip().replace(" ", "_").isidentifier() for n in names):
@@ -344,7 +349,7 @@ def _delimiter(line: str) -> str | None:
     return None
 
 
-def _csv(source: io.BufferedReader, encoding: str, delimiter: str) -> Iterator[Numbered]:
+def _csv(source: io.BufferedReader[Any], encoding: str, delimiter: str) -> Iterator[Numbered]:
     csv.field_size_limit(1 << 30)
     text = io.TextIOWrapper(source, encoding, newline="")
     try:
@@ -381,7 +386,7 @@ def _cell(text: str) -> Any:
     return text
 
 
-def _parquet(source: io.BufferedReader, name: str) -> Iterator[Numbered]:
+def _parquet(source: io.BufferedReader[Any], name: str) -> Iterator[Numbered]:
     try:
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile

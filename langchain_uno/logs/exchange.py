@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import chain
@@ -99,7 +100,7 @@ def import_file(
         rows = iter(())
     else:
         rows = chain([first], rows)
-    with Journal(home.ensure().journal) as journal, Answers(journal) as answers:
+    with Journal(home.ensure().journal) as journal, closing(Answers(journal)) as answers:
         work = _Import(journal, answers, redact, home.namespace, reader)
         for number, row in rows:
             work.take(number, row)
@@ -148,7 +149,7 @@ class _Import:
     def finish(self) -> None:
         """Read the conversations that came a message a row, and write what is left."""
         if self._groups is not None:
-            with self._groups as groups:
+            with closing(self._groups) as groups:
                 for number, reader, rows in groups.read():
                     try:
                         found = parse_group(rows, self._at(number), self._namespace, reader)

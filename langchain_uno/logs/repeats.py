@@ -11,7 +11,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from hashlib import blake2b
-from types import TracebackType
 from typing import Any
 
 from langchain_uno.logs.conversation import link
@@ -96,16 +95,7 @@ class Answers:
         row = (said.run_id, _digest(said))
         return self._db.execute("INSERT OR IGNORE INTO turns VALUES (?, ?)", row).rowcount > 0
 
-    def __enter__(self) -> Answers:
-        """Return self."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Throw the temporary file away."""
         self._db.close()
 

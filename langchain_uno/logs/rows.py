@@ -24,8 +24,9 @@ from langchain_uno.errors import InputError
 from langchain_uno.logs.capture import check_feedback
 from langchain_uno.logs.conversation import detect_language, language_of, run_ref, user_turn
 from langchain_uno.logs.join import follow_up
-from langchain_uno.logs.readers import reader_of
+from langchain_uno.logs.readers import OURS, reader_of
 from langchain_uno.logs.readers.base import (
+    FORMAT,
     SPACE,
     Chat,
     Found,
@@ -42,8 +43,6 @@ from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
 __all__ = ["FORMAT", "Parsed", "group_of", "literal", "parse_group", "parse_row"]
 
-FORMAT = "langchain-uno.interaction"
-"""The ``format`` field of our own export."""
 _MAX_ID = 200
 _MIN_UNIQUE = 16
 """A message's own id is taken for unique from this length on: "m2" is in every conversation."""
@@ -83,7 +82,7 @@ def parse_row(row: Any, now: datetime, namespace: str, reader: Reader | None = N
         if not isinstance(row, Mapping):
             raise InputError(f"a row must be a JSON object, not {type(row).__name__}")
         if row.get("format") == FORMAT:
-            return Parsed("langchain-uno", [_own(row, namespace)], repeats=False)
+            return Parsed(OURS.name, [_own(row, namespace)], repeats=False)
         reader = reader or reader_of(row)
         return _records(reader.name, reader.read(row), now, namespace)
     except (OverflowError, RecursionError) as error:

@@ -13,8 +13,10 @@ records of them. docs/guides/import.md has the table.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from langchain_uno.errors import InputError
-from langchain_uno.logs.readers.base import Reader, Row
+from langchain_uno.logs.readers.base import FORMAT, Found, Reader, Row
 from langchain_uno.logs.readers.chats import (
     ALPACA,
     CHAT,
@@ -34,9 +36,18 @@ from langchain_uno.logs.readers.pairs import (
 from langchain_uno.logs.readers.traces import LANGFUSE, LANGSMITH, LITELLM, REQUESTS
 from langchain_uno.logs.readers.trees import CHATGPT, LIBRECHAT, OASST, OPENWEBUI
 
-__all__ = ["READERS", "reader_named", "reader_of"]
+__all__ = ["OURS", "READERS", "reader_named", "reader_of"]
+
+
+def _not_ours(row: Row) -> Iterable[Found]:
+    raise InputError(f"the row is no export of ours: its 'format' is not {FORMAT!r}")
+
+
+OURS = Reader("langchain-uno", lambda row: row.get("format") == FORMAT, _not_ours)
+"""Our own export; ``logs/rows.py`` reads it, as it holds finished records."""
 
 READERS: tuple[Reader, ...] = (
+    OURS,
     OPENWEBUI,
     CHATGPT,
     LIBRECHAT,

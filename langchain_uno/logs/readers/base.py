@@ -21,6 +21,7 @@ from langchain_uno.messages import clean_value, read_turns
 from langchain_uno.records import Feedback, Interaction, Message
 
 __all__ = [
+    "FORMAT",
     "SPACE",
     "Chat",
     "Found",
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 Row = Mapping[str, Any]
+FORMAT = "langchain-uno.interaction"
+"""The ``format`` field of our own export."""
 SPACE = UUID("6f0e1f5c-64f5-5c0e-9d39-6c0f1b8f5a11")
 """The name space of ids made from imported content; changing it would import everything anew."""
 

@@ -20,8 +20,9 @@ from langchain_uno.logs.readers.base import (
     time_of,
 )
 from langchain_uno.logs.readers.bodies import asked
-from langchain_uno.logs.readers.pairs import is_flagged
+from langchain_uno.logs.readers.pairs import is_flagged, prompt_of
 from langchain_uno.messages import clean_text
+from langchain_uno.records import Message
 
 __all__ = ["ALPACA", "CHAT", "MEMORYBENCH", "MESSAGES", "SHAREGPT", "WILDCHAT"]
 
@@ -140,27 +141,15 @@ def _is_alpaca(row: Row) -> bool:
 
 
 def _alpaca(row: Row) -> Iterable[Found]:
-    question, answer = first(row, *_QUESTION), first(row, *_ANSWER)
-    if not isinstance(question, str):
-        raise InputError("the question must be a text")
+    answer = first(row, *_ANSWER)
     if answer is None or answer == "":
         yield Passed("no_answer")
         return
     if not isinstance(answer, str):
         raise InputError("the answer must be a text")
-    more = first(row, "context") if question is row.get("input") else first(row, "input", "context")
-    messages: list[dict[str, Any]] = []
-    if system := first(row, "system", "system_prompt"):
-        messages.append({"role": "system", "content": system})
-    for pair in literal(row.get("history") or [], "history"):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise InputError("'history' must be a list of pairs of a question and its answer")
-        roles = ("user", "assistant")
-        messages += [{"role": r, "content": p} for r, p in zip(roles, pair, strict=True)]
-    asked_ = f"{question}\n\n{more}" if isinstance(more, str) and more.strip() else question
-    messages += [{"role": "user", "content": asked_}, {"role": "assistant", "content": answer}]
     used = {*_QUESTION, *_ANSWER, "context", "history", "system", "system_prompt"}
-    yield _about({k: v for k, v in row.items() if k not in used}, messages)
+    about = {k: v for k, v in row.items() if k not in used}
+    yield _about(about, [*prompt_of(row), Message(role="assistant", content=answer)])
 
 
 CHAT = Reader(

@@ -35,6 +35,7 @@ __all__ = [
     "PAIRS",
     "ULTRAFEEDBACK",
     "is_flagged",
+    "prompt_of",
 ]
 
 _SPEAKER = re.compile(r"\n\n(Human|Assistant|System):")
@@ -71,14 +72,20 @@ def _column(value: Any) -> Any:
     return value
 
 
-def _prompt(row: Row) -> list[Message]:
-    """What was asked, in the names of TRL, LLaMA-Factory, ms-swift and the DPO data sets."""
+def prompt_of(row: Row) -> list[Message]:
+    """Return what was asked, in the names of Alpaca, TRL, LLaMA-Factory, ms-swift and others.
+
+    Raises:
+        InputError: a part of it is of another form.
+    """
     system = first(row, "system", "system_prompt")
     history = _column(row.get("history")) or []
-    given = _column(first(row, "prompt", "conversations", "messages", "query", "question"))
-    if given is None and isinstance(row.get("instruction"), str):
-        more = row.get("input")
-        given = f"{row['instruction']}\n\n{more}" if more else row["instruction"]
+    names = ("prompt", "conversations", "messages", "instruction", "query", "question", "input")
+    name = next((n for n in names if row.get(n) is not None), "")
+    given = _column(row.get(name))
+    more = first(row, "context") if name == "input" else first(row, "input", "context")
+    if isinstance(given, str) and isinstance(more, str) and more.strip():
+        given = f"{given}\n\n{more}"
     turns: list[Message] = []
     if isinstance(given, str):
         turns = _transcript(given) or [Message(role="user", content=given)]
@@ -133,7 +140,7 @@ def _pair(row: Row) -> Iterable[Found]:
     if not chosen or not rejected:
         yield Passed("no_answer")
         return
-    prompt = _prompt({k: v for k, v in row.items() if k != "messages"})
+    prompt = prompt_of({k: v for k, v in row.items() if k != "messages"})
     yield corrected(
         _side(prompt, chosen, "chosen"), _side(prompt, rejected, "rejected"), **_about(row)
     )
@@ -160,16 +167,16 @@ def _kto(row: Row) -> Iterable[Found]:
     if score is None:
         raise InputError(f"the label {str(row['label'])[:40]!r} is neither true nor false")
     answer = first(row, "completion", "response")
-    turns = _prompt(row) if answer is None else _side(_prompt(row), answer, "completion")
+    turns = prompt_of(row) if answer is None else _side(prompt_of(row), answer, "completion")
     yield Chat(turns, feedback=[{"key": "thumb", "score": score}], **_about(row))
 
 
 def _ms_swift(row: Row) -> Iterable[Found]:
     if row.get("messages"):
-        chosen = _prompt({"messages": row["messages"], "system": row.get("system")})
+        chosen = prompt_of({"messages": row["messages"], "system": row.get("system")})
         prompt = chosen[:-1]
     else:
-        prompt = _prompt(row)
+        prompt = prompt_of(row)
         chosen = _side(prompt, row.get("response") or "", "response")
     worse = first(row, "rejected_response", "rejected_messages")
     if worse:
@@ -245,7 +252,7 @@ def is_flagged(value: Any) -> bool:
 
 
 def _ultrafeedback(row: Row) -> Iterable[Found]:
-    prompt = _prompt({k: row[k] for k in ("instruction", "prompt", "system") if k in row})
+    prompt = prompt_of({k: row[k] for k in ("instruction", "prompt", "system") if k in row})
     completions = [c for c in _column(row["completions"]) if isinstance(c, Mapping)]
     if not prompt or not completions:
         raise InputError("there is no instruction, or no completion that is an object")

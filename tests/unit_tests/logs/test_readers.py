@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.logs.exchange import ImportResult, export_lines, import_file, stats
 from langchain_uno.logs.readers import READERS
@@ -96,7 +97,29 @@ def sample(home: Home) -> Any:
 
 def test_every_sample_is_listed_and_every_format_has_one() -> None:
     assert {p.name for p in EXPORTS.iterdir()} == set(FILES)
-    assert {r.name for r in READERS} == set().union(*(f[0] for f in FILES.values()))
+    with_samples = set().union(*(f[0] for f in FILES.values()))
+    assert {r.name for r in READERS} == with_samples | {"langchain-uno"}
+
+
+def test_a_format_can_be_named(home: Home, tmp_path: Path) -> None:
+    """A table of classes has a column that looks like ms-swift's thumb."""
+    turns = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"messages": turns, "label": True}))
+    assert import_file(path, home, format="Chat").formats == {"chat": 1}
+    assert logs(home)[0]["feedback"] == []
+    with pytest.raises(
+        InputError, match=r"no format 'sharegtp'\. Known are: alpaca, chat, .*wildchat"
+    ):
+        import_file(path, home, format="sharegtp")
+    wrong = import_file(path, home, format="langchain-uno")
+    assert wrong.bad_rows == 1 and "no export of ours" in wrong.bad[0][1]
+
+
+def test_the_guide_lists_every_format() -> None:
+    page = Path(__file__).parents[3] / "docs" / "guides" / "import.md"
+    rows = [line.split("|")[1].strip(" `") for line in page.read_text().splitlines() if "|" in line]
+    assert set(rows) - {"format", "---"} == {r.name for r in READERS}
 
 
 @pytest.mark.parametrize("name", FILES)
