@@ -160,7 +160,9 @@ def read_turns(given: Any) -> list[Message]:
     if word == "function_call":  # ShareGPT: the call is the turn's text
         return [_told_call(str(content or ""))]
     if role == "tool":
-        return [_result({k: v for k, v in body.items() if k != "id"})]
+        blocks = content if isinstance(content, list) else []
+        results = [r for b in blocks if isinstance(b, Mapping) and (r := _tool_block(b)[1])]
+        return results or [_result({k: v for k, v in body.items() if k != "id"})]
     calls = body.get("tool_calls") or []
     if not isinstance(calls, list):
         raise InputError("has tool_calls that are not a list")

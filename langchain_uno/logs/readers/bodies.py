@@ -29,8 +29,10 @@ def body_of(value: Any) -> Any:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return value  # words that begin with a bracket
-    if isinstance(value, Mapping) and isinstance(value.get("body"), Mapping | str):
-        return body_of(value["body"])
+    if isinstance(value, Mapping):
+        inner = first(value, "body", "inputBodyJson", "outputBodyJson")  # the latter are Bedrock's
+        if isinstance(inner, Mapping | str):
+            return body_of(inner)
     return value
 
 

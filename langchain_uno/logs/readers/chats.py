@@ -27,13 +27,14 @@ from langchain_uno.records import Message
 __all__ = ["ALPACA", "CHAT", "MEMORYBENCH", "MESSAGES", "SHAREGPT", "WILDCHAT"]
 
 _MAX_TAG = 1000
-_LISTS = ("messages", "conversations", "conversation", "contents", "input")
+_LISTS = ("messages", "conversations", "conversation", "contents", "chat_messages", "history",
+          "input")  # fmt: skip
 _KNOWN = {
     *_LISTS, *THREAD_KEYS, *USER_KEYS, "feedback", "lang", "language", "model", "run_id",
     "created_at", "createdAt", "timestamp", "tstamp", "input_prompt", "input_chat_messages", "info",
     "tools", "usage", "format", "system", "instructions", "system_prompt", "systemInstruction",
     "system_instruction", "turn", "toxic", "redacted", "openai_moderation", "hashed_ip",
-    "conversation_hash",
+    "conversation_hash", "uuid",
 }  # fmt: skip
 """Fields that mean something; the others are kept as tags."""
 
@@ -59,7 +60,7 @@ def _about(row: Row, messages: Sequence[Any], **more: Any) -> Chat:
         id=str(row.get("id", row.get("test_idx", ""))),
         run_id=run_ref(row["run_id"]) if row.get("run_id") else None,
         user=user or first_name(row, ("hashed_ip",)),
-        thread=thread or first_name(row, ("conversation_hash",)),
+        thread=thread or first_name(row, ("conversation_hash", "uuid")),
         model=first_name(row, ("model",)),
         created_at=first(row, "created_at", "createdAt", "timestamp", "tstamp"),
         language=first(row, "lang", "language"),
@@ -154,7 +155,7 @@ def _alpaca(row: Row) -> Iterable[Found]:
 
 CHAT = Reader(
     "chat",
-    lambda row: any(k in row for k in _LISTS[:4]) or isinstance(row.get("input"), list),
+    lambda row: any(k in row for k in _LISTS[:-1]) or isinstance(row.get("input"), list),
     _chat,
 )
 SHAREGPT = Reader("sharegpt", lambda row: "conversations" in row, _chat)

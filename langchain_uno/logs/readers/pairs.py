@@ -163,10 +163,11 @@ def _openai(row: Row) -> Iterable[Found]:
 
 
 def _kto(row: Row) -> Iterable[Found]:
-    score = thumb(row["label"])
+    label = first(row, "label", "kto_tag")
+    score = thumb(label)
     if score is None:
-        raise InputError(f"the label {str(row['label'])[:40]!r} is neither true nor false")
-    answer = first(row, "completion", "response")
+        raise InputError(f"the label {str(label)[:40]!r} is neither true nor false")
+    answer = first(row, "completion", "response", "output")
     turns = prompt_of(row) if answer is None else _side(prompt_of(row), answer, "completion")
     yield Chat(turns, feedback=[{"key": "thumb", "score": score}], **_about(row))
 
@@ -300,7 +301,9 @@ def _number(value: Any) -> float | None:
 
 OPENAI_PREFERENCE = Reader("openai-preference", lambda row: "preferred_output" in row, _openai)
 PAIRS = Reader("pairs", lambda row: {"chosen", "rejected"} <= row.keys(), _pair)
-KTO = Reader("kto", lambda row: {"prompt", "completion"} <= row.keys() and "label" in row, _kto)
+KTO = Reader(
+    "kto", lambda row: "kto_tag" in row or {"prompt", "completion", "label"} <= row.keys(), _kto
+)
 MS_SWIFT = Reader("ms-swift", _is_ms_swift, _ms_swift)
 LMARENA = Reader(
     "lmarena",

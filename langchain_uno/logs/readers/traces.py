@@ -237,7 +237,7 @@ def _score(row: Row) -> Found:
 _REQUEST = ("request", "request_body", "requestBody", "req", "body", "kwargs", "input", "inputs",
             "prompt", "messages", "contents")  # fmt: skip
 _RESPONSE = ("response", "response_body", "responseBody", "res", "output", "outputs", "completion",
-             "choices", "candidates")  # fmt: skip
+             "choices", "candidates", "message", "answer", "reply")  # fmt: skip
 
 
 def _request_of(row: Row) -> list[Any] | None:
@@ -251,7 +251,14 @@ def _response_of(row: Row) -> list[Any] | None:
 
 def _is_request(row: Row) -> bool:
     whole = any(k in row for k in _REQUEST[:5]) and any(k in row for k in _RESPONSE)
-    return whole or (any(k in row for k in _REQUEST[5:]) and any(row.get(k) for k in _RESPONSE))
+    beside = any(k in row for k in _REQUEST[5:]) and any(row.get(k) for k in _RESPONSE)
+    return whole or (beside and not _is_finished(row.get("messages")))
+
+
+def _is_finished(messages: Any) -> bool:
+    """Whether a conversation ends with its answer: what stands beside it is something else."""
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, Mapping) and str(last.get("role", "")).lower() == "assistant"
 
 
 def _is_litellm(row: Row) -> bool:

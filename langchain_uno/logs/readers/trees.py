@@ -177,7 +177,7 @@ def _openwebui(row: Row) -> Iterable[Found]:
     if "data" in row and "meta" in row:
         yield from _rating(row)
         return
-    chat = row["chat"]
+    chat = row.get("chat", row)
     yield from _chats(
         _openwebui_nodes(chat), _current(chat), **_openwebui_about(row, chat), **_time(row)
     )
@@ -281,8 +281,9 @@ def _openwebui_nodes(chat: Row) -> dict[str, _Node]:
 
 
 def _is_openwebui(row: Row) -> bool:
-    chat = row.get("chat")
+    chat, history = row.get("chat"), row.get("history")
     whole = isinstance(chat, Mapping) and bool({"history", "messages"} & chat.keys())
+    whole = whole or (isinstance(history, Mapping) and "messages" in history)
     rating = isinstance(row.get("data"), Mapping) and "rating" in row["data"] and "meta" in row
     return whole or rating
 
