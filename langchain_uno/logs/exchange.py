@@ -25,10 +25,10 @@ from langchain_uno.logs.filters import Supports, judge_all
 from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.readers import reader_named
-from langchain_uno.logs.readers.base import Reader
+from langchain_uno.logs.readers.base import FORMAT, Reader
 from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.logs.repeats import Answers
-from langchain_uno.logs.rows import FORMAT, Parsed, group_of, parse_group, parse_row
+from langchain_uno.logs.rows import Parsed, group_of, parse_group, parse_row
 from langchain_uno.logs.store import pending
 from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings

@@ -41,7 +41,7 @@ from langchain_uno.logs.readers.base import (
 from langchain_uno.messages import clean_text, clean_value
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
-__all__ = ["FORMAT", "Parsed", "group_of", "literal", "parse_group", "parse_row"]
+__all__ = ["Parsed", "group_of", "parse_group", "parse_row"]
 
 _MAX_ID = 200
 _MIN_UNIQUE = 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from langchain_uno.home import Home
 from langchain_uno.logs import containers
 from langchain_uno.logs.containers import read_rows
 from langchain_uno.logs.exchange import export_lines, import_file
+from langchain_uno.logs.redaction import no_redaction
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -154,3 +156,31 @@ def test_an_empty_file(home: Home, tmp_path: Path) -> None:
         path = tmp_path / "f"
         path.write_text(text)
         assert import_file(path, home).rows == 0
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_memory_does_not_grow_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, array: bool
+) -> None:
+    """lab/benchmarks/bench_import.py measures a million rows."""
+    monkeypatch.setattr(containers, "_CHUNK", 1 << 14)
+    monkeypatch.setattr(containers, "_BUFFER", 1 << 14)
+
+    def peak(n: int) -> int:
+        path = tmp_path / f"{n}.json"
+        rows = [
+            json.dumps({"id": i, "lang": "en", "messages": ROWS[0]["messages"], "pad": "x" * 900})
+            for i in range(n)
+        ]
+        path.write_text("[\n" + ",\n".join(rows) + "\n]" if array else "\n".join(rows))
+        del rows
+        home = Home.locate(tmp_path / str(n))
+        tracemalloc.start()
+        try:
+            assert import_file(path, home, redactor=no_redaction()).interactions == n
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(100)  # what is loaded once
+    assert peak(1500) < 1.5 * peak(300)
