@@ -44,6 +44,8 @@ from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 __all__ = ["Parsed", "group_of", "parse_group", "parse_row"]
 
 _MAX_ID = 200
+_WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a reader raises where a field is a text that should be a list, say."""
 _MIN_UNIQUE = 16
 """A message's own id is taken for unique from this length on: "m2" is in every conversation."""
 _PLACEHOLDERS = re.compile(r"(?:\[[\w.-]{1,40}\]\s*)+\Z")
@@ -85,11 +87,11 @@ def parse_row(row: Any, now: datetime, namespace: str, reader: Reader | None = N
             return Parsed(OURS.name, [_own(row, namespace)], repeats=False)
         reader = reader or reader_of(row)
         return _records(reader.name, reader.read(row), now, namespace)
-    except (OverflowError, RecursionError) as error:
+    except OverflowError as error:
         raise InputError(f"a number or a time is out of range ({error})") from error
     except InputError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except _WRONG_TYPES as error:
         raise InputError(f"a field is of another type than the format has ({error})") from error
 
 
@@ -119,7 +121,7 @@ def parse_group(rows: Sequence[Row], now: datetime, namespace: str, reader: Read
         raise InputError(f"a number or a time is out of range ({error})") from error
     except InputError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except _WRONG_TYPES as error:
         raise InputError(f"a field is of another type than the format has ({error})") from error
 
 
@@ -191,18 +193,18 @@ def _dialog(chat: Chat, now: datetime, namespace: str) -> list[Interaction] | Pa
         raise InputError("there is no user turn before the first answer")
     if any(m.role in ("user", "assistant") and _is_empty(m) for m in turns):
         return Passed("empty_turn")
-    tags = {str(k): str(v) for k, v in chat.tags.items()}
+    tags = {clean_text(str(k)): clean_text(str(v)) for k, v in chat.tags.items()}
     # "lang": what a person said of the row; "en"/"english" and the like are understood.
     language = _language(chat.language)
     thread, user, model = (_id(v) for v in (chat.thread, chat.user, chat.model))
     start = time_of(chat.created_at) or now
-    own_id = run_ref(chat.run_id) if chat.run_id else None
+    own_id = run_ref(_id(chat.run_id)) if chat.run_id else None
     who_where = [tags.get("dataset", ""), thread or "", user or ""]
     out: list[Interaction] = []
     for at in answers:
         prompt, said = turns[:at], turns[at]
         # A call of a tool is one step of its user's conversation, in whichever rows it stands.
-        told_apart = "" if user and not said.content.strip() else chat.id
+        told_apart = "" if user and not said.content.strip() else clean_text(chat.id)
         name = "\0".join([told_apart, *who_where])
         run_id = _unique(about[at].get("id")) or _run_id(name, turns[: at + 1])
         who = next((u for m in reversed(about[:at]) if (u := _id(m.get("user_id")))), user)

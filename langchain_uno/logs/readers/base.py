@@ -17,7 +17,7 @@ from langchain_uno.errors import InputError
 from langchain_uno.logs.capture import check_feedback
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
-from langchain_uno.messages import clean_value, read_turns
+from langchain_uno.messages import clean_text, clean_value, read_turns
 from langchain_uno.records import Feedback, Interaction, Message
 
 __all__ = [
@@ -136,7 +136,10 @@ def read_all(messages: Any) -> list[Message]:
     out: list[Message] = []
     for n, one in enumerate(messages):
         try:
-            out += [one] if isinstance(one, Message) else read_turns(one)
+            if isinstance(one, Message):
+                out.append(one.model_copy(update={"content": clean_text(one.content)}))
+            else:
+                out += read_turns(one)
         except InputError as error:
             raise InputError(f"message {n} {error}") from error
     return out

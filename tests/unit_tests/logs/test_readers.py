@@ -14,16 +14,20 @@ Alpaca, Helicone and Portkey (log exports), MemoryBench.
 from __future__ import annotations
 
 import json
+import random
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from toys import START
 
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
+from langchain_uno.logs.containers import read_rows
 from langchain_uno.logs.exchange import ImportResult, export_lines, import_file, stats
 from langchain_uno.logs.readers import READERS
+from langchain_uno.logs.rows import group_of, parse_group, parse_row
 
 EXPORTS = Path(__file__).parents[2] / "data" / "exports"
 
@@ -423,3 +427,48 @@ def test_times(home: Home, tmp_path: Path, time: Any) -> None:
     bring(home, tmp_path, {"created_at": time, "messages": turns})
     found = datetime.fromisoformat(logs(home)[0]["created_at"].replace("Z", "+00:00"))
     assert int(found.timestamp()) == 1712345678
+
+
+def test_broken_rows_of_every_format_are_read_or_refused() -> None:
+    """Fields that are gone or of another type: InputError, or records that can be stored."""
+    rng = random.Random(0)
+    junk: list[Any] = [
+        None, True, -1, 2.5, "", "x", "[1]", [], {}, [{}], ["x"], {"role": "user"}, "{", 1e300,
+        10**30, "\ud800", [[["a"]]], [None], {"a": [1]},
+    ]  # fmt: skip
+    outcomes = {"read": 0, "refused": 0}
+    for path in sorted(EXPORTS.iterdir()):
+        for _, row in read_rows(path):
+            for _ in range(15):
+                broken = json.loads(json.dumps(row, ensure_ascii=True))
+                for _ in range(rng.randint(1, 2)):
+                    break_something(broken, rng, rng.choice(junk))
+                try:
+                    group = group_of(broken)
+                    found = (
+                        parse_group([broken], START, "default", group[0])
+                        if group
+                        else parse_row(broken, START, "default")
+                    )
+                except InputError:
+                    outcomes["refused"] += 1
+                    continue
+                outcomes["read"] += 1
+                for one in found.interactions:
+                    one.model_dump_json()
+                    said = [m for m in one.messages if m.role in ("user", "assistant")]
+                    assert all(m.content.strip() or m.tool_calls for m in said)
+    assert min(outcomes.values()) > 200
+
+
+def break_something(value: Any, rng: random.Random, junk: Any) -> None:
+    """Replace or take out something at a random depth."""
+    while isinstance(value, dict | list) and value:
+        key = rng.choice(list(value) if isinstance(value, dict) else range(len(value)))
+        if not isinstance(value[key], dict | list) or not value[key] or rng.random() < 0.3:
+            if rng.random() < 0.4:
+                del value[key]
+            else:
+                value[key] = junk
+            return
+        value = value[key]
