@@ -377,6 +377,17 @@ class Journal:
         row = self._db.read(sql)[0]
         return int(row[0]), int(row[1])
 
+    def unjoined(self) -> tuple[int, int]:
+        """How much feedback names an answer that is not here, and how many answers name no user."""
+        sql = (
+            "SELECT (SELECT count(*) FROM feedback WHERE run_id NOT IN "
+            "(SELECT run_id FROM interactions UNION ALL SELECT root_run_id FROM interactions "
+            "WHERE root_run_id IS NOT NULL)), "
+            "(SELECT count(*) FROM interactions WHERE user_id IS NULL)"
+        )
+        row = self._db.read(sql)[0]
+        return int(row[0]), int(row[1])
+
     def redacted(self) -> dict[str, int]:
         """How much was taken out before storing, by kind."""
         total: dict[str, int] = {}
