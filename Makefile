@@ -92,6 +92,9 @@ bench-routing: $(READY) ## requests in other words, and on other topics: who fin
 bench-capture: $(READY) ## what capture costs a request, and how much is journalled a second
 	$(PY) -m lab.benchmarks.bench_capture
 
+bench-import: $(READY) ## memory and time of importing a million rows
+	$(PY) -m lab.benchmarks.bench_import
+
 bench-crash: $(READY) ## 200 x kill -9, four processes on one home, a full disk (as root)
 	$(PY) -m lab.benchmarks.bench_crash kill
 	$(PY) -m lab.benchmarks.bench_crash many

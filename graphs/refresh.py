@@ -222,8 +222,9 @@ def _result(work: Work) -> RefreshResult:
     """Return what is stored of a finished refresh, or collect it, store it and tidy up."""
     if is_unchanged(work):
         known = RefreshResult.model_validate(work.folder.read_json(RESULT))
-        notes = [*known.notes, *_standing(work, known.release)]
-        return known.model_copy(update={"unchanged": True, "notes": notes})
+        current, said = _standing(work, known.release)
+        update = {"unchanged": True, "current": current, "notes": [*known.notes, *said]}
+        return known.model_copy(update=update)
     counts = {s: work.counts(s) for s in STAGES if work.folder.has(f"{s}.json")}
     filtered, release = counts["filter"], counts.get("release", {}).get("release")
     clusters = counts.get("train", {}).pop("clusters", [])
@@ -231,6 +232,7 @@ def _result(work: Work) -> RefreshResult:
         {
             "refresh_id": work.id,
             "release": release,
+            "current": release,
             "resumed": work.resumed,
             "interactions": filtered["interactions"],
             "usable": filtered["usable"],
@@ -248,26 +250,32 @@ def _result(work: Work) -> RefreshResult:
             "notes": [note for one in counts.values() for note in one.get("notes", ())],
         }
     )
-    if release is not None:
-        work.folder.write_json(RESULT, result.model_dump(mode="json"))
-        sweep_work(work.home.work, [work.id])
+    if release is None:
+        return result
+    work.folder.write_json(RESULT, result.model_dump(mode="json"))
+    sweep_work(work.home.work, [work.id])
+    if work.newer:
+        result.notes.append(
+            f"This finished a refresh that was interrupted. Feedback on {work.newer} logs came "
+            "after it began: the same call again learns from it."
+        )
     return result
 
 
-def _standing(work: Work, release: str | None) -> list[str]:
-    """Say what answers now, where a refresh without news finds that it is not its release."""
+def _standing(work: Work, release: str | None) -> tuple[str | None, list[str]]:
+    """Return what answers now, and what to say where it is not the release of these logs."""
     from langchain_uno.releases.load import read_current, revocation_file
 
     try:
         current = read_current(work.home)
     except ReleaseError as error:
-        return [f"Nothing is new, and the current release can't be served: {error}"]
+        return None, [f"Nothing is new, and the current release can't be served: {error}"]
     if current is not None and current.id == release:
-        return []
+        return release, []
     revoked = release is not None and revocation_file(work.home, release).exists()
     stands = f"release {current.id!r}" if current else "the base model"
     what = "was revoked" if revoked else "was rolled back"
-    return [
+    return current.id if current else None, [
         f"Nothing is new. Release {release!r}, which these logs gave, {what}; {stands} answers. It "
         "stays so until there is something new to learn."
     ]

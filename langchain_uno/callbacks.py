@@ -475,7 +475,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             return False
         try:
             if isinstance(item, list):
-                self._journal.append_names(item, timeout_s=patience_s)
+                self._journal.append_names(item, patience_s)
                 return True
             record, redacted, rank = item
             stored = self._journal.append_record(

@@ -8,12 +8,12 @@ made good by the next call (:func:`resume`): the journal deletes the records and
 to do, in one transaction; releases that learnt from them are revoked and emptied; the Chroma index,
 the vector cache and the refreshes' work go; the journal's file is written anew, so that the bytes
 are gone too. No refresh and no drain runs meanwhile. Records that quote forgotten ones (later turns
-of the same conversation) go with them.
+of the same conversation, other calls of the same trace) go with them. Runs that began before are
+not recorded when they end. Every host has a journal of its own: forget on each of them.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Collection
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ from typing import Any
 from langchain_uno.errors import InputError, StoreBusyError
 from langchain_uno.home import Home, load_settings
 from langchain_uno.logs import erase
-from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.index import Lease
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.tombstones import plant, taught_before
 from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 
@@ -45,7 +45,8 @@ def forget(
     """Forget a user, a thread or runs; return the receipt: counts and a time, nobody's ids.
 
     Tombstones keep an old export from bringing anything back. What the same user or thread does
-    afterwards is recorded anew.
+    afterwards is recorded anew. Where nothing is found nothing else changes, and the receipt's
+    ``found`` is False.
 
     Args:
         home: the namespace.
@@ -63,24 +64,24 @@ def forget(
     if sum((user_id is not None, thread_id is not None, bool(run_ids))) != 1:
         raise InputError("Name what to forget: a user, a thread or runs, one of the three.")
     what = "user" if user_id is not None else "thread" if thread_id is not None else "runs"
-    planted: list[tuple[erase.Kind, str]] = [("run", run_ref(r)) for r in run_ids]
-    if user_id is not None:
-        planted.append(("user", user_id))
-    if thread_id is not None:
-        planted.append(("thread", thread_id))
     with _alone(home), Journal(home.journal) as journal:
         _finish_all(home, journal, None)
         _tell(on_step, "journal")
+        # First, so that a run which ends while it is looked for is not recorded.
+        names = erase.named(user_id=user_id, thread_id=thread_id, run_ids=run_ids)
+        journal.database.transaction(lambda db: plant(db, names, time.time()))
         chosen = erase.choose(journal, user_id=user_id, thread_id=thread_id, run_ids=run_ids)
-        planted += [("run", one) for one in chosen.run_ids]
-        planted += [("feedback", one) for one in chosen.feedback_ids]
-        return _take_out(home, journal, chosen, what, planted, on_step)
+        before = journal.database.transaction(lambda db: taught_before(db, chosen.names))
+        if not chosen and not before:
+            return _nothing(what)
+        return _take_out(home, journal, chosen, what, on_step, before)
 
 
 def forget_older(home: Home, *, days: float, on_step: OnStep | None = None) -> dict[str, Any]:
     """Forget all records older than ``days``; return the receipt.
 
     Retention ends the storing: releases that learnt meanwhile stay, and there are no tombstones.
+    Whoever asks to be forgotten later has these releases revoked all the same.
 
     Raises:
         InputError: ``days`` is not positive.
@@ -91,10 +92,10 @@ def forget_older(home: Home, *, days: float, on_step: OnStep | None = None) -> d
     with _alone(home), Journal(home.journal) as journal:
         _finish_all(home, journal, None)
         _tell(on_step, "journal")
-        chosen = erase.choose(journal, before=time.time() - days * 86_400)
-        if not chosen.run_ids and not chosen.feedback_ids:
-            return {**_receipt("retention", chosen), "releases_tainted": 0, "finished": True}
-        return _take_out(home, journal, chosen, "retention", [], on_step)
+        chosen = erase.choose_older(journal, time.time() - days * 86_400)
+        if not chosen:
+            return _nothing("retention")
+        return _take_out(home, journal, chosen, "retention", on_step)
 
 
 def resume(home: Home, on_step: OnStep | None = None) -> list[dict[str, Any]]:
@@ -153,8 +154,8 @@ def _take_out(
     journal: Journal,
     chosen: erase.Chosen,
     what: str,
-    planted: list[tuple[erase.Kind, str]],
     on_step: OnStep | None,
+    before: Collection[str] = (),
 ) -> dict[str, Any]:
     key = lineage_key(home)
     erase.take_out(
@@ -162,7 +163,7 @@ def _take_out(
         chosen,
         lambda run_id: opaque_id(key, run_id),
         _receipt(what, chosen),
-        tombstones=planted,
+        also=before,
         at=time.time(),
     )
     return _finish_all(home, journal, on_step)[-1]
@@ -172,14 +173,21 @@ def _receipt(what: str, chosen: erase.Chosen) -> dict[str, Any]:
     return {
         "what": what,
         "at": utc_now().isoformat(timespec="seconds"),
+        "found": True,
         "interactions": len(chosen.run_ids),
         "of_these_quoting": chosen.quoting,
         "feedback": len(chosen.feedback_ids),
     }
 
 
+def _nothing(what: str) -> dict[str, Any]:
+    receipt = _receipt(what, erase.Chosen())
+    return {**receipt, "found": False, "releases_tainted": 0, "finished": True}
+
+
 def _finish_all(home: Home, journal: Journal, on_step: OnStep | None) -> list[dict[str, Any]]:
     """Do what the journal says is left to do; every step may be repeated."""
+    from langchain_uno.learning.work import clear_work
     from langchain_uno.logs.store import forget_in_index
     from langchain_uno.logs.vectors import keep_only
     from langchain_uno.releases.taint import taint
@@ -197,11 +205,7 @@ def _finish_all(home: Home, journal: Journal, on_step: OnStep | None) -> list[di
         left = journal.interactions([row.run_id for row in journal.rows()])
         keep_only(home.work / "vectors.sqlite3", (log.query for log in left))
         _tell(on_step, "work")
-        for path in list(home.work.iterdir()):
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.suffix == ".jsonl":  # what was distilled; locks and the vector cache stay
-                path.unlink()
+        clear_work(home.work, one.run_ids, whole=receipt["what"] != "retention")
         _tell(on_step, "bytes")
         erase.shrink(journal)
         receipt = {**receipt, "releases_tainted": len(tainted), "finished": True}

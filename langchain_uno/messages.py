@@ -21,7 +21,7 @@ __all__ = [
     "clean_value",
     "from_langchain",
     "message_fields",
-    "read_message",
+    "read_turns",
     "text_of",
     "without_thinking",
 ]
@@ -31,17 +31,29 @@ _ROLES: dict[str, Role] = {
     "developer": "system",
     "user": "user",
     "human": "user",
+    "prompter": "user",
+    "customer": "user",
     "assistant": "assistant",
     "ai": "assistant",
-    "model": "assistant",
+    "bot": "assistant",
+    "chatbot": "assistant",
+    "chatgpt": "assistant",
     "gpt": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
     "tool": "tool",
     "function": "tool",
+    "observation": "tool",
 }
+"""The words of the formats that are read, in small letters."""
 _MAX_DEPTH = 50
-_NO_TEXT = ("reasoning", "thinking", "redacted_thinking", "summary_text", "tool", "function_call",
-            "step-")  # fmt: skip
+_CONTENT = frozenset({"content", "parts", "value", "text", "message"})
+_CALL_IDS = ("tool_call_id", "call_id", "toolCallId", "toolUseId", "tool_use_id", "id")
+_NO_TEXT = ("reasoning", "think", "redacted_thinking", "summary_text", "tool", "function_call",
+            "step-", "source-", "data-", "dynamic-tool", "server_tool")  # fmt: skip
 """Blocks that begin like this are no words of the message: they are passed over."""
+_MEDIA = ("image", "audio", "video", "file", "document", "media", "inline", "attachment")
+"""What stands in the type of a block that has no words by its nature."""
 
 _THINKING = re.compile(
     r"<(?P<end>/?)(?:think|thinking|thought|reasoning|seed:think)>|\[(?P<stop>/?)THINK\]"
@@ -83,7 +95,9 @@ def text_of(content: Any) -> str:
             if kind.startswith(_NO_TEXT) or block.get("thought") is True:
                 continue
             text = block.get("text", block.get("refusal"))
-            parts.append(text if isinstance(text, str) else f"[{kind[:40] or 'block'}]")
+            if isinstance(text, Mapping):  # an Assistants thread's {"value", "annotations"}
+                text = text.get("value")
+            parts.append(text if isinstance(text, str) else f"[{_kind(block)[:40]}]")
     return "".join(parts)
 
 
@@ -118,6 +132,11 @@ def without_thinking(text: str) -> str:
     if not found:
         return text
     return "".join(kept if inside else [*kept, text[at:]]).strip()
+
+
+def _kind(block: Mapping[str, Any]) -> str:
+    """What a block is called: its type, else its first field (Gemini's ``inlineData``)."""
+    return str(block.get("type") or block.get("content_type") or next(iter(block), "block"))
 
 
 def message_fields(message: BaseMessage) -> dict[str, Any]:
@@ -156,47 +175,186 @@ def from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
     return out
 
 
-def read_message(given: Any) -> Message:
-    """Return a message of a file: OpenAI's form, LangChain's dumps, parts, ShareGPT's.
+def read_turns(given: Any) -> list[Message]:
+    """Return what one message of a file says: mostly one turn, more where it carries tool results.
+
+    Reads OpenAI's chat messages and Responses items, Anthropic's, Gemini's and Bedrock's blocks,
+    the AI SDK's parts, Assistants threads, LangChain's dumps and ShareGPT's turns. An item without
+    words (reasoning, a search) gives none.
 
     Raises:
-        InputError: it is none of them, or a part of it is of the wrong type.
+        InputError: it is none of them, a part of it is of the wrong type, or its words are in
+            blocks of an unknown type.
     """
     if not isinstance(given, Mapping):
         raise InputError(f"must be an object, not {type(given).__name__}")
-    body = given.get(
-        "kwargs", given.get("data", given)
-    )  # LangChain's constructor form, and its old
-    if not isinstance(body, Mapping):
-        raise InputError("has no content")
-    content = next(
-        (body[k] for k in ("content", "parts", "value") if body.get(k) is not None), None
-    )
-    if content is None and not body.get("tool_calls") and "content" not in body:
-        raise InputError("has neither content, parts nor tool calls")
-    if content is not None and not isinstance(content, str | list):
-        raise InputError(f"has a content of type {type(content).__name__}")
+    # LangChain's constructor form, and its old one
+    inner = given.get("kwargs", given.get("data"))
+    body = inner if isinstance(inner, Mapping) else given
+    kind = str(body.get("type") or "")
+    if not body.get("role"):
+        if kind == "function_call":
+            return [Message(role="assistant", content="", tool_calls=[_call(body)])]
+        if kind == "function_call_output":
+            return [_result(body)]
+        if kind in ("reasoning", "item_reference") or kind.endswith(("_call", "_call_output")):
+            return []
+    role, word = _role(given, body)
+    content = _content(body)
+    if word == "function_call":  # ShareGPT: the call is the turn's text
+        return [_told_call(str(content or ""))]
+    if role == "tool":
+        blocks = content if isinstance(content, list) else []
+        results = [r for b in blocks if isinstance(b, Mapping) and (r := _tool_block(b)[1])]
+        return results or [_result({k: v for k, v in body.items() if k != "id"})]
     calls = body.get("tool_calls") or []
     if not isinstance(calls, list):
         raise InputError("has tool_calls that are not a list")
-    name, call_id = body.get("name"), body.get("tool_call_id")
+    if isinstance(body.get("function_call"), Mapping):  # OpenAI's older form
+        calls = [*calls, body["function_call"]]
+    if content is None and not calls and not _CONTENT & body.keys():
+        raise InputError("has neither content, parts nor tool calls")
+    turns = _turns(role, content)
+    if calls:
+        last = next((t for t in reversed(turns) if t.role == role), turns[-1])
+        last.tool_calls = _merged(last.tool_calls, [_call(c) for c in calls])
+    if body.get("name") is not None:
+        turns[-1].name = clean_text(str(body["name"]))
+    return turns
+
+
+def _content(body: Mapping[str, Any]) -> Any:
+    """The first field that holds something; None: there is none."""
+    found = None
+    for name in ("content", "parts", "value", "text", "message"):
+        value = body.get(name)
+        found = value if found is None else found
+        if value:
+            return value
+    return found
+
+
+def _turns(role: Role, content: Any) -> list[Message]:
+    """Split a content into turns: words and calls of ``role``, and the results between them."""
+    if isinstance(content, Mapping):
+        inner = content.get("parts", content.get("content"))
+        if not isinstance(inner, list) and not {"type", "text"} & content.keys():
+            raise InputError("has a content of type dict")
+        content = inner if isinstance(inner, list) else [content]
+    if content is None or isinstance(content, str):
+        return [Message(role=role, content=clean_text(content or ""))]
+    if not isinstance(content, list):
+        raise InputError(f"has a content of type {type(content).__name__}")
+    out: list[Message] = []
+    texts: list[str] = []
+    calls: list[dict[str, Any]] = []
+    unread: list[str] = []
+
+    def flush() -> None:
+        if unread and not calls and len(unread) == len(texts):
+            raise InputError(
+                f"has no words that can be read (blocks of the type {', '.join(unread)[:80]})"
+            )
+        if texts or calls:
+            text = clean_text("".join(texts))
+            out.append(Message(role=role, content=text, tool_calls=list(calls)))
+        texts.clear()
+        calls.clear()
+        unread.clear()
+
+    for block in content:
+        if isinstance(block, Mapping):
+            call, result = _tool_block(block)
+            if call:
+                calls.append(call)
+            if result:
+                flush()
+                out.append(result)
+            if call or result:
+                continue
+        text = text_of([block])
+        if text:
+            texts.append(text)
+            if isinstance(block, Mapping) and text == f"[{_kind(block)[:40]}]":
+                kind = _kind(block)
+                if not any(word in kind.lower() for word in _MEDIA):
+                    unread.append(kind)
+    flush()
+    return out or [Message(role=role, content="")]
+
+
+def _tool_block(block: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Message | None]:
+    """Return the call and the result that a block holds, each None where it holds none."""
+    for name in ("toolUse", "functionCall", "function_call", "toolInvocation"):
+        if isinstance(block.get(name), Mapping):
+            inner = block[name]
+            return _call(inner), (_result(inner) if "result" in inner else None)
+    for name in ("toolResult", "functionResponse", "function_response"):
+        if isinstance(block.get(name), Mapping):
+            return None, _result(block[name])
+    kind = str(block.get("type") or "").replace("-", "_")
+    if kind.endswith(("tool_result", "tool_response", "function_call_output")):
+        return None, _result(block)
+    if kind in ("tool_use", "server_tool_use", "function_call") or (
+        kind.startswith(("tool_", "dynamic_tool")) and ("toolCallId" in block or "name" in block)
+    ):
+        named = {"name": str(block["type"])[5:], **block}  # the AI SDK's "tool-search"
+        return _call(named), (_result(block) if block.get("output") is not None else None)
+    if kind == "tool_call" and isinstance(block.get("tool_call"), Mapping):  # LibreChat
+        inner = block["tool_call"]
+        return _call(inner), (_result(inner) if inner.get("output") is not None else None)
+    return None, None
+
+
+def _result(body: Mapping[str, Any]) -> Message:
+    """Return a tool's result, under whichever names it comes."""
+    names = ("content", "output", "result", "response", "value", "text", "parts")
+    content = next((body[k] for k in names if body.get(k) is not None), "")
+    if isinstance(content, Mapping) and "value" in content:  # the AI SDK's {"type": "json", ...}
+        content = content["value"]
+    text = content if isinstance(content, str) else ""
+    if isinstance(content, list) and all(isinstance(b, Mapping | str) for b in content):
+        text = text_of([b for b in content if isinstance(b, str) or "text" in b])
+    if not text and content not in ("", None, []):
+        text = json.dumps(content, ensure_ascii=False, default=str)
+    call_id = next((body[k] for k in _CALL_IDS if body.get(k)), None)
+    name = body.get("name", body.get("toolName"))
     return Message(
-        role=_role(given, body),
-        content=clean_text(text_of(content)),
+        role="tool",
+        content=clean_text(text),
         name=clean_text(str(name)) if name is not None else None,
-        tool_calls=[_call(c) for c in calls],
         tool_call_id=clean_text(str(call_id)) if call_id is not None else None,
     )
 
 
-def _role(given: Mapping[str, Any], body: Mapping[str, Any]) -> Role:
-    said = [one.get(k) for one in (body, given) for k in ("role", "type", "from")]
+def _told_call(text: str) -> Message:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return Message(role="assistant", content=clean_text(text))
+    calls = found if isinstance(found, list) else [found]
+    if not all(isinstance(c, Mapping) and "name" in c for c in calls):
+        return Message(role="assistant", content=clean_text(text))
+    return Message(role="assistant", content="", tool_calls=[_call(c) for c in calls])
+
+
+def _merged(calls: list[dict[str, Any]], more: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Both lists, without the calls that LangChain names in the blocks and beside them."""
+    known = {c["id"] for c in more if c["id"]}
+    return [c for c in calls if c["id"] not in known] + more
+
+
+def _role(given: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[Role, str]:
+    """Return the role, and the word that named it."""
+    names = ("role", "type", "from", "sender", "author", "speaker")
+    said = [one.get(k) for one in (body, given) for k in names]
     if isinstance(given.get("id"), list) and given["id"]:  # [..., "HumanMessage"]
         said.append(given["id"][-1])
+    said = [s.get("role") if isinstance(s, Mapping) else s for s in said]
     for word in filter(None, said):
-        name = str(word).removesuffix("Chunk").removesuffix("Message").lower()
+        name = str(word).strip().removesuffix("Chunk").removesuffix("Message").lower()
         if name in _ROLES:
-            return _ROLES[name]
+            return _ROLES[name], name
     first = next(filter(None, said), None)
     raise InputError(f"has the role {first!r}; known are system, user, assistant, tool")
 
@@ -204,19 +362,22 @@ def _role(given: Mapping[str, Any], body: Mapping[str, Any]) -> Role:
 def _call(call: Any) -> dict[str, Any]:
     if not isinstance(call, Mapping):
         raise InputError("has a tool call that is not an object")
-    inner = call.get("function") if isinstance(call.get("function"), Mapping) else call
-    assert isinstance(inner, Mapping)
-    args = inner.get("arguments", inner.get("args", {}))
+    function = call.get("function")
+    inner = function if isinstance(function, Mapping) else call
+    args: Any = next(
+        (inner[k] for k in ("arguments", "args", "input") if inner.get(k) is not None), {}
+    )
     if isinstance(args, str):
         try:
             args = json.loads(args or "{}")
         except ValueError as error:
             raise InputError("has tool-call arguments that are not JSON") from error
-    if not isinstance(args, Mapping) or not isinstance(inner.get("name"), str):
+    name = inner.get("toolName", inner.get("name"))
+    if not isinstance(args, Mapping) or not isinstance(name, str):
         raise InputError("has a tool call without a name and an object of arguments")
-    call_id = call.get("id")
+    call_id = next((call[k] for k in _CALL_IDS if call.get(k)), None)
     return {
-        "name": clean_text(inner["name"]),
+        "name": clean_text(name),
         "args": clean_value(dict(args)),
         "id": clean_text(str(call_id)) if call_id else None,
     }

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 __all__ = [
     "ANONYMOUS",
@@ -52,6 +52,14 @@ REFLECTIVE: tuple[Route, ...] = ("memory", "critic")
 def utc_now() -> datetime:
     """Return the present time, timezone-aware, in UTC."""
     return datetime.now(timezone.utc)
+
+
+def _aware(at: datetime) -> datetime:
+    return at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)
+
+
+Time = Annotated[datetime, AfterValidator(_aware)]
+"""A time with its zone; one without a zone is UTC."""
 
 
 class Message(BaseModel):
@@ -95,7 +103,7 @@ class Feedback(BaseModel):
     """The answer as the user would have written it."""
     source: str = "api"
     user_id: str | None = None
-    created_at: datetime = Field(default_factory=utc_now)
+    created_at: Time = Field(default_factory=utc_now)
 
 
 class Verdict(BaseModel):
@@ -142,7 +150,7 @@ class Interaction(BaseModel):
     """Scalars the app wants kept (a data set's name, say); never used for learning.
 
     ``own_call`` says why the app is taken to have asked for itself, and not for the user."""
-    created_at: datetime = Field(default_factory=utc_now)
+    created_at: Time = Field(default_factory=utc_now)
 
     @property
     def query(self) -> str:

@@ -255,7 +255,8 @@ def shared_arguments(
         "use_cpu": device.type == "cpu",
         "seed": seed,
         "data_seed": seed,
-        # nothing leaves the process: no trackers, no hub, no checkpoints with pickled state
+        # nothing leaves the process: no trackers, no hub, no checkpoints with pickled state (what
+        # a training needs to go on is kept by models/training_state.py)
         "report_to": "none",
         "push_to_hub": False,
         "save_strategy": "no",
@@ -274,10 +275,11 @@ def one_device(arguments: TrainingArguments) -> None:
         arguments._n_gpu = 1
 
 
-def clear_epochs(out: Path) -> None:
-    """Remove the adapters that an earlier training left in ``out``."""
+def clear_epochs(out: Path, but: Path | None = None) -> None:
+    """Remove the adapters that a training left in ``out``, one excepted."""
     for folder in [*out.glob("epoch-*"), *out.glob(".epoch-*.part")]:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder != but:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_adapter(peft_model: Any, folder: Path, base_name: str) -> Path:
@@ -302,12 +304,17 @@ class Watcher(TrainerCallback):  # type: ignore[misc, unused-ignore]
         on_step: OnStep | None,
         on_epoch: Callable[[int], None] | None = None,
         on_loss: Callable[[int, float], None] | None = None,
+        *,
+        epochs: int = 0,
     ) -> None:
-        """Keep the callbacks: after a step, after an epoch, after an epoch's evaluation."""
+        """Keep the callbacks: after a step, after an epoch, after an epoch's evaluation.
+
+        ``epochs`` are behind a training that goes on.
+        """
         self.on_step = on_step
         self.on_epoch = on_epoch
         self.on_loss = on_loss
-        self.epochs = 0
+        self.epochs = epochs
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

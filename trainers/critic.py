@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from langchain_uno.errors import InputError
+from langchain_uno.models.training_state import Keeper, Resumable, digest_of
 from langchain_uno.records import Message
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
@@ -68,8 +68,8 @@ def train_critic(
         tokenizer: its tokenizer, with a chat template.
         examples: what to learn. A weight w makes w copies on average (see :func:`common.copies`).
             Examples longer than ``settings.max_length`` tokens are left out.
-        out: folder for the epochs; those of an earlier training in it are removed. Only the best
-            one is kept.
+        out: folder for the epochs. A training of the same that was killed goes on there; epochs of
+            any other are removed. Only the best one is kept in the end.
         settings: ``TrainSettings.of(recipe, "critic")``.
         seed: of the held-out part, initial weights, order and copies.
         on_step: hears of (steps done, steps in all).
@@ -118,9 +118,19 @@ def train_critic(
     # 3. The training: TRL's SFT trainer on a fresh PEFT LoRA over the borrowed base model.
     epochs, _ = common.plan_epochs(len(training), settings)
     out.mkdir(parents=True, exist_ok=True)
-    common.clear_epochs(out)
-    name = base_name or str(model.name_or_path)
     best: tuple[float, Path] | None = None
+    keeper = Keeper(
+        out,
+        digest_of(training, evaluation, settings, seed),
+        lambda: {"best": best and [best[0], best[1].name]},
+        after_evaluation=bool(evaluation),
+    )
+    if keeper.checkpoint is None:
+        common.clear_epochs(out)
+        keeper.clear()
+    elif found := keeper.notes["best"]:
+        best = (found[0], out / found[1])
+    name = base_name or str(model.name_or_path)
     with common.borrowed(model, tokenizer):
         arguments = SFTConfig(
             **common.shared_arguments(model, out, settings, seed, epochs),
@@ -144,18 +154,19 @@ def train_critic(
             nonlocal best
             if best is None or loss < best[0]:
                 folder = common.save_adapter(trainer.model, out / f"epoch-{epoch}", name)
-                if best is not None:
-                    shutil.rmtree(best[1], ignore_errors=True)
                 best = (loss, folder)
 
-        watcher = common.Watcher(on_step, on_loss=keep)
+        watcher = common.Watcher(on_step, on_loss=keep, epochs=keeper.epochs)
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watcher)
-        trainer.train()
+        trainer.add_callback(keeper)
+        trainer.train(resume_from_checkpoint=keeper.checkpoint)
         if not evaluation:
             keep(watcher.epochs, -math.inf)
     if best is None:
         raise InputError("The critic's held-out loss was never a number: lower its learning rate.")
+    common.clear_epochs(out, but=best[1])
+    keeper.clear()
     return best[1]
 
 
@@ -172,7 +183,7 @@ def _held_out(prompts: Sequence[tuple[int, ...]], seed: int) -> list[bool]:
     return [prompt in held for prompt in prompts]
 
 
-class _Trainer(SFTTrainer):  # type: ignore[misc, unused-ignore]
+class _Trainer(Resumable, SFTTrainer):  # type: ignore[misc, unused-ignore]
     """TRL's trainer, kept from phoning anywhere."""
 
     def _send_telemetry(self) -> None:

@@ -21,6 +21,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from langchain_uno.errors import InputError
+from langchain_uno.models.training_state import Keeper, Resumable, digest_of
 from langchain_uno.records import PreferencePair
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
@@ -55,7 +56,8 @@ def train_expert(
         pairs: what to learn. A weight w makes w copies on average (see :func:`common.copies`).
             Pairs longer than ``settings.max_length`` tokens are left out: a cut answer teaches
             cutting.
-        out: folder for the epochs; epochs of an earlier training in it are removed.
+        out: folder for the epochs. A training of the same that was killed goes on there; epochs of
+            any other are removed.
         settings: ``TrainSettings.of(recipe, "expert")``. The dropout is that of the LoRA layers.
         seed: of initial weights, order and copies; same seed, same adapters on the same machine.
         on_step: hears of (steps done, steps in all).
@@ -99,9 +101,12 @@ def train_expert(
     # 2. The training: TRL's DPO trainer on a fresh PEFT LoRA over the borrowed base model.
     epochs, _ = common.plan_epochs(len(rows), settings)
     out.mkdir(parents=True, exist_ok=True)
-    common.clear_epochs(out)
+    keeper = Keeper(out, digest_of(rows, settings, seed))
+    if keeper.checkpoint is None:
+        common.clear_epochs(out)
+        keeper.clear()
     name = base_name or str(model.name_or_path)
-    saved: list[Path] = []
+    saved = [out / f"epoch-{n}" for n in range(1, keeper.epochs + 1)]
     with common.borrowed(model, tokenizer):
         arguments = DPOConfig(
             **common.shared_arguments(model, out, settings, seed, epochs),
@@ -128,12 +133,14 @@ def train_expert(
             saved.append(common.save_adapter(trainer.model, out / f"epoch-{epoch}", name))
 
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(common.Watcher(on_step, keep))
-        trainer.train()
+        trainer.add_callback(common.Watcher(on_step, keep, epochs=keeper.epochs))
+        trainer.add_callback(keeper)
+        trainer.train(resume_from_checkpoint=keeper.checkpoint)
+    keeper.clear()
     return saved
 
 
-class _Trainer(DPOTrainer):  # type: ignore[misc, unused-ignore]
+class _Trainer(Resumable, DPOTrainer):  # type: ignore[misc, unused-ignore]
     """TRL's trainer, told that the data is tokenised, kept from writing and phoning anywhere."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:

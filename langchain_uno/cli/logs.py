@@ -26,6 +26,7 @@ from langchain_uno.errors import EmptyLogError, InputError, StoreError
 from langchain_uno.home import Home, load_settings
 
 if TYPE_CHECKING:
+    from langchain_uno.logs.exchange import ImportResult
     from langchain_uno.logs.store import LogStore
 
 __all__ = ["app"]
@@ -52,9 +53,15 @@ _SHOWN = 20
 
 @app.command("import")
 def import_(
-    file: Annotated[str, typer.Argument(help="A JSONL file; '-' reads standard input.")],
+    file: Annotated[
+        str, typer.Argument(help="JSON lines, a JSON array, CSV or Parquet; '-' reads JSON or CSV.")
+    ],
     home: HomeOption = None,
     namespace: NamespaceOption = "default",
+    format: Annotated[
+        str | None,
+        typer.Option(help="The rows' format. [default: each row's shape tells]"),
+    ] = None,
     redact: Annotated[
         bool,
         typer.Option(help="Take personal data and secrets out before storing."),
@@ -64,54 +71,75 @@ def import_(
 ) -> None:
     """Read a file of dialogs into the home's journal.
 
-    One JSON object a line: {"messages": [{"role", "content"}, ...]} with optional id, thread_id,
-    user_id, lang, created_at, model and feedback (a list of {"score", "comment", "correction",
-    ...}; "turn" counts the answers from 0, the last by default); or what `export` wrote; or
-    MemoryBench rows. A dialog with several answers becomes several records, and each later user
-    turn is feedback of the answer before it. Other plain fields are kept as tags.
+    Reads what `export` wrote, chats as {"messages": [{"role", "content"}, ...]} with optional
+    feedback, and the exports and logs of docs/guides/import.md: ChatGPT, Open WebUI, LibreChat,
+    LangSmith, Langfuse, LiteLLM, ShareGPT, WildChat, OASST, preference pairs and others. Files may
+    be gzipped, UTF-8 or UTF-16. A dialog with several answers becomes several records, and each
+    later user turn is feedback of the answer before it.
 
-    Importing a file again changes nothing. Bad rows are reported by line, the others go in.
+    Importing a file again changes nothing. Bad rows are reported, the others go in. What was
+    passed over (ties, rows without an answer) is counted by reason.
 
         langchain-uno logs import chats.jsonl --home ./home
 
-    Exit codes: 0 all rows are in, 2 no such file, or some rows were bad, 3 the home can't be
-    written, 7 the journal can't be written, 130 stopped (the same call finishes it).
+    Exit codes: 0 all rows are in, 2 no such file or format, or some rows were bad, 3 the home can't
+    be written, 7 the journal can't be written, 130 stopped (the same call finishes it).
     """
     with clean_exit("Stopped. What was read is kept: the same call again reads the rest."):
         from langchain_uno.logs.exchange import import_file
         from langchain_uno.logs.redaction import no_redaction
 
         place = Home.locate(home, namespace)
-        total = _lines(file)
         with Bars(quiet, as_json=as_json) as bars:
-            bars.start("import", total)
+            bars.start("import", None)
             result = import_file(
                 file,
                 place,
+                format=format,
                 redactor=None if redact else no_redaction(),
                 on_row=lambda n: bars.advance("import", n),
             )
             bars.finish("import", f"{result.rows} rows")
         for number, reason in result.bad[:_SHOWN]:
             err.print(f"line {number}: {reason}", markup=False, highlight=False, soft_wrap=True)
-        if len(result.bad) > _SHOWN:
-            err.print(f"... and {len(result.bad) - _SHOWN} more bad rows")
+        if result.bad_rows > _SHOWN:
+            err.print(f"... and {result.bad_rows - _SHOWN} more bad rows")
         if as_json:
             print_json({**vars(result), "bad": [{"line": n, "reason": r} for n, r in result.bad]})
         else:
-            languages = ", ".join(f"{n} {name}" for name, n in sorted(result.languages.items()))
             say(
                 f"{result.rows} rows: {result.interactions} new interactions, {result.feedback} "
-                f"new feedbacks, {result.known} already there ({languages or 'no text'})."
+                f"new feedbacks, {result.known} already there "
+                f"({_counts(result.languages) or 'no text'})."
             )
-        if not result.rows:
-            err.print("The file has no rows: nothing was imported.")
-        if result.bad:
-            n_good = result.rows - len(result.bad)
+            if result.passed_over:
+                say(f"Passed over: {_counts(result.passed_over)}.")
+        _tell_what_is_missing(result)
+        if result.bad_rows:
+            n_good = result.rows - result.bad_rows
             raise InputError(
-                f"{len(result.bad)} of {result.rows} rows could not be read; the other {n_good} "
+                f"{result.bad_rows} of {result.rows} rows could not be read; the other {n_good} "
                 "are in."
             )
+
+
+def _tell_what_is_missing(result: ImportResult) -> None:
+    if not result.rows:
+        err.print("The file has no rows: nothing was imported.")
+    if result.waiting:
+        err.print(
+            f"{result.waiting} pieces of feedback of this home wait: the answers that they name "
+            "are not in it. Import the file that has the answers."
+        )
+    if result.without_user:
+        err.print(
+            f"{result.without_user} interactions of this home name no user: all feedback without "
+            "a name counts as one person's."
+        )
+
+
+def _counts(found: dict[str, int]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in sorted(found.items()))
 
 
 @app.command()
@@ -159,7 +187,7 @@ def stats(
 
     "verdicts" counts the logs by what the filters say of them (ok, duplicate, machine_turn,
     ...); "pending" how many the Chroma store does not have yet; "waiting_feedback" feedback whose
-    run has not arrived.
+    run has not arrived; "without_user" the logs that name no user.
 
     Exit codes: 0 done (an empty log is all zeros), 3 no such home, 7 the journal can't be read.
     """
@@ -330,11 +358,12 @@ def forget(
 ) -> None:
     """Forget a user, a conversation or runs, for good.
 
-    Takes the records, the feedback, later turns that quote them, their vectors and what refreshes
-    had made of them; releases that learnt from them are revoked and emptied, and the nearest sound
-    one (or the base model) answers. Keyed hashes stay behind, so that importing an old export
-    brings nothing back. Prints a receipt with counts and nobody's ids. Files that were exported
-    lie outside the home: delete them yourself. A killed call is finished by any next one.
+    Takes the records, the feedback, what quotes them, their vectors and what refreshes had made of
+    them; releases that learnt from them are revoked and emptied, and the nearest sound one (or the
+    base model) answers. Keyed hashes stay behind, so that importing an old export brings nothing
+    back. Prints a receipt with counts and nobody's ids. Where nothing is found nothing is changed.
+    Files that were exported lie outside the home: delete them yourself. Every host has a log of its
+    own: call it on each. A killed call is finished by any next one.
 
         langchain-uno logs forget --user u-17 --home ./home
 
@@ -359,6 +388,8 @@ def forget(
             )
             bars.finish("forget")
         _show(receipt, as_json)
+        if not receipt["found"] and not as_json:
+            say("Nothing of it is in this log: nothing was changed.")
 
 
 @app.command()
@@ -374,7 +405,8 @@ def retain(
 ) -> None:
     """Forget what is older than the namespace keeps.
 
-    Refreshes do this by themselves. Releases that learnt from it stay.
+    Refreshes do this by themselves. Releases that learnt from it stay, until somebody whose it was
+    asks to be forgotten.
 
     Exit codes: 0 done, 2 no number of days is set, 3 no such home, 7 the journal or Chroma can't be
     used, 8 a refresh or drain is running, 130 stopped.
@@ -487,13 +519,3 @@ def _embedder(model: str | None, embeddings: str | None) -> Any:
 
     engine = None if embeddings is not None else load_engine(model)
     return load_embedder(embeddings, engine)
-
-
-def _lines(file: str) -> int | None:
-    if file == "-":
-        return None
-    try:
-        with open(file, "rb") as source:
-            return sum(block.count(b"\n") for block in iter(lambda: source.read(1 << 20), b""))
-    except OSError:
-        return None  # the import itself says what is wrong

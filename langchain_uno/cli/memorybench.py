@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
-from langchain_uno.logs.rows import literal
+from langchain_uno.logs.readers.base import literal
 from langchain_uno.models.protocols import OnDone
 from langchain_uno.releases.traffic import write_atomic
 

@@ -172,7 +172,8 @@ def _show_stage(stage: str, counts: dict[str, Any], result: RefreshResult) -> No
 def _show(result: RefreshResult, home: Home) -> None:
     """Print the summary: what was learnt and from what, what was not, and where it lies."""
     if result.unchanged:
-        say(f"Nothing new since release {result.release}: it stands.")
+        if result.current == result.release:
+            say(f"Nothing new since release {result.release}: it stands.")
         _show_notes(result)
         return
     if result.clusters:
@@ -189,7 +190,7 @@ def _show(result: RefreshResult, home: Home) -> None:
         rest = f"; the base model answers {_many(plain, 'other cluster')} as before"
         say(f"{modules}, learnt from {_many(n_logs, 'log')}{rest if plain else ''}.")
     elif result.release:
-        say("Nothing was learnt: the release has no module, the base model answers as before.")
+        say("Nothing was learnt: no module passed its check, the base model answers as before.")
     if result.resumed:
         say(f"Taken over from an earlier call: {', '.join(result.resumed)}.")
     if result.seconds:
@@ -197,7 +198,8 @@ def _show(result: RefreshResult, home: Home) -> None:
         told = ", ".join(f"{stage} {duration(s)}" for stage, s in longest)
         say(f"It took {duration(sum(result.seconds.values()))} (longest: {told}).")
     if result.release:
-        say(f"Release {result.release} is current; it lies in {home.releases / result.release}")
+        what = "is current" if made else "has no module"
+        say(f"Release {result.release} {what}; it lies in {home.releases / result.release}")
     else:
         say("Nothing was released.")
 
@@ -226,7 +228,7 @@ def _table(result: RefreshResult) -> Table:
 
 
 def _show_log(result: RefreshResult) -> None:
-    """Say which logs were used, what waits, whose they are, and what guards them."""
+    """Say which logs were used, what waits and whose they are."""
     dropped = _counted(result.dropped)
     heard = result.usable + sum(result.dropped.values())
     say(
@@ -241,11 +243,6 @@ def _show_log(result: RefreshResult) -> None:
         say(
             f"{_many(result.without_user, 'log')} without a user: they are one voice together; "
             "where nobody is named each conversation is one."
-        )
-    if not result.guarded:
-        say(
-            "So few people spoke that nothing guards what is taught: whatever one of them asks for "
-            "is learnt."
         )
     _show_notes(result)
 

@@ -24,9 +24,8 @@ from pydantic import ValidationError
 
 from langchain_uno.errors import EmptyLogError, HomeError
 from langchain_uno.learning.acts import edited_pairs, liked_pairs
-from langchain_uno.learning.work import Work, content_of, digest_of
+from langchain_uno.learning.work import DISTILLED, Work, content_of, digest_of
 from langchain_uno.logs.filters import acted_on
-from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet, RoleError
@@ -41,7 +40,6 @@ CHUNK = 64
 """Logs distilled between two saves: on a large model some minutes' work."""
 FEW = 5
 """Empty lists for so many logs, and for no log a rule, are no chance: the distiller is broken."""
-_CACHE = "distilled.jsonl"
 _SPACE = re.compile(r"\s+")
 
 
@@ -65,7 +63,7 @@ def _distil(work: Work) -> dict[str, Any]:
         work.teacher_prompts.fingerprint,
     )
     keys = {log.run_id: digest_of(by, content_of(log)) for log in logs}
-    cache = work.home.work / _CACHE
+    cache = work.home.work / DISTILLED
     known = _read_cache(cache, set(keys.values()))
     new = [log for log in logs if keys[log.run_id] not in known]
     work.progress.advance("distil", 2 * (len(logs) - len(new)))
@@ -257,16 +255,24 @@ def _nothing(work: Work, outcomes: Counter[Any], notes: Sequence[str]) -> str:
 
 
 def _note_verdicts(work: Work, logs: Sequence[Interaction], out: Sequence[RuleSet]) -> None:
-    """Keep in the journal what the models found: answers too odd, words that ask for nothing."""
-    found = {
-        run_of(log_id): (bytes.fromhex(one["feedback"]), Verdict.model_validate(one["verdict"]))
-        for log_id, one in work.folder.read_json("by-model.json").items()
-    }
+    """Keep in the journal what the models found: answers too odd, words that ask for nothing.
+
+    A record has such a verdict where none of those who spoke of it said anything to learn from.
+    """
+    odd = work.folder.read_json("by-model.json")
+    said = {log_id: Verdict.model_validate(one) for log_id, one in odd.items()}
     nothing = Verdict(usable=False, reason="nothing_asked", detail="no rule came of the words")
     for log, rules in zip(logs, out, strict=True):
         words_alone = log.score is None and not (log.correction or "").strip()
         if rules.outcome == "empty" and words_alone and not acted_on(log):
-            found[run_of(log.run_id)] = (feedback_digest(log.feedback), nothing)
+            said[log.run_id] = nothing
+    learnt_from = {run_of(log.run_id) for log in logs if log.run_id not in said}
+    snapshot = work.folder.read_json("snapshot.json")["logs"]
+    found = {
+        run_of(log_id): (bytes.fromhex(snapshot[log_id]["of_all_feedback"]), one)
+        for log_id, one in said.items()
+        if run_of(log_id) not in learnt_from
+    }
     with Journal(work.home.journal) as journal:
         journal.set_model_verdicts(found)
 

@@ -4,12 +4,13 @@ The journal is the truth. New records go into the index first (their vectors are
 log with feedback is read, told apart by who said it, and checked
 (:mod:`langchain_uno.logs.filters`). Whether the words ask for anything is the distiller's to say.
 
-A refresh that was killed is taken up with the logs that it began with: what arrived since is the
-next one's.
+A refresh that was killed is taken up with the logs that it began with: what arrived or was changed
+since is the next one's.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ from langchain_uno.learning.work import (
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.store import LogStore
-from langchain_uno.records import Interaction, Verdict, by_speaker, run_of
+from langchain_uno.records import Interaction, Verdict, by_speaker, run_of, speaker_of
 from langchain_uno.releases.load import revocation_file
 
 __all__ = ["RESULT", "filter_stage", "is_unchanged"]
@@ -47,8 +48,9 @@ def filter_stage(work: Work) -> None:
         store.drain(work.counter("filter"))
         every = store.interactions()
         heard = _heard(work, every, store)
-        snapshot = _unfinished(work, heard) or _new_snapshot(work, every, heard, store)
-        chosen = {log.run_id: log for log in _restricted(heard, snapshot["logs"])}
+        snapshot = _unfinished(work, every, heard) or _new_snapshot(work, every, heard, store)
+        chosen = {log.run_id: log for log in _restricted(work, every, snapshot["logs"])}
+        work.newer = _newer(heard, snapshot["logs"])
         wanted = set(snapshot["unheard"])
         work.unheard = {log.run_id: log for log in every if log.run_id in wanted}
         if not work.folder.has("queries.npy"):
@@ -107,11 +109,14 @@ def _heard(work: Work, every: Sequence[Interaction], store: LogStore) -> list[In
     return [one for log in heard for one in by_speaker(log)]
 
 
-def _unfinished(work: Work, heard: Sequence[Interaction]) -> dict[str, Any] | None:
+def _unfinished(
+    work: Work, every: Sequence[Interaction], heard: Sequence[Interaction]
+) -> dict[str, Any] | None:
     """Return the snapshot of a refresh to go on with, and set ``work.id``; None: there is none.
 
-    It is one with this recipe and these models whose logs are all still what they were: unfinished,
-    or over and of just the present logs.
+    It is one with this recipe and these models: over and of just the present logs, or unfinished.
+    An unfinished one goes on as long as its logs and their feedback are there, though feedback came
+    or was changed meanwhile: the next refresh learns that. Where they are not, its folder goes.
     """
     now = {log.run_id: content_of(log) for log in heard}
     for folder in refresh_folders(work.home.work):
@@ -120,13 +125,17 @@ def _unfinished(work: Work, heard: Sequence[Interaction]) -> dict[str, Any] | No
         snapshot: dict[str, Any] = folder.read_json("snapshot.json")
         if snapshot.get("fit") != work.fit:
             continue
-        then = {i: one["content"] for i, one in snapshot["logs"].items()}
+        then: dict[str, dict[str, Any]] = snapshot["logs"]
         if folder.has(RESULT):
-            same = then == now
+            goes_on = {i: one["content"] for i, one in then.items()} == now
         else:
-            found = {g.run_id: content_of(g) for g in _restricted(heard, snapshot["logs"])}
-            same = found == then
-        if same:
+            found = _restricted(work, every, then)
+            goes_on = len(found) == len(then) and all(
+                len(log.feedback) == len(then[log.run_id]["feedback"]) for log in found
+            )
+            if not goes_on:
+                shutil.rmtree(folder.root)
+        if goes_on:
             work.id = folder.root.name
             return snapshot
     return None
@@ -135,8 +144,13 @@ def _unfinished(work: Work, heard: Sequence[Interaction]) -> dict[str, Any] | No
 def _new_snapshot(
     work: Work, every: Sequence[Interaction], heard: Sequence[Interaction], store: LogStore
 ) -> dict[str, Any]:
+    whole = {log.run_id: feedback_digest(log.feedback).hex() for log in every if log.feedback}
     logs = {
-        log.run_id: {"feedback": [f.feedback_id for f in log.feedback], "content": content_of(log)}
+        log.run_id: {
+            "feedback": [f.feedback_id for f in log.feedback],
+            "content": content_of(log),
+            "of_all_feedback": whole[_run(work, log.run_id)],
+        }
         for log in heard
     }
     snapshot = {
@@ -155,16 +169,38 @@ def _new_snapshot(
 
 
 def _restricted(
-    heard: Sequence[Interaction], wanted: Mapping[str, Mapping[str, Any]]
+    work: Work, every: Sequence[Interaction], wanted: Mapping[str, Mapping[str, Any]]
 ) -> list[Interaction]:
-    """Return the logs of a snapshot with the feedback that they had then."""
+    """Return the logs of a snapshot, as far as they are there, with the feedback they had then.
+
+    They are told by their feedback: the numbers of :func:`by_speaker` go by who spoke first, and
+    that may be another person by now.
+    """
+    runs = {log.run_id: log for log in every}
     out = []
-    for log in heard:
-        if log.run_id in wanted:
-            then = set(wanted[log.run_id]["feedback"])
-            feedback = [f for f in log.feedback if f.feedback_id in then]
-            out.append(log.model_copy(update={"feedback": feedback}))
+    for log_id, one in wanted.items():
+        log = runs.get(_run(work, log_id))
+        if log is None:
+            continue
+        then = set(one["feedback"])
+        feedback = [f for f in log.feedback if f.feedback_id in then]
+        who = log.user_id
+        if feedback and work.recipe.rules.voices != "logs":
+            who = speaker_of(feedback[0], log)
+        update = {"run_id": log_id, "feedback": feedback, "user_id": who}
+        out.append(log.model_copy(update=update))
     return out
+
+
+def _run(work: Work, log_id: str) -> str:
+    """Return the run of a log; in the mode "logs" none is told apart by who spoke."""
+    return log_id if work.recipe.rules.voices == "logs" else run_of(log_id)
+
+
+def _newer(heard: Sequence[Interaction], then: Mapping[str, Mapping[str, Any]]) -> int:
+    """Count the logs with feedback that a snapshot does not have."""
+    known = {feedback_id for one in then.values() for feedback_id in one["feedback"]}
+    return sum(any(f.feedback_id not in known for f in log.feedback) for log in heard)
 
 
 def _unheard(work: Work, every: Sequence[Interaction]) -> list[Interaction]:
@@ -200,12 +236,7 @@ def _checked(
     odd = _surprising(work, kept)
     dropped.update(one.reason for one in odd.values())
     by_model = {
-        log.run_id: {
-            "verdict": odd[log.run_id].model_dump(mode="json"),
-            "feedback": feedback_digest(log.feedback).hex(),
-        }
-        for log in kept
-        if log.run_id in odd
+        log.run_id: odd[log.run_id].model_dump(mode="json") for log in kept if log.run_id in odd
     }
     return [log for log in kept if log.run_id not in odd], dropped, by_model
 

@@ -9,7 +9,8 @@ there were so many tries in this refresh that it may be chance
 (:func:`langchain_uno.trainers.verifier.may_ship`).
 
 Every training and every verification is kept as soon as it is done, and nothing is deleted before
-what it was needed for is written: a refresh that was stopped repeats one of them at most.
+what it was needed for is written. A training keeps its state every minute, so a refresh that was
+stopped repeats a minute of one, or one verification.
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ def try_module(work: Work, cluster: ClusterData, kind: ModuleKind, *, kinds: int
 def _try(work: Work, cluster: ClusterData, kind: ModuleKind, kinds: int) -> Trial:
     done = f"clusters/{cluster.id}/{kind}-trained.json"
     if not work.folder.has(done):
-        folder = work.folder.fresh_folder(f"clusters/{cluster.id}/{kind}")
+        folder = work.folder.path(f"clusters/{cluster.id}/{kind}")
         made = (_train_expert if kind == "expert" else _train_critic)(work, cluster, folder)
         work.folder.write_json(done, [str(e.relative_to(work.folder.root)) for e in made])
     epochs = [work.folder.path(name) for name in work.folder.read_json(done)]

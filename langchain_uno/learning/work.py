@@ -29,9 +29,17 @@ from langchain_uno.home import Home
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, OnDone, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Interaction, PreferencePair, Route, RuleSet, voices_of
+from langchain_uno.records import (
+    Interaction,
+    PreferencePair,
+    Route,
+    RuleSet,
+    run_of,
+    voices_of,
+)
 
 __all__ = [
+    "DISTILLED",
     "STAGES",
     "ClusterData",
     "ClusterResult",
@@ -40,6 +48,7 @@ __all__ = [
     "Silent",
     "Work",
     "WorkFolder",
+    "clear_work",
     "content_of",
     "digest_of",
     "refresh_folders",
@@ -49,8 +58,11 @@ __all__ = [
 STAGES = ("filter", "distil", "cluster", "rules", "gap", "pairs", "train", "release")
 """In the order that they run."""
 
-FORMAT = 20
+FORMAT = 22
 """Raised when the files of a work folder change, so that an old one is not taken up."""
+
+DISTILLED = "distilled.jsonl"
+"""In ``work/``: what was distilled of each log, once for all refreshes."""
 
 Record = TypeVar("Record", bound=BaseModel)
 _REFRESH = re.compile(r"refresh-[0-9a-f]{16}\Z")
@@ -135,6 +147,8 @@ class RefreshResult(BaseModel):
     refresh_id: str
     release: str | None = None
     """None: stopped before the release."""
+    current: str | None = None
+    """The release that answers now; None: the base model does."""
     resumed: list[str] = Field(default_factory=list)
     """Stages whose results an earlier, unfinished call had left."""
     unchanged: bool = False
@@ -180,6 +194,8 @@ class Work:
     """The usable logs by id, each with the feedback of one person; set by the filter stage."""
     unheard: dict[str, Interaction] = field(default_factory=dict)
     """Requests that nobody reacted to, by run id, the latest last; set by the filter stage."""
+    newer: int = 0
+    """Logs with feedback that came after this refresh began; set by the filter stage."""
     resumed: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -410,6 +426,53 @@ def refresh_folders(work: Path) -> list[WorkFolder]:
     """Return the folders of the refreshes that lie in ``work``, by name."""
     found = sorted(p for p in work.iterdir() if _REFRESH.match(p.name)) if work.is_dir() else []
     return [WorkFolder(path) for path in found]
+
+
+def clear_work(work: Path, run_ids: Iterable[str], *, whole: bool) -> None:
+    """Remove what refreshes made of these logs, under the refresh's lock.
+
+    What was distilled of other logs stays: it holds nothing of these.
+
+    Args:
+        work: the home's ``work`` folder.
+        run_ids: of the logs, and of those whose feedback goes.
+        whole: remove every refresh under way; else only those that the logs are part of.
+    """
+    gone = set(run_ids)
+    for path in list(work.iterdir()):
+        if path.name == DISTILLED:
+            _keep_distilled(path, gone)
+        elif path.name.endswith(".lock") or path.name.startswith("vectors.sqlite3"):
+            continue
+        elif path.is_dir() and not path.is_symlink():
+            if whole or _reads(WorkFolder(path), gone):
+                shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _reads(folder: WorkFolder, run_ids: set[str]) -> bool:
+    """Whether one of these logs is part of a refresh; also where its folder can't tell."""
+    try:
+        snapshot = folder.read_json("snapshot.json")
+        known = {run_of(log_id) for log_id in (*snapshot["logs"], *snapshot["unheard"])}
+    except (StoreError, KeyError, TypeError):
+        return True
+    return bool(known & run_ids)
+
+
+def _keep_distilled(path: Path, gone: set[str]) -> None:
+    """Write the cache anew without these logs, and without lines that can't be read."""
+    kept = []
+    for line in path.read_bytes().splitlines():
+        try:
+            if run_of(json.loads(line)["rules"]["run_id"]) not in gone:
+                kept.append(line + b"\n")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    temp = path.with_name(f".{path.name}.{os.getpid()}")
+    temp.write_bytes(b"".join(kept))
+    os.replace(temp, path)
 
 
 def sweep_work(work: Path, keep: Sequence[str]) -> None:

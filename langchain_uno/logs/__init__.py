@@ -10,7 +10,8 @@
                     hnsw_files.py looks it over) or server.py (a Chroma server); vectors.py
     background.py   draining beside the app, for handlers that ask for it
     erase.py        forgetting in the journal, and keeping it forgotten
-    exchange.py     import, export, stats; rows.py reads the file formats
+    exchange.py     import, export, stats; containers.py reads files, readers/ the formats of rows,
+                    rows.py makes records of them, repeats.py finds answers that are there already
 
 ``python -m langchain_uno.logs --help`` is the command line. Importing this package loads neither
 torch nor chromadb; opening a store loads chromadb.

@@ -1,47 +1,53 @@
 """Which records an erasure takes, and taking them out of the journal so that their bytes are gone.
 
-Later turns of a conversation carry the text of the earlier ones, so what quotes a forgotten record
-goes with it. Everything is decided and deleted in one transaction, together with the tombstones and
-a note of what is left to do elsewhere; see :mod:`langchain_uno.erasure` for the whole.
-
-Tombstones keep an old export from bringing anything back. One tells nothing by itself: it is an
-HMAC under a random key that lies in the journal. A run's or a feedback's stands for ever; a user's
-or a thread's stops what was made before the erasure, so that the same person may come back and be
-recorded anew.
+Later turns of a conversation carry the text of the earlier ones, and so do other calls of the same
+trace, so what quotes a forgotten record goes with it. Everything is decided and deleted in one
+transaction, together with the tombstones and a note of what is left to do elsewhere; see
+:mod:`langchain_uno.erasure` for the whole.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_uno.errors import StoreBusyError
-from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.conversation import clean_text, run_ref
 from langchain_uno.logs.redaction import pseudonym
+from langchain_uno.logs.tombstones import (
+    Kind,
+    note_expired,
+    plant,
+    said_at,
+    said_by_nobody,
+    words_about,
+)
 
 if TYPE_CHECKING:  # the journal asks for tombstones
+    from langchain_uno.logs.join import Joined
     from langchain_uno.logs.journal import Journal, JournalRow
+    from langchain_uno.records import Feedback, Interaction
 
 __all__ = [
     "Chosen",
-    "Kind",
     "Pending",
-    "any_tombstones",
     "choose",
-    "feedback_is_forgotten",
+    "choose_older",
     "finish",
-    "is_forgotten",
+    "named",
+    "names_of",
     "pending",
     "shrink",
     "take_out",
+    "texts_of",
 ]
 
-Kind = Literal["run", "user", "thread", "feedback"]
+MAX_ID = 200
+"""Characters that are kept of an id, as capture and importer cut it."""
 
 
 @dataclass
@@ -54,6 +60,21 @@ class Chosen:
     feedback_ids: list[str] = field(default_factory=list)
     heard_them: list[str] = field(default_factory=list)
     """Records that stay, but had feedback that goes: releases may have learnt it from them."""
+    roots: list[str] = field(default_factory=list)
+    """Traces that go whole: what was recorded of them meanwhile goes too."""
+    names: list[tuple[Kind, str]] = field(default_factory=list)
+    """What tombstones are planted for."""
+    askers: dict[str, set[tuple[Kind, str]]] = field(default_factory=dict)
+    """For retention: who may ask later for what a record taught, by run id."""
+
+    @property
+    def touched(self) -> list[str]:
+        """The records that go, and those that had feedback which goes."""
+        return [*self.run_ids, *self.heard_them]
+
+    def __bool__(self) -> bool:
+        """Whether anything was found."""
+        return bool(self.run_ids or self.feedback_ids)
 
 
 @dataclass
@@ -68,32 +89,49 @@ class Pending:
     receipt: dict[str, Any]
 
 
+def names_of(name: str | None) -> set[str]:
+    """Return how an id may stand in the log: as it is, as capture cuts it, and redacted."""
+    if not name:
+        return set()
+    clean = clean_text(name)
+    forms = {clean, clean.strip(), clean.strip()[:MAX_ID]}
+    return forms | {pseudonym(one) for one in forms}
+
+
+def named(
+    *, user_id: str | None = None, thread_id: str | None = None, run_ids: Collection[str] = ()
+) -> list[tuple[Kind, str]]:
+    """Return what is asked for as names of tombstones, in every form that the log may have."""
+    names: list[tuple[Kind, str]] = [("user", one) for one in names_of(user_id)]
+    names += [("thread", one) for one in names_of(thread_id)]
+    names += [("run", form) for one in run_ids for form in names_of(run_ref(one))]
+    return names
+
+
 def choose(
     journal: Journal,
     *,
     user_id: str | None = None,
     thread_id: str | None = None,
     run_ids: Collection[str] = (),
-    before: float | None = None,
 ) -> Chosen:
-    """Find what is meant: a user's, a thread's or the named runs, or all that is older.
+    """Find all that belongs to a user, a thread or the named runs, and all that quotes it.
 
     Args:
         journal: read, not changed.
         user_id: everything that this user asked, and the feedback this user gave on any run.
         thread_id: everything of this conversation.
         run_ids: model runs, root runs or message ids.
-        before: seconds since 1970; records and feedback made earlier.
     """
     from langchain_uno.logs.join import join  # which reads the journal, and that asks here
 
-    rows = journal.rows()
-    users, threads = ({one, pseudonym(one)} if one else {} for one in (user_id, thread_id))
-    named, known = {run_ref(r) for r in run_ids}, {row.run_id for row in rows}
-    old: set[str] = set()
-    if before is not None:
-        sql = "SELECT run_id FROM interactions WHERE created_at < ?"
-        old = {run_id for (run_id,) in journal.database.read(sql, (before,))}
+    rows, joined, given = journal.rows(), join(journal), _given(journal)
+    asked = named(user_id=user_id, thread_id=thread_id, run_ids=run_ids)
+    users, threads, runs = (
+        {name for kind, name in asked if kind == wanted} for wanted in ("user", "thread", "run")
+    )
+    other_names = journal.names()
+    runs |= {other_names[one] for one in runs if one in other_names}
     # What an app recorded without saying who asked, in a thread of theirs, is theirs.
     own = {row.thread_id for row in rows if row.user_id in users} - {None}
     first = {
@@ -102,81 +140,310 @@ def choose(
         if row.user_id in users
         or (row.user_id is None and row.thread_id in own)
         or row.thread_id in threads
-        or row.run_id in named
-        or row.root_run_id in named
-        or row.run_id in old
+        or row.run_id in runs
+        or row.root_run_id in runs
     }
     whole = user_id is not None or thread_id is not None
-    every = first | (_quoting(journal, rows, first, whole) if before is None else set())
-    targets = named | every | {r.root_run_id for r in rows if r.run_id in every and r.root_run_id}
-    feedback = [
-        feedback_id
-        for feedback_id, run_id, author, at in journal.database.read(
-            "SELECT feedback_id, run_id, user_id, created_at FROM feedback"
-        )
-        if run_id in targets
-        or author in users
-        or (before is not None and at < before and run_id not in known)
+    if whole:
+        first |= _of_their_traces(rows, first)
+    texts = _said(journal, first, whole)
+    every = first | _quoting(journal, rows, first, texts, everywhere=whole)
+
+    # Their feedback on other people's answers, and what repeats its words.
+    by_them = {one.feedback_id for one in given if one.authors & users}
+    words = {text for one in given if one.feedback_id in by_them for text in one.texts}
+    heard = {
+        run_id
+        for run_id, many in joined.feedback.items()
+        if run_id not in every and any(f.feedback_id in by_them for f in many)
+    }
+    spoken = _Words(set(), words)
+    every |= _quoting(journal, rows, heard, spoken, everywhere=whole) - heard
+    beside = {row.run_id for row in _near(rows, first | heard)} | heard
+    needles = texts.distinct_words | spoken.distinct_words
+    repeating = {
+        f.feedback_id
+        for run_id in beside - every
+        for f in joined.feedback.get(run_id, ())
+        if _contains(texts_of(f), needles)
+    }
+
+    roots = _gone_traces(rows, every)
+    on_them = {f.feedback_id for run_id in every for f in joined.feedback.get(run_id, ())}
+    targets = runs | every | roots
+    gone = [
+        one
+        for one in given
+        if one.run_id in targets or one.feedback_id in by_them | repeating | on_them
     ]
-    order = [row.run_id for row in rows if row.run_id in every]
-    gone = {*feedback, *(f"follow-up-{run_id}" for run_id in every)}
+    chosen = _chosen(rows, joined, every, {one.feedback_id for one in gone})
+    chosen.quoting = len(every - first)
+    chosen.roots = sorted(roots)
+    chosen.names = [*asked, *(("run", one) for one in (*chosen.run_ids, *chosen.roots))]
+    chosen.names += [("thread", one) for one in _gone_threads(rows, every)]
+    chosen.names += [("feedback", one) for one in chosen.feedback_ids]
+    chosen.names += [("about", name) for name, run_id in other_names.items() if run_id in every]
+    chosen.names += [("about", one.run_id) for one in gone if one.feedback_id in on_them]
+    chosen.names += _contents(journal, rows, every)
+    ends = {row.run_id: row.after for row in rows}
+    lost = {*chosen.feedback_ids, *(f"follow-up-{run_id}" for run_id in every)}
+    chosen.names += [
+        ("words", words_about(after, text))
+        for run_id in chosen.heard_them
+        if (after := ends[run_id]) is not None
+        for f in joined.feedback[run_id]
+        if f.feedback_id in lost
+        for text in texts_of(f)
+    ]
+    return chosen
+
+
+def choose_older(journal: Journal, before: float) -> Chosen:
+    """Find all records and feedback made before a time, in seconds since 1970."""
+    from langchain_uno.logs.join import join
+
+    sql = "SELECT run_id FROM interactions WHERE created_at < ?"
+    every = {run_id for (run_id,) in journal.database.read(sql, (before,))}
+    rows, joined = journal.rows(), join(journal)
+    known = {row.run_id for row in rows}
+    targets = every | _gone_traces(rows, every)
+    on_them = {f.feedback_id for run_id in every for f in joined.feedback.get(run_id, ())}
+    gone = {
+        one.feedback_id
+        for one in _given(journal)
+        if one.run_id in targets
+        or one.feedback_id in on_them
+        or (one.created_at < before and one.run_id not in known)
+    }
+    chosen = _chosen(rows, joined, every, gone)
+    for row in rows:
+        if row.run_id in every:
+            names: list[tuple[Kind, str | None]] = [("run", row.run_id), ("run", row.root_run_id)]
+            names += [("user", row.user_id), ("thread", row.thread_id)]
+            names += [("user", f.user_id) for f in joined.feedback.get(row.run_id, ())]
+            chosen.askers[row.run_id] = {(kind, name) for kind, name in names if name}
+    return chosen
+
+
+def _chosen(rows: Sequence[JournalRow], joined: Joined, every: set[str], gone: set[str]) -> Chosen:
+    lost = gone | {f"follow-up-{run_id}" for run_id in every}
     heard_them = [
         run_id
-        for run_id, said in join(journal).feedback.items()
-        if run_id not in every and any(f.feedback_id in gone for f in said)
+        for run_id, said in joined.feedback.items()
+        if run_id not in every and any(f.feedback_id in lost for f in said)
     ]
-    return Chosen(order, len(every - first), feedback, heard_them)
+    order = [row.run_id for row in rows if row.run_id in every]
+    return Chosen(order, feedback_ids=sorted(gone), heard_them=heard_them)
+
+
+class _Given(NamedTuple):
+    """A feedback as it was given."""
+
+    feedback_id: str
+    run_id: str
+    created_at: float
+    authors: set[str]
+    """Who gave it: whoever said it first, and whoever the latest version names."""
+    texts: list[str]
+
+
+def _given(journal: Journal) -> list[_Given]:
+    first = journal.database.read("SELECT user_id, run_id, created_at FROM feedback ORDER BY seq")
+    out = []
+    for (author, run_id, at), one in zip(first, journal.feedback(), strict=True):
+        authors = {name for name in (author, one.user_id) if name}
+        out.append(_Given(one.feedback_id, run_id, at, authors, texts_of(one)))
+    return out
+
+
+def texts_of(one: Feedback) -> list[str]:
+    """Return the words of a feedback."""
+    texts = [one.comment, one.correction, one.value if isinstance(one.value, str) else None]
+    return [text.strip() for text in texts if text and text.strip()]
+
+
+def _traces(rows: Sequence[JournalRow]) -> Iterator[list[JournalRow]]:
+    """Yield the runs of each trace."""
+    found: dict[str, list[JournalRow]] = {}
+    for row in rows:
+        found.setdefault(row.root_run_id or row.run_id, []).append(row)
+    yield from found.values()
+
+
+def _of_their_traces(rows: Sequence[JournalRow], first: set[str]) -> set[str]:
+    """Find the other runs of traces in which nobody else is named: a title's, a guard's."""
+    taken: set[str] = set()
+    for runs in _traces(rows):
+        ours = [row for row in runs if row.run_id in first]
+        users = {None, *(row.user_id for row in ours)}
+        threads = {None, *(row.thread_id for row in ours)}
+        if ours and all(row.user_id in users and row.thread_id in threads for row in runs):
+            taken |= {row.run_id for row in runs}
+    return taken
+
+
+def _gone_traces(rows: Sequence[JournalRow], every: set[str]) -> set[str]:
+    """Return the root runs of traces that go whole."""
+    return {
+        runs[0].root_run_id
+        for runs in _traces(rows)
+        if runs[0].root_run_id and all(row.run_id in every for row in runs)
+    }
+
+
+def _gone_threads(rows: Sequence[JournalRow], every: set[str]) -> set[str]:
+    """Return the threads that go whole."""
+    stay = {row.thread_id for row in rows if row.run_id not in every}
+    return {row.thread_id for row in rows if row.run_id in every and row.thread_id} - stay
+
+
+# -- what quotes them ------------------------------------------------------------------------------
+
+_DISTINCT = 12
+"""Bytes from which a text inside another one is a quotation: shorter ones ("thanks") are not."""
+
+
+@dataclass
+class _Words:
+    """What forgotten records say."""
+
+    texts: set[str]
+    """Whole messages: user turns and answers."""
+    turns: set[str]
+    """What people said: user turns, comments, corrections."""
+
+    @property
+    def distinct_words(self) -> set[str]:
+        """What people said, where it is long enough to be told inside another text."""
+        return {text for text in self.turns if _is_distinct(text)}
+
+
+def _is_distinct(text: str) -> bool:
+    return len(text.encode("utf-8", "replace")) >= _DISTINCT
+
+
+def _near(rows: Sequence[JournalRow], anchors: set[str]) -> list[JournalRow]:
+    """Return the records that may quote the anchors: of the same conversation or trace."""
+    began: dict[str, int] = {}
+    for row in rows:
+        if row.run_id in anchors and row.thread_id:
+            began.setdefault(row.thread_id, row.seq)
+    ours = [row for row in rows if row.run_id in anchors]
+    ends = {row.after for row in ours} - {None}
+    starts = {row.before for row in ours} - {None}
+    traces = {row.root_run_id or row.run_id for row in ours}
+    return [
+        row
+        for row in rows
+        if row.run_id not in anchors
+        and (
+            row.seq > began.get(row.thread_id or "", row.seq)
+            or row.before in ends
+            or (row.root_run_id or row.run_id) in traces
+            # The same conversation, recorded another time without saying whose it is. One question
+            # and its answer may be the same in many threads.
+            or (
+                row.user_id is None
+                and (row.thread_id is None or row.before is not None)
+                and (row.after in starts or row.after in ends)
+            )
+        )
+    ]
 
 
 def _quoting(
-    journal: Journal, rows: Sequence[JournalRow], first: set[str], whole: bool
+    journal: Journal,
+    rows: Sequence[JournalRow],
+    anchors: set[str],
+    words: _Words,
+    *,
+    everywhere: bool,
 ) -> set[str]:
-    """Find later records of the same conversations that carry a forgotten one's text.
+    """Find records of the same conversations and traces that carry these words.
 
-    Its text is its user turn and its answer; with ``whole`` also the history before them, which is
-    a forgotten person's too.
+    Args:
+        journal: has the texts.
+        rows: all records.
+        anchors: the records whose words they are, or about which they were said.
+        words: what was said.
+        everywhere: look also at all records that name neither user nor thread.
     """
-    began: dict[str, int] = {}
-    for row in rows:
-        if row.run_id in first and row.thread_id:
-            began.setdefault(row.thread_id, row.seq)
-    by_id = {row.run_id: row for row in rows}
-    ends = {r.after for r in rows if r.run_id in first and r.after is not None}
     taken: set[str] = set()
-    said = _said(journal, first, whole)
+    texts, needles = set(words.texts), words.distinct_words
+    inside = needles | {text for text in texts if _is_distinct(text)}
     while True:
-        near = [
-            r.run_id
-            for r in rows
-            if r.run_id not in first
-            and r.run_id not in taken
-            and (
-                r.seq > began.get(r.thread_id or "", r.seq)
-                or (r.before is not None and r.before in ends)
-            )
-        ]
+        near = [r.run_id for r in _near(rows, anchors | taken) if r.run_id not in taken]
         new = {
             log.run_id
             for log in journal.interactions(near)
-            if any(m.role != "system" and m.content.strip() in said for m in log.messages)
+            if any(m.role != "system" and m.content.strip() in texts for m in log.messages)
+            or _contains([m.content for m in log.messages], inside)
+            or _contains(_other_texts(log), needles)
         }
         if not new:
-            return taken
+            break
         taken |= new
-        said |= _said(journal, new, False)
-        ends |= {end for run in new if (end := by_id[run].after) is not None}
+        more = _said(journal, new, False)
+        texts |= more.texts
+        inside |= {text for text in more.texts if _is_distinct(text)}
+    if everywhere and needles:
+        nobodys = [
+            r.run_id
+            for r in rows
+            if r.user_id is None and r.thread_id is None and r.run_id not in taken | anchors
+        ]
+        taken |= {
+            log.run_id
+            for log in journal.interactions(nobodys)
+            if _contains([*(m.content for m in log.messages), *_other_texts(log)], needles)
+        }
+    return taken
 
 
-def _said(journal: Journal, run_ids: Iterable[str], whole: bool) -> set[str]:
+def _contains(texts: Iterable[str], needles: Collection[str]) -> bool:
+    return any(one in text for text in texts if text for one in needles)
+
+
+def _other_texts(log: Interaction) -> list[str]:
+    """Return the texts of a record beside its messages."""
+    calls = [*log.tool_calls, *(call for m in log.messages for call in m.tool_calls)]
+    args = [json.dumps(call.get("args"), ensure_ascii=False, default=str) for call in calls]
+    return [log.answer, log.error or "", *log.tags.values(), *args]
+
+
+def _said(journal: Journal, run_ids: Iterable[str], whole: bool) -> _Words:
+    """Return what records say; with ``whole`` also the history before, which is theirs too."""
     texts: set[str] = set()
+    turns: set[str] = set()
     for log in journal.interactions(sorted(run_ids)):
         for message in reversed(log.messages):
             if message.role == "assistant" and not whole:
                 break
             if message.role != "system":
                 texts.add(message.content.strip())
+            if message.role == "user":
+                turns.add(message.content.strip())
         texts.add(log.answer.strip())
-    return texts - {""}
+    return _Words(texts - {""}, turns - {""})
+
+
+def _contents(
+    journal: Journal, rows: Sequence[JournalRow], every: set[str]
+) -> list[tuple[Kind, str]]:
+    """Return names for what records say, by which another form of an old export is known."""
+    ends = {row.run_id: row.after for row in rows if row.run_id in every}
+    names: list[tuple[Kind, str]] = []
+    for log in journal.interactions(list(ends)):
+        if (after := ends[log.run_id]) is None:
+            continue
+        names.append(("said", after.hex()))
+        names.append(("said", said_at(after, log.created_at.timestamp())))
+        if any(m.role == "user" and _is_distinct(m.content) for m in log.messages):
+            names.append(("said", said_by_nobody(after)))  # not "Hi" and "Hello!", which many say
+    return names
+
+
+# -- taking it out ---------------------------------------------------------------------------------
 
 
 def take_out(
@@ -185,7 +452,7 @@ def take_out(
     opaque: Callable[[str], str],
     receipt: dict[str, Any],
     *,
-    tombstones: Iterable[tuple[Kind, str]] = (),
+    also: Iterable[str] = (),
     at: float,
 ) -> int:
     """Delete the chosen records in one transaction, and note what is left to do.
@@ -195,20 +462,19 @@ def take_out(
         chosen: see :func:`choose`.
         opaque: run_id -> its lineage id.
         receipt: counts to keep; no ids.
-        tombstones: to plant beside those of the runs and feedbacks.
+        also: lineage ids of records that retention took before (``tombstones.taught_before``).
         at: seconds since 1970.
 
     Returns:
         The erasure's number, for :func:`finish`.
     """
-    names: list[tuple[Kind, str]] = list(tombstones)
-    names += [(kind, pseudonym(name)) for kind, name in names]  # an old export is redacted anew
-    touched = [*chosen.run_ids, *chosen.heard_them]
-    note = {"opaque": [opaque(r) for r in touched], "run_ids": touched}
+    touched = chosen.touched
+    note = {"opaque": sorted({*map(opaque, touched), *also}), "run_ids": touched}
 
     def work(db: sqlite3.Connection) -> int:
-        db.execute("PRAGMA secure_delete = ON")
-        _plant(db, names, at)
+        plant(db, chosen.names, at)
+        note_expired(db, {opaque(run_id): names for run_id, names in chosen.askers.items()})
+        db.executemany("DELETE FROM expired WHERE opaque = ?", [(one,) for one in also])
         for table, column, ids in (
             ("interactions", "run_id", chosen.run_ids),
             ("indexed", "run_id", touched),
@@ -218,6 +484,8 @@ def take_out(
         ):
             sql = f"DELETE FROM {table} WHERE {column} = ?"  # noqa: S608 - our own names
             db.executemany(sql, [(one,) for one in ids])
+        of_traces = "DELETE FROM interactions WHERE root_run_id IN (SELECT value FROM json_each(?))"
+        db.execute(of_traces, (json.dumps(chosen.roots),))
         cursor = db.execute(
             "INSERT INTO erasures (pending, receipt) VALUES (?, ?)",
             (json.dumps(note), json.dumps(receipt)),
@@ -270,76 +538,3 @@ def shrink(journal: Journal, timeout_s: float = 30.0) -> None:
                 "that forgotten bytes can't be wiped yet: run the same call again later."
             )
         time.sleep(0.05)
-
-
-# -- tombstones -----------------------------------------------------------------------------------
-
-
-def _plant(db: sqlite3.Connection, names: Iterable[tuple[Kind, str]], at: float) -> None:
-    """Write tombstones for ids, in the caller's transaction, at a time in seconds since 1970."""
-    key = _key(db)
-    rows = [(_hash(key, kind, name), at) for kind, name in names]
-    db.executemany(
-        "INSERT INTO tombstones VALUES (?, ?) ON CONFLICT(hash) DO UPDATE SET "
-        "forgotten_at = max(forgotten_at, excluded.forgotten_at)",
-        rows,
-    )
-
-
-def any_tombstones(db: sqlite3.Connection) -> bool:
-    """Whether anything was ever forgotten here: most journals need not hash at all."""
-    return bool(db.execute("SELECT EXISTS(SELECT 1 FROM tombstones)").fetchone()[0])
-
-
-def is_forgotten(
-    db: sqlite3.Connection,
-    *,
-    run_ids: Iterable[str | None],
-    user_id: str | None,
-    thread_id: str | None,
-    created_at: float,
-) -> bool:
-    """Whether a record may not come back."""
-    return _found(db, [("run", r) for r in run_ids if r], user_id, thread_id, created_at)
-
-
-def feedback_is_forgotten(
-    db: sqlite3.Connection,
-    *,
-    feedback_id: str,
-    run_id: str,
-    user_id: str | None,
-    created_at: float,
-) -> bool:
-    """Whether a feedback may not come back: its own, its run's or its user's tombstone."""
-    return _found(db, [("feedback", feedback_id), ("run", run_id)], user_id, None, created_at)
-
-
-def _found(
-    db: sqlite3.Connection,
-    for_ever: list[tuple[Kind, str]],
-    user_id: str | None,
-    thread_id: str | None,
-    created_at: float,
-) -> bool:
-    key = _key(db)
-    until: list[tuple[Kind, str]] = [("user", user_id)] if user_id else []
-    until += [("thread", thread_id)] if thread_id else []
-    for hashes, at in ((_hashes(key, for_ever), 0.0), (_hashes(key, until), created_at)):
-        for one in hashes:
-            sql = "SELECT 1 FROM tombstones WHERE hash = ? AND forgotten_at >= ?"
-            if db.execute(sql, (one, at)).fetchone():
-                return True
-    return False
-
-
-def _hashes(key: bytes, names: Iterable[tuple[Kind, str]]) -> Iterator[bytes]:
-    return (_hash(key, kind, name) for kind, name in names)
-
-
-def _hash(key: bytes, kind: Kind, name: str) -> bytes:
-    return hmac.digest(key, f"{kind}:{name}".encode("utf-8", "replace"), "sha256")[:20]
-
-
-def _key(db: sqlite3.Connection) -> bytes:
-    return bytes(db.execute("SELECT value FROM meta WHERE name = 'tombstone_key'").fetchone()[0])

@@ -7,21 +7,28 @@ for line in export_lines(home): print(line)
 from __future__ import annotations
 
 import json
-import sys
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home, load_settings
+from langchain_uno.logs.containers import Groups, read_rows
+from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.filters import Supports, judge_all
 from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.readers import reader_named
+from langchain_uno.logs.readers.base import FORMAT, Reader
 from langchain_uno.logs.redaction import Redactor, redactor_of
-from langchain_uno.logs.rows import FORMAT, parse_row
+from langchain_uno.logs.repeats import Answers
+from langchain_uno.logs.rows import Parsed, group_of, parse_group, parse_row
 from langchain_uno.logs.store import pending
 from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
@@ -30,6 +37,8 @@ from langchain_uno.records import Interaction, utc_now
 __all__ = ["ImportResult", "export_lines", "export_row", "find", "import_file", "stats"]
 
 _BATCH = 100
+_MAX_BAD = 1000
+"""Bad rows that are kept one by one; all are counted."""
 
 
 @dataclass
@@ -43,72 +52,165 @@ class ImportResult:
     known: int = 0
     forgotten: int = 0
     """Interactions left out because somebody had them forgotten."""
+    formats: dict[str, int] = field(default_factory=dict)
+    """Rows by format."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """What was understood and holds nothing to import, by reason (``tie``, ``no_answer``, ...)."""
     languages: dict[str, int] = field(default_factory=dict)
     redacted: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
+    """Feedback of the home whose answer is not in it."""
+    without_user: int = 0
+    """Interactions of the home that name no user."""
+    bad_rows: int = 0
+    bad_reasons: dict[str, int] = field(default_factory=dict)
+    """Bad rows by reason, numbers in the reasons left out."""
     bad: list[tuple[int, str]] = field(default_factory=list)
-    """(line number from 1, reason); the other rows went in."""
+    """(number from 1, reason) of the first thousand; the other rows went in."""
 
 
 def import_file(
     path: Path | str,
     home: Home,
     *,
+    format: str | None = None,
     redactor: Redactor | None = None,
     on_row: Callable[[int], None] | None = None,
 ) -> ImportResult:
-    """Read a JSONL file into the home's journal. Importing it again changes nothing.
+    """Read a file of any known format into the home's journal. Again, it changes nothing.
 
     Args:
-        path: the file; ``"-"`` reads standard input.
+        path: JSON lines, a JSON array, CSV or Parquet, also gzipped; ``"-"`` reads standard input.
         home: made if missing.
+        format: the rows' format (:mod:`langchain_uno.logs.readers`); None: each row's shape tells.
         redactor: takes personal data out first; None: the default one.
-        on_row: told how many more lines were read.
+        on_row: told how many more rows were read.
 
     Raises:
-        InputError: the file can't be read. (Bad rows are in the result instead.)
+        InputError: the file can't be read, or there is no such format. (Bad rows are in the result
+            instead.)
         HomeError, StoreError: the home can't be written; the rows before stay in.
     """
+    reader = reader_named(format) if format else None
     redact = redactor_of(home, redactor)
-    result = ImportResult()
-    now = utc_now()
+    rows = read_rows(path)
     try:
-        # No "with" for standard input: it isn't ours to close.
-        source: BinaryIO = sys.stdin.buffer if str(path) == "-" else open(path, "rb")  # noqa: SIM115
-    except OSError as error:
-        raise InputError(
-            f"The file {str(path)!r} can't be read ({error.strerror or error})."
-        ) from error
-    batch: list[tuple[Interaction, dict[str, int]]] = []
-    try:
-        with Journal(home.ensure().journal) as journal:
-            for number, line in enumerate(source, 1):
-                if line.strip():
-                    result.rows += 1
+        first = next(rows)
+    except StopIteration:
+        rows = iter(())
+    else:
+        rows = chain([first], rows)
+    with Journal(home.ensure().journal) as journal, closing(Answers(journal)) as answers:
+        work = _Import(journal, answers, redact, home.namespace, reader)
+        for number, row in rows:
+            work.take(number, row)
+            if on_row:
+                on_row(1)
+        work.finish()
+        work.result.waiting, work.result.without_user = journal.unjoined()
+    return work.result
+
+
+class _Import:
+    """One import under way."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        answers: Answers,
+        redact: Redactor,
+        namespace: str,
+        reader: Reader | None,
+    ) -> None:
+        self.result = ImportResult()
+        self._journal = journal
+        self._answers = answers
+        self._redact = redact
+        self._namespace = namespace
+        self._reader = reader
+        self._now = utc_now()
+        self._batch: list[tuple[Interaction, dict[str, int]]] = []
+        self._groups: Groups | None = None
+
+    def take(self, number: int, row: Any) -> None:
+        """Read one row; a message of a conversation is kept until the end of the file."""
+        self.result.rows += 1
+        try:
+            if isinstance(row, InputError):
+                raise row
+            if group := group_of(row, self._reader):
+                self._groups = self._groups or Groups()
+                self._groups.add(*group, number, row)
+                return
+            self._store(parse_row(row, self._at(number), self._namespace, self._reader))
+        except InputError as error:
+            self._refuse(number, error)
+
+    def finish(self) -> None:
+        """Read the conversations that came a message a row, and write what is left."""
+        if self._groups is not None:
+            with closing(self._groups) as groups:
+                for number, reader, rows in groups.read():
                     try:
-                        # Rows without a time of their own keep the order of the file.
-                        at = now + timedelta(microseconds=20 * number)
-                        found = parse_row(_json(line, number), at, home.namespace)
+                        found = parse_group(rows, self._at(number), self._namespace, reader)
+                        self._store(found, rows=len(rows))
                     except InputError as error:
-                        result.bad.append((number, str(error)))
-                    else:
-                        interactions, feedback = found
-                        batch += [redact.interaction(i) for i in interactions]
-                        for one in feedback:
-                            clean, redacted = redact.feedback(one)
-                            result.feedback += journal.append_feedback(
-                                clean, redacted=redacted, replace=False
-                            )
-                if len(batch) >= _BATCH:
-                    _write(journal, batch, result)
-                if on_row:
-                    on_row(1)
-            _write(journal, batch, result)
-    except IsADirectoryError as error:
-        raise InputError(f"{str(path)!r} is a folder, not a file.") from error
-    finally:
-        if source is not sys.stdin.buffer:
-            source.close()
-    return result
+                        self._refuse(number, error)
+        self._write()
+
+    def _at(self, number: int) -> datetime:
+        """Rows without a time of their own keep the order of the file."""
+        return self._now + timedelta(microseconds=20 * number)
+
+    def _refuse(self, number: int, error: InputError) -> None:
+        result, reason = self.result, str(error)
+        result.bad_rows += 1
+        if len(result.bad) < _MAX_BAD:
+            result.bad.append((number, reason))
+        kind = re.sub(r"\d+", "N", reason)
+        if kind not in result.bad_reasons and len(result.bad_reasons) >= _MAX_BAD:
+            kind = "other"
+        _count(result.bad_reasons, {kind: 1})
+
+    def _store(self, found: Parsed, rows: int = 1) -> None:
+        _count(self.result.formats, {found.format: rows})
+        _count(self.result.passed_over, found.passed)
+        for interaction in found.interactions:
+            clean, redacted = self._redact.interaction(interaction)
+            settled = self._answers.settle(clean, may_repeat=found.repeats)
+            if isinstance(settled, Interaction):
+                self._batch.append((settled, redacted))
+            else:  # the answer is there already; what was said of it joins it
+                self.result.known += 1
+                for one in settled:
+                    new = self._journal.append_feedback(one, replace=False)
+                    self.result.feedback += new
+        for one in found.feedback:
+            one.run_id = self._answers.name_of(run_ref(one.run_id))
+            said, redacted = self._redact.feedback(one)
+            new = self._journal.append_feedback(said, redacted=redacted, replace=False)
+            self.result.feedback += new
+        if len(self._batch) >= _BATCH:
+            self._write()
+
+    def _write(self) -> None:
+        result, batch = self.result, self._batch
+        if not batch:
+            return
+        done = self._journal.append_many(batch)
+        result.interactions += done.interactions
+        result.feedback += done.feedback
+        result.forgotten += done.forgotten
+        result.known += len(batch) - done.interactions - done.forgotten
+        for interaction, redacted in batch:
+            _count(result.languages, {interaction.language: 1})
+            _count(result.redacted, redacted)
+        batch.clear()
+
+
+def _count(total: dict[str, int], more: Mapping[str, int]) -> None:
+    for name, n in more.items():
+        total[name] = total.get(name, 0) + n
 
 
 def export_row(interaction: Interaction) -> dict[str, Any]:
@@ -203,6 +305,7 @@ def stats(
             "corrections": sum(1 for f in feedback if f.correction),
             "scores": sum(1 for f in feedback if f.score is not None),
             "waiting_feedback": len(joined.waiting),
+            "without_user": sum(1 for log in logs if not log.user_id),
             "users": len({log.user_id for log in logs if log.user_id}),
             "threads": len({log.thread_id for log in logs if log.thread_id}),
             "models": _sorted(Counter(log.model or "unknown" for log in logs)),
@@ -220,45 +323,6 @@ def _supports(home: Home) -> Supports:
     """The languages that the home's prompt set has prompts for."""
     name = load_settings(home).recipe.get("prompt_set", "real")
     return get_prompt_set(name).supports
-
-
-def _write(
-    journal: Journal, batch: list[tuple[Interaction, dict[str, int]]], result: ImportResult
-) -> None:
-    if not batch:
-        return
-    done = journal.append_many(batch)
-    result.interactions += done.interactions
-    result.feedback += done.feedback
-    result.forgotten += done.forgotten
-    result.known += len(batch) - done.interactions - done.forgotten
-    for interaction, redacted in batch:
-        language = interaction.language
-        result.languages[language] = result.languages.get(language, 0) + 1
-        for kind, n in redacted.items():
-            result.redacted[kind] = result.redacted.get(kind, 0) + n
-    batch.clear()
-
-
-def _json(line: bytes, number: int) -> Any:
-    try:
-        return json.loads(
-            line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_refuse
-        )
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 (byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON ({error.msg} at character {error.pos})") from error
-    except RecursionError as error:
-        raise InputError("nested too deeply") from error
-    except InputError:
-        raise
-    except ValueError as error:  # an integer of thousands of digits
-        raise InputError(f"not JSON ({error})") from error
-
-
-def _refuse(word: str) -> Any:
-    raise InputError(f"{word} is not JSON")
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

@@ -26,9 +26,17 @@ from langchain_uno.errors import EmptyLogError, InputError, StoreError
 from langchain_uno.home import Home
 from langchain_uno.logs.conversation import language_of, link, run_ref
 from langchain_uno.logs.database import Database
-from langchain_uno.logs.erase import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.logs.machine_turns import client_task
 from langchain_uno.logs.migrations import migrate
+from langchain_uno.logs.tombstones import (
+    IF_NOBODY_WAS_FORGOTTEN,
+    UNLESS_FORGOTTEN,
+    any_tombstones,
+    feedback_is_forgotten,
+    is_forgotten,
+    marks_of,
+    tombstone_key,
+)
 from langchain_uno.logs.trace import OWN_CALL
 from langchain_uno.messages import without_thinking
 from langchain_uno.records import Feedback, Interaction, Verdict
@@ -40,14 +48,15 @@ _R = TypeVar("_R", bound=BaseModel)
 _to_json = TypeAdapter(Any).dump_json  # twice as fast as json
 _INSERT = (
     "INSERT OR IGNORE INTO interactions (run_id, root_run_id, thread_id, user_id, created_at, "
-    "has_answer, before, turn, after, redacted, body, rank) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+    "has_answer, before, turn, after, redacted, body, rank) SELECT ?,?,?,?,?,?,?,?,?,?,?,? "
 )
 _INSERT_FEEDBACK = (
     "INSERT INTO feedback (feedback_id, run_id, user_id, created_at, redacted, body) "
     "VALUES (?,?,?,?,?,?) ON CONFLICT(feedback_id) DO "
 )
 _REPLACE_FEEDBACK = (
-    "UPDATE SET created_at = excluded.created_at, redacted = excluded.redacted, "
+    "UPDATE SET user_id = coalesce(feedback.user_id, excluded.user_id), "
+    "created_at = excluded.created_at, redacted = excluded.redacted, "
     "body = excluded.body WHERE excluded.run_id = feedback.run_id "
     "AND excluded.created_at > feedback.created_at"
 )
@@ -125,6 +134,7 @@ class Journal:
             full_sync=full_sync,
             timeout_s=timeout_s,
         )
+        self._key: bytes | None = None
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -149,8 +159,8 @@ class Journal:
         """Append one answer given as the plain dict of an ``Interaction`` without feedback.
 
         For the request path: building and dumping pydantic objects costs ten times the append. The
-        caller vouches for the form (``created_at`` is a datetime); it is validated when read. The
-        run is a new one, so tombstones are not asked.
+        caller vouches for the form (``created_at`` is a datetime); it is validated when read. A run
+        that began before its user, thread or trace was forgotten is left out.
 
         Args:
             record: the answer.
@@ -171,7 +181,7 @@ class Journal:
 
         def work(db: sqlite3.Connection) -> str | None:
             run_id: str = row[0]
-            if db.execute(_INSERT, row).rowcount < 1:
+            if not self._put(db, row):
                 sql = "SELECT created_at FROM interactions WHERE run_id = ?"
                 there = db.execute(sql, (run_id,)).fetchone()
                 if there is None:
@@ -180,21 +190,34 @@ class Journal:
                     return run_id  # the same record once more
                 run_id = str(uuid4())
                 other = _record_row({**record, "run_id": run_id}, redacted, rank)
-                db.execute(_INSERT, other)
+                if not self._put(db, other):
+                    return None
                 _give_names(db, [(row[0], run_id)])
             _give_names(db, [(name, run_id) for name in names])
             return run_id
 
         # One statement is a transaction by itself; the rest is rare, or of a provider with ids.
-        if not names and self._db.write(
-            lambda db: db.execute(_INSERT, row).rowcount > 0, timeout_s
-        ):
+        if not names and self._db.write(lambda db: self._put(db, row), timeout_s):
             return str(row[0])
         return self._db.transaction(work, timeout_s)
 
-    def append_names(
-        self, names: Sequence[tuple[str, str]], *, timeout_s: float | None = None
-    ) -> None:
+    def _put(self, db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
+        """Insert a new run; False: it is there, or belongs to what was forgotten."""
+        if db.execute(_INSERT + IF_NOBODY_WAS_FORGOTTEN, row).rowcount > 0:
+            return True
+        self._key = self._key or tombstone_key(db)
+        run_id, root_run_id, thread_id, user_id, created_at = row[:5]
+        marks = marks_of(
+            self._key,
+            run_id=run_id,
+            root_run_id=root_run_id,
+            thread_id=thread_id,
+            user_id=user_id,
+            created_at=created_at,
+        )
+        return db.execute(_INSERT + UNLESS_FORGOTTEN, (*row, *marks)).rowcount > 0
+
+    def append_names(self, names: Sequence[tuple[str, str]], wait_s: float | None = None) -> None:
         """Note other names of runs: pairs (name, run id). Of one name, the latest run is meant.
 
         Feedback that came before under a name finds its run by it.
@@ -202,7 +225,7 @@ class Journal:
         Raises:
             StoreError: the journal can't be written.
         """
-        self._db.transaction(lambda db: _give_names(db, names), timeout_s)
+        self._db.transaction(lambda db: _give_names(db, names), wait_s)
 
     def append_feedback(
         self,
@@ -226,10 +249,12 @@ class Journal:
 
         def work(db: sqlite3.Connection) -> bool:
             filed = _filed(db, row)
-            if any_tombstones(db) and (
-                _feedback_forgotten(db, row) or _feedback_forgotten(db, filed)
-            ):
-                return False
+            if any_tombstones(db):
+                sql_end = "SELECT after FROM interactions WHERE run_id = ?"
+                about = None if replace else db.execute(sql_end, (filed[1],)).fetchone()
+                after = about[0] if about else None
+                if _feedback_forgotten(db, row, after) or _feedback_forgotten(db, filed, after):
+                    return False
             return db.execute(sql, filed).rowcount > 0
 
         return self._db.transaction(work)
@@ -288,7 +313,7 @@ class Journal:
                 if language:
                     db.execute("INSERT OR IGNORE INTO languages VALUES (?, ?)", (row[0], language))
                 for one in feedback:
-                    if ask and _feedback_forgotten(db, one):
+                    if ask and _feedback_forgotten(db, one, row[8]):
                         continue
                     cursor = db.execute(_INSERT_FEEDBACK + "NOTHING", _filed(db, one))
                     new_feedback += max(cursor.rowcount, 0)
@@ -351,6 +376,17 @@ class Journal:
     def counts(self) -> tuple[int, int]:
         """How many interactions and feedbacks there are."""
         sql = "SELECT (SELECT count(*) FROM interactions), (SELECT count(*) FROM feedback)"
+        row = self._db.read(sql)[0]
+        return int(row[0]), int(row[1])
+
+    def unjoined(self) -> tuple[int, int]:
+        """How much feedback names an answer that is not here, and how many answers name no user."""
+        sql = (
+            "SELECT (SELECT count(*) FROM feedback WHERE run_id NOT IN "
+            "(SELECT run_id FROM interactions UNION ALL SELECT root_run_id FROM interactions "
+            "WHERE root_run_id IS NOT NULL)), "
+            "(SELECT count(*) FROM interactions WHERE user_id IS NULL)"
+        )
         row = self._db.read(sql)[0]
         return int(row[0]), int(row[1])
 
@@ -538,13 +574,21 @@ def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
         user_id=user_id,
         thread_id=thread_id,
         created_at=created_at,
+        after=row[8],
     )
 
 
-def _feedback_forgotten(db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
+def _feedback_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | None) -> bool:
     feedback_id, run_id, user_id, created_at = row[:4]
+    said = json.loads(row[-1]) if after is not None else {}
     return feedback_is_forgotten(
-        db, feedback_id=feedback_id, run_id=run_id, user_id=user_id, created_at=created_at
+        db,
+        feedback_id=feedback_id,
+        run_id=run_id,
+        user_id=user_id,
+        created_at=created_at,
+        after=after,
+        texts=[str(said[name]) for name in ("comment", "correction", "value") if name in said],
     )
 
 

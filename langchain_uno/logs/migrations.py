@@ -106,12 +106,24 @@ def m005_names(db: sqlite3.Connection) -> None:
     )
 
 
+def m006_expired(db: sqlite3.Connection) -> None:
+    """What people taught whose records retention took: keyed hashes, in case they ask later."""
+    db.execute(
+        """CREATE TABLE expired (
+            who BLOB NOT NULL,       -- of "user:...", "thread:..." or "run:...", as in tombstones
+            opaque TEXT NOT NULL,    -- lineage id of a record of theirs
+            PRIMARY KEY (who, opaque)
+        ) WITHOUT ROWID"""
+    )
+
+
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_records,
     m002_meta_and_erasures,
     m003_model_verdicts,
     m004_languages,
     m005_names,
+    m006_expired,
 )
 SCHEMA = len(STEPS)
 

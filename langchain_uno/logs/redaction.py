@@ -154,6 +154,10 @@ class Redactor:
             "tags": self.values(interaction.tags, counts),
             "thread_id": self.name(interaction.thread_id, counts),
             "user_id": self.name(interaction.user_id, counts),
+            **{
+                name: self.reference(getattr(interaction, name), counts)
+                for name in ("run_id", "root_run_id", "model", "release", "cluster", "adapter")
+            },
             "feedback": [self._feedback(f, counts) for f in interaction.feedback],
         }
         return interaction.model_copy(update=update), counts
@@ -168,6 +172,8 @@ class Redactor:
             "content": self.text(message.content, counts),
             "name": self.text(message.name or "", counts) or None,
             "tool_calls": self.values(message.tool_calls, counts),
+            # As in the call that it answers.
+            "tool_call_id": self.text(message.tool_call_id or "", counts) or None,
         }
         return message.model_copy(update=update)
 

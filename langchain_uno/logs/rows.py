@@ -1,23 +1,22 @@
-"""From one row of a file to records: our own export, OpenAI-style chats, MemoryBench, LangSmith.
+"""From one row of a file to records.
 
-    {"format": "langchain-uno.interaction", "run_id": ..., "messages": [...], "feedback": [...]}
-    {"messages": [{"role", "content"}, ...], "feedback": [{"score": 0, "comment": ...}]}
-    {"id": ..., "run_type": "llm", "inputs": {"messages": [[...]]}, "outputs": {"generations": ...}}
-    {"id": ..., "run_id": ..., "key": "thumb", "score": 1, "comment": ...}
+A reader of :mod:`langchain_uno.logs.readers` finds the conversations and the feedback in the row;
+here every answer becomes an ``Interaction`` and each later user turn feedback of the answer before.
 
 Run ids are made from the row's id and content (UUID version 5), so a row read twice is one record;
-LangSmith's runs keep theirs, so that feedback lands whichever comes first.
+logs of runs keep theirs, so that feedback lands whichever comes first.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import uuid5
 
 from pydantic import ValidationError
 
@@ -25,70 +24,127 @@ from langchain_uno.errors import InputError
 from langchain_uno.logs.capture import check_feedback
 from langchain_uno.logs.conversation import detect_language, language_of, run_ref, user_turn
 from langchain_uno.logs.join import follow_up
-from langchain_uno.messages import clean_text, clean_value, read_message
+from langchain_uno.logs.readers import OURS, reader_of
+from langchain_uno.logs.readers.base import (
+    FORMAT,
+    SPACE,
+    Chat,
+    Found,
+    Passed,
+    Reader,
+    Row,
+    literal,
+    read_all,
+    thumb,
+    time_of,
+)
+from langchain_uno.messages import clean_text, clean_value
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
-__all__ = ["FORMAT", "literal", "parse_row"]
+__all__ = ["Parsed", "group_of", "parse_group", "parse_row"]
 
-FORMAT = "langchain-uno.interaction"
-"""The ``format`` field of our own export."""
-_SPACE = UUID("6f0e1f5c-64f5-5c0e-9d39-6c0f1b8f5a11")
-"""The name space of ids made from imported content; changing it would import everything anew."""
-_KNOWN = {
-    "messages", "conversations", "feedback", "thread_id", "thread", "user_id", "user", "lang",
-    "language", "model", "run_id", "created_at", "timestamp", "input_prompt", "input_chat_messages",
-    "info", "tools", "usage", "format",
-}  # fmt: skip
-"""Fields that mean something; the others are kept as tags."""
-_MAX_TAG = 1000
 _MAX_ID = 200
+_WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a reader raises where a field is a text that should be a list, say."""
+_MIN_UNIQUE = 16
+"""A message's own id is taken for unique from this length on: "m2" is in every conversation."""
+_PLACEHOLDERS = re.compile(r"(?:\[[\w.-]{1,40}\]\s*)+\Z")
+"""A turn of nothing but pictures and files."""
 
 
-def parse_row(row: Any, now: datetime, namespace: str) -> tuple[list[Interaction], list[Feedback]]:
-    """Return the row's interactions, oldest first, with their feedback; and feedback by itself.
+@dataclass
+class Parsed:
+    """What a row holds."""
+
+    format: str
+    interactions: list[Interaction] = field(default_factory=list)
+    """With their feedback, oldest first."""
+    feedback: list[Feedback] = field(default_factory=list)
+    """By itself: its answer lies elsewhere."""
+    passed: Counter[str] = field(default_factory=Counter)
+    """What was passed over, by reason."""
+    repeats: bool = True
+    """Whether an answer may be one that another row has already; runs with ids are not."""
+
+
+def parse_row(row: Any, now: datetime, namespace: str, reader: Reader | None = None) -> Parsed:
+    """Return what a row holds.
 
     Args:
         row: a parsed JSON object.
         now: when the import began; used where the row names no time.
         namespace: of the home that takes them in.
+        reader: of the row's format; None: the shape tells.
 
     Raises:
-        InputError: the row has none of the known forms; the message says what is wrong.
+        InputError: the row has none of the known forms, or its words or its answer can't be found;
+            the message says what is wrong.
     """
     try:
-        return _parse(row, now, namespace)
+        if not isinstance(row, Mapping):
+            raise InputError(f"a row must be a JSON object, not {type(row).__name__}")
+        if row.get("format") == FORMAT:
+            return Parsed(OURS.name, [_own(row, namespace)], repeats=False)
+        reader = reader or reader_of(row)
+        return _records(reader.name, reader.read(row), now, namespace)
     except OverflowError as error:
         raise InputError(f"a number or a time is out of range ({error})") from error
+    except InputError:
+        raise
+    except _WRONG_TYPES as error:
+        raise InputError(f"a field is of another type than the format has ({error})") from error
 
 
-def _parse(row: Any, now: datetime, namespace: str) -> tuple[list[Interaction], list[Feedback]]:
-    if not isinstance(row, Mapping):
-        raise InputError(f"a row must be a JSON object, not {type(row).__name__}")
-    if row.get("format") == FORMAT:
-        return [_own(row, namespace)], []
-    if _is_feedback(row):
-        return [], [_feedback_row(row)]
-    if "run_type" in row and "inputs" in row:
-        chat = _run_as_chat(row)
-        # Earlier answers in its prompt are other runs.
-        found = _dialog(chat, _messages(chat["messages"]), now, namespace)[-1:] if chat else []
-        return found, []
-    return _chat(row, now, namespace), []
+def group_of(row: Any, reader: Reader | None = None) -> tuple[Reader, str] | None:
+    """Return the conversation that a row is one message of; None: the row is whole.
+
+    Raises:
+        InputError: the row has none of the known forms, or names no conversation.
+    """
+    if not isinstance(row, Mapping) or row.get("format") == FORMAT:
+        return None
+    reader = reader or reader_of(row)
+    name = reader.group(row) if reader.group else None
+    return (reader, name) if name is not None else None
 
 
-def _chat(row: Mapping[str, Any], now: datetime, namespace: str) -> list[Interaction]:
-    if given := next((k for k in ("messages", "conversations") if k in row), None):
-        turns = _messages(row[given])
-    elif dialog := next((k for k in row if k.startswith("dialog")), None):
-        turns = _messages(literal(row[dialog], dialog))
-    else:
-        raise InputError(
-            "there is no 'messages' list (nor MemoryBench's 'dialog', nor LangSmith's 'run_type')"
-        )
-    return _dialog(row, turns, now, namespace)
+def parse_group(rows: Sequence[Row], now: datetime, namespace: str, reader: Reader) -> Parsed:
+    """Return what the messages of one conversation hold together; see :func:`parse_row`.
+
+    Raises:
+        InputError: as :func:`parse_row`.
+    """
+    assert reader.join is not None
+    try:
+        return _records(reader.name, reader.join(rows), now, namespace)
+    except OverflowError as error:
+        raise InputError(f"a number or a time is out of range ({error})") from error
+    except InputError:
+        raise
+    except _WRONG_TYPES as error:
+        raise InputError(f"a field is of another type than the format has ({error})") from error
 
 
-def _own(row: Mapping[str, Any], namespace: str) -> Interaction:
+def _records(name: str, found: Iterable[Found], now: datetime, namespace: str) -> Parsed:
+    out = Parsed(name)
+    for one in found:
+        if isinstance(one, Feedback):
+            out.feedback.append(one)
+        elif isinstance(one, Passed):
+            out.passed[one.reason] += 1
+        elif isinstance(one, Interaction):
+            out.interactions.append(one)
+        else:
+            out.repeats = not one.last_only
+            dialog = _dialog(one, now, namespace)
+            if isinstance(dialog, Passed):
+                out.passed[dialog.reason] += 1
+            else:
+                out.interactions += dialog[-1:] if one.last_only else dialog
+    return out
+
+
+def _own(row: Row, namespace: str) -> Interaction:
     schema = row.get("schema_version")
     if not isinstance(schema, int) or schema > SCHEMA_VERSION:
         raise InputError(
@@ -117,48 +173,59 @@ def _own(row: Mapping[str, Any], namespace: str) -> Interaction:
     return found.model_copy(update={"created_at": _aware(found.created_at)})
 
 
-def _dialog(
-    row: Mapping[str, Any], turns: list[Message], now: datetime, namespace: str
-) -> list[Interaction]:
+def _dialog(chat: Chat, now: datetime, namespace: str) -> list[Interaction] | Passed:
+    """Return a record an answer, with feedback; or why there is none.
+
+    Raises:
+        InputError: a message can't be read, or nobody asked or answered.
+    """
+    turns, about = _turns(chat)
+    while turns and turns[-1].role != "tool" and _is_empty(turns[-1]):
+        own = chat.last_only or chat.run_id or all(m.role != "assistant" for m in turns[:-1])
+        if turns.pop().role == "assistant" and own:
+            return Passed("no_answer")
     answers = [n for n, m in enumerate(turns) if m.role == "assistant"]
     if not answers:
         raise InputError("there is no assistant turn")
-    if answers[0] == 0 or not any(m.role == "user" for m in turns[: answers[0]]):
+    # A greeting of the app answers nobody.
+    answers = [n for n in answers if any(m.role == "user" for m in turns[:n])]
+    if not answers:
         raise InputError("there is no user turn before the first answer")
-    tags = _tags(row)
+    if any(m.role in ("user", "assistant") and _is_empty(m) for m in turns):
+        return Passed("empty_turn")
+    tags = {clean_text(str(k)): clean_text(str(v)) for k, v in chat.tags.items()}
     # "lang": what a person said of the row; "en"/"english" and the like are understood.
-    language = _language(row.get("lang") or row.get("language"))
-    thread = _text(row, "thread_id", "thread")
-    user = _text(row, "user_id", "user")
-    start = _time_of(row.get("created_at", row.get("timestamp"))) or now
-    own_id = run_ref(row["run_id"]) if row.get("run_id") else None
-    name = "\0".join(
-        [
-            str(row.get("id", row.get("test_idx", ""))),
-            tags.get("dataset", ""),
-            thread or "",
-            user or "",
-        ]
-    )
+    language = _language(chat.language)
+    thread, user, model = (_id(v) for v in (chat.thread, chat.user, chat.model))
+    start = time_of(chat.created_at) or now
+    own_id = run_ref(_id(chat.run_id)) if chat.run_id else None
+    who_where = [tags.get("dataset", ""), thread or "", user or ""]
     out: list[Interaction] = []
-    for n, at in enumerate(answers):
+    for at in answers:
         prompt, said = turns[:at], turns[at]
-        run_id = own_id if own_id and at == answers[-1] else _run_id(name, turns[: at + 1])
+        # A call of a tool is one step of its user's conversation, in whichever rows it stands.
+        told_apart = "" if user and not said.content.strip() else clean_text(chat.id)
+        name = "\0".join([told_apart, *who_where])
+        run_id = _unique(about[at].get("id")) or _run_id(name, turns[: at + 1])
+        who = next((u for m in reversed(about[:at]) if (u := _id(m.get("user_id")))), user)
+        stamp = time_of(about[at].get("created_at")) or start
+        if out and stamp <= out[-1].created_at:
+            stamp = out[-1].created_at + timedelta(microseconds=1)
         out.append(
             Interaction(
-                run_id=run_id,
+                run_id=own_id if own_id and at == answers[-1] else run_id,
+                root_run_id=_id(chat.root_run_id),
                 messages=prompt,
                 answer=said.content,
                 tool_calls=said.tool_calls,
                 namespace=namespace,
                 thread_id=thread,
-                user_id=user,
-                model=_text(row, "model"),
+                user_id=who,
+                model=model,
                 language=language
                 or language_of([m.content for m in prompt if m.role == "user"], said.content),
                 tags=tags,
-                # A dialog's answers keep their order; a row's times are all that is known of them.
-                created_at=start + timedelta(microseconds=n),
+                created_at=stamp,
             )
         )
     for n, one in enumerate(out):
@@ -170,20 +237,61 @@ def _dialog(
     if last:
         stamp = out[-1].created_at + timedelta(microseconds=1)
         open_end = Interaction(
-            run_id=str(uuid5(_SPACE, out[-1].run_id + "\0" + last)),
+            run_id=str(uuid5(SPACE, out[-1].run_id + "\0" + last)),
             messages=[],
             answer="",
-            user_id=user,
+            user_id=next((u for m in reversed(about) if (u := _id(m.get("user_id")))), user),
             created_at=stamp,
         )
         out[-1].feedback.append(follow_up(out[-1].run_id, open_end, last))
-    _add_explicit(row, out, user)
-    _add_implicit(row, out)
+    for one, at in zip(out, answers, strict=True):
+        if given := about[at].get("feedback"):
+            _add_explicit(given, [one], one.user_id)
+    _add_explicit(chat.feedback, out, user)
+    _add_implicit(chat.implicit, out)
     return out
 
 
+def _turns(chat: Chat) -> tuple[list[Message], list[Row]]:
+    """The turns with words, and for each the message that it comes from.
+
+    Raises:
+        InputError: a message can't be read.
+    """
+    turns: list[Message] = []
+    about: list[Row] = []
+    for n, given in enumerate(chat.messages):
+        try:
+            found = read_all([given])
+        except InputError as error:
+            raise InputError(str(error).replace("message 0", f"message {n}", 1)) from error
+        own = given if isinstance(given, Mapping) else {}
+        # Steps with tools share a message; its id and feedback are the last one's.
+        step = {k: v for k, v in own.items() if k not in ("id", "feedback")}
+        for at, one in enumerate(found, 1):
+            if one.role != "system" or one.content.strip():
+                turns.append(one)
+                about.append(own if at == len(found) else step)
+    return turns, about
+
+
+def _is_empty(message: Message) -> bool:
+    return not message.content.strip() and not message.tool_calls
+
+
 def _between(turns: Sequence[Message]) -> str:
-    return user_turn([Message(role="assistant", content="."), *turns])
+    said = [m for m in turns if not _PLACEHOLDERS.match(m.content)]
+    return user_turn([Message(role="assistant", content="."), *said])
+
+
+def _id(value: Any) -> str | None:
+    return clean_text(str(value))[:_MAX_ID] if value not in (None, "") else None
+
+
+def _unique(value: Any) -> str | None:
+    if not isinstance(value, str) or not _MIN_UNIQUE <= len(value) <= _MAX_ID:
+        return None
+    return run_ref(clean_text(value))
 
 
 def _run_id(name: str, turns: Sequence[Message]) -> str:
@@ -192,32 +300,7 @@ def _run_id(name: str, turns: Sequence[Message]) -> str:
         ensure_ascii=False,
         sort_keys=True,
     )
-    return str(uuid5(_SPACE, name + "\0" + content))
-
-
-def _messages(value: Any) -> list[Message]:
-    value = literal(value, "messages")
-    if not isinstance(value, list) or not value:
-        raise InputError("'messages' must be a list of at least one message")
-    out: list[Message] = []
-    for n, one in enumerate(value):
-        try:
-            out.append(read_message(one))
-        except InputError as error:
-            raise InputError(f"message {n} {error}") from error
-    return out
-
-
-def _tags(row: Mapping[str, Any]) -> dict[str, str]:
-    out: dict[str, str] = {}
-    for key, value in row.items():
-        if key in _KNOWN or key.startswith(("dialog", "implicit_feedback")):
-            continue
-        if isinstance(value, str | int | float):
-            out[clean_text(key)[:80]] = clean_text(str(value))[:_MAX_TAG]
-    if "dataset_name" in out:
-        out.setdefault("dataset", out["dataset_name"])
-    return out
+    return str(uuid5(SPACE, name + "\0" + content))
 
 
 def _language(value: Any) -> str | None:
@@ -233,42 +316,36 @@ def _language(value: Any) -> str | None:
     )
 
 
-def _text(row: Mapping[str, Any], *names: str) -> str | None:
-    for name in names:
-        value = row.get(name)
-        if isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip():
-            return clean_text(str(value))[:200]
-    return None
-
-
 # -- feedback --------------------------------------------------------------------------------------
 
 
-def _add_explicit(row: Mapping[str, Any], out: list[Interaction], user: str | None) -> None:
-    """Add the row's ``feedback`` to its interactions: objects, texts (comments) or scores.
+def _add_explicit(given: Any, out: list[Interaction], user: str | None) -> None:
+    """Add feedback to a row's interactions: objects, texts (comments) or scores.
 
     Raises:
         InputError: one of them can't be understood.
     """
-    given = literal(row.get("feedback"), "feedback")
+    given = literal(given, "feedback")
     if given is None or given == "":
         return
     for n, one in enumerate(given if isinstance(given, list) else [given]):
         if isinstance(one, str):
-            one = {"comment": one}
+            score = thumb(one)
+            one = {"comment": one} if score is None else {"score": score}
         elif isinstance(one, bool | int | float):
             one = {"score": one}
         if not isinstance(one, Mapping):
             raise InputError(f"feedback {n} must be an object, a text or a score")
         fields = {k: one.get(k) for k in Feedback.model_fields if k in one}
+        _add_rating(one, fields)
         about = _about(one, out, n)
-        stamp = _time_of(fields.pop("created_at", None)) or about.created_at + timedelta(
+        stamp = time_of(fields.pop("created_at", None)) or about.created_at + timedelta(
             microseconds=2 + n
         )
         fields["run_id"] = about.run_id
         text = json.dumps(fields, sort_keys=True, default=str, ensure_ascii=False)
         fields.setdefault(
-            "feedback_id", uuid5(_SPACE, f"{about.run_id}\0{n}\0{clean_value(text)}").hex
+            "feedback_id", uuid5(SPACE, f"{about.run_id}\0{n}\0{clean_value(text)}").hex
         )
         fields.setdefault("user_id", user)
         try:
@@ -278,7 +355,18 @@ def _add_explicit(row: Mapping[str, Any], out: list[Interaction], user: str | No
         about.feedback.append(checked.model_copy(update={"created_at": stamp}))
 
 
-def _about(one: Mapping[str, Any], out: list[Interaction], n: int) -> Interaction:
+def _add_rating(one: Row, fields: dict[str, Any]) -> None:
+    """Read what many apps call a score and a comment: ``rating`` and ``text``."""
+    if fields.get("score") is None and "rating" in one:
+        score = thumb(one["rating"])
+        fields["score" if score is not None else "value"] = (
+            score if score is not None else one["rating"]
+        )
+    if fields.get("comment") is None and isinstance(one.get("text"), str):
+        fields["comment"] = one["text"]
+
+
+def _about(one: Row, out: list[Interaction], n: int) -> Interaction:
     """The answer that is meant: by run_id, by ``turn`` (of the answers, from 0), else the last."""
     if one.get("run_id"):
         wanted = run_ref(one["run_id"])
@@ -293,7 +381,7 @@ def _about(one: Mapping[str, Any], out: list[Interaction], n: int) -> Interactio
     return out[turn]
 
 
-def _add_implicit(row: Mapping[str, Any], out: list[Interaction]) -> None:
+def _add_implicit(row: Row, out: list[Interaction]) -> None:
     """Add MemoryBench's ``{round, implicit_action(s), terminated, satisfaction_score}``.
 
     Raises:
@@ -321,7 +409,7 @@ def _add_implicit(row: Mapping[str, Any], out: list[Interaction]) -> None:
         if isinstance(satisfied, int | float) and not isinstance(satisfied, bool):
             found.append({"key": "satisfaction", "value": float(satisfied)})
         for at, fields in enumerate(found):
-            one_id = uuid5(_SPACE, f"{about.run_id}\0implicit\0{n}\0{fields['key']}").hex
+            one_id = uuid5(SPACE, f"{about.run_id}\0implicit\0{n}\0{fields['key']}").hex
             checked = check_feedback(
                 run_id=about.run_id, feedback_id=one_id, source="implicit", **fields
             )
@@ -329,155 +417,6 @@ def _add_implicit(row: Mapping[str, Any], out: list[Interaction]) -> None:
             about.feedback.append(checked.model_copy(update={"created_at": stamp}))
 
 
-# -- LangSmith -------------------------------------------------------------------------------------
-
-
-def _is_feedback(row: Mapping[str, Any]) -> bool:
-    known = {"messages", "inputs", "feedback", "format"} & row.keys()
-    return "run_id" in row and "key" in row and not known
-
-
-def _run_as_chat(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a run in the form of an OpenAI-style row; None when it is no model's or has no answer.
-
-    Raises:
-        InputError: a model run whose messages can't be found.
-    """
-    if row["run_type"] not in ("llm", "chat_model"):
-        return None
-    inputs, outputs = row.get("inputs"), row.get("outputs")
-    if not isinstance(inputs, Mapping):
-        raise InputError("the run's 'inputs' must be an object")
-    given = inputs.get("messages", inputs.get("prompts", inputs.get("input")))
-    while isinstance(given, list) and len(given) == 1 and isinstance(given[0], list):
-        given = given[0]  # a batch of one
-    if isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], str)):
-        text = given if isinstance(given, str) else given[0]
-        given = [{"role": "user", "content": text}]
-    if not isinstance(given, list) or not given:
-        raise InputError("the run's inputs have no 'messages'")
-    answer = _answer(outputs)
-    if answer is None:
-        return None
-    about = _object(_object(row.get("extra")).get("metadata"))
-    threads = (about.get(name) for name in ("thread_id", "session_id", "conversation_id"))
-    return {
-        "run_id": str(row.get("id") or ""),
-        "messages": [*given, answer],
-        "thread_id": next(filter(None, threads), None),
-        "user_id": about.get("user_id"),
-        "model": about.get("ls_model_name"),
-        "created_at": row.get("start_time"),
-    }
-
-
-def _feedback_row(row: Mapping[str, Any]) -> Feedback:
-    """Return a row of feedback; a score outside 0 to 1 becomes a value.
-
-    Raises:
-        InputError: it says nothing, or a value is of the wrong type.
-    """
-    names = ("key", "score", "value", "comment")
-    fields = {name: clean_value(row[name]) for name in names if row.get(name) is not None}
-    score = fields.get("score")
-    if isinstance(score, int | float) and not isinstance(score, bool) and not 0 <= score <= 1:
-        fields.setdefault("value", fields.pop("score"))
-        fields.pop("score", None)
-    if isinstance(fields.get("value"), Mapping | list):
-        fields["value"] = json.dumps(fields["value"], ensure_ascii=False)
-    if isinstance(fields.get("value"), float) and not math.isfinite(fields["value"]):
-        raise InputError("the value is not finite")
-    correction = row.get("correction")
-    if isinstance(correction, Mapping):
-        texts = [v for v in correction.values() if isinstance(v, str) and v.strip()]
-        correction = texts[0] if len(texts) == 1 else None
-    if correction is not None:
-        fields["correction"] = clean_value(correction)
-    source = _object(row.get("feedback_source"))
-    run_id = run_ref(row["run_id"]) if isinstance(row["run_id"], str) else ""
-    name = row.get("id") or row.get("feedback_id")
-    text = json.dumps(fields, sort_keys=True, default=str, ensure_ascii=False)
-    try:
-        checked = check_feedback(
-            run_id=run_id,
-            feedback_id=str(name) if name else uuid5(_SPACE, f"{run_id}\0{clean_value(text)}").hex,
-            source=str(source.get("type") or "langsmith"),
-            user_id=str(source["user_id"]) if source.get("user_id") else None,
-            **fields,
-        )
-    except ValidationError as error:
-        raise InputError(str(error.errors()[0]["msg"])) from error
-    stamp = _time_of(row.get("created_at"))
-    return checked.model_copy(update={"created_at": stamp}) if stamp else checked
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _answer(outputs: Any) -> dict[str, Any] | None:
-    """Find the model's message in what a run gave back."""
-    if not isinstance(outputs, Mapping):
-        return None
-    found = outputs.get("generations", outputs.get("choices", outputs.get("messages")))
-    while isinstance(found, list) and found:
-        found = found[-1] if "messages" in outputs else found[0]
-    if found is None:
-        found = outputs.get("output", outputs.get("message", outputs))
-    if isinstance(found, Mapping) and isinstance(found.get("message"), Mapping):
-        found = found["message"]
-    if isinstance(found, str):
-        return {"role": "assistant", "content": found}
-    if not isinstance(found, Mapping):
-        return None
-    if isinstance(found.get("text"), str) and "content" not in found and "kwargs" not in found:
-        return {"role": "assistant", "content": found["text"]}
-    body = found.get("kwargs", found.get("data", found))
-    return (
-        {**body, "role": "assistant"} if isinstance(body, Mapping) and "content" in body else None
-    )
-
-
-# -- values ----------------------------------------------------------------------------------------
-
-
-def _time_of(value: Any) -> datetime | None:
-    """Return the time that ISO 8601 text or Unix seconds name; None for None.
-
-    Raises:
-        InputError: it is no time.
-    """
-    if value is None:
-        return None
-    try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            # JavaScript counts milliseconds; in seconds that would be the year 5000
-            seconds = value / 1000 if abs(value) > 1e11 else value
-            return datetime.fromtimestamp(seconds, timezone.utc)
-        found = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
-    except (ValueError, OverflowError, OSError) as error:
-        raise InputError(
-            f"{str(value)[:40]!r} is not a time (give ISO 8601 or Unix seconds)"
-        ) from error
-    return _aware(found)
-
-
 def _aware(time: datetime) -> datetime:
     """Return the time with its zone; UTC where it names none."""
     return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-
-
-def literal(value: Any, name: str) -> Any:
-    """Return what a text column holds: JSON, or a Python literal (MemoryBench on the hub).
-
-    Raises:
-        InputError: it is neither.
-    """
-    if not isinstance(value, str) or name == "feedback":
-        return value
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-    raise InputError(f"{name!r} is a text that is neither JSON nor a Python literal")

@@ -247,11 +247,18 @@ def retire(home: Home) -> None:
 def revoke(home: Home, release_id: str, reason: str) -> None:
     """Mark a release so that it is never served or rolled back to again (an erasure, say).
 
-    If it is current, the nearest ancestor that is sound takes over, or else the base model.
+    Its share of the traffic goes to the other releases that have one. Where none has, the nearest
+    ancestor that is sound takes over, or else the base model.
     """
     write_atomic(revocation_file(home, release_id), (reason.strip() + "\n").encode())
-    share = _traffic_or_none(home).current
-    if share is None or share.release != release_id:
+    shares = _traffic_or_none(home).shares
+    rest = [share for share in shares if share.release != release_id]
+    if len(rest) == len(shares):
+        return
+    if rest:
+        whole = sum(share.share for share in rest)
+        rest = [s.model_copy(update={"share": s.share / whole}) for s in rest]
+        write_traffic(home, Traffic(shares=tuple(rest)))
         return
     heir = _parent(home, release_id)
     while heir is not None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection
 
-from langchain_uno.errors import ReleaseError
-from langchain_uno.home import Home
+from langchain_uno.errors import NameError_, ReleaseError
+from langchain_uno.home import Home, safe_name
 from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
-from langchain_uno.releases.load import list_releases, revocation_file
+from langchain_uno.releases.load import revocation_file
 from langchain_uno.releases.manifest import Manifest, parse_manifest, read_limited
 from langchain_uno.releases.publish import revoke
 from langchain_uno.releases.traffic import write_atomic
@@ -41,22 +41,34 @@ def taint(home: Home, opaque: Collection[str]) -> list[str]:
     """
     wanted = set(opaque)
     hit: list[tuple[str, Manifest | None]] = []
-    for release in list_releases(home):
-        path = home.releases / release / checks.MANIFEST_FILE
-        try:
-            manifest = parse_manifest(read_limited(path, checks.MAX_JSON))
-        except (ReleaseError, OSError):
-            hit.append((release, None))  # can't be read, so it can't be told: it goes too
+    folders = sorted(home.releases.iterdir()) if home.releases.is_dir() else []
+    for folder in (f for f in folders if f.is_dir() and not f.is_symlink()):
+        if folder.name.startswith("."):  # left by a publish that was killed; none is under way
+            shutil.rmtree(folder)
             continue
-        if wanted & set(manifest.lineage):
-            hit.append((release, manifest))
-    for release, _ in hit:  # all are marked before traffic looks for an heir
+        try:
+            manifest = parse_manifest(read_limited(folder / checks.MANIFEST_FILE, checks.MAX_JSON))
+        except (ReleaseError, OSError):
+            hit.append((folder.name, None))  # can't be read, so it can't be told: it goes too
+            continue
+        taught = {one for c in manifest.clusters for one in (*c.run_ids, *c.trained_on)}
+        if wanted & {*manifest.lineage, *taught}:
+            hit.append((folder.name, manifest))
+    named = [release for release, _ in hit if _is_safe(release)]  # no other can be served
+    for release in named:  # all are marked before traffic looks for an heir
         write_atomic(revocation_file(home, release), (REASON + "\n").encode())
-    for release, _ in hit:
+    for release in named:
         revoke(home, release, REASON)
     for release, told in hit:
         _empty(home, release, told)
     return [release for release, _ in hit]
+
+
+def _is_safe(name: str) -> bool:
+    try:
+        return bool(safe_name(name, "release"))
+    except NameError_:
+        return False
 
 
 def _empty(home: Home, release: str, manifest: Manifest | None) -> None:

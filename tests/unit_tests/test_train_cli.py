@@ -202,23 +202,26 @@ def test_the_summary_says_what_was_learnt_and_from_what(told: Any) -> None:
         "0.71 (0.58-0.82)",
     ):
         assert sentence in result.stdout
-    assert "nothing guards" not in result.stdout
     table = result.stdout.partition("80 of 95")[0].partition("c2: ")[0]
     assert max(map(len, table.splitlines())) <= 60
 
 
 def test_a_release_of_the_base_alone_says_so(told: Any) -> None:
-    result = told(release="r-1", interactions=8, usable=8, clusters=CLUSTERS[2:], guarded=False)
-    assert "Nothing was learnt: the release has no module" in result.stdout
-    assert "learnt from 8" not in result.stdout
-    assert "nothing guards what is taught" in result.stdout
+    result = told(release="r-1", interactions=8, usable=8, clusters=CLUSTERS[2:])
+    assert "Nothing was learnt: no module passed its check" in result.stdout
+    assert "Release r-1 has no module; it lies in " in result.stdout
+    assert "learnt from 8" not in result.stdout and "is current" not in result.stdout
     assert "waiting" not in result.stdout and "without a user" not in result.stdout
 
 
 def test_nothing_new(told: Any) -> None:
-    result = told(release="r-1", unchanged=True, notes=["the release r-2 was revoked"])
+    note = "the release r-2 was revoked"
+    result = told(release="r-1", current="r-1", unchanged=True, notes=[note])
     assert "Nothing new since release r-1: it stands." in result.stdout
     assert "Note: the release r-2 was revoked" in result.stdout
+    for current in ("r-0", None):  # rolled back, or revoked: the note says what stands
+        other = told(release="r-1", current=current, unchanged=True, notes=[note])
+        assert "it stands" not in other.stdout and f"Note: {note}" in other.stdout
     assert "learnt" not in result.stdout
 
 

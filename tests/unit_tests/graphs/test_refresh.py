@@ -8,6 +8,7 @@ with noise, and *everything staying with the base* is the right outcome.
 from __future__ import annotations
 
 import shutil
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from langchain_uno.logs.exchange import find, stats
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.perplexity import perplexities
 from langchain_uno.models.protocols import Engine
-from langchain_uno.records import Feedback, Message
+from langchain_uno.records import Feedback, Message, RuleSet
 from langchain_uno.releases.load import list_releases, read_current
 from langchain_uno.releases.publish import make_current, revoke
 from langchain_uno.testing import make_tiny_model
@@ -158,11 +159,92 @@ def test_what_arrives_after_a_kill_is_the_next_refreshs(engine: Engine, tmp_path
     assert first.refresh_id == under_way.name
     assert first.resumed[:4] == ["filter", "distil", "cluster", "rules"]
     assert first.usable == 12
+    assert any("Feedback on 3 logs came after it began" in note for note in first.notes)
 
     second = refresh(home, engine, UNTRAINED, until="distil")
     assert second.refresh_id != first.refresh_id
     # The new log, and the foreign thumb, which is a voice of its own.
     assert second.usable == 14
+
+
+def test_what_is_changed_after_a_kill_is_the_next_refreshs(engine: Engine, tmp_path: Path) -> None:
+    """Somebody changes their mind, and so speaks later than others; somebody's clock is behind.
+
+    Reported of other tools: atomantic/PortOS #1251 (a killed training was a total loss).
+    """
+    home = make_home(tmp_path, logs(12))
+    now = datetime.now(timezone.utc)
+    own = Feedback(
+        feedback_id="mine",
+        run_id="run-003",
+        comment="please sing",
+        user_id="user-3",
+        created_at=now,
+    )
+    other = Feedback(
+        feedback_id="other",
+        run_id="run-003",
+        comment="please dance",
+        user_id="foreign",
+        created_at=now + timedelta(seconds=1),
+    )
+    with Journal(home.journal) as journal:
+        for one in (own, other):
+            journal.append_feedback(one)
+    with pytest.raises(KeyboardInterrupt):
+        refresh(home, engine, UNTRAINED, progress=Stop("gap"))
+    [under_way] = home.work.glob("refresh-*")
+    changed_mind = own.model_copy(
+        update={"comment": "please hum", "created_at": now + timedelta(seconds=9)}
+    )
+    early = Feedback(
+        run_id="run-001", score=0.0, created_at=now - timedelta(days=9), user_id="late"
+    )
+    with Journal(home.journal) as journal:
+        assert journal.append_feedback(changed_mind) and journal.append_feedback(early)
+
+    first = refresh(home, engine, UNTRAINED)
+    assert first.refresh_id == under_way.name
+    assert first.resumed[:4] == ["filter", "distil", "cluster", "rules"]
+    second = refresh(home, engine, UNTRAINED, until="distil")
+    assert second.refresh_id != first.refresh_id
+    rules = folder_of(home, second).read_records("distilled.jsonl", RuleSet)
+    assert "hum" in {rule.text for one in rules for rule in one.with_feedback}
+
+
+def test_a_refresh_whose_logs_are_gone_leaves_no_folder(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path, logs(12))
+    with pytest.raises(KeyboardInterrupt):
+        refresh(home, engine, UNTRAINED, progress=Stop("gap"))
+    [under_way] = home.work.glob("refresh-*")
+    with Journal(home.journal) as journal:
+        journal.database.write(lambda db: db.execute("DELETE FROM feedback WHERE seq = 1"))
+    result = refresh(home, engine, UNTRAINED, until="filter")
+    assert result.refresh_id != under_way.name and not under_way.exists()
+
+
+def test_a_verdict_of_a_model_is_about_all_that_was_said(engine: Engine, tmp_path: Path) -> None:
+    """Of two people who spoke of one answer, one asked for something; of another's answer none."""
+    home = make_home(tmp_path, logs(12))
+    with Journal(home.journal) as journal:
+        for run_id, words in (("run-000", "hum"), ("run-005", "so what")):
+            said = Feedback(run_id=run_id, comment=words, user_id="foreign")
+            journal.append_feedback(said)
+    refresh(home, engine, UNTRAINED, until="distil")
+    assert find(home, "run-000")["verdict"]["reason"] == "ok"
+    assert find(home, "run-005")["verdict"]["reason"] == "nothing_asked"
+
+
+def test_times_without_a_zone_are_utc(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path, logs(12))
+    naive = datetime(2026, 3, 1, 10, 0)  # as many apps have it
+    late = log("naive", "plan a trip to Rome by train", "a", "please sing", created_at=naive)
+    late.feedback[0] = Feedback(run_id="naive", comment="please sing", created_at=naive)
+    with Journal(home.journal) as journal:
+        assert journal.append_interaction(late)
+        at = journal.database.read("SELECT created_at FROM interactions WHERE run_id = 'naive'")
+    assert at == [(naive.replace(tzinfo=timezone.utc).timestamp(),)]
+    assert refresh(home, engine, UNTRAINED, until="filter").usable == 13
 
 
 def test_a_foreign_comment_is_no_news_to_whoever_commented_before(

@@ -57,6 +57,34 @@ def test_bad_rows_have_an_exit_code_and_their_lines(tmp_path: Path, chats: Path)
     assert "line 2: not JSON" in done.stderr and "the other 1 are in" in done.stderr
 
 
+def test_an_import_tells_what_waits_and_what_was_passed_over(tmp_path: Path, chats: Path) -> None:
+    """langsmith-sdk 1753 and others: feedback that names nothing known is easily lost."""
+    home = ["--home", str(tmp_path / "home")]
+    rows = [
+        {"run_id": None, "trace_id": "trace-1", "key": "thumb", "score": 0},
+        {"prompt": "Which?", "chosen": "This.", "rejected": "This."},
+        ROW,
+    ]
+    chats.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = RUN.invoke(app, ["import", str(chats), *home])
+    assert done.exit_code == 0 and "Passed over: 1 tie." in done.output
+    assert "1 pieces of feedback of this home wait" in done.stderr
+    assert "1 interactions of this home name no user" in done.stderr
+    again = json.loads(RUN.invoke(app, ["import", str(chats), *home, "--json"]).stdout)
+    assert (again["waiting"], again["without_user"], again["feedback"]) == (1, 1, 0)
+    assert again["passed_over"] == {"tie": 1} and again["bad_reasons"] == {}
+    assert again["formats"] == {"langsmith": 1, "pairs": 1, "chat": 1}
+
+
+def test_a_format_is_named_or_refused(tmp_path: Path, chats: Path) -> None:
+    home = ["--home", str(tmp_path / "home")]
+    done = RUN.invoke(app, ["import", str(chats), *home, "--format", "chat"])
+    assert done.exit_code == 0
+    done = RUN.invoke(app, ["import", str(chats), *home, "--format", "chats"])
+    assert done.exit_code == 2 and "no format 'chats'" in done.stderr
+    assert "sharegpt" in done.stderr and "Traceback" not in done.output
+
+
 def test_clear_errors_without_tracebacks(tmp_path: Path, chats: Path) -> None:
     missing = str(tmp_path / "none")
     (tmp_path / "file").write_text("")

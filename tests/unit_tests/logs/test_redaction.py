@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import pytest
-from toys import log, user
+from pydantic import BaseModel
+from toys import WordEmbedder, log, user
 
+from langchain_uno import UNOFeedbackHandler
+from langchain_uno.erasure import forget
 from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home
+from langchain_uno.logs.exchange import export_lines, import_file
+from langchain_uno.logs.join import join
+from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.redaction import (
     DEFAULT_KINDS,
     Redactor,
@@ -18,7 +25,9 @@ from langchain_uno.logs.redaction import (
     pseudonym,
     redactor_of,
 )
-from langchain_uno.records import Feedback, Message
+from langchain_uno.logs.rows import FORMAT
+from langchain_uno.logs.store import LogStore
+from langchain_uno.records import Feedback, Interaction, Message
 
 REDACT = Redactor()
 ROWS = [
@@ -105,11 +114,101 @@ def test_every_text_of_a_record_is_redacted() -> None:
     )
     clean, counts = REDACT.interaction(one)
     assert mail not in clean.model_dump_json() and mail in one.model_dump_json()
-    assert counts == {"email": 17}
+    assert counts == {"email": 17}  # ids of runs have none here
     assert clean.user_id == clean.feedback[0].user_id == pseudonym(mail)
     assert clean.thread_id != clean.user_id and clean.tags["prompt"] == "I am [REDACTED_EMAIL]"
     assert REDACT.feedback(one.feedback[0])[1] == {"email": 6}
     assert REDACT.interaction(clean)[0] == clean
+
+
+PRIVATE = (
+    "ola.berg@example.org",
+    "+47 22 12 34 56",
+    "4111 1111 1111 1111",
+    "203.0.113.77",
+    "NO93 8601 1117 947",
+    "sk-abcdEFGH1234567890abcdEFGH",
+)
+"""One of each kind, as people write them into prompts, metadata and tool calls: langfuse/langfuse
+#15372, #14576 and #8306 (masking that left out metadata), HolmesGPT/holmesgpt #2290 (users named by
+their e-mail address), pgEdge/pgedge-postgres-mcp #262 (arguments and results of tools)."""
+_NOT_TEXT = {"namespace", "language", "route", "role", "schema_version"}
+"""Texts of a fixed form."""
+
+
+def filled(kind: type[BaseModel], **given: Any) -> dict[str, Any]:
+    """Return a record whose texts, one and all, hold the personal data; new fields too."""
+    out: dict[str, Any] = {}
+    for name, one in kind.model_fields.items():
+        kinds = set(get_args(one.annotation)) or {one.annotation}
+        if str in kinds and name not in _NOT_TEXT:
+            is_id = name.endswith(("id", "ids", "model", "release", "cluster", "adapter"))
+            text = f"{name} {PRIVATE[0]}" if is_id else f"{name}: {', '.join(PRIVATE)}"
+            out[name] = [text] if get_origin(one.annotation) is list else text
+    return {**out, **given}
+
+
+def test_no_personal_data_of_any_field_reaches_the_disk(tmp_path: Path) -> None:
+    call = {
+        "name": f"mail {PRIVATE[0]}",
+        "args": {"to": [{"address": PRIVATE[0]}], PRIVATE[0]: {"deep": list(PRIVATE)}},
+        "id": f"call {PRIVATE[0]}",
+    }
+    message = filled(Message, role="assistant", tool_calls=[call])
+    result = filled(Message, role="tool", content=json.dumps({"host": PRIVATE[3]}))
+    asked = filled(Message, role="user")
+    said = filled(Feedback)
+    record = filled(
+        Interaction,
+        messages=[asked, message, result, asked],
+        tool_calls=[call],
+        feedback=[said],
+        tags={f"mail of {PRIVATE[0]}": ", ".join(PRIVATE), "ip": PRIVATE[3]},
+    )
+    one = Interaction.model_validate(record)
+    row = {**one.model_dump(mode="json"), "format": FORMAT}
+    row["messages"].append({"role": "assistant", "content": one.answer})
+    chat = {
+        "messages": [
+            {"role": "user", "content": PRIVATE[0], "name": PRIVATE[0]},
+            {"role": "assistant", "content": PRIVATE[1]},
+        ],
+        "customer_email": PRIVATE[0],
+        "client_ip": PRIVATE[3],
+        "session": PRIVATE[1],
+        "user_id": PRIVATE[0],
+        "feedback": [{"comment": PRIVATE[4], "user_id": PRIVATE[0], "source": PRIVATE[0]}],
+    }
+    # Beside the home: exported files are the user's own.
+    file, home = tmp_path / "rows.jsonl", Home.locate(tmp_path / "home")
+    file.write_text("".join(json.dumps(r) + "\n" for r in (row, chat)), encoding="utf-8")
+    done = import_file(file, home)
+    assert (done.interactions, done.feedback, done.bad) == (2, 2, [])
+    with UNOFeedbackHandler(home=home.path) as handler:
+        handler.feedback(**{k: v for k, v in said.items() if k != "created_at"})
+    with LogStore.open(home, WordEmbedder()) as store:
+        store.drain()
+    exported = "\n".join(export_lines(home))
+    data = b"".join(p.read_bytes() for p in home.root.rglob("*") if p.is_file()) + exported.encode()
+    assert [one for one in PRIVATE if one.encode() in data] == []
+    # What was said of the record by its own id has found it; whoever knows the id can erase it.
+    with Journal(home.journal) as journal:
+        joined = join(journal)
+        assert len(joined.feedback[pseudonym(record["run_id"])]) == 1 and not joined.waiting
+    assert forget(home, run_ids=[record["run_id"]])["interactions"] == 1
+
+
+def test_ids_that_machines_make_stay_as_they_are() -> None:
+    """Numbers in them are nobody's: else feedback by such an id would not find its answer."""
+    for name in (
+        "4111-1111-1111-1111",  # not one of our ids, but digits alone
+        "resp_67ccd2bed1ec8190b14f964abc0542670bb6a6b452d3795b",
+        "chatcmpl-4155550132",
+        "msg_01415555013201415555013201",
+        "claude-3-5-sonnet@20240620",
+        "01a2160d-6dd0-73dc-b247-eaaf4048628a",
+    ):
+        assert REDACT.reference(name, {}) == name
 
 
 def test_own_detectors() -> None:

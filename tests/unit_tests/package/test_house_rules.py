@@ -23,7 +23,7 @@ else:
 REPO = Path(__file__).resolve().parents[3]
 PACKAGE = REPO / "langchain_uno"
 MAX_LINES = 600
-MAX_PRODUCT = 18_000
+MAX_PRODUCT = 18_500
 
 
 def import_table() -> list[list[str]]:

@@ -1,0 +1,407 @@
+"""The rows of a file, one after the other: lines or an array of JSON, CSV, Parquet, gzipped or not.
+
+Nothing is read whole, so memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import re
+import sqlite3
+import sys
+import zlib
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any, cast
+
+from langchain_uno.errors import InputError
+from langchain_uno.logs.readers.base import Reader
+
+__all__ = ["Groups", "read_rows"]
+
+_BUFFER = 1 << 20
+"""Bytes; the first of them tell what the file is."""
+_CHUNK = 1 << 20
+"""Characters that are read at a time of a value that is longer than a line."""
+_WRAPPERS = ("data", "rows", "items", "results", "records", "runs")
+"""The field of a page of an API under which its rows are."""
+_FIELD = re.compile(r'[\s,]*"([^"\\]*)"\s*:\s*')
+_OBJECTS = re.compile(r"\[\s*[{\]]")
+_BY_NAME = {".csv": ",", ".tsv": "\t"}
+_MAX_HEADER = 20_000
+_MARGIN = 20
+"""So near to the end of what was read an error may only mean that the rest is not there yet."""
+
+Numbered = tuple[int, Any]
+
+
+def read_rows(path: Path | str) -> Iterator[tuple[int, Any]]:
+    """Yield (number, row) for every row of a file; an ``InputError`` in place of a bad row.
+
+    The number is the line's of JSON lines and CSV, else the row's, from 1.
+
+    Args:
+        path: the file; ``"-"`` reads standard input.
+
+    Raises:
+        InputError: the file can't be read, or is packed in a way that is not known.
+    """
+    name = str(path)
+    source: io.BufferedReader[Any]
+    try:
+        if name == "-":
+            source = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer), _BUFFER)
+        else:
+            source = io.BufferedReader(io.FileIO(path), _BUFFER)
+    except OSError as error:
+        raise InputError(f"The file {name!r} can't be read ({error.strerror or error}).") from error
+    try:
+        yield from _unpacked(source, name)
+    except IsADirectoryError as error:
+        raise InputError(f"{name!r} is a folder, not a file.") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"The file {name!r} is damaged ({error}).") from error
+    finally:
+        if name == "-":
+            source.detach()  # standard input isn't ours to close
+        else:
+            source.close()
+
+
+def _unpacked(source: io.BufferedReader[Any], name: str) -> Iterator[Numbered]:
+    head = source.peek(4096)
+    if head[:2] == b"\x1f\x8b":
+        with gzip.GzipFile(fileobj=source) as packed:
+            inner = io.BufferedReader(cast(io.RawIOBase, packed), _BUFFER)
+            yield from _unpacked(inner, name.removesuffix(".gz"))
+    elif head[:4] == b"PAR1":
+        yield from _parquet(source, name)
+    elif head[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd"):
+        raise InputError(f"The file {name!r} is packed: unpack it, or pack it with gzip.")
+    else:
+        yield from _text(source, head, name.lower())
+
+
+def _text(source: io.BufferedReader[Any], head: bytes, name: str) -> Iterator[Numbered]:
+    encoding = _encoding(head)
+    start = head.decode(encoding, "ignore").lstrip()
+    first_line = start.splitlines()[0] if start else ""
+    if delimiter := _delimiter(first_line) or _BY_NAME.get(name[-4:]):
+        yield from _csv(source, encoding, delimiter)
+    elif encoding == "utf-8-sig" and not _is_one_value(start):
+        yield from _lines(source)
+    elif _is_one_value(start):
+        yield from _Values(source, encoding).rows()
+    else:
+        reader = codecs.getreader(encoding)(source)
+        for number, line in enumerate(reader, 1):
+            if line.strip():
+                yield number, _parsed(line)
+
+
+def _encoding(head: bytes) -> str:
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    if len(head) >= 4 and head[1] == 0 and head[3] == 0:
+        return "utf-16-le"
+    if len(head) >= 4 and head[0] == 0 and head[2] == 0:
+        return "utf-16-be"
+    return "utf-8-sig"
+
+
+# -- JSON ------------------------------------------------------------------------------------------
+
+
+def _lines(source: io.BufferedReader[Any]) -> Iterator[Numbered]:
+    """Decode each line by itself: a bad byte spoils no other row."""
+    for number, line in enumerate(source, 1):
+        if line.strip():
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                yield number, InputError(f"not UTF-8 (byte {error.start})")
+            else:
+                yield number, _parsed(text)
+
+
+def _parsed(text: str) -> Any:
+    """The value of a line, or the error that says why there is none."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        return InputError(f"not JSON ({error.msg} at character {error.pos})")
+    except RecursionError:
+        return InputError("nested too deeply")
+    except InputError as error:
+        return error
+    except ValueError as error:  # an integer of thousands of digits
+        return InputError(f"not JSON ({error})")
+
+
+def _refuse(word: str) -> Any:
+    raise InputError(f"{word} is not JSON")
+
+
+def _is_one_value(start: str) -> bool:
+    """Whether the text is an array or an object over several lines, or a page of an API."""
+    line = start.split("\n", 1)[0].rstrip()
+    if start[:1] == "[":
+        # An array in a line of its own is a (bad) row of JSON lines, not the file.
+        return line == "[" or start[1:].lstrip()[:1] in ("{", "]")
+    if start[:1] != "{":
+        return False
+    if _wraps_rows(start):
+        return True
+    return line[-1:] in ("[", "{", ",") and _goes_on(line)
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a line is sound JSON that ends too early."""
+    try:
+        json.loads(line)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(line)
+    except (ValueError, RecursionError):
+        return False
+    return False
+
+
+def _wraps_rows(start: str) -> bool:
+    """Whether an object that begins here has its rows under one of the names of wrappers."""
+    decoder, at = json.JSONDecoder(), 1
+    while field := _FIELD.match(start, at):
+        at = field.end()
+        if field[1] in _WRAPPERS and _OBJECTS.match(start, at):
+            return True
+        try:
+            _, at = decoder.raw_decode(start, at)
+        except (ValueError, RecursionError):
+            return False  # a value that is longer than what was read: a row
+    return False
+
+
+class _Values:
+    """Reads the elements of one large JSON value, holding one element in memory at a time."""
+
+    def __init__(self, source: io.BufferedReader[Any], encoding: str) -> None:
+        self._source = codecs.getreader(encoding)(source)
+        self._text = ""
+        self._at = 0
+        self._ended = False
+        self._decoder = json.JSONDecoder(parse_constant=_refuse)
+
+    def rows(self) -> Iterator[Numbered]:
+        number = 0
+        try:
+            for number, row in enumerate(self._top(), 1):
+                yield number, row
+        except UnicodeDecodeError as error:
+            yield number + 1, InputError(f"{error.reason}; the rest of the file was not read")
+        except InputError as error:
+            yield number + 1, InputError(f"{error}; the rest of the file was not read")
+
+    def _top(self) -> Iterator[Any]:
+        """The rows of arrays, of wrapped arrays and of objects that stand one after the other."""
+        while char := self._peek():
+            if char == "[":
+                self._at += 1
+                yield from self._elements()
+            elif char == "{":
+                yield from self._object()
+            else:
+                yield self._value()
+            if self._peek() == ",":
+                self._at += 1
+
+    def _elements(self) -> Iterator[Any]:
+        """The elements of an array whose bracket is read."""
+        while (char := self._peek()) != "]":
+            if not char:
+                raise InputError("not JSON (the array has no end)")
+            yield _unwrapped(self._value())
+            if (char := self._peek()) == ",":
+                self._at += 1
+            elif char and char != "]":
+                raise InputError(f"not JSON ({char!r} after an element of the array)")
+        self._at += 1
+
+    def _object(self) -> Iterator[Any]:
+        """One object: itself, or the rows in it where it wraps a list of them."""
+        self._at += 1
+        fields: dict[str, Any] = {}
+        wrapped = False
+        while (char := self._peek()) != "}":
+            name = self._value() if char == '"' else None
+            if not isinstance(name, str) or self._peek() != ":":
+                raise InputError("not JSON (the object has no end, or a field no name)")
+            self._at += 1
+            if name not in _WRAPPERS or self._peek() != "[":
+                fields[name] = self._value()
+            else:
+                self._at += 1
+                rows = self._elements()
+                if self._peek() in ("{", "]"):
+                    wrapped = True
+                    yield from rows
+                else:
+                    fields[name] = list(rows)
+            if self._peek() == ",":
+                self._at += 1
+        self._at += 1
+        if not wrapped:
+            yield fields
+
+    def _peek(self) -> str:
+        """The next character that is no blank; empty at the end."""
+        while True:
+            while self._at < len(self._text):
+                if not self._text[self._at].isspace():
+                    return self._text[self._at]
+                self._at += 1
+            if not self._more():
+                return ""
+
+    def _more(self) -> bool:
+        if self._ended:
+            return False
+        # As much again as there is: one huge element is scanned a few times, not once a chunk.
+        chunk = self._source.read(max(_CHUNK, len(self._text) - self._at))
+        self._ended = not chunk
+        self._text = self._text[self._at :] + chunk
+        self._at = 0
+        return not self._ended
+
+    def _value(self) -> Any:
+        self._peek()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated") or (
+                    error.pos >= len(self._text) - _MARGIN
+                )
+                if cut and self._more():
+                    continue
+                raise InputError(f"not JSON ({error.msg} at character {error.pos})") from error
+            except RecursionError as error:
+                raise InputError("nested too deeply") from error
+            except ValueError as error:
+                raise InputError(f"not JSON ({error})") from error
+            if end < len(self._text) or not self._more():  # a number may go on
+                self._at = end
+                return value
+
+
+def _unwrapped(row: Any) -> Any:
+    """The row of HuggingFace's dataset server, which numbers its rows."""
+    if isinstance(row, dict) and "row_idx" in row and isinstance(row.get("row"), dict):
+        return row["row"]
+    return row
+
+
+class Groups:
+    """Messages of conversations that come a row each, in any order, in SQLite's temporary file."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("")
+        self._db.execute(
+            "CREATE TABLE messages (place INTEGER, name TEXT, number INTEGER, body TEXT)"
+        )
+        self._readers: list[Reader] = []
+
+    def add(self, reader: Reader, name: str, number: int, row: Any) -> None:
+        """Keep a row of the conversation ``name``."""
+        if reader not in self._readers:
+            self._readers.append(reader)
+        place = self._readers.index(reader)
+        body = json.dumps(row, default=str)
+        self._db.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", (place, name, number, body))
+
+    def read(self) -> Iterator[tuple[int, Reader, list[Any]]]:
+        """Yield (number of its last row, reader, rows) for each conversation."""
+        sql = "SELECT place, name, number, body FROM messages ORDER BY place, name, number"
+        found = self._db.execute(sql)
+        for (place, _), group in groupby(found, key=lambda row: row[:2]):
+            rows = list(group)
+            yield rows[-1][2], self._readers[place], [json.loads(row[3]) for row in rows]
+
+    def close(self) -> None:
+        """Throw the temporary file away."""
+        self._db.close()
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def _delimiter(line: str) -> str | None:
+    """What separates the columns that a first line names; None: it names none."""
+    if len(line) > _MAX_HEADER:
+        return None
+    for delimiter in "\t;,":
+        names = next(csv.reader([line], delimiter=delimiter), [])
+        if len(names) > 1 and all(n.strip().replace(" ", "_").isidentifier() for n in names):
+            return delimiter
+    return None
+
+
+def _csv(source: io.BufferedReader[Any], encoding: str, delimiter: str) -> Iterator[Numbered]:
+    csv.field_size_limit(1 << 30)
+    text = io.TextIOWrapper(source, encoding, newline="")
+    try:
+        table = csv.DictReader(text, delimiter=delimiter)
+        yield from _table_rows(table)
+    finally:
+        text.detach()  # whoever opened the file closes it
+
+
+def _table_rows(table: csv.DictReader[str]) -> Iterator[Numbered]:
+    while True:
+        try:
+            row = next(table, None)
+        except UnicodeDecodeError as error:
+            yield table.line_num + 1, InputError(f"{error.reason}; the rest was not read")
+            return
+        except csv.Error as error:
+            yield table.line_num, InputError(f"not CSV ({error})")
+            continue
+        if row is None:
+            return
+        if None in row or None in row.values():
+            yield table.line_num, InputError("the row has another number of cells than the header")
+            continue
+        yield table.line_num, {k.strip(): _cell(v) for k, v in row.items() if v != ""}
+
+
+def _cell(text: str) -> Any:
+    """A cell's list or object; else its text."""
+    if text.lstrip()[:1] in ("[", "{"):
+        value = _parsed(text)
+        if isinstance(value, list | dict):
+            return value
+    return text
+
+
+def _parquet(source: io.BufferedReader[Any], name: str) -> Iterator[Numbered]:
+    try:
+        from pyarrow import ArrowInvalid
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise InputError(
+            "Reading Parquet needs pyarrow: pip install 'langchain-uno[parquet]'."
+        ) from error
+    if not source.seekable():
+        raise InputError("Parquet can't be read from standard input: give the file's name.")
+    try:
+        file = ParquetFile(cast(IO[bytes], source))
+        number = 0
+        for batch in file.iter_batches(batch_size=256):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, {k: v for k, v in row.items() if v is not None}
+    except (ArrowInvalid, OSError) as error:
+        raise InputError(f"The file {name!r} is no Parquet file that can be read.") from error

@@ -1,0 +1,278 @@
+"""What a reader of a format gives, and the small things that several readers need."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+from uuid import UUID, uuid5
+
+from pydantic import ValidationError
+
+from langchain_uno.errors import InputError
+from langchain_uno.logs.capture import check_feedback
+from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
+from langchain_uno.messages import clean_text, clean_value, read_turns
+from langchain_uno.records import Feedback, Interaction, Message
+
+__all__ = [
+    "FORMAT",
+    "SPACE",
+    "Chat",
+    "Found",
+    "Passed",
+    "Reader",
+    "Row",
+    "corrected",
+    "feedback_of",
+    "first",
+    "is_chat",
+    "literal",
+    "names_of",
+    "objects",
+    "read_all",
+    "thumb",
+    "time_of",
+]
+
+Row = Mapping[str, Any]
+FORMAT = "langchain-uno.interaction"
+"""The ``format`` field of our own export."""
+SPACE = UUID("6f0e1f5c-64f5-5c0e-9d39-6c0f1b8f5a11")
+"""The name space of ids made from imported content; changing it would import everything anew."""
+
+
+@dataclass
+class Chat:
+    """A conversation of a file; every answer in it becomes a record."""
+
+    messages: Sequence[Any]
+    """Objects for ``messages.read_turns``, or ``Message`` records. An object may carry ``id``,
+    ``created_at``, ``user_id`` and a list ``feedback`` of its own."""
+    id: str = ""
+    """Tells conversations with the same words apart."""
+    run_id: str | None = None
+    """Of the last answer; the others' ids are made from what was said."""
+    root_run_id: str | None = None
+    user: str | None = None
+    thread: str | None = None
+    model: str | None = None
+    created_at: Any = None
+    language: Any = None
+    feedback: Any = None
+    """As in a chat row: objects, texts or scores, about the last answer unless they say so."""
+    tags: Row = field(default_factory=dict)
+    implicit: Row = field(default_factory=dict)
+    """A row with MemoryBench's column of implicit feedback."""
+    last_only: bool = False
+    """Earlier answers in the prompt are other rows' answers."""
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Something that was understood and holds nothing to import."""
+
+    reason: str
+    """A short stable word."""
+
+
+Found = Chat | Feedback | Interaction | Passed
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How the rows of one format are read."""
+
+    name: str
+    matches: Callable[[Row], bool]
+    """Whether a row has the format's shape."""
+    read: Callable[[Row], Iterable[Found]]
+    """Raises InputError where something can't be found in the row."""
+    group: Callable[[Row], str | None] | None = None
+    """Names the conversation where a row is a single message of one; None: it is whole."""
+    join: Callable[[Sequence[Row]], Iterable[Found]] | None = None
+    """Reads the messages of one conversation together, in the order of the file."""
+
+
+def first(source: Row, *keys: str) -> Any:
+    """Return the first value under ``keys`` that is there and not null."""
+    return next((source[k] for k in keys if source.get(k) is not None), None)
+
+
+def objects(value: Any) -> bool:
+    """Whether it is a list of at least one object, and of nothing else."""
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) for v in value)
+
+
+def is_chat(value: Any) -> bool:
+    """Whether it is a list of objects that name who spoke."""
+    return objects(value) and any(
+        k in value[0] for k in ("role", "from", "type", "sender", "kwargs")
+    )
+
+
+def names_of(*sources: Any) -> tuple[str | None, str | None]:
+    """Return user and thread, each from the first object that names it."""
+    found = [s for s in sources if isinstance(s, Mapping)]
+    users = (first_name(s, USER_KEYS) for s in found)
+    threads = (first_name(s, THREAD_KEYS) for s in found)
+    return next(filter(None, users), None), next(filter(None, threads), None)
+
+
+def read_all(messages: Any) -> list[Message]:
+    """Return the turns of a list of messages.
+
+    Raises:
+        InputError: it is no list, or one of them can't be read; the message says which.
+    """
+    messages = literal(messages, "messages")
+    if not isinstance(messages, list) or not messages:
+        raise InputError("'messages' must be a list of at least one message")
+    out: list[Message] = []
+    for n, one in enumerate(messages):
+        try:
+            if isinstance(one, Message):
+                out.append(one.model_copy(update={"content": clean_text(one.content)}))
+            else:
+                out += read_turns(one)
+        except InputError as error:
+            raise InputError(f"message {n} {error}") from error
+    return out
+
+
+def corrected(chosen: Sequence[Message], rejected: Sequence[Message], **about: Any) -> Found:
+    """Return the rejected answer with the chosen one as its correction.
+
+    Where the conversations part earlier than at their last answers, the first answers that differ
+    are taken: up to there both answered the same.
+    """
+    for n, (better, worse) in enumerate(zip(chosen, rejected, strict=False)):
+        if better.role != worse.role:
+            break
+        if better.content.strip() == worse.content.strip():
+            continue
+        if worse.role != "assistant":
+            raise InputError("the two conversations differ before their answers do")
+        if not better.content.strip() or not worse.content.strip():
+            return Passed("no_answer")
+        edit = {"correction": better.content, **about.pop("said", {})}
+        return Chat(list(rejected[: n + 1]), feedback=[edit], **about)
+    if [m.content.strip() for m in chosen] == [m.content.strip() for m in rejected]:
+        return Passed("tie")
+    raise InputError("the two conversations have no answers that can be compared")
+
+
+def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
+    """Return a row of feedback by itself; a score outside 0 to 1 becomes a value.
+
+    Args:
+        run_id: names the answer, as in ``handler.feedback``.
+        name: the row's own id; None: one is made of what it says.
+        stamp: its time, for :func:`time_of`.
+        fields: of ``records.Feedback``; None leaves one out.
+
+    Raises:
+        InputError: it says nothing, names no run, or a value is of the wrong type.
+    """
+    fields = {k: clean_value(v) for k, v in fields.items() if v is not None}
+    score = fields.get("score")
+    if isinstance(score, int | float) and not isinstance(score, bool) and not 0 <= score <= 1:
+        fields.setdefault("value", fields.pop("score"))
+        fields.pop("score", None)
+    if isinstance(fields.get("value"), Mapping | list):
+        fields["value"] = json.dumps(fields["value"], ensure_ascii=False)
+    if isinstance(fields.get("value"), float) and not math.isfinite(fields["value"]):
+        raise InputError("the value is not finite")
+    run = run_ref(run_id) if isinstance(run_id, str) else ""
+    # The id of a row without one is made of what LangSmith's rows have; source and user are not.
+    said_ = {k: v for k, v in fields.items() if k not in ("source", "user_id")}
+    text = json.dumps(said_, sort_keys=True, default=str, ensure_ascii=False)
+    try:
+        checked = check_feedback(
+            run_id=run,
+            feedback_id=str(name) if name else uuid5(SPACE, f"{run}\0{clean_value(text)}").hex,
+            **fields,
+        )
+    except ValidationError as error:
+        raise InputError(str(error.errors()[0]["msg"])) from error
+    time = time_of(stamp)
+    return checked.model_copy(update={"created_at": time}) if time else checked
+
+
+_UP = {"true", "1", "1.0", "up", "thumbsup", "thumb_up", "thumbs_up", "positive", "like", "liked"}
+_DOWN = {"false", "0", "0.0", "-1", "-1.0", "down", "thumbsdown", "thumb_down", "thumbs_down",
+         "negative", "dislike", "disliked"}  # fmt: skip
+
+
+def thumb(value: Any) -> float | None:
+    """Return 1 for a thumb up, 0 for a thumb down, in the words of the formats; None: neither."""
+    word = str(value).strip().lower().replace("-", "_" if str(value)[:1] != "-" else "-")
+    return 1.0 if word in _UP else 0.0 if word in _DOWN else None
+
+
+def literal(value: Any, name: str) -> Any:
+    """Return what a text column holds: JSON, or a Python literal (MemoryBench on the hub).
+
+    Raises:
+        InputError: it is neither.
+    """
+    if not isinstance(value, str) or name == "feedback":
+        return value
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+    raise InputError(f"{name!r} is a text that is neither JSON nor a Python literal")
+
+
+_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+"""From this number on since 1970 it counts nano-, micro- or milliseconds: seconds would be the year
+5000."""
+
+
+def time_of(value: Any) -> datetime | None:
+    """Return the time that a value names; None for None and empty text.
+
+    Args:
+        value: ISO 8601 text (UTC where it names no zone), seconds, milli-, micro- or nanoseconds
+            since 1970 as a number or text, or MongoDB's ``{"$date": ...}``.
+
+    Raises:
+        InputError: it is no time.
+    """
+    if isinstance(value, Mapping):
+        value = first(value, "$date", "$numberLong", "seconds", "_seconds")
+        if isinstance(value, Mapping):
+            value = value.get("$numberLong")
+    if value is None or value == "":
+        return None
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+    try:
+        if isinstance(value, str) and value.strip().lstrip("-").replace(".", "", 1).isdecimal():
+            value = float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = next((value / unit for least, unit in _UNITS if abs(value) >= least), value)
+            return datetime.fromtimestamp(seconds, timezone.utc)
+        found = datetime.fromisoformat(_python_iso(str(value).strip()))
+    except (ValueError, OverflowError, OSError) as error:
+        raise InputError(
+            f"{str(value)[:40]!r} is not a time (give ISO 8601 or seconds since 1970)"
+        ) from error
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def _python_iso(text: str) -> str:
+    """The text as Python 3.10 reads it: no Z, no " UTC", three or six digits of a second."""
+    text = text.removesuffix(" UTC").replace("Z", "+00:00").replace("z", "+00:00")
+    head, dot, tail = text.partition(".")
+    if not dot:
+        return text
+    digits = len(tail) - len(tail.lstrip("0123456789"))
+    return f"{head}.{tail[:digits][:6].ljust(6, '0')}{tail[digits:].strip()}"

@@ -1,0 +1,111 @@
+"""Requests to models and their responses, in the shapes of the providers' APIs.
+
+``asked`` finds the messages of a request, ``said`` those of a response: OpenAI's chat completions
+and Responses, Anthropic, Gemini, Bedrock, Ollama, and what LangChain's runs hold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_uno.logs.readers.base import first, is_chat, objects
+
+__all__ = ["asked", "body_of", "said"]
+
+_SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction", "system_prompt")
+_PROMPT = ("messages", "contents", "conversations", "conversation", "input", "prompt",
+           "prompts", "question", "query")  # fmt: skip
+_ANSWER = ("choices", "candidates", "generations", "output", "message", "content", "parts",
+           "messages", "output_text", "response", "completion", "generated_text", "generation",
+           "answer", "text", "result")  # fmt: skip
+
+
+def body_of(value: Any) -> Any:
+    """Return a request or response without its wrapping: JSON in a text, an HTTP ``body``."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return value  # words that begin with a bracket
+    if isinstance(value, Mapping):
+        inner = first(value, "body", "inputBodyJson", "outputBodyJson")  # the latter are Bedrock's
+        if isinstance(inner, Mapping | str):
+            return body_of(inner)
+    return value
+
+
+def asked(value: Any) -> list[Any] | None:
+    """Return the messages that a model was asked with; None: they can't be found.
+
+    Args:
+        value: a request's body, a list of messages, or the words alone.
+    """
+    value = body_of(value)
+    while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+        value = value[0]  # a batch of one
+    if isinstance(value, str):
+        return [_turn("user", value)] if value.strip() else None
+    if isinstance(value, list):
+        if len(value) == 1 and isinstance(value[0], str):
+            return [_turn("user", value[0])]
+        if not objects(value):
+            return None
+        if all("parts" in m for m in value):
+            return [{"role": "user", **m} for m in value]  # Gemini's contents need no role
+        blocks = all(_is_block(m) and not {"role", "from"} & m.keys() for m in value)
+        return [_turn("user", value)] if blocks else value
+    if not isinstance(value, Mapping):
+        return None
+    found = next((m for k in _PROMPT if (m := value.get(k)) and (m := asked(m))), None)
+    if found is None:
+        return None
+    config = value.get("config")
+    system = first(value, *_SYSTEM)
+    if system is None and isinstance(config, Mapping):
+        system = first(config, *_SYSTEM)
+    if system and not _speaks(found[0], "system", "developer"):
+        inner = system.get("parts") if isinstance(system, Mapping) else system
+        return [_turn("system", inner), *found]
+    return found
+
+
+def said(value: Any) -> list[Any] | None:
+    """Return the messages that a model answered with; None: they can't be found.
+
+    Args:
+        value: a response's body, an item of one, or the words alone.
+    """
+    value = body_of(value)
+    if isinstance(value, str):
+        return [_turn("assistant", value)] if value.strip() else None
+    if isinstance(value, list):
+        if objects(value) and all(_is_block(v) for v in value):
+            if any(v.get("type") == "message" or "call_id" in v for v in value):
+                return value  # items of OpenAI's Responses
+            return [_turn("assistant", value)]
+        whole = is_chat(value)  # a conversation: its last message; else the first of several tries
+        return said(value[-1 if whole else 0]) if value else None
+    if not isinstance(value, Mapping):
+        return None
+    inner = value.get("kwargs", value.get("data"))
+    if isinstance(inner, Mapping) and ("content" in inner or "tool_calls" in inner):
+        return [{**inner, "role": "assistant"}]  # LangChain's dumps
+    if "content" in value or "parts" in value:
+        return [{**value, "role": "assistant"}]
+    if value.get("tool_calls") and value.get("role"):
+        return [{**value, "role": "assistant"}]
+    return next((m for k in _ANSWER if value.get(k) and (m := said(value[k]))), None)
+
+
+def _is_block(value: Mapping[str, Any]) -> bool:
+    return "type" in value and value["type"] not in ("human", "ai", "constructor")
+
+
+def _speaks(message: Any, *roles: str) -> bool:
+    return isinstance(message, Mapping) and str(message.get("role", "")).lower() in roles
+
+
+def _turn(role: str, content: Any) -> dict[str, Any]:
+    return {"role": role, "content": content}

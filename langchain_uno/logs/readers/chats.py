@@ -1,0 +1,173 @@
+"""Conversations as lists of messages, in whichever names: the plain form, and data sets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langchain_uno.errors import InputError
+from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
+from langchain_uno.logs.readers.base import (
+    Chat,
+    Found,
+    Passed,
+    Reader,
+    Row,
+    first,
+    literal,
+    names_of,
+    time_of,
+)
+from langchain_uno.logs.readers.bodies import asked
+from langchain_uno.logs.readers.pairs import is_flagged, prompt_of
+from langchain_uno.messages import clean_text
+from langchain_uno.records import Message
+
+__all__ = ["ALPACA", "CHAT", "MEMORYBENCH", "MESSAGES", "SHAREGPT", "WILDCHAT"]
+
+_MAX_TAG = 1000
+_LISTS = ("messages", "conversations", "conversation", "contents", "chat_messages", "history",
+          "input")  # fmt: skip
+_KNOWN = {
+    *_LISTS, *THREAD_KEYS, *USER_KEYS, "feedback", "lang", "language", "model", "run_id",
+    "created_at", "createdAt", "timestamp", "tstamp", "input_prompt", "input_chat_messages", "info",
+    "tools", "usage", "format", "system", "instructions", "system_prompt", "systemInstruction",
+    "system_instruction", "turn", "toxic", "redacted", "openai_moderation", "hashed_ip",
+    "conversation_hash", "uuid",
+}  # fmt: skip
+"""Fields that mean something; the others are kept as tags."""
+
+
+def _chat(row: Row) -> Iterable[Found]:
+    if row.get("toxic") is True or is_flagged(row.get("openai_moderation")):
+        yield Passed("toxic")
+        return
+    name = next((k for k in _LISTS if k in row), None)
+    given = literal(row[name], "messages") if name else None
+    if not isinstance(given, list) or not given:
+        raise InputError("'messages' must be a list of at least one message")
+    if all(isinstance(m, Mapping) for m in given):
+        given = asked({**row, "messages": given}) or given
+    yield _about(row, given)
+
+
+def _about(row: Row, messages: Sequence[Any], **more: Any) -> Chat:
+    """The conversation with what its row says of it."""
+    user, thread = names_of(row, row.get("metadata"))
+    return Chat(
+        messages,
+        id=str(row.get("id", row.get("test_idx", ""))),
+        run_id=run_ref(row["run_id"]) if row.get("run_id") else None,
+        user=user or first_name(row, ("hashed_ip",)),
+        thread=thread or first_name(row, ("conversation_hash", "uuid")),
+        model=first_name(row, ("model",)),
+        created_at=first(row, "created_at", "createdAt", "timestamp", "tstamp"),
+        language=first(row, "lang", "language"),
+        feedback=row.get("feedback"),
+        tags=_tags(row),
+        **more,
+    )
+
+
+def _tags(row: Row) -> dict[str, str]:
+    out: dict[str, str] = {}
+    for key, value in row.items():
+        if key in _KNOWN or key.startswith(("dialog", "implicit_feedback")):
+            continue
+        if isinstance(value, str | int | float):
+            out[clean_text(key)[:80]] = clean_text(str(value))[:_MAX_TAG]
+    if "dataset_name" in out:
+        out.setdefault("dataset", out["dataset_name"])
+    return out
+
+
+def _memorybench(row: Row) -> Iterable[Found]:
+    name = next(k for k in row if k.startswith("dialog"))
+    given = literal(row[name], name)
+    if not isinstance(given, list) or not given:
+        raise InputError(f"{name!r} must be a list of at least one message")
+    yield _about(row, given, implicit=row)
+
+
+# -- one message a row -----------------------------------------------------------------------------
+
+_THREADS = (*THREAD_KEYS, "chatId", "conversation_hash")
+
+
+def _is_message(row: Row) -> bool:
+    spoken = bool({"content", "parts", "text"} & row.keys())
+    return "role" in row and spoken and first_name(row, _THREADS) is not None
+
+
+def _message(row: Row) -> Iterable[Found]:
+    raise InputError("the message names no conversation")
+
+
+def _joined(rows: Sequence[Row]) -> Iterable[Found]:
+    """The messages of one conversation: in the order of their times, else of the file."""
+    times = [time_of(first(r, "created_at", "createdAt", "timestamp")) for r in rows]
+    known = [t for t in times if t is not None]
+    order = range(len(rows))
+    if len(known) == len(rows):
+        order = sorted(order, key=lambda n: known[n])  # type: ignore[assignment]
+    messages: list[dict[str, Any]] = []
+    for n in order:
+        keep = {k: v for k, v in rows[n].items() if k not in ("feedback", "timestamp", "createdAt")}
+        said = rows[n].get("feedback")
+        said = said if isinstance(said, list) or said is None else [said]
+        messages.append({**keep, "created_at": times[n], "feedback": said or []})
+    user, _ = names_of(*rows)
+    models = [r["model"] for r in rows if isinstance(r.get("model"), str)]
+    thread = first_name(rows[0], _THREADS)
+    yield Chat(
+        messages,
+        id=thread or "",
+        user=user,
+        thread=thread,
+        model=models[-1] if models else None,
+    )
+
+
+# -- one question and its answer -------------------------------------------------------------------
+
+_QUESTION = ("instruction", "question", "query", "prompt", "input")
+_ANSWER = ("output", "response", "answer", "completion")
+
+
+def _is_alpaca(row: Row) -> bool:
+    pair = first(row, *_QUESTION), first(row, *_ANSWER)
+    words = all(isinstance(p, str) and p.lstrip()[:1] not in ("{", "[") for p in pair)
+    return "instruction" in row or words
+
+
+def _alpaca(row: Row) -> Iterable[Found]:
+    answer = first(row, *_ANSWER)
+    if answer is None or answer == "":
+        yield Passed("no_answer")
+        return
+    if not isinstance(answer, str):
+        raise InputError("the answer must be a text")
+    used = {*_QUESTION, *_ANSWER, "context", "history", "system", "system_prompt"}
+    about = {k: v for k, v in row.items() if k not in used}
+    yield _about(about, [*prompt_of(row), Message(role="assistant", content=answer)])
+
+
+CHAT = Reader(
+    "chat",
+    lambda row: any(k in row for k in _LISTS[:-1]) or isinstance(row.get("input"), list),
+    _chat,
+)
+SHAREGPT = Reader("sharegpt", lambda row: "conversations" in row, _chat)
+WILDCHAT = Reader(
+    "wildchat",
+    lambda row: (
+        "conversation" in row and bool({"conversation_hash", "conversation_id"} & row.keys())
+    ),
+    _chat,
+)
+MEMORYBENCH = Reader(
+    "memorybench", lambda row: any(k.startswith("dialog") for k in row), _memorybench
+)
+MESSAGES = Reader("messages", _is_message, _message, lambda row: first_name(row, _THREADS), _joined)
+ALPACA = Reader("alpaca", _is_alpaca, _alpaca)

@@ -1,0 +1,328 @@
+"""Logs of requests: LangSmith, Langfuse, LiteLLM, and rows with a request and its response."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from langchain_uno.errors import InputError
+from langchain_uno.logs.readers.base import (
+    Chat,
+    Found,
+    Passed,
+    Reader,
+    Row,
+    feedback_of,
+    first,
+    names_of,
+    thumb,
+)
+from langchain_uno.logs.readers.bodies import asked, body_of, said
+from langchain_uno.records import Feedback
+
+__all__ = ["LANGFUSE", "LANGSMITH", "LITELLM", "REQUESTS"]
+
+_ANSWERS = ("output", "answer", "content", "text", "response", "correction", "expected", "value")
+"""Fields of a correction that hold the answer as it should have been, the surest first."""
+
+
+def _object(value: Any) -> Row:
+    value = body_of(value)
+    return value if isinstance(value, Mapping) else {}
+
+
+# -- LangSmith -------------------------------------------------------------------------------------
+
+
+def _is_langsmith_feedback(row: Row) -> bool:
+    known = {"messages", "inputs", "feedback", "format"} & row.keys()
+    return bool({"run_id", "trace_id"} & row.keys()) and "key" in row and not known
+
+
+def _is_example(row: Row) -> bool:
+    return "inputs" in row and "outputs" in row and isinstance(row["inputs"], Mapping)
+
+
+def _langsmith(row: Row) -> Iterable[Found]:
+    if _is_langsmith_feedback(row):
+        yield _langsmith_feedback(row)
+    elif "run_type" in row:
+        yield _run(row)
+    else:
+        yield _example(row)
+
+
+def _run(row: Row) -> Found:
+    if row["run_type"] not in ("llm", "chat_model"):
+        return Passed("not_a_model_run")
+    inputs = row.get("inputs")
+    if not isinstance(inputs, Mapping):
+        raise InputError("the run's 'inputs' must be an object")
+    given = asked(inputs)
+    if given is None:
+        raise InputError("the run's inputs have no 'messages'")
+    if not row.get("outputs"):
+        return Passed("no_answer")
+    answer = said(row["outputs"])
+    if answer is None:
+        raise InputError("the run's outputs have no answer that can be found")
+    about = _object(_object(row.get("extra")).get("metadata"))
+    user, thread = names_of(about)  # the row's own session_id is the project
+    return Chat(
+        [*given, *answer],
+        run_id=str(row.get("id") or "") or None,
+        root_run_id=str(row["trace_id"]) if row.get("trace_id") else None,
+        user=user,
+        thread=thread,
+        model=first(about, "ls_model_name"),
+        created_at=row.get("start_time"),
+        last_only=True,
+    )
+
+
+def _example(row: Row) -> Found:
+    """An example of a dataset: its outputs are the answer."""
+    given, answer = (
+        find(row[side]) or _only_text(row[side], role)
+        for find, side, role in ((asked, "inputs", "user"), (said, "outputs", "assistant"))
+    )
+    if given is None:
+        raise InputError("the example's inputs have no messages that can be found")
+    if not row["outputs"]:
+        return Passed("no_answer")
+    if answer is None:
+        raise InputError("the example's outputs have no answer that can be found")
+    user, thread = names_of(row.get("metadata"))
+    return Chat(
+        [*given, *answer],
+        id=str(row.get("id") or ""),
+        user=user,
+        thread=thread,
+        created_at=row.get("created_at"),
+    )
+
+
+def _only_text(value: Any, role: str) -> list[Any] | None:
+    texts = [v for v in _object(value).values() if isinstance(v, str) and v.strip()]
+    return [{"role": role, "content": texts[0]}] if len(texts) == 1 else None
+
+
+def _langsmith_feedback(row: Row) -> Feedback:
+    source = _object(row.get("feedback_source"))
+    comment, correction = row.get("comment"), row.get("correction")
+    if isinstance(correction, Mapping):
+        edit = _edit(correction)
+        if edit is None and correction:  # kept as words: nobody can tell which of them is the edit
+            text = json.dumps(correction, ensure_ascii=False)
+            comment = f"{comment}\n\n{text}" if comment else text
+        correction = edit
+    return feedback_of(
+        first(row, "run_id", "trace_id"),
+        row.get("id") or row.get("feedback_id"),
+        row.get("created_at"),
+        key=row.get("key"),
+        score=row.get("score"),
+        value=row.get("value"),
+        comment=comment,
+        correction=correction,
+        source=str(source.get("type") or "langsmith"),
+        user_id=str(source["user_id"]) if source.get("user_id") else None,
+    )
+
+
+def _edit(correction: Row) -> str | None:
+    """The answer in a correction: its one text, else the text of a field named like an answer."""
+    texts = {k: v for k, v in correction.items() if isinstance(v, str) and v.strip()}
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    named = next((texts[k] for k in _ANSWERS if k in texts), None)
+    if named is not None or texts:
+        return named
+    found = said(correction)
+    content = found[-1].get("content") if found else None
+    return content if isinstance(content, str) else None
+
+
+# -- Langfuse --------------------------------------------------------------------------------------
+
+_MODEL_TYPES = ("GENERATION",)
+_TYPES = ("GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR",
+          "EMBEDDING", "GUARDRAIL")  # fmt: skip
+
+
+def _trace(row: Row) -> Any:
+    return first(row, "traceId", "trace_id")
+
+
+def _is_langfuse(row: Row) -> bool:
+    if _is_score(row) or _is_trace(row):
+        return True
+    kind = row.get("type")
+    return isinstance(kind, str) and kind.upper() in _TYPES and "input" in row and bool(_trace(row))
+
+
+def _is_trace(row: Row) -> bool:
+    named = bool({"sessionId", "session_id", "userId", "user_id"} & row.keys())
+    return named and {"id", "timestamp", "input", "output"} <= row.keys() and "type" not in row
+
+
+def _is_score(row: Row) -> bool:
+    typed = bool({"dataType", "data_type"} & row.keys())
+    named = bool({"traceId", "trace_id", "observationId", "observation_id"} & row.keys())
+    return "name" in row and "value" in row and named and (typed or "input" not in row)
+
+
+def _langfuse(row: Row) -> Iterable[Found]:
+    if _is_score(row):
+        yield _score(row)
+        return
+    whole = _is_trace(row)
+    if not whole and str(row.get("type")).upper() not in _MODEL_TYPES:
+        yield Passed("not_a_model_run")
+        return
+    given = asked(row.get("input"))
+    if given is None:
+        raise InputError("'input' has no messages that can be found")
+    if row.get("output") in (None, ""):
+        yield Passed("no_answer")
+        return
+    answer = said(row["output"])
+    if answer is None:
+        raise InputError("'output' has no answer that can be found")
+    user, thread = names_of(row, _object(row.get("metadata")))
+    yield Chat(
+        [*given, *answer],
+        run_id=str(row["id"]) if row.get("id") and not whole else None,
+        root_run_id=str(row["id"] if whole else _trace(row)),
+        user=user,
+        thread=thread,
+        model=first(row, "model", "provided_model_name", "providedModelName"),
+        created_at=first(row, "startTime", "start_time", "timestamp"),
+        last_only=not whole,
+    )
+
+
+def _score(row: Row) -> Found:
+    about = first(row, "observationId", "observation_id") or _trace(row)
+    if not about:
+        return Passed("score_of_a_session")
+    value = row.get("value")
+    text = first(row, "stringValue", "string_value", "longStringValue", "long_string_value")
+    kind = str(first(row, "dataType", "data_type") or "NUMERIC").upper()
+    fields: dict[str, Any] = {}
+    if kind == "CORRECTION":
+        fields["correction"] = text
+    elif kind == "CATEGORICAL" or (value is None and text is not None):
+        fields["value"] = text if text is not None else value
+    elif value is not None:
+        try:
+            fields["score"] = float(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the score's value {str(value)[:40]!r} is no number") from error
+    return feedback_of(
+        str(about),
+        row.get("id"),
+        first(row, "timestamp", "createdAt", "created_at"),
+        key=str(row["name"]),
+        comment=row.get("comment") or None,
+        source=str(row.get("source") or "langfuse"),
+        user_id=first(row, "authorUserId", "author_user_id"),
+        **fields,
+    )
+
+
+# -- requests and responses ------------------------------------------------------------------------
+
+_REQUEST = ("request", "request_body", "requestBody", "req", "body", "kwargs", "input", "inputs",
+            "prompt", "messages", "contents")  # fmt: skip
+_RESPONSE = ("response", "response_body", "responseBody", "res", "output", "outputs", "completion",
+             "choices", "candidates", "message", "answer", "reply")  # fmt: skip
+
+
+def _request_of(row: Row) -> list[Any] | None:
+    whole = asked(row)
+    return whole or next((m for k in _REQUEST if row.get(k) and (m := asked(row[k]))), None)
+
+
+def _response_of(row: Row) -> list[Any] | None:
+    return next((m for k in _RESPONSE if row.get(k) and (m := said(row[k]))), None)
+
+
+def _is_request(row: Row) -> bool:
+    whole = any(k in row for k in _REQUEST[:5]) and any(k in row for k in _RESPONSE)
+    beside = any(k in row for k in _REQUEST[5:]) and any(row.get(k) for k in _RESPONSE)
+    return whole or (beside and not _is_finished(row.get("messages")))
+
+
+def _is_finished(messages: Any) -> bool:
+    """Whether a conversation ends with its answer: what stands beside it is something else."""
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, Mapping) and str(last.get("role", "")).lower() == "assistant"
+
+
+def _is_litellm(row: Row) -> bool:
+    return "messages" in row and "response" in row and bool({"call_type", "startTime"} & row.keys())
+
+
+def _request(row: Row) -> Iterable[Found]:
+    given, answer = _request_of(row), _response_of(row)
+    if given is None:
+        raise InputError("the request has no messages that can be found")
+    if answer is None:
+        status = first(row, "status", "response_status", "status_code", "statusCode", "is_success")
+        if str(status).lower() in ("failure", "error", "failed", "false") or (
+            str(status).isdecimal() and int(str(status)) >= 400
+        ):
+            yield Passed("failed_request")
+        elif not any(row.get(k) for k in _RESPONSE):
+            yield Passed("no_answer")
+        elif any(_object(row.get(k)).get("error") for k in _RESPONSE):
+            yield Passed("failed_request")
+        else:
+            raise InputError("the response has no answer that can be found")
+        return
+    request = next((o for k in _REQUEST[:6] if (o := _object(row.get(k)))), {})
+    response = next((o for k in _RESPONSE[:4] if (o := _object(row.get(k)))), {})
+    about = _object(row.get("metadata"))
+    user, thread = names_of(row, about, request, _object(request.get("metadata")))
+    user = user or first(
+        {**request, **about, **row},
+        "user_api_key_end_user_id", "user_api_key_user_id", "request_user_id", "_user",
+    )  # fmt: skip
+    if isinstance(given[-1], Mapping) and given[-1].get("content") == answer[-1].get("content"):
+        answer = []  # the log's messages have the answer already
+    yield Chat(
+        [*given, *answer],
+        run_id=first(row, "id", "request_id", "requestId") or response.get("id"),
+        user=user,
+        thread=thread,
+        model=first(row, "model", "ai_model") or first({**request, **response}, "model"),
+        created_at=first(row, "startTime", "start_time", "created_at", "createdAt", "timestamp",
+                         "request_created_at") or response.get("created"),
+        feedback=_rating(row),
+    )  # fmt: skip
+
+
+def _rating(row: Row) -> Any:
+    """The row's feedback: as in a chat row, or a proxy's rating."""
+    given = row.get("feedback")
+    rating = first(row, "feedback_rating", "rating")
+    if isinstance(given, Mapping) and "score" not in given:
+        rating = first(given, "rating", "value")
+    if rating is not None and thumb(rating) is not None:
+        words = given.get("comment") if isinstance(given, Mapping) else None
+        return [{"score": thumb(rating), **({"comment": words} if words else {})}]
+    return given
+
+
+LANGSMITH = Reader(
+    "langsmith",
+    lambda row: (
+        _is_langsmith_feedback(row) or ("run_type" in row and "inputs" in row) or _is_example(row)
+    ),
+    _langsmith,
+)
+LANGFUSE = Reader("langfuse", _is_langfuse, _langfuse)
+LITELLM = Reader("litellm", _is_litellm, _request)
+REQUESTS = Reader("requests", _is_request, _request)

@@ -1,0 +1,236 @@
+"""Tombstones: what keeps an old export from bringing back what was forgotten.
+
+One tells nothing by itself: it is an HMAC under a random key that lies in the journal. A run's, a
+feedback's and a text's stand for ever; a user's or a thread's stops what was made before the
+erasure, so that the same person may come back and be recorded anew.
+
+Retention plants none. It leaves keyed hashes of names beside the lineage ids of what goes, so that
+releases can be revoked when one of these people asks to be forgotten later.
+"""
+
+from __future__ import annotations
+
+import hmac
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Literal
+
+from langchain_uno.logs.redaction import pseudonym
+
+__all__ = [
+    "IF_NOBODY_WAS_FORGOTTEN",
+    "UNLESS_FORGOTTEN",
+    "Kind",
+    "any_tombstones",
+    "feedback_is_forgotten",
+    "is_forgotten",
+    "marks_of",
+    "note_expired",
+    "plant",
+    "said_at",
+    "said_by_nobody",
+    "taught_before",
+    "tombstone_key",
+    "words_about",
+]
+
+Kind = Literal["run", "user", "thread", "feedback", "about", "said", "words"]
+"""What a tombstone is of. ``about``: feedback that names this run. ``said``: a conversation with
+its answer. ``words``: what a feedback says about such a conversation."""
+
+IF_NOBODY_WAS_FORGOTTEN = "WHERE NOT EXISTS (SELECT 1 FROM tombstones)"
+"""For an insert of a new run: most journals have no tombstone, and need not hash names."""
+
+UNLESS_FORGOTTEN = (
+    "WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE hash IN (?,?) "
+    "OR (hash IN (?,?) AND forgotten_at >= ?))"
+)
+"""For an insert of a new run; takes :func:`marks_of`."""
+
+
+def marks_of(
+    key: bytes,
+    *,
+    run_id: str,
+    root_run_id: str | None,
+    user_id: str | None,
+    thread_id: str | None,
+    created_at: float,
+) -> tuple[bytes | float, ...]:
+    """Return the arguments of :data:`UNLESS_FORGOTTEN` for a new run.
+
+    A run that began before its user or thread was forgotten, or that belongs to a forgotten trace,
+    must not be recorded when it ends.
+
+    Args:
+        key: the journal's (:func:`tombstone_key`).
+        run_id: of the run.
+        root_run_id: of its trace.
+        user_id: who asked.
+        thread_id: the conversation.
+        created_at: when it began, in seconds since 1970.
+    """
+    return (
+        _hash(key, "run", run_id),
+        _hash(key, "run", root_run_id or run_id),
+        _hash(key, "user", user_id or ""),
+        _hash(key, "thread", thread_id or ""),
+        created_at,
+    )
+
+
+def plant(db: sqlite3.Connection, names: Sequence[tuple[Kind, str]], at: float) -> None:
+    """Write tombstones for names, in the caller's transaction, at a time in seconds since 1970."""
+    key = tombstone_key(db)
+    rows = [(_hash(key, kind, name), at) for kind, name in names]
+    # An old export is redacted anew when it is imported.
+    rows += [(_hash(key, k, pseudonym(n)), at) for k, n in names if k not in ("said", "words")]
+    db.executemany(
+        "INSERT INTO tombstones VALUES (?, ?) ON CONFLICT(hash) DO UPDATE SET "
+        "forgotten_at = max(forgotten_at, excluded.forgotten_at)",
+        rows,
+    )
+
+
+def any_tombstones(db: sqlite3.Connection) -> bool:
+    """Whether anything was ever forgotten here: most journals need not hash at all."""
+    return bool(db.execute("SELECT EXISTS(SELECT 1 FROM tombstones)").fetchone()[0])
+
+
+def is_forgotten(
+    db: sqlite3.Connection,
+    *,
+    run_ids: Iterable[str | None],
+    user_id: str | None,
+    thread_id: str | None,
+    created_at: float,
+    after: bytes | None,
+) -> bool:
+    """Whether a record of an export may not come back.
+
+    Its ids tell, or its user or thread and its time. A record in another form, without ids, is
+    known by what it says: at the same millisecond, or where it names nobody but who was forgotten.
+
+    Args:
+        db: of the journal.
+        run_ids: its run, and its trace's root run.
+        user_id: who asked.
+        thread_id: the conversation.
+        created_at: seconds since 1970.
+        after: digest of the conversation with the answer (``conversation.link``).
+    """
+    planted = _Planted(db)
+    if any(planted.at("run", one) for one in run_ids if one):
+        return True
+    names: list[tuple[Kind, str]] = [("user", user_id)] if user_id else []
+    names += [("thread", thread_id)] if thread_id else []
+    if any(planted.at(kind, name) >= created_at for kind, name in names):
+        return True
+    if after is None:
+        return False
+    if planted.at("said", said_at(after, created_at)):
+        return True
+    if not names:
+        return bool(planted.at("said", said_by_nobody(after)))
+    # The user tells whose it is; the thread does where no user is named.
+    return bool(planted.at("said", after.hex())) and bool(planted.at(*names[0]))
+
+
+def feedback_is_forgotten(
+    db: sqlite3.Connection,
+    *,
+    feedback_id: str,
+    run_id: str,
+    user_id: str | None,
+    created_at: float,
+    after: bytes | None = None,
+    texts: Iterable[str] = (),
+) -> bool:
+    """Whether a feedback may not come back: its own, its run's or its user's tombstone.
+
+    Args:
+        db: of the journal.
+        feedback_id: its own id.
+        run_id: the run that it names.
+        user_id: who said it.
+        created_at: seconds since 1970.
+        after: digest of the conversation that an export's feedback is about.
+        texts: what such a feedback says: forgotten words come back under no other id.
+    """
+    planted = _Planted(db)
+    if planted.at("feedback", feedback_id) or planted.at("run", run_id):
+        return True
+    if planted.at("about", run_id):
+        return True
+    if user_id and planted.at("user", user_id) >= created_at:
+        return True
+    if after is None or (user_id and not planted.at("user", user_id)):
+        return False
+    return any(planted.at("words", words_about(after, text)) for text in texts)
+
+
+def said_at(after: bytes, created_at: float) -> str:
+    """Name a conversation and when it was held, in milliseconds as other exports have it."""
+    return f"{after.hex()} {round(created_at * 1e6) // 1000}"
+
+
+def said_by_nobody(after: bytes) -> str:
+    """Name a conversation of which a row without user, thread and time is known."""
+    return f"{after.hex()} -"
+
+
+def words_about(after: bytes, text: str) -> str:
+    """Name a text that was said about a conversation."""
+    said = blake2b(text.strip().encode("utf-8", "replace"), digest_size=16)
+    return f"{after.hex()} {said.hexdigest()}"
+
+
+# -- what retention leaves -------------------------------------------------------------------------
+
+
+def note_expired(db: sqlite3.Connection, askers: Mapping[str, Iterable[tuple[Kind, str]]]) -> None:
+    """Keep, in the caller's transaction, who may ask later for what a record taught.
+
+    Args:
+        db: of the journal.
+        askers: lineage id -> names: users, threads, runs.
+    """
+    key = tombstone_key(db)
+    rows = [(_hash(key, *name), opaque) for opaque, names in askers.items() for name in names]
+    db.executemany("INSERT OR IGNORE INTO expired VALUES (?, ?)", rows)
+
+
+def taught_before(db: sqlite3.Connection, names: Iterable[tuple[Kind, str]]) -> list[str]:
+    """Return the lineage ids of what these names taught before retention took their records."""
+    key = tombstone_key(db)
+    found: set[str] = set()
+    for one in {_hash(key, *name) for name in names}:
+        rows = db.execute("SELECT opaque FROM expired WHERE who = ?", (one,))
+        found |= {opaque for (opaque,) in rows}
+    return sorted(found)
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+class _Planted:
+    """Looks names up among the tombstones."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db, self._key = db, tombstone_key(db)
+
+    def at(self, kind: Kind, name: str) -> float:
+        """Return when a name was forgotten, in seconds since 1970; 0: never."""
+        sql = "SELECT forgotten_at FROM tombstones WHERE hash = ?"
+        found = self._db.execute(sql, (_hash(self._key, kind, name),)).fetchone()
+        return float(found[0]) if found else 0.0
+
+
+def _hash(key: bytes, kind: Kind, name: str) -> bytes:
+    return hmac.digest(key, f"{kind}:{name}".encode("utf-8", "replace"), "sha256")[:20]
+
+
+def tombstone_key(db: sqlite3.Connection) -> bytes:
+    """Return the key of a journal's tombstones; it is the same for the life of the file."""
+    return bytes(db.execute("SELECT value FROM meta WHERE name = 'tombstone_key'").fetchone()[0])

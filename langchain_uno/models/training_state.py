@@ -1,0 +1,198 @@
+"""Going on with a training that was killed: its state, kept every minute, without a pickle.
+
+    keeper = Keeper(out, digest_of(rows, settings, seed))
+    trainer.add_callback(keeper)
+    trainer.train(resume_from_checkpoint=keeper.checkpoint)
+
+The trainer is a :class:`Resumable`. Weights, the optimizer's moments and the random states are
+safetensors, the rest is JSON. A training that goes on ends with the very weights that it would have
+had. A state of other examples or settings, or one that can't be read, counts for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+__all__ = ["Keeper", "Resumable", "digest_of"]
+
+EVERY_S = 60.0
+"""Seconds of training that a kill may cost, a step's or an evaluation's own time aside."""
+
+_WEIGHTS = "adapter.safetensors"
+_TENSORS = "optimizer.safetensors"
+_REST = "rest.json"
+_TRAINER = "trainer_state.json"  # as transformers has it
+
+
+def digest_of(*parts: Any) -> str:
+    """Return what tells one training from another: of its examples, settings and seed."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(repr(part).encode("utf-8", "surrogatepass") + b"\0")
+    return whole.hexdigest()[:32]
+
+
+class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Keeps the state of a training, and finds the one that an earlier call left.
+
+    Args:
+        out: the training's folder.
+        digest: of what is trained (:func:`digest_of`).
+        notes: returns what the caller wants back, as JSON.
+        after_evaluation: whether every epoch ends with an evaluation, which is waited for.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        digest: str,
+        notes: Callable[[], dict[str, Any]] = dict,
+        *,
+        after_evaluation: bool = False,
+    ) -> None:
+        self._out, self._digest, self._make_notes = out, digest, notes
+        self._after_evaluation = after_evaluation
+        self._kept_at = time.monotonic()
+        self.epochs = 0
+        """Epochs that the state found has behind it."""
+        self.notes: dict[str, Any] = {}
+        """The caller's, as they were then."""
+        self.checkpoint = self._find()
+        """The folder to go on from; None: begin anew."""
+
+    def _find(self) -> str | None:
+        for folder in sorted(self._out.glob("state-*"), key=_number, reverse=True):
+            try:
+                rest = json.loads((folder / _REST).read_bytes())
+                for name in (_WEIGHTS, _TENSORS):
+                    load_file(folder / name)
+                TrainerState.load_from_json(str(folder / _TRAINER))
+            except (OSError, ValueError, TypeError, SafetensorError):
+                continue
+            if rest["digest"] == self._digest:
+                self.epochs, self.notes = rest["epochs"], rest["notes"]
+                return str(folder)
+        return None
+
+    def clear(self) -> None:
+        """Remove all states: the training is over, or begins anew."""
+        for folder in [*self._out.glob("state-*"), *self._out.glob(".state-*.part")]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **with_: Any
+    ) -> None:
+        """Keep a state within an epoch; at its end the other callbacks come first."""
+        if not float(state.epoch or 0.0).is_integer() and state.global_step < state.max_steps:
+            self._keep(state, **with_)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **with_: Any
+    ) -> None:
+        """Keep a state between two epochs."""
+        if not self._after_evaluation:
+            self._keep(state, **with_)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **with_: Any
+    ) -> None:
+        """Keep a state between two epochs that have an evaluation between them."""
+        self._keep(state, **with_)
+
+    def _keep(
+        self, state: TrainerState, *, model: Any, optimizer: Any, lr_scheduler: Any, **_: Any
+    ) -> None:
+        now = time.monotonic()
+        if now - self._kept_at < EVERY_S:
+            return
+        folder = self._out / f"state-{state.global_step}"
+        temp = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(temp, ignore_errors=True)
+        temp.mkdir(parents=True)
+        weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+        save_file({k: v.detach().contiguous() for k, v in weights.items()}, temp / _WEIGHTS)
+        moments = optimizer.state_dict()
+        tensors = {
+            f"{parameter}/{name}": value.detach().contiguous()
+            for parameter, values in moments["state"].items()
+            for name, value in values.items()
+        }
+        tensors["random/cpu"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["random/cuda"] = torch.cuda.get_rng_state()
+        save_file(tensors, temp / _TENSORS)
+        kind, words, *more = np.random.get_state()
+        rest = {
+            "digest": self._digest,
+            "epochs": int(state.epoch or 0.0),
+            "notes": self._make_notes(),
+            "rates": [group["lr"] for group in moments["param_groups"]],
+            "scheduler": lr_scheduler.state_dict(),
+            "python": random.getstate(),
+            "numpy": [kind, np.asarray(words).tolist(), *more],
+        }
+        (temp / _REST).write_text(json.dumps(rest), encoding="utf-8")
+        state.save_to_json(str(temp / _TRAINER))
+        shutil.rmtree(folder, ignore_errors=True)
+        temp.rename(folder)
+        for old in self._out.glob("state-*"):
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+        self._kept_at = time.monotonic()
+
+
+class Resumable:
+    """For a trainer of transformers: reads what a :class:`Keeper` kept, and nothing else."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        weights = load_file(Path(resume_from_checkpoint) / _WEIGHTS)
+        trainer: Any = self
+        set_peft_model_state_dict(trainer.model, weights)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        trainer: Any = self
+        rest = json.loads((Path(checkpoint) / _REST).read_bytes())
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in load_file(Path(checkpoint) / _TENSORS).items():
+            parameter, _, name = key.partition("/")
+            if parameter.isdigit():
+                moments.setdefault(int(parameter), {})[name] = value
+        groups = trainer.optimizer.state_dict()["param_groups"]
+        for group, rate in zip(groups, rest["rates"], strict=True):
+            group["lr"] = rate
+        trainer.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        trainer.lr_scheduler.load_state_dict(rest["scheduler"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        rest = json.loads((Path(checkpoint) / _REST).read_bytes())
+        tensors = load_file(Path(checkpoint) / _TENSORS)
+        version, words, gauss = rest["python"]
+        random.setstate((version, tuple(words), gauss))
+        kind, numbers, *more = rest["numpy"]
+        np.random.set_state((kind, np.asarray(numbers, dtype=np.uint32), *more))
+        torch.set_rng_state(tensors["random/cpu"])
+        if "random/cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random/cuda"])
+
+
+def _number(folder: Path) -> int:
+    digits = folder.name.rpartition("-")[2]
+    return int(digits) if digits.isdigit() else -1

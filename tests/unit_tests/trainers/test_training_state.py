@@ -1,0 +1,121 @@
+"""A training that was killed goes on from where it was, to the very same weights.
+
+Reported of other tools: atomantic/PortOS #1251 (a killed LoRA training was a total loss),
+tensorpack/tensorpack #282 (a resumed run that is not the continuation), nyu-mll/jiant #169 (a run
+that was killed while its checkpoint was written).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_uno.models import training_state
+from langchain_uno.records import Message, PreferencePair
+from langchain_uno.trainers.common import OnStep, TrainSettings
+from langchain_uno.trainers.critic import CriticExample, train_critic
+from langchain_uno.trainers.expert import train_expert
+
+SETTINGS = TrainSettings(
+    rank=4, dropout=0.1, learning_rate=3e-3, epochs=3, batch_size=4, max_length=200
+)
+Train = Callable[[Path, "OnStep | None"], list[Path]]
+
+
+def expert(tiny: tuple[Any, Any], settings: TrainSettings, seed: int = 1) -> Train:
+    pairs = [
+        PreferencePair(
+            run_id=str(i),
+            messages=[Message(role="user", content=f"Which number, {i}?")],
+            chosen=f"- no. {i}\n- ok",
+            rejected=f"well, it is no. {i}",
+        )
+        for i in range(10)
+    ]
+    return lambda out, on_step: train_expert(*tiny, pairs, out, settings, seed, on_step)
+
+
+def critic(tiny: tuple[Any, Any], settings: TrainSettings, seed: int = 1) -> Train:
+    examples = [
+        CriticExample(
+            prompt=[Message(role="user", content=f"Look at draft {i}.")],
+            completion=f"1. Name {i}.",
+        )
+        for i in range(12)
+    ]
+    return lambda out, on_step: [train_critic(*tiny, examples, out, settings, seed, on_step)]
+
+
+def weights(epochs: list[Path]) -> list[tuple[str, bytes]]:
+    return [(e.name, (e / "adapter_model.safetensors").read_bytes()) for e in epochs]
+
+
+def killed_at(step: int, train: Train, out: Path) -> None:
+    def die(done: int, of: int) -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(out, die)
+
+
+@pytest.mark.parametrize("made", [expert, critic])
+def test_killed_at_any_step_it_ends_with_the_same_weights(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any
+) -> None:
+    train: Train = made(tiny, SETTINGS)
+    steps: list[int] = []
+    expected = weights(train(tmp_path / "whole", lambda done, of: steps.append(done)))
+    assert len(steps) == 9
+    monkeypatch.setattr(training_state, "EVERY_S", 0.0)
+    for step in (2, 3, 4, 9):  # within an epoch, at its last step, at the next one's first
+        out = tmp_path / str(step)
+        killed_at(step, train, out)
+        heard: list[int] = []
+        made_again = train(out, lambda done, of, heard=heard: heard.append(done))
+        assert weights(made_again) == expected, step
+        # The step at which it died was done, and not yet kept.
+        assert heard == list(range(step, 10))
+        assert sorted(p.name for p in out.iterdir()) == sorted(n for n, _ in expected)
+        assert not list(out.rglob("*.bin")) and not list(out.rglob("*.pt*"))
+
+
+def test_killed_again_and_again_it_comes_to_its_end(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = expert(tiny, SETTINGS)
+    expected = weights(train(tmp_path / "whole", None))
+    monkeypatch.setattr(training_state, "EVERY_S", 0.0)
+    for step in (2, 3, 5, 7, 9):
+        killed_at(step, train, tmp_path / "out")
+    assert weights(train(tmp_path / "out", None)) == expected
+
+
+def test_states_of_another_training_or_cut_short_count_for_nothing(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = expert(tiny, SETTINGS)
+    expected = weights(train(tmp_path / "whole", None))
+    monkeypatch.setattr(training_state, "EVERY_S", 0.0)
+    others = [expert(tiny, SETTINGS, seed=2), expert(tiny, replace(SETTINGS, learning_rate=1e-3))]
+    for n, other in enumerate(others):
+        killed_at(5, other, tmp_path / str(n))
+        heard: list[int] = []
+        made = train(tmp_path / str(n), lambda done, of, heard=heard: heard.append(done))
+        assert weights(made) == expected and heard[0] == 1
+    for n, damage in enumerate((lambda p: p.write_bytes(p.read_bytes()[:-9]), Path.unlink)):
+        for name in ("optimizer.safetensors", "rest.json"):
+            out = tmp_path / f"{n}-{name}"
+            killed_at(5, train, out)
+            [state] = out.glob("state-*")
+            damage(state / name)
+            assert weights(train(out, None)) == expected
+
+
+def test_a_short_training_writes_no_state(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    killed_at(5, expert(tiny, SETTINGS), tmp_path)
+    assert not list(tmp_path.glob("*state-*"))
