@@ -126,12 +126,6 @@ class InteractionCollection:
             ),
         )
 
-    def delete(self, run_ids: Sequence[str]) -> None:
-        """Take records out; unknown run_ids are fine. Their bytes may stay in Chroma's files."""
-        for start in range(0, len(run_ids) if self._collection is not None else 0, PAGE):
-            part = list(run_ids[start : start + PAGE])
-            self._ask("write", lambda part=part: self._collection.delete(ids=part))
-
     def vectors(self, run_ids: Sequence[str]) -> FloatArray:
         """The vectors of these records, shape (n, d), in the order asked.
 
@@ -141,7 +135,12 @@ class InteractionCollection:
         if not run_ids:
             return np.zeros((0, self.dimension or 0), dtype=np.float32)
         found: dict[str, Any] = {}
-        for part in self._get(list(dict.fromkeys(run_ids)), ["embeddings"]):
+        wanted = list(dict.fromkeys(run_ids)) if self._collection is not None else []
+        for start in range(0, len(wanted), PAGE):
+            ids = wanted[start : start + PAGE]
+            part = self._ask(
+                "read", lambda ids=ids: self._collection.get(ids=ids, include=["embeddings"])
+            )
             found.update(zip(part["ids"], part["embeddings"], strict=True))
         missing = [r for r in run_ids if r not in found]
         if missing:
@@ -241,13 +240,6 @@ class InteractionCollection:
             f"{ours!r}: use the model they were made with (--model), choose another --home, or "
             "embed all logs anew with: langchain-uno logs drain --rebuild --home DIR"
         )
-
-    def _get(self, run_ids: Sequence[str], include: list[str]) -> Iterator[Any]:
-        for start in range(0, len(run_ids) if self._collection is not None else 0, PAGE):
-            part = list(run_ids[start : start + PAGE])
-            yield self._ask(
-                "read", lambda part=part: self._collection.get(ids=part, include=include)
-            )
 
     def _pages(self, include: list[str]) -> Iterator[Any]:
         if self._collection is None:

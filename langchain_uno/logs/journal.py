@@ -26,7 +26,6 @@ from langchain_uno.home import Home
 from langchain_uno.logs.conversation import language_of, link, run_ref
 from langchain_uno.logs.database import Database
 from langchain_uno.logs.machine_turns import client_task
-from langchain_uno.logs.migrations import migrate
 from langchain_uno.logs.tombstones import (
     any_tombstones,
     feedback_is_forgotten,
@@ -121,14 +120,7 @@ class Journal:
         timeout_s: float = 5.0,
     ) -> None:
         self.path = Path(path) / FILE_NAME
-        self._db = Database(
-            self.path,
-            "journal",
-            migrate,
-            readonly=readonly,
-            full_sync=full_sync,
-            timeout_s=timeout_s,
-        )
+        self._db = Database(self.path, readonly=readonly, full_sync=full_sync, timeout_s=timeout_s)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -460,24 +452,19 @@ def _interaction_row(i: Interaction, redacted: Mapping[str, int] | None = None) 
     answer = without_thinking(i.answer)
     if answer != i.answer:
         i = i.model_copy(update={"answer": answer})
-    said = [(m.role, m.content) for m in i.messages]
-    links = link(said, answer)
-    return (
-        i.run_id,
-        i.root_run_id,
-        i.thread_id,
-        i.user_id,
-        i.created_at.timestamp(),
-        1 if links.after is not None else 0,
-        *links,
-        json.dumps(redacted) if redacted else None,
+    return _record_row(
+        i.model_dump(exclude={"feedback"}),
+        redacted,
+        None,
         _body(i, i.run_id, {"feedback", "verdict"}),
-        _rank(None, i.tags, said),
     )
 
 
 def _record_row(
-    r: Mapping[str, Any], redacted: Mapping[str, int] | None, rank: int | None
+    r: Mapping[str, Any],
+    redacted: Mapping[str, int] | None,
+    rank: int | None,
+    body: str | None = None,
 ) -> tuple[Any, ...]:
     said = [(m["role"], m["content"]) for m in r["messages"]]
     links = link(said, r["answer"])
@@ -491,7 +478,7 @@ def _record_row(
         1 if links.after is not None else 0,
         *links,
         json.dumps(redacted) if redacted else None,
-        _encode({**r, "created_at": created_at.isoformat()}),
+        body or _encode({**r, "created_at": created_at.isoformat()}),
         _rank(rank, r.get("tags") or {}, said),
     )
 
@@ -534,28 +521,14 @@ def _filed(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | None) -> bool:
     run_id, root_run_id, thread_id, user_id, created_at = row[:5]
-    return is_forgotten(
-        db,
-        run_ids=(run_id, root_run_id),
-        user_id=user_id,
-        thread_id=thread_id,
-        created_at=created_at,
-        after=after,
-    )
+    return is_forgotten(db, (run_id, root_run_id), user_id, thread_id, created_at, after)
 
 
 def _feedback_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | None) -> bool:
     feedback_id, run_id, user_id, created_at = row[:4]
     said = json.loads(row[-1]) if after is not None else {}
-    return feedback_is_forgotten(
-        db,
-        feedback_id=feedback_id,
-        run_id=run_id,
-        user_id=user_id,
-        created_at=created_at,
-        after=after,
-        texts=[str(said[name]) for name in ("comment", "correction", "value") if name in said],
-    )
+    texts = [str(said[name]) for name in ("comment", "correction", "value") if name in said]
+    return feedback_is_forgotten(db, feedback_id, run_id, user_id, created_at, after, texts)
 
 
 def _body(record: Interaction | Feedback, name: str, exclude: set[str]) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, Where
@@ -89,27 +90,19 @@ class LogStore:
             HomeError, StoreError: home, journal or Chroma can't be used.
         """
         home.ensure()
-        lease = Lease(home.chroma, timeout_s)
-        journal: Journal | None = None
-        cached: CachedEmbedder | None = None
-        index: _Index | None = None
-        try:
-            journal = Journal(home.journal)
+        with ExitStack() as undo:
+            lease = Lease(home.chroma, timeout_s)
+            undo.callback(lease.release)
+            journal = undo.enter_context(Journal(home.journal))
             cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")
+            undo.callback(cached.close)
             index, reason = _open_index(home, journal, embedder.fingerprint, rebuild, chroma)
+            undo.callback(index.close, clean=False)
             store = cls(home, lease, journal, index, cached)
             if reason and not rebuild:
                 store._rebuild(reason, say)
+            undo.pop_all()
             return store
-        except BaseException:
-            if index is not None:
-                index.close(clean=False)
-            if cached is not None:
-                cached.close()
-            if journal is not None:
-                journal.close()
-            lease.release()
-            raise
 
     def drain(self, on_done: OnDone | None = None) -> int:
         """Bring the index up to the journal: new records, and those whose feedback changed.

@@ -57,7 +57,6 @@ def any_tombstones(db: sqlite3.Connection) -> bool:
 
 def is_forgotten(
     db: sqlite3.Connection,
-    *,
     run_ids: Iterable[str | None],
     user_id: str | None,
     thread_id: str | None,
@@ -98,13 +97,12 @@ def is_forgotten(
 
 def feedback_is_forgotten(
     db: sqlite3.Connection,
-    *,
     feedback_id: str,
     run_id: str,
     user_id: str | None,
     created_at: float,
-    after: bytes | None = None,
-    texts: Iterable[str] = (),
+    after: bytes | None,
+    texts: Iterable[str],
 ) -> bool:
     """Whether a feedback may not come back: its own, its run's or its user's tombstone.
 
