@@ -23,31 +23,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_uno.logs.exchange import export_lines, import_file, stats
-    from langchain_uno.logs.filters import verdict, verdicts
-    from langchain_uno.logs.journal import Journal
-    from langchain_uno.logs.redaction import Redactor
     from langchain_uno.logs.store import LogStore
 
 __all__ = [
-    "Journal",
     "LogStore",
-    "Redactor",
     "export_lines",
     "import_file",
     "stats",
-    "verdict",
-    "verdicts",
 ]
 
 _WHERE = {
-    "Journal": "journal",
     "LogStore": "store",
-    "Redactor": "redaction",
     "export_lines": "exchange",
     "import_file": "exchange",
     "stats": "exchange",
-    "verdict": "filters",
-    "verdicts": "filters",
 }
 
 

@@ -200,10 +200,9 @@ class _Values:
         try:
             for number, row in enumerate(self._top(), 1):
                 yield number, row
-        except UnicodeDecodeError as error:
-            yield number + 1, InputError(f"{error.reason}; the rest of the file was not read")
-        except InputError as error:
-            yield number + 1, InputError(f"{error}; the rest of the file was not read")
+        except (UnicodeDecodeError, InputError) as error:
+            why = error.reason if isinstance(error, UnicodeDecodeError) else error
+            yield number + 1, InputError(f"{why}; the rest of the file was not read")
 
     def _top(self) -> Iterator[Any]:
         """The rows of arrays, of wrapped arrays and of objects that stand one after the other."""

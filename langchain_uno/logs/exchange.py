@@ -221,9 +221,8 @@ def export_lines(home: Home, *, usable_only: bool = False) -> Iterator[str]:
         joined = join(journal)
         wanted: set[str] | None = None
         if usable_only:
-            settings = FilterSettings()
             logs = list(read(journal, joined))
-            judged = judge_all(journal, joined, logs, settings, _supports(home))
+            judged = judge_all(journal, joined, logs, FilterSettings(), _supports(home))
             wanted = {i.run_id for i, v in zip(logs, judged, strict=True) if v.usable}
         for interaction in read(journal, joined):
             if wanted is None or interaction.run_id in wanted:
@@ -248,8 +247,7 @@ def find(home: Home, run: str) -> dict[str, Any]:
         if not ids:
             raise InputError(f"There is no run {wanted!r} in {str(home.path)!r}.")
         [log] = read(journal, joined, ids[-1:])
-        settings = FilterSettings()
-        [judged] = judge_all(journal, joined, [log], settings, _supports(home))
+        [judged] = judge_all(journal, joined, [log], FilterSettings(), _supports(home))
         known = journal.indexed().get(log.run_id)
         return {
             **export_row(log),
@@ -258,21 +256,16 @@ def find(home: Home, run: str) -> dict[str, Any]:
         }
 
 
-def stats(
-    home: Home, settings: FilterSettings | None = None, *, verdict_counts: bool = True
-) -> dict[str, Any]:
+def stats(home: Home) -> dict[str, Any]:
     """Count what a home's journal holds; see ``python -m langchain_uno.logs stats --help``.
 
     Raises:
         HomeError, StoreError: there is no home, or its journal can't be read.
     """
-    settings = settings or FilterSettings()
     with Journal(home.require().journal, readonly=True) as journal:
         joined = join(journal)
         logs = list(read(journal, joined))
-        judged = (
-            judge_all(journal, joined, logs, settings, _supports(home)) if verdict_counts else []
-        )
+        judged = judge_all(journal, joined, logs, FilterSettings(), _supports(home))
         feedback = [f for log in logs for f in log.feedback]
         reasons = Counter(v.reason for v in judged)
         return {
