@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from langchain_uno.errors import InputError, StoreBusyError
@@ -127,22 +127,16 @@ def _alone(home: Home) -> Any:
 
     home.require()
     home.ensure()
-    lock = FileLock(home.work / "refresh.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise StoreBusyError(
-            f"A refresh of {str(home.path)!r} is running, which must not learn from what is being "
-            "forgotten: stop it, or wait for it to end."
-        ) from error
-    try:
-        lease = Lease(home.chroma)
+    with ExitStack() as held:
         try:
-            yield
-        finally:
-            lease.release()
-    finally:
-        lock.release()
+            held.enter_context(FileLock(home.work / "refresh.lock", timeout=0))
+        except Timeout as error:
+            raise StoreBusyError(
+                f"A refresh of {str(home.path)!r} is running, which must not learn from what is "
+                "being forgotten: stop it, or wait for it to end."
+            ) from error
+        held.callback(Lease(home.chroma).release)
+        yield
 
 
 def _take_out(

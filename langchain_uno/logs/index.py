@@ -69,6 +69,7 @@ class InteractionCollection:
 
     advice: ClassVar[str] = "try again; nothing is lost, the journal has it all"
     schemas: ClassVar[tuple[int, ...]] = (_SCHEMA,)
+    _client: Any = None
 
     def __init__(self, client: Any, where: str, fingerprint: str | None) -> None:
         self._client = client
@@ -76,6 +77,12 @@ class InteractionCollection:
         self._fingerprint = fingerprint
         self._sound = True
         self._collection = self._find()
+
+    def close(self, *, clean: bool = True) -> None:
+        """Close the client; twice is fine."""
+        client, self._client, self._collection = self._client, None, None
+        if client is not None:
+            client.close()
 
     # -- records ------------------------------------------------------------------------------
 
@@ -300,19 +307,14 @@ class ChromaIndex(InteractionCollection):
         _seal_of(folder).unlink(missing_ok=True)
         try:
             super().__init__(_client(folder), str(folder), fingerprint)
-            count = self.count()
-        except ModelMismatchError:
-            self.close()  # nothing wrong with the folder
-            raise
-        except IndexBroken:
-            self.close(clean=False)
-            raise
+            if (count := self.count()) < expected:
+                raise IndexBroken(f"The index {str(folder)!r} has {count} of {expected} records.")
         except Exception as error:
-            self.close(clean=False)
+            # With another embedder's vectors nothing is wrong with the folder.
+            self.close(clean=isinstance(error, ModelMismatchError))
+            if isinstance(error, ModelMismatchError | IndexBroken):
+                raise
             raise IndexBroken(f"The index {str(folder)!r} can't be opened ({error}).") from error
-        if count < expected:
-            self.close(clean=False)
-            raise IndexBroken(f"The index {str(folder)!r} has {count} of {expected} records.")
 
     @property
     def identity(self) -> str:
@@ -321,12 +323,10 @@ class ChromaIndex(InteractionCollection):
 
     def close(self, *, clean: bool = True) -> None:
         """Close the folder; ``clean`` seals it, so that it can be opened again."""
-        client = getattr(self, "_client", None)
-        self._client = self._collection = None
-        if client is not None:
-            client.close()
-            if clean and self._sound:
-                seal(self._folder)
+        opened = self._client is not None
+        super().close()
+        if opened and clean and self._sound:
+            seal(self._folder)
 
     @staticmethod
     def wipe(folder: Path) -> None:
