@@ -17,8 +17,8 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -210,18 +210,17 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         )
         clean, redacted = self._redactor.feedback(checked)
         try:
-            new = self._journal.append_feedback(clean, redacted=redacted)
-            stands = None if new else self._journal.feedback_of(clean.feedback_id)
+            if self._journal.append_feedback(clean, redacted=redacted):
+                self._count("feedback")
+                return clean
+            return self._not_taken(clean)
         except StoreError:
             self._count("errors")
             raise
-        if not new:
-            return self._not_taken(clean, stands)
-        self._count("feedback")
-        return clean
 
-    def _not_taken(self, given: Feedback, stands: Feedback | None) -> Feedback:
+    def _not_taken(self, given: Feedback) -> Feedback:
         """Say why feedback was not recorded; return what stands in its place."""
+        stands = self._journal.feedback_of(given.feedback_id)
         if stands is None:
             raise ForgottenError(
                 f"The answer {given.run_id!r}, or this feedback, was forgotten at somebody's wish: "
@@ -288,45 +287,23 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         """Return self."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close."""
         self.close()
 
     # -- what LangChain calls -----------------------------------------------------------------
 
     def on_chat_model_start(
-        self,
-        serialized: dict[str, Any],
-        messages: list[list[BaseMessage]],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, serialized: Any, messages: list[list[BaseMessage]], *, run_id: UUID, **kwargs: Any
     ) -> Any:
         """Remember the prompt until the run ends."""
-        prompt = list(messages[0]) if messages else []
-        self._start(run_id, parent_run_id, prompt, metadata, tags, kwargs)
+        self._start(run_id, list(messages[0]) if messages else [], kwargs)
 
     def on_llm_start(
-        self,
-        serialized: dict[str, Any],
-        prompts: list[str],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, serialized: Any, prompts: list[str], *, run_id: UUID, **kwargs: Any
     ) -> Any:
         """The same for completion models: the prompt is one user message."""
-        self._start(run_id, parent_run_id, prompts[0] if prompts else "", metadata, tags, kwargs)
+        self._start(run_id, prompts[0] if prompts else "", kwargs)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
         """Append the finished run to the journal."""
@@ -337,39 +314,24 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         partial = kwargs.get("response")
         self._finish(run_id, partial if isinstance(partial, LLMResult) else None, error)
 
-    def on_chain_start(
-        self,
-        serialized: dict[str, Any],
-        inputs: dict[str, Any],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Remember which trace the run belongs to; of a root, what the user said."""
-        self._enter(run_id, parent_run_id, inputs)
+        self._enter(run_id, kwargs.get("parent_run_id"), inputs)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it; of a root with several answers, note which one was shown."""
         trace = self._roots.pop(run_id, None)
         if trace is not None and trace.root == run_id:
-            self._never_raise(lambda: self._note_names(trace, outputs))
+            with self._never_raise():
+                self._note_names(trace, outputs)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
         self._roots.pop(run_id, None)
 
-    def on_tool_start(
-        self,
-        serialized: dict[str, Any],
-        input_str: str,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def on_tool_start(self, serialized: Any, input_str: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Remember which trace the tool belongs to (it may call models)."""
-        self._enter(run_id, parent_run_id)
+        self._enter(run_id, kwargs.get("parent_run_id"))
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
@@ -382,7 +344,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
     # -- inside -------------------------------------------------------------------------------
 
     def _enter(self, run_id: UUID, parent: UUID | None, inputs: Any = None) -> None:
-        def work() -> None:
+        with self._never_raise():
             trace = self._roots.get(parent) if parent is not None else None
             if trace is None:
                 # Of a run below one that was not seen, the inputs may be the app's.
@@ -391,21 +353,14 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             self._roots[run_id] = trace
             _trim(self._roots)
 
-        self._never_raise(work)
-
     def _start(
-        self,
-        run_id: UUID,
-        parent: UUID | None,
-        prompt: Sequence[BaseMessage] | str,
-        metadata: dict[str, Any] | None,
-        tags: Sequence[str] | None,
-        more: Mapping[str, Any],
+        self, run_id: UUID, prompt: Sequence[BaseMessage] | str, told: Mapping[str, Any]
     ) -> None:
-        def work() -> None:
+        """Remember a model's run; ``told`` is what LangChain says of it beside the prompt."""
+        with self._never_raise():
             config: Mapping[str, Any] = var_child_runnable_config.get() or {}
-            configurable = config.get("configurable") or {}
-            trace = self._trace_of(run_id, parent, config, metadata or {})
+            metadata = told.get("metadata") or {}
+            trace = self._trace_of(run_id, told.get("parent_run_id"), config, metadata)
             if not self._capture.wants(trace.root):
                 return
             if run_id in self._open:
@@ -415,14 +370,12 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             self._open[run_id] = Started(
                 prompt,
                 trace,
-                metadata or {},
-                more.get("invocation_params") or {},
-                tags or (),
-                configurable,
+                metadata,
+                told.get("invocation_params") or {},
+                told.get("tags") or (),
+                config.get("configurable") or {},
             )
             _trim(self._open)
-
-        self._never_raise(work)
 
     def _trace_of(
         self,
@@ -455,12 +408,10 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         started = self._open.pop(run_id)
         ended = time.perf_counter()
 
-        def work() -> None:
+        with self._never_raise():
             if started is None:
                 raise InputError("two runs at once had one id")
             self._store(self._capture.record(run_id, started, ended, response, error))
-
-        self._never_raise(work)
 
     def _store(self, item: _Item | _Names) -> None:
         """Write an item after those that wait, or let it wait with them."""
@@ -505,19 +456,17 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     def _keep(self, item: _Item | _Names) -> None:
         with self._lock:
-            if not self._closed:
-                self._waiting.append(item)
+            self._waiting.append(item)
             if self._closed or len(self._waiting) > self._max_waiting:
-                if not self._closed:
-                    self._waiting.popleft()
+                self._waiting.popleft()
                 self._counts["dropped"] += 1
 
-    def _never_raise(self, work: Callable[[], None]) -> None:
+    @contextmanager
+    def _never_raise(self) -> Iterator[None]:
         try:
-            work()
+            yield
         except Exception as problem:  # noqa: BLE001 - the app must not suffer from our trouble
-            with self._lock:
-                self._counts["dropped"] += 1
+            self._count("dropped")
             self._complain(problem)
 
     def _complain(self, problem: Exception) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from langchain_uno.errors import InputError, StoreBusyError
@@ -72,8 +72,6 @@ def forget(
         journal.database.transaction(lambda db: plant(db, names, time.time()))
         chosen = erase.choose(journal, user_id=user_id, thread_id=thread_id, run_ids=run_ids)
         before = journal.database.transaction(lambda db: taught_before(db, chosen.names))
-        if not chosen and not before:
-            return _nothing(what)
         return _take_out(home, journal, chosen, what, on_step, before)
 
 
@@ -93,8 +91,6 @@ def forget_older(home: Home, *, days: float, on_step: OnStep | None = None) -> d
         _finish_all(home, journal, None)
         _tell(on_step, "journal")
         chosen = erase.choose_older(journal, time.time() - days * 86_400)
-        if not chosen:
-            return _nothing("retention")
         return _take_out(home, journal, chosen, "retention", on_step)
 
 
@@ -131,22 +127,16 @@ def _alone(home: Home) -> Any:
 
     home.require()
     home.ensure()
-    lock = FileLock(home.work / "refresh.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise StoreBusyError(
-            f"A refresh of {str(home.path)!r} is running, which must not learn from what is being "
-            "forgotten: stop it, or wait for it to end."
-        ) from error
-    try:
-        lease = Lease(home.chroma)
+    with ExitStack() as held:
         try:
-            yield
-        finally:
-            lease.release()
-    finally:
-        lock.release()
+            held.enter_context(FileLock(home.work / "refresh.lock", timeout=0))
+        except Timeout as error:
+            raise StoreBusyError(
+                f"A refresh of {str(home.path)!r} is running, which must not learn from what is "
+                "being forgotten: stop it, or wait for it to end."
+            ) from error
+        held.callback(Lease(home.chroma).release)
+        yield
 
 
 def _take_out(
@@ -157,32 +147,26 @@ def _take_out(
     on_step: OnStep | None,
     before: Collection[str] = (),
 ) -> dict[str, Any]:
+    receipt = {
+        "what": what,
+        "at": utc_now().isoformat(timespec="seconds"),
+        "found": bool(chosen or before),
+        "interactions": len(chosen.run_ids),
+        "of_these_quoting": chosen.quoting,
+        "feedback": len(chosen.feedback_ids),
+    }
+    if not receipt["found"]:
+        return {**receipt, "releases_tainted": 0, "finished": True}
     key = lineage_key(home)
     erase.take_out(
         journal,
         chosen,
         lambda run_id: opaque_id(key, run_id),
-        _receipt(what, chosen),
+        receipt,
         also=before,
         at=time.time(),
     )
     return _finish_all(home, journal, on_step)[-1]
-
-
-def _receipt(what: str, chosen: erase.Chosen) -> dict[str, Any]:
-    return {
-        "what": what,
-        "at": utc_now().isoformat(timespec="seconds"),
-        "found": True,
-        "interactions": len(chosen.run_ids),
-        "of_these_quoting": chosen.quoting,
-        "feedback": len(chosen.feedback_ids),
-    }
-
-
-def _nothing(what: str) -> dict[str, Any]:
-    receipt = _receipt(what, erase.Chosen())
-    return {**receipt, "found": False, "releases_tainted": 0, "finished": True}
 
 
 def _finish_all(home: Home, journal: Journal, on_step: OnStep | None) -> list[dict[str, Any]]:

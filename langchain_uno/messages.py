@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
@@ -20,6 +20,7 @@ __all__ = [
     "clean_text",
     "clean_value",
     "from_langchain",
+    "map_texts",
     "message_fields",
     "read_turns",
     "text_of",
@@ -383,18 +384,27 @@ def _call(call: Any) -> dict[str, Any]:
     }
 
 
-def clean_value(value: Any, depth: int = 0) -> Any:
-    """Return the value with every text in it valid Unicode.
+def clean_value(value: Any) -> Any:
+    """Return the value of JSON with every text in it valid Unicode.
+
+    Raises:
+        InputError: nested too deeply.
+    """
+    return map_texts(value, clean_text)
+
+
+def map_texts(value: Any, change: Callable[[str], str], depth: int = 0) -> Any:
+    """Return a value of JSON with every text in it changed, names of fields too.
 
     Raises:
         InputError: nested too deeply.
     """
     if isinstance(value, str):
-        return clean_text(value)
+        return change(value)
     if depth > _MAX_DEPTH:
         raise InputError("nested too deeply")
-    if isinstance(value, list):
-        return [clean_value(v, depth + 1) for v in value]
+    if isinstance(value, list | tuple):
+        return [map_texts(v, change, depth + 1) for v in value]
     if isinstance(value, Mapping):
-        return {clean_text(str(k)): clean_value(v, depth + 1) for k, v in value.items()}
+        return {change(str(k)): map_texts(v, change, depth + 1) for k, v in value.items()}
     return value

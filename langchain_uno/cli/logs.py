@@ -458,7 +458,7 @@ def _mend(home: Home, bars: Bars) -> dict[str, Any]:
         StoreError: the journal is damaged; the message says where.
     """
     from langchain_uno.erasure import resume
-    from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, index_state
+    from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease
     from langchain_uno.logs.journal import Journal
     from langchain_uno.logs.store import index_is_bundled
 
@@ -478,19 +478,23 @@ def _mend(home: Home, bars: Bars) -> dict[str, Any]:
         bars.finish("read", f"{n} records")
         journal.feedback()  # raises where one can't be read
         found |= {"interactions": n, "feedback": n_feedback, "journal": "sound"}
-        marked = len(journal.indexed())
+        marked = set(journal.indexed())
         if not index_is_bundled(home):
             found["index"] = "on a server: compared and filled in by the next drain"
             return found
         lease = Lease(home.chroma)
         try:
-            state = index_state(home.chroma, set(journal.indexed()))
-            if isinstance(state, IndexBroken):
-                ChromaIndex.wipe(home.chroma)
-                journal.clear_indexed()
-                found["index"] = f"thrown away, the next drain fills it again ({state})"
-            else:
-                found["index"] = f"sound, {marked} of {n} records are in"
+            index = ChromaIndex(home.chroma, (), 0)
+            there = index.run_ids()
+            index.close()
+            if there != marked:
+                lacks, extra = len(marked - there), len(there - marked)
+                raise IndexBroken(f"{lacks} records are missing, {extra} too many")
+            found["index"] = f"sound, {len(marked)} of {n} records are in"
+        except IndexBroken as error:
+            ChromaIndex.wipe(home.chroma)
+            journal.clear_indexed()
+            found["index"] = f"thrown away, the next drain fills it again ({error})"
         finally:
             lease.release()
     return found

@@ -6,8 +6,8 @@
     join.py         which feedback (and which next user turn) belongs to which answer
     conversation.py what a text tells by itself: its language, the answer that a turn follows
     filters.py      which logs may be learnt from, and why not; machine_turns.py
-    store.py        the journal and its index, searched by meaning; index.py (a folder of the home,
-                    hnsw_files.py looks it over) or server.py (a Chroma server); vectors.py
+    store.py        the journal and its index, searched by meaning; index.py (a folder of the
+                    home) or server.py (a Chroma server); vectors.py
     background.py   draining beside the app, for handlers that ask for it
     erase.py        forgetting in the journal, and keeping it forgotten
     exchange.py     import, export, stats; containers.py reads files, readers/ the formats of rows,
@@ -23,31 +23,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_uno.logs.exchange import export_lines, import_file, stats
-    from langchain_uno.logs.filters import verdict, verdicts
-    from langchain_uno.logs.journal import Journal
-    from langchain_uno.logs.redaction import Redactor
     from langchain_uno.logs.store import LogStore
 
 __all__ = [
-    "Journal",
     "LogStore",
-    "Redactor",
     "export_lines",
     "import_file",
     "stats",
-    "verdict",
-    "verdicts",
 ]
 
 _WHERE = {
-    "Journal": "journal",
     "LogStore": "store",
-    "Redactor": "redaction",
     "export_lines": "exchange",
     "import_file": "exchange",
     "stats": "exchange",
-    "verdict": "filters",
-    "verdicts": "filters",
 }
 
 

@@ -230,12 +230,10 @@ def check_feedback(**fields: Any) -> Feedback:
     if not isinstance(run_id, str) or not 0 < len(run_id) <= _MAX_ID:
         raise InputError("Feedback needs the run_id of an answer (or its AIMessage.id).")
     for name in ("key", "comment", "correction", "source", "user_id", "feedback_id"):
-        if name in given and not isinstance(given[name], str):
-            raise InputError(f"Feedback's {name} must be text, not {type(given[name]).__name__}.")
-        if (
-            name in ("key", "source", "user_id", "feedback_id")
-            and len(given.get(name, "")) > _MAX_ID
-        ):
+        text = given.get(name, "")
+        if not isinstance(text, str):
+            raise InputError(f"Feedback's {name} must be text, not {type(text).__name__}.")
+        if name not in ("comment", "correction") and len(text) > _MAX_ID:
             raise InputError(f"Feedback's {name} is longer than {_MAX_ID} characters.")
     if score is not None:
         if not isinstance(score, bool | int | float) or not 0 <= score <= 1:
@@ -250,11 +248,9 @@ def check_feedback(**fields: Any) -> Feedback:
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"Feedback's value must be finite, not {value!r}.")
     if not given.get("key"):
-        for name, key in (("correction", "correction"), ("comment", "comment"), ("score", "score")):
-            if given.get(name) not in (None, ""):
-                given["key"] = key
-                break
-        else:
+        kinds = ("correction", "comment", "score")
+        given["key"] = next((name for name in kinds if given.get(name) not in (None, "")), None)
+        if given["key"] is None:
             raise InputError("Feedback says nothing: give a score, comment, correction or key.")
     return Feedback.model_validate(given)
 

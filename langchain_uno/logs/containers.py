@@ -133,14 +133,17 @@ def _parsed(text: str) -> Any:
     """The value of a line, or the error that says why there is none."""
     try:
         return json.loads(text, parse_constant=_refuse)
-    except json.JSONDecodeError as error:
-        return InputError(f"not JSON ({error.msg} at character {error.pos})")
-    except RecursionError:
+    except (ValueError, RecursionError) as error:
+        return _not_json(error)
+
+
+def _not_json(error: Exception) -> InputError:
+    if isinstance(error, RecursionError):
         return InputError("nested too deeply")
-    except InputError as error:
-        return error
-    except ValueError as error:  # an integer of thousands of digits
-        return InputError(f"not JSON ({error})")
+    if isinstance(error, json.JSONDecodeError):
+        return InputError(f"not JSON ({error.msg} at character {error.pos})")
+    # what _refuse says; or an integer of thousands of digits
+    return error if isinstance(error, InputError) else InputError(f"not JSON ({error})")
 
 
 def _refuse(word: str) -> Any:
@@ -200,10 +203,9 @@ class _Values:
         try:
             for number, row in enumerate(self._top(), 1):
                 yield number, row
-        except UnicodeDecodeError as error:
-            yield number + 1, InputError(f"{error.reason}; the rest of the file was not read")
-        except InputError as error:
-            yield number + 1, InputError(f"{error}; the rest of the file was not read")
+        except (UnicodeDecodeError, InputError) as error:
+            why = error.reason if isinstance(error, UnicodeDecodeError) else error
+            yield number + 1, InputError(f"{why}; the rest of the file was not read")
 
     def _top(self) -> Iterator[Any]:
         """The rows of arrays, of wrapped arrays and of objects that stand one after the other."""
@@ -281,17 +283,13 @@ class _Values:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._text, self._at)
-            except json.JSONDecodeError as error:
-                cut = error.msg.startswith("Unterminated") or (
-                    error.pos >= len(self._text) - _MARGIN
+            except (ValueError, RecursionError) as error:
+                cut = isinstance(error, json.JSONDecodeError) and (
+                    error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _MARGIN
                 )
                 if cut and self._more():
                     continue
-                raise InputError(f"not JSON ({error.msg} at character {error.pos})") from error
-            except RecursionError as error:
-                raise InputError("nested too deeply") from error
-            except ValueError as error:
-                raise InputError(f"not JSON ({error})") from error
+                raise _not_json(error) from error
             if end < len(self._text) or not self._more():  # a number may go on
                 self._at = end
                 return value

@@ -1,4 +1,4 @@
-"""One SQLite file in WAL mode, written by many threads and processes: the journal's ground."""
+"""The journal's SQLite file, in WAL mode: written by many threads and processes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from langchain_uno.errors import StoreBusyError, StoreError
 from langchain_uno.forks import survive_forks
+from langchain_uno.logs.migrations import migrate
 
 __all__ = ["Database"]
 
 _T = TypeVar("_T")
-Migrate = Callable[[sqlite3.Connection, str], None]
 
 
 class Database:
@@ -24,29 +24,23 @@ class Database:
 
     Args:
         path: the file; made with its folder unless ``readonly``.
-        what: what it is, for messages ("journal").
-        migrate: brings a connection to the present schema.
         readonly: only read; a missing file reads as an empty one.
         full_sync: fsync every commit.
         timeout_s: how long a write waits for other writers.
 
     Raises:
-        StoreError: the file can't be opened, or ``migrate`` refuses it.
+        StoreError: the file can't be opened, or is of a newer schema.
     """
 
     def __init__(
         self,
         path: Path,
-        what: str,
-        migrate: Migrate,
         *,
-        readonly: bool = False,
-        full_sync: bool = False,
-        timeout_s: float = 5.0,
+        readonly: bool,
+        full_sync: bool,
+        timeout_s: float,
     ) -> None:
         self._path = path
-        self._what = what
-        self._migrate = migrate
         self._readonly = readonly
         self._full_sync = full_sync
         self._timeout_s = timeout_s
@@ -74,7 +68,7 @@ class Database:
             timeout_s: how long to wait for other writers; None: what the database was made with.
         """
         if self._readonly:
-            raise StoreError(f"The {self._what} {str(self._path)!r} was opened for reading only.")
+            raise StoreError(f"The journal {str(self._path)!r} was opened for reading only.")
         return self._run(work, timeout_s)
 
     def transaction(
@@ -110,7 +104,7 @@ class Database:
             raise self._busy(wait)
         try:
             if self._closed:
-                raise StoreError(f"The {self._what} {str(self._path)!r} is closed: open it again.")
+                raise StoreError(f"The journal {str(self._path)!r} is closed: open it again.")
             return self._guard(lambda: self._retry(work, wait))
         finally:
             self._lock.release()
@@ -127,12 +121,10 @@ class Database:
             self._db = None
 
     def _open(self) -> sqlite3.Connection:
-        if self._readonly:
-            return self._open_readonly()
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        return self._connect()
+        return self._open_readonly() if self._readonly else self._connect()
 
     def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         name = str(self._path)
         db = sqlite3.connect(
             name, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
@@ -140,7 +132,8 @@ class Database:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if self._full_sync else 'NORMAL'}")
         db.execute("PRAGMA wal_autocheckpoint = 4000")
-        self._migrate(db, name)
+        db.execute("PRAGMA secure_delete = ON")
+        migrate(db, name)
         # From here on _retry waits by itself: SQLite's own waiting sleeps a millisecond or more.
         db.execute("PRAGMA busy_timeout = 0")
         return db
@@ -148,7 +141,7 @@ class Database:
     def _open_readonly(self) -> sqlite3.Connection:
         if not self._path.is_file():
             db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-            self._migrate(db, ":memory:")
+            migrate(db, ":memory:")
             return db
         base = self._path.resolve().as_uri()
         # A WAL journal in a folder that can't be written opens only as immutable.
@@ -161,7 +154,7 @@ class Database:
                 check_same_thread=False,
             )
             try:
-                self._migrate(db, str(self._path))
+                migrate(db, str(self._path))
                 return db
             except sqlite3.OperationalError as error:
                 db.close()
@@ -190,7 +183,7 @@ class Database:
 
     def _busy(self, wait: float) -> StoreBusyError:
         return StoreBusyError(
-            f"The {self._what} {str(self._path)!r} stayed locked by another process for "
+            f"The journal {str(self._path)!r} stayed locked by another process for "
             f"{wait:g} s; is something holding it open for writing?"
         )
 
@@ -199,11 +192,11 @@ class Database:
             return work()
         except sqlite3.Error as error:
             raise StoreError(
-                f"The {self._what} {str(self._path)!r} can't be used ({error}). If the disk is "
+                f"The journal {str(self._path)!r} can't be used ({error}). If the disk is "
                 "full or the folder read-only, mend that; if the file is damaged, move it away or "
                 "restore it."
             ) from error
         except OSError as error:
             raise StoreError(
-                f"The {self._what} {str(self._path)!r} can't be opened ({error.strerror or error})."
+                f"The journal {str(self._path)!r} can't be opened ({error.strerror or error})."
             ) from error

@@ -454,7 +454,7 @@ def take_out(
     *,
     also: Iterable[str] = (),
     at: float,
-) -> int:
+) -> None:
     """Delete the chosen records in one transaction, and note what is left to do.
 
     Args:
@@ -464,14 +464,11 @@ def take_out(
         receipt: counts to keep; no ids.
         also: lineage ids of records that retention took before (``tombstones.taught_before``).
         at: seconds since 1970.
-
-    Returns:
-        The erasure's number, for :func:`finish`.
     """
     touched = chosen.touched
     note = {"opaque": sorted({*map(opaque, touched), *also}), "run_ids": touched}
 
-    def work(db: sqlite3.Connection) -> int:
+    def work(db: sqlite3.Connection) -> None:
         plant(db, chosen.names, at)
         note_expired(db, {opaque(run_id): names for run_id, names in chosen.askers.items()})
         db.executemany("DELETE FROM expired WHERE opaque = ?", [(one,) for one in also])
@@ -486,15 +483,12 @@ def take_out(
             db.executemany(sql, [(one,) for one in ids])
         of_traces = "DELETE FROM interactions WHERE root_run_id IN (SELECT value FROM json_each(?))"
         db.execute(of_traces, (json.dumps(chosen.roots),))
-        cursor = db.execute(
+        db.execute(
             "INSERT INTO erasures (pending, receipt) VALUES (?, ?)",
             (json.dumps(note), json.dumps(receipt)),
         )
-        return int(cursor.lastrowid or 0)
 
-    # The pragma must stand before the transaction begins.
-    journal.database.write(lambda db: db.execute("PRAGMA secure_delete = ON"))
-    return journal.database.transaction(work)
+    journal.database.transaction(work)
 
 
 def pending(journal: Journal) -> list[Pending]:
@@ -512,7 +506,6 @@ def pending(journal: Journal) -> list[Pending]:
 def finish(journal: Journal, seq: int, receipt: dict[str, Any]) -> None:
     """Note that an erasure is finished: the ids go, the receipt stays."""
     row = (json.dumps(receipt), seq)
-    journal.database.write(lambda db: db.execute("PRAGMA secure_delete = ON"))
     journal.database.write(
         lambda db: db.execute("UPDATE erasures SET pending = NULL, receipt = ? WHERE seq = ?", row)
     )

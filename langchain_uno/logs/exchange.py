@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +52,18 @@ class ImportResult:
     known: int = 0
     forgotten: int = 0
     """Interactions left out because somebody had them forgotten."""
-    formats: dict[str, int] = field(default_factory=dict)
+    formats: Counter[str] = field(default_factory=Counter)
     """Rows by format."""
-    passed_over: dict[str, int] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
     """What was understood and holds nothing to import, by reason (``tie``, ``no_answer``, ...)."""
-    languages: dict[str, int] = field(default_factory=dict)
-    redacted: dict[str, int] = field(default_factory=dict)
+    languages: Counter[str] = field(default_factory=Counter)
+    redacted: Counter[str] = field(default_factory=Counter)
     waiting: int = 0
     """Feedback of the home whose answer is not in it."""
     without_user: int = 0
     """Interactions of the home that name no user."""
     bad_rows: int = 0
-    bad_reasons: dict[str, int] = field(default_factory=dict)
+    bad_reasons: Counter[str] = field(default_factory=Counter)
     """Bad rows by reason, numbers in the reasons left out."""
     bad: list[tuple[int, str]] = field(default_factory=list)
     """(number from 1, reason) of the first thousand; the other rows went in."""
@@ -94,15 +94,10 @@ def import_file(
     reader = reader_named(format) if format else None
     redact = redactor_of(home, redactor)
     rows = read_rows(path)
-    try:
-        first = next(rows)
-    except StopIteration:
-        rows = iter(())
-    else:
-        rows = chain([first], rows)
+    first = list(islice(rows, 1))  # before the home is made: there may be no such file
     with Journal(home.ensure().journal) as journal, closing(Answers(journal)) as answers:
         work = _Import(journal, answers, redact, home.namespace, reader)
-        for number, row in rows:
+        for number, row in chain(first, rows):
             work.take(number, row)
             if on_row:
                 on_row(1)
@@ -111,26 +106,19 @@ def import_file(
     return work.result
 
 
+@dataclass
 class _Import:
     """One import under way."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        answers: Answers,
-        redact: Redactor,
-        namespace: str,
-        reader: Reader | None,
-    ) -> None:
-        self.result = ImportResult()
-        self._journal = journal
-        self._answers = answers
-        self._redact = redact
-        self._namespace = namespace
-        self._reader = reader
-        self._now = utc_now()
-        self._batch: list[tuple[Interaction, dict[str, int]]] = []
-        self._groups: Groups | None = None
+    journal: Journal
+    answers: Answers
+    redact: Redactor
+    namespace: str
+    reader: Reader | None
+    result: ImportResult = field(default_factory=ImportResult)
+    now: datetime = field(default_factory=utc_now)
+    batch: list[tuple[Interaction, dict[str, int]]] = field(default_factory=list)
+    groups: Groups | None = None
 
     def take(self, number: int, row: Any) -> None:
         """Read one row; a message of a conversation is kept until the end of the file."""
@@ -138,21 +126,21 @@ class _Import:
         try:
             if isinstance(row, InputError):
                 raise row
-            if group := group_of(row, self._reader):
-                self._groups = self._groups or Groups()
-                self._groups.add(*group, number, row)
+            if group := group_of(row, self.reader):
+                self.groups = self.groups or Groups()
+                self.groups.add(*group, number, row)
                 return
-            self._store(parse_row(row, self._at(number), self._namespace, self._reader))
+            self._store(parse_row(row, self._at(number), self.namespace, self.reader))
         except InputError as error:
             self._refuse(number, error)
 
     def finish(self) -> None:
         """Read the conversations that came a message a row, and write what is left."""
-        if self._groups is not None:
-            with closing(self._groups) as groups:
+        if self.groups is not None:
+            with closing(self.groups) as groups:
                 for number, reader, rows in groups.read():
                     try:
-                        found = parse_group(rows, self._at(number), self._namespace, reader)
+                        found = parse_group(rows, self._at(number), self.namespace, reader)
                         self._store(found, rows=len(rows))
                     except InputError as error:
                         self._refuse(number, error)
@@ -160,7 +148,7 @@ class _Import:
 
     def _at(self, number: int) -> datetime:
         """Rows without a time of their own keep the order of the file."""
-        return self._now + timedelta(microseconds=20 * number)
+        return self.now + timedelta(microseconds=20 * number)
 
     def _refuse(self, number: int, error: InputError) -> None:
         result, reason = self.result, str(error)
@@ -170,47 +158,42 @@ class _Import:
         kind = re.sub(r"\d+", "N", reason)
         if kind not in result.bad_reasons and len(result.bad_reasons) >= _MAX_BAD:
             kind = "other"
-        _count(result.bad_reasons, {kind: 1})
+        result.bad_reasons[kind] += 1
 
     def _store(self, found: Parsed, rows: int = 1) -> None:
-        _count(self.result.formats, {found.format: rows})
-        _count(self.result.passed_over, found.passed)
+        self.result.formats[found.format] += rows
+        self.result.passed_over.update(found.passed)
         for interaction in found.interactions:
-            clean, redacted = self._redact.interaction(interaction)
-            settled = self._answers.settle(clean, may_repeat=found.repeats)
+            clean, redacted = self.redact.interaction(interaction)
+            settled = self.answers.settle(clean, may_repeat=found.repeats)
             if isinstance(settled, Interaction):
-                self._batch.append((settled, redacted))
+                self.batch.append((settled, redacted))
             else:  # the answer is there already; what was said of it joins it
                 self.result.known += 1
                 for one in settled:
-                    new = self._journal.append_feedback(one, replace=False)
+                    new = self.journal.append_feedback(one, replace=False)
                     self.result.feedback += new
         for one in found.feedback:
-            one.run_id = self._answers.name_of(run_ref(one.run_id))
-            said, redacted = self._redact.feedback(one)
-            new = self._journal.append_feedback(said, redacted=redacted, replace=False)
+            one.run_id = self.answers.name_of(run_ref(one.run_id))
+            said, redacted = self.redact.feedback(one)
+            new = self.journal.append_feedback(said, redacted=redacted, replace=False)
             self.result.feedback += new
-        if len(self._batch) >= _BATCH:
+        if len(self.batch) >= _BATCH:
             self._write()
 
     def _write(self) -> None:
-        result, batch = self.result, self._batch
+        result, batch = self.result, self.batch
         if not batch:
             return
-        done = self._journal.append_many(batch)
+        done = self.journal.append_many(batch)
         result.interactions += done.interactions
         result.feedback += done.feedback
         result.forgotten += done.forgotten
         result.known += len(batch) - done.interactions - done.forgotten
         for interaction, redacted in batch:
-            _count(result.languages, {interaction.language: 1})
-            _count(result.redacted, redacted)
+            result.languages[interaction.language] += 1
+            result.redacted.update(redacted)
         batch.clear()
-
-
-def _count(total: dict[str, int], more: Mapping[str, int]) -> None:
-    for name, n in more.items():
-        total[name] = total.get(name, 0) + n
 
 
 def export_row(interaction: Interaction) -> dict[str, Any]:
@@ -238,9 +221,8 @@ def export_lines(home: Home, *, usable_only: bool = False) -> Iterator[str]:
         joined = join(journal)
         wanted: set[str] | None = None
         if usable_only:
-            settings = FilterSettings()
             logs = list(read(journal, joined))
-            judged = judge_all(journal, joined, logs, settings, _supports(home))
+            judged = judge_all(journal, joined, logs, FilterSettings(), _supports(home))
             wanted = {i.run_id for i, v in zip(logs, judged, strict=True) if v.usable}
         for interaction in read(journal, joined):
             if wanted is None or interaction.run_id in wanted:
@@ -265,8 +247,7 @@ def find(home: Home, run: str) -> dict[str, Any]:
         if not ids:
             raise InputError(f"There is no run {wanted!r} in {str(home.path)!r}.")
         [log] = read(journal, joined, ids[-1:])
-        settings = FilterSettings()
-        [judged] = judge_all(journal, joined, [log], settings, _supports(home))
+        [judged] = judge_all(journal, joined, [log], FilterSettings(), _supports(home))
         known = journal.indexed().get(log.run_id)
         return {
             **export_row(log),
@@ -275,21 +256,16 @@ def find(home: Home, run: str) -> dict[str, Any]:
         }
 
 
-def stats(
-    home: Home, settings: FilterSettings | None = None, *, verdict_counts: bool = True
-) -> dict[str, Any]:
+def stats(home: Home) -> dict[str, Any]:
     """Count what a home's journal holds; see ``python -m langchain_uno.logs stats --help``.
 
     Raises:
         HomeError, StoreError: there is no home, or its journal can't be read.
     """
-    settings = settings or FilterSettings()
     with Journal(home.require().journal, readonly=True) as journal:
         joined = join(journal)
         logs = list(read(journal, joined))
-        judged = (
-            judge_all(journal, joined, logs, settings, _supports(home)) if verdict_counts else []
-        )
+        judged = judge_all(journal, joined, logs, FilterSettings(), _supports(home))
         feedback = [f for log in logs for f in log.feedback]
         reasons = Counter(v.reason for v in judged)
         return {

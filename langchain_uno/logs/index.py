@@ -1,9 +1,10 @@
 """The index: one Chroma collection of requests, with vectors made elsewhere; here in a folder.
 
-Chroma's native code does not survive every damage (a truncated index header ends the process), so a
-folder that was not closed cleanly, or whose files changed since, is first looked at by a child
-process. One owner a folder at a time (:class:`Lease`). ``server.ServerIndex`` opens the same
-collection on a Chroma server.
+Chroma's native code does not survive every damage: a truncated header ends the process, and links
+that a killed save left incomplete make the next one write terabytes. So a folder that was not
+closed, or whose files changed since, is never opened: it is filled again from the journal. One
+owner a folder at a time (:class:`Lease`). ``server.ServerIndex`` opens the same collection on a
+Chroma server.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import shake_256
@@ -24,7 +23,6 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from langchain_uno.errors import ModelMismatchError, StoreBusyError, StoreError
-from langchain_uno.logs.hnsw_files import hnsw_trouble
 from langchain_uno.models.protocols import FloatArray
 
 __all__ = [
@@ -35,7 +33,7 @@ __all__ = [
     "InteractionCollection",
     "Lease",
     "Where",
-    "index_state",
+    "seal",
 ]
 
 COLLECTION = "interactions"
@@ -51,7 +49,6 @@ _SEARCHED = 200
 """Candidates that a search looks at (Chroma's default is 100)."""
 _LEAST = 50
 """A search for fewer takes so many, and keeps the nearest by their true distance."""
-_PROBE_S = 300
 
 Where = Mapping[str, Any]
 """A filter in Chroma's form: ``{"language": "zh"}``, ``{"n_feedback": {"$gt": 0}}``."""
@@ -67,17 +64,26 @@ class InteractionCollection:
     Args:
         client: a Chroma client of the right tenant and database.
         where: the store's name in messages.
-        known: as what the embedder is known whose vectors go in; its fingerprint comes first.
+        known: as what the embedder is known whose vectors go in, its fingerprint first; empty:
+            whichever made those there.
     """
 
     advice: ClassVar[str] = "try again; nothing is lost, the journal has it all"
     schemas: ClassVar[tuple[int, ...]] = (_SCHEMA,)
+    _client: Any = None
 
     def __init__(self, client: Any, where: str, known: tuple[str, ...]) -> None:
         self._client = client
         self._where = where
-        self._fingerprint, *self._former = known
+        self._known = known
+        self._sound = True
         self._collection = self._find()
+
+    def close(self, *, clean: bool = True) -> None:
+        """Close the client; twice is fine."""
+        client, self._client, self._collection = self._client, None, None
+        if client is not None:
+            client.close()
 
     # -- records ------------------------------------------------------------------------------
 
@@ -128,12 +134,6 @@ class InteractionCollection:
             ),
         )
 
-    def delete(self, run_ids: Sequence[str]) -> None:
-        """Take records out; unknown run_ids are fine. Their bytes may stay in Chroma's files."""
-        for start in range(0, len(run_ids) if self._collection is not None else 0, PAGE):
-            part = list(run_ids[start : start + PAGE])
-            self._ask("write", lambda part=part: self._collection.delete(ids=part))
-
     def vectors(self, run_ids: Sequence[str]) -> FloatArray:
         """The vectors of these records, shape (n, d), in the order asked.
 
@@ -143,7 +143,12 @@ class InteractionCollection:
         if not run_ids:
             return np.zeros((0, self.dimension or 0), dtype=np.float32)
         found: dict[str, Any] = {}
-        for part in self._get(list(dict.fromkeys(run_ids)), ["embeddings"]):
+        wanted = list(dict.fromkeys(run_ids)) if self._collection is not None else []
+        for start in range(0, len(wanted), PAGE):
+            ids = wanted[start : start + PAGE]
+            part = self._ask(
+                "read", lambda ids=ids: self._collection.get(ids=ids, include=["embeddings"])
+            )
             found.update(zip(part["ids"], part["embeddings"], strict=True))
         missing = [r for r in run_ids if r not in found]
         if missing:
@@ -152,6 +157,10 @@ class InteractionCollection:
                 f"{missing[0]!r}): drain the journal first."
             )
         return np.asarray([found[r] for r in run_ids], dtype=np.float32) - self._apart(run_ids)
+
+    def run_ids(self) -> set[str]:
+        """The run_ids of all records."""
+        return {run_id for part in self._pages([]) for run_id in part["ids"]}
 
     def records(self) -> Iterator[str]:
         """Every record as JSON text, in Chroma's order; where it is stored whole (on a server)."""
@@ -220,17 +229,16 @@ class InteractionCollection:
         metadata = collection.metadata or {}
         if metadata.get("schema") not in self.schemas or "dimension" not in metadata:
             raise IndexBroken(f"The index {self._where!r} is of another version.")
-        if metadata.get("embedder") not in (self._fingerprint, *self._former):
-            raise ModelMismatchError(
-                self._mismatch(self._fingerprint, str(metadata.get("embedder")))
-            )
+        there = str(metadata.get("embedder"))
+        if self._known and there not in self._known:
+            raise ModelMismatchError(self._mismatch(self._known[0], there))
 
     def _create(self, dimension: int) -> Any:
         # "get_or": several hosts may begin at once; the first one's metadata stand.
         return self._client.get_or_create_collection(
             COLLECTION,
             embedding_function=None,
-            metadata={"schema": _SCHEMA, "embedder": self._fingerprint, "dimension": dimension},
+            metadata={"schema": _SCHEMA, "embedder": self._known[0], "dimension": dimension},
             configuration={"hnsw": {"space": "l2", "ef_search": _SEARCHED}},
         )
 
@@ -240,13 +248,6 @@ class InteractionCollection:
             f"{ours!r}: use the model they were made with (--model), choose another --home, or "
             "embed all logs anew with: langchain-uno logs drain --rebuild --home DIR"
         )
-
-    def _get(self, run_ids: Sequence[str], include: list[str]) -> Iterator[Any]:
-        for start in range(0, len(run_ids) if self._collection is not None else 0, PAGE):
-            part = list(run_ids[start : start + PAGE])
-            yield self._ask(
-                "read", lambda part=part: self._collection.get(ids=part, include=include)
-            )
 
     def _pages(self, include: list[str]) -> Iterator[Any]:
         if self._collection is None:
@@ -268,6 +269,7 @@ class InteractionCollection:
         try:
             return work()
         except Exception as error:
+            self._sound = self._sound and what != "write"
             raise StoreError(
                 f"Chroma could not {what} {self._where!r} ({_brief(error)}): {self.advice}."
             ) from error
@@ -283,7 +285,8 @@ class ChromaIndex(InteractionCollection):
 
     Args:
         folder: the embedded Chroma folder (``home.chroma``).
-        known: as what the embedder is known whose vectors go in; its fingerprint comes first.
+        known: as what the embedder is known whose vectors go in, its fingerprint first; empty:
+            whichever made those there.
         expected: how many records should be there; fewer means that it is broken.
 
     Raises:
@@ -301,33 +304,26 @@ class ChromaIndex(InteractionCollection):
         if not (folder / "chroma.sqlite3").is_file():
             if expected:
                 raise IndexBroken(f"The index {str(folder)!r} is missing.")
-        elif trouble := hnsw_trouble(folder):  # also after a clean close: the disk was full, say
-            raise IndexBroken(f"The index {str(folder)!r} {trouble}.")
-        elif not self._closed_cleanly():
-            self._probe()
-        self._seal.unlink(missing_ok=True)
+        elif not _is_sealed(folder):
+            raise IndexBroken(f"The index {str(folder)!r} was not closed, or it is damaged.")
+        _seal_of(folder).unlink(missing_ok=True)
         try:
             super().__init__(_client(folder), str(folder), known)
             self._adopt()
-            count = self.count()
-        except ModelMismatchError:
-            self.close()  # nothing wrong with the folder
-            raise
-        except IndexBroken:
-            self.close(clean=False)
-            raise
+            if (count := self.count()) < expected:
+                raise IndexBroken(f"The index {str(folder)!r} has {count} of {expected} records.")
         except Exception as error:
-            self.close(clean=False)
+            # With another embedder's vectors nothing is wrong with the folder.
+            self.close(clean=isinstance(error, ModelMismatchError))
+            if isinstance(error, ModelMismatchError | IndexBroken):
+                raise
             raise IndexBroken(f"The index {str(folder)!r} can't be opened ({error}).") from error
-        if count < expected:
-            self.close(clean=False)
-            raise IndexBroken(f"The index {str(folder)!r} has {count} of {expected} records.")
 
     def _adopt(self) -> None:
         """Write today's fingerprint where an older version's name of the embedder stands."""
         metadata = dict(self._collection.metadata) if self._collection is not None else {}
-        if metadata.get("embedder") in self._former:
-            self._collection.modify(metadata={**metadata, "embedder": self._fingerprint})
+        if metadata.get("embedder") in self._known[1:]:
+            self._collection.modify(metadata={**metadata, "embedder": self._known[0]})
 
     @property
     def identity(self) -> str:
@@ -335,15 +331,11 @@ class ChromaIndex(InteractionCollection):
         return "embedded"
 
     def close(self, *, clean: bool = True) -> None:
-        """Close the folder; ``clean`` seals it, so that the next opening need not look it over."""
-        client = getattr(self, "_client", None)
-        self._client = self._collection = None
-        if client is not None:
-            client.close()
-            if clean:
-                temporary = self._seal.with_suffix(".tmp")
-                temporary.write_text(json.dumps(self._listing()), encoding="utf-8")
-                os.replace(temporary, self._seal)
+        """Close the folder; ``clean`` seals it, so that it can be opened again."""
+        opened = self._client is not None
+        super().close()
+        if opened and clean and self._sound:
+            seal(self._folder)
 
     @staticmethod
     def wipe(folder: Path) -> None:
@@ -355,94 +347,30 @@ class ChromaIndex(InteractionCollection):
         for old in folder.parent.glob(f"{folder.name}.old-*"):
             shutil.rmtree(old, ignore_errors=True)
 
-    # -- inside -------------------------------------------------------------------------------
 
-    @property
-    def _seal(self) -> Path:
-        return self._folder.with_name(self._folder.name + ".seal")
-
-    def _listing(self) -> dict[str, list[int]]:
-        files = sorted(p for p in self._folder.rglob("*") if p.is_file())
-        stats = {str(p.relative_to(self._folder)): p.stat() for p in files}
-        return {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()}
-
-    def _closed_cleanly(self) -> bool:
-        try:
-            sealed = json.loads(self._seal.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return bool(sealed == self._listing())
-
-    def _probe(self) -> None:
-        found = probed(self._folder)
-        if isinstance(found, str):
-            raise IndexBroken(f"The index {str(self._folder)!r} {found}.")
+def seal(folder: Path) -> None:
+    """Note beside a closed folder how its files are."""
+    temporary = _seal_of(folder).with_suffix(".tmp")
+    temporary.write_text(json.dumps(_listing(folder)), encoding="utf-8")
+    os.replace(temporary, _seal_of(folder))
 
 
-def index_state(folder: Path, expected: set[str]) -> IndexBroken | None:
-    """Look an embedded folder over whole, whatever embedder made it; None: sound.
-
-    Hold the lease while you call it.
-
-    Args:
-        folder: ``home.chroma``.
-        expected: the run_ids that it should have, no more and no fewer.
-    """
-    if not (folder / "chroma.sqlite3").is_file():
-        return IndexBroken("it is missing") if expected else None
-    found = probed(folder)
-    if isinstance(found, str):
-        return IndexBroken(f"it {found}")
-    if found != expected:
-        return IndexBroken(
-            f"{len(expected - found)} records are missing, {len(found - expected)} too many"
-        )
-    return None
-
-
-def probed(folder: Path) -> set[str] | str:
-    """Compare the index's files, then let a child process read the folder whole.
-
-    Returns:
-        Its run_ids, or what is wrong with it.
-    """
-    if trouble := hnsw_trouble(folder):
-        return trouble
-    code = "import sys; from langchain_uno.logs.index import probe; probe(sys.argv[1])"
+def _is_sealed(folder: Path) -> bool:
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(folder)],
-            timeout=_PROBE_S,
-            capture_output=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
-        )
-    except subprocess.TimeoutExpired:
-        return "does not answer"
-    if done.returncode != 0:
-        return "is damaged"
-    return set(json.loads(done.stdout.splitlines()[-1]))
+        sealed = json.loads(_seal_of(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(sealed == _listing(folder))
 
 
-def probe(folder: str) -> None:
-    """Read every vector and run a query: raises, or dies, when the folder is damaged.
+def _seal_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".seal")
 
-    Prints the run_ids as the last line, a JSON list.
-    """
-    client, run_ids = _client(Path(folder)), list[str]()
-    if COLLECTION in [c.name for c in client.list_collections()]:
-        collection = client.get_collection(COLLECTION, embedding_function=None)
-        count = collection.count()
-        for start in range(0, count, PAGE):
-            part = collection.get(limit=PAGE, offset=start, include=["embeddings", "metadatas"])
-            run_ids += part["ids"]
-            if not np.isfinite(np.asarray(part["embeddings"], dtype=np.float32)).all():
-                raise ValueError("a vector is not finite")
-        if count:
-            zeros = np.zeros((1, int(collection.metadata["dimension"])), dtype=np.float32)
-            collection.query(query_embeddings=zeros, n_results=1)
-    client.close()
-    print(json.dumps(run_ids))  # noqa: T201 - to the parent
+
+def _listing(folder: Path) -> dict[str, list[int]]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    stats = {str(p.relative_to(folder)): p.stat() for p in files}
+    return {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()}
 
 
 def _client(folder: Path) -> Any:

@@ -16,7 +16,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
@@ -27,15 +26,10 @@ from langchain_uno.home import Home
 from langchain_uno.logs.conversation import language_of, link, run_ref
 from langchain_uno.logs.database import Database
 from langchain_uno.logs.machine_turns import client_task
-from langchain_uno.logs.migrations import migrate
 from langchain_uno.logs.tombstones import (
-    IF_NOBODY_WAS_FORGOTTEN,
-    UNLESS_FORGOTTEN,
     any_tombstones,
     feedback_is_forgotten,
     is_forgotten,
-    marks_of,
-    tombstone_key,
 )
 from langchain_uno.logs.trace import OWN_CALL
 from langchain_uno.messages import without_thinking
@@ -48,7 +42,7 @@ _R = TypeVar("_R", bound=BaseModel)
 _to_json = TypeAdapter(Any).dump_json  # twice as fast as json
 _INSERT = (
     "INSERT OR IGNORE INTO interactions (run_id, root_run_id, thread_id, user_id, created_at, "
-    "has_answer, before, turn, after, redacted, body, rank) SELECT ?,?,?,?,?,?,?,?,?,?,?,? "
+    "has_answer, before, turn, after, redacted, body, rank) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _INSERT_FEEDBACK = (
     "INSERT INTO feedback (feedback_id, run_id, user_id, created_at, redacted, body) "
@@ -126,15 +120,7 @@ class Journal:
         timeout_s: float = 5.0,
     ) -> None:
         self.path = Path(path) / FILE_NAME
-        self._db = Database(
-            self.path,
-            "journal",
-            migrate,
-            readonly=readonly,
-            full_sync=full_sync,
-            timeout_s=timeout_s,
-        )
-        self._key: bytes | None = None
+        self._db = Database(self.path, readonly=readonly, full_sync=full_sync, timeout_s=timeout_s)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -181,41 +167,20 @@ class Journal:
 
         def work(db: sqlite3.Connection) -> str | None:
             run_id: str = row[0]
-            if not self._put(db, row):
+            # What it says is no sign: the same may be asked again.
+            if any_tombstones(db) and _row_forgotten(db, row, None):
+                return None
+            if db.execute(_INSERT, row).rowcount == 0:
                 sql = "SELECT created_at FROM interactions WHERE run_id = ?"
-                there = db.execute(sql, (run_id,)).fetchone()
-                if there is None:
-                    return None
-                if there[0] == row[4]:
+                if db.execute(sql, (run_id,)).fetchone()[0] == row[4]:
                     return run_id  # the same record once more
                 run_id = str(uuid4())
-                other = _record_row({**record, "run_id": run_id}, redacted, rank)
-                if not self._put(db, other):
-                    return None
+                db.execute(_INSERT, _record_row({**record, "run_id": run_id}, redacted, rank))
                 _give_names(db, [(row[0], run_id)])
             _give_names(db, [(name, run_id) for name in names])
             return run_id
 
-        # One statement is a transaction by itself; the rest is rare, or of a provider with ids.
-        if not names and self._db.write(lambda db: self._put(db, row), timeout_s):
-            return str(row[0])
         return self._db.transaction(work, timeout_s)
-
-    def _put(self, db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
-        """Insert a new run; False: it is there, or belongs to what was forgotten."""
-        if db.execute(_INSERT + IF_NOBODY_WAS_FORGOTTEN, row).rowcount > 0:
-            return True
-        self._key = self._key or tombstone_key(db)
-        run_id, root_run_id, thread_id, user_id, created_at = row[:5]
-        marks = marks_of(
-            self._key,
-            run_id=run_id,
-            root_run_id=root_run_id,
-            thread_id=thread_id,
-            user_id=user_id,
-            created_at=created_at,
-        )
-        return db.execute(_INSERT + UNLESS_FORGOTTEN, (*row, *marks)).rowcount > 0
 
     def append_names(self, names: Sequence[tuple[str, str]], wait_s: float | None = None) -> None:
         """Note other names of runs: pairs (name, run id). Of one name, the latest run is meant.
@@ -304,7 +269,7 @@ class Journal:
             new = new_feedback = forgotten = 0
             ask = any_tombstones(db)
             for row, names, language, feedback in rows:
-                if ask and _row_forgotten(db, row):
+                if ask and _row_forgotten(db, row, row[8]):
                     forgotten += 1
                     continue
                 if db.execute(_INSERT, row).rowcount > 0:
@@ -476,12 +441,7 @@ class Journal:
         """Return self."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close."""
         self.close()
 
@@ -494,24 +454,19 @@ def _interaction_row(i: Interaction, redacted: Mapping[str, int] | None = None) 
     answer = without_thinking(i.answer)
     if answer != i.answer:
         i = i.model_copy(update={"answer": answer})
-    said = [(m.role, m.content) for m in i.messages]
-    links = link(said, answer)
-    return (
-        i.run_id,
-        i.root_run_id,
-        i.thread_id,
-        i.user_id,
-        i.created_at.timestamp(),
-        1 if links.after is not None else 0,
-        *links,
-        json.dumps(redacted) if redacted else None,
+    return _record_row(
+        i.model_dump(exclude={"feedback"}),
+        redacted,
+        None,
         _body(i, i.run_id, {"feedback", "verdict"}),
-        _rank(None, i.tags, said),
     )
 
 
 def _record_row(
-    r: Mapping[str, Any], redacted: Mapping[str, int] | None, rank: int | None
+    r: Mapping[str, Any],
+    redacted: Mapping[str, int] | None,
+    rank: int | None,
+    body: str | None = None,
 ) -> tuple[Any, ...]:
     said = [(m["role"], m["content"]) for m in r["messages"]]
     links = link(said, r["answer"])
@@ -525,7 +480,7 @@ def _record_row(
         1 if links.after is not None else 0,
         *links,
         json.dumps(redacted) if redacted else None,
-        _to_json({**r, "created_at": created_at.isoformat()}).decode(),
+        body or _to_json({**r, "created_at": created_at.isoformat()}).decode(),
         _rank(rank, r.get("tags") or {}, said),
     )
 
@@ -566,30 +521,16 @@ def _filed(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
     return (row[0], found[0], *row[2:]) if found else row
 
 
-def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
+def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | None) -> bool:
     run_id, root_run_id, thread_id, user_id, created_at = row[:5]
-    return is_forgotten(
-        db,
-        run_ids=(run_id, root_run_id),
-        user_id=user_id,
-        thread_id=thread_id,
-        created_at=created_at,
-        after=row[8],
-    )
+    return is_forgotten(db, (run_id, root_run_id), user_id, thread_id, created_at, after)
 
 
 def _feedback_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | None) -> bool:
     feedback_id, run_id, user_id, created_at = row[:4]
     said = json.loads(row[-1]) if after is not None else {}
-    return feedback_is_forgotten(
-        db,
-        feedback_id=feedback_id,
-        run_id=run_id,
-        user_id=user_id,
-        created_at=created_at,
-        after=after,
-        texts=[str(said[name]) for name in ("comment", "correction", "value") if name in said],
-    )
+    texts = [str(said[name]) for name in ("comment", "correction", "value") if name in said]
+    return feedback_is_forgotten(db, feedback_id, run_id, user_id, created_at, after, texts)
 
 
 def _body(record: Interaction | Feedback, name: str, exclude: set[str]) -> str:

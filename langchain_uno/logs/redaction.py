@@ -23,7 +23,7 @@ from typing import Any, TypedDict
 
 from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home, load_settings
-from langchain_uno.messages import clean_text
+from langchain_uno.messages import clean_text, map_texts
 from langchain_uno.records import Feedback, Interaction, Message
 
 __all__ = [
@@ -131,16 +131,7 @@ class Redactor:
 
     def values(self, value: Any, counts: dict[str, int]) -> Any:
         """Return a value of JSON with every text in it redacted, names of fields too."""
-        if isinstance(value, str):
-            return self.text(clean_text(value), counts)
-        if isinstance(value, list | tuple):
-            return [self.values(item, counts) for item in value]
-        if isinstance(value, dict):
-            return {
-                self.text(clean_text(str(key)), counts): self.values(item, counts)
-                for key, item in value.items()
-            }
-        return value
+        return map_texts(value, lambda text: self.text(clean_text(text), counts))
 
     def interaction(self, interaction: Interaction) -> tuple[Interaction, dict[str, int]]:
         """Return the interaction with every text redacted, and the counts."""

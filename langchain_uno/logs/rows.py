@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid5
 
@@ -80,19 +81,13 @@ def parse_row(row: Any, now: datetime, namespace: str, reader: Reader | None = N
         InputError: the row has none of the known forms, or its words or its answer can't be found;
             the message says what is wrong.
     """
-    try:
+    with _told_as_input():
         if not isinstance(row, Mapping):
             raise InputError(f"a row must be a JSON object, not {type(row).__name__}")
         if row.get("format") == FORMAT:
             return Parsed(OURS.name, [_own(row, namespace)], repeats=False)
         reader = reader or reader_of(row)
         return _records(reader.name, reader.read(row), now, namespace)
-    except OverflowError as error:
-        raise InputError(f"a number or a time is out of range ({error})") from error
-    except InputError:
-        raise
-    except _WRONG_TYPES as error:
-        raise InputError(f"a field is of another type than the format has ({error})") from error
 
 
 def group_of(row: Any, reader: Reader | None = None) -> tuple[Reader, str] | None:
@@ -115,8 +110,15 @@ def parse_group(rows: Sequence[Row], now: datetime, namespace: str, reader: Read
         InputError: as :func:`parse_row`.
     """
     assert reader.join is not None
-    try:
+    with _told_as_input():
         return _records(reader.name, reader.join(rows), now, namespace)
+
+
+@contextmanager
+def _told_as_input() -> Iterator[None]:
+    """Say what was wrong with the row, whatever a reader stumbled over."""
+    try:
+        yield
     except OverflowError as error:
         raise InputError(f"a number or a time is out of range ({error})") from error
     except InputError:
@@ -169,8 +171,7 @@ def _own(row: Row, namespace: str) -> Interaction:
     for one in found.feedback:
         if one.score is not None and not 0.0 <= one.score <= 1.0:
             raise InputError(f"a score must lie between 0 and 1, not {one.score!r}")
-        one.created_at = _aware(one.created_at)
-    return found.model_copy(update={"created_at": _aware(found.created_at)})
+    return found
 
 
 def _dialog(chat: Chat, now: datetime, namespace: str) -> list[Interaction] | Passed:
@@ -415,8 +416,3 @@ def _add_implicit(row: Row, out: list[Interaction]) -> None:
             )
             stamp = about.created_at + timedelta(microseconds=2 + 4 * n + at)
             about.feedback.append(checked.model_copy(update={"created_at": stamp}))
-
-
-def _aware(time: datetime) -> datetime:
-    """Return the time with its zone; UTC where it names none."""
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)

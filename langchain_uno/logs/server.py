@@ -52,12 +52,6 @@ class ServerIndex(InteractionCollection):
             client = _connect(host, port, ssl, self._tenant, _database(namespace))
             super().__init__(client, shown, known)
 
-    def close(self, *, clean: bool = True) -> None:
-        """Close the connection."""
-        client, self._client, self._collection = self._client, None, None
-        if client is not None:
-            client.close()
-
     @staticmethod
     def forget(url: str, tenant: str, namespace: str, run_ids: Sequence[str]) -> None:
         """Delete these records, whatever embedder made the collection; unknown ones are fine.

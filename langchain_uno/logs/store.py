@@ -18,9 +18,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from types import TracebackType
-
-import numpy as np
+from contextlib import ExitStack
 
 from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, Where
@@ -29,7 +27,7 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.server import ServerIndex
 from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, known_as
-from langchain_uno.records import Interaction, run_of, voices_of
+from langchain_uno.records import Interaction
 
 __all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_bundled", "pending"]
 
@@ -92,27 +90,19 @@ class LogStore:
             HomeError, StoreError: home, journal or Chroma can't be used.
         """
         home.ensure()
-        lease = Lease(home.chroma, timeout_s)
-        journal: Journal | None = None
-        cached: CachedEmbedder | None = None
-        index: _Index | None = None
-        try:
-            journal = Journal(home.journal)
+        with ExitStack() as undo:
+            lease = Lease(home.chroma, timeout_s)
+            undo.callback(lease.release)
+            journal = undo.enter_context(Journal(home.journal))
             cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")
+            undo.callback(cached.close)
             index, reason = _open_index(home, journal, known_as(embedder), rebuild, chroma)
+            undo.callback(index.close, clean=False)
             store = cls(home, lease, journal, index, cached)
             if reason and not rebuild:
                 store._rebuild(reason, say)
+            undo.pop_all()
             return store
-        except BaseException:
-            if index is not None:
-                index.close(clean=False)
-            if cached is not None:
-                cached.close()
-            if journal is not None:
-                journal.close()
-            lease.release()
-            raise
 
     def drain(self, on_done: OnDone | None = None) -> int:
         """Bring the index up to the journal: new records, and those whose feedback changed.
@@ -215,37 +205,6 @@ class LogStore:
         self._lease.check()
         return self.near(self._embedder.embed([text]), k, {"n_feedback": {"$gt": 0}})[0]
 
-    def same_meaning(self, logs: Sequence[Interaction], *, least: float = 0.98) -> dict[str, str]:
-        """run_id -> the earlier run_id in which the same person said the same of the same request.
-
-        Somebody who repeats a wish on a request asked again has not said it twice. The words must
-        be equal but for case and blanks; logs without words are not compared.
-
-        Args:
-            logs: drained ones, with their feedback.
-            least: cosine from which two requests are the same by meaning.
-        """
-        voices = voices_of(logs)
-        groups: dict[tuple[str, ...], list[str]] = {}
-        for log in sorted(logs, key=lambda log: (log.created_at, log.run_id)):
-            words = [" ".join(turn.casefold().split()) for turn in log.feedback_turns]
-            if words:
-                groups.setdefault((voices[log.run_id], *words), []).append(log.run_id)
-        again: dict[str, str] = {}
-        for ids in groups.values():
-            if len(ids) < 2:
-                continue
-            rows = self.embeddings([run_of(run_id) for run_id in ids])
-            rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-            first: list[int] = []
-            for n, run_id in enumerate(ids):
-                alike = [m for m in first if float(rows[m] @ rows[n]) >= least]
-                if alike:
-                    again[run_id] = ids[alike[0]]
-                else:
-                    first.append(n)
-        return again
-
     def count(self) -> int:
         """How many records the index has."""
         return self._index.count()
@@ -261,12 +220,7 @@ class LogStore:
         """Return self."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close."""
         self.close()
 

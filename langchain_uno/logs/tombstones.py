@@ -19,13 +19,10 @@ from typing import Literal
 from langchain_uno.logs.redaction import pseudonym
 
 __all__ = [
-    "IF_NOBODY_WAS_FORGOTTEN",
-    "UNLESS_FORGOTTEN",
     "Kind",
     "any_tombstones",
     "feedback_is_forgotten",
     "is_forgotten",
-    "marks_of",
     "note_expired",
     "plant",
     "said_at",
@@ -38,46 +35,6 @@ __all__ = [
 Kind = Literal["run", "user", "thread", "feedback", "about", "said", "words"]
 """What a tombstone is of. ``about``: feedback that names this run. ``said``: a conversation with
 its answer. ``words``: what a feedback says about such a conversation."""
-
-IF_NOBODY_WAS_FORGOTTEN = "WHERE NOT EXISTS (SELECT 1 FROM tombstones)"
-"""For an insert of a new run: most journals have no tombstone, and need not hash names."""
-
-UNLESS_FORGOTTEN = (
-    "WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE hash IN (?,?) "
-    "OR (hash IN (?,?) AND forgotten_at >= ?))"
-)
-"""For an insert of a new run; takes :func:`marks_of`."""
-
-
-def marks_of(
-    key: bytes,
-    *,
-    run_id: str,
-    root_run_id: str | None,
-    user_id: str | None,
-    thread_id: str | None,
-    created_at: float,
-) -> tuple[bytes | float, ...]:
-    """Return the arguments of :data:`UNLESS_FORGOTTEN` for a new run.
-
-    A run that began before its user or thread was forgotten, or that belongs to a forgotten trace,
-    must not be recorded when it ends.
-
-    Args:
-        key: the journal's (:func:`tombstone_key`).
-        run_id: of the run.
-        root_run_id: of its trace.
-        user_id: who asked.
-        thread_id: the conversation.
-        created_at: when it began, in seconds since 1970.
-    """
-    return (
-        _hash(key, "run", run_id),
-        _hash(key, "run", root_run_id or run_id),
-        _hash(key, "user", user_id or ""),
-        _hash(key, "thread", thread_id or ""),
-        created_at,
-    )
 
 
 def plant(db: sqlite3.Connection, names: Sequence[tuple[Kind, str]], at: float) -> None:
@@ -100,17 +57,17 @@ def any_tombstones(db: sqlite3.Connection) -> bool:
 
 def is_forgotten(
     db: sqlite3.Connection,
-    *,
     run_ids: Iterable[str | None],
     user_id: str | None,
     thread_id: str | None,
     created_at: float,
     after: bytes | None,
 ) -> bool:
-    """Whether a record of an export may not come back.
+    """Whether a record may not come in.
 
-    Its ids tell, or its user or thread and its time. A record in another form, without ids, is
-    known by what it says: at the same millisecond, or where it names nobody but who was forgotten.
+    Its ids tell, or its user or thread and its time: a run that began before they were forgotten is
+    not recorded when it ends. A record of an export in another form, without ids, is known by what
+    it says: at the same millisecond, or where it names nobody but who was forgotten.
 
     Args:
         db: of the journal.
@@ -118,7 +75,8 @@ def is_forgotten(
         user_id: who asked.
         thread_id: the conversation.
         created_at: seconds since 1970.
-        after: digest of the conversation with the answer (``conversation.link``).
+        after: digest of the conversation with the answer (``conversation.link``); None: what is
+            said is no sign.
     """
     planted = _Planted(db)
     if any(planted.at("run", one) for one in run_ids if one):
@@ -139,13 +97,12 @@ def is_forgotten(
 
 def feedback_is_forgotten(
     db: sqlite3.Connection,
-    *,
     feedback_id: str,
     run_id: str,
     user_id: str | None,
     created_at: float,
-    after: bytes | None = None,
-    texts: Iterable[str] = (),
+    after: bytes | None,
+    texts: Iterable[str],
 ) -> bool:
     """Whether a feedback may not come back: its own, its run's or its user's tombstone.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, convert_to_messages
 
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.messages import text_of, without_thinking
@@ -38,14 +38,7 @@ _NO_STREAM = ("nostream", "langsmith:nostream")
 _HOOKS = ("pre_model_hook", "post_model_hook", ".before_agent", ".before_model", ".after_model",
           ".after_agent")  # fmt: skip
 """Nodes of create_react_agent and of create_agent's middleware, which stand beside the model's."""
-_ROLES = {
-    "human": "user",
-    "HumanMessageChunk": "user",
-    "user": "user",
-    "ai": "assistant",
-    "AIMessageChunk": "assistant",
-    "assistant": "assistant",
-}
+_ROLES = {"human": "user", "ai": "assistant"}
 _MOST = 100
 """Answers remembered of one trace; a service's loop may be a trace without end."""
 _DEPTH = 3
@@ -154,8 +147,7 @@ def turns_of(inputs: Any, depth: int = 0) -> tuple[str, ...]:
             for text in turns_of(value, depth + 1)
         ]
         return tuple(text for text in texts if len(text) >= 3)
-    messages = _messages(inputs)
-    last = _last_user(messages) if messages is not None else None
+    last = _last_user(_messages(inputs))
     return (last.strip(),) if last and last.strip() else ()
 
 
@@ -170,30 +162,37 @@ def _said(outputs: Any, depth: int = 0) -> Iterator[tuple[str | None, str]]:
             for value in outputs.values():
                 yield from _said(value, depth + 1)
     else:
-        messages = _messages(outputs) or []
+        messages = _messages(outputs)
         roles = [_role(one) for one in messages]
         start = len(roles) - roles[::-1].index("user") if "user" in roles else 0
         for one, role in zip(messages[start:], roles[start:], strict=True):
             if role == "assistant":
-                yield _id(one), without_thinking(_text(one)).strip()
+                yield one.id, without_thinking(text_of(one.content)).strip()
 
 
-def _messages(value: Any) -> list[Any] | None:
-    if isinstance(value, BaseMessage) or _is_message(value):
-        return [value]
-    if isinstance(value, list | tuple):
-        return list(value) if not _is_pair(value) else [value]
-    if callable(to_messages := getattr(value, "to_messages", None)):
-        return list(to_messages())
-    inner = getattr(value, "messages", None)
-    return list(inner) if isinstance(inner, list | tuple) else None
+def _messages(value: Any) -> list[BaseMessage]:
+    """Return the messages in a value, in whichever form LangChain takes them."""
+    if isinstance(value, list | tuple) and not _is_pair(value):
+        found = list(value)
+    elif isinstance(value, BaseMessage) or _is_message(value) or _is_pair(value):
+        found = [value]
+    elif callable(to_messages := getattr(value, "to_messages", None)):
+        found = list(to_messages())
+    else:
+        inner = getattr(value, "messages", None)
+        found = list(inner) if isinstance(inner, list | tuple) else []
+    return [message for one in found if (message := _message(one)) is not None]
 
 
-def _last_user(messages: Sequence[Any]) -> str | None:
-    for one in reversed(messages):
-        if _role(one) == "user":
-            return _text(one)
-    return None
+def _message(value: Any) -> BaseMessage | None:
+    try:
+        return convert_to_messages([value])[0]
+    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError):
+        return None  # something else than a message
+
+
+def _last_user(messages: Sequence[BaseMessage]) -> str | None:
+    return next((text_of(m.content) for m in reversed(messages) if _role(m) == "user"), None)
 
 
 def _is_message(value: Any) -> bool:
@@ -206,28 +205,7 @@ def _is_pair(value: Any) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, str) for v in value)
 
 
-def _role(message: Any) -> str:
-    if isinstance(message, BaseMessage):
-        # Summaries and notices that LangChain writes for itself stand under the user's role.
-        kind = "" if message.additional_kwargs.get("lc_source") else message.type
-    elif isinstance(message, Mapping):
-        kind = str(message.get("role") or message.get("type") or "")
-    elif _is_pair(message):
-        kind = message[0]
-    else:
-        kind = "user" if isinstance(message, str) else ""
-    return _ROLES.get(kind, "")
-
-
-def _text(message: Any) -> str:
-    if isinstance(message, str):
-        return message
-    if _is_pair(message):
-        return str(message[1])
-    content = message.get("content") if isinstance(message, Mapping) else message.content
-    return text_of(content)
-
-
-def _id(message: Any) -> str | None:
-    found = message.get("id") if isinstance(message, Mapping) else getattr(message, "id", None)
-    return found if isinstance(found, str) and found else None
+def _role(message: BaseMessage) -> str:
+    # Summaries and notices that LangChain writes for itself stand under the user's role.
+    own = message.additional_kwargs.get("lc_source")
+    return "" if own else _ROLES.get(message.type.removesuffix("MessageChunk").lower(), "")

@@ -16,25 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from langchain_uno.errors import InputError
+from langchain_uno.logs.readers import chats, pairs, traces, trees
 from langchain_uno.logs.readers.base import FORMAT, Found, Reader, Row
-from langchain_uno.logs.readers.chats import (
-    ALPACA,
-    CHAT,
-    MEMORYBENCH,
-    MESSAGES,
-    SHAREGPT,
-    WILDCHAT,
-)
-from langchain_uno.logs.readers.pairs import (
-    KTO,
-    LMARENA,
-    MS_SWIFT,
-    OPENAI_PREFERENCE,
-    PAIRS,
-    ULTRAFEEDBACK,
-)
-from langchain_uno.logs.readers.traces import LANGFUSE, LANGSMITH, LITELLM, REQUESTS
-from langchain_uno.logs.readers.trees import CHATGPT, LIBRECHAT, OASST, OPENWEBUI
 
 __all__ = ["OURS", "READERS", "reader_named", "reader_of"]
 
@@ -48,26 +31,26 @@ OURS = Reader("langchain-uno", lambda row: row.get("format") == FORMAT, _not_our
 
 READERS: tuple[Reader, ...] = (
     OURS,
-    OPENWEBUI,
-    CHATGPT,
-    LIBRECHAT,
-    OASST,
-    LMARENA,
-    OPENAI_PREFERENCE,
-    ULTRAFEEDBACK,
-    PAIRS,
-    MS_SWIFT,
-    KTO,
-    LANGSMITH,
-    LANGFUSE,
-    LITELLM,
-    MEMORYBENCH,
-    WILDCHAT,
-    SHAREGPT,
-    ALPACA,
-    REQUESTS,
-    CHAT,
-    MESSAGES,
+    trees.OPENWEBUI,
+    trees.CHATGPT,
+    trees.LIBRECHAT,
+    trees.OASST,
+    pairs.LMARENA,
+    pairs.OPENAI_PREFERENCE,
+    pairs.ULTRAFEEDBACK,
+    pairs.PAIRS,
+    pairs.MS_SWIFT,
+    pairs.KTO,
+    traces.LANGSMITH,
+    traces.LANGFUSE,
+    traces.LITELLM,
+    chats.MEMORYBENCH,
+    chats.WILDCHAT,
+    chats.SHAREGPT,
+    chats.ALPACA,
+    traces.REQUESTS,
+    chats.CHAT,
+    chats.MESSAGES,
 )
 """In the order in which they are asked: the first whose shape a row has reads it."""
 

@@ -28,6 +28,7 @@ __all__ = [
     "Passed",
     "Reader",
     "Row",
+    "as_object",
     "corrected",
     "feedback_of",
     "first",
@@ -107,6 +108,11 @@ def first(source: Row, *keys: str) -> Any:
 def objects(value: Any) -> bool:
     """Whether it is a list of at least one object, and of nothing else."""
     return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) for v in value)
+
+
+def as_object(value: Any) -> Row:
+    """Return the value where it is an object, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def is_chat(value: Any) -> bool:

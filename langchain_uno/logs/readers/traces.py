@@ -32,6 +32,18 @@ def _object(value: Any) -> Row:
     return value if isinstance(value, Mapping) else {}
 
 
+def _talk(what: str, given: list[Any] | None, outputs: Any) -> list[Any] | Passed:
+    """Return the messages of a request and of its response."""
+    if given is None:
+        raise InputError(f"the {what} has no messages that can be found")
+    if not outputs:
+        return Passed("no_answer")
+    answer = said(outputs)
+    if answer is None:
+        raise InputError(f"the {what} has no answer that can be found")
+    return [*given, *answer]
+
+
 # -- LangSmith -------------------------------------------------------------------------------------
 
 
@@ -59,18 +71,13 @@ def _run(row: Row) -> Found:
     inputs = row.get("inputs")
     if not isinstance(inputs, Mapping):
         raise InputError("the run's 'inputs' must be an object")
-    given = asked(inputs)
-    if given is None:
-        raise InputError("the run's inputs have no 'messages'")
-    if not row.get("outputs"):
-        return Passed("no_answer")
-    answer = said(row["outputs"])
-    if answer is None:
-        raise InputError("the run's outputs have no answer that can be found")
+    turns = _talk("run", asked(inputs), row.get("outputs"))
+    if isinstance(turns, Passed):
+        return turns
     about = _object(_object(row.get("extra")).get("metadata"))
     user, thread = names_of(about)  # the row's own session_id is the project
     return Chat(
-        [*given, *answer],
+        turns,
         run_id=str(row.get("id") or "") or None,
         root_run_id=str(row["trace_id"]) if row.get("trace_id") else None,
         user=user,
@@ -83,19 +90,17 @@ def _run(row: Row) -> Found:
 
 def _example(row: Row) -> Found:
     """An example of a dataset: its outputs are the answer."""
-    given, answer = (
-        find(row[side]) or _only_text(row[side], role)
-        for find, side, role in ((asked, "inputs", "user"), (said, "outputs", "assistant"))
+    given, answer = row["inputs"], row["outputs"]
+    turns = _talk(
+        "example",
+        asked(given) or _only_text(given, "user"),
+        answer if said(answer) else _only_text(answer, "assistant") or answer,
     )
-    if given is None:
-        raise InputError("the example's inputs have no messages that can be found")
-    if not row["outputs"]:
-        return Passed("no_answer")
-    if answer is None:
-        raise InputError("the example's outputs have no answer that can be found")
+    if isinstance(turns, Passed):
+        return turns
     user, thread = names_of(row.get("metadata"))
     return Chat(
-        [*given, *answer],
+        turns,
         id=str(row.get("id") or ""),
         user=user,
         thread=thread,
@@ -181,18 +186,13 @@ def _langfuse(row: Row) -> Iterable[Found]:
     if not whole and str(row.get("type")).upper() not in _MODEL_TYPES:
         yield Passed("not_a_model_run")
         return
-    given = asked(row.get("input"))
-    if given is None:
-        raise InputError("'input' has no messages that can be found")
-    if row.get("output") in (None, ""):
-        yield Passed("no_answer")
+    turns = _talk("row", asked(row.get("input")), row.get("output"))
+    if isinstance(turns, Passed):
+        yield turns
         return
-    answer = said(row["output"])
-    if answer is None:
-        raise InputError("'output' has no answer that can be found")
     user, thread = names_of(row, _object(row.get("metadata")))
     yield Chat(
-        [*given, *answer],
+        turns,
         run_id=str(row["id"]) if row.get("id") and not whole else None,
         root_run_id=str(row["id"] if whole else _trace(row)),
         user=user,

@@ -19,6 +19,7 @@ from langchain_uno.logs.readers.base import (
     Passed,
     Reader,
     Row,
+    as_object,
     feedback_of,
     first,
     literal,
@@ -131,12 +132,10 @@ def _chatgpt_message(given: Any) -> dict[str, Any] | None:
     """One message; None for what the conversation shows to nobody."""
     if not isinstance(given, Mapping):
         return None
-    author, content = given.get("author"), given.get("content")
-    role = author.get("role") if isinstance(author, Mapping) else None
+    role, content = as_object(given.get("author")).get("role"), given.get("content")
     if not isinstance(content, Mapping) or not isinstance(role, str):
         raise InputError("a message has no author's role, or no content")
-    about = given.get("metadata")
-    hidden = isinstance(about, Mapping) and about.get("is_visually_hidden_from_conversation")
+    hidden = as_object(given.get("metadata")).get("is_visually_hidden_from_conversation")
     to_a_tool = given.get("recipient") not in (None, "all")
     if hidden or to_a_tool or role == "tool" or content.get("content_type") not in _SPOKEN:
         return None
@@ -153,7 +152,7 @@ def _chatgpt_feedback(row: Row) -> Found:
     content = row.get("content")
     if isinstance(content, str) and content.strip():
         content = literal(content, "content")
-    content = content if isinstance(content, Mapping) else {}
+    content = as_object(content)
     run = run_ref(first(row, "message_id", "id") or "")
     if score is None or not run:
         raise InputError("the rating is no thumb, or names no message")
@@ -191,24 +190,20 @@ def _rating(row: Row) -> Iterator[Found]:
     score = thumb(rating)
     if rating is not None and score is None:
         raise InputError(f"the rating {str(rating)[:40]!r} is neither 1 nor -1")
-    details = data.get("details")
+    who = {"user_id": row.get("user_id"), "created_at": row.get("created_at")}
     said = _words(
         key="rating",
         score=score,
         comment=data.get("comment"),
-        value=details.get("rating") if isinstance(details, Mapping) else None,
-        user_id=row.get("user_id"),
-        created_at=row.get("created_at"),
+        value=as_object(data.get("details")).get("rating"),
+        **who,
     )
-    if reason := _reason(data.get("reason")):
-        who = {"user_id": row.get("user_id"), "created_at": row.get("created_at")}
-        said += _words(key="reason", comment=reason, **who)
+    said += _words(key="reason", comment=_reason(data.get("reason")), **who)
     name = meta.get("message_id")
     if not said:
         yield Passed("empty_rating")
         return
-    snapshot = row.get("snapshot")
-    outer = snapshot.get("chat") if isinstance(snapshot, Mapping) else None
+    outer = as_object(row.get("snapshot")).get("chat")
     if not isinstance(outer, Mapping):
         if not name:
             raise InputError("there is neither a snapshot of the chat nor meta.message_id")
@@ -248,28 +243,25 @@ def _openwebui_about(row: Row, chat: Row) -> dict[str, Any]:
 
 
 def _current(chat: Row) -> str | None:
-    history = chat.get("history")
-    found = history.get("currentId") if isinstance(history, Mapping) else None
+    found = as_object(chat.get("history")).get("currentId")
     return found if isinstance(found, str) else None
 
 
 def _openwebui_nodes(chat: Row) -> dict[str, _Node]:
-    history = chat.get("history")
-    found = history.get("messages") if isinstance(history, Mapping) else None
-    given = list(found.values()) if isinstance(found, Mapping) and found else chat.get("messages")
+    found = as_object(as_object(chat.get("history")).get("messages"))
+    given = list(found.values()) or chat.get("messages")
     if not isinstance(given, list) or not given or not all(isinstance(m, Mapping) for m in given):
         raise InputError("the chat has no 'history.messages'")
     nodes: dict[str, _Node] = {}
     before: str | None = None
     for n, one in enumerate(given):
         name = str(one.get("id") or n)
-        note = one.get("annotation")
-        note = note if isinstance(note, Mapping) else {}
+        note = as_object(one.get("annotation"))
         said = _words(key="rating", score=thumb(note.get("rating")), comment=note.get("comment"))
         if said and (reason := _reason(note.get("reason"))):
             said += _words(key="reason", comment=reason)
         # without history the list is the branch
-        parent = one.get("parentId") if isinstance(found, Mapping) and found else before
+        parent = one.get("parentId") if found else before
         message = {
             "role": one.get("role"),
             "content": one.get("content") or "",
@@ -281,11 +273,9 @@ def _openwebui_nodes(chat: Row) -> dict[str, _Node]:
 
 
 def _is_openwebui(row: Row) -> bool:
-    chat, history = row.get("chat"), row.get("history")
-    whole = isinstance(chat, Mapping) and bool({"history", "messages"} & chat.keys())
-    whole = whole or (isinstance(history, Mapping) and "messages" in history)
-    rating = isinstance(row.get("data"), Mapping) and "rating" in row["data"] and "meta" in row
-    return whole or rating
+    whole = bool({"history", "messages"} & as_object(row.get("chat")).keys())
+    rating = "rating" in as_object(row.get("data")) and "meta" in row
+    return whole or "messages" in as_object(row.get("history")) or rating
 
 
 # -- LibreChat -------------------------------------------------------------------------------------
@@ -325,13 +315,10 @@ def _librechat_chats(given: Sequence[Row], row: Row) -> Iterator[Found]:
     for n, one in enumerate(given):
         name = str(first(one, "messageId", "id") or n)
         parent = one.get("parentMessageId") if linked else before
-        said: list[dict[str, Any]] = []
-        note = one.get("feedback")
-        if isinstance(note, Mapping):
-            text = first(note, "text", "comment")
-            said = _words(key="thumb", score=thumb(note.get("rating")), comment=text)
-            if reason := _reason(note.get("tag")):
-                said += _words(key="reason", comment=reason)
+        note = as_object(one.get("feedback"))
+        text = first(note, "text", "comment")
+        said = _words(key="thumb", score=thumb(note.get("rating")), comment=text)
+        said += _words(key="reason", comment=_reason(note.get("tag")))
         spoke = one.get("isCreatedByUser")
         if not isinstance(spoke, bool):
             spoke = str(one.get("sender", "")).lower() == "user"
