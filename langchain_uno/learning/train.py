@@ -37,7 +37,7 @@ from langchain_uno.records import ModuleKind, Route, VerifierReport
 
 if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample
-    from langchain_uno.trainers.verifier import BaseSide, HeldOut
+    from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut
 
 __all__ = [
     "Decision",
@@ -364,28 +364,25 @@ def verify_module(
     work: Work, cluster: ClusterData, kind: ModuleKind, epochs: list[Path], *, kinds: int
 ) -> VerifierReport:
     """Compare a module with the base on held-out queries; of a critic there is one epoch."""
-    from langchain_uno.trainers import verifier
+    from langchain_uno.trainers.verifier import Exam
 
     items = held_out(work, cluster)
     work.progress.start(_BAR, None, f"{cluster.id} {kind}: verifying on {len(items)} queries")
     words = judged_by(work.prompts, work.teacher_prompts)
-    common = (work.engine, work.teacher, words, work.recipe, work.counter(_BAR))
-    base = _base_side(work, cluster, items)
+    exam = Exam(work.engine, work.teacher, words, work.recipe, work.counter(_BAR))
+    base = _base_side(work, cluster, items, exam)
     if kind == "expert":
-        return verifier.verify_expert(items, epochs, *common, base=base, kinds=kinds)
-    return verifier.verify_critic(items, epochs[-1], *common, base=base, kinds=kinds)
+        return exam.verify_expert(base, epochs, kinds=kinds)
+    return exam.verify_critic(base, epochs[-1], kinds=kinds)
 
 
-def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut]) -> BaseSide:
+def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exam) -> BaseSide:
     """Return the base's answers and scores, asked once for all kinds of module."""
-    from langchain_uno.trainers.verifier import BaseSide, answer_as_base
+    from langchain_uno.trainers.verifier import BaseSide
 
     name = f"clusters/{cluster.id}/base-side.json"
     if not work.folder.has(name):
-        words = judged_by(work.prompts, work.teacher_prompts)
-        side = answer_as_base(
-            items, work.engine, work.teacher, words, work.recipe, work.counter(_BAR)
-        )
+        side = exam.answer_as_base(items)
         stored = {"ids": [i.id for i in side.items], "answers": side.answers, "scores": side.scores}
         work.folder.write_json(name, stored)
     kept = work.folder.read_json(name)
