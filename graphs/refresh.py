@@ -54,8 +54,7 @@ from langchain_uno.recipe import Recipe
 
 __all__ = ["RefreshResult", "build_refresh_graph", "check_home", "run_refresh"]
 
-_STAGES: dict[str, Callable[[Work], None]] = {
-    "filter": filter_stage,
+_STAGES: dict[str, Callable[[Work], dict[str, Any]]] = {
     "distil": distil_stage,
     "cluster": cluster_stage,
     "rules": rules_stage,
@@ -82,8 +81,8 @@ def build_refresh_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
     :func:`run_refresh` does that, under the home's lock and after checking home and models.
     """
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(RefreshState, context_schema=Work)
-    for name, stage in _STAGES.items():
-        graph.add_node(name, _node(name, stage))
+    for name in STAGES:
+        graph.add_node(name, _node(name))
     graph.add_edge(START, STAGES[0])
     for first, then in pairwise(STAGES):
         graph.add_conditional_edges(first, _on_to(then, after=first), [then, END])
@@ -91,10 +90,14 @@ def build_refresh_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
     return graph.compile(name="uno-refresh")
 
 
-def _node(name: str, stage: Callable[[Work], None]) -> Any:
+def _node(name: str) -> Any:
     def run(state: RefreshState, runtime: Runtime[Work]) -> RefreshState:
-        stage(runtime.context)
-        return {"stages": [name], "refresh_id": runtime.context.id}
+        work = runtime.context
+        if name == "filter":
+            filter_stage(work)  # says which refresh this is
+        else:
+            work.once(name, _STAGES[name])
+        return {"stages": [name], "refresh_id": work.id}
 
     return run
 
@@ -230,16 +233,11 @@ def _result(work: Work) -> RefreshResult:
     clusters = counts.get("train", {}).pop("clusters", [])
     result = RefreshResult.model_validate(
         {
+            **filtered,
             "refresh_id": work.id,
             "release": release,
             "current": release,
             "resumed": work.resumed,
-            "interactions": filtered["interactions"],
-            "usable": filtered["usable"],
-            "dropped": filtered["dropped"],
-            "waiting": filtered["waiting"],
-            "waits_for": filtered.get("waits_for"),
-            "without_user": filtered["without_user"],
             "guarded": counts.get("rules", {}).get("guarded", True),
             "stages": {
                 stage: {k: v for k, v in one.items() if k not in ("note", "notes", "seconds")}

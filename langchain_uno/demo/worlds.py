@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from langchain_uno.demo.answers import Query
 from langchain_uno.demo.language import Language, language_of
 from langchain_uno.errors import InputError
+from langchain_uno.releases.traffic import write_atomic
 
 __all__ = ["Preference", "User", "World", "load_world", "save_world"]
 
@@ -100,11 +101,7 @@ class World(BaseModel):
 
 def save_world(world: World, path: str | os.PathLike[str]) -> None:
     """Write a world as JSON, atomically."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(world.model_dump_json(indent=1), encoding="utf-8")
-    os.replace(temporary, target)
+    write_atomic(Path(path), world.model_dump_json(indent=1).encode())
 
 
 def load_world(path: str | os.PathLike[str]) -> World:

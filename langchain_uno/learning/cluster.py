@@ -49,12 +49,8 @@ MIN_PREDICTED = 0.02
 REFINE_STEPS = 3
 
 
-def cluster_stage(work: Work) -> None:
+def cluster_stage(work: Work) -> dict[str, Any]:
     """Write ``clusters-cluster.jsonl``: who belongs together, and who is held out."""
-    work.once("cluster", lambda: _cluster(work))
-
-
-def _cluster(work: Work) -> dict[str, Any]:
     logs = list(work.logs.values())
     work.progress.start("cluster", len(logs), "embedding rules")
     wishes = ["\n".join(r.text for r in work.distilled[g.run_id].with_feedback) for g in logs]

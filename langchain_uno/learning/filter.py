@@ -64,7 +64,7 @@ def filter_stage(work: Work) -> None:
             work.folder.write_array("unheard.npy", store.embeddings(list(work.unheard)))
             work.folder.write_array("queries.npy", store.embeddings(ids))
     work.logs = {i: spoken(chosen[i]) for i in work.folder.read_json("usable.json")}
-    work.once("filter", lambda: _counts(work, snapshot))
+    work.once("filter", lambda _: _counts(work, snapshot))
 
 
 def is_unchanged(work: Work) -> bool:

@@ -24,12 +24,8 @@ from langchain_uno.records import RuleSet
 __all__ = ["cluster_gap", "cognitive_gap", "count_questions", "gap_stage"]
 
 
-def gap_stage(work: Work) -> None:
+def gap_stage(work: Work) -> dict[str, Any]:
     """Measure each cluster's cognitive gap on its training logs."""
-    work.once("gap", lambda: _gap(work))
-
-
-def _gap(work: Work) -> dict[str, Any]:
     clusters = work.clusters()
     given = work.folder.read_json("given.json")
     sets: list[RuleSet] = []

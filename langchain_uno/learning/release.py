@@ -19,12 +19,8 @@ from langchain_uno.records import Cluster, run_of
 __all__ = ["release_stage"]
 
 
-def release_stage(work: Work) -> None:
+def release_stage(work: Work) -> dict[str, Any]:
     """Write the release atomically and give it all traffic."""
-    work.once("release", lambda: _release(work))
-
-
-def _release(work: Work) -> dict[str, Any]:
     from langchain_uno.models.adapters import linear_shapes
     from langchain_uno.releases.load import read_manifest
     from langchain_uno.releases.manifest import Manifest, new_release_id

@@ -81,12 +81,8 @@ _EDGES = re.compile(r"[\W_]+")
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 
 
-def rules_stage(work: Work) -> None:
+def rules_stage(work: Work) -> dict[str, Any]:
     """Write ``taught.jsonl`` and the clusters' recurring rules."""
-    work.once("rules", lambda: _rules(work))
-
-
-def _rules(work: Work) -> dict[str, Any]:
     clusters = work.clusters()
     work.progress.start("rules", len(clusters), "who wants what")
     train = [log_id for cluster in clusters for log_id in cluster.train]

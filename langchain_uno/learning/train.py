@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Decision",
-    "NothingToLearn",
     "Trial",
     "critic_examples",
     "held_out",
@@ -54,10 +53,6 @@ __all__ = [
 _BAR = "train"
 
 
-class NothingToLearn(Exception):
-    """A cluster gives no example for a kind of module; the message says why."""
-
-
 class Trial(BaseModel):
     """How one module was made and verified."""
 
@@ -65,7 +60,6 @@ class Trial(BaseModel):
     note: str = ""
     adapter: str | None = None
     """Its folder, relative to the work folder; None: it failed, or was not made."""
-    seconds: float = 0.0
 
     @property
     def passed(self) -> bool:
@@ -91,12 +85,8 @@ class Decision(BaseModel):
     """The one that stays if what is new may not ship after all; None: there is none."""
 
 
-def train_stage(work: Work) -> None:
+def train_stage(work: Work) -> dict[str, Any]:
     """Make and verify a module for every cluster that is large enough."""
-    work.once("train", lambda: _train(work))
-
-
-def _train(work: Work) -> dict[str, Any]:
     from langchain_uno.trainers.verifier import cluster_p_value, may_ship
 
     clusters = work.clusters()
@@ -215,27 +205,46 @@ def try_module(work: Work, cluster: ClusterData, kind: ModuleKind, *, kinds: int
     """
     name = f"clusters/{cluster.id}/{kind}.json"
     if not work.folder.has(name):
-        start = time.perf_counter()
         try:
-            trial = _try(work, cluster, kind, kinds)
-        except NothingToLearn as reason:
-            trial = Trial(note=str(reason))
-        trial.seconds = round(time.perf_counter() - start, 3)
+            epochs = _trained(work, cluster, kind)
+        except InputError as error:
+            # All examples too long, say: this cluster's module can't be trained, others can.
+            trial = Trial(note=str(error))
+        else:
+            report = verify_module(work, cluster, kind, epochs, kinds=kinds)
+            chosen = epochs[(report.epoch or 0) - 1]
+            kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
+            trial = Trial(report=report, note=report.reason, adapter=kept)
         work.folder.write_json(name, trial.model_dump(mode="json"))
     return Trial.model_validate(work.folder.read_json(name))
 
 
-def _try(work: Work, cluster: ClusterData, kind: ModuleKind, kinds: int) -> Trial:
+def _trained(work: Work, cluster: ClusterData, kind: ModuleKind) -> list[Path]:
+    """Return the epochs of a module, trained on the engine's own model while it answers nobody."""
+    from langchain_uno.trainers.common import TrainSettings
+    from langchain_uno.trainers.critic import train_critic
+    from langchain_uno.trainers.expert import train_expert
+
     done = f"clusters/{cluster.id}/{kind}-trained.json"
     if not work.folder.has(done):
-        folder = work.folder.path(f"clusters/{cluster.id}/{kind}")
-        made = (_train_expert if kind == "expert" else _train_critic)(work, cluster, folder)
+        expert = kind == "expert"
+        examples: Any = work.pairs(cluster) if expert else critic_examples(work, cluster)
+        if not examples:
+            raise InputError("no preference pairs" if expert else "no rules to teach")
+        with cast(Any, work.engine).exclusive() as (model, tokenizer):
+            found = (train_expert if expert else train_critic)(
+                model,
+                tokenizer,
+                examples,
+                work.folder.path(f"clusters/{cluster.id}/{kind}"),
+                TrainSettings.of(work.recipe, "expert" if expert else "critic", work.max_steps),
+                stable_seed(work.recipe.seed, kind, cluster.id),
+                _steps(work, cluster, kind),
+                base_name=work.engine.model_name,
+            )
+        made = [found] if isinstance(found, Path) else found
         work.folder.write_json(done, [str(e.relative_to(work.folder.root)) for e in made])
-    epochs = [work.folder.path(name) for name in work.folder.read_json(done)]
-    report = verify_module(work, cluster, kind, epochs, kinds=kinds)
-    chosen = epochs[report.epoch - 1] if kind == "expert" and report.epoch else epochs[-1]
-    kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
-    return Trial(report=report, note=report.reason, adapter=kept)
+    return [work.folder.path(name) for name in work.folder.read_json(done)]
 
 
 def _tidy(work: Work, cluster: ClusterData) -> None:
@@ -302,62 +311,6 @@ def critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:
         )
         for log, weight in zip(chosen, weights, strict=True)
     ]
-
-
-def _train_expert(work: Work, cluster: ClusterData, folder: Path) -> list[Path]:
-    from langchain_uno.trainers.common import TrainSettings
-    from langchain_uno.trainers.expert import train_expert
-
-    pairs = work.pairs(cluster)
-    if not pairs:
-        raise NothingToLearn("no preference pairs")
-    return _with_base(
-        work,
-        lambda model, tokenizer: train_expert(
-            model,
-            tokenizer,
-            pairs,
-            folder,
-            TrainSettings.of(work.recipe, "expert", work.max_steps),
-            stable_seed(work.recipe.seed, "expert", cluster.id),
-            _steps(work, cluster, "expert"),
-            base_name=work.engine.model_name,
-        ),
-    )
-
-
-def _train_critic(work: Work, cluster: ClusterData, folder: Path) -> list[Path]:
-    from langchain_uno.trainers.common import TrainSettings
-    from langchain_uno.trainers.critic import train_critic
-
-    examples = critic_examples(work, cluster)
-    if not examples:
-        raise NothingToLearn("no rules to teach")
-    return _with_base(
-        work,
-        lambda model, tokenizer: [
-            train_critic(
-                model,
-                tokenizer,
-                examples,
-                folder,
-                TrainSettings.of(work.recipe, "critic", work.max_steps),
-                stable_seed(work.recipe.seed, "critic", cluster.id),
-                _steps(work, cluster, "critic"),
-                base_name=work.engine.model_name,
-            )
-        ],
-    )
-
-
-def _with_base(work: Work, train: Callable[[Any, Any], list[Path]]) -> list[Path]:
-    """Train on the engine's own base model while it answers nobody."""
-    try:
-        with cast(Any, work.engine).exclusive() as (model, tokenizer):
-            return train(model, tokenizer)
-    except InputError as error:
-        # All examples too long, say: this cluster's module can't be trained, others can.
-        raise NothingToLearn(str(error)) from error
 
 
 def verify_module(

@@ -161,8 +161,8 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
     """Bring a raw manifest to the present schema by the numbered steps.
 
     Raises:
-        ReleaseError: no schema version, one from the future, one with no step onwards, or values
-            that a step can't read.
+        ReleaseError: no schema version, one from the future, or values that a step can't
+            read.
     """
     while True:
         version = data.get("schema_version")
@@ -174,10 +174,6 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
             raise ReleaseError(
                 f"its manifest has schema {version}, this software knows up to {MANIFEST_SCHEMA}: "
                 "upgrade langchain-uno"
-            )
-        if version not in _MIGRATIONS:
-            raise ReleaseError(
-                f"its manifest has schema {version}, for which there is no migration"
             )
         try:
             data = _MIGRATIONS[version]({**data})
