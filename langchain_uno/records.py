@@ -22,6 +22,7 @@ __all__ = [
     "Interaction",
     "Message",
     "ModuleKind",
+    "Origin",
     "PreferencePair",
     "Route",
     "Rule",
@@ -200,6 +201,10 @@ class RuleSet(BaseModel):
     """min over rules of 1 - P(covered); None when either list is empty (paper, stage 5)."""
 
 
+Origin = Literal["revised", "edited", "liked", "retained"]
+"""Where the better answer of a pair comes from."""
+
+
 class PreferencePair(BaseModel):
     """One training example for DPO + SFT: the better answer against the logged one."""
 
@@ -208,7 +213,7 @@ class PreferencePair(BaseModel):
     chosen: str
     rejected: str
     rules: list[Rule] = Field(default_factory=list)
-    origin: Literal["revised", "edited", "liked", "retained"] = "revised"
+    origin: Origin = "revised"
     chosen_score: float | None = None
     rejected_score: float | None = None
     voice: str = ""

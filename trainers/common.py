@@ -17,7 +17,6 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +35,7 @@ from transformers import (
 from langchain_uno.errors import InputError
 from langchain_uno.models.chat_format import render
 from langchain_uno.models.training_state import Keeper, Resumable
-from langchain_uno.recipe import Recipe
+from langchain_uno.recipe import ExpertSettings, LoraSettings, Recipe
 from langchain_uno.records import Message
 
 __all__ = [
@@ -71,20 +70,9 @@ MAX_GRAD_NORM = 1.0
 """The authors'."""
 
 
-@dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(ExpertSettings, LoraSettings):
     """What one training needs of a recipe."""
 
-    rank: int = 64
-    dropout: float = 0.05
-    batch_size: int = 32
-    """Examples an optimiser step."""
-    epochs: int = 8
-    learning_rate: float = 5e-4
-    min_steps: int = 0
-    """Epochs are added until so many optimiser steps are reached."""
-    max_length: int = 12_000
-    """In tokens, prompt and answer together."""
     max_steps: int | None = None
     """Cuts the training short, also below ``min_steps``."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from langchain_uno.records import Interaction, PreferencePair, Rule
+from langchain_uno.records import Interaction, Origin, PreferencePair, Rule
 
 __all__ = [
     "approval",
@@ -82,21 +82,19 @@ def liked_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
 def pair_of(
     log: Interaction,
     chosen: str,
-    origin: str,
+    origin: Origin,
     *,
     rules: Sequence[Rule] = (),
     scores: tuple[float, float] | None = None,
 ) -> PreferencePair:
     """Return the pair of a log's answer and a better one; ``scores`` are (chosen, rejected)."""
-    return PreferencePair.model_validate(
-        {
-            "run_id": log.run_id,
-            "messages": log.messages,
-            "chosen": chosen,
-            "rejected": log.answer.strip(),
-            "rules": list(rules),
-            "origin": origin,
-            "chosen_score": scores[0] if scores else None,
-            "rejected_score": scores[1] if scores else None,
-        }
+    return PreferencePair(
+        run_id=log.run_id,
+        messages=log.messages,
+        chosen=chosen,
+        rejected=log.answer.strip(),
+        rules=list(rules),
+        origin=origin,
+        chosen_score=scores[0] if scores else None,
+        rejected_score=scores[1] if scores else None,
     )

@@ -88,15 +88,11 @@ def _cluster(work: Work, cluster: ClusterData, rows: NDArray[np.bool_]) -> Clust
     centre = queries.mean(axis=0)
     new = decision.route != "base" and not decision.kept
     return Cluster(
-        id=cluster.id,
+        **cluster.model_dump(include={"id", "gap", "n_gap_logs", "rules", "people"}),
         size=len(cluster.run_ids),
         run_ids=list(dict.fromkeys(map(run_of, cluster.run_ids))),
-        gap=cluster.gap,
-        n_gap_logs=cluster.n_gap_logs,
         route=decision.route,
         radius=float(np.linalg.norm(queries - centre, axis=1).max()),
-        rules=cluster.rules,
-        people=cluster.people,
         # A kept module's are opaque already.
         trained_on=list(dict.fromkeys(map(run_of, cluster.train))) if new else [],
         made_in=decision.kept.made_in if decision.kept else None,

@@ -358,25 +358,20 @@ def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], 
 
 
 def _summary(work: Work, cluster: ClusterData, decision: Decision) -> ClusterResult:
-    last = decision.report
+    report = decision.report
     shipped = decision.route != "base" and not decision.kept
+    told: dict[str, Any] = cluster.model_dump(include={"id", "people", "gap", "rules"})
+    if report is not None:
+        told |= report.model_dump(include={"win_rate", "interval", "p_value", "needed"})
+        told |= {"judged": report.n, "epoch": report.epoch if shipped else None}
     return ClusterResult(
-        id=cluster.id,
+        **told,
         size=len(cluster.run_ids),
         train=len(cluster.train),
         verify=len(cluster.verify),
         unlabelled=len(cluster.unlabelled),
-        people=cluster.people,
-        gap=cluster.gap,
         route=decision.route,
         pairs=len(work.pairs(cluster)),
-        epoch=last.epoch if last and shipped else None,
-        win_rate=last.win_rate if last else None,
-        interval=last.interval if last else None,
-        p_value=last.p_value if last else None,
-        judged=last.n if last else 0,
-        needed=last.needed if last else None,
         seconds=decision.seconds,
-        rules=cluster.rules,
         note="; ".join(decision.notes),
     )
