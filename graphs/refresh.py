@@ -40,7 +40,6 @@ from langchain_uno.learning.release import release_stage
 from langchain_uno.learning.rules import rules_stage
 from langchain_uno.learning.train import train_stage
 from langchain_uno.learning.work import (
-    STAGES,
     RefreshProgress,
     RefreshResult,
     Silent,
@@ -51,8 +50,9 @@ from langchain_uno.logs.journal import require_log
 from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
+from langchain_uno.records import STAGES
 
-__all__ = ["RefreshResult", "build_refresh_graph", "check_home", "run_refresh"]
+__all__ = ["RefreshResult", "build_refresh_graph", "run_refresh"]
 
 _STAGES: dict[str, Callable[[Work], dict[str, Any]]] = {
     "distil": distil_stage,
@@ -170,7 +170,7 @@ def run_refresh(
         progress=progress or Silent(),
         max_steps=max_steps,
     )
-    check_home(home, engine.fingerprint, embedder.fingerprint)
+    _check_home(home, engine.fingerprint, embedder.fingerprint)
     home.ensure()
     lock = FileLock(home.work / "refresh.lock", timeout=0)
     try:
@@ -191,7 +191,7 @@ def run_refresh(
         lock.release()
 
 
-def check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> None:
+def _check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> None:
     """Check, before anything is written, that a home has logs and fits the models.
 
     Raises:

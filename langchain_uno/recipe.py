@@ -89,7 +89,7 @@ class ClusterSettings(_Section):
     """"ward" cuts the tree at ``threshold`` (paper); "stable" where halves of the data agree."""
     threshold: float = 4.0
     """The Ward distance of the cut "ward"."""
-    min_size: int | None = None
+    min_size: int | None = Field(default=None, ge=1)
     """Raise it to get fewer modules; None grows it slowly with the number of logs."""
     unseen: float = Field(default=0.97, ge=0, lt=1)
     """Lower it to let clusters answer more requests in other words, at the price of more on other

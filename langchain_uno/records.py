@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -17,6 +17,7 @@ __all__ = [
     "ANONYMOUS",
     "REFLECTIVE",
     "SCHEMA_VERSION",
+    "STAGES",
     "Cluster",
     "Feedback",
     "Interaction",
@@ -27,6 +28,7 @@ __all__ = [
     "Route",
     "Rule",
     "RuleSet",
+    "Stage",
     "Usage",
     "Verdict",
     "VerifierReport",
@@ -48,6 +50,11 @@ cluster's rules, without an adapter) comes from releases of older versions only.
 Route = Literal["expert", "memory", "critic", "base"]
 REFLECTIVE: tuple[Route, ...] = ("memory", "critic")
 """The routes that draft and revise."""
+
+
+Stage = Literal["filter", "distil", "cluster", "rules", "gap", "pairs", "train", "release"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""Of a refresh, in the order that they run."""
 
 
 def utc_now() -> datetime:

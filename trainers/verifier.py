@@ -47,8 +47,6 @@ from langchain_uno.records import ANONYMOUS, Message, ModuleKind, VerifierReport
 from langchain_uno.reflect import kept_share, reflect, request_text, run_together
 
 __all__ = [
-    "MAX_LOST",
-    "MIN_LENGTH_RATIO",
     "BaseSide",
     "Exam",
     "HeldOut",

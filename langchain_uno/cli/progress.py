@@ -8,6 +8,7 @@ where both streams end in one pipe or file, whose reader expects JSON and nothin
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -69,8 +70,8 @@ class Bars:
         terminal: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = console or err
-        self._off = off or (as_json and _one_stream())
+        nowhere = Console(file=io.StringIO())
+        self._console = nowhere if off or (as_json and _one_stream()) else console or err
         # Asked of the stream itself: FORCE_COLOR makes rich take a file for a terminal.
         self._terminal = self._console.file.isatty() if terminal is None else terminal
         self._clock = clock
@@ -94,7 +95,7 @@ class Bars:
             console=self._console,
             expand=True,
             transient=True,
-            disable=self._off or not self._terminal,
+            disable=not self._terminal,
         )
 
     def __enter__(self) -> Bars:
@@ -114,8 +115,6 @@ class Bars:
             total: how many steps it has; None: unknown.
             note: what it is about.
         """
-        if self._off:
-            return
         with self._lock:
             now = self._clock()
             known = self._stages.get(stage)
@@ -132,8 +131,6 @@ class Bars:
 
     def advance(self, stage: str, n: int = 1) -> None:
         """Count ``n`` more steps of ``stage``; a stage that has not begun is ignored."""
-        if self._off:
-            return
         with self._lock:
             state = self._stages.get(stage)
             if state is None:
@@ -151,8 +148,6 @@ class Bars:
             stage: its name; one that has not begun here took no time.
             note: what came of it.
         """
-        if self._off:
-            return
         with self._lock:
             state = self._stages.get(stage)
             took = duration(self._clock() - state.first) if state else ""

@@ -22,7 +22,6 @@ __all__ = [
     "Family",
     "Language",
     "Part",
-    "Place",
     "RuleSpec",
     "cap",
     "is_unseen_name",

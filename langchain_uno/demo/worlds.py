@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
 
@@ -67,7 +67,7 @@ class World(BaseModel):
     users: list[User]
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
+    def _known(self) -> World:
         """Every preference names a family and a rule of the file, and so does every prior."""
         rules = {rule.get("id") for rule in self.rules}
         for name, family in self.families.items():

@@ -30,7 +30,6 @@ from langchain_uno.serving.router import Router
 
 __all__ = [
     "asker_of",
-    "by_size",
     "choose_rule_weight",
     "cluster_logs",
     "cluster_stage",
@@ -172,11 +171,11 @@ def cluster_logs(
     The cut "stable" numbers clusters from the largest to the smallest.
 
     Raises:
-        InputError: shapes that do not fit, or values that are not finite.
+        InputError: a value is not finite.
     """
-    q, r = _checked(query, rules)
-    if min_size is not None and min_size < 1:
-        raise InputError(f"min_size is {min_size}: a cluster holds at least 1 log.")
+    q, r = np.asarray(query, dtype=np.float64), np.asarray(rules, dtype=np.float64)
+    if not (np.isfinite(q).all() and np.isfinite(r).all()):
+        raise InputError("Embeddings to cluster hold values that are not finite (NaN or inf).")
     n = len(q)
     if n < 2:
         return np.zeros(n, dtype=np.int64)
@@ -184,7 +183,7 @@ def cluster_logs(
         return _paper(q, r, threshold)
     size = default_min_size(n) if min_size is None else min_size
     weight = choose_rule_weight(q, r, min_size=size, seed=seed)
-    return by_size(_stable(_joint(q, r, weight), size, seed))
+    return _by_size(_stable(_joint(q, r, weight), size, seed))
 
 
 def default_min_size(n: int) -> int:
@@ -193,7 +192,7 @@ def default_min_size(n: int) -> int:
 
 
 def choose_rule_weight(
-    query: ArrayLike, rules: ArrayLike, *, min_size: int | None = None, seed: int = 0
+    q: Floats, r: Floats, *, min_size: int | None = None, seed: int = 0
 ) -> float:
     """Choose the weight of the rule half from the data alone; 0 when hardly any log has rules.
 
@@ -203,7 +202,6 @@ def choose_rule_weight(
     open) and whose routes foretell the rules (share of the rules' variance). Equal halves often
     fail the first: logs are then grouped by which wish a user happened to mention.
     """
-    q, r = _checked(query, rules)
     n = len(q)
     has = np.linalg.norm(r, axis=1) > 0
     if n < 8 or has.sum() < 4:
@@ -224,18 +222,6 @@ def choose_rule_weight(
     # Within a fifth of the best clusters, those that say most about the rules; then the heavier.
     good = [t for t in tried if t[1] >= 0.8 * most]
     return max(good, key=lambda t: (round(t[2], 2), round(t[1], 2), t[0]))[0]
-
-
-def _checked(query: ArrayLike, rules: ArrayLike) -> tuple[Floats, Floats]:
-    q = np.asarray(query, dtype=np.float64)
-    r = np.asarray(rules, dtype=np.float64)
-    if q.ndim != 2 or r.ndim != 2 or len(q) != len(r):
-        raise InputError(
-            f"Clustering needs query (n, d) and rules (n, d2); got {q.shape} and {r.shape}."
-        )
-    if not (np.isfinite(q).all() and np.isfinite(r).all()):
-        raise InputError("Embeddings to cluster hold values that are not finite (NaN or inf).")
-    return q, r
 
 
 def _unit(x: Floats) -> Floats:
@@ -292,7 +278,7 @@ def _compact(labels: Ints) -> Ints:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def by_size(labels: Ints) -> Ints:
+def _by_size(labels: Ints) -> Ints:
     """Number clusters from the largest to the smallest; equal sizes keep their order."""
     counts = np.bincount(labels)
     rank = np.empty(len(counts), dtype=np.int64)

@@ -40,14 +40,10 @@ if TYPE_CHECKING:
     from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut
 
 __all__ = [
-    "Decision",
-    "Trial",
-    "critic_examples",
     "held_out",
     "read_decision",
     "train_stage",
     "trains_expert",
-    "try_module",
 ]
 
 _BAR = "train"
@@ -157,7 +153,7 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
     kinds: tuple[ModuleKind, ...] = ("expert", "critic") if work.is_low(cluster) else ("critic",)
     new: Trial | None = None
     for kind in kinds:
-        trial = try_module(work, cluster, kind, kinds=len(kinds))
+        trial = _try_module(work, cluster, kind, kinds=len(kinds))
         if trial.report is not None:
             decision.report = trial.report
             decision.reports.append(trial.report)
@@ -194,7 +190,7 @@ def _incumbent(work: Work, cluster: ClusterData) -> Incumbent | None:
     return incumbent(work, cluster, verify) if held_out(work, cluster) else None
 
 
-def try_module(work: Work, cluster: ClusterData, kind: ModuleKind, *, kinds: int = 1) -> Trial:
+def _try_module(work: Work, cluster: ClusterData, kind: ModuleKind, *, kinds: int = 1) -> Trial:
     """Train and verify one module, or read what an earlier call found.
 
     Args:
@@ -228,7 +224,7 @@ def _trained(work: Work, cluster: ClusterData, kind: ModuleKind) -> list[Path]:
     done = f"clusters/{cluster.id}/{kind}-trained.json"
     if not work.folder.has(done):
         expert = kind == "expert"
-        examples: Any = work.pairs(cluster) if expert else critic_examples(work, cluster)
+        examples: Any = work.pairs(cluster) if expert else _critic_examples(work, cluster)
         if not examples:
             raise InputError("no preference pairs" if expert else "no rules to teach")
         with cast(Any, work.engine).exclusive() as (model, tokenizer):
@@ -293,7 +289,7 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
     return items
 
 
-def critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:
+def _critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:
     """Return what a critic learns: for each training log with rules, draft -> wanted rules."""
     from langchain_uno.trainers.critic import CriticExample
 

@@ -42,7 +42,6 @@ from langchain_uno.releases.traffic import write_atomic
 
 __all__ = [
     "DISTILLED",
-    "STAGES",
     "ClusterData",
     "ClusterResult",
     "RefreshProgress",
@@ -56,9 +55,6 @@ __all__ = [
     "refresh_folders",
     "sweep_work",
 ]
-
-STAGES = ("filter", "distil", "cluster", "rules", "gap", "pairs", "train", "release")
-"""In the order that they run."""
 
 FORMAT = 22
 """Raised when the files of a work folder change, so that an old one is not taken up."""
