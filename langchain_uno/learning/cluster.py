@@ -96,15 +96,14 @@ def _split(work: Work, members: list[Interaction], parent: Parent) -> ClusterDat
     """
     share, seed = work.recipe.verify.held_out, stable_seed(work.recipe.seed, "split", parent.name)
     deciding = DECIDING if work.recipe.verify.level is not None else 0
-    module, split = None, None
+    split = split_logs(members, work.voices, share, seed, deciding=deciding)
+    module = None
     if parent.module:
-        split = split_logs(
+        apart = split_logs(
             members, work.voices, share, seed, teachers=parent.trained_on, deciding=deciding
         )
-        if len(split.verify) >= 0.5 * share * len(members):
-            module = parent.module
-    if split is None or module is None:
-        split = split_logs(members, work.voices, share, seed, deciding=deciding)
+        if len(apart.verify) >= 0.5 * share * len(members):
+            split, module = apart, parent.module
     return ClusterData(
         id=parent.name,
         run_ids=[log.run_id for log in members],

@@ -34,10 +34,10 @@ from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
 from langchain_uno.records import ModuleKind, Route, VerifierReport
+from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut, cluster_p_value, may_ship
 
 if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample
-    from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut
 
 __all__ = [
     "held_out",
@@ -83,8 +83,6 @@ class Decision(BaseModel):
 
 def train_stage(work: Work) -> dict[str, Any]:
     """Make and verify a module for every cluster that is large enough."""
-    from langchain_uno.trainers.verifier import cluster_p_value, may_ship
-
     clusters = work.clusters()
     work.progress.start(_BAR, len(clusters), "experts and critics")
     for cluster in clusters:
@@ -264,8 +262,6 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
     with the answer as it was: that is no witness for other wishes. So have requests that nobody
     reacted to; they fill up to ``recipe.verify.max_queries``.
     """
-    from langchain_uno.trainers.verifier import HeldOut
-
     given = work.folder.read_json("given.json")
     items: list[HeldOut] = []
     for log_id in cluster.verify:
@@ -313,8 +309,6 @@ def verify_module(
     work: Work, cluster: ClusterData, kind: ModuleKind, epochs: list[Path], *, kinds: int
 ) -> VerifierReport:
     """Compare a module with the base on held-out queries; of a critic there is one epoch."""
-    from langchain_uno.trainers.verifier import Exam
-
     items = held_out(work, cluster)
     work.progress.start(_BAR, None, f"{cluster.id} {kind}: verifying on {len(items)} queries")
     words = judged_by(work.prompts, work.teacher_prompts)
@@ -327,8 +321,6 @@ def verify_module(
 
 def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exam) -> BaseSide:
     """Return the base's answers and scores, asked once for all kinds of module."""
-    from langchain_uno.trainers.verifier import BaseSide
-
     name = f"clusters/{cluster.id}/base-side.json"
     if not work.folder.has(name):
         side = exam.answer_as_base(items)
