@@ -12,11 +12,10 @@ time.
 
 from __future__ import annotations
 
-import operator
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Annotated, Any, TypedDict
+from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -39,13 +38,7 @@ from langchain_uno.learning.pairs import pairs_stage
 from langchain_uno.learning.release import release_stage
 from langchain_uno.learning.rules import rules_stage
 from langchain_uno.learning.train import train_stage
-from langchain_uno.learning.work import (
-    RefreshProgress,
-    RefreshResult,
-    Silent,
-    Work,
-    sweep_work,
-)
+from langchain_uno.learning.work import RefreshProgress, RefreshResult, Silent, Work, sweep_work
 from langchain_uno.logs.journal import require_log
 from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet
@@ -71,8 +64,6 @@ class RefreshState(TypedDict, total=False):
     refresh_id: str
     until: str | None
     """The stage after which to stop."""
-    stages: Annotated[list[str], operator.add]
-    """The nodes that have run."""
 
 
 def build_refresh_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -97,7 +88,7 @@ def _node(name: str) -> Any:
             filter_stage(work)  # says which refresh this is
         else:
             work.once(name, _STAGES[name])
-        return {"stages": [name], "refresh_id": work.id}
+        return {"refresh_id": work.id}
 
     return run
 
@@ -181,7 +172,7 @@ def run_refresh(
             "this goes away by itself; the lock dies with its process.)"
         ) from error
     try:
-        build_refresh_graph().invoke({"stages": [], "until": until}, context=work)
+        build_refresh_graph().invoke({"until": until}, context=work)
         return _result(work)
     except EmptyLogError:
         if work.id:  # there is nothing to go on from; what was copied of the log goes again

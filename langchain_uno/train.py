@@ -141,18 +141,17 @@ def effective_recipe(
         ConfigError: the recipe or the home's settings are not valid; the message says which.
         InputError: one of ``sets`` is not KEY=VALUE.
     """
-    recipe = load_recipe(name)
+    load_recipe(name)  # its own faults are not the home's
     overrides: dict[str, Any] = {}
     if home is not None:
         overrides = load_settings(home).recipe
         try:
-            recipe = load_recipe(name, overrides)
+            load_recipe(name, overrides)
         except ConfigError as error:
             raise ConfigError(f"{str(home.settings)!r}, [recipe]: {error}") from error
     for one in sets:
         overrides = merged(overrides, _assignment(one))
-        recipe = load_recipe(name, overrides)
-    return recipe if seed is None else load_recipe(name, {**overrides, "seed": seed})
+    return load_recipe(name, overrides if seed is None else {**overrides, "seed": seed})
 
 
 def _assignment(text: str) -> dict[str, Any]:

@@ -141,8 +141,10 @@ def borrowed(model: Any, tokenizer: Any) -> Iterator[None]:
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """Return the tokens of a prompt as the engine sees them."""
-    options = {"enable_thinking": False}  # as the local engine does
-    return text_ids(tokenizer, render(tokenizer, messages, template_kwargs=options))
+    # Without thinking, as the local engine has it.
+    return text_ids(
+        tokenizer, render(tokenizer, messages, template_kwargs={"enable_thinking": False})
+    )
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:

@@ -12,14 +12,7 @@ from dataclasses import dataclass, field
 
 from langchain_uno.demo.language import Language, RuleSpec, cap
 
-__all__ = [
-    "Check",
-    "Query",
-    "Reading",
-    "check_answer",
-    "read_answer",
-    "render_answer",
-]
+__all__ = ["Check", "Query", "Reading", "check_answer", "read_answer", "render_answer"]
 
 
 @dataclass(frozen=True)

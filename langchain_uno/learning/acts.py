@@ -10,13 +10,7 @@ from collections.abc import Sequence
 
 from langchain_uno.records import Interaction, Origin, PreferencePair, Rule
 
-__all__ = [
-    "approval",
-    "edited_pairs",
-    "liked_pairs",
-    "pair_of",
-    "was_content",
-]
+__all__ = ["approval", "edited_pairs", "liked_pairs", "pair_of", "was_content"]
 
 _LIKED, _DISLIKED = 0.75, 0.25
 _ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}

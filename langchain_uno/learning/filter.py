@@ -16,13 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_uno.errors import EmptyLogError
-from langchain_uno.learning.work import (
-    Work,
-    WorkFolder,
-    content_of,
-    digest_of,
-    refresh_folders,
-)
+from langchain_uno.learning.work import Work, WorkFolder, content_of, digest_of, refresh_folders
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.store import LogStore

@@ -14,7 +14,6 @@ every log the same list. Where nothing was guessed the gap is unknown, which is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, Literal
 
 from langchain_uno.learning.work import Work
@@ -28,20 +27,18 @@ def gap_stage(work: Work) -> dict[str, Any]:
     """Measure each cluster's cognitive gap on its training logs."""
     clusters = work.clusters()
     given = work.folder.read_json("given.json")
-    sets: list[RuleSet] = []
-    owners: list[int] = []
-    for i, cluster in enumerate(clusters):
+    sets: list[list[RuleSet]] = []
+    for cluster in clusters:
         # What is asked of a module is what it lacks; the gap is the base's.
         plain = [j for j in cluster.train if j not in given and work.taught[j].with_feedback]
-        measured_on = plain or cluster.train
-        sets += [work.taught[j] for j in measured_on]
-        owners += [i] * len(measured_on)
+        sets.append([work.taught[j] for j in plain or cluster.train])
+    every = [rules for own in sets for rules in own]
     over = work.recipe.gap.over
-    work.progress.start("gap", count_questions(sets, over), "is the wish covered by the guess?")
+    work.progress.start("gap", count_questions(every, over), "is the wish covered by the guess?")
     # All clusters in one call: equal questions are asked once, and batches are full.
-    measured = cognitive_gap(sets, work.reranker, work.counter("gap"), over=over)
-    for i, group in groupby(zip(owners, measured, strict=True), key=lambda pair: pair[0]):
-        clusters[i].gap, clusters[i].n_gap_logs = cluster_gap([rules for _, rules in group])
+    measured = iter(cognitive_gap(every, work.reranker, work.counter("gap"), over=over))
+    for cluster, own in zip(clusters, sets, strict=True):
+        cluster.gap, cluster.n_gap_logs = cluster_gap([next(measured) for _ in own])
     work.folder.write_records("clusters-gap.jsonl", clusters)
     unknown = sum(c.gap is None for c in clusters)
     low = sum(work.is_low(c) for c in clusters)

@@ -32,13 +32,7 @@ from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, PreferencePair, RuleSet
 from langchain_uno.reflect import kept_share, request_text
 
-__all__ = [
-    "balanced",
-    "build_pairs",
-    "count_work",
-    "pairs_stage",
-    "revise",
-]
+__all__ = ["balanced", "build_pairs", "count_work", "pairs_stage", "revise"]
 
 
 def pairs_stage(work: Work) -> dict[str, Any]:

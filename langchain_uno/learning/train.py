@@ -39,12 +39,7 @@ from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut, cluster_p_v
 if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample
 
-__all__ = [
-    "held_out",
-    "read_decision",
-    "train_stage",
-    "trains_expert",
-]
+__all__ = ["held_out", "read_decision", "train_stage", "trains_expert"]
 
 _BAR = "train"
 

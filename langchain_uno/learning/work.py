@@ -30,14 +30,7 @@ from langchain_uno.home import Home
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, OnDone, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import (
-    Interaction,
-    PreferencePair,
-    Route,
-    RuleSet,
-    run_of,
-    voices_of,
-)
+from langchain_uno.records import Interaction, PreferencePair, Route, RuleSet, run_of, voices_of
 from langchain_uno.releases.traffic import write_atomic
 
 __all__ = [

@@ -9,12 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from langchain_uno.errors import (
-    HomeError,
-    NameError_,
-    ReleaseError,
-    ReleaseMismatchError,
-)
+from langchain_uno.errors import HomeError, NameError_, ReleaseError, ReleaseMismatchError
 from langchain_uno.home import Home, safe_name
 from langchain_uno.models.prompts import worded_alike
 from langchain_uno.models.protocols import FloatArray
