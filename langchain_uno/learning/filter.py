@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_uno.errors import EmptyLogError
-from langchain_uno.learning.work import Work, WorkFolder, content_of, digest_of, refresh_folders
+from langchain_uno.learning.work import Work, content_of, digest_of, refresh_folders
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.store import LogStore
@@ -270,8 +270,7 @@ def _why_none(work: Work, heard: Sequence[Interaction], reasons: Counter[str]) -
 
 
 def _counts(work: Work, snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    folder: WorkFolder = work.folder
-    dropped: dict[str, int] = folder.read_json("dropped.json")
+    dropped: dict[str, int] = work.folder.read_json("dropped.json")
     usable = len(work.logs)
     return {
         "interactions": snapshot["interactions"],

@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -177,9 +178,7 @@ def _kept(decision: Decision, present: Incumbent, why: str) -> Decision:
 
 
 def _incumbent(work: Work, cluster: ClusterData) -> Incumbent | None:
-    def verify(kind: ModuleKind, epochs: list[Path]) -> VerifierReport:
-        return verify_module(work, cluster, kind, epochs, kinds=1)
-
+    verify = partial(verify_module, work, cluster, kinds=1)
     return incumbent(work, cluster, verify) if held_out(work, cluster) else None
 
 
