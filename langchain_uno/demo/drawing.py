@@ -6,8 +6,6 @@ guess) and wholly foreign to it. The same arguments give the same world, byte fo
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from random import Random
 
 from langchain_uno.demo.answers import Query
@@ -64,19 +62,16 @@ def make_world(seed: int, *, noise: float = 0.34, users: int = 60, families: int
         )
         for i in range(users)
     ]
-    content = {
-        "families": {name: asdict(language.families[name]) for name in names},
-        "rules": [asdict(rule) for rule in language.rules.values()],
-        "feedback": language.feedback,
-        "lexicon": language.lexicon,
-    }
     return World(
         seed=seed,
         noise=noise,
         preferences=preferences,
         distance=distance,
         users=people,
-        **json.loads(json.dumps(content)),
+        families={name: language.families[name] for name in names},
+        rules=list(language.rules.values()),
+        feedback=language.feedback,
+        lexicon=language.lexicon,
     )
 
 
