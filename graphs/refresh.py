@@ -12,11 +12,10 @@ time.
 
 from __future__ import annotations
 
-import operator
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Annotated, Any, TypedDict
+from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -39,23 +38,16 @@ from langchain_uno.learning.pairs import pairs_stage
 from langchain_uno.learning.release import release_stage
 from langchain_uno.learning.rules import rules_stage
 from langchain_uno.learning.train import train_stage
-from langchain_uno.learning.work import (
-    STAGES,
-    RefreshProgress,
-    RefreshResult,
-    Silent,
-    Work,
-    sweep_work,
-)
+from langchain_uno.learning.work import RefreshProgress, RefreshResult, Silent, Work, sweep_work
 from langchain_uno.logs.journal import require_log
 from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
+from langchain_uno.records import STAGES
 
-__all__ = ["RefreshResult", "build_refresh_graph", "check_home", "run_refresh"]
+__all__ = ["RefreshResult", "build_refresh_graph", "run_refresh"]
 
-_STAGES: dict[str, Callable[[Work], None]] = {
-    "filter": filter_stage,
+_STAGES: dict[str, Callable[[Work], dict[str, Any]]] = {
     "distil": distil_stage,
     "cluster": cluster_stage,
     "rules": rules_stage,
@@ -72,8 +64,6 @@ class RefreshState(TypedDict, total=False):
     refresh_id: str
     until: str | None
     """The stage after which to stop."""
-    stages: Annotated[list[str], operator.add]
-    """The nodes that have run."""
 
 
 def build_refresh_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -82,8 +72,8 @@ def build_refresh_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
     :func:`run_refresh` does that, under the home's lock and after checking home and models.
     """
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(RefreshState, context_schema=Work)
-    for name, stage in _STAGES.items():
-        graph.add_node(name, _node(name, stage))
+    for name in STAGES:
+        graph.add_node(name, _node(name))
     graph.add_edge(START, STAGES[0])
     for first, then in pairwise(STAGES):
         graph.add_conditional_edges(first, _on_to(then, after=first), [then, END])
@@ -91,10 +81,14 @@ def build_refresh_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
     return graph.compile(name="uno-refresh")
 
 
-def _node(name: str, stage: Callable[[Work], None]) -> Any:
+def _node(name: str) -> Any:
     def run(state: RefreshState, runtime: Runtime[Work]) -> RefreshState:
-        stage(runtime.context)
-        return {"stages": [name], "refresh_id": runtime.context.id}
+        work = runtime.context
+        if name == "filter":
+            filter_stage(work)  # says which refresh this is
+        else:
+            work.once(name, _STAGES[name])
+        return {"refresh_id": work.id}
 
     return run
 
@@ -167,7 +161,7 @@ def run_refresh(
         progress=progress or Silent(),
         max_steps=max_steps,
     )
-    check_home(home, engine.fingerprint, embedder.fingerprint)
+    _check_home(home, engine.fingerprint, embedder.fingerprint)
     home.ensure()
     lock = FileLock(home.work / "refresh.lock", timeout=0)
     try:
@@ -178,7 +172,7 @@ def run_refresh(
             "this goes away by itself; the lock dies with its process.)"
         ) from error
     try:
-        build_refresh_graph().invoke({"stages": [], "until": until}, context=work)
+        build_refresh_graph().invoke({"until": until}, context=work)
         return _result(work)
     except EmptyLogError:
         if work.id:  # there is nothing to go on from; what was copied of the log goes again
@@ -188,7 +182,7 @@ def run_refresh(
         lock.release()
 
 
-def check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> None:
+def _check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> None:
     """Check, before anything is written, that a home has logs and fits the models.
 
     Raises:
@@ -230,16 +224,11 @@ def _result(work: Work) -> RefreshResult:
     clusters = counts.get("train", {}).pop("clusters", [])
     result = RefreshResult.model_validate(
         {
+            **filtered,
             "refresh_id": work.id,
             "release": release,
             "current": release,
             "resumed": work.resumed,
-            "interactions": filtered["interactions"],
-            "usable": filtered["usable"],
-            "dropped": filtered["dropped"],
-            "waiting": filtered["waiting"],
-            "waits_for": filtered.get("waits_for"),
-            "without_user": filtered["without_user"],
             "guarded": counts.get("rules", {}).get("guarded", True),
             "stages": {
                 stage: {k: v for k, v in one.items() if k not in ("note", "notes", "seconds")}

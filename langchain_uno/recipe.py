@@ -40,6 +40,7 @@ __all__ = [
     "RuleSettings",
     "VerifySettings",
     "load_recipe",
+    "merged",
 ]
 
 RECIPES = ("default", "paper", "bundled")
@@ -88,7 +89,7 @@ class ClusterSettings(_Section):
     """"ward" cuts the tree at ``threshold`` (paper); "stable" where halves of the data agree."""
     threshold: float = 4.0
     """The Ward distance of the cut "ward"."""
-    min_size: int | None = None
+    min_size: int | None = Field(default=None, ge=1)
     """Raise it to get fewer modules; None grows it slowly with the number of logs."""
     unseen: float = Field(default=0.97, ge=0, lt=1)
     """Lower it to let clusters answer more requests in other words, at the price of more on other
@@ -141,13 +142,9 @@ class ExpertSettings(_Section):
     """Lower it to the memory at hand: a longer pair, in tokens, is left out."""
 
 
-class CriticSettings(_Section):
+class CriticSettings(ExpertSettings):
     """Stage 8: SFT."""
 
-    learning_rate: float = 5e-4
-    """Tune it for a new model family first."""
-    min_steps: int = 0
-    """Raise it for small clusters: epochs are added until so many steps are reached."""
     max_length: int = 8000
     """Lower it to the memory at hand: a longer example, in tokens, is left out."""
 
@@ -228,7 +225,7 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
             + f"give {', '.join(map(repr, RECIPES))} or a TOML file's path."
         )
     try:
-        data = _merged(tomllib.loads(text), overrides or {})
+        data = merged(tomllib.loads(text), overrides or {})
         _refuse_gone(name_or_path, data)
         return Recipe.model_validate(data)
     except tomllib.TOMLDecodeError as error:
@@ -279,11 +276,12 @@ def _keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
     return out
 
 
-def _merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Return nested settings with others on top."""
     out = dict(base)
     for key, value in top.items():
         if isinstance(value, dict) and isinstance(out.get(key), dict):
-            out[key] = _merged(out[key], value)
+            out[key] = merged(out[key], value)
         else:
             out[key] = value
     return out

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -17,15 +17,18 @@ __all__ = [
     "ANONYMOUS",
     "REFLECTIVE",
     "SCHEMA_VERSION",
+    "STAGES",
     "Cluster",
     "Feedback",
     "Interaction",
     "Message",
     "ModuleKind",
+    "Origin",
     "PreferencePair",
     "Route",
     "Rule",
     "RuleSet",
+    "Stage",
     "Usage",
     "Verdict",
     "VerifierReport",
@@ -47,6 +50,11 @@ cluster's rules, without an adapter) comes from releases of older versions only.
 Route = Literal["expert", "memory", "critic", "base"]
 REFLECTIVE: tuple[Route, ...] = ("memory", "critic")
 """The routes that draft and revise."""
+
+
+Stage = Literal["filter", "distil", "cluster", "rules", "gap", "pairs", "train", "release"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""Of a refresh, in the order that they run."""
 
 
 def utc_now() -> datetime:
@@ -200,6 +208,10 @@ class RuleSet(BaseModel):
     """min over rules of 1 - P(covered); None when either list is empty (paper, stage 5)."""
 
 
+Origin = Literal["revised", "edited", "liked", "retained"]
+"""Where the better answer of a pair comes from."""
+
+
 class PreferencePair(BaseModel):
     """One training example for DPO + SFT: the better answer against the logged one."""
 
@@ -208,7 +220,7 @@ class PreferencePair(BaseModel):
     chosen: str
     rejected: str
     rules: list[Rule] = Field(default_factory=list)
-    origin: Literal["revised", "edited", "liked", "retained"] = "revised"
+    origin: Origin = "revised"
     chosen_score: float | None = None
     rejected_score: float | None = None
     voice: str = ""

@@ -115,7 +115,7 @@ def reflect(
         used = first.usage
     told = tuple(suggestions)
     if first.tool_calls or not first.text.strip():
-        return _stands(first, used)
+        return _result(first, first, used)
     spoken = language or language_of(
         [m.content for m in request.messages if m.role == "user"], first.text
     )
@@ -135,7 +135,7 @@ def reflect(
         except RoleError:
             told = ()
     if not told:
-        return _stands(first, used)
+        return _result(first, first, used)
     second = yield Ask(
         replace(
             request,
@@ -150,22 +150,13 @@ def reflect(
     )
     used = _sum(used, second.usage)
     if not second.text.strip():
-        return _stands(first, used, told)
+        return _result(first, first, used, told)
     kept = None
     if min_kept > 0:
         kept = kept_share(request_text(request.messages), first.text, second.text)
         if kept < min_kept:
-            return replace(_stands(first, used, told), kept=kept)
-    return Reflected(
-        text=second.text,
-        draft=first.text,
-        suggestions=told,
-        revised=True,
-        kept=kept,
-        usage=used,
-        finish_reason=second.finish_reason,
-        tool_calls=second.tool_calls,
-    )
+            return _result(first, first, used, told, kept)
+    return _result(first, second, used, told, kept)
 
 
 def run_together(
@@ -199,14 +190,22 @@ def run_together(
     return [results[i] for i in range(len(plans))]
 
 
-def _stands(first: Generation, used: Usage, told: tuple[str, ...] = ()) -> Reflected:
+def _result(
+    first: Generation,
+    answer: Generation,
+    used: Usage,
+    told: tuple[str, ...] = (),
+    kept: float | None = None,
+) -> Reflected:
     return Reflected(
-        text=first.text,
+        text=answer.text,
         draft=first.text,
         suggestions=told,
+        revised=answer is not first,
+        kept=kept,
         usage=used,
-        finish_reason=first.finish_reason,
-        tool_calls=first.tool_calls,
+        finish_reason=answer.finish_reason,
+        tool_calls=answer.tool_calls,
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, InputError
 from langchain_uno.home import Home, load_settings
-from langchain_uno.recipe import Recipe, load_recipe
+from langchain_uno.recipe import Recipe, load_recipe, merged
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -141,18 +141,17 @@ def effective_recipe(
         ConfigError: the recipe or the home's settings are not valid; the message says which.
         InputError: one of ``sets`` is not KEY=VALUE.
     """
-    recipe = load_recipe(name)
+    load_recipe(name)  # its own faults are not the home's
     overrides: dict[str, Any] = {}
     if home is not None:
         overrides = load_settings(home).recipe
         try:
-            recipe = load_recipe(name, overrides)
+            load_recipe(name, overrides)
         except ConfigError as error:
             raise ConfigError(f"{str(home.settings)!r}, [recipe]: {error}") from error
     for one in sets:
-        overrides = _merge(overrides, _assignment(one))
-        recipe = load_recipe(name, overrides)
-    return recipe if seed is None else load_recipe(name, {**overrides, "seed": seed})
+        overrides = merged(overrides, _assignment(one))
+    return load_recipe(name, overrides if seed is None else {**overrides, "seed": seed})
 
 
 def _assignment(text: str) -> dict[str, Any]:
@@ -165,15 +164,6 @@ def _assignment(text: str) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             continue
     raise InputError(f"--set {text!r} is not KEY=VALUE, as in lora.rank=8.")
-
-
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        known = merged.get(key)
-        both = isinstance(value, dict) and isinstance(known, dict)
-        merged[key] = _merge(known or {}, value) if both else value
-    return merged
 
 
 if __name__ == "__main__":

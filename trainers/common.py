@@ -10,40 +10,51 @@ which teaches a newline after the end of turn and, with templates that treat the
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import random
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from datasets import Dataset
 from peft import LoraConfig
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
+from langchain_uno.errors import InputError
 from langchain_uno.models.chat_format import render
-from langchain_uno.recipe import Recipe
+from langchain_uno.models.training_state import Keeper, Resumable
+from langchain_uno.recipe import ExpertSettings, LoraSettings, Recipe
 from langchain_uno.records import Message
 
 __all__ = [
     "OnStep",
+    "QuietTrainer",
     "TrainSettings",
     "Watcher",
     "at_once_of",
     "borrowed",
+    "check_examples",
     "clear_epochs",
     "completion_ids",
     "copies",
     "lora_config",
-    "one_device",
     "plan_epochs",
     "prompt_ids",
     "save_adapter",
     "shared_arguments",
+    "trained",
     "turn_end",
 ]
 
@@ -51,26 +62,17 @@ OnStep = Callable[[int, int], None]
 """Progress of a training: optimiser steps done, and in all."""
 
 
+_log = logging.getLogger(__name__)
+
 BIG = 100_000_000
 """Parameters from which a model trains one example at a time, and with checkpointed activations."""
 MAX_GRAD_NORM = 1.0
 """The authors'."""
 
 
-@dataclass(frozen=True)
-class TrainSettings:
+class TrainSettings(ExpertSettings, LoraSettings):
     """What one training needs of a recipe."""
 
-    rank: int = 64
-    dropout: float = 0.05
-    batch_size: int = 32
-    """Examples an optimiser step."""
-    epochs: int = 8
-    learning_rate: float = 5e-4
-    min_steps: int = 0
-    """Epochs are added until so many optimiser steps are reached."""
-    max_length: int = 12_000
-    """In tokens, prompt and answer together."""
     max_steps: int | None = None
     """Cuts the training short, also below ``min_steps``."""
 
@@ -137,12 +139,12 @@ def borrowed(model: Any, tokenizer: Any) -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-def prompt_ids(
-    tokenizer: Any, messages: Sequence[Message], template_kwargs: Mapping[str, Any] | None = None
-) -> list[int]:
+def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """Return the tokens of a prompt as the engine sees them."""
-    options = {"enable_thinking": False, **(template_kwargs or {})}  # as the local engine does
-    return text_ids(tokenizer, render(tokenizer, messages, template_kwargs=options))
+    # Without thinking, as the local engine has it.
+    return text_ids(
+        tokenizer, render(tokenizer, messages, template_kwargs={"enable_thinking": False})
+    )
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
@@ -269,10 +271,96 @@ def shared_arguments(
     }
 
 
-def one_device(arguments: TrainingArguments) -> None:
-    """Train on the model's device alone: with several GPUs visible, Trainer would replicate it."""
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1
+def check_examples(
+    what: str, kind: str, given: int, left: int, training: Sized, max_length: int
+) -> None:
+    """Say how many examples were left out of a training.
+
+    Args:
+        what: an example's name.
+        kind: "an expert" or "a critic".
+        given: how many there were.
+        left: how many are short enough and weigh something.
+        training: the rows that they make.
+        max_length: in tokens.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    if left < given:
+        message = "%d of %d %ss are longer than %d tokens or weigh nothing and were left out"
+        _log.warning(message, given - left, given, what, max_length)
+    if not training:
+        raise InputError(
+            f"There is no {what} to train {kind} on ({given} given, longest allowed {max_length} "
+            "tokens, weights above 0 needed)."
+        )
+
+
+class QuietTrainer(Resumable):
+    """For a trainer of TRL: goes on from a kept state, and is kept from phoning anywhere."""
+
+    def _send_telemetry(self) -> None:
+        """Do nothing: what a deployment trains is nobody else's business."""
+
+
+@contextmanager
+def trained(
+    trainer_type: Any,
+    config_type: Any,
+    options: Mapping[str, Any],
+    model: Any,
+    tokenizer: Any,
+    settings: TrainSettings,
+    seed: int,
+    out: Path,
+    training: Sequence[Mapping[str, Any]],
+    watcher: Watcher,
+    keeper: Keeper,
+    evaluation: Sequence[Mapping[str, Any]] = (),
+) -> Iterator[Any]:
+    """Train a fresh PEFT LoRA over the borrowed base model, from the start or from a kept state.
+
+    Args:
+        trainer_type: TRL's trainer, with :class:`QuietTrainer`.
+        config_type: its configuration.
+        options: of the configuration, beside the shared ones.
+        model: the base model; handed back at the end of the block.
+        tokenizer: its tokenizer.
+        settings: of the training.
+        seed: of the training.
+        out: folder for the epochs; emptied unless a state is gone on from.
+        training: the rows.
+        watcher: hears of steps and epochs.
+        keeper: keeps the state; has none left after the block.
+        evaluation: held-out rows.
+
+    Yields:
+        The trained PEFT model.
+    """
+    if keeper.checkpoint is None:
+        clear_epochs(out)
+        keeper.clear()
+    out.mkdir(parents=True, exist_ok=True)
+    epochs, _ = plan_epochs(len(training), settings)
+    with borrowed(model, tokenizer):
+        arguments = config_type(**shared_arguments(model, out, settings, seed, epochs), **options)
+        if arguments.n_gpu > 1:  # Trainer would replicate the model on all of them
+            arguments._n_gpu = 1
+        trainer = trainer_type(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(training),
+            eval_dataset=Dataset.from_list(evaluation) if evaluation else None,
+            processing_class=tokenizer,
+            peft_config=lora_config(model, settings),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(watcher)
+        trainer.add_callback(keeper)
+        trainer.train(resume_from_checkpoint=keeper.checkpoint)
+        yield trainer.model
+    keeper.clear()
 
 
 def clear_epochs(out: Path, but: Path | None = None) -> None:
@@ -297,20 +385,23 @@ def save_adapter(peft_model: Any, folder: Path, base_name: str) -> Path:
 
 
 class Watcher(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Reports steps, and what happens at the end of each epoch (numbered from 1)."""
+    """Reports steps, and what happens at the end of each epoch (numbered from 1).
+
+    Args:
+        on_step: hears of optimiser steps.
+        on_epoch: hears of an epoch's end, with the PEFT model.
+        on_loss: hears of an epoch's held-out loss, with the PEFT model.
+        epochs: how many are behind a training that goes on.
+    """
 
     def __init__(
         self,
         on_step: OnStep | None,
-        on_epoch: Callable[[int], None] | None = None,
-        on_loss: Callable[[int, float], None] | None = None,
+        on_epoch: Callable[[int, Any], None] | None = None,
+        on_loss: Callable[[int, float, Any], None] | None = None,
         *,
         epochs: int = 0,
     ) -> None:
-        """Keep the callbacks: after a step, after an epoch, after an epoch's evaluation.
-
-        ``epochs`` are behind a training that goes on.
-        """
         self.on_step = on_step
         self.on_epoch = on_epoch
         self.on_loss = on_loss
@@ -324,22 +415,17 @@ class Watcher(TrainerCallback):  # type: ignore[misc, unused-ignore]
             self.on_step(state.global_step, state.max_steps)
 
     def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **with_: Any
     ) -> None:
         """Count an epoch; the evaluation comes after this."""
         self.epochs += 1
         if self.on_epoch is not None:
-            self.on_epoch(self.epochs)
+            self.on_epoch(self.epochs, with_["model"])
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **with_: Any
     ) -> None:
         """Report the held-out loss."""
-        loss = (metrics or {}).get("eval_loss", math.nan)
+        loss = with_["metrics"].get("eval_loss", math.nan)
         if self.on_loss is not None and math.isfinite(loss):
-            self.on_loss(self.epochs, loss)
+            self.on_loss(self.epochs, loss, with_["model"])

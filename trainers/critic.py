@@ -9,28 +9,23 @@ on it is kept. Whether the critic helps is for the verifier to say.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from pydantic import BaseModel, ConfigDict
-from transformers import PrinterCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from langchain_uno.errors import InputError
-from langchain_uno.models.training_state import Keeper, Resumable, digest_of
+from langchain_uno.models.training_state import Keeper, digest_of
 from langchain_uno.records import Message
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
 
 __all__ = ["EVAL_SHARE", "CriticExample", "train_critic"]
-
-_log = logging.getLogger(__name__)
 
 EVAL_SHARE = 0.15
 """Part of the distinct prompts that is held out to choose the epoch (none below 6 prompts)."""
@@ -58,7 +53,6 @@ def train_critic(
     on_step: OnStep | None = None,
     *,
     base_name: str | None = None,
-    template_kwargs: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train a critic and return the adapter folder of its best epoch, ``out/epoch-<n>``.
 
@@ -74,8 +68,6 @@ def train_critic(
         seed: of the held-out part, initial weights, order and copies.
         on_step: hears of (steps done, steps in all).
         base_name: what the adapter names as its base model; by default the model's own name.
-        template_kwargs: extra arguments of the chat template, those that the engine serves with
-            (``enable_thinking=False`` unless given, as there).
 
     Raises:
         InputError: no example is left to train on.
@@ -85,20 +77,13 @@ def train_critic(
     rows: list[dict[str, list[int]]] = []
     weights: list[float] = []
     for example in examples:
-        prompt = common.prompt_ids(tokenizer, example.prompt, template_kwargs)
+        prompt = common.prompt_ids(tokenizer, example.prompt)
         completion = common.completion_ids(tokenizer, example.completion, end)
         if len(prompt) + len(completion) <= settings.max_length and example.weight > 0:
             rows.append(
                 {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
             )
             weights.append(example.weight)
-    if len(rows) < len(examples):
-        _log.warning(
-            "%d of %d critic examples are longer than %d tokens or weigh nothing and were left out",
-            len(examples) - len(rows),
-            len(examples),
-            settings.max_length,
-        )
 
     # 2. A part is held out by prompt, so that no prompt stands on both sides; then come the copies.
     held_out = _held_out([tuple(_prompt_of(row)) for row in rows], seed)
@@ -109,15 +94,12 @@ def train_critic(
         if not held
         for _ in range(n)
     ]
-    if not training:
-        raise InputError(
-            f"There is no example to train a critic on ({len(examples)} given, longest allowed "
-            f"{settings.max_length} tokens, weights above 0 needed)."
-        )
+    common.check_examples(
+        "example", "a critic", len(examples), len(rows), training, settings.max_length
+    )
 
-    # 3. The training: TRL's SFT trainer on a fresh PEFT LoRA over the borrowed base model.
-    epochs, _ = common.plan_epochs(len(training), settings)
-    out.mkdir(parents=True, exist_ok=True)
+    # 3. The training: TRL's SFT trainer on a fresh PEFT LoRA. The epoch with the lowest held-out
+    # loss stays; without a held-out part, the last.
     best: tuple[float, Path] | None = None
     keeper = Keeper(
         out,
@@ -125,48 +107,33 @@ def train_critic(
         lambda: {"best": best and [best[0], best[1].name]},
         after_evaluation=bool(evaluation),
     )
-    if keeper.checkpoint is None:
-        common.clear_epochs(out)
-        keeper.clear()
-    elif found := keeper.notes["best"]:
+    if found := keeper.notes.get("best"):
         best = (found[0], out / found[1])
     name = base_name or str(model.name_or_path)
-    with common.borrowed(model, tokenizer):
-        arguments = SFTConfig(
-            **common.shared_arguments(model, out, settings, seed, epochs),
-            per_device_eval_batch_size=common.at_once_of(model, settings),
-            eval_strategy="epoch" if evaluation else "no",
-            packing=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        )
-        common.one_device(arguments)
-        trainer = _Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=Dataset.from_list(training),
-            eval_dataset=Dataset.from_list(evaluation) if evaluation else None,
-            processing_class=tokenizer,
-            peft_config=common.lora_config(model, settings),
-        )
 
-        # 4. The epoch with the lowest held-out loss stays; without a held-out part, the last.
-        def keep(epoch: int, loss: float) -> None:
-            nonlocal best
-            if best is None or loss < best[0]:
-                folder = common.save_adapter(trainer.model, out / f"epoch-{epoch}", name)
-                best = (loss, folder)
+    def keep(epoch: int, loss: float, adapted: Any) -> None:
+        nonlocal best
+        if best is None or loss < best[0]:
+            best = (loss, common.save_adapter(adapted, out / f"epoch-{epoch}", name))
 
-        watcher = common.Watcher(on_step, on_loss=keep, epochs=keeper.epochs)
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(watcher)
-        trainer.add_callback(keeper)
-        trainer.train(resume_from_checkpoint=keeper.checkpoint)
+    options = {
+        "per_device_eval_batch_size": common.at_once_of(model, settings),
+        "eval_strategy": "epoch" if evaluation else "no",
+        "packing": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
+    watcher = common.Watcher(on_step, on_loss=keep, epochs=keeper.epochs)
+    with common.trained(
+        *(_Trainer, SFTConfig, options, model, tokenizer, settings, seed, out),
+        *(training, watcher, keeper, evaluation),
+    ) as adapted:
         if not evaluation:
-            keep(watcher.epochs, -math.inf)
-    if best is None:
-        raise InputError("The critic's held-out loss was never a number: lower its learning rate.")
+            keep(watcher.epochs, -math.inf, adapted)
+        if best is None:
+            raise InputError(
+                "The critic's held-out loss was never a number: lower its learning rate."
+            )
     common.clear_epochs(out, but=best[1])
-    keeper.clear()
     return best[1]
 
 
@@ -183,8 +150,5 @@ def _held_out(prompts: Sequence[tuple[int, ...]], seed: int) -> list[bool]:
     return [prompt in held for prompt in prompts]
 
 
-class _Trainer(Resumable, SFTTrainer):  # type: ignore[misc, unused-ignore]
-    """TRL's trainer, kept from phoning anywhere."""
-
-    def _send_telemetry(self) -> None:
-        """Do nothing: what a deployment trains is nobody else's business."""
+class _Trainer(common.QuietTrainer, SFTTrainer):  # type: ignore[misc, unused-ignore]
+    """TRL's trainer, kept quiet."""

@@ -10,18 +10,15 @@ loads; which of them ships, if any, is the verifier's business.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from langchain_uno.errors import InputError
-from langchain_uno.models.training_state import Keeper, Resumable, digest_of
+from langchain_uno.models.training_state import Keeper, digest_of
 from langchain_uno.records import PreferencePair
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
@@ -32,7 +29,6 @@ LOSS_WEIGHTS = (0.5, 0.5)
 """Of DPO and of SFT (the authors')."""
 BETA = 0.1
 """How strongly DPO is held to the base model (the authors')."""
-_log = logging.getLogger(__name__)
 
 
 def train_expert(
@@ -45,7 +41,6 @@ def train_expert(
     on_step: OnStep | None = None,
     *,
     base_name: str | None = None,
-    template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Train an expert and return one adapter folder per epoch, first to last.
 
@@ -62,8 +57,6 @@ def train_expert(
         seed: of initial weights, order and copies; same seed, same adapters on the same machine.
         on_step: hears of (steps done, steps in all).
         base_name: what the adapters name as their base model; by default the model's own name.
-        template_kwargs: extra arguments of the chat template, those that the engine serves with
-            (``enable_thinking=False`` unless given, as there).
 
     Raises:
         InputError: no pair is left to train on.
@@ -74,7 +67,7 @@ def train_expert(
     weights: list[float] = []
     for pair in pairs:
         row = {
-            "prompt_ids": common.prompt_ids(tokenizer, pair.messages, template_kwargs),
+            "prompt_ids": common.prompt_ids(tokenizer, pair.messages),
             "chosen_ids": common.completion_ids(tokenizer, pair.chosen, end),
             "rejected_ids": common.completion_ids(tokenizer, pair.rejected, end),
         }
@@ -82,72 +75,42 @@ def train_expert(
         if len(row["prompt_ids"]) + longest <= settings.max_length:
             rows.append(row)
             weights.append(pair.weight)
-    if len(rows) < len(pairs):
-        _log.warning(
-            "%d of %d pairs are longer than %d tokens and were left out",
-            len(pairs) - len(rows),
-            len(pairs),
-            settings.max_length,
-        )
+    left = len(rows)
     rows = [
         row for row, n in zip(rows, common.copies(weights, seed), strict=True) for _ in range(n)
     ]
-    if not rows:
-        raise InputError(
-            f"There is no pair to train an expert on ({len(pairs)} given, longest allowed "
-            f"{settings.max_length} tokens, weights above 0 needed)."
-        )
+    common.check_examples("pair", "an expert", len(pairs), left, rows, settings.max_length)
 
-    # 2. The training: TRL's DPO trainer on a fresh PEFT LoRA over the borrowed base model.
-    epochs, _ = common.plan_epochs(len(rows), settings)
-    out.mkdir(parents=True, exist_ok=True)
+    # 2. The training: TRL's DPO trainer on a fresh PEFT LoRA. Every epoch leaves an adapter.
     keeper = Keeper(out, digest_of(rows, settings, seed))
-    if keeper.checkpoint is None:
-        common.clear_epochs(out)
-        keeper.clear()
     name = base_name or str(model.name_or_path)
     saved = [out / f"epoch-{n}" for n in range(1, keeper.epochs + 1)]
-    with common.borrowed(model, tokenizer):
-        arguments = DPOConfig(
-            **common.shared_arguments(model, out, settings, seed, epochs),
-            loss_type=["sigmoid", "sft"],
-            loss_weights=list(LOSS_WEIGHTS),
-            beta=BETA,
-            # the reference is the base model: asked once per pair, not once per pair and epoch
-            precompute_ref_log_probs=True,
-            precompute_ref_batch_size=common.at_once_of(model, settings),
-            # TRL would switch off the LoRA layers' dropout (and the base model's, for good)
-            disable_dropout=False,
-        )
-        common.one_device(arguments)
-        trainer = _Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-            peft_config=common.lora_config(model, settings),
-        )
 
-        # 3. Every epoch leaves an adapter.
-        def keep(epoch: int) -> None:
-            saved.append(common.save_adapter(trainer.model, out / f"epoch-{epoch}", name))
+    def keep(epoch: int, adapted: Any) -> None:
+        saved.append(common.save_adapter(adapted, out / f"epoch-{epoch}", name))
 
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(common.Watcher(on_step, keep, epochs=keeper.epochs))
-        trainer.add_callback(keeper)
-        trainer.train(resume_from_checkpoint=keeper.checkpoint)
-    keeper.clear()
-    return saved
+    options = {
+        "loss_type": ["sigmoid", "sft"],
+        "loss_weights": list(LOSS_WEIGHTS),
+        "beta": BETA,
+        # the reference is the base model: asked once per pair, not once per pair and epoch
+        "precompute_ref_log_probs": True,
+        "precompute_ref_batch_size": common.at_once_of(model, settings),
+        # TRL would switch off the LoRA layers' dropout (and the base model's, for good)
+        "disable_dropout": False,
+    }
+    watcher = common.Watcher(on_step, keep, epochs=keeper.epochs)
+    with common.trained(
+        _Trainer, DPOConfig, options, model, tokenizer, settings, seed, out, rows, watcher, keeper
+    ):
+        return saved
 
 
-class _Trainer(Resumable, DPOTrainer):  # type: ignore[misc, unused-ignore]
-    """TRL's trainer, told that the data is tokenised, kept from writing and phoning anywhere."""
+class _Trainer(common.QuietTrainer, DPOTrainer):  # type: ignore[misc, unused-ignore]
+    """TRL's trainer, told that the data is tokenised, and kept from writing."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
-
-    def _send_telemetry(self) -> None:
-        """Do nothing: what a deployment trains is nobody else's business."""
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Compute the reference log-probabilities as TRL does, but keep them in memory.

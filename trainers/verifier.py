@@ -1,7 +1,8 @@
 """Stage 7: the simulated performance verifier. No module ships that was not seen to beat the base.
 
-    base = answer_as_base(items, engine, judge_engine, prompts, recipe)
-    report = verify_expert(items, epochs, engine, judge_engine, prompts, recipe, base=base, kinds=2)
+    exam = Exam(engine, judge_engine, prompts, recipe)
+    side = exam.answer_as_base(items)
+    report = exam.verify_expert(side, epochs, kinds=2)
     shipped = may_ship([cluster_p_value(reports) for reports in every_clusters_reports], level)
 
 Held-out queries are answered by the base model and by the module; the judge scores both with the
@@ -46,21 +47,16 @@ from langchain_uno.records import ANONYMOUS, Message, ModuleKind, VerifierReport
 from langchain_uno.reflect import kept_share, reflect, request_text, run_together
 
 __all__ = [
-    "MAX_LOST",
-    "MIN_LENGTH_RATIO",
     "BaseSide",
-    "Decision",
+    "Exam",
     "HeldOut",
     "Outcome",
-    "answer_as_base",
     "bleu4",
     "cluster_p_value",
     "decide",
     "may_ship",
     "outcome_of",
     "p_values",
-    "verify_critic",
-    "verify_expert",
     "wilson",
 ]
 
@@ -107,109 +103,168 @@ class BaseSide:
 # -- Asking ----------------------------------------------------------------------------------------
 
 
-def answer_as_base(
-    items: Sequence[HeldOut],
-    engine: Engine,
-    judge_engine: Engine,
-    prompts: PromptSet,
-    recipe: Recipe,
-    on_done: OnDone | None = None,
-) -> BaseSide:
-    """Answer and judge the items with the base model.
-
-    More than ``recipe.verify.max_queries`` items are cut to a seeded sample that keeps as many
-    people as it can. ``on_done`` hears of one item per answer and one per judgement.
-
-    Raises:
-        EngineError: the model can't answer.
-    """
-    chosen = _sample(items, recipe.verify.max_queries, recipe.seed)
-    answers = _answers(chosen, BASE, engine, recipe, on_done)
-    scores = _scores(chosen, answers, judge_engine, prompts, recipe, on_done)
-    return BaseSide(chosen, answers, scores)
-
-
-def verify_expert(
-    items: Sequence[HeldOut],
-    epochs: Sequence[Path],
-    engine: Engine,
-    judge_engine: Engine,
-    prompts: PromptSet,
-    recipe: Recipe,
-    on_done: OnDone | None = None,
-    *,
-    base: BaseSide | None = None,
-    kinds: int = 1,
-) -> VerifierReport:
-    """Compare an expert's epochs with the base; the report names the epoch that would ship, from 1.
+@dataclass(frozen=True)
+class Exam:
+    """Who answers, who judges, and by which settings.
 
     Args:
-        items: held-out queries of the cluster.
-        epochs: adapter folders, first epoch first; ``recipe.verify.max_epochs`` of them are tried.
         engine: answers; adapters are loaded under names of their own, and unloaded at the end.
         judge_engine: judges (the base model itself, or a teacher).
         prompts: words the judge's prompt.
         recipe: ``verify``, ``min_kept``, token limits, seed.
-        on_done: hears of one item per answer and one per judgement.
-        base: the base's side of the same items when it is known already.
-        kinds: how many kinds of module may be tried for this cluster.
+        on_done: hears of one item per answer, critique and revision, and one per judgement.
 
-    Raises:
+    Raises (all methods):
         EngineError: the model can't answer.
     """
-    side = base or answer_as_base(items, engine, judge_engine, prompts, recipe, on_done)
-    if not side.items or not epochs:
-        return _nothing("expert", "there is no held-out query" if epochs else "no epoch was kept")
-    tried = _spread(len(epochs), recipe.verify.max_epochs)
-    answers: list[list[str]] = []
-    for index in tried:
-        with _loaded(engine, epochs[index]) as name:
-            answers.append(_answers(side.items, name, engine, recipe, on_done))
-    report, chosen = _compare(
-        "expert", side, answers, judge_engine, prompts, recipe, on_done, kinds
-    )
-    return report.model_copy(update={"epoch": tried[chosen] + 1})
 
+    engine: Engine
+    judge_engine: Engine
+    prompts: PromptSet
+    recipe: Recipe
+    on_done: OnDone | None = None
 
-def verify_critic(
-    items: Sequence[HeldOut],
-    adapter: Path,
-    engine: Engine,
-    judge_engine: Engine,
-    prompts: PromptSet,
-    recipe: Recipe,
-    on_done: OnDone | None = None,
-    *,
-    base: BaseSide | None = None,
-    kinds: int = 1,
-) -> VerifierReport:
-    """Compare the whole draft-critique-revise path of a critic with the draft (the base answer).
+    def answer_as_base(self, items: Sequence[HeldOut]) -> BaseSide:
+        """Answer and judge the items with the base model.
 
-    The arguments are those of :func:`verify_expert`; ``on_done`` hears of every critique, revision
-    and judgement. A draft that the critic would leave as it is, is a tie.
+        More than ``recipe.verify.max_queries`` items are cut to a seeded sample that keeps as many
+        people as it can.
+        """
+        chosen = _sample(items, self.recipe.verify.max_queries, self.recipe.seed)
+        answers = self._answers(chosen, BASE)
+        return BaseSide(chosen, answers, self._scores(chosen, answers))
 
-    Raises:
-        EngineError: the model can't answer.
-    """
-    side = base or answer_as_base(items, engine, judge_engine, prompts, recipe, on_done)
-    if not side.items:
-        return _nothing("critic", "there is no held-out query")
-    with _loaded(engine, adapter) as name:
-        plans = [
-            reflect(
-                GenerateRequest(item.messages, BASE, Sampling(max_tokens=recipe.answer_tokens)),
-                prompts,
-                critic=name,
-                draft=draft,
-                critique_tokens=recipe.role_tokens,
-                revision=Sampling(max_tokens=recipe.revision_tokens),
-                min_kept=recipe.min_kept,
-                language=item.language,
-            )
-            for item, draft in zip(side.items, side.answers, strict=True)
+    def verify_expert(
+        self, side: BaseSide, epochs: Sequence[Path], *, kinds: int = 1
+    ) -> VerifierReport:
+        """Compare an expert's epochs with the base; the report names the one that would ship.
+
+        Args:
+            side: the base's side of the held-out queries.
+            epochs: adapter folders, first epoch first; ``recipe.verify.max_epochs`` are tried.
+            kinds: how many kinds of module may be tried for this cluster.
+
+        Returns:
+            The report; its ``epoch`` counts from 1.
+        """
+        tried = _spread(len(epochs), self.recipe.verify.max_epochs)
+        answers: list[list[str]] = []
+        for index in tried:
+            with _loaded(self.engine, epochs[index]) as name:
+                answers.append(self._answers(side.items, name))
+        report = self._compare("expert", side, answers, kinds)
+        return report.model_copy(update={"epoch": tried[report.epoch or 0] + 1})
+
+    def verify_critic(self, side: BaseSide, adapter: Path, *, kinds: int = 1) -> VerifierReport:
+        """Compare the whole draft-critique-revise path of a critic with the base answer, its draft.
+
+        The arguments are those of :meth:`verify_expert`. A draft that the critic would leave as it
+        is, is a tie.
+        """
+        recipe = self.recipe
+        with _loaded(self.engine, adapter) as name:
+            plans = [
+                reflect(
+                    GenerateRequest(item.messages, BASE, Sampling(max_tokens=recipe.answer_tokens)),
+                    self.prompts,
+                    critic=name,
+                    draft=draft,
+                    critique_tokens=recipe.role_tokens,
+                    revision=Sampling(max_tokens=recipe.revision_tokens),
+                    min_kept=recipe.min_kept,
+                    language=item.language,
+                )
+                for item, draft in zip(side.items, side.answers, strict=True)
+            ]
+            answers = [done.text for done in run_together(plans, self.engine, self.on_done)]
+        return self._compare("critic", side, [answers], kinds).model_copy(update={"epoch": None})
+
+    def _answers(self, items: Sequence[HeldOut], adapter: str | None) -> list[str]:
+        """Both sides answer without chance, as long as an answer may be."""
+        sampling = Sampling(max_tokens=self.recipe.answer_tokens)
+        requests = [GenerateRequest(item.messages, adapter, sampling) for item in items]
+        return [generation.text for generation in self.engine.generate(requests, self.on_done)]
+
+    def _scores(self, items: Sequence[HeldOut], answers: Sequence[str]) -> list[float | None]:
+        """Score by the user's edit where there is one and no rule, else by the judge; 1 to 10."""
+        scores: list[float | None] = [None] * len(items)
+        todo: list[int] = []
+        for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
+            if item.edit is not None and not item.rules:
+                scores[i] = 10.0 * bleu4(answer, item.edit, item.language)
+            else:
+                todo.append(i)
+        if self.on_done is not None and len(todo) < len(items):
+            self.on_done(len(items) - len(todo))
+        asked = [
+            JudgeItem(items[i].messages, items[i].rules, answers[i], items[i].language)
+            for i in todo
         ]
-        answers = [done.text for done in run_together(plans, engine, on_done)]
-    return _compare("critic", side, [answers], judge_engine, prompts, recipe, on_done, kinds)[0]
+        judged = judge_averaged(
+            asked,
+            self.judge_engine,
+            self.prompts,
+            self.recipe,
+            self.on_done,
+            seed=self.recipe.seed,
+        )
+        for i, judgement in zip(todo, judged, strict=True):
+            scores[i] = None if judgement is None else judgement.score
+        return scores
+
+    def _compare(
+        self, kind: ModuleKind, side: BaseSide, answers: Sequence[Sequence[str]], kinds: int
+    ) -> VerifierReport:
+        """Judge a module's answers (one row an epoch) and decide; ``epoch`` is the chosen row."""
+        size, recipe = len(side.items), self.recipe
+        # All epochs in one go: they often say the same, and equal answers are judged once.
+        flat = self._scores(side.items * len(answers), [one for row in answers for one in row])
+        scores = [flat[i * size : (i + 1) * size] for i in range(len(answers))]
+        known = list(zip(side.items, side.answers, side.scores, strict=True))
+        outcomes = [
+            [
+                outcome_of(item, answer, base, score, base_score, recipe)
+                for (item, base, base_score), answer, score in zip(known, row, scored, strict=True)
+            ]
+            for row, scored in zip(answers, scores, strict=True)
+        ]
+        lost = [
+            sum(
+                _lost(item, text, base, recipe)
+                for (item, base, _), text in zip(known, row, strict=True)
+            )
+            for row in answers
+        ]
+        # An epoch that lost too much can't ship: another one is chosen where there is one.
+        allowed = MAX_LOST * size if recipe.min_kept > 0 else math.inf
+        report = decide(
+            outcomes,
+            [item.voice for item in side.items],
+            kind=kind,
+            scores=scores,
+            among=[i for i, n in enumerate(lost) if n <= max(allowed, min(lost))],
+            level=recipe.verify.level,
+            win_rate=recipe.verify.win_rate,
+            kinds=kinds,
+            seed=recipe.seed,
+        )
+        epoch = report.epoch or 0
+        reasons = [report.reason] if report.reason else []
+        if lost[epoch] > allowed:
+            reasons.append(f"{lost[epoch]} of {size} answers lost content")
+        undecided = report.undecided and len(reasons) == 1
+        told = [*reasons, f"{report.n} queries of {report.people} people"]
+        return report.model_copy(
+            update={
+                "passed": not reasons,
+                "undecided": undecided,
+                "needed": report.needed if undecided else None,
+                "reason": "; ".join(told),
+                "lost": lost[epoch],
+                "mean_score": _mean(scores[epoch]),
+                "mean_base_score": _mean(side.scores),
+            }
+        )
 
 
 def _sample(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
@@ -223,50 +278,6 @@ def _sample(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
         turns[items[i].voice] += 1
     ranked.sort(key=lambda one: one[0])  # stable: by chance within a turn
     return [items[i] for i in sorted(i for _, i in ranked[:at_most])]
-
-
-def _answers(
-    items: Sequence[HeldOut],
-    adapter: str | None,
-    engine: Engine,
-    recipe: Recipe,
-    on_done: OnDone | None,
-) -> list[str]:
-    """Both sides answer without chance, as long as an answer may be."""
-    sampling = Sampling(max_tokens=recipe.answer_tokens)
-    requests = [GenerateRequest(item.messages, adapter, sampling) for item in items]
-    return [generation.text for generation in engine.generate(requests, on_done)]
-
-
-def _scores(
-    items: Sequence[HeldOut],
-    answers: Sequence[str],
-    judge_engine: Engine,
-    prompts: PromptSet,
-    recipe: Recipe,
-    on_done: OnDone | None,
-) -> list[float | None]:
-    """Score by the user's edit where there is one and no rule, else by the judge; 1 to 10."""
-    scores: list[float | None] = [None] * len(items)
-    todo: list[int] = []
-    for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
-        if item.edit is not None and not item.rules:
-            scores[i] = 10.0 * bleu4(answer, item.edit, item.language)
-        else:
-            todo.append(i)
-    if on_done is not None and len(todo) < len(items):
-        on_done(len(items) - len(todo))
-    judged = judge_averaged(
-        [JudgeItem(items[i].messages, items[i].rules, answers[i], items[i].language) for i in todo],
-        judge_engine,
-        prompts,
-        recipe,
-        on_done,
-        seed=recipe.seed,
-    )
-    for i, judgement in zip(todo, judged, strict=True):
-        scores[i] = None if judgement is None else judgement.score
-    return scores
 
 
 @contextmanager
@@ -346,87 +357,6 @@ def _lost(item: HeldOut, answer: str, base_answer: str, recipe: Recipe) -> bool:
     )
 
 
-def _compare(
-    kind: ModuleKind,
-    side: BaseSide,
-    answers: Sequence[Sequence[str]],
-    judge_engine: Engine,
-    prompts: PromptSet,
-    recipe: Recipe,
-    on_done: OnDone | None,
-    kinds: int,
-) -> tuple[VerifierReport, int]:
-    """Judge a module's answers (one row an epoch), decide; returns the chosen row too."""
-    size = len(side.items)
-    # All epochs in one go: they often say the same, and equal answers are judged once.
-    flat = _scores(
-        side.items * len(answers),
-        [answer for row in answers for answer in row],
-        judge_engine,
-        prompts,
-        recipe,
-        on_done,
-    )
-    scores = [flat[i * size : (i + 1) * size] for i in range(len(answers))]
-    known = list(zip(side.items, side.answers, side.scores, strict=True))
-    outcomes = [
-        [
-            outcome_of(item, answer, base, score, base_score, recipe)
-            for (item, base, base_score), answer, score in zip(known, row, scored, strict=True)
-        ]
-        for row, scored in zip(answers, scores, strict=True)
-    ]
-    lost = [
-        sum(
-            _lost(item, text, base, recipe)
-            for (item, base, _), text in zip(known, row, strict=True)
-        )
-        for row in answers
-    ]
-    # An epoch that lost too much can't ship: where another one exists, the choice is among those.
-    allowed = MAX_LOST * size if recipe.min_kept > 0 else math.inf
-    fit = [i for i, n in enumerate(lost) if n <= max(allowed, min(lost))]
-    settings = recipe.verify
-    found = decide(
-        outcomes,
-        [item.voice for item in side.items],
-        scores=scores,
-        among=fit,
-        level=settings.level,
-        win_rate=settings.win_rate,
-        kinds=kinds,
-        seed=recipe.seed,
-    )
-    reasons = [found.reason] if found.reason else []
-    if lost[found.epoch] > allowed:
-        reasons.append(f"{lost[found.epoch]} of {size} answers lost content")
-    passed = not reasons
-    undecided = found.undecided and len(reasons) == 1
-    reasons.append(f"{found.n} queries of {found.people} people")
-    report = VerifierReport(
-        kind=kind,
-        n=found.n,
-        people=found.people,
-        win_rate=found.win_rate,
-        interval=found.interval,
-        p_value=found.p_value,
-        passed=passed,
-        undecided=undecided,
-        needed=found.needed if undecided else None,
-        reason="; ".join(reasons),
-        lost=lost[found.epoch],
-        mean_score=_mean(scores[found.epoch]),
-        mean_base_score=_mean(side.scores),
-    )
-    return report, found.epoch
-
-
-def _nothing(kind: ModuleKind, reason: str) -> VerifierReport:
-    return VerifierReport(
-        kind=kind, n=0, win_rate=0.0, interval=(0.0, 1.0), passed=False, reason=reason
-    )
-
-
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else None
@@ -435,47 +365,35 @@ def _mean(values: Sequence[float | None]) -> float | None:
 # -- Deciding --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Whether a module may ship as far as its outcomes go, and what is known of it."""
-
-    passed: bool
-    epoch: int
-    """The best one: index into the rows of outcomes."""
-    win_rate: float
-    interval: tuple[float, float]
-    """95 %, every person counting once; Wilson's, which is honest where outcomes are no plain yes
-    or no. Where the best of E epochs was chosen it is wider (1 - 0.05 / E)."""
-    p_value: float | None
-    n: int
-    people: int
-    undecided: bool
-    needed: int | None
-    reason: str
-
-
 def decide(
     outcomes: Sequence[Sequence[Outcome]],
     voices: Sequence[str],
     *,
+    kind: ModuleKind = "expert",
     scores: Sequence[Sequence[float | None]] | None = None,
     among: Sequence[int] | None = None,
     level: float | None,
     win_rate: float,
     kinds: int = 1,
     seed: int = 0,
-) -> Decision:
+) -> VerifierReport:
     """Choose the best epoch and say whether it beats the base.
 
     Args:
         outcomes: one row an epoch, one column a query.
         voices: whose each query is.
+        kind: of the module.
         scores: the judge's, in the same shape; they break ties between epochs, then the later one.
         among: the epochs that may be chosen; None: all. All are accounted for in the p-value.
         level: the chance that a module no better than the base passes; None: the paper's rule.
         win_rate: what the win rate has to reach besides.
         kinds: how many kinds of module are tried in the same cluster.
         seed: of the swaps where there are too many people to try them all.
+
+    Returns:
+        What is known of the best epoch; its ``epoch`` is a row of the outcomes. The interval is
+        Wilson's with every person counting once, honest where outcomes are no plain yes or no.
+        Where the best of E epochs was chosen it is wider (1 - 0.05 / E).
     """
     table = np.array([[np.nan if o is None else o for o in row] for row in outcomes], dtype=float)
     known = ~np.isnan(table)
@@ -493,23 +411,35 @@ def decide(
     epoch = max(merit)[2]
     rate, n = float(rates[epoch]), int(counts[epoch].sum())
     voters = int((counts[epoch] > 0).sum())
-    if n == 0:
-        reason = "the judge could not be read on any query"
-        return Decision(False, epoch, 0.0, (0.0, 1.0), None, 0, 0, False, None, reason)
-
-    p_value = min(1.0, kinds * float(p_values(gains.T[None], [gains[epoch].sum()], seed)[0]))
-    interval = wilson(float(by_person[epoch]), voters, 1.0 - 0.05 / len(outcomes))
+    p_value, interval = None, (0.0, 1.0)
     undecided, needed, reason = False, None, ""
-    if rate < win_rate:
-        reason = f"win rate {rate:.2f} is below {win_rate:.2f}"
-    elif level is not None and p_value > level:
-        undecided, needed = True, _needed(gains, epoch, voters, level / kinds)
-        reason = (
-            f"not decided: {rate:.2f} may be luck with a chance of {p_value:.2g} ({level:g} is "
-            f"allowed); about {needed} more people with feedback like this would decide"
-        )
-    ok = not reason
-    return Decision(ok, epoch, rate, interval, p_value, n, voters, undecided, needed, reason)
+    if n == 0:
+        rate, reason = 0.0, "the judge could not be read on any query"
+    else:
+        seen = p_values(gains.T[None], [gains[epoch].sum()], seed)[0]
+        p_value = min(1.0, kinds * float(seen))
+        interval = wilson(float(by_person[epoch]), voters, 1.0 - 0.05 / len(outcomes))
+        if rate < win_rate:
+            reason = f"win rate {rate:.2f} is below {win_rate:.2f}"
+        elif level is not None and p_value > level:
+            undecided, needed = True, _needed(gains, epoch, voters, level / kinds)
+            reason = (
+                f"not decided: {rate:.2f} may be luck with a chance of {p_value:.2g} ({level:g} is "
+                f"allowed); about {needed} more people with feedback like this would decide"
+            )
+    return VerifierReport(
+        kind=kind,
+        n=n,
+        people=voters,
+        win_rate=rate,
+        interval=interval,
+        p_value=p_value,
+        passed=not reason,
+        undecided=undecided,
+        needed=needed,
+        epoch=epoch,
+        reason=reason,
+    )
 
 
 def p_values(gains: Floats, sums: Sequence[float] | Floats | None = None, seed: int = 0) -> Floats:

@@ -23,7 +23,6 @@ from langchain_uno.errors import UNOError
 from langchain_uno.home import ENV_HOME
 
 __all__ = [
-    "INTERRUPTED",
     "HomeOption",
     "JsonOption",
     "NamespaceOption",

@@ -8,12 +8,12 @@ where both streams end in one pipe or file, whose reader expects JSON and nothin
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +21,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -36,17 +36,6 @@ EVERY_S = 30.0
 """Seconds between two lines about stages under way, where there is no terminal."""
 _NAME = 8
 """Columns for a stage's name; the longest is as long."""
-
-
-@dataclass
-class _Stage:
-    total: int | None
-    began: float
-    """When the present part of it began."""
-    first: float
-    """When it began."""
-    done: int = 0
-    bar: TaskID | None = field(default=None)
 
 
 class Bars:
@@ -69,13 +58,14 @@ class Bars:
         terminal: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = console or err
-        self._off = off or (as_json and _one_stream())
+        nowhere = Console(file=io.StringIO())
+        self._console = nowhere if off or (as_json and _one_stream()) else console or err
         # Asked of the stream itself: FORCE_COLOR makes rich take a file for a terminal.
         self._terminal = self._console.file.isatty() if terminal is None else terminal
         self._clock = clock
         self._lock = threading.RLock()
-        self._stages: dict[str, _Stage] = {}
+        self._stages: dict[str, Task] = {}
+        """A stage's field ``first`` says when it began, whatever part of it is under way."""
         self._last_line = clock()
         self._bars = Progress(
             TextColumn(
@@ -94,7 +84,8 @@ class Bars:
             console=self._console,
             expand=True,
             transient=True,
-            disable=self._off or not self._terminal,
+            disable=not self._terminal,
+            get_time=clock,
         )
 
     def __enter__(self) -> Bars:
@@ -114,15 +105,12 @@ class Bars:
             total: how many steps it has; None: unknown.
             note: what it is about.
         """
-        if self._off:
-            return
         with self._lock:
-            now = self._clock()
-            known = self._stages.get(stage)
-            self._forget(stage)
-            state = self._stages[stage] = _Stage(total, now, known.first if known else now)
+            now, known = self._clock(), self._forget(stage)
+            first = known.fields["first"] if known else now
+            self._bars.add_task(" ".join(note.split()), total=total, stage=stage, first=first)
+            self._stages[stage] = self._bars.tasks[-1]
             if self._terminal:
-                state.bar = self._bars.add_task(_short(note), total=total, stage=stage)
                 return
             amount = "" if total is None else f", {total:,} to do"
             if known is None:
@@ -132,16 +120,12 @@ class Bars:
 
     def advance(self, stage: str, n: int = 1) -> None:
         """Count ``n`` more steps of ``stage``; a stage that has not begun is ignored."""
-        if self._off:
-            return
         with self._lock:
             state = self._stages.get(stage)
             if state is None:
                 return
-            state.done += n
-            if state.bar is not None:
-                self._bars.advance(state.bar, n)
-            elif self._clock() - self._last_line >= EVERY_S:
+            self._bars.advance(state.id, n)
+            if not self._terminal and self._clock() - self._last_line >= EVERY_S:
                 self._line(f"{stage}: {_state_of(state, self._clock())}")
 
     def finish(self, stage: str, note: str = "") -> None:
@@ -151,12 +135,9 @@ class Bars:
             stage: its name; one that has not begun here took no time.
             note: what came of it.
         """
-        if self._off:
-            return
         with self._lock:
-            state = self._stages.get(stage)
-            took = duration(self._clock() - state.first) if state else ""
-            self._forget(stage)
+            state = self._forget(stage)
+            took = duration(self._clock() - state.fields["first"]) if state else ""
             if not self._terminal:
                 if state:
                     self._line(f"{stage}: done in {took}", note)
@@ -170,10 +151,11 @@ class Bars:
             row.add_row(stage, took, Text(note))
             self._console.print(row)
 
-    def _forget(self, stage: str) -> None:
+    def _forget(self, stage: str) -> Task | None:
         state = self._stages.pop(stage, None)
-        if state is not None and state.bar is not None:
-            self._bars.remove_task(state.bar)
+        if state is not None:
+            self._bars.remove_task(state.id)
+        return state
 
     def _line(self, text: str, note: str = "") -> None:
         self._last_line = self._clock()
@@ -182,18 +164,15 @@ class Bars:
         )
 
 
-def _short(note: str) -> str:
-    return " ".join(note.split())
-
-
-def _state_of(state: _Stage, now: float) -> str:
+def _state_of(state: Task, now: float) -> str:
     """Say how far a stage is, how fast, and how long it still takes."""
-    rate = state.done / max(now - state.began, 1e-9)
+    done, total = int(state.completed), state.total
+    rate = done / max(now - (state.start_time or 0.0), 1e-9)
     speed = f"{rate:.1f} a second" if rate >= 1 else f"{rate * 60:.1f} a minute"
-    if state.total is None:
-        return f"{state.done:,} done, {speed}"
-    text = f"{state.done:,} of {state.total:,}, {speed}"
-    left = state.total - state.done
+    if total is None:
+        return f"{done:,} done, {speed}"
+    text = f"{done:,} of {int(total):,}, {speed}"
+    left = total - done
     return f"{text}, about {duration(left / rate)} left" if left > 0 and rate > 0 else text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,27 +22,15 @@ from langchain_uno.cli.console import (
 )
 from langchain_uno.cli.progress import Bars, duration
 from langchain_uno.home import Home
+from langchain_uno.records import Stage
 
 if TYPE_CHECKING:
     from langchain_uno.learning.work import RefreshResult
 
-__all__ = ["Stage", "train"]
+__all__ = ["train"]
 
 _STOPPED = "Stopped. What is finished is kept: the same call again goes on from there."
 _COLOURS = {"expert": "green", "critic": "cyan", "base": "dim", "memory": "blue"}
-
-
-class Stage(str, Enum):
-    """The stages of a refresh, as ``langchain_uno.learning.work`` has them (which loads torch)."""
-
-    filter = "filter"
-    distil = "distil"
-    cluster = "cluster"
-    rules = "rules"
-    gap = "gap"
-    pairs = "pairs"
-    train = "train"
-    release = "release"
 
 
 def train(
@@ -144,14 +131,14 @@ def train(
                 reranker=reranker,
                 teacher=teacher,
                 max_steps=max_steps,
-                until=until.value if until else None,
+                until=until,
                 progress=bars,
             )
-        counts = result.stages.get(until.value, {}) if until else {}
+        counts = result.stages.get(until, {}) if until else {}
         if as_json:
-            print_json({until.value: counts} if until else result.model_dump(mode="json"))
-        elif until is not None and until is not Stage.release:
-            _show_stage(until.value, counts, result)
+            print_json({until: counts} if until else result.model_dump(mode="json"))
+        elif until is not None and until != "release":
+            _show_stage(until, counts, result)
         else:
             _show(result, place)
 

@@ -12,15 +12,7 @@ from dataclasses import dataclass, field
 
 from langchain_uno.demo.language import Language, RuleSpec, cap
 
-__all__ = [
-    "Check",
-    "Query",
-    "Reading",
-    "check_answer",
-    "read_answer",
-    "render_answer",
-    "rule_line",
-]
+__all__ = ["Check", "Query", "Reading", "check_answer", "read_answer", "render_answer"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class Check:
         return self.facts_right == self.facts and self.entity_right and not self.extra
 
 
-def rule_line(rule: RuleSpec, query: Query) -> str:
+def _rule_line(rule: RuleSpec, query: Query) -> str:
     """Return the line that an opener or closer adds to the answer of ``query``."""
     return rule.form.format(
         kind=query.kind,
@@ -81,8 +73,8 @@ def render_answer(language: Language, query: Query, rules: Collection[str]) -> s
     else:
         lines = [layout.form.format(i=i, fact=cap(f)) for i, f in enumerate(query.facts, 1)]
         body = "\n".join([header, *lines])
-    openers = [rule_line(r, query) for r in chosen if r.place == "opener"]
-    closers = [rule_line(r, query) for r in chosen if r.place == "closer"]
+    openers = [_rule_line(r, query) for r in chosen if r.place == "opener"]
+    closers = [_rule_line(r, query) for r in chosen if r.place == "closer"]
     return "\n".join([*openers, body, *closers])
 
 
@@ -102,7 +94,7 @@ class Reading:
 def read_answer(language: Language, query: Query, text: str) -> Reading:
     """Take any answer to ``query`` apart."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    wanted = {rule_line(r, query): r.id for r in language.rules.values() if r.place != "layout"}
+    wanted = {_rule_line(r, query): r.id for r in language.rules.values() if r.place != "layout"}
     known = tuple((wanted[line], line) for line in lines if line in wanted)
     rest = [line for line in lines if line not in wanted]
     names = [m.group(1) for m in map(_HEADER.match, rest) if m]

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
+from langchain_uno.demo.answers import Query, check_answer
+from langchain_uno.demo.service import held_out_queries
+from langchain_uno.demo.worlds import World
 from langchain_uno.errors import EngineError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import OnDone
 
 if TYPE_CHECKING:
     from langchain_uno.chat_models import UNOChatModel
-    from langchain_uno.demo.answers import Query
-    from langchain_uno.demo.worlds import World
 
 __all__ = ["Answered", "Asked", "ask_model", "held_out", "look_at"]
 
@@ -56,8 +57,6 @@ class Answered(BaseModel):
 
 def held_out(world: World, per_family: int, *, seed: int = 0) -> list[Asked]:
     """Return requests of held-out people; other seeds share no request."""
-    from langchain_uno.demo.service import held_out_queries
-
     language = world.language()
     found = held_out_queries(world, per_family, seed=seed)
     return [Asked(user.id, query, world.wishes(language, query)) for user, query in found]
@@ -74,8 +73,6 @@ def look_at(
     route: str | None = None,
 ) -> Answered:
     """Check one answer by program."""
-    from langchain_uno.demo.answers import check_answer
-
     check = check_answer(world.language(), asked.query, text)
     wanted = {p.rule for p in world.preferences[asked.query.family]}
     met = [rule in check.met for rule in asked.wishes]

@@ -6,10 +6,7 @@ guess) and wholly foreign to it. The same arguments give the same world, byte fo
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from random import Random
-from typing import Any
 
 from langchain_uno.demo.answers import Query
 from langchain_uno.demo.language import Family, Language, Part, load_language, of_part
@@ -71,22 +68,11 @@ def make_world(seed: int, *, noise: float = 0.34, users: int = 60, families: int
         preferences=preferences,
         distance=distance,
         users=people,
-        **_content(language, names),
+        families={name: language.families[name] for name in names},
+        rules=list(language.rules.values()),
+        feedback=language.feedback,
+        lexicon=language.lexicon,
     )
-
-
-def _content(language: Language, names: list[str]) -> dict[str, Any]:
-    plain = json.loads(
-        json.dumps(
-            {
-                "families": {n: asdict(language.families[n]) for n in names},
-                "rules": [asdict(r) for r in language.rules.values()],
-                "feedback": language.feedback,
-                "lexicon": language.lexicon,
-            }
-        )
-    )
-    return dict(plain)
 
 
 def _distance(wishes: list[Preference], prior: tuple[str, ...]) -> float:

@@ -9,19 +9,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from langchain_uno.demo.asking import Answered, Asked, ask_model, held_out
+from langchain_uno.demo.worlds import World
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import OnDone
-
-if TYPE_CHECKING:
-    from langchain_uno.demo.worlds import World
-    from langchain_uno.releases.load import Release
+from langchain_uno.releases.load import Release, read_current
 
 __all__ = ["SYSTEMS", "Interval", "by_person", "evaluate"]
 
@@ -61,8 +59,6 @@ def evaluate(
     Raises:
         InputError: an unknown system, or "base" is missing.
     """
-    from langchain_uno.releases.load import read_current
-
     unknown = [s for s in systems if s not in SYSTEMS]
     if unknown or "base" not in systems:
         raise InputError(

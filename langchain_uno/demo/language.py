@@ -18,15 +18,15 @@ from importlib import resources
 from random import Random
 from typing import Any, Literal, TypeVar
 
+from pydantic import TypeAdapter
+
 __all__ = [
     "Family",
     "Language",
     "Part",
-    "Place",
     "RuleSpec",
     "cap",
     "is_unseen_name",
-    "language_of",
     "load_language",
     "of_part",
 ]
@@ -126,21 +126,10 @@ def _digest(word: str) -> bytes:
 def load_language() -> Language:
     """Read the package's content once."""
     folder = resources.files("langchain_uno") / "demo" / "content"
-    names = ("families", "rules", "feedback", "lexicon")
-    return language_of(
-        {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in names}
-    )
-
-
-def language_of(content: dict[str, Any]) -> Language:
-    """Return the words of a world's file (or the package's): families, rules, feedback, lexicon."""
-
-    def tuples(entry: dict[str, Any]) -> dict[str, Any]:
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-
-    return Language(
-        {n: Family(**{**tuples(e), "name": n}) for n, e in content["families"].items()},
-        {e["id"]: RuleSpec(**tuples(e)) for e in content["rules"]},
-        content["feedback"],
-        content["lexicon"],
-    )
+    found = {
+        name: json.loads((folder / f"{name}.json").read_text("utf-8"))
+        for name in ("families", "rules", "feedback", "lexicon")
+    }
+    found["families"] = {name: {**one, "name": name} for name, one in found["families"].items()}
+    found["rules"] = {one["id"]: one for one in found["rules"]}
+    return TypeAdapter(Language).validate_python(found)

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from langchain_uno.demo.answers import check_answer
+from langchain_uno.demo.asking import held_out
+from langchain_uno.demo.drawing import make_world
+from langchain_uno.demo.service import React, Visit, plan_visits, run_service
+from langchain_uno.demo.worlds import World, load_world, save_world
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.releases.traffic import write_atomic
 
 if TYPE_CHECKING:
-    from langchain_uno.demo.service import React, Visit
-    from langchain_uno.demo.worlds import World
     from langchain_uno.graphs.refresh import RefreshResult
 
 __all__ = ["PER_FAMILY", "VISITS", "Notebook", "learn", "run_demo", "run_week"]
@@ -109,11 +112,8 @@ def run_demo(
         InputError: the home holds a demo of other settings, or something else.
         UNOError: a stage failed.
     """
-    from langchain_uno.demo.drawing import make_world
     from langchain_uno.demo.evaluate import evaluate
     from langchain_uno.demo.report import draw_report
-    from langchain_uno.demo.service import plan_visits
-    from langchain_uno.demo.worlds import load_world, save_world
 
     settings = {"seed": seed, "visits": visits, "per_family": per_family, "noise": noise}
     own = home.path / "demo.json"
@@ -137,7 +137,10 @@ def run_demo(
         progress.start("evaluate", 2 * per_family * len(world.families), "held-out requests")
         with notes.timed("evaluate"):
             report = evaluate(
-                world, home, per_family=per_family, on_done=_tick(progress, "evaluate")
+                world,
+                home,
+                per_family=per_family,
+                on_done=lambda n: progress.advance("evaluate", n),
             )
             report["examples"] = _examples(home, world, report["clusters"])
             report["sizes"] = _sizes(home)
@@ -170,7 +173,6 @@ def run_week(
         reaction: what they do with an answer; by default what honest people do.
     """
     from langchain_uno import UNOChatModel, UNOFeedbackHandler
-    from langchain_uno.demo.service import run_service
 
     visits = len(planned)
     progress.start("service", visits, "requests and feedback")
@@ -217,9 +219,6 @@ def _examples(
     It is the first request that reaches the largest such cluster, of requests that are not counted
     in the figures.
     """
-    from langchain_uno.demo.answers import check_answer
-    from langchain_uno.demo.asking import held_out
-
     language, asked = world.language(), held_out(world, 3, seed=1)
     found: dict[str, dict[str, Any]] = {}
     for route in ("expert", "critic"):
@@ -282,7 +281,3 @@ def _sizes(home: Home) -> dict[str, int]:
     release = read_current(home)
     adapters = [a.n_bytes for a in release.manifest.adapters] if release else []
     return {"base": base.stat().st_size, "adapters": sum(adapters), "n_adapters": len(adapters)}
-
-
-def _tick(progress: Any, stage: str) -> Callable[[int], None]:
-    return lambda n: progress.advance(stage, n)

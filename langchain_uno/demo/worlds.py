@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ValidationError, model_validator
 
 from langchain_uno.demo.answers import Query
-from langchain_uno.demo.language import Language, language_of
+from langchain_uno.demo.language import Family, Language, RuleSpec
 from langchain_uno.errors import InputError
+from langchain_uno.releases.traffic import write_atomic
 
 __all__ = ["Preference", "User", "World", "load_world", "save_world"]
 
@@ -56,8 +57,8 @@ class World(BaseModel):
     seed: int
     noise: float
     """Share of the feedback that says nothing usable."""
-    families: dict[str, dict[str, Any]]
-    rules: list[dict[str, Any]]
+    families: dict[str, Family]
+    rules: list[RuleSpec]
     feedback: dict[str, Any]
     lexicon: dict[str, Any]
     preferences: dict[str, list[Preference]]
@@ -66,13 +67,13 @@ class World(BaseModel):
     users: list[User]
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
+    def _known(self) -> World:
         """Every preference names a family and a rule of the file, and so does every prior."""
-        rules = {rule.get("id") for rule in self.rules}
+        rules = {rule.id for rule in self.rules}
         for name, family in self.families.items():
             if name not in self.preferences:
                 raise ValueError(f"family {name!r} has no preferences")
-            missing = set(family.get("prior", ())) - rules
+            missing = set(family.prior) - rules
             if missing:
                 raise ValueError(f"family {name!r} names unknown rules {sorted(missing)}")
         for name, wishes in self.preferences.items():
@@ -80,17 +81,12 @@ class World(BaseModel):
             if name not in self.families or missing:
                 unknown = f"rules {sorted(missing)}" if missing else "family"
                 raise ValueError(f"the preferences of {name!r} name an unknown {unknown}")
-        try:
-            self.language()
-        except TypeError as error:
-            raise ValueError(f"a family or rule of the file is incomplete: {error}") from error
         return self
 
     def language(self) -> Language:
         """Return the words of this world (those in the file, not those of the package)."""
-        return language_of(
-            {k: getattr(self, k) for k in ("families", "rules", "feedback", "lexicon")}
-        )
+        rules = {rule.id: rule for rule in self.rules}
+        return Language(self.families, rules, self.feedback, self.lexicon)
 
     def wishes(self, language: Language, query: Query) -> list[str]:
         """Return the ids of the rules that the users of a family want for this query."""
@@ -100,11 +96,7 @@ class World(BaseModel):
 
 def save_world(world: World, path: str | os.PathLike[str]) -> None:
     """Write a world as JSON, atomically."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_text(world.model_dump_json(indent=1), encoding="utf-8")
-    os.replace(temporary, target)
+    write_atomic(Path(path), world.model_dump_json(indent=1).encode())
 
 
 def load_world(path: str | os.PathLike[str]) -> World:
@@ -123,6 +115,6 @@ def load_world(path: str | os.PathLike[str]) -> World:
     except UnicodeDecodeError as error:
         raise InputError(f"{str(path)!r} is not a world file: it is not UTF-8.") from error
     except ValidationError as error:
-        raise InputError(
-            f"{str(path)!r} is not a world file: {error.errors()[0]['msg']}."
-        ) from error
+        first = error.errors()[0]
+        what = ": ".join([*map(str, first["loc"]), first["msg"]])
+        raise InputError(f"{str(path)!r} is not a world file: {what}.") from error

@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from langchain_uno.records import Interaction, PreferencePair, Rule
+from langchain_uno.records import Interaction, Origin, PreferencePair, Rule
 
-__all__ = [
-    "approval",
-    "edited_pairs",
-    "liked_pairs",
-    "pair_of",
-    "was_content",
-]
+__all__ = ["approval", "edited_pairs", "liked_pairs", "pair_of", "was_content"]
 
 _LIKED, _DISLIKED = 0.75, 0.25
 _ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}
@@ -82,21 +76,19 @@ def liked_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
 def pair_of(
     log: Interaction,
     chosen: str,
-    origin: str,
+    origin: Origin,
     *,
     rules: Sequence[Rule] = (),
     scores: tuple[float, float] | None = None,
 ) -> PreferencePair:
     """Return the pair of a log's answer and a better one; ``scores`` are (chosen, rejected)."""
-    return PreferencePair.model_validate(
-        {
-            "run_id": log.run_id,
-            "messages": log.messages,
-            "chosen": chosen,
-            "rejected": log.answer.strip(),
-            "rules": list(rules),
-            "origin": origin,
-            "chosen_score": scores[0] if scores else None,
-            "rejected_score": scores[1] if scores else None,
-        }
+    return PreferencePair(
+        run_id=log.run_id,
+        messages=log.messages,
+        chosen=chosen,
+        rejected=log.answer.strip(),
+        rules=list(rules),
+        origin=origin,
+        chosen_score=scores[0] if scores else None,
+        rejected_score=scores[1] if scores else None,
     )

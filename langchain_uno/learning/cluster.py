@@ -30,7 +30,6 @@ from langchain_uno.serving.router import Router
 
 __all__ = [
     "asker_of",
-    "by_size",
     "choose_rule_weight",
     "cluster_logs",
     "cluster_stage",
@@ -49,12 +48,8 @@ MIN_PREDICTED = 0.02
 REFINE_STEPS = 3
 
 
-def cluster_stage(work: Work) -> None:
+def cluster_stage(work: Work) -> dict[str, Any]:
     """Write ``clusters-cluster.jsonl``: who belongs together, and who is held out."""
-    work.once("cluster", lambda: _cluster(work))
-
-
-def _cluster(work: Work) -> dict[str, Any]:
     logs = list(work.logs.values())
     work.progress.start("cluster", len(logs), "embedding rules")
     wishes = ["\n".join(r.text for r in work.distilled[g.run_id].with_feedback) for g in logs]
@@ -72,7 +67,6 @@ def _cluster(work: Work) -> dict[str, Any]:
     parents = match_parents(work, [{log.run_id for log in members} for members in groups])
     clusters = [_split(work, some, parent) for some, parent in zip(groups, parents, strict=True)]
     _add_unlabelled(work, clusters, labels)
-    _assert_apart(work, clusters)
     work.folder.write_records("clusters-cluster.jsonl", clusters)
     held = sum(len(c.verify) for c in clusters)
     return {
@@ -102,15 +96,14 @@ def _split(work: Work, members: list[Interaction], parent: Parent) -> ClusterDat
     """
     share, seed = work.recipe.verify.held_out, stable_seed(work.recipe.seed, "split", parent.name)
     deciding = DECIDING if work.recipe.verify.level is not None else 0
-    module, split = None, None
+    split = split_logs(members, work.voices, share, seed, deciding=deciding)
+    module = None
     if parent.module:
-        split = split_logs(
+        apart = split_logs(
             members, work.voices, share, seed, teachers=parent.trained_on, deciding=deciding
         )
-        if len(split.verify) >= 0.5 * share * len(members):
-            module = parent.module
-    if split is None or module is None:
-        split = split_logs(members, work.voices, share, seed, deciding=deciding)
+        if len(apart.verify) >= 0.5 * share * len(members):
+            split, module = apart, parent.module
     return ClusterData(
         id=parent.name,
         run_ids=[log.run_id for log in members],
@@ -155,21 +148,6 @@ def asker_of(log: Interaction) -> str:
     return f"thread:{log.thread_id}" if log.thread_id else f"request:{log.run_id}"
 
 
-def _assert_apart(work: Work, clusters: Sequence[ClusterData]) -> None:
-    """No query text of a cluster, and no voice where it is split by voice, is on both sides."""
-    for cluster in clusters:
-        train = [work.logs[i] for i in cluster.train]
-        verify = [work.logs[i] for i in cluster.verify]
-        tested = verify + [work.unheard[i] for i in cluster.unlabelled]
-        both = {query_key(log) for log in train} & {query_key(log) for log in tested}
-        assert not both, f"cluster {cluster.id}: {len(both)} queries in training and verification"
-        if cluster.split_by == "voice":
-            shared = {work.voices[i] for i in cluster.train} & {
-                work.voices[i] for i in cluster.verify
-            }
-            assert not shared, f"cluster {cluster.id}: {len(shared)} voices on both sides"
-
-
 def cluster_logs(
     query: ArrayLike,
     rules: ArrayLike,
@@ -192,11 +170,11 @@ def cluster_logs(
     The cut "stable" numbers clusters from the largest to the smallest.
 
     Raises:
-        InputError: shapes that do not fit, or values that are not finite.
+        InputError: a value is not finite.
     """
-    q, r = _checked(query, rules)
-    if min_size is not None and min_size < 1:
-        raise InputError(f"min_size is {min_size}: a cluster holds at least 1 log.")
+    q, r = np.asarray(query, dtype=np.float64), np.asarray(rules, dtype=np.float64)
+    if not (np.isfinite(q).all() and np.isfinite(r).all()):
+        raise InputError("Embeddings to cluster hold values that are not finite (NaN or inf).")
     n = len(q)
     if n < 2:
         return np.zeros(n, dtype=np.int64)
@@ -204,7 +182,7 @@ def cluster_logs(
         return _paper(q, r, threshold)
     size = default_min_size(n) if min_size is None else min_size
     weight = choose_rule_weight(q, r, min_size=size, seed=seed)
-    return by_size(_stable(_joint(q, r, weight), size, seed))
+    return _by_size(_stable(_joint(q, r, weight), size, seed))
 
 
 def default_min_size(n: int) -> int:
@@ -213,7 +191,7 @@ def default_min_size(n: int) -> int:
 
 
 def choose_rule_weight(
-    query: ArrayLike, rules: ArrayLike, *, min_size: int | None = None, seed: int = 0
+    q: Floats, r: Floats, *, min_size: int | None = None, seed: int = 0
 ) -> float:
     """Choose the weight of the rule half from the data alone; 0 when hardly any log has rules.
 
@@ -223,7 +201,6 @@ def choose_rule_weight(
     open) and whose routes foretell the rules (share of the rules' variance). Equal halves often
     fail the first: logs are then grouped by which wish a user happened to mention.
     """
-    q, r = _checked(query, rules)
     n = len(q)
     has = np.linalg.norm(r, axis=1) > 0
     if n < 8 or has.sum() < 4:
@@ -244,18 +221,6 @@ def choose_rule_weight(
     # Within a fifth of the best clusters, those that say most about the rules; then the heavier.
     good = [t for t in tried if t[1] >= 0.8 * most]
     return max(good, key=lambda t: (round(t[2], 2), round(t[1], 2), t[0]))[0]
-
-
-def _checked(query: ArrayLike, rules: ArrayLike) -> tuple[Floats, Floats]:
-    q = np.asarray(query, dtype=np.float64)
-    r = np.asarray(rules, dtype=np.float64)
-    if q.ndim != 2 or r.ndim != 2 or len(q) != len(r):
-        raise InputError(
-            f"Clustering needs query (n, d) and rules (n, d2); got {q.shape} and {r.shape}."
-        )
-    if not (np.isfinite(q).all() and np.isfinite(r).all()):
-        raise InputError("Embeddings to cluster hold values that are not finite (NaN or inf).")
-    return q, r
 
 
 def _unit(x: Floats) -> Floats:
@@ -312,7 +277,7 @@ def _compact(labels: Ints) -> Ints:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def by_size(labels: Ints) -> Ints:
+def _by_size(labels: Ints) -> Ints:
     """Number clusters from the largest to the smallest; equal sizes keep their order."""
     counts = np.bincount(labels)
     rank = np.empty(len(counts), dtype=np.int64)

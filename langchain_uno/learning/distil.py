@@ -43,16 +43,12 @@ FEW = 5
 _SPACE = re.compile(r"\s+")
 
 
-def distil_stage(work: Work) -> None:
+def distil_stage(work: Work) -> dict[str, Any]:
     """Write the rules of every usable log to ``distilled.jsonl``.
 
     Raises:
         EmptyLogError: no rule came of any feedback, and nobody edited or re-chose an answer.
     """
-    work.once("distil", lambda: _distil(work))
-
-
-def _distil(work: Work) -> dict[str, Any]:
     logs = list(work.logs.values())
     work.progress.start("distil", 2 * len(logs), "rules with and without feedback")
     by = digest_of(

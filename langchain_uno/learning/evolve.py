@@ -27,7 +27,7 @@ from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
 from langchain_uno.releases.load import Release, load_release, read_current
 from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
 
-__all__ = ["Incumbent", "Parent", "incumbent", "match_parents", "parent_release"]
+__all__ = ["Incumbent", "Parent", "incumbent", "match_parents"]
 
 MAX_GROWTH = 0.5
 """New training logs, as a share of those that a module was trained on, beyond which it is old."""
@@ -72,7 +72,7 @@ class Incumbent(BaseModel):
         return self.report.passed or self.report.undecided
 
 
-def parent_release(work: Work) -> Release | None:
+def _parent_release(work: Work) -> Release | None:
     """Return the release that this refresh goes on from; None when there is none that fits.
 
     It is the one that was current when the clusters were made, also in a later call: what one call
@@ -110,7 +110,7 @@ def match_parents(work: Work, groups: Sequence[set[str]]) -> list[Parent]:
     most one group continues a cluster, and what drifted apart is new. A part that came off has the
     module for a parent all the same: it is what its users get today.
     """
-    release = parent_release(work)
+    release = _parent_release(work)
     if release is None:
         width = len(str(len(groups) - 1))
         return [Parent(f"c{n:0{width}d}") for n in range(len(groups))]
@@ -158,7 +158,7 @@ def incumbent(work: Work, cluster: ClusterData, verify: Verify) -> Incumbent | N
     name = f"clusters/{cluster.id}/incumbent.json"
     if work.folder.has(name):
         return Incumbent.model_validate(work.folder.read_json(name))
-    release = parent_release(work)
+    release = _parent_release(work)
     if cluster.parent is None or release is None:
         return None
     old = release.cluster(cluster.parent)

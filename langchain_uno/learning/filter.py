@@ -16,13 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_uno.errors import EmptyLogError
-from langchain_uno.learning.work import (
-    Work,
-    WorkFolder,
-    content_of,
-    digest_of,
-    refresh_folders,
-)
+from langchain_uno.learning.work import Work, content_of, digest_of, refresh_folders
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.store import LogStore
@@ -64,7 +58,7 @@ def filter_stage(work: Work) -> None:
             work.folder.write_array("unheard.npy", store.embeddings(list(work.unheard)))
             work.folder.write_array("queries.npy", store.embeddings(ids))
     work.logs = {i: spoken(chosen[i]) for i in work.folder.read_json("usable.json")}
-    work.once("filter", lambda: _counts(work, snapshot))
+    work.once("filter", lambda _: _counts(work, snapshot))
 
 
 def is_unchanged(work: Work) -> bool:
@@ -276,8 +270,7 @@ def _why_none(work: Work, heard: Sequence[Interaction], reasons: Counter[str]) -
 
 
 def _counts(work: Work, snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    folder: WorkFolder = work.folder
-    dropped: dict[str, int] = folder.read_json("dropped.json")
+    dropped: dict[str, int] = work.folder.read_json("dropped.json")
     usable = len(work.logs)
     return {
         "interactions": snapshot["interactions"],

@@ -14,7 +14,6 @@ every log the same list. Where nothing was guessed the gap is unknown, which is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, Literal
 
 from langchain_uno.learning.work import Work
@@ -24,28 +23,22 @@ from langchain_uno.records import RuleSet
 __all__ = ["cluster_gap", "cognitive_gap", "count_questions", "gap_stage"]
 
 
-def gap_stage(work: Work) -> None:
+def gap_stage(work: Work) -> dict[str, Any]:
     """Measure each cluster's cognitive gap on its training logs."""
-    work.once("gap", lambda: _gap(work))
-
-
-def _gap(work: Work) -> dict[str, Any]:
     clusters = work.clusters()
     given = work.folder.read_json("given.json")
-    sets: list[RuleSet] = []
-    owners: list[int] = []
-    for i, cluster in enumerate(clusters):
+    sets: list[list[RuleSet]] = []
+    for cluster in clusters:
         # What is asked of a module is what it lacks; the gap is the base's.
         plain = [j for j in cluster.train if j not in given and work.taught[j].with_feedback]
-        measured_on = plain or cluster.train
-        sets += [work.taught[j] for j in measured_on]
-        owners += [i] * len(measured_on)
+        sets.append([work.taught[j] for j in plain or cluster.train])
+    every = [rules for own in sets for rules in own]
     over = work.recipe.gap.over
-    work.progress.start("gap", count_questions(sets, over), "is the wish covered by the guess?")
+    work.progress.start("gap", count_questions(every, over), "is the wish covered by the guess?")
     # All clusters in one call: equal questions are asked once, and batches are full.
-    measured = cognitive_gap(sets, work.reranker, work.counter("gap"), over=over)
-    for i, group in groupby(zip(owners, measured, strict=True), key=lambda pair: pair[0]):
-        clusters[i].gap, clusters[i].n_gap_logs = cluster_gap([rules for _, rules in group])
+    measured = iter(cognitive_gap(every, work.reranker, work.counter("gap"), over=over))
+    for cluster, own in zip(clusters, sets, strict=True):
+        cluster.gap, cluster.n_gap_logs = cluster_gap([next(measured) for _ in own])
     work.folder.write_records("clusters-gap.jsonl", clusters)
     unknown = sum(c.gap is None for c in clusters)
     low = sum(work.is_low(c) for c in clusters)
@@ -76,32 +69,23 @@ def cognitive_gap(
     Raises:
         EngineError: the reranker can't answer.
     """
-    answers: list[tuple[RuleSet, list[list[float]]]] = []
-    if over == "list":
-        lists = _lists(rule_sets)
-        found: Sequence[float] | FloatArray = (
-            reranker.covered_by_list(lists, on_done) if lists else []
-        )
-        by_list = {_key(*one): float(p) for one, p in zip(lists, found, strict=True)}
-        for s in rule_sets:
-            known = [g.text for g in s.without_feedback]
-            asked = s.with_feedback if known else []
-            answers.append((s, [[by_list[_key(r.text, known)]] for r in asked]))
-    else:
-        pairs = _pairs(rule_sets)
-        told: Sequence[float] | FloatArray = reranker.covered(pairs, on_done) if pairs else []
-        by_pair = {pair: float(p) for pair, p in zip(pairs, told, strict=True)}
-        for s in rule_sets:
-            asked = s.with_feedback if s.without_feedback else []
-            answers.append(
-                (s, [[by_pair[r.text, g.text] for g in s.without_feedback] for r in asked])
-            )
-    return [s.model_copy(update={"novelty": _novelty(each)}) for s, each in answers]
+    asked = [_questions(rules, over) for rules in rule_sets]
+    unique = _unique(asked)
+    found: Sequence[float] | FloatArray = []
+    if unique and over == "list":
+        found = reranker.covered_by_list([(rule, list(known)) for rule, *known in unique], on_done)
+    elif unique:
+        found = reranker.covered([(rule, known) for rule, known in unique], on_done)
+    covered = {question: float(p) for question, p in zip(unique, found, strict=True)}
+    return [
+        rules.model_copy(update={"novelty": _novelty([[covered[q] for q in qs] for qs in each])})
+        for rules, each in zip(rule_sets, asked, strict=True)
+    ]
 
 
 def count_questions(rule_sets: Sequence[RuleSet], over: Literal["list", "pairs"] = "list") -> int:
     """Return how many questions :func:`cognitive_gap` will ask: equal ones are asked once."""
-    return len(_lists(rule_sets) if over == "list" else _pairs(rule_sets))
+    return len(_unique([_questions(rules, over) for rules in rule_sets]))
 
 
 def cluster_gap(rule_sets: Sequence[RuleSet]) -> tuple[float | None, int]:
@@ -113,27 +97,17 @@ def cluster_gap(rule_sets: Sequence[RuleSet]) -> tuple[float | None, int]:
     return (sum(known) / len(known), len(known)) if known else (None, 0)
 
 
-def _lists(rule_sets: Sequence[RuleSet]) -> list[tuple[str, list[str]]]:
-    found: dict[tuple[str, ...], tuple[str, list[str]]] = {}
-    for s in rule_sets:
-        known = [g.text for g in s.without_feedback]
-        for rule in s.with_feedback if known else ():
-            found.setdefault(_key(rule.text, known), (rule.text, known))
-    return list(found.values())
+def _questions(rules: RuleSet, over: Literal["list", "pairs"]) -> list[list[tuple[str, ...]]]:
+    """Return what is asked about each rule: the rule, and all of the guesses or one of them."""
+    known = [guess.text for guess in rules.without_feedback]
+    if not known:
+        return []
+    against = [known] if over == "list" else [[text] for text in known]
+    return [[(rule.text, *some) for some in against] for rule in rules.with_feedback]
 
 
-def _key(rule: str, known: Sequence[str]) -> tuple[str, ...]:
-    return (rule, *known)
-
-
-def _pairs(rule_sets: Sequence[RuleSet]) -> list[tuple[str, str]]:
-    seen = {
-        (rule.text, guess.text): None
-        for s in rule_sets
-        for rule in s.with_feedback
-        for guess in s.without_feedback
-    }
-    return list(seen)
+def _unique(asked: Sequence[Sequence[Sequence[tuple[str, ...]]]]) -> list[tuple[str, ...]]:
+    return list(dict.fromkeys(q for each in asked for questions in each for q in questions))
 
 
 def _novelty(covered: Sequence[Sequence[float]]) -> float | None:

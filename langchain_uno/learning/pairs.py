@@ -20,8 +20,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.rules import wanted_rules
@@ -33,22 +32,11 @@ from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, PreferencePair, RuleSet
 from langchain_uno.reflect import kept_share, request_text
 
-__all__ = [
-    "Candidate",
-    "balanced",
-    "build_pairs",
-    "count_work",
-    "pairs_stage",
-    "revise",
-]
+__all__ = ["balanced", "build_pairs", "count_work", "pairs_stage", "revise"]
 
 
-def pairs_stage(work: Work) -> None:
+def pairs_stage(work: Work) -> dict[str, Any]:
     """Make preference pairs for the clusters that will train an expert, one cluster at a time."""
-    work.once("pairs", lambda: _pairs(work))
-
-
-def _pairs(work: Work) -> dict[str, Any]:
     from langchain_uno.learning.train import trains_expert
 
     refused = set(work.folder.read_json("refused-acts.json"))
@@ -138,12 +126,7 @@ def build_pairs(
         if log.run_id not in made and rules.with_feedback
     ]
     logs, rules = [log for log, _ in todo], [r for _, r in todo]
-    candidates = [
-        [c for c in tries if _keeps(log, c, recipe)]
-        for log, tries in zip(
-            logs, revise(logs, rules, engine, prompts, recipe, on_done), strict=True
-        )
-    ]
+    candidates = revise(logs, rules, engine, prompts, recipe, on_done)
     for pair in _judged(logs, rules, candidates, judge_engine, prompts, recipe, on_done):
         made[pair.run_id] = pair
     if recipe.pairs.retention:
@@ -153,48 +136,45 @@ def build_pairs(
     return [made[log.run_id] for log in interactions if log.run_id in made]
 
 
-def _keeps(log: Interaction, candidate: Candidate, recipe: Recipe) -> bool:
-    """Whether a candidate keeps what the logged answer quotes from the request."""
-    if recipe.min_kept <= 0:
-        return True
-    share = kept_share(request_text(log.messages), log.answer, candidate.text)
-    return share >= recipe.min_kept
-
-
 def count_work(
     interactions: Sequence[Interaction], rule_sets: Sequence[RuleSet], recipe: Recipe
 ) -> int:
     """Return about how many items :func:`build_pairs` will report (an upper bound)."""
-    counts = [_count_candidates(i, r, recipe) for i, r in zip(interactions, rule_sets, strict=True)]
-    return sum(2 * n + 1 for n in counts if n)
+    total = 0
+    for log, rules in zip(interactions, rule_sets, strict=True):
+        candidates = recipe.pairs.candidates * (2 if log.feedback_turns else 1)
+        if candidates and wanted_rules(rules):
+            total += 2 * candidates + 1
+    return total
 
 
 def _judged(
     logs: Sequence[Interaction],
     rule_sets: Sequence[RuleSet],
-    candidates: Sequence[Sequence[Candidate]],
+    candidates: Sequence[Sequence[str]],
     engine: Engine,
     prompts: PromptSet,
     recipe: Recipe,
     on_done: OnDone | None,
 ) -> list[PreferencePair]:
     """Judge originals and candidates in one go, and keep the logs whose best candidate wins."""
-    items: list[JudgeItem] = []
-    spans: list[tuple[int, int]] = []
-    for log, rules, tries in zip(logs, rule_sets, candidates, strict=True):
-        start = len(items)
-        if tries:
-            standard = wanted_rules(rules)
-            answers = [log.answer, *(c.text for c in tries)]
-            items += [JudgeItem(log.messages, standard, a, log.language) for a in answers]
-        spans.append((start, len(items)))
-    verdicts = judge(items, engine, prompts, recipe, on_done)
+    todo = []
+    for log, rules, texts in zip(logs, rule_sets, candidates, strict=True):
+        # A candidate keeps what the logged answer quotes from the request.
+        asked = request_text(log.messages)
+        kept = [c for c in texts if kept_share(asked, log.answer, c) >= recipe.min_kept]
+        if kept:
+            todo.append((log, rules, kept))
+    items = [
+        JudgeItem(log.messages, wanted_rules(rules), answer, log.language)
+        for log, rules, tries in todo
+        for answer in (log.answer, *tries)
+    ]
+    verdicts = iter(judge(items, engine, prompts, recipe, on_done))
     out = []
-    for log, rules, tries, (start, end) in zip(logs, rule_sets, candidates, spans, strict=True):
-        if start == end:
-            continue
-        original, *scored = verdicts[start:end]
-        read = [(v.score, c) for v, c in zip(scored, tries, strict=True) if v is not None]
+    for log, rules, tries in todo:
+        original = next(verdicts)
+        read = [(v.score, text) for text in tries if (v := next(verdicts)) is not None]
         if original is None or not read:
             continue
         score, best = max(read, key=lambda r: r[0])  # the first of equals: order is seeded
@@ -204,26 +184,13 @@ def _judged(
         out.append(
             pair_of(
                 log,
-                best.text,
+                best,
                 "revised",
                 rules=rules.wanted or rules.with_feedback,
                 scores=(score, original.score),
             )
         )
     return out
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One revised answer and where it came from."""
-
-    text: str
-    origin: Literal["feedback", "rules"]
-
-
-def _count_candidates(interaction: Interaction, rules: RuleSet, recipe: Recipe) -> int:
-    """Return how many candidates :func:`revise` will ask for."""
-    return len(_prompts_of(interaction, rules, None, recipe))
 
 
 def revise(
@@ -233,7 +200,7 @@ def revise(
     prompts: PromptSet,
     recipe: Recipe,
     on_done: OnDone | None = None,
-) -> list[list[Candidate]]:
+) -> list[list[str]]:
     """Return the usable candidates of every log, in the order given (possibly none).
 
     Empty candidates are dropped, those cut off at the length limit (an answer without its end must
@@ -252,9 +219,9 @@ def revise(
         EngineError: the model can't answer at all.
     """
     requests: list[GenerateRequest] = []
-    owners: list[tuple[int, Literal["feedback", "rules"]]] = []
+    owners: list[int] = []
     for i, (log, rules) in enumerate(zip(interactions, rule_sets, strict=True)):
-        for k, (origin, messages) in enumerate(_prompts_of(log, rules, prompts, recipe)):
+        for k, messages in enumerate(_prompts_of(log, rules, prompts, recipe)):
             sampling = Sampling(
                 temperature=recipe.temperature,
                 top_p=recipe.top_p,
@@ -262,34 +229,25 @@ def revise(
                 seed=stable_seed(recipe.seed, log.run_id, str(k)),
             )
             requests.append(GenerateRequest(messages=messages, sampling=sampling))
-            owners.append((i, origin))
-    out: list[list[Candidate]] = [[] for _ in interactions]
-    for (i, origin), made in zip(
-        owners, engine.generate(requests, on_done) if requests else [], strict=True
-    ):
-        text = made.text.strip()
-        known = {c.text for c in out[i]} | {interactions[i].answer.strip()}
-        if text and made.finish_reason == "stop" and text not in known:
-            out[i].append(Candidate(text, origin))
+            owners.append(i)
+    out: list[list[str]] = [[] for _ in interactions]
+    made = engine.generate(requests, on_done) if requests else []
+    for i, generation in zip(owners, made, strict=True):
+        text = generation.text.strip()
+        known = [*out[i], interactions[i].answer.strip()]
+        if text and generation.finish_reason == "stop" and text not in known:
+            out[i].append(text)
     return out
 
 
 def _prompts_of(
-    log: Interaction, rule_set: RuleSet, prompts: PromptSet | None, recipe: Recipe
-) -> list[tuple[Literal["feedback", "rules"], list[Message]]]:
-    """List the inputs of a log's candidates (with empty messages when only counting)."""
+    log: Interaction, rule_set: RuleSet, prompts: PromptSet, recipe: Recipe
+) -> list[list[Message]]:
+    """List the inputs of a log's candidates."""
     rules, words = wanted_rules(rule_set), log.feedback_turns
-    if not rules or (prompts is not None and not prompts.supports(log.language)):
+    if not rules or not prompts.supports(log.language):
         return []
-    made: list[tuple[Literal["feedback", "rules"], list[Message]]] = []
-    if words and recipe.pairs.candidates:
-        fresh = prompts.revise_feedback_prompt(log.messages, words, log.language) if prompts else []
-        made += [("feedback", fresh)] * recipe.pairs.candidates
-    if recipe.pairs.candidates:
-        edit = (
-            prompts.revise_rules_prompt(log.messages, log.answer, rules, words, log.language)
-            if prompts
-            else []
-        )
-        made += [("rules", edit)] * recipe.pairs.candidates
-    return made
+    made = [prompts.revise_rules_prompt(log.messages, log.answer, rules, words, log.language)]
+    if words:
+        made.insert(0, prompts.revise_feedback_prompt(log.messages, words, log.language))
+    return [prompt for prompt in made for _ in range(recipe.pairs.candidates)]

@@ -18,7 +18,6 @@ from importlib import resources
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from langchain_uno.errors import InputError
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.releases.space import Space
 
@@ -61,15 +60,9 @@ def find_reach(
         unseen: share of the requests on other topics that must go to the base, in [0, 1); 0: every
             request goes to the nearest centroid.
         everyday: embeddings of other requests, (m, d); needed with fewer than three clusters.
-
-    Raises:
-        InputError: shapes or labels do not fit, ``unseen`` is out of range, or ``everyday`` is
-            missing.
     """
     x, y = np.asarray(vectors, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     table = centroids(x, y)
-    if not 0 <= unseen < 1:
-        raise InputError(f"unseen is {unseen}: it is a share in [0, 1).")
     if not unseen or not len(table):
         return Reach(table)
     if len(table) >= 3:
@@ -77,8 +70,6 @@ def find_reach(
         left_out = [y % folds == fold for fold in range(folds)]
         foreign = np.concatenate([_farness(*_fitted(x[~out], y[~out]), x[out]) for out in left_out])
     else:
-        if everyday is None:
-            raise InputError("Fewer than three clusters need everyday requests to compare with.")
         others = np.asarray(everyday, dtype=np.float64)
         foreign = _farness(*_fitted(x, y, others), others)
     limit = float(np.quantile(foreign, 1 - unseen))
@@ -156,16 +147,8 @@ def centroids(query: ArrayLike, labels: ArrayLike) -> FloatArray:
     """Return the mean *query* embedding of every cluster, (k, d) float32, row i for label i.
 
     Rules stay out because a new query has none (paper, stage 4).
-
-    Raises:
-        InputError: labels are not 0..k-1, or their number is not that of the queries.
     """
-    x = np.asarray(query, dtype=np.float64)
-    y = np.asarray(labels, dtype=np.int64)
-    if x.ndim != 2 or y.shape != (len(x),):
-        raise InputError(f"Queries of shape {x.shape} and labels of shape {y.shape} do not fit.")
-    if len(y) and (y.min() < 0 or (np.bincount(y) == 0).any()):
-        raise InputError("Labels must be 0..k-1 with at least one log each.")
+    x, y = np.asarray(query, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     return means_of(x, y).astype(np.float32)
 
 

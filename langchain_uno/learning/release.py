@@ -19,12 +19,8 @@ from langchain_uno.records import Cluster, run_of
 __all__ = ["release_stage"]
 
 
-def release_stage(work: Work) -> None:
+def release_stage(work: Work) -> dict[str, Any]:
     """Write the release atomically and give it all traffic."""
-    work.once("release", lambda: _release(work))
-
-
-def _release(work: Work) -> dict[str, Any]:
     from langchain_uno.models.adapters import linear_shapes
     from langchain_uno.releases.load import read_manifest
     from langchain_uno.releases.manifest import Manifest, new_release_id
@@ -92,15 +88,11 @@ def _cluster(work: Work, cluster: ClusterData, rows: NDArray[np.bool_]) -> Clust
     centre = queries.mean(axis=0)
     new = decision.route != "base" and not decision.kept
     return Cluster(
-        id=cluster.id,
+        **cluster.model_dump(include={"id", "gap", "n_gap_logs", "rules", "people"}),
         size=len(cluster.run_ids),
         run_ids=list(dict.fromkeys(map(run_of, cluster.run_ids))),
-        gap=cluster.gap,
-        n_gap_logs=cluster.n_gap_logs,
         route=decision.route,
         radius=float(np.linalg.norm(queries - centre, axis=1).max()),
-        rules=cluster.rules,
-        people=cluster.people,
         # A kept module's are opaque already.
         trained_on=list(dict.fromkeys(map(run_of, cluster.train))) if new else [],
         made_in=decision.kept.made_in if decision.kept else None,

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from langchain_uno.learning.acts import edited_pairs, liked_pairs
 from langchain_uno.learning.work import Work
-from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, Reranker
+from langchain_uno.models.protocols import Embedder, FloatArray, Reranker
 from langchain_uno.models.rerankers import discriminates
 from langchain_uno.records import ANONYMOUS, Interaction, PreferencePair, Rule, RuleSet
 
@@ -81,12 +81,8 @@ _EDGES = re.compile(r"[\W_]+")
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 
 
-def rules_stage(work: Work) -> None:
+def rules_stage(work: Work) -> dict[str, Any]:
     """Write ``taught.jsonl`` and the clusters' recurring rules."""
-    work.once("rules", lambda: _rules(work))
-
-
-def _rules(work: Work) -> dict[str, Any]:
     clusters = work.clusters()
     work.progress.start("rules", len(clusters), "who wants what")
     train = [log_id for cluster in clusters for log_id in cluster.train]
@@ -365,11 +361,11 @@ def _completed(rules: RuleSet, recurring: Sequence[str], same: Mapping[str, str]
     return rules.model_copy(update={"wanted": wanted})
 
 
-def _ages(work: Work, log_ids: Sequence[str]) -> list[float] | None:
-    """Return how much each log's vote counts by its age; None: age does not matter."""
+def _ages(work: Work, log_ids: Sequence[str]) -> list[float]:
+    """Return how much each log's vote counts by its age."""
     half = work.recipe.rules.half_life_days
     if half is None:
-        return None
+        return [1.0] * len(log_ids)
     newest: datetime = max(log.created_at for log in work.logs.values())
     days = [(newest - work.logs[i].created_at).total_seconds() / 86_400 for i in log_ids]
     return [float(0.5 ** (d / half)) for d in days]
@@ -408,7 +404,6 @@ def group_wordings(
     logs: Sequence[Sequence[str]],
     embedder: Embedder | None = None,
     reranker: Reranker | None = None,
-    on_done: OnDone | None = None,
 ) -> dict[str, str]:
     """Map every rule text in ``logs`` to the most frequent text of its group.
 
@@ -420,7 +415,6 @@ def group_wordings(
         logs: each log's rule texts.
         embedder: proposes texts that mean the same; None: equal texts only.
         reranker: decides on the proposals (P(yes) >= 0.5 both ways); None: cosine alone decides.
-        on_done: hears of the reranker's questions.
     """
     counts = Counter(text for rules in logs for text in dict.fromkeys(rules) if plain(text))
     by_plain: dict[str, list[str]] = {}
@@ -436,7 +430,7 @@ def group_wordings(
         pairs = _proposals(vectors, len(keys), with_reranker=reranker is not None)
         pairs = _without_companions(pairs, keys, logs)
         if reranker is not None:
-            pairs = _confirmed(pairs, [heads[key] for key in keys], reranker, on_done)
+            pairs = _confirmed(pairs, [heads[key] for key in keys], reranker)
         # From the most frequent down, each joins the most frequent leader it equals: no chains.
         for rarer, commoner in sorted(pairs):
             if leader[keys[rarer]] == keys[rarer] and leader[keys[commoner]] == keys[commoner]:
@@ -475,10 +469,10 @@ def _without_companions(
 
 
 def _confirmed(
-    pairs: list[tuple[int, int]], texts: list[str], reranker: Reranker, on_done: OnDone | None
+    pairs: list[tuple[int, int]], texts: list[str], reranker: Reranker
 ) -> list[tuple[int, int]]:
     if not pairs:
         return []
     asked = [(texts[a], texts[b]) for a, b in pairs] + [(texts[b], texts[a]) for a, b in pairs]
-    yes = np.asarray(reranker.covered(asked, on_done)) >= 0.5
+    yes = np.asarray(reranker.covered(asked)) >= 0.5
     return [pair for k, pair in enumerate(pairs) if yes[k] and yes[k + len(pairs)]]

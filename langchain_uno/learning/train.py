@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,28 +35,14 @@ from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
 from langchain_uno.records import ModuleKind, Route, VerifierReport
+from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut, cluster_p_value, may_ship
 
 if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample
-    from langchain_uno.trainers.verifier import BaseSide, HeldOut
 
-__all__ = [
-    "Decision",
-    "NothingToLearn",
-    "Trial",
-    "critic_examples",
-    "held_out",
-    "read_decision",
-    "train_stage",
-    "trains_expert",
-    "try_module",
-]
+__all__ = ["held_out", "read_decision", "train_stage", "trains_expert"]
 
 _BAR = "train"
-
-
-class NothingToLearn(Exception):
-    """A cluster gives no example for a kind of module; the message says why."""
 
 
 class Trial(BaseModel):
@@ -65,7 +52,6 @@ class Trial(BaseModel):
     note: str = ""
     adapter: str | None = None
     """Its folder, relative to the work folder; None: it failed, or was not made."""
-    seconds: float = 0.0
 
     @property
     def passed(self) -> bool:
@@ -91,14 +77,8 @@ class Decision(BaseModel):
     """The one that stays if what is new may not ship after all; None: there is none."""
 
 
-def train_stage(work: Work) -> None:
+def train_stage(work: Work) -> dict[str, Any]:
     """Make and verify a module for every cluster that is large enough."""
-    work.once("train", lambda: _train(work))
-
-
-def _train(work: Work) -> dict[str, Any]:
-    from langchain_uno.trainers.verifier import cluster_p_value, may_ship
-
     clusters = work.clusters()
     work.progress.start(_BAR, len(clusters), "experts and critics")
     for cluster in clusters:
@@ -167,7 +147,7 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
     kinds: tuple[ModuleKind, ...] = ("expert", "critic") if work.is_low(cluster) else ("critic",)
     new: Trial | None = None
     for kind in kinds:
-        trial = try_module(work, cluster, kind, kinds=len(kinds))
+        trial = _try_module(work, cluster, kind, kinds=len(kinds))
         if trial.report is not None:
             decision.report = trial.report
             decision.reports.append(trial.report)
@@ -198,13 +178,11 @@ def _kept(decision: Decision, present: Incumbent, why: str) -> Decision:
 
 
 def _incumbent(work: Work, cluster: ClusterData) -> Incumbent | None:
-    def verify(kind: ModuleKind, epochs: list[Path]) -> VerifierReport:
-        return verify_module(work, cluster, kind, epochs, kinds=1)
-
+    verify = partial(verify_module, work, cluster, kinds=1)
     return incumbent(work, cluster, verify) if held_out(work, cluster) else None
 
 
-def try_module(work: Work, cluster: ClusterData, kind: ModuleKind, *, kinds: int = 1) -> Trial:
+def _try_module(work: Work, cluster: ClusterData, kind: ModuleKind, *, kinds: int = 1) -> Trial:
     """Train and verify one module, or read what an earlier call found.
 
     Args:
@@ -215,27 +193,46 @@ def try_module(work: Work, cluster: ClusterData, kind: ModuleKind, *, kinds: int
     """
     name = f"clusters/{cluster.id}/{kind}.json"
     if not work.folder.has(name):
-        start = time.perf_counter()
         try:
-            trial = _try(work, cluster, kind, kinds)
-        except NothingToLearn as reason:
-            trial = Trial(note=str(reason))
-        trial.seconds = round(time.perf_counter() - start, 3)
+            epochs = _trained(work, cluster, kind)
+        except InputError as error:
+            # All examples too long, say: this cluster's module can't be trained, others can.
+            trial = Trial(note=str(error))
+        else:
+            report = verify_module(work, cluster, kind, epochs, kinds=kinds)
+            chosen = epochs[(report.epoch or 0) - 1]
+            kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
+            trial = Trial(report=report, note=report.reason, adapter=kept)
         work.folder.write_json(name, trial.model_dump(mode="json"))
     return Trial.model_validate(work.folder.read_json(name))
 
 
-def _try(work: Work, cluster: ClusterData, kind: ModuleKind, kinds: int) -> Trial:
+def _trained(work: Work, cluster: ClusterData, kind: ModuleKind) -> list[Path]:
+    """Return the epochs of a module, trained on the engine's own model while it answers nobody."""
+    from langchain_uno.trainers.common import TrainSettings
+    from langchain_uno.trainers.critic import train_critic
+    from langchain_uno.trainers.expert import train_expert
+
     done = f"clusters/{cluster.id}/{kind}-trained.json"
     if not work.folder.has(done):
-        folder = work.folder.path(f"clusters/{cluster.id}/{kind}")
-        made = (_train_expert if kind == "expert" else _train_critic)(work, cluster, folder)
+        expert = kind == "expert"
+        examples: Any = work.pairs(cluster) if expert else _critic_examples(work, cluster)
+        if not examples:
+            raise InputError("no preference pairs" if expert else "no rules to teach")
+        with cast(Any, work.engine).exclusive() as (model, tokenizer):
+            found = (train_expert if expert else train_critic)(
+                model,
+                tokenizer,
+                examples,
+                work.folder.path(f"clusters/{cluster.id}/{kind}"),
+                TrainSettings.of(work.recipe, "expert" if expert else "critic", work.max_steps),
+                stable_seed(work.recipe.seed, kind, cluster.id),
+                _steps(work, cluster, kind),
+                base_name=work.engine.model_name,
+            )
+        made = [found] if isinstance(found, Path) else found
         work.folder.write_json(done, [str(e.relative_to(work.folder.root)) for e in made])
-    epochs = [work.folder.path(name) for name in work.folder.read_json(done)]
-    report = verify_module(work, cluster, kind, epochs, kinds=kinds)
-    chosen = epochs[report.epoch - 1] if kind == "expert" and report.epoch else epochs[-1]
-    kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
-    return Trial(report=report, note=report.reason, adapter=kept)
+    return [work.folder.path(name) for name in work.folder.read_json(done)]
 
 
 def _tidy(work: Work, cluster: ClusterData) -> None:
@@ -259,8 +256,6 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
     with the answer as it was: that is no witness for other wishes. So have requests that nobody
     reacted to; they fill up to ``recipe.verify.max_queries``.
     """
-    from langchain_uno.trainers.verifier import HeldOut
-
     given = work.folder.read_json("given.json")
     items: list[HeldOut] = []
     for log_id in cluster.verify:
@@ -284,7 +279,7 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
     return items
 
 
-def critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:
+def _critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:
     """Return what a critic learns: for each training log with rules, draft -> wanted rules."""
     from langchain_uno.trainers.critic import CriticExample
 
@@ -304,88 +299,25 @@ def critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:
     ]
 
 
-def _train_expert(work: Work, cluster: ClusterData, folder: Path) -> list[Path]:
-    from langchain_uno.trainers.common import TrainSettings
-    from langchain_uno.trainers.expert import train_expert
-
-    pairs = work.pairs(cluster)
-    if not pairs:
-        raise NothingToLearn("no preference pairs")
-    return _with_base(
-        work,
-        lambda model, tokenizer: train_expert(
-            model,
-            tokenizer,
-            pairs,
-            folder,
-            TrainSettings.of(work.recipe, "expert", work.max_steps),
-            stable_seed(work.recipe.seed, "expert", cluster.id),
-            _steps(work, cluster, "expert"),
-            base_name=work.engine.model_name,
-        ),
-    )
-
-
-def _train_critic(work: Work, cluster: ClusterData, folder: Path) -> list[Path]:
-    from langchain_uno.trainers.common import TrainSettings
-    from langchain_uno.trainers.critic import train_critic
-
-    examples = critic_examples(work, cluster)
-    if not examples:
-        raise NothingToLearn("no rules to teach")
-    return _with_base(
-        work,
-        lambda model, tokenizer: [
-            train_critic(
-                model,
-                tokenizer,
-                examples,
-                folder,
-                TrainSettings.of(work.recipe, "critic", work.max_steps),
-                stable_seed(work.recipe.seed, "critic", cluster.id),
-                _steps(work, cluster, "critic"),
-                base_name=work.engine.model_name,
-            )
-        ],
-    )
-
-
-def _with_base(work: Work, train: Callable[[Any, Any], list[Path]]) -> list[Path]:
-    """Train on the engine's own base model while it answers nobody."""
-    try:
-        with cast(Any, work.engine).exclusive() as (model, tokenizer):
-            return train(model, tokenizer)
-    except InputError as error:
-        # All examples too long, say: this cluster's module can't be trained, others can.
-        raise NothingToLearn(str(error)) from error
-
-
 def verify_module(
     work: Work, cluster: ClusterData, kind: ModuleKind, epochs: list[Path], *, kinds: int
 ) -> VerifierReport:
     """Compare a module with the base on held-out queries; of a critic there is one epoch."""
-    from langchain_uno.trainers import verifier
-
     items = held_out(work, cluster)
     work.progress.start(_BAR, None, f"{cluster.id} {kind}: verifying on {len(items)} queries")
     words = judged_by(work.prompts, work.teacher_prompts)
-    common = (work.engine, work.teacher, words, work.recipe, work.counter(_BAR))
-    base = _base_side(work, cluster, items)
+    exam = Exam(work.engine, work.teacher, words, work.recipe, work.counter(_BAR))
+    base = _base_side(work, cluster, items, exam)
     if kind == "expert":
-        return verifier.verify_expert(items, epochs, *common, base=base, kinds=kinds)
-    return verifier.verify_critic(items, epochs[-1], *common, base=base, kinds=kinds)
+        return exam.verify_expert(base, epochs, kinds=kinds)
+    return exam.verify_critic(base, epochs[-1], kinds=kinds)
 
 
-def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut]) -> BaseSide:
+def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exam) -> BaseSide:
     """Return the base's answers and scores, asked once for all kinds of module."""
-    from langchain_uno.trainers.verifier import BaseSide, answer_as_base
-
     name = f"clusters/{cluster.id}/base-side.json"
     if not work.folder.has(name):
-        words = judged_by(work.prompts, work.teacher_prompts)
-        side = answer_as_base(
-            items, work.engine, work.teacher, words, work.recipe, work.counter(_BAR)
-        )
+        side = exam.answer_as_base(items)
         stored = {"ids": [i.id for i in side.items], "answers": side.answers, "scores": side.scores}
         work.folder.write_json(name, stored)
     kept = work.folder.read_json(name)
@@ -408,25 +340,20 @@ def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], 
 
 
 def _summary(work: Work, cluster: ClusterData, decision: Decision) -> ClusterResult:
-    last = decision.report
+    report = decision.report
     shipped = decision.route != "base" and not decision.kept
+    told: dict[str, Any] = cluster.model_dump(include={"id", "people", "gap", "rules"})
+    if report is not None:
+        told |= report.model_dump(include={"win_rate", "interval", "p_value", "needed"})
+        told |= {"judged": report.n, "epoch": report.epoch if shipped else None}
     return ClusterResult(
-        id=cluster.id,
+        **told,
         size=len(cluster.run_ids),
         train=len(cluster.train),
         verify=len(cluster.verify),
         unlabelled=len(cluster.unlabelled),
-        people=cluster.people,
-        gap=cluster.gap,
         route=decision.route,
         pairs=len(work.pairs(cluster)),
-        epoch=last.epoch if last and shipped else None,
-        win_rate=last.win_rate if last else None,
-        interval=last.interval if last else None,
-        p_value=last.p_value if last else None,
-        judged=last.n if last else 0,
-        needed=last.needed if last else None,
         seconds=decision.seconds,
-        rules=cluster.rules,
         note="; ".join(decision.notes),
     )

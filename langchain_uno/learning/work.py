@@ -1,46 +1,40 @@
 """A refresh under way: its parts, its folder, its clock, and what it reports.
 
 Every stage is a function ``stage(work)``. It reads what the stages before it wrote into the work
-folder, writes its own artefact last, and returns nothing. An artefact appears whole or not at all,
-so its presence means that its stage is done: a refresh that was killed is finished by calling it
-again. No pickle: JSON lines for records, ``.npy`` for arrays.
+folder, writes its own artefact, and returns its counts, which :meth:`Work.once` writes last. A file
+appears whole or not at all, so the presence of the counts means that the stage is done: a refresh
+that was killed is finished by calling it again. No pickle: JSON lines for records, ``.npy`` for
+arrays.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from langchain_uno.errors import HomeError, StoreError
+from langchain_uno.errors import StoreError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, OnDone, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import (
-    Interaction,
-    PreferencePair,
-    Route,
-    RuleSet,
-    run_of,
-    voices_of,
-)
+from langchain_uno.records import Interaction, PreferencePair, Route, RuleSet, run_of, voices_of
+from langchain_uno.releases.traffic import write_atomic
 
 __all__ = [
     "DISTILLED",
-    "STAGES",
     "ClusterData",
     "ClusterResult",
     "RefreshProgress",
@@ -54,9 +48,6 @@ __all__ = [
     "refresh_folders",
     "sweep_work",
 ]
-
-STAGES = ("filter", "distil", "cluster", "rules", "gap", "pairs", "train", "release")
-"""In the order that they run."""
 
 FORMAT = 22
 """Raised when the files of a work folder change, so that an old one is not taken up."""
@@ -221,7 +212,7 @@ class Work:
         )
         return digest_of(*parts)
 
-    def once(self, stage: str, make: Callable[[], dict[str, Any]]) -> None:
+    def once(self, stage: str, make: Callable[[Work], dict[str, Any]]) -> None:
         """Run ``make`` unless ``<stage>.json`` is there; it returns the counts written there.
 
         A count called ``note`` is what the progress says when the stage ends.
@@ -233,7 +224,7 @@ class Work:
             self.progress.finish(stage, "done before")
             return
         start = time.perf_counter()
-        counts = make()
+        counts = make(self)
         self.seconds[stage] = round(time.perf_counter() - start, 3)
         self.folder.write_json(name, {**counts, "seconds": self.seconds[stage]})
         self.progress.finish(stage, str(counts.get("note", "")))
@@ -318,12 +309,8 @@ class WorkFolder:
 
     def write_records(self, name: str, records: Iterable[BaseModel]) -> None:
         """Write records as JSON lines."""
-
-        def put(file: IO[bytes]) -> None:
-            for record in records:
-                file.write(record.model_dump_json().encode("utf-8", "surrogatepass") + b"\n")
-
-        self._put(name, put)
+        lines = [record.model_dump_json() + "\n" for record in records]
+        write_atomic(self.path(name), "".join(lines).encode("utf-8", "surrogatepass"))
 
     def read_records(self, name: str, kind: type[Record]) -> list[Record]:
         """Read what :meth:`write_records` wrote.
@@ -337,7 +324,7 @@ class WorkFolder:
     def write_json(self, name: str, data: Any) -> None:
         """Write one JSON value."""
         text = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True)
-        self._put(name, lambda file: file.write(text.encode("utf-8", "surrogatepass")))
+        write_atomic(self.path(name), text.encode("utf-8", "surrogatepass"))
 
     def read_json(self, name: str) -> Any:
         """Read what :meth:`write_json` wrote.
@@ -350,7 +337,9 @@ class WorkFolder:
 
     def write_array(self, name: str, array: FloatArray) -> None:
         """Write one numeric array."""
-        self._put(name, lambda file: np.save(file, array, allow_pickle=False))
+        file = io.BytesIO()
+        np.save(file, array, allow_pickle=False)
+        write_atomic(self.path(name), file.getvalue())
 
     def read_array(self, name: str) -> FloatArray:
         """Read what :meth:`write_array` wrote.
@@ -376,25 +365,6 @@ class WorkFolder:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-    def _put(self, name: str, write: Callable[[IO[bytes]], Any]) -> None:
-        path = self.path(name)
-        temp = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temp.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temp, path)
-        except OSError as error:
-            raise HomeError(
-                f"{str(path)!r} can't be written ({error.strerror or error}): free some space or "
-                "mend its permissions, then call the refresh again; it goes on from there."
-            ) from error
-        finally:
-            with suppress(OSError):
-                temp.unlink()
 
 
 @contextmanager
@@ -470,9 +440,7 @@ def _keep_distilled(path: Path, gone: set[str]) -> None:
                 kept.append(line + b"\n")
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
-    temp = path.with_name(f".{path.name}.{os.getpid()}")
-    temp.write_bytes(b"".join(kept))
-    os.replace(temp, path)
+    write_atomic(path, b"".join(kept))
 
 
 def sweep_work(work: Path, keep: Sequence[str]) -> None:

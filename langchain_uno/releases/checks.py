@@ -36,7 +36,6 @@ MANIFEST_FILE = "manifest.json"
 CENTROIDS_FILE = "centroids.safetensors"
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
-MAX_JSON = 64 << 20
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 
 _deserialize: Any = deserialize  # its stub carries no types
@@ -72,18 +71,15 @@ def check_names(manifest: Manifest, folder_id: str) -> None:
         raise ReleaseError("two of its clusters have the same id")
     wanted = {}
     for cluster in manifest.clusters:
-        if cluster.route not in ADAPTER_ROUTES:
-            if cluster.adapter is not None:
-                raise ReleaseError(
-                    f"its cluster {cluster.id!r} has an adapter but goes to the {cluster.route}"
-                )
-            continue
-        name = adapter_name(manifest.id, cluster.id, cluster.route)
+        name = None
+        if cluster.route in ADAPTER_ROUTES:
+            name = adapter_name(manifest.id, cluster.id, cluster.route)
+            wanted[name] = (cluster.id, cluster.route)
         if cluster.adapter != name:
             raise ReleaseError(
-                f"its cluster {cluster.id!r} names adapter {cluster.adapter!r}, not {name!r}"
+                f"its cluster {cluster.id!r} goes to the {cluster.route} and names adapter "
+                f"{cluster.adapter!r}, not {name!r}"
             )
-        wanted[name] = (cluster.id, cluster.route)
     have = {entry.name: (entry.cluster, entry.kind) for entry in manifest.adapters}
     if have != wanted or len(have) != len(manifest.adapters):
         odd = sorted(set(have) ^ set(wanted)) or sorted(have)

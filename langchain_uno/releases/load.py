@@ -9,19 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from langchain_uno.errors import (
-    HomeError,
-    NameError_,
-    ReleaseError,
-    ReleaseMismatchError,
-)
+from langchain_uno.errors import HomeError, NameError_, ReleaseError, ReleaseMismatchError
 from langchain_uno.home import Home, safe_name
 from langchain_uno.models.prompts import worded_alike
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
 from langchain_uno.releases.checks import LinearShapes
-from langchain_uno.releases.manifest import Manifest, parse_manifest, read_limited
+from langchain_uno.releases.manifest import Manifest, read_manifest_file
 from langchain_uno.releases.space import Space
 from langchain_uno.releases.traffic import read_traffic
 
@@ -138,7 +133,7 @@ def read_manifest(home: Home, release_id: str) -> Manifest:
     """
     path = home.releases / safe_name(release_id, "release") / checks.MANIFEST_FILE
     try:
-        return parse_manifest(read_limited(path, checks.MAX_JSON))
+        return read_manifest_file(path)
     except OSError as error:
         raise ReleaseError(
             f"The manifest of release {release_id!r} can't be read ({error.strerror or error})."
@@ -150,7 +145,7 @@ def check_folder(folder: Path, release_id: str, shapes: LinearShapes | None) -> 
     manifest_path = folder / checks.MANIFEST_FILE
     if manifest_path.is_symlink() or not manifest_path.is_file():
         raise ReleaseError("it has no manifest.json")
-    manifest = parse_manifest(read_limited(manifest_path, checks.MAX_JSON))
+    manifest = read_manifest_file(manifest_path)
     checks.check_names(manifest, release_id)
     checks.check_files(folder, manifest)
     centroids, space = checks.parse_centroids(

@@ -46,9 +46,11 @@ __all__ = [
     "opaque_id",
     "parse_manifest",
     "read_limited",
+    "read_manifest_file",
 ]
 
 MANIFEST_SCHEMA = 5
+MAX_JSON = 64 << 20
 
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     # 2: a projection may lie beside the centroids; clusters say what their modules learnt from.
@@ -161,8 +163,8 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
     """Bring a raw manifest to the present schema by the numbered steps.
 
     Raises:
-        ReleaseError: no schema version, one from the future, one with no step onwards, or values
-            that a step can't read.
+        ReleaseError: no schema version, one from the future, or values that a step can't
+            read.
     """
     while True:
         version = data.get("schema_version")
@@ -174,10 +176,6 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
             raise ReleaseError(
                 f"its manifest has schema {version}, this software knows up to {MANIFEST_SCHEMA}: "
                 "upgrade langchain-uno"
-            )
-        if version not in _MIGRATIONS:
-            raise ReleaseError(
-                f"its manifest has schema {version}, for which there is no migration"
             )
         try:
             data = _MIGRATIONS[version]({**data})
@@ -248,6 +246,16 @@ def parse_manifest(raw: bytes) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ReleaseError(f"its manifest has a bad value at {where!r}: {first['msg']}") from error
+
+
+def read_manifest_file(path: Path) -> Manifest:
+    """Read a ``manifest.json``.
+
+    Raises:
+        ReleaseError: it is too large, or :func:`parse_manifest` refuses it.
+        OSError: it can't be read.
+    """
+    return parse_manifest(read_limited(path, MAX_JSON))
 
 
 def read_limited(path: Path, limit: int) -> bytes:

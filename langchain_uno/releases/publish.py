@@ -59,7 +59,6 @@ def publish(
     centroids: FloatArray,
     *,
     linear_shapes: LinearShapes | None = None,
-    current: bool = True,
     taught: Mapping[str, Sequence[str]] | None = None,
     space: Space | None = None,
 ) -> str:
@@ -74,7 +73,6 @@ def publish(
             folder is left.
         centroids: shape (clusters, d), rows in the order of ``draft.clusters``.
         linear_shapes: when given, the adapters' shapes are compared with the base model's.
-        current: whether to give it all traffic at once.
         taught: cluster id -> opaque ids of the logs that its module was trained on, for modules
             taken over from a former release: who taught them stays in the lineage for ever.
         space: where requests are compared with the centroids; None: as they are.
@@ -95,15 +93,14 @@ def publish(
         )
     release_id = safe_name(draft.id or new_release_id(), "release")
     home.ensure()
-    _sweep(home)
+    for left in home.releases.glob(".new-*"):  # by a publish that was killed; none is under way
+        shutil.rmtree(left, ignore_errors=True)
     final = home.releases / release_id
     if final.exists() or final.is_symlink():
         raise ReleaseError(
             f"There is a release {release_id!r} already: releases are never replaced."
         )
     temp = home.releases / f".new-{os.getpid()}-{release_id}"
-    # In a container the process that was killed had the number of this one.
-    shutil.rmtree(temp, ignore_errors=True)
     try:
         tensors = {"centroids": centroids}
         if space is not None:
@@ -120,8 +117,7 @@ def publish(
         ) from error
     finally:
         shutil.rmtree(temp, ignore_errors=True)
-    if current:
-        _direct(home, release_id, checks.file_sha256(final / checks.MANIFEST_FILE))
+    _direct(home, release_id, checks.file_sha256(final / checks.MANIFEST_FILE))
     return release_id
 
 
@@ -141,11 +137,7 @@ def _write(
 
     def put(name: str, data: bytes) -> None:
         target = temp / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_atomic(target, data)
         target.chmod(0o444)
         files[name] = checks.file_sha256(target)
 
@@ -289,21 +281,3 @@ def _traffic_or_none(home: Home) -> Traffic:
 def _direct(home: Home, release_id: str, manifest_sha256: str) -> None:
     share = Share(release=release_id, manifest_sha256=manifest_sha256)
     write_traffic(home, Traffic(shares=(share,)))
-
-
-def _sweep(home: Home) -> None:
-    """Remove what publishes that were killed left behind (their process is gone)."""
-    for folder in home.releases.glob(".new-*"):
-        owner = folder.name.split("-")[1]
-        if owner.isdigit() and not _alive(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from langchain_uno.errors import InputError
 from langchain_uno.models.protocols import FloatArray
 
 __all__ = ["Space"]
@@ -21,24 +20,10 @@ __all__ = ["Space"]
 
 @dataclass(frozen=True)
 class Space:
-    """A centre, (d,), and the directions that count for less, (d, r), each as long as it is damped.
-
-    Raises:
-        InputError: shapes do not fit, or a number is not finite.
-    """
+    """A centre, (d,), and directions that count for less, (d, r), each as long as it is damped."""
 
     centre: FloatArray
     damped: FloatArray
-
-    def __post_init__(self) -> None:
-        """Check shapes and numbers."""
-        if self.centre.ndim != 1 or self.damped.ndim != 2 or len(self.damped) != len(self.centre):
-            raise InputError(
-                f"A centre of shape {self.centre.shape} and damped directions of shape "
-                f"{self.damped.shape} do not fit: (d,) and (d, r) are wanted."
-            )
-        if not (np.isfinite(self.centre).all() and np.isfinite(self.damped).all()):
-            raise InputError("The centre and the damped directions must be finite.")
 
     def see(self, vectors: ArrayLike) -> FloatArray:
         """Return vectors, (n, d), as unit vectors of this space, (n, d) float32.

@@ -16,7 +16,7 @@ from langchain_uno.home import Home, safe_name
 from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
 from langchain_uno.releases.load import revocation_file
-from langchain_uno.releases.manifest import Manifest, parse_manifest, read_limited
+from langchain_uno.releases.manifest import Manifest, read_manifest_file
 from langchain_uno.releases.publish import revoke
 from langchain_uno.releases.traffic import write_atomic
 
@@ -47,7 +47,7 @@ def taint(home: Home, opaque: Collection[str]) -> list[str]:
             shutil.rmtree(folder)
             continue
         try:
-            manifest = parse_manifest(read_limited(folder / checks.MANIFEST_FILE, checks.MAX_JSON))
+            manifest = read_manifest_file(folder / checks.MANIFEST_FILE)
         except (ReleaseError, OSError):
             hit.append((folder.name, None))  # can't be read, so it can't be told: it goes too
             continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -96,11 +97,14 @@ def write_traffic(home: Home, traffic: Traffic) -> None:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to a temporary file beside ``path``, fsync, and replace ``path`` by it.
 
+    Folders that are missing are made.
+
     Raises:
         HomeError: the folder can't be written.
     """
     temp = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temp.open("wb") as file:
             file.write(data)
             file.flush()
@@ -108,11 +112,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.replace(temp, path)
         fsync_folder(path.parent)
     except OSError as error:
-        temp.unlink(missing_ok=True)
-        raise HomeError(f"{str(path)!r} can't be written ({error.strerror or error}).") from error
-    except BaseException:
-        temp.unlink(missing_ok=True)
-        raise
+        raise HomeError(
+            f"{str(path)!r} can't be written ({error.strerror or error}): free some space or mend "
+            "its permissions, then call this again."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temp.unlink()
 
 
 def fsync_folder(folder: Path) -> None:

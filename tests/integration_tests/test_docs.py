@@ -14,7 +14,7 @@ import typer
 
 from lab.studies.tables import PAGES, rewritten
 from langchain_uno.cli.command import app
-from langchain_uno.learning.work import STAGES
+from langchain_uno.records import STAGES
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")

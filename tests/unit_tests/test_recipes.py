@@ -174,3 +174,8 @@ def test_a_name_may_hold_anything(tmp_path: Path) -> None:
     odd = Recipe(name='quotes " and ümlauts\n[lora]')
     (tmp_path / "odd.toml").write_text(as_toml(odd), encoding="utf-8")
     assert load_recipe(str(tmp_path / "odd.toml")) == odd
+
+
+def test_a_cluster_holds_at_least_one_log(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.min_size"):
+        load_recipe("default", {"cluster": {"min_size": 0}})

@@ -17,9 +17,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from langchain_uno.cli.command import app
-from langchain_uno.cli.train import Stage
 from langchain_uno.home import Home, HomeSettings, load_settings
-from langchain_uno.learning.work import STAGES, ClusterResult, RefreshResult
+from langchain_uno.learning.work import ClusterResult, RefreshResult
 from langchain_uno.logs.journal import Journal
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Feedback, Interaction, Message
@@ -99,10 +98,6 @@ def test_help_teaches() -> None:
         assert word in result.stdout
     assert "Exit codes" in result.stdout
     assert "langchain-uno train --home ./home" in result.stdout
-
-
-def test_the_stages_are_those_of_a_refresh() -> None:
-    assert tuple(stage.value for stage in Stage) == STAGES
 
 
 def test_a_refresh_then_the_same_again(tiny_model_path: Path, recipe: Path, tmp_path: Path) -> None:

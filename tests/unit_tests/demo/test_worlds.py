@@ -96,7 +96,7 @@ def test_bad_arguments_are_named(bad: dict[str, float]) -> None:
         (lambda w: w["preferences"].pop("product"), "'product' has no preferences"),
         (lambda w: w["preferences"].update(opera=[]), "'opera' name an unknown family"),
         (lambda w: w["families"]["product"].update(prior=["fly"]), r"unknown rules \['fly'\]"),
-        (lambda w: w["families"]["product"].pop("kinds"), "incomplete"),
+        (lambda w: w["families"]["product"].pop("kinds"), "product: kinds: Field required"),
         (lambda w: w.pop("seed"), "required"),
     ],
 )

@@ -26,12 +26,11 @@ from langchain_uno.errors import (
 )
 from langchain_uno.graphs.refresh import build_refresh_graph, run_refresh
 from langchain_uno.home import Home
-from langchain_uno.learning.work import STAGES
 from langchain_uno.logs.exchange import find, stats
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.perplexity import perplexities
 from langchain_uno.models.protocols import Engine
-from langchain_uno.records import Feedback, Message, RuleSet
+from langchain_uno.records import STAGES, Feedback, Message, RuleSet
 from langchain_uno.releases.load import list_releases, read_current
 from langchain_uno.releases.publish import make_current, revoke
 from langchain_uno.testing import make_tiny_model

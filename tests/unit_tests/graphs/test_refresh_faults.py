@@ -13,9 +13,9 @@ import pytest
 
 from langchain_uno.graphs.refresh import RefreshResult
 from langchain_uno.home import Home
-from langchain_uno.learning.work import STAGES, RefreshProgress
+from langchain_uno.learning.work import RefreshProgress
 from langchain_uno.models.protocols import Engine
-from langchain_uno.records import Feedback
+from langchain_uno.records import STAGES, Feedback
 from langchain_uno.releases.load import list_releases, read_current
 from langchain_uno.releases.manifest import lineage_key
 from tests.unit_tests.graphs.fault_parts import Died, Moment, faulty

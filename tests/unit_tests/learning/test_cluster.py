@@ -162,22 +162,6 @@ def test_centroids_are_means_of_queries() -> None:
     assert centroids(query, [1, 1, 0]).tolist() == [[3.0, 3.0], [0.5, 0.5]]
 
 
-@pytest.mark.parametrize(
-    ("query", "rules", "options", "says"),
-    [
-        (np.zeros((3, 2)), np.zeros((2, 2)), {}, "got"),
-        (np.zeros(3), np.zeros(3), {}, "got"),
-        (np.full((3, 2), np.nan), np.zeros((3, 2)), {}, "finite"),
-        (np.zeros((3, 2)), np.zeros((3, 2)), {"min_size": 0}, "min_size is 0"),
-    ],
-)
-def test_unusable_input_is_named(query: object, rules: object, options: dict, says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        cluster_logs(query, rules, **options)
-
-
-def test_centroids_refuse_gaps_in_labels() -> None:
-    with pytest.raises(InputError, match=r"0\.\.k-1"):
-        centroids(np.eye(3), [0, 2, 2])
-    with pytest.raises(InputError, match="do not fit"):
-        centroids(np.eye(3), [0, 1])
+def test_values_that_are_not_finite_are_named() -> None:
+    with pytest.raises(InputError, match="not finite"):
+        cluster_logs(np.full((3, 2), np.nan), np.zeros((3, 2)))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_uno.learning.work import STAGES
+from langchain_uno.records import STAGES
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -78,7 +78,7 @@ def test_a_memory_needs_no_adapter_and_may_have_none(home: Home, tmp_path: Path)
     assert (release.cluster("c1").route, release.cluster("c1").adapter) == ("memory", None)
     named = release.manifest.model_copy(deep=True)
     named.clusters[1] = named.clusters[1].model_copy(update={"adapter": f"{made}-c1-memory"})
-    with pytest.raises(ReleaseError, match="has an adapter but goes to the memory"):
+    with pytest.raises(ReleaseError, match="goes to the memory and names adapter"):
         check_names(named, made)
 
 

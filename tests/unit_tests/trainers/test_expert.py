@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def test_three_trainings_leave_the_base_bit_identical(
     for n in range(3):
         # The second as a large model, which saves memory by checkpointed activations.
         monkeypatch.setattr(common, "BIG", 1 if n == 1 else 10**8)
-        short = replace(SETTINGS, max_steps=2, dropout=0.05)
+        short = SETTINGS.model_copy(update={"max_steps": 2, "dropout": 0.05})
         train_expert(model, tokenizer, [pair(i) for i in range(4)], tmp_path / str(n), short, n)
     after = model.state_dict()
     assert set(after) == set(before)
@@ -90,7 +89,7 @@ def test_every_epoch_is_a_plain_peft_adapter(
         tokenizer,
         [pair(i) for i in range(6)],
         tmp_path,
-        replace(SETTINGS, min_steps=5),
+        SETTINGS.model_copy(update={"min_steps": 5}),
         seed=1,
         on_step=lambda done, total: steps.append((done, total)),
         base_name="my/base",
@@ -135,7 +134,7 @@ def test_it_learns_the_preference_and_only_a_real_one(
     base = margin(model, tokenizer, held_out)
     # Imitation has no other side to cancel it: preference alone.
     monkeypatch.setattr(expert, "LOSS_WEIGHTS", (1.0, 0.0))
-    settings = replace(SETTINGS, epochs=8)
+    settings = SETTINGS.model_copy(update={"epochs": 8})
     epochs = train_expert(model, tokenizer, pairs, tmp_path, settings, seed=0)
     with common.borrowed(model, tokenizer):
         tuned = PeftModel.from_pretrained(model, str(epochs[-1])).eval()
@@ -165,7 +164,7 @@ def test_an_interrupt_leaves_whole_epochs_and_a_clean_base(
 
 def test_the_same_seed_gives_the_same_adapter(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     model, tokenizer = tiny
-    short = replace(SETTINGS, max_steps=2)
+    short = SETTINGS.model_copy(update={"max_steps": 2})
     weights = [
         (
             train_expert(model, tokenizer, [pair(i) for i in range(6)], tmp_path / name, short, n)[

@@ -8,7 +8,6 @@ that was killed while its checkpoint was written).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,10 @@ def test_states_of_another_training_or_cut_short_count_for_nothing(
     train = expert(tiny, SETTINGS)
     expected = weights(train(tmp_path / "whole", None))
     monkeypatch.setattr(training_state, "EVERY_S", 0.0)
-    others = [expert(tiny, SETTINGS, seed=2), expert(tiny, replace(SETTINGS, learning_rate=1e-3))]
+    others = [
+        expert(tiny, SETTINGS, seed=2),
+        expert(tiny, SETTINGS.model_copy(update={"learning_rate": 1e-3})),
+    ]
     for n, other in enumerate(others):
         killed_at(5, other, tmp_path / str(n))
         heard: list[int] = []
