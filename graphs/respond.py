@@ -123,17 +123,15 @@ def build_respond_graph(
     builder.add_edge(START, "classify_cluster")
     builder.add_conditional_edges(
         "classify_cluster",
-        _by_route,
+        lambda state: (
+            "draft_critique_revise" if state["route"] in REFLECTIVE else "expert_generate"
+        ),
         ["expert_generate", "draft_critique_revise"],
     )
     builder.add_edge("expert_generate", END)
     builder.add_edge("draft_critique_revise", END)
     # A chat model keeps no threads: inside another graph, that graph's checkpointer is not used.
     return builder.compile(name="respond", checkpointer=False)
-
-
-def _by_route(state: RespondState) -> str:
-    return "draft_critique_revise" if state["route"] in REFLECTIVE else "expert_generate"
 
 
 # -- classify_cluster ------------------------------------------------------------------------------
@@ -390,14 +388,4 @@ def _messages(state: RespondState) -> list[Message]:
     given = state["messages"]
     if all(isinstance(m, Message) for m in given):
         return list(given)
-    if all(isinstance(m, dict) and _is_a_record(m) for m in given):
-        return [Message.model_validate(m) for m in given]
     return from_langchain(convert_to_messages(given))
-
-
-def _is_a_record(message: dict[str, Any]) -> bool:
-    return (
-        message.get("role") in ("system", "user", "assistant", "tool")
-        and isinstance(message.get("content"), str)
-        and not any("function" in call for call in message.get("tool_calls") or ())
-    )

@@ -16,7 +16,6 @@ The zeros are exact, so a row's answer is that of its adapter alone, but for the
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from langchain_uno.errors import EngineError, ReleaseError
+from langchain_uno.models.server_adapters import adapter_config
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -80,21 +80,11 @@ def check_adapter(path: Path, model: Any) -> CheckedAdapter:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    weights = path / "adapter_model.safetensors"
-    settings = path / "adapter_config.json"
-    for file in (settings, weights):
-        if not file.is_file():
-            raise ReleaseError(
-                f"The adapter folder {str(path)!r} has no {file.name}: only LoRA adapters saved by "
-                "PEFT as safetensors are loaded."
-            )
+    raw = adapter_config(path)
     try:
-        raw = json.loads(settings.read_text(encoding="utf-8"))
-        tensors = load_file(weights)
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, OSError) as error:
+        tensors = load_file(path / "adapter_model.safetensors")
+    except (SafetensorError, OSError) as error:
         raise ReleaseError(f"The adapter in {str(path)!r} can't be read: {error}.") from error
-    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
-        raise ReleaseError(f"The adapter in {str(path)!r} is not a LoRA adapter.")
     extras = [key for key in _REFUSED if raw.get(key)]
     if extras or raw.get("bias", "none") != "none":
         raise ReleaseError(
@@ -236,11 +226,11 @@ class AdapterSet:
 
     def unmount(self, name: str) -> None:
         """Remove an adapter; the last one gone, the model is the plain base again."""
-        inner = self._names.pop(name)
+        inner = self._names.pop(name, None)
         self._paths.pop(name, None)
         self._active = None
         self._stacked.forget()
-        if self._peft is None:
+        if self._peft is None or inner is None:
             return
         if not self._names:
             self._restore()
@@ -248,9 +238,6 @@ class AdapterSet:
             if inner in self._peft.active_adapters:
                 self._peft.set_adapter(next(iter(self._names.values())), inference_mode=True)
             self._peft.delete_adapter(inner)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
 
     def paths(self) -> dict[str, Path]:
         """Name -> folder of every mounted adapter."""

@@ -20,11 +20,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from langchain_uno.models.adapters import AdapterSet
 from langchain_uno.models.rows import Row
-from langchain_uno.models.sampling import pick_tokens
 
-__all__ = [
-    "RunningBatch",
-]
+__all__ = ["RunningBatch"]
 
 
 class RunningBatch:
@@ -49,11 +46,11 @@ class RunningBatch:
         return [row for row in self.rows if row is not None]
 
     @torch.inference_mode()
-    def start(self, rows: Sequence[Row]) -> tuple[torch.Tensor, list[Row]]:
+    def start(self, rows: list[Row]) -> torch.Tensor:
         """Run the prompts of new rows; those that generate join the batch.
 
         Returns:
-            The logits after each prompt, shape (len(rows), vocabulary), and the rows in that order.
+            The logits after each prompt, shape (len(rows), vocabulary).
         """
         device = self._model.device
         columns = max(len(row.prompt) for row in rows)
@@ -62,20 +59,16 @@ class RunningBatch:
         lengths = torch.tensor([len(row.prompt) for row in rows], device=device)
         places = torch.arange(columns, device=device)[None, :] - (columns - lengths)[:, None]
         mask = places >= 0
-        keep = any(row.options is None for row in rows)
+        generating = [i for i, row in enumerate(rows) if row.options is None]
         cache: Cache | None = None
-        if keep:
+        if generating:
             cache = _RowCache() if self.can_join else DynamicCache(config=self._model.config)
         even = all(len(row.prompt) == columns for row in rows)
         with self._adapters.rows([row.adapter for row in rows]):
-            logits = self._forward(
-                ids, None if even else mask.long(), places.clamp(min=0), cache, last_only=True
-            )
-        generating = [i for i, row in enumerate(rows) if row.options is None]
-        if generating:
-            assert cache is not None
+            logits = self._forward(ids, None if even else mask.long(), places.clamp(min=0), cache)
+        if cache is not None:
             self._join(rows, generating, cache, mask, columns)
-        return logits[:, -1], list(rows)
+        return logits
 
     def _join(
         self, rows: Sequence[Row], chosen: list[int], cache: Cache, mask: torch.Tensor, columns: int
@@ -87,7 +80,7 @@ class RunningBatch:
             return
         index = None if len(chosen) == len(rows) else torch.tensor(chosen, device=mask.device)
         width = max(len(rows[i].prompt) for i in chosen)
-        self._rebuild([(cache, mask, index, width)], [rows[i] for i in chosen])
+        self._rebuild((cache, mask, index, width), [rows[i] for i in chosen])
 
     @torch.inference_mode()
     def step(self) -> torch.Tensor:
@@ -110,8 +103,7 @@ class RunningBatch:
                 None if even else self._mask[:, : self._columns],
                 torch.tensor(places, device=device)[:, None],
                 self._cache,
-                last_only=True,
-            )[:, -1]
+            )
         return logits if len(live) == len(self.rows) else logits[live]
 
     def leave(self, row: Row) -> None:
@@ -124,16 +116,16 @@ class RunningBatch:
         """Drop the places of rows that left, once they are a quarter of the batch."""
         gone = sum(row is None for row in self.rows)
         if gone and self.can_join and gone * 4 >= len(self.rows):
-            self._rebuild([], [])
+            self._rebuild(None, [])
 
     def clear(self) -> None:
         """Forget every row."""
         self.rows, self._cache, self._mask, self._columns = [], None, None, 0
 
     def _rebuild(
-        self, new: list[tuple[Cache, torch.Tensor, torch.Tensor | None, int]], rows: list[Row]
+        self, new: tuple[Cache, torch.Tensor, torch.Tensor | None, int] | None, rows: list[Row]
     ) -> None:
-        parts = list(new)
+        parts = [] if new is None else [new]
         live = [i for i, row in enumerate(self.rows) if row is not None]
         if live:
             assert self._cache is not None and self._mask is not None
@@ -144,8 +136,7 @@ class RunningBatch:
             width = max(row.length for row in self.live) - 1
             parts.insert(0, (self._cache, self._mask[:, : self._columns], index, width))
         columns = max(width for *_, width in parts)
-        caches = [(cache, index, width) for cache, _, index, width in parts]
-        self._cache = _RowCache.join(caches)  # type: ignore[arg-type]
+        self._cache = _joined([(cache, index, width) for cache, _, index, width in parts], columns)
         masks = []
         for _, mask, index, width in parts:
             kept = mask[:, -width:] if index is None else mask[index][:, -width:]
@@ -160,22 +151,16 @@ class RunningBatch:
         mask: torch.Tensor | None,
         places: torch.Tensor,
         cache: Cache | None,
-        *,
-        last_only: bool,
     ) -> torch.Tensor:
+        """Run the model; returns the logits after each row's last column."""
         kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
         if "position_ids" in self._accepts:
             kwargs["position_ids"] = places
-        if last_only and "logits_to_keep" in self._accepts:
+        if "logits_to_keep" in self._accepts:
             kwargs["logits_to_keep"] = 1
         output = self._model(**kwargs, past_key_values=cache, use_cache=cache is not None)
-        logits: torch.Tensor = output.logits
+        logits: torch.Tensor = output.logits[:, -1]
         return logits
-
-    @staticmethod
-    def pick(logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
-        """Return the next token of each row, by its own settings."""
-        return pick_tokens(logits, [row.picker for row in rows])
 
 
 def _with_room(mask: torch.Tensor, columns: int) -> torch.Tensor:
@@ -196,70 +181,54 @@ def _supports_rows(config: Any) -> bool:
 
 
 class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """One layer: a buffer with room to grow, and a view of its first ``length`` columns."""
+    """One layer: buffers with room to grow, and views of their first ``length`` columns."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.length = 0
-        self._key_buffer: torch.Tensor | None = None
-        self._value_buffer: torch.Tensor | None = None
+        self._buffers: list[torch.Tensor] = []
+        """Of the keys and of the values."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append the new columns and return all keys and values."""
-        end = self.length + key_states.shape[-2]
-        if self._key_buffer is None or end > self._key_buffer.shape[-2]:
-            self._grow(key_states, value_states, end)
-        assert self._key_buffer is not None and self._value_buffer is not None
-        self._key_buffer[:, :, self.length : end] = key_states
-        self._value_buffer[:, :, self.length : end] = value_states
+        start = self.length
+        end = start + key_states.shape[-2]
+        if not self._buffers:
+            self.fill([(key_states, value_states)], end)
+            return self.shown()
+        if end > self._buffers[0].shape[-2]:
+            self.fill([self.shown()], start)
+        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, start:end] = new
         self._show(end)
+        return self.shown()
+
+    def shown(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return all keys and values."""
         assert self.keys is not None and self.values is not None
         return self.keys, self.values
 
-    def _grow(self, keys: torch.Tensor, values: torch.Tensor, needed: int) -> None:
-        room = needed + max(_ROOM, needed // 4)
-        old_keys, old_values = self._key_buffer, self._value_buffer
-        self._key_buffer = keys.new_zeros((*keys.shape[:2], room, keys.shape[-1]))
-        self._value_buffer = values.new_zeros((*values.shape[:2], room, values.shape[-1]))
-        if old_keys is not None and old_values is not None:
-            self._key_buffer[:, :, : self.length] = old_keys[:, :, : self.length]
-            self._value_buffer[:, :, : self.length] = old_values[:, :, : self.length]
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-
-    def _show(self, length: int) -> None:
-        assert self._key_buffer is not None and self._value_buffer is not None
-        self.length = length
-        self.keys = self._key_buffer[:, :, :length]
-        self.values = self._value_buffer[:, :, :length]
-
-    def rebuild(
-        self, parts: Sequence[tuple[_Layer, torch.Tensor | None, int]], length: int
-    ) -> None:
-        """Fill from ``parts``: (source, rows to keep or None for all, columns to keep)."""
-        pieces = []
-        for source, rows, columns in parts:
-            assert source.keys is not None and source.values is not None
-            keys = source.keys[:, :, source.length - columns :]
-            values = source.values[:, :, source.length - columns :]
-            if rows is not None:
-                keys, values = keys[rows], values[rows]
-            pieces.append((keys, values, columns))
-        n = sum(keys.shape[0] for keys, _, _ in pieces)
-        keys, values, _ = pieces[0]
+    def fill(self, parts: Sequence[tuple[torch.Tensor, torch.Tensor]], length: int) -> None:
+        """Take the rows of ``parts`` (keys, values), right-aligned in ``length`` columns."""
+        keys, _ = parts[0]
+        rows = sum(part[0].shape[0] for part in parts)
         room = length + max(_ROOM, length // 4)
-        key_buffer = keys.new_zeros((n, keys.shape[1], room, keys.shape[-1]))
-        value_buffer = values.new_zeros((n, values.shape[1], room, values.shape[-1]))
+        self._buffers = [
+            like.new_zeros((rows, like.shape[1], room, like.shape[-1])) for like in parts[0]
+        ]
         at = 0
-        for keys, values, columns in pieces:
-            rows_here = slice(at, at + keys.shape[0])
-            key_buffer[rows_here, :, length - columns : length] = keys
-            value_buffer[rows_here, :, length - columns : length] = values
-            at += keys.shape[0]
-        self._key_buffer, self._value_buffer = key_buffer, value_buffer
+        for part in parts:
+            for buffer, new in zip(self._buffers, part, strict=True):
+                buffer[at : at + len(new), :, length - new.shape[-2] : length] = new
+            at += len(part[0])
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self._show(length)
+
+    def _show(self, length: int) -> None:
+        self.length = length
+        self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)
 
 
 class _RowCache(Cache):
@@ -268,27 +237,23 @@ class _RowCache(Cache):
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=_Layer)
 
-    @property
-    def columns(self) -> int:
-        """How many columns (positions, padding included) are filled."""
-        return self._rows_layer(0).length if self.layers else 0
 
-    def _rows_layer(self, index: int) -> _Layer:
-        layer = self.layers[index]
-        assert isinstance(layer, _Layer)
-        return layer
+def _joined(parts: Sequence[tuple[Cache, torch.Tensor | None, int]], length: int) -> _RowCache:
+    """Return one cache of ``length`` columns from the rightmost columns of each part.
 
-    @classmethod
-    def join(cls, parts: Sequence[tuple[_RowCache, torch.Tensor | None, int]]) -> _RowCache:
-        """Return one cache of the given rows and rightmost columns of each part, right-aligned.
-
-        Args:
-            parts: (cache, row indices to keep or None for all, columns to keep).
-        """
-        length = max(columns for _, _, columns in parts)
-        joined = cls()
-        for index in range(len(parts[0][0].layers)):
-            layer = _Layer()
-            layer.rebuild([(c._rows_layer(index), rows, cols) for c, rows, cols in parts], length)
-            joined.layers.append(layer)
-        return joined
+    Args:
+        parts: (cache, row indices to keep or None for all, columns to keep).
+        length: columns of the widest part.
+    """
+    joined = _RowCache()
+    for index in range(len(parts[0][0].layers)):
+        pieces = []
+        for cache, rows, columns in parts:
+            source = cache.layers[index]
+            assert isinstance(source, _Layer)
+            keys, values = (x[:, :, source.length - columns :] for x in source.shown())
+            pieces.append((keys, values) if rows is None else (keys[rows], values[rows]))
+        layer = _Layer()
+        layer.fill(pieces, length)
+        joined.layers.append(layer)
+    return joined

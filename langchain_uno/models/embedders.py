@@ -47,12 +47,9 @@ class TokenEmbedder:
     def __init__(self, engine: LocalEngine, max_tokens: int = 2048) -> None:
         self._engine = engine
         self._max_tokens = max_tokens
-
-    @property
-    def fingerprint(self) -> str:
+        what = f"tokens-1:{engine.fingerprint}:{_COMMON}:{max_tokens}"
+        self.fingerprint = hashlib.sha256(what.encode()).hexdigest()
         """Identifies weights and pooling."""
-        what = f"tokens-1:{self._engine.fingerprint}:{_COMMON}:{self._max_tokens}"
-        return hashlib.sha256(what.encode()).hexdigest()
 
     def embed(self, texts: Sequence[str], on_done: OnDone | None = None) -> FloatArray:
         """Return L2-normalised vectors, shape (n, d), float32; an empty text gives zeros."""

@@ -60,18 +60,10 @@ def judge(
     Raises:
         EngineError: the judge can't answer at all.
     """
-    places: dict[tuple[object, ...], list[int]] = {}
-    out: list[Judgement | None] = [None] * len(items)
-    empty = 0
-    for i, item in enumerate(items):
-        if not item.answer.strip():
-            out[i] = Judgement(LOWEST, "the answer is empty")
-            empty += 1
-        else:
-            places.setdefault(_key(item), []).append(i)
-    if on_done is not None and empty:
-        on_done(empty)
-    firsts = [items[where[0]] for where in places.values()]
+    asked: dict[tuple[object, ...], JudgeItem] = {}
+    for item in items:
+        if item.answer.strip():
+            asked.setdefault(_key(item), item)
     requests = [
         GenerateRequest(
             messages=prompts.judge_prompt(item.messages, item.rules, item.answer, item.language),
@@ -83,16 +75,17 @@ def judge(
             ),
             json_schema=prompts.judge_schema(),
         )
-        for item in firsts
+        for item in asked.values()
     ]
     generations = engine.generate(requests, on_done) if requests else []
-    for where, generation in zip(places.values(), generations, strict=True):
-        verdict = _read(prompts, generation.text)
-        for i in where:
-            out[i] = verdict
-    if on_done is not None and len(items) - empty > len(firsts):
-        on_done(len(items) - empty - len(firsts))
-    return out
+    verdicts = {
+        key: _read(prompts, generation.text)
+        for key, generation in zip(asked, generations, strict=True)
+    }
+    if on_done is not None and len(items) > len(asked):
+        on_done(len(items) - len(asked))
+    empty = Judgement(LOWEST, "the answer is empty")
+    return [verdicts[_key(item)] if item.answer.strip() else empty for item in items]
 
 
 def judge_averaged(

@@ -145,13 +145,15 @@ def load_engine(
             ) from error
 
         return OpenAIEngine(str(model), model=server_model, api_key=api_key, **settings)
-    folder = model_folder(model)
-    bundled = is_bundled(model)
-    chosen = "cpu" if bundled else device or _best_device()
-    stored = dtype or ("float32" if chosen == "cpu" else "auto")
-    weights, tokenizer = load_weights(folder, device=chosen, dtype="float32" if bundled else stored)
+    import torch
+
     from langchain_uno.models.local import LocalEngine
 
+    folder = model_folder(model)
+    bundled = is_bundled(model)
+    chosen = "cpu" if bundled else device or ("cuda" if torch.cuda.is_available() else "cpu")
+    stored = dtype or ("float32" if chosen == "cpu" else "auto")
+    weights, tokenizer = load_weights(folder, device=chosen, dtype="float32" if bundled else stored)
     name = BUNDLED if bundled else str(model)
     return LocalEngine(
         weights, tokenizer, name=name, fingerprint=folder_fingerprint(folder), **settings
@@ -285,12 +287,6 @@ def load_prompt_set(name: str) -> PromptSet:
     from langchain_uno.models.prompts import get_prompt_set
 
     return get_prompt_set(name)
-
-
-def _best_device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 _WHOLE = 64 * 2**20

@@ -51,7 +51,6 @@ class LocalEngine:
         name: what the model was loaded by.
         fingerprint: identifies the base weights.
         max_batch: rows that share a forward pass at most.
-        max_waiting: calls that may wait in the queue; further callers wait (back-pressure).
         max_prompt_tokens: padded prompt tokens of one prompt pass at most (bounds memory).
         template_kwargs: passed to the chat template; ``enable_thinking=False`` by default.
         constrainer: binds answers to the form that a request asks for (JSON schema, tool calls);
@@ -66,15 +65,18 @@ class LocalEngine:
         name: str,
         fingerprint: str,
         max_batch: int = 32,
-        max_waiting: int = 1024,
         max_prompt_tokens: int = 16_384,
         template_kwargs: Mapping[str, Any] | None = None,
         constrainer: Constrainer | None = None,
     ) -> None:
-        self._model = model.eval()
-        self._tokenizer = tokenizer
-        self._name = name
-        self._fingerprint = fingerprint
+        self.model = model.eval()
+        """The transformers model (with LoRA layers mounted while adapters are loaded)."""
+        self.tokenizer = tokenizer
+        """The model's tokenizer."""
+        self.model_name = name
+        """The name or path that the model was loaded by."""
+        self.fingerprint = fingerprint
+        """Identifies the base weights; releases are refused on another one."""
         self._adapter_lock = ForkLock()
         self._exclusive_thread: int | None = None
         ends = end_tokens(model, tokenizer)
@@ -92,37 +94,14 @@ class LocalEngine:
             ends,
             0 if pad is None else pad,
             max_batch=max_batch,
-            max_waiting=max_waiting,
             max_prompt_tokens=max_prompt_tokens,
         )
         self._finalizer = weakref.finalize(self, self._scheduler.close)
-
-    # -- what it is ------------------------------------------------------------------------------
-
-    @property
-    def model_name(self) -> str:
-        """The name or path that the model was loaded by."""
-        return self._name
-
-    @property
-    def fingerprint(self) -> str:
-        """Identifies the base weights; releases are refused on another one."""
-        return self._fingerprint
-
-    @property
-    def model(self) -> Any:
-        """The transformers model (with LoRA layers mounted while adapters are loaded)."""
-        return self._model
 
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
         return not self._finalizer.alive
-
-    @property
-    def tokenizer(self) -> Any:
-        """The model's tokenizer."""
-        return self._tokenizer
 
     # -- answering -------------------------------------------------------------------------------
 
@@ -156,7 +135,7 @@ class LocalEngine:
         if done is not None:
             yield Chunk(generation=done)
             return
-        row.open_stream(self._tokenizer)
+        row.open_stream(self.tokenizer)
         arrived: queue.SimpleQueue[Chunk | BaseException] = queue.SimpleQueue()
         call = Call(
             [row],
@@ -197,7 +176,7 @@ class LocalEngine:
             yield Chunk(generation=done)
             return
         if show:
-            row.open_stream(self._tokenizer)
+            row.open_stream(self.tokenizer)
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Chunk | BaseException] = asyncio.Queue()
 
@@ -207,9 +186,6 @@ class LocalEngine:
         call = Call(
             [row], lambda _, result: put(Chunk(generation=result)), put, put if show else None
         )
-        # The queue is a thread's, so there is no event to await.
-        while not self._scheduler.room():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
         self._scheduler.submit(call)
         try:
             while True:
@@ -295,7 +271,7 @@ class LocalEngine:
                 raise AdapterTakenError(
                     f"The adapter name {name!r} is taken: a new version needs a new name."
                 )
-            checked = check_adapter(folder, self._model)
+            checked = check_adapter(folder, self.model)
             self._scheduler.call_in_owner(
                 lambda: self._scheduler.adapters.mount(name, folder, checked)
             )
@@ -306,10 +282,7 @@ class LocalEngine:
         self._refuse_inside_exclusive()
         with self._adapter_lock:
             self._scheduler.retire(name)
-            adapters = self._scheduler.adapters
-            self._scheduler.call_in_owner(
-                lambda: adapters.unmount(name) if name in adapters else None
-            )
+            self._scheduler.call_in_owner(lambda: self._scheduler.adapters.unmount(name))
 
     def adapters(self) -> list[str]:
         """The names of the loaded adapters."""
@@ -334,7 +307,7 @@ class LocalEngine:
                 mounted = self._scheduler.adapters.paths()
                 self._scheduler.adapters.clear()
                 try:
-                    yield self._model, self._tokenizer
+                    yield self.model, self.tokenizer
                 finally:
                     self._restore(mounted)
             finally:
@@ -350,7 +323,7 @@ class LocalEngine:
     def _restore(self, mounted: Mapping[str, Path]) -> None:
         for name in mounted:
             self._scheduler.ready.discard(name)
-        restore_base(self._model)
+        restore_base(self.model)
         self._scheduler.ready.update(self._scheduler.adapters.mount_again(mounted))
 
     def _row(self, index: int, request: GenerateRequest) -> tuple[Row, Generation | None]:

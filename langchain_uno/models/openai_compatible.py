@@ -85,8 +85,9 @@ class OpenAIEngine:
         except BaseException:
             self._http.close()
             raise
-        self._model = str(card["id"])
-        self._root = str(card.get("root") or self._model)
+        self.model_name = str(card["id"])
+        """The served base model's name."""
+        self._root = str(card.get("root") or self.model_name)
         self._is_vllm = card.get("owned_by") == "vllm"
         self._template_kwargs = {"enable_thinking": False, **dict(template_kwargs or {})}
         self._adapters = ServerAdapters(
@@ -98,12 +99,8 @@ class OpenAIEngine:
         )
         self._tokenizer = tokenizer or (self._root if Path(self._root).is_dir() else None)
         self._width = max(1, max_concurrency)
-        self._closed = False
-
-    @property
-    def model_name(self) -> str:
-        """The served base model's name."""
-        return self._model
+        self.closed = False
+        """Whether :meth:`close` was called."""
 
     @property
     def fingerprint(self) -> str:
@@ -116,12 +113,7 @@ class OpenAIEngine:
                 return folder_fingerprint(folder)
             except ModelNotFoundError:
                 pass  # a folder of that name which is no model says nothing about the server's
-        return f"served:{self._model}"
-
-    @property
-    def closed(self) -> bool:
-        """Whether :meth:`close` was called."""
-        return self._closed
+        return f"served:{self.model_name}"
 
     def generate(
         self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
@@ -216,7 +208,7 @@ class OpenAIEngine:
             raise ModelNotFoundError(
                 f"There is no tokenizer {self._tokenizer!r}: neither a folder nor on the hub."
             ) from error
-        return RowMaker(tokenizer, self._model, None, self._template_kwargs, lambda _: None)
+        return RowMaker(tokenizer, self.model_name, None, self._template_kwargs, lambda _: None)
 
     # -- adapters --------------------------------------------------------------------------------
 
@@ -240,7 +232,7 @@ class OpenAIEngine:
 
     def close(self) -> None:
         """Close the connections; further calls raise EngineError."""
-        self._closed = True
+        self.closed = True
         self._http.close()
         self._adapters.close()
 
@@ -262,7 +254,7 @@ class OpenAIEngine:
     def _payload(self, request: GenerateRequest, stream: bool = False) -> dict[str, Any]:
         if request.adapter is not None and request.adapter not in self._adapters:
             raise EngineError(f"There is no adapter {request.adapter!r} here: load it first.")
-        name = self._adapters.served_name(request.adapter, self._model)
+        name = self._adapters.served_name(request.adapter, self.model_name)
         payload = payload_of(request, name, stream=stream, strict=self._is_vllm)
         if self._is_vllm:
             payload["chat_template_kwargs"] = self._template_kwargs

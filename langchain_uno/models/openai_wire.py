@@ -109,10 +109,7 @@ class Http:
         url, wait = f"{self.url}/{path}", self._wait(deadline)
         try:
             with self._client.stream("POST", url, json=payload, timeout=wait) as response:
-                if response.is_error:
-                    response.read()
-                    self._checked(response)
-                if _is_whole(response):
+                if response.is_error or _is_whole(response):
                     response.read()
                     yield _as_event(self._checked(response))
                     return
@@ -133,10 +130,7 @@ class Http:
         try:
             client = self._async_client()
             async with client.stream("POST", url, json=payload, timeout=wait) as response:
-                if response.is_error:
-                    await response.aread()
-                    self._checked(response)
-                if _is_whole(response):
+                if response.is_error or _is_whole(response):
                     await response.aread()
                     yield _as_event(self._checked(response))
                     return

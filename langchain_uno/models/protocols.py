@@ -95,30 +95,24 @@ class Engine(Protocol):
     @property
     def model_name(self) -> str:
         """The name or path that the model was loaded by."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """Identifies the base weights; releases are refused on another one."""
-        ...
 
     def generate(
         self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
     ) -> list[Generation]:
         """Answer many requests, batched; results in the order of the requests."""
-        ...
 
     def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
         """Answer one request piece by piece. Closing the iterator cancels the request."""
-        ...
 
     async def agenerate(self, request: GenerateRequest) -> Generation:
         """Answer one request without blocking the event loop. Cancellable."""
-        ...
 
     def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Like :meth:`stream`, without blocking the event loop."""
-        ...
 
     def choose(
         self,
@@ -127,23 +121,18 @@ class Engine(Protocol):
         on_done: OnDone | None = None,
     ) -> FloatArray:
         """Return P(first token of each option | prompt), normalised over the options: (n, k)."""
-        ...
 
     def load_adapter(self, name: str, path: Path) -> None:
         """Make the adapter in folder ``path`` available as ``name`` (unique for ever)."""
-        ...
 
     def unload_adapter(self, name: str) -> None:
         """Free an adapter. Requests under way with it finish first."""
-        ...
 
     def adapters(self) -> list[str]:
         """The names of the loaded adapters."""
-        ...
 
     def close(self) -> None:
         """Free the model; further calls raise EngineError."""
-        ...
 
 
 def known_as(embedder: Embedder) -> tuple[str, ...]:
@@ -158,11 +147,9 @@ class Embedder(Protocol):
     @property
     def fingerprint(self) -> str:
         """Identifies model and pooling; a home never mixes two."""
-        ...
 
     def embed(self, texts: Sequence[str], on_done: OnDone | None = None) -> FloatArray:
         """Return L2-normalised vectors, shape (n, d), float32; an empty text gives zeros."""
-        ...
 
 
 @runtime_checkable
@@ -172,16 +159,13 @@ class Reranker(Protocol):
     @property
     def fingerprint(self) -> str:
         """Identifies weights and words."""
-        ...
 
     def covered(
         self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None
     ) -> FloatArray:
         """Return P(yes) for each pair (suggestion, known rule): shape (n,), in [0, 1]."""
-        ...
 
     def covered_by_list(
         self, items: Sequence[tuple[str, Sequence[str]]], on_done: OnDone | None = None
     ) -> FloatArray:
         """Return P(yes) for each (suggestion, all known rules): shape (n,); 0 for no rules."""
-        ...

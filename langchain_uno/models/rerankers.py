@@ -78,11 +78,8 @@ class EngineReranker:
     def __init__(self, engine: Engine, prompts: PromptSet) -> None:
         self._engine = engine
         self._prompts = prompts
-
-    @property
-    def fingerprint(self) -> str:
+        self.fingerprint = f"{engine.fingerprint}:{prompts.fingerprint}"
         """Identifies the model and the words."""
-        return f"{self._engine.fingerprint}:{self._prompts.fingerprint}"
 
     def covered(
         self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None
@@ -100,23 +97,19 @@ class EngineReranker:
         A prompt set that asks rule by rule gives the highest answer of a list's rules.
         """
         out = np.zeros(len(items), np.float32)
-        asked: list[tuple[int, str, str]] = []
-        prompts, places = [], []
-        for i, (suggestion, known) in enumerate(items):
-            prompt = self._prompts.cover_list_prompt(suggestion, known) if known else None
-            if prompt is not None:
-                prompts.append(prompt)
-                places.append(i)
-            else:
-                asked += [(i, suggestion, rule) for rule in known]
-        if prompts:
-            options = self._prompts.cover_options
-            out[places] = self._engine.choose(prompts, options, on_done)[:, 0]
-        if asked:
+        places = [i for i, (_, known) in enumerate(items) if known]
+        prompts = [self._prompts.cover_list_prompt(*items[i]) for i in places]
+        lists = [prompt for prompt in prompts if prompt is not None]
+        if len(lists) < len(places):
+            asked = [(i, items[i][0], rule) for i in places for rule in items[i][1]]
             answers = self.covered([(suggestion, rule) for _, suggestion, rule in asked])
             np.maximum.at(out, [i for i, _, _ in asked], answers)
-        if on_done is not None and len(prompts) < len(items):
-            on_done(len(items) - len(prompts))
+            lists = []
+        elif lists:
+            options = self._prompts.cover_options
+            out[places] = self._engine.choose(lists, options, on_done)[:, 0]
+        if on_done is not None and len(lists) < len(items):
+            on_done(len(items) - len(lists))
         return out
 
 
@@ -148,11 +141,8 @@ class CausalReranker:
             raise ConfigError("A causal reranker runs locally: give a folder or a hub name.")
         self._engine = engine
         self._max_tokens = max_tokens
-
-    @property
-    def fingerprint(self) -> str:
+        self.fingerprint = engine.fingerprint
         """Identifies the reranker's weights."""
-        return self._engine.fingerprint
 
     def covered(
         self, pairs: Sequence[tuple[str, str]], on_done: OnDone | None = None

@@ -39,35 +39,28 @@ class PromptSet(Protocol):
     @property
     def fingerprint(self) -> str:
         """Name and version of the set; stored in releases."""
-        ...
 
     def supports(self, language: str) -> bool:
         """Whether the set has prompts for ``language`` ("en", "zh", ...)."""
-        ...
 
     def distil_prompt(
         self, messages: Sequence[Message], answer: str, feedback: Sequence[str], language: str
     ) -> list[Message]:
         """Rules with feedback: feedback turns (numbered by the set) -> JSON list of rules."""
-        ...
 
     def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
         """Rules without feedback: what the model would guess from the query alone, at most 5."""
-        ...
 
     def parse_rules(self, text: str) -> list[str]:
         """Parse the output of distil and predict: a JSON list of strings (may be empty)."""
-        ...
 
     def rules_schema(self, max_rules: int | None = None) -> dict[str, Any]:
         """JSON schema of that list, for engines that can constrain."""
-        ...
 
     def revise_feedback_prompt(
         self, messages: Sequence[Message], feedback: Sequence[str], language: str
     ) -> list[Message]:
         """A better answer from the raw feedback, without the old answer (paper, stage 2a)."""
-        ...
 
     def revise_rules_prompt(
         self,
@@ -78,48 +71,38 @@ class PromptSet(Protocol):
         language: str,
     ) -> list[Message]:
         """A better answer from rules, feedback and the old answer (paper, stage 2b)."""
-        ...
 
     def judge_prompt(
         self, messages: Sequence[Message], rules: Sequence[str], answer: str, language: str
     ) -> list[Message]:
         """Score one answer 1-10 with the rules as the primary standard."""
-        ...
 
     def parse_judgement(self, text: str) -> Judgement:
         """Parse a judgement: reason first, then score."""
-        ...
 
     def judge_schema(self) -> dict[str, Any] | None:
         """JSON schema of a judgement, or None when the set's form is not JSON."""
-        ...
 
     def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
         """Is the suggestion covered by the known rule? The next token is ``yes`` or ``no``."""
-        ...
 
     def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
         """Is it covered by the list of known rules? None: a set that asks rule by rule."""
-        ...
 
     @property
     def cover_options(self) -> tuple[str, str]:
         """The two answer words, yes first."""
-        ...
 
     def critique_prompt(
         self, messages: Sequence[Message], draft: str, language: str
     ) -> list[Message]:
         """Query + draft -> numbered suggestions (the critic's prompt, training and serving)."""
-        ...
 
     def critique_completion(self, rules: Sequence[str]) -> str:
         """The critic's training target: the rules, numbered (paper, stage 8)."""
-        ...
 
     def parse_critique(self, text: str) -> list[str]:
         """The suggestions of a critique; an empty list means that nothing should change."""
-        ...
 
     def revise_draft_prompt(
         self,
@@ -129,4 +112,3 @@ class PromptSet(Protocol):
         language: str,
     ) -> list[Message]:
         """The final answer from query, draft and suggestions (paper, stage 9)."""
-        ...

@@ -15,16 +15,14 @@ from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation, S
 from langchain_uno.models.sampling import Constrainer, Picker, TokenConstraint
 from langchain_uno.records import Message, Usage
 
-__all__ = [
-    "Call",
-    "Row",
-    "RowMaker",
-    "tell",
-]
+__all__ = ["Call", "Row", "RowMaker", "tell"]
 
 
 class Row:
     """One prompt and what is made of it. Touched by the owner thread once it is submitted."""
+
+    call: Call
+    """Which it is a row of."""
 
     def __init__(
         self,
@@ -48,7 +46,6 @@ class Row:
         self.tokens: list[int] = []
         self.finish_reason: str | None = None
         self.stream: TextStream | None = None
-        self.call: Call | None = None
 
     @property
     def length(self) -> int:

@@ -24,6 +24,7 @@ from langchain_uno.models.adapters import AdapterSet
 from langchain_uno.models.batch import RunningBatch
 from langchain_uno.models.protocols import Chunk
 from langchain_uno.models.rows import Call, Row
+from langchain_uno.models.sampling import pick_tokens
 
 __all__ = ["Scheduler"]
 
@@ -42,7 +43,6 @@ class Scheduler:
         pad_token: int,
         *,
         max_batch: int,
-        max_waiting: int,
         max_prompt_tokens: int,
     ) -> None:
         self.adapters = AdapterSet(model)
@@ -52,7 +52,6 @@ class Scheduler:
         self._end = end_tokens
         self._batch = RunningBatch(model, self.adapters, pad_token)
         self._max_batch = max_batch
-        self._max_waiting = max_waiting
         self._max_prompt_tokens = max_prompt_tokens
         self._unusable: str | None = None
         self._closing = False
@@ -104,18 +103,13 @@ class Scheduler:
         """Whether the calling thread is the owner itself."""
         return threading.current_thread() is self._thread
 
-    def room(self) -> bool:
-        """Whether another call may be submitted without waiting."""
-        return len(self._calls) < self._max_waiting
-
     def submit(self, call: Call) -> None:
-        """Queue a call; waits while the queue is full.
+        """Queue a call.
 
         Raises:
             EngineError: the engine is closed, or has no such adapter.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self.room())
             self._refuse_when_closed()
             for row in call.waiting:
                 if row.adapter is not None and row.adapter not in self.ready:
@@ -236,7 +230,7 @@ class Scheduler:
         error = EngineError("The engine was closed while this request was under way.")
         with self._changed:
             calls = {id(c): c for c in self._calls}
-            calls.update({id(r.call): r.call for r in self._batch.live if r.call is not None})
+            calls.update({id(r.call): r.call for r in self._batch.live})
             jobs, self._jobs = list(self._jobs), deque()
             self._calls.clear()
             self._batch.clear()
@@ -255,7 +249,7 @@ class Scheduler:
         live = self._batch.live
         try:
             if fresh:
-                logits, rows = self._batch.start(fresh)
+                logits, rows = self._batch.start(fresh), fresh
             elif live:
                 logits, rows = self._batch.step(), live
             else:
@@ -266,7 +260,7 @@ class Scheduler:
             _log.exception(
                 "A forward pass failed; %d requests are answered with the error.", len(live)
             )
-            self._fail({id(r.call): r.call for r in [*fresh, *live] if r.call}, error)
+            self._fail({id(r.call): r.call for r in [*fresh, *live]}, error)
 
     def _next_rows(self) -> list[Row]:
         """Rows to start now, taken from the waiting calls in turn.
@@ -293,7 +287,6 @@ class Scheduler:
                 self._calls.popleft()
                 if call.waiting:
                     self._calls.append(call)
-            self._changed.notify_all()
             return rows
 
     def _take(self, logits: torch.Tensor, rows: list[Row]) -> None:
@@ -301,47 +294,39 @@ class Scheduler:
         for i in weighing:
             row = rows[i]
             probs = torch.softmax(logits[i, row.options].float(), -1)
-            self._finish(row, probs.cpu().numpy())
+            row.call.deliver(row, probs.cpu().numpy())
         if len(weighing) == len(rows):
             return
         if weighing:
             keep = [i for i in range(len(rows)) if i not in set(weighing)]
             logits, rows = logits[keep], [rows[i] for i in keep]
-        for row, token in zip(rows, self._batch.pick(logits, rows), strict=True):
-            assert row.call is not None
+        for row, token in zip(rows, pick_tokens(logits, [row.picker for row in rows]), strict=True):
+            call = row.call
             if row.picker.error is not None:
                 self._batch.leave(row)
-                row.call.cancelled = True  # its other rows leave with the next turn
-                row.call.fail(_told(row.picker.error))
+                call.cancelled = True  # its other rows leave with the next turn
+                call.fail(_told(row.picker.error))
                 continue
             piece = row.take(token, self._end)
-            if piece and row.call.show is not None:
-                row.call.show(Chunk(piece))
+            if piece and call.show is not None:
+                call.show(Chunk(piece))
             if row.finish_reason is not None:
                 self._batch.leave(row)
-                if row.stream is not None and (rest := row.stream.finish()) and row.call.show:
-                    row.call.show(Chunk(rest))
-                self._finish(row, row.generation(self._tokenizer, self._end))
-
-    @staticmethod
-    def _finish(row: Row, result: Any) -> None:
-        assert row.call is not None
-        row.call.deliver(row, result)
+                if row.stream is not None and (rest := row.stream.finish()) and call.show:
+                    call.show(Chunk(rest))
+                call.deliver(row, row.generation(self._tokenizer, self._end))
 
     def _drop_cancelled(self) -> None:
         for row in self._batch.live:
-            if row.call is not None and row.call.cancelled:
+            if row.call.cancelled:
                 self._batch.leave(row)
         with self._changed:
-            if any(call.cancelled for call in self._calls):
-                self._calls = deque(call for call in self._calls if not call.cancelled)
-                self._changed.notify_all()
+            self._calls = deque(call for call in self._calls if not call.cancelled)
 
     def _fail(self, calls: dict[int, Call], error: Exception) -> None:
         self._batch.clear()
         with self._changed:
             self._calls = deque(call for call in self._calls if id(call) not in calls)
-            self._changed.notify_all()
         for call in calls.values():
             call.fail(_told(error))
 

@@ -11,6 +11,7 @@ Guards for what vLLM 0.32 does (each was measured):
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from langchain_uno.errors import AdapterTakenError, ReleaseError
 from langchain_uno.forks import ForkLock
 from langchain_uno.home import safe_name
 
-__all__ = ["STAND_IN", "ServerAdapters"]
+__all__ = ["STAND_IN", "ServerAdapters", "adapter_config"]
 
 STAND_IN = "uno-base-"
 """How the name of an adapter of zeros begins; a hash of its shapes follows."""
@@ -91,7 +92,7 @@ class ServerAdapters:
                 )
             if name in self._paths:
                 return
-            config = _read(folder)
+            config = adapter_config(folder)
             if self._wants_stand_in and self._stand_in is None:
                 self._stand_in = self._make_stand_in(config, folder)
             self._bring(name, folder, config)
@@ -190,10 +191,18 @@ class ServerAdapters:
         return name
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def adapter_config(folder: Path) -> dict[str, Any]:
+    """Return the settings of the LoRA adapter in a folder, as PEFT wrote them.
+
+    Raises:
+        ReleaseError: the folder holds no LoRA adapter in safetensors.
+    """
     for file in (_CONFIG, _WEIGHTS):
         if not (folder / file).is_file():
-            raise ReleaseError(f"The adapter folder {str(folder)!r} has no {file}.")
+            raise ReleaseError(
+                f"The adapter folder {str(folder)!r} has no {file}: only LoRA adapters saved by "
+                "PEFT as safetensors are loaded."
+            )
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -206,14 +215,7 @@ def _read(folder: Path) -> dict[str, Any]:
 def _same(target: Path, folder: Path, config: dict[str, Any]) -> bool:
     try:
         placed = json.loads((target / _CONFIG).read_text(encoding="utf-8"))
-        return bool(placed == config) and _digest(target) == _digest(folder)
+        same = filecmp.cmp(target / _WEIGHTS, folder / _WEIGHTS, shallow=False)
     except (OSError, ValueError):
         return False
-
-
-def _digest(folder: Path) -> str:
-    digest = sha256()
-    with (folder / _WEIGHTS).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return bool(placed == config) and same

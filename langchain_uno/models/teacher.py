@@ -9,6 +9,7 @@ base model's own. Only ``generate`` reaches it: what needs the probabilities of 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -32,15 +33,16 @@ if TYPE_CHECKING:
 __all__ = ["Teacher", "judged_by", "load_teacher"]
 
 _CUT_OFF = {"length", "max_tokens", "MAX_TOKENS"}
+_WIDTH = 8
+"""Requests under way at a time."""
 
 
-def load_teacher(name: str, local: Engine, *, max_concurrency: int = 8) -> Teacher:
+def load_teacher(name: str, local: Engine) -> Teacher:
     """Start a chat model by its ``init_chat_model`` string, such as ``"openai:gpt-4.1-mini"``.
 
     Args:
         name: ``provider:model``, or a model name whose provider LangChain can infer.
         local: the engine asked for the probabilities of single tokens.
-        max_concurrency: requests under way at a time.
 
     Raises:
         ModelNotFoundError: no such provider, its package or its credentials are missing.
@@ -55,7 +57,7 @@ def load_teacher(name: str, local: Engine, *, max_concurrency: int = 8) -> Teach
             "init_chat_model string such as 'openai:gpt-4.1-mini', install its package and set its "
             "credentials."
         ) from error
-    return Teacher(model, name, local, max_concurrency=max_concurrency)
+    return Teacher(model, name, local)
 
 
 def judged_by(prompts: PromptSet, judge: PromptSet) -> PromptSet:
@@ -82,23 +84,13 @@ class _JudgedBy:
 class Teacher:
     """Wraps a LangChain chat model as an :class:`~langchain_uno.models.protocols.Engine`."""
 
-    def __init__(
-        self, model: BaseChatModel, name: str, local: Engine, *, max_concurrency: int = 8
-    ) -> None:
+    def __init__(self, model: BaseChatModel, name: str, local: Engine) -> None:
         self._model = model
-        self._name = name
-        self._local = local
-        self._width = max(1, max_concurrency)
-
-    @property
-    def model_name(self) -> str:
+        self.model_name = name
         """The string it was started by."""
-        return self._name
-
-    @property
-    def fingerprint(self) -> str:
+        self.fingerprint = f"teacher:{name}"
         """The name alone: what a hosted model is today can't be known."""
-        return f"teacher:{self._name}"
+        self._local = local
 
     def generate(
         self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
@@ -111,9 +103,9 @@ class Teacher:
         from langchain_core.runnables.config import ContextThreadPoolExecutor
 
         if any(request.adapter is not None for request in requests):
-            raise EngineError(f"The teacher {self._name!r} has no adapters.")
+            raise EngineError(f"The teacher {self.model_name!r} has no adapters.")
         out: list[Generation] = []
-        pool = ContextThreadPoolExecutor(self._width)
+        pool = ContextThreadPoolExecutor(_WIDTH)
         try:
             for answer in pool.map(self._ask, requests):
                 out.append(answer)
@@ -139,7 +131,7 @@ class Teacher:
             )
         except Exception as error:  # every provider has its own errors
             raise EngineError(
-                f"The teacher {self._name!r} failed to answer: {type(error).__name__}. Check "
+                f"The teacher {self.model_name!r} failed to answer: {type(error).__name__}. Check "
                 "its credentials and limits, then call again; the refresh goes on from there."
             ) from error
         return _generation(answer)
@@ -159,8 +151,6 @@ class Teacher:
 
     async def agenerate(self, request: GenerateRequest) -> Generation:
         """Answer one request without blocking the event loop."""
-        import asyncio
-
         return (await asyncio.to_thread(self.generate, [request]))[0]
 
     async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
@@ -169,11 +159,11 @@ class Teacher:
 
     def load_adapter(self, name: str, path: Path) -> None:
         """Refuse: a teacher has no adapters."""
-        raise EngineError(f"The teacher {self._name!r} can't load the adapter {name!r}.")
+        raise EngineError(f"The teacher {self.model_name!r} can't load the adapter {name!r}.")
 
     def unload_adapter(self, name: str) -> None:
         """Refuse: a teacher has no adapters."""
-        raise EngineError(f"The teacher {self._name!r} has no adapter {name!r}.")
+        raise EngineError(f"The teacher {self.model_name!r} has no adapter {name!r}.")
 
     def adapters(self) -> list[str]:
         """Return the empty list."""

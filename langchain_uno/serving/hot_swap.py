@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -113,7 +113,8 @@ class Serving:
         """Why the newest release is not served; None when it is."""
         self.pool = AdapterPool(engine, max_adapters)
         """The loaded adapters of the releases in use."""
-        self._embedder = embedder
+        self.embedder = embedder
+        """What routes; None: nothing can be routed."""
         self._swap_wait = swap_wait
         self._grace = grace
         self._lock = threading.Lock()
@@ -124,13 +125,7 @@ class Serving:
         self._retry_s = _FIRST_RETRY_S
         self._current = Snapshot()
         self._old: list[Snapshot] = []
-        self._freeing: list[Snapshot] = []
         """Nobody's any more; unloaded under ``_loading``, so that no load comes between."""
-
-    @property
-    def embedder(self) -> Embedder | None:
-        """What routes; None: nothing can be routed."""
-        return self._embedder
 
     @property
     def release(self) -> str | None:
@@ -139,7 +134,7 @@ class Serving:
 
     def use_embedder(self, embedder: Embedder) -> None:
         """Route by this embedder where there was none; the release is checked against it."""
-        self._embedder, self._stamp = embedder, ()
+        self.embedder, self._stamp = embedder, ()
 
     def current(self) -> Snapshot:
         """Return what new requests are served from, after a look for a new release."""
@@ -148,14 +143,12 @@ class Serving:
             if changed or (self._retry_at is not None and time.monotonic() >= self._retry_at):
                 first = self._stamp == ()
                 if self._loading.acquire(blocking=first):
-                    worker = threading.Thread(
-                        target=self._swap_and_unlock, name="uno-swap", daemon=True
-                    )
-                    worker.start()
+                    worker = self._in_background(self._swap)
                     # Nobody waits for a second try.
                     worker.join(None if first else self._swap_wait if changed else 0.0)
-        if self._old:
-            self._free_old()
+        # In the background: a request must not wait for others' last tokens.
+        if any(map(self._is_done, self._old)) and self._loading.acquire(blocking=False):
+            self._in_background(self._free_old)
         return self._current
 
     @contextmanager
@@ -201,18 +194,18 @@ class Serving:
         text = routing_text(messages)
         if snapshot.router is None or not text:
             return None
-        if self._embedder is None:
+        if self.embedder is None:
             raise ConfigError(
                 "Requests can't be routed: a server's hidden states can't be read, so name the "
                 "embedder that the home's releases were made with, or serve with mode='base'."
             )
-        return snapshot.router.route(self._embedder.embed([text])[0])
+        return snapshot.router.route(self.embedder.embed([text])[0])
 
     def close(self) -> None:
         """Free the adapters of every release."""
         with self._loading, self._lock:
-            snapshots = [self._current, *self._old, *self._freeing]
-            self._current, self._old, self._freeing, self._stamp = Snapshot(), [], [], ()
+            snapshots = [self._current, *self._old]
+            self._current, self._old, self._stamp = Snapshot(), [], ()
         for snapshot in snapshots:
             self._free(snapshot)
 
@@ -225,12 +218,6 @@ class Serving:
         except OSError:  # no release yet, or none any more
             return None
         return (found.st_ino, found.st_mtime_ns, found.st_size)
-
-    def _swap_and_unlock(self) -> None:
-        try:
-            self._swap()
-        finally:
-            self._loading.release()
 
     def _swap(self) -> None:
         stamp = self._traffic_stamp()
@@ -264,46 +251,47 @@ class Serving:
         from langchain_uno.releases.load import read_current
 
         assert self.home is not None
-        embedder = self._embedder
         release = read_current(
             self.home,
             base_fingerprint=self.engine.fingerprint,
-            embedder_fingerprint=known_as(embedder) if embedder is not None else None,
+            embedder_fingerprint=known_as(self.embedder) if self.embedder is not None else None,
         )
         if release is None:
             return Snapshot()
         with self._lock:
-            loaded_ones = (self._current, *self._old, *self._freeing)
+            loaded_ones = (self._current, *self._old)
             known = next((s for s in loaded_ones if s.release == release.id), None)
             if known is not None:  # a rollback to a release that is still loaded
                 self._old = [s for s in self._old if s is not known]
-                self._freeing = [s for s in self._freeing if s is not known]
                 known.retired = None
                 return known
         snapshot = _snapshot(release)
         self.pool.know(release.adapters)
         return snapshot
 
-    def _free_old(self) -> None:
-        now = time.monotonic()
-        with self._lock:
-            done = [
-                s
-                for s in self._old
-                if s.users == 0 and s.retired is not None and now - s.retired >= self._grace
-            ]
-            self._old = [s for s in self._old if s not in done]
-            self._freeing += done
-        if done:
-            # In the background: a request must not wait for others' last tokens.
-            threading.Thread(target=self._free_waiting, name="uno-free", daemon=True).start()
+    def _in_background(self, job: Callable[[], None]) -> threading.Thread:
+        """Run a job that needs ``_loading``, which the caller took for it, and give that back."""
 
-    def _free_waiting(self) -> None:
-        with self._loading:
-            with self._lock:
-                todo, self._freeing = self._freeing, []
-            for snapshot in todo:
-                self._free(snapshot)
+        def run() -> None:
+            try:
+                job()
+            finally:
+                self._loading.release()
+
+        worker = threading.Thread(target=run, name="uno-swap", daemon=True)
+        worker.start()
+        return worker
+
+    def _is_done(self, old: Snapshot) -> bool:
+        since = time.monotonic() - (old.retired or 0.0)
+        return old.users == 0 and old.retired is not None and since >= self._grace
+
+    def _free_old(self) -> None:
+        with self._lock:
+            done = [s for s in self._old if self._is_done(s)]
+            self._old = [s for s in self._old if s not in done]
+        for snapshot in done:
+            self._free(snapshot)
 
     def _free(self, snapshot: Snapshot) -> None:
         self.pool.forget(c.adapter for c in snapshot.clusters.values() if c.adapter is not None)

@@ -19,6 +19,7 @@ from langchain_uno.releases.space import Space
 __all__ = ["RouteChoice", "Router"]
 
 TOP_K = 3
+"""How many neighbours a choice names."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ class Router:
         cluster_ids: k ids in the same order.
         threshold: distance beyond which a query is unseen; None: never.
         space: where angles are compared; None: Euclidean distances of the vectors as they are.
-        top_k: how many neighbours a choice names.
 
     Raises:
         InputError: shapes, ids or values that do not fit.
@@ -55,7 +55,6 @@ class Router:
         threshold: float | None = None,
         *,
         space: Space | None = None,
-        top_k: int = TOP_K,
     ) -> None:
         table = np.array(centroids, dtype=np.float32)  # a copy: the caller's may change
         if table.ndim != 2 or len(table) != len(cluster_ids):
@@ -67,8 +66,6 @@ class Router:
             raise InputError("A router's centroids must be finite (there is a NaN or inf).")
         if threshold is not None and not threshold >= 0:
             raise InputError(f"A routing threshold is a distance from 0 up, not {threshold!r}.")
-        if top_k < 1:
-            raise InputError(f"top_k is {top_k}: a choice names at least 1 cluster.")
         if space is not None and space.centre.shape != table.shape[1:]:
             raise InputError(
                 f"Centroids of {table.shape[1]} numbers do not fit a space of {len(space.centre)}."
@@ -78,63 +75,40 @@ class Router:
         self._table = table if space is None else space.see(table)
         self._square = np.einsum("ij,ij->i", self._table, self._table)
         self._ids = tuple(cluster_ids)
-        self._top = min(top_k, len(table))
         self.threshold = threshold
-
-    def __len__(self) -> int:
-        """Return the number of clusters."""
-        return len(self._ids)
-
-    @property
-    def dimension(self) -> int:
-        """Length of the vectors that are routed."""
-        return int(self._dimension)
 
     def route(self, vector: ArrayLike) -> RouteChoice:
         """Route one query vector, shape (d,)."""
         x = np.asarray(vector, dtype=np.float32)
         if x.ndim != 1:
             raise InputError(f"route() takes one vector of shape (d,), not {x.shape}.")
-        self._check(x)
-        if not self._ids:
-            return RouteChoice(None, float("inf"), [])
-        x = self._seen(x[None])[0]
-        return self._choice(x, self._square - 2.0 * (self._table @ x))
+        return self.route_batch(x[None])[0]
 
     def route_batch(self, vectors: ArrayLike) -> list[RouteChoice]:
         """Route many query vectors, shape (n, d)."""
         x = np.asarray(vectors, dtype=np.float32)
         if x.ndim != 2:
             raise InputError(f"route_batch() takes vectors of shape (n, d), not {x.shape}.")
-        self._check(x)
         if not self._ids:
             return [RouteChoice(None, float("inf"), []) for _ in x]
-        out: list[RouteChoice] = []
-        for start in range(0, len(x), 256):  # bounds the table of scores
-            part = self._seen(x[start : start + 256])
-            scores = self._square - 2.0 * (part @ self._table.T)
-            out += [self._choice(row, score) for row, score in zip(part, scores, strict=True)]
-        return out
-
-    def _seen(self, x: FloatArray) -> FloatArray:
-        return x if self._space is None else self._space.see(x)
-
-    def _check(self, x: FloatArray) -> None:
-        if self._ids and x.shape[-1] != self.dimension:
+        if x.shape[1] != self._dimension:
             raise InputError(
-                f"The query's vector has {x.shape[-1]} numbers, the centroids {self.dimension}: "
+                f"The query's vector has {x.shape[1]} numbers, the centroids {self._dimension}: "
                 "they are of two embedders."
             )
         if not np.isfinite(x).all():
             raise InputError("A query's vector must be finite (there is a NaN or inf).")
+        out: list[RouteChoice] = []
+        for start in range(0, len(x), 256):  # bounds the table of scores
+            part = x[start : start + 256]
+            seen = part if self._space is None else self._space.see(part)
+            scores = self._square - 2.0 * (seen @ self._table.T)
+            out += [self._choice(row, score) for row, score in zip(seen, scores, strict=True)]
+        return out
 
     def _choice(self, x: FloatArray, scores: FloatArray) -> RouteChoice:
         """``scores`` is each squared distance less |x|^2, which is the same for all clusters."""
-        near = (
-            np.argpartition(scores, self._top - 1)[: self._top]
-            if self._top < len(scores)
-            else np.arange(len(scores))
-        )
+        near = np.argsort(scores)[:TOP_K]
         # Exact distances for the few: the expansion loses digits where a query sits on a centroid.
         rows = self._table[near].astype(np.float64)
         distances = np.linalg.norm(rows - x, axis=1) if self._space is None else 1 - rows @ x

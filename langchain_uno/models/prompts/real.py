@@ -52,22 +52,21 @@ _NOTHING = re.compile(r"[\s*\"'“”.。!！:：\-]+|^\s*1\s*[.)、]\s*")
 class RealPromptSet:
     """The set named ``"real"``. See :class:`langchain_uno.models.roles.PromptSet`."""
 
+    cover_options = ("yes", "no")
+    """In every language."""
+
     def __init__(self) -> None:
         self._files = {language: _Words.load(language) for language in LANGUAGES}
         en, zh = (self._files[language] for language in LANGUAGES)
         if (en.name, en.version) != (zh.name, zh.version):
             raise ConfigError("The prompt set's English and Chinese files differ in version.")
         digest = hashlib.sha256(f"{RENDERING}\n{en.text}\n{zh.text}".encode()).hexdigest()
-        self._fingerprint = f"{en.name}-{en.version}-{digest[:12]}"
+        self.fingerprint = f"{en.name}-{en.version}-{digest[:12]}"
+        """``real-VERSION-HASH``; the hash covers both languages' words and their rendering."""
         self._nothing = {_bare(w.nothing) for w in self._files.values()} | {
             "none", "nothing", "nochanges", "nochange", "nochangesneeded", "nosuggestions",
             "na", "n/a", "无", "没有", "无建议", "没有建议", "无修改", "不需要修改",
         }  # fmt: skip
-
-    @property
-    def fingerprint(self) -> str:
-        """``real-VERSION-HASH``; the hash covers both languages' words and their rendering."""
-        return self._fingerprint
 
     def supports(self, language: str) -> bool:
         """Whether logs in ``language`` can be learnt from: English and Chinese, any region."""
@@ -185,11 +184,6 @@ class RealPromptSet:
             suggestion=block("suggestion", suggestion),
             known=numbered("known", known, words.empty),
         )
-
-    @property
-    def cover_options(self) -> tuple[str, str]:
-        """``("yes", "no")``, in every language."""
-        return ("yes", "no")
 
     def critique_prompt(
         self, messages: Sequence[Message], draft: str, language: str

@@ -52,7 +52,7 @@ def ask(text: str, **sampling: Any) -> GenerateRequest:
 
 
 def teacher() -> Teacher:
-    return Teacher(Echo(), "echo:1", ToyEngine(), max_concurrency=2)  # type: ignore[arg-type]
+    return Teacher(Echo(), "echo:1", ToyEngine())  # type: ignore[arg-type]
 
 
 def test_it_is_an_engine_that_answers_in_order() -> None:
