@@ -194,14 +194,7 @@ class UNOChatModel(BaseChatModel):
         return {
             "model_name": self.model_name,
             "home": None if self._root is None else str(self._root),
-            "namespace": self.namespace,
-            "mode": self.mode,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "max_tokens": self.max_tokens,
-            "seed": self.seed,
-            "stop": self.stop,
-            "timeout": self.timeout,
+            **{name: getattr(self, name) for name in ("namespace", "stop", *_CHOICES)},
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
@@ -490,23 +483,15 @@ class UNOChatModel(BaseChatModel):
     def _context(
         self, stop: list[str] | None, kwargs: dict[str, Any], *, stream: bool
     ) -> RespondContext:
-        def pick(name: str) -> Any:
-            value = kwargs.get(name)
-            return getattr(self, name) if value is None else value
-
         for name in kwargs.keys() - _SAID_PER_CALL - set(type(self).model_fields):
             # What LangChain and other providers' users pass on beside these is left alone.
             if near := get_close_matches(name, _SAID_PER_CALL, cutoff=0.8):
                 raise InputError(f"There is no setting {name!r}: did you mean {near[0]!r}?")
         tools, choice = offer(kwargs.get("tools") or (), kwargs.get("tool_choice"))
+        chosen = {name: value for name in _CHOICES if (value := kwargs.get(name)) is not None}
         return RespondContext(
-            mode=pick("mode"),
-            temperature=pick("temperature"),
-            top_p=pick("top_p"),
-            max_tokens=pick("max_tokens"),
-            seed=pick("seed"),
+            **{name: chosen.get(name, getattr(self, name)) for name in _CHOICES},
             stop=tuple(stop or self.stop or ()),
-            timeout=pick("timeout"),
             tools=tuple(tools),
             tool_choice=choice,
             json_schema=json_schema_of(kwargs.get("json_schema"), kwargs.get("response_format")),
@@ -518,8 +503,10 @@ _MESSAGE_TOKENS = 4
 """About what a chat template writes around a message."""
 _LEFT_ALONE = ("api_key", "max_retries", "streaming")
 """LangChain's standard parameters that say nothing to a model in this process."""
+_CHOICES = ("mode", "temperature", "top_p", "max_tokens", "seed", "timeout")
+"""Settings of the model that a call may replace."""
 _SAID_PER_CALL = {
-    *("mode", "temperature", "top_p", "max_tokens", "seed", "stop", "timeout"),
+    *(*_CHOICES, "stop"),
     *("tools", "tool_choice", "parallel_tool_calls", "json_schema", "response_format"),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from langchain_uno.errors import EngineTimeoutError
@@ -35,30 +35,30 @@ def earliest(requests: Sequence[GenerateRequest]) -> float | None:
     return min((r.deadline for r in requests if r.deadline is not None), default=None)
 
 
-def get(arrived: queue.SimpleQueue[T], deadline: float | None) -> T:
-    """Return the queue's next item.
+def get(arrived: queue.SimpleQueue[T | BaseException], deadline: float | None) -> T:
+    """Return the queue's next item, or raise it when it is an error.
 
     Raises:
         EngineTimeoutError: none came in time.
     """
     try:
-        return arrived.get(timeout=left(deadline))
+        item = arrived.get(timeout=left(deadline))
     except queue.Empty as error:
         raise EngineTimeoutError(_SAID) from error
+    if isinstance(item, BaseException):
+        raise item
+    return item
 
 
-async def arrive(coming: Awaitable[T], deadline: float | None) -> T:
-    """Return what an awaitable gives.
-
-    Raises:
-        EngineTimeoutError: it did not in time.
-    """
-    if deadline is None:
-        return await coming
+async def arrive(arrived: asyncio.Queue[T | BaseException], deadline: float | None) -> T:
+    """Like :func:`get`, without blocking the event loop."""
     try:
-        return await asyncio.wait_for(coming, left(deadline))
+        item = await asyncio.wait_for(arrived.get(), left(deadline))
     except asyncio.TimeoutError as error:
         raise EngineTimeoutError(_SAID) from error
+    if isinstance(item, BaseException):
+        raise item
+    return item
 
 
 _SAID = (

@@ -13,8 +13,9 @@ import asyncio
 import queue
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,85 +117,63 @@ class LocalEngine:
         Raises:
             EngineError: an unknown adapter, a closed engine, or a model that fails.
         """
-        results: list[Generation | None] = [None] * len(requests)
-        rows = []
-        for index, request in enumerate(requests):
-            row, done = self._row(index, request)
-            if done is not None:
-                results[index] = done
-                if on_done is not None:
-                    on_done(1)
-            else:
-                rows.append(row)
+        made = [self._row(index, request) for index, request in enumerate(requests)]
+        results = [done for _, done in made]
+        rows = [row for row, done in made if done is None]
+        if on_done is not None and len(rows) < len(requests):
+            on_done(len(requests) - len(rows))
         self._wait_for(rows, results, on_done, earliest(requests))
         return [g for g in results if g is not None]
 
     def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
         """Answer one request piece by piece. Closing the iterator cancels the request."""
-        row, done = self._row(0, request)
-        if done is not None:
-            yield Chunk(generation=done)
-            return
-        row.open_stream(self.tokenizer)
         arrived: queue.SimpleQueue[Chunk | BaseException] = queue.SimpleQueue()
-        call = Call(
-            [row],
-            lambda _, result: arrived.put(Chunk(generation=result)),
-            arrived.put,
-            arrived.put,
-        )
-        self._scheduler.submit(call)
-        try:
-            while True:
-                item = get(arrived, request.deadline)
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-                if item.generation is not None:
-                    return
-        finally:
-            self._scheduler.cancel(call)
+        with self._under_way(request, arrived.put, show=True):
+            chunk = Chunk()
+            while chunk.generation is None:
+                chunk = get(arrived, request.deadline)
+                yield chunk
 
     async def agenerate(self, request: GenerateRequest) -> Generation:
         """Answer one request without blocking the event loop. Cancellable."""
-        async with aclosing(self._arriving(request, show=False)) as chunks:
-            async for chunk in chunks:
-                if chunk.generation is not None:
-                    return chunk.generation
-        raise EngineError("The engine ended without an answer.")
+        arrived: asyncio.Queue[Chunk | BaseException] = asyncio.Queue()
+        put = partial(tell, asyncio.get_running_loop(), arrived.put_nowait)
+        with self._under_way(request, put, show=False):
+            chunk = await arrive(arrived, request.deadline)
+        assert chunk.generation is not None, "nothing else is put without show"
+        return chunk.generation
 
-    def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+    async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Like :meth:`stream`, without blocking the event loop."""
-        return self._arriving(request, show=True)
+        arrived: asyncio.Queue[Chunk | BaseException] = asyncio.Queue()
+        put = partial(tell, asyncio.get_running_loop(), arrived.put_nowait)
+        with self._under_way(request, put, show=True):
+            chunk = Chunk()
+            while chunk.generation is None:
+                chunk = await arrive(arrived, request.deadline)
+                yield chunk
 
-    async def _arriving(
-        self, request: GenerateRequest, *, show: bool
-    ) -> AsyncGenerator[Chunk, None]:
-        """Yield an answer's pieces, or (``show=False``) its end alone; closing cancels it."""
+    @contextmanager
+    def _under_way(
+        self, request: GenerateRequest, put: Callable[[Any], None], *, show: bool
+    ) -> Iterator[None]:
+        """Have a request answered while the block runs: its chunks, or an error, are put.
+
+        With ``show=False`` only the last chunk is.
+        """
         row, done = self._row(0, request)
         if done is not None:
-            yield Chunk(generation=done)
+            put(Chunk(generation=done))
+            yield
             return
         if show:
             row.open_stream(self.tokenizer)
-        loop = asyncio.get_running_loop()
-        arrived: asyncio.Queue[Chunk | BaseException] = asyncio.Queue()
-
-        def put(item: Any) -> None:
-            tell(loop, arrived.put_nowait, item)
-
         call = Call(
             [row], lambda _, result: put(Chunk(generation=result)), put, put if show else None
         )
         self._scheduler.submit(call)
         try:
-            while True:
-                item = await arrive(arrived.get(), request.deadline)
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-                if item.generation is not None:
-                    return
+            yield
         finally:
             self._scheduler.cancel(call)
 
@@ -347,10 +326,7 @@ class LocalEngine:
         self._scheduler.submit(call)
         try:
             while missing:
-                item = get(arrived, deadline)
-                if isinstance(item, BaseException):
-                    raise item
-                row, result = item
+                row, result = get(arrived, deadline)
                 results[row.index] = result
                 missing -= 1
                 if on_done is not None:

@@ -14,6 +14,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -128,9 +129,7 @@ class OpenAIEngine:
         for event in self._events(self._payload(request, stream=True), request.deadline):
             if piece := collector.take(event):
                 yield Chunk(piece)
-        if rest := collector.rest():
-            yield Chunk(rest)
-        yield Chunk(generation=collector.generation())
+        yield Chunk(collector.rest(), collector.generation())
 
     async def agenerate(self, request: GenerateRequest) -> Generation:
         """Answer one request without blocking the event loop. Cancellable."""
@@ -149,9 +148,7 @@ class OpenAIEngine:
         async for event in self._aevents(self._payload(request, stream=True), request.deadline):
             if piece := collector.take(event):
                 yield Chunk(piece)
-        if rest := collector.rest():
-            yield Chunk(rest)
-        yield Chunk(generation=collector.generation())
+        yield Chunk(collector.rest(), collector.generation())
 
     def choose(
         self,
@@ -262,11 +259,11 @@ class OpenAIEngine:
 
     def _ask(self, payload: dict[str, Any], deadline: float | None) -> dict[str, Any]:
         try:
-            return self._http.post("chat/completions", payload, deadline=deadline)
+            return self._http.post("chat/completions", payload, deadline)
         except UnknownModelError:
             if not self._adapters.bring_again(payload["model"]):
                 raise
-            return self._http.post("chat/completions", payload, deadline=deadline)
+            return self._http.post("chat/completions", payload, deadline)
 
     def _events(self, payload: dict[str, Any], deadline: float | None) -> Iterator[dict[str, Any]]:
         try:  # a server that does not know the model says so before the first event
@@ -291,7 +288,7 @@ class OpenAIEngine:
     def _load_on_server(self, name: str, folder: Path) -> None:
         body = {"lora_name": name, "lora_path": str(folder)}
         try:
-            self._http.post("load_lora_adapter", body, parse=False)
+            self._http.tell("load_lora_adapter", body)
         except EngineError as error:
             if "already been loaded" not in str(error):
                 raise
@@ -306,7 +303,8 @@ class OpenAIEngine:
 
     def _unload_on_server(self, name: str) -> None:
         if self._is_vllm:
-            self._http.post("unload_lora_adapter", {"lora_name": name}, parse=False, may_fail=True)
+            with suppress(EngineError):
+                self._http.tell("unload_lora_adapter", {"lora_name": name})
 
     def _many(
         self,

@@ -11,6 +11,7 @@ import json
 import math
 import weakref
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,9 +50,9 @@ class Http:
             raise InputError(f"{base_url!r} is not the URL of a server (http://host:port/v1).")
         path = parts.path.rstrip("/") or "/v1"
         self.url = f"{parts.scheme}://{parts.netloc}{path}"
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._settings: dict[str, Any] = {
-            "headers": headers,
+            "base_url": self.url,
+            "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
             "timeout": httpx.Timeout(timeout, connect=10.0),
             "limits": httpx.Limits(max_connections=256, max_keepalive_connections=64),
         }
@@ -70,69 +71,62 @@ class Http:
 
     def get(self, path: str) -> dict[str, Any]:
         """GET JSON."""
-        return self._run(lambda: self._client.get(f"{self.url}/{path}"))
+        with self._reaching():
+            response = self._client.get(path)
+        return self._read(response)
 
     def post(
-        self,
-        path: str,
-        payload: dict[str, Any],
-        *,
-        parse: bool = True,
-        may_fail: bool = False,
-        deadline: float | None = None,
+        self, path: str, payload: dict[str, Any], deadline: float | None = None
     ) -> dict[str, Any]:
-        """POST JSON; ``may_fail``: an error status is no error."""
+        """POST JSON and return the JSON of the answer."""
+        return self._read(self.tell(path, payload, deadline))
+
+    def tell(
+        self, path: str, payload: dict[str, Any], deadline: float | None = None
+    ) -> httpx.Response:
+        """POST JSON; the answer has any form."""
         wait = self._wait(deadline)
-        return self._run(
-            lambda: self._client.post(f"{self.url}/{path}", json=payload, timeout=wait),
-            parse,
-            may_fail,
-        )
+        with self._reaching():
+            response = self._client.post(path, json=payload, timeout=wait)
+        self._check(response)
+        return response
 
     async def apost(
         self, path: str, payload: dict[str, Any], deadline: float | None = None
     ) -> dict[str, Any]:
         """POST JSON without blocking."""
         wait = self._wait(deadline)
-        try:
-            client = self._async_client()
-            response = await client.post(f"{self.url}/{path}", json=payload, timeout=wait)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
-        return self._checked(response)
+        with self._reaching():
+            response = await self._async_client().post(path, json=payload, timeout=wait)
+        return self._read(response)
 
     def stream(
         self, path: str, payload: dict[str, Any], deadline: float | None = None
     ) -> Iterator[dict[str, Any]]:
         """POST JSON and yield the events of the answer."""
-        self._refuse_when_closed()
-        url, wait = f"{self.url}/{path}", self._wait(deadline)
-        try:
-            with self._client.stream("POST", url, json=payload, timeout=wait) as response:
-                if response.is_error or _is_whole(response):
-                    response.read()
-                    yield _as_event(self._checked(response))
-                    return
-                events = _Events()
-                for line in response.iter_lines():
-                    left(deadline)
-                    if event := events.take(line):
-                        yield event
-                events.end()
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        asked: dict[str, Any] = {"json": payload, "timeout": self._wait(deadline)}
+        with self._reaching(), self._client.stream("POST", path, **asked) as response:
+            if _is_whole(response):
+                response.read()
+                yield _as_event(self._read(response))
+                return
+            events = _Events()
+            for line in response.iter_lines():
+                left(deadline)
+                if event := events.take(line):
+                    yield event
+            events.end()
 
     async def astream(
         self, path: str, payload: dict[str, Any], deadline: float | None = None
     ) -> AsyncIterator[dict[str, Any]]:
         """Like :meth:`stream`, without blocking."""
-        url, wait = f"{self.url}/{path}", self._wait(deadline)
-        try:
-            client = self._async_client()
-            async with client.stream("POST", url, json=payload, timeout=wait) as response:
-                if response.is_error or _is_whole(response):
+        asked: dict[str, Any] = {"json": payload, "timeout": self._wait(deadline)}
+        with self._reaching():
+            async with self._async_client().stream("POST", path, **asked) as response:
+                if _is_whole(response):
                     await response.aread()
-                    yield _as_event(self._checked(response))
+                    yield _as_event(self._read(response))
                     return
                 events = _Events()
                 async for line in response.aiter_lines():
@@ -140,32 +134,30 @@ class Http:
                     if event := events.take(line):
                         yield event
                 events.end()
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
 
     def close(self) -> None:
         """Close the threads' connections; those of event loops go with their loops."""
         self._client.close()
 
-    def _run(self, call: Any, parse: bool = True, may_fail: bool = False) -> dict[str, Any]:
-        self._refuse_when_closed()
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        if self._client.is_closed:
+            raise EngineError("The engine is closed: load it again.")
         try:
-            response = call()
+            yield
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        if may_fail and response.is_error:
-            return {}
-        return self._checked(response, parse)
 
-    def _checked(self, response: httpx.Response, parse: bool = True) -> dict[str, Any]:
+    def _check(self, response: httpx.Response) -> None:
         if response.is_error:
             kind = UnknownModelError if response.status_code == 404 else EngineError
             raise kind(
                 f"The server at {self.url!r} refused with {response.status_code}: "
                 f"{_message(response)}"
             )
-        if not parse:
-            return {}
+
+    def _read(self, response: httpx.Response) -> dict[str, Any]:
+        self._check(response)
         try:
             body = response.json()
         except json.JSONDecodeError as error:
@@ -193,13 +185,8 @@ class Http:
             "runs and that the address is right, then ask again."
         )
 
-    def _refuse_when_closed(self) -> None:
-        if self._client.is_closed:
-            raise EngineError("The engine is closed: load it again.")
-
     def _async_client(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()
-        self._refuse_when_closed()
         client = self._loops.get(loop)
         if client is None:
             client = self._loops[loop] = httpx.AsyncClient(**self._settings)
@@ -208,7 +195,8 @@ class Http:
 
 def _is_whole(response: httpx.Response) -> bool:
     """Whether a server sent one body where a stream was asked for: most often it is an error."""
-    return str(response.headers.get("content-type", "")).startswith("application/json")
+    kind = str(response.headers.get("content-type", ""))
+    return response.is_error or kind.startswith("application/json")
 
 
 def _as_event(body: dict[str, Any]) -> dict[str, Any]:

@@ -42,12 +42,7 @@ class Picker:
         self.constraint = constraint
         self.error: Exception | None = None
         """What the constraint raised: this row's trouble, not its neighbours'."""
-        self._random = random.Random(sampling.seed)
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the most probable token is taken."""
-        return self.temperature <= 0.0
+        self.random = random.Random(sampling.seed)
 
     @contextmanager
     def own_errors(self) -> Iterator[None]:
@@ -56,10 +51,6 @@ class Picker:
             yield
         except Exception as error:  # noqa: BLE001 (the scheduler hands it to the row's caller)
             self.error = self.error or error
-
-    def draw(self) -> float:
-        """Return a number in [0, 1)."""
-        return self._random.random()
 
 
 def pick_tokens(logits: torch.Tensor, pickers: Sequence[Picker]) -> list[int]:
@@ -76,7 +67,7 @@ def pick_tokens(logits: torch.Tensor, pickers: Sequence[Picker]) -> list[int]:
                 with picker.own_errors():
                     logits[row] = picker.constraint.mask(logits[row])
     tokens: list[int] = logits.argmax(-1).tolist()
-    sampled = [row for row, picker in enumerate(pickers) if not picker.greedy]
+    sampled = [row for row, picker in enumerate(pickers) if picker.temperature > 0.0]
     if sampled:
         drawn = _sample(logits[sampled].float(), [pickers[row] for row in sampled])
         for row, token in zip(sampled, drawn, strict=True):
@@ -98,7 +89,7 @@ def _sample(logits: torch.Tensor, pickers: Sequence[Picker]) -> list[int]:
     keep = before < new([p.top_p for p in pickers])[:, None]
     keep[:, 0] = True
     kept = (probs * keep).cumsum(-1)
-    target = new([p.draw() for p in pickers])[:, None] * kept[:, -1:]
+    target = new([p.random.random() for p in pickers])[:, None] * kept[:, -1:]
     at = torch.searchsorted(kept, target, right=True)
     at = torch.minimum(at, keep.sum(-1, keepdim=True) - 1)
     picked: list[int] = order.gather(-1, at)[:, 0].tolist()

@@ -25,7 +25,7 @@ import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 __all__ = ["Keeper", "Resumable", "digest_of"]
 
@@ -93,23 +93,17 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
         for folder in [*self._out.glob("state-*"), *self._out.glob(".state-*.part")]:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **with_: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Keep a state within an epoch; at its end the other callbacks come first."""
         if not float(state.epoch or 0.0).is_integer() and state.global_step < state.max_steps:
             self._keep(state, **with_)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **with_: Any
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Keep a state between two epochs."""
         if not self._after_evaluation:
             self._keep(state, **with_)
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **with_: Any
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Keep a state between two epochs that have an evaluation between them."""
         self._keep(state, **with_)
 
