@@ -147,31 +147,27 @@ class ClassifyCluster(Runnable[RespondState, RespondState]):
         self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> RespondState:
         """Classify one conversation."""
-        return self._classify(input, _settings(_runtime(config)).mode)
+        return self._classify(input, config)
 
     async def ainvoke(
         self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
     ) -> RespondState:
         """Classify one conversation; the embedding waits for its turn on the model in a thread."""
-        mode = _settings(_runtime(config)).mode
-        return await asyncio.to_thread(self._classify, input, mode)
+        return await asyncio.to_thread(self._classify, input, config)
 
-    def _classify(self, state: RespondState, mode: Mode) -> RespondState:
+    def _classify(self, state: RespondState, config: RunnableConfig | None) -> RespondState:
+        mode = _settings(_runtime(config)).mode
         with self._serving.lease() as snapshot:
-            found = RespondState(
-                release=snapshot.release, cluster=None, distance=None, route="base", adapter=None
+            choice = None if mode == "base" else self._serving.route(snapshot, _messages(state))
+            cluster = None if choice is None else choice.cluster_id
+            route, adapter = snapshot.path_of(cluster, mode)
+            return RespondState(
+                release=snapshot.release,
+                cluster=cluster,
+                distance=None if choice is None else float(choice.distance),
+                route=route,
+                adapter=adapter,
             )
-            if mode == "base":
-                return found
-            choice = self._serving.route(snapshot, _messages(state))
-            if choice is None:
-                return found
-            found["distance"] = float(choice.distance)
-            if choice.cluster_id is None:
-                return found
-            found["cluster"] = choice.cluster_id
-            found["route"], found["adapter"] = snapshot.path_of(choice.cluster_id, mode)
-            return found
 
 
 # -- expert_generate -------------------------------------------------------------------------------
@@ -242,7 +238,7 @@ class Running(Runnable[RespondState, RespondState]):
         """Run the plan, waiting for the engine."""
         engine = self._serving.engine
         with self._serving.hold(input.get("release")) as snapshot:
-            run = self._start(input, snapshot, _runtime(config))
+            run = self._start(input, snapshot, config)
             with self._serving.pool.hold(run.adapter) as run.called:
                 while (request := run.next()) is not None:
                     if run.streams:
@@ -258,7 +254,7 @@ class Running(Runnable[RespondState, RespondState]):
         """Run the plan without blocking the event loop."""
         engine = self._serving.engine
         with self._serving.hold(input.get("release")) as snapshot:
-            run = self._start(input, snapshot, _runtime(config))
+            run = self._start(input, snapshot, config)
             async with _aheld(self._serving, run.adapter) as run.called:
                 while (request := run.next()) is not None:
                     if run.streams:
@@ -269,8 +265,9 @@ class Running(Runnable[RespondState, RespondState]):
         return run.result
 
     def _start(
-        self, state: RespondState, snapshot: Snapshot, runtime: Runtime[RespondContext]
+        self, state: RespondState, snapshot: Snapshot, config: RunnableConfig | None
     ) -> _Run:
+        runtime = _runtime(config)
         context = _settings(runtime)
         cluster = state.get("cluster")
         # The adapter is the release's for this cluster: the state can be written from outside.

@@ -47,7 +47,7 @@ from langchain_uno.graphs.respond import (
     build_respond_graph,
 )
 from langchain_uno.home import ENV_HOME, Home
-from langchain_uno.serving.answers import as_last_chunk, as_result, text_chunk
+from langchain_uno.serving.answers import as_chunk, as_result
 from langchain_uno.serving.messages import from_langchain
 from langchain_uno.serving.router import RouteChoice
 from langchain_uno.serving.shared import Served, serve
@@ -59,7 +59,7 @@ from langchain_uno.serving.structured import (
     parser_of,
     with_raw,
 )
-from langchain_uno.serving.tracing import child_config, tell_outer_graph
+from langchain_uno.serving.tracing import child_config
 
 __all__ = ["UNOChatModel"]
 
@@ -340,21 +340,11 @@ class UNOChatModel(BaseChatModel):
             context=self._context(stop, kwargs, stream=True),
             stream_mode=["custom", "values"],
         )
-        state: Any = {}
         for kind, event in events:
-            if kind == "values":
-                state = event
-            elif event.get("type") == "progress":
-                tell_outer_graph(event)
-            elif event.get("type") == "token":
-                chunk = text_chunk(event["text"])
+            if chunk := as_chunk(kind, event, self.model_name):
                 if run_manager is not None:
-                    run_manager.on_llm_new_token(event["text"], chunk=chunk)
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
-        last = as_last_chunk(state, self.model_name)
-        if run_manager is not None:
-            run_manager.on_llm_new_token("", chunk=last)
-        yield last
 
     async def _astream(
         self,
@@ -369,21 +359,11 @@ class UNOChatModel(BaseChatModel):
             context=self._context(stop, kwargs, stream=True),
             stream_mode=["custom", "values"],
         )
-        state: Any = {}
         async for kind, event in events:
-            if kind == "values":
-                state = event
-            elif event.get("type") == "progress":
-                tell_outer_graph(event)
-            elif event.get("type") == "token":
-                chunk = text_chunk(event["text"])
+            if chunk := as_chunk(kind, event, self.model_name):
                 if run_manager is not None:
-                    await run_manager.on_llm_new_token(event["text"], chunk=chunk)
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
-        last = as_last_chunk(state, self.model_name)
-        if run_manager is not None:
-            await run_manager.on_llm_new_token("", chunk=last)
-        yield last
 
     def bind_tools(
         self,

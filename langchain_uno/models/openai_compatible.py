@@ -10,7 +10,6 @@ Adapters reach vLLM by its filesystem resolver: the server runs with
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,6 @@ from langchain_uno.models.deadline import earliest
 from langchain_uno.models.openai_wire import (
     Collector,
     Http,
-    UnknownModelError,
     first_token_probs,
     payload_of,
     read_generation,
@@ -44,6 +42,8 @@ from langchain_uno.models.server_adapters import STAND_IN, ServerAdapters
 from langchain_uno.records import Message
 
 __all__ = ["OpenAIEngine"]
+
+_CHAT = "chat/completions"
 
 
 class OpenAIEngine:
@@ -80,7 +80,9 @@ class OpenAIEngine:
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         key = api_key or os.environ.get("LANGCHAIN_UNO_API_KEY")
-        self._http = Http(base_url, key, timeout)
+        self._http = Http(
+            base_url, key, timeout, bring_again=lambda name: self._adapters.bring_again(name)
+        )
         try:
             card = self._find_model(model)
         except BaseException:
@@ -126,7 +128,8 @@ class OpenAIEngine:
     def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
         """Answer one request piece by piece. Closing the iterator cancels the request."""
         collector = Collector(bool(request.tools))
-        for event in self._events(self._payload(request, stream=True), request.deadline):
+        payload = self._payload(request, stream=True)
+        for event in self._http.stream(_CHAT, payload, request.deadline):
             if piece := collector.take(event):
                 yield Chunk(piece)
         yield Chunk(collector.rest(), collector.generation())
@@ -134,18 +137,13 @@ class OpenAIEngine:
     async def agenerate(self, request: GenerateRequest) -> Generation:
         """Answer one request without blocking the event loop. Cancellable."""
         payload = self._payload(request)
-        try:
-            body = await self._http.apost("chat/completions", payload, request.deadline)
-        except UnknownModelError:
-            if not await asyncio.to_thread(self._adapters.bring_again, payload["model"]):
-                raise
-            body = await self._http.apost("chat/completions", payload, request.deadline)
-        return read_generation(body)
+        return read_generation(await self._http.apost(_CHAT, payload, request.deadline))
 
     async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Like :meth:`stream`, without blocking the event loop."""
         collector = Collector(bool(request.tools))
-        async for event in self._aevents(self._payload(request, stream=True), request.deadline):
+        payload = self._payload(request, stream=True)
+        async for event in self._http.astream(_CHAT, payload, request.deadline):
             if piece := collector.take(event):
                 yield Chunk(piece)
         yield Chunk(collector.rest(), collector.generation())
@@ -257,34 +255,6 @@ class OpenAIEngine:
             payload["chat_template_kwargs"] = self._template_kwargs
         return payload
 
-    def _ask(self, payload: dict[str, Any], deadline: float | None) -> dict[str, Any]:
-        try:
-            return self._http.post("chat/completions", payload, deadline)
-        except UnknownModelError:
-            if not self._adapters.bring_again(payload["model"]):
-                raise
-            return self._http.post("chat/completions", payload, deadline)
-
-    def _events(self, payload: dict[str, Any], deadline: float | None) -> Iterator[dict[str, Any]]:
-        try:  # a server that does not know the model says so before the first event
-            yield from self._http.stream("chat/completions", payload, deadline)
-        except UnknownModelError:
-            if not self._adapters.bring_again(payload["model"]):
-                raise
-            yield from self._http.stream("chat/completions", payload, deadline)
-
-    async def _aevents(
-        self, payload: dict[str, Any], deadline: float | None
-    ) -> AsyncIterator[dict[str, Any]]:
-        try:
-            async for event in self._http.astream("chat/completions", payload, deadline):
-                yield event
-        except UnknownModelError:
-            if not await asyncio.to_thread(self._adapters.bring_again, payload["model"]):
-                raise
-            async for event in self._http.astream("chat/completions", payload, deadline):
-                yield event
-
     def _load_on_server(self, name: str, folder: Path) -> None:
         body = {"lora_name": name, "lora_path": str(folder)}
         try:
@@ -316,7 +286,9 @@ class OpenAIEngine:
         results: list[Any] = []
         pool = ThreadPoolExecutor(self._width)
         try:
-            for body in pool.map(lambda payload: self._ask(payload, deadline), payloads):
+            for body in pool.map(
+                lambda payload: self._http.post(_CHAT, payload, deadline), payloads
+            ):
                 results.append(read(body))
                 if on_done is not None:
                     on_done(1)

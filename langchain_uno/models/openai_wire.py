@@ -10,8 +10,9 @@ import asyncio
 import json
 import math
 import weakref
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from asyncio import to_thread
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,7 +28,6 @@ from langchain_uno.records import Usage
 __all__ = [
     "Collector",
     "Http",
-    "UnknownModelError",
     "first_token_probs",
     "payload_of",
     "read_generation",
@@ -37,14 +37,24 @@ _SHOWN = 300
 """Characters of a server's error message that are passed on."""
 
 
-class UnknownModelError(EngineError):
-    """The server knows no model or adapter of that name."""
-
-
 class Http:
-    """A client that threads and event loops share."""
+    """A client that threads and event loops share.
 
-    def __init__(self, base_url: str, api_key: str | None, timeout: float) -> None:
+    Args:
+        base_url: the server's address.
+        api_key: sent as a bearer token.
+        timeout: seconds for one answer.
+        bring_again: called with the name of a model that the server does not know; whether it is
+            worth asking again.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None,
+        timeout: float,
+        bring_again: Callable[[str], bool] = lambda name: False,
+    ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise InputError(f"{base_url!r} is not the URL of a server (http://host:port/v1).")
@@ -57,6 +67,7 @@ class Http:
             "limits": httpx.Limits(max_connections=256, max_keepalive_connections=64),
         }
         self._client = httpx.Client(**self._settings)
+        self._bring_again = bring_again
         survive_forks(self, child=Http._in_child)
         # Connections belong to the event loop that opened them.
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
@@ -85,9 +96,11 @@ class Http:
         self, path: str, payload: dict[str, Any], deadline: float | None = None
     ) -> httpx.Response:
         """POST JSON; the answer has any form."""
-        wait = self._wait(deadline)
+        asked = self._asked(payload, deadline)
         with self._reaching():
-            response = self._client.post(path, json=payload, timeout=wait)
+            response = self._client.post(path, **asked)
+            if self._brought_again(response, payload):
+                response = self._client.post(path, **asked)
         self._check(response)
         return response
 
@@ -95,17 +108,23 @@ class Http:
         self, path: str, payload: dict[str, Any], deadline: float | None = None
     ) -> dict[str, Any]:
         """POST JSON without blocking."""
-        wait = self._wait(deadline)
+        asked = self._asked(payload, deadline)
         with self._reaching():
-            response = await self._async_client().post(path, json=payload, timeout=wait)
+            client = self._async_client()
+            response = await client.post(path, **asked)
+            if response.is_error and await to_thread(self._brought_again, response, payload):
+                response = await client.post(path, **asked)
         return self._read(response)
 
     def stream(
         self, path: str, payload: dict[str, Any], deadline: float | None = None
     ) -> Iterator[dict[str, Any]]:
         """POST JSON and yield the events of the answer."""
-        asked: dict[str, Any] = {"json": payload, "timeout": self._wait(deadline)}
-        with self._reaching(), self._client.stream("POST", path, **asked) as response:
+        asked = self._asked(payload, deadline)
+        with self._reaching(), ExitStack() as opened:
+            response = opened.enter_context(self._client.stream("POST", path, **asked))
+            if self._brought_again(response, payload):
+                response = opened.enter_context(self._client.stream("POST", path, **asked))
             if _is_whole(response):
                 response.read()
                 yield _as_event(self._read(response))
@@ -121,9 +140,13 @@ class Http:
         self, path: str, payload: dict[str, Any], deadline: float | None = None
     ) -> AsyncIterator[dict[str, Any]]:
         """Like :meth:`stream`, without blocking."""
-        asked: dict[str, Any] = {"json": payload, "timeout": self._wait(deadline)}
+        asked = self._asked(payload, deadline)
         with self._reaching():
-            async with self._async_client().stream("POST", path, **asked) as response:
+            async with AsyncExitStack() as opened:
+                enter, client = opened.enter_async_context, self._async_client()
+                response = await enter(client.stream("POST", path, **asked))
+                if response.is_error and await to_thread(self._brought_again, response, payload):
+                    response = await enter(client.stream("POST", path, **asked))
                 if _is_whole(response):
                     await response.aread()
                     yield _as_event(self._read(response))
@@ -148,10 +171,13 @@ class Http:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
+    def _brought_again(self, response: httpx.Response, payload: dict[str, Any]) -> bool:
+        unknown = response.status_code == 404 and "model" in payload
+        return unknown and self._bring_again(payload["model"])
+
     def _check(self, response: httpx.Response) -> None:
         if response.is_error:
-            kind = UnknownModelError if response.status_code == 404 else EngineError
-            raise kind(
+            raise EngineError(
                 f"The server at {self.url!r} refused with {response.status_code}: "
                 f"{_message(response)}"
             )
@@ -168,11 +194,11 @@ class Http:
             raise EngineError(_failed(wrong))
         return body
 
-    def _wait(self, deadline: float | None) -> httpx.Timeout:
+    def _asked(self, payload: dict[str, Any], deadline: float | None) -> dict[str, Any]:
         wait: httpx.Timeout = self._settings["timeout"]
-        if (seconds := left(deadline)) is None:
-            return wait
-        return httpx.Timeout(min(seconds, wait.read or seconds), connect=wait.connect)
+        if (seconds := left(deadline)) is not None:
+            wait = httpx.Timeout(min(seconds, wait.read or seconds), connect=wait.connect)
+        return {"json": payload, "timeout": wait}
 
     def _unreachable(self, error: Exception) -> EngineError:
         if isinstance(error, httpx.TimeoutException):

@@ -7,7 +7,6 @@ passes.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -340,12 +339,9 @@ def _told(error: Exception) -> EngineError:
 
 
 def _settle(job: Callable[[], Any], future: Future[Any]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
     try:
         result = job()
     except BaseException as error:  # noqa: BLE001 (handed to the caller that waits)
-        with contextlib.suppress(Exception):
-            future.set_exception(error)
+        future.set_exception(error)
     else:
         future.set_result(result)

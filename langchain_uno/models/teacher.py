@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_uno.errors import EngineError, ModelNotFoundError
+from langchain_uno.models.chat_format import as_openai
 from langchain_uno.models.protocols import (
     Chunk,
     Engine,
@@ -123,7 +124,7 @@ class Teacher:
         """
         from langchain_core.messages import convert_to_messages
 
-        turns = convert_to_messages([_turn(m) for m in request.messages])
+        turns = convert_to_messages(as_openai(request.messages))
         sampling = request.sampling
         try:
             answer = self._model.invoke(
@@ -171,13 +172,6 @@ class Teacher:
 
     def close(self) -> None:
         """Do nothing: the chat model holds no memory of ours, and the local engine has an owner."""
-
-
-def _turn(message: Message) -> dict[str, Any]:
-    turn: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.role == "tool":
-        turn["tool_call_id"] = message.tool_call_id or ""
-    return turn
 
 
 def _generation(answer: AIMessage) -> Generation:

@@ -12,7 +12,9 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-__all__ = ["as_last_chunk", "as_result", "text_chunk"]
+from langchain_uno.serving.tracing import tell_outer_graph
+
+__all__ = ["as_chunk", "as_result"]
 
 _SHOWN = ("finish_reason", "release", "cluster", "distance", "route", "adapter")
 
@@ -35,17 +37,28 @@ def as_result(state: Mapping[str, Any], model: str) -> ChatResult:
     return ChatResult(generations=[generation], llm_output={"model_name": model})
 
 
-def text_chunk(text: str) -> ChatGenerationChunk:
-    """Return a piece of a streamed answer."""
-    return ChatGenerationChunk(message=AIMessageChunk(content=text))
+def as_chunk(kind: str, event: Mapping[str, Any], model: str) -> ChatGenerationChunk | None:
+    """Return the piece of an answer that an event of the graph's stream holds, if it holds one.
 
+    The last piece has tool calls, usage and what answered.
 
-def as_last_chunk(state: Mapping[str, Any], model: str) -> ChatGenerationChunk:
-    """Return the end of a streamed answer: tool calls, usage, what answered.
+    Args:
+        kind: ``"custom"`` or ``"values"``.
+        event: of that kind. Progress is passed on to the graph that the model runs in.
+        model: the model's name.
 
     Raises:
         ContextOverflowError: the prompt left the model no room.
     """
+    if kind == "custom" and event["type"] == "token":
+        return ChatGenerationChunk(message=AIMessageChunk(content=event["text"]))
+    if kind == "custom":
+        tell_outer_graph(event)
+        return None
+    return _last_chunk(event, model) if "answer" in event else None
+
+
+def _last_chunk(state: Mapping[str, Any], model: str) -> ChatGenerationChunk:
     message = AIMessageChunk(
         content="",
         tool_call_chunks=[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -33,7 +34,7 @@ def child_config(
     return {"callbacks": manager}
 
 
-def tell_outer_graph(event: dict[str, Any]) -> None:
+def tell_outer_graph(event: Mapping[str, Any]) -> None:
     """Pass a progress event on as a custom stream event of the graph that the model runs in."""
     try:
         write = get_stream_writer()
