@@ -35,6 +35,10 @@ def as_openai(messages: Sequence[Message], *, json_arguments: bool = False) -> l
         json_arguments: give tool-call arguments as JSON text (servers) instead of objects
             (chat templates).
     """
+
+    def arguments(args: Any) -> Any:
+        return json.dumps(args, ensure_ascii=False) if json_arguments else args
+
     out: list[dict[str, Any]] = []
     for message in messages:
         row: dict[str, Any] = {"role": message.role, "content": message.content}
@@ -49,11 +53,7 @@ def as_openai(messages: Sequence[Message], *, json_arguments: bool = False) -> l
                     "type": "function",
                     "function": {
                         "name": call["name"],
-                        "arguments": (
-                            json.dumps(call.get("args", {}), ensure_ascii=False)
-                            if json_arguments
-                            else call.get("args", {})
-                        ),
+                        "arguments": arguments(call.get("args", {})),
                     },
                 }
                 for call in message.tool_calls

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +38,7 @@ from langchain_uno.models.protocols import (
 )
 from langchain_uno.models.rows import RowMaker
 from langchain_uno.models.server_adapters import STAND_IN, ServerAdapters
+from langchain_uno.models.together import ask_together
 from langchain_uno.records import Message
 
 __all__ = ["OpenAIEngine"]
@@ -122,8 +122,13 @@ class OpenAIEngine:
         self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
     ) -> list[Generation]:
         """Answer many requests, some at a time; results in the order of the requests."""
+        deadline = earliest(requests)
+
+        def ask(payload: dict[str, Any]) -> Generation:
+            return read_generation(self._http.post(_CHAT, payload, deadline))
+
         payloads = [self._payload(request) for request in requests]
-        return self._many(payloads, read_generation, on_done, earliest(requests))
+        return ask_together(ask, payloads, self._width, on_done)
 
     def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
         """Answer one request piece by piece. Closing the iterator cancels the request."""
@@ -162,12 +167,14 @@ class OpenAIEngine:
         Raises:
             EngineError: the server tells no log probabilities.
         """
-        payloads = []
-        for prompt in prompts:
+
+        def ask(prompt: Sequence[Message]) -> list[float]:
             payload = self._payload(GenerateRequest(prompt, sampling=Sampling(max_tokens=1)))
-            payloads.append({**payload, "logprobs": True, "top_logprobs": 20})
-        rows = self._many(payloads, lambda body: first_token_probs(body, options), on_done)
-        return np.asarray(rows, np.float32).reshape(len(payloads), len(options))
+            payload |= {"logprobs": True, "top_logprobs": 20}
+            return first_token_probs(self._http.post(_CHAT, payload), options)
+
+        rows = ask_together(ask, prompts, self._width, on_done)
+        return np.asarray(rows, np.float32).reshape(len(prompts), len(options))
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text as it is.
@@ -275,23 +282,3 @@ class OpenAIEngine:
         if self._is_vllm:
             with suppress(EngineError):
                 self._http.tell("unload_lora_adapter", {"lora_name": name})
-
-    def _many(
-        self,
-        payloads: Sequence[dict[str, Any]],
-        read: Any,
-        on_done: OnDone | None,
-        deadline: float | None = None,
-    ) -> list[Any]:
-        results: list[Any] = []
-        pool = ThreadPoolExecutor(self._width)
-        try:
-            for body in pool.map(
-                lambda payload: self._http.post(_CHAT, payload, deadline), payloads
-            ):
-                results.append(read(body))
-                if on_done is not None:
-                    on_done(1)
-        finally:  # after an error or Ctrl-C nobody waits for the rest
-            pool.shutdown(wait=False, cancel_futures=True)
-        return results

@@ -319,12 +319,10 @@ def _failed(why: str) -> str:
 
 def _message(response: httpx.Response) -> str:
     try:
-        body = response.json()
-        found = body.get("error", body.get("message", body.get("detail", body)))
-        text = found.get("message", found) if isinstance(found, dict) else found
+        said = _error_in(response.json())
     except (json.JSONDecodeError, AttributeError):
-        text = response.text
-    return str(text)[:_SHOWN]
+        said = None
+    return (said or response.text)[:_SHOWN]
 
 
 def payload_of(
@@ -371,8 +369,12 @@ def read_generation(body: dict[str, Any]) -> Generation:
     Raises:
         EngineError: the body has no answer.
     """
-    collector = Collector(False)
-    collector.take_whole(body)
+    try:
+        body["choices"][0]["message"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise EngineError("The server's answer has no choices.") from error
+    collector = Collector(has_tools=True)
+    collector.take(_as_event(body))
     return collector.generation()
 
 
@@ -407,20 +409,6 @@ class Collector:
         piece = text[self._shown :]
         self._shown = len(text)
         return piece
-
-    def take_whole(self, body: dict[str, Any]) -> None:
-        """Take a whole answer."""
-        try:
-            choice = body["choices"][0]
-            message = choice["message"]
-        except (KeyError, IndexError, TypeError) as error:
-            raise EngineError("The server's answer has no choices.") from error
-        self._has_tools = bool(message.get("tool_calls")) or "<tool_call>" in str(
-            message.get("content") or ""
-        )
-        self._add(message)
-        self._reason = choice.get("finish_reason") or "stop"
-        self._count(body)
 
     def generation(self) -> Generation:
         """Return the answer gathered."""

@@ -62,6 +62,8 @@ class ServerAdapters:
         self._stand_in: str | None = None
         self._made: tempfile.TemporaryDirectory[str] | None = None
         self._paths: dict[str, Path] = {}
+        self._brought: dict[str, Path] = {}
+        """What the server was told to load, the stand-in too."""
         self._lock = ForkLock()
 
     def __contains__(self, name: object) -> bool:
@@ -103,6 +105,7 @@ class ServerAdapters:
         with self._lock:
             if self._paths.pop(name, None) is None:
                 return
+            self._brought.pop(name, None)
             if self._folder is not None:
                 shutil.rmtree(self._folder / safe_name(name, "adapter name"), ignore_errors=True)
             self._unload(name)
@@ -114,15 +117,10 @@ class ServerAdapters:
             Whether it is worth asking again. A resolver finds its folders by itself.
         """
         with self._lock:
-            if self._folder is not None:
-                return False
-            if served == self._stand_in and self._made is not None:
-                self._load(served, Path(self._made.name) / served)
-            elif served in self._paths:
-                self._load(served, self._paths[served])
-            else:
-                return False
-            return True
+            folder = self._brought.get(served)
+            if folder is not None:
+                self._load(served, folder)
+            return folder is not None
 
     def close(self) -> None:
         """Remove what was made for this engine alone."""
@@ -132,26 +130,24 @@ class ServerAdapters:
     # -- inside ----------------------------------------------------------------------------------
 
     def _bring(self, name: str, folder: Path, config: dict[str, Any]) -> None:
+        """Load an adapter, or copy it into the resolver's folder: whole, and never in place."""
         if self._folder is None:
             self._load(name, folder)
-        else:
-            self._place(name, folder, config, self._folder)
-
-    def _place(self, name: str, folder: Path, config: dict[str, Any], resolver: Path) -> None:
-        """Copy an adapter into the resolver's folder: whole or not at all, never in place."""
-        target = resolver / name
+            self._brought[name] = folder
+            return
+        target = self._folder / name
         # The resolver compares this with the server's --model string.
         config = {**config, "base_model_name_or_path": self._root}
         if target.exists():
             if _same(target, folder, config):  # placed before, by a process that is gone
                 return
             raise ReleaseError(
-                f"The adapter name {name!r} is taken in {str(resolver)!r} by other weights, which "
+                f"The adapter name {name!r} is taken in {str(self._folder)!r} by other weights, which "
                 "the server may be serving: a new version needs a new name."
             )
         temp = None
         try:
-            temp = Path(tempfile.mkdtemp(prefix=".adapter-", dir=resolver))
+            temp = Path(tempfile.mkdtemp(prefix=".adapter-", dir=self._folder))
             (temp / _CONFIG).write_text(json.dumps(config), encoding="utf-8")
             shutil.copyfile(folder / _WEIGHTS, temp / _WEIGHTS)
             temp.chmod(0o755)

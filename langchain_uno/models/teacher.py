@@ -25,6 +25,7 @@ from langchain_uno.models.protocols import (
     OnDone,
 )
 from langchain_uno.models.roles import PromptSet
+from langchain_uno.models.together import ask_together
 from langchain_uno.records import Message, Usage
 
 if TYPE_CHECKING:
@@ -101,20 +102,9 @@ class Teacher:
         Raises:
             EngineError: a request names an adapter, or the chat model fails.
         """
-        from langchain_core.runnables.config import ContextThreadPoolExecutor
-
         if any(request.adapter is not None for request in requests):
             raise EngineError(f"The teacher {self.model_name!r} has no adapters.")
-        out: list[Generation] = []
-        pool = ContextThreadPoolExecutor(_WIDTH)
-        try:
-            for answer in pool.map(self._ask, requests):
-                out.append(answer)
-                if on_done is not None:
-                    on_done(1)
-        finally:  # after an error or Ctrl-C nobody waits for the rest
-            pool.shutdown(wait=False, cancel_futures=True)
-        return out
+        return ask_together(self._ask, requests, _WIDTH, on_done)
 
     def _ask(self, request: GenerateRequest) -> Generation:
         """Answer one request.

@@ -45,7 +45,7 @@ class Router:
         space: where angles are compared; None: Euclidean distances of the vectors as they are.
 
     Raises:
-        InputError: shapes, ids or values that do not fit.
+        InputError: the threshold is no distance.
     """
 
     def __init__(
@@ -57,19 +57,8 @@ class Router:
         space: Space | None = None,
     ) -> None:
         table = np.array(centroids, dtype=np.float32)  # a copy: the caller's may change
-        if table.ndim != 2 or len(table) != len(cluster_ids):
-            raise InputError(
-                f"A router needs one centroid a cluster: got {table.shape} and "
-                f"{len(cluster_ids)} cluster ids."
-            )
-        if not np.isfinite(table).all():
-            raise InputError("A router's centroids must be finite (there is a NaN or inf).")
         if threshold is not None and not threshold >= 0:
             raise InputError(f"A routing threshold is a distance from 0 up, not {threshold!r}.")
-        if space is not None and space.centre.shape != table.shape[1:]:
-            raise InputError(
-                f"Centroids of {table.shape[1]} numbers do not fit a space of {len(space.centre)}."
-            )
         self._space = space
         self._dimension = table.shape[1]
         self._table = table if space is None else space.see(table)

@@ -17,12 +17,11 @@ from __future__ import annotations
 import asyncio
 import os
 from functools import cache
-from typing import Annotated, Any
+from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage
 from langgraph.config import get_config
-from langgraph.graph import END, START, StateGraph
-from langgraph.graph.message import add_messages
+from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from pydantic import BaseModel, Field
@@ -39,10 +38,8 @@ from langchain_uno.web.feedback import ENV_SECRET, FeedbackTokens, feedback_app
 __all__ = ["refresh", "respond"]  # and app, made on first use
 
 
-class Conversation(TypedDict):
+class Conversation(MessagesState):
     """A thread of the server."""
-
-    messages: Annotated[list[AnyMessage], add_messages]
 
 
 class Settings(BaseModel):

@@ -86,10 +86,7 @@ def test_no_clusters_at_all() -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Router(np.eye(2), ["a"]), "1 cluster ids"),
-        (lambda: Router([[np.nan]], ["a"]), "finite"),
         (lambda: Router(np.eye(2), ["a", "b"], threshold=float("nan")), "nan"),
-        (lambda: Router(np.eye(2), ["a", "b"], space=space(3)), "a space of 3"),
         (lambda: Router(np.eye(2), ["a", "b"]).route(np.ones(3)), "3 numbers"),
         (lambda: Router(np.eye(2), ["a", "b"]).route([np.inf, 0.0]), "finite"),
         (lambda: Router(np.eye(2), ["a", "b"]).route(np.eye(2)), "one vector"),
