@@ -15,7 +15,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -413,25 +413,24 @@ class UNOChatModel(BaseChatModel):
         Raises:
             InputError: an unknown method, or no schema where one is needed.
         """
+        if method not in get_args(Method) or (schema is None and method != "json_mode"):
+            raise InputError(
+                f"with_structured_output(method={method!r}): the methods are 'json_schema' and "
+                "'function_calling', which need a schema, and 'json_mode'."
+            )
         told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
-        if method == "function_calling" and schema is not None:
+        form: Any = schema
+        if method == "function_calling":
             model = self.bind_tools(
-                [schema],
+                [form],
                 tool_choice="any",
                 parallel_tool_calls=False,
                 ls_structured_output_format=told,
                 **kwargs,
             )
-        elif method == "json_schema" and schema is not None:
-            wanted = convert_to_json_schema(schema)
-            model = self.bind(json_schema=wanted, ls_structured_output_format=told, **kwargs)
-        elif method == "json_mode":
-            model = self.bind(json_schema=ANY_JSON, ls_structured_output_format=told, **kwargs)
         else:
-            raise InputError(
-                f"with_structured_output(method={method!r}): the methods are 'json_schema' and "
-                "'function_calling', which need a schema, and 'json_mode'."
-            )
+            wanted = ANY_JSON if method == "json_mode" else convert_to_json_schema(form)
+            model = self.bind(json_schema=wanted, ls_structured_output_format=told, **kwargs)
         parser = parser_of(schema, method)
         return with_raw(model, parser) if include_raw else model | parser
 

@@ -175,10 +175,12 @@ class Home:
         return self
 
 
-class LogSettings(BaseModel):
-    """Where the logs' index lies, and how long logs are kept."""
-
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class LogSettings(_Section):
+    """Where the logs' index lies, and how long logs are kept."""
 
     chroma: str = "embedded"
     """``embedded``, or the URL of a Chroma server (many hosts, one store)."""
@@ -188,28 +190,22 @@ class LogSettings(BaseModel):
     """Logs older than this are forgotten by each refresh and by ``logs retain``."""
 
 
-class RedactionSettings(BaseModel):
+class RedactionSettings(_Section):
     """What is taken out before storing."""
-
-    model_config = ConfigDict(extra="forbid")
 
     kinds: list[str] | None = None
     """None: all that :mod:`langchain_uno.logs.redaction` knows; an empty list: nothing."""
 
 
-class ServingSettings(BaseModel):
+class ServingSettings(_Section):
     """How releases are served."""
-
-    model_config = ConfigDict(extra="forbid")
 
     max_adapters: int | None = Field(default=None, ge=1)
     """Adapters loaded at a time; the one used longest ago makes room. None: all that are served."""
 
 
-class HomeSettings(BaseModel):
+class HomeSettings(_Section):
     """The whole file."""
-
-    model_config = ConfigDict(extra="forbid")
 
     logs: LogSettings = Field(default_factory=LogSettings)
     redaction: RedactionSettings = Field(default_factory=RedactionSettings)

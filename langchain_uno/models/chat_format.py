@@ -151,14 +151,10 @@ class TextStream:
         self._tokens: list[int] = []
         self._context = 0
         self._done = 0
-        self._text = ""
+        self.text = ""
+        """Everything decoded so far, cut before the stop string if one was met."""
         self._sent = 0
         self.stopped = False
-
-    @property
-    def text(self) -> str:
-        """Everything decoded so far, cut before the stop string if one was met."""
-        return self._text
 
     def push(self, token: int) -> str:
         """Take one token; return the text that can be shown now (often empty)."""
@@ -179,22 +175,22 @@ class TextStream:
         return self._release(final=True)
 
     def _add(self, new: str) -> None:
-        searched = max(0, len(self._text) - max((len(s) for s in self._stop), default=0))
-        self._text += new
+        searched = max(0, len(self.text) - max((len(s) for s in self._stop), default=0))
+        self.text += new
         # The window starts where the text was last complete: never inside a character.
         self._context, self._done = self._done, len(self._tokens)
-        hits = [at for s in self._stop if (at := self._text.find(s, searched)) >= 0]
+        hits = [at for s in self._stop if (at := self.text.find(s, searched)) >= 0]
         if hits:
-            self._text, self.stopped = self._text[: min(hits)], True
+            self.text, self.stopped = self.text[: min(hits)], True
 
     def _release(self, final: bool) -> str:
-        end = len(self._text)
-        if self._hold_calls and (call := self._text.find(_CALL)) >= 0:
+        end = len(self.text)
+        if self._hold_calls and (call := self.text.find(_CALL)) >= 0:
             end = call
         if not final and not self.stopped:
             held = [*self._stop, _CALL] if self._hold_calls else self._stop
-            end = min(end, len(self._text) - _open_prefix(self._text, held))
-        piece = self._text[self._sent : end]
+            end = min(end, len(self.text) - _open_prefix(self.text, held))
+        piece = self.text[self._sent : end]
         self._sent = max(self._sent, end)
         return piece
 

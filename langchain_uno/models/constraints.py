@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -119,16 +120,17 @@ def grammar_constrainer(tokenizer: Any, end_tokens: frozenset[int]) -> Constrain
             a second for 150,000 tokens).
         end_tokens: tokens that end an answer.
     """
-    made: list[_Vocabulary] = []
+
+    @cache
+    def vocabulary() -> _Vocabulary:
+        return _Vocabulary(tokenizer, end_tokens)
 
     def constrain(request: GenerateRequest) -> TokenConstraint | None:
         if not request.tools and request.json_schema is None:
             return None
-        if not made:  # two threads may both build it; either is right
-            made.append(_Vocabulary(tokenizer, end_tokens))
-        grammar = grammar_of(request, marks=made[0].marks)
+        grammar = grammar_of(request, marks=vocabulary().marks)
         assert grammar is not None
-        return _Grammar(made[0], grammar, request.sampling.max_tokens)
+        return _Grammar(vocabulary(), grammar, request.sampling.max_tokens)
 
     return constrain
 

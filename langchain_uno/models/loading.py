@@ -95,18 +95,20 @@ def model_folder(model: str | None = None) -> Path:
     return _from_hub(model)
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, *, load: bool = True) -> Path:
+    """The folder of a hub's model; ``load=False``: only where it is on this machine already."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        found = snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=not load)
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelNotFoundError(
             f"There is no model {name!r}: it is neither a folder nor reachable on the hub; check "
             "the spelling or the network, or give a folder's path. Without a name the bundled "
             "model runs."
         ) from error
+    return Path(found)
 
 
 def load_engine(
@@ -202,28 +204,12 @@ def engine_from_objects(model: Any, tokenizer: Any, **settings: Any) -> LocalEng
     from langchain_uno.models.local import LocalEngine
 
     name = str(getattr(model.config, "_name_or_path", "") or "in-memory")
+    folder = Path(name)
     try:
-        print_ = folder_fingerprint(_known_folder(name))
+        print_ = folder_fingerprint(folder if folder.is_dir() else _from_hub(name, load=False))
     except ModelNotFoundError:
         print_ = model_fingerprint(model)
     return LocalEngine(model, tokenizer, name=name, fingerprint=print_, **settings)
-
-
-def _known_folder(name: str) -> Path:
-    """The folder of a name without any download."""
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:
-        found = None
-    if not isinstance(found, str):
-        raise ModelNotFoundError(f"{name!r} is not on this machine.")
-    return Path(found).parent
 
 
 def shared_engine(model: str | None = None, **settings: Any) -> Engine:

@@ -300,8 +300,7 @@ class LocalEngine:
     # -- inside ----------------------------------------------------------------------------------
 
     def _restore(self, mounted: Mapping[str, Path]) -> None:
-        for name in mounted:
-            self._scheduler.ready.discard(name)
+        self._scheduler.ready.difference_update(mounted)
         restore_base(self.model)
         self._scheduler.ready.update(self._scheduler.adapters.mount_again(mounted))
 

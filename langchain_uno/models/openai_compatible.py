@@ -110,13 +110,10 @@ class OpenAIEngine:
         """That of the folder the server loaded, where it can be read here; else the name's."""
         from langchain_uno.models.loading import folder_fingerprint
 
-        folder = Path(self._root)
-        if folder.is_dir():
-            try:
-                return folder_fingerprint(folder)
-            except ModelNotFoundError:
-                pass  # a folder of that name which is no model says nothing about the server's
-        return f"served:{self.model_name}"
+        try:
+            return folder_fingerprint(Path(self._root))
+        except ModelNotFoundError:  # no such folder here, or one which is no model
+            return f"served:{self.model_name}"
 
     def generate(
         self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None

@@ -458,14 +458,12 @@ def first_token_probs(body: dict[str, Any], options: Sequence[str]) -> list[floa
     try:
         top = body["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         told = [(str(t["token"]), float(t["logprob"])) for t in top]
+        floor = min(value for _, value in told) - 5.0
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise EngineError(
             "The server tells no log probabilities, which yes/no questions need: use a local "
             "reranker, or a server with logprobs."
         ) from error
-    if not told:
-        raise EngineError("The server tells no log probabilities for the first token.")
-    floor = min(value for _, value in told) - 5.0
     found = []
     for option in options:
         matching = [v for token, v in told if token and option.startswith(token.strip() or "\0")]

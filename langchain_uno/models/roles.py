@@ -105,10 +105,6 @@ class PromptSet(Protocol):
         """The suggestions of a critique; an empty list means that nothing should change."""
 
     def revise_draft_prompt(
-        self,
-        messages: Sequence[Message],
-        draft: str,
-        suggestions: Sequence[str],
-        language: str,
+        self, messages: Sequence[Message], draft: str, suggestions: Sequence[str], language: str
     ) -> list[Message]:
         """The final answer from query, draft and suggestions (paper, stage 9)."""

@@ -228,13 +228,9 @@ class Scheduler:
                 self._turn(admit=hold is None)
         error = EngineError("The engine was closed while this request was under way.")
         with self._changed:
-            calls = {id(c): c for c in self._calls}
-            calls.update({id(r.call): r.call for r in self._batch.live})
+            calls = {*self._calls, *(row.call for row in self._batch.live)}
             jobs, self._jobs = list(self._jobs), deque()
-            self._calls.clear()
-            self._batch.clear()
-        for call in calls.values():
-            call.fail(error)
+        self._fail(calls, error)
         for _, future in jobs:
             future.set_exception(error)
 
@@ -259,7 +255,7 @@ class Scheduler:
             _log.exception(
                 "A forward pass failed; %d requests are answered with the error.", len(live)
             )
-            self._fail({id(r.call): r.call for r in [*fresh, *live]}, error)
+            self._fail({row.call for row in [*fresh, *live]}, error)
 
     def _next_rows(self) -> list[Row]:
         """Rows to start now, taken from the waiting calls in turn.
@@ -322,11 +318,11 @@ class Scheduler:
         with self._changed:
             self._calls = deque(call for call in self._calls if not call.cancelled)
 
-    def _fail(self, calls: dict[int, Call], error: Exception) -> None:
+    def _fail(self, calls: set[Call], error: Exception) -> None:
         self._batch.clear()
         with self._changed:
-            self._calls = deque(call for call in self._calls if id(call) not in calls)
-        for call in calls.values():
+            self._calls = deque(call for call in self._calls if call not in calls)
+        for call in calls:
             call.fail(_told(error))
 
 

@@ -142,8 +142,8 @@ class ServerAdapters:
             if _same(target, folder, config):  # placed before, by a process that is gone
                 return
             raise ReleaseError(
-                f"The adapter name {name!r} is taken in {str(self._folder)!r} by other weights, which "
-                "the server may be serving: a new version needs a new name."
+                f"The adapter name {name!r} is taken in {str(self._folder)!r} by other weights, "
+                "which the server may be serving: a new version needs a new name."
             )
         temp = None
         try:

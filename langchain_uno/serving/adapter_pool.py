@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -127,19 +127,17 @@ class AdapterPool:
                     self._loaded.move_to_end(name)
                     return
                 full = self._most is not None and len(self._loaded) >= self._most
-                victim = next((n for n, held in self._loaded.items() if not held), None)
-                if full and victim is None:
+                gone = [n for n, held in self._loaded.items() if not held][:1] if full else []
+                if full and not gone:
                     self._changed.wait()
                     continue
-                if full and victim is not None:
-                    del self._loaded[victim]
-                    self._busy.add(victim)
+                for old in gone:
+                    del self._loaded[old]
                 self._loaded[name] = 1  # its place is taken before it is there
-                self._busy.add(name)
-            gone = victim if full else None
+                self._busy |= {name, *gone}
             try:
-                if gone is not None:
-                    self._unload(gone)
+                for old in gone:
+                    self._unload(old)
                 self._load(name, path)
             except BaseException:
                 with self._changed:
@@ -147,7 +145,7 @@ class AdapterPool:
                 raise
             finally:
                 with self._changed:
-                    self._busy -= {name, gone or ""}
+                    self._busy -= {name, *gone}
                     self._changed.notify_all()
             return
 
@@ -160,7 +158,5 @@ class AdapterPool:
             self._names[name] = alias
 
     def _unload(self, name: str) -> None:
-        try:
+        with suppress(EngineError):  # the engine was closed: everything is freed already
             self._engine.unload_adapter(self._names.pop(name, name))
-        except EngineError:  # the engine was closed: everything is freed already
-            return

@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +125,7 @@ class Serving:
         self._retry_s = _FIRST_RETRY_S
         self._current = Snapshot()
         self._old: list[Snapshot] = []
-        """Nobody's any more; unloaded under ``_loading``, so that no load comes between."""
+        """Replaced ones; they are freed under ``_loading``, so that no load comes between."""
 
     @property
     def release(self) -> str | None:
@@ -151,33 +151,30 @@ class Serving:
             self._in_background(self._free_old)
         return self._current
 
-    @contextmanager
-    def lease(self) -> Iterator[Snapshot]:
+    def lease(self) -> AbstractContextManager[Snapshot]:
         """Hold the current snapshot: it is not freed while the block runs."""
-        snapshot = self.current()
-        with self._lock:
-            if snapshot not in (self._current, *self._old):  # freed between the two lines above
-                snapshot = self._current
-        with self._held(snapshot):
-            yield snapshot
+        self.current()
+        return self._held(lambda: self._current)
 
-    @contextmanager
-    def hold(self, release: str | None) -> Iterator[Snapshot]:
+    def hold(self, release: str | None) -> AbstractContextManager[Snapshot]:
         """Hold the snapshot that a request started with, by its release id.
 
         Raises:
             EngineError: it was freed meanwhile.
         """
-        with self._lock:
+
+        def find() -> Snapshot:
             known = [s for s in (self._current, *self._old) if s.release == release]
-        if not known and release is not None:
-            raise EngineError(f"Release {release!r} is served no more: ask again.")
-        with self._held(known[0] if known else Snapshot()) as snapshot:
-            yield snapshot
+            if not known and release is not None:
+                raise EngineError(f"Release {release!r} is served no more: ask again.")
+            return known[0] if known else Snapshot()
+
+        return self._held(find)
 
     @contextmanager
-    def _held(self, snapshot: Snapshot) -> Iterator[Snapshot]:
+    def _held(self, find: Callable[[], Snapshot]) -> Iterator[Snapshot]:
         with self._lock:
+            snapshot = find()
             snapshot.users += 1
         try:
             yield snapshot

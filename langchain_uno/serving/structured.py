@@ -86,15 +86,10 @@ def json_schema_of(
 
 
 def parser_of(schema: dict[str, Any] | type | None, method: Method) -> Runnable[Any, Any]:
-    """Return what reads the answer: a pydantic object for a pydantic class, else a dict.
-
-    Raises:
-        InputError: ``function_calling`` without a schema.
-    """
+    """Return what reads the answer: a pydantic object for a pydantic class, else a dict."""
     pydantic: Any = schema if isinstance(schema, type) and is_basemodel_subclass(schema) else None
     if method == "function_calling":
-        if schema is None:
-            raise InputError("with_structured_output(method='function_calling') needs a schema.")
+        assert schema is not None, "the method needs one"
         if pydantic is not None:
             return PydanticToolsParser(tools=[pydantic], first_tool_only=True)
         name = convert_to_openai_tool(schema)["function"]["name"]

@@ -75,6 +75,10 @@ _MAX_NUMBER = 2**53
 """Beyond it whole numbers are no longer exact in browsers."""
 _BODY_S = 10.0
 """Seconds that a body may take to come in."""
+_EXPECTED = (
+    "Say something: a score from 0 to 1, a comment, a correction, a value (a finite scalar) or a "
+    "key (a short name)."
+)
 
 
 class TokenError(UNOError, PermissionError):
@@ -274,7 +278,7 @@ def feedback_router(
         except ForgottenError as error:
             raise _Refused(410, "forgotten", "This answer was forgotten: rate no more.") from error
         except InputError as error:
-            raise _Refused(422, "bad_value", _expected(fields)) from error
+            raise _Refused(422, "bad_value", _EXPECTED) from error
         except StoreError as error:
             raise _Refused(503, "store", "Try again soon.", Retry_After="5") from error
         # What stands may be younger by the clock of another host: the handler gives it back then.
@@ -424,10 +428,3 @@ def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
         "feedback_id": f"http-{digest}",
         "source": "http",
     }
-
-
-def _expected(fields: dict[str, Any]) -> str:
-    """Say what is expected without repeating what was sent."""
-    if not {"score", "comment", "correction", "key", "value"} & set(fields):
-        return "Say something: score, comment, correction, value or key."
-    return "score is a number from 0 to 1, value a finite scalar, key a short name."

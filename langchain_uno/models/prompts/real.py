@@ -213,11 +213,7 @@ class RealPromptSet:
             return string_list(text)  # some models answer in JSON whatever they are asked
 
     def revise_draft_prompt(
-        self,
-        messages: Sequence[Message],
-        draft: str,
-        suggestions: Sequence[str],
-        language: str,
+        self, messages: Sequence[Message], draft: str, suggestions: Sequence[str], language: str
     ) -> list[Message]:
         """The final answer from query, draft and suggestions (stage 9)."""
         words = self._words(language)
