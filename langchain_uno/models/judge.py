@@ -95,20 +95,18 @@ def judge_averaged(
     recipe: Recipe,
     on_done: OnDone | None = None,
     *,
-    judgements: int | None = None,
     seed: int = 0,
 ) -> list[Judgement | None]:
     """Judge every item once greedily and ``judgements - 1`` times sampled, and average the scores.
 
-    There are ``recipe.verify.judgements`` unless told otherwise, sampled at ``recipe.temperature``
-    and ``recipe.top_p``. ``on_done`` hears of ``len(items) * judgements`` items. Unreadable
-    judgements are left out of the average; an item with none that can be read gets None. The reason
-    is the greedy judgement's.
+    There are ``recipe.verify.judgements``, sampled at ``recipe.temperature`` and
+    ``recipe.top_p``. ``on_done`` hears of ``len(items) * judgements`` items. Unreadable judgements
+    are left out of the average; an item with none that can be read gets None. The reason is the
+    greedy judgement's.
 
     Raises:
         EngineError: the judge can't answer at all.
     """
-    rounds = recipe.verify.judgements if judgements is None else judgements
     per_round = [
         judge(
             items,
@@ -119,7 +117,7 @@ def judge_averaged(
             temperature=0.0 if k == 0 else recipe.temperature,
             seed=stable_seed(seed, str(k)),
         )
-        for k in range(max(1, rounds))
+        for k in range(max(1, recipe.verify.judgements))
     ]
     out: list[Judgement | None] = []
     for verdicts in zip(*per_round, strict=True):
