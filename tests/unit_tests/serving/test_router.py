@@ -16,10 +16,6 @@ def unit(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def space(d: int, value: float = 0.0) -> Space:
-    return Space(np.full(d, value, np.float32), np.zeros((d, 1), np.float32))
-
-
 def test_in_a_space_angles_from_its_centre_decide() -> None:
     # The second direction is damped away, the third is halved.
     damped = np.array([[0, 0], [1, 0], [0, np.sqrt(0.5)]], np.float32)
