@@ -91,9 +91,9 @@ class ClusterSettings(_Section):
     """The Ward distance of the cut "ward"."""
     min_size: int | None = Field(default=None, ge=1)
     """Raise it to get fewer modules; None grows it slowly with the number of logs."""
-    unseen: float = Field(default=0.97, ge=0, lt=1)
+    unseen: float = Field(default=0.995, ge=0, lt=1)
     """Lower it to let clusters answer more requests in other words, at the price of more on other
-    topics: so many of these must go to the base model. 0: each goes to the nearest cluster."""
+    topics. 0: each goes to the nearest cluster."""
 
 
 class GapSettings(_Section):

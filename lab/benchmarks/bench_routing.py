@@ -32,7 +32,7 @@ from langchain_uno.models.loading import load_embedder, shared_engine
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.serving.router import Router
 
-LOGS, EACH, UNSEEN = 280, 15, 0.97
+LOGS, EACH, UNSEEN = 280, 15, 0.995
 Set = tuple[FloatArray, FloatArray]
 """Vectors, and the number of each one's family."""
 

@@ -35,7 +35,7 @@ def routed(reach: Reach, x: FloatArray) -> list[int]:
 
 
 def test_other_wordings_arrive_and_other_topics_do_not() -> None:
-    reach = find_reach(*topics(8, 40, seed=1), 0.97)
+    reach = find_reach(*topics(8, 40, seed=1), 0.995)
     new, truth = topics(8, 30, seed=2, wording=3)
     found = np.array(routed(reach, new))
     assert np.mean(found == truth) >= 0.9
@@ -52,16 +52,16 @@ def test_topics_mixed_up_by_the_clustering_still_reach_their_clusters() -> None:
     mixed = np.where(rng.random(len(labels)) < 1 / 7, rng.integers(0, 6, len(labels)), labels)
     two = np.where((labels == 0) & (np.arange(len(labels)) % 2 == 0), 6, labels)
     new, truth = topics(6, 30, seed=12)
-    assert np.mean(np.array(routed(find_reach(x, mixed, 0.97), new)) == truth) >= 0.8
-    split = np.array(routed(find_reach(x, two, 0.97), new))
+    assert np.mean(np.array(routed(find_reach(x, mixed, 0.995), new)) == truth) >= 0.8
+    split = np.array(routed(find_reach(x, two, 0.995), new))
     assert np.mean((split == truth) | ((split == 6) & (truth == 0))) >= 0.8
 
 
 def test_coverage_is_of_wordings_that_were_left_out() -> None:
     x, labels = topics(5, 40, seed=4)
-    assert find_reach(x, labels, 0.97).coverage == pytest.approx(1.0, abs=0.05)
+    assert find_reach(x, labels, 0.995).coverage == pytest.approx(1.0, abs=0.05)
     strewn = np.random.default_rng(5).normal(size=(200, D))  # clusters that mean nothing
-    coverage = find_reach(strewn, labels, 0.97).coverage
+    coverage = find_reach(strewn, labels, 0.995).coverage
     assert coverage is not None and coverage < 0.4
 
 
@@ -70,7 +70,7 @@ def test_with_few_clusters_everyday_requests_stand_for_other_topics() -> None:
     everyday = topics(30, 2, seed=7)[0][6:]
     for count in (1, 2):
         mine = labels < count
-        reach = find_reach(x[mine], labels[mine], 0.97, everyday)
+        reach = find_reach(x[mine], labels[mine], 0.995, everyday)
         new, truth = topics(2, 30, seed=8, wording=2)
         found = np.array(routed(reach, new[truth < count]))
         assert np.mean(found == truth[truth < count]) >= 0.9
@@ -86,9 +86,9 @@ def test_none_is_unseen_where_none_shall_be() -> None:
 
 def test_logs_that_do_not_differ_and_clusters_of_one_log() -> None:
     same = np.repeat(np.eye(4, 8), 5, axis=0)
-    reach = find_reach(same, np.repeat(np.arange(4), 5), 0.97)
+    reach = find_reach(same, np.repeat(np.arange(4), 5), 0.995)
     assert routed(reach, np.eye(4, 8).astype(np.float32)) == [0, 1, 2, 3]
-    assert find_reach(np.eye(3, 8), [0, 1, 2], 0.97).coverage is None
+    assert find_reach(np.eye(3, 8), [0, 1, 2], 0.995).coverage is None
 
 
 def test_everyday_requests_differ() -> None:
