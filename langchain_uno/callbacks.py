@@ -168,7 +168,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         comment: str | None = None,
         correction: str | None = None,
         source: str = "api",
-        user_id: str | None = None,
+        user_id: str | int | UUID | None = None,
         feedback_id: str | UUID | None = None,
     ) -> Feedback:
         """Record what somebody said or did about one answer; the names are LangSmith's.
@@ -205,7 +205,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             comment=comment,
             correction=correction,
             source=source,
-            user_id=user_id,
+            user_id=str(user_id) if user_id is not None else None,
             feedback_id=str(feedback_id) if feedback_id is not None else uuid4().hex,
         )
         clean, redacted = self._redactor.feedback(checked)
@@ -338,6 +338,20 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         self._roots.pop(run_id, None)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Forget it."""
+        self._roots.pop(run_id, None)
+
+    def on_retriever_start(
+        self, serialized: Any, query: str, *, run_id: UUID, **kwargs: Any
+    ) -> Any:
+        """Remember which trace the retriever belongs to (it may call models)."""
+        self._enter(run_id, kwargs.get("parent_run_id"))
+
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Forget it."""
+        self._roots.pop(run_id, None)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
         self._roots.pop(run_id, None)
 

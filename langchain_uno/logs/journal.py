@@ -68,8 +68,10 @@ class JournalRow(NamedTuple):
     before: bytes | None
     turn: bytes | None
     after: bytes | None
-    rank: int | None = None
-    """How far its request is the user's turn (:class:`~langchain_uno.logs.capture.Trace`)."""
+    rank: int | None
+    """How far its request is the user's turn (:class:`~langchain_uno.logs.trace.Trace`)."""
+    created_at: float
+    """Seconds since 1970."""
 
 
 class Appended(NamedTuple):
@@ -292,7 +294,7 @@ class Journal:
         """Every interaction's ids and digests, in the order of arrival."""
         sql = (
             "SELECT seq, run_id, root_run_id, thread_id, user_id, has_answer, before, turn, after, "
-            "rank FROM interactions ORDER BY seq"
+            "rank, created_at FROM interactions ORDER BY seq"
         )
         return [JournalRow(*row) for row in self._db.read(sql)]
 
