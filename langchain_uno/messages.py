@@ -59,19 +59,21 @@ _MEDIA = ("image", "audio", "video", "file", "document", "media", "inline", "att
 _THINKING = re.compile(
     r"(?P<fence>^[ \t]*```)"
     r"|(?P<open><(?:think|thinking|thought|reasoning|seed:think)>|\[THINK\]|◁think▷"
-    r"|<\|begin_of_thought\|>)"
+    r"|<\|begin_of_thought\|>|<\|channel>thought\b)"
     r"|(?P<close></(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]|◁/think▷"
-    r"|<\|end_of_thought\|>)"
+    r"|<\|end_of_thought\|>|<channel\|>)"
     r"|(?P<block><details\s[^>]*\btype=\"reasoning\"[^>]*>|^:::thinking\b)"
     r"|(?P<unblock></details>|^:::[ \t]*$)",
     re.MULTILINE | re.IGNORECASE,
 )
 """What stands around the thoughts of models where a server does not parse them (DeepSeek, Qwen,
-Seed-OSS, Magistral, Kimi, OpenThoughts), and where apps store them: Open WebUI's details,
+Seed-OSS, Magistral, Kimi, OpenThoughts, Gemma), and where apps store them: Open WebUI's details,
 LibreChat's :::thinking."""
 _MARKS = ("think>", "thinking>", "thought>", "reasoning>", "think]", "think▷", "_thought|>",
+          "<|channel>thought",
           'type="reasoning"', ":::thinking")  # fmt: skip
 _HARMONY = ("<|channel|>", "<|start|>assistant<|channel|>")
+_SOLUTION = re.compile(r"<\|(?:begin|end)_of_solution\|>")
 _FINAL = re.compile(r"<\|channel\|>final\b[^\n]*?<\|message\|>")
 _END = re.compile(r"<\|(?:end|return)\|>")
 
@@ -167,7 +169,7 @@ def without_thinking(text: str) -> str:
             at, inside, found = tag.end(), "", True
     if not found:
         return text
-    return "".join(kept if inside else [*kept, text[at:]]).strip()
+    return _SOLUTION.sub("", "".join(kept if inside else [*kept, text[at:]])).strip()
 
 
 def _kind(block: Mapping[str, Any]) -> str:

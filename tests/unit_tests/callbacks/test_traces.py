@@ -6,23 +6,28 @@ Each test names the report or the documentation that its shape is from.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, TypedDict
+from uuid import UUID, uuid4
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
+from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import create_react_agent
+from pydantic import BaseModel
 
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.logs.exchange import find
@@ -91,6 +96,7 @@ class Tools(GenericFakeChatModel):
         AIMessage(ANSWER, id="gen-17", response_metadata={"id": "gen-17"}),  # OpenRouter
         AIMessage(ANSWER, id="run-0bad-not-a-uuid"),
         AIMessage(ANSWER, id="4111111111111111"),  # looks like a card's number
+        AIMessage(ANSWER, id="msg_" + "a" * 400),  # GitHub Copilot's are that long
     ],
 )
 @pytest.mark.parametrize("early", [False, True])
@@ -106,7 +112,7 @@ def test_the_providers_id_names_the_answer(
         handler.feedback(name, comment="Say which days count.")
     handler.feedback(answer.id, comment="Shorter.")
     assert said(home) == {ANSWER: ["Say which days count.", "Shorter."]}
-    assert name in logs(home)[0].message_ids
+    assert str(name)[:200] in logs(home)[0].message_ids
     assert find(handler.home, str(name))["answer"] == ANSWER
 
 
@@ -251,6 +257,137 @@ def test_models_that_a_chain_asks_for_its_searches(handler: UNOFeedbackHandler, 
     asyncio.run(RunnableLambda(chain).ainvoke({"q": ASK}, {"callbacks": [handler], "run_id": run}))
     handler.feedback(run, comment="Say which days count.")
     assert said(home) == {ANSWER: ["Say which days count."], "days": []}
+
+
+class Model(BaseModel):
+    question: str
+    answer: str = ""
+
+
+@dataclass
+class Data:
+    question: str
+    answer: str = ""
+
+
+class Fields(TypedDict, total=False):
+    question: str
+    answer: str
+    title: str
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompt"),
+    [
+        # LangGraph's docs, "Use Pydantic models for graph state", and dataclasses beside them
+        (Model, "Is this safe: {}"),
+        (Data, "Is this safe: {}"),
+        # both prompts quote the question, and the title comes last
+        (Fields, "Title: " + ASK),
+    ],
+)
+def test_the_state_of_a_graph_may_be_of_any_kind(
+    handler: UNOFeedbackHandler, home: Path, kind: Any, prompt: str
+) -> None:
+    main, other = FakeListChatModel(responses=[ANSWER]), FakeListChatModel(responses=["Short"])
+
+    def answer(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        asked = state["question"] if kind is Fields else state.question
+        return {"answer": main.invoke("Answer: " + asked, config).content}
+
+    def more(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        said = other.invoke(prompt.format(ANSWER), config).content
+        return {"title": said} if kind is Fields else {"answer": ANSWER}
+
+    builder = StateGraph(kind)
+    builder.add_node("first", answer)
+    builder.add_node("second", more)
+    for a, b in ((START, "first"), ("first", "second"), ("second", END)):
+        builder.add_edge(a, b)
+    run = uuid4()
+    builder.compile().invoke(kind(question=ASK), {"callbacks": [handler], "run_id": run})
+    handler.feedback(run, comment="Say which days count.")
+    assert said(home) == {ANSWER: ["Say which days count."], "Short": []}
+
+
+def test_models_in_retrievers_and_in_tools_are_of_the_trace(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """MultiQueryRetriever asks a model; an agent may be a tool, and that the root."""
+
+    class Rewriting(BaseRetriever):
+        def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+            config: RunnableConfig = {"callbacks": run_manager.get_child()}
+            model("refund days").invoke("Rewrite: " + query, config)
+            return []
+
+    @tool
+    def ask(question: str) -> str:
+        """Answer a question."""
+        Rewriting().invoke(question)
+        answer = str(model(ANSWER).invoke(question).content)
+        model("A summary.").invoke("Sum up for the log: " + answer)
+        return answer
+
+    run = uuid4()
+    ask.invoke({"question": ASK}, {"callbacks": [handler], "run_id": run})
+    handler.feedback(run, comment="Say which days count.")
+    found = {log.answer: log.root_run_id for log in logs(home)}
+    assert set(found.values()) == {str(run)}
+    assert said(home) == {"refund days": [], ANSWER: ["Say which days count."], "A summary.": []}
+
+
+def test_an_answer_that_the_app_adds_to_is_that_answer(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """Chainlit and Open WebUI: sources below the answer, and an id of the app's own."""
+
+    run = uuid4()
+
+    def app(text: str, config: RunnableConfig) -> AIMessage:
+        model("days").invoke("Name the topic: " + text, config)
+        answer = model(ANSWER).invoke(text, config)
+        return AIMessage(f"{answer.content}\n\nSources: [1]", id="ui-1")
+
+    RunnableLambda(app).invoke(ASK, {"callbacks": [handler], "run_id": run})
+    handler.feedback("ui-1", comment="Say which days count.")
+    handler.feedback(run, comment="Shorter.")
+    assert said(home) == {"days": [], ANSWER: ["Say which days count.", "Shorter."]}
+
+
+def test_a_follow_up_is_what_the_user_said_and_not_the_apps_template(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """LangChain's RAG guide: the prompt is context and question, the root gets the question."""
+    template = "Use the context.\nContext: page {n}\nQuestion: {q}"
+    config: RunnableConfig = {"callbacks": [handler], "metadata": {"thread_id": "t"}}
+    for n, (text, answer) in enumerate([(ASK, ANSWER), ("As a table.", "| days |")]):
+        chain = ChatPromptTemplate.from_template(template.replace("{n}", str(n))) | model(answer)
+        chain.invoke({"q": text}, config)
+    assert said(home) == {ANSWER: ["As a table."], "| days |": []}
+
+
+def test_blocks_of_a_providers_own_tools_are_no_words(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """OpenAI's Responses API, Anthropic's web search, Gemini's code execution, Bedrock."""
+    blocks: list[Any] = [
+        {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+        {"type": "code_interpreter_call", "id": "ci_1"},
+        {"type": "executableCode", "code": "1"},
+        {"type": "non_standard", "value": {}},
+        {"reasoningContent": {"reasoningText": {"text": "days"}}},
+        {"type": "text", "text": ANSWER},
+        {"type": "web_search_tool_result", "content": []},
+        {"type": "image", "url": "https://example.com/a.png"},
+    ]
+    config: RunnableConfig = {"callbacks": [handler]}
+    answer = model(AIMessage(blocks)).invoke([HumanMessage(ASK)], config)
+    assert answer.text == ANSWER
+    picture = HumanMessage([{"type": "image_url", "image_url": {"url": "https://example.com/b"}}])
+    for last in (picture, HumanMessage("As a table.")):
+        model("| days |").invoke([HumanMessage(ASK), AIMessage(answer.text), last], config)
+    assert said(home)[ANSWER] == ["As a table."]
 
 
 @pytest.mark.parametrize(
@@ -435,13 +572,24 @@ def test_a_handler_on_the_model_alone_knows_the_graphs_run(
             "t",
         ),
         ({"thread_id": "t"}, {"langchain_uno_user": "", "user_id": "eve"}, None, "t"),
+        # ids of databases: UUIDs (SQLAlchemy), ObjectIds in JSON, numbers of a column with gaps
+        ({"thread_id": UUID(int=7)}, {"user_id": UUID(int=9)}, str(UUID(int=9)), str(UUID(int=7))),
+        ({"thread_id": "t"}, {"user": {"_id": {"$oid": "65f"}}}, "65f", "t"),
+        ({"thread_id": 7.0}, {"user_id": 17.0}, "17", "7"),
+        # LangGraph's custom authentication: a dict, or an object with such fields
+        (
+            {"thread_id": "t", "langgraph_auth_user": {"identity": "u"}},
+            {"user_id": "eve"},
+            "u",
+            "t",
+        ),
     ],
 )
 def test_who_asked_and_where(
     handler: UNOFeedbackHandler,
     home: Path,
-    configurable: dict[str, str],
-    metadata: dict[str, str],
+    configurable: dict[str, Any],
+    metadata: dict[str, Any],
     user: str | None,
     thread: str,
 ) -> None:
@@ -450,6 +598,19 @@ def test_who_asked_and_where(
     chain = ChatPromptTemplate.from_template("{x}") | model(ANSWER)
     asyncio.run(chain.ainvoke({"x": ASK}, config))
     assert [(log.user_id, log.thread_id) for log in logs(home)] == [(user, thread)] * 2
+
+
+def test_the_context_of_a_graphs_run_says_who_asks(handler: UNOFeedbackHandler, home: Path) -> None:
+    """LangGraph's docs, "Runtime context": ``invoke(..., context=Context(user_id=...))``."""
+
+    @dataclass
+    class Context:
+        user_id: str
+
+    agent = create_agent(Tools(messages=iter([AIMessage(ANSWER)])), [], context_schema=Context)
+    given: Any = {"messages": [HumanMessage(ASK)]}
+    agent.invoke(given, {"callbacks": [handler]}, context=Context("u"))
+    assert [log.user_id for log in logs(home)] == ["u"]
 
 
 def test_runs_of_one_trace_are_one_persons(handler: UNOFeedbackHandler, home: Path) -> None:
@@ -476,6 +637,16 @@ def test_runs_of_one_trace_are_one_persons(handler: UNOFeedbackHandler, home: Pa
         "<reasoning>days</reasoning>\n{}",
         "[THINK]days[/THINK]{}",  # Magistral's model card
         "{}\n<think>I should stop here, but",
+        "<THINK>days</THINK>{}",
+        "◁think▷days◁/think▷{}",  # Kimi-VL-Thinking's model card
+        "<|begin_of_thought|>days<|end_of_thought|>\n\n"
+        "<|begin_of_solution|>{}<|end_of_solution|>",  # OpenThoughts, Sky-T1
+        '<details type="reasoning" done="true" duration="3">\n<summary>Thought for 3 seconds'
+        "</summary>\n> days\n</details>\n{}",  # Open WebUI's chats
+        ":::thinking\ndays\n:::\n\n{}",  # LibreChat's messages
+        # gpt-oss's harmony format (openai/harmony, docs/format.md)
+        "<|channel|>analysis<|message|>days<|end|><|start|>assistant"
+        "<|channel|>final<|message|>{}<|return|>",
     ],
 )
 @pytest.mark.parametrize("resent_whole", [False, True])
@@ -491,7 +662,14 @@ def test_thoughts_are_no_part_of_an_answer(
 
 @pytest.mark.parametrize(
     "text",
-    ["Write `<think>` first.", "```xml\n<think>a</think>\n```\nis such a block.", "1 < 2 > 0"],
+    [
+        "Write `<think>` first.",
+        "```xml\n<think>a</think>\n```\nis such a block.",
+        "1 < 2 > 0",
+        "<details><summary>Days</summary>five</details>",
+        "::: note\nfive days\n:::",
+        "Its format has a `<|channel|>final<|message|>` in it.",
+    ],
 )
 def test_an_answer_about_such_tags_stays_whole(
     handler: UNOFeedbackHandler, home: Path, text: str
@@ -507,10 +685,22 @@ def test_an_answer_about_such_tags_stays_whole(
         ({"model_provider": "openai", "finish_reason": "stop"}, False),
         ({"model_provider": "openai", "id": "resp_1", "status": "completed"}, False),
         ({}, False),
+        # The reasons of the providers' own documentation
+        ({"model_provider": "openai", "finish_reason": "length"}, True),
+        ({"model_provider": "openai", "id": "resp_1", "status": "incomplete"}, True),
+        ({"model_provider": "anthropic", "stop_reason": "max_tokens"}, True),
+        ({"model_provider": "anthropic", "stop_reason": "end_turn"}, False),
+        ({"model_provider": "anthropic"}, False),  # ChatAnthropic(stream_usage=False)
+        ({"model_provider": "google_genai", "finish_reason": "SAFETY"}, True),
+        ({"model_provider": "google_genai", "finish_reason": "STOP"}, False),
+        ({"model_provider": "google_genai"}, True),
+        ({"model_provider": "ollama", "done": False}, True),
+        ({"model_provider": "ollama", "done": True}, False),
+        ({"finish_reason": "content_filter"}, True),
     ],
 )
 def test_an_answer_without_an_end_is_an_error(
-    handler: UNOFeedbackHandler, home: Path, metadata: dict[str, str], error: bool
+    handler: UNOFeedbackHandler, home: Path, metadata: dict[str, Any], error: bool
 ) -> None:
     """ollama #17118, as LangChain's ChatOpenAI hands over a stream that was cut off."""
     model(AIMessage("Refunds take", response_metadata=metadata)).invoke(
@@ -518,7 +708,8 @@ def test_an_answer_without_an_end_is_an_error(
     )
     [log] = logs(home)
     assert (log.error is not None) is error
-    assert log.tags.get("finish_reason") == metadata.get("finish_reason")
+    reason = metadata.get("finish_reason") or metadata.get("stop_reason")
+    assert log.tags.get("finish_reason") == reason
 
 
 def test_the_middleware_names_the_agents_run(home: Path) -> None:
