@@ -110,6 +110,8 @@ class Trace:
         Pairs (name, run id): ids that the app gave to the messages, and the root's own for the
         answer that was shown, where there are several.
         """
+        if not self.answers:
+            return []
         found: list[tuple[str, str]] = []
         shown: list[Answered] = []
         given = [(run_ref(i) if i else "", text) for i, text in _said(outputs)]
