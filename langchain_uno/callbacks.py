@@ -168,7 +168,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         comment: str | None = None,
         correction: str | None = None,
         source: str = "api",
-        user_id: str | None = None,
+        user_id: str | int | UUID | None = None,
         feedback_id: str | UUID | None = None,
     ) -> Feedback:
         """Record what somebody said or did about one answer; the names are LangSmith's.
@@ -205,7 +205,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             comment=comment,
             correction=correction,
             source=source,
-            user_id=user_id,
+            user_id=str(user_id) if user_id is not None else None,
             feedback_id=str(feedback_id) if feedback_id is not None else uuid4().hex,
         )
         clean, redacted = self._redactor.feedback(checked)
@@ -320,24 +320,35 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it; of a root with several answers, note which one was shown."""
-        trace = self._roots.pop(run_id, None)
-        if trace is not None and trace.root == run_id:
-            with self._never_raise():
-                self._note_names(trace, outputs)
+        self._leave(run_id, outputs)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
         self._roots.pop(run_id, None)
 
     def on_tool_start(self, serialized: Any, input_str: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Remember which trace the tool belongs to (it may call models)."""
-        self._enter(run_id, kwargs.get("parent_run_id"))
+        """Remember which trace the tool belongs to: it may call models, and be a root itself."""
+        self._enter(run_id, kwargs.get("parent_run_id"), kwargs.get("inputs") or input_str)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> Any:
+        """As for a chain."""
+        self._leave(run_id, output)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
         self._roots.pop(run_id, None)
 
-    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+    def on_retriever_start(
+        self, serialized: Any, query: str, *, run_id: UUID, **kwargs: Any
+    ) -> Any:
+        """Remember which trace the retriever belongs to (it may call models)."""
+        self._enter(run_id, kwargs.get("parent_run_id"))
+
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> Any:
+        """Forget it."""
+        self._roots.pop(run_id, None)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
         self._roots.pop(run_id, None)
 
@@ -352,6 +363,12 @@ class UNOFeedbackHandler(BaseCallbackHandler):
                 trace = Trace(parent or run_id, turns)
             self._roots[run_id] = trace
             _trim(self._roots)
+
+    def _leave(self, run_id: UUID, outputs: Any) -> None:
+        trace = self._roots.pop(run_id, None)
+        if trace is not None and trace.root == run_id:
+            with self._never_raise():
+                self._note_names(trace, outputs)
 
     def _start(
         self, run_id: UUID, prompt: Sequence[BaseMessage] | str, told: Mapping[str, Any]

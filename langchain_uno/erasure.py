@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from uuid import UUID
 
 from langchain_uno.errors import InputError, StoreBusyError
 from langchain_uno.home import Home, load_settings
@@ -37,8 +38,8 @@ OnStep = Callable[[str], None]
 def forget(
     home: Home,
     *,
-    user_id: str | None = None,
-    thread_id: str | None = None,
+    user_id: str | int | UUID | None = None,
+    thread_id: str | int | UUID | None = None,
     run_ids: Collection[str] = (),
     on_step: OnStep | None = None,
 ) -> dict[str, Any]:
@@ -61,6 +62,8 @@ def forget(
         StoreBusyError: a refresh, a drain or an endless reader is at it.
         StoreError: the journal or Chroma can't be used; call again, it goes on.
     """
+    user_id = None if user_id is None else str(user_id)
+    thread_id = None if thread_id is None else str(thread_id)
     if sum((user_id is not None, thread_id is not None, bool(run_ids))) != 1:
         raise InputError("Name what to forget: a user, a thread or runs, one of the three.")
     what = "user" if user_id is not None else "thread" if thread_id is not None else "runs"

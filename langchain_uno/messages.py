@@ -57,13 +57,25 @@ _MEDIA = ("image", "audio", "video", "file", "document", "media", "inline", "att
 """What stands in the type of a block that has no words by its nature."""
 
 _THINKING = re.compile(
-    r"<(?P<end>/?)(?:think|thinking|thought|reasoning|seed:think)>|\[(?P<stop>/?)THINK\]"
-    r"|(?P<fence>^[ \t]*```)",
-    re.MULTILINE,
+    r"(?P<fence>^[ \t]*```)"
+    r"|(?P<open><(?:think|thinking|thought|reasoning|seed:think)>|\[THINK\]|◁think▷"
+    r"|<\|begin_of_thought\|>|<\|channel>thought\b)"
+    r"|(?P<close></(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]|◁/think▷"
+    r"|<\|end_of_thought\|>|<channel\|>)"
+    r"|(?P<block><details\s[^>]*\btype=\"reasoning\"[^>]*>|^:::thinking\b)"
+    r"|(?P<unblock></details>|^:::[ \t]*$)",
+    re.MULTILINE | re.IGNORECASE,
 )
-"""What reasoning models write around their thoughts where a server does not parse them: DeepSeek,
-Qwen, Seed-OSS, Magistral ([THINK])."""
-_MARKS = ("think>", "thinking>", "thought>", "reasoning>", "THINK]")
+"""What stands around the thoughts of models where a server does not parse them (DeepSeek, Qwen,
+Seed-OSS, Magistral, Kimi, OpenThoughts, Gemma), and where apps store them: Open WebUI's details,
+LibreChat's :::thinking."""
+_MARKS = ("think>", "thinking>", "thought>", "reasoning>", "think]", "think▷", "_thought|>",
+          "<|channel>thought",
+          'type="reasoning"', ":::thinking")  # fmt: skip
+_HARMONY = ("<|channel|>", "<|start|>assistant<|channel|>")
+_SOLUTION = re.compile(r"<\|(?:begin|end)_of_solution\|>")
+_FINAL = re.compile(r"<\|channel\|>final\b[^\n]*?<\|message\|>")
+_END = re.compile(r"<\|(?:end|return)\|>")
 
 
 def clean_text(text: str) -> str:
@@ -75,11 +87,12 @@ def clean_text(text: str) -> str:
     return text
 
 
-def text_of(content: Any) -> str:
-    """Return a message's content as text: text blocks joined, others as ``[image_url]``.
+def text_of(content: Any, role: str = "user") -> str:
+    """Return a message's content as text: text blocks joined, a user's media as ``[image_url]``.
 
     A block with a text is text, whatever its type is called (``text``, ``input_text``,
-    ``output_text``, ``refusal``, none as in Gemini's parts); thinking and calls are left out.
+    ``output_text``, ``refusal``, none as in Gemini's parts); thinking and calls are left out. Other
+    blocks (a provider's search, a reference) stand as such a mark where no block has text.
     """
     if isinstance(content, str):
         return content
@@ -87,19 +100,36 @@ def text_of(content: Any) -> str:
         content = [content]
     if not isinstance(content, list | tuple):
         return "" if content is None else str(content)
-    parts: list[str] = []
-    for block in content:
-        if isinstance(block, str):
-            parts.append(block)
-        elif isinstance(block, Mapping):
-            kind = str(block.get("type", ""))
-            if kind.startswith(_NO_TEXT) or block.get("thought") is True:
-                continue
-            text = block.get("text", block.get("refusal"))
-            if isinstance(text, Mapping):  # an Assistants thread's {"value", "annotations"}
-                text = text.get("value")
-            parts.append(text if isinstance(text, str) else f"[{_kind(block)[:40]}]")
-    return "".join(parts)
+    return _joined([_block(block) for block in content], role)
+
+
+def _block(block: Any) -> tuple[str, str]:
+    """Return a block's text, and what it is called where it has none but may say something."""
+    if isinstance(block, str):
+        return block, ""
+    if not isinstance(block, Mapping) or block.get("thought") is True:
+        return "", ""
+    text = block.get("text", block.get("refusal"))
+    if isinstance(text, Mapping):  # an Assistants thread's {"value", "annotations"}
+        text = text.get("value")
+    kind = str(block.get("type") or "") if isinstance(text, str) else _kind(block)
+    if kind.startswith(_NO_TEXT):
+        return "", ""
+    return (text, "") if isinstance(text, str) else ("", kind)
+
+
+def _joined(blocks: Sequence[tuple[str, str]], role: str) -> str:
+    """Join the texts of blocks, with marks for those that have none."""
+    spoken = any(text.strip() for text, _ in blocks)
+    return "".join(
+        text or f"[{kind[:40]}]"
+        for text, kind in blocks
+        if text or (kind and not (spoken and (role == "assistant" or not _is_media(kind))))
+    )
+
+
+def _is_media(kind: str) -> bool:
+    return any(word in kind.lower() for word in _MEDIA)
 
 
 def without_thinking(text: str) -> str:
@@ -108,31 +138,38 @@ def without_thinking(text: str) -> str:
     Of thoughts that were cut off nothing is left. An end without a beginning ends thoughts whose
     opening tag stood in the prompt.
     """
+    if text.lstrip().startswith(_HARMONY):  # gpt-oss: what follows the last final message
+        _, *finals = _FINAL.split(text)
+        return _END.split(finals[-1])[0].strip() if finals else ""
     # Single characters are found by far quicker: capture asks this of every answer in a prompt.
-    if ("<" not in text and "[" not in text) or not any(mark in text for mark in _MARKS):
+    if not any(mark in text for mark in "<[◁") and ":::" not in text:
+        return text
+    low = text.lower()
+    if not any(mark in low for mark in _MARKS):
         return text
     kept: list[str] = []
-    at, quoted, inside, fenced, found = 0, 0, False, False, False
+    at, quoted, inside, fenced, found = 0, 0, "", False, False
     for tag in _THINKING.finditer(text):
+        what = tag.lastgroup or ""
         around = text[tag.start() - 1 : tag.start()], text[tag.end() : tag.end() + 1]
-        if tag["fence"] is not None:
+        if what == "fence":
             fenced = fenced if inside else not fenced
         elif fenced or around in (("`", "`"), ('"', '"'), ("'", "'")):
             continue  # an answer that shows or names such a tag
-        elif not (tag["end"] or tag["stop"]):
+        elif what in ("open", "block"):
             if not inside and around[0] == "`":
                 quoted += 1
             elif not inside:
                 kept.append(text[at : tag.start()])
-                inside = found = True
+                inside, found = what, True
         elif quoted and not inside:
             quoted -= 1
-        else:
+        elif inside == "block" if what == "unblock" else inside != "block":
             kept = kept if inside else []
-            at, inside, found = tag.end(), False, True
+            at, inside, found = tag.end(), "", True
     if not found:
         return text
-    return "".join(kept if inside else [*kept, text[at:]]).strip()
+    return _SOLUTION.sub("", "".join(kept if inside else [*kept, text[at:]])).strip()
 
 
 def _kind(block: Mapping[str, Any]) -> str:
@@ -148,7 +185,7 @@ def message_fields(message: BaseMessage) -> dict[str, Any]:
     """
     kind = message.type.removesuffix("MessageChunk").lower()
     role = _ROLES.get(kind) or _ROLES.get(str(getattr(message, "role", "")).lower(), "user")
-    text = text_of(message.content)
+    text = text_of(message.content, role)
     if role == "tool" and not text and message.content:
         text = json.dumps(message.content, ensure_ascii=False, default=str)
     fields: dict[str, Any] = {"role": role, "content": text}
@@ -247,21 +284,20 @@ def _turns(role: Role, content: Any) -> list[Message]:
     if not isinstance(content, list):
         raise InputError(f"has a content of type {type(content).__name__}")
     out: list[Message] = []
-    texts: list[str] = []
+    blocks: list[tuple[str, str]] = []
     calls: list[dict[str, Any]] = []
-    unread: list[str] = []
 
     def flush() -> None:
-        if unread and not calls and len(unread) == len(texts):
+        kinds = [kind for _, kind in blocks]
+        if kinds and not calls and not any(not kind or _is_media(kind) for kind in kinds):
             raise InputError(
-                f"has no words that can be read (blocks of the type {', '.join(unread)[:80]})"
+                f"has no words that can be read (blocks of the type {', '.join(kinds)[:80]})"
             )
-        if texts or calls:
-            text = clean_text("".join(texts))
+        if blocks or calls:
+            text = clean_text(_joined(blocks, role))
             out.append(Message(role=role, content=text, tool_calls=list(calls)))
-        texts.clear()
+        blocks.clear()
         calls.clear()
-        unread.clear()
 
     for block in content:
         if isinstance(block, Mapping):
@@ -273,13 +309,8 @@ def _turns(role: Role, content: Any) -> list[Message]:
                 out.append(result)
             if call or result:
                 continue
-        text = text_of([block])
-        if text:
-            texts.append(text)
-            if isinstance(block, Mapping) and text == f"[{_kind(block)[:40]}]":
-                kind = _kind(block)
-                if not any(word in kind.lower() for word in _MEDIA):
-                    unread.append(kind)
+        if any(read := _block(block)):
+            blocks.append(read)
     flush()
     return out or [Message(role=role, content="")]
 

@@ -137,6 +137,8 @@ class Interaction(BaseModel):
     """Other ids of the answer: the provider's (``resp_...``, ``chatcmpl-...``), say."""
     messages: list[Message]
     """The prompt, system message included, answer excluded."""
+    asked: str | None = None
+    """What the user said last, where the app wraps it into a longer request."""
     answer: str
     """What the user is shown: text in think tags is left out."""
     tool_calls: list[dict[str, Any]] = Field(default_factory=list)

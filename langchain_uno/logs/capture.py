@@ -15,7 +15,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.conversation import run_ref
-from langchain_uno.logs.names import SERVER_USER, THREAD_KEYS, USER_KEYS, first_name
+from langchain_uno.logs.names import SERVER_USER, THREAD_KEYS, USER_KEYS, fields_of, first_name
 from langchain_uno.logs.redaction import Redactor
 from langchain_uno.logs.trace import OWN_CALL, Answered, Trace, own_call
 from langchain_uno.messages import clean_text, message_fields, text_of, without_thinking
@@ -26,6 +26,17 @@ __all__ = ["Capture", "Started", "check_feedback"]
 _ROUTES = get_args(Route)
 _MAX_ID = 200
 _MAX_DEPTH = 50
+_LET_IN = ("langgraph_auth_user_id", "langgraph_auth_user")
+"""Whom a LangGraph server's auth let in, in a run's ``configurable``."""
+_CUT = ("length", "max_tokens", "max_output_tokens", "model_context_window_exceeded", "incomplete",
+        "in_progress", "failed", "cancelled", "error", "content_filter", "content_filtered",
+        "guardrail_intervened", "safety", "recitation", "blocklist", "prohibited_content", "spii",
+        "malformed_function_call")  # fmt: skip
+"""How the APIs of OpenAI, Anthropic, Google, Bedrock, Cohere and Ollama name the end of an answer
+that is not whole."""
+_ENDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
+_SAY_ENDS = ("openai", "anthropic", "google_genai", "ollama")
+"""Providers (LangChain's names) that say of every whole answer how it ended."""
 
 
 @dataclass(slots=True)
@@ -94,14 +105,15 @@ class Capture:
             messages = [self._message(m, redacted) for m in prompt]
         trace = started.trace
         user, thread = self._names(started, redacted)
-        rank = trace.rank(prompt)
+        rank, asked = trace.rank(prompt)
         said = without_thinking(answer)
         answer = self._text(said, redacted)
         route = info.get("route")
-        tags = self.redactor.values(self.tags, redacted)
+        tags = dict(self.tags)
         if node := metadata.get("langgraph_node"):
             tags["node"] = clean_text(str(node))[:_MAX_ID]
-        if ended_by := _name(info.get("finish_reason") or info.get("stop_reason")):
+        ended_by = next((end for key in _ENDS if (end := _name(info.get(key)))), None)
+        if ended_by:
             tags["finish_reason"] = ended_by
         if own := own_call(metadata, started.tags, rank):
             tags["own_call"], rank = clean_text(own)[:_MAX_ID], OWN_CALL
@@ -116,22 +128,26 @@ class Capture:
             "root_run_id": str(trace.root),
             "message_ids": names or None,
             "messages": messages,
+            "asked": self._text(asked or "", redacted) or None,
             "answer": answer,
             "tool_calls": self._calls(calls, redacted) if calls else [],
             "namespace": self.namespace,
             "thread_id": thread,
             "user_id": user,
-            "model": _name(info.get("model_name") or info.get("model"))
-            or _name(metadata.get("ls_model_name"))
-            or _name(started.params.get("model") or started.params.get("model_name")),
+            "model": self.redactor.reference(
+                _name(info.get("model_name") or info.get("model"))
+                or _name(metadata.get("ls_model_name"))
+                or _name(started.params.get("model") or started.params.get("model_name")),
+                redacted,
+            ),
             "usage": _usage(message, response),
             "latency_s": round(ended - started.clock, 6),
-            "error": self._error(error, redacted) or _cut_off(info, said),
+            "error": self._error(error, redacted) or _cut_off(message, ended_by),
             "release": _name(info.get("release")),
             "cluster": _name(info.get("cluster")),
             "route": route if route in _ROUTES else None,
             "adapter": _name(info.get("adapter")),
-            "tags": tags,
+            "tags": self.redactor.values(tags, redacted),
             "created_at": started.created_at,
         }
         return {k: v for k, v in record.items() if v is not None}, redacted, rank
@@ -139,20 +155,21 @@ class Capture:
     def _names(self, started: Started, redacted: dict[str, int]) -> tuple[str | None, str | None]:
         """Return who asked and in which thread; runs of one trace tell each other."""
         metadata, configurable, trace = started.metadata, started.configurable, started.trace
+        # LangGraph's run-time context: agent.invoke(..., context=...)
+        context = fields_of(getattr(configurable.get("__pregel_runtime"), "context", None)) or {}
+        told = (metadata, configurable, context)
         if SERVER_USER in metadata:
             user = _name(metadata[SERVER_USER])
         else:
             # Whom a LangGraph server let in comes before whom its client names.
             user = (
-                _name(configurable.get("langgraph_auth_user_id"))
-                or _name(first_name(metadata, USER_KEYS))
-                or _name(first_name(configurable, USER_KEYS))
+                _name(first_name(configurable, _LET_IN))
+                or next(filter(None, (_name(first_name(one, USER_KEYS)) for one in told)), None)
                 or _only(trace.users)
                 or self.user_id
             )
-        thread = _name(
-            first_name(metadata, THREAD_KEYS) or first_name(configurable, THREAD_KEYS)
-        ) or _only(trace.threads)
+        threads = (_name(first_name(one, THREAD_KEYS)) for one in told)
+        thread = next(filter(None, threads), None) or _only(trace.threads)
         if user:
             trace.users.add(user)
         if thread:
@@ -163,28 +180,31 @@ class Capture:
         out = message_fields(message)
         out["content"] = self._text(out["content"], redacted)
         if "name" in out:
-            out["name"] = self.redactor.text(_name(out["name"]) or "", redacted)
+            out["name"] = self._short(out["name"], redacted)
         if "tool_calls" in out:
             out["tool_calls"] = self._calls(out["tool_calls"], redacted)
         if "tool_call_id" in out:
-            out["tool_call_id"] = _name(out["tool_call_id"])
+            # As in the call that it answers.
+            out["tool_call_id"] = self._short(out["tool_call_id"], redacted)
         return out
 
     def _text(self, text: str, redacted: dict[str, int]) -> str:
         if not self.record_content or not text:
             return ""
-        if len(text) > self.max_chars:
-            text = text[: self.max_chars] + " [...]"
-        return self.redactor.text(clean_text(text), redacted)
+        text = self.redactor.text(clean_text(text), redacted)
+        return text if len(text) <= self.max_chars else text[: self.max_chars] + " [...]"
+
+    def _short(self, value: Any, redacted: dict[str, int]) -> str | None:
+        return self.redactor.text(_name(value) or "", redacted) or None
 
     def _calls(
         self, calls: Sequence[Mapping[str, Any]], redacted: dict[str, int]
     ) -> list[dict[str, Any]]:
         return [
             {
-                "name": _name(call.get("name")) or "",
+                "name": self._short(call.get("name"), redacted) or "",
                 "args": self._json(call.get("args") or {}, redacted),
-                "id": _name(call.get("id")),
+                "id": self._short(call.get("id"), redacted),
             }
             for call in calls
         ]
@@ -226,6 +246,8 @@ def check_feedback(**fields: Any) -> Feedback:
     given = {
         k: clean_text(v) if isinstance(v, str) else v for k, v in fields.items() if v is not None
     }
+    if isinstance(given.get("correction"), str):
+        given["correction"] = without_thinking(given["correction"])
     run_id, score = given.get("run_id"), given.get("score")
     if not isinstance(run_id, str) or not 0 < len(run_id) <= _MAX_ID:
         raise InputError("Feedback needs the run_id of an answer (or its AIMessage.id).")
@@ -266,18 +288,26 @@ def _message_ids(run_id: UUID, message: AIMessage | None, response: LLMResult | 
         found += [message.id, (message.response_metadata or {}).get("id")]
     if response is not None and response.llm_output:
         found.append(response.llm_output.get("id"))
-    named = [run_ref(one)[:_MAX_ID] for one in found if isinstance(one, str) and one.strip()]
+    named = [run_ref(one) for one in found if isinstance(one, str) and one.strip()]
     return list(dict.fromkeys(clean_text(one) for one in named if one != str(run_id)))
 
 
-def _cut_off(info: Mapping[str, Any], said: str) -> str | None:
-    """Return what is wrong with an answer that has no end, as LangChain's client of OpenAI has it.
+def _cut_off(message: AIMessage | None, ended_by: str | None) -> str | None:
+    """Return what is wrong with an answer that is not whole.
 
-    It reads a stream that a server or a proxy cut off as a whole answer. Its answers have a finish
-    reason, those of the Responses API a status.
+    LangChain's clients read a stream that a server or a proxy cut off as a whole answer, but
+    without the reason of its end.
     """
-    openai = info.get("model_provider") == "openai"
-    if openai and said and not (info.get("finish_reason") or info.get("status")):
+    if message is None:
+        return None
+    info = message.response_metadata or {}
+    end = ended_by or _name(info.get("status"))
+    if end and end.lower() in _CUT:
+        return f"incomplete: the answer ended by {end!r}"
+    provider = info.get("model_provider")
+    # ChatAnthropic(stream_usage=False) leaves the reason out with the usage.
+    told = provider in _SAY_ENDS and (provider != "anthropic" or message.usage_metadata)
+    if told and message.content and not end and not info.get("done"):
         return "incomplete: the stream ended without a finish reason"
     return None
 
@@ -290,7 +320,7 @@ def _answer_of(
     generation = response.generations[0][0]
     if isinstance(generation, ChatGeneration) and isinstance(generation.message, AIMessage):
         message = generation.message
-        return text_of(message.content), message.tool_calls, message
+        return text_of(message.content, "assistant"), message.tool_calls, message
     return generation.text, [], None
 
 

@@ -18,6 +18,9 @@ _RUN = re.compile(
     r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-\d+)?\s*\Z",
     re.IGNORECASE,
 )
+_MAX_ID = 200
+_PLACEHOLDERS = re.compile(r"(?:\[[\w.-]{1,40}\]\s*)+\Z")
+"""A turn of nothing but marks of pictures and files (:func:`~langchain_uno.messages.text_of`)."""
 _LANGUAGES = "en zh de es fr it pt nl pl sv tr vi id ja ko ru uk ar el he hi th"
 """Told apart by py3langid. Its 142 are too many for a line of five words: it then finds Occitan in
 Spanish. With these it is right on 98 % of short remarks (tests/data/feedback_lines.jsonl)."""
@@ -48,11 +51,12 @@ def run_ref(value: object) -> str:
     """Return the run id in ``value``: a UUID, its text, or an ``AIMessage.id``.
 
     ``lc_run--<uuid>`` and ``lc_run--<uuid>-0`` (LangChain's message ids) name the model run
-    ``<uuid>``. Anything else is taken as it stands, without surrounding blanks.
+    ``<uuid>``. Anything else is taken as it stands, without surrounding blanks and cut off where it
+    is longer than any provider's id.
     """
     text = str(value)
     found = _RUN.match(text)
-    return found.group(1).lower() if found else text.strip()
+    return found.group(1).lower() if found else text.strip()[:_MAX_ID]
 
 
 def link(turns_said: Iterable[tuple[str, str]], answer: str) -> Links:
@@ -84,13 +88,14 @@ def user_turn(messages: Sequence[Message]) -> str:
     """Return what the user said last: all user turns after the last answer, joined.
 
     Without an answer in the prompt, the last user message alone (the app keeps the history to
-    itself, or the conversation begins here).
+    itself, or the conversation begins here). Pictures and files alone say nothing.
     """
     turns: list[str] = []
     answered = False
     for message in messages:
         if message.role == "user":
-            turns.append(message.content.strip())
+            text = message.content.strip()
+            turns.append("" if _PLACEHOLDERS.match(text) else text)
         elif message.role == "assistant" and without_thinking(message.content).strip():
             answered, turns = True, []
     return "\n\n".join(t for t in (turns if answered else turns[-1:]) if t)

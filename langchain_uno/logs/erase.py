@@ -324,10 +324,11 @@ def _is_distinct(text: str) -> bool:
 
 def _near(rows: Sequence[JournalRow], anchors: set[str]) -> list[JournalRow]:
     """Return the records that may quote the anchors: of the same conversation or trace."""
-    began: dict[str, int] = {}
+    began: dict[str, float] = {}
     for row in rows:
         if row.run_id in anchors and row.thread_id:
-            began.setdefault(row.thread_id, row.seq)
+            first = began.setdefault(row.thread_id, row.created_at)
+            began[row.thread_id] = min(first, row.created_at)
     ours = [row for row in rows if row.run_id in anchors]
     ends = {row.after for row in ours} - {None}
     starts = {row.before for row in ours} - {None}
@@ -337,7 +338,7 @@ def _near(rows: Sequence[JournalRow], anchors: set[str]) -> list[JournalRow]:
         for row in rows
         if row.run_id not in anchors
         and (
-            row.seq > began.get(row.thread_id or "", row.seq)
+            row.created_at > began.get(row.thread_id or "", row.created_at)
             or row.before in ends
             or (row.root_run_id or row.run_id) in traces
             # The same conversation, recorded another time without saying whose it is. One question

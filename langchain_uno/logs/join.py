@@ -14,7 +14,7 @@ What an app asks models for itself (titles, guards, summaries) is no part of a c
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -29,6 +29,10 @@ __all__ = ["FOLLOW_UP", "Joined", "feedback_digest", "follow_up", "join", "read"
 FOLLOW_UP = "follow_up"
 _LOOK_BACK = 50
 """How many equally likely earlier answers are weighed (a service may say the same thing often)."""
+_MOST_OWN = 5
+"""How many calls an app may make for itself between two turns of a thread."""
+_QUOTABLE = 12
+"""A shorter answer ("No.") may stand in a remark by chance."""
 
 
 @dataclass
@@ -73,11 +77,15 @@ def join(journal: Journal) -> Joined:
     rows = journal.rows()
     joined = Joined(order=[row.run_id for row in rows])
     known = set(joined.order)
+    # Exports often have the newest row first.
+    rows.sort(key=lambda row: (row.created_at, row.seq))
     traces: dict[str, list[JournalRow]] = defaultdict(list)
+    resumed: dict[bytes | None, set[str]] = defaultdict(set)
     for row in rows:
         traces[row.root_run_id or row.run_id].append(row)
+        resumed[row.before].add(row.root_run_id or row.run_id)
     names = journal.names()
-    shown = {root: names.get(root) or _shown(trace) for root, trace in traces.items()}
+    shown = {root: names.get(root) or _shown(root, traces[root], resumed) for root in traces}
     for root, trace in traces.items():
         joined.own |= _own(trace, shown[root], told=root in names)
     turns: set[tuple[str, str]] = set()
@@ -119,11 +127,16 @@ def read(
         yield interaction.model_copy(update=update)
 
 
-def _shown(trace: Sequence[JournalRow]) -> str:
-    """Return the run whose answer a trace's user saw: the last to what the user is known to ask."""
+def _shown(root: str, trace: Sequence[JournalRow], resumed: Mapping[bytes | None, set[str]]) -> str:
+    """Return the run whose answer a trace's user saw: the last to what the user is known to ask.
+
+    Of several, one from which another trace goes on (``resumed``: conversation -> traces).
+    """
     answers = [row for row in trace if row.has_answer] or trace
     best = max(_rank(row) for row in answers)
-    return [row for row in answers if _rank(row) == best][-1].run_id
+    likely = [row for row in answers if _rank(row) == best]
+    known = [row for row in likely if row.after and resumed.get(row.after, set()) - {root}]
+    return (known or likely)[-1].run_id
 
 
 def _own(trace: Sequence[JournalRow], shown: str, told: bool) -> set[str]:
@@ -156,10 +169,7 @@ def _add_follow_ups(
     journal: Journal, rows: Sequence[JournalRow], joined: Joined, shown: Collection[str]
 ) -> None:
     explicit = {f.feedback_id for many in joined.feedback.values() for f in many}
-    pairs: list[tuple[list[JournalRow], JournalRow]] = []
-    for row, candidates in _candidates(rows, shown):
-        if f"follow-up-{row.run_id}" not in explicit:
-            pairs.append((candidates, row))
+    pairs = [p for p in _candidates(rows, shown) if f"follow-up-{p[0].run_id}" not in explicit]
     taken: set[str] = set()
     said: dict[str, set[str]] = {
         run_id: {f.comment.strip() for f in many if f.key == FOLLOW_UP and f.comment}
@@ -167,10 +177,17 @@ def _add_follow_ups(
     }
     for start in range(0, len(pairs), 500):  # a part of the texts in memory at a time
         part = pairs[start : start + 500]
-        texts = {i.run_id: i for i in journal.interactions([row.run_id for _, row in part])}
-        for candidates, row in part:
+        wanted = {row.run_id for row, _, _ in part} | {c[-1].run_id for _, c, bare in part if bare}
+        texts = {i.run_id: i for i in journal.interactions(list(wanted))}
+        for row, candidates, bare in part:
             later = texts[row.run_id]
-            text = user_turn(later.messages)
+            text = _asked(later)
+            if bare and text:
+                candidates = [c for c in candidates if c.run_id not in joined.own][-1:]
+                ids = [c.run_id for c in candidates]
+                known = [texts[i] for i in ids if i in texts] or [*journal.interactions(ids)]
+                if not known or not _may_follow(known[0], row.run_id, text, joined.own):
+                    continue
             # The same turn reaches several model runs (an agent's steps), or was told explicitly.
             if not text or any(text in said.get(c.run_id, ()) for c in candidates):
                 continue
@@ -181,10 +198,31 @@ def _add_follow_ups(
             joined.feedback.setdefault(chosen, []).append(follow_up(chosen, later, text))
 
 
+def _asked(log: Interaction) -> str:
+    """What the user said last."""
+    return log.asked or user_turn(log.messages)
+
+
+def _may_follow(before: Interaction, run_id: str, text: str, own: set[str]) -> bool:
+    """Whether a turn of a thread that sends no history may be a remark on the answer before it.
+
+    The same words again are a second try. A turn that contains the whole answer gives a model
+    something to work on; with the question in it too, it is the app's (for a title, a summary), and
+    its run is added to ``own``.
+    """
+    asked, answer = _asked(before), before.answer.strip()
+    if answer in text and asked and asked in text:
+        own.add(run_id)
+        return False
+    return text != asked and (answer not in text or len(answer) < _QUOTABLE)
+
+
 def _candidates(
     rows: Sequence[JournalRow], shown: Collection[str]
-) -> Iterator[tuple[JournalRow, list[JournalRow]]]:
-    """Yield (later run, the earlier answers its user turn may follow; the likeliest last).
+) -> Iterator[tuple[JournalRow, list[JournalRow], bool]]:
+    """Yield (later run, the earlier answers its user turn may follow, whether the thread is bare).
+
+    The likeliest answer comes last. In a bare thread, nothing but the order tells.
 
     Args:
         rows: without the apps' own.
@@ -207,7 +245,7 @@ def _candidates(
             ]
             if found:
                 matched.add(trace)
-                yield row, found
+                yield row, found, False
         if (
             row.thread_id
             and row.turn is not None
@@ -218,16 +256,15 @@ def _candidates(
                 for c in threads[row.thread_id][-_LOOK_BACK:]
                 if c.has_answer and c.run_id in shown and (c.root_run_id or c.run_id) != trace
             ]
-            # The same words again are a second try, not a remark on the first answer.
-            if earlier and earlier[-1].turn != row.turn:
-                bare.append((row, earlier[-1:]))
+            if earlier:
+                bare.append((row, earlier[-_MOST_OWN:]))
         if row.after is not None:
             by_text[row.after].append(row)
         if row.thread_id:
             threads[row.thread_id].append(row)
     for row, earlier in bare:
         if (row.root_run_id or row.run_id) not in matched:
-            yield row, earlier
+            yield row, earlier, True
 
 
 def _may_be_one(a: JournalRow, b: JournalRow) -> bool:

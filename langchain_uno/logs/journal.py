@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -38,6 +39,7 @@ from langchain_uno.records import Feedback, Interaction, Verdict
 __all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow", "require_log"]
 
 FILE_NAME = "journal.sqlite3"
+_HEX = re.compile(r"[0-9a-fA-F]{32}\Z")
 _R = TypeVar("_R", bound=BaseModel)
 _to_json = TypeAdapter(Any).dump_json  # twice as fast as json
 _INSERT = (
@@ -68,8 +70,10 @@ class JournalRow(NamedTuple):
     before: bytes | None
     turn: bytes | None
     after: bytes | None
-    rank: int | None = None
-    """How far its request is the user's turn (:class:`~langchain_uno.logs.capture.Trace`)."""
+    rank: int | None
+    """How far its request is the user's turn (:class:`~langchain_uno.logs.trace.Trace`)."""
+    created_at: float
+    """Seconds since 1970."""
 
 
 class Appended(NamedTuple):
@@ -292,7 +296,7 @@ class Journal:
         """Every interaction's ids and digests, in the order of arrival."""
         sql = (
             "SELECT seq, run_id, root_run_id, thread_id, user_id, has_answer, before, turn, after, "
-            "rank FROM interactions ORDER BY seq"
+            "rank, created_at FROM interactions ORDER BY seq"
         )
         return [JournalRow(*row) for row in self._db.read(sql)]
 
@@ -518,6 +522,11 @@ def _give_names(db: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> Non
 def _filed(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a feedback's row under the run that it names."""
     found = db.execute("SELECT run_id FROM names WHERE name = ?", (row[1],)).fetchone()
+    if found is None and _HEX.match(row[1]):  # UUID.hex
+        ids = {"hex": row[1], "id": str(UUID(row[1]))}
+        known = "EXISTS (SELECT 1 FROM interactions WHERE :{0} IN (run_id, root_run_id))"
+        sql = f"SELECT :id WHERE {known.format('id')} AND NOT {known.format('hex')}"
+        found = db.execute(sql, ids).fetchone()
     return (row[0], found[0], *row[2:]) if found else row
 
 

@@ -6,9 +6,13 @@ One list for the handler and for the importer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
+from uuid import UUID
 
-__all__ = ["SERVER_USER", "THREAD_KEYS", "USER_KEYS", "first_name"]
+from pydantic import BaseModel
+
+__all__ = ["SERVER_USER", "THREAD_KEYS", "USER_KEYS", "fields_of", "first_name"]
 
 USER_KEYS = (
     "user_id",
@@ -16,9 +20,10 @@ USER_KEYS = (
     "langgraph_auth_user_id",
     "langfuse_user_id",
     "end_user",
+    "from_end_user_id",
     "user",
 )
-"""Who asked, the surest name first. ``user`` may hold an object with an ``id``."""
+"""Who asked, the surest name first."""
 
 SERVER_USER = "langchain_uno_user"
 """Metadata by which a server of ours says who asked, or that nobody is known; clients may not."""
@@ -32,9 +37,25 @@ THREAD_KEYS = (
     "sessionId",
     "langfuse_session_id",
     "chat_id",
+    "chatId",
     "thread",
 )
 """Which conversation, the surest name first."""
+
+
+_IDS = ("id", "_id", "$oid", "identity")
+"""Under which an object that stands for a user or a thread has its id (MongoDB, LangGraph)."""
+
+
+def fields_of(value: Any) -> Mapping[str, Any] | None:
+    """Return the fields of a mapping, a pydantic model or a dataclass; None: it is none of them."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, BaseModel):
+        return vars(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name, None) for f in fields(value)}
+    return None
 
 
 def first_name(source: Mapping[str, Any], keys: Sequence[str]) -> str | None:
@@ -42,14 +63,17 @@ def first_name(source: Mapping[str, Any], keys: Sequence[str]) -> str | None:
 
     Args:
         source: a run's metadata, its ``configurable``, or a row of an export.
-        keys: :data:`USER_KEYS` or :data:`THREAD_KEYS`.
+        keys: :data:`USER_KEYS` or :data:`THREAD_KEYS`. An object under one of them is looked into
+            for its id.
     """
     for key in keys:
         value = source.get(key)
-        if isinstance(value, Mapping):
-            value = value.get("id")
+        if isinstance(inner := fields_of(value), Mapping):
+            value = first_name(inner, _IDS)
         if isinstance(value, str) and value.strip():
             return value.strip()
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, float) and value.is_integer():  # a column of numbers with gaps
+            value = int(value)
+        if isinstance(value, int | UUID) and not isinstance(value, bool):
             return str(value)
     return None

@@ -138,6 +138,7 @@ class Redactor:
         counts: dict[str, int] = {}
         update: dict[str, Any] = {
             "messages": [self._message(m, counts) for m in interaction.messages],
+            "asked": self.text(interaction.asked or "", counts) or None,
             "answer": self.text(interaction.answer, counts),
             "message_ids": [self.reference(m, counts) for m in interaction.message_ids],
             "tool_calls": self.values(interaction.tool_calls, counts),

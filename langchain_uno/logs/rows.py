@@ -10,7 +10,6 @@ logs of runs keep theirs, so that feedback lands whichever comes first.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,8 +48,6 @@ _WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueErr
 """What a reader raises where a field is a text that should be a list, say."""
 _MIN_UNIQUE = 16
 """A message's own id is taken for unique from this length on: "m2" is in every conversation."""
-_PLACEHOLDERS = re.compile(r"(?:\[[\w.-]{1,40}\]\s*)+\Z")
-"""A turn of nothing but pictures and files."""
 
 
 @dataclass
@@ -281,8 +278,7 @@ def _is_empty(message: Message) -> bool:
 
 
 def _between(turns: Sequence[Message]) -> str:
-    said = [m for m in turns if not _PLACEHOLDERS.match(m.content)]
-    return user_turn([Message(role="assistant", content="."), *said])
+    return user_turn([Message(role="assistant", content="."), *turns])
 
 
 def _id(value: Any) -> str | None:

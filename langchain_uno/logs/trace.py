@@ -16,6 +16,7 @@ from uuid import UUID
 from langchain_core.messages import BaseMessage, convert_to_messages
 
 from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.names import fields_of
 from langchain_uno.messages import text_of, without_thinking
 
 __all__ = [
@@ -42,6 +43,8 @@ _ROLES = {"human": "user", "ai": "assistant"}
 _MOST = 100
 """Answers remembered of one trace; a service's loop may be a trace without end."""
 _DEPTH = 3
+_ANSWERS = ("answer", "output", "response", "generation", "result")
+"""Fields of a graph's state in which LangChain's and LangGraph's guides keep the answer."""
 
 
 def own_call(metadata: Mapping[str, Any], tags: Iterable[str], rank: int | None) -> str | None:
@@ -86,17 +89,20 @@ class Trace:
     threads: set[str] = field(default_factory=set)
     answers: deque[Answered] = field(default_factory=lambda: deque(maxlen=_MOST))
 
-    def rank(self, prompt: Sequence[BaseMessage] | str) -> int | None:
-        """Return how far a request is what the user said; None: nobody knows what that was."""
+    def rank(self, prompt: Sequence[BaseMessage] | str) -> tuple[int | None, str | None]:
+        """Return how far a request is what the user said; None: nobody knows what that was.
+
+        With it, what of a longer request is the user's, where one of the inputs alone is in it.
+        """
         if not self.turns:
-            return None
-        asked = prompt if isinstance(prompt, str) else _last_user(prompt)
-        if asked is None:
-            return OTHER_TURN
-        asked = asked.strip()
+            return None, None
+        asked = (prompt if isinstance(prompt, str) else _last_user(prompt) or "").strip()
         if asked in self.turns:
-            return SAME_TURN
-        return QUOTES_IT if any(turn in asked for turn in self.turns) else OTHER_TURN
+            return SAME_TURN, None
+        quoted = {turn for turn in self.turns if turn in asked}
+        if not quoted:
+            return OTHER_TURN, None
+        return QUOTES_IT, quoted.pop() if len(quoted) == 1 else None
 
     def names(self, outputs: Any) -> list[tuple[str, str]]:
         """Return further names of this trace's answers, by what its root gave back.
@@ -104,11 +110,15 @@ class Trace:
         Pairs (name, run id): ids that the app gave to the messages, and the root's own for the
         answer that was shown, where there are several.
         """
+        if not self.answers:
+            return []
         found: list[tuple[str, str]] = []
         shown: list[Answered] = []
-        for message_id, text in _said(outputs) if self.answers else ():
-            name = run_ref(message_id) if message_id else ""
-            one = self._named(name) or self._saying(text)
+        given = [(run_ref(i) if i else "", text) for i, text in _said(outputs)]
+        known = [(name, self._named(name) or self._saying(text)) for name, text in given]
+        if not any(one for _, one in known):
+            known = [(name, self._within(text)) for name, text in given]
+        for name, one in known:
             if one is None:
                 continue
             shown.append(one)
@@ -126,6 +136,11 @@ class Trace:
     def _saying(self, text: str) -> Answered | None:
         return next((a for a in reversed(self.answers) if text and a.text == text), None)
 
+    def _within(self, text: str) -> Answered | None:
+        """Return the longest answer that stands whole in the text: apps add sources, say."""
+        inside = [a for a in reversed(self.answers) if a.text and a.text in text]
+        return max(inside, key=lambda a: len(a.text), default=None)
+
 
 def _or_unknown(rank: int | None) -> int:
     return QUOTES_IT if rank is None else rank
@@ -135,15 +150,15 @@ def turns_of(inputs: Any, depth: int = 0) -> tuple[str, ...]:
     """Return what a root run's inputs have of the user's: the last user message, else all texts."""
     if isinstance(inputs, str):
         return (inputs.strip(),) if inputs.strip() else ()
-    if isinstance(inputs, Mapping) and not _is_message(inputs):
-        if "messages" in inputs:
-            return turns_of(inputs["messages"], depth + 1)
+    if state := _state(inputs):
+        if "messages" in state:
+            return turns_of(state["messages"], depth + 1)
         if depth >= _DEPTH:
             return ()
         texts = [
             text
-            for value in inputs.values()
-            if isinstance(value, str | Mapping | BaseMessage)
+            for value in state.values()
+            if isinstance(value, str | BaseMessage) or fields_of(value)
             for text in turns_of(value, depth + 1)
         ]
         return tuple(text for text in texts if len(text) >= 3)
@@ -155,19 +170,27 @@ def _said(outputs: Any, depth: int = 0) -> Iterator[tuple[str | None, str]]:
     """Yield (message id, text) of what a root run gave back after the user's turn."""
     if isinstance(outputs, str):
         yield None, outputs.strip()
-    elif isinstance(outputs, Mapping) and not _is_message(outputs):
-        if "messages" in outputs:
-            yield from _said(outputs["messages"], depth + 1)
+    elif state := _state(outputs):
+        if "messages" in state:
+            yield from _said(state["messages"], depth + 1)
         elif depth < _DEPTH:
-            for value in outputs.values():
-                yield from _said(value, depth + 1)
+            # Of several that are as likely, the last is taken for what was shown.
+            for name in sorted(state, key=lambda name: name in _ANSWERS):
+                yield from _said(state[name], depth + 1)
     else:
         messages = _messages(outputs)
         roles = [_role(one) for one in messages]
         start = len(roles) - roles[::-1].index("user") if "user" in roles else 0
         for one, role in zip(messages[start:], roles[start:], strict=True):
             if role == "assistant":
-                yield one.id, without_thinking(text_of(one.content)).strip()
+                yield one.id, without_thinking(text_of(one.content, role)).strip()
+
+
+def _state(value: Any) -> Mapping[str, Any] | None:
+    """Return the fields of a graph's state, whatever it is made of; None: it is messages."""
+    if isinstance(value, BaseMessage) or hasattr(value, "to_messages") or _is_message(value):
+        return None
+    return fields_of(value)
 
 
 def _messages(value: Any) -> list[BaseMessage]:

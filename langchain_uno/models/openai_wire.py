@@ -20,6 +20,7 @@ import httpx
 
 from langchain_uno.errors import EngineError, EngineTimeoutError, InputError
 from langchain_uno.forks import survive_forks
+from langchain_uno.messages import text_of
 from langchain_uno.models.chat_format import as_openai, closed, closed_tools, parse_tool_calls
 from langchain_uno.models.deadline import left
 from langchain_uno.models.protocols import GenerateRequest, Generation
@@ -236,6 +237,8 @@ class _Events:
     def __init__(self) -> None:
         self._kind = ""
         self._ended = False
+        self._other: list[str] = []
+        """Lines that are no event's: a body that is no stream, perhaps."""
 
     def take(self, line: str) -> dict[str, Any] | None:
         """Take one line; return the event that it holds, if it holds one.
@@ -253,6 +256,7 @@ class _Events:
             self._kind = ""
             return None
         if name not in ("data", "error") or not data:  # llama.cpp writes "error: {...}"
+            self._other.append(line)
             return None
         if data == "[DONE]":
             self._ended = True
@@ -278,9 +282,15 @@ class _Events:
         """Check that the stream was not cut off.
 
         Raises:
-            EngineError: nothing in it said that the answer is whole.
+            EngineError: nothing in it said that the answer is whole, or it is an error's body.
         """
         if not self._ended:
+            try:
+                body = json.loads("\n".join(self._other))
+            except json.JSONDecodeError:
+                body = None
+            if isinstance(body, dict) and (wrong := _error_in(body)):
+                raise EngineError(_failed(wrong))
             raise EngineError(
                 "The server's stream broke off: it ended without a finish reason and without "
                 "[DONE], so the answer is not whole. Ask again, or see what closes the connection."
@@ -423,7 +433,7 @@ class Collector:
         return parse_tool_calls(self._text)
 
     def _add(self, part: dict[str, Any]) -> None:
-        self._text += part.get("content") or ""
+        self._text += text_of(part.get("content"), "assistant") or part.get("refusal") or ""
         for at, call in enumerate(part.get("tool_calls") or []):
             known = self._calls.setdefault(
                 int(call.get("index", at)), {"id": "", "name": "", "arguments": ""}

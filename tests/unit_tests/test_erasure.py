@@ -154,8 +154,8 @@ def test_a_release_that_learnt_from_their_word_on_other_peoples_answers_is_revok
     with Journal(home.journal) as journal:
         comment = Feedback(run_id="run-002", comment=f"please {SECRET}", user_id=AUTHOR)
         journal.append_feedback(comment)
-        turn = log("run-900", "please petronella", "so be it", user_id=AUTHOR, thread_id="shared")
         first = log("run-800", "plan a trip", "a plan", user_id="user-1", thread_id="shared")
+        turn = log("run-900", "please petronella", "so be it", user_id=AUTHOR, thread_id="shared")
         journal.append_interaction(first)
         journal.append_interaction(turn)  # what follows an answer is feedback for it
     after = refresh(home, engine, UNTRAINED).release

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.runnables import RunnableLambda
 
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.erasure import forget
@@ -25,6 +26,20 @@ def test_feedback_before_its_run(home: Path, handler: UNOFeedbackHandler) -> Non
     assert logs(home) == []
     model("x").invoke("q", {"callbacks": [handler], "run_id": run_id})
     assert [f.comment for f in logs(home)[0].feedback] == ["early"]
+
+
+def test_ids_may_be_uuids_and_numbers_and_corrections_have_no_thoughts(
+    home: Path, handler: UNOFeedbackHandler
+) -> None:
+    run, person = uuid4(), uuid4()
+    RunnableLambda(lambda text: model("x").invoke(text)).invoke(
+        "q", {"callbacks": [handler], "run_id": run}
+    )
+    handler.feedback(run.hex, correction="<think>Six.</think>Quay 6.", user_id=person)
+    handler.feedback(run, score=1, user_id=17)
+    found = [(f.user_id, f.correction, f.score) for f in logs(home)[0].feedback]
+    assert found == [(str(person), "Quay 6.", None), ("17", None, 1.0)]
+    assert forget(handler.home, user_id=17)["feedback"] == 1
 
 
 def test_several_people_rate_and_one_changes_his_mind(

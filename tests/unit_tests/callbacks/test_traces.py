@@ -6,78 +6,44 @@ Each test names the report or the documentation that its shape is from.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from uuid import uuid4
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
+from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import create_react_agent
+from pydantic import BaseModel
 
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.logs.exchange import find
 from langchain_uno.logs.journal import Journal
-from langchain_uno.middleware import UNOMiddleware
-from tests.unit_tests.callbacks.parts import logs, model
-
-ASK = "How long does a refund take?"
-ANSWER = "Refunds take five days."
-
-
-def said(home: Path) -> dict[str, list[str]]:
-    """Answer -> the words of its feedback."""
-    return {log.answer: log.feedback_turns for log in logs(home)}
-
-
-def own(home: Path) -> set[str]:
-    """The answers that the app is taken to have asked for itself."""
-    return {log.answer for log in logs(home) if "own_call" in log.tags}
-
-
-def graph(*nodes: Any, saver: Any = None) -> Any:
-    """The nodes in a row; each gives back an update of the messages."""
-    builder = StateGraph(MessagesState)
-    names = [f"node-{n}" for n in range(len(nodes))]
-    for name, node in zip(names, nodes, strict=True):
-        builder.add_node(name, node)
-    for a, b in zip([START, *names], [*names, END], strict=True):
-        builder.add_edge(a, b)
-    return builder.compile(checkpointer=saver)
-
-
-def answering(text: str) -> Any:
-    one = FakeListChatModel(responses=[text])
-    return lambda state, config: {"messages": [one.invoke(state["messages"], config)]}
-
-
-def asking(prompt: str, text: str) -> Any:
-    """A node that asks a model for the app, and keeps what it says to itself."""
-    one = FakeListChatModel(responses=[text])
-
-    def node(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
-        last = state["messages"][-1].content
-        one.invoke([HumanMessage(prompt.format(last))], config)
-        return {}
-
-    return node
-
-
-class Tools(GenericFakeChatModel):
-    """A model that takes tools and calls none."""
-
-    def bind_tools(self, *args: Any, **kwargs: Any) -> Any:
-        return self
-
+from tests.unit_tests.callbacks.parts import (
+    ANSWER,
+    ASK,
+    Tools,
+    answering,
+    asking,
+    graph,
+    logs,
+    model,
+    own,
+    said,
+)
 
 # -- ids of answers -------------------------------------------------------------------------------
 
@@ -91,6 +57,7 @@ class Tools(GenericFakeChatModel):
         AIMessage(ANSWER, id="gen-17", response_metadata={"id": "gen-17"}),  # OpenRouter
         AIMessage(ANSWER, id="run-0bad-not-a-uuid"),
         AIMessage(ANSWER, id="4111111111111111"),  # looks like a card's number
+        AIMessage(ANSWER, id="msg_" + "a" * 400),  # GitHub Copilot's are that long
     ],
 )
 @pytest.mark.parametrize("early", [False, True])
@@ -106,7 +73,7 @@ def test_the_providers_id_names_the_answer(
         handler.feedback(name, comment="Say which days count.")
     handler.feedback(answer.id, comment="Shorter.")
     assert said(home) == {ANSWER: ["Say which days count.", "Shorter."]}
-    assert name in logs(home)[0].message_ids
+    assert str(name)[:200] in logs(home)[0].message_ids
     assert find(handler.home, str(name))["answer"] == ANSWER
 
 
@@ -251,6 +218,137 @@ def test_models_that_a_chain_asks_for_its_searches(handler: UNOFeedbackHandler, 
     asyncio.run(RunnableLambda(chain).ainvoke({"q": ASK}, {"callbacks": [handler], "run_id": run}))
     handler.feedback(run, comment="Say which days count.")
     assert said(home) == {ANSWER: ["Say which days count."], "days": []}
+
+
+class Model(BaseModel):
+    question: str
+    answer: str = ""
+
+
+@dataclass
+class Data:
+    question: str
+    answer: str = ""
+
+
+class Fields(TypedDict, total=False):
+    question: str
+    answer: str
+    title: str
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompt"),
+    [
+        # LangGraph's docs, "Use Pydantic models for graph state", and dataclasses beside them
+        (Model, "Is this safe: {}"),
+        (Data, "Is this safe: {}"),
+        # both prompts quote the question, and the title comes last
+        (Fields, "Title: " + ASK),
+    ],
+)
+def test_the_state_of_a_graph_may_be_of_any_kind(
+    handler: UNOFeedbackHandler, home: Path, kind: Any, prompt: str
+) -> None:
+    main, other = FakeListChatModel(responses=[ANSWER]), FakeListChatModel(responses=["Short"])
+
+    def answer(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        asked = state["question"] if kind is Fields else state.question
+        return {"answer": main.invoke("Answer: " + asked, config).content}
+
+    def more(state: Any, config: RunnableConfig) -> dict[str, Any]:
+        said = other.invoke(prompt.format(ANSWER), config).content
+        return {"title": said} if kind is Fields else {"answer": ANSWER}
+
+    builder = StateGraph(kind)
+    builder.add_node("first", answer)
+    builder.add_node("second", more)
+    for a, b in ((START, "first"), ("first", "second"), ("second", END)):
+        builder.add_edge(a, b)
+    run = uuid4()
+    builder.compile().invoke(kind(question=ASK), {"callbacks": [handler], "run_id": run})
+    handler.feedback(run, comment="Say which days count.")
+    assert said(home) == {ANSWER: ["Say which days count."], "Short": []}
+
+
+def test_models_in_retrievers_and_in_tools_are_of_the_trace(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """MultiQueryRetriever asks a model; an agent may be a tool, and that the root."""
+
+    class Rewriting(BaseRetriever):
+        def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+            config: RunnableConfig = {"callbacks": run_manager.get_child()}
+            model("refund days").invoke("Rewrite: " + query, config)
+            return []
+
+    @tool
+    def ask(question: str) -> str:
+        """Answer a question."""
+        Rewriting().invoke(question)
+        answer = str(model(ANSWER).invoke(question).content)
+        model("A summary.").invoke("Sum up for the log: " + answer)
+        return answer
+
+    run = uuid4()
+    ask.invoke({"question": ASK}, {"callbacks": [handler], "run_id": run})
+    handler.feedback(run, comment="Say which days count.")
+    found = {log.answer: log.root_run_id for log in logs(home)}
+    assert set(found.values()) == {str(run)}
+    assert said(home) == {"refund days": [], ANSWER: ["Say which days count."], "A summary.": []}
+
+
+def test_an_answer_that_the_app_adds_to_is_that_answer(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """Chainlit and Open WebUI: sources below the answer, and an id of the app's own."""
+
+    run = uuid4()
+
+    def app(text: str, config: RunnableConfig) -> AIMessage:
+        model("days").invoke("Name the topic: " + text, config)
+        answer = model(ANSWER).invoke(text, config)
+        return AIMessage(f"{answer.content}\n\nSources: [1]", id="ui-1")
+
+    RunnableLambda(app).invoke(ASK, {"callbacks": [handler], "run_id": run})
+    handler.feedback("ui-1", comment="Say which days count.")
+    handler.feedback(run, comment="Shorter.")
+    assert said(home) == {"days": [], ANSWER: ["Say which days count.", "Shorter."]}
+
+
+def test_a_follow_up_is_what_the_user_said_and_not_the_apps_template(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """LangChain's RAG guide: the prompt is context and question, the root gets the question."""
+    template = "Use the context.\nContext: page {n}\nQuestion: {q}"
+    config: RunnableConfig = {"callbacks": [handler], "metadata": {"thread_id": "t"}}
+    for n, (text, answer) in enumerate([(ASK, ANSWER), ("As a table.", "| days |")]):
+        chain = ChatPromptTemplate.from_template(template.replace("{n}", str(n))) | model(answer)
+        chain.invoke({"q": text}, config)
+    assert said(home) == {ANSWER: ["As a table."], "| days |": []}
+
+
+def test_blocks_of_a_providers_own_tools_are_no_words(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """OpenAI's Responses API, Anthropic's web search, Gemini's code execution, Bedrock."""
+    blocks: list[Any] = [
+        {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+        {"type": "code_interpreter_call", "id": "ci_1"},
+        {"type": "executableCode", "code": "1"},
+        {"type": "non_standard", "value": {}},
+        {"reasoningContent": {"reasoningText": {"text": "days"}}},
+        {"type": "text", "text": ANSWER},
+        {"type": "web_search_tool_result", "content": []},
+        {"type": "image", "url": "https://example.com/a.png"},
+    ]
+    config: RunnableConfig = {"callbacks": [handler]}
+    answer = model(AIMessage(blocks)).invoke([HumanMessage(ASK)], config)
+    assert answer.text == ANSWER
+    picture = HumanMessage([{"type": "image_url", "image_url": {"url": "https://example.com/b"}}])
+    for last in (picture, HumanMessage("As a table.")):
+        model("| days |").invoke([HumanMessage(ASK), AIMessage(answer.text), last], config)
+    assert said(home)[ANSWER] == ["As a table."]
 
 
 @pytest.mark.parametrize(
@@ -413,121 +511,3 @@ def test_a_handler_on_the_model_alone_knows_the_graphs_run(
     app.invoke({"messages": [HumanMessage(ASK)]}, {"run_id": run})
     handler.feedback(run, comment="Shorter.")
     assert said(home) == {ANSWER: ["Shorter."]}
-
-
-# -- who asks -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("configurable", "metadata", "user", "thread"),
-    [
-        # langchain #37373, langgraphjs PR #2305: user ids stay in configurable
-        ({"thread_id": "t", "user_id": "u"}, {}, "u", "t"),
-        ({"thread_id": "t", "langgraph_auth_user_id": "u"}, {}, "u", "t"),
-        ({"session_id": "t", "userId": "u"}, {}, "u", "t"),  # RunnableWithMessageHistory's name
-        ({"thread_id": "t"}, {"langfuse_user_id": "u"}, "u", "t"),  # Langfuse's docs for LangChain
-        ({}, {"user_id": "u", "conversation_id": "t"}, "u", "t"),
-        # whom the server let in is not the client's to say
-        (
-            {"thread_id": "t", "langgraph_auth_user_id": "u", "user_id": "eve"},
-            {"user_id": "eve"},
-            "u",
-            "t",
-        ),
-        ({"thread_id": "t"}, {"langchain_uno_user": "", "user_id": "eve"}, None, "t"),
-    ],
-)
-def test_who_asked_and_where(
-    handler: UNOFeedbackHandler,
-    home: Path,
-    configurable: dict[str, str],
-    metadata: dict[str, str],
-    user: str | None,
-    thread: str,
-) -> None:
-    config: Any = {"callbacks": [handler], "configurable": configurable, "metadata": metadata}
-    graph(answering(ANSWER)).invoke({"messages": [HumanMessage(ASK)]}, config)
-    chain = ChatPromptTemplate.from_template("{x}") | model(ANSWER)
-    asyncio.run(chain.ainvoke({"x": ASK}, config))
-    assert [(log.user_id, log.thread_id) for log in logs(home)] == [(user, thread)] * 2
-
-
-def test_runs_of_one_trace_are_one_persons(handler: UNOFeedbackHandler, home: Path) -> None:
-    one = FakeListChatModel(responses=[ANSWER])
-
-    def chain(text: str, config: RunnableConfig) -> None:
-        for user in ("ada", None):
-            metadata = {"user_id": user} if user else {}
-            one.invoke(text, {"callbacks": config["callbacks"], "metadata": metadata})
-
-    RunnableLambda(chain).invoke(ASK, {"callbacks": [handler]})
-    assert [log.user_id for log in logs(home)] == ["ada", "ada"]
-
-
-# -- what an answer is ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "written",
-    [
-        "<think>\nThe user wants days.\n</think>\n\n{}",  # dify #13692, vllm #13375
-        "The user wants days.\n</think>\n\n{}",  # the opening tag stands in DeepSeek-R1's template
-        "<thinking>days</thinking>{}",
-        "<reasoning>days</reasoning>\n{}",
-        "[THINK]days[/THINK]{}",  # Magistral's model card
-        "{}\n<think>I should stop here, but",
-    ],
-)
-@pytest.mark.parametrize("resent_whole", [False, True])
-def test_thoughts_are_no_part_of_an_answer(
-    handler: UNOFeedbackHandler, home: Path, written: str, resent_whole: bool
-) -> None:
-    config: RunnableConfig = {"callbacks": [handler]}
-    whole = model(written.format(ANSWER)).invoke([HumanMessage(ASK)], config)
-    before = whole if resent_whole else AIMessage(ANSWER)
-    model("| days |").invoke([HumanMessage(ASK), before, HumanMessage("As a table.")], config)
-    assert said(home) == {ANSWER: ["As a table."], "| days |": []}
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["Write `<think>` first.", "```xml\n<think>a</think>\n```\nis such a block.", "1 < 2 > 0"],
-)
-def test_an_answer_about_such_tags_stays_whole(
-    handler: UNOFeedbackHandler, home: Path, text: str
-) -> None:
-    model(text).invoke(ASK, {"callbacks": [handler]})
-    assert [log.answer for log in logs(home)] == [text]
-
-
-@pytest.mark.parametrize(
-    ("metadata", "error"),
-    [
-        ({"model_provider": "openai"}, True),
-        ({"model_provider": "openai", "finish_reason": "stop"}, False),
-        ({"model_provider": "openai", "id": "resp_1", "status": "completed"}, False),
-        ({}, False),
-    ],
-)
-def test_an_answer_without_an_end_is_an_error(
-    handler: UNOFeedbackHandler, home: Path, metadata: dict[str, str], error: bool
-) -> None:
-    """ollama #17118, as LangChain's ChatOpenAI hands over a stream that was cut off."""
-    model(AIMessage("Refunds take", response_metadata=metadata)).invoke(
-        ASK, {"callbacks": [handler]}
-    )
-    [log] = logs(home)
-    assert (log.error is not None) is error
-    assert log.tags.get("finish_reason") == metadata.get("finish_reason")
-
-
-def test_the_middleware_names_the_agents_run(home: Path) -> None:
-    learnt = UNOMiddleware(home=home, mode="base")
-    assert learnt.handler is not None
-    agent = create_agent(Tools(messages=iter([])), [], middleware=[learnt])
-    run = uuid4()
-    agent.invoke({"messages": [HumanMessage(ASK)]}, {"run_id": run})
-    learnt.handler.feedback(run, comment="Shorter.")
-    [log] = logs(home)
-    assert log.feedback_turns == ["Shorter."]
-    learnt.handler.close()

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from langchain_core.language_models import FakeListChatModel
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_uno.callbacks import UNOFeedbackHandler
@@ -42,6 +42,21 @@ def test_personal_data_never_reaches_the_disk(home: Path) -> None:
         assert secret not in data
     with Journal(Home.locate(home).journal, readonly=True) as journal:
         assert journal.redacted() == {"email": 3, "credit_card": 1, "ip": 1}
+
+
+def test_names_and_ids_are_redacted_too_and_before_texts_are_cut(home: Path) -> None:
+    mail = "ann@mail.example"
+    call = {"name": f"write_{mail}", "args": {}, "id": f"call {mail}"}
+    answer = AIMessage(
+        "x", tool_calls=[call], response_metadata={"model_name": mail, "finish_reason": mail}
+    )
+    prompt = [HumanMessage("q"), answer, ToolMessage("Sent to " + mail, tool_call_id=call["id"])]
+    metadata = {"langgraph_node": mail, "lc_source": mail}
+    with UNOFeedbackHandler(home=home, max_chars=12) as handler:
+        model(answer).invoke(prompt, {"callbacks": [handler], "metadata": metadata})
+    [one] = logs(home)
+    assert b"ann@" not in b"".join(p.read_bytes() for p in home.rglob("*") if p.is_file())
+    assert one.messages[2].tool_call_id == one.messages[1].tool_calls[0]["id"]
 
 
 def test_options(home: Path, tmp_path: Path) -> None:
@@ -124,7 +139,7 @@ def test_strange_messages_are_stored_as_text(home: Path, handler: UNOFeedbackHan
         {"callbacks": [handler], "metadata": {"thread_id": 7, "user_id": object()}},
     )
     [one] = logs(home)
-    assert one.answer == "Seen\ufffd.[image]" and one.messages[0].content.startswith("\ufffd\x00x")
+    assert one.answer == "Seen\ufffd." and one.messages[0].content.startswith("\ufffd\x00x")
     assert one.thread_id == "7" and handler.stats()["errors"] == 0
 
 

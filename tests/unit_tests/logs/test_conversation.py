@@ -33,6 +33,7 @@ def test_run_ref_knows_every_form_of_an_id(value: object) -> None:
 def test_run_ref_leaves_other_ids_alone() -> None:
     assert run_ref(" order-7 ") == "order-7"
     assert run_ref(f"{RUN}x") == f"{RUN}x"
+    assert run_ref("resp_" + "a" * 400) == "resp_" + "a" * 195
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,8 @@ def test_user_turn_is_what_was_said_after_the_last_answer() -> None:
     assert user_turn([user("a"), assistant("b"), user("c"), user("d")]) == "c\n\nd"
     assert user_turn([Message(role="system", content="s"), user("x"), user("y")]) == "y"
     assert user_turn([user("a"), assistant("b")]) == ""
+    assert user_turn([user("a"), assistant("b"), user("[image_url]"), user("c")]) == "c"
+    assert user_turn([user("a"), assistant("b"), user("[image_url] [file]")]) == ""
 
 
 def test_clean_text_mends_lone_surrogates_only() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from toys import assistant, log, user
 
 from langchain_uno.logs.join import join, read
@@ -87,6 +88,49 @@ def test_a_follow_up_in_a_thread_that_sends_no_history(tmp_path: Path) -> None:
         log(2, thread_id="other"),
         log(3, "No, shorter.", thread_id="t"),
     ) == {1: ["No, shorter."]}
+
+
+def test_an_export_with_the_newest_row_first(tmp_path: Path) -> None:
+    """LangSmith's list_runs and Langfuse's exports begin with the latest run."""
+    talk = [log(1, thread_id="t"), log(2, "No, shorter.", thread_id="t"), log(3, "Thanks.")]
+    first = log(4)
+    records = [follow(5, first, "In bullets."), first, *reversed(talk)]
+    assert joined(tmp_path, *records) == {1: ["No, shorter."], 4: ["In bullets."]}
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        # prompts of Open WebUI and of LibreChat for titles, of a guard, of a translator
+        ("Generate a title:\nUser: {question}\nAssistant: {answer}", True),
+        ("Is this safe?\n\n{answer}", False),
+        ("Translate: {answer}", False),
+    ],
+)
+def test_a_turn_with_the_whole_answer_in_it_is_no_remark(
+    tmp_path: Path, text: str, own: bool
+) -> None:
+    first = log(1, thread_id="t")
+    quoting = text.format(question=first.messages[0].content, answer=first.answer)
+    records = [first, log(2, quoting, thread_id="t"), log(3, "Shorter.", thread_id="t")]
+    assert joined(tmp_path, *records) == ({1: ["Shorter."]} if own else {2: ["Shorter."]})
+    with Journal(tmp_path, readonly=True) as journal:
+        assert join(journal).own == ({log(2).run_id} if own else set())
+
+
+def test_a_short_answer_may_stand_in_a_remark_by_chance(tmp_path: Path) -> None:
+    first = log(1, "When?", "At 6", thread_id="t")
+    assert joined(tmp_path, first, log(2, "At 6 pm? Name the day.", thread_id="t")) == {
+        1: ["At 6 pm? Name the day."]
+    }
+
+
+def test_the_answer_from_which_the_conversation_goes_on_was_shown(tmp_path: Path) -> None:
+    """A Langfuse trace of an answer and a guard, and the next request with the history."""
+    first = log(1, root_run_id=ROOT)
+    guard = log(2, "Is this safe?", "It is safe.", root_run_id=ROOT)
+    records = [first, guard, follow(3, first, "In bullets."), Feedback(run_id=ROOT, score=1.0)]
+    assert joined(tmp_path, *records) == {1: ["In bullets.", 1.0]}
 
 
 def test_the_same_question_again_is_no_follow_up(tmp_path: Path) -> None:

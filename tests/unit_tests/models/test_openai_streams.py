@@ -92,6 +92,8 @@ async def _gather(engine: Engine) -> list[Any]:
         ('data: {"object": "error", "message": "too long", "code": 400}\n\n', "too long"),
         ('data: {"type": "error", "error": {"type": "overloaded_error"}}\n\n', "overloaded_error"),
         (piece("The", "error"), "gives no reason"),
+        # a gateway that answers in JSON under a stream's content type
+        ('{"error":\n {"message": "No quota left"}}', "No quota left"),
     ],
 )
 def test_a_stream_that_fails_is_an_error(
@@ -143,8 +145,18 @@ def test_an_error_in_a_200_is_told(
         asyncio.run(_gather(engine))
 
 
-def test_a_server_that_does_not_stream_answers_all_the_same(server: Server, engine: Engine) -> None:
-    choice = {"message": {"role": "assistant", "content": "Quay 6."}, "finish_reason": "stop"}
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": "Quay 6."},
+        {"content": [{"type": "text", "text": "Quay "}, {"type": "text", "text": "6."}]},  # Mistral
+        {"content": None, "refusal": "Quay 6."},  # OpenAI's docs, "Refusals"
+    ],
+)
+def test_a_server_that_does_not_stream_answers_all_the_same(
+    server: Server, engine: Engine, said: dict[str, Any]
+) -> None:
+    choice = {"message": {"role": "assistant", **said}, "finish_reason": "stop"}
     server.body, server.kind = json.dumps({"choices": [choice]}), "application/json"
     chunks = list(engine.stream(ASK))
     assert "".join(chunk.text for chunk in chunks) == "Quay 6."
