@@ -21,7 +21,9 @@ from langchain_uno.messages import clean_text, clean_value, read_turns
 from langchain_uno.records import Feedback, Interaction, Message
 
 __all__ = [
+    "COMMENTS",
     "FORMAT",
+    "RATINGS",
     "SPACE",
     "Chat",
     "Found",
@@ -30,6 +32,7 @@ __all__ = [
     "Row",
     "as_object",
     "corrected",
+    "feedback_in",
     "feedback_of",
     "first",
     "is_chat",
@@ -210,9 +213,27 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
     return checked.model_copy(update={"created_at": time}) if time else checked
 
 
-_UP = {"true", "1", "1.0", "up", "thumbsup", "thumb_up", "thumbs_up", "positive", "like", "liked"}
+RATINGS = ("rating", "thumb", "thumbs", "vote", "score", "feedback_rating", "feedback_score",
+           "feedbackScore")  # fmt: skip
+COMMENTS = ("comment", "feedback_comment", "feedback_text")
+"""Fields by which apps rate an answer, beside it or in its feedback."""
+
+
+def feedback_in(row: Row) -> list[Any]:
+    """Return what a row or a message says of its answer: its feedback, and a rating beside it."""
+    given = row.get("feedback")
+    if given is None:
+        given = as_object(row.get("annotation"))  # Open WebUI's
+    found = list(given) if isinstance(given, list) else [given] if given not in ("", {}) else []
+    beside = {"rating": first(row, *RATINGS), "comment": first(row, *COMMENTS)}
+    known = {k: v for k, v in beside.items() if isinstance(v, str | bool | int | float) and v != ""}
+    return [*found, known] if known else found
+
+
+_UP = {"true", "1", "1.0", "up", "thumbsup", "thumb_up", "thumbs_up", "positive", "like", "liked",
+       "👍"}  # fmt: skip
 _DOWN = {"false", "0", "0.0", "-1", "-1.0", "down", "thumbsdown", "thumb_down", "thumbs_down",
-         "negative", "dislike", "disliked"}  # fmt: skip
+         "negative", "dislike", "disliked", "👎"}  # fmt: skip
 
 
 def thumb(value: Any) -> float | None:

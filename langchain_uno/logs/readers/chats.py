@@ -9,11 +9,14 @@ from langchain_uno.errors import InputError
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
 from langchain_uno.logs.readers.base import (
+    COMMENTS,
+    RATINGS,
     Chat,
     Found,
     Passed,
     Reader,
     Row,
+    feedback_in,
     first,
     literal,
     names_of,
@@ -30,7 +33,8 @@ _MAX_TAG = 1000
 _LISTS = ("messages", "conversations", "conversation", "contents", "chat_messages", "history",
           "input")  # fmt: skip
 _KNOWN = {
-    *_LISTS, *THREAD_KEYS, *USER_KEYS, "feedback", "lang", "language", "model", "run_id",
+    *_LISTS, *THREAD_KEYS, *USER_KEYS, *RATINGS, *COMMENTS, "feedback", "lang", "language", "model",
+    "run_id",
     "created_at", "createdAt", "timestamp", "tstamp", "input_prompt", "input_chat_messages", "info",
     "tools", "usage", "format", "system", "instructions", "system_prompt", "systemInstruction",
     "system_instruction", "turn", "toxic", "redacted", "openai_moderation", "hashed_ip",
@@ -64,7 +68,7 @@ def _about(row: Row, messages: Sequence[Any], **more: Any) -> Chat:
         model=first_name(row, ("model",)),
         created_at=first(row, "created_at", "createdAt", "timestamp", "tstamp"),
         language=first(row, "lang", "language"),
-        feedback=row.get("feedback"),
+        feedback=feedback_in(row),
         tags=_tags(row),
         **more,
     )
@@ -113,10 +117,7 @@ def _joined(rows: Sequence[Row]) -> Iterable[Found]:
         order = sorted(order, key=lambda n: known[n])  # type: ignore[assignment]
     messages: list[dict[str, Any]] = []
     for n in order:
-        keep = {k: v for k, v in rows[n].items() if k not in ("feedback", "timestamp", "createdAt")}
-        said = rows[n].get("feedback")
-        said = said if isinstance(said, list) or said is None else [said]
-        messages.append({**keep, "created_at": times[n], "feedback": said or []})
+        messages.append({**rows[n], "created_at": times[n]})
     user, _ = names_of(*rows)
     models = [r["model"] for r in rows if isinstance(r.get("model"), str)]
     thread = first_name(rows[0], _THREADS)

@@ -13,10 +13,10 @@ from langchain_uno.logs.readers.base import (
     Passed,
     Reader,
     Row,
+    feedback_in,
     feedback_of,
     first,
     names_of,
-    thumb,
 )
 from langchain_uno.logs.readers.bodies import asked, body_of, said
 from langchain_uno.records import Feedback
@@ -300,20 +300,8 @@ def _request(row: Row) -> Iterable[Found]:
         model=first(row, "model", "ai_model") or first({**request, **response}, "model"),
         created_at=first(row, "startTime", "start_time", "created_at", "createdAt", "timestamp",
                          "request_created_at") or response.get("created"),
-        feedback=_rating(row),
+        feedback=feedback_in(row),
     )  # fmt: skip
-
-
-def _rating(row: Row) -> Any:
-    """The row's feedback: as in a chat row, or a proxy's rating."""
-    given = row.get("feedback")
-    rating = first(row, "feedback_rating", "rating")
-    if isinstance(given, Mapping) and "score" not in given:
-        rating = first(given, "rating", "value")
-    if rating is not None and thumb(rating) is not None:
-        words = given.get("comment") if isinstance(given, Mapping) else None
-        return [{"score": thumb(rating), **({"comment": words} if words else {})}]
-    return given
 
 
 LANGSMITH = Reader(

@@ -392,6 +392,99 @@ def test_what_holds_nothing_is_passed_over(
     assert (result.bad, result.passed_over, result.interactions) == ([], {reason: 1}, 0)
 
 
+F = "As a table, please."
+RATED: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
+    ({"rating": -1, "comment": F}, ("comment", 0.0, None, F)),
+    ({"feedback": {"thumbs": "down", "comment": F}}, ("comment", 0.0, None, F)),
+    ({"score": 0, "feedback_comment": F}, ("comment", 0.0, None, F)),
+    ({"thumb": "up"}, ("score", 1.0, None, None)),
+    ({"rating": 4}, ("rating", None, 4.0, None)),
+    ({"feedback": "4"}, ("rating", None, 4.0, None)),
+    ({"feedback": [{"score": -1}]}, ("score", 0.0, None, None)),
+    ({"feedback": {"value": 0, "comment": F}}, ("comment", 0.0, None, F)),  # Chainlit
+    ({"feedback": {"key": "stars", "value": 1}}, ("stars", None, 1, None)),
+    ({"feedback": "\U0001f44e"}, ("score", 0.0, None, None)),
+]
+
+
+@pytest.mark.parametrize(("beside", "expected"), RATED)
+@pytest.mark.parametrize("where", ["row", "message", "question"])
+def test_ratings_in_the_names_of_apps(
+    home: Home, tmp_path: Path, beside: dict[str, Any], expected: tuple[Any, ...], where: str
+) -> None:
+    """Hugging Face's chat-ui has a message's score, Dify a rating, exported tables a thumb."""
+    answer: dict[str, Any] = {"role": "assistant", "content": "Six."}
+    row: dict[str, Any] = {"question": "x", "answer": "Six."}
+    if where != "question":
+        row = {"messages": [ASKED, {**answer, **(beside if where == "message" else {})}]}
+    bring(home, tmp_path, row if where == "message" else {**row, **beside})
+    [log] = logs(home)
+    assert [s[:4] for s in said(log)] == [expected]
+    assert log["tags"] == {}
+
+
+def test_a_conversation_ends_before_a_turn_without_words(home: Home, tmp_path: Path) -> None:
+    six = {"role": "assistant", "content": "Six."}
+    more = {"role": "user", "content": F}
+    thought = {"role": "assistant", "content": "<think>Which quay"}
+    result = bring(
+        home,
+        tmp_path,
+        {"id": "1", "messages": [ASKED, six, more, {**six, "content": None}, ASKED, six]},
+        {"id": "2", "messages": [ASKED, thought]},
+        {"id": "3", "messages": [ASKED, {**six, "content": ""}, {**six, "content": "7."}]},
+        # The feedback is about the last answer, and must not go to the first one.
+        {"id": "4", "messages": [ASKED, six, {**more, "content": ""}, six], "feedback": "down"},
+    )
+    first, third = logs(home)
+    assert [s[3] for s in said(first)] == [F]
+    assert (third["messages"][-1]["content"], len(third["messages"])) == ("7.", 2)
+    assert (result.bad, result.passed_over) == ([], {"empty_turn": 2, "no_answer": 1})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"content": None, "refusal": "Six."},  # OpenAI, structured outputs
+        {"content": None, "audio": {"id": "a", "transcript": "Six."}},  # OpenAI, audio
+        {"content": [{"type": "output_audio", "transcript": "Six."}]},  # OpenAI, realtime
+        {"parts": [{"type": "text", "content": "Six."}]},  # OpenTelemetry, gen_ai messages
+        {"role": "apiMessage", "content": "Six."},  # Flowise
+        {"role": "ROLE_ASSISTANT", "content": "Six."},
+        {"role": "AI_MESSAGE", "content": "Six."},
+        {"role": "bing", "content": "Six."},  # ShareGPT
+        {"role": "agent", "content": "Six."},
+    ],
+)
+def test_the_words_of_an_answer_in_every_shape(
+    home: Home, tmp_path: Path, answer: dict[str, Any]
+) -> None:
+    question = {"role": "USER_MESSAGE", "content": [{"type": "text", "content": "x"}]}
+    bring(home, tmp_path, {"messages": [question, {"role": "assistant", **answer}]})
+    assert [texts(log) for log in logs(home)] == [[("user", "x"), ("assistant", "Six.")]]
+
+
+@pytest.mark.parametrize(
+    ("call", "args"),
+    [
+        ({"type": "custom", "custom": {"name": "f", "input": "raw"}}, {"_raw": "raw"}),
+        ({"function": {"name": "f", "arguments": '{"a": '}}, {"_raw": '{"a": '}),
+        ({"function": {"name": "f", "arguments": '"Oslo"'}}, {"_raw": '"Oslo"'}),
+        ({"function": {"name": "f", "arguments": ""}}, {}),
+    ],
+)
+def test_arguments_that_are_no_object_are_kept(
+    home: Home, tmp_path: Path, call: dict[str, Any], args: dict[str, Any]
+) -> None:
+    """OpenAI has custom tools with a text, and models write arguments that are cut."""
+    asked = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", **call}]}
+    told = {"role": "tool", "tool_call_id": "c", "content": "6"}
+    bring(home, tmp_path, {"messages": [ASKED, asked, told, {"role": "ai", "content": "Six."}]})
+    step, last = logs(home)
+    assert step["tool_calls"] == [{"name": "f", "args": args, "id": "c"}]
+    assert last["messages"][-1]["content"] == "Six."
+
+
 @pytest.mark.parametrize(
     "content",
     [

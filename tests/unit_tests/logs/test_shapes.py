@@ -165,6 +165,38 @@ STEPS: dict[str, dict[str, Any]] = {
             },
         ]
     },
+    "AI SDK 4, before parts": {
+        "messages": [
+            U,
+            {
+                "role": "assistant",
+                "content": SAID,
+                "toolInvocations": [
+                    {
+                        "state": "result",
+                        "toolCallId": "c",
+                        "toolName": "f",
+                        "args": {},
+                        "result": "6",
+                    }
+                ],
+            },
+        ]
+    },
+    "OpenTelemetry": {
+        "input": [
+            {"role": "user", "parts": [{"type": "text", "content": ASKED}]},
+            {
+                "role": "assistant",
+                "parts": [{"type": "tool_call", "id": "c", "name": "f", "arguments": {}}],
+            },
+            {
+                "role": "tool",
+                "parts": [{"type": "tool_call_response", "id": "c", "response": "6"}],
+            },
+        ],
+        "output": [{"role": "assistant", "parts": [{"type": "text", "content": SAID}]}],
+    },
     "AI SDK model messages": {
         "messages": [
             U,
