@@ -135,12 +135,20 @@ class _Import:
             self._refuse(number, error)
 
     def finish(self) -> None:
-        """Read the conversations that came a message a row, and write what is left."""
+        """Read the conversations that came a message a row, and write what is left.
+
+        The root of a trace is no answer of its own where the journal has the trace's model runs.
+        """
         if self.groups is not None:
+            self._write()
+            runs = ((r.run_id, r.root_run_id) for r in self.journal.rows())
+            traces = {root for run, root in runs if root and root != run}
             with closing(self.groups) as groups:
                 for number, reader, rows in groups.read():
                     try:
                         found = parse_group(rows, self._at(number), self.namespace, reader)
+                        if traces & {i.run_id for i in found.interactions}:
+                            found = Parsed(found.format, passed=Counter({"not_a_model_run": 1}))
                         self._store(found, rows=len(rows))
                     except InputError as error:
                         self._refuse(number, error)

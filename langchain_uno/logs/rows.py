@@ -43,6 +43,7 @@ from langchain_uno.logs.readers.base import (
     thumb,
     time_of,
 )
+from langchain_uno.logs.readers.bodies import cut_off
 from langchain_uno.messages import clean_text, clean_value, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
@@ -210,7 +211,7 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
     # "lang": what a person said of the row; "en"/"english" and the like are understood.
     language = _language(chat.language)
     thread, user, model = (_id(v) for v in (chat.thread, chat.user, chat.model))
-    start = time_of(chat.created_at) or now
+    start = _time(chat.created_at, passed) or now
     own_id = run_ref(_id(chat.run_id)) if chat.run_id else None
     who_where = [tags.get("dataset", ""), thread or "", user or ""]
     out: list[Interaction] = []
@@ -221,7 +222,7 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
         name = "\0".join([told_apart, *who_where])
         run_id = _unique(about[at].get("id")) or _run_id(name, turns[: at + 1])
         who = next((u for m in reversed(about[:at]) if (u := _id(m.get("user_id")))), user)
-        stamp = time_of(about[at].get("created_at")) or start
+        stamp = _time(about[at].get("created_at"), passed) or start
         if out and stamp <= out[-1].created_at:
             stamp = out[-1].created_at + timedelta(microseconds=1)
         out.append(
@@ -237,6 +238,7 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
                 model=model,
                 language=language
                 or language_of([m.content for m in prompt if m.role == "user"], said.content),
+                error=_id(chat.error if at == answers[-1] else None) or cut_off(about[at]),
                 tags=tags,
                 created_at=stamp,
             )
@@ -258,8 +260,8 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
         )
         out[-1].feedback.append(follow_up(out[-1].run_id, open_end, last))
     for one, at in zip(out, answers, strict=True):
-        _add_explicit(feedback_in(about[at]), [one], one.user_id)
-    _add_explicit(chat.feedback, out, user)
+        _add_explicit(feedback_in(about[at]), [one], one.user_id, passed)
+    _add_explicit(chat.feedback, out, user, passed)
     _add_implicit(chat.implicit, out)
     return out
 
@@ -289,6 +291,15 @@ def _turns(chat: Chat) -> tuple[list[Message], list[Row]]:
                 turns.append(one)
                 about.append(own if at == len(found) else step)
     return turns, about
+
+
+def _time(value: Any, passed: Counter[str]) -> datetime | None:
+    """The time that a value names; a text that names none is counted, and costs no more."""
+    try:
+        return time_of(value)
+    except InputError:
+        passed["bad_time"] += 1
+        return None
 
 
 def _is_empty(message: Message) -> bool:
@@ -335,7 +346,9 @@ def _language(value: Any) -> str | None:
 # -- feedback --------------------------------------------------------------------------------------
 
 
-def _add_explicit(given: Any, out: list[Interaction], user: str | None) -> None:
+def _add_explicit(
+    given: Any, out: list[Interaction], user: str | None, passed: Counter[str]
+) -> None:
     """Add feedback to a row's interactions: objects, texts (comments) or scores.
 
     Raises:
@@ -356,7 +369,7 @@ def _add_explicit(given: Any, out: list[Interaction], user: str | None) -> None:
         fields = {k: one.get(k) for k in Feedback.model_fields if k in one}
         _add_rating(one, fields)
         about = _about(one, out, n)
-        stamp = time_of(fields.pop("created_at", None)) or about.created_at + timedelta(
+        stamp = _time(fields.pop("created_at", None), passed) or about.created_at + timedelta(
             microseconds=2 + n
         )
         fields["run_id"] = about.run_id

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -73,6 +75,8 @@ class Chat:
     tags: Row = field(default_factory=dict)
     implicit: Row = field(default_factory=dict)
     """A row with MemoryBench's column of implicit feedback."""
+    error: str | None = None
+    """What was wrong with the last answer."""
     last_only: bool = False
     """Earlier answers in the prompt are other rows' answers."""
 
@@ -287,17 +291,31 @@ def time_of(value: Any) -> datetime | None:
         if isinstance(value, int | float) and not isinstance(value, bool):
             seconds = next((value / unit for least, unit in _UNITS if abs(value) >= least), value)
             return datetime.fromtimestamp(seconds, timezone.utc)
-        found = datetime.fromisoformat(_python_iso(str(value).strip()))
-    except (ValueError, OverflowError, OSError) as error:
+        found = _parsed_time(str(value).strip())
+    except (TypeError, ValueError, OverflowError, OSError) as error:
         raise InputError(
             f"{str(value)[:40]!r} is not a time (give ISO 8601 or seconds since 1970)"
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
+_OFFSET = re.compile(r"(:\d\d(?:\.\d+)?) ?([+-]\d\d):?(\d\d)?$")
+_JAVASCRIPT = re.compile(r"\w{3} (\w{3}) (\d+) (\d{4}) ([\d:]+) GMT([+-]\d{4}).*")
+
+
+def _parsed_time(text: str) -> datetime:
+    if told := _JAVASCRIPT.fullmatch(text):  # as a Date becomes a text
+        month, day, year, clock, zone = told.groups()
+        return parsedate_to_datetime(f"{day} {month} {year} {clock} {zone}")
+    if text[:1].isalpha():  # of HTTP and mail
+        return parsedate_to_datetime(text)
+    return datetime.fromisoformat(_python_iso(text))
+
+
 def _python_iso(text: str) -> str:
-    """The text as Python 3.10 reads it: no Z, no " UTC", three or six digits of a second."""
+    """The text as Python 3.10 reads it: no Z, no "+0000", three or six digits of a second."""
     text = text.removesuffix(" UTC").replace("Z", "+00:00").replace("z", "+00:00")
+    text = _OFFSET.sub(lambda m: f"{m[1]}{m[2]}:{m[3] or '00'}", text)
     head, dot, tail = text.partition(".")
     if not dot:
         return text

@@ -513,6 +513,9 @@ def test_the_words_of_a_user_in_every_shape(
         "2024-04-05T19:34:38Z", "2024-04-05 19:34:38.1 UTC", "2024-04-05T21:34:38+02:00",
         "2024-04-05T19:34:38.123456789Z", {"$date": "2024-04-05T19:34:38Z"},
         {"$date": {"$numberLong": "1712345678123"}},
+        "Fri, 05 Apr 2024 19:34:38 GMT", "2024-04-05T19:34:38.000+0000", "2024-04-05 19:34:38+00",
+        "2024-04-05T21:34:38+0200", "2024-04-05 15:34:38 -0400",
+        "Fri Apr 05 2024 21:34:38 GMT+0200 (Central European Summer Time)",
     ],
 )  # fmt: skip
 def test_times(home: Home, tmp_path: Path, time: Any) -> None:
@@ -520,6 +523,196 @@ def test_times(home: Home, tmp_path: Path, time: Any) -> None:
     bring(home, tmp_path, {"created_at": time, "messages": turns})
     found = datetime.fromisoformat(logs(home)[0]["created_at"].replace("Z", "+00:00"))
     assert int(found.timestamp()) == 1712345678
+
+
+def test_a_bad_time_costs_the_time_only(home: Home, tmp_path: Path) -> None:
+    answer = {"role": "assistant", "content": "b", "feedback": {"score": 1, "created_at": "x"}}
+    result = bring(home, tmp_path, {"created_at": "yesterday", "messages": [ASKED, answer]})
+    assert (result.interactions, result.feedback) == (1, 1)
+    assert (result.bad, result.passed_over) == ([], {"bad_time": 2})
+
+
+HUMAN = {"type": "human", "data": {"content": "x"}}
+AI = {"type": "ai", "data": {"content": "Six."}}
+STORED: dict[str, list[dict[str, Any]]] = {
+    "messages_to_dict": [HUMAN, AI],
+    "OpenAI's messages alone": [ASKED, {"role": "assistant", "content": "Six."}],
+    "PostgresChatMessageHistory": [{"session_id": "s", "message": m} for m in (HUMAN, AI)],
+    "SQLChatMessageHistory": [
+        {"id": n, "session_id": "s", "message": json.dumps(m)} for n, m in enumerate((HUMAN, AI))
+    ],
+    "MongoDBChatMessageHistory": [
+        {"SessionId": "s", "History": json.dumps(m)} for m in (HUMAN, AI)
+    ],
+    "DynamoDBChatMessageHistory": [{"SessionId": "s", "History": [HUMAN, AI]}],
+    "LangGraph's get_state": [
+        {
+            "values": {
+                "messages": [HUMAN["data"] | {"type": "human"}, AI["data"] | {"type": "ai"}]
+            },
+            "config": {"configurable": {"thread_id": "s"}},
+            "metadata": {"user_id": "u"},
+        }
+    ],
+    "a list of conversations": [
+        {"conversations": [{"thread_id": "s", "messages": [HUMAN, AI]}]},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_histories_that_langchain_stores(home: Home, tmp_path: Path, name: str) -> None:
+    """langchain-community's chat message histories, and the state of LangGraph's threads."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(STORED[name]))
+    assert import_file(path, home).bad == []
+    [log] = logs(home)
+    assert texts(log) == [("user", "x"), ("assistant", "Six.")]
+    assert log.get("thread_id") == (
+        None if name in ("messages_to_dict", "OpenAI's messages alone") else "s"
+    )
+    assert log.get("user_id") == ("u" if "get_state" in name else None)
+
+
+GENERATION = {
+    "id": "o1",
+    "traceId": "t1",
+    "type": "GENERATION",
+    "input": [ASKED],
+    "output": {"role": "assistant", "content": "Six."},
+}
+SCORE = {"id": "s1", "traceId": "t1", "name": "note", "value": 0}
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        ({"stringValue": F, "dataType": "TEXT"}, (None, None, F)),
+        ({"stringValue": F, "dataType": "TEXT", "comment": "Hm."}, (None, None, f"{F}\n\nHm.")),
+        ({"stringValue": "thumbs_down", "dataType": "CATEGORICAL"}, (0.0, "thumbs_down", None)),
+        ({"stringValue": "so-so", "dataType": "CATEGORICAL"}, (None, "so-so", None)),
+        ({"stringValue": "False", "dataType": "BOOLEAN"}, (0.0, None, None)),
+    ],
+)
+@pytest.mark.parametrize("inside", [True, False])
+def test_scores_of_langfuse(
+    home: Home, tmp_path: Path, score: dict[str, Any], expected: tuple[Any, ...], inside: bool
+) -> None:
+    """Langfuse's score types, in rows of their own and in a trace as its page downloads it."""
+    told = {**SCORE, **score}
+    own = {k: v for k, v in GENERATION.items() if k != "traceId"}
+    span = {"id": "o0", "type": "SPAN", "input": "x", "output": "y"}
+    trace = {"id": "t1", "userId": "u", "sessionId": "s", "input": "x", "output": "Six."}
+    rows = (
+        [{**trace, "scores": [told], "observations": [span, own]}] if inside else [GENERATION, told]
+    )
+    assert bring(home, tmp_path, *rows).bad == []
+    [log] = logs(home)
+    assert [s[1:4] for s in said(log)] == [expected]
+    assert (log.get("user_id"), log.get("thread_id")) == (("u", "s") if inside else (None, None))
+
+
+def test_a_trace_of_langfuse_without_a_question(home: Home, tmp_path: Path) -> None:
+    trace = {"id": "t1", "timestamp": 1, "userId": "u", "input": None, "output": "Six."}
+    assert bring(home, tmp_path, trace).passed_over == {"no_question": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "error"),
+    [
+        ({**GENERATION, "level": "ERROR", "statusMessage": "boom"}, "boom"),
+        (
+            {
+                "messages": [ASKED],
+                "response": {"choices": [{"text": "S", "finish_reason": "length"}]},
+            },
+            "incomplete: length",
+        ),
+        (
+            {
+                "request": {"messages": [ASKED]},
+                "response": {
+                    "content": [{"type": "text", "text": "S"}],
+                    "stop_reason": "max_tokens",
+                },
+            },
+            "incomplete: max_tokens",
+        ),
+        (
+            {
+                "request": {"contents": [{"parts": [{"text": "x"}]}]},
+                "response": {
+                    "candidates": [
+                        {"content": {"parts": [{"text": "S"}]}, "finishReason": "SAFETY"}
+                    ]
+                },
+            },
+            "incomplete: safety",
+        ),
+        (
+            {
+                "input": "x",
+                "output": [{"type": "message", "role": "assistant", "content": "S"}],
+                "status": "incomplete",
+                "incomplete_details": {"reason": "max_output_tokens"},
+            },
+            "incomplete: max_output_tokens",
+        ),
+        (
+            {"messages": [ASKED, {"role": "ai", "content": "S", "finish_reason": "length"}]},
+            "incomplete: length",
+        ),
+        (
+            {
+                "messages": [ASKED],
+                "response": {"choices": [{"text": "S", "finish_reason": "stop"}]},
+            },
+            None,
+        ),
+    ],
+)
+def test_answers_that_were_cut_off(
+    home: Home, tmp_path: Path, row: dict[str, Any], error: str | None
+) -> None:
+    assert bring(home, tmp_path, row).bad == []
+    assert [log.get("error") for log in logs(home)] == [error]
+
+
+STREAMS = {
+    "OpenAI": ['{"choices": [{"delta": {"content": "Si"}}]}',
+               '{"choices": [{"delta": {"content": "x."}}]}', '{"choices": []}', "[DONE]"],
+    "Anthropic": ['{"type": "message_start", "message": {"content": []}}',
+                  '{"delta": {"type": "thinking_delta", "thinking": "hm"}}',
+                  '{"delta": {"type": "text_delta", "text": "Six."}}',
+                  '{"type": "message_delta", "delta": {"stop_reason": "end_turn"}}'],
+    "Responses": ['{"type": "response.reasoning_summary_text.delta", "delta": "hm"}',
+                  '{"type": "response.output_text.delta", "delta": "Six."}',
+                  '{"type": "response.output_text.done", "text": "Six."}'],
+    "Gemini": ['{"candidates": [{"content": {"parts": [{"text": "Six."}], "role": "model"}}]}'],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_recorded_stream_is_read_as_its_answer(home: Home, tmp_path: Path, name: str) -> None:
+    stream = "".join(f"event: x\ndata: {line}\n\n" for line in STREAMS[name])
+    asked = {"request": {"messages": [ASKED]}}
+    broken = {**asked, "response": 'data: {"error": {"message": "quota"}}\n\n'}
+    result = bring(home, tmp_path, {**asked, "response": stream}, broken)
+    assert [n for n, _ in result.bad] == [2]
+    assert [texts(log) for log in logs(home)] == [[("user", "x"), ("assistant", "Six.")]]
+
+
+def test_an_answer_may_repeat_the_question(home: Home, tmp_path: Path) -> None:
+    answer = {"role": "assistant", "content": "x"}
+    hidden = {"role": "user", "content": "redacted-by-litellm"}
+    result = bring(
+        home,
+        tmp_path,
+        {"messages": [ASKED], "response": {"choices": [{"message": answer}]}},
+        {"messages": [hidden], "response": {"choices": [{"message": answer}]}},
+    )
+    assert [texts(log) for log in logs(home)] == [[("user", "x"), ("assistant", "x")]]
+    assert (result.bad, result.passed_over) == ([], {"redacted": 1})
 
 
 def test_broken_rows_of_every_format_are_read_or_refused() -> None:

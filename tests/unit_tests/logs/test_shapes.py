@@ -284,6 +284,8 @@ def test_steps_with_tools(home: Home, tmp_path: Path, name: str) -> None:
         ({"output": {"role": "assistant", "content": "In Oslo."}}, "In Oslo.", None),
         ({"messages": [{"role": "assistant", "content": "In Oslo."}]}, "In Oslo.", None),
         ({"tone": "warm", "length": "short"}, None, '{"tone": "warm", "length": "short"}'),
+        (["In Oslo."], "In Oslo.", None),
+        ({"label": "table", "score": 3}, None, '{"label": "table", "score": 3}'),
         ({"stars": 3}, None, '{"stars": 3}'),
     ],
 )
