@@ -423,6 +423,21 @@ def test_ratings_in_the_names_of_apps(
     assert log["tags"] == {}
 
 
+def test_one_star_of_five_is_no_thumb_up(home: Home, tmp_path: Path) -> None:
+    """A file tells whether a number is a thumb: scores of Langfuse and LangSmith have any range."""
+    stars = [{"question": f"{n}?", "answer": "x", "rating": r} for n, r in enumerate((1, 5, 1, 0))]
+    thumbs = [{**GENERATION, "id": f"o{n}", "input": f"t{n}"} for n in range(2)]
+    votes = [
+        {**SCORE, "id": f"s{n}", "observationId": f"o{n}", "name": "up", "value": n}
+        for n in range(2)
+    ]
+    for _ in range(2):
+        bring(home, tmp_path, *stars, *thumbs, *votes)
+    found = [s[1:3] for log in logs(home) for s in said(log)]
+    scale = [(None, 1.0), (None, 5.0), (None, 1.0), (None, 0.0)]
+    assert found == [*scale, (0.0, None), (1.0, None)]
+
+
 def test_a_conversation_ends_before_a_turn_without_words(home: Home, tmp_path: Path) -> None:
     six = {"role": "assistant", "content": "Six."}
     more = {"role": "user", "content": F}
