@@ -24,6 +24,7 @@ from langchain_uno.logs.readers.base import (
     literal,
     names_of,
     objects,
+    read_all,
     time_of,
 )
 from langchain_uno.logs.readers.bodies import asked, body_of
@@ -61,7 +62,12 @@ def _chat(row: Row) -> Iterable[Found]:
         return
     if not isinstance(given, list) or not given:
         raise InputError("'messages' must be a list of at least one message")
-    if all(isinstance(m, Mapping) for m in given):
+    if all(isinstance(m, list) and len(m) == 2 for m in given):
+        try:  # LangChain's pairs of a role and its words
+            given = read_all([{"role": role, "content": words} for role, words in given])
+        except InputError:  # Gradio's of a question and its answer
+            given = prompt_of({"history": given})
+    elif all(isinstance(m, Mapping) for m in given):
         given = asked({**row, "messages": given}) or given
     yield _about(row, given)
 

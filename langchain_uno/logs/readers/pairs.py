@@ -96,7 +96,7 @@ def prompt_of(row: Row) -> list[Message]:
             raise InputError("'history' must be a list of pairs of a question and its answer")
         turns = [
             Message(role="user", content=str(pair[0])),
-            Message(role="assistant", content=str(pair[1])),
+            Message(role="assistant", content=str(pair[1] or "")),
             *turns,
         ]
     if system and turns and turns[0].role != "system":
