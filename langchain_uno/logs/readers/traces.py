@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_uno.errors import InputError
+from langchain_uno.logs.conversation import run_ref, user_turn
+from langchain_uno.logs.join import FOLLOW_UP
 from langchain_uno.logs.readers.base import (
     Chat,
     Found,
@@ -364,10 +366,18 @@ def _request(row: Row) -> Iterable[Found]:
     if any(m.get("content") == _REDACTED for m in (*given, *answer) if isinstance(m, Mapping)):
         yield Passed("redacted")
         return
+    run_id = first(row, "id", "request_id", "requestId") or response.get("id")
+    before = first({**response, **request, **row}, "previous_response_id")
+    if before and run_id and (turn := user_turn(read_all(given))):
+        # OpenAI's Responses name the answer that the user goes on from, and leave the turns out.
+        name = f"follow-up-{run_ref(str(run_id))}"
+        yield feedback_of(
+            str(before), name, None, key=FOLLOW_UP, comment=turn, source="thread", user_id=user
+        )
     whole = [row, *(body_of(row.get(k)) for k in _RESPONSE)]
     yield Chat(
         [*given, *answer],
-        run_id=first(row, "id", "request_id", "requestId") or response.get("id"),
+        run_id=run_id,
         user=user,
         thread=thread,
         model=first(row, "model", "ai_model") or first({**request, **response}, "model"),

@@ -329,6 +329,19 @@ def test_turns_in_pairs(home: Home, tmp_path: Path, row: dict[str, Any]) -> None
     assert [s[3] for s in said(log)] == [F]
 
 
+def test_responses_name_the_answer_before(home: Home, tmp_path: Path) -> None:
+    """OpenAI's Responses with previous_response_id send the new turn alone."""
+    six = [{"type": "message", "role": "assistant", "content": "Six."}]
+    rows = [
+        {"id": "resp_2", "previous_response_id": "resp_1", "input": F, "output": six},
+        {"id": "resp_1", "previous_response_id": None, "input": "x", "output": six},
+    ]
+    for _ in range(2):
+        bring(home, tmp_path, *rows)
+    found = {log["run_id"]: [s[3] for s in said(log)] for log in logs(home)}
+    assert found == {"resp_1": [F], "resp_2": []}
+
+
 def test_the_better_of_two_answers(home: Home, tmp_path: Path) -> None:
     result = bring(
         home,
