@@ -34,11 +34,15 @@ _ROLES: dict[str, Role] = {
     "human": "user",
     "prompter": "user",
     "customer": "user",
+    "end_user": "user",
     "assistant": "assistant",
     "ai": "assistant",
     "bot": "assistant",
     "chatbot": "assistant",
     "chatgpt": "assistant",
+    "bing": "assistant",
+    "agent": "assistant",
+    "api": "assistant",
     "gpt": "assistant",
     "model": "assistant",
     "function_call": "assistant",
@@ -48,7 +52,7 @@ _ROLES: dict[str, Role] = {
 }
 """The words of the formats that are read, in small letters."""
 _MAX_DEPTH = 50
-_CONTENT = frozenset({"content", "parts", "value", "text", "message"})
+_CONTENT = ("content", "parts", "value", "text", "message", "refusal")
 _CALL_IDS = ("tool_call_id", "call_id", "toolCallId", "toolUseId", "tool_use_id", "id")
 _NO_TEXT = ("reasoning", "think", "redacted_thinking", "summary_text", "tool", "function_call",
             "step-", "source-", "data-", "dynamic-tool", "server_tool")  # fmt: skip
@@ -109,7 +113,9 @@ def _block(block: Any) -> tuple[str, str]:
         return block, ""
     if not isinstance(block, Mapping) or block.get("thought") is True:
         return "", ""
-    text = block.get("text", block.get("refusal"))
+    text = block.get("text", block.get("refusal", block.get("transcript")))
+    if text is None and block.get("type") == "text":  # OpenTelemetry's
+        text = block.get("content")
     if isinstance(text, Mapping):  # an Assistants thread's {"value", "annotations"}
         text = text.get("value")
     kind = str(block.get("type") or "") if isinstance(text, str) else _kind(block)
@@ -239,6 +245,9 @@ def read_turns(given: Any) -> list[Message]:
             return []
     role, word = _role(given, body)
     content = _content(body)
+    told = body.get("toolInvocations")  # AI SDK 4's, where no part names them
+    if isinstance(told, list) and not isinstance(content, list | Mapping):
+        content = [*({"toolInvocation": one} for one in told), *([content] if content else [])]
     if word == "function_call":  # ShareGPT: the call is the turn's text
         return [_told_call(str(content or ""))]
     if role == "tool":
@@ -250,7 +259,7 @@ def read_turns(given: Any) -> list[Message]:
         raise InputError("has tool_calls that are not a list")
     if isinstance(body.get("function_call"), Mapping):  # OpenAI's older form
         calls = [*calls, body["function_call"]]
-    if content is None and not calls and not _CONTENT & body.keys():
+    if content is None and not calls and not body.keys() & {*_CONTENT, "audio"}:
         raise InputError("has neither content, parts nor tool calls")
     turns = _turns(role, content)
     if calls:
@@ -263,13 +272,10 @@ def read_turns(given: Any) -> list[Message]:
 
 def _content(body: Mapping[str, Any]) -> Any:
     """The first field that holds something; None: there is none."""
-    found = None
-    for name in ("content", "parts", "value", "text", "message"):
-        value = body.get(name)
-        found = value if found is None else found
-        if value:
-            return value
-    return found
+    audio = body.get("audio")  # what OpenAI's models said aloud
+    spoken = audio.get("transcript") if isinstance(audio, Mapping) else None
+    values = [v for v in (*map(body.get, _CONTENT), spoken) if v is not None]
+    return next(filter(None, values), values[0] if values else None)
 
 
 def _turns(role: Role, content: Any) -> list[Message]:
@@ -325,7 +331,7 @@ def _tool_block(block: Mapping[str, Any]) -> tuple[dict[str, Any] | None, Messag
         if isinstance(block.get(name), Mapping):
             return None, _result(block[name])
     kind = str(block.get("type") or "").replace("-", "_")
-    if kind.endswith(("tool_result", "tool_response", "function_call_output")):
+    if kind.endswith(("tool_result", "tool_response", "call_response", "function_call_output")):
         return None, _result(block)
     if kind in ("tool_use", "server_tool_use", "function_call") or (
         kind.startswith(("tool_", "dynamic_tool")) and ("toolCallId" in block or "name" in block)
@@ -384,7 +390,8 @@ def _role(given: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[Role, str]
         said.append(given["id"][-1])
     said = [s.get("role") if isinstance(s, Mapping) else s for s in said]
     for word in filter(None, said):
-        name = str(word).strip().removesuffix("Chunk").removesuffix("Message").lower()
+        name = str(word).strip().removesuffix("Chunk").lower()
+        name = name.removesuffix("message").removeprefix("role_").rstrip("_")
         if name in _ROLES:
             return _ROLES[name], name
     first = next(filter(None, said), None)
@@ -394,16 +401,18 @@ def _role(given: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[Role, str]
 def _call(call: Any) -> dict[str, Any]:
     if not isinstance(call, Mapping):
         raise InputError("has a tool call that is not an object")
-    function = call.get("function")
-    inner = function if isinstance(function, Mapping) else call
+    inner = next((v for k in ("function", "custom") if isinstance(v := call.get(k), Mapping)), call)
     args: Any = next(
         (inner[k] for k in ("arguments", "args", "input") if inner.get(k) is not None), {}
     )
     if isinstance(args, str):
+        raw = args
         try:
-            args = json.loads(args or "{}")
-        except ValueError as error:
-            raise InputError("has tool-call arguments that are not JSON") from error
+            args = json.loads(raw or "{}")
+        except ValueError:
+            args = None
+        if not isinstance(args, Mapping):  # a custom tool's text, or what a model wrote wrongly
+            args = {"_raw": clean_text(raw)}
     name = inner.get("toolName", inner.get("name"))
     if not isinstance(args, Mapping) or not isinstance(name, str):
         raise InputError("has a tool call without a name and an object of arguments")

@@ -246,20 +246,34 @@ def repeated_by_few(
     many do (:data:`POPULAR`) that it is everybody's. Of the wishes that are not shared, those of
     one voice that are alike are one; said on several requests it is marked, with whatever other
     unshared wish of this voice belongs to it. What another voice says once is that voice's own:
-    nobody strikes out others' wishes by repeating them.
+    nobody strikes out others' wishes by repeating them. Whoever repeats what few share vouches for
+    nothing else either, in words, edits or likes.
     """
     out = np.zeros(len(mentions), dtype=np.bool_)
     if not mentions:
         return out
-    from scipy.sparse.csgraph import connected_components
-
     texts = list(dict.fromkeys(m.text for m in mentions))
     place = {text: i for i, text in enumerate(texts)}
     x = _centred(embedder.embed([*texts, *BACKGROUND]))[: len(texts)]
     who: list[dict[str, set[str]]] = [defaultdict(set) for _ in texts]
     for m in mentions:
         who[place[m.text]][m.voice].add(m.cluster)
-    shared = _shared(x, who, min_users)
+    bad = _repeated(mentions, place, x, _shared(x, who, min_users))
+    if repeating := {voice for voice, _ in bad}:
+        others = [{v: c for v, c in by.items() if v not in repeating} for by in who]
+        bad |= _repeated(mentions, place, x, _shared(x, others, min_users))
+    return np.array([(m.voice, place[m.text]) in bad for m in mentions], dtype=np.bool_)
+
+
+def _repeated(
+    mentions: Sequence[Mention],
+    place: Mapping[str, int],
+    x: NDArray[np.float64],
+    shared: NDArray[np.bool_],
+) -> set[tuple[str, int]]:
+    """Return the unshared wishes that their voice repeats, as (voice, row of ``x``)."""
+    from scipy.sparse.csgraph import connected_components
+
     spoken: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for m in mentions:
         if not shared[place[m.text]]:
@@ -275,7 +289,7 @@ def repeated_by_few(
             mean = x[part].mean(axis=0)
             near = x[rows] @ (mean / max(float(np.linalg.norm(mean)), 1e-12)) >= BELONGS
             bad.update((voice, i) for i in {*part.tolist(), *rows[near].tolist()})
-    return np.array([(m.voice, place[m.text]) in bad for m in mentions], dtype=np.bool_)
+    return bad
 
 
 def _shared(

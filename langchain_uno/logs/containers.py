@@ -33,6 +33,8 @@ _WRAPPERS = ("data", "rows", "items", "results", "records", "runs")
 _FIELD = re.compile(r'[\s,]*"([^"\\]*)"\s*:\s*')
 _OBJECTS = re.compile(r"\[\s*[{\]]")
 _BY_NAME = {".csv": ",", ".tsv": "\t"}
+_SEPARATOR = re.compile(r"sep=(.)")
+"""A first line that Excel writes and reads."""
 _MAX_HEADER = 20_000
 _MARGIN = 20
 """So near to the end of what was read an error may only mean that the rest is not there yet."""
@@ -90,9 +92,12 @@ def _unpacked(source: io.BufferedReader[Any], name: str) -> Iterator[Numbered]:
 def _text(source: io.BufferedReader[Any], head: bytes, name: str) -> Iterator[Numbered]:
     encoding = _encoding(head)
     start = head.decode(encoding, "ignore").lstrip()
-    first_line = start.splitlines()[0] if start else ""
-    if delimiter := _delimiter(first_line) or _BY_NAME.get(name[-4:]):
-        yield from _csv(source, encoding, delimiter)
+    lines = start.splitlines() or [""]
+    told = _SEPARATOR.fullmatch(lines[0])
+    if delimiter := told[1] if told else _delimiter(lines[0]) or _BY_NAME.get(name[-4:]):
+        if encoding == "utf-8-sig" and not _is_utf8(head):
+            encoding = "cp1252"  # as older programs on Windows write it
+        yield from _csv(source, encoding, delimiter, skip=bool(told))
     elif encoding == "utf-8-sig" and not _is_one_value(start):
         yield from _lines(source)
     elif _is_one_value(start):
@@ -114,6 +119,14 @@ def _encoding(head: bytes) -> str:
     return "utf-8-sig"
 
 
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # its last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 # -- JSON ------------------------------------------------------------------------------------------
 
 
@@ -132,7 +145,7 @@ def _lines(source: io.BufferedReader[Any]) -> Iterator[Numbered]:
 def _parsed(text: str) -> Any:
     """The value of a line, or the error that says why there is none."""
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_nothing)
     except (ValueError, RecursionError) as error:
         return _not_json(error)
 
@@ -142,12 +155,11 @@ def _not_json(error: Exception) -> InputError:
         return InputError("nested too deeply")
     if isinstance(error, json.JSONDecodeError):
         return InputError(f"not JSON ({error.msg} at character {error.pos})")
-    # what _refuse says; or an integer of thousands of digits
-    return error if isinstance(error, InputError) else InputError(f"not JSON ({error})")
+    return InputError(f"not JSON ({error})")  # an integer of thousands of digits
 
 
-def _refuse(word: str) -> Any:
-    raise InputError(f"{word} is not JSON")
+def _nothing(_word: str) -> None:
+    """What NaN and Infinity stand for, which pandas writes for a missing value."""
 
 
 def _is_one_value(start: str) -> bool:
@@ -196,7 +208,7 @@ class _Values:
         self._text = ""
         self._at = 0
         self._ended = False
-        self._decoder = json.JSONDecoder(parse_constant=_refuse)
+        self._decoder = json.JSONDecoder(parse_constant=_nothing)
 
     def rows(self) -> Iterator[Numbered]:
         number = 0
@@ -347,12 +359,17 @@ def _delimiter(line: str) -> str | None:
     return None
 
 
-def _csv(source: io.BufferedReader[Any], encoding: str, delimiter: str) -> Iterator[Numbered]:
+def _csv(
+    source: io.BufferedReader[Any], encoding: str, delimiter: str, skip: bool
+) -> Iterator[Numbered]:
     csv.field_size_limit(1 << 30)
     text = io.TextIOWrapper(source, encoding, newline="")
     try:
+        if skip:
+            next(text, None)
         table = csv.DictReader(text, delimiter=delimiter)
-        yield from _table_rows(table)
+        for number, row in _table_rows(table):
+            yield number + skip, row
     finally:
         text.detach()  # whoever opened the file closes it
 
@@ -372,7 +389,13 @@ def _table_rows(table: csv.DictReader[str]) -> Iterator[Numbered]:
         if None in row or None in row.values():
             yield table.line_num, InputError("the row has another number of cells than the header")
             continue
-        yield table.line_num, {k.strip(): _cell(v) for k, v in row.items() if v != ""}
+        yield table.line_num, {_column(k): _cell(v) for k, v in row.items() if v != ""}
+
+
+def _column(name: str) -> str:
+    """A column's name as the formats have it: ``Question`` and ``QUESTION`` are ``question``."""
+    name = name.strip()
+    return name.lower() if name.isupper() or name.istitle() else name
 
 
 def _cell(text: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -32,11 +32,15 @@ from langchain_uno.logs.rows import Parsed, group_of, parse_group, parse_row
 from langchain_uno.logs.store import pending
 from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
-from langchain_uno.records import Interaction, utc_now
+from langchain_uno.records import Feedback, Interaction, utc_now
 
 __all__ = ["ImportResult", "export_lines", "export_row", "find", "import_file", "stats"]
 
 _BATCH = 100
+_UNNAMED = ("score", "comment", "rating")
+"""Keys of ratings that their file gives no key."""
+_MAX_THUMBS = 10_000
+"""A key with so many thumbs is no scale: memory does not grow with the file."""
 _MAX_BAD = 1000
 """Bad rows that are kept one by one; all are counted."""
 
@@ -106,6 +110,34 @@ def import_file(
     return work.result
 
 
+class _Scales:
+    """Ratings of one file that go above 1, by key: there a 1 is one star, and no thumb up."""
+
+    def __init__(self) -> None:
+        self.late: list[Feedback] = []
+        """Feedback that was taken for a thumb before its key was known to be a scale."""
+        self._scales: set[str] = set()
+        self._thumbs: dict[str, list[Feedback]] = defaultdict(list)
+
+    def take(self, said: Feedback) -> Feedback:
+        """Return a rating of a scale as a value, other feedback as it is."""
+        key = "" if said.key in _UNNAMED else said.key
+        above = isinstance(said.value, int | float) and said.value > 1
+        if said.score is None and above and key not in self._scales:
+            self._scales.add(key)
+            self.late += map(_as_value, self._thumbs.pop(key, ()))
+        if said.value is None and said.score in (0.0, 1.0):
+            if key in self._scales:
+                return _as_value(said)
+            if len(self._thumbs[key]) < _MAX_THUMBS:
+                self._thumbs[key].append(said)
+        return said
+
+
+def _as_value(said: Feedback) -> Feedback:
+    return said.model_copy(update={"value": said.score, "score": None})
+
+
 @dataclass
 class _Import:
     """One import under way."""
@@ -119,6 +151,7 @@ class _Import:
     now: datetime = field(default_factory=utc_now)
     batch: list[tuple[Interaction, dict[str, int]]] = field(default_factory=list)
     groups: Groups | None = None
+    scales: _Scales = field(default_factory=_Scales)
 
     def take(self, number: int, row: Any) -> None:
         """Read one row; a message of a conversation is kept until the end of the file."""
@@ -135,16 +168,26 @@ class _Import:
             self._refuse(number, error)
 
     def finish(self) -> None:
-        """Read the conversations that came a message a row, and write what is left."""
+        """Read the conversations that came a message a row, and write what is left.
+
+        The root of a trace is no answer of its own where the journal has the trace's model runs.
+        """
         if self.groups is not None:
+            self._write()
+            runs = ((r.run_id, r.root_run_id) for r in self.journal.rows())
+            traces = {root for run, root in runs if root and root != run}
             with closing(self.groups) as groups:
                 for number, reader, rows in groups.read():
                     try:
                         found = parse_group(rows, self._at(number), self.namespace, reader)
+                        if traces & {i.run_id for i in found.interactions}:
+                            found = Parsed(found.format, passed=Counter({"not_a_model_run": 1}))
                         self._store(found, rows=len(rows))
                     except InputError as error:
                         self._refuse(number, error)
         self._write()
+        for one in self.scales.late:
+            self.journal.append_feedback(one)
 
     def _at(self, number: int) -> datetime:
         """Rows without a time of their own keep the order of the file."""
@@ -167,15 +210,17 @@ class _Import:
             clean, redacted = self.redact.interaction(interaction)
             settled = self.answers.settle(clean, may_repeat=found.repeats)
             if isinstance(settled, Interaction):
+                settled.feedback[:] = map(self.scales.take, settled.feedback)
                 self.batch.append((settled, redacted))
             else:  # the answer is there already; what was said of it joins it
                 self.result.known += 1
-                for one in settled:
+                for one in map(self.scales.take, settled):
                     new = self.journal.append_feedback(one, replace=False)
                     self.result.feedback += new
         for one in found.feedback:
             one.run_id = self.answers.name_of(run_ref(one.run_id))
             said, redacted = self.redact.feedback(one)
+            said = self.scales.take(said)
             new = self.journal.append_feedback(said, redacted=redacted, replace=False)
             self.result.feedback += new
         if len(self.batch) >= _BATCH:

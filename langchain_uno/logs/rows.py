@@ -26,19 +26,24 @@ from langchain_uno.logs.conversation import detect_language, language_of, run_re
 from langchain_uno.logs.join import follow_up
 from langchain_uno.logs.readers import OURS, reader_of
 from langchain_uno.logs.readers.base import (
+    COMMENTS,
     FORMAT,
+    RATINGS,
     SPACE,
     Chat,
     Found,
     Passed,
     Reader,
     Row,
+    feedback_in,
+    first,
     literal,
     read_all,
     thumb,
     time_of,
 )
-from langchain_uno.messages import clean_text, clean_value
+from langchain_uno.logs.readers.bodies import cut_off
+from langchain_uno.messages import clean_text, clean_value, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
 __all__ = ["Parsed", "group_of", "parse_group", "parse_row"]
@@ -135,11 +140,8 @@ def _records(name: str, found: Iterable[Found], now: datetime, namespace: str) -
             out.interactions.append(one)
         else:
             out.repeats = not one.last_only
-            dialog = _dialog(one, now, namespace)
-            if isinstance(dialog, Passed):
-                out.passed[dialog.reason] += 1
-            else:
-                out.interactions += dialog[-1:] if one.last_only else dialog
+            dialog = _dialog(one, now, namespace, out.passed)
+            out.interactions += dialog[-1:] if one.last_only else dialog
     return out
 
 
@@ -171,8 +173,10 @@ def _own(row: Row, namespace: str) -> Interaction:
     return found
 
 
-def _dialog(chat: Chat, now: datetime, namespace: str) -> list[Interaction] | Passed:
-    """Return a record an answer, with feedback; or why there is none.
+def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> list[Interaction]:
+    """Return a record an answer, with feedback; ``passed`` counts what holds none, by reason.
+
+    A conversation ends before a turn without words: nobody can say what was answered after it.
 
     Raises:
         InputError: a message can't be read, or nobody asked or answered.
@@ -181,7 +185,18 @@ def _dialog(chat: Chat, now: datetime, namespace: str) -> list[Interaction] | Pa
     while turns and turns[-1].role != "tool" and _is_empty(turns[-1]):
         own = chat.last_only or chat.run_id or all(m.role != "assistant" for m in turns[:-1])
         if turns.pop().role == "assistant" and own:
-            return Passed("no_answer")
+            passed["no_answer"] += 1
+            return []
+    for n, m in enumerate(turns):
+        if m.role in ("user", "assistant") and _is_empty(m):
+            passed["empty_turn"] += 1
+            # What is told of the last answer must not go to another one.
+            if chat.last_only or chat.run_id or chat.feedback or chat.implicit:
+                return []
+            turns = turns[:n]
+            if not any(t.role == "assistant" for t in turns):
+                return []
+            break
     answers = [n for n, m in enumerate(turns) if m.role == "assistant"]
     if not answers:
         raise InputError("there is no assistant turn")
@@ -189,13 +204,11 @@ def _dialog(chat: Chat, now: datetime, namespace: str) -> list[Interaction] | Pa
     answers = [n for n in answers if any(m.role == "user" for m in turns[:n])]
     if not answers:
         raise InputError("there is no user turn before the first answer")
-    if any(m.role in ("user", "assistant") and _is_empty(m) for m in turns):
-        return Passed("empty_turn")
     tags = {clean_text(str(k)): clean_text(str(v)) for k, v in chat.tags.items()}
     # "lang": what a person said of the row; "en"/"english" and the like are understood.
     language = _language(chat.language)
     thread, user, model = (_id(v) for v in (chat.thread, chat.user, chat.model))
-    start = time_of(chat.created_at) or now
+    start = _time(chat.created_at, passed) or now
     own_id = run_ref(_id(chat.run_id)) if chat.run_id else None
     who_where = [tags.get("dataset", ""), thread or "", user or ""]
     out: list[Interaction] = []
@@ -206,7 +219,7 @@ def _dialog(chat: Chat, now: datetime, namespace: str) -> list[Interaction] | Pa
         name = "\0".join([told_apart, *who_where])
         run_id = _unique(about[at].get("id")) or _run_id(name, turns[: at + 1])
         who = next((u for m in reversed(about[:at]) if (u := _id(m.get("user_id")))), user)
-        stamp = time_of(about[at].get("created_at")) or start
+        stamp = _time(about[at].get("created_at"), passed) or start
         if out and stamp <= out[-1].created_at:
             stamp = out[-1].created_at + timedelta(microseconds=1)
         out.append(
@@ -222,6 +235,7 @@ def _dialog(chat: Chat, now: datetime, namespace: str) -> list[Interaction] | Pa
                 model=model,
                 language=language
                 or language_of([m.content for m in prompt if m.role == "user"], said.content),
+                error=_id(chat.error if at == answers[-1] else None) or cut_off(about[at]),
                 tags=tags,
                 created_at=stamp,
             )
@@ -243,9 +257,8 @@ def _dialog(chat: Chat, now: datetime, namespace: str) -> list[Interaction] | Pa
         )
         out[-1].feedback.append(follow_up(out[-1].run_id, open_end, last))
     for one, at in zip(out, answers, strict=True):
-        if given := about[at].get("feedback"):
-            _add_explicit(given, [one], one.user_id)
-    _add_explicit(chat.feedback, out, user)
+        _add_explicit(feedback_in(about[at]), [one], one.user_id, passed)
+    _add_explicit(chat.feedback, out, user, passed)
     _add_implicit(chat.implicit, out)
     return out
 
@@ -265,16 +278,29 @@ def _turns(chat: Chat) -> tuple[list[Message], list[Row]]:
             raise InputError(str(error).replace("message 0", f"message {n}", 1)) from error
         own = given if isinstance(given, Mapping) else {}
         # Steps with tools share a message; its id and feedback are the last one's.
-        step = {k: v for k, v in own.items() if k not in ("id", "feedback")}
+        step = {k: own.get(k) for k in ("user_id", "created_at")}
         for at, one in enumerate(found, 1):
             if one.role != "system" or one.content.strip():
+                tried = turns and turns[-1].role == one.role == "assistant"
+                if tried and _is_empty(turns[-1]):  # a first try without words
+                    turns.pop()
+                    about.pop()
                 turns.append(one)
                 about.append(own if at == len(found) else step)
     return turns, about
 
 
+def _time(value: Any, passed: Counter[str]) -> datetime | None:
+    """The time that a value names; a text that names none is counted, and costs no more."""
+    try:
+        return time_of(value)
+    except InputError:
+        passed["bad_time"] += 1
+        return None
+
+
 def _is_empty(message: Message) -> bool:
-    return not message.content.strip() and not message.tool_calls
+    return not without_thinking(message.content).strip() and not message.tool_calls
 
 
 def _between(turns: Sequence[Message]) -> str:
@@ -316,7 +342,9 @@ def _language(value: Any) -> str | None:
 # -- feedback --------------------------------------------------------------------------------------
 
 
-def _add_explicit(given: Any, out: list[Interaction], user: str | None) -> None:
+def _add_explicit(
+    given: Any, out: list[Interaction], user: str | None, passed: Counter[str]
+) -> None:
     """Add feedback to a row's interactions: objects, texts (comments) or scores.
 
     Raises:
@@ -328,15 +356,16 @@ def _add_explicit(given: Any, out: list[Interaction], user: str | None) -> None:
     for n, one in enumerate(given if isinstance(given, list) else [given]):
         if isinstance(one, str):
             score = thumb(one)
-            one = {"comment": one} if score is None else {"score": score}
+            told = "comment" if _number(one) is None else "rating"
+            one = {told: one} if score is None else {"score": score}
         elif isinstance(one, bool | int | float):
-            one = {"score": one}
+            one = {"score" if 0 <= one <= 1 else "rating": one}
         if not isinstance(one, Mapping):
             raise InputError(f"feedback {n} must be an object, a text or a score")
         fields = {k: one.get(k) for k in Feedback.model_fields if k in one}
         _add_rating(one, fields)
         about = _about(one, out, n)
-        stamp = time_of(fields.pop("created_at", None)) or about.created_at + timedelta(
+        stamp = _time(fields.pop("created_at", None), passed) or about.created_at + timedelta(
             microseconds=2 + n
         )
         fields["run_id"] = about.run_id
@@ -353,14 +382,35 @@ def _add_explicit(given: Any, out: list[Interaction], user: str | None) -> None:
 
 
 def _add_rating(one: Row, fields: dict[str, Any]) -> None:
-    """Read what many apps call a score and a comment: ``rating`` and ``text``."""
-    if fields.get("score") is None and "rating" in one:
-        score = thumb(one["rating"])
-        fields["score" if score is not None else "value"] = (
-            score if score is not None else one["rating"]
-        )
-    if fields.get("comment") is None and isinstance(one.get("text"), str):
-        fields["comment"] = one["text"]
+    """Read what apps call a score and a comment; a rating outside 0 to 1 is a value."""
+    if fields.get("score") in (-1, "-1"):
+        fields["score"] = 0.0
+    if fields.get("score") is None:
+        # A value that is called nothing is a rating, as Portkey and Chainlit have it.
+        rating = first(one, *RATINGS, *(() if fields.get("key") else ("value",)))
+        if (score := _fraction(rating)) is not None:
+            fields["score"] = score
+            fields.pop("value", None)
+        elif rating is not None:
+            number = _number(rating)
+            fields.setdefault("value", rating if number is None else number)
+            fields.setdefault("key", "rating")
+    if fields.get("comment") is None and (words := first(one, *COMMENTS, "text")) is not None:
+        fields["comment"] = words
+
+
+def _fraction(rating: Any) -> float | None:
+    """A thumb or a number from 0 to 1 as a score; None: the rating has another scale."""
+    score = thumb(rating)
+    number = _number(rating) if score is None else score
+    return number if number is not None and 0 <= number <= 1 else None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _about(one: Row, out: list[Interaction], n: int) -> Interaction:

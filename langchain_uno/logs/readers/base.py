@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -21,7 +23,9 @@ from langchain_uno.messages import clean_text, clean_value, read_turns
 from langchain_uno.records import Feedback, Interaction, Message
 
 __all__ = [
+    "COMMENTS",
     "FORMAT",
+    "RATINGS",
     "SPACE",
     "Chat",
     "Found",
@@ -30,6 +34,7 @@ __all__ = [
     "Row",
     "as_object",
     "corrected",
+    "feedback_in",
     "feedback_of",
     "first",
     "is_chat",
@@ -70,6 +75,8 @@ class Chat:
     tags: Row = field(default_factory=dict)
     implicit: Row = field(default_factory=dict)
     """A row with MemoryBench's column of implicit feedback."""
+    error: str | None = None
+    """What was wrong with the last answer."""
     last_only: bool = False
     """Earlier answers in the prompt are other rows' answers."""
 
@@ -210,9 +217,27 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
     return checked.model_copy(update={"created_at": time}) if time else checked
 
 
-_UP = {"true", "1", "1.0", "up", "thumbsup", "thumb_up", "thumbs_up", "positive", "like", "liked"}
+RATINGS = ("rating", "thumb", "thumbs", "vote", "score", "feedback_rating", "feedback_score",
+           "feedbackScore")  # fmt: skip
+COMMENTS = ("comment", "feedback_comment", "feedback_text")
+"""Fields by which apps rate an answer, beside it or in its feedback."""
+
+
+def feedback_in(row: Row) -> list[Any]:
+    """Return what a row or a message says of its answer: its feedback, and a rating beside it."""
+    given = row.get("feedback")
+    if given is None:
+        given = as_object(row.get("annotation"))  # Open WebUI's
+    found = list(given) if isinstance(given, list) else [given] if given not in ("", {}) else []
+    beside = {"rating": first(row, *RATINGS), "comment": first(row, *COMMENTS)}
+    known = {k: v for k, v in beside.items() if isinstance(v, str | bool | int | float) and v != ""}
+    return [*found, known] if known else found
+
+
+_UP = {"true", "1", "1.0", "up", "thumbsup", "thumb_up", "thumbs_up", "positive", "like", "liked",
+       "👍"}  # fmt: skip
 _DOWN = {"false", "0", "0.0", "-1", "-1.0", "down", "thumbsdown", "thumb_down", "thumbs_down",
-         "negative", "dislike", "disliked"}  # fmt: skip
+         "negative", "dislike", "disliked", "👎"}  # fmt: skip
 
 
 def thumb(value: Any) -> float | None:
@@ -266,17 +291,31 @@ def time_of(value: Any) -> datetime | None:
         if isinstance(value, int | float) and not isinstance(value, bool):
             seconds = next((value / unit for least, unit in _UNITS if abs(value) >= least), value)
             return datetime.fromtimestamp(seconds, timezone.utc)
-        found = datetime.fromisoformat(_python_iso(str(value).strip()))
-    except (ValueError, OverflowError, OSError) as error:
+        found = _parsed_time(str(value).strip())
+    except (TypeError, ValueError, OverflowError, OSError) as error:
         raise InputError(
             f"{str(value)[:40]!r} is not a time (give ISO 8601 or seconds since 1970)"
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
+_OFFSET = re.compile(r"(:\d\d(?:\.\d+)?) ?([+-]\d\d):?(\d\d)?$")
+_JAVASCRIPT = re.compile(r"\w{3} (\w{3}) (\d+) (\d{4}) ([\d:]+) GMT([+-]\d{4}).*")
+
+
+def _parsed_time(text: str) -> datetime:
+    if told := _JAVASCRIPT.fullmatch(text):  # as a Date becomes a text
+        month, day, year, clock, zone = told.groups()
+        return parsedate_to_datetime(f"{day} {month} {year} {clock} {zone}")
+    if text[:1].isalpha():  # of HTTP and mail
+        return parsedate_to_datetime(text)
+    return datetime.fromisoformat(_python_iso(text))
+
+
 def _python_iso(text: str) -> str:
-    """The text as Python 3.10 reads it: no Z, no " UTC", three or six digits of a second."""
+    """The text as Python 3.10 reads it: no Z, no "+0000", three or six digits of a second."""
     text = text.removesuffix(" UTC").replace("Z", "+00:00").replace("z", "+00:00")
+    text = _OFFSET.sub(lambda m: f"{m[1]}{m[2]}:{m[3] or '00'}", text)
     head, dot, tail = text.partition(".")
     if not dot:
         return text

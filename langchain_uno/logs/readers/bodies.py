@@ -10,9 +10,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_uno.logs.readers.base import first, is_chat, objects
+from langchain_uno.logs.readers.base import as_object, first, is_chat, objects
+from langchain_uno.messages import text_of
 
-__all__ = ["asked", "body_of", "said"]
+__all__ = ["asked", "body_of", "cut_off", "said"]
 
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction", "system_prompt")
 _PROMPT = ("messages", "contents", "conversations", "conversation", "input", "prompt",
@@ -20,6 +21,13 @@ _PROMPT = ("messages", "contents", "conversations", "conversation", "input", "pr
 _ANSWER = ("choices", "candidates", "generations", "output", "message", "content", "parts",
            "messages", "output_text", "response", "completion", "generated_text", "generation",
            "answer", "text", "result")  # fmt: skip
+
+
+_REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
+_CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "content_filter", "safety",
+        "recitation", "error")  # fmt: skip
+_AROUND = ("choices", "candidates", "generations", "message", "kwargs", "data", "generation_info",
+           "response_metadata", "additional_kwargs", "llm_output", "response")  # fmt: skip
 
 
 def body_of(value: Any) -> Any:
@@ -71,6 +79,26 @@ def asked(value: Any) -> list[Any] | None:
     return found
 
 
+def cut_off(value: Any, depth: int = 0) -> str | None:
+    """Return why an answer has no end, by the finish reason of its response; None: it has one.
+
+    Args:
+        value: a response's body or a message.
+        depth: how far inside it lies.
+    """
+    if depth > 8:
+        return None
+    if isinstance(value, list):
+        return cut_off(value[0], depth + 1) if value else None
+    if not isinstance(value, Mapping):
+        return None
+    details = as_object(value.get("incomplete_details"))
+    for word in (*map(value.get, _REASONS), details.get("reason")):
+        if isinstance(word, str) and word.lower() in _CUT:
+            return f"incomplete: {word.lower()}"
+    return next((e for k in _AROUND if (e := cut_off(value.get(k), depth + 1))), None)
+
+
 def said(value: Any) -> list[Any] | None:
     """Return the messages that a model answered with; None: they can't be found.
 
@@ -79,6 +107,8 @@ def said(value: Any) -> list[Any] | None:
     """
     value = body_of(value)
     if isinstance(value, str):
+        if value.lstrip().startswith(("data:", "event:")):
+            value = _streamed(value)
         return [_turn("assistant", value)] if value.strip() else None
     if isinstance(value, list):
         if objects(value) and all(_is_block(v) for v in value):
@@ -97,6 +127,28 @@ def said(value: Any) -> list[Any] | None:
     if value.get("tool_calls") and value.get("role"):
         return [{**value, "role": "assistant"}]
     return next((m for k in _ANSWER if value.get(k) and (m := said(value[k]))), None)
+
+
+def _streamed(text: str) -> str:
+    """The words of a stream that was recorded as it came; the text itself where it is none."""
+    parts: list[str] = []
+    for line in text.splitlines():
+        event = body_of(line.removeprefix("data:").strip()) if line.startswith("data:") else None
+        if isinstance(event, Mapping):
+            parts.append(_delta(event))
+    return "".join(parts) if parts else text
+
+
+def _delta(event: Mapping[str, Any]) -> str:
+    """The words of one event: of OpenAI's chats and Responses, Anthropic's or Gemini's."""
+    kind = str(event.get("type") or "")
+    if kind.startswith("response."):
+        return text_of(event.get("delta")) if kind == "response.output_text.delta" else ""
+    given = first(event, "choices", "candidates")
+    one = given[0] if objects(given) else event
+    delta = one.get("delta", one)
+    content = first(delta, "content", "text") if isinstance(delta, Mapping) else None
+    return text_of(content.get("parts") if isinstance(content, Mapping) else content)
 
 
 def _is_block(value: Mapping[str, Any]) -> bool:

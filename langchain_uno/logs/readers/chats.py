@@ -9,17 +9,25 @@ from langchain_uno.errors import InputError
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
 from langchain_uno.logs.readers.base import (
+    COMMENTS,
+    RATINGS,
     Chat,
     Found,
     Passed,
     Reader,
     Row,
+    as_object,
+    corrected,
+    feedback_in,
     first,
+    is_chat,
     literal,
     names_of,
+    objects,
+    read_all,
     time_of,
 )
-from langchain_uno.logs.readers.bodies import asked
+from langchain_uno.logs.readers.bodies import asked, body_of
 from langchain_uno.logs.readers.pairs import is_flagged, prompt_of
 from langchain_uno.messages import clean_text
 from langchain_uno.records import Message
@@ -28,9 +36,10 @@ __all__ = ["ALPACA", "CHAT", "MEMORYBENCH", "MESSAGES", "SHAREGPT", "WILDCHAT"]
 
 _MAX_TAG = 1000
 _LISTS = ("messages", "conversations", "conversation", "contents", "chat_messages", "history",
-          "input")  # fmt: skip
+          "History", "input")  # fmt: skip
 _KNOWN = {
-    *_LISTS, *THREAD_KEYS, *USER_KEYS, "feedback", "lang", "language", "model", "run_id",
+    *_LISTS, *THREAD_KEYS, *USER_KEYS, *RATINGS, *COMMENTS, "feedback", "lang", "language", "model",
+    "run_id",
     "created_at", "createdAt", "timestamp", "tstamp", "input_prompt", "input_chat_messages", "info",
     "tools", "usage", "format", "system", "instructions", "system_prompt", "systemInstruction",
     "system_instruction", "turn", "toxic", "redacted", "openai_moderation", "hashed_ip",
@@ -43,28 +52,46 @@ def _chat(row: Row) -> Iterable[Found]:
     if row.get("toxic") is True or is_flagged(row.get("openai_moderation")):
         yield Passed("toxic")
         return
+    if state := _state(row):
+        row = {**row, "messages": state}
     name = next((k for k in _LISTS if k in row), None)
     given = literal(row[name], "messages") if name else None
+    if isinstance(given, list) and objects(given) and all("messages" in one for one in given):
+        for one in given:
+            yield from _chat(one)
+        return
     if not isinstance(given, list) or not given:
         raise InputError("'messages' must be a list of at least one message")
-    if all(isinstance(m, Mapping) for m in given):
+    if all(isinstance(m, list) and len(m) == 2 for m in given):
+        try:  # LangChain's pairs of a role and its words
+            given = read_all([{"role": role, "content": words} for role, words in given])
+        except InputError:  # Gradio's of a question and its answer
+            given = prompt_of({"history": given})
+    elif all(isinstance(m, Mapping) for m in given):
         given = asked({**row, "messages": given}) or given
     yield _about(row, given)
 
 
+def _state(row: Row) -> Any:
+    """The messages of the state of a LangGraph thread."""
+    messages = as_object(row.get("values")).get("messages")
+    return messages if is_chat(messages) else None
+
+
 def _about(row: Row, messages: Sequence[Any], **more: Any) -> Chat:
     """The conversation with what its row says of it."""
-    user, thread = names_of(row, row.get("metadata"))
+    config = as_object(row.get("config")).get("configurable")
+    user, thread = names_of(row, row.get("metadata"), config)
     return Chat(
         messages,
         id=str(row.get("id", row.get("test_idx", ""))),
         run_id=run_ref(row["run_id"]) if row.get("run_id") else None,
         user=user or first_name(row, ("hashed_ip",)),
-        thread=thread or first_name(row, ("conversation_hash", "uuid")),
+        thread=thread or first_name(row, ("conversation_hash", "uuid", "SessionId")),
         model=first_name(row, ("model",)),
         created_at=first(row, "created_at", "createdAt", "timestamp", "tstamp"),
         language=first(row, "lang", "language"),
-        feedback=row.get("feedback"),
+        feedback=feedback_in(row),
         tags=_tags(row),
         **more,
     )
@@ -92,31 +119,48 @@ def _memorybench(row: Row) -> Iterable[Found]:
 
 # -- one message a row -----------------------------------------------------------------------------
 
-_THREADS = (*THREAD_KEYS, "chatId", "conversation_hash")
+_THREADS = (*THREAD_KEYS, "chatId", "conversation_hash", "SessionId")
+_STORED = ("message", "History")
+
+
+def _stored(row: Row) -> Row:
+    """The row of a message, with the fields of one that LangChain's histories keep in a column."""
+    inner = next((as_object(v) for k in _STORED if (v := body_of(row.get(k)))), {})
+    if not inner and isinstance(row.get("data"), Mapping) and "content" in row["data"]:
+        inner = row
+    if isinstance(inner.get("data"), Mapping):
+        inner = {**inner["data"], "role": inner.get("type")}
+    return {**{k: v for k, v in row.items() if k not in _STORED}, **inner} if inner else row
 
 
 def _is_message(row: Row) -> bool:
-    spoken = bool({"content", "parts", "text"} & row.keys())
-    return "role" in row and spoken and first_name(row, _THREADS) is not None
+    row = _stored(row)
+    return "role" in row and bool({"content", "parts", "text"} & row.keys())
+
+
+def _conversation(row: Row) -> str:
+    """The name of a message's conversation; messages that name none are one together."""
+    return first_name(row, _THREADS) or ""
 
 
 def _message(row: Row) -> Iterable[Found]:
-    raise InputError("the message names no conversation")
+    yield from _joined([row])
 
 
 def _joined(rows: Sequence[Row]) -> Iterable[Found]:
     """The messages of one conversation: in the order of their times, else of the file."""
-    times = [time_of(first(r, "created_at", "createdAt", "timestamp")) for r in rows]
-    known = [t for t in times if t is not None]
-    order = range(len(rows))
+    rows = [_stored(row) for row in rows]
+    times = [first(r, "created_at", "createdAt", "timestamp") for r in rows]
+    order: Sequence[int] = range(len(rows))
+    try:
+        known = [t for given in times if (t := time_of(given)) is not None]
+    except InputError:
+        known = []  # the record's own time is counted as a bad one
     if len(known) == len(rows):
-        order = sorted(order, key=lambda n: known[n])  # type: ignore[assignment]
+        order = sorted(order, key=lambda n: known[n])
     messages: list[dict[str, Any]] = []
     for n in order:
-        keep = {k: v for k, v in rows[n].items() if k not in ("feedback", "timestamp", "createdAt")}
-        said = rows[n].get("feedback")
-        said = said if isinstance(said, list) or said is None else [said]
-        messages.append({**keep, "created_at": times[n], "feedback": said or []})
+        messages.append({**rows[n], "created_at": times[n]})
     user, _ = names_of(*rows)
     models = [r["model"] for r in rows if isinstance(r.get("model"), str)]
     thread = first_name(rows[0], _THREADS)
@@ -146,16 +190,27 @@ def _alpaca(row: Row) -> Iterable[Found]:
     if answer is None or answer == "":
         yield Passed("no_answer")
         return
-    if not isinstance(answer, str):
-        raise InputError("the answer must be a text")
     used = {*_QUESTION, *_ANSWER, "context", "history", "system", "system_prompt"}
     about = {k: v for k, v in row.items() if k not in used}
+    if isinstance(answer, list) and len(answer) == 2:  # LLaMA-Factory: the better and the worse one
+        better, worse = (
+            [*prompt_of(row), Message(role="assistant", content=str(a))] for a in answer
+        )
+        user, thread = names_of(row)
+        yield corrected(better, worse, id=str(row.get("id", "")), user=user, thread=thread)
+        return
+    if not isinstance(answer, str):
+        raise InputError("the answer must be a text")
     yield _about(about, [*prompt_of(row), Message(role="assistant", content=answer)])
 
 
 CHAT = Reader(
     "chat",
-    lambda row: any(k in row for k in _LISTS[:-1]) or isinstance(row.get("input"), list),
+    lambda row: (
+        any(k in row for k in _LISTS[:-2])
+        or isinstance(first(row, "History", "input"), list)
+        or bool(_state(row))
+    ),
     _chat,
 )
 SHAREGPT = Reader("sharegpt", lambda row: "conversations" in row, _chat)
@@ -169,5 +224,5 @@ WILDCHAT = Reader(
 MEMORYBENCH = Reader(
     "memorybench", lambda row: any(k.startswith("dialog") for k in row), _memorybench
 )
-MESSAGES = Reader("messages", _is_message, _message, lambda row: first_name(row, _THREADS), _joined)
+MESSAGES = Reader("messages", _is_message, _message, _conversation, _joined)
 ALPACA = Reader("alpaca", _is_alpaca, _alpaca)

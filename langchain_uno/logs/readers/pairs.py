@@ -96,7 +96,7 @@ def prompt_of(row: Row) -> list[Message]:
             raise InputError("'history' must be a list of pairs of a question and its answer")
         turns = [
             Message(role="user", content=str(pair[0])),
-            Message(role="assistant", content=str(pair[1])),
+            Message(role="assistant", content=str(pair[1] or "")),
             *turns,
         ]
     if system and turns and turns[0].role != "system":
@@ -210,7 +210,7 @@ def _arena(row: Row) -> Iterable[Found]:
     if not winner:  # a column a winner, as on Kaggle
         columns = ("winner_model_a", "winner_model_b", "winner_tie")
         winner = next((c[7:] for c in columns if thumb(row.get(c)) == 1), "")
-    if "tie" in winner:
+    if "tie" in winner or "bad" in winner:
         yield Passed("tie")
         return
     if winner not in ("model_a", "model_b"):

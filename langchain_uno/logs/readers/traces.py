@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_uno.errors import InputError
+from langchain_uno.logs.conversation import run_ref, user_turn
+from langchain_uno.logs.join import FOLLOW_UP
 from langchain_uno.logs.readers.base import (
     Chat,
     Found,
     Passed,
     Reader,
     Row,
+    feedback_in,
     feedback_of,
     first,
     names_of,
+    objects,
+    read_all,
     thumb,
 )
-from langchain_uno.logs.readers.bodies import asked, body_of, said
+from langchain_uno.logs.readers.bodies import asked, body_of, cut_off, said
+from langchain_uno.logs.trace import own_call
 from langchain_uno.records import Feedback
 
 __all__ = ["LANGFUSE", "LANGSMITH", "LITELLM", "REQUESTS"]
 
 _ANSWERS = ("output", "answer", "content", "text", "response", "correction", "expected", "value")
 """Fields of a correction that hold the answer as it should have been, the surest first."""
+
+
+_MODELS = ("llm", "chat_model")
 
 
 def _object(value: Any) -> Row:
@@ -65,8 +74,21 @@ def _langsmith(row: Row) -> Iterable[Found]:
         yield _example(row)
 
 
+def _root(row: Row) -> str | None:
+    """The id of a trace's root that is no model run and has a question and an answer."""
+    whole = row.get("id") and (row.get("is_root") is True or row.get("trace_id") == row["id"])
+    if not whole or str(row.get("run_type")) in ("None", *_MODELS):
+        return None
+    return str(row["id"]) if asked(row.get("inputs")) and said(row.get("outputs")) else None
+
+
+def _roots(rows: Sequence[Row]) -> Iterable[Found]:
+    """Read a root as an answer; whoever imports keeps it where the trace has no model run."""
+    yield _run({"trace_id": rows[-1]["id"], **rows[-1], "run_type": "llm"})
+
+
 def _run(row: Row) -> Found:
-    if row["run_type"] not in ("llm", "chat_model"):
+    if row["run_type"] not in _MODELS:
         return Passed("not_a_model_run")
     inputs = row.get("inputs")
     if not isinstance(inputs, Mapping):
@@ -85,7 +107,16 @@ def _run(row: Row) -> Found:
         model=first(about, "ls_model_name"),
         created_at=row.get("start_time"),
         last_only=True,
+        error=str(row.get("error") or "") or cut_off(row.get("outputs")),
+        tags=_own_call(about, row.get("tags")),
     )
+
+
+def _own_call(about: Row, tags: Any) -> dict[str, str]:
+    """The tag of a call that the app made for itself, as the handler would have set it."""
+    listed = [t for t in tags if isinstance(t, str)] if isinstance(tags, list) else []
+    why = own_call(about, listed, None)
+    return {"own_call": why} if why else {}
 
 
 def _example(row: Row) -> Found:
@@ -122,13 +153,18 @@ def _langsmith_feedback(row: Row) -> Feedback:
             text = json.dumps(correction, ensure_ascii=False)
             comment = f"{comment}\n\n{text}" if comment else text
         correction = edit
+    elif isinstance(correction, list) and len(correction) == 1:
+        correction = correction[0]
+    score, value = row.get("score"), row.get("value")
+    if score is None and isinstance(value, str):
+        score = thumb(value)
     return feedback_of(
         first(row, "run_id", "trace_id"),
         row.get("id") or row.get("feedback_id"),
         row.get("created_at"),
         key=row.get("key"),
-        score=row.get("score"),
-        value=row.get("value"),
+        score=0.0 if score == -1 else score,
+        value=value,
         comment=comment,
         correction=correction,
         source=str(source.get("type") or "langsmith"),
@@ -137,9 +173,9 @@ def _langsmith_feedback(row: Row) -> Feedback:
 
 
 def _edit(correction: Row) -> str | None:
-    """The answer in a correction: its one text, else the text of a field named like an answer."""
+    """The answer in a correction: its only field, else a field named like an answer."""
     texts = {k: v for k, v in correction.items() if isinstance(v, str) and v.strip()}
-    if len(texts) == 1:
+    if len(texts) == len(correction) == 1:
         return next(iter(texts.values()))
     named = next((texts[k] for k in _ANSWERS if k in texts), None)
     if named is not None or texts:
@@ -151,7 +187,7 @@ def _edit(correction: Row) -> str | None:
 
 # -- Langfuse --------------------------------------------------------------------------------------
 
-_MODEL_TYPES = ("GENERATION",)
+_NAMES = ("userId", "user_id", "sessionId", "session_id")
 _TYPES = ("GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER", "EVALUATOR",
           "EMBEDDING", "GUARDRAIL")  # fmt: skip
 
@@ -167,9 +203,14 @@ def _is_langfuse(row: Row) -> bool:
     return isinstance(kind, str) and kind.upper() in _TYPES and "input" in row and bool(_trace(row))
 
 
+def _is_generation(row: Row) -> bool:
+    return str(row.get("type")).upper() == "GENERATION"
+
+
 def _is_trace(row: Row) -> bool:
     named = bool({"sessionId", "session_id", "userId", "user_id"} & row.keys())
-    return named and {"id", "timestamp", "input", "output"} <= row.keys() and "type" not in row
+    dated = "timestamp" in row or objects(row.get("observations")) or objects(row.get("scores"))
+    return named and dated and {"id", "input", "output"} <= row.keys() and "type" not in row
 
 
 def _is_score(row: Row) -> bool:
@@ -183,14 +224,32 @@ def _langfuse(row: Row) -> Iterable[Found]:
         yield _score(row)
         return
     whole = _is_trace(row)
-    if not whole and str(row.get("type")).upper() not in _MODEL_TYPES:
+    if whole:
+        inner = [
+            {"traceId": row["id"], **{k: row[k] for k in _NAMES if k in row}, **one}
+            for one in row.get("observations") or ()
+            if isinstance(one, Mapping)
+        ]
+        inner = [one for one in inner if _is_generation(one) and one.get("output")]
+        for one in inner:
+            yield from _langfuse(one)
+        for one in row.get("scores") or ():
+            if isinstance(one, Mapping):
+                yield _score({"traceId": row["id"], **one})
+        if inner or not row.get("input"):
+            if not inner:
+                yield Passed("no_question")
+            return
+    if not whole and not _is_generation(row):
         yield Passed("not_a_model_run")
         return
     turns = _talk("row", asked(row.get("input")), row.get("output"))
     if isinstance(turns, Passed):
         yield turns
         return
-    user, thread = names_of(row, _object(row.get("metadata")))
+    about = _object(row.get("metadata"))
+    user, thread = names_of(row, about)
+    failed = str(row.get("level")).upper() == "ERROR"
     yield Chat(
         turns,
         run_id=str(row["id"]) if row.get("id") and not whole else None,
@@ -200,6 +259,10 @@ def _langfuse(row: Row) -> Iterable[Found]:
         model=first(row, "model", "provided_model_name", "providedModelName"),
         created_at=first(row, "startTime", "start_time", "timestamp"),
         last_only=not whole,
+        error=str(first(row, "statusMessage", "status_message") or "error")
+        if failed
+        else cut_off(body_of(row.get("output"))),
+        tags=_own_call(about, first(about, "tags")),
     )
 
 
@@ -210,11 +273,15 @@ def _score(row: Row) -> Found:
     value = row.get("value")
     text = first(row, "stringValue", "string_value", "longStringValue", "long_string_value")
     kind = str(first(row, "dataType", "data_type") or "NUMERIC").upper()
+    comment = row.get("comment")
     fields: dict[str, Any] = {}
     if kind == "CORRECTION":
         fields["correction"] = text
+    elif kind == "TEXT":
+        comment = "\n\n".join(str(t) for t in (text, comment) if t)
     elif kind == "CATEGORICAL" or (value is None and text is not None):
         fields["value"] = text if text is not None else value
+        fields["score"] = thumb(text) if isinstance(text, str) else None
     elif value is not None:
         try:
             fields["score"] = float(value)
@@ -225,7 +292,7 @@ def _score(row: Row) -> Found:
         row.get("id"),
         first(row, "timestamp", "createdAt", "created_at"),
         key=str(row["name"]),
-        comment=row.get("comment") or None,
+        comment=comment or None,
         source=str(row.get("source") or "langfuse"),
         user_id=first(row, "authorUserId", "author_user_id"),
         **fields,
@@ -238,6 +305,9 @@ _REQUEST = ("request", "request_body", "requestBody", "req", "body", "kwargs", "
             "prompt", "messages", "contents")  # fmt: skip
 _RESPONSE = ("response", "response_body", "responseBody", "res", "output", "outputs", "completion",
              "choices", "candidates", "message", "answer", "reply")  # fmt: skip
+
+
+_REDACTED = "redacted-by-litellm"
 
 
 def _request_of(row: Row) -> list[Any] | None:
@@ -290,30 +360,32 @@ def _request(row: Row) -> Iterable[Found]:
         {**request, **about, **row},
         "user_api_key_end_user_id", "user_api_key_user_id", "request_user_id", "_user",
     )  # fmt: skip
-    if isinstance(given[-1], Mapping) and given[-1].get("content") == answer[-1].get("content"):
+    last = _object(given[-1]).get("content")
+    if last and last == answer[-1].get("content") and read_all(given[-1:])[-1].role == "assistant":
         answer = []  # the log's messages have the answer already
+    if any(m.get("content") == _REDACTED for m in (*given, *answer) if isinstance(m, Mapping)):
+        yield Passed("redacted")
+        return
+    run_id = first(row, "id", "request_id", "requestId") or response.get("id")
+    before = first({**response, **request, **row}, "previous_response_id")
+    if before and run_id and (turn := user_turn(read_all(given))):
+        # OpenAI's Responses name the answer that the user goes on from, and leave the turns out.
+        name = f"follow-up-{run_ref(str(run_id))}"
+        yield feedback_of(
+            str(before), name, None, key=FOLLOW_UP, comment=turn, source="thread", user_id=user
+        )
+    whole = [row, *(body_of(row.get(k)) for k in _RESPONSE)]
     yield Chat(
         [*given, *answer],
-        run_id=first(row, "id", "request_id", "requestId") or response.get("id"),
+        run_id=run_id,
         user=user,
         thread=thread,
         model=first(row, "model", "ai_model") or first({**request, **response}, "model"),
         created_at=first(row, "startTime", "start_time", "created_at", "createdAt", "timestamp",
                          "request_created_at") or response.get("created"),
-        feedback=_rating(row),
+        feedback=feedback_in(row),
+        error=next(filter(None, map(cut_off, whole)), None),
     )  # fmt: skip
-
-
-def _rating(row: Row) -> Any:
-    """The row's feedback: as in a chat row, or a proxy's rating."""
-    given = row.get("feedback")
-    rating = first(row, "feedback_rating", "rating")
-    if isinstance(given, Mapping) and "score" not in given:
-        rating = first(given, "rating", "value")
-    if rating is not None and thumb(rating) is not None:
-        words = given.get("comment") if isinstance(given, Mapping) else None
-        return [{"score": thumb(rating), **({"comment": words} if words else {})}]
-    return given
 
 
 LANGSMITH = Reader(
@@ -322,6 +394,8 @@ LANGSMITH = Reader(
         _is_langsmith_feedback(row) or ("run_type" in row and "inputs" in row) or _is_example(row)
     ),
     _langsmith,
+    _root,
+    _roots,
 )
 LANGFUSE = Reader("langfuse", _is_langfuse, _langfuse)
 LITELLM = Reader("litellm", _is_litellm, _request)

@@ -222,7 +222,8 @@ def _rating(row: Row) -> Iterator[Found]:
     for node in nodes.values():
         node.feedback = []  # the snapshot's own ratings are other rows
     nodes[shown].feedback = said
-    about = _openwebui_about({**outer, **row, "id": outer.get("id")}, chat)
+    # Whoever rated may be another person than whoever asked.
+    about = _openwebui_about({**row, **outer, "id": outer.get("id")}, chat)
     about["model"] = data.get("model_id") or about["model"]
     yield Chat(_chain(nodes, shown), **about, **_time(outer))
 
@@ -335,6 +336,10 @@ def _librechat_chats(given: Sequence[Row], row: Row) -> Iterator[Found]:
             said,
         )
         before = name
+    answered = any(n.message and n.message["role"] == "assistant" for n in nodes.values())
+    if not answered and any(m.get("error") is True for m in given):
+        yield Passed("failed_request")
+        return
     models = [m.get("model") for m in given if m.get("model")]
     thread = row.get("conversationId") or given[0].get("conversationId")
     yield from _chats(

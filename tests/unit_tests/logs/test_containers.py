@@ -93,7 +93,6 @@ def test_numbers_of_lines_and_rows(tmp_path: Path) -> None:
         ('[{"a": 1}, {"a": 2}', 2, "has no end"),
         ('[{"a": 1} {"a": 2}]', 1, "after an element"),
         ('[{"a": 1}, {"a": nope}]', 1, "not JSON"),
-        ('[{"a": 1}, {"a": NaN}]', 1, "NaN is not JSON"),
         ('[{"a": 1}, {"a": "x', 1, "Unterminated"),
         ('{"data": [{"a": 1}], "b" 2}', 1, "a field no name"),
         ('[{"a": 1}, ' + "[" * 100_000, 1, "nested too deeply"),
@@ -106,6 +105,22 @@ def test_a_broken_array_says_that_the_rest_was_not_read(
     assert len(rows) == good
     assert isinstance(error, InputError)
     assert words in str(error) and "the rest of the file was not read" in str(error)
+
+
+def test_a_number_that_json_lacks_is_no_value(tmp_path: Path) -> None:
+    """pandas' to_json and Python's json write NaN for a missing value."""
+    lines = '{"a": 1, "score": NaN}\n{"a": -Infinity}\n'
+    assert read(tmp_path, lines) == [{"a": 1, "score": None}, {"a": None}]
+    assert read(tmp_path, '[{"a": NaN}]') == [{"a": None}]
+
+
+def test_tables_of_excel(tmp_path: Path) -> None:
+    """A line that names the separator, names of columns in capitals, Windows' characters."""
+    text = "sep=;\r\nQuestion;ANSWER;userId\r\nWo fährt es?;Kai 6 – für alle;u1\r\nx\r\n"
+    first, bad = read(tmp_path, text.encode("cp1252"), "table.csv")
+    assert first == {"question": "Wo fährt es?", "answer": "Kai 6 – für alle", "userId": "u1"}
+    assert isinstance(bad, InputError)
+    assert [n for n, _ in read_rows(tmp_path / "table.csv")] == [3, 4]
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])

@@ -130,3 +130,47 @@ def test_what_is_no_answer_of_a_model_is_passed_over_and_nonsense_is_named(tmp_p
     assert exported == []
     waiting = stats(Home.locate(tmp_path / "home"))["waiting_feedback"]
     assert waiting == 2
+
+
+@pytest.mark.parametrize("mark", [{"tags": ["nostream"]}, {"source": "guard"}])
+def test_a_vote_on_a_trace_is_not_the_guards(tmp_path: Path, mark: dict[str, Any]) -> None:
+    """LangChain tells the calls of an app's own by metadata and tags; LangSmith keeps both."""
+    metadata = {"lc_source": mark["source"]} if "source" in mark else {}
+    guard = run(
+        id="0190aaaa-0000-7000-8000-000000000009",
+        trace_id="trace-7",
+        inputs={"messages": [{"role": "user", "content": "In Oslo."}]},
+        outputs={"output": "safe"},
+        extra={"metadata": metadata},
+        tags=mark.get("tags", []),
+    )
+    vote = {**FEEDBACK, "run_id": "trace-7"}
+    _, rows = imported(tmp_path, run(trace_id="trace-7"), guard, vote)
+    assert [len(row["feedback"]) for row in rows] == [1, 0]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_root_is_the_answer_where_its_model_runs_are_missing(tmp_path: Path, alone: bool) -> None:
+    root = "0190aaaa-0000-7000-8000-000000000001"
+    chain = run(
+        id=root,
+        trace_id=root,
+        run_type="chain",
+        inputs={"question": "Where?"},
+        outputs={"answer": "Oslo."},
+    )
+    rows = [chain] if alone else [chain, run(trace_id=root)]
+    result, [row] = imported(tmp_path, *rows, {**FEEDBACK, "run_id": root})
+    assert row["messages"][-1]["content"] == ("Oslo." if alone else "In Oslo.")
+    assert [f["score"] for f in row["feedback"]] == [0.0]
+    assert (result.bad, result.passed_over["not_a_model_run"]) == ([], 0 if alone else 1)
+
+
+def test_errors_and_thumbs_of_langsmith(tmp_path: Path) -> None:
+    votes = [
+        {**FEEDBACK, "id": "f-1", "score": None, "value": "thumbs_down"},
+        {**FEEDBACK, "id": "f-2", "score": -1},
+    ]
+    _, [row] = imported(tmp_path, run(error="TimeoutError()"), *votes)
+    assert [f["score"] for f in row["feedback"]] == [0.0, 0.0]
+    assert row["error"] == "TimeoutError()"

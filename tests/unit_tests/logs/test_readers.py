@@ -420,6 +420,9 @@ def test_the_words_of_a_user_in_every_shape(
         "2024-04-05T19:34:38Z", "2024-04-05 19:34:38.1 UTC", "2024-04-05T21:34:38+02:00",
         "2024-04-05T19:34:38.123456789Z", {"$date": "2024-04-05T19:34:38Z"},
         {"$date": {"$numberLong": "1712345678123"}},
+        "Fri, 05 Apr 2024 19:34:38 GMT", "2024-04-05T19:34:38.000+0000", "2024-04-05 19:34:38+00",
+        "2024-04-05T21:34:38+0200", "2024-04-05 15:34:38 -0400",
+        "Fri Apr 05 2024 21:34:38 GMT+0200 (Central European Summer Time)",
     ],
 )  # fmt: skip
 def test_times(home: Home, tmp_path: Path, time: Any) -> None:

@@ -165,6 +165,38 @@ STEPS: dict[str, dict[str, Any]] = {
             },
         ]
     },
+    "AI SDK 4, before parts": {
+        "messages": [
+            U,
+            {
+                "role": "assistant",
+                "content": SAID,
+                "toolInvocations": [
+                    {
+                        "state": "result",
+                        "toolCallId": "c",
+                        "toolName": "f",
+                        "args": {},
+                        "result": "6",
+                    }
+                ],
+            },
+        ]
+    },
+    "OpenTelemetry": {
+        "input": [
+            {"role": "user", "parts": [{"type": "text", "content": ASKED}]},
+            {
+                "role": "assistant",
+                "parts": [{"type": "tool_call", "id": "c", "name": "f", "arguments": {}}],
+            },
+            {
+                "role": "tool",
+                "parts": [{"type": "tool_call_response", "id": "c", "response": "6"}],
+            },
+        ],
+        "output": [{"role": "assistant", "parts": [{"type": "text", "content": SAID}]}],
+    },
     "AI SDK model messages": {
         "messages": [
             U,
@@ -252,6 +284,8 @@ def test_steps_with_tools(home: Home, tmp_path: Path, name: str) -> None:
         ({"output": {"role": "assistant", "content": "In Oslo."}}, "In Oslo.", None),
         ({"messages": [{"role": "assistant", "content": "In Oslo."}]}, "In Oslo.", None),
         ({"tone": "warm", "length": "short"}, None, '{"tone": "warm", "length": "short"}'),
+        (["In Oslo."], "In Oslo.", None),
+        ({"label": "table", "score": 3}, None, '{"label": "table", "score": 3}'),
         ({"stars": 3}, None, '{"stars": 3}'),
     ],
 )
