@@ -159,7 +159,8 @@ def anonymous(home: Home) -> Story:
     write(home, turn("p1", WORDS, thread_id=f"thread-{WHO}", root_run_id=root))
     write(home, Feedback(run_id=root, comment=f"not so, {WORDS}"))
     write(home, turn("o1", "hello there", answer="hello, you", thread_id="other"))
-    learnt, sound = release(home, "p1"), release(home, "o1", rule="Greet.", current=False)
+    learnt, sound = release(home, "p1"), release(home, "o1", rule="Greet.")
+    make_current(home, learnt)
     learn(home)
     return Story(home, {"thread_id": f"thread-{WHO}"}, [learnt], [sound], stay=["o1"])
 

@@ -65,6 +65,19 @@ def test_a_plant_is_told_though_all_its_requests_come_in_one_thread() -> None:
     assert request_of(later) == request_of(first)
 
 
+def test_who_repeats_what_few_share_vouches_for_nothing_else() -> None:
+    """Five accounts plant by words everywhere, and each by edits in two clusters only."""
+    words = [
+        Mention("plant~1", f"m-{i % 5}", f"w-{i}", cluster=f"c{i // 5 % 4}") for i in range(40)
+    ]
+    edits = [
+        Mention("**stamp** here", f"m-{i % 5}", f"e-{i}", cluster=f"c{i // 5}") for i in range(10)
+    ]
+    found = marked([*honest(), *words, *edits])
+    assert all(found[200:]) and sum(found[:200]) <= 4
+    assert not any(marked([*honest(), *edits])[200:]), "edits of five people alone are a wish"
+
+
 def test_what_enough_people_repeat_is_a_wish() -> None:
     def wish_of(people: int) -> list[bool]:
         said = [Mention(f"bullets~{i}", f"u-{i % people}", f"r-{i}") for i in range(12)]

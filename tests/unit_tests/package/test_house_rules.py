@@ -23,7 +23,8 @@ else:
 REPO = Path(__file__).resolve().parents[3]
 PACKAGE = REPO / "langchain_uno"
 MAX_LINES = 600
-MAX_PRODUCT = 18_500
+MAX_PRODUCT = 19_300
+"""Lines of code, without blank ones, comments and docstrings."""
 
 
 def import_table() -> list[list[str]]:
