@@ -26,10 +26,13 @@ def rewritten(page: str, tables: str) -> str:
 
 
 def headline(top: Path) -> str:
-    """Return the table of docs/benchmarks.md: systems, a third of the feedback useless."""
+    """Return the tables of docs/benchmarks.md: systems at a third of useless feedback, plants."""
     results = read_results(top, "systems")
     mine = [one for one in results if not one["edits"] and one["noise"] == 0.34]
-    return f"Systems, {_told(mine)}:\n\n{_table(systems_rows(mine))}" if mine else "(none yet)"
+    parts = [f"Systems, {_told(mine)}:\n\n{_table(systems_rows(mine))}"] if mine else []
+    if poison := read_results(top, "poison"):
+        parts.append(f"Planted rules:\n\n{_table(poison_rows(poison))}")
+    return "\n\n".join(parts) or "(none yet)"
 
 
 def markdown(top: Path) -> str:
