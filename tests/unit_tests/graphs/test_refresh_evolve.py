@@ -20,7 +20,6 @@ from langchain_uno.records import Interaction, VerifierReport
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import revoke
-from langchain_uno.trainers import verifier
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
     TRIP,
@@ -304,7 +303,7 @@ def test_what_users_have_stays_where_what_is_new_may_be_chance(
 
     monkeypatch.setattr(train_room, "verify_module", report)
     # Both families are made anew, and neither passes among so many tries.
-    monkeypatch.setattr(verifier, "may_ship", lambda p_values, level: [False] * len(p_values))
+    monkeypatch.setattr(train_room, "may_ship", lambda p_values, level: [False] * len(p_values))
     result = again(home, engine, more(20))
     one = next(c for c in result.clusters if c.id == name)
     assert one.route == "expert"
