@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 Moment = Literal["before", "half", "after"]
 
-_CHANGES = re.compile(r"r\d{8}-\d{6}-[0-9a-f]+|refresh-[0-9a-f]+|\.new-\d+|\.\d+\b")
+_CHANGES = re.compile(r"r\d{8}-\d{6}-[0-9a-f]+|refresh-[0-9a-f]+|\.new-\d+|\.old-[\d-]+|\.\d+\b")
 """Parts of names that are another one in every home and process."""
 
 
