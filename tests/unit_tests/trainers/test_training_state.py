@@ -94,6 +94,7 @@ def test_killed_again_and_again_it_comes_to_its_end(
     assert weights(train(tmp_path / "out", None)) == expected
 
 
+@pytest.mark.slow
 def test_states_of_another_training_or_cut_short_count_for_nothing(
     tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
