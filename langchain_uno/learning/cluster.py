@@ -79,9 +79,10 @@ def cluster_stage(work: Work) -> dict[str, Any]:
 
 def reach_of(work: Work, labels: Ints) -> Reach:
     """Return how far the clusters of a refresh reach."""
-    few = int(labels.max()) < 2
+    unseen = work.recipe.cluster.unseen
+    few = unseen > 0 and int(labels.max()) < 2
     everyday = work.embedder.embed(everyday_requests()) if few else None
-    return find_reach(work.queries, labels, work.recipe.cluster.unseen, everyday)
+    return find_reach(work.queries, labels, unseen, everyday)
 
 
 def smallest_cluster(work: Work) -> int:

@@ -34,6 +34,8 @@ PHRASINGS = 4
 PASSING = 0.9
 """So many of these pass, whatever the others refuse: logs of other topics may have got into every
 cluster."""
+NOISE = 1e-6
+"""1 - cosine of two equal vectors may be as much, or as much below 0."""
 TWINS = 0.4
 """So many clusters may have a twin of the same topic that refuses nothing of theirs."""
 
@@ -79,6 +81,7 @@ def find_reach(
         others = np.asarray(everyday, dtype=np.float64)
         left_out = [_farness(*_fitted(x, y, others), others)]
     limit = float(np.quantile([np.quantile(far, 1 - unseen) for far in left_out], TWINS))
+    limit = max(limit, NOISE)
     far, home = _other_wordings(x, y, others)
     coverage = None
     if len(far):

@@ -91,6 +91,13 @@ def test_logs_that_do_not_differ_and_clusters_of_one_log() -> None:
     assert find_reach(np.eye(3, 8), [0, 1, 2], 0.995).coverage is None
 
 
+def test_one_request_over_and_over_in_every_cluster_makes_a_router() -> None:
+    same = np.ones((30, 8), dtype=np.float32)
+    reach = find_reach(same, np.repeat(np.arange(3), 10), 0.995)
+    assert reach.limit is not None and reach.limit > 0
+    assert len(routed(reach, same[:1])) == 1  # a router can be made of it
+
+
 def test_everyday_requests_differ() -> None:
     texts = everyday_requests()
     assert len(texts) == len(set(texts)) >= 40 and all(t.strip() for t in texts)
