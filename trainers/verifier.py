@@ -242,6 +242,7 @@ class Exam:
             [item.voice for item in side.items],
             kind=kind,
             scores=scores,
+            lost=lost,
             among=[i for i, n in enumerate(lost) if n <= max(allowed, min(lost))],
             level=recipe.verify.level,
             win_rate=recipe.verify.win_rate,
@@ -371,6 +372,7 @@ def decide(
     *,
     kind: ModuleKind = "expert",
     scores: Sequence[Sequence[float | None]] | None = None,
+    lost: Sequence[int] | None = None,
     among: Sequence[int] | None = None,
     level: float | None,
     win_rate: float,
@@ -383,7 +385,9 @@ def decide(
         outcomes: one row an epoch, one column a query.
         voices: whose each query is.
         kind: of the module.
-        scores: the judge's, in the same shape; they break ties between epochs, then the later one.
+        scores: the judge's, in the same shape.
+        lost: how many answers of each epoch lost content. Between epochs that win as often, the one
+            with fewer is chosen, then the one with better scores, then the later one.
         among: the epochs that may be chosen; None: all. All are accounted for in the p-value.
         level: the chance that a module no better than the base passes; None: the paper's rule.
         win_rate: what the win rate has to reach besides.
@@ -405,10 +409,10 @@ def decide(
     by_query = sums.sum(axis=1) / np.maximum(counts.sum(axis=1), 1)
     rates = (by_query if level is None else by_person).round(9)  # sums of halves and thirds
     merit = [
-        (rates[e], 0.0 if scores is None else _mean(scores[e]) or 0.0, e)
+        (rates[e], -lost[e] if lost else 0, _mean(scores[e]) or 0.0 if scores else 0.0, e)
         for e in (range(len(outcomes)) if among is None else among)
     ]
-    epoch = max(merit)[2]
+    epoch = max(merit)[-1]
     rate, n = float(rates[epoch]), int(counts[epoch].sum())
     voters = int((counts[epoch] > 0).sum())
     p_value, interval = None, (0.0, 1.0)

@@ -50,22 +50,29 @@ def place() -> Iterator[tuple[Home, UNOFeedbackHandler]]:
         yield Home.locate(folder), handler
 
 
-def sized(test: Any) -> Any:
-    """Run a property at both sizes; the larger one is marked slow."""
+def sized(**drawn: Any) -> Any:
+    """Run a property at both sizes, on arguments that are drawn; the larger one is marked slow."""
 
-    def run(place: Any, size: str) -> None:
-        profile = settings(
-            max_examples=CASES[size],
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=[Phase.generate, Phase.shrink],
-        )
-        profile(test)(place)
+    def decorate(test: Any) -> Any:
+        def run(place: Any, size: str) -> None:
+            profile = settings(
+                max_examples=CASES[size],
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+                phases=[Phase.generate, Phase.shrink],
+            )
 
-    run.__doc__ = test.__doc__
-    sizes = ["default", pytest.param("slow", marks=pytest.mark.slow)]
-    return pytest.mark.parametrize("size", sizes)(run)
+            def body(**values: Any) -> None:
+                test(place, **values)
+
+            profile(given(**drawn)(body))()
+
+        run.__doc__ = test.__doc__
+        sizes = ["default", pytest.param("slow", marks=pytest.mark.slow)]
+        return pytest.mark.parametrize("size", sizes)(run)
+
+    return decorate
 
 
 def readable(home: Home) -> None:
@@ -100,8 +107,7 @@ MESSAGES = st.lists(
 )
 
 
-@sized
-@given(
+@sized(
     messages=MESSAGES,
     answer=TEXT | BLOCKS,
     about=st.dictionaries(st.sampled_from(["thread_id", "user_id", "langgraph_node"]), JSON),
@@ -129,8 +135,7 @@ NAMES = [
 ]  # fmt: skip
 
 
-@sized
-@given(fields=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=6))
+@sized(fields=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=6))
 def test_feedback_is_stored_or_refused_with_a_sentence(place: Any, fields: dict[str, Any]) -> None:
     """Wrong values are InputErrors, and nothing is written then."""
     home, handler = place
@@ -168,13 +173,19 @@ LINES = ROWS.map(lambda row: json.dumps(row).encode("utf-8", "surrogatepass")) |
 )
 
 
-@sized
-@given(lines=st.lists(LINES, max_size=4))
+@sized(lines=st.lists(LINES, max_size=4))
 def test_bad_rows_are_named_and_the_others_go_in(place: Any, lines: list[bytes]) -> None:
-    """Each row is in, or reported with its number and a reason; again: no change."""
+    """Each row is in, or reported with its number and a reason; again: no change.
+
+    What begins as a packed file does is refused whole.
+    """
     home, _ = place
     path = home.root / "rows.jsonl"
     path.write_bytes(b"\n".join(line.replace(b"\n", b" ") for line in lines) + b"\n")
+    if path.read_bytes().startswith((b"\x1f\x8b", b"PAR1", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")):
+        with pytest.raises(InputError, match="damaged|packed|Parquet|parquet"):
+            import_file(path, home)
+        return
     first = import_file(path, home)
     # A line that is an array holds rows of its own, a comma between two.
     most = len(lines) + sum(line.count(b",") for line in lines)

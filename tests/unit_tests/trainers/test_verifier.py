@@ -431,6 +431,8 @@ def test_the_best_epoch_is_chosen_and_scores_break_ties() -> None:
     assert (found.epoch, found.n) == (1, 3)
     assert found.win_rate == pytest.approx(2.5 / 3)
     assert decide(outcomes, list("abc"), level=None, win_rate=0.53).epoch == 2
+    fewest = decide(outcomes, list("abc"), scores=scores, lost=[0, 2, 1], level=None, win_rate=0.53)
+    assert fewest.epoch == 2  # wins as often as the second, and lost less
     among = decide(outcomes, list("abc"), among=[0], level=None, win_rate=0.2)
     assert (among.epoch, among.passed) == (0, True)
 
