@@ -114,6 +114,7 @@ def run_refresh(
     progress: RefreshProgress | None = None,
     max_steps: int | None = None,
     until: str | None = None,
+    promote: bool = True,
 ) -> RefreshResult:
     """Refresh a home: learn from its log and make the release current.
 
@@ -129,6 +130,7 @@ def run_refresh(
         progress: hears how it comes on.
         max_steps: caps the optimiser steps of every training (for quick tries).
         until: the stage after which to stop; None: the last. The next call goes on from there.
+        promote: whether the release answers users at once; False leaves that to a person.
 
     Raises:
         EmptyLogError: there is nothing to learn from.
@@ -160,6 +162,7 @@ def run_refresh(
         recipe=recipe,
         progress=progress or Silent(),
         max_steps=max_steps,
+        promote=promote,
     )
     _check_home(home, engine.fingerprint, embedder.fingerprint)
     home.ensure()
@@ -220,14 +223,15 @@ def _result(work: Work) -> RefreshResult:
         update = {"unchanged": True, "current": current, "notes": [*known.notes, *said]}
         return known.model_copy(update=update)
     counts = {s: work.counts(s) for s in STAGES if work.folder.has(f"{s}.json")}
-    filtered, release = counts["filter"], counts.get("release", {}).get("release")
+    filtered, published = counts["filter"], counts.get("release", {})
+    release = published.get("release")
     clusters = counts.get("train", {}).pop("clusters", [])
     result = RefreshResult.model_validate(
         {
             **filtered,
             "refresh_id": work.id,
             "release": release,
-            "current": release,
+            "current": release if published.get("promoted", True) else _current(work),
             "resumed": work.resumed,
             "guarded": counts.get("rules", {}).get("guarded", True),
             "stages": {
@@ -261,10 +265,22 @@ def _standing(work: Work, release: str | None) -> tuple[str | None, list[str]]:
         return None, [f"Nothing is new, and the current release can't be served: {error}"]
     if current is not None and current.id == release:
         return release, []
-    revoked = release is not None and revocation_file(work.home, release).exists()
     stands = f"release {current.id!r}" if current else "the base model"
-    what = "was revoked" if revoked else "was rolled back"
+    if release is not None and revocation_file(work.home, release).exists():
+        told = f"which these logs gave, was revoked; {stands} answers."
+    else:
+        told = (
+            f"which these logs gave, is not current; {stands} answers. "
+            f"`langchain-uno releases promote {release}` changes that."
+        )
     return current.id if current else None, [
-        f"Nothing is new. Release {release!r}, which these logs gave, {what}; {stands} answers. It "
-        "stays so until there is something new to learn."
+        f"Nothing is new. Release {release!r}, {told} It stays so until there is something new to "
+        "learn."
     ]
+
+
+def _current(work: Work) -> str | None:
+    from langchain_uno.releases.traffic import read_traffic
+
+    traffic = read_traffic(work.home)
+    return traffic.current.release if traffic and traffic.current else None

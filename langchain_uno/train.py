@@ -42,6 +42,7 @@ def refresh_home(
     teacher: str | None = None,
     max_steps: int | None = None,
     until: str | None = None,
+    promote: bool = True,
     progress: RefreshProgress | None = None,
 ) -> RefreshResult:
     """Do what the command does, from Python.
@@ -58,6 +59,7 @@ def refresh_home(
         teacher: distils, revises and judges; None: the base model.
         max_steps: caps the steps of every training.
         until: the stage to stop after; None: all are run.
+        promote: whether the release answers users at once.
         progress: hears how it comes on.
 
     Returns:
@@ -123,6 +125,7 @@ def refresh_home(
         progress=progress,
         max_steps=max_steps,
         until=until,
+        promote=promote,
     )
 
 

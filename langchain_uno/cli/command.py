@@ -14,6 +14,8 @@ from langchain_uno.cli.demo import demo
 from langchain_uno.cli.evaluate import app as evaluate
 from langchain_uno.cli.logs import app as logs
 from langchain_uno.cli.recipe import recipe
+from langchain_uno.cli.releases import app as releases
+from langchain_uno.cli.status import status
 from langchain_uno.cli.train import train
 
 __all__ = ["app"]
@@ -60,6 +62,8 @@ def langchain_uno(
 
 app.command()(train)
 app.add_typer(logs, name="logs")
+app.add_typer(releases, name="releases")
+app.command()(status)
 app.add_typer(evaluate, name="evaluate")
 app.command()(demo)
 app.command()(recipe)

@@ -87,6 +87,12 @@ def train(
             "gap, pairs, train or release.",
         ),
     ] = None,
+    promote: Annotated[
+        bool,
+        typer.Option(
+            help="Let the release answer at once; else `langchain-uno releases promote` does."
+        ),
+    ] = True,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole refresh.")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -132,6 +138,7 @@ def train(
                 teacher=teacher,
                 max_steps=max_steps,
                 until=until,
+                promote=promote,
                 progress=bars,
             )
         counts = result.stages.get(until, {}) if until else {}
@@ -186,6 +193,8 @@ def _show(result: RefreshResult, home: Home) -> None:
         say(f"It took {duration(sum(result.seconds.values()))} (longest: {told}).")
     if result.release:
         what = "is current" if made else "has no module"
+        if result.current != result.release:
+            what = "waits for `langchain-uno releases promote`"
         say(f"Release {result.release} {what}; it lies in {home.releases / result.release}")
     else:
         say("Nothing was released.")

@@ -20,8 +20,9 @@ __all__ = ["release_stage"]
 
 
 def release_stage(work: Work) -> dict[str, Any]:
-    """Write the release atomically and give it all traffic."""
+    """Write the release atomically, and give it all traffic unless that is left to a person."""
     from langchain_uno.models.adapters import linear_shapes
+    from langchain_uno.releases.history import held
     from langchain_uno.releases.load import read_manifest
     from langchain_uno.releases.manifest import Manifest, new_release_id
     from langchain_uno.releases.publish import make_current, publish
@@ -31,8 +32,10 @@ def release_stage(work: Work) -> dict[str, Any]:
         work.folder.write_json("release-id.json", new_release_id())
     release_id: str = work.folder.read_json("release-id.json")
     shapes = linear_shapes(getattr(work.engine, "model", None))
+    waits = not work.promote or held(work.home) is not None
     if (work.home.releases / release_id).is_dir():
-        make_current(work.home, release_id, linear_shapes=shapes)
+        if not waits:
+            make_current(work.home, release_id, linear_shapes=shapes)
     else:
         found = work.clusters()
         labels = _labels(work, found)
@@ -65,11 +68,13 @@ def release_stage(work: Work) -> dict[str, Any]:
             linear_shapes=shapes,
             taught={i: d.kept.trained_on for i, d in decisions.items() if d.kept},
             space=reach.space,
+            promote=not waits,
         )
     work.progress.advance("release")
     coverage = read_manifest(work.home, release_id).figures.get("coverage")
     reached = f"; {100 * coverage:.0f} % of other wordings reach their cluster" if coverage else ""
-    return {"release": release_id, "coverage": coverage, "note": f"{release_id}{reached}"}
+    told = f"{release_id}{', not promoted' if waits else ''}{reached}"
+    return {"release": release_id, "coverage": coverage, "promoted": not waits, "note": told}
 
 
 def _labels(work: Work, found: list[ClusterData]) -> NDArray[np.int64]:

@@ -180,6 +180,8 @@ class Work:
     progress: RefreshProgress
     max_steps: int | None = None
     """Cap on the optimiser steps of every training."""
+    promote: bool = True
+    """Whether the release answers users at once."""
     id: str = ""
     logs: dict[str, Interaction] = field(default_factory=dict)
     """The usable logs by id, each with the feedback of one person; set by the filter stage."""

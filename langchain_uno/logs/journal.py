@@ -359,6 +359,19 @@ class Journal:
         row = self._db.read(sql)[0]
         return int(row[0]), int(row[1])
 
+    def feedback_since(self, moment: float) -> int:
+        """How many pieces of feedback were made after a moment (seconds since 1970)."""
+        sql = "SELECT count(*) FROM feedback WHERE created_at > ?"
+        return int(self._db.read(sql, (moment,))[0][0])
+
+    def traffic(self, since: float) -> list[tuple[str | None, bool, int]]:
+        """Count the answers made after a moment: (release, whether a cluster took it, how many)."""
+        sql = (
+            "SELECT json_extract(body, '$.release') r, json_extract(body, '$.cluster') IS NOT NULL "
+            "c, count(*) FROM interactions WHERE created_at > ? GROUP BY r, c ORDER BY r, c"
+        )
+        return [(release, bool(c), n) for release, c, n in self._db.read(sql, (since,))]
+
     def redacted(self) -> dict[str, int]:
         """How much was taken out before storing, by kind."""
         total: dict[str, int] = {}

@@ -22,6 +22,7 @@ from langchain_uno.home import Home, safe_name
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
+from langchain_uno.releases.history import note
 from langchain_uno.releases.load import (
     LinearShapes,
     Release,
@@ -61,6 +62,7 @@ def publish(
     linear_shapes: LinearShapes | None = None,
     taught: Mapping[str, Sequence[str]] | None = None,
     space: Space | None = None,
+    promote: bool = True,
 ) -> str:
     """Write a release and make it current; return its id.
 
@@ -76,6 +78,7 @@ def publish(
         taught: cluster id -> opaque ids of the logs that its module was trained on, for modules
             taken over from a former release: who taught them stays in the lineage for ever.
         space: where requests are compared with the centroids; None: as they are.
+        promote: False leaves the traffic as it is.
 
     Raises:
         InputError: adapters or centroids do not fit the clusters.
@@ -117,7 +120,9 @@ def publish(
         ) from error
     finally:
         shutil.rmtree(temp, ignore_errors=True)
-    _direct(home, release_id, checks.file_sha256(final / checks.MANIFEST_FILE))
+    note(home, "publish", release_id)
+    if promote:
+        _direct(home, release_id, checks.file_sha256(final / checks.MANIFEST_FILE))
     return release_id
 
 
@@ -198,22 +203,35 @@ def _entry(source: Path, name: str, cluster: Cluster) -> AdapterEntry:
 
 
 def make_current(
-    home: Home, release_id: str, *, linear_shapes: LinearShapes | None = None
+    home: Home,
+    release_id: str,
+    *,
+    linear_shapes: LinearShapes | None = None,
+    what: str = "promote",
+    why: str = "",
 ) -> Release:
     """Check a release and give it all traffic (a switch forwards or backwards).
+
+    Args:
+        home: the namespace.
+        release_id: its name.
+        linear_shapes: when given, the adapters' shapes are compared with the base model's.
+        what: as the history calls it.
+        why: for the history.
 
     Raises:
         ReleaseError: it is not sound, or was revoked; the present traffic stays.
     """
     release = load_release(home, release_id, linear_shapes=linear_shapes)
-    _direct(home, release.id, release.manifest_sha256)
+    _direct(home, release.id, release.manifest_sha256, what, why)
     return release
 
 
-def rollback(home: Home, to: str | None = None) -> Release:
+def rollback(home: Home, to: str | None = None, why: str = "") -> Release:
     """Go back to release ``to``, or to the parent of the current one; return it.
 
-    Works even when the current release is broken, as long as its manifest can still be read.
+    It stays: a refresh without new logs changes nothing. Works even when the current release is
+    broken, as long as its manifest can still be read.
 
     Raises:
         ReleaseError: nothing to go back to, or the target is refused; the present traffic stays.
@@ -228,12 +246,13 @@ def rollback(home: Home, to: str | None = None) -> Release:
                 f"Release {share.release!r} names no parent to go back to: name a target, or "
                 "retire it to let the base model answer."
             )
-    return make_current(home, to)
+    return make_current(home, to, what="rollback", why=why)
 
 
-def retire(home: Home) -> None:
+def retire(home: Home, why: str = "") -> None:
     """Take every release out of the traffic: the base model answers all queries."""
     write_traffic(home, Traffic())
+    note(home, "retire", None, why)
 
 
 def revoke(home: Home, release_id: str, reason: str) -> None:
@@ -243,6 +262,7 @@ def revoke(home: Home, release_id: str, reason: str) -> None:
     ancestor that is sound takes over, or else the base model.
     """
     write_atomic(revocation_file(home, release_id), (reason.strip() + "\n").encode())
+    note(home, "revoke", release_id, reason)
     shares = _traffic_or_none(home).shares
     rest = [share for share in shares if share.release != release_id]
     if len(rest) == len(shares):
@@ -255,11 +275,11 @@ def revoke(home: Home, release_id: str, reason: str) -> None:
     heir = _parent(home, release_id)
     while heir is not None:
         try:
-            make_current(home, heir)
+            make_current(home, heir, what="rollback", why=f"{release_id} was revoked")
             return
         except ReleaseError:
             heir = _parent(home, heir)
-    retire(home)
+    retire(home, f"{release_id} was revoked")
 
 
 def _parent(home: Home, release_id: str) -> str | None:
@@ -278,6 +298,9 @@ def _traffic_or_none(home: Home) -> Traffic:
         return Traffic()
 
 
-def _direct(home: Home, release_id: str, manifest_sha256: str) -> None:
+def _direct(
+    home: Home, release_id: str, manifest_sha256: str, what: str = "promote", why: str = ""
+) -> None:
     share = Share(release=release_id, manifest_sha256=manifest_sha256)
     write_traffic(home, Traffic(shares=(share,)))
+    note(home, what, release_id, why)

@@ -17,12 +17,14 @@ from langchain_uno.learning import cluster as cluster_room
 from langchain_uno.learning import train as train_room
 from langchain_uno.models.protocols import Engine, FloatArray
 from langchain_uno.records import Interaction, VerifierReport
+from langchain_uno.releases.history import hold
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
-from langchain_uno.releases.publish import revoke
+from langchain_uno.releases.publish import make_current, revoke
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
     TRIP,
+    UNTRAINED,
     Stop,
     changed,
     clusters_of,
@@ -311,3 +313,21 @@ def test_what_users_have_stays_where_what_is_new_may_be_chance(
     second = current(home)
     assert second.cluster(name).made_in == first.id
     assert weights(second)[name] == weights(first)[name]
+
+
+def test_a_release_waits_for_a_person_where_somebody_said_so(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path, logs(12))
+    first = refresh(home, engine, UNTRAINED, promote=False)
+    assert first.release is not None and first.current is None
+    assert read_current(home) is None
+    assert refresh(home, engine, UNTRAINED).unchanged  # it waits on
+    assert read_current(home) is None
+    make_current(home, first.release)
+
+    hold(home, "an audit")
+    make_home(tmp_path, [log("new", "plan a trip to Rome by train", "a", "please sing")])
+    second = refresh(home, engine, UNTRAINED)
+    assert (second.current, read_current(home).id) == (first.release, first.release)  # type: ignore[union-attr]
+    assert (home.releases / str(second.release)).is_dir()

@@ -1,0 +1,320 @@
+"""``langchain-uno releases``: what was learnt, what answers, and going back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from langchain_uno.cli.console import (
+    HomeOption,
+    JsonOption,
+    NamespaceOption,
+    clean_exit,
+    out,
+    print_json,
+    say,
+)
+from langchain_uno.errors import NameError_, ReleaseError
+from langchain_uno.home import Home
+from langchain_uno.records import Cluster
+from langchain_uno.releases.history import held, hold, let_go, read_history
+from langchain_uno.releases.load import list_releases, read_manifest, revocation_file
+from langchain_uno.releases.manifest import Manifest
+from langchain_uno.releases.publish import make_current, retire, rollback
+from langchain_uno.releases.traffic import read_traffic
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="What was learnt, what answers, and going back.",
+)
+
+_Release = Annotated[str, typer.Argument(help="The release's id, as `releases list` prints it.")]
+_Why = Annotated[str, typer.Option("--why", help="A word for the history.")]
+_HISTORY = 10
+"""Lines of the history that `list` shows."""
+
+
+@app.command("list")
+def list_(
+    home: HomeOption = None, namespace: NamespaceOption = "default", as_json: JsonOption = False
+) -> None:
+    """Show all releases of a home, oldest first, and who changed what answers.
+
+        langchain-uno releases list --home ./home
+
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 9 traffic.json is damaged.
+    """
+    with clean_exit():
+        place = Home.locate(home, namespace).require()
+        rows = [_row(place, name, _shares(place)) for name in list_releases(place)]
+        history = read_history(place)
+        if as_json:
+            print_json({"releases": rows, "held": held(place), "history": history})
+            return
+        if not rows:
+            say("There is no release yet: `langchain-uno train` makes one.")
+        else:
+            table = Table(pad_edge=False)
+            table.add_column("release", no_wrap=True)
+            for name in ("modules", "coverage", "MB", "state"):
+                table.add_column(name)
+            for row in rows:
+                table.add_row(
+                    row["id"],
+                    _modules(row["routes"]),
+                    "-" if row["coverage"] is None else f"{100 * row['coverage']:.0f} %",
+                    f"{row['bytes'] / 1e6:.1f}",
+                    Text(row["state"], style="green" if row["share"] else "dim"),
+                )
+            out.print(table)
+        for entry in history[-_HISTORY:]:
+            say(_told(entry))
+        _say_held(place)
+
+
+@app.command()
+def show(
+    release: _Release,
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    as_json: JsonOption = False,
+) -> None:
+    """Show a release's clusters: who answers, on what evidence, by which rules.
+
+        langchain-uno releases show r20260301-120000-4f1c9a --home ./home
+
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 9 no such release.
+    """
+    with clean_exit():
+        place = Home.locate(home, namespace).require()
+        manifest = _manifest(place, release)
+        row = _row(place, release, _shares(place))
+        if as_json:
+            shown = {"id", "route", "size", "people", "gap", "rules", "note", "made_in"}
+            clusters = [
+                {
+                    **c.model_dump(mode="json", include=shown),
+                    "report": c.reports[-1].model_dump(mode="json") if c.reports else None,
+                }
+                for c in manifest.clusters
+            ]
+            print_json({**row, "clusters": clusters, "figures": manifest.figures})
+            return
+        say(f"Release {release}: {row['state']}, made {row['created'][:16].replace('T', ' ')}.")
+        say(f"Base model {manifest.base_model}; parent {manifest.parent or 'none'}.")
+        table = Table("cluster", "route", "logs", "people", "gap", "win rate", pad_edge=False)
+        for cluster in manifest.clusters:
+            gap = "-" if cluster.gap is None else f"{cluster.gap:.2f}"
+            size, people = str(cluster.size), str(cluster.people)
+            table.add_row(cluster.id, cluster.route, size, people, gap, _won(cluster))
+        out.print(table)
+        for cluster in manifest.clusters:
+            if cluster.rules:
+                say(f"{cluster.id} wants: {' '.join(cluster.rules)}")
+            if cluster.note:
+                say(f"{cluster.id}: {cluster.note}")
+
+
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(help="A release's id; 'base' is the model alone.")],
+    new: Annotated[str, typer.Argument(help="The id of the one to compare with it.")],
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    as_json: JsonOption = False,
+) -> None:
+    """Show what changed from one release to another: routes, rules, win rates, logs.
+
+    A cluster that was continued has the same name in both.
+
+        langchain-uno releases diff r20260301-120000-4f1c9a r20260308-120000-77ab02 --home ./home
+
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 9 no such release.
+    """
+    with clean_exit():
+        place = Home.locate(home, namespace).require()
+        before = {} if old == "base" else {c.id: c for c in _manifest(place, old).clusters}
+        after = {c.id: c for c in _manifest(place, new).clusters}
+        names = [*after, *(name for name in before if name not in after)]
+        changes = [_change(name, before.get(name), after.get(name)) for name in names]
+        if as_json:
+            print_json({"old": old, "new": new, "clusters": changes})
+            return
+        table = Table("cluster", "route", "win rate", "logs", pad_edge=False)
+        for one in changes:
+            table.add_row(one["cluster"], *(_arrow(*one[key]) for key in ("route", "won", "logs")))
+        out.print(table)
+        for one in changes:
+            for sign, rules in (("+", one["rules_added"]), ("-", one["rules_removed"])):
+                for rule in rules:
+                    say(f"{one['cluster']} {sign} {rule}")
+
+
+@app.command()
+def promote(
+    release: _Release,
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    why: _Why = "",
+) -> None:
+    """Check a release and let it answer all requests.
+
+    Running services take it with their next request.
+
+        langchain-uno releases promote r20260301-120000-4f1c9a --home ./home
+
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 9 the release is refused (nothing changes).
+    """
+    with clean_exit():
+        place = Home.locate(home, namespace).require()
+        found = make_current(place, release, why=why)
+        say(f"Release {found.id} answers.")
+
+
+@app.command("rollback")
+def rollback_(
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    to: Annotated[
+        str | None,
+        typer.Option(help="A release's id, or 'base' for the model alone. [default: the parent]"),
+    ] = None,
+    why: _Why = "",
+) -> None:
+    """Go back to the release before. It stays: `train` without new logs changes nothing.
+
+    New logs make a new release, which answers at once; `releases hold` leaves that to you.
+
+        langchain-uno releases rollback --home ./home --why "complaints about refunds"
+
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 9 nothing to go back to, or it is refused
+    (nothing changes).
+    """
+    with clean_exit():
+        place = Home.locate(home, namespace).require()
+        if to == "base":
+            retire(place, why)
+            say("The base model answers.")
+        else:
+            say(f"Release {rollback(place, to, why).id} answers.")
+
+
+@app.command("hold")
+def hold_(
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    off: Annotated[bool, typer.Option("--off", help="End the hold.")] = False,
+    why: _Why = "",
+) -> None:
+    """Let refreshes publish, but promote nothing until `hold --off`.
+
+        langchain-uno releases hold --home ./home --why "audit this week"
+
+    Exit codes: 0 done, 2 bad argument, 3 no such home, or it can't be written.
+    """
+    with clean_exit():
+        place = Home.locate(home, namespace).require()
+        if off:
+            say("Refreshes promote again." if let_go(place, why) else "Nothing was held.")
+            return
+        hold(place, why)
+        _say_held(place)
+
+
+def _say_held(home: Home) -> None:
+    if found := held(home):
+        why = f": {found['why']}" if found.get("why") else ""
+        say(
+            f"Held by {found['by']} since {found['at']}{why}. Refreshes publish and promote "
+            "nothing; `langchain-uno releases hold --off` ends that."
+        )
+
+
+def _manifest(home: Home, release: str) -> Manifest:
+    try:
+        return read_manifest(home, release)
+    except NameError_ as error:
+        raise ReleaseError(str(error)) from error
+
+
+def _shares(home: Home) -> dict[str, float]:
+    traffic = read_traffic(home)
+    return {share.release: share.share for share in traffic.shares} if traffic else {}
+
+
+def _row(home: Home, release: str, shares: dict[str, float]) -> dict[str, Any]:
+    """Return what a list says of a release, a broken one too."""
+    found: dict[str, Any] = {
+        "id": release,
+        "share": shares.get(release, 0.0),
+        "created": None,
+        "parent": None,
+        "routes": {},
+        "coverage": None,
+        "bytes": 0,
+    }
+    try:
+        manifest = read_manifest(home, release)
+    except ReleaseError:
+        return {**found, "state": "broken: it can't be read"}
+    routes = [cluster.route for cluster in manifest.clusters]
+    if found["share"]:
+        state = "answers" if found["share"] > 0.999 else f"answers {100 * found['share']:.0f} %"
+    elif revocation_file(home, release).exists():
+        state = "revoked"
+    else:
+        state = "ready"
+    return {
+        **found,
+        "created": manifest.created.isoformat(timespec="seconds"),
+        "parent": manifest.parent,
+        "routes": {route: routes.count(route) for route in dict.fromkeys(routes)},
+        "coverage": manifest.figures.get("coverage"),
+        "bytes": sum(adapter.n_bytes for adapter in manifest.adapters),
+        "state": state,
+    }
+
+
+def _modules(routes: dict[str, int]) -> str:
+    named = [f"{n} {route}" for route, n in routes.items() if route != "base"]
+    return ", ".join(named) or "none"
+
+
+def _won(cluster: Cluster) -> str:
+    if not cluster.reports:
+        return "-"
+    report = cluster.reports[-1]
+    low, high = report.interval
+    return f"{report.win_rate:.2f} ({low:.2f}-{high:.2f})"
+
+
+def _change(name: str, old: Cluster | None, new: Cluster | None) -> dict[str, Any]:
+    rules = [set(c.rules) if c else set() for c in (old, new)]
+    return {
+        "cluster": name,
+        "route": [c.route if c else None for c in (old, new)],
+        "won": [_won(c) if c else None for c in (old, new)],
+        "logs": [c.size if c else None for c in (old, new)],
+        "rules_added": sorted(rules[1] - rules[0]),
+        "rules_removed": sorted(rules[0] - rules[1]),
+    }
+
+
+def _arrow(old: Any, new: Any) -> str:
+    if old == new:
+        return str(new)
+    return f"{'none' if old is None else old} -> {'none' if new is None else new}"
+
+
+def _told(entry: dict[str, Any]) -> str:
+    at = str(entry.get("at", ""))[:16].replace("T", " ")
+    why = f" ({entry['why']})" if entry.get("why") else ""
+    return f"{at}  {entry.get('what')} {entry.get('release') or ''} by {entry.get('by')}{why}"

@@ -1,0 +1,147 @@
+"""``langchain-uno releases`` and ``status``: looking, promoting, going back, holding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from langchain_uno.cli.command import app
+from langchain_uno.home import Home
+from langchain_uno.logs.journal import Journal
+from langchain_uno.records import Feedback, Interaction, Message, utc_now
+from langchain_uno.releases.history import held, read_history
+from langchain_uno.releases.publish import revoke
+from langchain_uno.releases.traffic import read_traffic
+
+
+def run(home: Home, *words: str, code: int = 0) -> str:
+    found = CliRunner().invoke(app, [*words, "--home", str(home.root)])
+    assert found.exit_code == code, found.output
+    return found.output
+
+
+def told(home: Home, *words: str) -> Any:
+    return json.loads(run(home, *words, "--json"))
+
+
+def current(home: Home) -> str | None:
+    traffic = read_traffic(home)
+    return traffic.current.release if traffic and traffic.current else None
+
+
+def test_a_home_without_releases_says_how_to_make_one(home: Home) -> None:
+    home.ensure()
+    assert "langchain-uno train" in run(home, "releases", "list")
+    assert told(home, "status")["answers"] == {}
+    assert "nothing to roll back" in run(home, "releases", "rollback", code=9)
+
+
+def test_rolling_back_and_promoting_are_told_in_the_history(
+    home: Home, make: Callable[[], str]
+) -> None:
+    first, second = make(), make()
+    assert current(home) == second
+    run(home, "releases", "rollback", "--why", "complaints")
+    assert current(home) == first
+    run(home, "releases", "promote", second)
+    assert current(home) == second
+    run(home, "releases", "rollback", "--to", "base")
+    assert current(home) is None
+
+    lines = [(e["what"], e["release"], e["why"]) for e in read_history(home)]
+    assert lines == [
+        ("publish", first, ""),
+        ("promote", first, ""),
+        ("publish", second, ""),
+        ("promote", second, ""),
+        ("rollback", first, "complaints"),
+        ("promote", second, ""),
+        ("retire", None, ""),
+    ]
+    assert all(e["at"] and e["by"] for e in read_history(home))
+    assert "complaints" in run(home, "releases", "list")
+
+
+def test_the_list_says_what_answers_what_is_revoked_and_what_is_broken(
+    home: Home, make: Callable[[], str]
+) -> None:
+    first, second, third = make(), make(), make()
+    revoke(home, second, "somebody was forgotten")
+    (home.releases / first / "manifest.json").chmod(0o644)
+    (home.releases / first / "manifest.json").write_text("{")
+    rows = {row["id"]: row for row in told(home, "releases", "list")["releases"]}
+    assert rows[first]["state"] == "broken: it can't be read"
+    assert rows[second]["state"] == "revoked"
+    assert (rows[third]["state"], rows[third]["share"]) == ("answers", 1.0)
+    assert rows[third]["routes"] == {"expert": 1, "critic": 1, "base": 1}
+    assert "refused" in run(home, "releases", "promote", second, code=9)
+    assert current(home) == third
+
+
+def test_a_name_is_never_a_path(home: Home) -> None:
+    home.ensure()
+    for command in ("show", "promote"):
+        assert "not usable" in run(home, "releases", command, "../../etc", code=9)
+
+
+def test_two_releases_side_by_side(home: Home, make: Callable[..., str]) -> None:
+    first = make()
+    shown = told(home, "releases", "show", first)
+    assert [c["route"] for c in shown["clusters"]] == ["expert", "critic", "base"]
+    changes = told(home, "releases", "diff", "base", first)["clusters"]
+    assert changes[0]["route"] == [None, "expert"]
+    same = told(home, "releases", "diff", first, first)["clusters"]
+    assert all(c["route"][0] == c["route"][1] and not c["rules_added"] for c in same)
+
+
+def test_a_hold_is_said_and_ends(home: Home) -> None:
+    home.ensure()
+    assert held(home) is None
+    assert "audit" in run(home, "releases", "hold", "--why", "audit")
+    assert "audit" in run(home, "releases", "list")
+    assert held(home) is not None
+    run(home, "releases", "hold", "--off")
+    assert held(home) is None
+    assert "Nothing was held" in run(home, "releases", "hold", "--off")
+
+
+def test_a_hold_that_cannot_be_read_holds(home: Home) -> None:
+    home.ensure()
+    (home.path / "hold.json").write_text("{")
+    assert held(home) is not None
+
+
+@pytest.mark.parametrize(("days", "counted"), [(1, 1), (8, 0)])
+def test_status_counts_the_requests_of_a_week(
+    home: Home, make: Callable[[], str], days: int, counted: int
+) -> None:
+    release = make()
+    said = [Message(role="user", content="hi")]
+    when = utc_now() - timedelta(days=days)
+    with Journal(home.journal) as journal:
+        for n, cluster in enumerate(("c0", None)):
+            journal.append_interaction(
+                Interaction(
+                    run_id=f"run-{n}",
+                    messages=said,
+                    answer="hello",
+                    release=release,
+                    cluster=cluster,
+                    created_at=when,
+                )
+            )
+        journal.append_feedback(Feedback(run_id="run-0", score=1.0))
+        journal.append_feedback(Feedback(run_id="elsewhere", score=0.0))
+    found = told(home, "status")
+    assert found["answers"] == {release: 1.0}
+    assert found["requests_in_7_days"] == 2 * counted
+    assert found["reach_a_cluster"] == (0.5 if counted else None)
+    assert found["answered_by"] == ({release: 2} if counted else {})
+    assert (found["feedback"], found["feedback_that_waits_for_its_answer"]) == (2, 1)
+    assert found["feedback_since_the_last_release"] == 2
+    assert "50 %" in run(home, "status") or not counted
