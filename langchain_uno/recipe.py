@@ -147,6 +147,9 @@ class CriticSettings(ExpertSettings):
 
     max_length: int = 8000
     """Lower it to the memory at hand: a longer example, in tokens, is left out."""
+    distil: bool = True
+    """Whether a verified critic teaches an expert, which answers in its place if it is no worse: in
+    one generation instead of three. False (paper) spares that training."""
 
 
 class VerifySettings(_Section):
@@ -167,8 +170,6 @@ class VerifySettings(_Section):
     """Lower it to save judge calls in large clusters."""
     unlabelled: int = 2000
     """So many of the latest requests that nobody reacted to may be asked again: 0 for none."""
-    max_epochs: int | None = None
-    """Set it to verify fewer of an expert's epochs; None: all."""
 
 
 class Recipe(_Section):

@@ -82,7 +82,8 @@ class TrainSettings(ExpertSettings, LoraSettings):
     ) -> TrainSettings:
         """Return the settings of an expert or a critic."""
         own = recipe.expert if kind == "expert" else recipe.critic
-        return cls(**recipe.lora.model_dump(), **own.model_dump(), max_steps=max_steps)
+        same = own.model_dump(include=set(ExpertSettings.model_fields))
+        return cls(**recipe.lora.model_dump(), **same, max_steps=max_steps)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import ANONYMOUS, Message, ModuleKind, VerifierReport
-from langchain_uno.reflect import kept_share, reflect, request_text, run_together
+from langchain_uno.reflect import Reflected, kept_share, reflect, request_text, run_together
 
 __all__ = [
     "BaseSide",
@@ -54,6 +54,7 @@ __all__ = [
     "bleu4",
     "cluster_p_value",
     "decide",
+    "lower_bound",
     "may_ship",
     "outcome_of",
     "p_values",
@@ -66,6 +67,10 @@ MIN_LENGTH_RATIO = 0.1
 MAX_LOST = 0.05
 """The share of queries on which a module may lose content where ``recipe.min_kept`` is looked at:
 wishes met do not pay for facts lost."""
+
+MARGIN = 0.1
+"""An expert that a critic taught may lose so much more than half of the comparisons with it: what
+the critic's path costs in tokens pays for no more."""
 
 _BITS = 14
 """Swaps are enumerated for so many people; for more, a group of 2 ** 14 of them is (exact too)."""
@@ -141,13 +146,17 @@ class Exam:
 
         Args:
             side: the base's side of the held-out queries.
-            epochs: adapter folders, first epoch first; ``recipe.verify.max_epochs`` are tried.
+            epochs: adapter folders, first epoch first. All are tried, or where epochs were added
+                to reach ``min_steps`` the last.
             kinds: how many kinds of module may be tried for this cluster.
 
         Returns:
             The report; its ``epoch`` counts from 1.
         """
-        tried = _spread(len(epochs), self.recipe.verify.max_epochs)
+        # Epochs that were added to reach ``min_steps`` belong to one short training, which is
+        # unfinished before the end of its learning-rate schedule.
+        added = len(epochs) > self.recipe.lora.epochs
+        tried = [len(epochs) - 1] if added else range(len(epochs))
         answers: list[list[str]] = []
         for index in tried:
             with _loaded(self.engine, epochs[index]) as name:
@@ -161,6 +170,13 @@ class Exam:
         The arguments are those of :meth:`verify_expert`. A draft that the critic would leave as it
         is, is a tie.
         """
+        answers = [done.text for done in self.by_critic(side.items, side.answers, adapter)]
+        return self._compare("critic", side, [answers], kinds).model_copy(update={"epoch": None})
+
+    def by_critic(
+        self, items: Sequence[HeldOut], drafts: Sequence[str | None], adapter: Path
+    ) -> list[Reflected]:
+        """Answer queries by draft, critique and revision; a draft that is None is written."""
         recipe = self.recipe
         with _loaded(self.engine, adapter) as name:
             plans = [
@@ -174,10 +190,31 @@ class Exam:
                     min_kept=recipe.min_kept,
                     language=item.language,
                 )
-                for item, draft in zip(side.items, side.answers, strict=True)
+                for item, draft in zip(items, drafts, strict=True)
             ]
-            answers = [done.text for done in run_together(plans, self.engine, self.on_done)]
-        return self._compare("critic", side, [answers], kinds).model_copy(update={"epoch": None})
+            return run_together(plans, self.engine, self.on_done)
+
+    def falls_behind(self, side: BaseSide, expert: Path, critic: Path) -> str:
+        """Say why an expert is not as good as the critic that taught it; empty: it is.
+
+        It is where, with 95 % confidence by person (one-sided t), it loses to the critic's whole
+        path at most ``MARGIN`` of the comparisons more than an even split.
+        """
+        taught = [done.text for done in self.by_critic(side.items, side.answers, critic)]
+        with _loaded(self.engine, expert) as name:
+            own = self._answers(side.items, name)
+        size = len(side.items)
+        scores = self._scores([*side.items, *side.items], [*own, *taught])
+        gains: dict[str, list[float]] = {}
+        for n, item in enumerate(side.items):
+            one = outcome_of(item, own[n], taught[n], scores[n], scores[size + n], self.recipe)
+            if one is not None:
+                gains.setdefault(item.voice, []).append(one - 0.5)
+        least = lower_bound([sum(each) / len(each) for each in gains.values()])
+        if least >= -MARGIN:
+            return ""
+        lost = min(1.0, 0.5 - least)
+        return f"may lose {lost:.2f} of the comparisons with the critic that taught it"
 
     def _answers(self, items: Sequence[HeldOut], adapter: str | None) -> list[str]:
         """Both sides answer without chance, as long as an answer may be."""
@@ -290,20 +327,6 @@ def _loaded(engine: Engine, path: Path) -> Iterator[str]:
         yield name
     finally:
         engine.unload_adapter(name)
-
-
-def _spread(n_epochs: int, at_most: int | None) -> list[int]:
-    """Return which epochs (from 0) are tried: all, or ``at_most`` spread over the later half.
-
-    The last is always among them: it saw the whole of the learning-rate schedule.
-    """
-    if at_most is None or n_epochs <= at_most:
-        return list(range(n_epochs))
-    if at_most <= 1:
-        return [n_epochs - 1]
-    first = n_epochs / 2.0 - 0.5
-    step = (n_epochs - 1 - first) / (at_most - 1)
-    return sorted({round(first + step * i) for i in range(at_most)})
 
 
 # -- Comparing -------------------------------------------------------------------------------------
@@ -489,6 +512,17 @@ def _needed(gains: Floats, epoch: int, voters: int, level: float) -> int:
     z = NormalDist().inv_cdf(1.0 - level / len(gains))
     enough = math.ceil(voters * (z * spread / total) ** 2) if total > 0 else least
     return max(1, max(least, enough) - voters)
+
+
+def lower_bound(gains: Sequence[float], confidence: float = 0.95) -> float:
+    """Return the one-sided lower t-bound of the mean of people's gains; -1 for fewer than two."""
+    from scipy.stats import t
+
+    n = len(gains)
+    if n < 2:
+        return -1.0
+    spread = float(np.std(gains, ddof=1)) / math.sqrt(n)
+    return float(np.mean(gains)) - float(t.ppf(confidence, n - 1)) * spread
 
 
 def wilson(rate: float, n: float, confidence: float) -> tuple[float, float]:

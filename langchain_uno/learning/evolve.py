@@ -192,7 +192,8 @@ def _present(work: Work) -> dict[str, list[str]]:
 
 
 def _stale(work: Work, cluster: ClusterData, old: Cluster, taught: int) -> str | None:
-    if old.route == "expert" and not work.is_low(cluster):
+    was_low = old.gap is not None and old.gap < work.recipe.gap.threshold
+    if old.route == "expert" and was_low and not work.is_low(cluster):
         return "its gap is high now"
     if set(cluster.rules) != set(old.rules):
         return "its rules changed"

@@ -2,6 +2,11 @@
 
     low gap   -> expert -> verified? -> else critic -> verified? -> else base
     high gap  ----------------------->      critic -> verified? -> else base
+                                            critic -> expert taught by it, if no worse
+
+A verified critic answers in three generations. With ``critic.distil`` its answers to the training
+requests teach an expert (context distillation, arXiv 2209.15189), which answers in its place if it
+passes like any module and is no worse than the critic.
 
 A module of the current release that is still good stays, and one that does better on the same
 queries is not replaced (:mod:`langchain_uno.learning.evolve`). What passes by itself ships unless
@@ -34,7 +39,7 @@ from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
-from langchain_uno.records import ModuleKind, Route, VerifierReport
+from langchain_uno.records import ModuleKind, PreferencePair, Route, VerifierReport
 from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut, cluster_p_value, may_ship
 
 if TYPE_CHECKING:
@@ -155,6 +160,8 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
             new = trial
             break
         decision.notes.append(f"{kind}: {trial.note}")
+    if new is not None and new.report is not None and new.report.kind == "critic":
+        new = _distilled(work, cluster, new, decision, kinds=len(kinds) + 1)
     if new is not None:
         assert new.report is not None
         decision.route, decision.adapter = new.report.kind, new.adapter
@@ -167,6 +174,22 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
     if new is None or present.report.win_rate > cast(VerifierReport, new.report).win_rate:
         return _kept(decision, present, "kept: what is new does no better")
     return decision
+
+
+def _distilled(
+    work: Work, cluster: ClusterData, critic: Trial, decision: Decision, *, kinds: int
+) -> Trial:
+    """Return an expert that a verified critic taught, or the critic where it falls behind."""
+    if not work.recipe.critic.distil:
+        return critic
+    trial = _try_module(work, cluster, "expert", kinds=kinds, critic=critic)
+    if trial.report is not None:
+        decision.reports.append(trial.report)
+    if not trial.passed:
+        decision.notes.append(f"expert taught by the critic: {trial.note}")
+        return critic
+    decision.notes.append("taught by a critic, and no worse")
+    return trial
 
 
 def _kept(decision: Decision, present: Incumbent, why: str) -> Decision:
@@ -182,7 +205,14 @@ def _incumbent(work: Work, cluster: ClusterData) -> Incumbent | None:
     return incumbent(work, cluster, verify) if held_out(work, cluster) else None
 
 
-def _try_module(work: Work, cluster: ClusterData, kind: ModuleKind, *, kinds: int = 1) -> Trial:
+def _try_module(
+    work: Work,
+    cluster: ClusterData,
+    kind: ModuleKind,
+    *,
+    kinds: int = 1,
+    critic: Trial | None = None,
+) -> Trial:
     """Train and verify one module, or read what an earlier call found.
 
     Args:
@@ -190,33 +220,44 @@ def _try_module(work: Work, cluster: ClusterData, kind: ModuleKind, *, kinds: in
         cluster: whose training logs teach it, whose held-out queries test it.
         kind: an expert or a critic.
         kinds: how many kinds are tried for this cluster.
+        critic: teaches the expert, which must not fall behind it.
     """
-    name = f"clusters/{cluster.id}/{kind}.json"
+    own = "distilled" if critic else kind
+    name = f"clusters/{cluster.id}/{own}.json"
     if not work.folder.has(name):
         try:
-            epochs = _trained(work, cluster, kind)
+            epochs = _trained(work, cluster, kind, critic)
         except InputError as error:
             # All examples too long, say: this cluster's module can't be trained, others can.
             trial = Trial(note=str(error))
         else:
             report = verify_module(work, cluster, kind, epochs, kinds=kinds)
             chosen = epochs[(report.epoch or 0) - 1]
+            if critic is not None and report.passed:
+                report = _against(work, cluster, report, chosen, critic)
             kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
             trial = Trial(report=report, note=report.reason, adapter=kept)
         work.folder.write_json(name, trial.model_dump(mode="json"))
     return Trial.model_validate(work.folder.read_json(name))
 
 
-def _trained(work: Work, cluster: ClusterData, kind: ModuleKind) -> list[Path]:
+def _trained(
+    work: Work, cluster: ClusterData, kind: ModuleKind, critic: Trial | None = None
+) -> list[Path]:
     """Return the epochs of a module, trained on the engine's own model while it answers nobody."""
     from langchain_uno.trainers.common import TrainSettings
     from langchain_uno.trainers.critic import train_critic
     from langchain_uno.trainers.expert import train_expert
 
-    done = f"clusters/{cluster.id}/{kind}-trained.json"
+    own = "distilled" if critic else kind
+    done = f"clusters/{cluster.id}/{own}-trained.json"
     if not work.folder.has(done):
         expert = kind == "expert"
-        examples: Any = work.pairs(cluster) if expert else _critic_examples(work, cluster)
+        examples: Any
+        if critic is not None:
+            examples = _taught_pairs(work, cluster, critic)
+        else:
+            examples = work.pairs(cluster) if expert else _critic_examples(work, cluster)
         if not examples:
             raise InputError("no preference pairs" if expert else "no rules to teach")
         with cast(Any, work.engine).exclusive() as (model, tokenizer):
@@ -224,10 +265,10 @@ def _trained(work: Work, cluster: ClusterData, kind: ModuleKind) -> list[Path]:
                 model,
                 tokenizer,
                 examples,
-                work.folder.path(f"clusters/{cluster.id}/{kind}"),
+                work.folder.path(f"clusters/{cluster.id}/{own}"),
                 TrainSettings.of(work.recipe, "expert" if expert else "critic", work.max_steps),
-                stable_seed(work.recipe.seed, kind, cluster.id),
-                _steps(work, cluster, kind),
+                stable_seed(work.recipe.seed, own, cluster.id),
+                _steps(work, cluster, own),
                 base_name=work.engine.model_name,
             )
         made = [found] if isinstance(found, Path) else found
@@ -237,7 +278,7 @@ def _trained(work: Work, cluster: ClusterData, kind: ModuleKind) -> list[Path]:
 
 def _tidy(work: Work, cluster: ClusterData) -> None:
     """Remove the epochs that were not chosen: megabytes that nobody asks for again."""
-    for kind in ("expert", "critic"):
+    for kind in ("expert", "critic", "distilled"):
         done = f"clusters/{cluster.id}/{kind}-trained.json"
         if not work.folder.has(done) or not work.folder.has(f"clusters/{cluster.id}/{kind}.json"):
             continue
@@ -299,14 +340,63 @@ def _critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:
     ]
 
 
+def _taught_pairs(work: Work, cluster: ClusterData, critic: Trial) -> list[PreferencePair]:
+    """Return what the critic makes of each training request: its answer above the base's draft."""
+    name = f"clusters/{cluster.id}/distilled-pairs.jsonl"
+    if not work.folder.has(name):
+        logs = [work.logs[i] for i in cluster.train]
+        items = [
+            HeldOut(log.run_id, log.messages, [], log.language, work.voices[log.run_id])
+            for log in logs
+        ]
+        work.progress.start(_BAR, None, f"{cluster.id} critic: answering {len(items)} requests")
+        done = _exam(work).by_critic(items, [None] * len(items), _folder_of(work, critic))
+        changed = [
+            PreferencePair(
+                run_id=log.run_id,
+                messages=log.messages,
+                chosen=one.text.strip(),
+                rejected=one.draft.strip(),
+                origin="revised",
+                voice=work.voices[log.run_id],
+            )
+            for log, one in zip(logs, done, strict=True)
+            if one.revised and one.finish_reason == "stop"
+        ]
+        weights = balanced([pair.voice for pair in changed])
+        pairs = zip(changed, weights, strict=True)
+        work.folder.write_records(name, [p.model_copy(update={"weight": w}) for p, w in pairs])
+    return work.folder.read_records(name, PreferencePair)
+
+
+def _against(
+    work: Work, cluster: ClusterData, report: VerifierReport, expert: Path, critic: Trial
+) -> VerifierReport:
+    """Return an expert's report, passed only if it doesn't fall behind the critic."""
+    work.progress.start(_BAR, None, f"{cluster.id} expert: against the critic that taught it")
+    exam = _exam(work)
+    side = _base_side(work, cluster, held_out(work, cluster), exam)
+    why = exam.falls_behind(side, expert, _folder_of(work, critic))
+    return report.model_copy(update={"passed": not why, "reason": why or report.reason})
+
+
+def _folder_of(work: Work, trial: Trial) -> Path:
+    assert trial.adapter is not None
+    return work.folder.path(trial.adapter)
+
+
+def _exam(work: Work) -> Exam:
+    words = judged_by(work.prompts, work.teacher_prompts)
+    return Exam(work.engine, work.teacher, words, work.recipe, work.counter(_BAR))
+
+
 def verify_module(
     work: Work, cluster: ClusterData, kind: ModuleKind, epochs: list[Path], *, kinds: int
 ) -> VerifierReport:
     """Compare a module with the base on held-out queries; of a critic there is one epoch."""
     items = held_out(work, cluster)
     work.progress.start(_BAR, None, f"{cluster.id} {kind}: verifying on {len(items)} queries")
-    words = judged_by(work.prompts, work.teacher_prompts)
-    exam = Exam(work.engine, work.teacher, words, work.recipe, work.counter(_BAR))
+    exam = _exam(work)
     base = _base_side(work, cluster, items, exam)
     if kind == "expert":
         return exam.verify_expert(base, epochs, kinds=kinds)

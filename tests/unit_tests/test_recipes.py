@@ -62,6 +62,7 @@ PAPER: dict[str, Any] = {
     "critic.learning_rate": 5e-4,
     "critic.min_steps": 0,
     "critic.max_length": 8_000,
+    "critic.distil": False,
     "verify.held_out": 0.2,
     "verify.judgements": 3,
     "verify.win_rate": 0.53,
@@ -69,7 +70,6 @@ PAPER: dict[str, Any] = {
     "verify.min_bleu": 0.05,
     "verify.max_queries": 200,
     "verify.unlabelled": 0,
-    "verify.max_epochs": None,
 }
 
 

@@ -16,11 +16,13 @@ from langchain_uno.home import Home
 from langchain_uno.learning import cluster as cluster_room
 from langchain_uno.learning import train as train_room
 from langchain_uno.models.protocols import Engine, FloatArray
-from langchain_uno.records import Interaction, VerifierReport
+from langchain_uno.records import Interaction, PreferencePair, VerifierReport
+from langchain_uno.reflect import Reflected
 from langchain_uno.releases.history import hold
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import make_current, revoke
+from langchain_uno.trainers.verifier import Exam, HeldOut
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
     TRIP,
@@ -33,7 +35,7 @@ from tests.unit_tests.graphs.refresh_parts import (
     make_home,
     refresh,
 )
-from tests.unit_tests.learning.toy_language import ToyEngine, log
+from tests.unit_tests.learning.toy_language import ToyEngine, log, plain
 
 # The tiny model's words are noise: a bar that noise can pass, so that modules ship.
 PASSING = changed(RECIPE, verify={"level": None, "win_rate": 0.0}, cluster={"threshold": 3.5})
@@ -331,3 +333,53 @@ def test_a_release_waits_for_a_person_where_somebody_said_so(
     second = refresh(home, engine, UNTRAINED)
     assert (second.current, read_current(home).id) == (first.release, first.release)  # type: ignore[union-attr]
     assert (home.releases / str(second.release)).is_dir()
+
+
+def test_a_verified_critic_teaches_an_expert_that_answers_in_its_place(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge likes whatever differs from the base; the critic's path sings."""
+
+    def sing(
+        exam: Exam, items: list[HeldOut], drafts: list[str | None], adapter: Path
+    ) -> list[Reflected]:
+        assert adapter.is_dir()
+        return [
+            Reflected(f"la la {item.id}", draft or "hm", revised=True)
+            for item, draft in zip(items, drafts, strict=True)
+        ]
+
+    seen: dict[str, str] = {}
+
+    def fond_of_news(what: dict[str, Any], request: Any) -> str:
+        if what["role"] != "judge":
+            return plain(what, request)
+        first = seen.setdefault(what["query"], what["answer"])
+        return f"r {9 if what['answer'] != first else 2}"
+
+    monkeypatch.setattr(Exam, "by_critic", sing)
+    recipe = changed(
+        RECIPE, gap={"threshold": 0.0}, expert={"learning_rate": 5e-2}, verify={"level": None}
+    )
+    people = [one.model_copy(update={"user_id": f"u{n}"}) for n, one in enumerate(logs())]
+    home = make_home(tmp_path, people)
+    result = refresh(home, engine, recipe, teacher=ToyEngine(fond_of_news), max_steps=8)
+    taught = [c for c in result.clusters if c.route == "expert"]
+    assert taught, [(c.route, c.note) for c in result.clusters]
+    assert all(c.note == "taught by a critic, and no worse" for c in taught)
+    pairs = folder_of(home, result).read_records(
+        f"clusters/{taught[0].id}/distilled-pairs.jsonl", PreferencePair
+    )
+    assert {(p.chosen, p.rejected) for p in pairs} == {(f"la la {p.run_id}", "hm") for p in pairs}
+    held = {i for c in clusters_of(home, result) for i in c.verify}
+    assert pairs and not held & {p.run_id for p in pairs}
+
+    without = changed(recipe, critic={"distil": False})
+    again = refresh(
+        make_home(tmp_path / "two", logs()),
+        engine,
+        without,
+        teacher=ToyEngine(fond_of_news),
+        max_steps=8,
+    )
+    assert {c.route for c in again.clusters} <= {"critic", "base"}
