@@ -2,7 +2,7 @@
 
 The grammar is llguidance's (https://github.com/guidance-ai/llguidance): at each step it names the
 tokens that can still lead to a valid answer, and the engine picks among those. What the model wants
-to say stays the model's; that it parses is certain, also when it runs out of room.
+to say stays the model's; that it parses is certain, at every limit that has room for a short one.
 
 >>> constrain = grammar_constrainer(tokenizer, end_tokens)
 >>> constrain(GenerateRequest(messages, json_schema={"type": "object", ...}))
@@ -13,9 +13,10 @@ A free answer with tools (``tool_choice="auto"``) is bound only from ``<tool_cal
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from langchain_uno.errors import EngineError, InputError
 from langchain_uno.models.chat_format import closed
 from langchain_uno.models.protocols import GenerateRequest
 from langchain_uno.models.sampling import Constrainer, TokenConstraint
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 __all__ = ["grammar_constrainer", "grammar_of"]
 
@@ -136,48 +140,91 @@ def grammar_constrainer(tokenizer: Any, end_tokens: frozenset[int]) -> Constrain
 
 
 class _Vocabulary:
-    """A tokenizer as the grammar sees it, and the tokens that close what is open."""
+    """A tokenizer as the grammar sees it: the bytes of its tokens, and which lead out soonest."""
 
     def __init__(self, tokenizer: Any, end_tokens: frozenset[int]) -> None:
         import llguidance.hf
 
-        ends = sorted(end_tokens) or [tokenizer.eos_token_id]
-        self.table = llguidance.hf.from_tokenizer(tokenizer, eos_token=ends)
-        self.size = int(self.table.vocab_size)
-        added = set(tokenizer.get_added_vocab())
-        self.marks = {"<tool_call>", "</tool_call>"} <= added
-        whole = tokenizer.batch_decode([[i] for i in range(len(tokenizer))])
-        texts = [text.strip() for text in whole]
-        self.quotes = self._where(i for i, t in enumerate(texts) if t and not t.strip('"}]'))
-        self.quotes &= self._where(i for i, t in enumerate(texts) if t.startswith('"'))
-        self.brackets = self._where(i for i, t in enumerate(texts) if t and not t.strip("}]"))
-        self.brackets |= self._where(ends)
-        self.brackets |= self._where(i for i, t in enumerate(texts) if t == "</tool_call>")
-        self.commas = self._where(i for i, t in enumerate(texts) if t == ",")
-        # Nothing but the letter: a tab before it, say, is allowed in no string.
-        self.letters = [i for i, text in enumerate(whole) if text in ("e", "z")]
-        self.opened = [sum(map(t.count, "[{")) - sum(map(t.count, "]}")) for t in texts]
+        self.ends = end_tokens or frozenset([tokenizer.eos_token_id])
+        try:
+            table = llguidance.hf.from_tokenizer(tokenizer, eos_token=sorted(self.ends))
+        except ValueError as error:
+            raise EngineError(
+                f"The tokenizer of {getattr(tokenizer, 'name_or_path', '')!r} can't be used for "
+                f"answers of a given form ({str(error)[:200]}): ask without tools and schemas, or "
+                "take a model with a byte-level or SentencePiece tokenizer."
+            ) from error
+        self.table = table
+        self.size = int(table.vocab_size)
+        self.marks = {"<tool_call>", "</tool_call>"} <= set(tokenizer.get_added_vocab())
+        pieces = [table.decode_bytes([i]) for i in range(self.size)]
+        special = {i for i in range(self.size) if table.is_special_token(i)} | self.ends
+        texts = [i for i in range(self.size) if pieces[i] and i not in special]
 
-    def _where(self, tokens: Iterable[int]) -> BoolArray:
-        found = np.zeros(self.size, bool)
-        found[list(tokens)] = True
-        return found
+        def closing(marks: bytes) -> list[int]:
+            found = [i for i in texts if not pieces[i].strip(marks)]
+            return sorted(found, key=lambda i: -len(pieces[i]))
 
-    def closing(self, allowed: BoolArray) -> BoolArray:
-        """Of the allowed tokens, those that end what is open soonest; all when none does."""
-        in_string = bool(self.letters and allowed[self.letters].all())
+        ends = [*self.ends, *(i for i in special if pieces[i] == b"</tool_call>")]
+        brackets = closing(b"}]")
+        quotes = [i for i in closing(b'"}]') if pieces[i].startswith(b'"')]
+        # Tokens of one byte can write whatever must be written; what opens comes last.
+        signs = [i for i in texts if len(pieces[i]) == 1 and pieces[i] not in (b"{", b"[")]
+        signs.sort(key=lambda i: (pieces[i] == b"-", pieces[i]))
+        known = {*ends, *brackets, *quotes, *signs}
+        others = sorted({*range(self.size)} - known, key=lambda i: len(pieces[i]))
         # A comma ends a number after which more has to come.
-        order = [self.quotes] if in_string else [self.brackets, self.quotes, self.commas]
-        for kind in order:
-            if (allowed & kind).any():
-                return allowed & kind
-        return allowed
+        commas = [i for i in signs if pieces[i] == b","]
+        self._in_text = np.array([i for i in signs if pieces[i] == b"~"], int)
+        """Allowed in strings only."""
+        self._orders = [
+            tuple(np.array(group, int) for group in order)
+            for order in (
+                ([*ends, *brackets, *closing(b'"'), *commas], [*ends, *quotes], signs, others),
+                ([*ends, *quotes], [*ends, *quotes], signs[::-1], others),
+            )
+        ]
+
+    def allowed(self, matcher: LLMatcher) -> BoolArray:
+        """Which tokens may come next."""
+        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        return np.unpackbits(bits, bitorder="little")[: self.size].astype(bool)
+
+    def way_out(self, matcher: LLMatcher, room: int) -> list[int] | None:
+        """Return tokens that end the answer from here, at most ``room``; None: none were found."""
+        for outside, inside, *groups in self._orders:
+            ahead, way = matcher.deep_copy(), list[int]()
+            used: Counter[int] = Counter()
+            while len(way) < room:
+                if forced := ahead.compute_ff_tokens():
+                    way += forced
+                    ahead.consume_tokens(forced)
+                    continue
+                allowed = self.allowed(ahead)
+                closers = inside if allowed[self._in_text].any() else outside
+                found = closers[allowed[closers]][:1]
+                for group in groups:
+                    if not len(found):
+                        # What was written least leads out of a pattern's loops.
+                        found = group[allowed[group]]
+                token = min(found.tolist(), key=lambda i: used[i])
+                way.append(token)
+                if token in self.ends:
+                    return way
+                used[token] += 1
+                ahead.consume_token(token)
+        return None
+
+
+_TRIES = 8
+"""Tokens that may turn out too long at one place before the shortest way out is taken."""
 
 
 class _Grammar:
     """One answer's way through a grammar: :class:`~langchain_uno.models.sampling.TokenConstraint`.
 
-    When little room is left, strings, lists and objects are closed as soon as the grammar allows.
+    It always knows tokens that end the answer from where it is. A token after which they would not
+    fit into the room that is left is refused.
     """
 
     def __init__(self, vocabulary: _Vocabulary, grammar: str, room: int) -> None:
@@ -190,24 +237,41 @@ class _Grammar:
             said = self._matcher.get_error().splitlines()[0][:300]
             raise InputError(f"No answer can be given this form: {said}")
         self._left = room
-        self._reserve = min(room // 2, 16 + len(grammar) // 3)
-        self._opened = 0
-        self._free = "TEXT" in grammar
+        self._way = vocabulary.way_out(self._matcher, room)
+        """None where no answer of this form fits: it is cut off then."""
+        self._refused: list[int] = []
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
         """Forbid every token that the grammar does not allow now."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary.size].astype(bool)
-        if self._left <= self._reserve + self._opened and not self._free:
-            allowed = self._vocabulary.closing(allowed)
         wide = np.zeros(logits.shape[-1], bool)  # a model's table may be wider than its tokenizer's
-        wide[: len(allowed)] = allowed[: len(wide)]
+        if self._way and (len(self._refused) >= _TRIES or len(self._way) >= self._left):
+            wide[self._way[0]] = True
+        else:
+            allowed = self._vocabulary.allowed(self._matcher)[: len(wide)]
+            wide[: len(allowed)] = allowed
+            wide[self._refused] = False
         return logits.masked_fill(torch.from_numpy(~wide).to(logits.device), float("-inf"))
 
-    def accept(self, token: int) -> None:
-        """Advance by the token that was picked."""
-        self._left -= 1
-        if token < len(self._vocabulary.opened):
-            self._opened = max(0, self._opened + self._vocabulary.opened[token])
+    def accept(self, token: int) -> bool:
+        """Advance by the token that was picked; False: with it the answer could not be ended."""
         if not self._matcher.consume_token(token):
             raise EngineError(f"The answer left its form: {self._matcher.get_error()[:300]}")
+        if self._way is not None:
+            way = self._way_after(token)
+            if way is None:
+                self._matcher.rollback(1)
+                self._refused.append(token)
+                return False
+            self._way = way
+        self._left -= 1
+        self._refused.clear()
+        return True
+
+    def _way_after(self, token: int) -> list[int] | None:
+        assert self._way is not None
+        way, left = self._way, self._left - 1
+        if token in self._vocabulary.ends or token == way[0]:
+            return way[1:]
+        if len(way) <= left and self._matcher.validate_tokens(way) == len(way):
+            return way
+        return self._vocabulary.way_out(self._matcher, left)

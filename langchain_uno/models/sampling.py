@@ -24,8 +24,8 @@ class TokenConstraint(Protocol):
         """Return the logits, shape (vocabulary,), with every forbidden token at ``-inf``."""
         ...
 
-    def accept(self, token: int) -> None:
-        """Advance by the token that was picked."""
+    def accept(self, token: int) -> bool:
+        """Advance by the token that was picked; False: pick another one by a new mask."""
         ...
 
 
@@ -60,22 +60,29 @@ def pick_tokens(logits: torch.Tensor, pickers: Sequence[Picker]) -> list[int]:
         logits: shape (rows, vocabulary).
         pickers: one a row.
     """
+    free = logits
     if any(p.constraint is not None for p in pickers):
         logits = logits.clone()
         for row, picker in enumerate(pickers):
             if picker.constraint is not None:
                 with picker.own_errors():
                     logits[row] = picker.constraint.mask(logits[row])
+    tokens = _pick(logits, pickers)
+    for row, picker in enumerate(pickers):
+        if picker.constraint is not None:
+            with picker.own_errors():
+                while picker.constraint.accept(tokens[row]) is False:
+                    [tokens[row]] = _pick(picker.constraint.mask(free[row])[None], [picker])
+    return tokens
+
+
+def _pick(logits: torch.Tensor, pickers: Sequence[Picker]) -> list[int]:
     tokens: list[int] = logits.argmax(-1).tolist()
     sampled = [row for row, picker in enumerate(pickers) if picker.temperature > 0.0]
     if sampled:
         drawn = _sample(logits[sampled].float(), [pickers[row] for row in sampled])
         for row, token in zip(sampled, drawn, strict=True):
             tokens[row] = token
-    for picker, token in zip(pickers, tokens, strict=True):
-        if picker.constraint is not None:
-            with picker.own_errors():
-                picker.constraint.accept(token)
     return tokens
 
 

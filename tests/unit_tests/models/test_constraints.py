@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,16 @@ import jsonschema
 import pytest
 import torch
 from pydantic import BaseModel
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer
 
-from langchain_uno.errors import InputError
+from langchain_uno.errors import EngineError, InputError
+from langchain_uno.models.chat_format import parse_tool_calls
 from langchain_uno.models.constraints import grammar_constrainer
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Generation, Sampling
+from langchain_uno.models.sampling import Picker, pick_tokens
 from langchain_uno.records import Message
 
 
@@ -191,63 +198,144 @@ def test_streamed_json_is_the_same_json(engine: LocalEngine) -> None:
     _Whole.model_validate_json(whole.text)
 
 
-@pytest.fixture(scope="module")
-def byte_level() -> Any:
-    """A tokenizer trained as Qwen's are: a letter may join the tab or the sign before it."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    words = ["keep", "the", "answer", "short", "e", "z", '{"a": 12, "b": ["x"]}', "[[1, 2], 3]"]
-    lines = [f"\t{a} {b}\n\t\t.{b}" for a in words for b in words]
-    pattern = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+")
+def _byte_level(pattern: str | None, lines: list[str]) -> Tokenizer:
+    """As GPT-2's (no pattern), Qwen's and Llama 3's: a letter may join the tab before it."""
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(pattern, "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    split: Any = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
+    if pattern is not None:
+        before = pre_tokenizers.Split(Regex(pattern), "isolated")
+        split = pre_tokenizers.Sequence([before, split])
+    core.pre_tokenizer = split
     core.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
-        lines, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+        lines, trainers.BpeTrainer(vocab_size=480, initial_alphabet=alphabet, show_progress=False)
     )
-    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>")
+    return core
 
 
-OUT_OF_ROOM: dict[str, tuple[dict[str, Any], str]] = {
-    "a list that goes on": (
-        {"type": "array", "items": {"type": "string"}},
-        "keep the short answer",
-    ),
-    "an integer that goes on": (SCHEMAS["flat"], "12"),
-    "numbers that go on": ({"type": "array", "items": {"type": "number"}}, "1 2 3 ."),
-    "deeper and deeper": ({"type": "object"}, '[ { "x": [['),
+def _byte_fallback(prefix: bool, lines: list[str]) -> Tokenizer:
+    """As Gemma's, and with the prefix Llama 2's: spaces are ``▁``, rare characters are bytes."""
+    core = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    space = normalizers.Replace(" ", "▁")
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), space]) if prefix else space
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    core.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
+    named = ["<unk>", *(f"<0x{i:02X}>" for i in range(256))]
+    common = [line.replace("你好", "").replace("😀", "") for line in lines]
+    core.train_from_iterator(
+        common, trainers.BpeTrainer(vocab_size=480, special_tokens=named, show_progress=False)
+    )
+    stored = json.loads(core.to_str())
+    stored["added_tokens"] = stored["added_tokens"][:1]  # bytes are no special tokens
+    return Tokenizer.from_str(json.dumps(stored))
+
+
+QWEN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3 = QWEN.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)
+VOCABULARIES: dict[str, Callable[[list[str]], Tokenizer]] = {
+    "GPT-2": partial(_byte_level, None),
+    "Qwen": partial(_byte_level, QWEN),
+    "Llama 3": partial(_byte_level, LLAMA3),
+    "Gemma": partial(_byte_fallback, False),
+    "Llama 2": partial(_byte_fallback, True),
 }
 
 
-@pytest.mark.parametrize("name", OUT_OF_ROOM)
-@pytest.mark.parametrize("room", [40, 160])
-def test_byte_level_answers_that_run_out_of_room_are_closed(
-    byte_level: Any, name: str, room: int
-) -> None:
-    assert "ĉe" in byte_level.get_vocab(), "a token that holds a tab and a letter"
-    schema, wanted = OUT_OF_ROOM[name]
-    constrain = grammar_constrainer(byte_level, frozenset([byte_level.eos_token_id]))
-    talks = list(set(byte_level.encode(wanted)))
-    for seed in range(10):
-        answer = constrain(
-            GenerateRequest([], sampling=Sampling(max_tokens=room), json_schema=schema)
+@cache
+def vocabulary(name: str) -> Any:
+    """A tokenizer trained on a little of everything."""
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["keep", "the", "answer", "short", "e", "z", "naïve", "你好", "😀", "123 4567"]
+    codes = ['{"a": 12, "b": ["x"]}', "[[1, 2], 3.5e7]", '"}] "]}\n', '"]}]}', "\t\t}"]
+    lines = [f"\t{a} {b}\n\t\t.{b}" for a in words + codes for b in words + codes]
+    ends = {"eos_token": "<|im_end|>"}
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=VOCABULARIES[name](lines), **ends)
+    tokenizer.add_tokens(["\n\n\n", "<start_of_turn>"])
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def byte_level() -> Any:
+    """A tokenizer trained as Qwen's are."""
+    return vocabulary("Qwen")
+
+
+SHORTEST: dict[str, tuple[dict[str, Any], str]] = {
+    "strings": ({"type": "array", "items": {"type": "string"}}, "[]"),
+    "rules": ({"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+              '["x"]'),
+    "numbers": (SCHEMAS["array of numbers"], "[0, 0]"),
+    "an integer in bounds": ({"type": "integer", "minimum": 17, "maximum": 1234}, "17"),
+    "nested arrays": ({"type": "array", "minItems": 2, "items": {
+        "type": "array", "minItems": 1, "items": {"type": "array", "items": {"type": "number"}}}},
+        "[[[]], [[]]]"),
+    "an enum": (SCHEMAS["enums"], '"no"'),
+    "either": (SCHEMAS["either"], '""'),
+    "a judgement": ({"type": "object", "required": ["reason", "score"], "properties": {
+        "reason": {"type": "string"}, "score": {"enum": [1, 2, 10]}}},
+        '{"reason": "", "score": 1}'),
+    "a pattern": ({"type": "string", "pattern": "^[a-z]+@[a-z]+[.]com$"}, '"x@x.com"'),
+    "any object": (SCHEMAS["any object"], "{}"),
+    "recursive": (SCHEMAS["recursive"], '{"value": "", "next": null}'),
+    "with references": (SCHEMAS["nested, with references"],
+                        '{"title": "", "urgent": true, "parts": []}'),
+}  # fmt: skip
+"""Schemas, and for each one of its shortest values."""
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_json_is_whole_at_every_limit_with_every_vocabulary(name: str) -> None:
+    """200 limits, of models that talk on about one thing, or about anything."""
+    tokenizer, dice = vocabulary(name), random.Random(7)
+    end = tokenizer.eos_token_id
+    constrain = grammar_constrainer(tokenizer, frozenset([end]))
+    for trial in range(200):
+        schema, shortest = SHORTEST[list(SHORTEST)[trial % len(SHORTEST)]]
+        least = len(tokenizer.encode(shortest, add_special_tokens=False)) + 2
+        sampling = Sampling(trial % 2, 1.0, dice.randint(least, least + 90), trial)
+        answer = constrain(GenerateRequest([], sampling=sampling, json_schema=schema))
+        picker, said = Picker(sampling, answer), list[int]()
+        noise = torch.Generator().manual_seed(trial)
+        taste = 4 * torch.randn(len(tokenizer), generator=noise)
+        taste[end] = -9
+        while said[-1:] != [end]:
+            assert len(said) < sampling.max_tokens, (shortest, tokenizer.decode(said))
+            said += pick_tokens(taste + torch.randn(1, len(tokenizer), generator=noise), [picker])
+            assert picker.error is None
+        jsonschema.validate(json.loads(tokenizer.decode(said, skip_special_tokens=True)), schema)
+
+
+def test_a_tool_call_begins_only_where_it_can_end(tiny_model_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
+    end, call = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<tool_call>")
+    constrain = grammar_constrainer(tokenizer, frozenset([end]))
+    seen = []
+    for trial in range(20):
+        sampling = Sampling(1.0, 1.0, 60 + 3 * trial, trial)
+        picker = Picker(
+            sampling, constrain(GenerateRequest([], sampling=sampling, tools=[WEATHER]))
         )
-        assert answer is not None
-        random = torch.Generator().manual_seed(seed)
         said: list[int] = []
-        while len(said) < room and said[-1:] != [byte_level.eos_token_id]:
-            logits = torch.randn(len(byte_level), generator=random)
-            logits[talks] += 9  # a model that would go on for ever
-            said.append(int(answer.mask(logits).argmax()))
-            answer.accept(said[-1])
-        jsonschema.validate(json.loads(byte_level.decode(said, skip_special_tokens=True)), schema)
+        while said[-1:] != [end] and len(said) < sampling.max_tokens:
+            logits = torch.zeros(1, len(tokenizer))
+            logits[0, call] = 2.0  # often enough to be begun near the end
+            said += pick_tokens(logits, [picker])
+        text, calls = parse_tool_calls(tokenizer.decode(said, skip_special_tokens=True))
+        assert picker.error is None and "<tool_call>" not in text
+        seen.append(len(calls))
+    assert max(seen) and not min(seen)
+
+
+def test_a_tokenizer_whose_bytes_are_not_known_is_told() -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordPiece({"[UNK]": 0, "[SEP]": 1}, unk_token="[UNK]"))
+    core.decoder = decoders.WordPiece()
+    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="[SEP]")
+    with pytest.raises(EngineError, match="WordPiece"):
+        grammar_constrainer(tokenizer, frozenset([1]))(GenerateRequest([], json_schema={}))
 
 
 # Models that repeat a digit for ever: dottxt-ai/outlines #847, vllm-project/vllm #8350,
