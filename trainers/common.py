@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from datasets import Dataset
+from jinja2.exceptions import TemplateError
 from peft import LoraConfig
 from transformers import (
     PrinterCallback,
@@ -163,8 +164,13 @@ def turn_end(tokenizer: Any) -> list[int]:
     That is the tokenizer's EOS for most models, and another special token for some (Gemma).
     """
     mark = "Xanswerx"
-    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": mark}]
-    tail = str(tokenizer.apply_chat_template(chat, tokenize=False)).rpartition(mark)[2].strip()
+    question = {"role": "user", "content": "q"}
+    chat = [question, {"role": "assistant", "content": mark}]
+    try:
+        text = str(tokenizer.apply_chat_template(chat, tokenize=False))
+    except TemplateError:  # some want the user to have the last word
+        text = str(tokenizer.apply_chat_template([*chat, question], tokenize=False))
+    tail = text.rpartition(mark)[2].strip()
     ids = text_ids(tokenizer, tail) if tail else []
     return ids[:1] if ids and ids[0] in tokenizer.all_special_ids else [tokenizer.eos_token_id]
 

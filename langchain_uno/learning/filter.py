@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from langchain_uno.errors import EmptyLogError
+from langchain_uno.errors import EmptyLogError, TemplateError
 from langchain_uno.learning.work import Work, content_of, digest_of, refresh_folders
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import feedback_digest
@@ -215,7 +215,8 @@ def _unheard(work: Work, every: Sequence[Interaction]) -> list[Interaction]:
     judged = verdicts(fresh, lenient, work.supports)
     usable = [log for log, one in zip(fresh, judged, strict=True) if one.usable]
     usable.sort(key=lambda log: (log.created_at, log.run_id))
-    return usable[-most:]
+    refused = _refused(work, usable)
+    return [log for log in usable if log.run_id not in refused][-most:]
 
 
 def _checked(
@@ -227,12 +228,31 @@ def _checked(
     kept = [spoken(log) for log, one in zip(logs, judged, strict=True) if one.usable]
     dropped = Counter(one.reason for one in judged if not one.usable)
     work.progress.advance("filter", len(logs))
-    odd = _surprising(work, kept)
+    odd = _refused(work, kept)
+    odd |= _surprising(work, [log for log in kept if log.run_id not in odd])
     dropped.update(one.reason for one in odd.values())
     by_model = {
         log.run_id: odd[log.run_id].model_dump(mode="json") for log in kept if log.run_id in odd
     }
     return [log for log in kept if log.run_id not in odd], dropped, by_model
+
+
+def _refused(work: Work, logs: Sequence[Interaction]) -> dict[str, Verdict]:
+    """Return a verdict for the conversations that the base model's chat template refuses."""
+    from langchain_uno.models.chat_format import render
+    from langchain_uno.models.local import LocalEngine
+
+    out: dict[str, Verdict] = {}
+    engine = work.engine
+    if not isinstance(engine, LocalEngine):
+        return out
+    for log in logs:
+        try:
+            render(engine.tokenizer, log.messages)
+        except TemplateError as error:
+            told = str(error)[:200]
+            out[log.run_id] = Verdict(usable=False, reason="refused_by_template", detail=told)
+    return out
 
 
 def _surprising(work: Work, logs: Sequence[Interaction]) -> dict[str, Verdict]:

@@ -3,8 +3,9 @@
 Reasons, in the order they are looked for: ``error_answer``, ``empty_answer``,
 ``unsupported_language``, ``too_short``, ``too_long``, ``machine_turn`` (no person asked, or no
 person spoke), ``no_feedback``; :func:`verdicts` adds ``duplicate``. Whether words say anything is
-not judged here: the distiller finds that (``nothing_asked``), as a model finds ``high_perplexity``;
-the journal keeps what they found. A thumb, an implicit action or an edit alone is usable feedback.
+not judged here: the distiller finds that (``nothing_asked``), as a model finds ``high_perplexity``
+and its template ``refused_by_template``; the journal keeps what they found. A thumb, an implicit
+action or an edit alone is usable feedback.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ REASONS = (
     "machine_turn",
     "no_feedback",
     "duplicate",
+    "refused_by_template",
     "high_perplexity",
     "nothing_asked",
 )

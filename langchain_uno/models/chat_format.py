@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
+from weakref import WeakKeyDictionary
+
+from jinja2.exceptions import TemplateError as TemplateFault
 
 from langchain_uno.errors import ConfigError, TemplateError
 from langchain_uno.records import Message
@@ -22,7 +26,9 @@ __all__ = [
     "closed",
     "closed_tools",
     "end_tokens",
+    "in_turn",
     "parse_tool_calls",
+    "refused_by",
     "render",
 ]
 
@@ -70,58 +76,132 @@ def render(
 ) -> str:
     """Return the prompt text, ending where the answer begins.
 
-    Some templates refuse a system message (Gemma, older Mistral models), leave out one that does
-    not come first, or want user and assistant in turn. They get it in front of the next user turn,
-    and turns of one role joined.
+    What a template can't say (:func:`refused_by`; Gemma takes no system message, older Mistral
+    models want user and assistant in turn) is found out once a tokenizer, and said in another way
+    (:func:`in_turn`).
 
     Raises:
         ConfigError: the model has no chat template.
         TemplateError: the template refuses these messages (its own words are passed on).
     """
-    if not getattr(tokenizer, "chat_template", None):
+    template = getattr(tokenizer, "chat_template", None)
+    if not template:
         raise ConfigError(
             f"The model {getattr(tokenizer, 'name_or_path', '')!r} has no chat template: choose an "
             "instruction-tuned model, or put a chat_template.jinja into its folder."
         )
-    import jinja2
 
-    def apply(given: Sequence[Message]) -> str:
-        text = tokenizer.apply_chat_template(
-            as_openai(given),
-            tools=list(tools) or None,
-            add_generation_prompt=True,
-            tokenize=False,
-            **dict(template_kwargs or {}),
-        )
+    def apply(rows: list[dict[str, Any]]) -> str:
+        try:
+            text = tokenizer.apply_chat_template(
+                rows,
+                tools=list(tools) or None,
+                add_generation_prompt=True,
+                tokenize=False,
+                **dict(template_kwargs or {}),
+            )
+        except (TemplateFault, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise TemplateError(
+                f"The model's chat template refused the messages: {error}"
+            ) from error
         return str(text)
 
-    refused = None
-    try:
-        text = apply(messages)
-        if all(m.content.strip() in text for m in messages if m.role == "system"):
-            return text
-    except jinja2.exceptions.TemplateError as error:
-        refused = error
-    try:
-        return apply(_in_turn(messages))
-    except jinja2.exceptions.TemplateError as error:
-        said = refused or error
-        raise TemplateError(f"The model's chat template refused the messages: {said}") from error
+    def takes(turns: Sequence[Message]) -> bool:
+        with suppress(TemplateError):
+            text = apply(as_openai(turns))
+            calls = [call["name"] for turn in turns for call in turn.tool_calls]
+            return all(part in text for part in (*calls, *(turn.content for turn in turns)))
+        return False
+
+    known, refused = _refused.get(tokenizer, (None, frozenset()))
+    if known != template:
+        refused = refused_by(takes) or frozenset()
+        _refused[tokenizer] = (template, refused)
+    rows = as_openai(messages)
+    for more in (frozenset[str](), frozenset(["tool"])):
+        with suppress(TemplateError):
+            return apply(in_turn(rows, refused | more))
+    return apply(in_turn(rows, _PROBES.keys()))
 
 
-def _in_turn(messages: Sequence[Message]) -> list[Message]:
-    """System messages become the beginning of the next user turn; neighbours of a role are one."""
-    out: list[Message] = []
-    for message in messages:
-        role = "user" if message.role == "system" else message.role
-        last = out[-1] if out else None
-        joins = last is not None and last.role == role and role != "tool"
-        if last is not None and joins and not (last.tool_calls or message.tool_calls):
-            text = f"{last.content}\n\n{message.content}"
-            out[-1] = last.model_copy(update={"content": text})
+_PROBES = {
+    "system": ("system", "user"),
+    "late": ("user", "assistant", "system", "user"),
+    "repeats": ("user", "user"),
+    "greeting": ("assistant", "user"),
+    "tool": ("user", "call", "tool"),
+}
+"""What a template or a server may refuse, each as a small conversation of these roles."""
+_refused: WeakKeyDictionary[Any, tuple[Any, frozenset[str]]] = WeakKeyDictionary()
+"""Of a tokenizer: its template, and what that refuses."""
+
+
+def refused_by(takes: Callable[[Sequence[Message]], bool]) -> frozenset[str] | None:
+    """Return what can't be said to a model; None: it takes nothing at all.
+
+    It is a system message (``"system"``), one that does not come first (``"late"``), two turns of
+    one role (``"repeats"``), an assistant's turn at the beginning (``"greeting"``), or calls of
+    tools and their results (``"tool"``).
+
+    Args:
+        takes: whether a conversation is taken.
+    """
+    call = [{"name": "turn1", "args": {}, "id": "turn1call"}]  # Mistral's ids have nine letters
+    made = {
+        "call": Message(role="assistant", content="", tool_calls=call),
+        "tool": Message(role="tool", content="turn two", name="turn1", tool_call_id="turn1call"),
+    }
+
+    def refuses(*roles: Any) -> bool:
+        turns = [
+            made.get(role) or Message(role=role, content=f"turn {i}")
+            for i, role in enumerate(roles)
+        ]
+        return not takes(turns)
+
+    if refuses("user"):
+        return None
+    return frozenset(name for name, roles in _PROBES.items() if refuses(*roles))
+
+
+def in_turn(rows: Sequence[dict[str, Any]], refused: Collection[str]) -> list[dict[str, Any]]:
+    """Return a conversation as a model takes it that refuses some things (:func:`refused_by`).
+
+    A system message becomes the beginning of the next user turn, neighbours of one role are joined,
+    a call and its result are told as text, and an empty user turn comes before a greeting.
+    """
+    out: list[dict[str, Any]] = []
+    moved = False
+    for row in rows:
+        role, text, calls = row["role"], row["content"], row.get("tool_calls") or []
+        if role == "system" and ("system" in refused or (out and "late" in refused)):
+            role = "user"
+        if role == "tool" and "tool" in refused:
+            role, text = "user", f"<tool_response>\n{text}\n</tool_response>"
+        if calls and "tool" in refused:
+            told = [_told_call(call["function"]) for call in calls]
+            text, calls = "\n".join([text, *told] if text else told), []
+        if not out and role == "assistant" and "greeting" in refused:
+            out.append({"role": "user", "content": ""})
+        here, before = role != row["role"], out[-1] if out else {}
+        joins = before.get("role") == role != "tool" and not (calls or before.get("tool_calls"))
+        if joins and (here or moved or "repeats" in refused):
+            texts = [before["content"], text]
+            out[-1] = {**before, "content": "\n\n".join(filter(None, texts))}
+        elif here or len(calls) < len(row.get("tool_calls") or []):
+            out.append({"role": role, "content": text})
         else:
-            out.append(message.model_copy(update={"role": role}))
+            out.append(row)
+        moved = here
     return out
+
+
+def _told_call(function: Mapping[str, Any]) -> str:
+    arguments = function["arguments"]
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    name = json.dumps(function["name"], ensure_ascii=False)
+    return f'<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from langchain_uno.errors import EngineError, ModelNotFoundError, ReleaseError
+from langchain_uno.forks import ForkLock
+from langchain_uno.models.chat_format import as_openai, in_turn, refused_by
 from langchain_uno.models.deadline import earliest
 from langchain_uno.models.openai_wire import (
     Collector,
@@ -81,8 +83,15 @@ class OpenAIEngine:
     ) -> None:
         key = api_key or os.environ.get("LANGCHAIN_UNO_API_KEY")
         self._http = Http(
-            base_url, key, timeout, bring_again=lambda name: self._adapters.bring_again(name)
+            base_url,
+            key,
+            timeout,
+            bring_again=lambda name: self._adapters.bring_again(name),
+            reword=self._reword,
         )
+        self._refused: frozenset[str] | None = None
+        """What the served chat template refuses; None: it refused nothing so far."""
+        self._finding_out = ForkLock()
         try:
             card = self._find_model(model)
         except BaseException:
@@ -255,9 +264,28 @@ class OpenAIEngine:
             raise EngineError(f"There is no adapter {request.adapter!r} here: load it first.")
         name = self._adapters.served_name(request.adapter, self.model_name)
         payload = payload_of(request, name, stream=stream, strict=self._is_vllm)
+        payload["messages"] = in_turn(payload["messages"], self._refused or ())
         if self._is_vllm:
             payload["chat_template_kwargs"] = self._template_kwargs
         return payload
+
+    def _reword(self, payload: dict[str, Any]) -> bool:
+        """Say refused messages as the server's chat template takes them; whether that differs.
+
+        What it takes is found out at its first refusal, by requests of one token.
+        """
+
+        def takes(turns: Sequence[Message]) -> bool:
+            messages = as_openai(turns, json_arguments=True)
+            body = {"model": self.model_name, "messages": messages, "max_tokens": 1}
+            return self._http.takes(_CHAT, body)
+
+        with self._finding_out:
+            if self._refused is None:
+                self._refused = refused_by(takes)
+        before = payload["messages"]
+        payload["messages"] = in_turn(before, self._refused or ())
+        return bool(payload["messages"] != before)
 
     def _load_on_server(self, name: str, folder: Path) -> None:
         body = {"lora_name": name, "lora_path": str(folder)}

@@ -34,6 +34,8 @@ __all__ = [
     "read_generation",
 ]
 
+_REFUSES = (400, 422, 500)
+"""What servers answer to messages that the chat template refuses (vLLM, TGI, llama.cpp)."""
 _SHOWN = 300
 """Characters of a server's error message that are passed on."""
 
@@ -47,6 +49,7 @@ class Http:
         timeout: seconds for one answer.
         bring_again: called with the name of a model that the server does not know; whether it is
             worth asking again.
+        reword: called with a payload that the server refuses; whether it said it in another way.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Http:
         api_key: str | None,
         timeout: float,
         bring_again: Callable[[str], bool] = lambda name: False,
+        reword: Callable[[dict[str, Any]], bool] = lambda payload: False,
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
@@ -69,6 +73,7 @@ class Http:
         }
         self._client = httpx.Client(**self._settings)
         self._bring_again = bring_again
+        self._reword = reword
         survive_forks(self, child=Http._in_child)
         # Connections belong to the event loop that opened them.
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
@@ -100,10 +105,19 @@ class Http:
         asked = self._asked(payload, deadline)
         with self._reaching():
             response = self._client.post(path, **asked)
-            if self._brought_again(response, payload):
+            if self._worth_again(response, payload):
                 response = self._client.post(path, **asked)
         self._check(response)
         return response
+
+    def takes(self, path: str, payload: dict[str, Any]) -> bool:
+        """Whether the server takes a request: it does not say that there is something wrong in it.
+
+        Its chat template's refusal is one.
+        """
+        with self._reaching():
+            response = self._client.post(path, json=payload)
+        return response.status_code not in _REFUSES
 
     async def apost(
         self, path: str, payload: dict[str, Any], deadline: float | None = None
@@ -113,7 +127,7 @@ class Http:
         with self._reaching():
             client = self._async_client()
             response = await client.post(path, **asked)
-            if response.is_error and await to_thread(self._brought_again, response, payload):
+            if response.is_error and await to_thread(self._worth_again, response, payload):
                 response = await client.post(path, **asked)
         return self._read(response)
 
@@ -124,7 +138,7 @@ class Http:
         asked = self._asked(payload, deadline)
         with self._reaching(), ExitStack() as opened:
             response = opened.enter_context(self._client.stream("POST", path, **asked))
-            if self._brought_again(response, payload):
+            if self._worth_again(response, payload):
                 response = opened.enter_context(self._client.stream("POST", path, **asked))
             if _is_whole(response):
                 response.read()
@@ -146,7 +160,7 @@ class Http:
             async with AsyncExitStack() as opened:
                 enter, client = opened.enter_async_context, self._async_client()
                 response = await enter(client.stream("POST", path, **asked))
-                if response.is_error and await to_thread(self._brought_again, response, payload):
+                if response.is_error and await to_thread(self._worth_again, response, payload):
                     response = await enter(client.stream("POST", path, **asked))
                 if _is_whole(response):
                     await response.aread()
@@ -172,7 +186,9 @@ class Http:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
-    def _brought_again(self, response: httpx.Response, payload: dict[str, Any]) -> bool:
+    def _worth_again(self, response: httpx.Response, payload: dict[str, Any]) -> bool:
+        if response.status_code in _REFUSES and "messages" in payload:
+            return self._reword(payload)
         unknown = response.status_code == 404 and "model" in payload
         return unknown and self._bring_again(payload["model"])
 

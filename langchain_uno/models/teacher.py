@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_uno.errors import EngineError, ModelNotFoundError
-from langchain_uno.models.chat_format import as_openai
+from langchain_uno.models.chat_format import as_openai, in_turn
 from langchain_uno.models.protocols import (
     Chunk,
     Engine,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Teacher", "judged_by", "load_teacher"]
 
 _CUT_OFF = {"length", "max_tokens", "MAX_TOKENS"}
+_STRICT = ("system", "late", "repeats", "greeting")
 _WIDTH = 8
 """Requests under way at a time."""
 
@@ -93,6 +94,8 @@ class Teacher:
         self.fingerprint = f"teacher:{name}"
         """The name alone: what a hosted model is today can't be known."""
         self._local = local
+        self._refused: tuple[str, ...] = ()
+        """What it is not told in this form (:func:`~.chat_format.in_turn`)."""
 
     def generate(
         self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
@@ -114,13 +117,25 @@ class Teacher:
         """
         from langchain_core.messages import convert_to_messages
 
-        turns = convert_to_messages(as_openai(request.messages))
-        sampling = request.sampling
-        try:
-            answer = self._model.invoke(
-                turns, temperature=sampling.temperature, max_tokens=sampling.max_tokens
+        rows, sampling = as_openai(request.messages), request.sampling
+
+        def invoke(refused: tuple[str, ...]) -> AIMessage:
+            return self._model.invoke(
+                convert_to_messages(in_turn(rows, refused)),
+                temperature=sampling.temperature,
+                max_tokens=sampling.max_tokens,
             )
-        except Exception as error:  # every provider has its own errors
+
+        refused = self._refused
+        try:
+            try:
+                answer = invoke(refused)
+            except Exception as error:  # every provider has its own errors
+                if refused or getattr(error, "status_code", None) not in (400, 422):
+                    raise
+                answer = invoke(_STRICT)  # served by a template without a system role, say
+                self._refused = _STRICT
+        except Exception as error:
             raise EngineError(
                 f"The teacher {self.model_name!r} failed to answer: {type(error).__name__}. Check "
                 "its credentials and limits, then call again; the refresh goes on from there."

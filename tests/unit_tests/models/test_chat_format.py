@@ -106,19 +106,24 @@ def test_tool_call_forms(text: str, rest: str | None, args: list[Any]) -> None:
 # Gemma refuses a system message (mistral.rs #45), Mistral wants turns to alternate
 # (vllm-project/vllm #6862), others read a system message only where it comes first
 # (suitenumerique/conversations #197).
-NO_SYSTEM = (
-    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}"
-    "{% endif %}{{ m['role'] ~ ':' ~ m['content'] ~ '|' }}{% endfor %}"
-)
-ALTERNATE = (
-    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('must alternate') }}{% endif %}{{ m['role'] ~ ':' ~ m['content'] ~ '|' }}"
-    "{% endfor %}"
-)
-FIRST_ONLY = (
-    "{% for m in messages %}{% if m['role'] != 'system' or loop.first %}"
-    "{{ m['role'] ~ ':' ~ m['content'] ~ '|' }}{% endif %}{% endfor %}"
-)
+# An unknown role falls through many templates without a word; calls too.
+def _template(refuses: str = "", shows: str = "true") -> str:
+    """A template that raises where ``refuses`` holds, and shows a turn where ``shows`` does."""
+    check = f"{{% if {refuses} %}}{{{{ raise_exception('refused') }}}}{{% endif %}}"
+    turn = "{{ m['role'] ~ ':' ~ m['content'] ~ '|' }}"
+    return (
+        "{% for m in messages %}" + (check if refuses else "") + f"{{% if {shows} %}}{turn}"
+        "{% endif %}{% endfor %}"
+    )
+
+
+NO_SYSTEM = _template("m['role'] == 'system'")
+ALTERNATE = _template("(m['role'] == 'user') != (loop.index0 % 2 == 0)")
+FIRST_ONLY = _template(shows="m['role'] != 'system' or loop.first")
+TWO_ROLES = _template(shows="m['role'] in ('user', 'assistant')")
+USER_LAST = _template("loop.last and m['role'] != 'user'")
+CALLED = 'assistant:A\n<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>|'
+ANSWERED = "user:<tool_response>\nT\n</tool_response>"
 
 
 TALK = "user:U|assistant:A|user:S\n\nV|"
@@ -135,6 +140,11 @@ TALK = "user:U|assistant:A|user:S\n\nV|"
         (ALTERNATE, ["system:S", "system:T", "user:U"], "user:S\n\nT\n\nU|"),
         (FIRST_ONLY, ["system:S", "user:U"], "system:S|user:U|"),
         (FIRST_ONLY, ["user:U", "assistant:A", "system:S", "user:V"], TALK),
+        (ALTERNATE, ["assistant:A", "user:U"], "user:|assistant:A|user:U|"),
+        (NO_SYSTEM, ["assistant:A", "user:U"], "assistant:A|user:U|"),
+        (TWO_ROLES, ["system:S", "user:U"], "user:S\n\nU|"),
+        (TWO_ROLES, ["user:U", "call:A", "tool:T"], f"user:U|{CALLED}{ANSWERED}|"),
+        (ALTERNATE, ["user:U", "call:A", "tool:T", "user:V"], f"user:U|{CALLED}{ANSWERED}\n\nV|"),
     ],
 )  # fmt: skip
 def test_a_template_gets_the_turns_that_it_takes(
@@ -143,12 +153,33 @@ def test_a_template_gets_the_turns_that_it_takes(
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
     tokenizer.chat_template = template
     pairs = [turn.split(":") for turn in turns]
-    messages = [Message.model_validate({"role": r, "content": c}) for r, c in pairs]
+    call = [{"name": "f", "args": {"x": 1}, "id": "call_1"}]
+    messages = [
+        Message(role="assistant", content=content, tool_calls=call)
+        if role == "call"
+        else Message.model_validate({"role": role, "content": content})
+        for role, content in pairs
+    ]
     assert render(tokenizer, messages) == prompt
 
 
 def test_what_a_template_refuses_all_the_same_is_told(tiny_model_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
-    tokenizer.chat_template = ALTERNATE
-    with pytest.raises(TemplateError, match="must alternate"):
+    tokenizer.chat_template = USER_LAST
+    with pytest.raises(TemplateError, match="refused"):
         render(tokenizer, [Message(role="assistant", content="A")])
+
+
+def test_what_a_template_refuses_is_found_out_once(tiny_model_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_path)
+    asked = [Message(role="system", content="S"), Message(role="user", content="U")]
+    counted = []
+    apply = tokenizer.apply_chat_template
+    tokenizer.apply_chat_template = lambda rows, **kw: counted.append(1) or apply(rows, **kw)
+    tokenizer.chat_template = NO_SYSTEM
+    render(tokenizer, asked)
+    probed = len(counted)
+    assert [render(tokenizer, asked) for _ in range(3)] == ["user:S\n\nU|"] * 3
+    assert len(counted) == probed + 3
+    tokenizer.chat_template = FIRST_ONLY
+    assert render(tokenizer, asked) == "system:S|user:U|"

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,17 +135,14 @@ def seen() -> list[dict[str, Any]]:
     return []
 
 
-@pytest.fixture(scope="module")
-def server(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> Iterator[str]:
+@contextmanager
+def _serving(app: Any) -> Iterator[str]:
     import uvicorn
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    config = uvicorn.Config(
-        _app(engine, resolver, seen), host="127.0.0.1", port=port, log_level="error"
-    )
-    running = uvicorn.Server(config)
+    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=running.run, daemon=True)
     thread.start()
     while not running.started:
@@ -153,6 +151,12 @@ def server(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> I
     yield f"http://127.0.0.1:{port}"
     running.should_exit = True
     thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def server(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> Iterator[str]:
+    with _serving(_app(engine, resolver, seen)) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +193,46 @@ async def test_answers_equal_the_local_engine_s(
     astream = [c async for c in remote.astream(asked[1])]
     assert "".join(c.text for c in astream) == wanted[1].text
     assert astream[-1].generation == wanted[1]
+
+
+@pytest.mark.parametrize("way", ["generate", "stream", "agenerate", "astream", "together"])
+async def test_a_server_whose_template_refuses_is_asked_in_its_form(way: str) -> None:
+    """vLLM answers 400 where Gemma's template raises: it is asked again, and the form is kept."""
+    app, seen = FastAPI(), list[list[str]]()
+
+    @app.get("/v1/models")
+    async def models() -> Any:
+        return {"data": [{"id": "gemma", "owned_by": "vllm"}]}
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: dict[str, Any]) -> Any:
+        roles = [m["role"] for m in body["messages"]]
+        seen.append(roles)
+        if "system" in roles or roles != (["user", "assistant"] * len(roles))[: len(roles)]:
+            raise HTTPException(400, "Conversation roles must alternate user/assistant/...")
+        text = body["messages"][-1]["content"]
+        return {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
+
+    turns = [Message(role="system", content="S"), Message(role="user", content="U")]
+    with _serving(app) as url:
+        engine = load_engine(url)
+        made = []
+        for _ in range(2):
+            request = GenerateRequest([*turns, Message(role="user", content="V")])
+            if way == "agenerate":
+                made.append(await engine.agenerate(request))
+            elif way == "astream":
+                made += [c.generation async for c in engine.astream(request) if c.generation]
+            elif way == "stream":
+                made += [c.generation for c in engine.stream(request) if c.generation]
+            else:
+                made += engine.generate([request] * (6 if way == "together" else 1))
+            assert {one.text for one in made} == {"S\n\nU\n\nV"}
+            asked = len(seen)
+        assert seen[-1] == ["user"]
+        if way != "together":
+            assert asked == 1 + 6 + 1 + 1, "one refused, six to find out, one again; then at once"
+        engine.close()
 
 
 def test_choose_reads_log_probabilities(remote: OpenAIEngine, engine: LocalEngine) -> None:

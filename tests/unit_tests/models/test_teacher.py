@@ -18,10 +18,17 @@ from langchain_uno.records import Message
 from tests.unit_tests.learning.toy_language import ToyEngine
 
 
+class Refusal(Exception):
+    """As the clients of OpenAI-compatible servers raise it."""
+
+    status_code = 400
+
+
 class Echo(BaseChatModel):
     """Answers with what it was given; fails on the word "fail"."""
 
     seen: list[dict[str, Any]] = Field(default_factory=list)
+    strict: bool = False
 
     @property
     def _llm_type(self) -> str:
@@ -35,6 +42,8 @@ class Echo(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         text = str(messages[-1].text)
+        if self.strict and [m.type for m in messages] != ["human"]:
+            raise Refusal
         if text == "fail":
             raise ConnectionError("secret: the user's words")
         self.seen.append(kwargs)
@@ -110,3 +119,15 @@ async def test_async() -> None:
     chunks = [c async for c in one.astream(ask("b"))]
     assert chunks[-1].generation is not None
     assert chunks[-1].generation.text.endswith("b")
+
+
+def test_a_teacher_without_a_system_role_is_asked_in_its_form() -> None:
+    model = Echo(strict=True)
+    one = Teacher(model, "gemma", ToyEngine())  # type: ignore[arg-type]
+    assert [g.text for g in one.generate([ask("x"), ask("y")])] == [
+        "['human'] s\n\nx",
+        "['human'] s\n\ny",
+    ]
+    turns = [Message(role="user", content="a"), Message(role="assistant", content="b")]
+    with pytest.raises(EngineError, match="Refusal"):
+        one.generate([GenerateRequest(turns)])
