@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from langchain_uno.logs.conversation import language_of
+from langchain_uno.messages import without_thinking
 from langchain_uno.models.protocols import Engine, GenerateRequest, Generation, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.records import Message, Usage
@@ -89,7 +90,7 @@ def reflect(
 
     The draft stands when it is empty or calls a tool, when there are no suggestions, when the
     critique has no readable form, and when the revision is empty or keeps less than ``min_kept`` of
-    what the draft quotes from the request.
+    what the draft quotes from the request. Thoughts are no part of either.
 
     Args:
         request: the base model's request for the draft.
@@ -113,14 +114,14 @@ def reflect(
     if draft is None:
         first = yield Ask(request, "draft")
         used = first.usage
-    told = tuple(suggestions)
-    if first.tool_calls or not first.text.strip():
+    told, said = tuple(suggestions), without_thinking(first.text)
+    if first.tool_calls or not said.strip():
         return _result(first, first, used)
     spoken = language or language_of(
-        [m.content for m in request.messages if m.role == "user"], first.text
+        [m.content for m in request.messages if m.role == "user"], said
     )
     if critic is not None:
-        prompt = prompts.critique_prompt(request.messages, first.text, spoken)
+        prompt = prompts.critique_prompt(request.messages, said, spoken)
         # A request that asks for a repeatable answer gets one: greedy requests have no seed.
         greedy = request.sampling.temperature == 0 and request.sampling.seed is None
         sampling = Sampling(
@@ -139,21 +140,22 @@ def reflect(
     second = yield Ask(
         replace(
             request,
-            messages=prompts.revise_draft_prompt(request.messages, first.text, told, spoken),
+            messages=prompts.revise_draft_prompt(request.messages, said, told, spoken),
             sampling=revision or request.sampling,
             tools=(),
             tool_choice="auto",
         ),
         "revise",
-        final=min_kept <= 0 or not quoted(request_text(request.messages), first.text),
+        final=min_kept <= 0 or not quoted(request_text(request.messages), said),
         suggestions=told,
     )
     used = _sum(used, second.usage)
-    if not second.text.strip():
+    revised = without_thinking(second.text)
+    if not revised.strip():
         return _result(first, first, used, told)
     kept = None
     if min_kept > 0:
-        kept = kept_share(request_text(request.messages), first.text, second.text)
+        kept = kept_share(request_text(request.messages), said, revised)
         if kept < min_kept:
             return _result(first, first, used, told, kept)
     return _result(first, second, used, told, kept)

@@ -32,13 +32,14 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_uno.messages import without_thinking
 from langchain_uno.models.judge import JudgeItem, judge_averaged
 from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet
@@ -192,7 +193,12 @@ class Exam:
                 )
                 for item, draft in zip(items, drafts, strict=True)
             ]
-            return run_together(plans, self.engine, self.on_done)
+            made = run_together(plans, self.engine, self.on_done)
+        said = [(without_thinking(one.text), without_thinking(one.draft)) for one in made]
+        return [
+            replace(one, text=text, draft=draft)
+            for one, (text, draft) in zip(made, said, strict=True)
+        ]
 
     def falls_behind(self, side: BaseSide, expert: Path, critic: Path) -> str:
         """Say why an expert is not as good as the critic that taught it; empty: it is.
@@ -217,10 +223,11 @@ class Exam:
         return f"may lose {lost:.2f} of the comparisons with the critic that taught it"
 
     def _answers(self, items: Sequence[HeldOut], adapter: str | None) -> list[str]:
-        """Both sides answer without chance, as long as an answer may be."""
+        """Both sides answer without chance, as long as an answer may be; thoughts are no answer."""
         sampling = Sampling(max_tokens=self.recipe.answer_tokens)
         requests = [GenerateRequest(item.messages, adapter, sampling) for item in items]
-        return [generation.text for generation in self.engine.generate(requests, self.on_done)]
+        made = self.engine.generate(requests, self.on_done)
+        return [without_thinking(generation.text) for generation in made]
 
     def _scores(self, items: Sequence[HeldOut], answers: Sequence[str]) -> list[float | None]:
         """Score by the user's edit where there is one and no rule, else by the judge; 1 to 10."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from langchain_uno.messages import without_thinking
 from langchain_uno.records import Interaction, Origin, PreferencePair, Rule
 
 __all__ = ["approval", "edited_pairs", "liked_pairs", "pair_of", "was_content"]
@@ -40,9 +41,9 @@ def edited_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
     """Return the pairs that users wrote themselves by editing an answer."""
     out = []
     for log in interactions:
-        edit = log.correction
-        if edit and log.answer.strip() and edit.strip() != log.answer.strip():
-            out.append(pair_of(log, edit.strip(), "edited"))
+        edit = without_thinking(log.correction or "").strip()
+        if edit and log.answer.strip() and edit != log.answer.strip():
+            out.append(pair_of(log, edit, "edited"))
     return out
 
 

@@ -25,6 +25,7 @@ from typing import Any
 from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.work import Work
+from langchain_uno.messages import without_thinking
 from langchain_uno.models.judge import JudgeItem, judge, stable_seed
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet
@@ -203,8 +204,9 @@ def revise(
 ) -> list[list[str]]:
     """Return the usable candidates of every log, in the order given (possibly none).
 
-    Empty candidates are dropped, those cut off at the length limit (an answer without its end must
-    not be imitated), those equal to the logged answer and repetitions.
+    Thoughts are no part of a candidate. Empty candidates are dropped, those cut off at the length
+    limit (an answer without its end must not be imitated), those equal to the logged answer and
+    repetitions.
 
     Args:
         interactions: logs; those in a language the prompt set lacks get no candidates.
@@ -233,7 +235,7 @@ def revise(
     out: list[list[str]] = [[] for _ in interactions]
     made = engine.generate(requests, on_done) if requests else []
     for i, generation in zip(owners, made, strict=True):
-        text = generation.text.strip()
+        text = without_thinking(generation.text).strip()
         known = [*out[i], interactions[i].answer.strip()]
         if text and generation.finish_reason == "stop" and text not in known:
             out[i].append(text)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from langchain_uno.messages import without_thinking
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import Judgement, PromptSet, RoleError
 from langchain_uno.recipe import Recipe
@@ -45,6 +46,8 @@ def judge(
 ) -> list[Judgement | None]:
     """Judge every item once, in the order given; equal items are asked once.
 
+    Thoughts are not shown to the judge: an answer that is nothing else is empty.
+
     Args:
         items: what to judge.
         engine: the judge (the base model itself, or a teacher).
@@ -60,6 +63,7 @@ def judge(
     Raises:
         EngineError: the judge can't answer at all.
     """
+    items = [replace(item, answer=without_thinking(item.answer)) for item in items]
     asked: dict[tuple[object, ...], JudgeItem] = {}
     for item in items:
         if item.answer.strip():
