@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,9 +125,10 @@ class LangChainEmbedder:
                 "pip install 'langchain-uno[embeddings]'."
             ) from error
         except (OSError, ValueError) as error:
-            raise ModelNotFoundError(
-                f"There is no embedding model {name!r}: neither a folder nor reachable on the hub."
-            ) from error
+            why = "neither a folder nor reachable on the hub"
+            if Path(name).exists():
+                why = f"what is there can't be loaded ({str(error)[:200]})"
+            raise ModelNotFoundError(f"There is no embedding model {name!r}: {why}.") from error
 
     @cached_property
     def fingerprint(self) -> str:

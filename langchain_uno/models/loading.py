@@ -89,7 +89,7 @@ def model_folder(model: str | None = None) -> Path:
         return folder
     assert model is not None
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if folder.exists():
         folder_fingerprint(folder)
         return folder
     return _from_hub(model)
@@ -286,23 +286,71 @@ def folder_fingerprint(folder: Path) -> str:
     """Return the fingerprint of a model folder (cached by the files' sizes and times).
 
     Raises:
-        ModelNotFoundError: the folder holds no ``config.json`` or no safetensors weights.
+        ModelNotFoundError: the folder holds no ``config.json`` or no safetensors weights, or those
+            of a model that writes no text.
     """
     weights = sorted(folder.glob("*.safetensors"))
     config = folder / "config.json"
     if not config.is_file() or not weights:
-        raise ModelNotFoundError(
-            f"{str(folder)!r} is not a model folder: it needs a config.json and *.safetensors "
-            "weights (other weight formats are not loaded)."
-        )
+        raise ModelNotFoundError(f"{str(folder)!r} is not a model folder{_other_kind(folder)}.")
     files = [config, *weights]
     stamp = tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
     return _folder_fingerprint(folder.resolve(), stamp)
 
 
+def _other_kind(path: Path) -> str:
+    """Say what a file or folder is in place of a model, and what to do."""
+    files = [path, *sorted(path.glob("*")), *path.glob("onnx/*")]
+    found = {file.suffix: file for file in reversed(files)}
+    if gguf := found.get(".gguf"):
+        return (
+            " but a GGUF file, which can't be trained or served here. Convert it once (pip install "
+            f"gguf): AutoModelForCausalLM.from_pretrained({str(gguf.parent)!r}, "
+            f"gguf_file={gguf.name!r}), the same with AutoTokenizer, then save_pretrained(FOLDER) "
+            "of both (docs/guides/real-models.md), and give that folder"
+        )
+    adapter = path / "adapter_config.json"
+    if adapter.is_file():
+        base = json.loads(adapter.read_text("utf-8")).get("base_model_name_or_path")
+        return (
+            f" but an adapter of the model {base!r}: give that one, or merge them first (PEFT's "
+            "merge_and_unload, then save_pretrained)"
+        )
+    if ".onnx" in found:
+        return " but an ONNX export, which can't be trained: give the model that it was made of"
+    if path.is_file():
+        return ": it is a file; give the folder that holds it, its config.json and its tokenizer"
+    has_config = (path / "config.json").is_file()
+    missing = "*.safetensors weights" if has_config else "config.json (transformers' own format)"
+    return f": it has no {missing}; other formats are not loaded"
+
+
+def _check_config(folder: Path, config: dict[str, Any]) -> None:
+    modules = folder / "modules.json"
+    kinds = config.get("architectures") or ["ForCausalLM"]
+    if modules.is_file() and "Pooling" in modules.read_text("utf-8"):
+        kinds = []
+    if not any(word in kind for kind in kinds for word in _WRITES):
+        raise ModelNotFoundError(
+            f"The model in {str(folder)!r} writes no text ({', '.join(kinds) or 'an embedder'}): "
+            "give a chat model; a sentence embedder goes into --embeddings (embedder=)."
+        )
+    if "bits" in (config.get("quantization") or ()):
+        raise ModelNotFoundError(
+            f"The model in {str(folder)!r} is quantized for MLX, which can't be loaded here: give "
+            "the model that it was made of."
+        )
+
+
+_WRITES = ("CausalLM", "LMHead", "ConditionalGeneration")
+"""In the names of transformers' classes that write text."""
+
+
 @lru_cache(maxsize=64)
 def _folder_fingerprint(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    digest = hashlib.sha256(_canonical(json.loads((folder / stamp[0][0]).read_text("utf-8"))))
+    config = json.loads((folder / stamp[0][0]).read_text("utf-8"))
+    _check_config(folder, config)
+    digest = hashlib.sha256(_canonical(config))
     for name, size, _ in stamp[1:]:
         digest.update(f"{name}:{size}\n".encode())
         with (folder / name).open("rb") as file:

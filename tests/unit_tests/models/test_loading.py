@@ -50,6 +50,52 @@ def test_other_weight_formats_are_not_loaded(tiny_model_path: Path, tmp_path: Pa
         loading.load_engine(str(folder))
 
 
+GGUF = r"AutoModelForCausalLM.from_pretrained\('.*', gguf_file='m-Q4.gguf'\)"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"m-Q4.gguf": "GGUF"}, GGUF),
+        ({"config.json": "{}", "m-Q4.gguf": "GGUF"}, GGUF),
+        (
+            {"adapter_config.json": '{"base_model_name_or_path": "org/base"}',
+             "adapter_model.safetensors": ""},
+            "an adapter of the model 'org/base'",
+        ),
+        ({"config.json": "{}", "onnx/model.onnx": ""}, "ONNX"),
+        ({"model.safetensors": "", "tokenizer.json": "{}"}, "no config.json"),
+        ({"config.json": "{}", "tokenizer.json": "{}"}, r"no \*.safetensors"),
+        ({"config.json": '{"architectures": ["BertModel"]}', "model.safetensors": ""},
+         r"writes no text \(BertModel\).*--embeddings"),
+        ({"config.json": '{"architectures": ["Qwen3ForCausalLM"]}', "model.safetensors": "",
+          "modules.json": '[{"type": "sentence_transformers.models.Pooling"}]'}, "an embedder"),
+        ({"config.json": '{"quantization": {"group_size": 64, "bits": 4}}',
+          "model.safetensors": ""}, "MLX"),
+    ],
+)  # fmt: skip
+def test_what_is_no_model_is_called_by_its_name(
+    files: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        file = tmp_path / "model" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    with pytest.raises(ModelNotFoundError, match=said):
+        loading.load_engine(str(tmp_path / "model"))
+
+
+def test_a_file_is_no_model(tmp_path: Path, tiny_model_path: Path) -> None:
+    file = tmp_path / "m-Q4.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(ModelNotFoundError, match=GGUF):
+        loading.load_engine(str(file))
+    with pytest.raises(ModelNotFoundError, match="give the folder that holds it"):
+        loading.load_engine(str(tiny_model_path / "model.safetensors"))
+    with pytest.raises(ModelNotFoundError, match="embedding model .* can't be loaded"):
+        loading.load_embedder(str(tmp_path))
+
+
 def test_damaged_weights_are_a_clear_error(tiny_model_path: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model_path, tmp_path / "damaged"))
     (folder / "config.json").write_text('{"model_type": "no-such-architecture"}')
