@@ -43,25 +43,6 @@ Scorer = Literal["reranker", "judge"]
 Figure = tuple[int, int]
 """How many of six were right: of the pairs alike and apart; against no rule and another rule."""
 
-SAME = {
-    "en": (
-        ("Use bullet points.", "Write a bulleted list."),
-        ("Say it in one sentence.", "Use a single sentence."),
-        ("Close with a question.", "Put a question at the end."),
-        ("Start with a greeting.", "Say hello first."),
-        ("Name the source.", "Say where it comes from."),
-        ("Thank the reader.", "Say thank you."),
-    ),
-    "zh": (
-        ("用要点列出。", "以项目符号列表作答。"),
-        ("只用一句话回答。", "把回答控制在一句话以内。"),
-        ("以提问结尾。", "在最后提出一个问题。"),
-        ("先打招呼。", "开头问候用户。"),
-        ("注明来源。", "说明信息出自哪里。"),
-        ("感谢用户。", "向用户表示谢意。"),
-    ),
-}
-"""Pairs that ask for the same. Each wish beside the next one's other wording asks for another."""
 _REQUEST = {
     "en": "Tell me about the ferry Selma. Facts: it leaves at 9:10; a ticket costs 12 euros",
     "zh": "介绍一下渡轮塞尔玛号。已知：9:10出发；票价12欧元",
@@ -70,24 +51,34 @@ _PLAIN = {
     "en": "About the ferry Selma: It leaves at 9:10. A ticket costs 12 euros.",
     "zh": "关于渡轮塞尔玛号：9:10出发。票价12欧元。",
 }
+_BULLETS = {
+    "en": "About the ferry Selma:\n- It leaves at 9:10.\n- A ticket costs 12 euros.",
+    "zh": "关于渡轮塞尔玛号：\n- 9:10出发。\n- 票价12欧元。",
+}
+_RULES = {
+    "en": (
+        ("Use bullet points.", "Write a bulleted list.", _BULLETS["en"]),
+        ("Add a title.", "Put a title on top.", "Title: ferry Selma\n{}"),
+        ("Close with a question.", "Put a question at the end.", "{}\nDoes this help you?"),
+        ("Start with a greeting.", "Say hello first.", "Hello and welcome!\n{}"),
+        ("Name the source.", "Say where it comes from.", "{}\nSource: the notes above."),
+        ("Thank the reader.", "Say thank you.", "Thank you for asking.\n{}"),
+    ),
+    "zh": (
+        ("用要点列出。", "以项目符号列表作答。", _BULLETS["zh"]),
+        ("加上标题。", "在开头写一个标题。", "标题：渡轮塞尔玛号\n{}"),
+        ("以提问结尾。", "在最后提出一个问题。", "{}\n这对您有帮助吗？"),
+        ("先打招呼。", "开头问候用户。", "您好，欢迎！\n{}"),
+        ("注明来源。", "说明信息出自哪里。", "{}\n来源：以上资料。"),
+        ("感谢用户。", "向用户表示谢意。", "感谢您的提问。\n{}"),
+    ),
+}
+"""By language: a rule, another wording of it, and how an answer follows it and no other one."""
+SAME = {lang: [(rule, other) for rule, other, _ in rows] for lang, rows in _RULES.items()}
+"""By language: pairs that ask for the same. A wish and the next one's other wording do not."""
 ANSWERS = {
-    "en": {
-        "Use bullet points.": "About the ferry Selma:\n- It leaves at 9:10.\n"
-        "- A ticket costs 12 euros.",
-        "Add a title.": f"Title: ferry Selma\n{_PLAIN['en']}",
-        "Close with a question.": f"{_PLAIN['en']}\nDoes this help you?",
-        "Start with a greeting.": f"Hello and welcome!\n{_PLAIN['en']}",
-        "Name the source.": f"{_PLAIN['en']}\nSource: the notes above.",
-        "Thank the reader.": f"Thank you for asking.\n{_PLAIN['en']}",
-    },
-    "zh": {
-        "用要点列出。": "关于渡轮塞尔玛号：\n- 9:10出发。\n- 票价12欧元。",
-        "加上标题。": f"标题：渡轮塞尔玛号\n{_PLAIN['zh']}",
-        "以提问结尾。": f"{_PLAIN['zh']}\n这对您有帮助吗？",
-        "先打招呼。": f"您好，欢迎！\n{_PLAIN['zh']}",
-        "注明来源。": f"{_PLAIN['zh']}\n来源：以上资料。",
-        "感谢用户。": f"感谢您的提问。\n{_PLAIN['zh']}",
-    },
+    lang: {rule: form.format(_PLAIN[lang]) for rule, _, form in rows}
+    for lang, rows in _RULES.items()
 }
 """By language and rule: an answer that follows this rule and no other one of them."""
 _RIGHT = 5

@@ -415,10 +415,11 @@ def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exa
     if not work.folder.has(name):
         side = exam.answer_as_base(items)
         stored = {"ids": [i.id for i in side.items], "answers": side.answers, "scores": side.scores}
+        stored["cut"] = side.cut
         work.folder.write_json(name, stored)
     kept = work.folder.read_json(name)
     by_id = {item.id: item for item in items}
-    return BaseSide([by_id[i] for i in kept["ids"]], kept["answers"], kept["scores"])
+    return BaseSide([by_id[i] for i in kept["ids"]], kept["answers"], kept["scores"], kept["cut"])
 
 
 def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], None]:
