@@ -84,7 +84,7 @@ Some differences of substance lie in code rather than in a value. Taken as the a
 - Answers may have 2,048 tokens and revisions 8,000 to 16,000. At 1,024 more than half of the
   answers of WritingBench are cut.
 - Alpha is twice the rank, whatever the rank.
-- The base model's answer is beaten by nothing shorter than a tenth of it.
+- With `verify.min_bleu` the base model's answer is beaten by nothing shorter than a tenth of it.
 
 Not taken over:
 

@@ -31,6 +31,7 @@ from langchain_uno.errors import (
 )
 from langchain_uno.home import Home
 from langchain_uno.learning.cluster import cluster_stage
+from langchain_uno.learning.controls import look_at_scorers, scorer_notes
 from langchain_uno.learning.distil import distil_stage
 from langchain_uno.learning.filter import RESULT, filter_stage, is_unchanged
 from langchain_uno.learning.gap import gap_stage
@@ -87,6 +88,8 @@ def _node(name: str) -> Any:
         if name == "filter":
             filter_stage(work)  # says which refresh this is
         else:
+            last = STAGES.index(state.get("until") or STAGES[-1])
+            look_at_scorers(work, judged=last >= STAGES.index("pairs"))
             work.once(name, _STAGES[name])
         return {"refresh_id": work.id}
 
@@ -240,7 +243,10 @@ def _result(work: Work) -> RefreshResult:
             },
             "clusters": clusters,
             "seconds": work.seconds,
-            "notes": [note for one in counts.values() for note in one.get("notes", ())],
+            "notes": [
+                *(scorer_notes(work) if "distil" in counts else ()),
+                *(note for one in counts.values() for note in one.get("notes", ())),
+            ],
         }
     )
     if release is None:

@@ -165,7 +165,8 @@ class VerifySettings(_Section):
     """The share of releases that may hold a module no better than the base; see
     docs/guides/evaluation.md. None: ``win_rate`` alone decides (paper)."""
     min_bleu: float = 0.0
-    """The authors take 0.05: an answer less like the base's never wins. It forbids "shorter"."""
+    """The authors take 0.05: an answer less like the base's, or below a tenth of its length, never
+    wins. It forbids "shorter"."""
     max_queries: int = 200
     """Lower it to save judge calls in large clusters."""
     unlabelled: int = 2000

@@ -32,7 +32,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
 
@@ -41,7 +41,14 @@ from numpy.typing import NDArray
 
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.judge import JudgeItem, judge_averaged
-from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone, Sampling
+from langchain_uno.models.protocols import (
+    BASE,
+    Engine,
+    GenerateRequest,
+    Generation,
+    OnDone,
+    Sampling,
+)
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import ANONYMOUS, Message, ModuleKind, VerifierReport
@@ -63,7 +70,7 @@ __all__ = [
 ]
 
 MIN_LENGTH_RATIO = 0.1
-"""An answer shorter than this share of the base's says something else (paper)."""
+"""An answer shorter than this share of the base's says something else (paper; with min_bleu)."""
 
 MAX_LOST = 0.05
 """The share of queries on which a module may lose content where ``recipe.min_kept`` is looked at:
@@ -104,6 +111,8 @@ class BaseSide:
     items: list[HeldOut]
     answers: list[str]
     scores: list[float | None]
+    cut: list[bool] = field(default_factory=list)
+    """Which answers ended at the length limit; empty: nobody looked."""
 
 
 # -- Asking ----------------------------------------------------------------------------------------
@@ -137,8 +146,8 @@ class Exam:
         people as it can.
         """
         chosen = _sample(items, self.recipe.verify.max_queries, self.recipe.seed)
-        answers = self._answers(chosen, BASE)
-        return BaseSide(chosen, answers, self._scores(chosen, answers))
+        answers, cut = self._answers(chosen, BASE)
+        return BaseSide(chosen, answers, self._scores(chosen, answers), cut)
 
     def verify_expert(
         self, side: BaseSide, epochs: Sequence[Path], *, kinds: int = 1
@@ -158,7 +167,7 @@ class Exam:
         # unfinished before the end of its learning-rate schedule.
         added = len(epochs) > self.recipe.lora.epochs
         tried = [len(epochs) - 1] if added else range(len(epochs))
-        answers: list[list[str]] = []
+        answers: list[tuple[list[str], list[bool]]] = []
         for index in tried:
             with _loaded(self.engine, epochs[index]) as name:
                 answers.append(self._answers(side.items, name))
@@ -171,7 +180,9 @@ class Exam:
         The arguments are those of :meth:`verify_expert`. A draft that the critic would leave as it
         is, is a tie.
         """
-        answers = [done.text for done in self.by_critic(side.items, side.answers, adapter)]
+        done = self.by_critic(side.items, side.answers, adapter)
+        # A draft that stands is the base's own answer, cut or not.
+        answers = [one.text for one in done], [one.revised and _cut(one) for one in done]
         return self._compare("critic", side, [answers], kinds).model_copy(update={"epoch": None})
 
     def by_critic(
@@ -206,14 +217,17 @@ class Exam:
         It is where, with 95 % confidence by person (one-sided t), it loses to the critic's whole
         path at most ``MARGIN`` of the comparisons more than an even split.
         """
-        taught = [done.text for done in self.by_critic(side.items, side.answers, critic)]
+        done = self.by_critic(side.items, side.answers, critic)
+        taught = [one.text for one in done]
         with _loaded(self.engine, expert) as name:
-            own = self._answers(side.items, name)
+            own, cut = self._answers(side.items, name)
         size = len(side.items)
         scores = self._scores([*side.items, *side.items], [*own, *taught])
         gains: dict[str, list[float]] = {}
         for n, item in enumerate(side.items):
             one = outcome_of(item, own[n], taught[n], scores[n], scores[size + n], self.recipe)
+            if one is not None and cut[n] and not _cut(done[n]):
+                one = 0.0
             if one is not None:
                 gains.setdefault(item.voice, []).append(one - 0.5)
         least = lower_bound([sum(each) / len(each) for each in gains.values()])
@@ -222,12 +236,17 @@ class Exam:
         lost = min(1.0, 0.5 - least)
         return f"may lose {lost:.2f} of the comparisons with the critic that taught it"
 
-    def _answers(self, items: Sequence[HeldOut], adapter: str | None) -> list[str]:
-        """Both sides answer without chance, as long as an answer may be; thoughts are no answer."""
+    def _answers(
+        self, items: Sequence[HeldOut], adapter: str | None
+    ) -> tuple[list[str], list[bool]]:
+        """Both sides answer without chance, as long as an answer may be.
+
+        Returns the texts, in which thoughts are no part, and which of them are cut.
+        """
         sampling = Sampling(max_tokens=self.recipe.answer_tokens)
         requests = [GenerateRequest(item.messages, adapter, sampling) for item in items]
         made = self.engine.generate(requests, self.on_done)
-        return [without_thinking(generation.text) for generation in made]
+        return [without_thinking(one.text) for one in made], [_cut(one) for one in made]
 
     def _scores(self, items: Sequence[HeldOut], answers: Sequence[str]) -> list[float | None]:
         """Score by the user's edit where there is one and no rule, else by the judge; 1 to 10."""
@@ -257,20 +276,32 @@ class Exam:
         return scores
 
     def _compare(
-        self, kind: ModuleKind, side: BaseSide, answers: Sequence[Sequence[str]], kinds: int
+        self,
+        kind: ModuleKind,
+        side: BaseSide,
+        made: Sequence[tuple[list[str], list[bool]]],
+        kinds: int,
     ) -> VerifierReport:
-        """Judge a module's answers (one row an epoch) and decide; ``epoch`` is the chosen row."""
+        """Judge a module's answers (one row an epoch) and decide; ``epoch`` is the chosen row.
+
+        An answer without its end loses against one that has it.
+        """
         size, recipe = len(side.items), self.recipe
+        answers = [row for row, _ in made]
+        base_cut = side.cut or [False] * size
+        worse = [[c and not b for c, b in zip(cut, base_cut, strict=True)] for _, cut in made]
         # All epochs in one go: they often say the same, and equal answers are judged once.
         flat = self._scores(side.items * len(answers), [one for row in answers for one in row])
         scores = [flat[i * size : (i + 1) * size] for i in range(len(answers))]
         known = list(zip(side.items, side.answers, side.scores, strict=True))
         outcomes = [
             [
-                outcome_of(item, answer, base, score, base_score, recipe)
-                for (item, base, base_score), answer, score in zip(known, row, scored, strict=True)
+                0.0 if unfinished else outcome_of(item, answer, base, score, base_score, recipe)
+                for (item, base, base_score), answer, score, unfinished in zip(
+                    known, row, scored, cut, strict=True
+                )
             ]
-            for row, scored in zip(answers, scores, strict=True)
+            for row, scored, cut in zip(answers, scores, worse, strict=True)
         ]
         lost = [
             sum(
@@ -310,6 +341,10 @@ class Exam:
                 "mean_base_score": _mean(side.scores),
             }
         )
+
+
+def _cut(answer: Generation | Reflected) -> bool:
+    return answer.finish_reason == "length"
 
 
 def _sample(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
@@ -373,16 +408,17 @@ def outcome_of(
 def _lost(item: HeldOut, answer: str, base_answer: str, recipe: Recipe) -> bool:
     """Whether an answer lost what the base's says; where that is empty there is nothing to lose.
 
-    It did when it is shorter than ``MIN_LENGTH_RATIO`` of it, has a BLEU-4 of ``verify.min_bleu``
-    or less against it (both paper; 0 looks at none), or keeps less than ``min_kept`` of what it
-    quotes from the request.
+    It did when it is empty, or keeps less than ``min_kept`` of what it quotes from the request.
+    With ``verify.min_bleu`` (paper) also where it is shorter than ``MIN_LENGTH_RATIO`` of it, or
+    its BLEU-4 against it is no more than that: both forbid to learn "one sentence".
     """
     base, new = base_answer.strip(), answer.strip()
     if not base or new == base:
         return False
     min_bleu = recipe.verify.min_bleu
     return (
-        len(new) < MIN_LENGTH_RATIO * len(base)
+        not new
+        or (min_bleu > 0 and len(new) < MIN_LENGTH_RATIO * len(base))
         or (min_bleu > 0 and bleu4(new, base, item.language) <= min_bleu)
         or kept_share(request_text(item.messages), base, new) < recipe.min_kept
     )

@@ -231,7 +231,7 @@ def _look_at_distiller(
     return [
         f"The distiller looks broken: {work.teacher.model_name!r} wrote no rule for {len(silent)} "
         f"of {len(silent)} logs with words, for example {shown}. Small models often can't distil: "
-        "name a stronger one (--teacher NAME), or another prompt set (--set prompt_set=...)."
+        "name a stronger one (--teacher NAME)."
     ]
 
 

@@ -8,7 +8,9 @@ counts: small rerankers judge single pairs far more reliably (99 % against 76 % 
 model's pilot).
 
 Measured on what each log's user asked, not on the rules that recur in the cluster: those would give
-every log the same list. Where nothing was guessed the gap is unknown, which is not low.
+every log the same list. Where nothing was guessed the gap is unknown, which is not low. Where the
+reranker fails its control questions nobody can tell: an expert is tried first, which costs less
+than a critic, and then a critic.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from langchain_uno.learning.controls import believed
 from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import FloatArray, OnDone, Reranker
 from langchain_uno.records import RuleSet
@@ -31,7 +34,13 @@ def gap_stage(work: Work) -> dict[str, Any]:
     for cluster in clusters:
         # What is asked of a module is what it lacks; the gap is the base's.
         plain = [j for j in cluster.train if j not in given and work.taught[j].with_feedback]
-        sets.append([work.taught[j] for j in plain or cluster.train])
+        able = [
+            j
+            for j in plain or cluster.train
+            if believed(work, "reranker", work.logs[j].language) or not work.taught[j].with_feedback
+        ]
+        cluster.unmeasured = not able
+        sets.append([work.taught[j] for j in able])
     every = [rules for own in sets for rules in own]
     over = work.recipe.gap.over
     work.progress.start("gap", count_questions(every, over), "is the wish covered by the guess?")

@@ -19,10 +19,11 @@ Within a cluster every voice weighs the same, however much it writes (:func:`bal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
+from langchain_uno.learning.controls import believed
 from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.work import Work
 from langchain_uno.messages import without_thinking
@@ -41,6 +42,7 @@ def pairs_stage(work: Work) -> dict[str, Any]:
     from langchain_uno.learning.train import trains_expert
 
     refused = set(work.folder.read_json("refused-acts.json"))
+    unjudged = {i for i, log in work.logs.items() if not believed(work, "judge", log.language)}
     todo = []
     for cluster in work.clusters():
         if not trains_expert(work, cluster):
@@ -51,9 +53,11 @@ def pairs_stage(work: Work) -> dict[str, Any]:
     work.progress.start("pairs", sum(n for *_, n in todo), "revising and judging")
     counts: dict[str, int] = {}
     origins: Counter[str] = Counter()
+    cut = 0
     for cluster, logs, rules, n in todo:
-        name = f"clusters/{cluster.id}/pairs.jsonl"
+        name, cut_name = (f"clusters/{cluster.id}/{n}" for n in ("pairs.jsonl", "cut.json"))
         if not work.folder.has(name):
+            lost: list[str] = []
             made = build_pairs(
                 logs,
                 rules,
@@ -63,7 +67,10 @@ def pairs_stage(work: Work) -> dict[str, Any]:
                 work.recipe,
                 work.counter("pairs"),
                 refused=refused,
+                unjudged=unjudged,
+                on_cut=lost.append,
             )
+            work.folder.write_json(cut_name, len(lost))
             voiced = [p.model_copy(update={"voice": work.voices[p.run_id]}) for p in made]
             weights = balanced([p.voice for p in voiced])
             work.folder.write_records(
@@ -74,13 +81,22 @@ def pairs_stage(work: Work) -> dict[str, Any]:
             work.progress.advance("pairs", n)
         counts[cluster.id] = len(work.pairs(cluster))
         origins.update(p.origin for p in work.pairs(cluster))
+        cut += work.folder.read_json(cut_name)
     total = sum(counts.values())
     return {
         "pairs": total,
         "by_cluster": counts,
         "by_origin": dict(origins),
+        "cut": cut,
+        "notes": [_CUT.format(cut, work.recipe.revision_tokens)] if cut else [],
         "note": f"{total} pairs in {len(counts)} clusters",
     }
+
+
+_CUT = (
+    "{} revised answers were cut at revision_tokens = {} and not used: an answer without its end "
+    "must not be imitated. Raise it (--set revision_tokens=...) if these are many."
+)
 
 
 def balanced(voices: Sequence[str]) -> list[float]:
@@ -100,6 +116,8 @@ def build_pairs(
     on_done: OnDone | None = None,
     *,
     refused: Collection[str] = (),
+    unjudged: Collection[str] = (),
+    on_cut: Callable[[str], None] | None = None,
 ) -> list[PreferencePair]:
     """Return at most one pair a log: edits, liked regenerations, judged revisions, retained logs.
 
@@ -114,6 +132,8 @@ def build_pairs(
         recipe: ``pairs``, ``seed``, token limits, temperature, ``min_kept``.
         on_done: hears of written candidates and of judged answers; see :func:`count_work`.
         refused: ids of logs whose edits and likes are taught to nobody.
+        unjudged: ids of logs about which the judge is not believed: nothing is revised for them.
+        on_cut: hears of the log of every candidate that was cut at the limit.
 
     Raises:
         EngineError: a model can't answer at all.
@@ -124,10 +144,10 @@ def build_pairs(
     todo = [
         (log, rules)
         for log, rules in zip(interactions, rule_sets, strict=True)
-        if log.run_id not in made and rules.with_feedback
+        if log.run_id not in made and rules.with_feedback and log.run_id not in unjudged
     ]
     logs, rules = [log for log, _ in todo], [r for _, r in todo]
-    candidates = revise(logs, rules, engine, prompts, recipe, on_done)
+    candidates = revise(logs, rules, engine, prompts, recipe, on_done, on_cut=on_cut)
     for pair in _judged(logs, rules, candidates, judge_engine, prompts, recipe, on_done):
         made[pair.run_id] = pair
     if recipe.pairs.retention:
@@ -201,6 +221,8 @@ def revise(
     prompts: PromptSet,
     recipe: Recipe,
     on_done: OnDone | None = None,
+    *,
+    on_cut: Callable[[str], None] | None = None,
 ) -> list[list[str]]:
     """Return the usable candidates of every log, in the order given (possibly none).
 
@@ -216,6 +238,7 @@ def revise(
         prompts: words the two inputs.
         recipe: ``pairs`` (numbers, temperature, top-p, length) and ``seed``.
         on_done: hears of every candidate (:func:`count_work` a log).
+        on_cut: hears of the log of every candidate that was cut.
 
     Raises:
         EngineError: the model can't answer at all.
@@ -236,6 +259,8 @@ def revise(
     made = engine.generate(requests, on_done) if requests else []
     for i, generation in zip(owners, made, strict=True):
         text = without_thinking(generation.text).strip()
+        if generation.finish_reason == "length" and on_cut is not None:
+            on_cut(interactions[i].run_id)
         known = [*out[i], interactions[i].answer.strip()]
         if text and generation.finish_reason == "stop" and text not in known:
             out[i].append(text)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_uno.learning.cluster import reach_of
+from langchain_uno.learning.controls import scorer_figures
 from langchain_uno.learning.train import read_decision
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.records import Cluster, run_of
@@ -53,6 +54,7 @@ def release_stage(work: Work) -> dict[str, Any]:
             figures={
                 "refresh": work.id,
                 "teacher": work.teacher.fingerprint,
+                "scorers": scorer_figures(work),
                 "seconds": work.seconds,
                 "coverage": reach.coverage,
                 "pairs": {c.id: len(work.pairs(c)) for c in found},

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_uno.learning.acts import edited_pairs, liked_pairs
+from langchain_uno.learning.controls import believed
 from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Embedder, FloatArray, Reranker
-from langchain_uno.models.rerankers import discriminates
 from langchain_uno.records import ANONYMOUS, Interaction, PreferencePair, Rule, RuleSet
 
 __all__ = [
@@ -97,10 +97,11 @@ def rules_stage(work: Work) -> dict[str, Any]:
 
     taught = {log_id: keep(rules) for log_id, rules in work.distilled.items()}
     support = work.recipe.rules.support
-    scored = discriminates(work.reranker) if support is not None else True
     same: dict[str, str] = {}
     if support is not None:
-        reranker = work.reranker if scored else None
+        spoken = {work.logs[i].language for i in train if taught[i].with_feedback}
+        able = all(believed(work, "reranker", language) for language in spoken)
+        reranker = work.reranker if able else None
         texts = [[r.text for r in taught[i].with_feedback] for i in train]
         same = group_wordings(texts, work.embedder, reranker)
     given = _given(work)
@@ -130,11 +131,6 @@ def rules_stage(work: Work) -> dict[str, Any]:
     notes = [] if guarded else [_UNGUARDED.format(work.recipe.rules.min_users)]
     if len({work.voices[i] for i in work.logs}) == 1 and len(work.logs) > 1:
         notes.append(_ONE_VOICE)
-    if not scored:
-        notes.append(
-            "The reranker does not tell control pairs apart, so only near wordings count as one "
-            "rule: name another one (--reranker NAME)."
-        )
     return {
         "distilled": distilled,
         "taught": left,

@@ -32,6 +32,7 @@ from pydantic import BaseModel, Field
 from langchain_uno.errors import InputError
 from langchain_uno.learning.acts import was_content
 from langchain_uno.learning.cluster import asker_of, smallest_cluster
+from langchain_uno.learning.controls import believed
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import Incumbent, incumbent
 from langchain_uno.learning.pairs import balanced
@@ -295,14 +296,17 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
     was there for besides. A log with an edit and no words has the edit. A log that says nothing of
     the kind has the rules that recur among the cluster's training logs, unless its user was content
     with the answer as it was: that is no witness for other wishes. So have requests that nobody
-    reacted to; they fill up to ``recipe.verify.max_queries``.
+    reacted to; they fill up to ``recipe.verify.max_queries``. Where the judge can't be
+    believed, edits alone are a standard.
     """
     given = work.folder.read_json("given.json")
     items: list[HeldOut] = []
     for log_id in cluster.verify:
         log, own = work.logs[log_id], work.taught[log_id]
         rules, edit = wanted_rules(own), None
-        if rules:
+        if not believed(work, "judge", log.language):
+            rules, edit = [], log.correction
+        elif rules:
             rules = unique_rules([*rules, *given.get(log_id, ())])
         elif log.correction:
             edit = log.correction
@@ -315,6 +319,8 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
         if len(items) >= work.recipe.verify.max_queries:
             break
         log = work.unheard[run_id]
+        if not believed(work, "judge", log.language):
+            continue
         who = asker_of(log)
         items.append(HeldOut(run_id, log.messages, cluster.rules, log.language, who))
     return items
@@ -409,10 +415,11 @@ def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exa
     if not work.folder.has(name):
         side = exam.answer_as_base(items)
         stored = {"ids": [i.id for i in side.items], "answers": side.answers, "scores": side.scores}
+        stored["cut"] = side.cut
         work.folder.write_json(name, stored)
     kept = work.folder.read_json(name)
     by_id = {item.id: item for item in items}
-    return BaseSide([by_id[i] for i in kept["ids"]], kept["answers"], kept["scores"])
+    return BaseSide([by_id[i] for i in kept["ids"]], kept["answers"], kept["scores"], kept["cut"])
 
 
 def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], None]:

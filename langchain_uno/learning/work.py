@@ -49,7 +49,7 @@ __all__ = [
     "sweep_work",
 ]
 
-FORMAT = 22
+FORMAT = 23
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"
@@ -106,6 +106,8 @@ class ClusterData(BaseModel):
     gap: float | None = None
     """None: nothing could be compared."""
     n_gap_logs: int = 0
+    unmeasured: bool = False
+    """No reranker could be believed about any of its logs."""
 
 
 class ClusterResult(BaseModel):
@@ -182,6 +184,8 @@ class Work:
     """Cap on the optimiser steps of every training."""
     promote: bool = True
     """Whether the release answers users at once."""
+    scorers: Any = None
+    """How many control questions reranker and judge got right (``learning/controls.py``)."""
     id: str = ""
     logs: dict[str, Interaction] = field(default_factory=dict)
     """The usable logs by id, each with the feedback of one person; set by the filter stage."""
@@ -287,6 +291,8 @@ class Work:
         Where more people acted than spoke their wishes show in answers, which a critic can't be
         taught.
         """
+        if cluster.unmeasured:
+            return True  # the cheaper module is tried first
         gap = self.recipe.gap.unknown if cluster.gap is None else cluster.gap
         return gap < self.recipe.gap.threshold or cluster.acting > cluster.people
 

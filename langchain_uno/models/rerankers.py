@@ -1,8 +1,4 @@
-"""Yes/no rerankers: is a suggestion already covered by what is known? (paper, stage 5).
-
-Some models say yes, or no, to everything. So :func:`discriminates` asks a reranker first to tell
-plain paraphrases from plainly different wishes; who uses one goes by the embedder alone otherwise.
-"""
+"""Yes/no rerankers: is a suggestion already covered by what is known? (paper, stage 5)."""
 
 from __future__ import annotations
 
@@ -12,64 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from langchain_uno.errors import ConfigError
-from langchain_uno.models.protocols import Engine, FloatArray, OnDone, Reranker
+from langchain_uno.models.protocols import Engine, FloatArray, OnDone
 from langchain_uno.models.roles import PromptSet
 
 if TYPE_CHECKING:
     from langchain_uno.models.local import LocalEngine
 
-__all__ = ["CausalReranker", "EngineReranker", "discriminates"]
-
-_SAME = {
-    "en": (
-        ("Use bullet points.", "Write a bulleted list."),
-        ("Say it in one sentence.", "Use a single sentence."),
-        ("Close with a question.", "Put a question at the end."),
-        ("Start with a greeting.", "Say hello first."),
-        ("Name the source.", "Say where it comes from."),
-        ("Thank the reader.", "Say thank you."),
-    ),
-    "zh": (
-        ("用要点列出。", "以项目符号列表作答。"),
-        ("只用一句话回答。", "把回答控制在一句话以内。"),
-        ("以提问结尾。", "在最后提出一个问题。"),
-        ("先打招呼。", "开头问候用户。"),
-        ("注明来源。", "说明信息出自哪里。"),
-        ("感谢用户。", "向用户表示谢意。"),
-    ),
-}
-"""Control pairs that ask for the same."""
-_APART = {
-    language: tuple((pairs[i - 1][0], wording) for i, (_, wording) in enumerate(pairs))
-    for language, pairs in _SAME.items()
-}
-"""Control pairs that ask for different things: each wish beside the next one's other wording."""
-_RIGHT = 5
-"""Of six pairs of each kind so many must be told right: a coin does it 1 time in 84."""
-
-_verdicts: dict[tuple[str, str], bool] = {}
-
-
-def discriminates(reranker: Reranker, language: str = "en") -> bool:
-    """Return whether a reranker tells paraphrases from different wishes in a language.
-
-    It is asked a dozen short questions, once a process for each fingerprint and language.
-
-    Args:
-        reranker: any.
-        language: ``"en"`` or ``"zh"``; English stands for others.
-
-    Raises:
-        EngineError: it can't answer.
-    """
-    spoken = language if language in _SAME else "en"
-    key = (reranker.fingerprint, spoken)
-    if key not in _verdicts:
-        yes = reranker.covered([*_SAME[spoken], *_APART[spoken]]) > 0.5
-        half = len(_SAME[spoken])
-        told = min(int(yes[:half].sum()), int((~yes[half:]).sum()))
-        _verdicts[key] = told >= _RIGHT
-    return _verdicts[key]
+__all__ = ["CausalReranker", "EngineReranker"]
 
 
 class EngineReranker:

@@ -303,7 +303,9 @@ def _snapshot(release: Release) -> Snapshot:
     manifest = release.manifest
     recipe: dict[str, Any] = manifest.recipe
     prompts = load_prompt_set(str(recipe.get("prompt_set", "real")))
-    if not worded_alike(prompts.fingerprint, manifest.prompt_set_fingerprint):
+    # An expert answers by itself: only a critic and its reviser read the set's words.
+    worded = any(cluster.route not in ("base", "expert") for cluster in manifest.clusters)
+    if worded and not worded_alike(prompts.fingerprint, manifest.prompt_set_fingerprint):
         raise ReleaseMismatchError(
             f"Release {release.id!r} is refused: it was made with prompt set "
             f"{manifest.prompt_set_fingerprint!r} and this version has {prompts.fingerprint!r}. "

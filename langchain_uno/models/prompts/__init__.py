@@ -15,7 +15,7 @@ __all__ = ["PROMPT_SETS", "get_prompt_set", "worded_alike"]
 
 PROMPT_SETS = ("real", "bundled")
 
-_SERVED_ALIKE = {"real": {"real-1-7add270cf8cc"}, "bundled": {"embedded-v1"}}
+_SERVED_ALIKE = {"bundled": {"embedded-v1"}}
 """Fingerprints of former versions of a set that word critiques and revisions as it does now."""
 
 

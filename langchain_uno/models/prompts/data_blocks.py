@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from langchain_uno.records import Message
 
-__all__ = ["block", "clean", "numbered", "transcript"]
+__all__ = ["block", "clean", "numbered", "transcript", "turns"]
 
 # Brackets that models read as "<": ASCII, full-width, small form, mathematical, guillemets.
 _OPEN = "[<\uff1c\ufe64\u27e8\u3008\u2039]"
@@ -65,13 +65,27 @@ def numbered(name: str, items: Sequence[str], empty: str) -> str:
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """Return a conversation as one block of turns; tool calls are written as JSON lines."""
-    turns = []
+    """Return a conversation as a block a turn; tool calls are written as JSON lines."""
+    return "\n".join(_tagged("turn", _said(message), role=message.role) for message in messages)
+
+
+def turns(messages: Sequence[Message]) -> list[Message]:
+    """Return a conversation that a model can go on with where no tools are at hand.
+
+    The texts are cleaned, tool calls are written as JSON lines, and what tools gave is said by the
+    user.
+    """
+    out = []
     for message in messages:
-        parts = [clean(message.content)] if message.content.strip() else []
-        parts += [clean(f"[tool call] {_call(call)}") for call in message.tool_calls]
-        turns.append(_tagged("turn", "\n".join(parts), role=message.role))
-    return _tagged("conversation", "\n".join(turns))
+        tool = message.role == "tool"
+        text = f"[tool result] {_said(message)}" if tool else _said(message)
+        out.append(Message(role="user" if tool else message.role, content=text))
+    return out
+
+
+def _said(message: Message) -> str:
+    parts = [clean(message.content)] if message.content.strip() else []
+    return "\n".join([*parts, *(clean(f"[tool call] {_call(c)}") for c in message.tool_calls)])
 
 
 def _tagged(name: str, body: str, **attributes: str | int) -> str:

@@ -2,6 +2,9 @@
 
 The words lie in ``real_en.toml`` and ``real_zh.toml`` beside this file; here stands only how data
 is put into them and how answers are read. A change of either changes the fingerprint.
+
+One form serves models of every size: short instructions, examples as turns of the chat, and what is
+the same in every prompt of a role first. A revision is the next turn of the conversation itself.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any
 
 from langchain_uno.errors import ConfigError
 from langchain_uno.messages import without_thinking
-from langchain_uno.models.prompts.data_blocks import block, numbered, transcript
+from langchain_uno.models.prompts.data_blocks import block, clean, numbered, transcript, turns
 from langchain_uno.models.prompts.reading import json_values, numbered_items, string_list
 from langchain_uno.models.roles import Judgement, RoleError
 from langchain_uno.records import Message
@@ -29,21 +32,21 @@ else:  # pragma: no cover
 __all__ = ["RealPromptSet"]
 
 LANGUAGES = ("en", "zh")
-RENDERING = 1
+RENDERING = 2
 """Raised when blocks or their order change though the words do not."""
 
 # Which data each role is shown; a file with other placeholders is refused.
 _ROLES: dict[str, frozenset[str]] = {
     "distil": frozenset({"conversation", "answer", "remarks"}),
     "predict": frozenset({"conversation"}),
-    "revise_feedback": frozenset({"conversation", "remarks"}),
-    "revise_rules": frozenset({"conversation", "answer", "rules", "remarks"}),
+    "revise_feedback": frozenset({"remarks"}),
+    "revise": frozenset({"rules", "remarks"}),
     "judge": frozenset({"conversation", "rules", "answer"}),
     "cover": frozenset({"suggestion", "known"}),
     "cover_list": frozenset({"suggestion", "known"}),
     "critique": frozenset({"conversation", "draft"}),
-    "revise_draft": frozenset({"conversation", "draft", "suggestions"}),
 }
+_DIMENSIONS = ("rules", "content", "form")
 _SCORE = re.compile(r"\"?(?:score|分数|评分|得分)\"?\s*[:：=]\s*\"?(\d+(?:\.\d+)?)", re.IGNORECASE)
 _HAN = re.compile("[\u4e00-\u9fff]")
 _NOTHING = re.compile(r"[\s*\"'“”.。!！:：\-]+|^\s*1\s*[.)、]\s*")
@@ -77,16 +80,11 @@ class RealPromptSet:
     ) -> list[Message]:
         """Rules with feedback (stage 1)."""
         words = self._words(language)
-        return words.render(
-            "distil",
-            conversation=transcript(messages),
-            answer=block("answer", answer),
-            remarks=_remarks(feedback, words),
-        )
+        return words.render("distil", conversation=messages, answer=answer, remarks=feedback)
 
     def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
         """Rules without feedback: what the model would guess (stage 1)."""
-        return self._words(language).render("predict", conversation=transcript(messages))
+        return self._words(language).render("predict", conversation=messages)
 
     def parse_rules(self, text: str) -> list[str]:
         """Read a JSON list of rules.
@@ -105,12 +103,8 @@ class RealPromptSet:
         self, messages: Sequence[Message], feedback: Sequence[str], language: str
     ) -> list[Message]:
         """A better answer from the raw feedback, without the old answer (stage 2a)."""
-        words = self._words(language)
-        return words.render(
-            "revise_feedback",
-            conversation=transcript(messages),
-            remarks=_remarks(feedback, words),
-        )
+        [said] = self._words(language).render("revise_feedback", remarks=feedback)
+        return _joined([*turns(messages), said])
 
     def revise_rules_prompt(
         self,
@@ -121,29 +115,18 @@ class RealPromptSet:
         language: str,
     ) -> list[Message]:
         """A better answer from rules, feedback and the old answer (stage 2b)."""
-        words = self._words(language)
-        return words.render(
-            "revise_rules",
-            conversation=transcript(messages),
-            answer=block("answer", answer),
-            rules=numbered("rules", rules, words.empty),
-            remarks=_remarks(feedback, words),
-        )
+        [said] = self._words(language).render("revise", remarks=feedback, rules=rules)
+        return _joined([*turns(messages), Message(role="assistant", content=clean(answer)), said])
 
     def judge_prompt(
         self, messages: Sequence[Message], rules: Sequence[str], answer: str, language: str
     ) -> list[Message]:
         """Score one answer 1-10, the rules first (stage 3)."""
         words = self._words(language)
-        return words.render(
-            "judge",
-            conversation=transcript(messages),
-            rules=numbered("rules", rules, words.empty),
-            answer=block("answer", answer),
-        )
+        return words.render("judge", conversation=messages, rules=rules, answer=answer)
 
     def parse_judgement(self, text: str) -> Judgement:
-        """Read ``{"reason": ..., "score": ...}``; broken JSON is read by its score field.
+        """Read the JSON object that the schema describes; a broken one by its score field.
 
         Raises:
             RoleError: there is no score, or it is not in 1 to 10.
@@ -151,7 +134,8 @@ class RealPromptSet:
         text = without_thinking(text)
         found = [v for v in json_values(text, "{") if isinstance(v, dict) and "score" in v]
         if found:
-            return Judgement(_score(found[-1]["score"]), str(found[-1].get("reason", "")).strip())
+            told = [str(found[-1].get(part) or "").strip() for part in ("reason", *_DIMENSIONS)]
+            return Judgement(_score(found[-1]["score"]), "; ".join(filter(None, told)))
         # The judge's own score comes last; one quoted from the answer stands before it.
         scores = _SCORE.findall(text)
         if not scores:
@@ -159,39 +143,31 @@ class RealPromptSet:
         return Judgement(_score(scores[-1]), "")
 
     def judge_schema(self) -> dict[str, Any] | None:
-        """JSON schema of a judgement, the reason first."""
+        """JSON schema of a judgement: a few words for each dimension, then the score."""
+        parts: dict[str, Any] = {name: {"type": "string"} for name in _DIMENSIONS}
+        parts["score"] = {"type": "integer", "minimum": 1, "maximum": 10}
         return {
             "type": "object",
-            "properties": {
-                "reason": {"type": "string"},
-                "score": {"type": "integer", "minimum": 1, "maximum": 10},
-            },
-            "required": ["reason", "score"],
+            "properties": parts,
+            "required": list(parts),
             "additionalProperties": False,
         }
 
     def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
         """Is the suggestion covered by the known rule (stage 5)? In the suggestion's language."""
-        return self._words(_language_of(suggestion)).render(
-            "cover", suggestion=block("suggestion", suggestion), known=block("known", known)
-        )
+        words = self._words(_language_of(suggestion))
+        return words.render("cover", suggestion=suggestion, known=known)
 
     def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
         """Is the suggestion covered by the list of known rules (stage 5)?"""
         words = self._words(_language_of(suggestion))
-        return words.render(
-            "cover_list",
-            suggestion=block("suggestion", suggestion),
-            known=numbered("known", known, words.empty),
-        )
+        return words.render("cover_list", suggestion=suggestion, known=known)
 
     def critique_prompt(
         self, messages: Sequence[Message], draft: str, language: str
     ) -> list[Message]:
         """The critic's prompt, in training and in serving (stages 8 and 9)."""
-        return self._words(language).render(
-            "critique", conversation=transcript(messages), draft=block("draft", draft)
-        )
+        return self._words(language).render("critique", conversation=messages, draft=draft)
 
     def critique_completion(self, rules: Sequence[str]) -> str:
         """The critic's training target: the rules, numbered, one a line."""
@@ -215,14 +191,8 @@ class RealPromptSet:
     def revise_draft_prompt(
         self, messages: Sequence[Message], draft: str, suggestions: Sequence[str], language: str
     ) -> list[Message]:
-        """The final answer from query, draft and suggestions (stage 9)."""
-        words = self._words(language)
-        return words.render(
-            "revise_draft",
-            conversation=transcript(messages),
-            draft=block("draft", draft),
-            suggestions=numbered("suggestions", suggestions, words.empty),
-        )
+        """The final answer from query, draft and suggestions (stage 9); as by rules."""
+        return self.revise_rules_prompt(messages, draft, suggestions, [], language)
 
     def _words(self, language: str) -> _Words:
         # Serving meets any language; the English words ask for the conversation's own.
@@ -238,14 +208,21 @@ class _Words:
         self.name, self.version, self.language = data["name"], data["version"], data["language"]
         self.empty: str = data["words"]["empty"]
         self.nothing: str = data["words"]["nothing"]
-        self._guard: str = data["guard"]["system"].strip()
-        self._templates: dict[str, tuple[str, Template]] = {}
+        guard: str = data["guard"]["system"].strip()
+        self._roles: dict[str, tuple[list[Message], Template]] = {}
         for role, wanted in _ROLES.items():
-            system = Template(data[role]["system"]).substitute(nothing=self.nothing)
             user = Template(data[role]["user"].strip())
             if set(user.get_identifiers()) != wanted:
                 raise ConfigError(f"{source}: [{role}] needs the placeholders {sorted(wanted)}.")
-            self._templates[role] = (f"{system.strip()}\n\n{self._guard}", user)
+            first: list[Message] = []
+            if "system" in data[role]:
+                system = Template(data[role]["system"].strip()).substitute(nothing=self.nothing)
+                first.append(Message(role="system", content=f"{system}\n\n{guard}"))
+            for shown in data[role].get("examples", ()):
+                given = {name: shown[name] for name in wanted}
+                first.append(Message(role="user", content=self._filled(user, given)))
+                first.append(Message(role="assistant", content=shown["output"]))
+            self._roles[role] = (first, user)
 
     @classmethod
     def load(cls, language: str) -> _Words:
@@ -253,20 +230,34 @@ class _Words:
         path = resources.files("langchain_uno.models.prompts") / name
         return cls(path.read_text(encoding="utf-8").replace("\r\n", "\n"), name)
 
-    def render(self, role: str, **data: str) -> list[Message]:
-        system, user = self._templates[role]
-        return [
-            Message(role="system", content=system),
-            # one pass: a placeholder inside the data is not filled again
-            Message(role="user", content=user.substitute(data)),
-        ]
+    def render(self, role: str, **data: Any) -> list[Message]:
+        """Return a role's system message and examples (where it has any), then the data."""
+        first, user = self._roles[role]
+        return [*first, Message(role="user", content=self._filled(user, data))]
+
+    def _filled(self, user: Template, data: Mapping[str, Any]) -> str:
+        # one pass: a placeholder inside the data is not filled again
+        text = user.substitute({name: self._block(name, value) for name, value in data.items()})
+        return text.strip()
+
+    def _block(self, name: str, value: Any) -> str:
+        if name == "conversation":  # an example's is its one request
+            one = isinstance(value, str)
+            return transcript([Message(role="user", content=value)] if one else value)
+        if name == "remarks":
+            # each has a block of its own: remarks have many lines, and numbers of their own
+            return "\n".join(block("remark", remark) for remark in value)
+        return block(name, value) if isinstance(value, str) else numbered(name, value, self.empty)
 
 
-def _remarks(feedback: Sequence[str], words: _Words) -> str:
-    """Each remark has a block of its own: remarks have many lines, and numbers of their own."""
-    if not feedback:
-        return numbered("remarks", [], words.empty)
-    return "\n".join(block("remark", remark, n=i) for i, remark in enumerate(feedback, 1))
+def _joined(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with a user turn that follows one of the user joined to it."""
+    out: list[Message] = []
+    for message in messages:
+        if out and out[-1].role == message.role == "user":
+            message = Message(role="user", content=f"{out.pop().content}\n\n{message.content}")
+        out.append(message)
+    return out
 
 
 def _score(value: object) -> float:

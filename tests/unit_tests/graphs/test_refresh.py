@@ -277,7 +277,7 @@ def test_a_module_that_wins_is_released(engine: Engine, tmp_path: Path) -> None:
     seen: dict[str, str] = {}
 
     def fond_of_news(what: dict[str, Any], request: Any) -> str:
-        if what["role"] != "judge":
+        if what["role"] != "judge" or "Selma" in what["query"]:  # a control question
             return plain(what, request)
         first = seen.setdefault(what["query"], what["answer"])
         good = what["answer"] != first or "[" in what["answer"]
@@ -535,7 +535,7 @@ def test_a_broken_distiller_is_named_with_examples_and_remedies(
     told = str(failed.value)
     assert "looks broken" in told and "'toy'" in told and "7 of 7 logs" in told
     assert sum(f"'please sing {i}'" in told for i in range(7)) == 3
-    assert "--teacher" in told and "prompt_set" in told
+    assert "--teacher" in told
 
     # Where there is something else to learn from it is a note.
     edit = Feedback(run_id="e", correction="better")

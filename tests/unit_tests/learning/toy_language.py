@@ -16,9 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from langchain_uno.learning.controls import ANSWERS, SAME
 from langchain_uno.models.protocols import FloatArray, GenerateRequest, Generation, OnDone
 from langchain_uno.models.roles import Judgement, RoleError
 from langchain_uno.records import Feedback, Interaction, Message
+
+CONTROLS = {rule: answer for own in ANSWERS.values() for rule, answer in own.items()}
+"""What every judge has to know."""
+ALIKE = {pair for own in SAME.values() for pair in own}
+"""What every reranker has to know."""
 
 
 def obeyed(answer: str) -> set[str]:
@@ -156,7 +162,7 @@ def plain(what: dict[str, Any], request: GenerateRequest) -> str:
         return " ".join([what["answer"], *(f"[{r}]" for r in missing)])
     if role == "judge":
         rules = what["rules"]
-        met = sum(r in obeyed(what["answer"]) for r in rules)
+        met = sum(r in obeyed(what["answer"]) or CONTROLS.get(r) == what["answer"] for r in rules)
         return f"met {met} of {len(rules)} {1 + 9 * met / max(1, len(rules))}"
     raise AssertionError(role)
 
@@ -188,7 +194,7 @@ class ToyReranker:
         return np.asarray(best, dtype=np.float32)
 
     def _covers(self, a: str, b: str) -> float:
-        return 1.0 if a == b else 0.5 if a.split()[0] == b.split()[0] else 0.0
+        return 1.0 if a == b or (a, b) in ALIKE else 0.5 if a.split()[0] == b.split()[0] else 0.0
 
 
 class ToyEmbedder:

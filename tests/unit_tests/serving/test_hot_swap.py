@@ -12,6 +12,7 @@ from langchain_uno.errors import EngineError
 from langchain_uno.home import Home
 from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.local import LocalEngine
+from langchain_uno.records import Route
 from langchain_uno.releases.publish import rollback
 from langchain_uno.serving.hot_swap import Serving
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny, user
@@ -104,6 +105,17 @@ def test_foreign_releases_are_refused_while_the_old_one_serves(
     third = publish_tiny(home, engine, embedder, two)
     assert serving.current().release == third
     assert serving.refusal is None
+
+
+def test_experts_alone_are_served_whatever_the_words_of_critics(
+    engine: LocalEngine, embedder: TokenEmbedder, home: Home, two: dict[str, Path]
+) -> None:
+    routes: dict[str, Route] = dict.fromkeys(two, "expert")
+    serving = _serving(engine, home, embedder)
+    made = publish_tiny(
+        home, engine, embedder, two, routes=routes, prompt_set_fingerprint="another"
+    )
+    assert serving.current().release == made
 
 
 def test_damage_is_refused(

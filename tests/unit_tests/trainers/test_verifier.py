@@ -180,6 +180,65 @@ def test_where_no_bleu_is_asked_for_a_short_cut_may_win() -> None:
     assert verify(Desk(shorter), made(min_bleu=0.0), epochs=EPOCHS[:1]).win_rate == 1.0
 
 
+LONG = (
+    "To plant a tree you first dig a hole that is twice as wide as its roots. Then you loosen the "
+    "soil, set the tree in, and check that it stands upright. After that you fill the hole, tread "
+    "the soil down, drive in a stake and tie the tree to it. Finally water it well, cover the soil "
+    "with mulch, and water it again every week of the first summer. "
+) * 4
+SHORT = (
+    "Dig a wide hole, set the tree in, fill it and water well.",
+    "Set the tree upright in a wide hole and water it weekly.",
+    "Plant it in loose soil, tie it to a stake and water it.",
+    "Dig, plant, fill, stake, and water it every week.",
+    "Put it in a hole twice as wide as its roots, then water.",
+    "Use a wide hole, a stake, mulch and plenty of water.",
+    "Loosen the soil, plant the tree, stake it, water it.",
+    "A wide hole, firm soil, a stake and weekly water do it.",
+    "Plant it upright, tread the soil down and water well.",
+    "Dig a wide hole, plant, stake and mulch it.",
+)
+
+
+@pytest.mark.parametrize(("recipe", "rate"), [("default", 1.0), ("paper", 0.0)])
+def test_ten_right_answers_of_one_sentence_pass_where_one_was_asked_for(
+    recipe: str, rate: float
+) -> None:
+    """Each is below a tenth of the base's answer."""
+
+    def brief(adapter: str | None, prompt: str) -> str:
+        if prompt.startswith("judge"):
+            return "9" if prompt.partition(" >> ")[2] in SHORT else "4"
+        return SHORT[int(prompt)] if adapter else LONG
+
+    assert all(len(answer) < 0.1 * len(LONG) for answer in SHORT)
+    report = verify(Desk(brief), load_recipe(recipe, {"verify": {"judgements": 1}}), 10, EPOCHS[:1])
+    assert (report.win_rate, report.passed) == (rate, rate == 1.0)
+
+
+@pytest.mark.parametrize("answer", ["", "I can't help with that.", "Dig a hole that is"])
+def test_an_empty_refusing_or_cut_answer_does_not_ship(answer: str) -> None:
+    """The judge finds that a refusal is no answer; an end that lacks is seen without it."""
+
+    def bad(adapter: str | None, prompt: str) -> str:
+        if prompt.startswith("judge"):
+            return "1" if "can't help" in prompt else "9" if "Dig a hole that is" in prompt else "4"
+        return answer if adapter else LONG
+
+    class Cutting(Desk):
+        def generate(self, requests: Any, on_done: Any = None) -> list[Generation]:
+            made = super().generate(requests, on_done)
+            return [
+                Generation(one.text, finish_reason="length" if one.text == "Dig a hole that is"
+                           else "stop")
+                for one in made
+            ]  # fmt: skip
+
+    default = load_recipe("default", {"verify": {"judgements": 1}})
+    report = verify(Cutting(bad), default, 10, EPOCHS[:1])
+    assert (report.win_rate, report.passed) == (0.0, False)
+
+
 def slipping(adapter: str | None, prompt: str) -> str:
     """Like ``say``, but the cheerful expert writes 7 where it should write 6 or 8."""
     said = say(adapter, prompt)

@@ -1,0 +1,1 @@
+"""What real small models do, role by role."""

@@ -1,0 +1,223 @@
+"""Control questions: a scorer is believed only where it tells what is plain to everybody.
+
+Small models often say yes to every question, or give every answer the same score. So before a
+refresh spends hours it asks its two scorers a dozen questions in each language of its logs:
+
+- the *reranker*: six pairs of rules that ask for the same, six that ask for different things;
+- the *judge*: six answers that follow a rule, each beside one that follows none and beside one that
+  follows another rule.
+
+A scorer passes with five right of six of each kind; a coin does that 1 time in 84. Without a
+reranker near wordings alone count as one rule, and gaps are unknown. What a judge that fails would
+have to judge is left out; where nothing else teaches, the refresh stops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, cast
+
+from langchain_uno.errors import EngineError
+from langchain_uno.learning.acts import edited_pairs, liked_pairs
+from langchain_uno.learning.work import Work, WorkFolder, digest_of
+from langchain_uno.models.judge import JudgeItem, judge
+from langchain_uno.models.protocols import Engine, Reranker
+from langchain_uno.models.roles import PromptSet
+from langchain_uno.recipe import Recipe
+from langchain_uno.records import Message
+
+__all__ = [
+    "ANSWERS",
+    "SAME",
+    "believed",
+    "judge_figure",
+    "look_at_scorers",
+    "passes",
+    "reranker_figure",
+    "scorer_figures",
+    "scorer_notes",
+]
+
+Scorer = Literal["reranker", "judge"]
+Figure = tuple[int, int]
+"""How many of six were right: of the pairs alike and apart; against no rule and another rule."""
+
+_REQUEST = {
+    "en": "Tell me about the ferry Selma. Facts: it leaves at 9:10; a ticket costs 12 euros",
+    "zh": "介绍一下渡轮塞尔玛号。已知：9:10出发；票价12欧元",
+}
+_PLAIN = {
+    "en": "About the ferry Selma: It leaves at 9:10. A ticket costs 12 euros.",
+    "zh": "关于渡轮塞尔玛号：9:10出发。票价12欧元。",
+}
+_BULLETS = {
+    "en": "About the ferry Selma:\n- It leaves at 9:10.\n- A ticket costs 12 euros.",
+    "zh": "关于渡轮塞尔玛号：\n- 9:10出发。\n- 票价12欧元。",
+}
+_RULES = {
+    "en": (
+        ("Use bullet points.", "Write a bulleted list.", _BULLETS["en"]),
+        ("Add a title.", "Put a title on top.", "Title: ferry Selma\n{}"),
+        ("Close with a question.", "Put a question at the end.", "{}\nDoes this help you?"),
+        ("Start with a greeting.", "Say hello first.", "Hello and welcome!\n{}"),
+        ("Name the source.", "Say where it comes from.", "{}\nSource: the notes above."),
+        ("Thank the reader.", "Say thank you.", "Thank you for asking.\n{}"),
+    ),
+    "zh": (
+        ("用要点列出。", "以项目符号列表作答。", _BULLETS["zh"]),
+        ("加上标题。", "在开头写一个标题。", "标题：渡轮塞尔玛号\n{}"),
+        ("以提问结尾。", "在最后提出一个问题。", "{}\n这对您有帮助吗？"),
+        ("先打招呼。", "开头问候用户。", "您好，欢迎！\n{}"),
+        ("注明来源。", "说明信息出自哪里。", "{}\n来源：以上资料。"),
+        ("感谢用户。", "向用户表示谢意。", "感谢您的提问。\n{}"),
+    ),
+}
+"""By language: a rule, another wording of it, and how an answer follows it and no other one."""
+SAME = {lang: [(rule, other) for rule, other, _ in rows] for lang, rows in _RULES.items()}
+"""By language: pairs that ask for the same. A wish and the next one's other wording do not."""
+ANSWERS = {
+    lang: {rule: form.format(_PLAIN[lang]) for rule, _, form in rows}
+    for lang, rows in _RULES.items()
+}
+"""By language and rule: an answer that follows this rule and no other one of them."""
+_RIGHT = 5
+_FILE = "scorers.json"
+
+
+def passes(figure: Sequence[int]) -> bool:
+    """Return whether a scorer that was right so often is believed."""
+    return min(figure) >= _RIGHT
+
+
+def reranker_figure(reranker: Reranker, language: str) -> Figure:
+    """Ask a reranker the control questions in a language ("en" or "zh").
+
+    Raises:
+        EngineError: it can't answer.
+    """
+    same = SAME[language]
+    apart = [(same[i - 1][0], wording) for i, (_, wording) in enumerate(same)]
+    yes = reranker.covered([*same, *apart]) > 0.5
+    return int(yes[: len(same)].sum()), int((~yes[len(same) :]).sum())
+
+
+def judge_figure(engine: Engine, prompts: PromptSet, recipe: Recipe, language: str) -> Figure:
+    """Ask a judge the control questions in a language ("en" or "zh").
+
+    Raises:
+        EngineError: it can't answer.
+    """
+    asked = [Message(role="user", content=_REQUEST[language])]
+    answers = list(ANSWERS[language].values())
+    items = [
+        JudgeItem(asked, [rule], answer, language)
+        for i, rule in enumerate(ANSWERS[language])
+        for answer in (answers[i], _PLAIN[language], answers[i - 1])
+    ]
+    scores = [v.score if v else math.nan for v in judge(items, engine, prompts, recipe)]
+    good, plain, other = scores[::3], scores[1::3], scores[2::3]
+    return (
+        sum(g > b for g, b in zip(good, plain, strict=True)),
+        sum(g > b for g, b in zip(good, other, strict=True)),
+    )
+
+
+def believed(work: Work, scorer: Scorer, language: str) -> bool:
+    """Return whether a scorer of this refresh passed the control questions in a language.
+
+    In a language in which nobody said anything it was asked none.
+    """
+    return passes(scorer_figures(work)[scorer].get(_asked_in(language), (0, 0)))
+
+
+def look_at_scorers(work: Work, *, judged: bool) -> None:
+    """Ask the control questions.
+
+    Args:
+        work: the filter stage is done.
+        judged: whether this call comes to where answers are judged.
+
+    Raises:
+        EngineError: the judge is needed, fails in every language, and nothing teaches without it;
+            the message names it, its figures and the remedy.
+    """
+    logs = list(work.logs.values())
+    figures = scorer_figures(work)["judge"]
+    if not judged or any(map(passes, figures.values())):
+        return
+    words = any(log.feedback_turns for log in logs)
+    if words and not edited_pairs(logs) and not liked_pairs(logs):
+        raise EngineError(_USELESS.format(work.teacher.model_name, _told(figures)))
+
+
+def scorer_notes(work: Work) -> list[str]:
+    """Return what a person should read about the scorers."""
+    found = []
+    figures_of = scorer_figures(work)
+    if figures_of["judge"] and work.teacher.fingerprint == work.engine.fingerprint:
+        found.append(_ITSELF)
+    for scorer, figures in figures_of.items():
+        failed = {lang: figure for lang, figure in figures.items() if not passes(figure)}
+        if failed and scorer == "judge":
+            found.append(_USELESS.format(work.teacher.model_name, _told(failed)))
+        elif failed:
+            found.append(_BLIND.format(_told(failed)))
+    return found
+
+
+_ITSELF = (
+    "The judge is the model itself: win rates are its own opinion of its own answers. "
+    "--teacher NAME names an independent one."
+)
+_USELESS = (
+    "The judge {!r} can't judge: in control questions, where one of two answers plainly follows a "
+    "rule, it scored {} above the other one. Nothing is taught or verified by its scores. Name a "
+    "stronger model (--teacher NAME)."
+)
+_BLIND = (
+    "The reranker does not tell control pairs apart ({} right), so only near wordings count as one "
+    "rule, gaps are unknown, and experts are tried first: name another one (--reranker NAME)."
+)
+
+
+def _told(figures: dict[str, Figure]) -> str:
+    return ", ".join(f"{sum(figure)} of 12 ({lang})" for lang, figure in figures.items())
+
+
+def _asked_in(language: str) -> str:
+    return "zh" if language.startswith("zh") else "en"
+
+
+def scorer_figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
+    """Return both scorers' figures by the languages of the logs with words.
+
+    They are kept in the home's ``work/``: the same models are asked once.
+    """
+    if work.scorers is None:
+        work.scorers = _figures(work)
+    return cast(dict[Scorer, dict[str, Figure]], work.scorers)
+
+
+def _figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
+    said = [log.language for log in work.logs.values() if log.feedback_turns]
+    by = digest_of(
+        getattr(work.reranker, "fingerprint", type(work.reranker).__name__),
+        work.teacher.fingerprint,
+        work.teacher_prompts.fingerprint,
+        work.recipe.role_tokens,
+    )
+    kept = WorkFolder(work.home.work)
+    known = kept.read_json(_FILE) if kept.has(_FILE) else {}
+    if known.get("by") != by:
+        known = {"by": by, "reranker": {}, "judge": {}}
+    languages = sorted({_asked_in(language) for language in said})
+    for lang in (one for one in languages if one not in known["judge"]):
+        judged = judge_figure(work.teacher, work.teacher_prompts, work.recipe, lang)
+        known["reranker"][lang] = reranker_figure(work.reranker, lang)
+        known["judge"][lang] = judged
+        kept.write_json(_FILE, known)
+    return {
+        "reranker": {lang: known["reranker"][lang] for lang in languages},
+        "judge": {lang: known["judge"][lang] for lang in languages},
+    }
