@@ -10,6 +10,13 @@ users' rules as the standard. A critic passes the same check over its whole draf
 path, the base's answer being the draft. The judge is the model's own (or a teacher's): the figures
 are its opinion, never the truth.
 
+Where thumbs alone teach, the sign of the implicit reward (DPO, arXiv 2305.18290; KTO, 2402.01306)
+decides: a module wins on a liked answer that it finds likelier than the base does, and on a
+disliked one that it finds less likely. As many people liked as disliked, so a module that makes all
+answers likelier, or all less likely, wins half (``evened`` in ``learning/train.py``). What the
+module itself answers must not be empty, lose content, or be far longer or shorter than liked
+answers.
+
 **What is decided.** Every person counts once, with the mean outcome of their queries (win 1, tie
 0.5, loss 0). If a module is no better than the base, all of a person's comparisons could as well
 have come out the other way round. So the sum over people of (mean outcome - 0.5) is compared with
@@ -51,6 +58,7 @@ __all__ = [
     "Exam",
     "HeldOut",
     "Outcome",
+    "Rated",
     "bleu4",
     "cluster_p_value",
     "decide",
@@ -65,8 +73,12 @@ MIN_LENGTH_RATIO = 0.1
 """An answer shorter than this share of the base's says something else (paper)."""
 
 MAX_LOST = 0.05
-"""The share of queries on which a module may lose content where ``recipe.min_kept`` is looked at:
-wishes met do not pay for facts lost."""
+"""The share of queries on which a module may lose content where ``recipe.min_kept`` is looked at,
+or where answers are not judged (thumbs): wishes met do not pay for facts lost."""
+
+MAX_STRETCH = 2.0
+"""Where thumbs are the standard, an answer may have so many times the characters of the longest
+liked one at most, and this part of the shortest at least."""
 
 MARGIN = 0.1
 """An expert that a critic taught may lose so much more than half of the comparisons with it: what
@@ -82,6 +94,16 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Rated:
+    """An answer that was given to a held-out query, and its thumb."""
+
+    answer: str
+    liked: bool
+    span: tuple[int, int]
+    """Characters of the shortest and of the longest answer that people liked in training."""
+
+
+@dataclass(frozen=True)
 class HeldOut:
     """One held-out query with its standard; nobody's who taught the module."""
 
@@ -94,6 +116,8 @@ class HeldOut:
     edit: str | None = None
     """What the user made of the answer. Where there are no rules it is the standard: the better
     answer is the one nearer to it (BLEU-4)."""
+    rated: Rated | None = None
+    """The standard where there are thumbs alone; then every item has one."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +161,7 @@ class Exam:
         """
         chosen = _sample(items, self.recipe.verify.max_queries, self.recipe.seed)
         answers = self._answers(chosen, BASE)
-        return BaseSide(chosen, answers, self._scores(chosen, answers))
+        return BaseSide(chosen, answers, self._rated(chosen) or self._scores(chosen, answers))
 
     def verify_expert(
         self, side: BaseSide, epochs: Sequence[Path], *, kinds: int = 1
@@ -158,10 +182,12 @@ class Exam:
         added = len(epochs) > self.recipe.lora.epochs
         tried = [len(epochs) - 1] if added else range(len(epochs))
         answers: list[list[str]] = []
+        rated: list[list[float | None]] = []
         for index in tried:
             with _loaded(self.engine, epochs[index]) as name:
                 answers.append(self._answers(side.items, name))
-        report = self._compare("expert", side, answers, kinds)
+                rated.append(self._rated(side.items, name))
+        report = self._compare("expert", side, answers, kinds, rated)
         return report.model_copy(update={"epoch": tried[report.epoch or 0] + 1})
 
     def verify_critic(self, side: BaseSide, adapter: Path, *, kinds: int = 1) -> VerifierReport:
@@ -222,6 +248,15 @@ class Exam:
         requests = [GenerateRequest(item.messages, adapter, sampling) for item in items]
         return [generation.text for generation in self.engine.generate(requests, self.on_done)]
 
+    def _rated(self, items: Sequence[HeldOut], adapter: str | None = None) -> list[float | None]:
+        """Score by how likely the rated answers are, disliked ones negated; none without thumbs."""
+        from langchain_uno.models.perplexity import log_likelihoods
+
+        rated = [(item, item.rated) for item in items if item.rated is not None]
+        asked = [(item.messages, one.answer) for item, one in rated]
+        found = log_likelihoods(asked, self.engine, adapter, self.on_done) if asked else []
+        return [x if one.liked else -x for x, (_, one) in zip(found, rated, strict=True)]
+
     def _scores(self, items: Sequence[HeldOut], answers: Sequence[str]) -> list[float | None]:
         """Score by the user's edit where there is one and no rule, else by the judge; 1 to 10."""
         scores: list[float | None] = [None] * len(items)
@@ -250,13 +285,21 @@ class Exam:
         return scores
 
     def _compare(
-        self, kind: ModuleKind, side: BaseSide, answers: Sequence[Sequence[str]], kinds: int
+        self,
+        kind: ModuleKind,
+        side: BaseSide,
+        answers: Sequence[Sequence[str]],
+        kinds: int,
+        rated: Sequence[Sequence[float | None]] = (),
     ) -> VerifierReport:
         """Judge a module's answers (one row an epoch) and decide; ``epoch`` is the chosen row."""
         size, recipe = len(side.items), self.recipe
-        # All epochs in one go: they often say the same, and equal answers are judged once.
-        flat = self._scores(side.items * len(answers), [one for row in answers for one in row])
-        scores = [flat[i * size : (i + 1) * size] for i in range(len(answers))]
+        by_thumbs = any(item.rated for item in side.items)
+        scores = rated
+        if not by_thumbs:
+            # All epochs in one go: they often say the same, and equal answers are judged once.
+            flat = self._scores(side.items * len(answers), [one for row in answers for one in row])
+            scores = [flat[i * size : (i + 1) * size] for i in range(len(answers))]
         known = list(zip(side.items, side.answers, side.scores, strict=True))
         outcomes = [
             [
@@ -273,7 +316,7 @@ class Exam:
             for row in answers
         ]
         # An epoch that lost too much can't ship: another one is chosen where there is one.
-        allowed = MAX_LOST * size if recipe.min_kept > 0 else math.inf
+        allowed = MAX_LOST * size if recipe.min_kept > 0 or by_thumbs else math.inf
         report = decide(
             outcomes,
             [item.voice for item in side.items],
@@ -299,8 +342,8 @@ class Exam:
                 "needed": report.needed if undecided else None,
                 "reason": "; ".join(told),
                 "lost": lost[epoch],
-                "mean_score": _mean(scores[epoch]),
-                "mean_base_score": _mean(side.scores),
+                "mean_score": None if by_thumbs else _mean(scores[epoch]),
+                "mean_base_score": None if by_thumbs else _mean(side.scores),
             }
         )
 
@@ -354,7 +397,7 @@ def outcome_of(
     """Return the module's outcome on one query: an answer that lost content never wins or ties."""
     if score is None or base_score is None:
         return None
-    if answer.strip() == base_answer.strip():
+    if answer.strip() == base_answer.strip() and item.rated is None:
         return 0.5
     if _lost(item, answer, base_answer, recipe):
         return 0.0
@@ -368,9 +411,14 @@ def _lost(item: HeldOut, answer: str, base_answer: str, recipe: Recipe) -> bool:
 
     It did when it is shorter than ``MIN_LENGTH_RATIO`` of it, has a BLEU-4 of ``verify.min_bleu``
     or less against it (both paper; 0 looks at none), or keeps less than ``min_kept`` of what it
-    quotes from the request.
+    quotes from the request. Where thumbs are the standard it also did when it is empty, or far
+    longer or shorter than liked answers (``MAX_STRETCH``) while the base's is not.
     """
     base, new = base_answer.strip(), answer.strip()
+    if item.rated is not None and new != base:
+        least, most = item.rated.span[0] / MAX_STRETCH, item.rated.span[1] * MAX_STRETCH
+        if not least <= len(new) <= most and (not new or least <= len(base) <= most):
+            return True
     if not base or new == base:
         return False
     min_bleu = recipe.verify.min_bleu
