@@ -12,10 +12,9 @@ are its opinion, never the truth.
 
 Where thumbs alone teach, the sign of the implicit reward (DPO, arXiv 2305.18290; KTO, 2402.01306)
 decides: a module wins on a liked answer that it finds likelier than the base does, and on a
-disliked one that it finds less likely. As many people liked as disliked, so a module that makes all
-answers likelier, or all less likely, wins half (``evened`` in ``learning/train.py``). What the
-module itself answers must not be empty, lose content, or be far longer or shorter than liked
-answers.
+disliked one that it finds less likely. As many people liked as disliked (``evened`` in
+``learning/train.py``), so a module that makes all answers likelier, or all less likely, wins half.
+Its own answers must not be empty, lose content, or be far longer or shorter than liked ones.
 
 **What is decided.** Every person counts once, with the mean outcome of their queries (win 1, tie
 0.5, loss 0). If a module is no better than the base, all of a person's comparisons could as well
@@ -51,7 +50,14 @@ from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import ANONYMOUS, Message, ModuleKind, VerifierReport
-from langchain_uno.reflect import Reflected, kept_share, reflect, request_text, run_together
+from langchain_uno.reflect import (
+    Reflected,
+    bleu4,
+    kept_share,
+    reflect,
+    request_text,
+    run_together,
+)
 
 __all__ = [
     "BaseSide",
@@ -59,7 +65,6 @@ __all__ = [
     "HeldOut",
     "Outcome",
     "Rated",
-    "bleu4",
     "cluster_p_value",
     "decide",
     "lower_bound",
@@ -77,8 +82,8 @@ MAX_LOST = 0.05
 or where answers are not judged (thumbs): wishes met do not pay for facts lost."""
 
 MAX_STRETCH = 2.0
-"""Where thumbs are the standard, an answer may have so many times the characters of the longest
-liked one at most, and this part of the shortest at least."""
+"""Where thumbs are the standard: so many times the longest liked answer, or this part of the
+shortest, is too far from liked answers."""
 
 MARGIN = 0.1
 """An expert that a critic taught may lose so much more than half of the comparisons with it: what
@@ -90,6 +95,7 @@ _BITS = 14
 Outcome = float | None
 """The module's side of one comparison: 1 won, 0.5 tied, 0 lost; None: no readable judgement."""
 
+Rows = list[list[float | None]]  # scores: a row an epoch, a column a query
 Floats = NDArray[np.float64]
 
 
@@ -182,7 +188,7 @@ class Exam:
         added = len(epochs) > self.recipe.lora.epochs
         tried = [len(epochs) - 1] if added else range(len(epochs))
         answers: list[list[str]] = []
-        rated: list[list[float | None]] = []
+        rated: Rows = []
         for index in tried:
             with _loaded(self.engine, epochs[index]) as name:
                 answers.append(self._answers(side.items, name))
@@ -197,7 +203,8 @@ class Exam:
         is, is a tie.
         """
         answers = [done.text for done in self.by_critic(side.items, side.answers, adapter)]
-        return self._compare("critic", side, [answers], kinds).model_copy(update={"epoch": None})
+        report = self._compare("critic", side, [answers], kinds, [])
+        return report.model_copy(update={"epoch": None})
 
     def by_critic(
         self, items: Sequence[HeldOut], drafts: Sequence[str | None], adapter: Path
@@ -252,8 +259,8 @@ class Exam:
         """Score by how likely the rated answers are, disliked ones negated; none without thumbs."""
         from langchain_uno.models.perplexity import log_likelihoods
 
-        rated = [(item, item.rated) for item in items if item.rated is not None]
-        asked = [(item.messages, one.answer) for item, one in rated]
+        rated = [(item.messages, item.rated) for item in items if item.rated is not None]
+        asked = [(messages, one.answer) for messages, one in rated]
         found = log_likelihoods(asked, self.engine, adapter, self.on_done) if asked else []
         return [x if one.liked else -x for x, (_, one) in zip(found, rated, strict=True)]
 
@@ -273,29 +280,18 @@ class Exam:
             for i in todo
         ]
         judged = judge_averaged(
-            asked,
-            self.judge_engine,
-            self.prompts,
-            self.recipe,
-            self.on_done,
-            seed=self.recipe.seed,
+            asked, self.judge_engine, self.prompts, self.recipe, self.on_done, seed=self.recipe.seed
         )
         for i, judgement in zip(todo, judged, strict=True):
             scores[i] = None if judgement is None else judgement.score
         return scores
 
     def _compare(
-        self,
-        kind: ModuleKind,
-        side: BaseSide,
-        answers: Sequence[Sequence[str]],
-        kinds: int,
-        rated: Sequence[Sequence[float | None]] = (),
+        self, kind: ModuleKind, side: BaseSide, answers: list[list[str]], kinds: int, rated: Rows
     ) -> VerifierReport:
         """Judge a module's answers (one row an epoch) and decide; ``epoch`` is the chosen row."""
         size, recipe = len(side.items), self.recipe
-        by_thumbs = any(item.rated for item in side.items)
-        scores = rated
+        by_thumbs, scores = any(item.rated for item in side.items), rated
         if not by_thumbs:
             # All epochs in one go: they often say the same, and equal answers are judged once.
             flat = self._scores(side.items * len(answers), [one for row in answers for one in row])
@@ -309,10 +305,7 @@ class Exam:
             for row, scored in zip(answers, scores, strict=True)
         ]
         lost = [
-            sum(
-                _lost(item, text, base, recipe)
-                for (item, base, _), text in zip(known, row, strict=True)
-            )
+            sum(_lost(*one, recipe) for one in zip(side.items, row, side.answers, strict=True))
             for row in answers
         ]
         # An epoch that lost too much can't ship: another one is chosen where there is one.
@@ -375,17 +368,6 @@ def _loaded(engine: Engine, path: Path) -> Iterator[str]:
 # -- Comparing -------------------------------------------------------------------------------------
 
 
-def bleu4(answer: str, reference: str, language: str) -> float:
-    """Return sentence BLEU-4 in [0, 1] by sacrebleu (exponential smoothing, effective order).
-
-    Tokens are mteval-13a's, or sacrebleu's ``zh`` (Chinese characters one by one) for Chinese.
-    """
-    from sacrebleu.metrics.bleu import BLEU
-
-    metric = BLEU(tokenize="zh" if language.startswith("zh") else "13a", effective_order=True)
-    return float(metric.sentence_score(answer, [reference]).score) / 100.0
-
-
 def outcome_of(
     item: HeldOut,
     answer: str,
@@ -442,7 +424,7 @@ def decide(
     voices: Sequence[str],
     *,
     kind: ModuleKind = "expert",
-    scores: Sequence[Sequence[float | None]] | None = None,
+    scores: Rows | None = None,
     lost: Sequence[int] | None = None,
     among: Sequence[int] | None = None,
     level: float | None,

@@ -31,7 +31,7 @@ from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Feedback, Interaction, Message
 from langchain_uno.serving.shared import stop_serving
 
-__all__ = ["run_thumbs"]
+__all__ = ["run_thumbs", "tell"]
 
 MET = 0.5
 """Share of the answers that are revised by the wishes."""
@@ -72,7 +72,7 @@ def run_thumbs(
         for name in ("thumbs", "words"):
             home = Home(folder / name).ensure()
             if not (folder / f"{name}.told").exists():
-                _tell(home, world, week, answers, in_words=name == "words")
+                tell(home, world, week, answers, in_words=name == "words")
                 (folder / f"{name}.told").touch()
             result = learn(home, {"seed": seed, **CHANGED}, progress)
             clusters[name] = [c.model_dump(mode="json", exclude={"rules"}) for c in result.clusters]
@@ -132,10 +132,18 @@ def _is_met(world: World, visit: Visit, answer: Answered) -> bool:
     return set(world.wishes(world.language(), visit.query)) <= set(answer.obeyed)
 
 
-def _tell(
+def tell(
     home: Home, world: World, week: Sequence[Visit], answers: Sequence[Answered], *, in_words: bool
 ) -> None:
-    """Write answers and reactions into a home's journal."""
+    """Write a week's answers into a home's journal, with what people said of them.
+
+    Args:
+        home: an empty one.
+        world: theirs.
+        week: the visits.
+        answers: one a visit.
+        in_words: whether who misses something says so; else that is a thumb down.
+    """
     language = world.language()
     with Journal(home.journal) as journal:
         for visit, answer in zip(week, answers, strict=True):

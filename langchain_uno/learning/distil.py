@@ -87,10 +87,11 @@ def distil_stage(work: Work) -> dict[str, Any]:
     outcomes = Counter(rules.outcome for rules in out)
     n_rules = sum(len(rules.with_feedback) for rules in out)
     notes = _look_at_distiller(work, logs, out)
-    if not n_rules and not edited_pairs(logs) and not liked_pairs(logs):
-        thumbs = thumbs_of(rated_answers(logs, work.voices))
-        if not thumbs_teach(thumbs, work.recipe):
-            raise EmptyLogError(_nothing(work, outcomes, notes, thumbs))
+    alone = [log for log, rules in zip(logs, out, strict=True) if not rules.with_feedback]
+    rated = rated_answers(alone, work.voices)
+    taught = n_rules or edited_pairs(logs) or liked_pairs(logs)
+    if not taught and not thumbs_teach(thumbs_of(rated), work.recipe):
+        raise EmptyLogError(_nothing(work, outcomes, notes, thumbs_of(rated)))
     work.folder.write_records("distilled.jsonl", out)
     _note_verdicts(work, logs, out)
     asked = len(logs) - outcomes["no_words"]
@@ -99,8 +100,10 @@ def distil_stage(work: Work) -> dict[str, Any]:
         "taken_over": len(logs) - len(new),
         "rules": n_rules,
         "outcomes": dict(outcomes),
+        "lone_thumbs": len(rated),
         "notes": notes,
-        "note": f"{n_rules} rules from {outcomes['rules']} of {asked} logs with words",
+        "note": f"{n_rules} rules from {outcomes['rules']} of {asked} logs with words, "
+        f"{len(rated)} lone thumbs",
     }
 
 

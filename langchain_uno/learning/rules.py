@@ -122,10 +122,13 @@ def rules_stage(work: Work) -> dict[str, Any]:
         sets = {i: taught[i] for i in cluster.train}
         cluster.people = len({work.voices[i] for i, s in sets.items() if s.with_feedback})
         cluster.acting = len({work.voices[i] for i in sets if i in done})
-        cluster.thumbs = thumbs_of(lone_thumbs(work, cluster.train))
+        rated = lone_thumbs(work, cluster.train)
+        cluster.thumbs = thumbs_of(rated)
         saying = {work.voices[i] for i, s in sets.items() if s.with_feedback or i in done}
         few = len(saying) < max(1, work.recipe.rules.min_users)
         cluster.by_thumbs = few and thumbs_teach(cluster.thumbs, work.recipe)
+        if cluster.by_thumbs:
+            cluster.people = len({one.voice for one in rated})
         if support is not None:
             cluster.rules = recurring_rules(
                 list(sets.values()),

@@ -98,7 +98,7 @@ class ClusterData(BaseModel):
     parent: str | None = None
     """The cluster of the current release whose module answers its requests."""
     people: int = 0
-    """Voices in training that asked for anything."""
+    """Voices in training that asked for anything; where thumbs teach, that gave one."""
     acting: int = 0
     """Voices in training that edited an answer, or chose another one."""
     thumbs: tuple[int, int] = (0, 0)

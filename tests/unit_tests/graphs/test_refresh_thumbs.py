@@ -61,7 +61,8 @@ def test_thumbs_of_enough_people_make_an_expert(engine: Engine, tmp_path: Path) 
     home = make_home(tmp_path, [*week(96, 24), *said])
     result = refresh(home, engine, LONG, max_steps=None)
     [cluster] = clusters_of(home, result)
-    assert cluster.by_thumbs and min(cluster.thumbs) >= 10
+    assert cluster.by_thumbs and min(cluster.thumbs) >= 10 and cluster.people >= 10
+    assert result.stages["distil"]["lone_thumbs"] == 96
     found = decided(home, result)
     assert (found.route, result.clusters[0].pairs) == ("expert", 0)
     [report] = found.reports
