@@ -74,7 +74,8 @@ class RuleSettings(_Section):
     """Whose votes count: every person's once (all feedback of unnamed people is one voice beside
     named ones); every unnamed thread's too; or every log's (paper)."""
     min_users: int = 3
-    """Raise it where many accounts may belong to one person: a wish that recurs needs so many."""
+    """Raise it where many accounts may belong to one person: a wish that recurs needs so many, and
+    so do lone thumbs, up and down."""
     support: float | None = 0.25
     """Lower it where users seldom say all they want: a wish named by this share of a cluster's
     voices completes the logs that did not name it. None: a log teaches its own rules alone."""

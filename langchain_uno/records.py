@@ -25,6 +25,7 @@ __all__ = [
     "ModuleKind",
     "Origin",
     "PreferencePair",
+    "RatedAnswer",
     "Route",
     "Rule",
     "RuleSet",
@@ -230,6 +231,18 @@ class PreferencePair(BaseModel):
     weight: float = 1.0
 
 
+class RatedAnswer(BaseModel):
+    """One training example for KTO: an answer that somebody liked or did not like."""
+
+    run_id: str
+    messages: list[Message]
+    answer: str
+    liked: bool
+    voice: str = ""
+    """Who rated it."""
+    weight: float = 1.0
+
+
 class VerifierReport(BaseModel):
     """How a module did against the base on held-out queries of its cluster."""
 
@@ -254,6 +267,7 @@ class VerifierReport(BaseModel):
     lost: int = 0
     """Answers that lost content of the base answer."""
     mean_score: float | None = None
+    """The judge's; None where rated answers were the standard."""
     mean_base_score: float | None = None
 
 

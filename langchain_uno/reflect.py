@@ -28,6 +28,7 @@ __all__ = [
     "Plan",
     "Reflected",
     "Stage",
+    "bleu4",
     "kept_share",
     "quoted",
     "reflect",
@@ -223,6 +224,17 @@ def _sum(a: Usage, b: Usage) -> Usage:
 # Latin words and numbers whole; scripts without spaces one character at a time.
 _UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+
+
+def bleu4(answer: str, reference: str, language: str) -> float:
+    """Return sentence BLEU-4 in [0, 1] by sacrebleu (exponential smoothing, effective order).
+
+    Tokens are mteval-13a's, or sacrebleu's ``zh`` (Chinese characters one by one) for Chinese.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU(tokenize="zh" if language.startswith("zh") else "13a", effective_order=True)
+    return float(metric.sentence_score(answer, [reference]).score) / 100.0
 
 
 def kept_share(request: str, first: str, answer: str) -> float:

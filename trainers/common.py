@@ -242,7 +242,7 @@ def is_big(model: Any) -> bool:
 def shared_arguments(
     model: Any, out: Path, settings: TrainSettings, seed: int, epochs: int
 ) -> dict[str, Any]:
-    """Return the ``TrainingArguments`` that DPO and SFT share, fit for the device of the model."""
+    """Return the ``TrainingArguments`` that all trainings share, fit for the model's device."""
     device = next(model.parameters()).device
     at_once = at_once_of(model, settings)
     return {
@@ -331,7 +331,7 @@ def trained(
     Args:
         trainer_type: TRL's trainer, with :class:`QuietTrainer`.
         config_type: its configuration.
-        options: of the configuration, beside the shared ones.
+        options: of the configuration, on top of the shared ones.
         model: the base model; handed back at the end of the block.
         tokenizer: its tokenizer.
         settings: of the training.
@@ -351,7 +351,8 @@ def trained(
     out.mkdir(parents=True, exist_ok=True)
     epochs, _ = plan_epochs(len(training), settings)
     with borrowed(model, tokenizer):
-        arguments = config_type(**shared_arguments(model, out, settings, seed, epochs), **options)
+        shared = shared_arguments(model, out, settings, seed, epochs)
+        arguments = config_type(**{**shared, **options})
         if arguments.n_gpu > 1:  # Trainer would replicate the model on all of them
             arguments._n_gpu = 1
         trainer = trainer_type(

@@ -1,15 +1,19 @@
-"""Stage 6: an Expert LoRA, trained on preference pairs with DPO + SFT by TRL.
+"""Stage 6: an Expert LoRA, trained by TRL on preference pairs (DPO + SFT) or on thumbs (KTO).
 
-    train_expert(model, tokenizer, pairs, out, settings, seed=0)   # -> [out/epoch-1, ...]
+    train_expert(model, tokenizer, examples, out, settings, seed=0)   # -> [out/epoch-1, ...]
 
-The expert answers a cluster's queries directly. Its loss is half DPO (sigmoid: the
-chosen answer above the logged one, relative to the base model) + half SFT (the chosen
-answer as it stands). Every epoch leaves an adapter folder that plain ``PeftModel.from_pretrained``
-loads; which of them ships, if any, is the verifier's business.
+The expert answers a cluster's queries directly. Of pairs its loss is half DPO (sigmoid: the chosen
+answer above the logged one, relative to the base model) + half SFT (the chosen answer as it
+stands). Of rated answers it is KTO (arXiv 2402.01306): a liked answer becomes likelier than the
+base model has it, a disliked one less likely, and neither needs a partner. Every epoch leaves an
+adapter folder that plain ``PeftModel.from_pretrained`` loads; which of them ships, if any, is the
+verifier's business.
 """
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +21,12 @@ from typing import Any
 from datasets import Dataset
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import KTOTrainer
 
+from langchain_uno.errors import InputError
 from langchain_uno.models.training_state import Keeper, digest_of
-from langchain_uno.records import PreferencePair
+from langchain_uno.records import PreferencePair, RatedAnswer
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
 
@@ -28,13 +35,13 @@ __all__ = ["train_expert"]
 LOSS_WEIGHTS = (0.5, 0.5)
 """Of DPO and of SFT (the authors')."""
 BETA = 0.1
-"""How strongly DPO is held to the base model (the authors')."""
+"""How strongly DPO and KTO are held to the base model (the authors', and KTO's)."""
 
 
 def train_expert(
     model: Any,
     tokenizer: Any,
-    pairs: Sequence[PreferencePair],
+    examples: Sequence[PreferencePair] | Sequence[RatedAnswer],
     out: Path,
     settings: TrainSettings,
     seed: int,
@@ -48,9 +55,9 @@ def train_expert(
         model: the raw transformers base model, on the device to train on; handed back
             bit-identical, without adapters, also when the training fails or is interrupted.
         tokenizer: its tokenizer, with a chat template.
-        pairs: what to learn. A weight w makes w copies on average (see :func:`common.copies`).
-            Pairs longer than ``settings.max_length`` tokens are left out: a cut answer teaches
-            cutting.
+        examples: what to learn, all of one kind. A weight w makes w copies on average (see
+            :func:`common.copies`). Examples longer than ``settings.max_length`` tokens are left
+            out: a cut answer teaches cutting.
         out: folder for the epochs. A training of the same that was killed goes on there; epochs of
             any other are removed.
         settings: ``TrainSettings.of(recipe, "expert")``. The dropout is that of the LoRA layers.
@@ -59,29 +66,48 @@ def train_expert(
         base_name: what the adapters name as their base model; by default the model's own name.
 
     Raises:
-        InputError: no pair is left to train on.
+        InputError: no example is left to train on, or all ratings that are left are alike.
     """
-    # 1. Pairs become tokens: the prompt as it is served, both answers with the end of turn.
+    # 1. Examples become tokens: the prompt as it is served, answers with the end of turn.
     end = common.turn_end(tokenizer)
-    rows: list[dict[str, list[int]]] = []
+    rows: list[dict[str, Any]] = []
     weights: list[float] = []
-    for pair in pairs:
-        row = {
-            "prompt_ids": common.prompt_ids(tokenizer, pair.messages),
-            "chosen_ids": common.completion_ids(tokenizer, pair.chosen, end),
-            "rejected_ids": common.completion_ids(tokenizer, pair.rejected, end),
+    for example in examples:
+        prompt = common.prompt_ids(tokenizer, example.messages)
+        answers = {
+            name: common.completion_ids(tokenizer, answer, end)
+            for name, answer in _answers(example).items()
         }
-        longest = max(len(row["chosen_ids"]), len(row["rejected_ids"]))
-        if len(row["prompt_ids"]) + longest <= settings.max_length:
-            rows.append(row)
-            weights.append(pair.weight)
+        if len(prompt) + max(map(len, answers.values())) <= settings.max_length:
+            liked = {"label": example.liked} if isinstance(example, RatedAnswer) else {}
+            rows.append({"prompt_ids": prompt, **answers, **liked})
+            weights.append(example.weight)
     left = len(rows)
     rows = [
         row for row, n in zip(rows, common.copies(weights, seed), strict=True) for _ in range(n)
     ]
-    common.check_examples("pair", "an expert", len(pairs), left, rows, settings.max_length)
+    rated = bool(examples) and isinstance(examples[0], RatedAnswer)
+    what = "thumb" if rated else "pair"
+    common.check_examples(what, "an expert", len(examples), left, rows, settings.max_length)
 
-    # 2. The training: TRL's DPO trainer on a fresh PEFT LoRA. Every epoch leaves an adapter.
+    # 2. What the loss needs besides.
+    options: dict[str, Any] = {
+        "beta": BETA,
+        # the reference is the base model: asked once per example, not once per example and epoch
+        "precompute_ref_log_probs": True,
+        "precompute_ref_batch_size": common.at_once_of(model, settings),
+        # TRL would switch off the LoRA layers' dropout (and the base model's, for good)
+        "disable_dropout": False,
+    }
+    trainer: tuple[Any, Any] = (_ByPairs, DPOConfig)
+    if rated:
+        trainer = (_ByThumbs, KTOConfig)
+        options |= _thumb_options(rows, common.at_once_of(model, settings), settings.batch_size)
+        _add_neighbours(rows, options["per_device_train_batch_size"], seed)
+    else:
+        options |= {"loss_type": ["sigmoid", "sft"], "loss_weights": list(LOSS_WEIGHTS)}
+
+    # 3. The training: TRL's trainer on a fresh PEFT LoRA. Every epoch leaves an adapter.
     keeper = Keeper(out, digest_of(rows, settings, seed))
     name = base_name or str(model.name_or_path)
     saved = [out / f"epoch-{n}" for n in range(1, keeper.epochs + 1)]
@@ -89,25 +115,64 @@ def train_expert(
     def keep(epoch: int, adapted: Any) -> None:
         saved.append(common.save_adapter(adapted, out / f"epoch-{epoch}", name))
 
-    options = {
-        "loss_type": ["sigmoid", "sft"],
-        "loss_weights": list(LOSS_WEIGHTS),
-        "beta": BETA,
-        # the reference is the base model: asked once per pair, not once per pair and epoch
-        "precompute_ref_log_probs": True,
-        "precompute_ref_batch_size": common.at_once_of(model, settings),
-        # TRL would switch off the LoRA layers' dropout (and the base model's, for good)
-        "disable_dropout": False,
-    }
     watcher = common.Watcher(on_step, keep, epochs=keeper.epochs)
     with common.trained(
-        _Trainer, DPOConfig, options, model, tokenizer, settings, seed, out, rows, watcher, keeper
+        *trainer, options, model, tokenizer, settings, seed, out, rows, watcher, keeper
     ):
         return saved
 
 
-class _Trainer(common.QuietTrainer, DPOTrainer):  # type: ignore[misc, unused-ignore]
-    """TRL's trainer, told that the data is tokenised, and kept from writing."""
+def _answers(example: PreferencePair | RatedAnswer) -> dict[str, str]:
+    """Return an example's answers under the names that TRL has for them."""
+    if isinstance(example, RatedAnswer):
+        return {"completion_ids": example.answer}
+    return {"chosen_ids": example.chosen, "rejected_ids": example.rejected}
+
+
+def _thumb_options(
+    rows: Sequence[Mapping[str, Any]], at_once: int, batch_size: int
+) -> dict[str, Any]:
+    """Return what KTO needs: two examples at once at least, and weights for both directions.
+
+    Thumbs up and down weigh the same on the whole, however many there are of each (the paper wants
+    a ratio of 1 to 4/3), and a thumb weighs 1 on average.
+
+    Raises:
+        InputError: there is one direction only.
+    """
+    ups = sum(row["label"] for row in rows)
+    downs = len(rows) - ups
+    if not ups or not downs:
+        raise InputError(
+            f"There are {ups} thumbs up and {downs} down to train an expert on: it takes both."
+        )
+    together = max(2, at_once)  # the reference point is the mean over the others' answers
+    return {
+        "desirable_weight": len(rows) / (2 * ups),
+        "undesirable_weight": len(rows) / (2 * downs),
+        "per_device_train_batch_size": together,
+        "gradient_accumulation_steps": math.ceil(batch_size / together),
+    }
+
+
+def _add_neighbours(rows: list[dict[str, Any]], together: int, seed: int) -> None:
+    """Shuffle the rows, and give each its neighbour's answer, within those that go together.
+
+    The likelihood of such answers that answer something else is KTO's reference point. TRL reads
+    the rows in their order, so that those that were paired here meet.
+    """
+    random.Random(seed).shuffle(rows)
+    for start in range(0, len(rows), together):
+        some = rows[start : start + together]
+        for row, neighbour in zip(some, [some[-1], *some[:-1]], strict=True):
+            row["KL_completion_ids"] = neighbour["completion_ids"]
+
+
+class _WithReference(common.QuietTrainer):
+    """A trainer of TRL that is told that the data is tokenised, and kept from writing."""
+
+    reference: tuple[str, str]
+    """The names of the reference log-probabilities that TRL computes for a row."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
@@ -117,17 +182,26 @@ class _Trainer(common.QuietTrainer, DPOTrainer):  # type: ignore[misc, unused-ig
 
         TRL's own hashes the whole model and writes a cache file; this sorts by length besides.
         """
+        trainer: Any = self
         rows = dataset.to_list()
         order = sorted(range(len(rows)), key=lambda i: -_length(rows[i]))
         for start in range(0, len(rows), batch_size):
             some = [rows[i] for i in order[start : start + batch_size]]
-            batch = self._prepare_inputs(self.data_collator(some))
-            compute: Any = self.compute_ref_log_probs  # TRL gives it no types
-            chosen, rejected = compute(self.model, batch)
-            for row, c, r in zip(some, chosen.tolist(), rejected.tolist(), strict=True):
-                row.update(ref_chosen_logps=c, ref_rejected_logps=r)
+            batch = trainer._prepare_inputs(trainer.data_collator(some))
+            found = [one.tolist() for one in trainer.compute_ref_log_probs(trainer.model, batch)]
+            for row, *both in zip(some, *found, strict=True):
+                row.update(zip(self.reference, both, strict=True))
         return Dataset.from_list(rows)
 
 
+class _ByPairs(_WithReference, DPOTrainer):  # type: ignore[misc, unused-ignore]
+    reference = ("ref_chosen_logps", "ref_rejected_logps")
+
+
+class _ByThumbs(_WithReference, KTOTrainer):  # type: ignore[misc, unused-ignore]
+    reference = ("ref_logps", "ref_KL_logps")
+
+
 def _length(row: Mapping[str, Any]) -> int:
-    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+    answers = [n for n in row if n.endswith("_ids") and n != "prompt_ids"]
+    return len(row["prompt_ids"]) + max(len(row[name]) for name in answers)

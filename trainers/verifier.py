@@ -10,6 +10,12 @@ users' rules as the standard. A critic passes the same check over its whole draf
 path, the base's answer being the draft. The judge is the model's own (or a teacher's): the figures
 are its opinion, never the truth.
 
+Where thumbs alone teach, the sign of the implicit reward (DPO, arXiv 2305.18290; KTO, 2402.01306)
+decides: a module wins on a liked answer that it finds likelier than the base does, and on a
+disliked one that it finds less likely. As many people liked as disliked (``evened`` in
+``learning/train.py``), so a module that makes all answers likelier, or all less likely, wins half.
+Its own answers must not be empty, lose content, or be far longer or shorter than liked ones.
+
 **What is decided.** Every person counts once, with the mean outcome of their queries (win 1, tie
 0.5, loss 0). If a module is no better than the base, all of a person's comparisons could as well
 have come out the other way round. So the sum over people of (mean outcome - 0.5) is compared with
@@ -52,14 +58,21 @@ from langchain_uno.models.protocols import (
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import ANONYMOUS, Message, ModuleKind, VerifierReport
-from langchain_uno.reflect import Reflected, kept_share, reflect, request_text, run_together
+from langchain_uno.reflect import (
+    Reflected,
+    bleu4,
+    kept_share,
+    reflect,
+    request_text,
+    run_together,
+)
 
 __all__ = [
     "BaseSide",
     "Exam",
     "HeldOut",
     "Outcome",
-    "bleu4",
+    "Rated",
     "cluster_p_value",
     "decide",
     "lower_bound",
@@ -73,8 +86,12 @@ MIN_LENGTH_RATIO = 0.1
 """An answer shorter than this share of the base's says something else (paper; with min_bleu)."""
 
 MAX_LOST = 0.05
-"""The share of queries on which a module may lose content where ``recipe.min_kept`` is looked at:
-wishes met do not pay for facts lost."""
+"""The share of queries on which a module may lose content where ``recipe.min_kept`` is looked at,
+or where answers are not judged (thumbs): wishes met do not pay for facts lost."""
+
+MAX_STRETCH = 2.0
+"""Where thumbs are the standard: so many times the longest liked answer, or this part of the
+shortest, is too far from liked answers."""
 
 MARGIN = 0.1
 """An expert that a critic taught may lose so much more than half of the comparisons with it: what
@@ -86,7 +103,18 @@ _BITS = 14
 Outcome = float | None
 """The module's side of one comparison: 1 won, 0.5 tied, 0 lost; None: no readable judgement."""
 
+Rows = list[list[float | None]]  # scores: a row an epoch, a column a query
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rated:
+    """An answer that was given to a held-out query, and its thumb."""
+
+    answer: str
+    liked: bool
+    span: tuple[int, int]
+    """Characters of the shortest and of the longest answer that people liked in training."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +130,8 @@ class HeldOut:
     edit: str | None = None
     """What the user made of the answer. Where there are no rules it is the standard: the better
     answer is the one nearer to it (BLEU-4)."""
+    rated: Rated | None = None
+    """The standard where there are thumbs alone; then every item has one."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +177,8 @@ class Exam:
         """
         chosen = _sample(items, self.recipe.verify.max_queries, self.recipe.seed)
         answers, cut = self._answers(chosen, BASE)
-        return BaseSide(chosen, answers, self._scores(chosen, answers), cut)
+        scores = self._rated(chosen) or self._scores(chosen, answers)
+        return BaseSide(chosen, answers, scores, cut)
 
     def verify_expert(
         self, side: BaseSide, epochs: Sequence[Path], *, kinds: int = 1
@@ -168,10 +199,12 @@ class Exam:
         added = len(epochs) > self.recipe.lora.epochs
         tried = [len(epochs) - 1] if added else range(len(epochs))
         answers: list[tuple[list[str], list[bool]]] = []
+        rated: Rows = []
         for index in tried:
             with _loaded(self.engine, epochs[index]) as name:
                 answers.append(self._answers(side.items, name))
-        report = self._compare("expert", side, answers, kinds)
+                rated.append(self._rated(side.items, name))
+        report = self._compare("expert", side, answers, kinds, rated)
         return report.model_copy(update={"epoch": tried[report.epoch or 0] + 1})
 
     def verify_critic(self, side: BaseSide, adapter: Path, *, kinds: int = 1) -> VerifierReport:
@@ -183,7 +216,8 @@ class Exam:
         done = self.by_critic(side.items, side.answers, adapter)
         # A draft that stands is the base's own answer, cut or not.
         answers = [one.text for one in done], [one.revised and _cut(one) for one in done]
-        return self._compare("critic", side, [answers], kinds).model_copy(update={"epoch": None})
+        report = self._compare("critic", side, [answers], kinds, [])
+        return report.model_copy(update={"epoch": None})
 
     def by_critic(
         self, items: Sequence[HeldOut], drafts: Sequence[str | None], adapter: Path
@@ -248,6 +282,15 @@ class Exam:
         made = self.engine.generate(requests, self.on_done)
         return [without_thinking(one.text) for one in made], [_cut(one) for one in made]
 
+    def _rated(self, items: Sequence[HeldOut], adapter: str | None = None) -> list[float | None]:
+        """Score by how likely the rated answers are, disliked ones negated; none without thumbs."""
+        from langchain_uno.models.perplexity import log_likelihoods
+
+        rated = [(item.messages, item.rated) for item in items if item.rated is not None]
+        asked = [(messages, one.answer) for messages, one in rated]
+        found = log_likelihoods(asked, self.engine, adapter, self.on_done) if asked else []
+        return [x if one.liked else -x for x, (_, one) in zip(found, rated, strict=True)]
+
     def _scores(self, items: Sequence[HeldOut], answers: Sequence[str]) -> list[float | None]:
         """Score by the user's edit where there is one and no rule, else by the judge; 1 to 10."""
         scores: list[float | None] = [None] * len(items)
@@ -264,12 +307,7 @@ class Exam:
             for i in todo
         ]
         judged = judge_averaged(
-            asked,
-            self.judge_engine,
-            self.prompts,
-            self.recipe,
-            self.on_done,
-            seed=self.recipe.seed,
+            asked, self.judge_engine, self.prompts, self.recipe, self.on_done, seed=self.recipe.seed
         )
         for i, judgement in zip(todo, judged, strict=True):
             scores[i] = None if judgement is None else judgement.score
@@ -281,6 +319,7 @@ class Exam:
         side: BaseSide,
         made: Sequence[tuple[list[str], list[bool]]],
         kinds: int,
+        rated: Rows,
     ) -> VerifierReport:
         """Judge a module's answers (one row an epoch) and decide; ``epoch`` is the chosen row.
 
@@ -290,9 +329,11 @@ class Exam:
         answers = [row for row, _ in made]
         base_cut = side.cut or [False] * size
         worse = [[c and not b for c, b in zip(cut, base_cut, strict=True)] for _, cut in made]
-        # All epochs in one go: they often say the same, and equal answers are judged once.
-        flat = self._scores(side.items * len(answers), [one for row in answers for one in row])
-        scores = [flat[i * size : (i + 1) * size] for i in range(len(answers))]
+        by_thumbs, scores = any(item.rated for item in side.items), rated
+        if not by_thumbs:
+            # All epochs in one go: they often say the same, and equal answers are judged once.
+            flat = self._scores(side.items * len(answers), [one for row in answers for one in row])
+            scores = [flat[i * size : (i + 1) * size] for i in range(len(answers))]
         known = list(zip(side.items, side.answers, side.scores, strict=True))
         outcomes = [
             [
@@ -304,14 +345,11 @@ class Exam:
             for row, scored, cut in zip(answers, scores, worse, strict=True)
         ]
         lost = [
-            sum(
-                _lost(item, text, base, recipe)
-                for (item, base, _), text in zip(known, row, strict=True)
-            )
+            sum(_lost(*one, recipe) for one in zip(side.items, row, side.answers, strict=True))
             for row in answers
         ]
         # An epoch that lost too much can't ship: another one is chosen where there is one.
-        allowed = MAX_LOST * size if recipe.min_kept > 0 else math.inf
+        allowed = MAX_LOST * size if recipe.min_kept > 0 or by_thumbs else math.inf
         report = decide(
             outcomes,
             [item.voice for item in side.items],
@@ -337,8 +375,8 @@ class Exam:
                 "needed": report.needed if undecided else None,
                 "reason": "; ".join(told),
                 "lost": lost[epoch],
-                "mean_score": _mean(scores[epoch]),
-                "mean_base_score": _mean(side.scores),
+                "mean_score": None if by_thumbs else _mean(scores[epoch]),
+                "mean_base_score": None if by_thumbs else _mean(side.scores),
             }
         )
 
@@ -374,17 +412,6 @@ def _loaded(engine: Engine, path: Path) -> Iterator[str]:
 # -- Comparing -------------------------------------------------------------------------------------
 
 
-def bleu4(answer: str, reference: str, language: str) -> float:
-    """Return sentence BLEU-4 in [0, 1] by sacrebleu (exponential smoothing, effective order).
-
-    Tokens are mteval-13a's, or sacrebleu's ``zh`` (Chinese characters one by one) for Chinese.
-    """
-    from sacrebleu.metrics.bleu import BLEU
-
-    metric = BLEU(tokenize="zh" if language.startswith("zh") else "13a", effective_order=True)
-    return float(metric.sentence_score(answer, [reference]).score) / 100.0
-
-
 def outcome_of(
     item: HeldOut,
     answer: str,
@@ -396,7 +423,7 @@ def outcome_of(
     """Return the module's outcome on one query: an answer that lost content never wins or ties."""
     if score is None or base_score is None:
         return None
-    if answer.strip() == base_answer.strip():
+    if answer.strip() == base_answer.strip() and item.rated is None:
         return 0.5
     if _lost(item, answer, base_answer, recipe):
         return 0.0
@@ -410,9 +437,15 @@ def _lost(item: HeldOut, answer: str, base_answer: str, recipe: Recipe) -> bool:
 
     It did when it is empty, or keeps less than ``min_kept`` of what it quotes from the request.
     With ``verify.min_bleu`` (paper) also where it is shorter than ``MIN_LENGTH_RATIO`` of it, or
-    its BLEU-4 against it is no more than that: both forbid to learn "one sentence".
+    its BLEU-4 against it is no more than that: both forbid to learn "one sentence". Where thumbs
+    are the standard it also did when it is far longer or shorter than liked answers
+    (``MAX_STRETCH``) while the base's is not.
     """
     base, new = base_answer.strip(), answer.strip()
+    if item.rated is not None and new != base:
+        least, most = item.rated.span[0] / MAX_STRETCH, item.rated.span[1] * MAX_STRETCH
+        if not least <= len(new) <= most and (not new or least <= len(base) <= most):
+            return True
     if not base or new == base:
         return False
     min_bleu = recipe.verify.min_bleu
@@ -437,7 +470,7 @@ def decide(
     voices: Sequence[str],
     *,
     kind: ModuleKind = "expert",
-    scores: Sequence[Sequence[float | None]] | None = None,
+    scores: Rows | None = None,
     lost: Sequence[int] | None = None,
     among: Sequence[int] | None = None,
     level: float | None,

@@ -3,6 +3,7 @@
     python -m lab.studies systems --seeds 5101,5102
     python -m lab.studies poison --seeds 5101,5102
     python -m lab.studies rounds --seeds 5101
+    python -m lab.studies thumbs --seeds 5101
     python -m lab.studies table
 
 A study that was stopped goes on where it stopped; several processes may be given the same command.
@@ -100,6 +101,16 @@ def rounds(
             _one(
                 lambda bars, s=seed: run_rounds(s, out, scratch, bars, rounds=count, visits=visits)
             )
+
+
+@app.command()
+def thumbs(seeds: Seeds, out: Out = RESULTS, scratch: Scratch = STUDIES) -> None:
+    """Compare thumbs alone with words, on answers that meet the wishes half of the time."""
+    from lab.studies.thumbs import run_thumbs
+
+    with clean_exit(STOPPED):
+        for seed in _each(seeds):
+            _one(lambda bars, s=seed: run_thumbs(s, out, scratch, bars))
 
 
 @app.command()

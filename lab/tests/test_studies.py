@@ -16,8 +16,10 @@ from lab.studies.results import once, read_results
 from lab.studies.rivals import Past, by_bm25, by_cluster, by_embeddings
 from lab.studies.systems import SYSTEMS
 from lab.studies.tables import END, START, headline, rewritten
+from lab.studies.thumbs import tell
 from langchain_uno.callbacks import UNOFeedbackHandler
-from langchain_uno.demo.answers import check_answer
+from langchain_uno.demo.answers import check_answer, render_answer
+from langchain_uno.demo.asking import Asked, look_at
 from langchain_uno.demo.drawing import make_world
 from langchain_uno.demo.service import plan_visits
 from langchain_uno.errors import InputError
@@ -128,3 +130,27 @@ def test_a_page_gets_its_tables(tmp_path: Path) -> None:
     assert "old" not in page and page.startswith("Before.") and page.endswith("After.\n")
     assert "| UNO | 50.0 (0.0 to 100.0) | 100.0 (100.0 to 100.0) | 0.0 | 9 + 5 |" in page
     assert rewritten(page, tables) == page
+
+
+def test_thumbs_and_words_are_about_the_same_answers(tmp_path: Path) -> None:
+    world = make_world(3, noise=0.0, families=2)
+    language, week = world.language(), plan_visits(world, 8)
+    answers = []
+    for i, visit in enumerate(week):
+        wishes = world.wishes(language, visit.query)
+        text = render_answer(language, visit.query, wishes if i % 2 else [])
+        asked = Asked(visit.user.id, visit.query, wishes)
+        answers.append(look_at(world, asked, text, tokens=(0, 0), seconds=0.0))
+    told = {}
+    for name in ("thumbs", "words"):
+        home = Home(tmp_path / name).ensure()
+        tell(home, world, week, answers, in_words=name == "words")
+        with LogStore.open(home, load_embedder(None, shared_engine(None))) as store:
+            store.drain()
+            told[name] = {log.run_id: log for log in store.interactions()}
+    for i, visit in enumerate(week):
+        thumb, word = (told[name][str(visit.run_id)] for name in ("thumbs", "words"))
+        assert thumb.answer == word.answer == answers[i].text
+        assert [f.key for f in thumb.feedback] == ["like" if i % 2 else "dislike"]
+        assert not thumb.feedback_turns
+        assert bool(word.feedback_turns) != bool(i % 2)

@@ -1,17 +1,27 @@
 """What users did with answers in place of words: edits, likes, other answers that they chose.
 
 An edit, and a liked answer after one that was disliked or replaced, are preference pairs as they
-stand. Thumbs and implicit actions say how an answer was taken.
+stand. Thumbs and implicit actions say how an answer was taken; alone they rate it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from langchain_uno.messages import without_thinking
-from langchain_uno.records import Interaction, Origin, PreferencePair, Rule
+from langchain_uno.recipe import Recipe
+from langchain_uno.records import Interaction, Origin, PreferencePair, RatedAnswer, Rule
 
-__all__ = ["approval", "edited_pairs", "liked_pairs", "pair_of", "was_content"]
+__all__ = [
+    "approval",
+    "edited_pairs",
+    "liked_pairs",
+    "pair_of",
+    "rated_answers",
+    "thumbs_of",
+    "thumbs_teach",
+    "was_content",
+]
 
 _LIKED, _DISLIKED = 0.75, 0.25
 _ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}
@@ -35,6 +45,49 @@ def approval(interaction: Interaction) -> float | None:
 def was_content(interaction: Interaction) -> bool:
     """Whether its users liked the answer: without a wish, they were content with it as it was."""
     return (approval(interaction) or 0.0) >= _LIKED
+
+
+def rated_answers(
+    interactions: Sequence[Interaction], voices: Mapping[str, str]
+) -> list[RatedAnswer]:
+    """Return the answers that somebody plainly liked or disliked, as KTO's examples.
+
+    Args:
+        interactions: logs whose words, if any, ask for nothing. Whoever edited an answer said more
+            than a thumb.
+        voices: whose vote each log is, by id.
+    """
+    out = []
+    for log in interactions:
+        mood = approval(log)
+        if mood is None or _DISLIKED < mood < _LIKED or log.correction or not log.answer.strip():
+            continue
+        out.append(
+            RatedAnswer(
+                run_id=log.run_id,
+                messages=log.messages,
+                answer=log.answer.strip(),
+                liked=mood >= _LIKED,
+                voice=voices[log.run_id],
+            )
+        )
+    return out
+
+
+def thumbs_of(rated: Sequence[RatedAnswer]) -> tuple[int, int]:
+    """Return how many people gave a thumb up, and how many gave one down."""
+    ups = {one.voice for one in rated if one.liked}
+    downs = {one.voice for one in rated if not one.liked}
+    return len(ups), len(downs)
+
+
+def thumbs_teach(thumbs: tuple[int, int], recipe: Recipe) -> bool:
+    """Whether thumbs of so many people (:func:`thumbs_of`) teach anything.
+
+    Each direction takes ``min_users`` people, however many thumbs they gave: in training the rarer
+    one weighs as much as the other. Where logs without rules anchor the expert (paper) none does.
+    """
+    return min(thumbs) >= max(1, recipe.rules.min_users) and not recipe.pairs.retention
 
 
 def edited_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:

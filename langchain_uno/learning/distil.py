@@ -23,7 +23,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from langchain_uno.errors import EmptyLogError, HomeError
-from langchain_uno.learning.acts import edited_pairs, liked_pairs
+from langchain_uno.learning.acts import (
+    edited_pairs,
+    liked_pairs,
+    rated_answers,
+    thumbs_of,
+    thumbs_teach,
+)
 from langchain_uno.learning.work import DISTILLED, Work, content_of, digest_of
 from langchain_uno.logs.filters import acted_on
 from langchain_uno.logs.journal import Journal
@@ -47,7 +53,8 @@ def distil_stage(work: Work) -> dict[str, Any]:
     """Write the rules of every usable log to ``distilled.jsonl``.
 
     Raises:
-        EmptyLogError: no rule came of any feedback, and nobody edited or re-chose an answer.
+        EmptyLogError: no rule came of any feedback, nobody edited or re-chose an answer, and too
+            few people gave thumbs.
     """
     logs = list(work.logs.values())
     work.progress.start("distil", 2 * len(logs), "rules with and without feedback")
@@ -80,8 +87,11 @@ def distil_stage(work: Work) -> dict[str, Any]:
     outcomes = Counter(rules.outcome for rules in out)
     n_rules = sum(len(rules.with_feedback) for rules in out)
     notes = _look_at_distiller(work, logs, out)
-    if not n_rules and not edited_pairs(logs) and not liked_pairs(logs):
-        raise EmptyLogError(_nothing(work, outcomes, notes))
+    alone = [log for log, rules in zip(logs, out, strict=True) if not rules.with_feedback]
+    rated = rated_answers(alone, work.voices)
+    taught = n_rules or edited_pairs(logs) or liked_pairs(logs)
+    if not taught and not thumbs_teach(thumbs_of(rated), work.recipe):
+        raise EmptyLogError(_nothing(work, outcomes, notes, thumbs_of(rated)))
     work.folder.write_records("distilled.jsonl", out)
     _note_verdicts(work, logs, out)
     asked = len(logs) - outcomes["no_words"]
@@ -90,8 +100,10 @@ def distil_stage(work: Work) -> dict[str, Any]:
         "taken_over": len(logs) - len(new),
         "rules": n_rules,
         "outcomes": dict(outcomes),
+        "lone_thumbs": len(rated),
         "notes": notes,
-        "note": f"{n_rules} rules from {outcomes['rules']} of {asked} logs with words",
+        "note": f"{n_rules} rules from {outcomes['rules']} of {asked} logs with words, "
+        f"{len(rated)} lone thumbs",
     }
 
 
@@ -240,13 +252,17 @@ def _short(text: str) -> str:
     return line if len(line) <= 60 else line[:57] + "..."
 
 
-def _nothing(work: Work, outcomes: Counter[Any], notes: Sequence[str]) -> str:
+def _nothing(
+    work: Work, outcomes: Counter[Any], notes: Sequence[str], thumbs: tuple[int, int]
+) -> str:
     if notes:
         return f"There is nothing to learn from. {notes[0]}"
     return (
         f"None of the {len(work.logs)} usable logs has feedback to learn from: in "
         f"{outcomes.get('empty', 0)} the words ask for nothing, {outcomes.get('no_words', 0)} have "
-        f"no words, for {outcomes.get('unparsable', 0)} the model wrote no readable rules."
+        f"no words, for {outcomes.get('unparsable', 0)} the model wrote no readable rules. "
+        f"{thumbs[0]} people gave lone thumbs up and {thumbs[1]} down: to learn from these takes "
+        f"{max(1, work.recipe.rules.min_users)} of each."
     )
 
 

@@ -25,16 +25,30 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_uno.learning.acts import edited_pairs, liked_pairs
+from langchain_uno.learning.acts import (
+    edited_pairs,
+    liked_pairs,
+    rated_answers,
+    thumbs_of,
+    thumbs_teach,
+)
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Embedder, FloatArray, Reranker
-from langchain_uno.records import ANONYMOUS, Interaction, PreferencePair, Rule, RuleSet
+from langchain_uno.records import (
+    ANONYMOUS,
+    Interaction,
+    PreferencePair,
+    RatedAnswer,
+    Rule,
+    RuleSet,
+)
 
 __all__ = [
     "Mention",
     "added",
     "group_wordings",
+    "lone_thumbs",
     "plain",
     "recurring_rules",
     "repeated_by_few",
@@ -109,6 +123,13 @@ def rules_stage(work: Work) -> dict[str, Any]:
         sets = {i: taught[i] for i in cluster.train}
         cluster.people = len({work.voices[i] for i, s in sets.items() if s.with_feedback})
         cluster.acting = len({work.voices[i] for i in sets if i in done})
+        rated = lone_thumbs(work, cluster.train)
+        cluster.thumbs = thumbs_of(rated)
+        saying = {work.voices[i] for i, s in sets.items() if s.with_feedback or i in done}
+        few = len(saying) < max(1, work.recipe.rules.min_users)
+        cluster.by_thumbs = few and thumbs_teach(cluster.thumbs, work.recipe)
+        if cluster.by_thumbs:
+            cluster.people = len({one.voice for one in rated})
         if support is not None:
             cluster.rules = recurring_rules(
                 list(sets.values()),
@@ -161,6 +182,12 @@ def wanted_rules(rules: RuleSet) -> list[str]:
     return [rule.text for rule in (rules.wanted or rules.with_feedback)]
 
 
+def lone_thumbs(work: Work, log_ids: Sequence[str]) -> list[RatedAnswer]:
+    """Return the answers among these that were rated, and of which nobody said more than that."""
+    alone = [work.logs[i] for i in log_ids if not work.distilled[i].with_feedback]
+    return rated_answers(alone, work.voices)
+
+
 def _is_guarded(work: Work, train: Collection[str]) -> bool:
     settings = work.recipe.rules
     if settings.voices == "logs" or settings.min_users < 2:
@@ -168,6 +195,8 @@ def _is_guarded(work: Work, train: Collection[str]) -> bool:
     speaking = {
         work.voices[i] for i in train if work.distilled[i].with_feedback or work.logs[i].correction
     }
+    if not speaking:
+        speaking = {one.voice for one in lone_thumbs(work, list(train))}
     return len(speaking) >= 2 * settings.min_users
 
 

@@ -3,10 +3,15 @@
     low gap   -> expert -> verified? -> else critic -> verified? -> else base
     high gap  ----------------------->      critic -> verified? -> else base
                                             critic -> expert taught by it, if no worse
+    thumbs    -> expert -> verified? -> else base
 
 A verified critic answers in three generations. With ``critic.distil`` its answers to the training
 requests teach an expert (context distillation, arXiv 2209.15189), which answers in its place if it
 passes like any module and is no worse than the critic.
+
+A cluster in which fewer than ``min_users`` people said what they want, in words or by acts, learns
+from the thumbs of the others. Where so many did, thumbs teach nothing: words also ask for what the
+base model never does, and a liked answer would hold the expert to what these people want changed.
 
 A module of the current release that is still good stays, and one that does better on the same
 queries is not replaced (:mod:`langchain_uno.learning.evolve`). What passes by itself ships unless
@@ -22,11 +27,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from langchain_uno.errors import InputError
@@ -36,17 +42,24 @@ from langchain_uno.learning.controls import believed
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import Incumbent, incumbent
 from langchain_uno.learning.pairs import balanced
-from langchain_uno.learning.rules import wanted_rules
+from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
-from langchain_uno.records import ModuleKind, PreferencePair, Route, VerifierReport
-from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut, cluster_p_value, may_ship
+from langchain_uno.records import ModuleKind, PreferencePair, RatedAnswer, Route, VerifierReport
+from langchain_uno.trainers.verifier import (
+    BaseSide,
+    Exam,
+    HeldOut,
+    Rated,
+    cluster_p_value,
+    may_ship,
+)
 
 if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample
 
-__all__ = ["held_out", "read_decision", "train_stage", "trains_expert"]
+__all__ = ["evened", "held_out", "read_decision", "train_stage", "trains_expert"]
 
 _BAR = "train"
 
@@ -131,7 +144,9 @@ def _read(work: Work, name: str) -> Decision:
 
 def trains_expert(work: Work, cluster: ClusterData) -> bool:
     """Whether an expert is to be trained for a cluster, so that it needs pairs."""
-    if not work.is_low(cluster) or len(cluster.run_ids) < smallest_cluster(work):
+    if cluster.by_thumbs or not work.is_low(cluster):
+        return False
+    if len(cluster.run_ids) < smallest_cluster(work):
         return False
     present = _incumbent(work, cluster)
     return present is None or not present.stays
@@ -143,14 +158,16 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
     if len(cluster.run_ids) < smallest:
         return Decision(notes=[f"fewer than {smallest} logs"])
     if not held_out(work, cluster):
-        return Decision(notes=["no held-out log to verify on"])
+        lacks = "thumbs up and down" if cluster.by_thumbs else "log"
+        return Decision(notes=[*_thumbs_told(work, cluster), f"no held-out {lacks} to verify on"])
     present = _incumbent(work, cluster)
     if present is not None and present.stays:
         return _kept(Decision(), present, "kept")
-    decision = Decision()
+    decision = Decision(notes=_thumbs_told(work, cluster))
     if present is not None and present.stale:
         decision.notes.append(f"made anew: {present.stale}")
     kinds: tuple[ModuleKind, ...] = ("expert", "critic") if work.is_low(cluster) else ("critic",)
+    kinds = ("expert",) if cluster.by_thumbs else kinds
     new: Trial | None = None
     for kind in kinds:
         trial = _try_module(work, cluster, kind, kinds=len(kinds))
@@ -191,6 +208,16 @@ def _distilled(
         return critic
     decision.notes.append("taught by a critic, and no worse")
     return trial
+
+
+def _thumbs_told(work: Work, cluster: ClusterData) -> list[str]:
+    """Say how many people gave thumbs, where nothing else teaches; and how many it would take."""
+    ups, downs = cluster.thumbs
+    if not ups + downs or (cluster.people + cluster.acting and not cluster.by_thumbs):
+        return []
+    told = f"thumbs up of {ups} people, down of {downs}"
+    least = max(1, work.recipe.rules.min_users)
+    return [told if min(ups, downs) >= least else f"{told}: it takes {least} of each to learn"]
 
 
 def _kept(decision: Decision, present: Incumbent, why: str) -> Decision:
@@ -257,6 +284,8 @@ def _trained(
         examples: Any
         if critic is not None:
             examples = _taught_pairs(work, cluster, critic)
+        elif cluster.by_thumbs:
+            examples = _rated(work, cluster)
         else:
             examples = work.pairs(cluster) if expert else _critic_examples(work, cluster)
         if not examples:
@@ -298,7 +327,12 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
     with the answer as it was: that is no witness for other wishes. So have requests that nobody
     reacted to; they fill up to ``recipe.verify.max_queries``. Where the judge can't be
     believed, edits alone are a standard.
+
+    Where thumbs teach, the standard is the answers that people rated
+    (:func:`evened`).
     """
+    if cluster.by_thumbs:
+        return _rated_items(work, cluster)
     given = work.folder.read_json("given.json")
     items: list[HeldOut] = []
     for log_id in cluster.verify:
@@ -324,6 +358,61 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
         who = asker_of(log)
         items.append(HeldOut(run_id, log.messages, cluster.rules, log.language, who))
     return items
+
+
+def _rated(work: Work, cluster: ClusterData) -> list[RatedAnswer]:
+    """Return what thumbs teach an expert: each training log's answer, liked or not."""
+    rated = lone_thumbs(work, cluster.train)
+    weights = balanced([one.voice for one in rated])
+    return [one.model_copy(update={"weight": w}) for one, w in zip(rated, weights, strict=True)]
+
+
+def _rated_items(work: Work, cluster: ClusterData) -> list[HeldOut]:
+    """Return the held-out rated answers, with the lengths that liked answers of training have."""
+    lengths = [len(one.answer) for one in lone_thumbs(work, cluster.train) if one.liked]
+    span = (min(lengths), max(lengths))
+    return evened(
+        [
+            HeldOut(
+                one.run_id,
+                one.messages,
+                [],
+                work.logs[one.run_id].language,
+                one.voice,
+                rated=Rated(one.answer, one.liked, span),
+            )
+            for one in lone_thumbs(work, cluster.verify)
+        ],
+        work.recipe.verify.max_queries,
+        work.recipe.seed,
+    )
+
+
+def evened(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
+    """Return rated items that speak for both directions alike, in their order.
+
+    Who liked some answers and disliked others has as many of each; of the others as many people
+    liked as disliked. There are ``at_most`` items, of as many people as can be.
+
+    A module that knows nothing of the ratings wins then with chances q and 1 - q on two people of
+    opposite directions. Such wins are no more spread than those of even chances (Hoeffding 1956),
+    so the test of :func:`langchain_uno.trainers.verifier.decide` holds, whatever the module does to
+    all answers.
+    """
+    order = [items[i] for i in np.random.default_rng(seed).permutation(len(items)).tolist()]
+    people: dict[str, tuple[list[HeldOut], list[HeldOut]]] = {}
+    for item in order:
+        assert item.rated is not None
+        people.setdefault(item.voice, ([], []))[not item.rated.liked].append(item)
+    each = max(1, at_most // (2 * max(1, len(people))))
+    both = [own for own in people.values() if all(own)][: at_most // 2]
+    liked = [ups for ups, downs in people.values() if not downs]
+    disliked = [downs for ups, downs in people.values() if not ups]
+    n = min(len(liked), len(disliked), at_most // 2 - len(both))
+    kept = [half[: min(map(len, own))] for own in both for half in own]
+    kept += [*liked[:n], *disliked[:n]]
+    chosen = {item.id for part in kept for item in part[:each]}
+    return [item for item in items if item.id in chosen]
 
 
 def _critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:

@@ -98,9 +98,13 @@ class ClusterData(BaseModel):
     parent: str | None = None
     """The cluster of the current release whose module answers its requests."""
     people: int = 0
-    """Voices in training that asked for anything."""
+    """Voices in training that asked for anything; where thumbs teach, that gave one."""
     acting: int = 0
     """Voices in training that edited an answer, or chose another one."""
+    thumbs: tuple[int, int] = (0, 0)
+    """Voices in training whose thumbs up stand alone, and whose thumbs down do."""
+    by_thumbs: bool = False
+    """Whether an expert is trained on these thumbs, because too few people said more."""
     rules: list[str] = Field(default_factory=list)
     """The rules that recur, most supported first."""
     gap: float | None = None
@@ -289,12 +293,13 @@ class Work:
         """Whether the cluster's gap is low enough for an expert (paper, stage 5).
 
         Where more people acted than spoke their wishes show in answers, which a critic can't be
-        taught.
+        taught. Thumbs say nothing that a critic could be taught either.
         """
         if cluster.unmeasured:
             return True  # the cheaper module is tried first
         gap = self.recipe.gap.unknown if cluster.gap is None else cluster.gap
-        return gap < self.recipe.gap.threshold or cluster.acting > cluster.people
+        acted = cluster.by_thumbs or cluster.acting > cluster.people
+        return acted or gap < self.recipe.gap.threshold
 
 
 class WorkFolder:

@@ -215,15 +215,15 @@ class LocalEngine:
         """Return the tokens of a text as it is. Thread-safe."""
         return self._rows.encode(text)
 
-    def call_in_owner(self, job: Callable[[], Any]) -> Any:
-        """Run ``job()`` on the owner thread, base weights active, between two passes."""
+    def call_in_owner(self, job: Callable[[], Any], adapter: str | None = None) -> Any:
+        """Run ``job()`` on the owner thread between two passes, with a loaded adapter or none."""
         self._refuse_inside_exclusive()
 
-        def with_base() -> Any:
-            with self._scheduler.adapters.rows([None]):
+        def with_adapter() -> Any:
+            with self._scheduler.adapters.rows([adapter]):
                 return job()
 
-        return self._scheduler.call_in_owner(with_base)
+        return self._scheduler.call_in_owner(with_adapter)
 
     # -- adapters --------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
-"""How surprising an answer is to the base model: exp of the mean loss a token of the answer.
+"""How likely an answer is to a model: the mean log-probability a token, and what is made of it.
 
-An answer of another model, or a broken one, stands out; used by the refresh's filter when
-``filter.max_perplexity`` is set. Needs a local engine, whose losses can be read.
+The refresh's filter leaves out answers that surprise the base model (``filter.max_perplexity``):
+those of another model, say. The verifier asks whether a module made liked answers likelier. Both
+need a local engine, whose losses can be read.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import Engine, OnDone
 from langchain_uno.records import Message
 
-__all__ = ["perplexities"]
+__all__ = ["log_likelihoods", "perplexities"]
 
 _MAX_TOKENS = 4096
 
@@ -25,9 +26,24 @@ def perplexities(
 ) -> list[float]:
     """Return the perplexity of each answer after its prompt, by the plain base model.
 
+    That is exp of the mean loss; arguments and errors are those of :func:`log_likelihoods`.
+    """
+    return [math.exp(min(-one, 50.0)) for one in log_likelihoods(items, engine, on_done=on_done)]
+
+
+def log_likelihoods(
+    items: Sequence[tuple[Sequence[Message], str]],
+    engine: Engine,
+    adapter: str | None = None,
+    on_done: OnDone | None = None,
+) -> list[float]:
+    """Return the mean log-probability a token of each answer after its prompt.
+
     Args:
-        items: (prompt, answer); what is longer than 4,096 tokens is cut in front.
+        items: (prompt, answer); what is longer than 4,096 tokens is cut in front. An empty answer
+            has -inf.
         engine: a local one.
+        adapter: a loaded one; None: the plain base model.
         on_done: hears of each answer.
 
     Raises:
@@ -35,12 +51,13 @@ def perplexities(
     """
     if not isinstance(engine, LocalEngine):
         raise ConfigError(
-            "filter.max_perplexity needs the model's losses, which a server does not give: leave "
-            "it unset, or refresh with the weights themselves (--model NAME)."
+            "Perplexities (filter.max_perplexity) and thumbs need the model's losses, which a "
+            "server does not give: refresh with the weights themselves (--model NAME)."
         )
     out = []
     for messages, answer in items:
-        out.append(float(engine.call_in_owner(partial(_one, engine, messages, answer))))
+        job = partial(_one, engine, messages, answer)
+        out.append(float(engine.call_in_owner(job, adapter)))
         if on_done:
             on_done(1)
     return out
@@ -52,11 +69,11 @@ def _one(engine: LocalEngine, messages: Sequence[Message], answer: str) -> float
     model = engine.model
     said = engine.encode(answer)
     if not said:
-        return math.inf
+        return -math.inf
     ids = (engine.prompt(messages) + said)[-_MAX_TOKENS:]
     n = min(len(said), len(ids) - 1)
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, -n - 1 : -1]
         target = torch.tensor(ids[-n:], device=logits.device)
         loss = torch.nn.functional.cross_entropy(logits.float(), target)
-    return math.exp(min(float(loss), 50.0))
+    return -float(loss)

@@ -411,7 +411,7 @@ def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
         if (value := getattr(said, name)) is not None
     }
     if claims.keys is not None:
-        # Words are learnt from, a thumb's number alone is not: words need a key of their own.
+        # One person's words may teach, one person's thumb does not: words need a key of their own.
         sent = {fields.get("key"), *({"comment", "correction"} & fields.keys())}
         if not sent <= set(claims.keys):
             raise _Refused(403, "key_not_allowed", f"The token allows: {', '.join(claims.keys)}.")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from langchain_uno.errors import InputError
-from langchain_uno.records import Message, PreferencePair
+from langchain_uno.records import Message, PreferencePair, RatedAnswer
 from langchain_uno.trainers import common, expert
 from langchain_uno.trainers.common import TrainSettings
 from langchain_uno.trainers.expert import train_expert
@@ -33,6 +33,16 @@ def pair(i: int, swap: bool = False) -> PreferencePair:
         chosen=rejected if swap else chosen,
         rejected=chosen if swap else rejected,
     )
+
+
+def thumbs(ups: int, downs: int, swap: bool = False) -> list[RatedAnswer]:
+    """Lone thumbs on different requests: no answer that is liked has a disliked partner."""
+    out = []
+    for i in range(ups + downs):
+        one, liked = pair(i), i < ups
+        answer = one.chosen if liked != (swap and i % 2 == 1) else one.rejected
+        out.append(RatedAnswer(run_id=str(i), messages=one.messages, answer=answer, liked=liked))
+    return out
 
 
 def margin(model: Any, tokenizer: Any, pairs: list[PreferencePair]) -> float:
@@ -189,3 +199,67 @@ def test_pairs_too_long_are_left_out(
     weightless = pair(0).model_copy(update={"weight": 0.0})
     with pytest.raises(InputError, match="weights above 0"):
         train_expert(model, tokenizer, [weightless], tmp_path, SETTINGS, 0)
+
+
+# -- Thumbs ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("examples", "least", "most"),
+    [
+        (thumbs(6, 6), 5.0, 1e9),
+        (thumbs(14, 3), 5.0, 1e9),  # few thumbs down weigh as much as many up
+        (thumbs(6, 6, swap=True), -3.0, 3.0),  # ratings that say nothing teach nothing
+    ],
+    ids=["even", "uneven", "shuffled"],
+)
+def test_it_learns_from_thumbs_alone(
+    tiny: tuple[Any, Any],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    examples: list[RatedAnswer],
+    least: float,
+    most: float,
+) -> None:
+    from peft import PeftModel
+
+    model, tokenizer = tiny
+    held_out = [pair(i) for i in range(100, 106)]
+    base = margin(model, tokenizer, held_out)
+    settings = SETTINGS.model_copy(update={"epochs": 8})
+    epochs = train_expert(model, tokenizer, examples, tmp_path, settings, seed=0)
+    assert capfd.readouterr() == ("", "")
+    assert [e.name for e in epochs] == [f"epoch-{n}" for n in range(1, 9)]
+    with common.borrowed(model, tokenizer):
+        tuned = PeftModel.from_pretrained(model, str(epochs[-1])).eval()
+        gain = margin(tuned, tokenizer, held_out) - base
+    assert least < gain < most
+
+
+def test_both_directions_weigh_the_same_on_the_whole(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(
+        expert, "KTOConfig", lambda real=expert.KTOConfig, **kw: made.append(real(**kw)) or made[-1]
+    )
+    # The second as a large model, of which one pair at a time would be trained.
+    for big in (10**8, 1):
+        monkeypatch.setattr(common, "BIG", big)
+        short = SETTINGS.model_copy(update={"max_steps": 1})
+        train_expert(*tiny, thumbs(9, 3), tmp_path / str(big), short, 0)
+    for config in made:
+        ups, downs = 9 * config.desirable_weight, 3 * config.undesirable_weight
+        assert ups == pytest.approx(downs) and ups + downs == pytest.approx(12)
+    together = [(c.per_device_train_batch_size, c.gradient_accumulation_steps) for c in made]
+    assert together == [(4, 1), (2, 2)]
+
+
+def test_thumbs_that_all_say_the_same_teach_nothing(tiny: tuple[Any, Any], tmp_path: Path) -> None:
+    for ups, downs in ((4, 0), (0, 4)):
+        with pytest.raises(InputError, match=f"{ups} thumbs up and {downs} down"):
+            train_expert(*tiny, thumbs(ups, downs), tmp_path, SETTINGS, 0)
+    with pytest.raises(InputError, match="no thumb to train an expert on"):
+        train_expert(
+            *tiny, [thumbs(1, 0)[0].model_copy(update={"weight": 0.0})], tmp_path, SETTINGS, 0
+        )

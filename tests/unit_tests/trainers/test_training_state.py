@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from langchain_uno.models import training_state
-from langchain_uno.records import Message, PreferencePair
+from langchain_uno.records import Message, PreferencePair, RatedAnswer
 from langchain_uno.trainers.common import OnStep, TrainSettings
 from langchain_uno.trainers.critic import CriticExample, train_critic
 from langchain_uno.trainers.expert import train_expert
@@ -36,6 +36,19 @@ def expert(tiny: tuple[Any, Any], settings: TrainSettings, seed: int = 1) -> Tra
         for i in range(10)
     ]
     return lambda out, on_step: train_expert(*tiny, pairs, out, settings, seed, on_step)
+
+
+def thumbs(tiny: tuple[Any, Any], settings: TrainSettings, seed: int = 1) -> Train:
+    rated = [
+        RatedAnswer(
+            run_id=str(i),
+            messages=[Message(role="user", content=f"Which number, {i}?")],
+            answer=f"- no. {i}\n- ok" if i % 2 else f"well, it is no. {i}",
+            liked=i % 2 == 1,
+        )
+        for i in range(10)
+    ]
+    return lambda out, on_step: train_expert(*tiny, rated, out, settings, seed, on_step)
 
 
 def critic(tiny: tuple[Any, Any], settings: TrainSettings, seed: int = 1) -> Train:
@@ -62,7 +75,7 @@ def killed_at(step: int, train: Train, out: Path) -> None:
         train(out, die)
 
 
-@pytest.mark.parametrize("made", [expert, critic])
+@pytest.mark.parametrize("made", [expert, thumbs, critic])
 def test_killed_at_any_step_it_ends_with_the_same_weights(
     tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any
 ) -> None:

@@ -15,12 +15,12 @@ from langchain_uno.models.protocols import GenerateRequest, Generation
 from langchain_uno.models.roles import Judgement, RoleError
 from langchain_uno.recipe import Recipe, VerifySettings, load_recipe
 from langchain_uno.records import ANONYMOUS, Message, VerifierReport
+from langchain_uno.reflect import bleu4
 from langchain_uno.trainers.verifier import (
     BaseSide,
     Exam,
     HeldOut,
     Outcome,
-    bleu4,
     cluster_p_value,
     decide,
     lower_bound,

@@ -1,0 +1,155 @@
+"""Lone thumbs through a whole refresh: they make an expert, or the cluster's note says why not."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_uno.errors import EmptyLogError
+from langchain_uno.graphs.refresh import RefreshResult
+from langchain_uno.home import Home
+from langchain_uno.learning.train import Decision
+from langchain_uno.models.protocols import Engine
+from langchain_uno.recipe import Recipe, load_recipe
+from langchain_uno.records import Feedback, Interaction, RatedAnswer
+from langchain_uno.releases.load import read_current
+from langchain_uno.trainers import expert
+from langchain_uno.trainers.expert import train_expert
+from tests.unit_tests.graphs.refresh_parts import (
+    RECIPE,
+    TRIP,
+    changed,
+    clusters_of,
+    folder_of,
+    logs,
+    make_home,
+    refresh,
+)
+from tests.unit_tests.learning.toy_language import log
+
+ONE = changed(RECIPE, cluster={"threshold": 1000.0}, gap={"unknown": 1.0})
+"""All requests are one cluster, whose gap nobody knows."""
+LONG = changed(ONE, expert={"learning_rate": 5e-3}, lora={"epochs": 6})
+
+
+def thumb(n: int, liked: bool, user: str, *words: str) -> Interaction:
+    """An answer of either of two forms, and what one person thought of it."""
+    run = f"run-{n:03d}"
+    answer = f"- no. {n}\n- ok" if liked else f"well, it is no. {n}"
+    said = Feedback(run_id=run, key="like" if liked else "dislike", score=float(liked))
+    return log(run, TRIP.format(n), answer, *words, user_id=user, extra=[said])
+
+
+def week(count: int, people: int, first: int = 0) -> list[Interaction]:
+    """Everybody likes lists and dislikes prose, and gives as many thumbs as anybody."""
+    return [thumb(first + i, i % 2 == 0, f"user-{i // 2 % people}") for i in range(count)]
+
+
+def decided(home: Home, result: RefreshResult) -> Decision:
+    work = folder_of(home, result)
+    [cluster] = clusters_of(home, result)
+    return Decision.model_validate(work.read_json(f"clusters/{cluster.id}/decision.json"))
+
+
+def test_thumbs_of_enough_people_make_an_expert(engine: Engine, tmp_path: Path) -> None:
+    # Those who say what they want are fewer than min_users: the others' thumbs decide.
+    said = [thumb(200 + i, False, f"talker-{i}", "please sing") for i in range(2)]
+    home = make_home(tmp_path, [*week(96, 24), *said])
+    result = refresh(home, engine, LONG, max_steps=None)
+    [cluster] = clusters_of(home, result)
+    assert cluster.by_thumbs and min(cluster.thumbs) >= 10 and cluster.people >= 10
+    assert result.stages["distil"]["lone_thumbs"] == 96
+    found = decided(home, result)
+    assert (found.route, result.clusters[0].pairs) == ("expert", 0)
+    [report] = found.reports
+    assert (report.kind, report.passed, report.win_rate) == ("expert", True, 1.0)
+    # Nobody who taught it witnesses for it.
+    who = {one.run_id: one.user_id for one in week(96, 24)}
+    assert not {who.get(i) for i in cluster.train} & {who.get(i) for i in cluster.verify} - {None}
+    current = read_current(home)
+    assert current is not None and len(current.manifest.adapters) == 1
+    assert refresh(home, engine, LONG, max_steps=None).unchanged
+
+
+def test_forty_thumbs_of_twelve_people_make_an_expert_or_say_why_not(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path, week(40, 12))
+    result = refresh(home, engine, LONG)
+    found = decided(home, result)
+    assert result.release is not None and result.usable == 40
+    assert found.route == "expert" or "thumbs up of" in found.notes[0]
+    assert found.reports and (found.route == "expert" or found.reports[0].reason in found.notes[-1])
+
+
+def attack() -> list[Interaction]:
+    """Two accounts, thirty thumbs each: what others like they dislike."""
+    return [thumb(100 + i, i % 2 == 1, f"mallory-{i // 2 % 2}") for i in range(60)]
+
+
+def test_two_accounts_with_sixty_thumbs_steer_nothing(engine: Engine, tmp_path: Path) -> None:
+    alone = make_home(tmp_path / "alone", attack())
+    with pytest.raises(EmptyLogError, match=r"2 people gave lone thumbs up and 2 down.*takes 3"):
+        refresh(alone, engine, ONE)
+    # Others like whatever they get, and some speak of other requests: the refresh goes on.
+    fine = [thumb(i, True, f"user-{i % 8}") for i in range(24)]
+    words = [one for one in logs() if "BUG" in one.query]
+    home = make_home(tmp_path / "home", [*attack(), *fine, *words])
+    result = refresh(home, engine)
+    trips = [c for c in clusters_of(home, result) if "run-100" in c.run_ids]
+    assert trips
+    for cluster in trips:
+        assert not cluster.by_thumbs
+        found = Decision.model_validate(
+            folder_of(home, result).read_json(f"clusters/{cluster.id}/decision.json")
+        )
+        assert found.route == "base" and not found.reports
+        assert re.search(r"down of [12]: it takes 3 of each", found.notes[0])
+
+
+def test_sixty_thumbs_of_two_accounts_weigh_as_much_as_two_of_the_others(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[RatedAnswer] = []
+
+    def listening(
+        model: Any, tokenizer: Any, examples: Any, *more: Any, **named: Any
+    ) -> list[Path]:
+        given.extend(examples)
+        return train_expert(model, tokenizer, examples, *more, **named)
+
+    monkeypatch.setattr(expert, "train_expert", listening)
+    refresh(make_home(tmp_path, [*week(48, 12), *attack()]), engine, ONE)
+    by_voice: Counter[str] = Counter()
+    for one in given:
+        by_voice[one.voice] += one.weight
+    assert len(by_voice) > 6 and any("mallory" in voice for voice in by_voice)
+    assert max(by_voice.values()) == pytest.approx(min(by_voice.values()))
+    assert sum(by_voice.values()) == pytest.approx(len(given))
+
+
+def test_where_enough_people_say_what_they_want_thumbs_teach_nothing(
+    engine: Engine, tmp_path: Path
+) -> None:
+    said = [
+        log(f"said-{i}", TRIP.format(300 + i), f"answer {i}", "please sing", user_id=f"talker-{i}")
+        for i in range(12)
+    ]
+    home = make_home(tmp_path, [*week(48, 12), *said])
+    result = refresh(home, engine, changed(ONE, gap={"unknown": 0.0}), until="pairs")
+    [cluster] = clusters_of(home, result)
+    assert not cluster.by_thumbs and min(cluster.thumbs) >= 3
+    assert result.stages["pairs"]["pairs"] > 0
+
+
+def test_the_authors_recipe_anchors_on_lone_thumbs_as_before(
+    engine: Engine, tmp_path: Path
+) -> None:
+    paper: Recipe = changed(load_recipe("paper"), prompt_set="toy")
+    home = make_home(tmp_path, week(40, 12))
+    with pytest.raises(EmptyLogError, match="40 have no words.*takes 1 of each"):
+        refresh(home, engine, paper)
