@@ -1,7 +1,8 @@
 """The running batch: one forward pass a step for every row, whatever its adapter or settings.
 
-New rows get a pass over their prompts of their own and then join; finished rows leave when that
-pays. Rows are right-aligned (padded on the left), positions are counted without the padding.
+New rows get a pass over their prompts of their own and then join; what all of these begin with (the
+words of a role, say) is computed once for them. Finished rows leave when that pays. Rows are
+right-aligned (padded on the left), positions are counted without the padding.
 
 ``transformers``' ``DynamicCache`` concatenates every layer at every step, which copies the whole
 cache for one token. Here each layer keeps spare room at its right end and writes in place; rows can
@@ -59,16 +60,49 @@ class RunningBatch:
         lengths = torch.tensor([len(row.prompt) for row in rows], device=device)
         places = torch.arange(columns, device=device)[None, :] - (columns - lengths)[:, None]
         mask = places >= 0
+        head, cache = self._shared(rows, columns - lengths)
         generating = [i for i, row in enumerate(rows) if row.options is None]
-        cache: Cache | None = None
-        if generating:
+        if generating and cache is None:
             cache = _RowCache() if self.can_join else DynamicCache(config=self._model.config)
-        even = all(len(row.prompt) == columns for row in rows)
+        even = not head and all(len(row.prompt) == columns for row in rows)
+        given = None if even else mask.long()
         with self._adapters.rows([row.adapter for row in rows]):
-            logits = self._forward(ids, None if even else mask.long(), places.clamp(min=0), cache)
-        if cache is not None:
+            logits = self._forward(ids[:, head:], given, places.clamp(min=0)[:, head:], cache)
+        if generating:
+            assert cache is not None
             self._join(rows, generating, cache, mask, columns)
         return logits
+
+    def _shared(self, rows: Sequence[Row], pads: torch.Tensor) -> tuple[int, Cache | None]:
+        """Run the common beginning of the prompts once, where that saves enough.
+
+        Args:
+            rows: new ones.
+            pads: columns before each row's prompt, shape (rows,).
+
+        Returns:
+            How many columns of the padded prompts are known then, and the rows' cache of them.
+        """
+        prompts = [row.prompt for row in rows]
+        first, last = min(prompts), max(prompts)
+        most = min(map(len, prompts)) - 1
+        head = next((i for i in range(most) if first[i] != last[i]), most)
+        adapters = {row.adapter for row in rows}
+        if not self.can_join or len(adapters) > 1 or head * (len(rows) - 1) < _WORTH:
+            return 0, None
+        once, places = _RowCache(), torch.arange(head, device=pads.device)[None, :]
+        with self._adapters.rows(list(adapters)):
+            self._forward(torch.tensor([first[:head]], device=pads.device), None, places, once)
+        # A shorter row has its padding first, so its part of these columns ends earlier.
+        index = (places - pads[:, None]).clamp(min=0)
+        cache = _RowCache()
+        for source in once.layers:
+            assert isinstance(source, _Layer)
+            keys, values = (x[0][:, index].transpose(0, 1) for x in source.shown())
+            layer = _Layer()
+            layer.fill([(keys, values)], head)
+            cache.layers.append(layer)
+        return head, cache
 
     def _join(
         self, rows: Sequence[Row], chosen: list[int], cache: Cache, mask: torch.Tensor, columns: int
@@ -169,6 +203,8 @@ def _with_room(mask: torch.Tensor, columns: int) -> torch.Tensor:
     return torch.nn.functional.pad(kept, (0, max(64, columns // 4)), value=True)
 
 
+_WORTH = 256
+"""Prompt tokens that a pass of its own over a common beginning has to save."""
 _ROOM = 64
 """Columns of spare room added whenever a layer is copied anyway."""
 
@@ -199,7 +235,7 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
             self.fill([(key_states, value_states)], end)
             return self.shown()
         if end > self._buffers[0].shape[-2]:
-            self.fill([self.shown()], start)
+            self.fill([self.shown()], start, end)
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = new
         self._show(end)
@@ -210,11 +246,17 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
         assert self.keys is not None and self.values is not None
         return self.keys, self.values
 
-    def fill(self, parts: Sequence[tuple[torch.Tensor, torch.Tensor]], length: int) -> None:
-        """Take the rows of ``parts`` (keys, values), right-aligned in ``length`` columns."""
+    def fill(
+        self, parts: Sequence[tuple[torch.Tensor, torch.Tensor]], length: int, need: int = 0
+    ) -> None:
+        """Take the rows of ``parts`` (keys, values), right-aligned in ``length`` columns.
+
+        There is room for ``need`` columns and some more.
+        """
         keys, _ = parts[0]
         rows = sum(part[0].shape[0] for part in parts)
-        room = length + max(_ROOM, length // 4)
+        need = max(need, length)
+        room = need + max(_ROOM, need // 4)
         self._buffers = [
             like.new_zeros((rows, like.shape[1], room, like.shape[-1])) for like in parts[0]
         ]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -106,6 +108,56 @@ def test_rows_of_different_lengths_join_and_leave(
         got = engine.generate(requests, on_done=done.append)
         assert [g.text for g in got] == [reference.text(r) for r in requests]
         assert sum(done) == len(requests)
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="module", params=["full", "sliding"])
+def attending(request: pytest.FixtureRequest, tiny_model_path: Path, tmp_path_factory: Any) -> Path:
+    """The tiny model; and one whose first layer sees 24 tokens back."""
+    if request.param == "full":
+        return tiny_model_path
+    folder = Path(shutil.copytree(tiny_model_path, tmp_path_factory.mktemp("m") / "sliding"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1}
+    config["layer_types"] = ["sliding_attention", "full_attention"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_what_prompts_begin_with_is_computed_once(
+    attending: Path, adapter_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = "You write a list of short rules about what the user wants. " * 3
+    texts = [head + "word " * n + "?" for n in (1, 30, 7, 1, 16)]
+    engine = load_engine(str(attending), device="cpu")
+    assert isinstance(engine, LocalEngine)
+    engine.load_adapter("a0", adapter_paths["a0"])
+    wanted = Reference(attending, adapter_paths)
+    seen: list[int] = []
+    forward = type(engine.model).forward
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(kwargs["input_ids"].numel())
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(engine.model), "forward", counted)
+    try:
+        for adapter in (None, "a0"):
+            requests = [ask(text, adapter, max_tokens=20) for text in texts]
+            seen.clear()
+            made = engine.generate(requests)
+            padded = len(texts) * max(g.usage.input_tokens for g in made)
+            assert [g.text for g in made] == [wanted.text(r) for r in requests]
+            assert len(head) < seen[0] < len(head) + 20, "once, and then what differs"
+            assert seen[1] == padded - len(texts) * seen[0]
+        seen.clear()
+        mixed_up = [ask(texts[0], None), ask(texts[1], "a0")]
+        assert [g.text for g in engine.generate(mixed_up)] == [wanted.text(r) for r in mixed_up]
+        assert seen[0] > 2 * len(head), "adapters differ: nothing is shared"
+        prompts = [r.messages for r in requests]
+        each = np.concatenate([engine.choose([p], ["yes", "no"]) for p in prompts])
+        np.testing.assert_allclose(engine.choose(prompts, ["yes", "no"]), each, rtol=1e-4)
     finally:
         engine.close()
 
