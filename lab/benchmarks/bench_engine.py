@@ -17,8 +17,9 @@ import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from langchain_uno import UNOChatModel
+from langchain_uno.models import batch
 from langchain_uno.models.embedders import TokenEmbedder
-from langchain_uno.models.loading import load_engine
+from langchain_uno.models.loading import load_engine, load_prompt_set
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
 from langchain_uno.records import Message
@@ -123,6 +124,33 @@ def main() -> None:
                 embedder.embed([text])
         print(f"routing embedding of {len(text)} tokens: {clock.cpu * 50:.2f} ms CPU")
         engine.close()
+    shared_beginnings()
+
+
+def shared_beginnings() -> None:
+    """Role prompts on the bundled model: their common beginning once, and each prompt anew."""
+    engine, prompts = load_engine(), load_prompt_set("real")
+    asked = [[Message(role="user", content=f"Reset router {i}? " * (1 + i % 9))] for i in range(64)]
+    made = {
+        "distil": [prompts.distil_prompt(m, "Hold the button.", ["shorter"], "en") for m in asked],
+        "judge": [prompts.judge_prompt(m, ["Be brief."], "Hold it.", "en") for m in asked],
+    }
+    for role, given in made.items():
+        for tokens in (1, 40):
+            rows = [GenerateRequest(p, sampling=Sampling(max_tokens=tokens)) for p in given]
+            seconds, worth = [], batch._WORTH
+            for batch._WORTH in (10**9, worth):
+                engine.generate(rows[:8])
+                with Clock() as clock:
+                    out = engine.generate(rows)
+                seconds.append(clock.cpu)
+            anew, once = seconds
+            length = sum(g.usage.input_tokens for g in out) // len(out)
+            print(
+                f"{role}, {length} + {tokens} tokens: {anew:.2f} CPU s each anew, {once:.2f} once "
+                f"for all: {anew / once:.1f} times as fast"
+            )
+    engine.close()
 
 
 def report(what: str, tokens: int, clock: Clock) -> None:

@@ -177,13 +177,9 @@ class _Vocabulary:
         commas = [i for i in signs if pieces[i] == b","]
         self._in_text = np.array([i for i in signs if pieces[i] == b"~"], int)
         """Allowed in strings only."""
-        self._orders = [
-            tuple(np.array(group, int) for group in order)
-            for order in (
-                ([*ends, *brackets, *closing(b'"'), *commas], [*ends, *quotes], signs, others),
-                ([*ends, *quotes], [*ends, *quotes], signs[::-1], others),
-            )
-        ]
+        self._outside = np.array([*ends, *brackets, *closing(b'"'), *commas], int)
+        self._inside = np.array([*ends, *quotes], int)
+        self._signs, self._others = np.array(signs, int), np.array(others, int)
 
     def allowed(self, matcher: LLMatcher) -> BoolArray:
         """Which tokens may come next."""
@@ -192,27 +188,27 @@ class _Vocabulary:
 
     def way_out(self, matcher: LLMatcher, room: int) -> list[int] | None:
         """Return tokens that end the answer from here, at most ``room``; None: none were found."""
-        for outside, inside, *groups in self._orders:
-            ahead, way = matcher.deep_copy(), list[int]()
-            used: Counter[int] = Counter()
-            while len(way) < room:
-                if forced := ahead.compute_ff_tokens():
-                    way += forced
-                    ahead.consume_tokens(forced)
-                    continue
-                allowed = self.allowed(ahead)
-                closers = inside if allowed[self._in_text].any() else outside
-                found = closers[allowed[closers]][:1]
-                for group in groups:
-                    if not len(found):
-                        # What was written least leads out of a pattern's loops.
-                        found = group[allowed[group]]
-                token = min(found.tolist(), key=lambda i: used[i])
-                way.append(token)
-                if token in self.ends:
-                    return way
-                used[token] += 1
-                ahead.consume_token(token)
+        ahead, way = matcher.deep_copy(), list[int]()
+        used: Counter[int] = Counter()
+        while len(way) < room:
+            if forced := ahead.compute_ff_tokens():
+                way += forced
+                ahead.consume_tokens(forced)
+                continue
+            allowed = self.allowed(ahead)
+            closers = self._inside if allowed[self._in_text].any() else self._outside
+            found = closers[allowed[closers]][:1]
+            for group in (self._signs, self._others):
+                found = found if len(found) else group[allowed[group]]
+            if not len(found):
+                return None
+            # What was written least leads out of a pattern's loops.
+            token = min(found.tolist(), key=lambda i: used[i])
+            way.append(token)
+            if token in self.ends:
+                return way
+            used[token] += 1
+            ahead.consume_token(token)
         return None
 
 
