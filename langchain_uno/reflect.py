@@ -173,7 +173,7 @@ def run_together(
         on_done: hears of every generation.
 
     Returns:
-        One result a plan, in their order.
+        One result a plan, in their order, without thoughts.
 
     Raises:
         EngineError: the model can't answer.
@@ -187,7 +187,9 @@ def run_together(
             try:
                 asks[i] = next(plans[i]) if generation is None else plans[i].send(generation)
             except StopIteration as stop:
-                results[i] = stop.value
+                one: Reflected = stop.value
+                said, draft = without_thinking(one.text), without_thinking(one.draft)
+                results[i] = replace(one, text=said, draft=draft)
         made = engine.generate([ask.request for ask in asks.values()], on_done) if asks else []
         sent = dict(zip(asks, made, strict=True))
     return [results[i] for i in range(len(plans))]

@@ -38,7 +38,7 @@ import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
 
@@ -238,12 +238,7 @@ class Exam:
                 )
                 for item, draft in zip(items, drafts, strict=True)
             ]
-            made = run_together(plans, self.engine, self.on_done)
-        said = [(without_thinking(one.text), without_thinking(one.draft)) for one in made]
-        return [
-            replace(one, text=text, draft=draft)
-            for one, (text, draft) in zip(made, said, strict=True)
-        ]
+            return run_together(plans, self.engine, self.on_done)
 
     def falls_behind(self, side: BaseSide, expert: Path, critic: Path) -> str:
         """Say why an expert is not as good as the critic that taught it; empty: it is.
