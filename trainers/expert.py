@@ -33,8 +33,8 @@ from langchain_uno.trainers.common import OnStep, TrainSettings
 __all__ = ["train_expert"]
 
 LOSS_WEIGHTS = (0.5, 0.5)
-"""Of DPO and of SFT (the authors'); of KTO and of SFT. KTO alone loses facts: disliked answers, which
-it makes less likely, have them too (lab/experiments.md)."""
+"""Of DPO and of SFT (the authors'); of KTO and of SFT. KTO alone loses facts: disliked answers,
+which it makes less likely, have them too (lab/experiments.md)."""
 BETA = 0.1
 """How strongly DPO and KTO are held to the base model (the authors', and KTO's)."""
 
