@@ -1,13 +1,13 @@
-"""Stage 6: an Expert LoRA, trained by TRL on preference pairs (DPO + SFT) or on thumbs (KTO).
+"""Stage 6: an Expert LoRA, trained by TRL on pairs (DPO + SFT) or on thumbs (KTO + SFT).
 
     train_expert(model, tokenizer, examples, out, settings, seed=0)   # -> [out/epoch-1, ...]
 
 The expert answers a cluster's queries directly. Of pairs its loss is half DPO (sigmoid: the chosen
 answer above the logged one, relative to the base model) + half SFT (the chosen answer as it
-stands). Of rated answers it is KTO (arXiv 2402.01306): a liked answer becomes likelier than the
-base model has it, a disliked one less likely, and neither needs a partner. Every epoch leaves an
-adapter folder that plain ``PeftModel.from_pretrained`` loads; which of them ships, if any, is the
-verifier's business.
+stands). Of rated answers KTO (arXiv 2402.01306) takes DPO's place: a liked answer becomes likelier
+than the base model has it, a disliked one less likely, and neither needs a partner. SFT is on liked
+answers then. Every epoch leaves an adapter folder that plain ``PeftModel.from_pretrained`` loads;
+which of them ships, if any, is the verifier's business.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from langchain_uno.trainers.common import OnStep, TrainSettings
 __all__ = ["train_expert"]
 
 LOSS_WEIGHTS = (0.5, 0.5)
-"""Of DPO and of SFT (the authors')."""
+"""Of DPO and of SFT (the authors'); of KTO and of SFT. KTO alone loses facts: disliked answers,
+which it makes less likely, have them too (lab/experiments.md)."""
 BETA = 0.1
 """How strongly DPO and KTO are held to the base model (the authors', and KTO's)."""
 
@@ -200,6 +201,26 @@ class _ByPairs(_WithReference, DPOTrainer):  # type: ignore[misc, unused-ignore]
 
 class _ByThumbs(_WithReference, KTOTrainer):  # type: ignore[misc, unused-ignore]
     reference = ("ref_logps", "ref_KL_logps")
+
+    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
+        """Return KTO's loss and SFT's, which expects the mean over all liked answers."""
+        trainer: Any = super()
+        by_thumbs, sft = LOSS_WEIGHTS
+        loss = by_thumbs * trainer._compute_loss(model, inputs, return_outputs)
+        liked = inputs["label"].bool()
+        if not liked.any():
+            return loss
+        ids, mask = inputs["input_ids"][liked], inputs["completion_mask"][liked]
+        found = model(
+            input_ids=ids,
+            attention_mask=inputs["attention_mask"][liked],
+            labels=ids.masked_fill(mask == 0, -100),
+            use_cache=False,
+            fused_lm_head=True,
+        ).log_probs
+        each = -found.sum(-1) / mask.sum(-1)
+        # A batch has as many liked answers as it happens to have; all have a weight of n / (2 ups).
+        return loss + sft * 2 * self.desirable_weight * each.sum() / len(liked)
 
 
 def _length(row: Mapping[str, Any]) -> int:

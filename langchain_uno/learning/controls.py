@@ -19,7 +19,13 @@ from collections.abc import Sequence
 from typing import Literal, cast
 
 from langchain_uno.errors import EngineError
-from langchain_uno.learning.acts import edited_pairs, liked_pairs
+from langchain_uno.learning.acts import (
+    edited_pairs,
+    liked_pairs,
+    rated_answers,
+    thumbs_of,
+    thumbs_teach,
+)
 from langchain_uno.learning.work import Work, WorkFolder, digest_of
 from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.protocols import Engine, Reranker
@@ -147,7 +153,9 @@ def look_at_scorers(work: Work, *, judged: bool) -> None:
     if not judged or any(map(passes, figures.values())):
         return
     words = any(log.feedback_turns for log in logs)
-    if words and not edited_pairs(logs) and not liked_pairs(logs):
+    rated = rated_answers([log for log in logs if not log.feedback_turns], work.voices)
+    acted = edited_pairs(logs) or liked_pairs(logs) or thumbs_teach(thumbs_of(rated), work.recipe)
+    if words and not acted:
         raise EngineError(_USELESS.format(work.teacher.model_name, _told(figures)))
 
 

@@ -125,7 +125,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         cluster.acting = len({work.voices[i] for i in sets if i in done})
         rated = lone_thumbs(work, cluster.train)
         cluster.thumbs = thumbs_of(rated)
-        saying = {work.voices[i] for i, s in sets.items() if s.with_feedback or i in done}
+        saying = {work.voices[i] for i, s in sets.items() if i in done or _teaches(work, s)}
         few = len(saying) < max(1, work.recipe.rules.min_users)
         cluster.by_thumbs = few and thumbs_teach(cluster.thumbs, work.recipe)
         if cluster.by_thumbs:
@@ -180,6 +180,12 @@ _ONE_VOICE = (
 def wanted_rules(rules: RuleSet) -> list[str]:
     """Return the rules an answer should follow: the completed list, else the log's own."""
     return [rule.text for rule in (rules.wanted or rules.with_feedback)]
+
+
+def _teaches(work: Work, rules: RuleSet) -> bool:
+    """Whether a log's words can teach: a judge must be able to tell what follows them."""
+    language = work.logs[rules.run_id].language
+    return bool(rules.with_feedback) and believed(work, "judge", language)
 
 
 def lone_thumbs(work: Work, log_ids: Sequence[str]) -> list[RatedAnswer]:

@@ -9,9 +9,10 @@ A verified critic answers in three generations. With ``critic.distil`` its answe
 requests teach an expert (context distillation, arXiv 2209.15189), which answers in its place if it
 passes like any module and is no worse than the critic.
 
-A cluster in which fewer than ``min_users`` people said what they want, in words or by acts, learns
-from the thumbs of the others. Where so many did, thumbs teach nothing: words also ask for what the
-base model never does, and a liked answer would hold the expert to what these people want changed.
+A cluster in which fewer than ``min_users`` people said what they want, in words (that a judge can
+tell) or by acts, learns from the thumbs of the others. Where so many did, thumbs teach nothing:
+words also ask for what the base model never does, and a liked answer would hold the expert to what
+these people want changed.
 
 A module of the current release that is still good stays, and one that does better on the same
 queries is not replaced (:mod:`langchain_uno.learning.evolve`). What passes by itself ships unless
@@ -328,8 +329,7 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
     reacted to; they fill up to ``recipe.verify.max_queries``. Where the judge can't be
     believed, edits alone are a standard.
 
-    Where thumbs teach, the standard is the answers that people rated
-    (:func:`evened`).
+    Where thumbs teach, the standard is the answers that people rated (:func:`evened`).
     """
     if cluster.by_thumbs:
         return _rated_items(work, cluster)

@@ -29,7 +29,7 @@ from tests.unit_tests.graphs.refresh_parts import (
     make_home,
     refresh,
 )
-from tests.unit_tests.learning.toy_language import log
+from tests.unit_tests.learning.toy_language import ToyEngine, log, plain
 
 ONE = changed(RECIPE, cluster={"threshold": 1000.0}, gap={"unknown": 1.0})
 """All requests are one cluster, whose gap nobody knows."""
@@ -153,3 +153,18 @@ def test_the_authors_recipe_anchors_on_lone_thumbs_as_before(
     home = make_home(tmp_path, week(40, 12))
     with pytest.raises(EmptyLogError, match="40 have no words.*takes 1 of each"):
         refresh(home, engine, paper)
+
+
+def test_thumbs_teach_where_nobody_can_judge_the_words(engine: Engine, tmp_path: Path) -> None:
+    def flat(what: dict[str, Any], request: Any) -> str:
+        return "so so 5" if what["role"] == "judge" else plain(what, request)
+
+    said = [
+        log(f"said-{i}", TRIP.format(300 + i), f"answer {i}", "please sing", user_id=f"talker-{i}")
+        for i in range(6)
+    ]
+    home = make_home(tmp_path, [*week(48, 12), *said])
+    result = refresh(home, engine, ONE, teacher=ToyEngine(flat))
+    [cluster] = clusters_of(home, result)
+    assert cluster.by_thumbs
+    assert [report.kind for report in decided(home, result).reports] == ["expert"]

@@ -204,6 +204,22 @@ def test_pairs_too_long_are_left_out(
 # -- Thumbs ----------------------------------------------------------------------------------------
 
 
+def likelihood(tiny: tuple[Any, Any], adapter: Path, rated: list[RatedAnswer]) -> float:
+    """Mean log-probability of rated answers under an adapter."""
+    from peft import PeftModel
+
+    model, tokenizer = tiny
+    blank = [
+        PreferencePair(
+            **one.model_dump(include={"run_id", "messages"}), chosen=one.answer, rejected=""
+        )
+        for one in rated
+    ]
+    with common.borrowed(model, tokenizer):
+        tuned = PeftModel.from_pretrained(model, str(adapter)).eval()
+        return margin(tuned, tokenizer, blank)
+
+
 @pytest.mark.parametrize(
     ("examples", "least", "most"),
     [
@@ -217,12 +233,15 @@ def test_it_learns_from_thumbs_alone(
     tiny: tuple[Any, Any],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     examples: list[RatedAnswer],
     least: float,
     most: float,
 ) -> None:
     from peft import PeftModel
 
+    # Imitation has no other side to cancel it: thumbs alone.
+    monkeypatch.setattr(expert, "LOSS_WEIGHTS", (1.0, 0.0))
     model, tokenizer = tiny
     held_out = [pair(i) for i in range(100, 106)]
     base = margin(model, tokenizer, held_out)
@@ -234,6 +253,18 @@ def test_it_learns_from_thumbs_alone(
         tuned = PeftModel.from_pretrained(model, str(epochs[-1])).eval()
         gain = margin(tuned, tokenizer, held_out) - base
     assert least < gain < most
+
+
+def test_what_was_liked_is_imitated_besides(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Liked answers become likelier by it; where nobody liked anything in a batch it is silent."""
+    made = []
+    for weights in ((1.0, 0.0), (1.0, 1.0)):
+        monkeypatch.setattr(expert, "LOSS_WEIGHTS", weights)
+        [*_, last] = train_expert(*tiny, thumbs(3, 9), tmp_path / str(weights[1]), SETTINGS, 0)
+        made.append(likelihood(tiny, last, thumbs(3, 0)))
+    assert made[1] > made[0] + 1.0
 
 
 def test_both_directions_weigh_the_same_on_the_whole(
