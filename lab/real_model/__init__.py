@@ -1,0 +1,1 @@
+"""A study on a real language model; `run.py` says how."""
