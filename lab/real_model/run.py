@@ -24,6 +24,7 @@ import typer
 
 from lab.real_model import desk
 from lab.real_model.exam import conversation, look_at, with_rules
+from lab.real_model.fetch import use_site
 from lab.real_model.general import ask_general
 from lab.real_model.teacher import serve_teacher
 from langchain_uno import UNOChatModel, UNOFeedbackHandler
@@ -38,6 +39,7 @@ from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.prompts import PROMPT_SETS, get_prompt_set
 from langchain_uno.releases.load import read_current
+from langchain_uno.releases.traffic import write_atomic
 from langchain_uno.serving.shared import stop_serving
 from langchain_uno.train import refresh_home
 
@@ -170,16 +172,16 @@ def _week(
             while (done := notes.data["visits"]) < len(planned):
                 group = planned[done : done + _BATCH]
                 with notes.timed("service"):
-                    _visits(group, chat, handler, _answered(home, group))
+                    _visits(group, chat, handler, *(_answered(home, group, n) for n in (0, 1)))
                     handler.flush()
                     notes.data["visits"] += len(group)
                 progress.advance("service", len(group))
     progress.finish("service")
 
 
-def _answered(home: Home, group: Sequence[desk.Visit]) -> dict[int, str]:
-    """Return the answers of a batch that a stopped call was in the midst of, by their places."""
-    ids = [str(_run_id(visit)) for visit in group]
+def _answered(home: Home, group: Sequence[desk.Visit], nth: int) -> dict[int, str]:
+    """Return the nth answers of a batch that a stopped call was in the midst of, by place."""
+    ids = [str(_run_id(visit, nth)) for visit in group]
     if not home.journal.exists():
         return {}
     with Journal(home.journal) as journal:
@@ -191,6 +193,7 @@ def _visits(
     chat: UNOChatModel,
     handler: UNOFeedbackHandler,
     known: Mapping[int, str],
+    followed: Mapping[int, str],
 ) -> None:
     """Answer a batch of requests and send what their customers do with the answers."""
     asked = [conversation(visit.request) for visit in group]
@@ -210,7 +213,7 @@ def _visits(
     follow: list[tuple[desk.Visit, list[tuple[str, str]]]] = []
     for i, visit in enumerate(group):
         said_next = _react(visit, answers[i], handler)
-        if said_next:
+        if said_next and i not in followed:
             follow.append((visit, [*asked[i], ("assistant", answers[i]), ("user", said_next)]))
     if follow:
         chat.batch([turns for _, turns in follow], [_config(v, handler, 1) for v, _ in follow])
@@ -225,6 +228,7 @@ def _config(visit: desk.Visit, handler: UNOFeedbackHandler, nth: int = 0) -> Any
     return {
         "run_id": _run_id(visit, nth),
         "callbacks": [handler],
+        "max_concurrency": _BATCH,  # LangChain's own choice is a few threads a core
         "metadata": {"thread_id": f"thread-{_run_id(visit).hex}", "user_id": visit.user},
     }
 
@@ -266,6 +270,7 @@ def _exam(
 ) -> dict[str, list[Answered]]:
     """Ask every system the held-out requests; what one answered is kept at once."""
     tests = [v.request for v in desk.held_out(seed, size.kinds, size.tests)]
+    use_site(Path(model).parent)  # IFEval's checkers
     systems = ["uno", "base", *(["rules in the prompt"] if size.rules_in_prompt else [])]
     kept: dict[str, Any] = notes.data.setdefault("answers", {})
     general: dict[str, Any] = notes.data.setdefault("general", {})
@@ -326,7 +331,6 @@ def _report(
     base = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     return {
         **summary(kinds, people, answers, seconds, release),
-        "seed": seed,
         "model": model.name,
         "words": WORDS,
         "general": notes.data["general"],
@@ -334,15 +338,27 @@ def _report(
         "seconds": notes.data["seconds"],
         "examples": _examples(tests, answers),
         "sizes": {"base": base, "adapters": sum(adapters), "n_adapters": len(adapters)},
-        "answers": {
-            name: {
-                "score": [round(a.score, 2) for a in rows],
-                "on_topic": [100 * int(a.facts) for a in rows],
-                "unwanted": [100 * int(a.unwanted) for a in rows],
-            }
-            for name, rows in answers.items()
+        "result": {
+            "seed": seed,
+            "model": model.name,
+            "users": people,
+            "kinds": kinds,
+            "answers": {name: _columns(rows) for name, rows in answers.items()},
+            "general": notes.data["general"],
+            "clusters": notes.data["refresh"]["clusters"],
+            "seconds": notes.data["seconds"],
         },
-        "tests": [{"kind": v.request.kind, "user": v.user} for v in tests],
+    }
+
+
+def _columns(rows: Sequence[Answered]) -> dict[str, list[float]]:
+    return {
+        "score": [round(a.score, 2) for a in rows],
+        "facts": [100 * int(a.facts) for a in rows],
+        "unwanted": [100 * int(a.unwanted) for a in rows],
+        "tokens_in": [a.tokens_in for a in rows],
+        "tokens_out": [a.tokens_out for a in rows],
+        "seconds": [round(a.seconds, 4) for a in rows],
     }
 
 
@@ -383,6 +399,9 @@ def main(
     ),
     size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}.")] = "demo",
     seed: Annotated[int, typer.Option(help="Of week, refresh and tests.")] = 1,
+    results: Annotated[
+        Path | None, typer.Option(help="Where the figures go too, for the tables of the pages.")
+    ] = None,
 ) -> None:
     """Run the help desk on a real model, with a program as teacher, and show what came of it."""
     with (
@@ -394,6 +413,9 @@ def main(
             raise InputError(f"--size {size!r} is none of {', '.join(SIZES)}.")
         with Bars() as bars:
             report = run_study(out_folder, str(model.resolve()), seed, SIZES[size], bars)
+        if results is not None:
+            name = f"real-{size}-{report['model']}-seed{seed}.json"
+            write_atomic(results / name, json.dumps(report["result"]).encode())
         print_demo(report, Home.locate(out_folder).path, out)
         for system, kept in report["general"].items():
             say(f"General instructions kept by {system}: {kept['kept']} of {kept['asked']}.")

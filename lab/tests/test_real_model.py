@@ -20,6 +20,7 @@ from lab.real_model.fetch import fetch, weights_in
 from lab.real_model.general import INSTRUCTIONS, is_kept
 from lab.real_model.run import SIZES, Size, run_study
 from lab.real_model.teacher import Roles, answer_as_teacher, serve_teacher
+from lab.studies.tables import real_tables
 from langchain_uno.demo.asking import Reply
 from langchain_uno.errors import InputError
 from langchain_uno.models.prompts import PROMPT_SETS, get_prompt_set
@@ -300,3 +301,16 @@ def test_a_run_goes_to_its_end_and_is_taken_up(
     (tmp_path / "else" / "file").touch()
     with pytest.raises(InputError, match="no study made it"):
         run_study(tmp_path / "else", model, 1, size, Silent())
+
+
+def test_the_table_says_who_teaches() -> None:
+    columns = {"score": [100, 0], "facts": [100, 100], "unwanted": [0, 100], "tokens_in": [9, 9],
+               "tokens_out": [5, 5], "seconds": [0.5, 0.7]}  # fmt: skip
+    cell = {"seed": 7, "model": "smollm2", "users": ["a", "b"],
+            "answers": {"base": columns, "rules in the prompt": columns},
+            "general": {"base": {"kept": 3, "asked": 4}}}  # fmt: skip
+    told = real_tables([cell, {**cell, "seed": 8}])
+    assert "smollm2, seeds 7, 8, 4 held-out requests. The teacher is a program" in told
+    [base, rules] = told.splitlines()[-2:]
+    assert base.startswith("| base | 50.0 (0.0 to 100.0) | 100.0 ")
+    assert base.endswith("| 6 of 8 | 9 + 5 | 0.6 |") and rules.endswith("|  | 9 + 5 | 0.6 |")
