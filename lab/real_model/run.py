@@ -444,7 +444,8 @@ def main(
             )
         if results is not None:
             name = f"real-{size}-{report['model']}-seed{seed}.json"
-            write_atomic(results / name, json.dumps(report["result"]).encode())
+            told = {**report["result"], "size": size}
+            write_atomic(results / name, json.dumps(told).encode())
         print_demo(report, Home.locate(out_folder).path, out)
         for system, kept in report["general"].items():
             say(f"General instructions kept by {system}: {kept['kept']} of {kept['asked']}.")

@@ -32,7 +32,7 @@ def headline(top: Path) -> str:
     parts = [f"Systems, {_told(mine)}:\n\n{_table(systems_rows(mine))}"] if mine else []
     if poison := read_results(top, "poison"):
         parts.append(f"Planted rules:\n\n{_table(poison_rows(poison))}")
-    if real := read_results(top, "real-study"):
+    if real := read_results(top, "real"):
         parts.append(real_tables(real))
     return "\n\n".join(parts) or "(none yet)"
 
@@ -58,14 +58,18 @@ def markdown(top: Path) -> str:
 
 
 def real_tables(results: Sequence[Result]) -> str:
-    """Return a table a real language model: how its systems met the wishes of the help desk."""
+    """Return a table a real language model and size of run: how the desk's wishes were met."""
     parts = []
-    for model in sorted({one["model"] for one in results}):
-        mine = [one for one in results if one["model"] == model]
+    for model, size in sorted({(one["model"], one["size"]) for one in results}):
+        mine = [one for one in results if (one["model"], one["size"]) == (model, size)]
         seeds = ", ".join(str(one["seed"]) for one in mine)
+        kinds = len(set(mine[0]["kinds"]))
         asked = sum(len(one["users"]) for one in mine)
-        told = f"seeds {seeds}, {asked} held-out requests. The teacher is a program, no model"
-        parts.append(f"A real language model, {model}, {told}:\n\n{_table(real_rows(mine))}")
+        told = f"{kinds} kinds of request, seeds {seeds} ({asked} requests)"
+        parts.append(
+            f"A real language model, {model}, {told}. The teacher is a program, no model:\n\n"
+            f"{_table(real_rows(mine))}"
+        )
     return "\n\n".join(parts)
 
 

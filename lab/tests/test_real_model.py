@@ -306,11 +306,12 @@ def test_a_run_goes_to_its_end_and_is_taken_up(
 def test_the_table_says_who_teaches() -> None:
     columns = {"score": [100, 0], "facts": [100, 100], "unwanted": [0, 100], "tokens_in": [9, 9],
                "tokens_out": [5, 5], "seconds": [0.5, 0.7]}  # fmt: skip
-    cell = {"seed": 7, "model": "smollm2", "users": ["a", "b"],
+    cell = {"seed": 7, "size": "demo", "model": "smollm2", "kinds": ["terms", "how-to"],
+            "users": ["a", "b"],
             "answers": {"base": columns, "rules in the prompt": columns},
             "general": {"base": {"kept": 3, "asked": 4}}}  # fmt: skip
     told = real_tables([cell, {**cell, "seed": 8}])
-    assert "smollm2, seeds 7, 8, 4 held-out requests. The teacher is a program" in told
+    assert "smollm2, 2 kinds of request, seeds 7, 8 (4 requests). The teacher is a prog" in told
     [base, rules] = told.splitlines()[-2:]
     assert base.startswith("| base | 50.0 (0.0 to 100.0) | 100.0 ")
     assert base.endswith("| 6 of 8 | 9 + 5 | 0.6 |") and rules.endswith("|  | 9 + 5 | 0.6 |")
