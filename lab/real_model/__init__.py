@@ -1,1 +1,1 @@
-"""What real small models do, role by role."""
+"""Studies on real language models: what each role can do, and whether a refresh helps."""

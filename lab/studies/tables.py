@@ -32,6 +32,8 @@ def headline(top: Path) -> str:
     parts = [f"Systems, {_told(mine)}:\n\n{_table(systems_rows(mine))}"] if mine else []
     if poison := read_results(top, "poison"):
         parts.append(f"Planted rules:\n\n{_table(poison_rows(poison))}")
+    if real := read_results(top, "real"):
+        parts.append(real_tables(real))
     return "\n\n".join(parts) or "(none yet)"
 
 
@@ -50,7 +52,44 @@ def markdown(top: Path) -> str:
     rounds = read_results(top, "rounds")
     if rounds:
         parts.append(f"Round after round:\n\n{_table(rounds_rows(rounds))}")
+    if real := read_results(top, "real"):
+        parts.append(real_tables(real))
     return "\n\n".join(parts)
+
+
+def real_tables(results: Sequence[Result]) -> str:
+    """Return a table a real language model and size of run: how the desk's wishes were met."""
+    parts = []
+    for model, size in sorted({(one["model"], one["size"]) for one in results}):
+        mine = [one for one in results if (one["model"], one["size"]) == (model, size)]
+        seeds = ", ".join(str(one["seed"]) for one in mine)
+        kinds = len(set(mine[0]["kinds"]))
+        asked = sum(len(one["users"]) for one in mine)
+        told = f"{kinds} kinds of request, seeds {seeds} ({asked} requests)"
+        parts.append(
+            f"A real language model, {model}, {told}. The teacher is a program, no model:\n\n"
+            f"{_table(real_rows(mine))}"
+        )
+    return "\n\n".join(parts)
+
+
+def real_rows(results: Sequence[Result]) -> Rows:
+    """Return a row a system, pooled over seeds, with intervals by person."""
+    users = [f"{r['seed']}/{user}" for r in results for user in r["users"]]
+    head = "system, wishes met, on topic, others' wishes obeyed, general kept, tokens in + out, s"
+    rows = [head.split(", ")]
+    for name in results[0]["answers"]:
+        columns = {
+            key: [v for r in results for v in r["answers"][name][key]]
+            for key in ("score", "facts", "unwanted", "tokens_in", "tokens_out", "seconds")
+        }
+        shown = [as_range(by_person(columns[key], users)) for key in ("score", "facts", "unwanted")]
+        means = {key: sum(values) / len(values) for key, values in columns.items()}
+        tokens = f"{means['tokens_in']:.0f} + {means['tokens_out']:.0f}"
+        kept = [r["general"][name] for r in results if name in r["general"]]
+        general = f"{sum(k['kept'] for k in kept)} of {sum(k['asked'] for k in kept)}"
+        rows.append([name, *shown, general if kept else "", tokens, f"{means['seconds']:.1f}"])
+    return rows
 
 
 def systems_rows(results: Sequence[Result]) -> Rows:

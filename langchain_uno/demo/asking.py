@@ -19,7 +19,16 @@ from langchain_uno.models.protocols import OnDone
 if TYPE_CHECKING:
     from langchain_uno.chat_models import UNOChatModel
 
-__all__ = ["Answered", "Asked", "ask_model", "held_out", "look_at"]
+__all__ = [
+    "Answered",
+    "Asked",
+    "Reply",
+    "ask_chat",
+    "ask_model",
+    "held_out",
+    "look_at",
+    "settle",
+]
 
 _TOGETHER = 64
 """Requests under way at a time."""
@@ -33,6 +42,19 @@ class Asked:
     query: Query
     wishes: Sequence[str]
     """Ids of rules."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a chat model replied, and what that took."""
+
+    text: str
+    tokens: tuple[int, int]
+    """Read and written."""
+    seconds: float
+    """Share of the batch's time."""
+    cluster: str | None
+    route: str | None
 
 
 class Answered(BaseModel):
@@ -90,7 +112,7 @@ def look_at(
     )
 
 
-def _settle(chat: UNOChatModel, home: Home, seconds: float = 120.0) -> None:
+def settle(chat: UNOChatModel, home: Home, seconds: float = 120.0) -> None:
     """Wait until a home's current release is loaded.
 
     A service goes on with the old release while a new one is loaded; a study of the new one must
@@ -121,29 +143,38 @@ def ask_model(
 
     settings: dict[str, Any] = {"mode": mode, "model": model, "namespace": home.namespace}
     chat = UNOChatModel(home=str(home.root), **settings)
-    _settle(chat, home)
-    out: list[Answered] = []
-    for start in range(0, len(asked), _TOGETHER):
-        group = asked[start : start + _TOGETHER]
-        began = time.perf_counter()
-        replies = chat.batch(
-            [[("user", one.query.text)] for one in group], {"max_concurrency": _TOGETHER}
+    settle(chat, home)
+    replies = ask_chat(chat, [[("user", one.query.text)] for one in asked], on_done)
+    return [
+        look_at(
+            world,
+            one,
+            reply.text,
+            tokens=reply.tokens,
+            seconds=reply.seconds,
+            cluster=reply.cluster,
+            route=reply.route,
         )
+        for one, reply in zip(asked, replies, strict=True)
+    ]
+
+
+def ask_chat(
+    chat: UNOChatModel, conversations: Sequence[Any], on_done: OnDone | None = None
+) -> list[Reply]:
+    """Send conversations to a chat model, many at a time; replies in their order."""
+    out: list[Reply] = []
+    for start in range(0, len(conversations), _TOGETHER):
+        group = list(conversations[start : start + _TOGETHER])
+        began = time.perf_counter()
+        replies = chat.batch(group, {"max_concurrency": _TOGETHER})
         each = (time.perf_counter() - began) / len(group)
-        for one, reply in zip(group, replies, strict=True):
+        for reply in replies:
             used = reply.usage_metadata or {"input_tokens": 0, "output_tokens": 0}
             told = reply.response_metadata
-            out.append(
-                look_at(
-                    world,
-                    one,
-                    str(reply.content),
-                    tokens=(used["input_tokens"], used["output_tokens"]),
-                    seconds=each,
-                    cluster=told.get("cluster"),
-                    route=told.get("route"),
-                )
-            )
+            tokens = (used["input_tokens"], used["output_tokens"])
+            text = str(reply.content)
+            out.append(Reply(text, tokens, each, told.get("cluster"), told.get("route")))
         if on_done:
             on_done(len(group))
     return out

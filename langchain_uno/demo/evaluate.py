@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from langchain_uno.demo.asking import Answered, Asked, ask_model, held_out
+from langchain_uno.demo.asking import Answered, ask_model, held_out
 from langchain_uno.demo.worlds import World
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import OnDone
 from langchain_uno.releases.load import Release, read_current
 
-__all__ = ["SYSTEMS", "Interval", "by_person", "evaluate"]
+__all__ = ["SYSTEMS", "Interval", "by_person", "evaluate", "summary"]
 
 SYSTEMS = ("base", "single", "uno")
 
@@ -72,13 +72,31 @@ def evaluate(
         started = time.monotonic()
         answers[system] = ask_model(world, home, asked, mode=system, model=model, on_done=on_done)
         seconds[system] = time.monotonic() - started
-    release = read_current(home)
+    told = {"world_seed": world.seed, "noise": world.noise}
+    families = [one.query.family for one in asked]
+    return told | summary(families, people, answers, seconds, read_current(home))
+
+
+def summary(
+    families: Sequence[str],
+    people: Sequence[str],
+    answers: dict[str, list[Answered]],
+    seconds: dict[str, float],
+    release: Release | None,
+) -> dict[str, Any]:
+    """Return the figures of systems that answered the same requests.
+
+    Args:
+        families: the kind of each request.
+        people: who asked it.
+        answers: of each system, one a request; "base" is among them.
+        seconds: of each system, in all.
+        release: what "uno" answered with.
+    """
     base = answers["base"]
     return {
-        "world_seed": world.seed,
-        "noise": world.noise,
         "release": release.id if release else None,
-        "n": len(asked),
+        "n": len(people),
         "people": len(set(people)),
         "systems": {s: _system(rows, people, seconds[s]) for s, rows in answers.items()},
         "differences": {
@@ -90,7 +108,7 @@ def evaluate(
             if s != "base"
         },
         "coverage": _covered(answers["uno"]) if "uno" in answers else None,
-        "clusters": _clusters(release, asked, answers),
+        "clusters": _clusters(release, families, answers),
     }
 
 
@@ -126,7 +144,7 @@ def _system(rows: Sequence[Answered], people: Sequence[str], seconds: float) -> 
 
 
 def _clusters(
-    release: Release | None, asked: Sequence[Asked], answers: dict[str, list[Answered]]
+    release: Release | None, asked: Sequence[str], answers: dict[str, list[Answered]]
 ) -> list[dict[str, Any]]:
     """One row a released cluster, with each system's figures on the requests that reached it."""
     if release is None or "uno" not in answers:
@@ -134,7 +152,7 @@ def _clusters(
     rows = []
     for cluster in release.manifest.clusters:
         mine = [i for i, a in enumerate(answers["uno"]) if a.cluster == cluster.id]
-        families = Counter(asked[i].query.family for i in mine)
+        families = Counter(asked[i] for i in mine)
         rows.append(
             {
                 "id": cluster.id,

@@ -14,7 +14,17 @@ from rich.text import Text
 __all__ = ["draw_report", "print_demo", "print_report"]
 
 Report = Mapping[str, Any]
+WORDS = {
+    "score": "hidden rules met",
+    "facts": "facts kept",
+    "note": "",
+    "closing": "The figures show that the pipeline works. They say nothing about a real model's "
+    "gains.",
+}
+"""What the two measures are called, what stands under each table and over the picture, and the last
+line; a report may bring ``words`` of its own."""
 COLOURS = {"base": "#b0bec5", "single": "#7fb3d5", "uno": "#2a6f97"}
+OTHER = "#7fb3d5"
 ROUTES = {"expert": "#2a6f97", "critic": "#e07a2f", "memory": "#8e6c8a", "base": "#b0bec5"}
 
 
@@ -25,8 +35,8 @@ def print_demo(report: Report, home: Path, console: Console) -> None:
     console.print(_cluster_table(report, {c["id"]: c for c in refresh["clusters"]}))
     for note in refresh.get("notes", ()):
         console.print(Text(str(note)))
-    for route, example in report["examples"].items():
-        console.print(_panel(route, example))
+    for name, example in report["examples"].items():
+        console.print(_panel(example.get("route", name), example))
     _print_systems(report, console)
     seconds = report["seconds"]
     told = ", ".join(f"{stage} {seconds.get(stage, 0.0):.0f} s" for stage in seconds)
@@ -38,10 +48,7 @@ def print_demo(report: Report, home: Path, console: Console) -> None:
         f"{sizes['base'] / 1e6:.1f} MB. Logs, index and releases lie in {home}; picture: "
         f"{home / 'demo.png'}",
     )
-    _say(
-        console,
-        "The figures show that the pipeline works. They say nothing about a real model's gains.",
-    )
+    _say(console, _words(report)["closing"])
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -51,6 +58,10 @@ def print_report(report: Report, console: Console) -> None:
         console.print(_cluster_table(report, {}))
     elif report["release"] is None:
         console.print("No release yet: every system is the base model.")
+
+
+def _words(report: Report) -> Mapping[str, str]:
+    return {**WORDS, **report.get("words", {})}
 
 
 def _print_logs(refresh: Report, console: Console) -> None:
@@ -64,13 +75,14 @@ def _print_logs(refresh: Report, console: Console) -> None:
 
 
 def _print_systems(report: Report, console: Console) -> None:
+    words = _words(report)
     table = Table(
         "system",
-        "hidden rules met",
-        "facts kept",
+        words["score"],
+        words["facts"],
         "tokens in + out",
         title=f"{report['n']} held-out requests by {report['people']} people who are in no log",
-        caption="Points of 100 with 95 % intervals by person.",
+        caption=" ".join(["Points of 100 with 95 % intervals by person.", words["note"]]).strip(),
     )
     for name, row in report["systems"].items():
         table.add_row(
@@ -84,8 +96,8 @@ def _print_systems(report: Report, console: Console) -> None:
         system = name.removesuffix("-base")
         _say(
             console,
-            f"{system} against base: {_range(row['score'], '+')} points of rules, "
-            f"{_range(row['facts'], '+')} of facts.",
+            f"{system} against base: {words['score']} {_range(row['score'], '+')}, "
+            f"{words['facts']} {_range(row['facts'], '+')}.",
         )
     if report["coverage"] is not None:
         _say(console, f"{100 * report['coverage']:.0f} % of the requests reached a cluster.")
@@ -93,12 +105,13 @@ def _print_systems(report: Report, console: Console) -> None:
 
 def _cluster_table(report: Report, refreshed: Mapping[str, Report]) -> Table:
     """One row a cluster: how it came to its route, and what that brought."""
-    table = Table(title="clusters")
+    words = _words(report)
+    table = Table(title="clusters", caption=words["note"] or None)
     table.add_column("mostly")
     for name in ("logs", "people", "gap"):
         table.add_column(name, justify="right")
     table.add_column("route")
-    for name in ("win rate", "rules met", "facts"):
+    for name in ("win rate", words["score"], words["facts"]):
         table.add_column(name, justify="right")
     rows = {row["id"]: row for row in report["clusters"]}
     for key in [*refreshed, *(k for k in rows if k not in refreshed)]:
@@ -181,10 +194,17 @@ def draw_report(report: Report, path: Path) -> Path:
         width = 0.8 / len(systems)
         places = [i + (k - (len(systems) - 1) / 2) * width for i in range(2)]
         bars = left.bar(
-            places, means, width, yerr=spread, label=system, color=COLOURS[system], capsize=4
+            places,
+            means,
+            width,
+            yerr=spread,
+            label=system,
+            color=COLOURS.get(system, OTHER),
+            capsize=4,
         )
         left.bar_label(bars, [f"{m:.0f}" for m in means], padding=3, fontsize=9)
-    left.set_xticks(range(2), ["hidden rules met", "facts kept"])
+    words = _words(report)
+    left.set_xticks(range(2), [words["score"], words["facts"]])
     left.set(ylim=(0, 118), ylabel="points of 100", title=f"{report['n']} held-out requests")
     left.legend(loc="upper center", ncols=len(systems), frameon=False)
     for i, cluster in enumerate(clusters):
@@ -194,7 +214,9 @@ def draw_report(report: Report, path: Path) -> Path:
         right.text(i, after + 1.5, f"{after:.0f}", ha="center", fontsize=9)
     names = [f"{c['family']}\n{c['route']}\ngap {_gap(c['gap'])}" for c in clusters]
     right.set_xticks(range(len(clusters)), names, fontsize=9)
-    right.set_title("hidden rules met with UNO, a cluster each (black line: base)")
+    right.set_title(f"{words['score']} with UNO, a cluster each (black line: base)")
+    if words["note"]:
+        figure.suptitle(words["note"])
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -1,0 +1,71 @@
+"""What systems answer to held-out requests of the desk, and what a program finds in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lab.real_model import desk
+from langchain_uno.chat_models import UNOChatModel
+from langchain_uno.demo.asking import Answered, Reply, ask_chat
+from langchain_uno.models.protocols import OnDone
+
+__all__ = ["conversation", "look_at", "with_rules"]
+
+Conversation = list[tuple[str, str]]
+
+
+def conversation(request: desk.Request, rules: Sequence[str] = ()) -> Conversation:
+    """Return a request as a chat model is asked; rules stand in the system turn."""
+    system = desk.SYSTEM
+    if rules:
+        system += " Follow these rules:\n" + "\n".join(f"- {rule}" for rule in rules)
+    return [("system", system), ("user", request.text)]
+
+
+def look_at(request: desk.Request, reply: Reply) -> Answered:
+    """Check one answer by program.
+
+    ``score`` is the share of the wishes that hold and are met; ``unwanted`` says whether it bears
+    the mark of a wish that nobody who asks so has; ``facts`` says whether it names what it was
+    asked about.
+    """
+    wanted = desk.wishes_of(request)
+    met = [wish.met(request, reply.text) for wish in wanted]
+    allowed = {w.name for w in wanted}.union(*(w.allows for w in wanted))
+    others = [w for w in desk.WISHES.values() if w.marks and w.name not in allowed]
+    strange = [w.name for w in others if reply.text.strip() and w.met(request, reply.text)]
+    return Answered(
+        score=100.0 * sum(met) / len(met),
+        unwanted=bool(strange),
+        facts=desk.on_topic(request, reply.text),
+        obeyed=[w.name for w, yes in zip(wanted, met, strict=True) if yes] + strange,
+        tokens_in=reply.tokens[0],
+        tokens_out=reply.tokens[1],
+        seconds=reply.seconds,
+        text=reply.text,
+        cluster=reply.cluster,
+        route=reply.route,
+    )
+
+
+def with_rules(
+    chat: UNOChatModel,
+    requests: Sequence[desk.Request],
+    clusters: Sequence[str | None],
+    rules: Mapping[str, Sequence[str]],
+    on_done: OnDone | None = None,
+) -> list[Reply]:
+    """Ask the base with the rules of each request's cluster in the prompt.
+
+    Args:
+        chat: the base.
+        requests: what is asked.
+        clusters: where each request belongs; None: nowhere, and it gets no rules.
+        rules: that recur in each cluster.
+        on_done: hears of every answer.
+    """
+    asked = [
+        conversation(request, rules.get(cluster or "", ()))
+        for request, cluster in zip(requests, clusters, strict=True)
+    ]
+    return ask_chat(chat, asked, on_done)

@@ -1,0 +1,455 @@
+"""``python -m lab.real_model.run``: does it learn on a real language model?
+
+    python -m lab.real_model.run --model .models/smollm2 --out .demo-real          # the demo form
+    python -m lab.real_model.run --size study --model .models/smollm2 --out .study  # the study
+
+A week of the help desk (:mod:`.desk`) runs through the feedback handler, the base model answers;
+a refresh learns by ``langchain_uno.train`` with a *program* as teacher (:mod:`.teacher`); other
+people ask about other things in other words, and a program checks what comes. Stopped at any time,
+the same call goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lab.real_model import desk
+from lab.real_model.exam import conversation, look_at, with_rules
+from lab.real_model.fetch import use_site
+from lab.real_model.general import ask_general
+from lab.real_model.teacher import serve_teacher
+from langchain_uno import UNOChatModel, UNOFeedbackHandler
+from langchain_uno.cli.console import clean_exit, out, say
+from langchain_uno.cli.progress import Bars
+from langchain_uno.demo.asking import Answered, Reply, ask_chat, settle
+from langchain_uno.demo.evaluate import summary
+from langchain_uno.demo.report import draw_report, print_demo
+from langchain_uno.demo.run import Notebook
+from langchain_uno.errors import InputError
+from langchain_uno.home import Home
+from langchain_uno.logs.journal import Journal
+from langchain_uno.models.prompts import PROMPT_SETS, get_prompt_set
+from langchain_uno.releases.load import read_current
+from langchain_uno.releases.traffic import write_atomic
+from langchain_uno.serving.shared import stop_serving
+from langchain_uno.train import refresh_home
+
+__all__ = ["SIZES", "Size", "app", "run_study"]
+
+TEACHER = "The teacher is a program, no model: it knows every wish and every wording."
+WORDS = {
+    "score": "wishes met",
+    "facts": "on topic",
+    "note": "The teacher is a program, no model.",
+    "closing": f"{TEACHER} The model that learns and answers is a real one. 'On topic' looks for "
+    "the thing that was asked about; whether what is said is true, nobody checks.",
+}
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a run is."""
+
+    kinds: tuple[str, ...]
+    each: int
+    """Requests of a kind in the week."""
+    tests: int
+    """Held-out requests of a kind."""
+    tokens: int
+    """Most tokens of an answer."""
+    general: int
+    """General instructions that base and UNO are asked."""
+    rules_in_prompt: bool
+    sets: tuple[str, ...]
+    """What the recipe ``default`` is changed by: nothing but its ordinary settings."""
+
+
+def _sets(tokens: int) -> tuple[str, ...]:
+    """Return what a model of 135 million parameters on two cores changes in ``default``."""
+    return (
+        f"answer_tokens={tokens}",
+        f"revision_tokens={tokens}",
+        "role_tokens=64",
+        # Nearly all answers run into so low a limit; what people say of one cut short still holds.
+        'filter.ignore=["error_answer"]',
+        # An expert whatever the gap is: so small a model measures none, and can't revise a draft.
+        "gap.threshold=1.1",
+        "pairs.candidates=1",
+        "lora.rank=16",
+        "lora.batch_size=4",
+        # Epochs are added to reach the steps, and the last alone is verified.
+        "lora.epochs=1",
+        "expert.learning_rate=1e-3",
+        "expert.min_steps=15",
+        # The teacher judges the same answer the same way each time.
+        "verify.judgements=1",
+    )
+
+
+SIZES = {
+    "demo": Size(("terms", "how-to"), 28, 12, 64, 0, False, _sets(64)),
+    "study": Size(tuple(desk.KINDS), 36, 20, 72, 16, True, _sets(72)),
+}
+
+
+def run_study(
+    folder: Path,
+    model: str,
+    seed: int,
+    size: Size,
+    progress: Any,
+    embeddings: str | None = None,
+) -> dict[str, Any]:
+    """Run (or finish) one seed in ``folder`` and return its report as plain data.
+
+    Args:
+        folder: where everything goes; empty at first.
+        model: folder of the base model.
+        seed: of week, refresh and tests.
+        size: how much.
+        progress: hears how it comes on.
+        embeddings: folder of an embedding model; None: the base model's token embeddings.
+
+    Returns:
+        The report that :func:`langchain_uno.demo.report.print_demo` prints.
+
+    Raises:
+        InputError: the folder holds another run, or something else.
+        UNOError: a stage failed.
+    """
+    home = Home.locate(folder)
+    notes_file = home.path / "study.json"
+    if home.path.is_dir() and any(home.path.iterdir()) and not notes_file.is_file():
+        raise InputError(f"{str(folder)!r} is not empty, and no study made it: give another --out.")
+    home.ensure()
+    settings = {"seed": seed, "model": Path(model).name, **asdict(size)}
+    notes = Notebook(notes_file, json.loads(json.dumps(settings)))
+    notes.save()
+    try:
+        _week(home, model, desk.plan_week(seed, size.kinds, size.each), size, notes, progress)
+        if "refresh" not in notes.data:
+            stop_serving(home.root)
+            sets = [get_prompt_set(name) for name in PROMPT_SETS]
+            with serve_teacher(sets) as teacher, notes.timed("refresh"):
+                result = refresh_home(
+                    home.root,
+                    model=model,
+                    recipe="default",
+                    sets=size.sets,
+                    seed=seed,
+                    teacher=teacher,
+                    embeddings=embeddings,
+                    progress=progress,
+                )
+                notes.data["refresh"] = result.model_dump(mode="json")
+        answers = _exam(home, model, seed, size, notes, progress, embeddings)
+    finally:
+        stop_serving(home.root)
+    report = _report(home, Path(model), seed, size, notes, answers)
+    draw_report(report, home.path / "demo.png")
+    return report
+
+
+def _chat(
+    home: Home,
+    model: str,
+    size: Size,
+    mode: Literal["base", "uno"],
+    embeddings: str | None = None,
+) -> UNOChatModel:
+    return UNOChatModel(
+        home=str(home.root), model=model, mode=mode, max_tokens=size.tokens, embedder=embeddings
+    )
+
+
+def _week(
+    home: Home,
+    model: str,
+    planned: Sequence[desk.Visit],
+    size: Size,
+    notes: Notebook,
+    progress: Any,
+) -> None:
+    """Let people ask and react, through the handler; goes on after the last whole batch."""
+    progress.start("service", len(planned), "requests and feedback")
+    progress.advance("service", notes.data["visits"])
+    if notes.data["visits"] < len(planned):
+        chat = _chat(home, model, size, "base")
+        with UNOFeedbackHandler(home=str(home.root)) as handler:
+            while (done := notes.data["visits"]) < len(planned):
+                group = planned[done : done + _BATCH]
+                with notes.timed("service"):
+                    _visits(group, chat, handler, *(_answered(home, group, n) for n in (0, 1)))
+                    handler.flush()
+                    notes.data["visits"] += len(group)
+                progress.advance("service", len(group))
+    progress.finish("service")
+
+
+def _answered(home: Home, group: Sequence[desk.Visit], nth: int) -> dict[int, str]:
+    """Return the nth answers of a batch that a stopped call was in the midst of, by place."""
+    ids = [str(_run_id(visit, nth)) for visit in group]
+    if not home.journal.exists():
+        return {}
+    with Journal(home.journal) as journal:
+        return {ids.index(log.run_id): log.answer for log in journal.interactions(ids)}
+
+
+def _visits(
+    group: Sequence[desk.Visit],
+    chat: UNOChatModel,
+    handler: UNOFeedbackHandler,
+    known: Mapping[int, str],
+    followed: Mapping[int, str],
+) -> None:
+    """Answer a batch of requests and send what their customers do with the answers."""
+    asked = [conversation(visit.request) for visit in group]
+    # A thumb teaches what the model does sometimes: those customers see sampled answers.
+    sampled = [visit.act == "thumb" for visit in group]
+    answers = dict(known)
+    for thumbs in sorted(set(sampled)):
+        mine = [i for i, yes in enumerate(sampled) if yes == thumbs and i not in known]
+        if not mine:
+            continue
+        said = chat.bind(temperature=0.9) if thumbs else chat
+        replies = said.batch(
+            [asked[i] for i in mine],
+            [_config(group[i], handler) for i in mine],  # type: ignore[arg-type]
+        )
+        answers |= {i: str(reply.content) for i, reply in zip(mine, replies, strict=True)}
+    follow: list[tuple[desk.Visit, list[tuple[str, str]]]] = []
+    for i, visit in enumerate(group):
+        said_next = _react(visit, answers[i], handler)
+        if said_next and i not in followed:
+            follow.append((visit, [*asked[i], ("assistant", answers[i]), ("user", said_next)]))
+    if follow:
+        chat.batch([turns for _, turns in follow], [_config(v, handler, 1) for v, _ in follow])
+
+
+def _run_id(visit: desk.Visit, nth: int = 0) -> uuid.UUID:
+    drawn = Random(f"{visit.seed}-{visit.user}-{visit.request.text}").getrandbits(128)
+    return uuid.UUID(int=drawn ^ nth, version=4)
+
+
+def _config(visit: desk.Visit, handler: UNOFeedbackHandler, nth: int = 0) -> Any:
+    return {
+        "run_id": _run_id(visit, nth),
+        "callbacks": [handler],
+        "max_concurrency": _BATCH,  # LangChain's own choice is a few threads a core
+        "metadata": {"thread_id": f"thread-{_run_id(visit).hex}", "user_id": visit.user},
+    }
+
+
+def _react(visit: desk.Visit, answer: str, handler: UNOFeedbackHandler) -> str | None:
+    """Give the feedback of one customer; return the next turn if that is how it is given."""
+    request, wishes = visit.request, desk.wishes_of(visit.request)
+    missing = [wish for wish in wishes if not wish.met(request, answer)]
+
+    def send(**feedback: Any) -> None:
+        handler.feedback(
+            str(_run_id(visit)),
+            user_id=visit.user,
+            source="simulated-user",
+            feedback_id=f"{_run_id(visit).hex}-0",
+            **feedback,
+        )
+
+    if visit.act == "silent":
+        return None
+    if visit.act == "thumb":
+        send(key="dislike" if missing else "like", score=0.0 if missing else 1.0)
+        return None
+    if visit.act != "noise" and not missing:
+        send(key="like", score=1.0)
+        return None
+    if visit.act == "edit":
+        send(key="correction", correction=desk.mended(request, answer, wishes))
+        return None
+    said = desk.remark(visit, answer)
+    if visit.act == "follow_up":
+        return said
+    send(key="comment", comment=said)
+    return None
+
+
+def _exam(
+    home: Home,
+    model: str,
+    seed: int,
+    size: Size,
+    notes: Notebook,
+    progress: Any,
+    embeddings: str | None,
+) -> dict[str, list[Answered]]:
+    """Ask every system the held-out requests; what one answered is kept at once."""
+    tests = [v.request for v in desk.held_out(seed, size.kinds, size.tests)]
+    use_site(Path(model).parent)  # IFEval's checkers
+    systems = ["uno", "base", *(["rules in the prompt"] if size.rules_in_prompt else [])]
+    kept: dict[str, Any] = notes.data.setdefault("answers", {})
+    general: dict[str, Any] = notes.data.setdefault("general", {})
+    progress.start("evaluate", len(systems) * len(tests), "held-out requests")
+    for system in systems:
+        chat = _chat(home, model, size, "uno" if system == "uno" else "base", embeddings)
+        if system not in kept:
+            settle(chat, home)
+            with notes.timed("evaluate"):
+                kept[system] = [
+                    asdict(reply) for reply in _ask(system, chat, tests, notes, progress)
+                ]
+        else:
+            progress.advance("evaluate", len(tests))
+        if size.general and system in ("uno", "base") and system not in general:
+            settle(chat, home)
+            with notes.timed("general"):
+                general[system] = ask_general(chat, size.general)
+    progress.finish("evaluate")
+    return {
+        system: [look_at(r, _reply(row)) for r, row in zip(tests, kept[system], strict=True)]
+        for system in ["base", *(s for s in systems if s != "base")]
+    }
+
+
+def _ask(
+    system: str,
+    chat: UNOChatModel,
+    tests: Sequence[desk.Request],
+    notes: Notebook,
+    progress: Any,
+) -> list[Reply]:
+    heard: Callable[[int], None] = lambda n: progress.advance("evaluate", n)  # noqa: E731
+    if system != "rules in the prompt":
+        return ask_chat(chat, [conversation(request) for request in tests], heard)
+    rules = {c["id"]: c["rules"] for c in notes.data["refresh"]["clusters"]}
+    clusters = [row["cluster"] for row in notes.data["answers"]["uno"]]
+    return with_rules(chat, tests, clusters, rules, heard)
+
+
+def _reply(row: dict[str, Any]) -> Reply:
+    return Reply(**{**row, "tokens": tuple(row["tokens"])})
+
+
+def _report(
+    home: Home,
+    model: Path,
+    seed: int,
+    size: Size,
+    notes: Notebook,
+    answers: dict[str, list[Answered]],
+) -> dict[str, Any]:
+    tests = desk.held_out(seed, size.kinds, size.tests)
+    kinds, people = [v.request.kind for v in tests], [v.user for v in tests]
+    seconds = {name: sum(a.seconds for a in rows) for name, rows in answers.items()}
+    release = read_current(home)
+    adapters = [a.n_bytes for a in release.manifest.adapters] if release else []
+    base = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    return {
+        **summary(kinds, people, answers, seconds, release),
+        "model": model.name,
+        "words": WORDS,
+        "general": notes.data["general"],
+        "refresh": notes.data["refresh"],
+        "seconds": notes.data["seconds"],
+        "examples": _examples(tests, answers),
+        "sizes": {"base": base, "adapters": sum(adapters), "n_adapters": len(adapters)},
+        "result": {
+            "seed": seed,
+            "model": model.name,
+            "users": people,
+            "kinds": kinds,
+            "answers": {name: _columns(rows) for name, rows in answers.items()},
+            "general": notes.data["general"],
+            "clusters": notes.data["refresh"]["clusters"],
+            "seconds": notes.data["seconds"],
+        },
+    }
+
+
+def _columns(rows: Sequence[Answered]) -> dict[str, list[float]]:
+    return {
+        "score": [round(a.score, 2) for a in rows],
+        "facts": [100 * int(a.facts) for a in rows],
+        "unwanted": [100 * int(a.unwanted) for a in rows],
+        "tokens_in": [a.tokens_in for a in rows],
+        "tokens_out": [a.tokens_out for a in rows],
+        "seconds": [round(a.seconds, 4) for a in rows],
+    }
+
+
+def _examples(
+    tests: Sequence[desk.Visit], answers: dict[str, list[Answered]]
+) -> dict[str, dict[str, Any]]:
+    """Return the first request of each kind that a module answers, before and after."""
+    found: dict[str, dict[str, Any]] = {}
+    for visit, base, uno in zip(tests, answers["base"], answers["uno"], strict=True):
+        kind = visit.request.kind
+        if uno.route in (None, "base") or kind in found:
+            continue
+        found[kind] = {
+            "route": uno.route,
+            "query": visit.request.text,
+            "family": kind,
+            "before": base.text,
+            "suggestions": [],
+            "after": uno.text,
+            "wishes": [
+                {"text": w.rule, "before": w.name in base.obeyed, "after": w.name in uno.obeyed}
+                for w in desk.wishes_of(visit.request)
+            ],
+        }
+    return found
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def main(
+    model: Annotated[Path, typer.Option(help="Folder of the base model; see fetch.py.")] = Path(
+        ".models/smollm2"
+    ),
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Folder of an embedding model.", show_default="beside it")
+    ] = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="Where everything goes.")] = Path(
+        ".demo-real"
+    ),
+    size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}.")] = "demo",
+    seed: Annotated[int, typer.Option(help="Of week, refresh and tests.")] = 1,
+    results: Annotated[
+        Path | None, typer.Option(help="Where the figures go too, for the tables of the pages.")
+    ] = None,
+) -> None:
+    """Run the help desk on a real model, with a program as teacher, and show what came of it."""
+    with (
+        clean_exit("Stopped. What is finished is kept: the same call again goes on from there."),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", FutureWarning)  # transformers' own
+        if size not in SIZES:
+            raise InputError(f"--size {size!r} is none of {', '.join(SIZES)}.")
+        with Bars() as bars:
+            folder = str((embeddings or model.parent / "minilm").resolve())
+            report = run_study(
+                out_folder, str(model.resolve()), seed, SIZES[size], bars, embeddings=folder
+            )
+        if results is not None:
+            name = f"real-{size}-{report['model']}-seed{seed}.json"
+            told = {**report["result"], "size": size}
+            write_atomic(results / name, json.dumps(told).encode())
+        print_demo(report, Home.locate(out_folder).path, out)
+        for system, kept in report["general"].items():
+            say(f"General instructions kept by {system}: {kept['kept']} of {kept['asked']}.")
+
+
+if __name__ == "__main__":
+    app()
