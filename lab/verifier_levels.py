@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from langchain_uno.recipe import VerifySettings
-from langchain_uno.trainers.verifier import may_ship, p_values
+from langchain_uno.trainers.deciding import may_ship, p_values
 
 __all__ = ["clusters_pass", "main", "tastes", "users_needed"]
 

@@ -17,7 +17,7 @@ these people want changed.
 A module of the current release that is still good stays, and one that does better on the same
 queries is not replaced (:mod:`langchain_uno.learning.evolve`). What passes by itself ships unless
 there were so many tries in this refresh that it may be chance
-(:func:`langchain_uno.trainers.verifier.may_ship`).
+(:func:`langchain_uno.trainers.deciding.may_ship`).
 
 Every training and every verification is kept as soon as it is done, and nothing is deleted before
 what it was needed for is written. A training keeps its state every minute, so a refresh that was
@@ -48,14 +48,8 @@ from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
 from langchain_uno.records import ModuleKind, PreferencePair, RatedAnswer, Route, VerifierReport
-from langchain_uno.trainers.verifier import (
-    BaseSide,
-    Exam,
-    HeldOut,
-    Rated,
-    cluster_p_value,
-    may_ship,
-)
+from langchain_uno.trainers.deciding import cluster_p_value, may_ship
+from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut, Rated
 
 if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample

@@ -23,7 +23,7 @@ else:
 REPO = Path(__file__).resolve().parents[3]
 PACKAGE = REPO / "langchain_uno"
 MAX_LINES = 600
-MAX_PRODUCT = 20_000
+MAX_PRODUCT = 20_600
 """Lines of code, without blank ones, comments and docstrings."""
 
 
@@ -141,7 +141,8 @@ def test_every_stage_is_a_file_with_its_node(stage: str) -> None:
 
 def test_trainers_are_a_file_each_and_graphs_are_two() -> None:
     names = {p.name for p in (REPO / "trainers").glob("*.py")}
-    assert names == {"__init__.py", "common.py", "critic.py", "expert.py", "verifier.py"}
+    stages = {"expert.py", "critic.py", "verifier.py"}
+    assert names == stages | {"__init__.py", "common.py", "deciding.py"}
     assert {p.name for p in (REPO / "graphs").iterdir()} - {"__pycache__"} == {
         "__init__.py",
         "refresh.py",

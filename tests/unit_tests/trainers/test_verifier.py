@@ -16,19 +16,16 @@ from langchain_uno.models.roles import Judgement, RoleError
 from langchain_uno.recipe import Recipe, VerifySettings, load_recipe
 from langchain_uno.records import ANONYMOUS, Message, VerifierReport
 from langchain_uno.reflect import bleu4
-from langchain_uno.trainers.verifier import (
-    BaseSide,
-    Exam,
-    HeldOut,
+from langchain_uno.trainers.deciding import (
     Outcome,
     cluster_p_value,
     decide,
     lower_bound,
     may_ship,
-    outcome_of,
     p_values,
     wilson,
 )
+from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut, outcome_of
 
 
 class Words:
