@@ -19,7 +19,13 @@ from collections.abc import Sequence
 from typing import Literal, cast
 
 from langchain_uno.errors import EngineError
-from langchain_uno.learning.acts import edited_pairs, liked_pairs
+from langchain_uno.learning.acts import (
+    edited_pairs,
+    liked_pairs,
+    rated_answers,
+    thumbs_of,
+    thumbs_teach,
+)
 from langchain_uno.learning.work import Work, WorkFolder, digest_of
 from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.protocols import Engine, Reranker
@@ -146,8 +152,10 @@ def look_at_scorers(work: Work, *, judged: bool) -> None:
     figures = scorer_figures(work)["judge"]
     if not judged or any(map(passes, figures.values())):
         return
-    words = any(log.feedback_turns for log in logs)
-    if words and not edited_pairs(logs) and not liked_pairs(logs):
+    silent = [log for log in logs if not log.feedback_turns]
+    acts = edited_pairs(logs) or liked_pairs(logs)
+    thumbs = thumbs_of(rated_answers(silent, work.voices))
+    if len(silent) < len(logs) and not acts and not thumbs_teach(thumbs, work.recipe):
         raise EngineError(_USELESS.format(work.teacher.model_name, _told(figures)))
 
 
