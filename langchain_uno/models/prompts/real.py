@@ -19,13 +19,7 @@ from typing import Any
 
 from langchain_uno.errors import ConfigError
 from langchain_uno.messages import without_thinking
-from langchain_uno.models.prompts.data_blocks import (
-    clean,
-    numbered,
-    quoted,
-    transcript,
-    turns,
-)
+from langchain_uno.models.prompts.data_blocks import clean, numbered, quoted, transcript, turns
 from langchain_uno.models.prompts.reading import json_values, numbered_items, string_list
 from langchain_uno.models.roles import Judgement, RoleError
 from langchain_uno.records import Message
