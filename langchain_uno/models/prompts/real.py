@@ -19,7 +19,7 @@ from typing import Any
 
 from langchain_uno.errors import ConfigError
 from langchain_uno.messages import without_thinking
-from langchain_uno.models.prompts.data_blocks import block, clean, numbered, transcript, turns
+from langchain_uno.models.prompts.data_blocks import clean, numbered, quoted, transcript, turns
 from langchain_uno.models.prompts.reading import json_values, numbered_items, string_list
 from langchain_uno.models.roles import Judgement, RoleError
 from langchain_uno.records import Message
@@ -33,7 +33,7 @@ __all__ = ["RealPromptSet"]
 
 LANGUAGES = ("en", "zh")
 RENDERING = 2
-"""Raised when blocks or their order change though the words do not."""
+"""Raised when quotations or their order change though the words do not."""
 
 # Which data each role is shown; a file with other placeholders is refused.
 _ROLES: dict[str, frozenset[str]] = {
@@ -245,9 +245,8 @@ class _Words:
             one = isinstance(value, str)
             return transcript([Message(role="user", content=value)] if one else value)
         if name == "remarks":
-            # each has a block of its own: remarks have many lines, and numbers of their own
-            return "\n".join(block("remark", remark) for remark in value)
-        return block(name, value) if isinstance(value, str) else numbered(name, value, self.empty)
+            return "\n\n".join(quoted(remark) for remark in value)
+        return quoted(value) if isinstance(value, str) else numbered(value, self.empty)
 
 
 def _joined(messages: Sequence[Message]) -> list[Message]:

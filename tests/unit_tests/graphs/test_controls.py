@@ -43,6 +43,12 @@ class _Fixed(ToyReranker):
         return self.known.get((a, b), self.otherwise)
 
 
+def _judge(answer: Any) -> ToyEngine:
+    engine = ToyEngine(answer)
+    engine.can_judge = False
+    return engine
+
+
 def test_a_reranker_that_answers_all_alike_fails() -> None:
     for answer, right in ((0.0, (0, 6)), (0.17, (0, 6)), (0.83, (6, 0)), (1.0, (6, 0))):
         for language in ("en", "zh"):
@@ -65,7 +71,7 @@ def test_a_reranker_that_knows_the_paraphrases_passes_in_that_language() -> None
 
 def test_a_judge_that_reads_the_rules_passes_and_others_fail() -> None:
     def scored(judged: Any) -> tuple[int, int]:
-        return judge_figure(ToyEngine(judged), ToyPrompts(), RECIPE, "zh")
+        return judge_figure(_judge(judged), ToyPrompts(), RECIPE, "zh")
 
     assert scored(plain) == (6, 6)
     assert scored(lambda what, request: "same 7") == (0, 0)
@@ -92,7 +98,7 @@ def _flat(what: dict[str, Any], request: Any) -> str:
 def test_a_judge_that_can_t_judge_ends_the_refresh_before_it_costs(
     tmp_path: Path, engine: Engine
 ) -> None:
-    home, teacher = make_home(tmp_path, logs()), ToyEngine(_flat)
+    home, teacher = make_home(tmp_path, logs()), _judge(_flat)
     with pytest.raises(EngineError, match=r"'toy' can't judge.* 0 of 12 \(en\).*--teacher"):
         refresh(home, engine, teacher=teacher)
     assert set(teacher.roles()) == {"judge"}, "nothing was distilled"
@@ -114,7 +120,7 @@ def test_edits_teach_where_nobody_can_judge(tmp_path: Path, engine: Engine) -> N
         one.feedback.append(edit)
     home = make_home(tmp_path, some)
     recipe = changed(RECIPE, rules={"min_users": 1})
-    result = refresh(home, engine, recipe, teacher=ToyEngine(_flat), until="pairs")
+    result = refresh(home, engine, recipe, teacher=_judge(_flat), until="pairs")
     pairs = [p for c in clusters_of(home, result) for p in pairs_of(home, result)]
     assert pairs
     assert {p.origin for p in pairs} == {"edited"}

@@ -277,7 +277,7 @@ def test_a_module_that_wins_is_released(engine: Engine, tmp_path: Path) -> None:
     seen: dict[str, str] = {}
 
     def fond_of_news(what: dict[str, Any], request: Any) -> str:
-        if what["role"] != "judge" or "Selma" in what["query"]:  # a control question
+        if what["role"] != "judge":
             return plain(what, request)
         first = seen.setdefault(what["query"], what["answer"])
         good = what["answer"] != first or "[" in what["answer"]

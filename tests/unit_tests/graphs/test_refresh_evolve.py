@@ -344,8 +344,14 @@ def test_a_verified_critic_teaches_an_expert_that_answers_in_its_place(
         exam: Exam, items: list[HeldOut], drafts: list[str | None], adapter: Path
     ) -> list[Reflected]:
         assert adapter.is_dir()
+        # In the exam all are cut, as the tiny model's answers are: nobody loses by that.
         return [
-            Reflected(f"la la {item.id}", draft or "hm", revised=True)
+            Reflected(
+                f"la la {item.id}",
+                draft or "hm",
+                revised=True,
+                finish_reason="length" if draft else "stop",
+            )
             for item, draft in zip(items, drafts, strict=True)
         ]
 

@@ -126,6 +126,8 @@ class ToyEngine:
         self.asked: list[tuple[dict[str, Any], GenerateRequest]] = []
         self._answer = answer or plain
         self.finish_reason = "stop"
+        self.can_judge = True
+        """Whether it is right in control questions, whatever it answers otherwise."""
 
     def generate(
         self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
@@ -134,7 +136,9 @@ class ToyEngine:
         for request in requests:
             what = json.loads(request.messages[-1].content)
             self.asked.append((what, request))
-            out.append(Generation(self._answer(what, request), finish_reason=self.finish_reason))
+            control = self.can_judge and what["role"] == "judge" and "Selma" in what["query"]
+            text = (plain if control else self._answer)(what, request)
+            out.append(Generation(text, finish_reason=self.finish_reason))
             if on_done is not None:
                 on_done(1)
         return out
