@@ -23,6 +23,7 @@ from itertools import product
 from typing import Any
 
 from lab.real_model import desk
+from langchain_uno.learning.controls import ANSWERS
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.records import Message
 
@@ -102,8 +103,13 @@ class Roles:
         for _, role, pattern in self._patterns:
             found = pattern.fullmatch(text)
             if found:
-                return role, {k: v or "" for k, v in found.groupdict().items()}
+                return role, {k: _unquoted(v or "") for k, v in found.groupdict().items()}
         return None
+
+
+def _unquoted(text: str) -> str:
+    """Take the marks from the lines of quoted data; before the first one they are fixed words."""
+    return text.replace("\n> ", "\n").replace("\n>\n", "\n\n")
 
 
 def _flat(turns: Sequence[tuple[str, str]]) -> str:
@@ -146,6 +152,8 @@ def _play(prompts: PromptSet, role: str, data: Mapping[str, str]) -> str:
         wished = desk.by_rule(data["suggestion"])
         covered = wished and wished[0] in desk.by_rule(data["known"])
         return prompts.cover_options[0 if covered else 1]
+    if role == "judge" and request is None:
+        return json.dumps(_filled(prompts.judge_schema(), *_control(data)))
     if request is None:
         return json.dumps([]) if role == "predict" else data.get("answer") or data.get("draft", "")
     if role == "predict":
@@ -162,6 +170,13 @@ def _play(prompts: PromptSet, role: str, data: Mapping[str, str]) -> str:
         lacking = [w.rule for w in desk.wishes_of(request) if not w.met(request, draft)]
         return prompts.critique_completion(lacking)
     return ""  # revise_feedback: a program that sees no answer has nothing to write
+
+
+def _control(data: Mapping[str, str]) -> tuple[int, str]:
+    """Judge a control question of a refresh (:mod:`langchain_uno.learning.controls`)."""
+    rule, answer = data.get("rules", "").strip(), data["answer"].strip()
+    followed = any(known.get(rule) == answer for known in ANSWERS.values())
+    return (9, "the rule is followed") if followed else (3, "the rule is not followed")
 
 
 def _judgement(request: desk.Request, answer: str, rules: str) -> tuple[int, str]:

@@ -23,6 +23,7 @@ from lab.real_model.teacher import Roles, answer_as_teacher, serve_teacher
 from lab.studies.tables import real_tables
 from langchain_uno.demo.asking import Reply
 from langchain_uno.errors import InputError
+from langchain_uno.learning.controls import ANSWERS
 from langchain_uno.models.prompts import PROMPT_SETS, get_prompt_set
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.records import Message
@@ -183,6 +184,15 @@ def test_the_teacher_plays_every_role(prompts: PromptSet, roles: list[Roles], sy
     assert told(prompts.cover_prompt(bullets.rule, three.rule)) == no
     if listed := prompts.cover_list_prompt(three.rule, both):
         assert told(listed) == yes
+
+
+def test_the_teacher_passes_the_control_questions(prompts: PromptSet, roles: list[Roles]) -> None:
+    asked = [Message(role="user", content="Tell me about the ferry Selma.")]
+    for rule, answer in ANSWERS["en"].items():
+        for other in ANSWERS["en"].values():
+            prompt = prompts.judge_prompt(asked, [rule], other, "en")
+            score = prompts.parse_judgement(answer_as_teacher(turns(prompt), roles)).score
+            assert score == (9 if other == answer else 3), (rule, other)
 
 
 def test_other_prompts_are_none_of_the_teachers(roles: list[Roles]) -> None:
