@@ -102,7 +102,7 @@ SYSTEM = "You work at the help desk of an outdoor shop. Answer the customer."
 """What the shop tells its model."""
 
 _LIST = re.compile(r"(?m)^\s*(?:[-*•]|\d+[.)])\s+")
-_BULLET = re.compile(r"(?m)^\s*[-*•]\s+\S")
+_BULLET = re.compile(r"(?m)^\s*[-*•]\s+\S*\w")
 _OPENING = re.compile(
     r"\W*(?:hello|hi|hey|dear|thank|thanks|sorry|apologies|(?:i|we)(?:'m| am|'re| are)"
     r"(?: so| very| really)? sorry|(?:i|we) apologi[sz]e)\b",
@@ -155,8 +155,10 @@ def _bullets(answer: str) -> int:
     return len(_BULLET.findall(answer))
 
 
-def _to_bullets(_: Request, answer: str) -> str:
+def _to_bullets(request: Request, answer: str) -> str:
     found = [s for s in sentences(answer) if not _OPENING.match(s)] or sentences(answer)
+    # What stands before the first word on the matter is politeness.
+    found = found[next((i for i, s in enumerate(found) if _names(request, s)), 0) :]
     found += ["Ask us if it does not work.", "We are glad to help."][: max(0, 2 - len(found))]
     return "\n".join(f"- {s}" for s in found[:5])
 

@@ -55,6 +55,8 @@ LONG = (
         ("bullets", SLOW, "Do this:\n- Fill a bowl.\n- Dry it.", True),
         ("bullets", SLOW, "1. Fill a bowl.\n2. Dry it.", False),
         ("bullets", SLOW, "- Fill a bowl.", False),
+        ("bullets", SLOW, "- --\n- --\n- --", False),
+        ("bullets", SLOW, "* **Fill** a bowl.\n* Dry it.", True),
         ("three", HOW, "- a\n- b\n- c", True),
         ("three", HOW, "- a\n- b\n- c\n- d", False),
         ("three", HOW, "Fill a bowl.", False),
@@ -173,7 +175,7 @@ def test_the_teacher_plays_every_role(prompts: PromptSet, roles: list[Roles], sy
         return prompts.parse_judgement(judged).score
 
     assert score(both, good) == 9 and score(both, LONG) == 3
-    assert score(both, good.replace("fleece", "dog").replace("Wash", "Eat")) == 7
+    assert score(both, good.replace("fleece", "dog").replace("Wash", "Eat")) == 4
     assert score([], good) == 6
     assert prompts.parse_critique(told(prompts.critique_prompt(asked, LONG, "en"))) == both
     assert prompts.parse_critique(told(prompts.critique_prompt(asked, good, "en"))) == []
