@@ -113,7 +113,7 @@ def refresh_home(
 
     from langchain_uno.graphs.refresh import run_refresh
 
-    return run_refresh(
+    result = run_refresh(
         place,
         engine,
         embedder,
@@ -127,6 +127,16 @@ def refresh_home(
         until=until,
         promote=promote,
     )
+    if embeddings is None and not is_bundled(model):
+        result.notes.append(_OWN_EMBEDDINGS)
+    return result
+
+
+_OWN_EMBEDDINGS = (
+    "Requests were told apart by the base model's token embeddings, which natural requests of "
+    "different kinds hardly differ in. A sentence embedder does it far better (--embeddings NAME, "
+    "in a home that has no release yet)."
+)
 
 
 def effective_recipe(

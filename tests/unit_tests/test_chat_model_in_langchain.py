@@ -148,7 +148,8 @@ def test_a_strict_template_is_counted_all_the_same(tiny_model_path: Path) -> Non
     engine = load_engine(str(tiny_model_path))
     assert isinstance(engine, LocalEngine)
     engine.tokenizer.chat_template = (
-        "{% if messages[0]['role'] != 'user' %}{{ raise_exception('user first') }}{% endif %}x"
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ raise_exception('no') }}"
+        "{% endif %}{{ m['content'] }}{% endfor %}"
     )
     model = UNOChatModel(engine=engine)
     words = "At nine."

@@ -151,7 +151,9 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model_path: Path)
     def command(*args: str, **result: Any) -> Result:
         def refresh(*parts: Any, **more: Any) -> RefreshResult:
             seen.update(more, home=parts[0])
-            return RefreshResult(refresh_id="refresh-1", **result)
+            return RefreshResult(
+                refresh_id="refresh-1", **{"current": result.get("release"), **result}
+            )
 
         monkeypatch.setattr("langchain_uno.graphs.refresh.run_refresh", refresh)
         return run("--home", home.root, "--model", tiny_model_path, *args)
