@@ -49,6 +49,7 @@ __all__ = [
     "LogSettings",
     "RedactionSettings",
     "ServingSettings",
+    "is_safe",
     "load_settings",
     "safe_name",
 ]
@@ -72,6 +73,11 @@ def safe_name(name: str, what: str = "name") -> str:
             "starting with a letter or digit."
         )
     return name
+
+
+def is_safe(name: str) -> bool:
+    """Whether :func:`safe_name` takes a name."""
+    return bool(_NAME.match(name))
 
 
 @dataclass(frozen=True)

@@ -207,13 +207,21 @@ def wilson(rate: float, n: float, confidence: float) -> tuple[float, float]:
 # -- Over a refresh --------------------------------------------------------------------------------
 
 
-def cluster_p_value(reports: Sequence[VerifierReport]) -> float | None:
-    """Return a cluster's p-value: of all the kinds tried for it, the one that would ship.
+def cluster_p_value(
+    reports: Sequence[VerifierReport], shipped: VerifierReport | None
+) -> float | None:
+    """Return a cluster's p-value: of the module that would ship.
 
-    1 where none would (whatever the reason: it lost content, say), None where nothing was compared.
+    Args:
+        reports: of all that was tried.
+        shipped: of what would ship; None: nothing would, whatever the reason.
+
+    Returns:
+        1 where nothing would ship, None where nothing was compared.
     """
-    found = [(r.passed, r.p_value) for r in reports if r.p_value is not None]
-    return min((p for passed, p in found if passed), default=1.0) if found else None
+    if all(report.p_value is None for report in reports):
+        return None
+    return shipped.p_value if shipped is not None and shipped.passed else 1.0
 
 
 def may_ship(p_values: Sequence[float | None], level: float | None) -> list[bool]:

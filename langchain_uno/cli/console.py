@@ -32,6 +32,7 @@ __all__ = [
     "out",
     "print_json",
     "say",
+    "visible",
 ]
 
 INTERRUPTED = 130
@@ -88,6 +89,12 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, ensure_ascii=False, sort_keys=True))
 
 
+def visible(text: str) -> str:
+    """Return a text on one line, with marks for what would steer a terminal: users wrote it."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
 def say(text: str) -> None:
     """Print a sentence of a result: words as they are, broken only where the reader's end is."""
+    text = "\n".join(visible(line) if line.strip() else "" for line in text.split("\n"))
     out.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from langchain_uno.cli.console import (
     out,
     print_json,
     say,
+    visible,
 )
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import Home
@@ -118,7 +119,7 @@ def show(
         out.print(table)
         for cluster in manifest.clusters:
             if cluster.rules:
-                say(f"{cluster.id} wants: {' '.join(cluster.rules)}")
+                say(f"{cluster.id} wants: {' '.join(map(visible, cluster.rules))}")
             if cluster.note:
                 say(f"{cluster.id}: {cluster.note}")
 
@@ -155,7 +156,7 @@ def diff(
         for one in changes:
             for sign, rules in (("+", one["rules_added"]), ("-", one["rules_removed"])):
                 for rule in rules:
-                    say(f"{one['cluster']} {sign} {rule}")
+                    say(f"{one['cluster']} {sign} {visible(rule)}")
 
 
 @app.command()
@@ -189,7 +190,9 @@ def rollback_(
     ] = None,
     why: _Why = "",
 ) -> None:
-    """Go back to the release before. It stays: `train` without new logs changes nothing.
+    """Go back to the release that answered when this one was made, and stay there.
+
+    `train` without new logs changes nothing.
 
     New logs make a new release, which answers at once; `releases hold` leaves that to you.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from langchain_uno.cli.console import (
     HomeOption,
@@ -14,7 +17,9 @@ from langchain_uno.cli.console import (
     clean_exit,
     out,
     print_json,
+    visible,
 )
+from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.releases.history import held
@@ -47,14 +52,14 @@ def status(
             return
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, value in found.items():
-            table.add_row(name.replace("_", " "), _said(name, value))
+            table.add_row(name.replace("_", " "), Text(visible(_said(name, value))))
         out.print(table)
 
 
 def _look(home: Home) -> dict[str, Any]:
     traffic = read_traffic(home)
     releases = list_releases(home)
-    made = read_manifest(home, releases[-1]).created if releases else None
+    made = _newest(home, releases)
     with Journal(home.journal, readonly=True) as journal:
         answers, feedback = journal.counts()
         waiting, _ = journal.unjoined()
@@ -77,6 +82,16 @@ def _look(home: Home) -> dict[str, Any]:
         "reach_a_cluster": round(reached / by_uno, 4) if by_uno else None,
         "answered_by": _shares(week),
     }
+
+
+def _newest(home: Home, releases: Sequence[str]) -> datetime | None:
+    """Return when the newest release was made that can be read."""
+    for release in reversed(releases):
+        try:
+            return read_manifest(home, release).created
+        except ReleaseError:
+            continue
+    return None
 
 
 def _shares(week: list[tuple[str | None, bool, int]]) -> dict[str, int]:

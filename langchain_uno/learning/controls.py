@@ -18,6 +18,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal, cast
 
+import numpy as np
+
 from langchain_uno.errors import EngineError
 from langchain_uno.learning.acts import (
     edited_pairs,
@@ -104,7 +106,7 @@ def reranker_figure(reranker: Reranker, language: str) -> Figure:
     """
     same = SAME[language]
     apart = [(same[i - 1][0], wording) for i, (_, wording) in enumerate(same)]
-    yes = reranker.covered([*same, *apart]) > 0.5
+    yes = np.asarray(reranker.covered([*same, *apart])) > 0.5
     return int(yes[: len(same)].sum()), int((~yes[len(same) :]).sum())
 
 
@@ -200,7 +202,7 @@ def _asked_in(language: str) -> str:
 def scorer_figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
     """Return both scorers' figures by the languages of the logs with words.
 
-    They are kept in the home's ``work/``: the same models are asked once.
+    Figures that pass are kept in the home's ``work/``: the same models are asked once.
     """
     if work.scorers is None:
         work.scorers = _figures(work)
@@ -217,14 +219,15 @@ def _figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
     )
     kept = WorkFolder(work.home.work)
     known = kept.read_json(_FILE) if kept.has(_FILE) else {}
-    if known.get("by") != by:
+    if not isinstance(known, dict) or known.get("by") != by:
         known = {"by": by, "reranker": {}, "judge": {}}
     languages = sorted({_asked_in(language) for language in said})
     for lang in (one for one in languages if one not in known["judge"]):
         judged = judge_figure(work.teacher, work.teacher_prompts, work.recipe, lang)
         known["reranker"][lang] = reranker_figure(work.reranker, lang)
         known["judge"][lang] = judged
-        kept.write_json(_FILE, known)
+        if all(map(passes, known["judge"].values())):  # a bad minute of a judge is not kept
+            kept.write_json(_FILE, known)
     return {
         "reranker": {lang: known["reranker"][lang] for lang in languages},
         "judge": {lang: known["judge"][lang] for lang in languages},

@@ -130,7 +130,8 @@ def rules_stage(work: Work) -> dict[str, Any]:
         cluster.by_thumbs = few and thumbs_teach(cluster.thumbs, work.recipe)
         if cluster.by_thumbs:
             cluster.people = len({one.voice for one in rated})
-        if support is not None:
+        # What thumbs teach is in no words: the module knows no rule.
+        if support is not None and not cluster.by_thumbs:
             cluster.rules = recurring_rules(
                 list(sets.values()),
                 [work.voices[i] for i in sets],

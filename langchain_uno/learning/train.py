@@ -90,6 +90,11 @@ class Decision(BaseModel):
     instead: Incumbent | None = None
     """The one that stays if what is new may not ship after all; None: there is none."""
 
+    @property
+    def shipped(self) -> VerifierReport | None:
+        """The report of what is to ship; None: the base answers."""
+        return self.report if self.route != "base" else None
+
 
 def train_stage(work: Work) -> dict[str, Any]:
     """Make and verify a module for every cluster that is large enough."""
@@ -106,7 +111,7 @@ def train_stage(work: Work) -> dict[str, Any]:
         work.progress.advance(_BAR)
     decided = [_read(work, f"clusters/{c.id}/tried.json") for c in clusters]
     # What users have already is not shipped anew.
-    tested = [None if d.kept else cluster_p_value(d.reports) for d in decided]
+    tested = [None if d.kept else cluster_p_value(d.reports, d.shipped) for d in decided]
     allowed = may_ship(tested, work.recipe.verify.level)
     for cluster, decision, may in zip(clusters, decided, allowed, strict=True):
         if decision.route != "base" and not decision.kept and not may:
@@ -174,10 +179,12 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
             break
         decision.notes.append(f"{kind}: {trial.note}")
     if new is not None and new.report is not None and new.report.kind == "critic":
-        new = _distilled(work, cluster, new, decision, kinds=len(kinds) + 1)
+        # It is asked only where the critic passed, so it adds no chance of a useless module.
+        new = _distilled(work, cluster, new, decision, kinds=len(kinds))
     if new is not None:
         assert new.report is not None
         decision.route, decision.adapter = new.report.kind, new.adapter
+        decision.report = new.report
     if present is None or not present.stands:
         return decision
     decision.instead = present

@@ -154,7 +154,13 @@ def spoken(log: Interaction) -> Interaction:
     return log if len(people) == len(log.feedback) else log.model_copy(update={"feedback": people})
 
 
+_EVALUATORS = ("model", "auto_eval", "eval")
+"""Sources of scores that no person gave: LangSmith's evaluators, Langfuse's."""
+
+
 def _by_machine(one: Feedback) -> bool:
+    if one.source.lower() in _EVALUATORS:
+        return True
     words_alone = one.score is None and one.correction is None and one.key not in _ACTIONS
     return words_alone and bool(one.comment) and machine_shape(one.comment or "") is not None
 

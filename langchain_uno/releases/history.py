@@ -1,22 +1,24 @@
 """Who changed what answers, when and why: one JSON object a line, beside ``traffic.json``.
 
-Lines are only ever added. They name releases and people who run the service, never its users.
+Lines are only ever added. They name releases and who runs the service, never its users. A line
+that can't be written is logged and holds nothing up: what answers is decided by ``traffic.json``.
 """
 
 from __future__ import annotations
 
 import getpass
 import json
+import logging
 import os
 from typing import Any
 
-from langchain_uno.errors import HomeError
 from langchain_uno.home import Home
 from langchain_uno.records import utc_now
 from langchain_uno.releases.traffic import write_atomic
 
 __all__ = ["held", "hold", "let_go", "note", "read_history"]
 
+_log = logging.getLogger(__name__)
 _FILE = "history.jsonl"
 _HOLD = "hold.json"
 
@@ -29,26 +31,28 @@ def note(home: Home, what: str, release: str | None, why: str = "") -> None:
         what: ``publish``, ``promote``, ``rollback``, ``retire``, ``revoke``, ``hold``, ``let go``.
         release: its id; None: the base model.
         why: in the words of whoever did it.
-
-    Raises:
-        HomeError: the line can't be written.
     """
-    line = json.dumps(_entry(what=what, release=release, why=why), ensure_ascii=False) + "\n"
+    why = why.encode("utf-8", "replace").decode()  # a shell may give bytes that are no text
+    line = json.dumps(_entry(what=what, release=release, why=why)).encode() + b"\n"
     path = home.path / _FILE
     try:
-        with path.open("ab") as file:
-            file.write(line.encode())
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a crash cut the last line off
+                    line = b"\n" + line
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise HomeError(f"{str(path)!r} can't be written ({error.strerror or error}).") from error
+        _log.warning("%s can't be written (%s): %s", path, error.strerror or error, line.decode())
 
 
 def read_history(home: Home) -> list[dict[str, Any]]:
-    """Return all lines, oldest first; a line that a crash cut off is left out."""
+    """Return all lines, oldest first; those that can't be read are left out."""
     try:
-        lines = (home.path / _FILE).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+        lines = (home.path / _FILE).read_bytes().split(b"\n")
+    except OSError:
         return []
     found = []
     for line in lines:
@@ -67,8 +71,8 @@ def hold(home: Home, why: str = "") -> None:
     Raises:
         HomeError: the home can't be written.
     """
-    entry = _entry(what="hold", why=why)
-    write_atomic(home.path / _HOLD, (json.dumps(entry, ensure_ascii=False) + "\n").encode())
+    entry = _entry(what="hold", why=why.encode("utf-8", "replace").decode())
+    write_atomic(home.path / _HOLD, json.dumps(entry).encode() + b"\n")
     note(home, "hold", None, why)
 
 
@@ -87,13 +91,14 @@ def held(home: Home) -> dict[str, Any] | None:
 
     A file that can't be read holds too: what was meant to stop is not let through.
     """
+    unknown = {"what": "hold", "by": "somebody", "at": "an unknown time", "why": ""}
     try:
         found = json.loads((home.path / _HOLD).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        return _entry(what="hold", why="the file can't be read", at="", by="somebody")
-    return found if isinstance(found, dict) else _entry(what="hold")
+        return unknown
+    return {**unknown, **found} if isinstance(found, dict) else unknown
 
 
 def _entry(**told: Any) -> dict[str, Any]:

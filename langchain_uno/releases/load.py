@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from langchain_uno.errors import HomeError, NameError_, ReleaseError, ReleaseMismatchError
-from langchain_uno.home import Home, safe_name
+from langchain_uno.home import Home, is_safe, safe_name
 from langchain_uno.models.prompts import worded_alike
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Cluster
@@ -191,7 +191,7 @@ def list_releases(home: Home) -> list[str]:
         found = [p.name for p in home.releases.iterdir() if (p / checks.MANIFEST_FILE).is_file()]
     except OSError as error:
         raise HomeError(f"{str(home.releases)!r} can't be read ({error.strerror}).") from error
-    return sorted(name for name in found if not name.startswith("."))
+    return sorted(name for name in found if is_safe(name))
 
 
 def revocation_file(home: Home, release_id: str) -> Path:

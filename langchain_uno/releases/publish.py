@@ -120,9 +120,10 @@ def publish(
         ) from error
     finally:
         shutil.rmtree(temp, ignore_errors=True)
-    note(home, "publish", release_id)
     if promote:
-        _direct(home, release_id, checks.file_sha256(final / checks.MANIFEST_FILE))
+        _direct(home, release_id, checks.file_sha256(final / checks.MANIFEST_FILE), "publish")
+    else:
+        note(home, "publish, not promoted", release_id)
     return release_id
 
 

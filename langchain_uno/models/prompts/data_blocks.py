@@ -16,13 +16,16 @@ from langchain_uno.records import Message
 
 __all__ = ["clean", "numbered", "quoted", "transcript", "turns"]
 
-# Control tokens of common chat templates (ChatML, Llama, Gemma, Mistral, Phi, DeepSeek), and tags
-# that a template gives a meaning.
+# Control tokens of common chat templates (ChatML, Llama, Gemma, Mistral, Phi, DeepSeek, EXAONE,
+# GLM, Seed), and tags that a template gives a meaning.
 _CONTROL = re.compile(
-    r"<(?=[|\uff5c][^<>\s]{1,40}[|\uff5c]>)"
-    r"|<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|think|tool_call|tool_response|tools)>)"
+    r"<(?=[|\uff5c][^<>\s]{1,40}>|[^<>\s]{1,40}[|\uff5c]>)"
+    r"|\[(?=\|[^\[\]\s]{1,40}\|\])"
+    r"|<(?=/?(?:s|bos|eos|pad|unk|sop|eop|start_of_turn|end_of_turn|think|tools|tool_calls?"
+    r"|tool_response|unused\d+|SPECIAL_\d+|seed:[a-z_]+)>)"
     r"|<(?=</?SYS>>)"
-    r"|\[(?=/?(?:INST|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|SYSTEM_PROMPT)\])"
+    r"|\[(?=/?(?:INST|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|SYSTEM_PROMPT|THINK|ARGS"
+    r"|CALL_ID|gMASK|sMASK)\])"
 )
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")

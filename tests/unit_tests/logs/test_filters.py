@@ -267,3 +267,13 @@ def test_filters_stay_quick_on_hostile_text() -> None:
         start = time.process_time()
         verdict(said(text, answer=text), SETTINGS, both)
         assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("source", ["model", "EVAL", "auto_eval"])
+def test_an_evaluator_is_nobody(source: str) -> None:
+    said = [
+        Feedback(run_id="r", key="hallucination", score=0.0, source=source),
+        Feedback(run_id="r", key="score", score=1.0, source="api"),
+    ]
+    log = Interaction(run_id="r", messages=[], answer="a", user_id="u", feedback=said)
+    assert [f.key for f in spoken(log).feedback] == ["score"]

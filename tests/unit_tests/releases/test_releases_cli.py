@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from langchain_uno.cli.command import app
+from langchain_uno.cli.console import visible
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Feedback, Interaction, Message, utc_now
@@ -56,9 +58,7 @@ def test_rolling_back_and_promoting_are_told_in_the_history(
     lines = [(e["what"], e["release"], e["why"]) for e in read_history(home)]
     assert lines == [
         ("publish", first, ""),
-        ("promote", first, ""),
         ("publish", second, ""),
-        ("promote", second, ""),
         ("rollback", first, "complaints"),
         ("promote", second, ""),
         ("retire", None, ""),
@@ -110,10 +110,45 @@ def test_a_hold_is_said_and_ends(home: Home) -> None:
     assert "Nothing was held" in run(home, "releases", "hold", "--off")
 
 
-def test_a_hold_that_cannot_be_read_holds(home: Home) -> None:
+@pytest.mark.parametrize("text", ["{", "{}", "[]", '{"why": "[/x] \\u001b[2J"}'])
+def test_a_hold_that_cannot_be_read_holds(home: Home, text: str) -> None:
     home.ensure()
-    (home.path / "hold.json").write_text("{")
+    (home.path / "hold.json").write_text(text)
     assert held(home) is not None
+    for words in (("status",), ("releases", "list")):
+        assert "somebody" in run(home, *words)
+        assert "\x1b" not in run(home, *words)
+
+
+def test_a_history_that_cannot_be_written_holds_nothing_up(
+    home: Home, make: Callable[[], str]
+) -> None:
+    first = make()
+    (home.path / "history.jsonl").unlink()
+    (home.path / "history.jsonl").mkdir()
+    second = make()
+    assert current(home) == second
+    revoke(home, second, "somebody was forgotten")
+    assert current(home) == first
+    assert read_history(home) == []
+    run(home, "releases", "list")
+
+
+def test_a_line_cut_off_takes_no_other_with_it(home: Home, make: Callable[[], str]) -> None:
+    first = make()
+    with (home.path / "history.jsonl").open("ab") as file:
+        file.write(b'{"what": "rol\xc3')
+    run(home, "releases", "rollback", "--to", "base", "--why", "a\u2028b \udcff")
+    assert [e["what"] for e in read_history(home)] == ["publish", "retire"]
+    shutil.copytree(home.releases / first, home.releases / f"{first}.bak")
+    assert [row["id"] for row in told(home, "releases", "list")["releases"]] == [first]
+    (home.releases / first / "manifest.json").chmod(0o644)
+    (home.releases / first / "manifest.json").write_text("{")
+    assert told(home, "status")["last_release"] is None
+
+
+def test_what_users_wrote_steers_no_terminal() -> None:
+    assert visible("Say \x1b]0;x\x07 hi\nthere \u202e") == "Say \ufffd]0;x\ufffd hi there \ufffd"
 
 
 @pytest.mark.parametrize(("days", "counted"), [(1, 1), (8, 0)])

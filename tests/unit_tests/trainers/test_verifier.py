@@ -579,10 +579,11 @@ def test_a_cluster_counts_by_the_module_that_would_ship() -> None:
         rate = VerifierReport(kind="expert", n=9, win_rate=0.7, interval=(0, 1), passed=passed)
         return rate.model_copy(update={"p_value": p})
 
-    assert cluster_p_value([]) is None
-    assert cluster_p_value([report(None, False)]) is None
-    assert cluster_p_value([report(0.001, False)]) == 1.0  # it lost content, say
-    assert cluster_p_value([report(0.2, False), report(0.03, True)]) == 0.03
+    assert cluster_p_value([], None) is None
+    assert cluster_p_value([report(None, False)], None) is None
+    assert cluster_p_value([report(0.001, False)], None) == 1.0  # it lost content, say
+    critic, taught = report(0.004, True), report(0.03, True)
+    assert cluster_p_value([report(0.2, False), critic, taught], taught) == 0.03
 
 
 def test_if_nothing_helps_a_refresh_of_eight_clusters_rarely_ships_anything() -> None:
