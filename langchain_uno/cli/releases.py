@@ -190,9 +190,9 @@ def rollback_(
     ] = None,
     why: _Why = "",
 ) -> None:
-    """Go back to the release that answered when this one was made, and stay there.
+    """Go back to what answered when this release was made, and stay there.
 
-    `train` without new logs changes nothing.
+    Before the first release that is the base model. `train` without new logs changes nothing.
 
     New logs make a new release, which answers at once; `releases hold` leaves that to you.
 
@@ -207,7 +207,8 @@ def rollback_(
             retire(place, why)
             say("The base model answers.")
         else:
-            say(f"Release {rollback(place, to, why).id} answers.")
+            found = rollback(place, to, why)
+            say(f"Release {found.id} answers." if found else "The base model answers.")
 
 
 @app.command("hold")

@@ -349,12 +349,16 @@ class Journal:
         return int(row[0]), int(row[1])
 
     def unjoined(self) -> tuple[int, int]:
-        """How much feedback names an answer that is not here, and how many answers name no user."""
+        """How much feedback names an answer that is not here, and how many answers nobody's name.
+
+        These have no user, and no feedback of a named person.
+        """
         sql = (
             "SELECT (SELECT count(*) FROM feedback WHERE run_id NOT IN "
             "(SELECT run_id FROM interactions UNION ALL SELECT root_run_id FROM interactions "
             "WHERE root_run_id IS NOT NULL)), "
-            "(SELECT count(*) FROM interactions WHERE user_id IS NULL)"
+            "(SELECT count(*) FROM interactions i WHERE user_id IS NULL AND NOT EXISTS "
+            "(SELECT 1 FROM feedback f WHERE f.run_id = i.run_id AND f.user_id IS NOT NULL))"
         )
         row = self._db.read(sql)[0]
         return int(row[0]), int(row[1])

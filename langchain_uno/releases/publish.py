@@ -228,11 +228,12 @@ def make_current(
     return release
 
 
-def rollback(home: Home, to: str | None = None, why: str = "") -> Release:
+def rollback(home: Home, to: str | None = None, why: str = "") -> Release | None:
     """Go back to release ``to``, or to the parent of the current one; return it.
 
     It stays: a refresh without new logs changes nothing. Works even when the current release is
-    broken, as long as its manifest can still be read.
+    broken, as long as its manifest can still be read. Before a home's first release the base model
+    answered: then it does again, and None is returned.
 
     Raises:
         ReleaseError: nothing to go back to, or the target is refused; the present traffic stays.
@@ -241,12 +242,10 @@ def rollback(home: Home, to: str | None = None, why: str = "") -> Release:
         share = _traffic_or_none(home).current
         if share is None:
             raise ReleaseError("No release is current: there is nothing to roll back.")
-        to = _parent(home, share.release)
+        to = read_manifest(home, share.release).parent
         if to is None:
-            raise ReleaseError(
-                f"Release {share.release!r} names no parent to go back to: name a target, or "
-                "retire it to let the base model answer."
-            )
+            retire(home, why)
+            return None
     return make_current(home, to, what="rollback", why=why)
 
 

@@ -110,14 +110,15 @@ def test_rollback_goes_to_the_parent_and_forwards_again(
 ) -> None:
     first, second = make(), make()
     assert load_release(home, second).manifest.parent == first
-    assert rollback(home).id == first
+    assert getattr(rollback(home), "id", None) == first
     current = read_current(home)
     assert current is not None
     assert current.id == first
     assert make_current(home, second).id == second
-    assert rollback(home, to=first).id == first
-    with pytest.raises(ReleaseError, match="names no parent"):
-        rollback(home)
+    assert getattr(rollback(home, to=first), "id", None) == first
+    assert rollback(home) is None  # before the first release the base model answered
+    assert read_current(home) is None
+    make_current(home, first)
     retire(home)
     assert read_current(home) is None
     with pytest.raises(ReleaseError, match="nothing to roll back"):
@@ -127,7 +128,7 @@ def test_rollback_goes_to_the_parent_and_forwards_again(
 def test_a_revoked_release_is_never_served_again(home: Home, make: Callable[[], str]) -> None:
     first, second, third = make(), make(), make()
     revoke(home, second, "erasure 7")
-    assert rollback(home, to=first).id == first  # nothing else is touched
+    assert getattr(rollback(home, to=first), "id", None) == first  # nothing else is touched
     make_current(home, third)
     with pytest.raises(ReleaseError, match=r"revoked \(erasure 7\)"):
         rollback(home)
