@@ -17,6 +17,7 @@ The zeros are exact, so a row's answer is that of its adapter alone, but for the
 from __future__ import annotations
 
 import logging
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -192,7 +193,10 @@ class AdapterSet:
         self._stacked.forget()
         try:
             if self._peft is None:
-                self._peft = PeftModel(self.model, checked.config, adapter_name=inner)
+                with warnings.catch_warnings():
+                    # PEFT asks transformers by a name that its next version drops
+                    warnings.simplefilter("ignore", FutureWarning)
+                    self._peft = PeftModel(self.model, checked.config, adapter_name=inner)
             else:
                 self._peft.add_adapter(inner, checked.config)
             result = set_peft_model_state_dict(self._peft, checked.tensors, adapter_name=inner)
