@@ -1,4 +1,4 @@
-"""The serving benchmark at a tenth: threads and tasks, releases switched under them."""
+"""The serving benchmark at a twentieth: threads and tasks, releases switched under them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from lab.benchmarks import bench_serving
 
 
 def test_load_with_switches(capsys: pytest.CaptureFixture[str]) -> None:
-    bench_serving.load(requests=400, switches=5, tokens=12)
+    bench_serving.load(requests=200, switches=4, tokens=12)
     said = capsys.readouterr().out
-    assert "400 answers" in said and "0 errors, 0 wrong" in said
+    assert "200 answers" in said and "0 errors, 0 wrong" in said

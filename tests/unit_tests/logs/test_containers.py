@@ -173,7 +173,8 @@ def test_an_empty_file(home: Home, tmp_path: Path) -> None:
         assert import_file(path, home).rows == 0
 
 
-@pytest.mark.parametrize("array", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("array", [False, True])
 def test_memory_does_not_grow_with_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, array: bool
 ) -> None:

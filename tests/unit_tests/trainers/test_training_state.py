@@ -75,7 +75,7 @@ def killed_at(step: int, train: Train, out: Path) -> None:
         train(out, die)
 
 
-@pytest.mark.parametrize("made", [expert, thumbs, critic])
+@pytest.mark.parametrize("made", [expert, pytest.param(thumbs, marks=pytest.mark.slow), critic])
 def test_killed_at_any_step_it_ends_with_the_same_weights(
     tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any
 ) -> None:
