@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = ["evened", "held_out", "read_decision", "train_stage", "trains_expert"]
 
 _BAR = "train"
+_TAUGHT = "taught by a critic, and no worse"
 
 
 class Trial(BaseModel):
@@ -89,6 +90,8 @@ class Decision(BaseModel):
     """The module of the current release, when that is the choice."""
     instead: Incumbent | None = None
     """The one that stays if what is new may not ship after all; None: there is none."""
+    taught_by: Trial | None = None
+    """The critic that taught the expert, which ships if the expert may not; None: nobody did."""
 
     @property
     def shipped(self) -> VerifierReport | None:
@@ -110,9 +113,15 @@ def train_stage(work: Work) -> dict[str, Any]:
         _tidy(work, cluster)
         work.progress.advance(_BAR)
     decided = [_read(work, f"clusters/{c.id}/tried.json") for c in clusters]
-    # What users have already is not shipped anew.
-    tested = [None if d.kept else cluster_p_value(d.reports, d.shipped) for d in decided]
-    allowed = may_ship(tested, work.recipe.verify.level)
+    allowed = _allowed(work, decided)
+    for decision, may in zip(decided, allowed, strict=True):
+        if decision.taught_by is not None and not (may or decision.kept):
+            decision.route, decision.adapter = "critic", decision.taught_by.adapter
+            decision.report = decision.taught_by.report
+            decision.notes.remove(_TAUGHT)
+            decision.notes.append("the expert that it taught is not proven among so many clusters")
+    # A critic's p-value in place of a larger one takes the others nothing.
+    allowed = _allowed(work, decided)
     for cluster, decision, may in zip(clusters, decided, allowed, strict=True):
         if decision.route != "base" and not decision.kept and not may:
             decision.notes.append(
@@ -131,6 +140,12 @@ def train_stage(work: Work) -> dict[str, Any]:
         "clusters": [r.model_dump(mode="json") for r in results],
         "note": ", ".join(f"{count[route]} {route}" for route in ("expert", "critic", "base")),
     }
+
+
+def _allowed(work: Work, decided: Sequence[Decision]) -> list[bool]:
+    # What users have already is not shipped anew.
+    tested = [None if d.kept else cluster_p_value(d.reports, d.shipped) for d in decided]
+    return may_ship(tested, work.recipe.verify.level)
 
 
 def read_decision(work: Work, cluster_id: str) -> Decision:
@@ -208,7 +223,8 @@ def _distilled(
     if not trial.passed:
         decision.notes.append(f"expert taught by the critic: {trial.note}")
         return critic
-    decision.notes.append("taught by a critic, and no worse")
+    decision.notes.append(_TAUGHT)
+    decision.taught_by = critic
     return trial
 
 

@@ -28,11 +28,11 @@ def note(home: Home, what: str, release: str | None, why: str = "") -> None:
 
     Args:
         home: the namespace.
-        what: ``publish``, ``promote``, ``rollback``, ``retire``, ``revoke``, ``hold``, ``let go``.
+        what: ``publish``, ``publish, not promoted``, ``promote``, ``rollback``, ``retire``,
+            ``revoke``, ``hold`` or ``let go``.
         release: its id; None: the base model.
         why: in the words of whoever did it.
     """
-    why = why.encode("utf-8", "replace").decode()  # a shell may give bytes that are no text
     line = json.dumps(_entry(what=what, release=release, why=why)).encode() + b"\n"
     path = home.path / _FILE
     try:
@@ -71,8 +71,7 @@ def hold(home: Home, why: str = "") -> None:
     Raises:
         HomeError: the home can't be written.
     """
-    entry = _entry(what="hold", why=why.encode("utf-8", "replace").decode())
-    write_atomic(home.path / _HOLD, json.dumps(entry).encode() + b"\n")
+    write_atomic(home.path / _HOLD, json.dumps(_entry(what="hold", why=why)).encode() + b"\n")
     note(home, "hold", None, why)
 
 
@@ -101,8 +100,9 @@ def held(home: Home) -> dict[str, Any] | None:
     return {**unknown, **found} if isinstance(found, dict) else unknown
 
 
-def _entry(**told: Any) -> dict[str, Any]:
-    return {"at": utc_now().isoformat(timespec="seconds"), "by": _me(), **told}
+def _entry(*, why: str, **told: Any) -> dict[str, Any]:
+    why = why.encode("utf-8", "replace").decode()  # a shell may give bytes that are no text
+    return {"at": utc_now().isoformat(timespec="seconds"), "by": _me(), **told, "why": why}
 
 
 def _me() -> str:

@@ -380,6 +380,14 @@ def test_a_verified_critic_teaches_an_expert_that_answers_in_its_place(
     held = {i for c in clusters_of(home, result) for i in c.verify}
     assert pairs and not held & {p.run_id for p in pairs}
 
+    answers = iter([False, True])  # the expert is not proven among all clusters, the critic is
+    monkeypatch.setattr(train_room, "may_ship", lambda tested, level: [next(answers)] * len(tested))
+    home = make_home(tmp_path / "three", people)
+    proven = refresh(home, engine, recipe, teacher=ToyEngine(fond_of_news), max_steps=8)
+    assert {c.route for c in proven.clusters if "taught" in c.note} == {"critic"}
+    assert read_current(home).adapters  # type: ignore[union-attr]
+    monkeypatch.setattr(train_room, "may_ship", lambda tested, level: [True] * len(tested))
+
     without = changed(recipe, critic={"distil": False})
     again = refresh(
         make_home(tmp_path / "two", logs()),
