@@ -23,7 +23,7 @@ _FILE = "history.jsonl"
 _HOLD = "hold.json"
 
 
-def note(home: Home, what: str, release: str | None, why: str = "") -> None:
+def note(home: Home, what: str, release: str | None, why: str = "", by: str = "") -> None:
     """Add a line.
 
     Args:
@@ -32,8 +32,9 @@ def note(home: Home, what: str, release: str | None, why: str = "") -> None:
             ``revoke``, ``hold`` or ``let go``.
         release: its id; None: the base model.
         why: in the words of whoever did it.
+        by: who did it; the name of the process's user by default.
     """
-    line = json.dumps(_entry(what=what, release=release, why=why)).encode() + b"\n"
+    line = json.dumps(_entry(by=by, what=what, release=release, why=why)).encode() + b"\n"
     path = home.path / _FILE
     try:
         with path.open("ab+") as file:
@@ -65,23 +66,23 @@ def read_history(home: Home) -> list[dict[str, Any]]:
     return found
 
 
-def hold(home: Home, why: str = "") -> None:
+def hold(home: Home, why: str = "", by: str = "") -> None:
     """Let refreshes publish without promoting, until :func:`let_go`.
 
     Raises:
         HomeError: the home can't be written.
     """
-    write_atomic(home.path / _HOLD, json.dumps(_entry(what="hold", why=why)).encode() + b"\n")
-    note(home, "hold", None, why)
+    write_atomic(home.path / _HOLD, json.dumps(_entry(by=by, what="hold", why=why)).encode() + b"\n")
+    note(home, "hold", None, why, by)
 
 
-def let_go(home: Home, why: str = "") -> bool:
+def let_go(home: Home, why: str = "", by: str = "") -> bool:
     """End a hold; False: there was none."""
     try:
         (home.path / _HOLD).unlink()
     except FileNotFoundError:
         return False
-    note(home, "let go", None, why)
+    note(home, "let go", None, why, by)
     return True
 
 
@@ -100,9 +101,9 @@ def held(home: Home) -> dict[str, Any] | None:
     return {**unknown, **found} if isinstance(found, dict) else unknown
 
 
-def _entry(*, why: str, **told: Any) -> dict[str, Any]:
+def _entry(*, by: str, why: str, **told: Any) -> dict[str, Any]:
     why = why.encode("utf-8", "replace").decode()  # a shell may give bytes that are no text
-    return {"at": utc_now().isoformat(timespec="seconds"), "by": _me(), **told, "why": why}
+    return {"at": utc_now().isoformat(timespec="seconds"), "by": by or _me(), **told, "why": why}
 
 
 def _me() -> str:

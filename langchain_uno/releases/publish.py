@@ -210,6 +210,7 @@ def make_current(
     linear_shapes: LinearShapes | None = None,
     what: str = "promote",
     why: str = "",
+    by: str = "",
 ) -> Release:
     """Check a release and give it all traffic (a switch forwards or backwards).
 
@@ -219,16 +220,19 @@ def make_current(
         linear_shapes: when given, the adapters' shapes are compared with the base model's.
         what: as the history calls it.
         why: for the history.
+        by: who did it; the name of the process's user by default.
 
     Raises:
         ReleaseError: it is not sound, or was revoked; the present traffic stays.
     """
     release = load_release(home, release_id, linear_shapes=linear_shapes)
-    _direct(home, release.id, release.manifest_sha256, what, why)
+    _direct(home, release.id, release.manifest_sha256, what, why, by)
     return release
 
 
-def rollback(home: Home, to: str | None = None, why: str = "") -> Release | None:
+def rollback(
+    home: Home, to: str | None = None, why: str = "", by: str = ""
+) -> Release | None:
     """Go back to release ``to``, or to the parent of the current one; return it.
 
     It stays: a refresh without new logs changes nothing. Works even when the current release is
@@ -244,15 +248,15 @@ def rollback(home: Home, to: str | None = None, why: str = "") -> Release | None
             raise ReleaseError("No release is current: there is nothing to roll back.")
         to = read_manifest(home, share.release).parent
         if to is None:
-            retire(home, why)
+            retire(home, why, by)
             return None
-    return make_current(home, to, what="rollback", why=why)
+    return make_current(home, to, what="rollback", why=why, by=by)
 
 
-def retire(home: Home, why: str = "") -> None:
+def retire(home: Home, why: str = "", by: str = "") -> None:
     """Take every release out of the traffic: the base model answers all queries."""
     write_traffic(home, Traffic())
-    note(home, "retire", None, why)
+    note(home, "retire", None, why, by)
 
 
 def revoke(home: Home, release_id: str, reason: str) -> None:
@@ -299,8 +303,13 @@ def _traffic_or_none(home: Home) -> Traffic:
 
 
 def _direct(
-    home: Home, release_id: str, manifest_sha256: str, what: str = "promote", why: str = ""
+    home: Home,
+    release_id: str,
+    manifest_sha256: str,
+    what: str = "promote",
+    why: str = "",
+    by: str = "",
 ) -> None:
     share = Share(release=release_id, manifest_sha256=manifest_sha256)
     write_traffic(home, Traffic(shares=(share,)))
-    note(home, what, release_id, why)
+    note(home, what, release_id, why, by)
