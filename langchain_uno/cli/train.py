@@ -202,7 +202,7 @@ def _show(result: RefreshResult, home: Home) -> None:
 
 def _table(result: RefreshResult) -> Table:
     table = Table("cluster", title=_many(len(result.clusters), "cluster"), pad_edge=False)
-    for name in ("logs", "training people", "gap"):
+    for name in ("logs", "people", "gap"):
         table.add_column(name, justify="right")
     table.add_column("route")
     table.add_column("win rate")
