@@ -196,6 +196,14 @@ def test_what_is_clicked_is_what_is_journalled(tmp_path: Path, browser: Any, mar
         )
         said(third, "Saved")
         assert pressed(third) == ["true", "false"]
+        # The server took it, but its answer was lost: taking it back must reach the server.
+        lost = ask(page, QUESTION + " Lost.")
+        page.route("**/feedback", lambda route: (route.fetch(), route.abort()))
+        lost.get_by_role("button", name="Good answer").click()
+        said(lost, "Not saved: no connection")
+        page.unroute("**/feedback")
+        lost.get_by_role("button", name="Good answer").click()
+        said(lost, "Nothing is saved")
     with served(home, ttl_s=0.5) as url_of_short:
         page.goto(url_of_short)
         late = ask(page, QUESTION + " Late.")
@@ -224,6 +232,7 @@ def test_what_is_clicked_is_what_is_journalled(tmp_path: Path, browser: Any, mar
         ("correction", None, None, "- The price is 30 euros."),
         ("thumb", 1.0, None, None),
         ("thumb", 1.0, None, None),
+        ("thumb", None, None, None),
         ("thumb", 0.0, None, None),
     ]
 
