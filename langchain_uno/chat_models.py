@@ -12,8 +12,10 @@ without a home, or before the first release, the base model answers.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,9 +25,9 @@ from langchain_core.callbacks import (
 )
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import (
@@ -47,6 +49,7 @@ from langchain_uno.graphs.respond import (
     build_respond_graph,
 )
 from langchain_uno.home import ENV_HOME, Home
+from langchain_uno.logs.names import asked_by
 from langchain_uno.serving.answers import as_chunk, as_result
 from langchain_uno.serving.messages import from_langchain
 from langchain_uno.serving.router import RouteChoice
@@ -198,8 +201,12 @@ class UNOChatModel(BaseChatModel):
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        """The key of LangChain's cache: a new release never gives an old one's answers."""
-        return f"{super()._get_llm_string(stop, **kwargs)}---{self._released()}"
+        """The key of LangChain's cache: a new release never gives an old one's answers.
+
+        Nor does one side of a canary give the other's.
+        """
+        who = kwargs.pop(_STICKY, "")
+        return f"{super()._get_llm_string(stop, **kwargs)}---{self._released(who)}"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(
@@ -299,6 +306,55 @@ class UNOChatModel(BaseChatModel):
             return serving.route(
                 snapshot, from_langchain(self._convert_input(messages).to_messages())
             )
+
+    # -- who asks --------------------------------------------------------------------------------
+
+    # LangChain gives a stream no run manager, so that it is told here who asks.
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        kwargs.setdefault(_STICKY, _sticky(run_manager.metadata if run_manager else {}))
+        return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        kwargs.setdefault(_STICKY, _sticky(run_manager.metadata if run_manager else {}))
+        return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Stream an answer; see LangChain's ``BaseChatModel.stream``."""
+        kwargs.setdefault(_STICKY, self._streamed_for(config))
+        return super().stream(input, config, **kwargs)
+
+    def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Stream an answer; see LangChain's ``BaseChatModel.astream``."""
+        kwargs.setdefault(_STICKY, self._streamed_for(config))
+        return super().astream(input, config, **kwargs)
+
+    def _streamed_for(self, config: RunnableConfig | None) -> str:
+        found = ensure_config(config)
+        metadata = {**found.get("metadata", {}), **(self.metadata or {})}
+        return _sticky(metadata, found.get("configurable"))
 
     # -- answering -------------------------------------------------------------------------------
 
@@ -448,7 +504,7 @@ class UNOChatModel(BaseChatModel):
         """What has ``encode(text)`` and ``prompt(messages, tools)``: the engine."""
         return self.served.engine
 
-    def _released(self) -> tuple[str, str | None]:
+    def _released(self, who: str) -> tuple[str, str | None]:
         """What ``traffic.json`` says, and which release answers: without loading anything."""
         if self._root is None:
             return "", None
@@ -457,7 +513,8 @@ class UNOChatModel(BaseChatModel):
         except OSError:
             said = ""
         served = self._served
-        return said, served.serving.release if served is not None and served.alive else None
+        alive = served is not None and served.alive
+        return said, served.serving.release_for(who) if served is not None and alive else None
 
     def _context(
         self, stop: list[str] | None, kwargs: dict[str, Any], *, stream: bool
@@ -475,9 +532,12 @@ class UNOChatModel(BaseChatModel):
             tool_choice=choice,
             json_schema=json_schema_of(kwargs.get("json_schema"), kwargs.get("response_format")),
             stream=stream,
+            sticky=kwargs.get(_STICKY, ""),
         )
 
 
+_STICKY = "uno_sticky"
+"""The keyword by which a call learns who asks."""
 _MESSAGE_TOKENS = 4
 """About what a chat template writes around a message."""
 _LEFT_ALONE = ("api_key", "max_retries", "streaming")
@@ -501,6 +561,17 @@ def _settled(name: Any) -> Any:
         folder = Path(name).expanduser()
         return str(folder.absolute()) if folder.is_dir() else name
     return name
+
+
+def _sticky(metadata: Mapping[str, Any], configurable: Mapping[str, Any] | None = None) -> str:
+    """Return what stands for the user who asks, else for the thread, else for this one request."""
+    if configurable is None:  # of the graph or chain that the model runs in
+        configurable = ensure_config().get("configurable") or {}
+    user, thread = asked_by(metadata, configurable)
+    if not (user or thread):
+        return secrets.token_hex(16)
+    named = f"user:{user}" if user else f"thread:{thread}"
+    return blake2b(named.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def _input(messages: list[BaseMessage]) -> RespondInput:
