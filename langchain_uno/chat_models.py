@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
@@ -50,6 +51,7 @@ from langchain_uno.graphs.respond import (
 )
 from langchain_uno.home import ENV_HOME, Home
 from langchain_uno.logs.names import asked_by
+from langchain_uno.releases.traffic import Traffic, read_traffic
 from langchain_uno.serving.answers import as_chunk, as_result
 from langchain_uno.serving.messages import from_langchain
 from langchain_uno.serving.router import RouteChoice
@@ -504,17 +506,23 @@ class UNOChatModel(BaseChatModel):
         """What has ``encode(text)`` and ``prompt(messages, tools)``: the engine."""
         return self.served.engine
 
-    def _released(self, who: str) -> tuple[str, str | None]:
+    def _released(self, who: str) -> tuple[Any, ...]:
         """What ``traffic.json`` says, and which release answers: without loading anything."""
         if self._root is None:
             return "", None
         try:
-            said = Home.locate(self._root, self.namespace).traffic.read_text("utf-8")
-        except OSError:
-            said = ""
-        served = self._served
+            traffic = read_traffic(Home.locate(self._root, self.namespace)) or Traffic(
+                updated=_NEVER
+            )
+        except UNOError:
+            traffic = Traffic(updated=_NEVER)
+        share, served = traffic.chosen(who), self._served
         alive = served is not None and served.alive
-        return said, served.serving.release_for(who) if served is not None and alive else None
+        return (
+            traffic.model_dump_json(),
+            share and share.release,
+            served.serving.release_for(who) if served is not None and alive else None,
+        )
 
     def _context(
         self, stop: list[str] | None, kwargs: dict[str, Any], *, stream: bool
@@ -536,6 +544,7 @@ class UNOChatModel(BaseChatModel):
         )
 
 
+_NEVER = datetime.min.replace(tzinfo=timezone.utc)
 _STICKY = "uno_sticky"
 """The keyword by which a call learns who asks."""
 _MESSAGE_TOKENS = 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ from langchain_uno.cli.console import (
     say,
 )
 from langchain_uno.home import Home
-from langchain_uno.releases.canary import Canary, look, running, start, stop, undecided
+from langchain_uno.releases.canary import look, running, start, stop, undecided
 from langchain_uno.releases.canary import watch as watch_once
 
 __all__ = ["canary", "canary_line", "end_canary", "watch"]
@@ -89,7 +89,7 @@ def watch(
                 break
             time.sleep(every)
         if as_json:
-            print_json(_shown(found))
+            print_json(found.model_dump(mode="json"))
     raise typer.Exit(_CODES.get(found.verdict, _ENDED_BY_A_PERSON))
 
 
@@ -124,15 +124,3 @@ def canary_line(home: Home) -> str | None:
             "`langchain-uno releases end-canary`"
         )
     return None
-
-
-def _shown(found: Canary) -> dict[str, Any]:
-    test = found.test
-    return {
-        "verdict": found.verdict,
-        "plan": found.plan.model_dump(mode="json"),
-        "candidate": found.candidate.model_dump(),
-        "current": found.current.model_dump(),
-        "evidence": {"better": test.better, "worse": test.worse},
-        "needed": test.needed,
-    }

@@ -20,7 +20,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -94,8 +93,7 @@ class Side(BaseModel):
     """Their mean; of thumbs the share of those up. None: nobody voted."""
 
 
-@dataclass(frozen=True)
-class Canary:
+class Canary(BaseModel):
     """A canary and what people say so far."""
 
     plan: Plan
@@ -246,7 +244,7 @@ def look(home: Home) -> Canary:
         Side(release=name, people=len(side), score=sum(side) / len(side) if side else None)
         for name, side in zip((plan.release, plan.current), sides, strict=True)
     ]
-    return Canary(plan, of[0], of[1], test, verdict)
+    return Canary(plan=plan, candidate=of[0], current=of[1], test=test, verdict=verdict)
 
 
 def watch(home: Home) -> Canary:

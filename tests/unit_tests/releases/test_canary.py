@@ -387,7 +387,7 @@ def test_the_commands(home: Home, make: Callable[[], str]) -> None:
     crowd(home, plan, 30, 0.0, 1.0)
     shown = json.loads(run(home, "releases", "watch", "--json", code=11))
     assert (shown["verdict"], shown["candidate"]["score"]) == ("rolled back", 0.0)
-    assert shown["evidence"]["worse"] >= 20
+    assert shown["test"]["worse"] >= 20
     assert current(home) is None
     run(home, "releases", "canary", first, "--days", "0.0000001")
     run(home, "releases", "watch", code=12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from langchain_uno.serving.shared import stop_serving
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny
 
 ASK = QUERIES["c0"]
-PEOPLE = [f"user-{n}" for n in range(12)]
+PEOPLE = [f"user-{n}" for n in range(30)]
 
 
 @pytest.fixture
@@ -201,7 +202,7 @@ def test_a_canary_that_starts_grows_and_ends_under_load_fails_nobody(
 
     try:
         for end in (canary.stop, lambda home: make_current(home, second)):
-            plan = canary.start(home, second, share=0.3)
+            plan = canary.start(home, second, share=0.4)
             reached((second, plan.id), (first, plan.id))
             canary.start(home, second, share=0.5)
             reached((second, plan.id), (first, plan.id))
@@ -215,7 +216,7 @@ def test_a_canary_that_starts_grows_and_ends_under_load_fails_nobody(
     for name in {one[2] for one in seen} - {None}:
         for who in PEOPLE:
             path = [release for w, release, c in seen if (w, c) == (who, name)]
-            moves = [a for a, b in zip(path, path[1:], strict=False) if a != b]
+            moves = [a for a, b in pairwise(path) if a != b]
             assert moves in ([], [first]), "the only way is from the current side to the other"
 
 
