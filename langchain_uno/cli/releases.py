@@ -19,6 +19,7 @@ from langchain_uno.cli.console import (
     say,
     visible,
 )
+from langchain_uno.cli.shadow import shadow
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.records import Cluster
@@ -239,6 +240,7 @@ def hold_(
 app.command()(canary)
 app.command()(watch)
 app.command("end-canary")(end_canary)
+app.command()(shadow)
 
 
 def _say_held(home: Home) -> None:
