@@ -46,8 +46,8 @@ def canary(
 
         langchain-uno releases canary r20260308-120000-77ab02 --share 0.2 --home ./home
 
-    Exit codes: 0 done, 2 bad argument, 3 no such home, 9 the release is refused, or another canary
-    runs (nothing changes).
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 8 another process decides about a canary, 9
+    the release is refused, or another canary runs (nothing changes).
     """
     with clean_exit():
         place = Home.locate(home, namespace).require()
@@ -73,9 +73,10 @@ def watch(
 
         langchain-uno releases watch --every 60 --home ./home
 
-    Exit codes: 0 promoted, 2 bad argument, 3 no such home, 7 the journal can't be read, 9 there is
-    no canary, or its release is refused, 11 rolled back, 12 undecided at the end of its budget (a
-    person decides), 13 still running (--once), 14 a person ended it, 130 stopped by Ctrl-C.
+    Exit codes: 0 promoted, 2 bad argument, 3 no such home, 7 the journal can't be read, 8
+    another process decides, 9 there is no canary, or its release is refused, 11 rolled back, 12
+    undecided at the end of its budget (a person decides), 13 still running (--once), 14 a person
+    ended it, 130 stopped by Ctrl-C.
     """
     with clean_exit("Stopped watching: the canary runs on."):
         place = Home.locate(home, namespace).require()
@@ -103,7 +104,8 @@ def end_canary(
 
         langchain-uno releases end-canary --home ./home --why "wrong release"
 
-    Exit codes: 0 done, 2 bad argument, 3 no such home, 9 a file is damaged.
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 8 another process decides, 9 a file is
+    damaged.
     """
     with clean_exit():
         place = Home.locate(home, namespace).require()

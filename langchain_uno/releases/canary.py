@@ -25,7 +25,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from langchain_uno.errors import InputError, ReleaseError
+from langchain_uno.errors import InputError, ReleaseError, StoreBusyError
 from langchain_uno.home import Home
 from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
@@ -137,7 +137,8 @@ def start(
         release: the candidate.
         share: of the people that it answers, from 0.05 to 0.5. It may be raised while the canary
             runs: people join the candidate's side, nobody leaves it.
-        people: after so many people's votes the canary ends undecided.
+        people: after so many people's votes the canary ends undecided. Of one that runs, this and
+            ``days`` stay as they are.
         days: after so many days it ends undecided.
         by: who starts it; the name of the process's user by default.
         why: for the history.
@@ -346,8 +347,14 @@ def _write(home: Home, plan: Plan) -> None:
 @contextmanager
 def _alone(home: Home) -> Iterator[None]:
     """Let one process at a time decide about a canary."""
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
-    home.require().work.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.work / "canary.lock", timeout=60):
+    home.require().ensure()
+    try:
+        lock = FileLock(home.work / "canary.lock").acquire(timeout=60)
+    except Timeout as error:
+        raise StoreBusyError(
+            f"Another process decides about the canary of {str(home.path)!r}: try again."
+        ) from error
+    with lock:
         yield
