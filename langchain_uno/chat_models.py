@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -29,6 +29,7 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables.config import get_config_list
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import (
@@ -67,6 +68,9 @@ from langchain_uno.serving.structured import (
 from langchain_uno.serving.tracing import child_config
 
 __all__ = ["UNOChatModel"]
+
+_AT_ONCE = 32
+"""What the local engine takes together by default."""
 
 
 class UNOChatModel(BaseChatModel):
@@ -359,6 +363,29 @@ class UNOChatModel(BaseChatModel):
         return _sticky(metadata, found.get("configurable"))
 
     # -- answering -------------------------------------------------------------------------------
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer many requests, 32 at a time unless ``max_concurrency`` says otherwise.
+
+        So many share a forward pass. LangChain's default is the number of cores and four.
+        """
+        configs = [
+            {**one, "max_concurrency": one.get("max_concurrency") or _AT_ONCE}
+            for one in get_config_list(config, len(inputs))
+        ]
+        return super().batch(
+            inputs,
+            cast(list[RunnableConfig], configs),
+            return_exceptions=return_exceptions,
+            **kwargs,
+        )
 
     def _generate(
         self,
