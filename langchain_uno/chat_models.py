@@ -12,11 +12,8 @@ without a home, or before the first release, the base model answers.
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from difflib import get_close_matches
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -51,8 +48,7 @@ from langchain_uno.graphs.respond import (
     build_respond_graph,
 )
 from langchain_uno.home import ENV_HOME, Home
-from langchain_uno.logs.names import asked_by
-from langchain_uno.releases.traffic import Traffic, read_traffic
+from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.serving.answers import as_chunk, as_result
 from langchain_uno.serving.messages import from_langchain
 from langchain_uno.serving.router import RouteChoice
@@ -65,7 +61,7 @@ from langchain_uno.serving.structured import (
     parser_of,
     with_raw,
 )
-from langchain_uno.serving.tracing import child_config
+from langchain_uno.serving.tracing import child_config, sticky
 
 __all__ = ["UNOChatModel"]
 
@@ -324,7 +320,7 @@ class UNOChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        kwargs.setdefault(_STICKY, _sticky(run_manager.metadata if run_manager else {}))
+        kwargs.setdefault(_STICKY, sticky(run_manager.metadata if run_manager else {}))
         return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
 
     async def _agenerate_with_cache(
@@ -334,7 +330,7 @@ class UNOChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        kwargs.setdefault(_STICKY, _sticky(run_manager.metadata if run_manager else {}))
+        kwargs.setdefault(_STICKY, sticky(run_manager.metadata if run_manager else {}))
         return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
 
     def stream(
@@ -360,7 +356,7 @@ class UNOChatModel(BaseChatModel):
     def _streamed_for(self, config: RunnableConfig | None) -> str:
         found = ensure_config(config)
         metadata = {**found.get("metadata", {}), **(self.metadata or {})}
-        return _sticky(metadata, found.get("configurable"))
+        return sticky(metadata, found.get("configurable"))
 
     # -- answering -------------------------------------------------------------------------------
 
@@ -538,15 +534,13 @@ class UNOChatModel(BaseChatModel):
         if self._root is None:
             return "", None
         try:
-            traffic = read_traffic(Home.locate(self._root, self.namespace)) or Traffic(
-                updated=_NEVER
-            )
+            traffic = read_traffic(Home.locate(self._root, self.namespace))
         except UNOError:
-            traffic = Traffic(updated=_NEVER)
-        share, served = traffic.chosen(who), self._served
+            traffic = None
+        share, served = traffic.chosen(who) if traffic else None, self._served
         alive = served is not None and served.alive
         return (
-            traffic.model_dump_json(),
+            traffic and traffic.model_dump_json(),
             share and share.release,
             served.serving.release_for(who) if served is not None and alive else None,
         )
@@ -571,7 +565,6 @@ class UNOChatModel(BaseChatModel):
         )
 
 
-_NEVER = datetime.min.replace(tzinfo=timezone.utc)
 _STICKY = "uno_sticky"
 """The keyword by which a call learns who asks."""
 _MESSAGE_TOKENS = 4
@@ -597,17 +590,6 @@ def _settled(name: Any) -> Any:
         folder = Path(name).expanduser()
         return str(folder.absolute()) if folder.is_dir() else name
     return name
-
-
-def _sticky(metadata: Mapping[str, Any], configurable: Mapping[str, Any] | None = None) -> str:
-    """Return what stands for the user who asks, else for the thread, else for this one request."""
-    if configurable is None:  # of the graph or chain that the model runs in
-        configurable = ensure_config().get("configurable") or {}
-    user, thread = asked_by(metadata, configurable)
-    if not (user or thread):
-        return secrets.token_hex(16)
-    named = f"user:{user}" if user else f"thread:{thread}"
-    return blake2b(named.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def _input(messages: list[BaseMessage]) -> RespondInput:
