@@ -72,7 +72,9 @@ def hold(home: Home, why: str = "", by: str = "") -> None:
     Raises:
         HomeError: the home can't be written.
     """
-    write_atomic(home.path / _HOLD, json.dumps(_entry(by=by, what="hold", why=why)).encode() + b"\n")
+    write_atomic(
+        home.path / _HOLD, json.dumps(_entry(by=by, what="hold", why=why)).encode() + b"\n"
+    )
     note(home, "hold", None, why, by)
 
 
