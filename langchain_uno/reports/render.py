@@ -82,10 +82,14 @@ def cluster_map(points: Sequence[MapPoint]) -> str:
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.6" fill="{filled}" '
             f'stroke="{colour[p.cluster]}" stroke-width="1.4"/>'
         )
-    labels = []
+    labels: list[str] = []
+    taken: list[tuple[float, float]] = []
     for name in list(colour)[:LABELS]:
         at = members[name]
         x, y = (sum(one[k] for one in at) / len(at) for k in (0, 1))
+        while any(abs(x - a) < 26 and abs(y - b) < 18 for a, b in taken):
+            y += 6  # a name goes below those that stand where it would
+        taken.append((x, y))
         labels.append(f'<text x="{x:.1f}" y="{y:.1f}">{escape(shown(name))}</text>')
     told = f"Map of {len(points)} logs in {len(members)} clusters"
     return (
