@@ -129,10 +129,6 @@ class Compared(BaseModel):
     suggestions: list[str] = Field(default_factory=list)
     """What a critic said about the base's answer."""
     outcome: Outcome = None
-    base_score: float | None = None
-    """The judge's, or ten times BLEU-4 against the user's edit; where thumbs are the standard, how
-    likely the rated answer is."""
-    score: float | None = None
     base_usage: Usage | None = None
     usage: Usage | None = None
     """Of all generations that the answer took."""
@@ -377,7 +373,7 @@ class Exam:
         undecided = report.undecided and len(reasons) == 1
         told = [*reasons, f"{report.n} queries of {report.people} people"]
         if self.on_compared is not None:
-            self.on_compared(_compared(side, made[epoch], outcomes[epoch], scores[epoch]))
+            self.on_compared(_compared(side, made[epoch], outcomes[epoch]))
         return report.model_copy(
             update={
                 "passed": not reasons,
@@ -391,9 +387,7 @@ class Exam:
         )
 
 
-def _compared(
-    side: BaseSide, made: _Answers, outcomes: Sequence[Outcome], scores: Sequence[float | None]
-) -> list[Compared]:
+def _compared(side: BaseSide, made: _Answers, outcomes: Sequence[Outcome]) -> list[Compared]:
     return [
         Compared(
             id=item.id,
@@ -401,8 +395,6 @@ def _compared(
             answer=made.texts[i],
             suggestions=list(made.suggestions[i]),
             outcome=outcomes[i],
-            base_score=side.scores[i],
-            score=scores[i],
             base_usage=side.usage[i] if side.usage else None,
             usage=made.usage[i] if side.usage else None,
         )

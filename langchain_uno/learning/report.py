@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -74,10 +74,11 @@ class _Reporter:
         self.rows = {log_id: i for i, log_id in enumerate(work.logs)}
         self.parent = _parent_clusters(work, manifest)
         self.refused_acts = set(work.folder.read_json("refused-acts.json"))
+        self.clusters = {c.id: c for c in manifest.clusters}
         self.sizes = {adapter.cluster: adapter.n_bytes for adapter in manifest.adapters}
 
     def report(self, *, promoted: bool, notes: Sequence[str]) -> Report:
-        work, manifest, recipe = self.work, self.manifest, self.work.recipe
+        work, manifest = self.work, self.manifest
         found = work.clusters()
         decisions = {c.id: read_decision(work, c.id) for c in found}
         changes = {c.id: self.change(c.id, decisions[c.id]) for c in found}
@@ -94,11 +95,7 @@ class _Reporter:
             promoted=promoted,
             base_model=work.engine.model_name,
             judge="" if own_judge else work.teacher.model_name,
-            recipe=recipe.name,
-            seed=recipe.seed,
-            level=recipe.verify.level,
-            win_rate=recipe.verify.win_rate,
-            gap_threshold=recipe.gap.threshold,
+            recipe=manifest.recipe,
             verdict=_verdict(routes, promoted=promoted),
             changes=self.changes(found, changes),
             people=len(set(work.voices.values())),
@@ -167,18 +164,13 @@ class _Reporter:
     def funnel(self, found: Sequence[ClusterData]) -> Funnel:
         counts = self.work.counts("filter")
         train, held = sum(len(c.train) for c in found), sum(len(c.verify) for c in found)
+        counts |= {"unlabelled": sum(len(c.unlabelled) for c in found)}
         return Funnel(
-            interactions=counts["interactions"],
-            heard=counts["heard"],
-            dropped=counts["dropped"],
-            usable=counts["usable"],
+            **counts,
             asking=sum(bool(rules.with_feedback) for rules in self.work.distilled.values()),
             train=train,
             held_out=held,
             left_out=counts["usable"] - train - held,
-            unlabelled=sum(len(c.unlabelled) for c in found),
-            waiting=counts["waiting"],
-            without_user=counts["without_user"],
         )
 
     def points(
@@ -215,33 +207,24 @@ class _Reporter:
         counted = [one for one in compared if one.usage and one.base_usage]
         was = set(before.rules) if before else set()
         return ClusterReport(
-            id=data.id,
+            **self.clusters[data.id].model_dump(exclude={"run_ids", "trained_on", "radius"}),
             request=self.name(typical),
             request_log=self.opaque(typical),
             change=change,
-            is_new=before is None,
-            route=decision.route,
             route_before=before.route if before else None,
-            made_in=decision.kept.made_in if decision.kept else None,
-            logs=len(data.run_ids),
-            people=data.people,
             train=len(data.train),
             held_out=len(data.verify),
             unlabelled=len(data.unlabelled),
             by_thumbs=data.by_thumbs,
-            gap=data.gap,
-            gap_logs=data.n_gap_logs,
-            gap_is_low=work.is_low(data),
-            rules=[*recurring, *single[:SINGLE_RULES]],
-            rules_not_shown=max(0, len(single) - SINGLE_RULES),
+            low=work.is_low(data),
+            told=[*recurring, *single[:SINGLE_RULES]],
+            told_not_shown=max(0, len(single) - SINGLE_RULES),
             rules_added=[self.words(r, RULE_CHARS) for r in data.rules if before and r not in was],
             rules_removed=[self.words(r, RULE_CHARS) for r in sorted(was - set(data.rules))],
             refused=refused[:SINGLE_RULES],
             refused_not_shown=max(0, len(refused) - SINGLE_RULES),
             acts_refused=len(self.refused_acts & set(data.train)),
-            tried=decision.reports,
             decided=decision.report,
-            notes=decision.notes,
             won=outcomes[1.0],
             tied=outcomes[0.5],
             lost=outcomes[0.0],
@@ -298,8 +281,6 @@ class _Reporter:
         first = {one.outcome: one for one in reversed(left)}
         chosen = [first[outcome] for outcome in (1.0, 0.0, 0.5) if outcome in first]
         chosen += [one for one in left if one not in chosen]
-        names: dict[float | None, Literal["won", "tied", "lost"]]
-        names = {1.0: "won", 0.5: "tied", 0.0: "lost"}
         told = []
         for one in (c for c in chosen[:EXAMPLES] if c.id in items):
             item = items[one.id]
@@ -312,8 +293,7 @@ class _Reporter:
                     base=self.words(one.base, ANSWER_CHARS),
                     answer=self.words(one.answer, ANSWER_CHARS),
                     suggestions=[self.words(s, RULE_CHARS) for s in one.suggestions],
-                    outcome=names.get(one.outcome, "unknown"),
-                    standard="thumb" if rated else "edit" if item.edit else "rules",
+                    outcome=one.outcome,
                     rules=[self.words(r, RULE_CHARS) for r in item.rules],
                     edit=self.words(item.edit, ANSWER_CHARS) if item.edit else None,
                     rated=self.words(rated.answer, ANSWER_CHARS) if rated else None,

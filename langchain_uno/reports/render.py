@@ -13,7 +13,7 @@ from functools import lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from langchain_uno.reports.store import ClusterReport, MapPoint, Report
+from langchain_uno.reports.store import MapPoint, Report
 
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
@@ -154,8 +154,6 @@ def _environment(*, html: bool) -> Environment:
         "words": lambda name: name.replace("_", " "),
         "size": lambda n: f"{n / 1e6:.1f} MB",
         "time": _time,
-        "gap": _gap,
-        "why": _why,
     }
     return made
 
@@ -184,34 +182,3 @@ def _time(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _gap(cluster: ClusterReport) -> str:
-    """Say what a cluster's gap is and means."""
-    if cluster.by_thumbs:
-        return "Not used: thumbs teach this cluster, and thumbs name no rule."
-    if cluster.gap is None:
-        known = "Unknown: nothing could be compared with what the model guesses."
-    else:
-        logs = "1 log" if cluster.gap_logs == 1 else f"{cluster.gap_logs} logs"
-        known = f"{cluster.gap:.2f} on {logs}."
-    if cluster.gap_is_low:
-        return f"{known} An expert is tried first: the model guesses most of what users ask for."
-    if cluster.gap_is_low is None:
-        return known
-    return f"{known} A critic is tried: users ask for what the model does not guess."
-
-
-def _why(cluster: ClusterReport) -> str:
-    """Say what decided about a cluster's module, or what would."""
-    report = cluster.decided
-    if report is None:
-        return "Nothing was verified."
-    if report.passed and cluster.route != "base":
-        return "It beat the base model on the held-out requests."
-    if report.undecided and report.needed:
-        more = "1 more person" if report.needed == 1 else f"{report.needed} more people"
-        return f"Undecided: about {more} with feedback like this would decide."
-    if report.passed:
-        return "It passed alone, but not among all the modules that were tried in this refresh."
-    return "It was not better than the base model, so it does not answer."

@@ -11,17 +11,16 @@ import shutil
 from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from langchain_uno.errors import HomeError
 from langchain_uno.home import Home, safe_name
-from langchain_uno.records import Route, VerifierReport
+from langchain_uno.records import Cluster, Route, VerifierReport
 from langchain_uno.releases.traffic import write_atomic
 
 __all__ = [
-    "REPORT_SCHEMA",
     "Change",
     "ClusterReport",
     "Example",
@@ -36,8 +35,6 @@ __all__ = [
     "write_report",
 ]
 
-REPORT_SCHEMA = 1
-
 Change = Literal["gained", "replaced", "lost", "kept", "none"]
 """What became of a cluster's module since the parent release."""
 
@@ -46,7 +43,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Funnel(_Part):
+class Funnel(BaseModel):
     """How many logs came through each check."""
 
     interactions: int
@@ -98,9 +95,8 @@ class Example(_Part):
     answer: str
     suggestions: list[str] = Field(default_factory=list)
     """What a critic said about the base's answer."""
-    outcome: Literal["won", "tied", "lost", "unknown"] = "unknown"
-    standard: Literal["rules", "edit", "thumb"] = "rules"
-    """What decided which answer is better."""
+    outcome: float | None = None
+    """1: the module's answer is better, by the rules, the edit or the thumb; 0.5: neither is."""
     rules: list[str] = Field(default_factory=list)
     edit: str | None = None
     """What the user made of the answer that was given then."""
@@ -108,33 +104,25 @@ class Example(_Part):
     liked: bool | None = None
 
 
-class ClusterReport(_Part):
-    """What a refresh made of one cluster, and why."""
+class ClusterReport(Cluster):
+    """What a refresh made of one cluster, and why, beside what the manifest says of it."""
 
-    id: str
     request: str = ""
     """A typical request, by which people know the cluster."""
     request_log: str | None = None
     """Opaque id of its log."""
     change: Change = "none"
-    is_new: bool = True
-    """Whether the parent release has no cluster of this name."""
-    route: Route
     route_before: Route | None = None
-    made_in: str | None = None
-    """The release whose refresh made the module, where that is an older one."""
-    logs: int
-    people: int
+    """In the parent release; None: it has no cluster of this name."""
     train: int
     held_out: int
     unlabelled: int = 0
     by_thumbs: bool = False
-    gap: float | None = None
-    gap_logs: int = 0
-    gap_is_low: bool | None = None
-    """Whether an expert is tried first."""
-    rules: list[RuleTold] = Field(default_factory=list)
-    rules_not_shown: int = 0
+    low: bool
+    """Whether the gap is low, or counts as low: an expert is tried first."""
+    told: list[RuleTold] = Field(default_factory=list)
+    """What people in training ask for; the rules that recur come first."""
+    told_not_shown: int = 0
     rules_added: list[str] = Field(default_factory=list)
     """Among those that recur."""
     rules_removed: list[str] = Field(default_factory=list)
@@ -143,10 +131,8 @@ class ClusterReport(_Part):
     refused_not_shown: int = 0
     acts_refused: int = 0
     """Edits and liked answers that are not taught."""
-    tried: list[VerifierReport] = Field(default_factory=list)
     decided: VerifierReport | None = None
     """Of what answers, or of the last try where the base does."""
-    notes: list[str] = Field(default_factory=list)
     won: int = 0
     tied: int = 0
     lost: int = 0
@@ -163,7 +149,7 @@ class ClusterReport(_Part):
 class Report(_Part):
     """What one refresh changed, why, and on what evidence."""
 
-    schema_version: int = REPORT_SCHEMA
+    schema_version: Literal[1] = 1
     release: str
     parent: str | None = None
     created: datetime
@@ -172,13 +158,8 @@ class Report(_Part):
     base_model: str
     judge: str
     """The model that judged; empty: the base model itself."""
-    recipe: str
-    seed: int
-    level: float | None = None
-    """``verify.level``."""
-    win_rate: float
-    """``verify.win_rate``: what a module has to reach besides."""
-    gap_threshold: float
+    recipe: dict[str, Any]
+    """As the manifest has it."""
     verdict: str
     """In one sentence."""
     changes: list[str] = Field(default_factory=list)
@@ -214,7 +195,7 @@ class Report(_Part):
             c.model_copy(
                 update={
                     "examples": [e for e in c.examples if e.log not in taken],
-                    "rules": left(c.rules),
+                    "told": left(c.told),
                     "refused": left(c.refused),
                     **({"request": "", "request_log": None} if c.request_log in taken else {}),
                 }
@@ -270,7 +251,7 @@ def read_report(home: Home, release_id: str) -> Report | None:
     """
     path = report_paths(home, release_id).json
     try:
-        report = Report.model_validate_json(path.read_bytes())
+        return Report.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
@@ -278,12 +259,6 @@ def read_report(home: Home, release_id: str) -> Report | None:
             f"{str(path)!r} can't be read: it is damaged, or a newer version wrote it. Delete its "
             "folder; the release does not need it."
         ) from error
-    if report.schema_version != REPORT_SCHEMA:
-        raise HomeError(
-            f"{str(path)!r} has schema {report.schema_version}, this software knows "
-            f"{REPORT_SCHEMA}: upgrade langchain-uno."
-        )
-    return report
 
 
 def take_out(

@@ -36,7 +36,7 @@ def browser() -> Iterator[Any]:
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     attack = "<img src=https://evil.example/x onerror=alert(1)>"
     told = report(f"{attack} {LONG}", clusters=3)
-    base = cluster("c9", "plain", route="base", change="none", is_new=False)
+    base = cluster("c9", "plain", route="base", change="none", route_before="base")
     told = told.model_copy(update={"clusters": [*told.clusters, base]})
     return write_report(Home(tmp_path_factory.mktemp("home")), told).html
 

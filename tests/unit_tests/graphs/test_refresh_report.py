@@ -128,7 +128,7 @@ def test_figures_are_those_of_the_artefacts(home: Home) -> None:
     assert set(manifest.lineage) <= set(told.logs)
     assert opaque_id(key, "hers-0") in told.logs
     assert {c.id: (c.size, c.route, c.gap, c.people) for c in manifest.clusters} == {
-        c.id: (c.logs, c.route, c.gap, c.people) for c in told.clusters
+        c.id: (c.size, c.route, c.gap, c.people) for c in told.clusters
     }
     for one in told.clusters:
         decision = work.read_json(f"clusters/{one.id}/decision.json")
@@ -153,8 +153,8 @@ def test_people_stand_behind_rules_and_what_is_not_taught_is_told(home: Home) ->
     [work] = refresh_folders(home.work)
     taught = {r.run_id: r for r in work.read_records("taught.jsonl", RuleSet)}
     who = {one.run_id: one.user_id for one in week()}
-    travel = next(c for c in told.clusters if any(r.text == "sing" for r in c.rules))
-    sing = next(r for r in travel.rules if r.text == "sing")
+    travel = next(c for c in told.clusters if any(r.text == "sing" for r in c.told))
+    sing = next(r for r in travel.told if r.text == "sing")
     [data] = [c for c in clusters_at(work) if c["id"] == travel.id]
     naming = [
         i for i in data["train"] if "sing" in [r.text for r in taught[i].with_feedback]
@@ -182,12 +182,12 @@ def test_where_nothing_passes_the_last_try_is_shown(engine: Engine, tmp_path: Pa
         sorted(told.clusters, key=lambda c: c.id), result.clusters, strict=True
     ):
         assert (one.id, one.change, one.pairs) == (summary.id, "none", summary.pairs)
-        assert {t.kind for t in one.tried} == {"expert", "critic"}
-        assert not any(t.passed for t in one.tried)
+        assert {t.kind for t in one.reports} == {"expert", "critic"}
+        assert not any(t.passed for t in one.reports)
         work = folder_of(home, result)
         last = work.read_records(f"clusters/{one.id}/critic-compared.jsonl", Compared)
         assert one.examples and {e.answer for e in one.examples} <= {c.answer.strip() for c in last}
-        assert one.notes
+        assert one.note
 
 
 def test_the_next_report_tells_what_changed(home: Home, engine: Engine) -> None:
@@ -197,8 +197,8 @@ def test_the_next_report_tells_what_changed(home: Home, engine: Engine) -> None:
     assert result.release is not None
     told = read_report(home, result.release)
     assert told is not None and told.parent == first.release
-    assert {c.change for c in told.clusters if not c.is_new} == {"lost"}
-    assert all(c.route_before == "expert" for c in told.clusters if not c.is_new)
+    assert {c.change for c in told.clusters if c.route_before} == {"lost"}
+    assert all(c.route_before == "expert" for c in told.clusters if c.route_before)
     assert f"Compared with release {first.release}." in told.changes
     assert any("lost the module" in change for change in told.changes)
     assert read_report(home, first.release) == first
@@ -256,7 +256,7 @@ def test_a_report_goes_for_a_log_that_it_does_not_quote(home: Home) -> None:
     told = the_report(home)
     quoted = {e.log for c in told.clusters for e in c.examples}
     quoted |= {c.request_log or "" for c in told.clusters}
-    quoted |= {i for c in told.clusters for r in (*c.rules, *c.refused) for i in r.named_in}
+    quoted |= {i for c in told.clusters for r in (*c.told, *c.refused) for i in r.named_in}
     silent = next(i for i in told.logs if i not in quoted)
     take_out(home, [silent], whole=False)
     assert the_report(home) == told
@@ -290,7 +290,7 @@ def test_a_report_that_cannot_be_read_is_told_and_forgotten(home: Home) -> None:
     path = report_paths(home, name).json
     newer = json.loads(path.read_text(encoding="utf-8")) | {"schema_version": 2}
     path.write_text(json.dumps(newer), encoding="utf-8")
-    with pytest.raises(HomeError, match="upgrade"):
+    with pytest.raises(HomeError, match="newer version"):
         read_report(home, name)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(HomeError, match="damaged"):

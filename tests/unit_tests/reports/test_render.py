@@ -191,9 +191,9 @@ def test_a_decision_says_what_decided_or_would(decided: object, route: str, said
 def test_what_is_not_known_is_said() -> None:
     bare = cluster(
         gap=None,
-        gap_is_low=None,
+        low=True,
         decided=None,
-        tried=[],
+        reports=[],
         examples=[],
         base_tokens=None,
         module_tokens=None,
