@@ -517,13 +517,7 @@ def _exam(work: Work, keep: Callable[[list[Compared]], None] | None = None) -> E
 
 
 def verify_module(
-    work: Work,
-    cluster: ClusterData,
-    kind: ModuleKind,
-    epochs: list[Path],
-    *,
-    kinds: int,
-    name: str,
+    work: Work, cluster: ClusterData, kind: ModuleKind, epochs: list[Path], *, kinds: int, name: str
 ) -> VerifierReport:
     """Compare a module with the base on held-out queries; of a critic there is one epoch.
 
