@@ -96,11 +96,11 @@ def chosen_release(home: Home, release: str | None) -> str:
 
     if release is None:
         traffic = read_traffic(home)
-        if traffic is None or traffic.current is None:
+        release = traffic.current.release if traffic and traffic.current else None
+        if release is None:
             raise ReleaseError(
                 "No release is current, the base model answers: name one of `releases list`."
             )
-        release = traffic.current.release
     if not is_safe(release):
         raise ReleaseError(f"{release!r} is no release's id: name one of `releases list`.")
     read_manifest(home, release)

@@ -116,10 +116,9 @@ def render(
 
     known, in_parts, refused = _refused.get(tokenizer, (None, False, None))
     if known != template:
-        refused = refused_by(takes)
-        if refused is None:
-            in_parts = True
-            refused = refused_by(takes)
+        for in_parts in (False, True):  # noqa: B007 (apply and takes read it)
+            if (refused := refused_by(takes)) is not None:
+                break
         _refused[tokenizer] = (template, in_parts, refused)
     if refused is None:
         in_parts = False

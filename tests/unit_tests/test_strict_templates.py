@@ -85,6 +85,8 @@ def test_a_template_that_leaves_the_words_out_is_refused(engine: LocalEngine) ->
     tokenizer.chat_template = "{% for m in messages %}{{ m['text'] }}{% endfor %}"
     with pytest.raises(TemplateError, match="leaves out what a user says"):
         render(tokenizer, turns("user:hi"))
+    tokenizer.chat_template = engine.tokenizer.chat_template
+    assert render(tokenizer, turns("user:hi")) == render(engine.tokenizer, turns("user:hi"))
 
 
 def turns(*said: str) -> list[Message]:
