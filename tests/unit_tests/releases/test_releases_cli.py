@@ -85,8 +85,8 @@ def test_the_list_says_what_answers_what_is_revoked_and_what_is_broken(
 
 def test_a_name_is_never_a_path(home: Home) -> None:
     home.ensure()
-    for command in ("show", "promote"):
-        assert "not usable" in run(home, "releases", command, "../../etc", code=9)
+    for command, said in (("show", "is no release's id"), ("promote", "not usable")):
+        assert said in run(home, "releases", command, "../../etc", code=9)
 
 
 def test_two_releases_side_by_side(home: Home, make: Callable[..., str]) -> None:
