@@ -33,13 +33,20 @@ from langchain_uno.home import Home
 from langchain_uno.learning.cluster import cluster_stage
 from langchain_uno.learning.controls import look_at_scorers, scorer_notes
 from langchain_uno.learning.distil import distil_stage
-from langchain_uno.learning.filter import RESULT, filter_stage, is_unchanged
+from langchain_uno.learning.filter import filter_stage, is_unchanged
 from langchain_uno.learning.gap import gap_stage
 from langchain_uno.learning.pairs import pairs_stage
 from langchain_uno.learning.release import release_stage
 from langchain_uno.learning.rules import rules_stage
 from langchain_uno.learning.train import train_stage
-from langchain_uno.learning.work import RefreshProgress, RefreshResult, Silent, Work, sweep_work
+from langchain_uno.learning.work import (
+    RESULT,
+    RefreshProgress,
+    RefreshResult,
+    Silent,
+    Work,
+    sweep_work,
+)
 from langchain_uno.logs.journal import require_log
 from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
 from langchain_uno.releases.load import Release, load_release, read_current
 from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
 
-__all__ = ["Incumbent", "Parent", "incumbent", "match_parents"]
+__all__ = ["Incumbent", "Parent", "incumbent", "mark_reviewed", "match_parents"]
 
 MAX_GROWTH = 0.5
 """New training logs, as a share of those that a module was trained on, beyond which it is old."""
@@ -144,11 +144,35 @@ def match_parents(work: Work, groups: Sequence[set[str]]) -> list[Parent]:
     return parents
 
 
+def mark_reviewed(
+    work: Work, clusters: Sequence[ClusterData], touched: Mapping[str, Collection[str]]
+) -> None:
+    """Say of each cluster what decisions mean for the module that it continues.
+
+    Args:
+        work: the refresh.
+        clusters: ``overruled`` and ``restored`` are set.
+        touched: each decision that takes out or changes something, and the logs it is about.
+    """
+    release = _parent_release(work)
+    if release is None:
+        return
+    then = set(release.manifest.figures.get("review", {}).get("in_force", ()))
+    new = {log_id for one, logs in touched.items() if one not in then for log_id in logs}
+    known_by = _present(work) if new else {}
+    for cluster in clusters:
+        if cluster.parent is not None:
+            taught = release.cluster(cluster.parent).trained_on
+            cluster.overruled = any(new & {*known_by.get(opaque, ())} for opaque in taught)
+            cluster.restored = bool(then - touched.keys())
+
+
 def incumbent(work: Work, cluster: ClusterData, verify: Verify) -> Incumbent | None:
     """Return the present module of a cluster, verified anew; None when it has none.
 
     Also None where somebody is held out today who was in training then, or where an old release
-    does not say who was: they would speak for a module that knows them.
+    does not say who was: they would speak for a module that knows them. And where it learnt what a
+    person has taken out since.
 
     Args:
         work: the refresh.
@@ -159,7 +183,7 @@ def incumbent(work: Work, cluster: ClusterData, verify: Verify) -> Incumbent | N
     if work.folder.has(name):
         return Incumbent.model_validate(work.folder.read_json(name))
     release = _parent_release(work)
-    if cluster.parent is None or release is None:
+    if cluster.parent is None or release is None or cluster.overruled:
         return None
     old = release.cluster(cluster.parent)
     known_by = _present(work)
@@ -197,6 +221,8 @@ def _stale(work: Work, cluster: ClusterData, old: Cluster, taught: int) -> str |
         return "its gap is high now"
     if set(cluster.rules) != set(old.rules):
         return "its rules changed"
+    if cluster.restored:
+        return "what it was made without was restored"
     new = len(cluster.train) - taught
     if new > MAX_GROWTH * taught:
         return f"{new} logs are new, it was trained on {taught}"

@@ -1,6 +1,6 @@
 """Stage "rules": what is taught of what users asked for, decided from training logs alone.
 
-A log teaches its own rules, as in the paper. Two things are done to them:
+A log teaches its own rules, as in the paper. Three things are done to them:
 
 - *What one person wants everywhere is taught to nobody.* A wish that its voice repeats over several
   requests, and that fewer than ``min_users`` people have, is a personal taste or a plant. Edits and
@@ -9,6 +9,9 @@ A log teaches its own rules, as in the paper. Two things are done to them:
   What nobody is named for is looked at there too, if others are named.
 - *What enough people want completes the logs that did not say it.* Users name some of their wishes,
   not all; trained on partial mentions alone a module would learn to do a part each time.
+- *What a person decided in review holds* (:mod:`langchain_uno.learning.decisions`). What is
+  excluded is taught by no log and judges none. Rules that people add complete the logs like
+  recurring ones, however few want them.
 
 Which wishes are the same is told by meaning: by the embedder's vectors, and for completing by the
 reranker besides, where it can tell control pairs apart.
@@ -18,8 +21,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,9 +35,20 @@ from langchain_uno.learning.acts import (
     rated_answers,
     thumbs_of,
     thumbs_teach,
+    was_content,
 )
 from langchain_uno.learning.controls import believed
-from langchain_uno.learning.work import Work
+from langchain_uno.learning.decisions import (
+    Rulings,
+    instead,
+    read_decisions,
+    remove_what_changed,
+    rule_rows,
+    write_review,
+)
+from langchain_uno.learning.distil import unique_rules
+from langchain_uno.learning.evolve import mark_reviewed
+from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.protocols import Embedder, FloatArray, Reranker
 from langchain_uno.records import (
     ANONYMOUS,
@@ -96,29 +111,38 @@ _SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 
 
 def rules_stage(work: Work) -> dict[str, Any]:
-    """Write ``taught.jsonl`` and the clusters' recurring rules."""
+    """Write ``taught.jsonl``, the clusters' recurring rules and the rules' part of the review."""
     clusters = work.clusters()
     work.progress.start("rules", len(clusters), "who wants what")
+    rulings = Rulings(read_decisions(work.home), clusters)
+    for cluster in clusters:
+        cluster.train = [i for i in cluster.train if not rulings.is_out(i)]
+        cluster.verify = [i for i in cluster.verify if not rulings.is_out(i)]
+        cluster.own = {text: one.by for text, one in rulings.own[cluster.id].items()}
     train = [log_id for cluster in clusters for log_id in cluster.train]
     guarded = _is_guarded(work, train)
     refused, acts = _refused(work, train, guarded)
     done = {pair.run_id for pair in _acts([work.logs[i] for i in train])} - acts
 
-    def keep(rules: RuleSet) -> RuleSet:
-        voice = work.voices[rules.run_id]
-        left = [r for r in rules.with_feedback if (voice, r.text) not in refused]
-        return rules.model_copy(update={"with_feedback": left})
+    def is_refused(log_id: str, text: str) -> bool:
+        return (work.voices[log_id], text) in refused
 
-    taught = {log_id: keep(rules) for log_id, rules in work.distilled.items()}
-    support = work.recipe.rules.support
-    same: dict[str, str] = {}
-    if support is not None:
-        spoken = {work.logs[i].language for i in train if taught[i].with_feedback}
-        able = all(believed(work, "reranker", language) for language in spoken)
-        reranker = work.reranker if able else None
-        texts = [[r.text for r in taught[i].with_feedback] for i in train]
-        same = group_wordings(texts, work.embedder, reranker)
     given = _given(work)
+    grouped, near = _wordings(work, train, is_refused, rulings, given)
+    support = work.recipe.rules.support
+    same = grouped if support is not None else {}
+    on_training, on_all = rulings.on_rules(grouped), rulings.on_rules(near)
+    rows = [rule_rows(c, work, grouped, is_refused, on_training) for c in clusters]
+    taught: dict[str, RuleSet] = {}
+    learning = set(train)
+    for cluster in clusters:
+        for log_id in cluster.run_ids:
+            on_rule = partial(on_training if log_id in learning else on_all, cluster.id)
+            own = rulings.teach(work.distilled[log_id], on_rule, partial(is_refused, log_id))
+            taught[log_id] = own
+            if log_id in given:
+                now = [instead(text, on_all(cluster.id, text)) for text in given[log_id]]
+                given[log_id] = [text for text in now if text is not None]
     for cluster in clusters:
         sets = {i: taught[i] for i in cluster.train}
         cluster.people = len({work.voices[i] for i, s in sets.items() if s.with_feedback})
@@ -127,7 +151,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         cluster.thumbs = thumbs_of(rated)
         saying = {work.voices[i] for i, s in sets.items() if i in done or _teaches(work, s)}
         few = len(saying) < max(1, work.recipe.rules.min_users)
-        cluster.by_thumbs = few and thumbs_teach(cluster.thumbs, work.recipe)
+        cluster.by_thumbs = few and not cluster.own and thumbs_teach(cluster.thumbs, work.recipe)
         if cluster.by_thumbs:
             cluster.people = len({one.voice for one in rated})
         # What thumbs teach is in no words: the module knows no rule.
@@ -141,29 +165,85 @@ def rules_stage(work: Work) -> dict[str, Any]:
                 given=[given.get(i, ()) for i in sets],
                 weights=_ages(work, list(sets)),
             )
-        for log_id, rules in sets.items():
-            taught[log_id] = _completed(rules, cluster.rules, same)
+        cluster.rules = unique_rules([*cluster.rules, *cluster.own])
+        for log_id in (*cluster.train, *cluster.verify):
+            taught[log_id] = _with_own(work, cluster, taught[log_id], log_id in learning)
+        for log_id in cluster.train:
+            taught[log_id] = _completed(taught[log_id], cluster.rules, same)
         work.progress.advance("rules")
+    mark_reviewed(work, clusters, rulings.touched)
+    shown = {log_id: rules.model_dump_json() for log_id, rules in taught.items()}
+    refused_acts = dict.fromkeys(acts, True)
+    remove_what_changed(work, clusters, rulings, shown, given, refused_acts)
     work.folder.write_records("taught.jsonl", taught.values())
     work.folder.write_json("refused-acts.json", sorted(acts))
     work.folder.write_json("given.json", given)
     work.folder.write_records("clusters-rules.jsonl", clusters)
-    distilled = sum(len(work.distilled[i].with_feedback) for i in train)
-    left = sum(len(taught[i].with_feedback) for i in train)
+    write_review(work, clusters, rulings, rows)
+    said = [(i, r.text) for i in train for r in work.distilled[i].with_feedback]
+    recurs_among_few = sum(is_refused(*one) for one in said)
+    left = sum(r.source != "own" for i in train for r in taught[i].with_feedback)
+    out = sum(len(s.with_feedback) for i, s in work.distilled.items() if rulings.is_out(i))
+    every = sum(len(s.with_feedback) for s in work.distilled.values())
+    excluded = out + max(0, len(said) - recurs_among_few - left)
+    dropped = {"recurs_among_few": recurs_among_few, "excluded_in_review": excluded}
     notes = [] if guarded else [_UNGUARDED.format(work.recipe.rules.min_users)]
     if len({work.voices[i] for i in work.logs}) == 1 and len(work.logs) > 1:
         notes.append(_ONE_VOICE)
     return {
-        "distilled": distilled,
+        "distilled": len(said),
         "taught": left,
-        "dropped": {"recurs_among_few": distilled - left} if distilled > left else {},
-        "held_out": sum(len(s.with_feedback) for s in work.distilled.values()) - distilled,
+        "dropped": {reason: n for reason, n in dropped.items() if n},
+        "held_out": every - len(said) - out,
         "acts_dropped": len(acts),
         "recurring": sum(len(c.rules) for c in clusters),
         "guarded": guarded,
         "notes": notes,
-        "note": f"{left} of {distilled} taught, {sum(len(c.rules) for c in clusters)} recur",
+        "note": f"{left} of {len(said)} taught, {sum(len(c.rules) for c in clusters)} recur",
     }
+
+
+def _wordings(
+    work: Work,
+    train: Sequence[str],
+    is_refused: Callable[[str, str], bool],
+    rulings: Rulings,
+    given: Mapping[str, Sequence[str]],
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return which wordings are one rule: among training logs alone, and among all logs.
+
+    The second only tells which wordings decisions are about.
+    """
+    texts = {
+        i: [r.text for r in rules.with_feedback if not is_refused(i, r.text)]
+        for i, rules in work.distilled.items()
+    }
+    learnt = [texts[i] for i in train]
+    if work.recipe.rules.support is None and not rulings.texts:
+        return (exact := group_wordings(learnt)), exact
+    spoken = {work.logs[i].language for i in train if texts[i]}
+    able = all(believed(work, "reranker", language) for language in spoken)
+    reranker = work.reranker if able else None
+    found = group_wordings(learnt, work.embedder, reranker, also=rulings.texts)
+    if not rulings.texts:
+        return found, found
+    also = [*rulings.texts, *(text for taught in given.values() for text in taught)]
+    return found, group_wordings(list(texts.values()), work.embedder, reranker, also=also)
+
+
+def _with_own(work: Work, cluster: ClusterData, rules: RuleSet, learning: bool) -> RuleSet:
+    """Return a log's rules with those that people added to its cluster.
+
+    A training log has them unless its user was content with the answer as it was. A held-out log
+    has them where its user asked for something; where nobody did, see
+    :func:`langchain_uno.learning.train.held_out`.
+    """
+    asked = bool(rules.with_feedback)
+    if not cluster.own or not (asked or (learning and not was_content(work.logs[rules.run_id]))):
+        return rules
+    own = [Rule(text=text, source="own") for text in cluster.own]
+    said = [rule for rule in rules.with_feedback if rule.text not in cluster.own]
+    return rules.model_copy(update={"with_feedback": [*said, *own]})
 
 
 _UNGUARDED = (
@@ -397,13 +477,11 @@ def recurring_rules(
 
 def _completed(rules: RuleSet, recurring: Sequence[str], same: Mapping[str, str]) -> RuleSet:
     """Return a log's rules with ``wanted`` set: what recurs in the cluster, then its own."""
-    own = list(dict.fromkeys(same.get(r.text, r.text) for r in rules.with_feedback))
+    own = {same.get(r.text, r.text): r.source for r in rules.with_feedback}
     if not own:
         return rules  # who asked for nothing says nothing about the answer
-    wanted = [
-        Rule(text=text, source="feedback" if text in own else "aggregated") for text in recurring
-    ]
-    wanted += [Rule(text=text, source="feedback") for text in own if text not in recurring]
+    wanted = [Rule(text=text, source=own.get(text, "aggregated")) for text in recurring]
+    wanted += [Rule(text=text, source=own[text]) for text in own if text not in recurring]
     return rules.model_copy(update={"wanted": wanted})
 
 
@@ -450,8 +528,10 @@ def group_wordings(
     logs: Sequence[Sequence[str]],
     embedder: Embedder | None = None,
     reranker: Reranker | None = None,
+    *,
+    also: Collection[str] = (),
 ) -> dict[str, str]:
-    """Map every rule text in ``logs`` to the most frequent text of its group.
+    """Map every rule text in ``logs`` and ``also`` to the most frequent text of its group.
 
     Equal texts (but for case and punctuation) are one rule. Beyond that an embedder proposes and,
     where there is one, a yes/no reranker decides, both ways round: "add a title" and "add a short
@@ -461,8 +541,10 @@ def group_wordings(
         logs: each log's rule texts.
         embedder: proposes texts that mean the same; None: equal texts only.
         reranker: decides on the proposals (P(yes) >= 0.5 both ways); None: cosine alone decides.
+        also: texts that no log names: they join groups and change none.
     """
     counts = Counter(text for rules in logs for text in dict.fromkeys(rules) if plain(text))
+    counts.update({text: 0 for text in also if plain(text)})
     by_plain: dict[str, list[str]] = {}
     for text in counts:
         by_plain.setdefault(plain(text), []).append(text)

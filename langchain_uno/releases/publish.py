@@ -230,9 +230,7 @@ def make_current(
     return release
 
 
-def rollback(
-    home: Home, to: str | None = None, why: str = "", by: str = ""
-) -> Release | None:
+def rollback(home: Home, to: str | None = None, why: str = "", by: str = "") -> Release | None:
     """Go back to release ``to``, or to the parent of the current one; return it.
 
     It stays: a refresh without new logs changes nothing. Works even when the current release is
