@@ -43,7 +43,9 @@ __all__ = [
     "instead",
     "read_decisions",
     "remove_what_changed",
+    "renew_anchors",
     "rule_rows",
+    "some_runs",
     "take_up_decisions",
     "write_review",
 ]
@@ -159,6 +161,8 @@ class Rulings:
         """Id of each decision against something, and the logs that it was about."""
         self.own: dict[str, dict[str, Decision]] = {c.id: {} for c in clusters}
         """Cluster to the rules that people added to it."""
+        self.main: dict[str, str] = {}
+        """Id of each decision with an anchor, and the cluster that holds most of it."""
         self._logs: dict[str, Decision] = {}
         self._pairs: dict[tuple[str, str], Decision] = {}
         self._rules: list[tuple[Decision, Collection[str]]] = []
@@ -169,12 +173,12 @@ class Rulings:
             elif one.kind == "pair":
                 self._pairs[str(one.log), str(one.chosen)] = one
             elif one.what in ("add", "remove"):
-                for place in _places(one, here)[:1]:
+                for place in self._placed(one, here)[:1]:
                     self.own[place].pop(str(one.text), None)
                     if one.what == "add":
                         self.own[place][str(one.text)] = one
             else:
-                self._rules.append((one, _places(one, here) if one.anchor else [""]))
+                self._rules.append((one, self._placed(one, here) if one.anchor else [""]))
         by_run: dict[str | None, list[str]] = defaultdict(list)
         for one in (*self._logs.values(), *self._pairs.values()):
             if one.what != "restore":
@@ -182,6 +186,14 @@ class Rulings:
         for log_id in (i for c in clusters for i in c.run_ids):
             for decision_id in by_run.get(run_of(log_id), ()):
                 self.touched[decision_id].add(log_id)
+
+    def _placed(self, one: Decision, here: Mapping[str, str]) -> list[str]:
+        """Return the clusters that hold a good part of a decision's anchor, the main one first."""
+        held = Counter(here[run] for run in one.anchor if run in here).most_common()
+        if held:
+            self.main[one.id] = held[0][0]
+        least = SHARE * sum(n for _, n in held)
+        return [cluster for cluster, n in held if n >= least or cluster == held[0][0]]
 
     @property
     def texts(self) -> list[str]:
@@ -252,10 +264,10 @@ def instead(text: str, decision: Decision | None) -> str | None:
     return decision.text if decision.what == "edit" else None
 
 
-def _places(one: Decision, here: Mapping[str, str]) -> list[str]:
-    """Return the clusters that hold a good part of a decision's anchor, the main one first."""
-    held = Counter(here[run] for run in one.anchor if run in here)
-    return [c for n, (c, k) in enumerate(held.most_common()) if not n or k >= SHARE * held.total()]
+def some_runs(cluster: ClusterData) -> list[str]:
+    """Return some of a cluster's runs, from all over it."""
+    runs = list(dict.fromkeys(run_of(i) for i in cluster.run_ids))
+    return runs[:: -(-len(runs) // ANCHORS)]
 
 
 def rule_rows(
@@ -322,6 +334,36 @@ def write_review(
         ],
     }
     work.folder.write_json(INDEX, index)
+
+
+def renew_anchors(
+    work: Work, clusters: Sequence[ClusterData], rulings: Rulings, rows: Sequence[Sequence[RuleRow]]
+) -> None:
+    """Let decisions on rules lean on today's logs where most of the logs they name are gone.
+
+    Else a decision would end with the logs that it was made on, as retention takes them.
+    """
+    today = {run_of(i) for i in work.logs}
+    by_id = {c.id: c for c in clusters}
+    said: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for row in (row for own in rows for row in own):
+        for one_id in row.decided:
+            said[one_id] |= {text: runs[-ANCHORS:] for text, runs in row.wordings.items()}
+    renewed: dict[str, dict[str, Any]] = defaultdict(dict)
+    for one in rulings.decisions:
+        if one.id in rulings.main and _mostly_gone(one.anchor, today):
+            left = [run for run in one.anchor if run in today]
+            renewed[one.id]["anchor"] = [*left, *some_runs(by_id[rulings.main[one.id]])]
+        if one.id in said and _mostly_gone([r for rs in one.wordings.values() for r in rs], today):
+            renewed[one.id]["wordings"] = {**one.wordings, **said[one.id]}
+    if renewed:
+        with deciding(work.home):
+            kept = read_decisions(work.home)
+            _rewrite(work.home, [one.model_copy(update=renewed.get(one.id, {})) for one in kept])
+
+
+def _mostly_gone(runs: Sequence[str], today: Collection[str]) -> bool:
+    return 2 * sum(run in today for run in runs) < len(runs)
 
 
 _FOUND = {"pairs-found.jsonl", "pairs-refused.jsonl", "cut.json", "base-side.json"}
@@ -403,17 +445,19 @@ def forget_decisions(home: Home, run_ids: Collection[str], left: Collection[str]
         run_ids: runs that go, and those that lose feedback.
         left: runs that stay.
     """
-    path = home.path / _FILE
-    if not path.exists():
+    if not (home.path / _FILE).exists():
         return 0
     gone, kept_runs = set(run_ids), set(left)
     with deciding(home):
         decisions = read_decisions(home)
         kept = [one for old in decisions if (one := _without(old, gone, kept_runs))]
-        if kept != decisions:
-            lines = [json.dumps(one.model_dump(mode="json")).encode() + b"\n" for one in kept]
-            write_atomic(path, b"".join(lines))
+        _rewrite(home, kept)  # also where none goes: a line that was cut off may quote them
     return len(decisions) - len(kept)
+
+
+def _rewrite(home: Home, decisions: Sequence[Decision]) -> None:
+    lines = [json.dumps(one.model_dump(mode="json")).encode() + b"\n" for one in decisions]
+    write_atomic(home.path / _FILE, b"".join(lines))
 
 
 def _without(one: Decision, gone: Collection[str], left: Collection[str]) -> Decision | None:

@@ -20,14 +20,14 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from langchain_uno.errors import ReleaseError
+from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.protocols import known_as
 from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
-from langchain_uno.releases.load import Release, load_release, read_current
+from langchain_uno.releases.load import Release, load_release, read_current, read_manifest
 from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
 
-__all__ = ["Incumbent", "Parent", "incumbent", "mark_reviewed", "match_parents"]
+__all__ = ["Incumbent", "Parent", "given_rules", "incumbent", "mark_reviewed", "match_parents"]
 
 MAX_GROWTH = 0.5
 """New training logs, as a share of those that a module was trained on, beyond which it is old."""
@@ -142,6 +142,27 @@ def match_parents(work: Work, groups: Sequence[set[str]]) -> list[Parent]:
         )
         fresh += not goes_on
     return parents
+
+
+def given_rules(work: Work) -> dict[str, list[str]]:
+    """Return, for every log that a module answered, the rules that this module was taught.
+
+    Logs whose release is gone, or that the base answered, are left out.
+    """
+    known: dict[str, dict[str, list[str]]] = {}
+    out: dict[str, list[str]] = {}
+    for log_id, log in work.logs.items():
+        if log.release is None or log.cluster is None or log.route in (None, "base"):
+            continue
+        if log.release not in known:
+            try:
+                manifest = read_manifest(work.home, log.release)
+                known[log.release] = {c.id: c.rules for c in manifest.clusters}
+            except (ReleaseError, NameError_):  # deleted or revoked since
+                known[log.release] = {}
+        if rules := known[log.release].get(log.cluster):
+            out[log_id] = rules
+    return out
 
 
 def mark_reviewed(

@@ -24,7 +24,7 @@ from typing import Any
 
 from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.controls import believed
-from langchain_uno.learning.decisions import Rulings, instead, read_decisions
+from langchain_uno.learning.decisions import INDEX, Rulings, instead, read_decisions
 from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.work import Work
 from langchain_uno.messages import without_thinking
@@ -55,7 +55,8 @@ def pairs_stage(work: Work) -> dict[str, Any]:
     counts: dict[str, int] = {}
     origins: Counter[str] = Counter()
     cut = excluded = 0
-    rulings = Rulings(read_decisions(work.home), work.clusters())
+    known = set(work.folder.read_json(INDEX)["known"])  # what comes later is the next call's
+    rulings = Rulings([d for d in read_decisions(work.home) if d.id in known], work.clusters())
     found: dict[str, list[int]] = {}
     for cluster, logs, rules, n in todo:
         name, found_name, refused_name, cut_name = (

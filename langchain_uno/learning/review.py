@@ -26,6 +26,7 @@ from langchain_uno.learning.decisions import (
     append_decisions,
     deciding,
     read_decisions,
+    some_runs,
 )
 from langchain_uno.learning.work import RESULT, ClusterData, WorkFolder, digest_of, refresh_folders
 from langchain_uno.logs.journal import Journal
@@ -166,9 +167,8 @@ class _Table:
         )
 
     def anchor(self, cluster: str) -> list[str]:
-        """Return some of a cluster's runs, from all over it."""
-        runs = list(dict.fromkeys(run_of(i) for i in self._cluster(cluster).run_ids))
-        return runs[:: -(-len(runs) // ANCHORS)]
+        """Return the runs by which a decision finds a cluster again."""
+        return some_runs(self._cluster(cluster))
 
     def _cluster(self, cluster: str) -> ClusterData:
         line = self._lines("clusters-rules.jsonl")[self.number[cluster]]

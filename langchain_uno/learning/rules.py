@@ -43,11 +43,12 @@ from langchain_uno.learning.decisions import (
     instead,
     read_decisions,
     remove_what_changed,
+    renew_anchors,
     rule_rows,
     write_review,
 )
 from langchain_uno.learning.distil import unique_rules
-from langchain_uno.learning.evolve import mark_reviewed
+from langchain_uno.learning.evolve import given_rules, mark_reviewed
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.protocols import Embedder, FloatArray, Reranker
 from langchain_uno.records import (
@@ -127,7 +128,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
     def is_refused(log_id: str, text: str) -> bool:
         return (work.voices[log_id], text) in refused
 
-    given = _given(work)
+    given = given_rules(work)
     grouped, near = _wordings(work, train, is_refused, rulings, given)
     support = work.recipe.rules.support
     same = grouped if support is not None else {}
@@ -179,6 +180,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
     work.folder.write_json("refused-acts.json", sorted(acts))
     work.folder.write_json("given.json", given)
     work.folder.write_records("clusters-rules.jsonl", clusters)
+    renew_anchors(work, clusters, rulings, rows)
     write_review(work, clusters, rulings, rows)
     said = [(i, r.text) for i in train for r in work.distilled[i].with_feedback]
     recurs_among_few = sum(is_refused(*one) for one in said)
@@ -493,30 +495,6 @@ def _ages(work: Work, log_ids: Sequence[str]) -> list[float]:
     newest: datetime = max(log.created_at for log in work.logs.values())
     days = [(newest - work.logs[i].created_at).total_seconds() / 86_400 for i in log_ids]
     return [float(0.5 ** (d / half)) for d in days]
-
-
-def _given(work: Work) -> dict[str, list[str]]:
-    """Return, for every log that a module answered, the rules that this module was taught.
-
-    Logs whose release is gone, or that the base answered, are left out.
-    """
-    from langchain_uno.errors import NameError_, ReleaseError
-    from langchain_uno.releases.load import read_manifest
-
-    known: dict[str, dict[str, list[str]]] = {}
-    out: dict[str, list[str]] = {}
-    for log_id, log in work.logs.items():
-        if log.release is None or log.cluster is None or log.route in (None, "base"):
-            continue
-        if log.release not in known:
-            try:
-                manifest = read_manifest(work.home, log.release)
-                known[log.release] = {c.id: c.rules for c in manifest.clusters}
-            except (ReleaseError, NameError_):  # deleted or revoked since
-                known[log.release] = {}
-        if rules := known[log.release].get(log.cluster):
-            out[log_id] = rules
-    return out
 
 
 def plain(text: str) -> str:
