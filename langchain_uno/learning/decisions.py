@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal
@@ -339,7 +339,7 @@ def write_review(
 def renew_anchors(
     work: Work, clusters: Sequence[ClusterData], rulings: Rulings, rows: Sequence[Sequence[RuleRow]]
 ) -> None:
-    """Let decisions on rules lean on today's logs where most of the logs they name are gone.
+    """Let decisions on rules lean on today's logs where few of those that they name are left.
 
     Else a decision would end with the logs that it was made on, as retention takes them.
     """
@@ -349,21 +349,22 @@ def renew_anchors(
     for row in (row for own in rows for row in own):
         for one_id in row.decided:
             said[one_id] |= {text: runs[-ANCHORS:] for text, runs in row.wordings.items()}
-    renewed: dict[str, dict[str, Any]] = defaultdict(dict)
+
+    def few(runs: Iterable[str]) -> bool:
+        return len(today.intersection(runs)) < ANCHORS // 2
+
+    renewed = []
     for one in rulings.decisions:
-        if one.id in rulings.main and _mostly_gone(one.anchor, today):
-            left = [run for run in one.anchor if run in today]
-            renewed[one.id]["anchor"] = [*left, *some_runs(by_id[rulings.main[one.id]])]
-        if one.id in said and _mostly_gone([r for rs in one.wordings.values() for r in rs], today):
-            renewed[one.id]["wordings"] = {**one.wordings, **said[one.id]}
-    if renewed:
+        anchor, wordings = one.anchor, one.wordings
+        if one.id in rulings.main and few(anchor):
+            anchor = list(dict.fromkeys([*anchor, *some_runs(by_id[rulings.main[one.id]])]))
+        if few(run for runs in wordings.values() for run in runs):
+            wordings = {**wordings, **said[one.id]}
+        renewed.append(one.model_copy(update={"anchor": anchor, "wordings": wordings}))
+    if renewed != rulings.decisions:
         with deciding(work.home):
-            kept = read_decisions(work.home)
-            _rewrite(work.home, [one.model_copy(update=renewed.get(one.id, {})) for one in kept])
-
-
-def _mostly_gone(runs: Sequence[str], today: Collection[str]) -> bool:
-    return 2 * sum(run in today for run in runs) < len(runs)
+            new = {one.id: one for one in renewed}
+            _rewrite(work.home, [new.get(one.id, one) for one in read_decisions(work.home)])
 
 
 _FOUND = {"pairs-found.jsonl", "pairs-refused.jsonl", "cut.json", "base-side.json"}
