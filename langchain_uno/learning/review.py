@@ -237,7 +237,8 @@ def _request(messages: Sequence[Any]) -> str:
 
 def _table(home: Home, decisions: Sequence[Decision]) -> _Table | None:
     """Return the table of the refresh under way, else of the last one that is over."""
-    folders = [one for one in refresh_folders(home.work) if one.has("rules.json")]
+    marks = ("rules.json", INDEX)  # the index alone: decisions are being applied
+    folders = [one for one in refresh_folders(home.work) if all(map(one.has, marks))]
     if not folders:
         return None
     last = max(folders, key=lambda one: (not one.has(RESULT), one.path(INDEX).stat().st_mtime))
@@ -335,7 +336,8 @@ def decide(
                 wrong.append(f"{wanted.get('place') or f'decision {n}'}: {error}")
         if wrong:
             raise InputError("Nothing was decided. " + "\n".join(wrong))
-        append_decisions(home, made)
+        if made:
+            append_decisions(home, made)
     if made:
         note(home, f"review: {len(made)} decided", None, "", by)
     return made
