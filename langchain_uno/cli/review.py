@@ -83,7 +83,10 @@ def list_(
         if as_json:
             print_json(page.model_dump(mode="json"))
             return
-        table = Table("id", "cluster", "state", "people", "what", pad_edge=False)
+        table = Table(pad_edge=False)
+        table.add_column("id", no_wrap=True)
+        for name in ("cluster", "state", "people", "what"):
+            table.add_column(name)
         for row in page.rows:
             shown = Text(visible(_in_short(row)))
             table.add_row(row.id, row.cluster, row.state, str(row.people or "-"), shown)
@@ -157,6 +160,7 @@ def import_(
                 "decision": str(row["decision"]).strip().casefold(),
                 "text": row.get("chosen" if row.get("kind") == "pair" else "text"),
                 "why": row.get("why"),
+                "cluster": row.get("cluster"),
                 "place": f"row {number}",
             }
             for number, row in _read(file)
@@ -261,9 +265,9 @@ def _told(one: Decision) -> str:
 
 
 def _in_short(row: ReviewRow) -> str:
-    told = row.text or row.request or ""
-    if row.kind == "pair":
-        told = f"{row.request} -> {row.chosen}"
+    told = row.text or ""
+    if row.kind != "rule":
+        told = f"{row.request} -> {row.chosen or row.text or row.reason}"
     if row.edited:
         told += f" [taught instead: {row.edited}]"
     return told if len(told) <= 200 else told[:197] + "..."

@@ -326,10 +326,13 @@ def write_review(
     index = {
         "digest": _digest(rulings.decisions),
         "known": [one.id for one in rulings.decisions],
-        "in_force": sorted(rulings.touched),
+        "in_force": {
+            c.id: sorted(i for i, logs in rulings.touched.items() if logs.intersection(c.run_ids))
+            for c in clusters
+        },
         "own": {c: [one.id for one in own.values()] for c, own in rulings.own.items() if own},
         "clusters": [
-            {"id": c.id, "about": text, "rules": len(own), "logs": len(c.run_ids)}
+            {"id": c.id, "about": text, "rules": len(own), "logs": len({*map(run_of, c.run_ids)})}
             for c, text, own in zip(clusters, about, rows, strict=True)
         ],
     }

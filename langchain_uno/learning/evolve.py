@@ -166,26 +166,33 @@ def given_rules(work: Work) -> dict[str, list[str]]:
 
 
 def mark_reviewed(
-    work: Work, clusters: Sequence[ClusterData], touched: Mapping[str, Collection[str]]
+    work: Work,
+    clusters: Sequence[ClusterData],
+    decided: Collection[str],
+    touched: Mapping[str, Collection[str]],
 ) -> None:
     """Say of each cluster what decisions mean for the module that it continues.
 
     Args:
         work: the refresh.
         clusters: ``overruled`` and ``restored`` are set.
-        touched: each decision that takes out or changes something, and the logs it is about.
+        decided: ids of all decisions.
+        touched: those that take out or change something, and the logs they are about.
     """
     release = _parent_release(work)
     if release is None:
         return
-    then = set(release.manifest.figures.get("review", {}).get("in_force", ()))
-    new = {log_id for one, logs in touched.items() if one not in then for log_id in logs}
+    then = release.manifest.figures.get("review", {})
+    in_force: dict[str, list[str]] = then.get("in_force", {})
+    known = set().union(*in_force.values())
+    new = {log_id for one, logs in touched.items() if one not in known for log_id in logs}
     known_by = _present(work) if new else {}
-    for cluster in clusters:
-        if cluster.parent is not None:
-            taught = release.cluster(cluster.parent).trained_on
-            cluster.overruled = any(new & {*known_by.get(opaque, ())} for opaque in taught)
-            cluster.restored = bool(then - touched.keys())
+    for cluster in (c for c in clusters if c.parent is not None):
+        old = release.cluster(str(cluster.parent))
+        gone = then.get("own", {}).get(old.id, {}).keys() - cluster.own.keys()
+        learnt = {i for opaque in old.trained_on for i in known_by.get(opaque, ())}
+        cluster.overruled = bool(gone or learnt & new)
+        cluster.restored = bool({*decided} & {*in_force.get(old.id, ())} - touched.keys())
 
 
 def incumbent(work: Work, cluster: ClusterData, verify: Verify) -> Incumbent | None:

@@ -32,7 +32,7 @@ from langchain_uno.models.judge import JudgeItem, judge, stable_seed
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Interaction, Message, PreferencePair, RuleSet
+from langchain_uno.records import Interaction, Message, PreferencePair, RuleSet, run_of
 from langchain_uno.reflect import kept_share, request_text
 
 __all__ = ["balanced", "build_pairs", "count_work", "pairs_stage", "revise"]
@@ -57,7 +57,7 @@ def pairs_stage(work: Work) -> dict[str, Any]:
     cut = excluded = 0
     known = set(work.folder.read_json(INDEX)["known"])  # what comes later is the next call's
     rulings = Rulings([d for d in read_decisions(work.home) if d.id in known], work.clusters())
-    found: dict[str, list[int]] = {}
+    found: dict[str, int] = {}
     for cluster, logs, rules, n in todo:
         name, found_name, refused_name, cut_name = (
             f"clusters/{cluster.id}/{n}"
@@ -84,7 +84,8 @@ def pairs_stage(work: Work) -> dict[str, Any]:
         else:
             work.progress.advance("pairs", n)
         made = work.folder.read_records(found_name, PreferencePair)
-        found[cluster.id] = [len(made), len(work.folder.read_records(refused_name, PreferencePair))]
+        shown = [*made, *work.folder.read_records(refused_name, PreferencePair)]
+        found[cluster.id] = len({(run_of(p.run_id), p.chosen) for p in shown})
         kept = [one for pair in made if (one := _reviewed(pair, rulings))]
         excluded += len(made) - len(kept)
         if not work.folder.has(name):

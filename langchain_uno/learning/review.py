@@ -63,7 +63,7 @@ class ReviewRow(BaseModel):
     """The judge's, of the better answer and of the logged one."""
     state: State = "in"
     reason: str = ""
-    """Why it is refused, or excluded without a decision of its own."""
+    """Why it is refused, or excluded without a decision of its own; of a log: if it is held out."""
     decision: Decision | None = None
     """The last one about it."""
 
@@ -101,7 +101,7 @@ class _Table:
         known = set(self.index["known"])
         self.by_id = {one.id: one for one in decisions}
         self.new = [one for one in decisions if one.id not in known]
-        self.pairs: dict[str, list[int]] = {}
+        self.pairs: dict[str, int] = {}
         if folder.has("pairs.json"):
             self.pairs = folder.read_json("pairs.json")["found"]
         self.last: dict[str, Decision] = {}
@@ -112,7 +112,7 @@ class _Table:
     def counted(self, kind: Kind, cluster: Mapping[str, Any]) -> int:
         """Return how many rows a cluster has."""
         if kind == "pair":
-            return sum(self.pairs.get(cluster["id"], ()))
+            return self.pairs.get(cluster["id"], 0)
         if kind == "log":
             return int(cluster["logs"])
         return int(cluster["rules"]) + len(self._own(cluster["id"]))
@@ -124,11 +124,18 @@ class _Table:
             own = {f"rule-{digest_of('own', cluster, d.text)}": d for d in self._own(cluster)}
             return {**found, **own}
         if kind == "log":
-            return {f"log-{digest_of(run_of(i))}": i for i in self._cluster(cluster).run_ids}
+            whole = self._cluster(cluster)
+            held, said = set(whole.verify), self._said(cluster)
+            return {
+                f"log-{digest_of(run)}": (run, log_id in held, said.get(run))
+                for log_id in whole.run_ids
+                if (run := run_of(log_id))
+            }
         made = {}
-        for refused, name in enumerate(("found", "refused")):
+        names = ("found", "refused") if cluster in self.pairs else ()
+        for refused, name in enumerate(names):
             path = f"clusters/{cluster}/pairs-{name}.jsonl"
-            for pair in self.folder.read_records(path, PreferencePair) if self.pairs else ():
+            for pair in self.folder.read_records(path, PreferencePair):
                 run = run_of(pair.run_id)
                 made[f"pair-{digest_of(run, digest_of(pair.chosen))}"] = (pair, bool(refused))
         return made
@@ -146,9 +153,11 @@ class _Table:
             told |= {"text": made_of.text, "people": made_of.people}
             return ReviewRow(**told, **_standing(last, reason))
         if kind == "log":
-            return ReviewRow(
-                **told, **self._log(cluster, made_of), **_standing(self.last.get(row_id))
-            )
+            run, held, said = made_of
+            standing = _standing(self.last.get(row_id))
+            if held:
+                standing |= {"reason": "held out for verification"}
+            return ReviewRow(**told, **self._log(run), text=said, people=1, **standing)
         pair, refused = made_of
         whole = self.last.get(f"log-{digest_of(run_of(pair.run_id))}")
         state = _standing(self.last.get(row_id), _REFUSED if refused else "")
@@ -204,18 +213,19 @@ class _Table:
                 about += [one] if not one.anchor or one.cluster == cluster else []
         return about[-1] if about else None
 
-    def _log(self, cluster: str, log_id: str) -> dict[str, Any]:
-        said = [
-            text
-            for row in self._rules(cluster)
-            for text, runs in row.wordings.items()
-            if run_of(log_id) in runs
-        ]
-        told: dict[str, Any] = {"text": " ".join(said) or None, "people": 1}
+    def _said(self, cluster: str) -> dict[str, str]:
+        """Return what was asked for in the feedback on each of a cluster's training runs."""
+        said: dict[str, str] = {}
+        for row in self._rules(cluster):
+            for text, runs in row.wordings.items():
+                said |= {run: f"{said[run]} {text}" if run in said else text for run in runs}
+        return said
+
+    def _log(self, run: str) -> dict[str, str]:
         with Journal(self.home.journal, readonly=True) as journal:
-            for log in journal.interactions([run_of(log_id)]):
-                told |= {"request": _request(log.messages), "rejected": log.answer}
-        return told
+            for log in journal.interactions([run]):
+                return {"request": _request(log.messages), "rejected": log.answer}
+        return {}
 
 
 _REFUSED = "whoever asks for it repeats it, and too few other people want it"
@@ -309,7 +319,7 @@ def decide(
             ``"text"``, the rule or answer to teach instead; or ``{"decision": "add", "cluster":
             name, "text": rule}`` for a rule of one's own. ``"everywhere": True`` lets a decision on
             a rule hold in all clusters; ``"why"`` takes the place of ``why``; ``"place"`` is what
-            an error calls it ("row 7").
+            an error calls it ("row 7"). A row's ``"cluster"`` makes it quicker to find.
         by: who decides; the name of the process's user by default.
         why: in their words.
 
@@ -348,10 +358,13 @@ def _find(
 ) -> dict[str, tuple[ReviewRow, Any]]:
     """Return the rows that decisions name, each with what it is made of."""
     wanted = {str(one.get("id")) for one in decisions}
+    likely = {one.get("cluster") for one in decisions}
     found: dict[str, tuple[ReviewRow, Any]] = {}
     for kind in KINDS:
         mine = {row_id for row_id in wanted if row_id.startswith(f"{kind}-")}
-        for cluster in table.about if mine else ():
+        for cluster in sorted(table.about, key=lambda one: one not in likely):
+            if mine <= found.keys():
+                break
             for row_id, made_of in table.ids(kind, cluster).items():
                 if row_id in mine:
                     found[row_id] = table.row(kind, cluster, row_id, made_of), made_of
@@ -395,8 +408,8 @@ def _made(
     if isinstance(made_of, RuleRow):
         told["wordings"] = {said: runs[-ANCHORS:] for said, runs in made_of.wordings.items()}
         told["anchor"] = [] if wanted.get("everywhere") else table.anchor(row.cluster)
-    elif isinstance(made_of, str):
-        told["log"] = run_of(made_of)
+    elif row.kind == "log":
+        told["log"] = made_of[0]
     else:
         told["log"], told["chosen"] = run_of(made_of[0].run_id), digest_of(made_of[0].chosen)
     return [Decision(**told)]

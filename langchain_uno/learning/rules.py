@@ -172,7 +172,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         for log_id in cluster.train:
             taught[log_id] = _completed(taught[log_id], cluster.rules, same)
         work.progress.advance("rules")
-    mark_reviewed(work, clusters, rulings.touched)
+    mark_reviewed(work, clusters, {d.id for d in rulings.decisions}, rulings.touched)
     shown = {log_id: rules.model_dump_json() for log_id, rules in taught.items()}
     refused_acts = dict.fromkeys(acts, True)
     remove_what_changed(work, clusters, rulings, shown, given, refused_acts)

@@ -18,9 +18,10 @@ from langchain_uno.home import Home
 from langchain_uno.learning.review import ReviewRow, decide, read_decisions, review_table
 from langchain_uno.learning.work import Silent, Work
 from langchain_uno.models.protocols import Engine
+from langchain_uno.recipe import Recipe
 from langchain_uno.records import Feedback, Interaction, PreferencePair, RuleSet
 from langchain_uno.releases.history import hold, read_history, waiting
-from langchain_uno.releases.load import read_current
+from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.publish import make_current
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
@@ -112,6 +113,10 @@ def test_the_table_shows_rules_pairs_and_logs(home: Home) -> None:
     assert pair.chosen == f"{pair.rejected} [sing]" or pair.chosen == "fresh [sing]"
     one = rows(home, kind="log", cluster=sing.cluster)[0]
     assert one.request is not None and one.request.startswith("plan a trip")
+    held = {row.request for row in rows(home, kind="log") if row.reason}
+    assert held == _requests(
+        [i for c in clusters_of(home, _result(page.refresh)) for i in c.verify]
+    )
     every = rows(home)
     assert page.total == len(every) == len({row.id for row in every})
     # Pages are parts of the whole.
@@ -314,6 +319,30 @@ def test_decisions_alone_make_a_new_release(served: Home, engine: Engine) -> Non
 def _weights(release: Any, adapter: str | None) -> bytes:
     data: bytes = (release.adapters[adapter] / "adapter_model.safetensors").read_bytes()
     return data
+
+
+def test_a_module_that_learnt_a_rule_of_ones_own_goes_with_it(served: Home, engine: Engine) -> None:
+    row = rule(served, "sing")
+    decide(served, [{"decision": "add", "cluster": row.cluster, "text": "whistle"}])
+    with_it = read_after(served, engine, more(1, "sing"))
+    assert with_it.cluster(row.cluster).rules == ["sing", "whistle"]
+    exclude(served, rule(served, "whistle"))
+    without = read_after(served, engine, more(1, "sing", first=300))
+    assert without.cluster(row.cluster).made_in is None
+    cluster = next(c for c in clusters_of(served, _result(_refresh(served))) if c.id == row.cluster)
+    assert cluster.overruled
+    other = next(c for c in clusters_of(served, _result(_refresh(served))) if c.id != row.cluster)
+    assert not (other.overruled or other.restored)
+
+
+def read_after(
+    home: Home, engine: Engine, new: list[Interaction], recipe: Recipe = PASSING
+) -> Release:
+    make_home(home.root, new)
+    refresh(home, engine, recipe)
+    release = read_current(home)
+    assert release is not None
+    return release
 
 
 @pytest.mark.parametrize("what", ["pair", "log"])
