@@ -15,7 +15,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -25,7 +25,8 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_config_list
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import (
@@ -62,6 +63,9 @@ from langchain_uno.serving.structured import (
 from langchain_uno.serving.tracing import child_config
 
 __all__ = ["UNOChatModel"]
+
+_AT_ONCE = 32
+"""What the local engine takes together by default."""
 
 
 class UNOChatModel(BaseChatModel):
@@ -301,6 +305,29 @@ class UNOChatModel(BaseChatModel):
             )
 
     # -- answering -------------------------------------------------------------------------------
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer many requests, 32 at a time unless ``max_concurrency`` says otherwise.
+
+        So many share a forward pass. LangChain's default is the number of cores and four.
+        """
+        configs = [
+            {**one, "max_concurrency": one.get("max_concurrency") or _AT_ONCE}
+            for one in get_config_list(config, len(inputs))
+        ]
+        return super().batch(
+            inputs,
+            cast(list[RunnableConfig], configs),
+            return_exceptions=return_exceptions,
+            **kwargs,
+        )
 
     def _generate(
         self,

@@ -221,7 +221,7 @@ class _Table:
                 said |= {run: f"{said[run]} {text}" if run in said else text for run in runs}
         return said
 
-    def _log(self, run: str) -> dict[str, str]:
+    def _log(self, run: str) -> dict[str, Any]:
         with Journal(self.home.journal, readonly=True) as journal:
             for log in journal.interactions([run]):
                 return {"request": _request(log.messages), "rejected": log.answer}
