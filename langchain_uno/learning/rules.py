@@ -423,10 +423,10 @@ def _shared(
     return out
 
 
-def _centred(vectors: FloatArray) -> NDArray[np.float64]:
-    """Return unit vectors less what all have in common, at length 1."""
+def _centred(vectors: FloatArray, aside: slice = slice(0)) -> NDArray[np.float64]:
+    """Return unit vectors less what all but those ``aside`` have in common, at length 1."""
     x = np.asarray(vectors, dtype=np.float64)
-    x = x - x.mean(axis=0)
+    x = x - np.delete(x, aside, axis=0).mean(axis=0)
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
 
 
@@ -533,7 +533,8 @@ def group_wordings(
     leader = {key: key for key in keys}
     if embedder is not None and len(keys) > 1:
         vectors = embedder.embed([*(heads[key] for key in keys), *BACKGROUND])
-        pairs = _proposals(vectors, len(keys), with_reranker=reranker is not None)
+        said = sum(n > 0 for n in weight.values())
+        pairs = _proposals(vectors, slice(said, len(keys)), with_reranker=reranker is not None)
         pairs = _without_companions(pairs, keys, logs)
         if reranker is not None:
             pairs = _confirmed(pairs, [heads[key] for key in keys], reranker)
@@ -544,9 +545,10 @@ def group_wordings(
     return {text: heads[leader[plain(text)]] for text in counts}
 
 
-def _proposals(vectors: FloatArray, n: int, *, with_reranker: bool) -> list[tuple[int, int]]:
-    """Pairs (rarer, commoner) of the first n rows that may mean the same."""
-    centred = _centred(vectors)[:n]
+def _proposals(vectors: FloatArray, aside: slice, *, with_reranker: bool) -> list[tuple[int, int]]:
+    """Pairs (rarer, commoner) that may mean the same, of the rows to the end of those ``aside``."""
+    n = aside.stop
+    centred = _centred(vectors, aside)[:n]
     x = np.asarray(vectors, dtype=np.float64)[:n]
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     pairs = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from langchain_uno.erasure import forget
+from langchain_uno.erasure import forget, forget_older
 from langchain_uno.errors import HomeError, InputError, StoreError
 from langchain_uno.graphs.refresh import RefreshResult, build_refresh_graph
 from langchain_uno.home import Home
@@ -19,7 +20,7 @@ from langchain_uno.learning.review import ReviewRow, decide, read_decisions, rev
 from langchain_uno.learning.work import Silent, Work
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Feedback, Interaction, PreferencePair, RuleSet
+from langchain_uno.records import Feedback, Interaction, PreferencePair, RuleSet, utc_now
 from langchain_uno.releases.history import hold, read_history, waiting
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.publish import make_current
@@ -414,14 +415,26 @@ def test_a_line_cut_off_is_left_out_and_a_newer_one_is_not(home: Home) -> None:
         read_decisions(home)
 
 
-def test_decisions_about_forgotten_people_are_gone(tmp_path: Path, engine: Engine) -> None:
+@pytest.mark.parametrize("by_age", [False, True])
+def test_decisions_about_forgotten_people_are_gone(
+    tmp_path: Path, engine: Engine, by_age: bool
+) -> None:
+    then = utc_now() - timedelta(days=60)
     secret = "zanzibarquagga"
+    words = [f"please {secret}", "please sing", f"please sing; {secret}"]
     theirs = [
-        log(f"petronella-{i}", TRIP.format(f"{secret} {i}"), f"answer {i}", words, user_id="petra")
-        for i, words in enumerate([f"please {secret}", "please sing", f"please sing; {secret}"])
+        log(
+            f"petronella-{i}",
+            TRIP.format(f"{secret} {i}"),
+            f"answer {i}",
+            one,
+            user_id="petra",
+            created_at=then,
+        )
+        for i, one in enumerate(words)
     ]
-    for one in theirs[2:]:
-        one.feedback.append(Feedback(run_id=one.run_id, correction=f"better {secret}"))
+    edit = Feedback(run_id="petronella-2", correction=f"better {secret}", created_at=then)
+    theirs[2].feedback.append(edit)
     home = make_home(tmp_path / "home", [*START, *theirs])
     refresh(home, engine, PASSING, until="pairs")
     exclude(home, rule(home, "sing"), rule(home, "dance"))
@@ -432,7 +445,10 @@ def test_decisions_about_forgotten_people_are_gone(tmp_path: Path, engine: Engin
         file.write(f'{{"text": "{secret}'.encode())
     kinds = {one.kind for one in read_decisions(home) if secret in str(one) or "petro" in str(one)}
     assert {"rule", "log"} <= kinds
-    forget(home, user_id="petra")
+    if by_age:
+        forget_older(home, days=30)
+    else:
+        forget(home, user_id="petra")
     assert secret.encode() not in path.read_bytes() and b"petronella" not in path.read_bytes()
     # What others said too stays excluded.
     assert [list(one.wordings) for one in read_decisions(home)] == [["sing"], ["dance"]]
