@@ -322,14 +322,16 @@ def write_review(
         middle = work.queries[members].mean(axis=0)
         nearest = int(np.linalg.norm(work.queries[members] - middle, axis=1).argmin())
         about.append(work.logs[cluster.run_ids[nearest]].query)
+    where = {log_id: c.id for c in clusters for log_id in c.run_ids}
+    in_force: dict[str, set[str]] = defaultdict(set)
+    for decision_id, logs in rulings.touched.items():
+        for log_id in logs:
+            in_force[where[log_id]].add(decision_id)
     work.folder.write_records("review-rules.jsonl", [one for own in rows for one in own])
     index = {
         "digest": _digest(rulings.decisions),
         "known": [one.id for one in rulings.decisions],
-        "in_force": {
-            c.id: sorted(i for i, logs in rulings.touched.items() if logs.intersection(c.run_ids))
-            for c in clusters
-        },
+        "in_force": {c: sorted(ids) for c, ids in in_force.items()},
         "own": {c: [one.id for one in own.values()] for c, own in rulings.own.items() if own},
         "clusters": [
             {"id": c.id, "about": text, "rules": len(own), "logs": len({*map(run_of, c.run_ids)})}

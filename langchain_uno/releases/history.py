@@ -45,7 +45,7 @@ def note(home: Home, what: str, release: str | None, why: str = "", by: str = ""
     Args:
         home: the namespace.
         what: ``publish``, ``publish, not promoted``, ``promote``, ``rollback``, ``retire``,
-            ``revoke``, ``hold`` or ``let go``.
+            ``revoke``, ``hold``, ``hold changes of routes``, ``let go`` or ``review: 3 decided``.
         release: its id; None: the base model.
         why: in the words of whoever did it.
         by: who did it; the name of the process's user by default.
