@@ -160,6 +160,8 @@ class Interaction(BaseModel):
     cluster: str | None = None
     route: Route | None = None
     adapter: str | None = None
+    canary: str | None = None
+    """The canary that chose the release, also where no cluster took the request."""
     verdict: Verdict | None = None
     tags: dict[str, str] = Field(default_factory=dict)
     """Scalars the app wants kept (a data set's name, say); never used for learning.

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from langchain_uno.cli.canary import canary, canary_line, end_canary, watch
 from langchain_uno.cli.console import (
     ByOption,
     HomeOption,
@@ -19,6 +20,7 @@ from langchain_uno.cli.console import (
     say,
     visible,
 )
+from langchain_uno.cli.shadow import shadow
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.records import Cluster
@@ -79,6 +81,8 @@ def list_(
             out.print(table)
         for entry in history[-_HISTORY:]:
             say(_told(entry))
+        if line := canary_line(place):
+            say(f"Canary: {line}")
         _say_held(place)
 
 
@@ -252,6 +256,12 @@ def hold_(
         _say_held(place)
 
 
+app.command()(canary)
+app.command()(watch)
+app.command("end-canary")(end_canary)
+app.command()(shadow)
+
+
 def _say_held(home: Home) -> None:
     if found := held(home):
         why = f": {found['why']}" if found.get("why") else ""
@@ -275,7 +285,7 @@ def _manifest(home: Home, release: str) -> Manifest:
 
 def _shares(home: Home) -> dict[str, float]:
     traffic = read_traffic(home)
-    return {share.release: share.share for share in traffic.shares} if traffic else {}
+    return {s.release: s.share for s in traffic.shares if s.release} if traffic else {}
 
 
 def _row(home: Home, release: str, shares: dict[str, float]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from langchain_uno.cli.canary import canary_line
 from langchain_uno.cli.console import (
     HomeOption,
     JsonOption,
@@ -70,11 +71,14 @@ def _look(home: Home) -> dict[str, Any]:
     reached = sum(n for _, cluster, n in week if cluster)
     return {
         "home": str(home.path),
-        "answers": {share.release: share.share for share in traffic.shares} if traffic else {},
+        "answers": {s.release or "the base model": s.share for s in traffic.shares}
+        if traffic
+        else {},
         "releases": len(releases),
         "last_release": made.isoformat(timespec="seconds") if made else None,
         "held": held(home),
         "waits_for_approval": waiting(home),
+        "canary": canary_line(home),
         "logged": answers,
         "feedback": feedback,
         "feedback_since_the_last_release": new,

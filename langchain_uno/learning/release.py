@@ -23,7 +23,10 @@ __all__ = ["release_stage"]
 
 
 def release_stage(work: Work) -> dict[str, Any]:
-    """Write the release atomically, and give it all traffic unless that is left to a person."""
+    """Write the release atomically, and give it all traffic.
+
+    Unless that is left to a person, or a canary is running, which must not be cut short.
+    """
     from langchain_uno.models.adapters import linear_shapes
     from langchain_uno.releases.load import read_manifest
     from langchain_uno.releases.manifest import Manifest, new_release_id
@@ -87,17 +90,18 @@ def release_stage(work: Work) -> dict[str, Any]:
 
 
 def _waits(work: Work, clusters: Sequence[Cluster]) -> bool:
-    """Whether a release of these clusters is left to a person.
+    """Whether a release of these clusters is left to a person, or must not end a canary.
 
     A hold of changes lets a release through whose modules answer the same clusters, by the same
     routes, as those of the current one.
     """
     from langchain_uno.errors import ReleaseError
+    from langchain_uno.releases.canary import running
     from langchain_uno.releases.history import held
     from langchain_uno.releases.load import read_current
 
     hold = held(work.home)
-    if not work.promote or (hold is not None and hold["when"] != "routes"):
+    if not work.promote or running(work.home) or (hold is not None and hold["when"] != "routes"):
         return True
     if hold is None:
         return False

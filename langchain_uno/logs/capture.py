@@ -15,7 +15,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.conversation import run_ref
-from langchain_uno.logs.names import SERVER_USER, THREAD_KEYS, USER_KEYS, fields_of, first_name
+from langchain_uno.logs.names import SERVER_USER, asked_by
 from langchain_uno.logs.redaction import Redactor
 from langchain_uno.logs.trace import OWN_CALL, Answered, Trace, own_call
 from langchain_uno.messages import (
@@ -32,8 +32,6 @@ __all__ = ["Capture", "Started", "check_feedback"]
 _ROUTES = get_args(Route)
 _MAX_ID = 200
 _MAX_DEPTH = 50
-_LET_IN = ("langgraph_auth_user_id", "langgraph_auth_user")
-"""Whom a LangGraph server's auth let in, in a run's ``configurable``."""
 _ENDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 _SAY_ENDS = ("openai", "anthropic", "google_genai", "ollama")
 """Providers (LangChain's names) that say of every whole answer how it ended."""
@@ -147,6 +145,7 @@ class Capture:
             "cluster": _name(info.get("cluster")),
             "route": route if route in _ROUTES else None,
             "adapter": _name(info.get("adapter")),
+            "canary": _name(info.get("canary")),
             "tags": self.redactor.values(tags, redacted),
             "created_at": started.created_at,
         }
@@ -154,22 +153,11 @@ class Capture:
 
     def _names(self, started: Started, redacted: dict[str, int]) -> tuple[str | None, str | None]:
         """Return who asked and in which thread; runs of one trace tell each other."""
-        metadata, configurable, trace = started.metadata, started.configurable, started.trace
-        # LangGraph's run-time context: agent.invoke(..., context=...)
-        context = fields_of(getattr(configurable.get("__pregel_runtime"), "context", None)) or {}
-        told = (metadata, configurable, context)
-        if SERVER_USER in metadata:
-            user = _name(metadata[SERVER_USER])
-        else:
-            # Whom a LangGraph server let in comes before whom its client names.
-            user = (
-                _name(first_name(configurable, _LET_IN))
-                or next(filter(None, (_name(first_name(one, USER_KEYS)) for one in told)), None)
-                or _only(trace.users)
-                or self.user_id
-            )
-        threads = (_name(first_name(one, THREAD_KEYS)) for one in told)
-        thread = next(filter(None, threads), None) or _only(trace.threads)
+        trace = started.trace
+        user, thread = map(_name, asked_by(started.metadata, started.configurable))
+        if SERVER_USER not in started.metadata:
+            user = user or _only(trace.users) or self.user_id
+        thread = thread or _only(trace.threads)
         if user:
             trace.users.add(user)
         if thread:

@@ -45,7 +45,8 @@ def note(home: Home, what: str, release: str | None, why: str = "", by: str = ""
     Args:
         home: the namespace.
         what: ``publish``, ``publish, not promoted``, ``promote``, ``rollback``, ``retire``,
-            ``revoke``, ``hold``, ``hold changes of routes``, ``let go`` or ``review: 3 decided``.
+            ``revoke``, ``canary with 20 %``, ``end canary``, ``hold``, ``hold changes of routes``,
+            ``let go`` or ``review: 3 decided``.
         release: its id; None: the base model.
         why: in the words of whoever did it.
         by: who did it; the name of the process's user by default.
@@ -109,7 +110,9 @@ def waiting(home: Home) -> str | None:
         what, release = entry.get("what"), entry.get("release")
         if what == "publish, not promoted":
             found = release
-        elif what in ("publish", "promote") or (what == "revoke" and release == found):
+        elif what in ("publish", "promote"):
+            found = None
+        elif what in ("revoke", "end canary") and release == found:
             found = None
     return found
 
