@@ -332,7 +332,7 @@ class Exam:
         if lost[epoch] > allowed:
             reasons.append(f"{lost[epoch]} of {size} answers lost content")
         undecided = report.undecided and len(reasons) == 1
-        told = [*reasons, f"{report.n} queries of {report.people} people"]
+        told = [*reasons, f"{report.n} held-out requests of {report.people} people"]
         return report.model_copy(
             update={
                 "passed": not reasons,

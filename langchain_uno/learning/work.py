@@ -142,7 +142,7 @@ class ClusterResult(BaseModel):
     p_value: float | None = None
     judged: int = 0
     needed: int | None = None
-    """About how many more people would decide it, where it is undecided."""
+    """About how many more held-out people would decide it, where it is undecided."""
     seconds: float = 0.0
     rules: list[str] = Field(default_factory=list)
     note: str = ""

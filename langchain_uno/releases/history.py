@@ -110,9 +110,8 @@ def waiting(home: Home) -> str | None:
         what, release = entry.get("what"), entry.get("release")
         if what == "publish, not promoted":
             found = release
-        elif what in ("publish", "promote"):
-            found = None
-        elif what in ("revoke", "end canary") and release == found:
+        ended = what in ("revoke", "end canary") and release == found
+        if ended or what in ("publish", "promote"):
             found = None
     return found
 
