@@ -55,6 +55,8 @@ def demo(
             from langchain_uno.demo.report import print_demo
 
             print_demo(report, place.path, out)
+            if page := report["refresh"].get("report"):
+                say(f"Report of the refresh: {page}")
             say("Try next:")
             for line in (
                 f"langchain-uno logs stats --home {place.path}",

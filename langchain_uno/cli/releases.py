@@ -14,6 +14,7 @@ from langchain_uno.cli.console import (
     HomeOption,
     JsonOption,
     NamespaceOption,
+    chosen_release,
     clean_exit,
     out,
     print_json,
@@ -88,7 +89,10 @@ def list_(
 
 @app.command()
 def show(
-    release: _Release,
+    release: Annotated[
+        str | None,
+        typer.Argument(help="The release's id. [default: the current one]", show_default=False),
+    ] = None,
     home: HomeOption = None,
     namespace: NamespaceOption = "default",
     as_json: JsonOption = False,
@@ -101,7 +105,8 @@ def show(
     """
     with clean_exit():
         place = Home.locate(home, namespace).require()
-        manifest = _manifest(place, release)
+        release = chosen_release(place, release)
+        manifest = read_manifest(place, release)
         row = _row(place, release, _shares(place))
         if as_json:
             shown = {"id", "route", "size", "people", "gap", "rules", "note", "made_in"}

@@ -200,6 +200,8 @@ def _show(result: RefreshResult, home: Home) -> None:
             who = f", held by {visible(hold['by'])}" if hold else ""
             what = f"waits{who}: `langchain-uno releases promote {result.release}` approves it"
         say(f"Release {result.release} {what}; it lies in {home.releases / result.release}")
+        if result.report:
+            say(f"Report: {result.report}")
     else:
         say("Nothing was released.")
 

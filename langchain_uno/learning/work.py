@@ -50,7 +50,7 @@ __all__ = [
     "sweep_work",
 ]
 
-FORMAT = 24
+FORMAT = 25
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"
@@ -175,6 +175,8 @@ class RefreshResult(BaseModel):
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The counts of every stage that is done."""
     clusters: list[ClusterResult] = Field(default_factory=list)
+    report: str | None = None
+    """The page that tells all this to people; None: there is none."""
     seconds: dict[str, float] = Field(default_factory=dict)
     """By stage, of the call that finished it."""
     notes: list[str] = Field(default_factory=list)
