@@ -23,7 +23,7 @@ from langchain_uno.cli.console import (
 from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
-from langchain_uno.releases.history import held
+from langchain_uno.releases.history import held, waiting
 from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.traffic import read_traffic
 
@@ -63,7 +63,7 @@ def _look(home: Home) -> dict[str, Any]:
     made = _newest(home, releases)
     with Journal(home.journal, readonly=True) as journal:
         answers, feedback = journal.counts()
-        waiting, _ = journal.unjoined()
+        unjoined, _ = journal.unjoined()
         new = journal.feedback_since(made.timestamp() if made else 0.0)
         week = journal.traffic(time.time() - _DAYS * 86400)
     requests = sum(n for _, _, n in week)
@@ -77,11 +77,12 @@ def _look(home: Home) -> dict[str, Any]:
         "releases": len(releases),
         "last_release": made.isoformat(timespec="seconds") if made else None,
         "held": held(home),
+        "waits_for_approval": waiting(home),
         "canary": canary_line(home),
         "logged": answers,
         "feedback": feedback,
         "feedback_since_the_last_release": new,
-        "feedback_that_waits_for_its_answer": waiting,
+        "feedback_that_waits_for_its_answer": unjoined,
         "requests_in_7_days": requests,
         "reach_a_cluster": round(reached / by_uno, 4) if by_uno else None,
         "answered_by": _shares(week),
@@ -110,7 +111,12 @@ def _said(name: str, value: Any) -> str:
         told = [r if share > 0.999 else f"{r} ({100 * share:.0f} %)" for r, share in value.items()]
         return ", ".join(told) or "the base model"
     if name == "held":
-        return f"by {value['by']} since {value['at']} {value.get('why', '')}" if value else "no"
+        if not value:
+            return "no"
+        what = " (changes of routes)" if value["when"] == "routes" else ""
+        return f"by {value['by']} since {value['at']}{what} {value['why']}"
+    if name == "waits_for_approval":
+        return f"{value}: `langchain-uno releases promote {value}` approves it" if value else "-"
     if name == "reach_a_cluster" and value is not None:
         return f"{100 * value:.0f} %"
     if isinstance(value, dict):

@@ -110,6 +110,32 @@ def test_a_hold_is_said_and_ends(home: Home) -> None:
     assert "Nothing was held" in run(home, "releases", "hold", "--off")
 
 
+def test_what_waits_is_told_and_approved_by_name(home: Home, make: Callable[..., str]) -> None:
+    first = make()
+    run(home, "releases", "hold", "--when", "routes", "--by", "ann", "--why", "audit")
+    found = held(home)
+    assert found is not None
+    assert (found["by"], found["when"]) == ("ann", "routes")
+    assert "changes a cluster's route" in run(home, "releases", "list")
+    second = make(promote=False)
+    assert told(home, "status")["waits_for_approval"] == second
+    for words in (("status",), ("releases", "list")):
+        assert second in run(home, *words)
+    run(home, "releases", "promote", second, "--by", "bob", "--why", "looked at it")
+    assert told(home, "status")["waits_for_approval"] is None
+    run(home, "releases", "rollback", "--by", "cleo")
+    assert current(home) == first
+    run(home, "releases", "hold", "--off", "--by", "dan")
+    lines = [(e["what"], e["by"]) for e in read_history(home)]
+    assert lines[1:] == [
+        ("hold changes of routes", "ann"),
+        ("publish, not promoted", lines[0][1]),
+        ("promote", "bob"),
+        ("rollback", "cleo"),
+        ("let go", "dan"),
+    ]
+
+
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"why": "[/x] \\u001b[2J"}'])
 def test_a_hold_that_cannot_be_read_holds(home: Home, text: str) -> None:
     home.ensure()
