@@ -51,6 +51,7 @@ from langchain_uno.learning.work import (
     RefreshResult,
     Silent,
     Work,
+    WorkFolder,
     sweep_work,
 )
 from langchain_uno.logs.journal import require_log
@@ -60,7 +61,7 @@ from langchain_uno.recipe import Recipe
 from langchain_uno.records import STAGES
 from langchain_uno.reports.store import report_paths, write_report
 
-__all__ = ["RefreshResult", "build_refresh_graph", "run_refresh"]
+__all__ = ["RefreshResult", "build_refresh_graph", "run_refresh", "stored_result"]
 
 _STAGES: dict[str, Callable[[Work], dict[str, Any]]] = {
     "distil": distil_stage,
@@ -283,12 +284,7 @@ def _check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) ->
 def _result(work: Work) -> RefreshResult:
     """Return what is stored of a finished refresh, or collect it, store it, report and tidy up."""
     if is_unchanged(work):
-        known = RefreshResult.model_validate(work.folder.read_json(RESULT))
-        current, said = _standing(work, known.release)
-        update = {"unchanged": True, "current": current, "notes": [*known.notes, *said]}
-        page = report_paths(work.home, known.release).html if known.release else None
-        update["report"] = str(page) if page is not None and page.exists() else None
-        return known.model_copy(update=update)
+        return stored_result(work.home, work.folder)
     counts = {s: work.counts(s) for s in STAGES if work.folder.has(f"{s}.json")}
     filtered, published = counts["filter"], counts.get("release", {})
     release = published.get("release")
@@ -330,18 +326,36 @@ def _result(work: Work) -> RefreshResult:
     return result
 
 
-def _standing(work: Work, release: str | None) -> tuple[str | None, list[str]]:
+def stored_result(home: Home, folder: WorkFolder) -> RefreshResult:
+    """Return what came of a refresh that is over, and what answers today.
+
+    Args:
+        home: the namespace.
+        folder: of the refresh.
+
+    Raises:
+        StoreError: what is stored is damaged.
+    """
+    known = RefreshResult.model_validate(folder.read_json(RESULT))
+    current, said = _standing(home, known.release)
+    update = {"unchanged": True, "current": current, "notes": [*known.notes, *said]}
+    page = report_paths(home, known.release).html if known.release else None
+    update["report"] = str(page) if page is not None and page.exists() else None
+    return known.model_copy(update=update)
+
+
+def _standing(home: Home, release: str | None) -> tuple[str | None, list[str]]:
     """Return what answers now, and what to say where it is not the release of these logs."""
     from langchain_uno.releases.load import read_current, revocation_file
 
     try:
-        current = read_current(work.home)
+        current = read_current(home)
     except ReleaseError as error:
         return None, [f"Nothing is new, and the current release can't be served: {error}"]
     if current is not None and current.id == release:
         return release, []
     stands = f"release {current.id!r}" if current else "the base model"
-    if release is not None and revocation_file(work.home, release).exists():
+    if release is not None and revocation_file(home, release).exists():
         told = f"which these logs gave, was revoked; {stands} answers."
     else:
         told = (

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, InputError
@@ -68,7 +69,9 @@ def refresh_home(
     Raises:
         UNOError: see :func:`langchain_uno.graphs.refresh.run_refresh`; nothing is half-written.
     """
+    from langchain_uno import __version__
     from langchain_uno.erasure import keep_promises
+    from langchain_uno.learning.work import WorkFolder, digest_of
     from langchain_uno.logs.journal import require_log
     from langchain_uno.models.loading import (
         is_bundled,
@@ -91,6 +94,12 @@ def refresh_home(
     prompts = load_prompt_set(settings.prompt_set)
     place.ensure()
     keep_promises(place)  # before anything is learnt
+
+    of_models = [_stamp(one) for one in (model, embeddings, reranker, teacher)]
+    key = digest_of(__version__, settings.model_dump_json(), max_steps, *of_models)
+    now = {"key": key, "log": _log_mark(place)}
+    if until is None and (known := _nothing_new(place, now)) is not None:
+        return known
 
     if progress is not None:
         progress.start("load", None, model or "the bundled model")
@@ -129,7 +138,60 @@ def refresh_home(
     )
     if embeddings is None and not is_bundled(model):
         result.notes.append(_OWN_EMBEDDINGS)
+    if until is None:
+        WorkFolder(place.work).write_json(_LAST, {**now, "refresh": result.refresh_id})
     return result
+
+
+_LAST = "last.json"
+"""In ``work/``: with which settings, models and log the last refresh ended."""
+
+
+def _log_mark(home: Home) -> str:
+    """Return what stands for the log and the decisions of people as they are."""
+    from langchain_uno.learning.decisions import read_decisions
+    from langchain_uno.learning.work import digest_of
+    from langchain_uno.logs.journal import Journal
+
+    with Journal(home.journal, readonly=True) as journal:
+        return digest_of(journal.mark(), *(d.id for d in read_decisions(home)))
+
+
+def _stamp(model: str | None) -> str:
+    """Return what is another one when a model's files changed: cheap, without reading them."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from langchain_uno.learning.work import digest_of
+    from langchain_uno.models.loading import is_url
+
+    if model is None or is_url(model):
+        return str(model)
+    if Path(model).is_dir():
+        files = sorted(Path(model).rglob("*"))
+        return digest_of(model, *((str(f), (s := f.stat()).st_mtime_ns, s.st_size) for f in files))
+    return f"{model} {try_to_load_from_cache(model, 'config.json')}"  # the path names the commit
+
+
+def _nothing_new(home: Home, now: dict[str, str]) -> RefreshResult | None:
+    """Return the result of the last refresh if it was of just this, without loading a model.
+
+    None where anything is new, or where the refresh has to look again: its release is gone.
+    """
+    from langchain_uno.learning.work import RESULT, WorkFolder
+    from langchain_uno.releases.load import revocation_file
+
+    work = WorkFolder(home.work)
+    last = work.read_json(_LAST) if work.has(_LAST) else {}
+    folder = WorkFolder(home.work / str(last.get("refresh")))
+    if {**now, "refresh": last.get("refresh")} != last or not folder.has(RESULT):
+        return None
+    release = str(folder.read_json(RESULT)["release"])
+    is_there = (home.releases / release / "manifest.json").is_file()
+    if not is_there and not revocation_file(home, release).exists():
+        return None
+    from langchain_uno.graphs.refresh import stored_result
+
+    return stored_result(home, folder)
 
 
 _OWN_EMBEDDINGS = (

@@ -348,6 +348,16 @@ class Journal:
         row = self._db.read(sql)[0]
         return int(row[0]), int(row[1])
 
+    def mark(self) -> str:
+        """Return what is another one after every record, change of a record, name or erasure."""
+        said = self._db.read(
+            "SELECT (SELECT count(*) || ':' || coalesce(max(seq), 0) FROM interactions), "
+            "(SELECT count(*) || ':' || coalesce(max(seq), 0) || ':' || total(created_at) || ':' "
+            "|| coalesce(max(created_at), 0) FROM feedback), "
+            "(SELECT count(*) FROM names), (SELECT count(*) FROM erasures)"
+        )
+        return " ".join(map(str, said[0]))
+
     def unjoined(self) -> tuple[int, int]:
         """How much feedback names an answer that is not here, and how many answers nobody's name.
 

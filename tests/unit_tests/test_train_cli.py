@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from langchain_uno.cli.command import app
+from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home, HomeSettings, load_settings
 from langchain_uno.learning.work import ClusterResult, RefreshResult
 from langchain_uno.logs.journal import Journal
@@ -119,6 +121,42 @@ def test_a_refresh_then_the_same_again(tiny_model_path: Path, recipe: Path, tmp_
     assert again.exit_code == 0, again.stderr
     assert "Nothing new" in again.stdout
     assert said["release"] in again.stdout
+
+
+def test_nothing_new_loads_no_model(
+    tiny_model_path: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home(tmp_path / "home", edited())
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model_path, model)
+    args = ("--home", home.root, "--model", model, "--recipe", recipe, "--max-steps", 1)
+    first = run(*args, "--json")
+    assert first.exit_code == 0, first.stderr
+    release = json.loads(first.stdout)["release"]
+
+    def load(*_: Any, **__: Any) -> Any:
+        raise ConfigError("a model is loaded")
+
+    monkeypatch.setattr("langchain_uno.models.loading.load_engine", load)
+    again = run(*args)
+    assert again.exit_code == 0, again.stderr
+    assert f"Nothing new since release {release}" in again.stdout
+
+    def looks_again(*more: object) -> bool:
+        result = run(*args, *more)
+        return result.exit_code != 0 and "a model is loaded" in result.stderr
+
+    assert looks_again("--seed", 8)
+    (model / "config.json").touch()  # as whoever replaces the model does
+    assert looks_again()
+    monkeypatch.undo()
+    assert "Nothing new" in run(*args).stdout
+    monkeypatch.setattr("langchain_uno.models.loading.load_engine", load)
+    with Journal(home.journal) as journal:
+        journal.append_feedback(Feedback(run_id="r0", feedback_id="f", score=1.0))
+    assert looks_again()
+    shutil.rmtree(home.releases / release)
+    assert looks_again()
 
 
 def test_until_rules_then_the_rest(tiny_model_path: Path, recipe: Path, tmp_path: Path) -> None:
