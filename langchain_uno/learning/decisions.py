@@ -33,6 +33,7 @@ __all__ = [
     "ANCHORS",
     "INDEX",
     "KINDS",
+    "RULE_ROWS",
     "Decision",
     "Kind",
     "RuleRow",
@@ -53,6 +54,8 @@ __all__ = [
 _FILE = "review.jsonl"
 INDEX = "review.json"
 """In a refresh's folder: which decisions its rules were made under, and how long its table is."""
+RULE_ROWS = "review-rules.jsonl"
+"""In a refresh's folder: a :class:`RuleRow` a line, cluster after cluster."""
 SCHEMA = 1
 ANCHORS = 50
 """Logs by which a decision finds its cluster again, and by which it knows who said a wording."""
@@ -327,7 +330,7 @@ def write_review(
     for decision_id, logs in rulings.touched.items():
         for log_id in logs:
             in_force[where[log_id]].add(decision_id)
-    work.folder.write_records("review-rules.jsonl", [one for own in rows for one in own])
+    work.folder.write_records(RULE_ROWS, [one for own in rows for one in own])
     index = {
         "digest": _digest(rulings.decisions),
         "known": [one.id for one in rulings.decisions],

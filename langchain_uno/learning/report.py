@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.learning.controls import scorer_figures
+from langchain_uno.learning.decisions import INDEX, RULE_ROWS, RuleRow, read_decisions
 from langchain_uno.learning.train import Decision, held_out, read_decision
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.logs.redaction import Redactor, redactor_of
@@ -75,6 +77,7 @@ class _Reporter:
         self.parent = _parent_clusters(work, manifest)
         self.refused_acts = set(work.folder.read_json("refused-acts.json"))
         self.clusters = {c.id: c for c in manifest.clusters}
+        self.excluded = _excluded(work)
         self.sizes = {adapter.cluster: adapter.n_bytes for adapter in manifest.adapters}
 
     def report(self, *, promoted: bool, notes: Sequence[str]) -> Report:
@@ -198,10 +201,13 @@ class _Reporter:
     def cluster(self, data: ClusterData, decision: Decision, change: Change) -> ClusterReport:
         work, before = self.work, self.parent.get(data.id)
         typical = self.typical(data)
-        told = self.rules(data.train, work.taught, data.rules)
-        recurring = [rule for rule in told if rule.recurs]
+        told = self.rules(data.id, data.train, work.taught, data.rules)
+        recurring = [
+            *(RuleTold(text=t, people=0, logs=0, by=by) for t, by in data.own.items()),
+            *(rule for rule in told if rule.recurs),
+        ]
         single = [rule for rule in told if not rule.recurs]
-        refused = self.rules(data.train, {i: _left_out(work, i) for i in data.train})
+        refused = self.rules(data.id, data.train, {i: _left_out(work, i) for i in data.train})
         compared = _compared(work, data.id, decision)
         outcomes = Counter(one.outcome for one in compared if one.outcome is not None)
         counted = [one for one in compared if one.usage and one.base_usage]
@@ -251,7 +257,11 @@ class _Reporter:
         return (line[:NAME_CHARS].rpartition(" ")[0] or line[:NAME_CHARS]) + " …"
 
     def rules(
-        self, log_ids: Sequence[str], sets: dict[str, RuleSet], recurring: Sequence[str] = ()
+        self,
+        cluster: str,
+        log_ids: Sequence[str],
+        sets: dict[str, RuleSet],
+        recurring: Sequence[str] = (),
     ) -> list[RuleTold]:
         """Return the rules that logs name, those that recur first, then by people."""
         named: dict[str, list[str]] = defaultdict(list)
@@ -266,6 +276,7 @@ class _Reporter:
                 logs=len(ids),
                 recurs=text in recurring,
                 named_in=[] if text in recurring else sorted({self.opaque(i) for i in ids}),
+                by=self.excluded.get((cluster, text), ""),
             )
             for text, ids in named.items()
         ]
@@ -324,6 +335,19 @@ def _compared(work: Work, cluster_id: str, decision: Decision) -> list[Compared]
         if work.folder.has(name):
             return work.folder.read_records(name, Compared)
     return []
+
+
+def _excluded(work: Work) -> dict[tuple[str, str], str]:
+    """Return who excluded a wording in a cluster, for those that a person excluded."""
+    made = {one.id: one for one in read_decisions(work.home)}
+    rows = iter(work.folder.read_records(RULE_ROWS, RuleRow))
+    found: dict[tuple[str, str], str] = {}
+    for cluster in work.folder.read_json(INDEX)["clusters"]:
+        for row in islice(rows, cluster["rules"]):
+            decided = [made[i] for i in row.decided if i in made]
+            for one in (d for d in decided if d.what == "exclude"):
+                found |= {(cluster["id"], text): one.by for text in row.wordings}
+    return found
 
 
 def _left_out(work: Work, log_id: str) -> RuleSet:

@@ -83,6 +83,8 @@ class RuleTold(_Part):
     """Whether it completes the logs of its cluster that do not name it."""
     named_in: list[str] = Field(default_factory=list)
     """Opaque ids of these logs; none where it recurs, since then it is nobody's own word."""
+    by: str = ""
+    """Of those who review: who wrote it, or of a refused one, who excluded it."""
 
 
 class Example(_Part):

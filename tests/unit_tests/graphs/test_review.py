@@ -24,6 +24,7 @@ from langchain_uno.records import Feedback, Interaction, PreferencePair, RuleSet
 from langchain_uno.releases.history import hold, read_history, waiting
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.publish import make_current
+from langchain_uno.reports import read_report, report_paths
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
     TRIP,
@@ -153,6 +154,11 @@ def test_an_excluded_rule_is_in_no_log_no_pair_and_no_manifest(home: Home, engin
     held = [known[i] for c in clusters_of(home, result) for i in c.verify]
     assert held and not any(r.text == "sing" for one in held for r in one.with_feedback)
     assert rule(home, "sing").state == "excluded"
+    report = read_report(home, release.id)
+    assert report is not None
+    refused = [r for c in report.clusters for r in c.refused if r.text == "sing"]
+    assert refused and {r.by for r in refused} == {"ann"}
+    assert "excluded by <bdi>ann</bdi>" in report_paths(home, release.id).html.read_text()
     assert refresh(home, engine, PASSING).unchanged
 
 
@@ -241,6 +247,11 @@ def test_a_rule_of_ones_own_reaches_pairs_gap_and_manifest(home: Home, engine: E
     assert release is not None
     assert release.cluster(row.cluster).rules == ["sing", "whistle"]
     assert release.manifest.figures["review"]["own"] == {row.cluster: {"whistle": "ann"}}
+    report = read_report(home, release.id)
+    assert report is not None
+    [own_rule] = [r for c in report.clusters for r in c.told if r.text == "whistle"]
+    assert (own_rule.by, own_rule.people) == ("ann", 0)
+    assert "written by <bdi>ann</bdi>" in report_paths(home, release.id).html.read_text()
 
     exclude(home, rule(home, "whistle"))
     assert not [one for one in rows(home, kind="rule") if one.text == "whistle"]
