@@ -17,6 +17,7 @@ from langchain_uno.cli.recipe import recipe
 from langchain_uno.cli.releases import app as releases
 from langchain_uno.cli.status import status
 from langchain_uno.cli.train import train
+from langchain_uno.cli.web_console import console
 
 __all__ = ["app"]
 
@@ -64,6 +65,7 @@ app.command()(train)
 app.add_typer(logs, name="logs")
 app.add_typer(releases, name="releases")
 app.command()(status)
+app.command()(console)
 app.add_typer(evaluate, name="evaluate")
 app.command()(demo)
 app.command()(recipe)

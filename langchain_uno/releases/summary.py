@@ -16,7 +16,7 @@ from langchain_uno.releases.load import list_releases, read_manifest, revocation
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.traffic import read_traffic
 
-__all__ = ["changes_of", "row_of", "shares_of", "summary_of", "win_rate_of"]
+__all__ = ["changes_of", "row_of", "shares_of", "state_of", "summary_of", "win_rate_of"]
 
 _DAYS = 7
 
@@ -99,12 +99,6 @@ def row_of(home: Home, release: str, manifest: Manifest | None, share: float) ->
     if manifest is None:
         return {**found, "state": "broken: it can't be read"}
     routes = [cluster.route for cluster in manifest.clusters]
-    if share:
-        state = "answers" if share > 0.999 else f"answers {100 * share:.0f} %"
-    elif revocation_file(home, release).exists():
-        state = "revoked"
-    else:
-        state = "ready"
     return {
         **found,
         "created": manifest.created.isoformat(timespec="seconds"),
@@ -112,8 +106,15 @@ def row_of(home: Home, release: str, manifest: Manifest | None, share: float) ->
         "routes": {route: routes.count(route) for route in dict.fromkeys(routes)},
         "coverage": manifest.figures.get("coverage"),
         "bytes": sum(adapter.n_bytes for adapter in manifest.adapters),
-        "state": state,
+        "state": state_of(home, release, share),
     }
+
+
+def state_of(home: Home, release: str, share: float) -> str:
+    """Return in a word or two what a sound release does: answers, waits, or is revoked."""
+    if share:
+        return "answers" if share > 0.999 else f"answers {100 * share:.0f} %"
+    return "revoked" if revocation_file(home, release).exists() else "ready"
 
 
 def win_rate_of(cluster: Cluster) -> str:
