@@ -12,7 +12,7 @@ from __future__ import annotations
 from langchain_uno.errors import ConfigError
 
 try:
-    from langchain_uno.web.console.pages import console_app, console_router
+    from langchain_uno.web.console.app import console_app, console_router
 except ImportError as error:
     raise ConfigError(
         f"The console needs a package that is missing ({error.name}): "
