@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,8 +21,15 @@ __all__ = ["changes_of", "row_of", "shares_of", "state_of", "summary_of", "win_r
 _DAYS = 7
 
 
-def summary_of(home: Home, journal: Journal) -> dict[str, Any]:
+def summary_of(
+    home: Home, journal: Journal, read: Callable[[str], Manifest] | None = None
+) -> dict[str, Any]:
     """Return what answers, how many requests of a week reach a cluster, and what waits.
+
+    Args:
+        home: the namespace.
+        journal: its journal.
+        read: reads the manifest of a release; None: from its file.
 
     Raises:
         StoreError: the journal can't be read.
@@ -30,7 +37,7 @@ def summary_of(home: Home, journal: Journal) -> dict[str, Any]:
     """
     shares = shares_of(home)
     releases = list_releases(home)
-    made = _newest(home, releases)
+    made = _newest(releases, read or (lambda release: read_manifest(home, release)))
     answers, feedback = journal.counts()
     week = journal.traffic(time.time() - _DAYS * 86400)
     by_uno = sum(n for release, _, n in week if release)
@@ -51,11 +58,11 @@ def summary_of(home: Home, journal: Journal) -> dict[str, Any]:
     }
 
 
-def _newest(home: Home, releases: Sequence[str]) -> datetime | None:
+def _newest(releases: Sequence[str], read: Callable[[str], Manifest]) -> datetime | None:
     """Return when the newest release was made that can be read."""
     for release in reversed(releases):
         try:
-            return read_manifest(home, release).created
+            return read(release).created
         except ReleaseError:
             continue
     return None

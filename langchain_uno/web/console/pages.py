@@ -313,7 +313,7 @@ class Console(Guard):
 
     def _look(self) -> dict[str, Any]:
         with self._journal() as journal:
-            return summary_of(self.home, journal)
+            return summary_of(self.home, journal, self.shelf.manifest)
 
     def _journal(self) -> Journal:
         return Journal(self.home.journal, readonly=True)
