@@ -47,8 +47,9 @@ study-real: $(READY) ## the study on that model: six kinds of request, up to an 
 	$(REAL).run --size study --model $(MODELS_DIR)/smollm2 --out .studies/real-$(SEED) \
 	  --seed $(SEED) --results lab/results
 
+# Two processes, a file of tests at a time, each with one thread.
 test: $(READY) ## the default tests (up to 8 minutes on two cores)
-	$(PY) -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n 2 --dist loadfile
 
 test-all: $(READY) ## all tests, the slow ones too
 	$(PY) -m pytest

@@ -61,6 +61,9 @@ class RespondContext:
     """Seconds that the answer may take once its cluster is known; None: as long as it takes."""
     stream: bool = True
     """Whether tokens are sent as custom stream events."""
+    sticky: str = ""
+    """Stands for who asks: of several releases with shares, the same one always answers them.
+    Empty: each request is drawn by itself."""
 
     def request(
         self,
@@ -103,6 +106,8 @@ class RespondState(TypedDict, total=False):
     """Euclidean, to the nearest centroid (also when that was too far: an unseen query)."""
     route: Route
     adapter: str | None
+    canary: str | None
+    """The canary that chose the release; None: none is running, or the mode is ``"base"``."""
     answer: str
     tool_calls: list[dict[str, Any]]
     finish_reason: str
@@ -156,8 +161,9 @@ class ClassifyCluster(Runnable[RespondState, RespondState]):
         return await asyncio.to_thread(self._classify, input, config)
 
     def _classify(self, state: RespondState, config: RunnableConfig | None) -> RespondState:
-        mode = _settings(_runtime(config)).mode
-        with self._serving.lease() as snapshot:
+        settings = _settings(_runtime(config))
+        mode = settings.mode
+        with self._serving.draw(settings.sticky) as (snapshot, canary):
             choice = None if mode == "base" else self._serving.route(snapshot, _messages(state))
             cluster = None if choice is None else choice.cluster_id
             route, adapter = snapshot.path_of(cluster, mode)
@@ -167,6 +173,7 @@ class ClassifyCluster(Runnable[RespondState, RespondState]):
                 distance=None if choice is None else float(choice.distance),
                 route=route,
                 adapter=adapter,
+                canary=None if mode == "base" else canary,
             )
 
 

@@ -174,8 +174,7 @@ def _page(runs: int) -> Iterable[str]:
     yield (
         "How often a refresh ships anything when nothing helps, with two kinds tried in every "
         "cluster. *Others*: each cluster has users of its own. *Same*: the same users ask in all "
-        f"of them, with the same tastes. Up to {FEW} users {_fewer(runs):,} runs a cell, beyond "
-        f"{_fewer(runs) // 3:,}.\n"
+        "of them, with the same tastes.\n"
     )
     heads = [f"r {rho:g}, {who}" for rho in CORRELATIONS for who in ("others", "same")]
     yield from _table(
@@ -289,7 +288,7 @@ def _refresh(
     users: int, queries: int, rho: float, same: bool, runs: int, seen: list[tuple[float, int]]
 ) -> str:
     rng = np.random.default_rng([3, users, queries, round(rho * 10), same])
-    runs = _fewer(runs) if users <= FEW else _fewer(runs) // 3
+    runs = runs if users <= FEW else _fewer(runs)
     taste = tastes(rng, (runs, 1 if same else CLUSTERS * 2, users), 0.5, rho)
     taste = np.broadcast_to(taste, (runs, CLUSTERS * 2, users))
     passed, p = clusters_pass(

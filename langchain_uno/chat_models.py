@@ -15,7 +15,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -23,9 +23,10 @@ from langchain_core.callbacks import (
 )
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.runnables.config import get_config_list
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import (
@@ -47,6 +48,7 @@ from langchain_uno.graphs.respond import (
     build_respond_graph,
 )
 from langchain_uno.home import ENV_HOME, Home
+from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.serving.answers import as_chunk, as_result
 from langchain_uno.serving.messages import from_langchain
 from langchain_uno.serving.router import RouteChoice
@@ -59,9 +61,12 @@ from langchain_uno.serving.structured import (
     parser_of,
     with_raw,
 )
-from langchain_uno.serving.tracing import child_config
+from langchain_uno.serving.tracing import child_config, sticky
 
 __all__ = ["UNOChatModel"]
+
+_AT_ONCE = 32
+"""What the local engine takes together by default."""
 
 
 class UNOChatModel(BaseChatModel):
@@ -198,8 +203,12 @@ class UNOChatModel(BaseChatModel):
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        """The key of LangChain's cache: a new release never gives an old one's answers."""
-        return f"{super()._get_llm_string(stop, **kwargs)}---{self._released()}"
+        """The key of LangChain's cache: a new release never gives an old one's answers.
+
+        Nor does one side of a canary give the other's.
+        """
+        who = kwargs.pop(_STICKY, "")
+        return f"{super()._get_llm_string(stop, **kwargs)}---{self._released(who)}"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(
@@ -300,7 +309,79 @@ class UNOChatModel(BaseChatModel):
                 snapshot, from_langchain(self._convert_input(messages).to_messages())
             )
 
+    # -- who asks --------------------------------------------------------------------------------
+
+    # LangChain gives a stream no run manager, so that it is told here who asks.
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        kwargs.setdefault(_STICKY, sticky(run_manager.metadata if run_manager else {}))
+        return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        kwargs.setdefault(_STICKY, sticky(run_manager.metadata if run_manager else {}))
+        return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Stream an answer; see LangChain's ``BaseChatModel.stream``."""
+        kwargs.setdefault(_STICKY, self._streamed_for(config))
+        return super().stream(input, config, **kwargs)
+
+    def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Stream an answer; see LangChain's ``BaseChatModel.astream``."""
+        kwargs.setdefault(_STICKY, self._streamed_for(config))
+        return super().astream(input, config, **kwargs)
+
+    def _streamed_for(self, config: RunnableConfig | None) -> str:
+        found = ensure_config(config)
+        metadata = {**found.get("metadata", {}), **(self.metadata or {})}
+        return sticky(metadata, found.get("configurable"))
+
     # -- answering -------------------------------------------------------------------------------
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer many requests, 32 at a time unless ``max_concurrency`` says otherwise.
+
+        So many share a forward pass. LangChain's default is the number of cores and four.
+        """
+        configs = [
+            {**one, "max_concurrency": one.get("max_concurrency") or _AT_ONCE}
+            for one in get_config_list(config, len(inputs))
+        ]
+        return super().batch(
+            inputs,
+            cast(list[RunnableConfig], configs),
+            return_exceptions=return_exceptions,
+            **kwargs,
+        )
 
     def _generate(
         self,
@@ -448,16 +529,21 @@ class UNOChatModel(BaseChatModel):
         """What has ``encode(text)`` and ``prompt(messages, tools)``: the engine."""
         return self.served.engine
 
-    def _released(self) -> tuple[str, str | None]:
+    def _released(self, who: str) -> tuple[Any, ...]:
         """What ``traffic.json`` says, and which release answers: without loading anything."""
         if self._root is None:
             return "", None
         try:
-            said = Home.locate(self._root, self.namespace).traffic.read_text("utf-8")
-        except OSError:
-            said = ""
-        served = self._served
-        return said, served.serving.release if served is not None and served.alive else None
+            traffic = read_traffic(Home.locate(self._root, self.namespace))
+        except UNOError:
+            traffic = None
+        share, served = traffic.chosen(who) if traffic else None, self._served
+        alive = served is not None and served.alive
+        return (
+            traffic and traffic.model_dump_json(),
+            share and share.release,
+            served.serving.release_for(who) if served is not None and alive else None,
+        )
 
     def _context(
         self, stop: list[str] | None, kwargs: dict[str, Any], *, stream: bool
@@ -475,9 +561,12 @@ class UNOChatModel(BaseChatModel):
             tool_choice=choice,
             json_schema=json_schema_of(kwargs.get("json_schema"), kwargs.get("response_format")),
             stream=stream,
+            sticky=kwargs.get(_STICKY, ""),
         )
 
 
+_STICKY = "uno_sticky"
+"""The keyword by which a call learns who asks."""
 _MESSAGE_TOKENS = 4
 """About what a chat template writes around a message."""
 _LEFT_ALONE = ("api_key", "max_retries", "streaming")

@@ -14,12 +14,13 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 
 from langchain_uno.errors import InputError
-from langchain_uno.records import Message, Role
+from langchain_uno.records import AT_LIMIT, Message, Role
 
 __all__ = [
     "clean_text",
     "clean_value",
     "from_langchain",
+    "incomplete",
     "map_texts",
     "message_fields",
     "read_turns",
@@ -51,6 +52,13 @@ _ROLES: dict[str, Role] = {
     "observation": "tool",
 }
 """The words of the formats that are read, in small letters."""
+_LIMITS = ("length", "max_tokens", "max_output_tokens", "model_length",
+           "model_context_window_exceeded")  # fmt: skip
+_BROKEN = ("incomplete", "in_progress", "failed", "cancelled", "error", "content_filter",
+           "content_filtered", "guardrail_intervened", "safety", "recitation", "blocklist",
+           "prohibited_content", "spii", "malformed_function_call")  # fmt: skip
+"""How the APIs of OpenAI, Anthropic, Google, Bedrock, Cohere, Mistral and Ollama name the end of an
+answer that is not whole."""
 _MAX_DEPTH = 50
 _CONTENT = ("content", "parts", "value", "text", "message", "refusal")
 _CALL_IDS = ("tool_call_id", "call_id", "toolCallId", "toolUseId", "tool_use_id", "id")
@@ -80,6 +88,18 @@ _HARMONY = ("<|channel|>", "<|start|>assistant<|channel|>")
 _SOLUTION = re.compile(r"<\|(?:begin|end)_of_solution\|>")
 _FINAL = re.compile(r"<\|channel\|>final\b[^\n]*?<\|message\|>")
 _END = re.compile(r"<\|(?:end|return)\|>")
+
+
+def incomplete(end: str | None) -> str | None:
+    """Return what is wrong with an answer that ended like this; None: it is whole.
+
+    Args:
+        end: a provider's finish reason, or the status of its response.
+    """
+    word = (end or "").lower()
+    if word in _LIMITS:
+        return AT_LIMIT
+    return f"incomplete: the answer ended by {end!r}" if word in _BROKEN else None
 
 
 def clean_text(text: str) -> str:

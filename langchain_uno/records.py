@@ -124,6 +124,10 @@ class Verdict(BaseModel):
     detail: str = ""
 
 
+AT_LIMIT = "incomplete: a token limit cut the answer"
+"""The ``error`` of an answer whose model had no more tokens to finish it with."""
+
+
 class Interaction(BaseModel):
     """One answer of a model: the messages it saw, what it said, and what was said about it."""
 
@@ -156,12 +160,19 @@ class Interaction(BaseModel):
     cluster: str | None = None
     route: Route | None = None
     adapter: str | None = None
+    canary: str | None = None
+    """The canary that chose the release, also where no cluster took the request."""
     verdict: Verdict | None = None
     tags: dict[str, str] = Field(default_factory=dict)
     """Scalars the app wants kept (a data set's name, say); never used for learning.
 
     ``own_call`` says why the app is taken to have asked for itself, and not for the user."""
     created_at: Time = Field(default_factory=utc_now)
+
+    @property
+    def cut(self) -> bool:
+        """Whether a token limit cut the answer. What is said of it counts; it is not imitated."""
+        return self.error == AT_LIMIT
 
     @property
     def query(self) -> str:

@@ -10,6 +10,7 @@ which teaches a newline after the end of turn and, with templates that treat the
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
 import math
 import random
@@ -164,20 +165,32 @@ def turn_end(tokenizer: Any) -> list[int]:
     That is the tokenizer's EOS for most models, and another special token for some (Gemma).
     """
     mark = "Xanswerx"
-    question = {"role": "user", "content": "q"}
-    chat = [question, {"role": "assistant", "content": mark}]
-    try:
-        text = str(tokenizer.apply_chat_template(chat, tokenize=False))
-    except TemplateError:  # some want the user to have the last word
-        text = str(tokenizer.apply_chat_template([*chat, question], tokenize=False))
-    tail = text.rpartition(mark)[2].strip()
+    tail = ""
+    # Some templates read content as a list of parts, some want the user to have the last word.
+    for in_parts, more in itertools.product((False, True), ((), ("q",))):
+        said = [
+            [{"type": "text", "text": text}] if in_parts else text for text in ("q", mark, *more)
+        ]
+        roles = itertools.cycle(("user", "assistant"))
+        chat = [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
+        try:
+            text = str(tokenizer.apply_chat_template(chat, tokenize=False))
+        except (TemplateError, TypeError):
+            continue
+        if mark in text:
+            tail = text.rpartition(mark)[2].strip()
+            break
     ids = text_ids(tokenizer, tail) if tail else []
     return ids[:1] if ids and ids[0] in tokenizer.all_special_ids else [tokenizer.eos_token_id]
 
 
 def completion_ids(tokenizer: Any, answer: str, end: Sequence[int]) -> list[int]:
-    """Return the tokens of an answer with its end of turn."""
-    return [*text_ids(tokenizer, answer), *end]
+    """Return the tokens of an answer with its end of turn.
+
+    A control token that somebody wrote into an edited answer is plain text, and ends no turn.
+    """
+    ids = tokenizer(answer, add_special_tokens=False, verbose=False, split_special_tokens=True)
+    return [*ids["input_ids"], *end]
 
 
 def copies(weights: Sequence[float], seed: int) -> list[int]:

@@ -80,8 +80,6 @@ def _sets(tokens: int) -> tuple[str, ...]:
         f"answer_tokens={tokens}",
         f"revision_tokens={tokens}",
         "role_tokens=64",
-        # Nearly all answers run into so low a limit; what people say of one cut short still holds.
-        'filter.ignore=["error_answer"]',
         # An expert whatever the gap is: so small a model measures none, and can't revise a draft.
         "gap.threshold=1.1",
         "pairs.candidates=1",

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from langchain_uno.cli.canary import canary, canary_line, end_canary, watch
 from langchain_uno.cli.console import (
     HomeOption,
     JsonOption,
@@ -18,6 +19,7 @@ from langchain_uno.cli.console import (
     say,
     visible,
 )
+from langchain_uno.cli.shadow import shadow
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.releases.history import held, hold, let_go, read_history
@@ -77,6 +79,8 @@ def list_(
             out.print(table)
         for entry in history[-_HISTORY:]:
             say(_told(entry))
+        if line := canary_line(place):
+            say(f"Canary: {line}")
         _say_held(place)
 
 
@@ -228,6 +232,12 @@ def hold_(
             return
         hold(place, why)
         _say_held(place)
+
+
+app.command()(canary)
+app.command()(watch)
+app.command("end-canary")(end_canary)
+app.command()(shadow)
 
 
 def _say_held(home: Home) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from langchain_uno.cli.canary import canary_line
 from langchain_uno.cli.console import (
     HomeOption,
     JsonOption,
@@ -39,7 +40,7 @@ def status(
     with clean_exit():
         place = Home.locate(home, namespace).require()
         with Journal(place.journal, readonly=True) as journal:
-            found = summary_of(place, journal)
+            found = {**summary_of(place, journal), "canary": canary_line(place)}
         if as_json:
             print_json(found)
             return

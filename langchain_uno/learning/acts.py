@@ -62,6 +62,8 @@ def rated_answers(
         mood = approval(log)
         if mood is None or _DISLIKED < mood < _LIKED or log.correction or not log.answer.strip():
             continue
+        if log.cut and mood >= _LIKED:
+            continue  # its end is not what anybody liked
         out.append(
             RatedAnswer(
                 run_id=log.run_id,
@@ -119,7 +121,7 @@ def liked_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
             if not log.answer.strip() or (mood is not None and mood > _DISLIKED):
                 continue  # a middling or liked answer was not what its user wanted replaced
             for later in tries[i + 1 :]:
-                liked = was_content(later)
+                liked = was_content(later) and not later.cut
                 text = later.answer.strip()
                 if liked and text and text != log.answer.strip():
                     out.append(pair_of(log, text, "liked"))

@@ -152,7 +152,9 @@ def build_pairs(
         made[pair.run_id] = pair
     if recipe.pairs.retention:
         for log, own in zip(interactions, rule_sets, strict=True):
-            if log.run_id not in made and not own.with_feedback and log.answer.strip():
+            if log.run_id in made or own.with_feedback or log.cut:
+                continue
+            if log.answer.strip():
                 made[log.run_id] = pair_of(log, log.answer.strip(), "retained")
     return [made[log.run_id] for log in interactions if log.run_id in made]
 

@@ -21,8 +21,12 @@ __all__ = ["release_stage"]
 
 
 def release_stage(work: Work) -> dict[str, Any]:
-    """Write the release atomically, and give it all traffic unless that is left to a person."""
+    """Write the release atomically, and give it all traffic.
+
+    Unless that is left to a person, or a canary is running, which must not be cut short.
+    """
     from langchain_uno.models.adapters import linear_shapes
+    from langchain_uno.releases.canary import running
     from langchain_uno.releases.history import held
     from langchain_uno.releases.load import read_manifest
     from langchain_uno.releases.manifest import Manifest, new_release_id
@@ -33,7 +37,7 @@ def release_stage(work: Work) -> dict[str, Any]:
         work.folder.write_json("release-id.json", new_release_id())
     release_id: str = work.folder.read_json("release-id.json")
     shapes = linear_shapes(getattr(work.engine, "model", None))
-    waits = not work.promote or held(work.home) is not None
+    waits = not work.promote or bool(held(work.home) or running(work.home))
     if (work.home.releases / release_id).is_dir():
         if not waits:
             make_current(work.home, release_id, linear_shapes=shapes)

@@ -15,10 +15,16 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.conversation import run_ref
-from langchain_uno.logs.names import SERVER_USER, THREAD_KEYS, USER_KEYS, fields_of, first_name
+from langchain_uno.logs.names import SERVER_USER, asked_by
 from langchain_uno.logs.redaction import Redactor
 from langchain_uno.logs.trace import OWN_CALL, Answered, Trace, own_call
-from langchain_uno.messages import clean_text, message_fields, text_of, without_thinking
+from langchain_uno.messages import (
+    clean_text,
+    incomplete,
+    message_fields,
+    text_of,
+    without_thinking,
+)
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Route, utc_now
 
 __all__ = ["Capture", "Started", "check_feedback"]
@@ -26,14 +32,6 @@ __all__ = ["Capture", "Started", "check_feedback"]
 _ROUTES = get_args(Route)
 _MAX_ID = 200
 _MAX_DEPTH = 50
-_LET_IN = ("langgraph_auth_user_id", "langgraph_auth_user")
-"""Whom a LangGraph server's auth let in, in a run's ``configurable``."""
-_CUT = ("length", "max_tokens", "max_output_tokens", "model_context_window_exceeded", "incomplete",
-        "in_progress", "failed", "cancelled", "error", "content_filter", "content_filtered",
-        "guardrail_intervened", "safety", "recitation", "blocklist", "prohibited_content", "spii",
-        "malformed_function_call")  # fmt: skip
-"""How the APIs of OpenAI, Anthropic, Google, Bedrock, Cohere and Ollama name the end of an answer
-that is not whole."""
 _ENDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 _SAY_ENDS = ("openai", "anthropic", "google_genai", "ollama")
 """Providers (LangChain's names) that say of every whole answer how it ended."""
@@ -147,6 +145,7 @@ class Capture:
             "cluster": _name(info.get("cluster")),
             "route": route if route in _ROUTES else None,
             "adapter": _name(info.get("adapter")),
+            "canary": _name(info.get("canary")),
             "tags": self.redactor.values(tags, redacted),
             "created_at": started.created_at,
         }
@@ -154,22 +153,11 @@ class Capture:
 
     def _names(self, started: Started, redacted: dict[str, int]) -> tuple[str | None, str | None]:
         """Return who asked and in which thread; runs of one trace tell each other."""
-        metadata, configurable, trace = started.metadata, started.configurable, started.trace
-        # LangGraph's run-time context: agent.invoke(..., context=...)
-        context = fields_of(getattr(configurable.get("__pregel_runtime"), "context", None)) or {}
-        told = (metadata, configurable, context)
-        if SERVER_USER in metadata:
-            user = _name(metadata[SERVER_USER])
-        else:
-            # Whom a LangGraph server let in comes before whom its client names.
-            user = (
-                _name(first_name(configurable, _LET_IN))
-                or next(filter(None, (_name(first_name(one, USER_KEYS)) for one in told)), None)
-                or _only(trace.users)
-                or self.user_id
-            )
-        threads = (_name(first_name(one, THREAD_KEYS)) for one in told)
-        thread = next(filter(None, threads), None) or _only(trace.threads)
+        trace = started.trace
+        user, thread = map(_name, asked_by(started.metadata, started.configurable))
+        if SERVER_USER not in started.metadata:
+            user = user or _only(trace.users) or self.user_id
+        thread = thread or _only(trace.threads)
         if user:
             trace.users.add(user)
         if thread:
@@ -301,9 +289,11 @@ def _cut_off(message: AIMessage | None, ended_by: str | None) -> str | None:
     if message is None:
         return None
     info = message.response_metadata or {}
-    end = ended_by or _name(info.get("status"))
-    if end and end.lower() in _CUT:
-        return f"incomplete: the answer ended by {end!r}"
+    details = info.get("incomplete_details")  # of OpenAI's responses
+    why = _name(details.get("reason")) if isinstance(details, Mapping) else None
+    end = ended_by or why or _name(info.get("status"))
+    if broken := incomplete(end):
+        return broken
     provider = info.get("model_provider")
     # ChatAnthropic(stream_usage=False) leaves the reason out with the usage.
     told = provider in _SAY_ENDS and (provider != "anthropic" or message.usage_metadata)

@@ -167,7 +167,7 @@ def _by_machine(one: Feedback) -> bool:
 
 def _reasons(log: Interaction, supports: Supports) -> Iterable[tuple[str, str]]:
     answer = log.answer.strip()
-    if log.error:
+    if log.error and not log.cut:
         yield "error_answer", "the run failed"
     elif answer and _is_error_body(answer):
         yield "error_answer", "the answer is a server's error body"

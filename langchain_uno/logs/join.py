@@ -72,9 +72,14 @@ def follow_up(before: str, after: Interaction, text: str) -> Feedback:
     )
 
 
-def join(journal: Journal) -> Joined:
-    """Attach every feedback in the journal, and every follow-up turn, to its answer."""
-    rows = journal.rows()
+def join(journal: Journal, since: float = 0.0) -> Joined:
+    """Attach every feedback in the journal, and every follow-up turn, to its answer.
+
+    Args:
+        journal: where they lie.
+        since: seconds since 1970; answers made before are left out.
+    """
+    rows = journal.rows(since)
     joined = Joined(order=[row.run_id for row in rows])
     known = set(joined.order)
     # Exports often have the newest row first.

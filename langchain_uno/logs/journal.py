@@ -304,13 +304,13 @@ class Journal:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def rows(self) -> list[JournalRow]:
-        """Every interaction's ids and digests, in the order of arrival."""
+    def rows(self, since: float = 0.0) -> list[JournalRow]:
+        """The ids and digests of interactions made after ``since``, in the order of arrival."""
         sql = (
             "SELECT seq, run_id, root_run_id, thread_id, user_id, has_answer, before, turn, after, "
-            "rank, created_at FROM interactions ORDER BY seq"
+            "rank, created_at FROM interactions WHERE created_at >= ? ORDER BY seq"
         )
-        return [JournalRow(*row) for row in self._db.read(sql)]
+        return [JournalRow(*row) for row in self._db.read(sql, (since,))]
 
     def interactions(self, run_ids: Sequence[str]) -> Iterator[Interaction]:
         """The named interactions without feedback, in the order asked; unknown ids are left out.

@@ -1,6 +1,6 @@
 """The names under which apps and exports say who asked and in which conversation.
 
-One list for the handler and for the importer.
+One list for the handler, for the importer and for serving.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-__all__ = ["SERVER_USER", "THREAD_KEYS", "USER_KEYS", "fields_of", "first_name"]
+__all__ = ["SERVER_USER", "THREAD_KEYS", "USER_KEYS", "asked_by", "fields_of", "first_name"]
 
 USER_KEYS = (
     "user_id",
@@ -43,6 +43,8 @@ THREAD_KEYS = (
 """Which conversation, the surest name first."""
 
 
+_LET_IN = ("langgraph_auth_user_id", "langgraph_auth_user")
+"""Whom a LangGraph server's auth let in, in a run's ``configurable``."""
 _IDS = ("id", "_id", "$oid", "identity")
 """Under which an object that stands for a user or a thread has its id (MongoDB, LangGraph)."""
 
@@ -77,3 +79,25 @@ def first_name(source: Mapping[str, Any], keys: Sequence[str]) -> str | None:
         if isinstance(value, int | UUID) and not isinstance(value, bool):
             return str(value)
     return None
+
+
+def asked_by(
+    metadata: Mapping[str, Any], configurable: Mapping[str, Any]
+) -> tuple[str | None, str | None]:
+    """Return who asked and in which thread, as the config of a run says.
+
+    Args:
+        metadata: of the run.
+        configurable: of its config; LangGraph's run-time context lies in it.
+    """
+    # agent.invoke(..., context=...)
+    context = fields_of(getattr(configurable.get("__pregel_runtime"), "context", None)) or {}
+    told = (metadata, configurable, context)
+    if SERVER_USER in metadata:
+        user = metadata[SERVER_USER] or None
+    else:
+        # Whom a LangGraph server let in comes before whom its client names.
+        users = (first_name(one, USER_KEYS) for one in told)
+        user = first_name(configurable, _LET_IN) or next(filter(None, users), None)
+    threads = (first_name(one, THREAD_KEYS) for one in told)
+    return user, next(filter(None, threads), None)

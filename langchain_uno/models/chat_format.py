@@ -78,11 +78,12 @@ def render(
 
     What a template can't say (:func:`refused_by`; Gemma takes no system message, older Mistral
     models want user and assistant in turn) is found out once a tokenizer, and said in another way
-    (:func:`in_turn`).
+    (:func:`in_turn`). Vision models whose template reads content as a list of parts get it so.
 
     Raises:
         ConfigError: the model has no chat template.
-        TemplateError: the template refuses these messages (its own words are passed on).
+        TemplateError: the template refuses these messages (its own words are passed on), or leaves
+            out what a user says.
     """
     template = getattr(tokenizer, "chat_template", None)
     if not template:
@@ -94,7 +95,7 @@ def render(
     def apply(rows: list[dict[str, Any]]) -> str:
         try:
             text = tokenizer.apply_chat_template(
-                rows,
+                [_in_parts(row) for row in rows] if in_parts else rows,
                 tools=list(tools) or None,
                 add_generation_prompt=True,
                 tokenize=False,
@@ -113,10 +114,19 @@ def render(
             return all(part in text for part in (*calls, *(turn.content for turn in turns)))
         return False
 
-    known, refused = _refused.get(tokenizer, (None, frozenset()))
+    known, in_parts, refused = _refused.get(tokenizer, (None, False, None))
     if known != template:
-        refused = refused_by(takes) or frozenset()
-        _refused[tokenizer] = (template, refused)
+        for in_parts in (False, True):  # noqa: B007 (apply and takes read it)
+            if (refused := refused_by(takes)) is not None:
+                break
+        _refused[tokenizer] = (template, in_parts, refused)
+    if refused is None:
+        in_parts = False
+        apply(as_openai(messages))  # raises the template's own words, if it has any
+        raise TemplateError(
+            f"The chat template of {getattr(tokenizer, 'name_or_path', '')!r} leaves out what a "
+            "user says: mend the chat_template.jinja in the model's folder."
+        )
     rows = as_openai(messages)
     for more in (frozenset[str](), frozenset(["tool"])):
         with suppress(TemplateError):
@@ -132,8 +142,14 @@ _PROBES = {
     "tool": ("user", "call", "tool"),
 }
 """What a template or a server may refuse, each as a small conversation of these roles."""
-_refused: WeakKeyDictionary[Any, tuple[Any, frozenset[str]]] = WeakKeyDictionary()
-"""Of a tokenizer: its template, and what that refuses."""
+_refused: WeakKeyDictionary[Any, tuple[Any, bool, frozenset[str] | None]] = WeakKeyDictionary()
+"""Of a tokenizer: its template, whether that wants content in parts, and what it refuses (None: it
+takes nothing)."""
+
+
+def _in_parts(row: dict[str, Any]) -> dict[str, Any]:
+    text = row["content"]
+    return {**row, "content": [{"type": "text", "text": text}] if text else []}
 
 
 def refused_by(takes: Callable[[Sequence[Message]], bool]) -> frozenset[str] | None:

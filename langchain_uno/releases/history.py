@@ -29,7 +29,7 @@ def note(home: Home, what: str, release: str | None, why: str = "", by: str = ""
     Args:
         home: the namespace.
         what: ``publish``, ``publish, not promoted``, ``promote``, ``rollback``, ``retire``,
-            ``revoke``, ``hold`` or ``let go``.
+            ``revoke``, ``canary with 20 %``, ``end canary``, ``hold`` or ``let go``.
         release: its id; None: the base model.
         why: in the words of whoever did it.
         by: who did it; the name of the process's user by default.
@@ -72,7 +72,9 @@ def hold(home: Home, why: str = "", by: str = "") -> None:
     Raises:
         HomeError: the home can't be written.
     """
-    write_atomic(home.path / _HOLD, json.dumps(_entry(by=by, what="hold", why=why)).encode() + b"\n")
+    write_atomic(
+        home.path / _HOLD, json.dumps(_entry(by=by, what="hold", why=why)).encode() + b"\n"
+    )
     note(home, "hold", None, why, by)
 
 

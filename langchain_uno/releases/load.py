@@ -170,7 +170,7 @@ def read_current(
         ReleaseError: ``traffic.json`` or the release is not usable (see :func:`load_release`).
     """
     traffic = read_traffic(home)
-    if traffic is None or traffic.current is None:
+    if traffic is None or traffic.current is None or traffic.current.release is None:
         return None
     return load_release(
         home,

@@ -50,7 +50,7 @@ from langchain_uno.releases.traffic import (
     write_traffic,
 )
 
-__all__ = ["make_current", "publish", "retire", "revoke", "rollback"]
+__all__ = ["direct", "make_current", "publish", "retire", "revoke", "rollback"]
 
 
 def publish(
@@ -230,9 +230,7 @@ def make_current(
     return release
 
 
-def rollback(
-    home: Home, to: str | None = None, why: str = "", by: str = ""
-) -> Release | None:
+def rollback(home: Home, to: str | None = None, why: str = "", by: str = "") -> Release | None:
     """Go back to release ``to``, or to the parent of the current one; return it.
 
     It stays: a refresh without new logs changes nothing. Works even when the current release is
@@ -244,7 +242,7 @@ def rollback(
     """
     if to is None:
         share = _traffic_or_none(home).current
-        if share is None:
+        if share is None or share.release is None:
             raise ReleaseError("No release is current: there is nothing to roll back.")
         to = read_manifest(home, share.release).parent
         if to is None:
@@ -255,26 +253,30 @@ def rollback(
 
 def retire(home: Home, why: str = "", by: str = "") -> None:
     """Take every release out of the traffic: the base model answers all queries."""
-    write_traffic(home, Traffic())
-    note(home, "retire", None, why, by)
+    direct(home, Traffic(), "retire", None, why, by)
 
 
 def revoke(home: Home, release_id: str, reason: str) -> None:
     """Mark a release so that it is never served or rolled back to again (an erasure, say).
 
-    Its share of the traffic goes to the other releases that have one. Where none has, the nearest
-    ancestor that is sound takes over, or else the base model.
+    Its share of the traffic goes to the others that have one; a canary ends with it. Where none
+    has, or where a canary would inherit from what it is compared with, the nearest ancestor that is
+    sound takes over, or else the base model.
     """
     write_atomic(revocation_file(home, release_id), (reason.strip() + "\n").encode())
     note(home, "revoke", release_id, reason)
-    shares = _traffic_or_none(home).shares
-    rest = [share for share in shares if share.release != release_id]
-    if len(rest) == len(shares):
+    traffic = _traffic_or_none(home)
+    rest = [share for share in traffic.shares if share.release != release_id]
+    if len(rest) == len(traffic.shares):
         return
-    if rest:
+    compared = traffic.canary and traffic.current and traffic.current.release == release_id
+    if rest and not compared:
         whole = sum(share.share for share in rest)
-        rest = [s.model_copy(update={"share": s.share / whole}) for s in rest]
-        write_traffic(home, Traffic(shares=tuple(rest)))
+        kept = [s.model_copy(update={"share": s.share / whole}) for s in rest]
+        shares = tuple(kept) if any(s.release for s in kept) else ()
+        write_traffic(home, Traffic(shares=shares))
+        if traffic.canary:
+            note(home, "end canary", release_id, reason)
         return
     heir = _parent(home, release_id)
     while heir is not None:
@@ -311,5 +313,25 @@ def _direct(
     by: str = "",
 ) -> None:
     share = Share(release=release_id, manifest_sha256=manifest_sha256)
-    write_traffic(home, Traffic(shares=(share,)))
-    note(home, what, release_id, why, by)
+    direct(home, Traffic(shares=(share,)), what, release_id, why, by)
+
+
+def direct(
+    home: Home, traffic: Traffic, what: str, release: str | None, why: str = "", by: str = ""
+) -> None:
+    """Replace the traffic and tell the history; a canary that another change ends is told too.
+
+    Args:
+        home: the namespace.
+        traffic: who gets which share from here on.
+        what: as the history calls it.
+        release: what the change is about; None: the base model.
+        why: for the history.
+        by: who did it; the name of the process's user by default.
+    """
+    before = _traffic_or_none(home)
+    write_traffic(home, traffic)
+    note(home, what, release, why, by)
+    if before.canary and before.canary != traffic.canary and what != "end canary":
+        tried = next((s.release for s in before.shares if s is not before.current), None)
+        note(home, "end canary", tried, f"by {what}", by)

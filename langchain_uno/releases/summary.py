@@ -35,7 +35,8 @@ def summary_of(
         StoreError: the journal can't be read.
         ReleaseError: ``traffic.json`` is damaged.
     """
-    shares = shares_of(home)
+    traffic = read_traffic(home)
+    shares = traffic.shares if traffic else ()
     releases = list_releases(home)
     made = _newest(releases, read or (lambda release: read_manifest(home, release)))
     answers, feedback = journal.counts()
@@ -44,7 +45,7 @@ def summary_of(
     reached = sum(n for _, cluster, n in week if cluster)
     return {
         "home": str(home.path),
-        "answers": shares,
+        "answers": {s.release or "the base model": s.share for s in shares},
         "releases": len(releases),
         "last_release": made.isoformat(timespec="seconds") if made else None,
         "held": held(home),
@@ -76,13 +77,13 @@ def _counts(week: list[tuple[str | None, bool, int]]) -> dict[str, int]:
 
 
 def shares_of(home: Home) -> dict[str, float]:
-    """Return which release gets which share of the requests; none: the base model answers.
+    """Return which release gets which share of the requests; the base model answers the rest.
 
     Raises:
         ReleaseError: ``traffic.json`` is damaged.
     """
     traffic = read_traffic(home)
-    return {share.release: share.share for share in traffic.shares} if traffic else {}
+    return {s.release: s.share for s in traffic.shares if s.release} if traffic else {}
 
 
 def row_of(home: Home, release: str, manifest: Manifest | None, share: float) -> dict[str, Any]:

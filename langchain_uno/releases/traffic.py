@@ -3,6 +3,7 @@
 One small file per namespace, replaced atomically; a request reads it once at its start and keeps
 what it read to its end. No file, or no shares, means that the base model answers everything. Each
 share carries the sha256 of its release's manifest, so that a manifest edited in place is noticed.
+Where there are several shares, a person stays on the share that they are on: a keyed hash decides.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,7 +27,7 @@ from langchain_uno.releases.manifest import read_limited
 
 __all__ = ["TRAFFIC_SCHEMA", "Share", "Traffic", "read_traffic", "write_atomic", "write_traffic"]
 
-TRAFFIC_SCHEMA = 1
+TRAFFIC_SCHEMA = 2
 _LIMIT = 1 << 20
 
 
@@ -32,9 +36,17 @@ class Share(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    release: str
+    release: str | None
+    """None: the base model."""
     share: float = Field(default=1.0, gt=0.0, le=1.0)
-    manifest_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    manifest_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """None for the base model alone."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Share:
+        if (self.release is None) != (self.manifest_sha256 is None):
+            raise ValueError("a share has the sha256 of its manifest, and the base model none")
+        return self
 
 
 class Traffic(BaseModel):
@@ -45,6 +57,8 @@ class Traffic(BaseModel):
     schema_version: int = TRAFFIC_SCHEMA
     updated: datetime = Field(default_factory=utc_now)
     shares: tuple[Share, ...] = ()
+    canary: str | None = None
+    """The canary that is running (:mod:`langchain_uno.releases.canary`): it divides the shares."""
 
     @model_validator(mode="after")
     def _whole(self) -> Traffic:
@@ -56,8 +70,34 @@ class Traffic(BaseModel):
 
     @property
     def current(self) -> Share | None:
-        """The share of the release that gets most of the traffic; None when base answers."""
+        """The share that gets most of the traffic; None when base answers everything.
+
+        Of two halves it is the first.
+        """
         return max(self.shares, key=lambda s: s.share) if self.shares else None
+
+    def chosen(self, who: str) -> Share | None:
+        """Return the share that answers somebody: while a canary runs, always the same one.
+
+        Everybody has a number between 0 and 1, a hash of the canary's name and ``who``. The current
+        share has the upper end of the scale: where another share grows, people join it and nobody
+        leaves it.
+
+        Args:
+            who: any text that stands for one person, one thread, or one request.
+
+        Returns:
+            None: there are no shares, so the base answers.
+        """
+        key = (self.canary or "").encode()[:64]
+        digest = blake2b(who.encode("utf-8", "replace"), key=key, digest_size=8).digest()
+        left = int.from_bytes(digest, "big") / 2**64
+        for share in self.shares:
+            if share is not self.current:
+                left -= share.share
+                if left < 0:
+                    return share
+        return self.current
 
 
 def read_traffic(home: Home) -> Traffic | None:
@@ -76,17 +116,38 @@ def read_traffic(home: Home) -> Traffic | None:
         ) from error
     try:
         data = json.loads(raw)
-        if isinstance(data, dict) and data.get("schema_version") != TRAFFIC_SCHEMA:
-            raise ValueError(f"schema {data.get('schema_version')!r} is unknown here")
+        if isinstance(data, dict):
+            for step in _STEPS[_schema(data) :]:
+                data = step(data)
         traffic = Traffic.model_validate(data)
         for share in traffic.shares:
-            safe_name(share.release, "release")
+            if share.release is not None:
+                safe_name(share.release, "release")
     except (ValidationError, ValueError, NameError_, RecursionError) as error:
         detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ReleaseError(
             f"{str(home.traffic)!r} is not usable: {detail}. Choose a release by a rollback."
         ) from error
     return traffic
+
+
+def _schema(data: dict[str, Any]) -> int:
+    """Return how many steps were taken before the file was written."""
+    found = data.get("schema_version")
+    if isinstance(found, bool) or not isinstance(found, int) or not 1 <= found <= TRAFFIC_SCHEMA:
+        raise ValueError(
+            f"schema {found!r} is unknown here, this version knows up to {TRAFFIC_SCHEMA}"
+        )
+    return found - 1
+
+
+def m002_base_and_canary(data: dict[str, Any]) -> dict[str, Any]:
+    """A share may be the base model's, and a canary may divide the shares."""
+    return {**data, "schema_version": 2}
+
+
+_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (m002_base_and_canary,)
+"""From schema 1 up. A step is never changed once released; a new one is appended."""
 
 
 def write_traffic(home: Home, traffic: Traffic) -> None:

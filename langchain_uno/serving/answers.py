@@ -81,7 +81,8 @@ def _last_chunk(state: Mapping[str, Any], model: str) -> ChatGenerationChunk:
 
 def _metadata(state: Mapping[str, Any], model: str) -> dict[str, Any]:
     named = {"model_name": model, "model_provider": "langchain-uno"}
-    return {**named, **{key: state[key] for key in _SHOWN}}
+    canary = {"canary": state["canary"]} if state.get("canary") else {}
+    return {**named, **{key: state[key] for key in _SHOWN}, **canary}
 
 
 def _usage(state: Mapping[str, Any], model: str) -> UsageMetadata:

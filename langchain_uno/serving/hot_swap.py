@@ -6,11 +6,15 @@ loaded beside the old ones and new requests are switched over. The old release's
 once its last request is done. A release that can't be served is refused with its reason, and the
 old one serves on; the release is tried again after a while, since memory or a disk may have been
 short.
+
+Where several releases have a share, all of them are loaded, and whoever asks is always answered by
+the same one. Where one of them can't be served, the current one answers everything meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +31,7 @@ from langchain_uno.serving.adapter_pool import AdapterPool
 
 if TYPE_CHECKING:
     from langchain_uno.releases.load import Release
+    from langchain_uno.releases.traffic import Share, Traffic
     from langchain_uno.serving.router import RouteChoice, Router
 
 __all__ = ["ANSWER_TOKENS", "Serving", "Snapshot"]
@@ -124,20 +129,28 @@ class Serving:
         """When a refused release is tried again (monotonic seconds); None: nothing was refused."""
         self._retry_s = _FIRST_RETRY_S
         self._current = Snapshot()
+        self._traffic: Traffic | None = None
+        """Who gets which of the releases, where there are shares."""
+        self._beside: dict[str | None, Snapshot] = {}
+        """By release, what has a share of the traffic beside the current one."""
         self._old: list[Snapshot] = []
         """Replaced ones; they are freed under ``_loading``, so that no load comes between."""
 
     @property
     def release(self) -> str | None:
-        """The release that served last, without a look for a new one."""
+        """The current release, without a look for a new one."""
         return self._current.release
+
+    def release_for(self, who: str) -> str | None:
+        """Return the release that answers somebody (:meth:`draw`), without a look for a new one."""
+        return self._pick(who).release
 
     def use_embedder(self, embedder: Embedder) -> None:
         """Route by this embedder where there was none; the release is checked against it."""
         self.embedder, self._stamp = embedder, ()
 
     def current(self) -> Snapshot:
-        """Return what new requests are served from, after a look for a new release."""
+        """Return what has most of the traffic, after a look for a new release."""
         if self.home is not None:
             changed = self._traffic_stamp() != self._stamp
             if changed or (self._retry_at is not None and time.monotonic() >= self._retry_at):
@@ -156,6 +169,26 @@ class Serving:
         self.current()
         return self._held(lambda: self._current)
 
+    @contextmanager
+    def draw(self, who: str) -> Iterator[tuple[Snapshot, str | None]]:
+        """Hold what a request is served from while the block runs, by the shares of the traffic.
+
+        Args:
+            who: stands for whoever asks; empty: the request is drawn by itself.
+
+        Yields:
+            The snapshot, and the canary that chose it, if one is running.
+        """
+        self.current()
+        canary: list[str | None] = []
+
+        def find() -> Snapshot:
+            canary.append(self._traffic.canary if self._traffic else None)
+            return self._pick(who)
+
+        with self._held(find) as snapshot:
+            yield snapshot, canary[0]
+
     def hold(self, release: str | None) -> AbstractContextManager[Snapshot]:
         """Hold the snapshot that a request started with, by its release id.
 
@@ -164,7 +197,7 @@ class Serving:
         """
 
         def find() -> Snapshot:
-            known = [s for s in (self._current, *self._old) if s.release == release]
+            known = [s for s in self._loaded() if s.release == release]
             if not known and release is not None:
                 raise EngineError(f"Release {release!r} is served no more: ask again.")
             return known[0] if known else Snapshot()
@@ -201,8 +234,9 @@ class Serving:
     def close(self) -> None:
         """Free the adapters of every release."""
         with self._loading, self._lock:
-            snapshots = [self._current, *self._old]
+            snapshots = self._loaded()
             self._current, self._old, self._stamp = Snapshot(), [], ()
+            self._traffic, self._beside = None, {}
         for snapshot in snapshots:
             self._free(snapshot)
 
@@ -216,52 +250,86 @@ class Serving:
             return None
         return (found.st_ino, found.st_mtime_ns, found.st_size)
 
+    def _loaded(self) -> list[Snapshot]:
+        return [self._current, *self._beside.values(), *self._old]
+
+    def _pick(self, who: str) -> Snapshot:
+        if not self._traffic or not self._beside:
+            return self._current
+        share = self._traffic.chosen(who or secrets.token_hex(16))
+        return self._beside.get(share.release, self._current) if share else self._current
+
     def _swap(self) -> None:
+        from langchain_uno.releases.traffic import Traffic, read_traffic
+
         stamp = self._traffic_stamp()
         again = stamp == self._stamp
         if again and self._retry_at is None:
             return
+        beside: dict[str | None, Snapshot] = {}
+        refused: Exception | None = None
         try:
-            snapshot = self._load()
+            assert self.home is not None
+            traffic = read_traffic(self.home) or Traffic()
+            current = self._load(traffic.current)
         except Exception as error:  # noqa: BLE001 (nothing in a release may stop the service)
-            said, self.refusal = self.refusal, str(error)
-            if not again or said != self.refusal:
-                _log.error(
-                    "The newest release is not served, and is tried again later: %s",
-                    error,
-                    exc_info=None if isinstance(error, UNOError) else error,
-                )
-            self._retry_s = min(_LAST_RETRY_S, self._retry_s * 2) if again else _FIRST_RETRY_S
-            self._retry_at = time.monotonic() + self._retry_s
-            self._stamp = stamp
+            self._refuse(error, stamp, again)
             return
+        try:
+            beside = {s.release: self._load(s) for s in traffic.shares if s is not traffic.current}
+        except Exception as error:  # noqa: BLE001
+            refused, traffic = error, Traffic()
         with self._lock:
-            self.refusal = self._retry_at = None
-            if snapshot.release != self._current.release:
-                self._current.retired = time.monotonic()
-                self._old.append(self._current)
-                self._current = snapshot
-                _log.info("Release %s serves now.", snapshot.release)
+            before = self._loaded()[: 1 + len(self._beside)]
+            if current.release != self._current.release:
+                _log.info("Release %s serves now.", current.release)
+            self._current, self._beside, self._traffic = current, beside, traffic
+            served = [current, *beside.values()]
+            for one in before:
+                if one not in served:
+                    one.retired = time.monotonic()
+                    self._old.append(one)
+            for one in served:
+                one.retired = None
+            self._old = [one for one in self._old if one not in served]
+            if refused is None:
+                self.refusal = self._retry_at = None
             self._stamp = stamp
+        if refused is not None:
+            self._refuse(refused, stamp, again)
 
-    def _load(self) -> Snapshot:
-        from langchain_uno.releases.load import read_current
+    def _refuse(self, error: Exception, stamp: object, again: bool) -> None:
+        said, self.refusal = self.refusal, str(error)
+        if not again or said != self.refusal:
+            _log.error(
+                "A release is not served, and is tried again later: %s",
+                error,
+                exc_info=None if isinstance(error, UNOError) else error,
+            )
+        self._retry_s = min(_LAST_RETRY_S, self._retry_s * 2) if again else _FIRST_RETRY_S
+        self._retry_at = time.monotonic() + self._retry_s
+        self._stamp = stamp
+
+    def _load(self, share: Share | None) -> Snapshot:
+        from langchain_uno.releases.load import load_release
 
         assert self.home is not None
-        release = read_current(
-            self.home,
-            base_fingerprint=self.engine.fingerprint,
-            embedder_fingerprint=known_as(self.embedder) if self.embedder is not None else None,
-        )
+        name = None if share is None else share.release
+        release = None
+        if share is not None and name is not None:
+            release = load_release(
+                self.home,
+                name,
+                base_fingerprint=self.engine.fingerprint,
+                embedder_fingerprint=known_as(self.embedder) if self.embedder is not None else None,
+                manifest_sha256=share.manifest_sha256,
+            )
+        with self._lock:
+            known = next((s for s in self._loaded() if s.release == name), None)
+        if known is not None:  # a release that is still loaded; no freeing comes between
+            return known
         if release is None:
             return Snapshot()
-        with self._lock:
-            loaded_ones = (self._current, *self._old)
-            known = next((s for s in loaded_ones if s.release == release.id), None)
-            if known is not None:  # a rollback to a release that is still loaded
-                self._old = [s for s in self._old if s is not known]
-                known.retired = None
-                return known
         snapshot = _snapshot(release)
         self.pool.know(release.adapters)
         return snapshot

@@ -1,8 +1,10 @@
-"""How the serving graph's steps show outside: below the chat model's one run."""
+"""What the serving graph shares with the run around it: who asks, callbacks, custom events."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any
 
 from langchain_core.callbacks import (
@@ -11,10 +13,12 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableConfig, ensure_config
 from langgraph.config import get_stream_writer
 
-__all__ = ["child_config", "tell_outer_graph"]
+from langchain_uno.logs.names import asked_by
+
+__all__ = ["child_config", "sticky", "tell_outer_graph"]
 
 
 def child_config(
@@ -41,3 +45,19 @@ def tell_outer_graph(event: Mapping[str, Any]) -> None:
     except RuntimeError:  # the model is not in a graph
         return
     write(event)
+
+
+def sticky(metadata: Mapping[str, Any], configurable: Mapping[str, Any] | None = None) -> str:
+    """Return what stands for the user who asks, else for the thread, else for this one request.
+
+    Args:
+        metadata: of the model's run.
+        configurable: of its config; None: that of the graph or chain that the model runs in.
+    """
+    if configurable is None:
+        configurable = ensure_config().get("configurable") or {}
+    user, thread = asked_by(metadata, configurable)
+    if not (user or thread):
+        return secrets.token_hex(16)
+    named = f"user:{user}" if user else f"thread:{thread}"
+    return blake2b(named.encode("utf-8", "replace"), digest_size=16).hexdigest()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from langchain_core.messages import (
     ToolMessage,
     trim_messages,
 )
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from pydantic import SecretStr
 
@@ -277,3 +280,31 @@ def test_text_in_blocks_is_read(model: UNOChatModel) -> None:
     )
     assert blocks.content == plain.content
     assert blocks.usage_metadata == plain.usage_metadata
+
+
+# -- Many requests at once -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [(None, 20), ({"max_concurrency": 2}, 2), ([{}] * 20, 20)],
+)
+def test_a_batch_goes_in_together_unless_told_otherwise(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, config: Any, most: int
+) -> None:
+    lock, here, seen = threading.Lock(), 0, 0
+
+    def answer(self: Any, *args: Any, **kwargs: Any) -> ChatResult:
+        nonlocal here, seen
+        with lock:
+            here += 1
+            seen = max(seen, here)
+        time.sleep(0.2)
+        with lock:
+            here -= 1
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("ok"))])
+
+    monkeypatch.setattr(UNOChatModel, "_generate", answer)
+    chat = UNOChatModel(engine=engine, max_tokens=4)
+    assert [m.text for m in chat.batch(["hi"] * 20, config)] == ["ok"] * 20
+    assert seen == most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 
 from langchain_uno import UNOChatModel
+from langchain_uno.errors import TemplateError
 from langchain_uno.learning.distil import distil
 from langchain_uno.logs.exchange import stats
+from langchain_uno.models.chat_format import render
 from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.loading import load_engine, load_prompt_set
 from langchain_uno.models.local import LocalEngine
@@ -39,6 +42,17 @@ GEMMA = """
 """
 
 
+PARTS = """
+{%- for m in messages -%}
+{{ '<|im_start|>' ~ m['role'] ~ '\\n' }}
+{%- for part in m['content'] -%}{%- if part['type'] == 'text' -%}{{ part['text'] }}{%- endif -%}
+{%- endfor -%}{{ '<|im_end|>\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
+"""
+"""As vision models have it: content is a list of parts."""
+
+
 @pytest.fixture(scope="module")
 def strict(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("strict") / "gemma"
@@ -53,6 +67,26 @@ def engine(strict: Path) -> Iterator[LocalEngine]:
     assert isinstance(made, LocalEngine)
     yield made
     made.close()
+
+
+def test_a_template_that_reads_parts_gets_parts(engine: LocalEngine) -> None:
+    tokenizer = copy.copy(engine.tokenizer)
+    tokenizer.chat_template = PARTS
+    said = turns("system:be brief", "user:hi", "assistant:", "user:go on")
+    assert render(tokenizer, said) == (
+        "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+        "<|im_start|>assistant\n<|im_end|>\n<|im_start|>user\ngo on<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_a_template_that_leaves_the_words_out_is_refused(engine: LocalEngine) -> None:
+    tokenizer = copy.copy(engine.tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m['text'] }}{% endfor %}"
+    with pytest.raises(TemplateError, match="leaves out what a user says"):
+        render(tokenizer, turns("user:hi"))
+    tokenizer.chat_template = engine.tokenizer.chat_template
+    assert render(tokenizer, turns("user:hi")) == render(engine.tokenizer, turns("user:hi"))
 
 
 def turns(*said: str) -> list[Message]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_uno.logs.readers.base import as_object, first, is_chat, objects
-from langchain_uno.messages import text_of
+from langchain_uno.messages import incomplete, text_of
 
 __all__ = ["asked", "body_of", "cut_off", "said"]
 
@@ -24,8 +24,6 @@ _ANSWER = ("choices", "candidates", "generations", "output", "message", "content
 
 
 _REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
-_CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "content_filter", "safety",
-        "recitation", "error")  # fmt: skip
 _AROUND = ("choices", "candidates", "generations", "message", "kwargs", "data", "generation_info",
            "response_metadata", "additional_kwargs", "llm_output", "response")  # fmt: skip
 
@@ -94,8 +92,8 @@ def cut_off(value: Any, depth: int = 0) -> str | None:
         return None
     details = as_object(value.get("incomplete_details"))
     for word in (*map(value.get, _REASONS), details.get("reason")):
-        if isinstance(word, str) and word.lower() in _CUT:
-            return f"incomplete: {word.lower()}"
+        if isinstance(word, str) and (broken := incomplete(word)):
+            return broken
     return next((e for k in _AROUND if (e := cut_off(value.get(k), depth + 1))), None)
 
 

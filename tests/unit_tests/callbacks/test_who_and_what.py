@@ -165,9 +165,7 @@ def test_an_answer_about_such_tags_stays_whole(
         ({"model_provider": "openai", "id": "resp_1", "status": "completed"}, False),
         ({}, False),
         # The reasons of the providers' own documentation
-        ({"model_provider": "openai", "finish_reason": "length"}, True),
         ({"model_provider": "openai", "id": "resp_1", "status": "incomplete"}, True),
-        ({"model_provider": "anthropic", "stop_reason": "max_tokens"}, True),
         ({"model_provider": "anthropic", "stop_reason": "end_turn"}, False),
         ({"model_provider": "anthropic"}, False),  # ChatAnthropic(stream_usage=False)
         ({"model_provider": "google_genai", "finish_reason": "SAFETY"}, True),
@@ -189,6 +187,28 @@ def test_an_answer_without_an_end_is_an_error(
     assert (log.error is not None) is error
     reason = metadata.get("finish_reason") or metadata.get("stop_reason")
     assert log.tags.get("finish_reason") == reason
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"model_provider": "openai", "finish_reason": "length"},
+        {"model_provider": "anthropic", "stop_reason": "max_tokens"},
+        {"model_provider": "google_genai", "finish_reason": "MAX_TOKENS"},
+        {
+            "model_provider": "openai",
+            "status": "incomplete",
+            "incomplete_details": {"reason": "max_output_tokens"},
+        },
+    ],
+)
+def test_an_answer_cut_by_a_token_limit_is_told_apart(
+    handler: UNOFeedbackHandler, home: Path, metadata: dict[str, Any]
+) -> None:
+    model(AIMessage("Refunds take", response_metadata=metadata)).invoke(
+        ASK, {"callbacks": [handler]}
+    )
+    assert [log.cut for log in logs(home)] == [True]
 
 
 def test_the_middleware_names_the_agents_run(home: Path) -> None:

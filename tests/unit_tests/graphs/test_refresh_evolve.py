@@ -18,7 +18,8 @@ from langchain_uno.learning import train as train_room
 from langchain_uno.models.protocols import Engine, FloatArray
 from langchain_uno.records import Interaction, PreferencePair, VerifierReport
 from langchain_uno.reflect import Reflected
-from langchain_uno.releases.history import hold
+from langchain_uno.releases import canary
+from langchain_uno.releases.history import hold, let_go
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import make_current, revoke
@@ -333,6 +334,14 @@ def test_a_release_waits_for_a_person_where_somebody_said_so(
     second = refresh(home, engine, UNTRAINED)
     assert (second.current, read_current(home).id) == (first.release, first.release)  # type: ignore[union-attr]
     assert (home.releases / str(second.release)).is_dir()
+
+    let_go(home)
+    assert second.release is not None
+    plan = canary.start(home, second.release)
+    make_home(tmp_path, [log("newer", "plan a trip to Oslo by ship", "a", "please dance")])
+    third = refresh(home, engine, UNTRAINED)
+    assert third.release not in (None, second.release)
+    assert (third.current, canary.running(home)) == (first.release, plan)
 
 
 def test_a_verified_critic_teaches_an_expert_that_answers_in_its_place(

@@ -7,10 +7,18 @@ from typing import Any
 
 import pytest
 
-from langchain_uno.learning.acts import approval, liked_pairs, was_content
+from langchain_uno.learning.acts import approval, liked_pairs, rated_answers, was_content
 from langchain_uno.learning.pairs import balanced, build_pairs, count_work
 from langchain_uno.recipe import PairSettings, Recipe
-from langchain_uno.records import Feedback, Interaction, PreferencePair, Rule, RuleSet, utc_now
+from langchain_uno.records import (
+    AT_LIMIT,
+    Feedback,
+    Interaction,
+    PreferencePair,
+    Rule,
+    RuleSet,
+    utc_now,
+)
 from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, log
 
 RECIPE = Recipe(name="test", pairs=PairSettings(candidates=1, min_score=6.0))
@@ -125,6 +133,18 @@ def test_what_is_no_liked_regeneration() -> None:
     assert not liked_pairs(regenerated([], like, answer="first"))
     assert not liked_pairs(regenerated([], like, messages=log("x", "other", "").messages))
     assert not liked_pairs(regenerated([], like, created_at=utc_now() - timedelta(days=1)))
+
+
+def test_an_answer_that_a_token_limit_cut_is_not_imitated() -> None:
+    like, dislike = [said("b", key="like")], [said("a", key="dislike")]
+    tries = regenerated(dislike, like, error=AT_LIMIT)
+    assert not liked_pairs(tries)
+    voices = {"a": "user:x", "b": "user:y"}
+    assert [one.run_id for one in rated_answers(tries, voices)] == ["a"]
+    cut = [one.model_copy(update={"error": AT_LIMIT}) for one in regenerated(dislike, like)]
+    assert [(one.run_id, one.liked) for one in rated_answers(cut, voices)] == [("a", False)]
+    keeping = RECIPE.model_copy(update={"pairs": PairSettings(candidates=1, retention=True)})
+    assert build(cut[1:], [rules_of(cut[1])], recipe=keeping) == []
 
 
 def test_approval_joins_scores_and_signals() -> None:

@@ -16,6 +16,7 @@ from test_readers import ASKED, bring, logs, said, texts
 
 from langchain_uno.home import Home
 from langchain_uno.logs.exchange import import_file
+from langchain_uno.records import AT_LIMIT
 
 F = "As a table, please."
 RATED: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
@@ -226,7 +227,7 @@ def test_a_trace_of_langfuse_without_a_question(home: Home, tmp_path: Path) -> N
                 "messages": [ASKED],
                 "response": {"choices": [{"text": "S", "finish_reason": "length"}]},
             },
-            "incomplete: length",
+            AT_LIMIT,
         ),
         (
             {
@@ -236,7 +237,7 @@ def test_a_trace_of_langfuse_without_a_question(home: Home, tmp_path: Path) -> N
                     "stop_reason": "max_tokens",
                 },
             },
-            "incomplete: max_tokens",
+            AT_LIMIT,
         ),
         (
             {
@@ -247,7 +248,7 @@ def test_a_trace_of_langfuse_without_a_question(home: Home, tmp_path: Path) -> N
                     ]
                 },
             },
-            "incomplete: safety",
+            "incomplete: the answer ended by 'SAFETY'",
         ),
         (
             {
@@ -256,11 +257,11 @@ def test_a_trace_of_langfuse_without_a_question(home: Home, tmp_path: Path) -> N
                 "status": "incomplete",
                 "incomplete_details": {"reason": "max_output_tokens"},
             },
-            "incomplete: max_output_tokens",
+            AT_LIMIT,
         ),
         (
             {"messages": [ASKED, {"role": "ai", "content": "S", "finish_reason": "length"}]},
-            "incomplete: length",
+            AT_LIMIT,
         ),
         (
             {

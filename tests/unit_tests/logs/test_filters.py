@@ -13,7 +13,7 @@ from langchain_uno.logs.filters import REASONS, duplicates, judge_all, spoken, v
 from langchain_uno.logs.join import join
 from langchain_uno.logs.journal import Journal
 from langchain_uno.recipe import FilterSettings
-from langchain_uno.records import Feedback, Interaction, Verdict
+from langchain_uno.records import AT_LIMIT, Feedback, Interaction, Verdict
 
 SETTINGS = FilterSettings()
 LABELS = Path(__file__).parents[2] / "data" / "feedback_labels.jsonl"
@@ -172,6 +172,7 @@ def test_answers_about_errors_are_answers(answer: str) -> None:
 
 def test_answers_and_queries_out_of_bounds() -> None:
     assert reason(said("Use bullets", error="TimeoutError")) == "error_answer"
+    assert reason(said("Use bullets", error=AT_LIMIT)) == "ok"
     assert reason(said("Use bullets", answer=" \n")) == "empty_answer"
     assert reason(said("Use bullets", "", question="?")) == "too_short"
     assert reason(said("Use bullets", answer="x" * 200_001)) == "too_long"

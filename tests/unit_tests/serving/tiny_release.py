@@ -34,9 +34,11 @@ def publish_tiny(
     routes: Mapping[str, Route] = ROUTES,
     threshold: float | None = 0.5,
     prompt_set: str = "real",
+    answer_tokens: int | None = None,
     **changes: str,
 ) -> str:
-    recipe = load_recipe("paper", {"prompt_set": prompt_set, "role_tokens": 24})
+    limits = {} if answer_tokens is None else {"answer_tokens": answer_tokens}
+    recipe = load_recipe("paper", {"prompt_set": prompt_set, "role_tokens": 24, **limits})
     draft = Manifest(
         base_model=engine.model_name,
         base_fingerprint=changes.get("base_fingerprint", engine.fingerprint),

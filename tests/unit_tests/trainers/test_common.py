@@ -26,11 +26,24 @@ def test_training_tokens_are_those_of_serving(tiny: tuple[Any, Any]) -> None:
     assert end == [tokenizer.eos_token_id]
 
 
+def test_a_control_token_in_an_edited_answer_ends_no_turn(tiny: tuple[Any, Any]) -> None:
+    _, tokenizer = tiny
+    edited = "Yes.<|im_end|>\n<|im_start|>user\nhi"
+    ids = common.completion_ids(tokenizer, edited, common.turn_end(tokenizer))
+    assert ids.count(tokenizer.eos_token_id) == 1
+    assert tokenizer.decode(ids) == f"{edited}<|im_end|>"
+
+
 def test_turn_end_is_the_templates_own(tiny: tuple[Any, Any]) -> None:
     _, tokenizer = tiny
     tokenizer.add_special_tokens({"additional_special_tokens": ["<end_of_turn>"]})
     template = tokenizer.chat_template
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<end_of_turn>\n{% endfor %}"
+    assert tokenizer.decode(common.turn_end(tokenizer)) == "<end_of_turn>"
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{% for p in m.content %}{{ p.text }}{% endfor %}"
+        "<end_of_turn>\n{% endfor %}"
+    )
     assert tokenizer.decode(common.turn_end(tokenizer)) == "<end_of_turn>"
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }} bye {% endfor %}"
     assert common.turn_end(tokenizer) == [tokenizer.eos_token_id]

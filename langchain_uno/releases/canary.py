@@ -1,0 +1,360 @@
+"""A part of the people tries a release, and their feedback decides whether it takes over.
+
+    start(home, release, share=0.2)      # a fifth of the people is answered by it from here on
+    look(home)                           # what both sides say so far
+    watch(home)                          # the same, and promotes, rolls back or ends the canary
+
+Everybody counts once: with the score of the first answer that they rated since the canary began, on
+the side that answered them. Words, edits and follow-up turns are no votes: what they say about the
+answer is a model's guess. Who is nobody's voice (``records.voices_of``) has no vote.
+``sequential.py`` tests both directions. A request of the candidate's side that reached no cluster
+is a request of that side: the answer's ``canary`` says that the canary chose who answers, and its
+``release`` says which side it was.
+
+``traffic.json`` says whether a canary runs; ``canary.json`` says which, by whom, and how the last
+one ended. Whoever promotes, rolls back, retires or revokes meanwhile ends it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from langchain_uno.errors import InputError, ReleaseError, StoreBusyError
+from langchain_uno.home import Home
+from langchain_uno.logs.join import FOLLOW_UP, join, read
+from langchain_uno.logs.journal import Journal
+from langchain_uno.records import ANONYMOUS, Feedback, by_speaker, utc_now, voices_of
+from langchain_uno.releases.load import load_release, read_manifest
+from langchain_uno.releases.publish import direct, make_current
+from langchain_uno.releases.sequential import LEVEL, Compared, block_for, compare
+from langchain_uno.releases.traffic import Share, Traffic, read_traffic, write_atomic
+
+__all__ = [
+    "Canary",
+    "Plan",
+    "Side",
+    "Verdict",
+    "look",
+    "running",
+    "start",
+    "stop",
+    "undecided",
+    "watch",
+]
+
+Verdict = Literal["promoted", "rolled back", "undecided", "running", "stopped", "overtaken"]
+"""How a canary ended, or that it runs. Undecided: its budget of people or days is spent; what was
+current stays, and a person decides. Overtaken: a person changed what answers."""
+
+_FILE = "canary.json"
+_LEAST, _MOST = 0.05, 0.5
+"""Of the traffic. With less, a block of votes is so long that two people could decide; with more,
+the candidate would be what answers most."""
+_SAID = {"like": 1.0, "dislike": 0.0}
+"""What these keys say where they come without a score."""
+
+
+class Plan(BaseModel):
+    """What ``canary.json`` holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1] = 1
+    id: str
+    release: str
+    """The candidate."""
+    current: str | None
+    """What it is compared with; None: the base model."""
+    share: float
+    block: tuple[int, int]
+    """Votes of both sides in a block of the test; a share that is raised later does not change it.
+    """
+    people: int
+    """The budget: whose votes are counted, both sides together."""
+    days: float
+    started: datetime
+    by: str
+    why: str = ""
+    ended: Verdict | None = None
+
+
+class Side(BaseModel):
+    """What one side's people said."""
+
+    release: str | None
+    people: int = Field(ge=0)
+    score: float | None
+    """Their mean; of thumbs the share of those up. None: nobody voted."""
+
+
+class Canary(BaseModel):
+    """A canary and what people say so far."""
+
+    plan: Plan
+    candidate: Side
+    current: Side
+    test: Compared
+    verdict: Verdict
+    """What has become of it, or what :func:`watch` is about to do."""
+
+    @property
+    def told(self) -> str:
+        """The figures in a sentence."""
+        sides = " and ".join(
+            f"{side.release or 'the base model'} {side.score:.2f} of {side.people} people"
+            if side.score is not None
+            else f"{side.release or 'the base model'} no votes"
+            for side in (self.candidate, self.current)
+        )
+        test = self.test
+        more = f"; about {test.needed} more people like these would decide" if test.needed else ""
+        return (
+            f"{sides}; evidence that it is better {test.better:.2g}, worse {test.worse:.2g} "
+            f"({1.0 / LEVEL:g} decides){more}"
+        )
+
+
+def start(
+    home: Home,
+    release: str,
+    *,
+    share: float = 0.2,
+    people: int = 200,
+    days: float = 14.0,
+    by: str = "",
+    why: str = "",
+) -> Plan:
+    """Let a release answer a part of the people; or, if it does already, a larger part.
+
+    Args:
+        home: the namespace.
+        release: the candidate.
+        share: of the people that it answers, from 0.05 to 0.5. It may be raised while the canary
+            runs: people join the candidate's side, nobody leaves it.
+        people: after so many people's votes the canary ends undecided. Of one that runs, this and
+            ``days`` stay as they are.
+        days: after so many days it ends undecided.
+        by: who starts it; the name of the process's user by default.
+        why: for the history.
+
+    Returns:
+        What runs.
+
+    Raises:
+        InputError: a share, a number of people or of days that can't be used.
+        ReleaseError: the release is unknown, not sound, revoked, current already, made for another
+            model than what is current; or another canary runs. Nothing changes.
+    """
+    if not _LEAST <= share <= _MOST or people < 2 or not days > 0:
+        raise InputError(
+            f"A canary takes a share from {_LEAST} to {_MOST}, two people and a part of a day at "
+            f"least, not share={share!r}, people={people!r}, days={days!r}."
+        )
+    with _alone(home):
+        traffic = read_traffic(home) or Traffic()
+        current = traffic.current or Share(release=None)
+        if current.release == release:
+            raise ReleaseError(f"Release {release!r} is current: it has nothing to prove.")
+        under_way = running(home)
+        if under_way is not None and (under_way.release != release or share < under_way.share):
+            raise ReleaseError(
+                f"A canary of {under_way.release!r} is running with a share of {under_way.share}: "
+                "end it first, or give the same release a larger share."
+            )
+        served = None if current.release is None else read_manifest(home, current.release)
+        found = load_release(
+            home,
+            release,
+            base_fingerprint=served.base_fingerprint if served else None,
+            embedder_fingerprint=served.embedder_fingerprint if served else None,
+        )
+        if under_way is not None:
+            plan = under_way.model_copy(update={"share": share})
+        else:
+            plan = Plan(
+                id=secrets.token_hex(8),
+                release=found.id,
+                current=current.release,
+                share=share,
+                block=block_for(share),
+                people=people,
+                days=days,
+                started=utc_now(),
+                by=by,
+                why=why,
+            )
+        _write(home, plan)
+        shares = (
+            current.model_copy(update={"share": 1.0 - share}),
+            Share(release=found.id, share=share, manifest_sha256=found.manifest_sha256),
+        )
+        what = f"canary with {100 * share:g} %"
+        direct(home, Traffic(shares=shares, canary=plan.id), what, found.id, why, by)
+    return plan
+
+
+def running(home: Home) -> Plan | None:
+    """Return the canary that runs; None: there is none.
+
+    Raises:
+        ReleaseError: ``canary.json`` or ``traffic.json`` is damaged.
+    """
+    plan, traffic = _last(home), read_traffic(home)
+    return plan if plan and traffic and traffic.canary == plan.id else None
+
+
+def undecided(home: Home) -> Plan | None:
+    """Return the canary that ended undecided, while nobody has decided; None: there is none.
+
+    Raises:
+        ReleaseError: ``canary.json`` or ``traffic.json`` is damaged.
+    """
+    plan, traffic = _last(home), read_traffic(home) or Traffic()
+    answers = traffic.current.release if traffic.current else None
+    return plan if plan and plan.ended == "undecided" and answers == plan.current else None
+
+
+def look(home: Home) -> Canary:
+    """Return the figures of the canary that runs, or of the last one.
+
+    Raises:
+        ReleaseError: there never was one, or a file is damaged.
+        StoreError: the journal can't be read.
+    """
+    plan = _last(home)
+    if plan is None:
+        raise ReleaseError(
+            "There is no canary: `langchain-uno releases canary RELEASE` starts one."
+        )
+    votes = _votes(home, plan)[: plan.people]
+    sides = [[score for candidate, score in votes if candidate is side] for side in (True, False)]
+    test = compare(votes, plan.block)
+    verdict: Verdict = plan.ended or "overtaken"
+    if running(home) is not None:
+        late = utc_now() > plan.started + timedelta(days=plan.days)
+        spent = late or len(votes) >= plan.people
+        found: dict[str | None, Verdict] = {"better": "promoted", "worse": "rolled back"}
+        verdict = found.get(test.decided, "undecided" if spent else "running")
+    of = [
+        Side(release=name, people=len(side), score=sum(side) / len(side) if side else None)
+        for name, side in zip((plan.release, plan.current), sides, strict=True)
+    ]
+    return Canary(plan=plan, candidate=of[0], current=of[1], test=test, verdict=verdict)
+
+
+def watch(home: Home) -> Canary:
+    """Look, and do what the figures say: promote, roll back, or end the canary at its budget.
+
+    Returns:
+        What was seen; its ``verdict`` is what was done.
+
+    Raises:
+        ReleaseError: there never was a canary, a file is damaged, or the candidate is not sound
+            any more; nothing changes.
+        StoreError: the journal can't be read.
+    """
+    with _alone(home):
+        found = look(home)
+        plan, by = found.plan, f"the canary of {found.plan.by or 'somebody'}"
+        if found.verdict == "running" or running(home) is None:
+            return found
+        if found.verdict == "promoted":
+            make_current(home, plan.release, why=f"canary: {found.told}", by=by)
+        elif found.verdict == "rolled back":
+            _back(home, "rollback", plan.current, f"canary: {found.told}", by)
+        else:
+            why = f"undecided at the end of its budget, a person decides: {found.told}"
+            _back(home, "end canary", plan.release, why, by)
+        _write(home, plan.model_copy(update={"ended": found.verdict}))
+    return found
+
+
+def stop(home: Home, by: str = "", why: str = "") -> bool:
+    """End the canary that runs: what was current answers everything.
+
+    One that ended undecided is left at that. False: there was neither.
+
+    Raises:
+        ReleaseError: a file is damaged.
+    """
+    with _alone(home):
+        plan = running(home) or undecided(home)
+        if plan is None:
+            return False
+        _back(home, "end canary", plan.release, why, by)
+        _write(home, plan.model_copy(update={"ended": "stopped"}))
+    return True
+
+
+def _back(home: Home, what: str, release: str | None, why: str, by: str) -> None:
+    """Give all traffic to what is current."""
+    traffic = read_traffic(home) or Traffic()
+    kept = [s.model_copy(update={"share": 1.0}) for s in traffic.shares if s is traffic.current]
+    shares = tuple(share for share in kept if share.release is not None)
+    direct(home, Traffic(shares=shares), what, release, why, by)
+
+
+def _votes(home: Home, plan: Plan) -> list[tuple[bool, float]]:
+    """Return whether each vote is of the candidate's side and its score, in order of arrival."""
+    with Journal(home.journal, readonly=True) as journal:
+        joined = join(journal, since=plan.started.timestamp())
+        rated = [run_id for run_id, said in joined.feedback.items() if _score(said) is not None]
+        logs = [log for log in read(journal, joined, rated) if log.canary == plan.id]
+    logs = [one for log in logs for one in by_speaker(log)]
+    recipe = read_manifest(home, plan.release).recipe
+    voices = voices_of(logs, threads=recipe.get("rules", {}).get("voices") == "threads")
+    first: dict[str, tuple[bool, float]] = {}
+    for log in logs:
+        score, voice = _score(log.feedback), voices[log.run_id]
+        if score is not None and voice != ANONYMOUS:
+            first.setdefault(voice, (log.release == plan.release, score))
+    return list(first.values())
+
+
+def _score(said: list[Feedback]) -> float | None:
+    """Return the last score that was given on purpose; None: there is none."""
+    given = [
+        (one.created_at, _SAID.get(one.key, 0.5) if one.score is None else one.score)
+        for one in said
+        if one.key != FOLLOW_UP and (one.score is not None or one.key in _SAID)
+    ]
+    return max(given)[1] if given else None
+
+
+def _last(home: Home) -> Plan | None:
+    path = home.path / _FILE
+    try:
+        return Plan.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise ReleaseError(
+            f"{str(path)!r} can't be read as a canary: delete it, and choose by `langchain-uno "
+            "releases promote` or `rollback` what answers."
+        ) from error
+
+
+def _write(home: Home, plan: Plan) -> None:
+    write_atomic(home.path / _FILE, (plan.model_dump_json(indent=2) + "\n").encode())
+
+
+@contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Let one process at a time decide about a canary."""
+    from filelock import FileLock, Timeout
+
+    home.require().ensure()
+    try:
+        lock = FileLock(home.work / "canary.lock").acquire(timeout=60)
+    except Timeout as error:
+        raise StoreBusyError(
+            f"Another process decides about the canary of {str(home.path)!r}: try again."
+        ) from error
+    with lock:
+        yield
