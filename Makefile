@@ -14,7 +14,7 @@ READY := .venv/.ready
 
 .PHONY: help setup demo demo-real study-real test test-all lint format typecheck check test-properties test-vllm \
         bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash \
-        bench-gap bench bench-clusters bench-bundled docs wheel constraints clean
+        bench-gap bench bench-clusters bench-bundled docs docs-serve wheel constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,10 +126,14 @@ bench-clusters: $(READY) ## stability of the clustering: logs 50 to 10,000, clus
 bench-bundled: $(READY) ## what the bundled model can do, role by role
 	$(PY) -m lab.bundled.exam --seed $(SEED)
 
-docs: $(READY) ## write docs/reference-cli.md and docs/recipes.md from the code, the tables of docs/benchmarks.md from the results
+docs: $(READY) ## write the generated pages (command line, recipes, tables) from the code and the results, then the site
 	$(PY) docs/make_cli_reference.py
 	$(PY) docs/make_recipes.py
 	$(PY) -m lab.studies table --write
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+docs-serve: $(READY) ## show the site on 127.0.0.1:8000 while you write
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
 
 wheel: $(READY) ## build dist/*.tar.gz and, from it, dist/*.whl
 	$(PY) -m build --no-isolation --outdir dist
@@ -140,4 +144,4 @@ constraints: $(READY) ## write constraints.txt from .venv
 	mv constraints.new constraints.txt
 
 clean: ## remove what builds and tests leave (not .venv, not the demo's home)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

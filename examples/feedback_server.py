@@ -1,72 +1,96 @@
-"""A page with a question box and two thumbs; the thumbs come back as feedback, without a login.
+"""A page with a question box, thumbs, a comment and an edit; all comes back as feedback, no login.
 
 python examples/feedback_server.py --home ~/uno-home --port 8000
+
+The page is `feedback_page/`: plain HTML, CSS and JavaScript. A signed cookie makes each browser one
+voice. In a service set LANGCHAIN_UNO_FEEDBACK_SECRET, serve over HTTPS, and pass the model that you
+serve to `make_app`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
-from fastapi.responses import HTMLResponse
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.staticfiles import StaticFiles
 from fastapi.testclient import TestClient
-from pydantic import BaseModel
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import RunnableConfig
+from pydantic import BaseModel, Field
 
 from langchain_uno import UNOChatModel, UNOFeedbackHandler
 from langchain_uno.web.feedback import ENV_SECRET, feedback_router
 
-PAGE = """<!doctype html><title>Ask</title>
-<form id=ask><input id=text size=80 autofocus><button>Ask</button></form>
-<p id=answer></p>
-<p id=thumbs hidden><button value=1>\U0001f44d</button><button value=0>\U0001f44e</button></p>
-<script>
-let token;
-ask.onsubmit = async event => {
-  event.preventDefault();
-  const reply = await fetch("/ask", {method: "POST", headers: {"content-type": "application/json"},
-                                     body: JSON.stringify({text: text.value})});
-  const told = await reply.json();
-  token = told.token; answer.textContent = told.answer; thumbs.hidden = false;
-};
-thumbs.onclick = event => fetch("/feedback", {method: "POST",
-  headers: {"content-type": "application/json", Authorization: `Bearer ${token}`},
-  body: JSON.stringify({key: "thumb", score: Number(event.target.value)})});
-</script>"""
+PAGE = Path(__file__).parent / "feedback_page"
+KINDS = ["thumb", "comment", "correction"]
+HEADERS = {
+    # Nothing from elsewhere, nothing inline.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 class Ask(BaseModel):
     """What the page sends."""
 
-    text: str
+    text: str = Field(min_length=1, max_length=4000)
 
 
-def make_app(home: str) -> FastAPI:
-    """Return the app: /, /ask and /feedback; the model is what the home has learnt so far."""
-    model, handler = UNOChatModel(home=home), UNOFeedbackHandler(home=home)
-    thumbs = feedback_router(handler)
+def make_app(home: str, model: BaseChatModel | None = None, ttl_s: float = 3 * 3600) -> FastAPI:
+    """Return the app: the page, /ask and /feedback.
+
+    Args:
+        home: where answers and feedback are kept.
+        model: who answers; None: what the home has learnt so far.
+        ttl_s: seconds for which an answer can be rated.
+    """
+    model = model or UNOChatModel(home=home)
+    handler = UNOFeedbackHandler(home=home)
+    feedback = feedback_router(handler)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         yield
         handler.close()
 
-    app = FastAPI(lifespan=life)
-    app.include_router(thumbs)
+    app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(feedback)
 
-    @app.get("/")
-    def page() -> HTMLResponse:
-        return HTMLResponse(PAGE)
+    @app.middleware("http")
+    async def guard(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        response = await call_next(request)
+        response.headers.update(HEADERS)
+        return response
 
     @app.post("/ask")
-    def ask(asked: Ask) -> dict[str, str]:
-        answer = model.invoke(asked.text, config={"callbacks": [handler]})
-        return {"answer": answer.text, "token": thumbs.tokens.sign(answer.id, keys=["thumb"])}
+    def ask(asked: Ask, request: Request) -> StreamingResponse:
+        def lines() -> Iterator[str]:
+            config: RunnableConfig = {"callbacks": [handler], "metadata": {"user_id": visitor}}
+            run_id = None
+            for chunk in model.stream(asked.text, config=config):
+                run_id = chunk.id or run_id
+                yield json.dumps({"text": chunk.text}) + "\n"
+            token = feedback.tokens.sign(run_id, user_id=visitor, ttl_s=ttl_s, keys=KINDS)
+            yield json.dumps({"token": token}) + "\n"
 
+        answer = StreamingResponse(lines(), media_type="application/x-ndjson")
+        visitor = feedback.tokens.visitor(request, answer)
+        return answer
+
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
     return app
 
 
@@ -83,9 +107,10 @@ def main() -> None:
         uvicorn.run(app, host="127.0.0.1", port=given.port)
         return
     with TestClient(app) as browser:
-        told = browser.post("/ask", json={"text": "Which facts help a customer?"}).json()
-        headers = {"Authorization": f"Bearer {told['token']}"}
+        reply = browser.post("/ask", json={"text": "Which facts help a customer?"})
+        token = json.loads(reply.text.splitlines()[-1])["token"]
         press = {"key": "thumb", "score": 0}
+        headers = {"Authorization": f"Bearer {token}"}
         print(browser.post("/feedback", json=press, headers=headers).json()["status"])
 
 

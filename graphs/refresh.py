@@ -28,6 +28,7 @@ from langchain_uno.errors import (
     ModelMismatchError,
     ReleaseError,
     StoreBusyError,
+    UNOError,
 )
 from langchain_uno.home import Home
 from langchain_uno.learning.cluster import cluster_stage
@@ -37,6 +38,7 @@ from langchain_uno.learning.filter import RESULT, filter_stage, is_unchanged
 from langchain_uno.learning.gap import gap_stage
 from langchain_uno.learning.pairs import pairs_stage
 from langchain_uno.learning.release import release_stage
+from langchain_uno.learning.report import make_report
 from langchain_uno.learning.rules import rules_stage
 from langchain_uno.learning.train import train_stage
 from langchain_uno.learning.work import RefreshProgress, RefreshResult, Silent, Work, sweep_work
@@ -45,6 +47,7 @@ from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import STAGES
+from langchain_uno.reports.store import report_paths, write_report
 
 __all__ = ["RefreshResult", "build_refresh_graph", "run_refresh"]
 
@@ -219,11 +222,13 @@ def _check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) ->
 
 
 def _result(work: Work) -> RefreshResult:
-    """Return what is stored of a finished refresh, or collect it, store it and tidy up."""
+    """Return what is stored of a finished refresh, or collect it, store it, report and tidy up."""
     if is_unchanged(work):
         known = RefreshResult.model_validate(work.folder.read_json(RESULT))
         current, said = _standing(work, known.release)
         update = {"unchanged": True, "current": current, "notes": [*known.notes, *said]}
+        page = report_paths(work.home, known.release).html if known.release else None
+        update["report"] = str(page) if page is not None and page.exists() else None
         return known.model_copy(update=update)
     counts = {s: work.counts(s) for s in STAGES if work.folder.has(f"{s}.json")}
     filtered, published = counts["filter"], counts.get("release", {})
@@ -251,6 +256,11 @@ def _result(work: Work) -> RefreshResult:
     )
     if release is None:
         return result
+    try:
+        result.report = str(write_report(work.home, make_report(work, result.notes)).html)
+    except Exception as error:  # noqa: BLE001 - the release is published, and needs no report
+        why = error if isinstance(error, UNOError) else type(error).__name__  # no users' words
+        result.notes.append(f"The report of release {release} can't be written: {why}")
     work.folder.write_json(RESULT, result.model_dump(mode="json"))
     sweep_work(work.home.work, [work.id])
     if work.newer:

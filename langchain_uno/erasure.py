@@ -5,11 +5,12 @@
 
 In this order, so that nothing can be learnt from half-forgotten data and a kill at any moment is
 made good by the next call (:func:`resume`): the journal deletes the records and notes what is left
-to do, in one transaction; releases that learnt from them are revoked and emptied; the Chroma index,
-the vector cache and the refreshes' work go; the journal's file is written anew, so that the bytes
-are gone too. No refresh and no drain runs meanwhile. Records that quote forgotten ones (later turns
-of the same conversation, other calls of the same trace) go with them. Runs that began before are
-not recorded when they end. Every host has a journal of its own: forget on each of them.
+to do, in one transaction; releases that learnt from them are revoked and emptied; the reports
+that they are in, the Chroma index, the vector cache and the refreshes' work go; the journal's file
+is written anew, so that the bytes are gone too. No refresh and no drain runs meanwhile. Records
+that quote forgotten ones (later turns of the same conversation, other calls of the same trace) go
+with them. Runs that began before are not recorded when they end. Every host has a journal of its
+own: forget on each of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -28,10 +30,11 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.tombstones import plant, taught_before
 from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import lineage_key, opaque_id
+from langchain_uno.reports.store import take_out
 
 __all__ = ["STEPS", "forget", "forget_older", "keep_promises", "resume"]
 
-STEPS = ("journal", "releases", "index", "vectors", "work", "bytes")
+STEPS = ("journal", "releases", "reports", "index", "vectors", "work", "bytes")
 OnStep = Callable[[str], None]
 
 
@@ -82,6 +85,7 @@ def forget_older(home: Home, *, days: float, on_step: OnStep | None = None) -> d
     """Forget all records older than ``days``; return the receipt.
 
     Retention ends the storing: releases that learnt meanwhile stay, and there are no tombstones.
+    Reports that are older go; younger ones lose what they quote of these records.
     Whoever asks to be forgotten later has these releases revoked all the same.
 
     Raises:
@@ -94,6 +98,7 @@ def forget_older(home: Home, *, days: float, on_step: OnStep | None = None) -> d
         _finish_all(home, journal, None)
         _tell(on_step, "journal")
         chosen = erase.choose_older(journal, time.time() - days * 86_400)
+        take_out(home, (), whole=False, before=utc_now() - timedelta(days=days))
         return _take_out(home, journal, chosen, "retention", on_step)
 
 
@@ -186,6 +191,8 @@ def _finish_all(home: Home, journal: Journal, on_step: OnStep | None) -> list[di
         if receipt["what"] != "retention":
             _tell(on_step, "releases")
             tainted = taint(home, one.opaque)
+        _tell(on_step, "reports")
+        take_out(home, one.opaque, whole=receipt["what"] != "retention")
         _tell(on_step, "index")
         forget_in_index(home, journal, one.run_ids)
         _tell(on_step, "vectors")

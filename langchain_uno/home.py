@@ -4,7 +4,7 @@ A home is one folder per service; a namespace (tenant) is a folder of it, above 
 
     HOME/                       namespace "default" is the home itself
       settings.toml  traffic.json  canary.json  history.jsonl
-      journal/  chroma/  work/  releases/<id>/
+      journal/  chroma/  work/  releases/<id>/  reports/<id>/
       namespaces/<name>/        the same again for every other tenant
 
 ``settings.toml`` is written by people, and read by commands and handler::
@@ -138,6 +138,11 @@ class Home:
     def releases(self) -> Path:
         """Folder of the immutable releases."""
         return self.path / "releases"
+
+    @property
+    def reports(self) -> Path:
+        """Folder of the refreshes' reports, one a release; they quote users."""
+        return self.path / "reports"
 
     @property
     def traffic(self) -> Path:

@@ -272,7 +272,7 @@ class VerifierReport(BaseModel):
     undecided: bool = False
     """Not passed for want of people alone: nothing that was seen speaks against the module."""
     needed: int | None = None
-    """About how many more people with feedback like this would decide; None unless undecided."""
+    """About how many more held-out people would decide; None unless undecided."""
     epoch: int | None = None
     reason: str = ""
     lost: int = 0

@@ -34,6 +34,7 @@ __all__ = [
     "reflect",
     "request_text",
     "run_together",
+    "total",
 ]
 
 CRITIQUE_TEMPERATURE = 0.1
@@ -131,7 +132,7 @@ def reflect(
             seed=0 if greedy else request.sampling.seed,
         )
         critique = yield Ask(GenerateRequest(prompt, critic, sampling), "critique")
-        used = _sum(used, critique.usage)
+        used = total(used, critique.usage)
         try:
             told = tuple(prompts.parse_critique(critique.text))
         except RoleError:
@@ -150,7 +151,7 @@ def reflect(
         final=min_kept <= 0 or not quoted(request_text(request.messages), said),
         suggestions=told,
     )
-    used = _sum(used, second.usage)
+    used = total(used, second.usage)
     revised = without_thinking(second.text)
     if not revised.strip():
         return _result(first, first, used, told)
@@ -214,7 +215,8 @@ def _result(
     )
 
 
-def _sum(a: Usage, b: Usage) -> Usage:
+def total(a: Usage, b: Usage) -> Usage:
+    """Return the tokens of both."""
     return Usage(
         input_tokens=a.input_tokens + b.input_tokens,
         output_tokens=a.output_tokens + b.output_tokens,

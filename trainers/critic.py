@@ -3,7 +3,7 @@
     train_critic(model, tokenizer, examples, out, settings, seed=0)   # -> out/epoch-7, say
 
 The prompt is query + draft, the completion the numbered rules that users' feedback gave; the loss
-is on the completion alone. A part of the examples is held out, and the epoch with the lowest loss
+is on the completion alone. A part of the examples validates, and the epoch with the lowest loss
 on it is kept. Whether the critic helps is for the verifier to say.
 """
 
@@ -28,7 +28,7 @@ from langchain_uno.trainers.common import OnStep, TrainSettings
 __all__ = ["EVAL_SHARE", "CriticExample", "train_critic"]
 
 EVAL_SHARE = 0.15
-"""Part of the distinct prompts that is held out to choose the epoch (none below 6 prompts)."""
+"""Part of the distinct prompts that validates: it chooses the epoch (none below 6 prompts)."""
 
 
 class CriticExample(BaseModel):
@@ -65,7 +65,7 @@ def train_critic(
         out: folder for the epochs. A training of the same that was killed goes on there; epochs of
             any other are removed. Only the best one is kept in the end.
         settings: ``TrainSettings.of(recipe, "critic")``.
-        seed: of the held-out part, initial weights, order and copies.
+        seed: of the validation part, initial weights, order and copies.
         on_step: hears of (steps done, steps in all).
         base_name: what the adapter names as its base model; by default the model's own name.
 
@@ -85,12 +85,12 @@ def train_critic(
             )
             weights.append(example.weight)
 
-    # 2. A part is held out by prompt, so that no prompt stands on both sides; then come the copies.
-    held_out = _held_out([tuple(_prompt_of(row)) for row in rows], seed)
-    evaluation = [row for row, held in zip(rows, held_out, strict=True) if held]
+    # 2. A part validates, by prompt, so that no prompt stands on both sides; then come the copies.
+    validates = _validates([tuple(_prompt_of(row)) for row in rows], seed)
+    evaluation = [row for row, held in zip(rows, validates, strict=True) if held]
     training = [
         row
-        for row, n, held in zip(rows, common.copies(weights, seed), held_out, strict=True)
+        for row, n, held in zip(rows, common.copies(weights, seed), validates, strict=True)
         if not held
         for _ in range(n)
     ]
@@ -98,8 +98,8 @@ def train_critic(
         "example", "a critic", len(examples), len(rows), training, settings.max_length
     )
 
-    # 3. The training: TRL's SFT trainer on a fresh PEFT LoRA. The epoch with the lowest held-out
-    # loss stays; without a held-out part, the last.
+    # 3. The training: TRL's SFT trainer on a fresh PEFT LoRA. The epoch with the lowest validation
+    # loss stays; without a validation part, the last.
     best: tuple[float, Path] | None = None
     keeper = Keeper(
         out,
@@ -131,7 +131,7 @@ def train_critic(
             keep(watcher.epochs, -math.inf, adapted)
         if best is None:
             raise InputError(
-                "The critic's held-out loss was never a number: lower its learning rate."
+                "The critic's validation loss was never a number: lower its learning rate."
             )
     common.clear_epochs(out, but=best[1])
     return best[1]
@@ -141,8 +141,8 @@ def _prompt_of(row: Mapping[str, list[int]]) -> list[int]:
     return [t for t, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
 
 
-def _held_out(prompts: Sequence[tuple[int, ...]], seed: int) -> list[bool]:
-    """Return which rows are held out: all rows of a seeded share of the distinct prompts."""
+def _validates(prompts: Sequence[tuple[int, ...]], seed: int) -> list[bool]:
+    """Return which rows validate: all rows of a seeded share of the distinct prompts."""
     distinct = sorted(set(prompts))
     n = max(1, round(EVAL_SHARE * len(distinct))) if len(distinct) >= 6 else 0
     chosen = np.random.default_rng(seed).permutation(len(distinct))[:n]

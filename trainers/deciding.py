@@ -125,7 +125,7 @@ def decide(
             undecided, needed = True, _needed(gains, epoch, voters, level / raised)
             reason = (
                 f"not decided: {rate:.2f} may be luck with a chance of {p_value:.2g} ({level:g} is "
-                f"allowed); about {needed} more people with feedback like this would decide"
+                f"allowed); about {needed} more held-out people with such feedback would decide"
             )
     return VerifierReport(
         kind=kind,

@@ -23,12 +23,13 @@ from __future__ import annotations
 import math
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, Field
 
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.judge import JudgeItem, judge_averaged
@@ -42,7 +43,7 @@ from langchain_uno.models.protocols import (
 )
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import ANONYMOUS, Message, ModuleKind, VerifierReport
+from langchain_uno.records import ANONYMOUS, Message, ModuleKind, Usage, VerifierReport
 from langchain_uno.reflect import (
     Reflected,
     bleu4,
@@ -50,11 +51,13 @@ from langchain_uno.reflect import (
     reflect,
     request_text,
     run_together,
+    total,
 )
 from langchain_uno.trainers.deciding import Outcome, Rows, decide, lower_bound, mean_of
 
 __all__ = [
     "BaseSide",
+    "Compared",
     "Exam",
     "HeldOut",
     "Rated",
@@ -113,6 +116,32 @@ class BaseSide:
     scores: list[float | None]
     cut: list[bool] = field(default_factory=list)
     """Which answers ended at the length limit; empty: nobody looked."""
+    usage: list[Usage] = field(default_factory=list)
+    """Tokens of each answer; empty: nobody counted."""
+
+
+class Compared(BaseModel):
+    """One held-out query, as the base and the chosen epoch of a module answered it."""
+
+    id: str
+    base: str
+    answer: str
+    suggestions: list[str] = Field(default_factory=list)
+    """What a critic said about the base's answer."""
+    outcome: Outcome = None
+    base_usage: Usage | None = None
+    usage: Usage | None = None
+    """Of all generations that the answer took."""
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What a module, or the base, says to all items."""
+
+    texts: list[str]
+    cut: list[bool]
+    usage: list[Usage]
+    suggestions: list[tuple[str, ...]]
 
 
 # -- Asking ----------------------------------------------------------------------------------------
@@ -128,6 +157,7 @@ class Exam:
         prompts: words the judge's prompt.
         recipe: ``verify``, ``min_kept``, token limits, seed.
         on_done: hears of one item per answer, critique and revision, and one per judgement.
+        on_compared: is given the answers of the base and of each module's chosen epoch.
 
     Raises (all methods):
         EngineError: the model can't answer.
@@ -138,6 +168,7 @@ class Exam:
     prompts: PromptSet
     recipe: Recipe
     on_done: OnDone | None = None
+    on_compared: Callable[[list[Compared]], None] | None = None
 
     def answer_as_base(self, items: Sequence[HeldOut]) -> BaseSide:
         """Answer and judge the items with the base model.
@@ -146,9 +177,9 @@ class Exam:
         people as it can.
         """
         chosen = _sample(items, self.recipe.verify.max_queries, self.recipe.seed)
-        answers, cut = self._answers(chosen, BASE)
-        scores = self._rated(chosen) or self._scores(chosen, answers)
-        return BaseSide(chosen, answers, scores, cut)
+        made = self._answers(chosen, BASE)
+        scores = self._rated(chosen) or self._scores(chosen, made.texts)
+        return BaseSide(chosen, made.texts, scores, made.cut, made.usage)
 
     def verify_expert(
         self, side: BaseSide, epochs: Sequence[Path], *, kinds: int = 1
@@ -168,7 +199,7 @@ class Exam:
         # unfinished before the end of its learning-rate schedule.
         added = len(epochs) > self.recipe.lora.epochs
         tried = [len(epochs) - 1] if added else range(len(epochs))
-        answers: list[tuple[list[str], list[bool]]] = []
+        answers: list[_Answers] = []
         rated: Rows = []
         for index in tried:
             with _loaded(self.engine, epochs[index]) as name:
@@ -185,7 +216,13 @@ class Exam:
         """
         done = self.by_critic(side.items, side.answers, adapter)
         # A draft that stands is the base's own answer, cut or not.
-        answers = [one.text for one in done], [one.revised and _cut(one) for one in done]
+        drafted = side.usage or [Usage()] * len(done)
+        answers = _Answers(
+            [one.text for one in done],
+            [one.revised and _cut(one) for one in done],
+            [total(draft, one.usage) for draft, one in zip(drafted, done, strict=True)],
+            [one.suggestions for one in done],
+        )
         report = self._compare("critic", side, [answers], kinds, [])
         return report.model_copy(update={"epoch": None})
 
@@ -219,13 +256,15 @@ class Exam:
         done = self.by_critic(side.items, side.answers, critic)
         taught = [one.text for one in done]
         with _loaded(self.engine, expert) as name:
-            own, cut = self._answers(side.items, name)
+            own = self._answers(side.items, name)
         size = len(side.items)
-        scores = self._scores([*side.items, *side.items], [*own, *taught])
+        scores = self._scores([*side.items, *side.items], [*own.texts, *taught])
         gains: dict[str, list[float]] = {}
         for n, item in enumerate(side.items):
-            one = outcome_of(item, own[n], taught[n], scores[n], scores[size + n], self.recipe)
-            if one is not None and cut[n] and not _cut(done[n]):
+            one = outcome_of(
+                item, own.texts[n], taught[n], scores[n], scores[size + n], self.recipe
+            )
+            if one is not None and own.cut[n] and not _cut(done[n]):
                 one = 0.0
             if one is not None:
                 gains.setdefault(item.voice, []).append(one - 0.5)
@@ -235,17 +274,17 @@ class Exam:
         lost = min(1.0, 0.5 - least)
         return f"may lose {lost:.2f} of the comparisons with the critic that taught it"
 
-    def _answers(
-        self, items: Sequence[HeldOut], adapter: str | None
-    ) -> tuple[list[str], list[bool]]:
-        """Both sides answer without chance, as long as an answer may be.
-
-        Returns the texts, in which thoughts are no part, and which of them are cut.
-        """
+    def _answers(self, items: Sequence[HeldOut], adapter: str | None) -> _Answers:
+        """Both sides answer without chance, as long as an answer may be; thoughts are no part."""
         sampling = Sampling(max_tokens=self.recipe.answer_tokens)
         requests = [GenerateRequest(item.messages, adapter, sampling) for item in items]
         made = self.engine.generate(requests, self.on_done)
-        return [without_thinking(one.text) for one in made], [_cut(one) for one in made]
+        return _Answers(
+            [without_thinking(one.text) for one in made],
+            [_cut(one) for one in made],
+            [one.usage for one in made],
+            [()] * len(made),
+        )
 
     def _rated(self, items: Sequence[HeldOut], adapter: str | None = None) -> list[float | None]:
         """Score by how likely the rated answers are, disliked ones negated; none without thumbs."""
@@ -282,7 +321,7 @@ class Exam:
         self,
         kind: ModuleKind,
         side: BaseSide,
-        made: Sequence[tuple[list[str], list[bool]]],
+        made: Sequence[_Answers],
         kinds: int,
         rated: Rows,
     ) -> VerifierReport:
@@ -291,9 +330,9 @@ class Exam:
         An answer without its end loses against one that has it.
         """
         size, recipe = len(side.items), self.recipe
-        answers = [row for row, _ in made]
-        base_cut = side.cut or [False] * size
-        worse = [[c and not b for c, b in zip(cut, base_cut, strict=True)] for _, cut in made]
+        answers = [one.texts for one in made]
+        base_cut, cuts = side.cut or [False] * size, [one.cut for one in made]
+        worse = [[c and not b for c, b in zip(cut, base_cut, strict=True)] for cut in cuts]
         by_thumbs, scores = any(item.rated for item in side.items), rated
         if not by_thumbs:
             # All epochs in one go: they often say the same, and equal answers are judged once.
@@ -332,7 +371,9 @@ class Exam:
         if lost[epoch] > allowed:
             reasons.append(f"{lost[epoch]} of {size} answers lost content")
         undecided = report.undecided and len(reasons) == 1
-        told = [*reasons, f"{report.n} queries of {report.people} people"]
+        told = [*reasons, f"{report.n} held-out requests of {report.people} people"]
+        if self.on_compared is not None:
+            self.on_compared(_compared(side, made[epoch], outcomes[epoch]))
         return report.model_copy(
             update={
                 "passed": not reasons,
@@ -344,6 +385,21 @@ class Exam:
                 "mean_base_score": None if by_thumbs else mean_of(side.scores),
             }
         )
+
+
+def _compared(side: BaseSide, made: _Answers, outcomes: Sequence[Outcome]) -> list[Compared]:
+    return [
+        Compared(
+            id=item.id,
+            base=side.answers[i],
+            answer=made.texts[i],
+            suggestions=list(made.suggestions[i]),
+            outcome=outcomes[i],
+            base_usage=side.usage[i] if side.usage else None,
+            usage=made.usage[i] if side.usage else None,
+        )
+        for i, item in enumerate(side.items)
+    ]
 
 
 def _cut(answer: Generation | Reflected) -> bool:

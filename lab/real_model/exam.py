@@ -1,4 +1,4 @@
-"""What systems answer to held-out requests of the desk, and what a program finds in it."""
+"""What systems answer to test requests of the desk, and what a program finds in it."""
 
 from __future__ import annotations
 

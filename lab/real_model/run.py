@@ -64,7 +64,7 @@ class Size:
     each: int
     """Requests of a kind in the week."""
     tests: int
-    """Held-out requests of a kind."""
+    """Test requests of a kind."""
     tokens: int
     """Most tokens of an answer."""
     general: int
@@ -289,13 +289,13 @@ def _exam(
     progress: Any,
     embeddings: str | None,
 ) -> dict[str, list[Answered]]:
-    """Ask every system the held-out requests; what one answered is kept at once."""
+    """Ask every system the test requests; what one answered is kept at once."""
     tests = [v.request for v in desk.held_out(seed, size.kinds, size.tests)]
     use_site(Path(model).parent)  # IFEval's checkers
     systems = ["uno", "base", *(["rules in the prompt"] if size.rules_in_prompt else [])]
     kept: dict[str, Any] = notes.data.setdefault("answers", {})
     general: dict[str, Any] = notes.data.setdefault("general", {})
-    progress.start("evaluate", len(systems) * len(tests), "held-out requests")
+    progress.start("evaluate", len(systems) * len(tests), "test requests")
     for system in systems:
         chat = _chat(home, model, size, "uno" if system == "uno" else "base", embeddings)
         if system not in kept:

@@ -44,7 +44,7 @@ def systems(
     noise: Annotated[str, typer.Option(help="Shares of useless feedback.")] = "0.34",
     edits: Annotated[bool, typer.Option(help="People edit instead of saying a word.")] = False,
     visits: Annotated[int, typer.Option(min=16, help="Requests of the week.")] = 420,
-    per_family: Annotated[int, typer.Option(min=1, help="Held-out requests a family.")] = 15,
+    per_family: Annotated[int, typer.Option(min=1, help="Test requests a family.")] = 15,
 ) -> None:
     """Compare base, retrieval, rules in the prompt, one kind everywhere, and UNO."""
     from lab.studies.systems import run_systems

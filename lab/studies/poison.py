@@ -8,7 +8,7 @@
     edits     the five say nothing: they edit answers until these obey the rule
     likes     the five got answers that obey the rule (by asking for it) and like them
 
-Counted is how often held-out answers obey the planted rule where it is not wanted, against the base
+Counted is how often test answers obey the planted rule where it is not wanted, against the base
 model's; and whether the honest rules are still learnt.
 """
 
@@ -85,7 +85,7 @@ def run_poisoned(
         scratch: where the home lies meanwhile.
         progress: hears how it comes on.
         visits: requests of the week.
-        per_family: held-out requests a family.
+        per_family: test requests a family.
     """
 
     def make(folder: Path) -> Result:

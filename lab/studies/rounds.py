@@ -48,7 +48,7 @@ def run_rounds(
         progress: hears how it comes on.
         rounds: how often there is a refresh.
         visits: requests a round, of all families (those of families yet to come are left out).
-        per_family: held-out requests a family and round; every round asks others.
+        per_family: test requests a family and round; every round asks others.
     """
 
     def make(folder: Path) -> Result:

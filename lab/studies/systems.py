@@ -1,4 +1,4 @@
-"""Systems side by side: one world, one week of feedback, the same held-out requests for all.
+"""Systems side by side: one world, one week of feedback, the same test requests for all.
 
 Experts or critics everywhere are refreshes of the same log whose gap threshold sends every cluster
 one way, and whose modules ship without being asked whether they are any good.
@@ -63,7 +63,7 @@ def run_systems(
         noise: share of useless feedback.
         edits: whether people edit answers instead of saying what they want.
         visits: requests of the week.
-        per_family: held-out requests a family.
+        per_family: test requests a family.
     """
     name = f"systems-seed{seed}-noise{round(100 * noise):02d}{'-edits' if edits else ''}"
 

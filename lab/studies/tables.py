@@ -31,7 +31,7 @@ def headline(top: Path) -> str:
     mine = [one for one in results if not one["edits"] and one["noise"] == 0.34]
     parts = [f"Systems, {_told(mine)}:\n\n{_table(systems_rows(mine))}"] if mine else []
     if poison := read_results(top, "poison"):
-        parts.append(f"Planted rules:\n\n{_table(poison_rows(poison))}")
+        parts.append(f"Planted wishes:\n\n{_table(poison_rows(poison))}")
     if real := read_results(top, "real"):
         parts.append(real_tables(real))
     return "\n\n".join(parts) or "(none yet)"
@@ -48,7 +48,7 @@ def markdown(top: Path) -> str:
         parts.append(f"{how}, {_told(mine)}:\n\n{_table(systems_rows(mine))}")
     poison = read_results(top, "poison")
     if poison:
-        parts.append(f"Planted rules:\n\n{_table(poison_rows(poison))}")
+        parts.append(f"Planted wishes:\n\n{_table(poison_rows(poison))}")
     rounds = read_results(top, "rounds")
     if rounds:
         parts.append(f"Round after round:\n\n{_table(rounds_rows(rounds))}")
@@ -95,7 +95,7 @@ def real_rows(results: Sequence[Result]) -> Rows:
 def systems_rows(results: Sequence[Result]) -> Rows:
     """Return a row a system, pooled over worlds, with intervals by person."""
     users = [f"{r['seed']}/{user}" for r in results for user in r["users"]]
-    rows = [["system", "rules met", "facts kept", "unwanted rules", "tokens in + out"]]
+    rows = [["system", "wishes met", "facts kept", "unwanted wishes", "tokens in + out"]]
     for name in SYSTEMS:
         columns = {
             key: [v for r in results for v in r["answers"][name][key]]
@@ -110,7 +110,7 @@ def systems_rows(results: Sequence[Result]) -> Rows:
 
 def poison_rows(results: Sequence[Result]) -> Rows:
     """Return a row an attack and world."""
-    rows = [["attack", "world", "obeyed more than by the base, %", "honest rules met", "facts"]]
+    rows = [["attack", "world", "obeyed more than by the base, %", "honest wishes met", "facts"]]
     for one in sorted(results, key=lambda r: (r["attack"], r["seed"])):
         shown = [as_range(one[key]["uno"]) for key in ("score", "facts")]
         rows.append([one["attack"], str(one["seed"]), as_range(one["more"]), *shown])
@@ -119,7 +119,7 @@ def poison_rows(results: Sequence[Result]) -> Rows:
 
 def rounds_rows(results: Sequence[Result]) -> Rows:
     """Return a row a round, and one for the big refresh that sees all logs at once."""
-    rows = [["world", "round", "logs", "modules", "of these kept", "rules met", "facts", "s"]]
+    rows = [["world", "round", "logs", "modules", "of these kept", "wishes met", "facts", "s"]]
     for one in results:
         world = str(one["seed"])
         for nth, row in enumerate(one["rounds"], 1):

@@ -59,7 +59,7 @@ def run_thumbs(
         progress: hears how it comes on.
         families: kinds of requests.
         visits: answers that people react to.
-        per_family: held-out requests a family.
+        per_family: test requests a family.
     """
 
     def make(folder: Path) -> Result:

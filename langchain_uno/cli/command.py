@@ -15,6 +15,7 @@ from langchain_uno.cli.evaluate import app as evaluate
 from langchain_uno.cli.logs import app as logs
 from langchain_uno.cli.recipe import recipe
 from langchain_uno.cli.releases import app as releases
+from langchain_uno.cli.report import report
 from langchain_uno.cli.status import status
 from langchain_uno.cli.train import train
 from langchain_uno.cli.web_console import console
@@ -64,6 +65,7 @@ def langchain_uno(
 app.command()(train)
 app.add_typer(logs, name="logs")
 app.add_typer(releases, name="releases")
+app.command()(report)
 app.command()(status)
 app.command()(console)
 app.add_typer(evaluate, name="evaluate")

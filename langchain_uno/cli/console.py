@@ -19,14 +19,15 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from langchain_uno.errors import UNOError
-from langchain_uno.home import ENV_HOME
+from langchain_uno.errors import ReleaseError, UNOError
+from langchain_uno.home import ENV_HOME, Home, is_safe
 
 __all__ = [
     "HomeOption",
     "JsonOption",
     "NamespaceOption",
     "QuietOption",
+    "chosen_release",
     "clean_exit",
     "err",
     "out",
@@ -82,6 +83,28 @@ def _leave() -> None:
         sys.stderr.flush()
     finally:  # whoever read may be gone; nothing but the exit code is left to say
         os._exit(INTERRUPTED)
+
+
+def chosen_release(home: Home, release: str | None) -> str:
+    """Return the release that was named, else the current one.
+
+    Raises:
+        ReleaseError: there is no such release; or none is named, and none is current.
+    """
+    from langchain_uno.releases.load import read_manifest
+    from langchain_uno.releases.traffic import read_traffic
+
+    if release is None:
+        traffic = read_traffic(home)
+        release = traffic.current.release if traffic and traffic.current else None
+        if release is None:
+            raise ReleaseError(
+                "No release is current, the base model answers: name one of `releases list`."
+            )
+    if not is_safe(release):
+        raise ReleaseError(f"{release!r} is no release's id: name one of `releases list`.")
+    read_manifest(home, release)
+    return release
 
 
 def print_json(data: Any) -> None:

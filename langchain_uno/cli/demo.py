@@ -22,9 +22,7 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(help="Of the world: who wants what.")] = 1,
     visits: Annotated[int, typer.Option(help="Requests of the simulated week.", min=16)] = VISITS,
-    per_family: Annotated[
-        int, typer.Option(help="Held-out requests a family.", min=1)
-    ] = PER_FAMILY,
+    per_family: Annotated[int, typer.Option(help="Test requests a family.", min=1)] = PER_FAMILY,
     noise: Annotated[float, typer.Option(help="Share of useless feedback.", min=0, max=1)] = 0.34,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -32,7 +30,7 @@ def demo(
     """Show the whole loop on this machine, in minutes.
 
     A simulated service runs through the feedback handler, a refresh learns from its log, and
-    held-out requests of other people are answered by the base and by UNO and checked by a program.
+    test requests of other people are answered by the base and by UNO and checked by a program.
     Everything is real but small: the model, its LoRA training, the store, the graph. The figures
     show that the loop works; they say nothing about a real model's gains.
 
@@ -57,6 +55,8 @@ def demo(
             from langchain_uno.demo.report import print_demo
 
             print_demo(report, place.path, out)
+            if page := report["refresh"].get("report"):
+                say(f"Report of the refresh: {page}")
             say("Try next:")
             for line in (
                 f"langchain-uno logs stats --home {place.path}",

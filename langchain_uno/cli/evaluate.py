@@ -45,14 +45,14 @@ def world(
     systems: Annotated[
         str, typer.Option(help="Comma-separated, of base, single, uno.")
     ] = "base,single,uno",
-    per_family: Annotated[int, typer.Option(min=1, help="Held-out requests a family.")] = 30,
+    per_family: Annotated[int, typer.Option(min=1, help="Test requests a family.")] = 30,
     seed: Annotated[int, typer.Option(help="Of the requests.")] = 0,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Compare base, UNO-Single and UNO in the demo's world.
 
-    Each answers held-out requests. A program checks every answer against the world's hidden
+    Each answers test requests. A program checks every answer against the world's hidden
     preferences. Differences are paired by request, with 95 % intervals by person.
 
         langchain-uno evaluate world .demo/world.json --home .demo

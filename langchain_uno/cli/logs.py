@@ -20,6 +20,7 @@ from langchain_uno.cli.console import (
     out,
     print_json,
     say,
+    visible,
 )
 from langchain_uno.cli.progress import Bars
 from langchain_uno.errors import EmptyLogError, InputError, StoreError
@@ -49,6 +50,8 @@ _Embeddings = Annotated[
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether I mean it.")]
 _SHOWN = 20
 """Bad rows that are named one by one."""
+_LISTED = 200
+"""Characters of a request in a list."""
 
 
 @app.command("import")
@@ -282,12 +285,17 @@ def search(
         if not found:
             err.print("Nothing found: no record of the index has feedback.")
         for one in found:
-            table = Table(show_header=False, box=None, pad_edge=False)
-            table.add_row(f"{one['distance']:.2f}", Text(one["request"]))
-            for said in one["feedback"]:
-                table.add_row("", Text(_said(said), style="bold"))
-            table.add_row("", Text(f"run {one['run_id']}", style="dim"))
-            out.print(table)
+            _print_one(f"{one['distance']:.2f}", one["request"], one["feedback"], one["run_id"])
+
+
+def _print_one(mark: str, request: str, feedback: list[dict[str, Any]], run_id: str) -> None:
+    """Print what was asked, what was said about the answer, and the run's id."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row(mark, Text(visible(request)))
+    for said in feedback:
+        table.add_row("", Text(visible(_said(said)), style="bold"))
+    table.add_row("", Text(f"run {visible(run_id)}", style="dim"))
+    out.print(table)
 
 
 def _nearest_feedback(store: LogStore, text: str, k: int) -> list[dict[str, Any]]:
@@ -311,31 +319,58 @@ def _nearest_feedback(store: LogStore, text: str, k: int) -> list[dict[str, Any]
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="Run id, root run id or message id.")],
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            help="Run id, root run id or message id. [default: the last ten are listed]"
+        ),
+    ] = None,
     home: HomeOption = None,
     namespace: NamespaceOption = "default",
     as_json: JsonOption = False,
 ) -> None:
-    """Show one interaction and what was said about it.
+    """Show one interaction and what was said about it; without an id, list the last ones.
+
+        langchain-uno logs show --home ./home
 
     Exit codes: 0 done, 2 no such run, 3 no such home, 7 the journal can't be read.
     """
     with clean_exit():
-        from langchain_uno.logs.exchange import find
+        from langchain_uno.logs.exchange import find, last
 
+        if run is None:
+            _list(last(Home.locate(home, namespace)), as_json)
+            return
         found = find(Home.locate(home, namespace), run)
         if as_json:
             print_json(found)
             return
         for message in found["messages"]:
-            out.print(Text(f"{message['role']}: ", style="bold") + Text(message["content"]))
+            out.print(
+                Text(f"{message['role']}: ", style="bold") + Text(_harmless(message["content"]))
+            )
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, value in found.items():
             if name not in ("messages", "feedback") and value not in (None, {}, []):
-                table.add_row(name.replace("_", " "), Text(str(value)))
+                table.add_row(name.replace("_", " "), Text(_harmless(str(value))))
         for one in found["feedback"]:
-            table.add_row("feedback", Text(_said(one)))
+            table.add_row("feedback", Text(_harmless(_said(one))))
         out.print(table)
+
+
+def _list(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print the last interactions and how to see one whole."""
+    if as_json:
+        print_json({"last": rows})
+        return
+    if not rows:
+        err.print("The log is empty.")
+        return
+    for row in rows:
+        asked = [m["content"] for m in row["messages"] if m["role"] == "user"]
+        when = str(row["created_at"])[:16].replace("T", " ")
+        _print_one(when, asked[-1][:_LISTED] if asked else "", row["feedback"], row["run_id"])
+    say("One of them with all its words: langchain-uno logs show RUN.")
 
 
 @app.command()
@@ -509,6 +544,11 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
         table.add_row(name.replace("_", " "), str(value))
     out.print(table)
     err.print("Done.")
+
+
+def _harmless(text: str) -> str:
+    """Return users' words with their lines, with marks for what would steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def _said(feedback: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from langchain_uno.cli.console import (
     HomeOption,
     JsonOption,
     NamespaceOption,
+    chosen_release,
     clean_exit,
     out,
     print_json,
@@ -86,7 +87,10 @@ def list_(
 
 @app.command()
 def show(
-    release: _Release,
+    release: Annotated[
+        str | None,
+        typer.Argument(help="The release's id. [default: the current one]", show_default=False),
+    ] = None,
     home: HomeOption = None,
     namespace: NamespaceOption = "default",
     as_json: JsonOption = False,
@@ -99,7 +103,8 @@ def show(
     """
     with clean_exit():
         place = Home.locate(home, namespace).require()
-        manifest = _manifest(place, release)
+        release = chosen_release(place, release)
+        manifest = read_manifest(place, release)
         row = _row(place, release, shares_of(place))
         if as_json:
             shown = {"id", "route", "size", "people", "gap", "rules", "note", "made_in"}

@@ -196,6 +196,8 @@ def _show(result: RefreshResult, home: Home) -> None:
         if result.current != result.release:
             what = "waits for `langchain-uno releases promote`"
         say(f"Release {result.release} {what}; it lies in {home.releases / result.release}")
+        if result.report:
+            say(f"Report: {result.report}")
     else:
         say("Nothing was released.")
 

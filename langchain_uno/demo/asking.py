@@ -1,4 +1,4 @@
-"""What a system answers to held-out requests, and what a program finds in it."""
+"""What a system answers to test requests, and what a program finds in it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _TOGETHER = 64
 
 @dataclass(frozen=True)
 class Asked:
-    """One held-out request of a held-out user, and what that user's family wants of it."""
+    """One test request of a test user, and what that user's family wants of it."""
 
     user: str
     query: Query
@@ -61,7 +61,7 @@ class Answered(BaseModel):
     """One answer, checked by the world's program."""
 
     score: float
-    """Share of the hidden rules met, in points."""
+    """Share of the hidden wishes met, in points."""
     unwanted: bool
     """Obeys a rule that is wanted in this family, but not here."""
     facts: bool
@@ -78,7 +78,7 @@ class Answered(BaseModel):
 
 
 def held_out(world: World, per_family: int, *, seed: int = 0) -> list[Asked]:
-    """Return requests of held-out people; other seeds share no request."""
+    """Return requests of test people; other seeds share no request."""
     language = world.language()
     found = held_out_queries(world, per_family, seed=seed)
     return [Asked(user.id, query, world.wishes(language, query)) for user, query in found]

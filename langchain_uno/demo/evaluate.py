@@ -1,4 +1,4 @@
-"""Is the released system better? Held-out requests of held-out people, checked by program.
+"""Is the released system better? Test requests of test people, checked by program.
 
 Differences are paired by request; intervals are by person, because answers to one person's requests
 go together.
@@ -41,14 +41,14 @@ def evaluate(
     seed: int = 0,
     on_done: OnDone | None = None,
 ) -> dict[str, Any]:
-    """Answer held-out requests with every system and return the figures as plain data.
+    """Answer test requests with every system and return the figures as plain data.
 
     Args:
         world: whose hidden preferences are the truth.
         home: whose current release answers.
         model: base model; the bundled one if None.
         systems: of ``base``, ``single`` and ``uno``.
-        per_family: held-out requests a family.
+        per_family: test requests a family.
         seed: of the requests; other seeds share no request.
         on_done: hears of every answer.
 

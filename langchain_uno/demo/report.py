@@ -15,7 +15,7 @@ __all__ = ["draw_report", "print_demo", "print_report"]
 
 Report = Mapping[str, Any]
 WORDS = {
-    "score": "hidden rules met",
+    "score": "hidden wishes met",
     "facts": "facts kept",
     "note": "",
     "closing": "The figures show that the pipeline works. They say nothing about a real model's "
@@ -81,7 +81,7 @@ def _print_systems(report: Report, console: Console) -> None:
         words["score"],
         words["facts"],
         "tokens in + out",
-        title=f"{report['n']} held-out requests by {report['people']} people who are in no log",
+        title=f"{report['n']} test requests by {report['people']} people who are in no log",
         caption=" ".join(["Points of 100 with 95 % intervals by person.", words["note"]]).strip(),
     )
     for name, row in report["systems"].items():
@@ -172,7 +172,7 @@ def _range(row: Mapping[str, float], sign: str = "") -> str:
 
 
 def draw_report(report: Report, path: Path) -> Path:
-    """Draw rules met and facts kept per system, and per cluster before and after, to a PNG file."""
+    """Draw wishes met and facts kept by system, and by cluster before and after, to a PNG file."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -205,7 +205,7 @@ def draw_report(report: Report, path: Path) -> Path:
         left.bar_label(bars, [f"{m:.0f}" for m in means], padding=3, fontsize=9)
     words = _words(report)
     left.set_xticks(range(2), [words["score"], words["facts"]])
-    left.set(ylim=(0, 118), ylabel="points of 100", title=f"{report['n']} held-out requests")
+    left.set(ylim=(0, 118), ylabel="points of 100", title=f"{report['n']} test requests")
     left.legend(loc="upper center", ncols=len(systems), frameon=False)
     for i, cluster in enumerate(clusters):
         before, after = cluster["score"]["base"], cluster["score"]["uno"]

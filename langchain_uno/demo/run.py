@@ -1,7 +1,7 @@
 """The demo: from feedback to better answers, on this machine.
 
 A week of a simulated service runs through the feedback handler; a refresh learns from it; held-out
-requests of held-out people are answered by the base and by UNO and checked by a program. Nothing is
+requests of test people are answered by the base and by UNO and checked by a program. Nothing is
 mocked: real Chroma, a real (small) model, LoRA training with TRL, adapters served by PEFT through a
 LangGraph graph. Stopped at any time, the same call goes on from there.
 """
@@ -32,7 +32,7 @@ __all__ = ["PER_FAMILY", "VISITS", "Notebook", "learn", "run_demo", "run_week"]
 VISITS = 380
 """Requests of the week: about six minutes on two quiet cores, all in all."""
 PER_FAMILY = 15
-"""Held-out requests a family."""
+"""Test requests a family."""
 
 Mode = Literal["uno", "single", "base"]
 
@@ -101,7 +101,7 @@ def run_demo(
         seed: of the world: who wants what.
         progress: hears how it comes on (``start``, ``advance``, ``finish``).
         visits: requests of the week.
-        per_family: held-out requests a family.
+        per_family: test requests a family.
         noise: share of feedback that says nothing usable.
 
     Returns:
@@ -134,7 +134,7 @@ def run_demo(
         with notes.timed("refresh"):
             notes.data["refresh"] = learn(home, {"seed": seed}, progress).model_dump(mode="json")
     if "report" not in notes.data:
-        progress.start("evaluate", 2 * per_family * len(world.families), "held-out requests")
+        progress.start("evaluate", 2 * per_family * len(world.families), "test requests")
         with notes.timed("evaluate"):
             report = evaluate(
                 world,
@@ -214,7 +214,7 @@ def learn(home: Home, settings: dict[str, Any], progress: Any) -> RefreshResult:
 def _examples(
     home: Home, world: World, clusters: Sequence[dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Return a held-out request before and after for an expert and for a critic, if there is one.
+    """Return a test request before and after for an expert and for a critic, if there is one.
 
     It is the first request that reaches the largest such cluster, of requests that are not counted
     in the figures.

@@ -71,7 +71,7 @@ def plan_visits(world: World, count: int) -> list[Visit]:
 
 
 def held_out_queries(world: World, per_family: int, *, seed: int = 0) -> list[tuple[User, Query]]:
-    """Requests of held-out people: no frame, no fact and no name of them is in any log."""
+    """Requests of test people: no frame, no fact and no name of them is in any log."""
     language = world.language()
     rng = Random(f"held-out-{world.seed}-{seed}")
     people = [u for u in world.users if u.held_out]

@@ -162,7 +162,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         "recurring": sum(len(c.rules) for c in clusters),
         "guarded": guarded,
         "notes": notes,
-        "note": f"{left} of {distilled} taught, {sum(len(c.rules) for c in clusters)} recur",
+        "note": f"{left} of {distilled} rules taught, {sum(len(c.rules) for c in clusters)} recur",
     }
 
 

@@ -47,14 +47,28 @@ from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
-from langchain_uno.records import ModuleKind, PreferencePair, RatedAnswer, Route, VerifierReport
+from langchain_uno.records import (
+    ModuleKind,
+    PreferencePair,
+    RatedAnswer,
+    Route,
+    Usage,
+    VerifierReport,
+)
 from langchain_uno.trainers.deciding import cluster_p_value, may_ship
-from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut, Rated
+from langchain_uno.trainers.verifier import BaseSide, Compared, Exam, HeldOut, Rated
 
 if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample
 
-__all__ = ["evened", "held_out", "read_decision", "train_stage", "trains_expert"]
+__all__ = [
+    "Decision",
+    "evened",
+    "held_out",
+    "read_decision",
+    "train_stage",
+    "trains_expert",
+]
 
 _BAR = "train"
 _TAUGHT = "taught by a critic, and no worse"
@@ -247,7 +261,7 @@ def _kept(decision: Decision, present: Incumbent, why: str) -> Decision:
 
 
 def _incumbent(work: Work, cluster: ClusterData) -> Incumbent | None:
-    verify = partial(verify_module, work, cluster, kinds=1)
+    verify = partial(verify_module, work, cluster, kinds=1, name="incumbent")
     return incumbent(work, cluster, verify) if held_out(work, cluster) else None
 
 
@@ -277,7 +291,7 @@ def _try_module(
             # All examples too long, say: this cluster's module can't be trained, others can.
             trial = Trial(note=str(error))
         else:
-            report = verify_module(work, cluster, kind, epochs, kinds=kinds)
+            report = verify_module(work, cluster, kind, epochs, kinds=kinds, name=own)
             chosen = epochs[(report.epoch or 0) - 1]
             if critic is not None and report.passed:
                 report = _against(work, cluster, report, chosen, critic)
@@ -497,18 +511,23 @@ def _folder_of(work: Work, trial: Trial) -> Path:
     return work.folder.path(trial.adapter)
 
 
-def _exam(work: Work) -> Exam:
+def _exam(work: Work, keep: Callable[[list[Compared]], None] | None = None) -> Exam:
     words = judged_by(work.prompts, work.teacher_prompts)
-    return Exam(work.engine, work.teacher, words, work.recipe, work.counter(_BAR))
+    return Exam(work.engine, work.teacher, words, work.recipe, work.counter(_BAR), keep)
 
 
 def verify_module(
-    work: Work, cluster: ClusterData, kind: ModuleKind, epochs: list[Path], *, kinds: int
+    work: Work, cluster: ClusterData, kind: ModuleKind, epochs: list[Path], *, kinds: int, name: str
 ) -> VerifierReport:
-    """Compare a module with the base on held-out queries; of a critic there is one epoch."""
+    """Compare a module with the base on held-out queries; of a critic there is one epoch.
+
+    The answers of both are kept under ``name``, for the report.
+    """
     items = held_out(work, cluster)
     work.progress.start(_BAR, None, f"{cluster.id} {kind}: verifying on {len(items)} queries")
-    exam = _exam(work)
+    exam = _exam(
+        work, partial(work.folder.write_records, f"clusters/{cluster.id}/{name}-compared.jsonl")
+    )
     base = _base_side(work, cluster, items, exam)
     if kind == "expert":
         return exam.verify_expert(base, epochs, kinds=kinds)
@@ -521,11 +540,17 @@ def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exa
     if not work.folder.has(name):
         side = exam.answer_as_base(items)
         stored = {"ids": [i.id for i in side.items], "answers": side.answers, "scores": side.scores}
-        stored["cut"] = side.cut
+        stored |= {"cut": side.cut, "usage": [one.model_dump() for one in side.usage]}
         work.folder.write_json(name, stored)
     kept = work.folder.read_json(name)
     by_id = {item.id: item for item in items}
-    return BaseSide([by_id[i] for i in kept["ids"]], kept["answers"], kept["scores"], kept["cut"])
+    return BaseSide(
+        [by_id[i] for i in kept["ids"]],
+        kept["answers"],
+        kept["scores"],
+        kept["cut"],
+        [Usage.model_validate(one) for one in kept["usage"]],
+    )
 
 
 def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], None]:

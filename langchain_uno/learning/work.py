@@ -49,7 +49,7 @@ __all__ = [
     "sweep_work",
 ]
 
-FORMAT = 23
+FORMAT = 24
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"
@@ -132,7 +132,7 @@ class ClusterResult(BaseModel):
     p_value: float | None = None
     judged: int = 0
     needed: int | None = None
-    """About how many more people would decide it, where it is undecided."""
+    """About how many more held-out people would decide it, where it is undecided."""
     seconds: float = 0.0
     rules: list[str] = Field(default_factory=list)
     note: str = ""
@@ -165,6 +165,8 @@ class RefreshResult(BaseModel):
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """The counts of every stage that is done."""
     clusters: list[ClusterResult] = Field(default_factory=list)
+    report: str | None = None
+    """The page that tells all this to people; None: there is none."""
     seconds: dict[str, float] = Field(default_factory=dict)
     """By stage, of the call that finished it."""
     notes: list[str] = Field(default_factory=list)

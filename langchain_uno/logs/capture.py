@@ -27,7 +27,7 @@ from langchain_uno.messages import (
 )
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Route, utc_now
 
-__all__ = ["Capture", "Started", "check_feedback"]
+__all__ = ["Capture", "Started", "check_feedback", "feedback_key"]
 
 _ROUTES = get_args(Route)
 _MAX_ID = 200
@@ -257,12 +257,16 @@ def check_feedback(**fields: Any) -> Feedback:
         raise InputError(f"Feedback's value must be a scalar, not {type(value).__name__}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"Feedback's value must be finite, not {value!r}.")
-    if not given.get("key"):
-        kinds = ("correction", "comment", "score")
-        given["key"] = next((name for name in kinds if given.get(name) not in (None, "")), None)
-        if given["key"] is None:
-            raise InputError("Feedback says nothing: give a score, comment, correction or key.")
+    given["key"] = feedback_key(given)
+    if given["key"] is None:
+        raise InputError("Feedback says nothing: give a score, comment, correction or key.")
     return Feedback.model_validate(given)
+
+
+def feedback_key(given: Mapping[str, Any]) -> str | None:
+    """Return the kind of feedback: its ``key``, else what it consists of; None: it says nothing."""
+    kinds = ("correction", "comment", "score")
+    return given.get("key") or next((k for k in kinds if given.get(k) not in (None, "")), None)
 
 
 def _only(names: set[str]) -> str | None:

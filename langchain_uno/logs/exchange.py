@@ -34,7 +34,7 @@ from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, utc_now
 
-__all__ = ["ImportResult", "export_lines", "export_row", "find", "import_file", "stats"]
+__all__ = ["ImportResult", "export_lines", "export_row", "find", "import_file", "last", "stats"]
 
 _BATCH = 100
 _UNNAMED = ("score", "comment", "rating")
@@ -300,6 +300,19 @@ def find(home: Home, run: str) -> dict[str, Any]:
             "verdict": judged.model_dump(mode="json"),
             "indexed": known is not None and known == joined.digest(log.run_id),
         }
+
+
+def last(home: Home, most: int = 10) -> list[dict[str, Any]]:
+    """Return the youngest interactions as export rows, the youngest first.
+
+    Raises:
+        HomeError, StoreError: there is no home, or its journal can't be read.
+    """
+    with Journal(home.require().journal, readonly=True) as journal:
+        joined = join(journal)
+        rows = sorted(journal.rows(), key=lambda row: (row.created_at, row.seq))
+        chosen = [row.run_id for row in rows[: -most - 1 : -1]]
+        return [export_row(log) for log in read(journal, joined, chosen)]
 
 
 def stats(home: Home) -> dict[str, Any]:

@@ -9,6 +9,9 @@
 
 A token is signed, expires, and is good for one run of one namespace, for one user and some keys if
 it says so. Whoever has one may press thumbs again and again: of one key, the last press counts.
+``{"key": "thumb"}`` alone takes the thumb back (``like``, ``dislike``, ``copy`` and ``regenerate``
+say something by themselves). Words without a score replace no press of their key.
+Visitors without a login are told apart by a signed cookie (:meth:`FeedbackTokens.visitor`).
 Needs the extra ``langchain-uno[server]``.
 """
 
@@ -22,6 +25,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
+from secrets import token_urlsafe
 from typing import Any
 
 from pydantic import (
@@ -39,11 +43,12 @@ from pydantic import ValidationError as BadFields
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.errors import ConfigError, ForgottenError, InputError, StoreError, UNOError
 from langchain_uno.home import safe_name
+from langchain_uno.logs.capture import feedback_key
 from langchain_uno.logs.conversation import clean_text, run_ref
 from langchain_uno.records import utc_now
 
 try:
-    from fastapi import APIRouter, FastAPI, Request
+    from fastapi import APIRouter, FastAPI, Request, Response
     from fastapi.concurrency import run_in_threadpool
     from fastapi.middleware.cors import CORSMiddleware
     from fastapi.responses import JSONResponse
@@ -69,6 +74,8 @@ __all__ = [
 
 ENV_SECRET = "LANGCHAIN_UNO_FEEDBACK_SECRET"  # noqa: S105 - a variable's name
 _MIN_SECRET = 32
+_COOKIE = "langchain-uno-visitor"
+_COOKIE_S = 365 * 24 * 3600
 _MAX_TOKEN = 2000
 _MAX_TEXT = 20_000
 _MAX_NUMBER = 2**53
@@ -119,10 +126,13 @@ class FeedbackTokens:
                 f"Signing feedback tokens needs a secret of at least {_MIN_SECRET} characters: set "
                 f"{ENV_SECRET} (python -c 'import secrets; print(secrets.token_urlsafe(32))')."
             )
-        self._serializer = URLSafeSerializer(
-            list(reversed(secrets)),  # itsdangerous signs with the last
-            salt="langchain-uno-feedback-1",
-            signer_kwargs={"key_derivation": "hmac", "digest_method": sha256},
+        self._serializer, self._visitors = (
+            URLSafeSerializer(
+                list(reversed(secrets)),  # itsdangerous signs with the last
+                salt=f"langchain-uno-{purpose}-1",
+                signer_kwargs={"key_derivation": "hmac", "digest_method": sha256},
+            )
+            for purpose in ("feedback", "visitor")
         )
 
     def sign(
@@ -158,6 +168,31 @@ class FeedbackTokens:
             list(keys) if keys is not None else None,
         ]
         return str(self._serializer.dumps(claims))
+
+    def visitor(self, request: Request, response: Response) -> str:
+        """Return an anonymous visitor's name, for ``user_id``; a new one gets a cookie with it.
+
+        The server makes the name and signs it: one browser is one voice, and nobody can take the
+        name of another. Whoever deletes cookies is somebody new, so such names are cheap:
+        ``rules.min_users`` is the guard.
+
+        Args:
+            request: its cookie is read.
+            response: what the request is answered with; a new visitor's cookie is set on it.
+        """
+        try:
+            return str(self._visitors.loads(request.cookies.get(_COOKIE, "")))
+        except BadData:
+            name = f"visitor-{token_urlsafe(12)}"
+        response.set_cookie(
+            _COOKIE,
+            str(self._visitors.dumps(name)),
+            max_age=_COOKIE_S,
+            httponly=True,
+            samesite="lax",
+            secure=request.url.scheme == "https",
+        )
+        return name
 
     def verify(self, token: str, *, namespace: str = "default") -> Claims:
         """Return what a token is good for.
@@ -410,14 +445,15 @@ def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
         for name in ("key", "score", "value", "comment", "correction")
         if (value := getattr(said, name)) is not None
     }
-    if claims.keys is not None:
-        # One person's words may teach, one person's thumb does not: words need a key of their own.
-        sent = {fields.get("key"), *({"comment", "correction"} & fields.keys())}
-        if not sent <= set(claims.keys):
-            raise _Refused(403, "key_not_allowed", f"The token allows: {', '.join(claims.keys)}.")
+    key, words = feedback_key(fields) or "", {"comment", "correction"} & fields.keys()
+    # One person's words may teach, one person's thumb does not: words need a key of their own.
+    if claims.keys is not None and not {key, *words} <= set(claims.keys):
+        raise _Refused(403, "key_not_allowed", f"The token allows: {', '.join(claims.keys)}.")
     # Nobody can name another's feedback: ids are made of the run, the user and the key; a name that
-    # the page gives is its own for what its token allows.
-    name = f"key:{fields.get('key', '')}"
+    # the page gives is its own for what its token allows. Words alone replace no press of a key.
+    name = f"key:{key}"
+    if words and key not in words and not {"score", "value"} & fields.keys():
+        name += "/words"
     if given := clean_text(said.feedback_id or ""):
         name = json.dumps(["id", sorted(claims.keys) if claims.keys is not None else None, given])
     parts = "\0".join((claims.run_id, claims.user_id or "", name))

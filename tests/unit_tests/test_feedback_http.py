@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,7 +24,7 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.erasure import forget
 from langchain_uno.errors import ConfigError, InputError
-from langchain_uno.logs.exchange import export_lines
+from langchain_uno.logs.exchange import export_lines, find
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Feedback, utc_now
 from langchain_uno.web.feedback import (
@@ -81,6 +81,65 @@ def test_a_thumb_lands_on_its_answer_and_changing_ones_mind_counts_once(
     assert {f["source"] for f in row["feedback"]} == {"http"}
     assert router.counts == {"recorded": 5}
     assert client.get("/feedback/health").json() == {"status": "ok"}
+
+
+def test_words_and_presses_stand_beside_each_other_and_both_are_taken_back(
+    handler: UNOFeedbackHandler,
+) -> None:
+    client, router = routed(handler)
+    answer = FakeListChatModel(responses=["fine"]).invoke("hello", config={"callbacks": [handler]})
+    token = router.tokens.sign(answer.id, user_id="u1")
+
+    def kept() -> set[tuple[Any, ...]]:
+        return {(f.key, f.score, f.comment, f.correction) for f in stored(handler)}
+
+    # Without a key the content tells the kind; words under the key of a press replace no press.
+    send(client, token, score=1)
+    send(client, token, comment="Shorter.")
+    send(client, token, correction="Fine.")
+    send(client, token, key="thumb", score=0)
+    send(client, token, key="thumb", comment="Too long.")
+    assert kept() == {
+        ("score", 1.0, None, None),
+        ("comment", None, "Shorter.", None),
+        ("correction", None, None, "Fine."),
+        ("thumb", 0.0, None, None),
+        ("thumb", None, "Too long.", None),
+    }
+    other = FakeListChatModel(responses=["good"]).invoke(
+        "hi there", config={"callbacks": [handler]}
+    )
+    token = router.tokens.sign(other.id, user_id="u1", keys=["thumb", "comment"])
+    send(client, token, key="thumb", score=0)
+    send(client, token, key="comment", comment="Number the steps.")
+    assert find(handler.home, str(other.id))["verdict"]["usable"]
+    send(client, token, key="comment")
+    send(client, token, key="thumb")
+    assert find(handler.home, str(other.id))["verdict"]["reason"] == "no_feedback"
+
+
+def test_a_visitor_keeps_the_name_that_the_server_gave(handler: UNOFeedbackHandler) -> None:
+    tokens = FeedbackTokens(SECRET)
+    app = FastAPI()
+
+    @app.get("/")
+    def name(request: Request, response: Response) -> str:
+        return tokens.visitor(request, response)
+
+    browser, other = TestClient(app), TestClient(app, base_url="https://testserver")
+    first = browser.get("/")
+    cookie = first.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Secure" not in cookie
+    again = browser.get("/")
+    assert again.json() == first.json() and "set-cookie" not in again.headers
+    second = other.get("/")
+    assert second.json() != first.json() and "; Secure" in second.headers["set-cookie"]
+    # Neither a name of one's own nor a token that the server signed for something else.
+    [cookie_name] = browser.cookies
+    for forged in (first.json(), f'"{first.json()}".x', tokens.sign(RUN), ""):
+        got = TestClient(app, cookies={cookie_name: forged}).get("/")
+        assert got.json().startswith("visitor-") and got.json() != first.json()
+        assert "set-cookie" in got.headers
 
 
 def test_a_beacon_and_several_people(handler: UNOFeedbackHandler) -> None:

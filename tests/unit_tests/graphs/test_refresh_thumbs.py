@@ -17,6 +17,7 @@ from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.records import Feedback, Interaction, RatedAnswer
 from langchain_uno.releases.load import read_current
+from langchain_uno.reports import read_report
 from langchain_uno.trainers import expert
 from langchain_uno.trainers.expert import train_expert
 from tests.unit_tests.graphs.refresh_parts import (
@@ -72,6 +73,11 @@ def test_thumbs_of_enough_people_make_an_expert(engine: Engine, tmp_path: Path) 
     assert not {who.get(i) for i in cluster.train} & {who.get(i) for i in cluster.verify} - {None}
     current = read_current(home)
     assert current is not None and len(current.manifest.adapters) == 1
+    told = read_report(home, current.id)
+    assert told is not None and told.clusters[0].by_thumbs
+    examples = told.clusters[0].examples
+    assert len(examples) == 3 and {e.outcome for e in examples} == {1.0}
+    assert all(e.rated and (e.rated[0] == "-") is e.liked and not e.rules for e in examples)
     assert refresh(home, engine, LONG, max_steps=None).unchanged
 
 

@@ -104,6 +104,36 @@ def test_clear_errors_without_tracebacks(tmp_path: Path, chats: Path) -> None:
     assert not (tmp_path / "h").exists()
 
 
+def test_show_lists_the_last_logs_and_no_words_steer_the_terminal(tmp_path: Path) -> None:
+    home, file = ["--home", str(tmp_path / "home")], tmp_path / "many.jsonl"
+    times = [f"2026-01-{day:02}T00:00:00Z" for day in range(1, 13)]
+    rows = [
+        {
+            "run_id": f"run-{n}",
+            "created_at": at,
+            "messages": [
+                {"role": "user", "content": f"Question {n}\x1b[2J"},
+                {"role": "assistant", "content": "First line\n    second\x1b[2J"},
+            ],
+            "feedback": [{"key": "comment", "comment": "Shorter\x1b]0;x\x07 please"}],
+        }
+        for n, at in enumerate(times)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
+    assert RUN.invoke(app, ["import", str(file), *home]).exit_code == 0
+    listed = RUN.invoke(app, ["show", *home])
+    assert listed.exit_code == 0 and "logs show RUN" in listed.stdout
+    found = json.loads(RUN.invoke(app, ["show", *home, "--json"]).stdout)["last"]
+    assert [row["created_at"][:10] for row in found] == [at[:10] for at in times[:1:-1]]
+    ids = [row["run_id"] for row in found]
+    # Whole ids, in their order: they can be copied.
+    assert [w for w in listed.stdout.split() if w in ids] == ids
+    one = RUN.invoke(app, ["show", ids[0], *home])
+    assert "Question 11" in one.stdout and "    second" in one.stdout
+    assert "Shorter" in listed.stdout and "\x1b" not in listed.stdout + one.stdout
+    assert "\x07" not in listed.stdout + one.stdout
+
+
 def test_an_empty_log(tmp_path: Path) -> None:
     home = ["--home", str(tmp_path)]
     done = RUN.invoke(app, ["stats", *home])

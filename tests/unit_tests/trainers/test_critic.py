@@ -12,7 +12,7 @@ from langchain_uno.errors import InputError
 from langchain_uno.records import Message
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import TrainSettings
-from langchain_uno.trainers.critic import CriticExample, _held_out, train_critic
+from langchain_uno.trainers.critic import CriticExample, _validates, train_critic
 
 SETTINGS = TrainSettings(
     rank=8,
@@ -78,12 +78,12 @@ def test_few_examples_keep_the_last_epoch(tiny: tuple[Any, Any], tmp_path: Path)
 
 def test_no_prompt_stands_on_both_sides() -> None:
     prompts = [(i // 3,) for i in range(60)]
-    held = _held_out(prompts, seed=1)
+    held = _validates(prompts, seed=1)
     assert sum(held) == 9  # 3 of 20 prompts, three rows each
     assert not {p for p, h in zip(prompts, held, strict=True) if h} & {
         p for p, h in zip(prompts, held, strict=True) if not h
     }
-    assert not any(_held_out([(i,) for i in range(5)], seed=1))
+    assert not any(_validates([(i,) for i in range(5)], seed=1))
 
 
 def test_nothing_to_train_on(tiny: tuple[Any, Any], tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_the_good_epoch_is_found_and_named() -> None:
     assert report.p_value == pytest.approx(1.2 * 2 / 2**10)
     assert report.interval == pytest.approx(wilson(1.0, 10, 1 - 0.05 / 3))
     assert (report.mean_score, report.mean_base_score) == (9.0, 5.0)
-    assert report.reason == "10 queries of 10 people"
+    assert report.reason == "10 held-out requests of 10 people"
     assert desk.loaded == {}
     assert sum(done) == 10 * 2 * 4  # an answer and a judgement for base and three epochs
     assert any("Be cheerful." in prompt for _, prompt in desk.asked)
@@ -464,7 +464,7 @@ def test_ten_wins_of_one_person_are_one_win() -> None:
     two = ask([[1.0] * 20], "a" * 10 + "b" * 10)
     assert (two.passed, two.undecided, two.p_value, two.win_rate) == (False, True, 0.25, 1.0)
     assert two.needed == 3  # five people who all win: 1 / 32
-    assert "about 3 more people with feedback like this would decide" in two.reason
+    assert "about 3 more held-out people with such feedback would decide" in two.reason
     five = ask([[1.0] * 5], "abcde")
     assert (five.passed, five.p_value, five.needed) == (True, 1 / 32, None)
     # Of two kinds tried, each needs to be twice as sure.
