@@ -1,6 +1,6 @@
 """The offline side as a LangGraph graph: from the log to a release.
 
-    filter -> distil -> cluster -> rules -> gap -> pairs -> train -> release
+    filter -> distil -> cluster -> rules -> gap -> pairs -> (review) -> train -> release
 
 Each node is a stage, one file of ``langchain_uno/learning/``, and writes what it found to
 ``work/<refresh-id>/``, atomically. A refresh that was killed is finished by calling it again: what
@@ -17,9 +17,11 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, TypedDict
 
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import interrupt
 
 from langchain_uno.errors import (
     EmptyLogError,
@@ -33,15 +35,24 @@ from langchain_uno.errors import (
 from langchain_uno.home import Home
 from langchain_uno.learning.cluster import cluster_stage
 from langchain_uno.learning.controls import look_at_scorers, scorer_notes
+from langchain_uno.learning.decisions import KINDS, take_up_decisions
 from langchain_uno.learning.distil import distil_stage
-from langchain_uno.learning.filter import RESULT, filter_stage, is_unchanged
+from langchain_uno.learning.filter import filter_stage, is_unchanged
 from langchain_uno.learning.gap import gap_stage
 from langchain_uno.learning.pairs import pairs_stage
 from langchain_uno.learning.release import release_stage
 from langchain_uno.learning.report import make_report
+from langchain_uno.learning.review import decide, review_table
 from langchain_uno.learning.rules import rules_stage
 from langchain_uno.learning.train import train_stage
-from langchain_uno.learning.work import RefreshProgress, RefreshResult, Silent, Work, sweep_work
+from langchain_uno.learning.work import (
+    RESULT,
+    RefreshProgress,
+    RefreshResult,
+    Silent,
+    Work,
+    sweep_work,
+)
 from langchain_uno.logs.journal import require_log
 from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet
@@ -68,35 +79,83 @@ class RefreshState(TypedDict, total=False):
     refresh_id: str
     until: str | None
     """The stage after which to stop."""
+    reviewed: str
+    """The refresh that a person has reviewed."""
 
 
-def build_refresh_graph() -> CompiledStateGraph[Any, Any, Any, Any]:
+def build_refresh_graph(
+    checkpointer: BaseCheckpointSaver[Any] | None = None, *, review: bool = False
+) -> CompiledStateGraph[Any, Any, Any, Any]:
     """Return the compiled graph; invoke it with ``context=Work(...)``.
 
     :func:`run_refresh` does that, under the home's lock and after checking home and models.
+
+    Args:
+        checkpointer: keeps the state between calls; the review needs one.
+        review: whether the graph stops before it trains. The interrupt's value says what is to be
+            taught: ``{"refresh", "counts", "rows"}``. ``Command(resume={"decisions": [...], "by":
+            name, "why": words})`` goes on, with decisions as
+            :func:`langchain_uno.learning.review.decide` takes them, or none. Where they can't be
+            taken the graph asks again, and the value has an ``"error"``.
     """
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(RefreshState, context_schema=Work)
     for name in STAGES:
         graph.add_node(name, _node(name))
     graph.add_edge(START, STAGES[0])
     for first, then in pairwise(STAGES):
-        graph.add_conditional_edges(first, _on_to(then, after=first), [then, END])
+        ahead = "review" if review and then == "train" else then
+        graph.add_conditional_edges(first, _on_to(ahead, after=first), [ahead, END])
+    if review:
+        graph.add_node("review", _review)
+        graph.add_conditional_edges("review", _after_review, [STAGES[1], "train", END])
     graph.add_edge(STAGES[-1], END)
-    return graph.compile(name="uno-refresh")
+    return graph.compile(checkpointer, name="uno-refresh")
 
 
 def _node(name: str) -> Any:
     def run(state: RefreshState, runtime: Runtime[Work]) -> RefreshState:
         work = runtime.context
-        if name == "filter":
-            filter_stage(work)  # says which refresh this is
-        else:
+        if name == "filter" or not work.id:
+            filter_stage(work)  # says which refresh this is, also to a process that goes on
+        if name != "filter":
             last = STAGES.index(state.get("until") or STAGES[-1])
             look_at_scorers(work, judged=last >= STAGES.index("pairs"))
             work.once(name, _STAGES[name])
         return {"refresh_id": work.id}
 
     return run
+
+
+def _review(state: RefreshState, runtime: Runtime[Work]) -> RefreshState:
+    """Ask a person, and let the refresh begin again at "rules" where something was decided."""
+    work = runtime.context
+    if not work.id:
+        filter_stage(work)
+    if state.get("reviewed") != work.id:
+        counts = {kind: review_table(work.home, kind=kind, limit=0).total for kind in KINDS}
+        page = review_table(work.home, limit=_SHOWN)
+        asked = {"refresh": work.id, "counts": counts, "rows": page.model_dump(mode="json")["rows"]}
+        while True:
+            said = interrupt(asked) or {}
+            try:
+                if said.get("decisions"):
+                    decide(work.home, said["decisions"], said.get("by", ""), said.get("why", ""))
+                break
+            except InputError as error:
+                asked = {**asked, "error": str(error)}
+        take_up_decisions(work)
+    return {"refresh_id": work.id, "reviewed": work.id}
+
+
+_SHOWN = 20
+"""Rows of the table that an interrupt shows."""
+
+
+def _after_review(state: RefreshState, runtime: Runtime[Work]) -> str:
+    if is_unchanged(runtime.context):
+        return END
+    # What is done is passed over: it goes on at "rules" where something was decided.
+    return "train" if runtime.context.folder.has("pairs.json") else STAGES[1]
 
 
 def _on_to(then: str, *, after: str) -> Any:

@@ -5,12 +5,12 @@
 
 In this order, so that nothing can be learnt from half-forgotten data and a kill at any moment is
 made good by the next call (:func:`resume`): the journal deletes the records and notes what is left
-to do, in one transaction; releases that learnt from them are revoked and emptied; the reports
-that they are in, the Chroma index, the vector cache and the refreshes' work go; the journal's file
-is written anew, so that the bytes are gone too. No refresh and no drain runs meanwhile. Records
-that quote forgotten ones (later turns of the same conversation, other calls of the same trace) go
-with them. Runs that began before are not recorded when they end. Every host has a journal of its
-own: forget on each of them.
+to do, in one transaction; releases that learnt from them are revoked and emptied; the reports that
+they are in, the Chroma index, the vector cache, the refreshes' work and what people decided about
+the records go; the journal's file is written anew, so that the bytes are gone too. No refresh and
+no drain runs meanwhile. Records that quote forgotten ones (later turns of the same conversation,
+other calls of the same trace) go with them. Runs that began before are not recorded when they end.
+Every host has a journal of its own: forget on each of them.
 """
 
 from __future__ import annotations
@@ -179,6 +179,7 @@ def _take_out(
 
 def _finish_all(home: Home, journal: Journal, on_step: OnStep | None) -> list[dict[str, Any]]:
     """Do what the journal says is left to do; every step may be repeated."""
+    from langchain_uno.learning.decisions import forget_decisions
     from langchain_uno.learning.work import clear_work
     from langchain_uno.logs.store import forget_in_index
     from langchain_uno.logs.vectors import keep_only
@@ -196,10 +197,11 @@ def _finish_all(home: Home, journal: Journal, on_step: OnStep | None) -> list[di
         _tell(on_step, "index")
         forget_in_index(home, journal, one.run_ids)
         _tell(on_step, "vectors")
-        left = journal.interactions([row.run_id for row in journal.rows()])
-        keep_only(home.work / "vectors.sqlite3", (log.query for log in left))
+        left = [row.run_id for row in journal.rows()]
+        keep_only(home.work / "vectors.sqlite3", (log.query for log in journal.interactions(left)))
         _tell(on_step, "work")
         clear_work(home.work, one.run_ids, whole=receipt["what"] != "retention")
+        forget_decisions(home, one.run_ids, left)
         _tell(on_step, "bytes")
         erase.shrink(journal)
         receipt = {**receipt, "releases_tainted": len(tainted), "finished": True}

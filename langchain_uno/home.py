@@ -3,7 +3,7 @@
 A home is one folder per service; a namespace (tenant) is a folder of it, above all else::
 
     HOME/                       namespace "default" is the home itself
-      settings.toml  traffic.json  canary.json  history.jsonl
+      settings.toml  traffic.json  canary.json  history.jsonl  review.jsonl
       journal/  chroma/  work/  releases/<id>/  reports/<id>/
       namespaces/<name>/        the same again for every other tenant
 

@@ -204,7 +204,8 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     text: str
-    source: Literal["feedback", "prior", "aggregated"] = "feedback"
+    source: Literal["feedback", "prior", "aggregated", "own"] = "feedback"
+    """``own``: whoever answers for the service wrote it."""
 
 
 class RuleSet(BaseModel):

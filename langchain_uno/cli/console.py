@@ -23,6 +23,7 @@ from langchain_uno.errors import ReleaseError, UNOError
 from langchain_uno.home import ENV_HOME, Home, is_safe
 
 __all__ = [
+    "ByOption",
     "HomeOption",
     "JsonOption",
     "NamespaceOption",
@@ -43,6 +44,9 @@ err = Console(stderr=True)
 HomeOption = Annotated[
     Path | None,
     typer.Option("--home", help="The home folder.", envvar=ENV_HOME, show_default=False),
+]
+ByOption = Annotated[
+    str, typer.Option("--by", help="Who does it. [default: the user of the system]")
 ]
 NamespaceOption = Annotated[str, typer.Option(help="Tenant inside the home.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

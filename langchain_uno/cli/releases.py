@@ -10,6 +10,7 @@ from rich.text import Text
 
 from langchain_uno.cli.canary import canary, canary_line, end_canary, watch
 from langchain_uno.cli.console import (
+    ByOption,
     HomeOption,
     JsonOption,
     NamespaceOption,
@@ -23,7 +24,7 @@ from langchain_uno.cli.console import (
 from langchain_uno.cli.shadow import shadow
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import Home
-from langchain_uno.releases.history import held, hold, let_go, read_history
+from langchain_uno.releases.history import HoldWhen, held, hold, let_go, read_history, waiting
 from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.publish import make_current, retire, rollback
@@ -117,6 +118,7 @@ def show(
             ]
             print_json({**row, "clusters": clusters, "figures": manifest.figures})
             return
+        own: dict[str, dict[str, str]] = manifest.figures.get("review", {}).get("own", {})
         say(f"Release {release}: {row['state']}, made {row['created'][:16].replace('T', ' ')}.")
         say(f"Base model {manifest.base_model}; parent {manifest.parent or 'none'}.")
         table = Table("cluster", "route", "logs", "people", "gap", "win rate", pad_edge=False)
@@ -128,6 +130,8 @@ def show(
         for cluster in manifest.clusters:
             if cluster.rules:
                 say(f"{cluster.id} wants: {' '.join(map(visible, cluster.rules))}")
+            for rule, by in own.get(cluster.id, {}).items():
+                say(f"{cluster.id} has a rule of {visible(by)}'s own: {visible(rule)}")
             if cluster.note:
                 say(f"{cluster.id}: {cluster.note}")
 
@@ -171,10 +175,11 @@ def promote(
     home: HomeOption = None,
     namespace: NamespaceOption = "default",
     why: _Why = "",
+    by: ByOption = "",
 ) -> None:
     """Check a release and let it answer all requests.
 
-    Running services take it with their next request.
+    For a release that waits this is the approval. Running services take it with their next request.
 
         langchain-uno releases promote r20260301-120000-4f1c9a --home ./home
 
@@ -182,7 +187,7 @@ def promote(
     """
     with clean_exit():
         place = Home.locate(home, namespace).require()
-        found = make_current(place, release, why=why)
+        found = make_current(place, release, why=why, by=by)
         say(f"Release {found.id} answers.")
 
 
@@ -195,6 +200,7 @@ def rollback_(
         typer.Option(help="A release's id, or 'base' for the model alone. [default: the parent]"),
     ] = None,
     why: _Why = "",
+    by: ByOption = "",
 ) -> None:
     """Go back to what answered when this release was made, and stay there.
 
@@ -210,10 +216,10 @@ def rollback_(
     with clean_exit():
         place = Home.locate(home, namespace).require()
         if to == "base":
-            retire(place, why)
+            retire(place, why, by)
             say("The base model answers.")
         else:
-            found = rollback(place, to, why)
+            found = rollback(place, to, why, by)
             say(f"Release {found.id} answers." if found else "The base model answers.")
 
 
@@ -222,20 +228,33 @@ def hold_(
     home: HomeOption = None,
     namespace: NamespaceOption = "default",
     off: Annotated[bool, typer.Option("--off", help="End the hold.")] = False,
+    when: Annotated[
+        HoldWhen,
+        typer.Option(
+            metavar="WHEN",
+            help="'always', or 'routes': only where another kind of module, or none, answers a "
+            "cluster than in the current release.",
+        ),
+    ] = "always",
     why: _Why = "",
+    by: ByOption = "",
 ) -> None:
-    """Let refreshes publish, but promote nothing until `hold --off`.
+    """Let refreshes publish, but leave it to a person to promote, until `hold --off`.
 
         langchain-uno releases hold --home ./home --why "audit this week"
+
+        langchain-uno releases hold --home ./home --when routes --by ann
+
+    `status` says what waits, and `releases promote` approves it.
 
     Exit codes: 0 done, 2 bad argument, 3 no such home, or it can't be written.
     """
     with clean_exit():
         place = Home.locate(home, namespace).require()
         if off:
-            say("Refreshes promote again." if let_go(place, why) else "Nothing was held.")
+            say("Refreshes promote again." if let_go(place, why, by) else "Nothing was held.")
             return
-        hold(place, why)
+        hold(place, why, by, when)
         _say_held(place)
 
 
@@ -248,10 +267,15 @@ app.command()(shadow)
 def _say_held(home: Home) -> None:
     if found := held(home):
         why = f": {found['why']}" if found.get("why") else ""
+        what = "promote nothing"
+        if found["when"] == "routes":
+            what = "promote no release that changes a cluster's route"
         say(
-            f"Held by {found['by']} since {found['at']}{why}. Refreshes publish and promote "
-            "nothing; `langchain-uno releases hold --off` ends that."
+            f"Held by {found['by']} since {found['at']}{why}. Refreshes publish and {what}; "
+            "`langchain-uno releases hold --off` ends that."
         )
+    if release := waiting(home):
+        say(f"Release {release} waits: `langchain-uno releases promote {release}` approves it.")
 
 
 def _manifest(home: Home, release: str) -> Manifest:

@@ -55,7 +55,12 @@ def _said(name: str, value: Any) -> str:
         told = [r if share > 0.999 else f"{r} ({100 * share:.0f} %)" for r, share in value.items()]
         return ", ".join(told) or "the base model"
     if name == "held":
-        return f"by {value['by']} since {value['at']} {value.get('why', '')}" if value else "no"
+        if not value:
+            return "no"
+        what = " (changes of routes)" if value["when"] == "routes" else ""
+        return f"by {value['by']} since {value['at']}{what} {value['why']}"
+    if name == "waits_for_approval":
+        return f"{value}: `langchain-uno releases promote {value}` approves it" if value else "-"
     if name == "reach_a_cluster" and value is not None:
         return f"{100 * value:.0f} %"
     if isinstance(value, dict):

@@ -19,10 +19,12 @@ from langchain_uno.cli.console import (
     out,
     print_json,
     say,
+    visible,
 )
 from langchain_uno.cli.progress import Bars, duration
 from langchain_uno.home import Home
 from langchain_uno.records import Stage
+from langchain_uno.releases.history import held
 
 if TYPE_CHECKING:
     from langchain_uno.learning.work import RefreshResult
@@ -194,7 +196,9 @@ def _show(result: RefreshResult, home: Home) -> None:
     if result.release:
         what = "is current" if made else "has no module"
         if result.current != result.release:
-            what = "waits for `langchain-uno releases promote`"
+            hold = held(home)
+            who = f", held by {visible(hold['by'])}" if hold else ""
+            what = f"waits{who}: `langchain-uno releases promote {result.release}` approves it"
         say(f"Release {result.release} {what}; it lies in {home.releases / result.release}")
         if result.report:
             say(f"Report: {result.report}")

@@ -14,20 +14,20 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from langchain_uno.errors import ReleaseError
+from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.protocols import known_as
 from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
-from langchain_uno.releases.load import Release, load_release, read_current
+from langchain_uno.releases.load import Release, load_release, read_current, read_manifest
 from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
 
-__all__ = ["Incumbent", "Parent", "incumbent", "match_parents"]
+__all__ = ["Incumbent", "Parent", "given_rules", "incumbent", "mark_reviewed", "match_parents"]
 
 MAX_GROWTH = 0.5
 """New training logs, as a share of those that a module was trained on, beyond which it is old."""
@@ -144,11 +144,63 @@ def match_parents(work: Work, groups: Sequence[set[str]]) -> list[Parent]:
     return parents
 
 
+def given_rules(work: Work) -> dict[str, list[str]]:
+    """Return, for every log that a module answered, the rules that this module was taught.
+
+    Logs whose release is gone, or that the base answered, are left out.
+    """
+    known: dict[str, dict[str, list[str]]] = {}
+    out: dict[str, list[str]] = {}
+    for log_id, log in work.logs.items():
+        if log.release is None or log.cluster is None or log.route in (None, "base"):
+            continue
+        if log.release not in known:
+            try:
+                manifest = read_manifest(work.home, log.release)
+                known[log.release] = {c.id: c.rules for c in manifest.clusters}
+            except (ReleaseError, NameError_):  # deleted or revoked since
+                known[log.release] = {}
+        if rules := known[log.release].get(log.cluster):
+            out[log_id] = rules
+    return out
+
+
+def mark_reviewed(
+    work: Work,
+    clusters: Sequence[ClusterData],
+    decided: Collection[str],
+    touched: Mapping[str, Collection[str]],
+) -> None:
+    """Say of each cluster what decisions mean for the module that it continues.
+
+    Args:
+        work: the refresh.
+        clusters: ``overruled`` and ``restored`` are set.
+        decided: ids of all decisions.
+        touched: those that take out or change something, and the logs they are about.
+    """
+    release = _parent_release(work)
+    if release is None:
+        return
+    then = release.manifest.figures.get("review", {})
+    in_force: dict[str, list[str]] = then.get("in_force", {})
+    known = set().union(*in_force.values())
+    new = {log_id for one, logs in touched.items() if one not in known for log_id in logs}
+    known_by = _present(work) if new else {}
+    for cluster in (c for c in clusters if c.parent is not None):
+        old = release.cluster(str(cluster.parent))
+        gone = then.get("own", {}).get(old.id, {}).keys() - cluster.own.keys()
+        learnt = {i for opaque in old.trained_on for i in known_by.get(opaque, ())}
+        cluster.overruled = bool(gone or learnt & new)
+        cluster.restored = bool({*decided} & {*in_force.get(old.id, ())} - touched.keys())
+
+
 def incumbent(work: Work, cluster: ClusterData, verify: Verify) -> Incumbent | None:
     """Return the present module of a cluster, verified anew; None when it has none.
 
     Also None where somebody is held out today who was in training then, or where an old release
-    does not say who was: they would speak for a module that knows them.
+    does not say who was: they would speak for a module that knows them. And where it learnt what a
+    person has taken out since.
 
     Args:
         work: the refresh.
@@ -159,7 +211,7 @@ def incumbent(work: Work, cluster: ClusterData, verify: Verify) -> Incumbent | N
     if work.folder.has(name):
         return Incumbent.model_validate(work.folder.read_json(name))
     release = _parent_release(work)
-    if cluster.parent is None or release is None:
+    if cluster.parent is None or release is None or cluster.overruled:
         return None
     old = release.cluster(cluster.parent)
     known_by = _present(work)
@@ -197,6 +249,8 @@ def _stale(work: Work, cluster: ClusterData, old: Cluster, taught: int) -> str |
         return "its gap is high now"
     if set(cluster.rules) != set(old.rules):
         return "its rules changed"
+    if cluster.restored:
+        return "what it was made without was restored"
     new = len(cluster.train) - taught
     if new > MAX_GROWTH * taught:
         return f"{new} logs are new, it was trained on {taught}"

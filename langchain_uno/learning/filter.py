@@ -16,17 +16,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_uno.errors import EmptyLogError, TemplateError
-from langchain_uno.learning.work import Work, content_of, digest_of, refresh_folders
+from langchain_uno.learning.decisions import take_up_decisions
+from langchain_uno.learning.work import RESULT, Work, content_of, digest_of, refresh_folders
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.store import LogStore
 from langchain_uno.records import Interaction, Verdict, by_speaker, run_of, speaker_of
 from langchain_uno.releases.load import revocation_file
 
-__all__ = ["RESULT", "filter_stage", "is_unchanged"]
-
-RESULT = "result.json"
-"""Written when a refresh is over."""
+__all__ = ["filter_stage", "is_unchanged"]
 
 
 def filter_stage(work: Work) -> None:
@@ -59,10 +57,11 @@ def filter_stage(work: Work) -> None:
             work.folder.write_array("queries.npy", store.embeddings(ids))
     work.logs = {i: spoken(chosen[i]) for i in work.folder.read_json("usable.json")}
     work.once("filter", lambda _: _counts(work, snapshot))
+    take_up_decisions(work)
 
 
 def is_unchanged(work: Work) -> bool:
-    """Whether a refresh of exactly these logs, recipe and models is over already.
+    """Whether a refresh of exactly these logs, decisions, recipe and models is over already.
 
     A release that somebody deleted is made again; one that was revoked is not.
     """

@@ -24,6 +24,7 @@ from typing import Any
 
 from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.controls import believed
+from langchain_uno.learning.decisions import INDEX, Rulings, instead, read_decisions
 from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.work import Work
 from langchain_uno.messages import without_thinking
@@ -31,7 +32,7 @@ from langchain_uno.models.judge import JudgeItem, judge, stable_seed
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Interaction, Message, PreferencePair, RuleSet
+from langchain_uno.records import Interaction, Message, PreferencePair, RuleSet, run_of
 from langchain_uno.reflect import kept_share, request_text
 
 __all__ = ["balanced", "build_pairs", "count_work", "pairs_stage", "revise"]
@@ -53,10 +54,16 @@ def pairs_stage(work: Work) -> dict[str, Any]:
     work.progress.start("pairs", sum(n for *_, n in todo), "revising and judging")
     counts: dict[str, int] = {}
     origins: Counter[str] = Counter()
-    cut = 0
+    cut = excluded = 0
+    known = set(work.folder.read_json(INDEX)["known"])  # what comes later is the next call's
+    rulings = Rulings([d for d in read_decisions(work.home) if d.id in known], work.clusters())
+    found: dict[str, int] = {}
     for cluster, logs, rules, n in todo:
-        name, cut_name = (f"clusters/{cluster.id}/{n}" for n in ("pairs.jsonl", "cut.json"))
-        if not work.folder.has(name):
+        name, found_name, refused_name, cut_name = (
+            f"clusters/{cluster.id}/{n}"
+            for n in ("pairs.jsonl", "pairs-found.jsonl", "pairs-refused.jsonl", "cut.json")
+        )
+        if not work.folder.has(found_name):
             lost: list[str] = []
             made = build_pairs(
                 logs,
@@ -71,14 +78,23 @@ def pairs_stage(work: Work) -> dict[str, Any]:
                 on_cut=lost.append,
             )
             work.folder.write_json(cut_name, len(lost))
-            voiced = [p.model_copy(update={"voice": work.voices[p.run_id]}) for p in made]
+            left = [p for p in (*liked_pairs(logs), *edited_pairs(logs)) if p.run_id in refused]
+            work.folder.write_records(refused_name, left)
+            work.folder.write_records(found_name, made)
+        else:
+            work.progress.advance("pairs", n)
+        made = work.folder.read_records(found_name, PreferencePair)
+        shown = [*made, *work.folder.read_records(refused_name, PreferencePair)]
+        found[cluster.id] = len({(run_of(p.run_id), p.chosen) for p in shown})
+        kept = [one for pair in made if (one := _reviewed(pair, rulings))]
+        excluded += len(made) - len(kept)
+        if not work.folder.has(name):
+            voiced = [p.model_copy(update={"voice": work.voices[p.run_id]}) for p in kept]
             weights = balanced([p.voice for p in voiced])
             work.folder.write_records(
                 name,
                 [p.model_copy(update={"weight": w}) for p, w in zip(voiced, weights, strict=True)],
             )
-        else:
-            work.progress.advance("pairs", n)
         counts[cluster.id] = len(work.pairs(cluster))
         origins.update(p.origin for p in work.pairs(cluster))
         cut += work.folder.read_json(cut_name)
@@ -86,6 +102,8 @@ def pairs_stage(work: Work) -> dict[str, Any]:
     return {
         "pairs": total,
         "by_cluster": counts,
+        "found": found,
+        "excluded_in_review": excluded,
         "by_origin": dict(origins),
         "cut": cut,
         "notes": [_CUT.format(cut, work.recipe.revision_tokens)] if cut else [],
@@ -97,6 +115,16 @@ _CUT = (
     "{} revised answers were cut at revision_tokens = {} and not used: an answer without its end "
     "must not be imitated. Raise it (--set revision_tokens=...) if these are many."
 )
+
+
+def _reviewed(pair: PreferencePair, rulings: Rulings) -> PreferencePair | None:
+    """Return a pair as it is taught after the decisions on it; None: it is excluded."""
+    decision = rulings.on_pair(pair)
+    chosen = instead(pair.chosen, decision)
+    if chosen == pair.chosen or chosen is None:
+        return pair if chosen else None
+    scores = {"chosen_score": None, "rejected_score": None}  # of another answer
+    return pair.model_copy(update={"chosen": chosen, **scores})
 
 
 def balanced(voices: Sequence[str]) -> list[float]:

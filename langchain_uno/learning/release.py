@@ -6,6 +6,7 @@ it makes no second release.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from langchain_uno.learning.cluster import reach_of
 from langchain_uno.learning.controls import scorer_figures
+from langchain_uno.learning.decisions import INDEX
 from langchain_uno.learning.train import read_decision
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.records import Cluster, run_of
@@ -26,8 +28,6 @@ def release_stage(work: Work) -> dict[str, Any]:
     Unless that is left to a person, or a canary is running, which must not be cut short.
     """
     from langchain_uno.models.adapters import linear_shapes
-    from langchain_uno.releases.canary import running
-    from langchain_uno.releases.history import held
     from langchain_uno.releases.load import read_manifest
     from langchain_uno.releases.manifest import Manifest, new_release_id
     from langchain_uno.releases.publish import make_current, publish
@@ -37,8 +37,8 @@ def release_stage(work: Work) -> dict[str, Any]:
         work.folder.write_json("release-id.json", new_release_id())
     release_id: str = work.folder.read_json("release-id.json")
     shapes = linear_shapes(getattr(work.engine, "model", None))
-    waits = not work.promote or bool(held(work.home) or running(work.home))
     if (work.home.releases / release_id).is_dir():
+        waits = _waits(work, read_manifest(work.home, release_id).clusters)
         if not waits:
             make_current(work.home, release_id, linear_shapes=shapes)
     else:
@@ -46,6 +46,8 @@ def release_stage(work: Work) -> dict[str, Any]:
         labels = _labels(work, found)
         decisions = {c.id: read_decision(work, c.id) for c in found}
         reach = reach_of(work, labels)
+        described = [_cluster(work, c, labels == n) for n, c in enumerate(found)]
+        waits = _waits(work, described)
         draft = Manifest(
             id=release_id,
             base_model=work.engine.model_name,
@@ -53,7 +55,7 @@ def release_stage(work: Work) -> dict[str, Any]:
             embedder_fingerprint=work.embedder.fingerprint,
             prompt_set_fingerprint=work.prompts.fingerprint,
             recipe=work.recipe.model_dump(mode="json"),
-            clusters=[_cluster(work, c, labels == n) for n, c in enumerate(found)],
+            clusters=described,
             threshold=reach.limit,
             figures={
                 "refresh": work.id,
@@ -64,6 +66,10 @@ def release_stage(work: Work) -> dict[str, Any]:
                 "pairs": {c.id: len(work.pairs(c)) for c in found},
                 "train": {c.id: len(c.train) for c in found},
                 "verify": {c.id: len(c.verify) for c in found},
+                "review": {
+                    "in_force": work.folder.read_json(INDEX)["in_force"],
+                    "own": {c.id: c.own for c in found if c.own},
+                },
             },
         )
         publish(
@@ -81,6 +87,31 @@ def release_stage(work: Work) -> dict[str, Any]:
     reached = f"; {100 * coverage:.0f} % of other wordings reach their cluster" if coverage else ""
     told = f"{release_id}{', not promoted' if waits else ''}{reached}"
     return {"release": release_id, "coverage": coverage, "promoted": not waits, "note": told}
+
+
+def _waits(work: Work, clusters: Sequence[Cluster]) -> bool:
+    """Whether a release of these clusters is left to a person, or must not end a canary.
+
+    A hold of changes lets a release through whose modules answer the same clusters, by the same
+    routes, as those of the current one.
+    """
+    from langchain_uno.errors import ReleaseError
+    from langchain_uno.releases.canary import running
+    from langchain_uno.releases.history import held
+    from langchain_uno.releases.load import read_current
+
+    hold = held(work.home)
+    if not work.promote or running(work.home) or (hold is not None and hold["when"] != "routes"):
+        return True
+    if hold is None:
+        return False
+    try:
+        current = read_current(work.home)
+    except ReleaseError:  # nobody can tell what changes
+        return True
+    before = current.manifest.clusters if current else []
+    then, now = ({c.id: c.route for c in some if c.route != "base"} for some in (before, clusters))
+    return then != now
 
 
 def _labels(work: Work, found: list[ClusterData]) -> NDArray[np.int64]:

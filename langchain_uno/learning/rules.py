@@ -1,6 +1,6 @@
 """Stage "rules": what is taught of what users asked for, decided from training logs alone.
 
-A log teaches its own rules, as in the paper. Two things are done to them:
+A log teaches its own rules, as in the paper. Three things are done to them:
 
 - *What one person wants everywhere is taught to nobody.* A wish that its voice repeats over several
   requests, and that fewer than ``min_users`` people have, is a personal taste or a plant. Edits and
@@ -9,6 +9,9 @@ A log teaches its own rules, as in the paper. Two things are done to them:
   What nobody is named for is looked at there too, if others are named.
 - *What enough people want completes the logs that did not say it.* Users name some of their wishes,
   not all; trained on partial mentions alone a module would learn to do a part each time.
+- *What a person decided in review holds* (:mod:`langchain_uno.learning.decisions`). What is
+  excluded is taught by no log and judges none. Rules that people add complete the logs like
+  recurring ones, however few want them.
 
 Which wishes are the same is told by meaning: by the embedder's vectors, and for completing by the
 reranker besides, where it can tell control pairs apart.
@@ -18,8 +21,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,9 +35,21 @@ from langchain_uno.learning.acts import (
     rated_answers,
     thumbs_of,
     thumbs_teach,
+    was_content,
 )
 from langchain_uno.learning.controls import believed
-from langchain_uno.learning.work import Work
+from langchain_uno.learning.decisions import (
+    Rulings,
+    instead,
+    read_decisions,
+    remove_what_changed,
+    renew_anchors,
+    rule_rows,
+    write_review,
+)
+from langchain_uno.learning.distil import unique_rules
+from langchain_uno.learning.evolve import given_rules, mark_reviewed
+from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.protocols import Embedder, FloatArray, Reranker
 from langchain_uno.records import (
     ANONYMOUS,
@@ -96,29 +112,38 @@ _SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 
 
 def rules_stage(work: Work) -> dict[str, Any]:
-    """Write ``taught.jsonl`` and the clusters' recurring rules."""
+    """Write ``taught.jsonl``, the clusters' recurring rules and the rules' part of the review."""
     clusters = work.clusters()
     work.progress.start("rules", len(clusters), "who wants what")
+    rulings = Rulings(read_decisions(work.home), clusters)
+    for cluster in clusters:
+        cluster.train = [i for i in cluster.train if not rulings.is_out(i)]
+        cluster.verify = [i for i in cluster.verify if not rulings.is_out(i)]
+        cluster.own = {text: one.by for text, one in rulings.own[cluster.id].items()}
     train = [log_id for cluster in clusters for log_id in cluster.train]
     guarded = _is_guarded(work, train)
     refused, acts = _refused(work, train, guarded)
     done = {pair.run_id for pair in _acts([work.logs[i] for i in train])} - acts
 
-    def keep(rules: RuleSet) -> RuleSet:
-        voice = work.voices[rules.run_id]
-        left = [r for r in rules.with_feedback if (voice, r.text) not in refused]
-        return rules.model_copy(update={"with_feedback": left})
+    def is_refused(log_id: str, text: str) -> bool:
+        return (work.voices[log_id], text) in refused
 
-    taught = {log_id: keep(rules) for log_id, rules in work.distilled.items()}
+    given = given_rules(work)
+    grouped, near = _wordings(work, train, is_refused, rulings, given)
     support = work.recipe.rules.support
-    same: dict[str, str] = {}
-    if support is not None:
-        spoken = {work.logs[i].language for i in train if taught[i].with_feedback}
-        able = all(believed(work, "reranker", language) for language in spoken)
-        reranker = work.reranker if able else None
-        texts = [[r.text for r in taught[i].with_feedback] for i in train]
-        same = group_wordings(texts, work.embedder, reranker)
-    given = _given(work)
+    same = grouped if support is not None else {}
+    on_training, on_all = rulings.on_rules(grouped), rulings.on_rules(near)
+    rows = [rule_rows(c, work, grouped, is_refused, on_training) for c in clusters]
+    taught: dict[str, RuleSet] = {}
+    learning = set(train)
+    for cluster in clusters:
+        for log_id in cluster.run_ids:
+            on_rule = partial(on_training if log_id in learning else on_all, cluster.id)
+            own = rulings.teach(work.distilled[log_id], on_rule, partial(is_refused, log_id))
+            taught[log_id] = own
+            if log_id in given:
+                now = [instead(text, on_all(cluster.id, text)) for text in given[log_id]]
+                given[log_id] = [text for text in now if text is not None]
     for cluster in clusters:
         sets = {i: taught[i] for i in cluster.train}
         cluster.people = len({work.voices[i] for i, s in sets.items() if s.with_feedback})
@@ -127,7 +152,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         cluster.thumbs = thumbs_of(rated)
         saying = {work.voices[i] for i, s in sets.items() if i in done or _teaches(work, s)}
         few = len(saying) < max(1, work.recipe.rules.min_users)
-        cluster.by_thumbs = few and thumbs_teach(cluster.thumbs, work.recipe)
+        cluster.by_thumbs = few and not cluster.own and thumbs_teach(cluster.thumbs, work.recipe)
         if cluster.by_thumbs:
             cluster.people = len({one.voice for one in rated})
         # What thumbs teach is in no words: the module knows no rule.
@@ -141,29 +166,86 @@ def rules_stage(work: Work) -> dict[str, Any]:
                 given=[given.get(i, ()) for i in sets],
                 weights=_ages(work, list(sets)),
             )
-        for log_id, rules in sets.items():
-            taught[log_id] = _completed(rules, cluster.rules, same)
+        cluster.rules = unique_rules([*cluster.rules, *cluster.own])
+        for log_id in (*cluster.train, *cluster.verify):
+            taught[log_id] = _with_own(work, cluster, taught[log_id], log_id in learning)
+        for log_id in cluster.train:
+            taught[log_id] = _completed(taught[log_id], cluster.rules, same)
         work.progress.advance("rules")
+    mark_reviewed(work, clusters, {d.id for d in rulings.decisions}, rulings.touched)
+    shown = {log_id: rules.model_dump_json() for log_id, rules in taught.items()}
+    refused_acts = dict.fromkeys(acts, True)
+    remove_what_changed(work, clusters, rulings, shown, given, refused_acts)
     work.folder.write_records("taught.jsonl", taught.values())
     work.folder.write_json("refused-acts.json", sorted(acts))
     work.folder.write_json("given.json", given)
     work.folder.write_records("clusters-rules.jsonl", clusters)
-    distilled = sum(len(work.distilled[i].with_feedback) for i in train)
-    left = sum(len(taught[i].with_feedback) for i in train)
+    renew_anchors(work, clusters, rulings, rows)
+    write_review(work, clusters, rulings, rows)
+    said = [(i, r.text) for i in train for r in work.distilled[i].with_feedback]
+    recurs_among_few = sum(is_refused(*one) for one in said)
+    left = sum(r.source != "own" for i in train for r in taught[i].with_feedback)
+    out = sum(len(s.with_feedback) for i, s in work.distilled.items() if rulings.is_out(i))
+    every = sum(len(s.with_feedback) for s in work.distilled.values())
+    excluded = out + max(0, len(said) - recurs_among_few - left)
+    dropped = {"recurs_among_few": recurs_among_few, "excluded_in_review": excluded}
     notes = [] if guarded else [_UNGUARDED.format(work.recipe.rules.min_users)]
     if len({work.voices[i] for i in work.logs}) == 1 and len(work.logs) > 1:
         notes.append(_ONE_VOICE)
     return {
-        "distilled": distilled,
+        "distilled": len(said),
         "taught": left,
-        "dropped": {"recurs_among_few": distilled - left} if distilled > left else {},
-        "held_out": sum(len(s.with_feedback) for s in work.distilled.values()) - distilled,
+        "dropped": {reason: n for reason, n in dropped.items() if n},
+        "held_out": every - len(said) - out,
         "acts_dropped": len(acts),
         "recurring": sum(len(c.rules) for c in clusters),
         "guarded": guarded,
         "notes": notes,
-        "note": f"{left} of {distilled} rules taught, {sum(len(c.rules) for c in clusters)} recur",
+        "note": f"{left} of {len(said)} rules taught, {sum(len(c.rules) for c in clusters)} recur",
     }
+
+
+def _wordings(
+    work: Work,
+    train: Sequence[str],
+    is_refused: Callable[[str, str], bool],
+    rulings: Rulings,
+    given: Mapping[str, Sequence[str]],
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return which wordings are one rule: among training logs alone, and among all logs.
+
+    The second only tells which wordings decisions are about.
+    """
+    texts = {
+        i: [r.text for r in rules.with_feedback if not is_refused(i, r.text)]
+        for i, rules in work.distilled.items()
+    }
+    learnt = [texts[i] for i in train]
+    if work.recipe.rules.support is None and not rulings.texts:
+        return (exact := group_wordings(learnt)), exact
+    spoken = {work.logs[i].language for i in train if texts[i]}
+    able = all(believed(work, "reranker", language) for language in spoken)
+    reranker = work.reranker if able else None
+    found = group_wordings(learnt, work.embedder, reranker, also=rulings.texts)
+    if not rulings.texts:
+        return found, found
+    also = [*rulings.texts, *(text for taught in given.values() for text in taught)]
+    return found, group_wordings(list(texts.values()), work.embedder, reranker, also=also)
+
+
+def _with_own(work: Work, cluster: ClusterData, rules: RuleSet, learning: bool) -> RuleSet:
+    """Return a log's rules with those that people added to its cluster.
+
+    A training log has them unless its user was content with the answer as it was. A held-out log
+    has them where its user asked for something; where nobody did, see
+    :func:`langchain_uno.learning.train.held_out`.
+    """
+    asked = bool(rules.with_feedback)
+    if not cluster.own or not (asked or (learning and not was_content(work.logs[rules.run_id]))):
+        return rules
+    own = [Rule(text=text, source="own") for text in cluster.own]
+    said = [rule for rule in rules.with_feedback if rule.text not in cluster.own]
+    return rules.model_copy(update={"with_feedback": [*said, *own]})
 
 
 _UNGUARDED = (
@@ -341,10 +423,10 @@ def _shared(
     return out
 
 
-def _centred(vectors: FloatArray) -> NDArray[np.float64]:
-    """Return unit vectors less what all have in common, at length 1."""
+def _centred(vectors: FloatArray, aside: slice = slice(0)) -> NDArray[np.float64]:
+    """Return unit vectors less what all but those ``aside`` have in common, at length 1."""
     x = np.asarray(vectors, dtype=np.float64)
-    x = x - x.mean(axis=0)
+    x = x - np.delete(x, aside, axis=0).mean(axis=0)
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
 
 
@@ -397,13 +479,11 @@ def recurring_rules(
 
 def _completed(rules: RuleSet, recurring: Sequence[str], same: Mapping[str, str]) -> RuleSet:
     """Return a log's rules with ``wanted`` set: what recurs in the cluster, then its own."""
-    own = list(dict.fromkeys(same.get(r.text, r.text) for r in rules.with_feedback))
+    own = {same.get(r.text, r.text): r.source for r in rules.with_feedback}
     if not own:
         return rules  # who asked for nothing says nothing about the answer
-    wanted = [
-        Rule(text=text, source="feedback" if text in own else "aggregated") for text in recurring
-    ]
-    wanted += [Rule(text=text, source="feedback") for text in own if text not in recurring]
+    wanted = [Rule(text=text, source=own.get(text, "aggregated")) for text in recurring]
+    wanted += [Rule(text=text, source=own[text]) for text in own if text not in recurring]
     return rules.model_copy(update={"wanted": wanted})
 
 
@@ -417,30 +497,6 @@ def _ages(work: Work, log_ids: Sequence[str]) -> list[float]:
     return [float(0.5 ** (d / half)) for d in days]
 
 
-def _given(work: Work) -> dict[str, list[str]]:
-    """Return, for every log that a module answered, the rules that this module was taught.
-
-    Logs whose release is gone, or that the base answered, are left out.
-    """
-    from langchain_uno.errors import NameError_, ReleaseError
-    from langchain_uno.releases.load import read_manifest
-
-    known: dict[str, dict[str, list[str]]] = {}
-    out: dict[str, list[str]] = {}
-    for log_id, log in work.logs.items():
-        if log.release is None or log.cluster is None or log.route in (None, "base"):
-            continue
-        if log.release not in known:
-            try:
-                manifest = read_manifest(work.home, log.release)
-                known[log.release] = {c.id: c.rules for c in manifest.clusters}
-            except (ReleaseError, NameError_):  # deleted or revoked since
-                known[log.release] = {}
-        if rules := known[log.release].get(log.cluster):
-            out[log_id] = rules
-    return out
-
-
 def plain(text: str) -> str:
     """Return a text in lower case with single spaces and no punctuation."""
     return _EDGES.sub(" ", text.casefold()).strip()
@@ -450,8 +506,10 @@ def group_wordings(
     logs: Sequence[Sequence[str]],
     embedder: Embedder | None = None,
     reranker: Reranker | None = None,
+    *,
+    also: Collection[str] = (),
 ) -> dict[str, str]:
-    """Map every rule text in ``logs`` to the most frequent text of its group.
+    """Map every rule text in ``logs`` and ``also`` to the most frequent text of its group.
 
     Equal texts (but for case and punctuation) are one rule. Beyond that an embedder proposes and,
     where there is one, a yes/no reranker decides, both ways round: "add a title" and "add a short
@@ -461,8 +519,10 @@ def group_wordings(
         logs: each log's rule texts.
         embedder: proposes texts that mean the same; None: equal texts only.
         reranker: decides on the proposals (P(yes) >= 0.5 both ways); None: cosine alone decides.
+        also: texts that no log names: they join groups and change none.
     """
     counts = Counter(text for rules in logs for text in dict.fromkeys(rules) if plain(text))
+    counts.update({text: 0 for text in also if plain(text)})
     by_plain: dict[str, list[str]] = {}
     for text in counts:
         by_plain.setdefault(plain(text), []).append(text)
@@ -473,7 +533,8 @@ def group_wordings(
     leader = {key: key for key in keys}
     if embedder is not None and len(keys) > 1:
         vectors = embedder.embed([*(heads[key] for key in keys), *BACKGROUND])
-        pairs = _proposals(vectors, len(keys), with_reranker=reranker is not None)
+        said = sum(n > 0 for n in weight.values())
+        pairs = _proposals(vectors, slice(said, len(keys)), with_reranker=reranker is not None)
         pairs = _without_companions(pairs, keys, logs)
         if reranker is not None:
             pairs = _confirmed(pairs, [heads[key] for key in keys], reranker)
@@ -484,9 +545,10 @@ def group_wordings(
     return {text: heads[leader[plain(text)]] for text in counts}
 
 
-def _proposals(vectors: FloatArray, n: int, *, with_reranker: bool) -> list[tuple[int, int]]:
-    """Pairs (rarer, commoner) of the first n rows that may mean the same."""
-    centred = _centred(vectors)[:n]
+def _proposals(vectors: FloatArray, aside: slice, *, with_reranker: bool) -> list[tuple[int, int]]:
+    """Pairs (rarer, commoner) that may mean the same, of the rows to the end of those ``aside``."""
+    n = aside.stop
+    centred = _centred(vectors, aside)[:n]
     x = np.asarray(vectors, dtype=np.float64)[:n]
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     pairs = []

@@ -35,6 +35,7 @@ from langchain_uno.releases.traffic import write_atomic
 
 __all__ = [
     "DISTILLED",
+    "RESULT",
     "ClusterData",
     "ClusterResult",
     "RefreshProgress",
@@ -49,11 +50,14 @@ __all__ = [
     "sweep_work",
 ]
 
-FORMAT = 24
+FORMAT = 25
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"
 """In ``work/``: what was distilled of each log, once for all refreshes."""
+
+RESULT = "result.json"
+"""In a refresh's folder: written when it is over."""
 
 Record = TypeVar("Record", bound=BaseModel)
 _REFRESH = re.compile(r"refresh-[0-9a-f]{16}\Z")
@@ -106,7 +110,13 @@ class ClusterData(BaseModel):
     by_thumbs: bool = False
     """Whether an expert is trained on these thumbs, because too few people said more."""
     rules: list[str] = Field(default_factory=list)
-    """The rules that recur, most supported first."""
+    """The rules that recur, most supported first, and those that people added for it."""
+    own: dict[str, str] = Field(default_factory=dict)
+    """The rules that people added, and who did."""
+    overruled: bool = False
+    """Whether the parent's module learnt something that a person has taken out since."""
+    restored: bool = False
+    """Whether a person took back a decision that the parent's module was made under."""
     gap: float | None = None
     """None: nothing could be compared."""
     n_gap_logs: int = 0

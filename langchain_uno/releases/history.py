@@ -10,17 +10,33 @@ import getpass
 import json
 import logging
 import os
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 from langchain_uno.home import Home
 from langchain_uno.records import utc_now
 from langchain_uno.releases.traffic import write_atomic
 
-__all__ = ["held", "hold", "let_go", "note", "read_history"]
+__all__ = [
+    "HoldWhen",
+    "append_lines",
+    "held",
+    "hold",
+    "let_go",
+    "note",
+    "present_user",
+    "read_history",
+    "read_lines",
+    "waiting",
+]
 
 _log = logging.getLogger(__name__)
 _FILE = "history.jsonl"
 _HOLD = "hold.json"
+
+HoldWhen = Literal["always", "routes"]
+"""Which releases a hold stops: all, or those that change which module answers a cluster."""
 
 
 def note(home: Home, what: str, release: str | None, why: str = "", by: str = "") -> None:
@@ -29,30 +45,46 @@ def note(home: Home, what: str, release: str | None, why: str = "", by: str = ""
     Args:
         home: the namespace.
         what: ``publish``, ``publish, not promoted``, ``promote``, ``rollback``, ``retire``,
-            ``revoke``, ``canary with 20 %``, ``end canary``, ``hold`` or ``let go``.
+            ``revoke``, ``canary with 20 %``, ``end canary``, ``hold``, ``hold changes of routes``,
+            ``let go`` or ``review: 3 decided``.
         release: its id; None: the base model.
         why: in the words of whoever did it.
         by: who did it; the name of the process's user by default.
     """
-    line = json.dumps(_entry(by=by, what=what, release=release, why=why)).encode() + b"\n"
+    entry = _entry(by=by, what=what, release=release, why=why)
     path = home.path / _FILE
     try:
-        with path.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a crash cut the last line off
-                    line = b"\n" + line
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(path, [entry])
     except OSError as error:
-        _log.warning("%s can't be written (%s): %s", path, error.strerror or error, line.decode())
+        _log.warning("%s can't be written (%s): %s", path, error.strerror or error, entry)
 
 
-def read_history(home: Home) -> list[dict[str, Any]]:
-    """Return all lines, oldest first; those that can't be read are left out."""
+def append_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
+    """Add JSON objects to a file, a line each, durably; a line that was cut off stays apart.
+
+    Raises:
+        OSError: the file can't be written; it holds none of the entries then.
+    """
+    lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+    with path.open("ab+", buffering=0) as file:
+        size = file.tell()
+        if size:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a crash cut the last line off
+                lines = b"\n" + lines
+        try:
+            if file.write(lines) != len(lines):
+                raise OSError("the disk is full")
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return what :func:`append_lines` wrote, oldest first, without lines that can't be read."""
     try:
-        lines = (home.path / _FILE).read_bytes().split(b"\n")
+        lines = path.read_bytes().split(b"\n")
     except OSError:
         return []
     found = []
@@ -66,16 +98,40 @@ def read_history(home: Home) -> list[dict[str, Any]]:
     return found
 
 
-def hold(home: Home, why: str = "", by: str = "") -> None:
+def read_history(home: Home) -> list[dict[str, Any]]:
+    """Return all lines, oldest first; those that can't be read are left out."""
+    return read_lines(home.path / _FILE)
+
+
+def waiting(home: Home) -> str | None:
+    """Return the release that was published last and waits for a person; None: none does."""
+    found: str | None = None
+    for entry in read_history(home):
+        what, release = entry.get("what"), entry.get("release")
+        if what == "publish, not promoted":
+            found = release
+        ended = what in ("revoke", "end canary") and release == found
+        if ended or what in ("publish", "promote"):
+            found = None
+    return found
+
+
+def hold(home: Home, why: str = "", by: str = "", when: HoldWhen = "always") -> None:
     """Let refreshes publish without promoting, until :func:`let_go`.
+
+    Args:
+        home: the namespace.
+        why: for the history.
+        by: who did it; the name of the process's user by default.
+        when: ``"routes"`` stops only releases in which another kind of module, or none, answers a
+            cluster than in the current release.
 
     Raises:
         HomeError: the home can't be written.
     """
-    write_atomic(
-        home.path / _HOLD, json.dumps(_entry(by=by, what="hold", why=why)).encode() + b"\n"
-    )
-    note(home, "hold", None, why, by)
+    entry = _entry(by=by, what="hold", why=why, when=when)
+    write_atomic(home.path / _HOLD, json.dumps(entry).encode() + b"\n")
+    note(home, "hold" if when == "always" else "hold changes of routes", None, why, by)
 
 
 def let_go(home: Home, why: str = "", by: str = "") -> bool:
@@ -89,11 +145,17 @@ def let_go(home: Home, why: str = "", by: str = "") -> bool:
 
 
 def held(home: Home) -> dict[str, Any] | None:
-    """Return who holds the home since when and why; None: nobody does.
+    """Return who holds the home since when, why, and ``when``; None: nobody does.
 
-    A file that can't be read holds too: what was meant to stop is not let through.
+    A file that can't be read holds everything: what was meant to stop is not let through.
     """
-    unknown = {"what": "hold", "by": "somebody", "at": "an unknown time", "why": ""}
+    unknown = {
+        "what": "hold",
+        "by": "somebody",
+        "at": "an unknown time",
+        "why": "",
+        "when": "always",
+    }
     try:
         found = json.loads((home.path / _HOLD).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -105,10 +167,16 @@ def held(home: Home) -> dict[str, Any] | None:
 
 def _entry(*, by: str, why: str, **told: Any) -> dict[str, Any]:
     why = why.encode("utf-8", "replace").decode()  # a shell may give bytes that are no text
-    return {"at": utc_now().isoformat(timespec="seconds"), "by": by or _me(), **told, "why": why}
+    return {
+        "at": utc_now().isoformat(timespec="seconds"),
+        "by": by or present_user(),
+        **told,
+        "why": why,
+    }
 
 
-def _me() -> str:
+def present_user() -> str:
+    """Return the name of the process's user."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # a container whose user has no name

@@ -11,7 +11,7 @@ from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Cluster
-from langchain_uno.releases.history import held
+from langchain_uno.releases.history import held, waiting
 from langchain_uno.releases.load import list_releases, read_manifest, revocation_file
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.traffic import read_traffic
@@ -49,6 +49,7 @@ def summary_of(
         "releases": len(releases),
         "last_release": made.isoformat(timespec="seconds") if made else None,
         "held": held(home),
+        "waits_for_approval": waiting(home),
         "logged": answers,
         "feedback": feedback,
         "feedback_since_the_last_release": journal.feedback_since(made.timestamp() if made else 0),

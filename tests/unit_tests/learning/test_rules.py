@@ -266,3 +266,15 @@ def test_wordings_are_counted_together(spelt: str) -> None:
     each = sets("sing", spelt, "sing")
     same = group_wordings([[r.text for r in s.with_feedback] for s in each])
     assert recurring_rules(each, list("abc"), same, min_voices=3, support=1.0) == ["sing"]
+
+
+@pytest.mark.parametrize("reranker", [None, Agrees()])
+def test_texts_beside_the_logs_join_groups_and_change_none(reranker: Agrees | None) -> None:
+    logs = [["sing"], ["sing"], ["sing~1"], ["dance"], ["dance~1"], ["hum"]]
+    alone = group_wordings(logs, ToyEmbedder(), reranker)
+    also = [f"rest~{n}" for n in range(60)] + ["Sing!", "sing~2"]
+    beside = group_wordings(logs, ToyEmbedder(), reranker, also=also)
+    assert {text: beside[text] for text in alone} == alone
+    assert beside["Sing!"] == "sing"
+    assert beside["sing~2"] == ("sing" if reranker else "sing~2")
+    assert set(also) <= set(beside)

@@ -17,13 +17,14 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def make(home: Home, tmp_path: Path) -> Callable[[], str]:
+def make(home: Home, tmp_path: Path) -> Callable[..., str]:
     """Publish one good release after another."""
     count = iter(range(100))
 
-    def one() -> str:
+    def one(*, promote: bool = True) -> str:
         n = next(count)
         adapters = {c: write_adapter(tmp_path / f"a{n}-{c}") for c in ("c0", "c1")}
-        return publish(home, draft(), adapters, np.eye(3, 5, dtype=np.float32))
+        centroids = np.eye(3, 5, dtype=np.float32)
+        return publish(home, draft(), adapters, centroids, promote=promote)
 
     return one

@@ -85,8 +85,8 @@ def test_the_list_says_what_answers_what_is_revoked_and_what_is_broken(
 
 def test_a_name_is_never_a_path(home: Home) -> None:
     home.ensure()
-    for command in ("show", "promote"):
-        assert "not usable" in run(home, "releases", command, "../../etc", code=9)
+    for command, said in (("show", "is no release's id"), ("promote", "not usable")):
+        assert said in run(home, "releases", command, "../../etc", code=9)
 
 
 def test_two_releases_side_by_side(home: Home, make: Callable[..., str]) -> None:
@@ -108,6 +108,32 @@ def test_a_hold_is_said_and_ends(home: Home) -> None:
     run(home, "releases", "hold", "--off")
     assert held(home) is None
     assert "Nothing was held" in run(home, "releases", "hold", "--off")
+
+
+def test_what_waits_is_told_and_approved_by_name(home: Home, make: Callable[..., str]) -> None:
+    first = make()
+    run(home, "releases", "hold", "--when", "routes", "--by", "ann", "--why", "audit")
+    found = held(home)
+    assert found is not None
+    assert (found["by"], found["when"]) == ("ann", "routes")
+    assert "changes a cluster's route" in run(home, "releases", "list")
+    second = make(promote=False)
+    assert told(home, "status")["waits_for_approval"] == second
+    for words in (("status",), ("releases", "list")):
+        assert second in run(home, *words)
+    run(home, "releases", "promote", second, "--by", "bob", "--why", "looked at it")
+    assert told(home, "status")["waits_for_approval"] is None
+    run(home, "releases", "rollback", "--by", "cleo")
+    assert current(home) == first
+    run(home, "releases", "hold", "--off", "--by", "dan")
+    lines = [(e["what"], e["by"]) for e in read_history(home)]
+    assert lines[1:] == [
+        ("hold changes of routes", "ann"),
+        ("publish, not promoted", lines[0][1]),
+        ("promote", "bob"),
+        ("rollback", "cleo"),
+        ("let go", "dan"),
+    ]
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"why": "[/x] \\u001b[2J"}'])
