@@ -102,6 +102,7 @@ def _listen(host: str, port: int) -> socket.socket:
         made = socket.socket(family, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
+        made.listen(128)  # who clicks at once waits until the pages are there
     except OSError as error:
         raise ConfigError(
             f"{host}:{port} can't be listened on ({error.strerror or error}): choose another with "

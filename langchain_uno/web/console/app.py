@@ -25,7 +25,7 @@ def console_router(
     *,
     tokens: str | Sequence[Operator] | None = None,
     prefix: str = "",
-    model: str | None = None,
+    model: Any = None,
     embedder: Any = None,
     with_model: bool = True,
 ) -> APIRouter:
@@ -36,7 +36,8 @@ def console_router(
         namespace: the tenant.
         tokens: ``"name:role:token,..."``, or operators; None: ``LANGCHAIN_UNO_CONSOLE_TOKENS``.
         prefix: of the paths, ``"/console"`` say. Give it here, not to ``include_router``.
-        model: the base model of "try it", as ``UNOChatModel`` takes it; None: the bundled one.
+        model: what answers in "try it": the app's own ``UNOChatModel``, or a base model as that
+            takes it; None: the bundled one.
         embedder: as ``UNOChatModel`` takes it.
         with_model: False: the console loads no model, and nothing can be tried in it.
 
@@ -76,7 +77,7 @@ def _console(
     home: str | os.PathLike[str] | None,
     namespace: str,
     tokens: str | Sequence[Operator] | None,
-    model: str | None,
+    model: Any,
     embedder: Any,
     with_model: bool,
 ) -> Console:

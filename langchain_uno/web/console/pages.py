@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
@@ -16,11 +17,14 @@ from langchain_uno import __version__
 from langchain_uno.erasure import forget
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
+from langchain_uno.learning.review import decide, review_table
 from langchain_uno.logs.journal import FILE_NAME, Journal
 from langchain_uno.records import STAGES
-from langchain_uno.releases.history import hold, let_go, note, read_history
+from langchain_uno.releases import canary
+from langchain_uno.releases.history import held, hold, let_go, note, read_history, waiting
 from langchain_uno.releases.publish import make_current, retire, rollback
 from langchain_uno.releases.summary import changes_of, shares_of, summary_of
+from langchain_uno.reports import cluster_map, report_paths
 from langchain_uno.web.console.access import (
     Operator,
     Refused,
@@ -29,7 +33,7 @@ from langchain_uno.web.console.access import (
 from langchain_uno.web.console.guard import Guard, Handler, Visit
 from langchain_uno.web.console.shelf import Shelf
 from langchain_uno.web.console.talk import Talks
-from langchain_uno.web.console.views import PAGE, Pager, fits, told
+from langchain_uno.web.console.views import PAGE, Pager, fits, told, visible
 
 __all__ = ["Console"]
 
@@ -57,9 +61,11 @@ class Console(Guard):
             ("/", "read", self.overview),
             ("/clusters", "read", self.clusters),
             ("/clusters/{cluster}", "read", self.cluster),
+            ("/review", "read", self.review),
             ("/releases", "read", self.releases),
             ("/releases/{release}", "read", self.release),
             ("/diff", "read", self.diff),
+            ("/report/{release}", "read", self.report),
             ("/try", "read", self.trial),
             ("/people", "read", self.people),
             ("/forget", "release", self.ask_to_forget),
@@ -67,9 +73,13 @@ class Console(Guard):
         )
         acts: tuple[tuple[str, Role, Handler], ...] = (
             ("/releases/{release}/promote", "release", self.promote),
+            ("/releases/{release}/canary", "release", self.start_canary),
+            ("/canary/watch", "release", self.watch_canary),
+            ("/canary/stop", "release", self.stop_canary),
             ("/rollback", "release", self.go_back),
             ("/hold", "release", self.hold),
             ("/hold/end", "release", self.end_hold),
+            ("/review", "review", self.decide),
             ("/try/ask", "review", self.ask),
             ("/try/rate", "review", self.rate),
             ("/try/new", "review", self.begin),
@@ -97,7 +107,13 @@ class Console(Guard):
         """What answers, how much of the traffic it covers, and what waits for a person."""
         found = self._summary()
         return self.page(
-            visit, "overview.html", s=found, current=self.shelf.current(), waiting=self._waiting()
+            visit,
+            "overview.html",
+            s=found,
+            current=self.shelf.current(),
+            held=held(self.home),
+            waiting=waiting(self.home),
+            canary=self._canary(),
         )
 
     def clusters(self, visit: Visit) -> Response:
@@ -118,6 +134,7 @@ class Console(Guard):
             q=query,
             route=route,
             routes=routes,
+            map=self._map(chosen) if not query and not route else "",
         )
 
     def cluster(self, visit: Visit) -> Response:
@@ -131,7 +148,45 @@ class Console(Guard):
             name: manifest.figures.get(name, {}).get(found.id)
             for name in ("pairs", "train", "verify")
         }
-        return self.page(visit, "cluster.html", release=chosen, cluster=found, counts=counts)
+        report = self.shelf.report(manifest.id)
+        parts = report.clusters if report else []
+        return self.page(
+            visit,
+            "cluster.html",
+            release=chosen,
+            cluster=found,
+            counts=counts,
+            told=next((part for part in parts if part.id == found.id), None),
+        )
+
+    def review(self, visit: Visit) -> Response:
+        """Rules and pairs of the refresh under way, or of the last one, with what was decided."""
+        kind: Any = visit.query.get("kind", "rule")
+        cluster = visit.query.get("cluster", "").strip() or None
+        table = review_table(
+            self.home,
+            kind=kind if kind in ("rule", "pair", "log") else "rule",
+            cluster=cluster,
+            offset=(visit.page - 1) * PAGE,
+            limit=PAGE,
+        )
+        pager = Pager(visit.page, table.total)
+        return self.page(
+            visit, "review.html", table=table, kind=kind, cluster=cluster or "", pager=pager
+        )
+
+    def report(self, visit: Visit) -> Response:
+        """The report of the refresh that made a release, as it was written."""
+        path = report_paths(self.home, visit.path["release"]).html
+        try:
+            response = Response(path.read_bytes(), media_type="text/html")
+        except OSError as error:
+            raise Refused(404, f"Release {visit.path['release']} has no report.") from error
+        response.headers["Content-Security-Policy"] = (
+            "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; "
+            "sandbox allow-top-navigation-by-user-activation"
+        )
+        return response
 
     def releases(self, visit: Visit) -> Response:
         """All releases, the newest first, and who changed what."""
@@ -146,7 +201,8 @@ class Console(Guard):
             rows=rows,
             pager=pager,
             history=history,
-            held=self._summary()["held"],
+            held=held(self.home),
+            canary=self._canary(),
             current=self.shelf.current(),
             names=names,
         )
@@ -156,7 +212,15 @@ class Console(Guard):
         name = visit.path["release"]
         manifest = self.shelf.manifest(name)
         row = self.shelf.row(name, shares_of(self.home).get(name, 0.0))
-        return self.page(visit, "release.html", m=manifest, row=row, current=self.shelf.current())
+        return self.page(
+            visit,
+            "release.html",
+            m=manifest,
+            row=row,
+            current=self.shelf.current(),
+            canary=self._canary(),
+            has_report=report_paths(self.home, name).html.exists(),
+        )
 
     def diff(self, visit: Visit) -> Response:
         """What changed from one release to another."""
@@ -229,10 +293,53 @@ class Console(Guard):
             f"Release {found.id} answers." if found else "The base model answers.",
         )
 
+    def start_canary(self, visit: Visit) -> Response:
+        """Let a release answer a part of the people; or a larger part, if it does already."""
+        try:
+            share, people = float(visit.said("share")) / 100, int(visit.said("people"))
+            days = float(visit.said("days"))
+        except ValueError as error:
+            raise InputError("Share, people and days are numbers.") from error
+        plan = canary.start(
+            self.home,
+            visit.path["release"],
+            share=share,
+            people=people,
+            days=days,
+            by=visit.who,
+            why=visit.said("why"),
+        )
+        self.shelf.forget()
+        done = f"Release {plan.release} answers {100 * plan.share:.0f} % of the people."
+        return self.go(visit, "/releases", done)
+
+    def watch_canary(self, visit: Visit) -> Response:
+        """Look at the canary, and do what its figures say."""
+        self.shelf.forget()
+        return self.go(visit, "/releases", f"The canary: {canary.watch(self.home).verdict}.")
+
+    def stop_canary(self, visit: Visit) -> Response:
+        """End the canary: what was current answers everything."""
+        ended = canary.stop(self.home, visit.who, visit.said("why"))
+        self.shelf.forget()
+        return self.go(visit, "/releases", "The canary ended." if ended else "No canary ran.")
+
+    def decide(self, visit: Visit) -> Response:
+        """Write one decision about a rule, a pair or a log."""
+        names = ("id", "decision", "text", "cluster")
+        wanted: dict[str, Any] = {name: visit.said(name) for name in names if visit.said(name)}
+        wanted["everywhere"] = visit.said("everywhere") == "yes"
+        made = decide(self.home, [wanted], visit.who, visit.said("why"))
+        place = {name: visit.said(f"at_{name}") for name in ("kind", "cluster", "page")}
+        path = f"/review?{urlencode({k: v for k, v in place.items() if v})}"
+        done = "Decided: the next refresh obeys." if made else "Nothing was changed by that."
+        return self.go(visit, path, done)
+
     def hold(self, visit: Visit) -> Response:
         """Let refreshes publish without promoting."""
-        hold(self.home, visit.said("why"), visit.who)
-        return self.go(visit, "/releases", "Held: refreshes publish, and promote nothing.")
+        routes = visit.said("when") == "routes"
+        hold(self.home, visit.said("why"), visit.who, "routes" if routes else "always")
+        return self.go(visit, "/releases", "Held: a person promotes what refreshes publish.")
 
     def end_hold(self, visit: Visit) -> Response:
         """End the hold."""
@@ -284,7 +391,7 @@ class Console(Guard):
         kind, name = visit.said("kind"), visit.said("id")
         if kind not in _FORGETS or not name:
             raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
-        if visit.said("typed") != name:
+        if visit.said("typed") not in (name, visible(name)):
             raise InputError("What was typed is not the id: nothing was forgotten.")
         given: Any = {_FORGETS[kind]: [name] if kind == "answer" else name}
         receipt = forget(self.home, **given)
@@ -293,6 +400,7 @@ class Console(Guard):
             f"{receipt['releases_tainted']} releases revoked"
         )
         note(self.home, f"forget {kind}", None, counts, visit.who)
+        self.shelf.forget()
         if self.talks:
             self.talks.forget_all()
         done = f"Forgotten at {receipt['at']}: {counts}."
@@ -311,25 +419,22 @@ class Console(Guard):
     def _summary(self) -> dict[str, Any]:
         return self.shelf.recall("summary", 5, self._look)
 
+    def _canary(self) -> canary.Canary | None:
+        """Return the canary that runs, with its figures."""
+        if canary.running(self.home) is None:
+            return None
+        return self.shelf.recall("canary", 5, lambda: canary.look(self.home))
+
+    def _map(self, release: str | None) -> str:
+        report = self.shelf.report(release) if release else None
+        return cluster_map(report.points) if report else ""
+
     def _look(self) -> dict[str, Any]:
         with self._journal() as journal:
             return summary_of(self.home, journal, self.shelf.manifest)
 
     def _journal(self) -> Journal:
         return Journal(self.home.journal, readonly=True)
-
-    def _waiting(self) -> list[str]:
-        """The releases that were published for a person to promote, since one was promoted."""
-        found: list[str] = []
-        for entry in read_history(self.home):
-            what, release = entry.get("what"), str(entry.get("release"))
-            if what == "publish, not promoted":
-                found.append(release)
-            elif what in ("publish", "promote"):
-                found = []
-            elif what == "revoke" and release in found:
-                found.remove(release)
-        return found
 
     def _seconds(self) -> dict[str, float]:
         newest = self.shelf.newest()

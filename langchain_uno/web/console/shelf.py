@@ -15,12 +15,13 @@ from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.summary import row_of, state_of
 from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.reports import Report, read_report, report_paths
 
 __all__ = ["Shelf"]
 
 _T = TypeVar("_T")
 _MOST = 8
-"""Manifests in memory; one of 10,000 clusters takes some 20 MB."""
+"""Manifests in memory, one of 10,000 clusters takes some 20 MB; and figures and reports."""
 
 
 class Shelf:
@@ -76,12 +77,35 @@ class Shelf:
         state = state_of(self._home, release, share)
         return {**self._rows[key], "share": share, "state": state}
 
+    def report(self, release: str) -> Report | None:
+        """Return the report of the refresh that made a release; None: there is none.
+
+        Raises:
+            HomeError: it can't be read.
+        """
+        try:
+            found = report_paths(self._home, release).json.stat()
+        except OSError:
+            return None
+        key = f"report {release} {found.st_mtime_ns} {found.st_size}"
+        return self.recall(key, 60, lambda: read_report(self._home, release))
+
+    def forget(self) -> None:
+        """Drop all that was read: some of it may have been forgotten."""
+        with self._reading:
+            self._manifests.clear()
+            self._rows.clear()
+        self._recalled.clear()
+
     def recall(self, name: str, seconds: float, make: Callable[[], _T]) -> _T:
         """Return what ``make`` returned at most so many seconds ago; one caller makes it anew."""
         with self._locks.setdefault(name, threading.Lock()):
             at, value = self._recalled.get(name, (float("-inf"), None))
             if time.monotonic() - at > seconds:
                 value = make()
+                self._recalled.pop(name, None)
+                while len(self._recalled) >= _MOST:
+                    self._recalled.pop(next(iter(self._recalled)), None)
                 self._recalled[name] = (time.monotonic(), value)
             found: _T = value
             return found

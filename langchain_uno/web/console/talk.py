@@ -49,11 +49,12 @@ class Talks:
 
     Args:
         home: whose current release answers; its journal gets answers and feedback.
-        model: the base model, as ``UNOChatModel`` takes it; None: the bundled one.
+        model: a ``UNOChatModel`` over this home, or a base model as that takes it; None: the
+            bundled one.
         embedder: as ``UNOChatModel`` takes it.
     """
 
-    def __init__(self, home: Home, model: str | None = None, embedder: Any = None) -> None:
+    def __init__(self, home: Home, model: Any = None, embedder: Any = None) -> None:
         self._home, self._model, self._embedder = home, model, embedder
         self._talks: OrderedDict[str, Talk] = OrderedDict()
         self._lock = threading.Lock()
@@ -64,7 +65,7 @@ class Talks:
     @property
     def model_name(self) -> str:
         """The base model's name."""
-        return self._model or "bundled"
+        return str(getattr(self._model, "model_name", self._model) or "bundled")
 
     @property
     def loaded(self) -> bool:
@@ -169,14 +170,16 @@ class Talks:
 
         with self._loading:
             if self._loaded is None:
-                home = self._home
-                same: dict[str, Any] = {
-                    "home": home.root,
-                    "namespace": home.namespace,
-                    "model": self._model,
-                    "embedder": self._embedder,
-                }
-                model = UNOChatModel(**same).warm()
+                home, model = self._home, self._model
+                if not isinstance(model, UNOChatModel):
+                    model = UNOChatModel(
+                        home=home.root,
+                        namespace=home.namespace,
+                        model=model,
+                        embedder=self._embedder,
+                    )
+                model.warm()
                 self._handler = UNOFeedbackHandler(home=home.root, namespace=home.namespace)
-                self._loaded = (model, UNOChatModel(**same, mode="base"))
+                plain = model.model_copy(update={"mode": "base", "callbacks": None})
+                self._loaded = (model, plain)
             return self._loaded

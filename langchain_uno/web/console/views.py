@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from langchain_uno.records import Cluster
 from langchain_uno.releases.summary import win_rate_of
 
-__all__ = ["PAGE", "Pager", "environment", "fits", "told"]
+__all__ = ["PAGE", "Pager", "environment", "fits", "told", "visible"]
 
 PAGE = 50
 
@@ -52,8 +52,9 @@ def environment() -> Environment:
     made = Environment(
         loader=PackageLoader("langchain_uno.web.console"),
         autoescape=True,
+        auto_reload=False,
         undefined=StrictUndefined,
-        finalize=_visible,
+        finalize=visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -68,7 +69,7 @@ def environment() -> Environment:
     return made
 
 
-def _visible(value: Any) -> Any:
+def visible(value: Any) -> Any:
     """Mark characters that would hide, reorder or break a text; what is markup already stays."""
     if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
         return value

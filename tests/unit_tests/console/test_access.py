@@ -18,9 +18,10 @@ from langchain_uno.web.console import console_app, console_router
 from langchain_uno.web.console.access import read_tokens
 from tests.unit_tests.console.parts import OPERATORS, TOKENS, csrf, enter, post, words
 
-LOOKS = ["/", "/clusters", "/clusters/c0", "/releases", "/releases/x", "/diff", "/try", "/people",
-         "/forget?kind=user&id=u", "/health"]  # fmt: skip
-ACTS = ["/releases/x/promote", "/rollback", "/hold", "/hold/end", "/try/ask", "/try/rate",
+LOOKS = ["/", "/clusters", "/clusters/c0", "/review", "/releases", "/releases/x", "/report/x",
+         "/diff", "/try", "/people", "/forget?kind=user&id=u", "/health"]  # fmt: skip
+ACTS = ["/releases/x/promote", "/rollback", "/hold", "/hold/end", "/try/ask", "/review",
+        "/releases/x/canary", "/canary/watch", "/canary/stop", "/try/rate",
         "/try/new", "/forget", "/leave"]  # fmt: skip
 
 
@@ -92,7 +93,8 @@ def test_a_role_may_not_do_what_a_higher_one_may(
 ) -> None:
     first, second = make(), make()
     client = enter(app, role)
-    for path in (f"/releases/{first}/promote", "/rollback", "/hold", "/hold/end", "/forget"):
+    for path in (f"/releases/{first}/promote", "/rollback", "/hold", "/hold/end", "/forget",
+                 f"/releases/{first}/canary", "/canary/watch", "/canary/stop"):  # fmt: skip
         assert post(client, path, kind="user", id="u", typed="u").status_code == 403, path
     assert client.get("/forget?kind=user&id=u").status_code == 403
     assert (current(home), held(home)) == (second, None)
@@ -186,8 +188,8 @@ def test_every_response_is_sealed(app: Any, path: str) -> None:
 def test_a_message_is_believed_by_its_own_session_alone(app: Any) -> None:
     client = enter(app)
     where = post(client, "/hold").headers["location"]
-    assert "Held: refreshes publish" in client.get(where).text
-    assert "Held: refreshes publish" not in enter(app).get(where).text
+    assert "Held: a person promotes" in client.get(where).text
+    assert "Held: a person promotes" not in enter(app).get(where).text
     assert 'role="status"' not in client.get("/releases?said=Approve+this").text
 
 

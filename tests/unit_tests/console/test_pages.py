@@ -260,7 +260,9 @@ def test_headings_are_in_order_and_fields_have_labels(
         assert len(ids) == len(set(ids)), path
 
 
-def test_templates_leave_no_text_unescaped(repo: Path) -> None:
+def test_templates_leave_no_text_unescaped_but_the_map(repo: Path) -> None:
     folder = repo / "langchain_uno" / "web" / "console" / "templates"
-    found = {p.name for p in folder.glob("*.html") if re.search(r"\|\s*safe\b", p.read_text())}
-    assert found == set()
+    found = [
+        w for p in folder.glob("*.html") for w in re.findall(r"\w+\s*\|\s*safe\b", p.read_text())
+    ]
+    assert found == ["map|safe"]
