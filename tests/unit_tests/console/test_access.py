@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
+from langchain_uno.cli.command import app as cli
 from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home
 from langchain_uno.releases.history import held, read_history
@@ -234,3 +236,35 @@ def test_a_token_may_have_colons_and_is_not_shown() -> None:
     (one,) = read_tokens(" ann:release:aaaaaaaaaa:bbbbbbbbbbb ")
     assert (one.name, one.role, one.token) == ("ann", "release", "aaaaaaaaaa:bbbbbbbbbbb")
     assert one.token not in repr(one)
+
+
+@pytest.mark.parametrize("tokens", [OPERATORS, ""], ids=["tokens", "none"])
+def test_the_langgraph_servers_app_has_it_where_tokens_are_set(
+    home: Home, monkeypatch: pytest.MonkeyPatch, tokens: str
+) -> None:
+    monkeypatch.setenv("LANGCHAIN_UNO_HOME", str(home.root))
+    monkeypatch.setenv("LANGCHAIN_UNO_FEEDBACK_SECRET", "s" * 32)
+    monkeypatch.setenv("LANGCHAIN_UNO_CONSOLE_TOKENS", tokens)
+    from langchain_uno.web import langgraph
+
+    client = TestClient(langgraph.app)
+    assert client.get("/console/").status_code == (401 if tokens else 404)
+    assert client.get("/feedback/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--host", "0.0.0.0"], "say who may do what"),
+        (["--host", "no-such-host.invalid"], "can't be listened on"),
+    ],
+)
+def test_the_command_does_not_open_to_others_without_tokens(
+    home: Home, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    tokens = OPERATORS if "invalid" in words[1] else ""
+    monkeypatch.setenv("LANGCHAIN_UNO_CONSOLE_TOKENS", tokens)
+    found = CliRunner().invoke(cli, ["console", "--home", str(home.root), "--no-model", *words])
+    assert (found.exit_code, said in " ".join(found.output.split())) == (2, True)
+    missing = CliRunner().invoke(cli, ["console", "--home", str(home.root / "none")])
+    assert missing.exit_code == 3
