@@ -12,7 +12,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 READY := .venv/.ready
 
-.PHONY: help setup demo demo-real study-real test test-all lint format typecheck check test-properties test-vllm \
+.PHONY: help setup test-browser demo demo-real study-real test test-all lint format typecheck check test-properties test-vllm \
         bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash \
         bench-gap bench bench-clusters bench-bundled docs docs-serve wheel constraints clean
 
@@ -53,6 +53,9 @@ test: $(READY) ## the default tests (up to 8 minutes on two cores)
 
 test-all: $(READY) ## all tests, the slow ones too
 	$(PY) -m pytest
+
+test-browser: $(READY) ## the pages in a real Chromium; CHROMIUM and AXE_CORE name other files (minutes)
+	$(PY) -m pytest -m slow tests/integration_tests/test_*browser*.py tests/integration_tests/test_*page*.py
 
 lint: $(READY) ## ruff: rules and format
 	$(PY) -m ruff check .

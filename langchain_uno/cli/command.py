@@ -19,6 +19,7 @@ from langchain_uno.cli.report import report
 from langchain_uno.cli.review import app as review
 from langchain_uno.cli.status import status
 from langchain_uno.cli.train import train
+from langchain_uno.cli.web_console import console
 
 __all__ = ["app"]
 
@@ -68,6 +69,7 @@ app.add_typer(releases, name="releases")
 app.command()(report)
 app.add_typer(review, name="review")
 app.command()(status)
+app.command()(console)
 app.add_typer(evaluate, name="evaluate")
 app.command()(demo)
 app.command()(recipe)

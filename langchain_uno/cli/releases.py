@@ -24,12 +24,11 @@ from langchain_uno.cli.console import (
 from langchain_uno.cli.shadow import shadow
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import Home
-from langchain_uno.records import Cluster
 from langchain_uno.releases.history import HoldWhen, held, hold, let_go, read_history, waiting
-from langchain_uno.releases.load import list_releases, read_manifest, revocation_file
+from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.publish import make_current, retire, rollback
-from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
 
 __all__ = ["app"]
 
@@ -59,7 +58,7 @@ def list_(
     """
     with clean_exit():
         place = Home.locate(home, namespace).require()
-        rows = [_row(place, name, _shares(place)) for name in list_releases(place)]
+        rows = [_row(place, name, shares_of(place)) for name in list_releases(place)]
         history = read_history(place)
         if as_json:
             print_json({"releases": rows, "held": held(place), "history": history})
@@ -107,7 +106,7 @@ def show(
         place = Home.locate(home, namespace).require()
         release = chosen_release(place, release)
         manifest = read_manifest(place, release)
-        row = _row(place, release, _shares(place))
+        row = _row(place, release, shares_of(place))
         if as_json:
             shown = {"id", "route", "size", "people", "gap", "rules", "note", "made_in"}
             clusters = [
@@ -126,7 +125,7 @@ def show(
         for cluster in manifest.clusters:
             gap = "-" if cluster.gap is None else f"{cluster.gap:.2f}"
             size, people = str(cluster.size), str(cluster.people)
-            table.add_row(cluster.id, cluster.route, size, people, gap, _won(cluster))
+            table.add_row(cluster.id, cluster.route, size, people, gap, win_rate_of(cluster))
         out.print(table)
         for cluster in manifest.clusters:
             if cluster.rules:
@@ -155,10 +154,8 @@ def diff(
     """
     with clean_exit():
         place = Home.locate(home, namespace).require()
-        before = {} if old == "base" else {c.id: c for c in _manifest(place, old).clusters}
-        after = {c.id: c for c in _manifest(place, new).clusters}
-        names = [*after, *(name for name in before if name not in after)]
-        changes = [_change(name, before.get(name), after.get(name)) for name in names]
+        before = None if old == "base" else _manifest(place, old)
+        changes = changes_of(before, _manifest(place, new))
         if as_json:
             print_json({"old": old, "new": new, "clusters": changes})
             return
@@ -288,67 +285,18 @@ def _manifest(home: Home, release: str) -> Manifest:
         raise ReleaseError(str(error)) from error
 
 
-def _shares(home: Home) -> dict[str, float]:
-    traffic = read_traffic(home)
-    return {s.release: s.share for s in traffic.shares if s.release} if traffic else {}
-
-
 def _row(home: Home, release: str, shares: dict[str, float]) -> dict[str, Any]:
     """Return what a list says of a release, a broken one too."""
-    found: dict[str, Any] = {
-        "id": release,
-        "share": shares.get(release, 0.0),
-        "created": None,
-        "parent": None,
-        "routes": {},
-        "coverage": None,
-        "bytes": 0,
-    }
     try:
         manifest = read_manifest(home, release)
     except ReleaseError:
-        return {**found, "state": "broken: it can't be read"}
-    routes = [cluster.route for cluster in manifest.clusters]
-    if found["share"]:
-        state = "answers" if found["share"] > 0.999 else f"answers {100 * found['share']:.0f} %"
-    elif revocation_file(home, release).exists():
-        state = "revoked"
-    else:
-        state = "ready"
-    return {
-        **found,
-        "created": manifest.created.isoformat(timespec="seconds"),
-        "parent": manifest.parent,
-        "routes": {route: routes.count(route) for route in dict.fromkeys(routes)},
-        "coverage": manifest.figures.get("coverage"),
-        "bytes": sum(adapter.n_bytes for adapter in manifest.adapters),
-        "state": state,
-    }
+        manifest = None
+    return row_of(home, release, manifest, shares.get(release, 0.0))
 
 
 def _modules(routes: dict[str, int]) -> str:
     named = [f"{n} {route}" for route, n in routes.items() if route != "base"]
     return ", ".join(named) or "none"
-
-
-def _won(cluster: Cluster) -> str:
-    if not cluster.reports:
-        return "-"
-    report = cluster.reports[-1]
-    low, high = report.interval
-    return f"{report.win_rate:.2f} ({low:.2f}-{high:.2f})"
-
-
-def _change(name: str, old: Cluster | None, new: Cluster | None) -> dict[str, Any]:
-    rules = [set(c.rules) if c else set() for c in (old, new)]
-    return {
-        "cluster": name,
-        "route": [c.route if c else None for c in (old, new)],
-        "won": [_won(c) if c else None for c in (old, new)],
-        "logs": [c.size if c else None for c in (old, new)],
-        "rules_added": sorted(rules[1] - rules[0]),
-        "rules_removed": sorted(rules[0] - rules[1]),
-    }
 
 
 def _arrow(old: Any, new: Any) -> str:

@@ -106,7 +106,8 @@ def import_file(
             if on_row:
                 on_row(1)
         work.finish()
-        work.result.waiting, work.result.without_user = journal.unjoined()
+        work.result.waiting = journal.waiting()
+        work.result.without_user = journal.nameless()
     return work.result
 
 

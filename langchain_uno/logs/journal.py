@@ -36,7 +36,7 @@ from langchain_uno.logs.trace import OWN_CALL
 from langchain_uno.messages import without_thinking
 from langchain_uno.records import Feedback, Interaction, Verdict
 
-__all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow", "require_log"]
+__all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow", "Person", "require_log"]
 
 FILE_NAME = "journal.sqlite3"
 _HEX = re.compile(r"[0-9a-fA-F]{32}\Z")
@@ -85,6 +85,18 @@ class Appended(NamedTuple):
     """New ones."""
     forgotten: int
     """Interactions that were refused because somebody had them forgotten."""
+
+
+class Person(NamedTuple):
+    """How much one user asked and said."""
+
+    user_id: str
+    answers: int
+    """Answers that this user got."""
+    feedback: int
+    """Pieces of feedback that this user gave, on whatever answer."""
+    last: float
+    """When the latest of both was made, in seconds since 1970."""
 
 
 def require_log(home: Home) -> None:
@@ -358,20 +370,40 @@ class Journal:
         )
         return " ".join(map(str, said[0]))
 
-    def unjoined(self) -> tuple[int, int]:
-        """How much feedback names an answer that is not here, and how many answers nobody's name.
+    def waiting(self) -> int:
+        """How much feedback names an answer that is not here."""
+        sql = (
+            "SELECT count(*) FROM feedback f WHERE NOT EXISTS "
+            "(SELECT 1 FROM interactions WHERE run_id = f.run_id) AND NOT EXISTS "
+            "(SELECT 1 FROM interactions WHERE root_run_id = f.run_id)"
+        )
+        return int(self._db.read(sql)[0][0])
 
-        These have no user, and no feedback of a named person.
+    def nameless(self) -> int:
+        """How many answers nobody's name: no user, and no feedback of a named person."""
+        sql = (
+            "SELECT count(*) FROM interactions i WHERE user_id IS NULL AND NOT EXISTS "
+            "(SELECT 1 FROM feedback f WHERE f.run_id = i.run_id AND f.user_id IS NOT NULL)"
+        )
+        return int(self._db.read(sql)[0][0])
+
+    def people(self, part: str = "", offset: int = 0, limit: int = 50) -> list[Person]:
+        """Who asked and who gave feedback, who gave most first.
+
+        Args:
+            part: only ids that it is a part of; "": all.
+            offset: how many to leave out.
+            limit: how many to return at most.
         """
         sql = (
-            "SELECT (SELECT count(*) FROM feedback WHERE run_id NOT IN "
-            "(SELECT run_id FROM interactions UNION ALL SELECT root_run_id FROM interactions "
-            "WHERE root_run_id IS NOT NULL)), "
-            "(SELECT count(*) FROM interactions i WHERE user_id IS NULL AND NOT EXISTS "
-            "(SELECT 1 FROM feedback f WHERE f.run_id = i.run_id AND f.user_id IS NOT NULL))"
+            "SELECT who, sum(asked), sum(said), max(last) FROM ("
+            "SELECT user_id who, count(*) asked, 0 said, max(created_at) last FROM interactions "
+            "WHERE user_id IS NOT NULL AND instr(user_id, ?1) GROUP BY user_id UNION ALL "
+            "SELECT user_id, 0, count(*), max(created_at) FROM feedback "
+            "WHERE user_id IS NOT NULL AND instr(user_id, ?1) GROUP BY user_id"
+            ") GROUP BY who ORDER BY 3 DESC, 2 DESC, 1 LIMIT ?2 OFFSET ?3"
         )
-        row = self._db.read(sql)[0]
-        return int(row[0]), int(row[1])
+        return [Person(*row) for row in self._db.read(sql, (part, limit, offset))]
 
     def feedback_since(self, moment: float) -> int:
         """How many pieces of feedback were made after a moment (seconds since 1970)."""
@@ -381,8 +413,8 @@ class Journal:
     def traffic(self, since: float) -> list[tuple[str | None, bool, int]]:
         """Count the answers made after a moment: (release, whether a cluster took it, how many)."""
         sql = (
-            "SELECT json_extract(body, '$.release') r, json_extract(body, '$.cluster') IS NOT NULL "
-            "c, count(*) FROM interactions WHERE created_at > ? GROUP BY r, c ORDER BY r, c"
+            "SELECT release, reached, count(*) FROM interactions WHERE created_at > ? "
+            "GROUP BY release, reached ORDER BY release, reached"
         )
         return [(release, bool(c), n) for release, c, n in self._db.read(sql, (since,))]
 

@@ -117,6 +117,24 @@ def m006_expired(db: sqlite3.Connection) -> None:
     )
 
 
+def m007_figures(db: sqlite3.Connection) -> None:
+    """What counts of the whole log need: who answered, whom, when; read from indexes alone."""
+    for column in (
+        "release TEXT AS (json_extract(body, '$.release')) VIRTUAL",
+        "reached INTEGER AS (json_extract(body, '$.cluster') IS NOT NULL) VIRTUAL",
+    ):
+        db.execute(f"ALTER TABLE interactions ADD COLUMN {column}")
+    db.execute(
+        "CREATE INDEX interactions_of_release ON interactions (release, reached, created_at)"
+    )
+    db.execute("CREATE INDEX interactions_of_user ON interactions (user_id, created_at)")
+    db.execute(
+        "CREATE INDEX interactions_of_trace ON interactions (root_run_id) "
+        "WHERE root_run_id IS NOT NULL"
+    )
+    db.execute("CREATE INDEX feedback_of_user ON feedback (user_id, created_at)")
+
+
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_records,
     m002_meta_and_erasures,
@@ -124,6 +142,7 @@ STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m004_languages,
     m005_names,
     m006_expired,
+    m007_figures,
 )
 SCHEMA = len(STEPS)
 

@@ -6,7 +6,8 @@
 is feedback on the answer before it. Who asks is whom the server's auth let in; without auth nobody
 is named, whatever a client says. ``refresh`` learns from the home and publishes a release.
 ``app`` takes thumbs at ``/feedback``; an answer's ``response_metadata["feedback_token"]`` lets one
-browser send them (when ``LANGCHAIN_UNO_FEEDBACK_SECRET`` is set).
+browser send them (when ``LANGCHAIN_UNO_FEEDBACK_SECRET`` is set). The console stands at
+``/console`` (when ``LANGCHAIN_UNO_CONSOLE_TOKENS`` is set).
 
 Environment: ``LANGCHAIN_UNO_HOME``, ``LANGCHAIN_UNO_NAMESPACE``, ``LANGCHAIN_UNO_MODEL`` (a folder,
 a hub name or a server's URL), ``LANGCHAIN_UNO_EMBEDDINGS``.
@@ -33,6 +34,8 @@ from langchain_uno.errors import ConfigError
 from langchain_uno.graphs.respond import Mode
 from langchain_uno.home import ENV_HOME
 from langchain_uno.logs.names import SERVER_USER
+from langchain_uno.web.console import console_router
+from langchain_uno.web.console.access import ENV_TOKENS
 from langchain_uno.web.feedback import ENV_SECRET, FeedbackTokens, feedback_app
 
 __all__ = ["refresh", "respond"]  # and app, made on first use
@@ -145,5 +148,11 @@ def _embeddings() -> str | None:
 
 def __getattr__(name: str) -> Any:
     if name == "app":  # made when it is asked for: it opens the home
-        return feedback_app(home=_home(), namespace=_namespace())
+        made = feedback_app(home=_home(), namespace=_namespace())
+        if os.environ.get(ENV_TOKENS):
+            router = console_router(
+                _home(), _namespace(), prefix="/console", model=_model(), embedder=_embeddings()
+            )
+            made.include_router(router)
+        return made
     raise AttributeError(name)

@@ -232,3 +232,56 @@ def test_a_language_that_nobody_said_is_detected_when_read(tmp_path: Path) -> No
         assert [one.language for one in logs] == ["de", "en", "de"]
         journal.note_languages(logs)
         assert [one.language for one in journal.interactions([log(3).run_id])] == ["de"]
+
+
+def test_an_older_journal_is_counted_by_release_and_user(tmp_path: Path) -> None:
+    """Release, cluster and user of old records are found by what a new schema indexes."""
+    old = sqlite3.connect(tmp_path / FILE_NAME)
+    for step in STEPS[:6]:
+        step(old)
+    old.execute("PRAGMA user_version = 6")
+    answers = [
+        log(1, user_id="ann", release="r1", cluster="c0", root_run_id="trace-1"),
+        log(2, user_id="ann", release="r1"),
+        log(3, user_id="bob", root_run_id="trace-3"),
+        log(4),
+    ]
+    for n, one in enumerate(answers, 1):
+        row = (one.run_id, one.root_run_id, one.user_id, float(n), one.model_dump_json())
+        old.execute(
+            "INSERT INTO interactions (run_id, root_run_id, user_id, created_at, has_answer, body) "
+            "VALUES (?, ?, ?, ?, 1, ?)",
+            row,
+        )
+    old.commit()
+    old.close()
+    with Journal(tmp_path) as journal:
+        for run, who in (("trace-1", "eve"), (log(4).run_id, "eve"), ("nowhere", "ann")):
+            journal.append_feedback(Feedback(run_id=run, score=1.0, user_id=who))
+        assert journal.traffic(0.0) == [(None, False, 2), ("r1", False, 1), ("r1", True, 1)]
+        assert journal.traffic(1.5) == [(None, False, 2), ("r1", False, 1)]
+        assert (journal.waiting(), journal.nameless()) == (1, 0)
+        told = [(p.user_id, p.answers, p.feedback) for p in journal.people()]
+        assert told == [("eve", 0, 2), ("ann", 2, 1), ("bob", 1, 0)]
+        assert [p.user_id for p in journal.people("n")] == ["ann"]
+        assert [p.user_id for p in journal.people(offset=1, limit=1)] == ["ann"]
+
+
+def test_counts_of_the_whole_log_read_no_record(tmp_path: Path) -> None:
+    """What the console asks of a million logs comes from indexes."""
+    with Journal(tmp_path) as journal:
+        journal.append_interaction(log(1, user_id="ann"))
+        plans = {
+            sql: " ".join(
+                str(row[-1]) for row in journal.database.read(f"EXPLAIN QUERY PLAN {sql}")
+            )
+            for sql in (
+                "SELECT release, reached, count(*) FROM interactions WHERE created_at > 1 "
+                "GROUP BY release, reached ORDER BY release, reached",
+                "SELECT user_id, count(*), max(created_at) FROM interactions "
+                "WHERE user_id IS NOT NULL GROUP BY user_id",
+                "SELECT count(*) FROM feedback WHERE created_at > 1",
+                "SELECT 1 FROM interactions WHERE root_run_id = 'x'",
+            )
+        }
+    assert [sql for sql, plan in plans.items() if "INDEX" not in plan] == []

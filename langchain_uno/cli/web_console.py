@@ -1,0 +1,111 @@
+"""``langchain-uno console``: the pages that people look at and click."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from typing import Annotated
+
+import typer
+
+from langchain_uno.cli.console import HomeOption, NamespaceOption, clean_exit, say
+from langchain_uno.errors import ConfigError
+from langchain_uno.home import Home
+
+__all__ = ["console"]
+
+
+def console(
+    home: HomeOption = None,
+    namespace: NamespaceOption = "default",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8642,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Base model of Try it: a folder or a hub name. [default: the bundled one]"
+        ),
+    ] = None,
+    embeddings: Annotated[
+        str | None,
+        typer.Option(
+            help="HuggingFace embedding model, the one that the releases were made with. "
+            "[default: the base model's token embeddings]"
+        ),
+    ] = None,
+    with_model: Annotated[
+        bool,
+        typer.Option("--model-loads/--no-model", help="Whether Try it may load a model."),
+    ] = True,
+) -> None:
+    """Serve the console: look at a home, try it, approve releases, roll back, forget people.
+
+    It prints an address with a token to click. On this machine alone that is enough. For others,
+    name who may what, and listen on an address of your own behind TLS:
+
+        langchain-uno console --home ./home
+
+        LANGCHAIN_UNO_CONSOLE_TOKENS="ann:release:TOKEN,bob:review:TOKEN" \
+            langchain-uno console --home ./home --host 0.0.0.0
+
+    Roles: read looks; review tries the model too; release also promotes, rolls back and forgets.
+    Every action stands in the history under its name.
+
+    Exit codes: 2 bad argument or token, the address can't be used, or a package is missing, 3 no
+    such home, 7 the journal can't be read, 130 stopped by Ctrl-C.
+    """
+    with clean_exit("The console has stopped."):
+        place = Home.locate(home, namespace).require()
+        from langchain_uno.web.console import console_app
+        from langchain_uno.web.console.access import ENV_TOKENS, local_operator, read_tokens
+
+        operators = read_tokens(os.environ.get(ENV_TOKENS, ""))
+        if not operators:
+            if not _is_loopback(host):
+                raise ConfigError(
+                    f"Others can reach {host}: say who may do what, with "
+                    f"{ENV_TOKENS}='name:role:token,...'."
+                )
+            operators = [local_operator()]
+        app = console_app(
+            place.root,
+            namespace,
+            tokens=operators,
+            model=model,
+            embedder=embeddings,
+            with_model=with_model,
+        )
+        import uvicorn
+
+        listening = _listen(host, port)
+        config = uvicorn.Config(app, log_level="warning", access_log=False)
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{listening.getsockname()[1]}/"
+        if os.environ.get(ENV_TOKENS):
+            say(f"The console is at {url}; it asks for a token.")
+        else:
+            say(f"The console is at {url}enter?token={operators[0].token}")
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(128)  # who clicks at once waits until the pages are there
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port} can't be listened on ({error.strerror or error}): choose another with "
+            "--host or --port."
+        ) from error
+    return made

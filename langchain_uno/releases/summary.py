@@ -1,0 +1,155 @@
+"""What people are told of a home and its releases: by commands, and by the console."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from langchain_uno.errors import ReleaseError
+from langchain_uno.home import Home
+from langchain_uno.logs.journal import Journal
+from langchain_uno.records import Cluster
+from langchain_uno.releases.history import held, waiting
+from langchain_uno.releases.load import list_releases, read_manifest, revocation_file
+from langchain_uno.releases.manifest import Manifest
+from langchain_uno.releases.traffic import read_traffic
+
+__all__ = ["changes_of", "row_of", "shares_of", "state_of", "summary_of", "win_rate_of"]
+
+_DAYS = 7
+
+
+def summary_of(
+    home: Home, journal: Journal, read: Callable[[str], Manifest] | None = None
+) -> dict[str, Any]:
+    """Return what answers, how many requests of a week reach a cluster, and what waits.
+
+    Args:
+        home: the namespace.
+        journal: its journal.
+        read: reads the manifest of a release; None: from its file.
+
+    Raises:
+        StoreError: the journal can't be read.
+        ReleaseError: ``traffic.json`` is damaged.
+    """
+    traffic = read_traffic(home)
+    shares = traffic.shares if traffic else ()
+    releases = list_releases(home)
+    made = _newest(releases, read or (lambda release: read_manifest(home, release)))
+    answers, feedback = journal.counts()
+    week = journal.traffic(time.time() - _DAYS * 86400)
+    by_uno = sum(n for release, _, n in week if release)
+    reached = sum(n for _, cluster, n in week if cluster)
+    return {
+        "home": str(home.path),
+        "answers": {s.release or "the base model": s.share for s in shares},
+        "releases": len(releases),
+        "last_release": made.isoformat(timespec="seconds") if made else None,
+        "held": held(home),
+        "waits_for_approval": waiting(home),
+        "logged": answers,
+        "feedback": feedback,
+        "feedback_since_the_last_release": journal.feedback_since(made.timestamp() if made else 0),
+        "feedback_that_waits_for_its_answer": journal.waiting(),
+        "requests_in_7_days": sum(n for _, _, n in week),
+        "reach_a_cluster": round(reached / by_uno, 4) if by_uno else None,
+        "answered_by": _counts(week),
+    }
+
+
+def _newest(releases: Sequence[str], read: Callable[[str], Manifest]) -> datetime | None:
+    """Return when the newest release was made that can be read."""
+    for release in reversed(releases):
+        try:
+            return read(release).created
+        except ReleaseError:
+            continue
+    return None
+
+
+def _counts(week: list[tuple[str | None, bool, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for release, _, n in week:
+        found[release or "no release"] = found.get(release or "no release", 0) + n
+    return found
+
+
+def shares_of(home: Home) -> dict[str, float]:
+    """Return which release gets which share of the requests; the base model answers the rest.
+
+    Raises:
+        ReleaseError: ``traffic.json`` is damaged.
+    """
+    traffic = read_traffic(home)
+    return {s.release: s.share for s in traffic.shares if s.release} if traffic else {}
+
+
+def row_of(home: Home, release: str, manifest: Manifest | None, share: float) -> dict[str, Any]:
+    """Return what a list says of a release.
+
+    Args:
+        home: the namespace.
+        release: its id.
+        manifest: what it says of itself; None: that can't be read.
+        share: its part of the requests.
+    """
+    found: dict[str, Any] = {
+        "id": release,
+        "share": share,
+        "created": None,
+        "parent": None,
+        "routes": {},
+        "coverage": None,
+        "bytes": 0,
+    }
+    if manifest is None:
+        return {**found, "state": "broken: it can't be read"}
+    routes = [cluster.route for cluster in manifest.clusters]
+    return {
+        **found,
+        "created": manifest.created.isoformat(timespec="seconds"),
+        "parent": manifest.parent,
+        "routes": {route: routes.count(route) for route in dict.fromkeys(routes)},
+        "coverage": manifest.figures.get("coverage"),
+        "bytes": sum(adapter.n_bytes for adapter in manifest.adapters),
+        "state": state_of(home, release, share),
+    }
+
+
+def state_of(home: Home, release: str, share: float) -> str:
+    """Return in a word or two what a sound release does: answers, waits, or is revoked."""
+    if share:
+        return "answers" if share > 0.999 else f"answers {100 * share:.0f} %"
+    return "revoked" if revocation_file(home, release).exists() else "ready"
+
+
+def win_rate_of(cluster: Cluster) -> str:
+    """Return a cluster's latest win rate with its interval, for people; "-": there is none."""
+    if not cluster.reports:
+        return "-"
+    report = cluster.reports[-1]
+    low, high = report.interval
+    return f"{report.win_rate:.2f} ({low:.2f}-{high:.2f})"
+
+
+def changes_of(old: Manifest | None, new: Manifest | None) -> list[dict[str, Any]]:
+    """Return what changed from one release to another, by cluster; None: the base model alone."""
+    before = {c.id: c for c in old.clusters} if old else {}
+    after = {c.id: c for c in new.clusters} if new else {}
+    names = [*after, *(name for name in before if name not in after)]
+    return [_change(name, before.get(name), after.get(name)) for name in names]
+
+
+def _change(name: str, old: Cluster | None, new: Cluster | None) -> dict[str, Any]:
+    rules = [set(c.rules) if c else set() for c in (old, new)]
+    return {
+        "cluster": name,
+        "route": [c.route if c else None for c in (old, new)],
+        "won": [win_rate_of(c) if c else None for c in (old, new)],
+        "logs": [c.size if c else None for c in (old, new)],
+        "rules_added": sorted(rules[1] - rules[0]),
+        "rules_removed": sorted(rules[0] - rules[1]),
+    }

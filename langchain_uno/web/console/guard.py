@@ -1,0 +1,205 @@
+"""The guard before every page and action: who asks, whether they may, whose form it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from fastapi.concurrency import run_in_threadpool
+from fastapi.requests import Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from langchain_uno.errors import InputError, ReleaseError, UNOError
+from langchain_uno.web.console.access import (
+    Access,
+    Operator,
+    Refused,
+    Role,
+    Session,
+    check_form,
+    check_same_site,
+    read_form,
+)
+from langchain_uno.web.console.views import environment
+
+__all__ = ["Guard", "Handler", "Visit"]
+
+_STATIC = {"console.css": "text/css", "htmx.min.js": "text/javascript"}
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",  # without a referrer, browsers name no origin with a form
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request of somebody who was let in."""
+
+    session: Session
+    base: str
+    """What the console's paths begin with here."""
+    path: dict[str, str]
+    query: dict[str, str]
+    form: dict[str, list[str]]
+
+    @property
+    def who(self) -> str:
+        """The operator's name."""
+        return self.session.operator.name
+
+    def said(self, name: str) -> str:
+        """Return a field of the form, stripped; "" where it is missing."""
+        return (self.form.get(name) or [""])[0].replace("\r\n", "\n").strip()
+
+    @property
+    def page(self) -> int:
+        """The number of the page asked for, from 1."""
+        given = self.query.get("page", "1")
+        return max(1, int(given)) if given.isdecimal() and len(given) < 9 else 1
+
+
+Handler = Callable[[Visit], Response]
+
+
+class Guard:
+    """Lets operators in, and seals what goes out.
+
+    Args:
+        operators: who may come in.
+    """
+
+    def __init__(self, operators: Sequence[Operator]) -> None:
+        self._access = Access(operators)
+        self._templates = environment()
+
+    def guarded(
+        self, prefix: str, need: Role, handler: Handler, pool: Executor | None = None
+    ) -> Callable[[Request], Any]:
+        """Put the checks before a page: who asks, whether they may, whose form it is."""
+
+        async def endpoint(request: Request) -> Response:
+            base = request.scope.get("root_path", "") + prefix
+            session = None
+            try:
+                if request.method == "POST":
+                    check_same_site(request)
+                session = self._access.session(request)
+                form: dict[str, list[str]] = {}
+                if request.method == "POST":
+                    body = await read_form(request)
+                    form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
+                    check_form(session, (form.get("csrf") or [""])[0])
+                if not session.operator.may(need):
+                    raise Refused(
+                        403,
+                        f"This needs the role {need}; {session.operator.name} has the role "
+                        f"{session.operator.role}.",
+                    )
+                visit = Visit(
+                    session, base, dict(request.path_params), dict(request.query_params), form
+                )
+                if pool is not None:
+                    loop = asyncio.get_running_loop()
+                    response = await loop.run_in_executor(pool, handler, visit)
+                else:
+                    response = await run_in_threadpool(handler, visit)
+            except Refused as refused:
+                response = self._refusal(request, base, session, refused)
+            except UNOError as error:
+                response = self._refusal(
+                    request, base, session, Refused(_status(error), str(error))
+                )
+            return _sealed(response)
+
+        return endpoint
+
+    def _refusal(
+        self, request: Request, base: str, session: Session | None, refused: Refused
+    ) -> Response:
+        """Return the page that says why not; without a session, with a form for the token."""
+        html = self._templates.get_template("refused.html").render(
+            base=base,
+            session=session,
+            csrf=session.csrf if session else "",
+            status=refused.status,
+            reason=refused.reason,
+            here="",
+        )
+        # For htmx, which may have asked for a part of a page that is not in this one.
+        swap = {"HX-Retarget": "main", "HX-Reselect": "main", "HX-Reswap": "outerHTML"}
+        return HTMLResponse(html, refused.status, headers=swap)
+
+    def enter(self, prefix: str) -> Callable[[Request], Any]:
+        """Return the endpoint that exchanges a token for a session."""
+
+        async def enter(request: Request) -> Response:
+            base = request.scope.get("root_path", "") + prefix
+            try:
+                if request.method == "POST":
+                    check_same_site(request)
+                    form = parse_qs((await read_form(request)).decode("utf-8", "replace"))
+                    token = (form.get("token") or [""])[0]
+                else:
+                    token = request.query_params.get("token", "")
+                response: Response = RedirectResponse(f"{base}/", 303)
+                self._access.enter(request, response, token, base or "/")
+            except Refused as refused:
+                response = self._refusal(request, base, None, refused)
+            return _sealed(response)
+
+        return enter
+
+    async def static(self, request: Request) -> Response:
+        """Return the stylesheet or htmx; they say nothing of anybody and need no session."""
+        name = request.path_params["name"]
+        if name not in _STATIC:
+            return _sealed(Response(status_code=404))
+        data = (resources.files(__package__) / "static" / name).read_bytes()
+        response = _sealed(Response(data, media_type=_STATIC[name]))
+        response.headers["Cache-Control"] = "max-age=3600"
+        return response
+
+    def page(self, visit: Visit, template: str, **values: Any) -> Response:
+        """Return a page; every text in it is escaped and made visible."""
+        html = self._templates.get_template(template).render(
+            base=visit.base,
+            session=visit.session,
+            csrf=visit.session.csrf,
+            may=visit.session.operator.may,
+            here=template.partition(".")[0],
+            said=self._access.message(visit.session, visit.query.get("said", "")),
+            query=visit.query,
+            **values,
+        )
+        return HTMLResponse(html)
+
+    def go(self, visit: Visit, path: str, said: str = "") -> Response:
+        """Return a redirect to a page that says what was done."""
+        signed = self._access.sign_message(visit.session, said) if said else ""
+        path, _, query = path.partition("?")
+        parts = [query] * bool(query) + [urlencode({"said": signed})] * bool(signed)
+        return RedirectResponse(f"{visit.base}{path}" + "?" * bool(parts) + "&".join(parts), 303)
+
+
+def _sealed(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+def _status(error: UNOError) -> int:
+    if isinstance(error, InputError):
+        return 422
+    return 409 if isinstance(error, ReleaseError) else 503

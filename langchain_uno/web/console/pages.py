@@ -1,0 +1,462 @@
+"""The console's pages and actions."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from typing import Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter
+from fastapi.responses import RedirectResponse, Response
+
+from langchain_uno import __version__
+from langchain_uno.erasure import forget
+from langchain_uno.errors import InputError
+from langchain_uno.home import Home
+from langchain_uno.learning.review import decide, review_table
+from langchain_uno.logs.journal import FILE_NAME, Journal
+from langchain_uno.records import STAGES
+from langchain_uno.releases import canary
+from langchain_uno.releases.history import held, hold, let_go, note, read_history, waiting
+from langchain_uno.releases.publish import make_current, retire, rollback
+from langchain_uno.releases.summary import changes_of, shares_of, summary_of
+from langchain_uno.reports import cluster_map, report_paths
+from langchain_uno.web.console.access import (
+    Operator,
+    Refused,
+    Role,
+)
+from langchain_uno.web.console.guard import Guard, Handler, Visit
+from langchain_uno.web.console.shelf import Shelf
+from langchain_uno.web.console.talk import Talks
+from langchain_uno.web.console.views import PAGE, Pager, fits, told, visible
+
+__all__ = ["Console"]
+
+_PACKAGES = (
+    "langchain", "langgraph", "langchain-huggingface", "peft", "trl", "transformers", "chromadb",
+    "torch",
+)  # fmt: skip
+_HISTORY = 50
+
+
+class Console(Guard):
+    """The pages of one namespace."""
+
+    def __init__(self, home: Home, operators: Sequence[Operator], talks: Talks | None) -> None:
+        super().__init__(operators)
+        self.home, self.talks = home, talks
+        self.shelf = Shelf(home)
+        # Answers take long: they must not take the threads that pages need.
+        self._asking = ThreadPoolExecutor(2, thread_name_prefix="uno-console")
+
+    def router(self, prefix: str) -> APIRouter:
+        """Return the routes."""
+        router = APIRouter(include_in_schema=False)
+        looks: tuple[tuple[str, Role, Handler], ...] = (
+            ("/", "read", self.overview),
+            ("/clusters", "read", self.clusters),
+            ("/clusters/{cluster}", "read", self.cluster),
+            ("/review", "read", self.review),
+            ("/releases", "read", self.releases),
+            ("/releases/{release}", "read", self.release),
+            ("/diff", "read", self.diff),
+            ("/report/{release}", "read", self.report),
+            ("/try", "read", self.trial),
+            ("/people", "read", self.people),
+            ("/forget", "release", self.ask_to_forget),
+            ("/health", "read", self.health),
+        )
+        acts: tuple[tuple[str, Role, Handler], ...] = (
+            ("/releases/{release}/promote", "release", self.promote),
+            ("/releases/{release}/canary", "release", self.start_canary),
+            ("/canary/watch", "release", self.watch_canary),
+            ("/canary/stop", "release", self.stop_canary),
+            ("/rollback", "release", self.go_back),
+            ("/hold", "release", self.hold),
+            ("/hold/end", "release", self.end_hold),
+            ("/review", "review", self.decide),
+            ("/try/ask", "review", self.ask),
+            ("/try/rate", "review", self.rate),
+            ("/try/new", "review", self.begin),
+            ("/forget", "release", self.forget),
+            ("/leave", "read", self.leave),
+        )
+        for path, need, look in looks:
+            router.add_route(prefix + path, self.guarded(prefix, need, look), methods=["GET"])
+        for path, need, act in acts:
+            pool = self._asking if act == self.ask else None
+            router.add_route(prefix + path, self.guarded(prefix, need, act, pool), methods=["POST"])
+        router.add_route(prefix + "/enter", self.enter(prefix), methods=["GET", "POST"])
+        router.add_route(prefix + "/static/{name}", self.static, methods=["GET"])
+        return router
+
+    def close(self) -> None:
+        """End what answers."""
+        self._asking.shutdown(wait=False, cancel_futures=True)
+        if self.talks:
+            self.talks.close()
+
+    # -- looking ------------------------------------------------------------------------------
+
+    def overview(self, visit: Visit) -> Response:
+        """What answers, how much of the traffic it covers, and what waits for a person."""
+        found = self._summary()
+        return self.page(
+            visit,
+            "overview.html",
+            s=found,
+            current=self.shelf.current(),
+            held=held(self.home),
+            waiting=waiting(self.home),
+            canary=self._canary(),
+        )
+
+    def clusters(self, visit: Visit) -> Response:
+        """The clusters of one release, searchable."""
+        chosen = visit.query.get("release") or self.shelf.current() or self.shelf.newest()
+        query, route = visit.query.get("q", "").strip(), visit.query.get("route", "")
+        found = self.shelf.manifest(chosen).clusters if chosen else []
+        routes = sorted({cluster.route for cluster in found})
+        found = [c for c in found if (not route or c.route == route) and fits(c, query)]
+        pager = Pager(visit.page, len(found))
+        return self.page(
+            visit,
+            "clusters.html",
+            release=chosen,
+            releases=self.shelf.releases(),
+            clusters=found[pager.start : pager.end],
+            pager=pager,
+            q=query,
+            route=route,
+            routes=routes,
+            map=self._map(chosen) if not query and not route else "",
+        )
+
+    def cluster(self, visit: Visit) -> Response:
+        """One cluster: its rules and the evidence."""
+        chosen = visit.query.get("release") or self.shelf.current() or self.shelf.newest()
+        manifest = self.shelf.manifest(chosen or "none")
+        found = next((c for c in manifest.clusters if c.id == visit.path["cluster"]), None)
+        if found is None:
+            raise Refused(404, f"Release {chosen} has no cluster {visit.path['cluster']!r}.")
+        counts = {
+            name: manifest.figures.get(name, {}).get(found.id)
+            for name in ("pairs", "train", "verify")
+        }
+        report = self.shelf.report(manifest.id)
+        parts = report.clusters if report else []
+        return self.page(
+            visit,
+            "cluster.html",
+            release=chosen,
+            cluster=found,
+            counts=counts,
+            told=next((part for part in parts if part.id == found.id), None),
+        )
+
+    def review(self, visit: Visit) -> Response:
+        """Rules and pairs of the refresh under way, or of the last one, with what was decided."""
+        kind: Any = visit.query.get("kind", "rule")
+        cluster = visit.query.get("cluster", "").strip() or None
+        table = review_table(
+            self.home,
+            kind=kind if kind in ("rule", "pair", "log") else "rule",
+            cluster=cluster,
+            offset=(visit.page - 1) * PAGE,
+            limit=PAGE,
+        )
+        pager = Pager(visit.page, table.total)
+        return self.page(
+            visit, "review.html", table=table, kind=kind, cluster=cluster or "", pager=pager
+        )
+
+    def report(self, visit: Visit) -> Response:
+        """The report of the refresh that made a release, as it was written."""
+        path = report_paths(self.home, visit.path["release"]).html
+        try:
+            response = Response(path.read_bytes(), media_type="text/html")
+        except OSError as error:
+            raise Refused(404, f"Release {visit.path['release']} has no report.") from error
+        response.headers["Content-Security-Policy"] = (
+            "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; "
+            "sandbox allow-top-navigation-by-user-activation"
+        )
+        return response
+
+    def releases(self, visit: Visit) -> Response:
+        """All releases, the newest first, and who changed what."""
+        names = self.shelf.releases()[::-1]
+        pager = Pager(visit.page, len(names))
+        shares = shares_of(self.home)
+        rows = [self.shelf.row(n, shares.get(n, 0.0)) for n in names[pager.start : pager.end]]
+        history = read_history(self.home)[-_HISTORY:][::-1]
+        return self.page(
+            visit,
+            "releases.html",
+            rows=rows,
+            pager=pager,
+            history=history,
+            held=held(self.home),
+            canary=self._canary(),
+            current=self.shelf.current(),
+            names=names,
+        )
+
+    def release(self, visit: Visit) -> Response:
+        """One release, and what may be done with it."""
+        name = visit.path["release"]
+        manifest = self.shelf.manifest(name)
+        row = self.shelf.row(name, shares_of(self.home).get(name, 0.0))
+        return self.page(
+            visit,
+            "release.html",
+            m=manifest,
+            row=row,
+            current=self.shelf.current(),
+            canary=self._canary(),
+            has_report=report_paths(self.home, name).html.exists(),
+        )
+
+    def diff(self, visit: Visit) -> Response:
+        """What changed from one release to another."""
+        old, new = visit.query.get("old", ""), visit.query.get("new", "")
+        manifests = [
+            None if name in ("", "base") else self.shelf.manifest(name) for name in (old, new)
+        ]
+        changes = [one for one in changes_of(*manifests) if told(one)]
+        pager = Pager(visit.page, len(changes))
+        return self.page(
+            visit,
+            "diff.html",
+            old=old or "base",
+            new=new or "base",
+            changes=changes[pager.start : pager.end],
+            pager=pager,
+            names=self.shelf.releases()[::-1],
+        )
+
+    def people(self, visit: Visit) -> Response:
+        """Who asked and said how much."""
+        part, page = visit.query.get("q", "").strip(), visit.page
+        with self._journal() as journal:
+            found = journal.people(part, (page - 1) * PAGE, PAGE + 1)
+            nameless = self.shelf.recall("nameless", 5, journal.nameless)
+        return self.page(
+            visit,
+            "people.html",
+            people=found[:PAGE],
+            pager=Pager(page, None, more=len(found) > PAGE),
+            q=part,
+            nameless=nameless,
+        )
+
+    def health(self, visit: Visit) -> Response:
+        """Sizes, versions, the disk, the model, and how long the last refresh took."""
+        disk = shutil.disk_usage(self.home.path)
+        names = [self.home.journal / (FILE_NAME + end) for end in ("", "-wal")]
+        size = sum(path.stat().st_size for path in names if path.exists())
+        return self.page(
+            visit,
+            "health.html",
+            s=self._summary(),
+            journal_bytes=size,
+            disk=disk,
+            packages=_versions(),
+            talks=self.talks,
+            seconds=self._seconds(),
+            stages=STAGES,
+        )
+
+    # -- acting -------------------------------------------------------------------------------
+
+    def promote(self, visit: Visit) -> Response:
+        """Let a release answer all requests."""
+        found = make_current(self.home, visit.path["release"], why=visit.said("why"), by=visit.who)
+        return self.go(visit, "/releases", f"Release {found.id} answers.")
+
+    def go_back(self, visit: Visit) -> Response:
+        """Go back to an older release, or to the base model."""
+        to, why = visit.said("to"), visit.said("why")
+        if to == "base":
+            retire(self.home, why, visit.who)
+            found = None
+        else:
+            found = rollback(self.home, to or None, why, visit.who)
+        return self.go(
+            visit,
+            "/releases",
+            f"Release {found.id} answers." if found else "The base model answers.",
+        )
+
+    def start_canary(self, visit: Visit) -> Response:
+        """Let a release answer a part of the people; or a larger part, if it does already."""
+        try:
+            share, people = float(visit.said("share")) / 100, int(visit.said("people"))
+            days = float(visit.said("days"))
+        except ValueError as error:
+            raise InputError("Share, people and days are numbers.") from error
+        plan = canary.start(
+            self.home,
+            visit.path["release"],
+            share=share,
+            people=people,
+            days=days,
+            by=visit.who,
+            why=visit.said("why"),
+        )
+        self.shelf.forget()
+        done = f"Release {plan.release} answers {100 * plan.share:.0f} % of the people."
+        return self.go(visit, "/releases", done)
+
+    def watch_canary(self, visit: Visit) -> Response:
+        """Look at the canary, and do what its figures say."""
+        self.shelf.forget()
+        return self.go(visit, "/releases", f"The canary: {canary.watch(self.home).verdict}.")
+
+    def stop_canary(self, visit: Visit) -> Response:
+        """End the canary: what was current answers everything."""
+        ended = canary.stop(self.home, visit.who, visit.said("why"))
+        self.shelf.forget()
+        return self.go(visit, "/releases", "The canary ended." if ended else "No canary ran.")
+
+    def decide(self, visit: Visit) -> Response:
+        """Write one decision about a rule, a pair or a log."""
+        names = ("id", "decision", "text", "cluster")
+        wanted: dict[str, Any] = {name: visit.said(name) for name in names if visit.said(name)}
+        wanted["everywhere"] = visit.said("everywhere") == "yes"
+        made = decide(self.home, [wanted], visit.who, visit.said("why"))
+        place = {name: visit.said(f"at_{name}") for name in ("kind", "cluster", "page")}
+        path = f"/review?{urlencode({k: v for k, v in place.items() if v})}"
+        done = "Decided: the next refresh obeys." if made else "Nothing was changed by that."
+        return self.go(visit, path, done)
+
+    def hold(self, visit: Visit) -> Response:
+        """Let refreshes publish without promoting."""
+        routes = visit.said("when") == "routes"
+        hold(self.home, visit.said("why"), visit.who, "routes" if routes else "always")
+        return self.go(visit, "/releases", "Held: a person promotes what refreshes publish.")
+
+    def end_hold(self, visit: Visit) -> Response:
+        """End the hold."""
+        ended = let_go(self.home, visit.said("why"), visit.who)
+        done = "Refreshes promote again." if ended else "Nothing was held."
+        return self.go(visit, "/releases", done)
+
+    def trial(self, visit: Visit) -> Response:
+        """The conversation of this browser."""
+        talk = self.talks.of(visit.session.id) if self.talks else None
+        return self.page(visit, "try.html", talk=talk, talks=self.talks)
+
+    def ask(self, visit: Visit) -> Response:
+        """Ask the model."""
+        self._talks().ask(visit.session.id, visit.who, visit.said("text"))
+        return self.go(visit, "/try")
+
+    def rate(self, visit: Visit) -> Response:
+        """Say something about an answer."""
+        score = {"up": 1.0, "down": 0.0}.get(visit.said("score"))
+        self._talks().rate(
+            visit.session.id,
+            visit.who,
+            visit.said("run"),
+            score=score,
+            comment=visit.said("comment") or None,
+            correction=visit.said("correction") or None,
+        )
+        return self.go(visit, "/try", "Saved.")
+
+    def begin(self, visit: Visit) -> Response:
+        """Begin a new conversation."""
+        self._talks().begin(visit.session.id)
+        return self.go(visit, "/try")
+
+    def ask_to_forget(self, visit: Visit) -> Response:
+        """Ask whether somebody is to be forgotten; the id is typed to confirm it."""
+        kind, name = visit.query.get("kind", "user"), visit.query.get("id", "").strip()
+        if kind not in _FORGETS or not name:
+            raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
+        person = None
+        if kind == "user":
+            with self._journal() as journal:
+                person = next((p for p in journal.people(name, 0, 1000) if p.user_id == name), None)
+        return self.page(visit, "forget.html", kind=kind, id=name, person=person)
+
+    def forget(self, visit: Visit) -> Response:
+        """Forget a user, a conversation or an answer, everywhere."""
+        kind, name = visit.said("kind"), visit.said("id")
+        if kind not in _FORGETS or not name:
+            raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
+        if visit.said("typed") not in (name, visible(name)):
+            raise InputError("What was typed is not the id: nothing was forgotten.")
+        given: Any = {_FORGETS[kind]: [name] if kind == "answer" else name}
+        receipt = forget(self.home, **given)
+        counts = (
+            f"{receipt['interactions']} answers, {receipt['feedback']} pieces of feedback, "
+            f"{receipt['releases_tainted']} releases revoked"
+        )
+        note(self.home, f"forget {kind}", None, counts, visit.who)
+        self.shelf.forget()
+        if self.talks:
+            self.talks.forget_all()
+        done = f"Forgotten at {receipt['at']}: {counts}."
+        return self.go(
+            visit, "/people", done if receipt["found"] else "Nothing of that id was found."
+        )
+
+    def leave(self, visit: Visit) -> Response:
+        """End the session."""
+        response = RedirectResponse(f"{visit.base}/", 303)
+        self._access.leave(response, visit.base or "/")
+        return response
+
+    # -- parts --------------------------------------------------------------------------------
+
+    def _summary(self) -> dict[str, Any]:
+        return self.shelf.recall("summary", 5, self._look)
+
+    def _canary(self) -> canary.Canary | None:
+        """Return the canary that runs, with its figures."""
+        if canary.running(self.home) is None:
+            return None
+        return self.shelf.recall("canary", 5, lambda: canary.look(self.home))
+
+    def _map(self, release: str | None) -> str:
+        report = self.shelf.report(release) if release else None
+        return cluster_map(report.points) if report else ""
+
+    def _look(self) -> dict[str, Any]:
+        with self._journal() as journal:
+            return summary_of(self.home, journal, self.shelf.manifest)
+
+    def _journal(self) -> Journal:
+        return Journal(self.home.journal, readonly=True)
+
+    def _seconds(self) -> dict[str, float]:
+        newest = self.shelf.newest()
+        if newest is None:
+            return {}
+        found: dict[str, float] = self.shelf.manifest(newest).figures.get("seconds", {})
+        return found
+
+    def _talks(self) -> Talks:
+        if self.talks is None:
+            raise Refused(404, "This console was started without a model (--no-model).")
+        return self.talks
+
+
+_FORGETS = {"user": "user_id", "conversation": "thread_id", "answer": "run_ids"}
+
+
+def _versions() -> dict[str, str]:
+    found = {"langchain-uno": __version__, "python": sys.version.split()[0]}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return found

@@ -1,0 +1,134 @@
+"""What the console read of releases and figures, kept while it is true or a few seconds old."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+from langchain_uno.errors import ReleaseError, UNOError
+from langchain_uno.home import Home, safe_name
+from langchain_uno.releases.load import list_releases, read_manifest
+from langchain_uno.releases.manifest import Manifest
+from langchain_uno.releases.summary import row_of, state_of
+from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.reports import Report, read_report, report_paths
+
+__all__ = ["Shelf"]
+
+_T = TypeVar("_T")
+_MOST = 8
+"""Manifests in memory, one of 10,000 clusters takes some 20 MB; and figures and reports."""
+
+
+class Shelf:
+    """Reads releases of one namespace; each state of a file is parsed once, whoever asks."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._manifests: OrderedDict[Hashable, Manifest] = OrderedDict()
+        self._rows: dict[Hashable, dict[str, Any]] = {}
+        self._recalled: dict[str, tuple[float, Any]] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._reading = threading.Lock()
+
+    def releases(self) -> list[str]:
+        """Return the ids of all releases, oldest first."""
+        return list_releases(self._home)
+
+    def newest(self) -> str | None:
+        """Return the id of the newest release."""
+        found = self.releases()
+        return found[-1] if found else None
+
+    def current(self) -> str | None:
+        """Return the release that most requests go to; None: the base model answers."""
+        traffic = read_traffic(self._home)
+        return traffic.current.release if traffic and traffic.current else None
+
+    def manifest(self, release: str) -> Manifest:
+        """Return what a release says of itself, without the ids of its logs.
+
+        Raises:
+            ReleaseError: there is no such release, or it can't be read.
+        """
+        key = self._state(release)
+        with self._reading:
+            found = self._manifests.get(key)
+            if found is None:
+                found = _lighter(read_manifest(self._home, release))
+                self._manifests[key] = found
+                while len(self._manifests) > _MOST:
+                    self._manifests.popitem(last=False)
+            self._manifests.move_to_end(key)
+            return found
+
+    def row(self, release: str, share: float) -> dict[str, Any]:
+        """Return what a list says of a release, a broken one too."""
+        try:
+            key = self._state(release)
+            if key not in self._rows:
+                self._rows[key] = row_of(self._home, release, self.manifest(release), 0.0)
+        except ReleaseError:
+            return row_of(self._home, release, None, share)
+        state = state_of(self._home, release, share)
+        return {**self._rows[key], "share": share, "state": state}
+
+    def report(self, release: str) -> Report | None:
+        """Return the report of the refresh that made a release; None: there is none.
+
+        Raises:
+            HomeError: it can't be read.
+        """
+        try:
+            found = report_paths(self._home, release).json.stat()
+        except OSError:
+            return None
+        key = f"report {release} {found.st_mtime_ns} {found.st_size}"
+        return self.recall(key, 60, lambda: read_report(self._home, release))
+
+    def forget(self) -> None:
+        """Drop all that was read: some of it may have been forgotten."""
+        with self._reading:
+            self._manifests.clear()
+            self._rows.clear()
+        self._recalled.clear()
+
+    def recall(self, name: str, seconds: float, make: Callable[[], _T]) -> _T:
+        """Return what ``make`` returned at most so many seconds ago; one caller makes it anew."""
+        with self._locks.setdefault(name, threading.Lock()):
+            at, value = self._recalled.get(name, (float("-inf"), None))
+            if time.monotonic() - at > seconds:
+                value = make()
+                self._recalled.pop(name, None)
+                while len(self._recalled) >= _MOST:
+                    self._recalled.pop(next(iter(self._recalled)), None)
+                self._recalled[name] = (time.monotonic(), value)
+            found: _T = value
+            return found
+
+    def warm(self) -> None:
+        """Read every release once, so that the first page is as quick as the next."""
+        try:
+            for release in self.releases()[::-1]:
+                self.row(release, 0.0)
+        except UNOError as error:
+            logging.getLogger(__name__).warning("The releases can't be read yet: %s", error)
+
+    def _state(self, release: str) -> Hashable:
+        path = self._home.releases / safe_name(release, "release") / "manifest.json"
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise ReleaseError(
+                f"Release {release!r} can't be read ({error.strerror or error})."
+            ) from error
+        return release, found.st_mtime_ns, found.st_size
+
+
+def _lighter(manifest: Manifest) -> Manifest:
+    clusters = [c.model_copy(update={"run_ids": [], "trained_on": []}) for c in manifest.clusters]
+    return manifest.model_copy(update={"clusters": clusters, "lineage": [], "files": {}})

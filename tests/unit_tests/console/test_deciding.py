@@ -1,0 +1,168 @@
+"""Reviewing what is taught, trying a release on some people, reading the report."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_uno.home import Home
+from langchain_uno.learning.review import review_table
+from langchain_uno.models.protocols import Engine
+from langchain_uno.releases.history import read_history
+from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.reports import write_report
+from langchain_uno.web.console import console_app
+from tests.unit_tests.console.parts import OPERATORS, PAYLOADS, enter, post, words
+from tests.unit_tests.graphs.refresh_parts import RECIPE, logs, make_home, refresh, tiny_engine
+from tests.unit_tests.reports.report_parts import cluster, report
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model_path: Path) -> Iterator[Engine]:
+    one = tiny_engine(tiny_model_path)
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def ready(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose refresh has stopped after the pairs."""
+    root = tmp_path_factory.mktemp("ready") / "home"
+    refresh(make_home(root, logs(36)), engine, RECIPE, until="pairs")
+    return root
+
+
+@pytest.fixture
+def reviewed(ready: Path, tmp_path: Path) -> Home:
+    shutil.copytree(ready, tmp_path / "reviewed")
+    return Home(tmp_path / "reviewed")
+
+
+def entries(html: str) -> dict[str, tuple[str, str]]:
+    """Row id -> (state, words) of the review page."""
+    found = re.findall(r'<article class="entry (\w+)" id="([^"]+)".*?</article>', html, re.DOTALL)
+    whole = re.findall(r'<article class="entry .*?</article>', html, re.DOTALL)
+    return {row: (state, words(text)) for (state, row), text in zip(found, whole, strict=True)}
+
+
+def test_a_rule_is_excluded_edited_and_restored(reviewed: Home) -> None:
+    client = enter(console_app(reviewed.root, tokens=OPERATORS, with_model=False), "review")
+    table = review_table(reviewed, kind="rule")
+    shown = entries(client.get("/review").text)
+    assert list(shown) == [row.id for row in table.rows][:50]
+    row = table.rows[0]
+    fields = {"id": row.id, "cluster": row.cluster, "at_kind": "rule", "at_cluster": row.cluster}
+    done = post(client, "/review", **fields, decision="exclude", why="wrong for us")
+    where = done.headers["location"]
+    assert where.startswith(f"/review?kind=rule&cluster={row.cluster}&said=")
+    state, text = entries(client.get(where).text)[row.id]
+    assert state == "excluded" and "exclude by reviewer" in text and "wrong for us" in text
+    post(client, "/review", **fields, decision="restore")
+    post(client, "/review", **fields, decision="edit", text="Answer in <b>two</b> lines.")
+    state, text = entries(client.get("/review").text)[row.id]
+    assert state == "edited" and "Answer in <b>two</b> lines." in text
+    assert {e["by"] for e in read_history(reviewed) if "review" in e["what"]} == {"reviewer"}
+    pending = review_table(reviewed).pending
+    assert pending and f"{pending} decision" in words(client.get("/review").text)
+
+
+def test_a_pair_is_excluded_and_a_rule_of_ones_own_added(reviewed: Home) -> None:
+    client = enter(console_app(reviewed.root, tokens=OPERATORS, with_model=False), "review")
+    pair = review_table(reviewed, kind="pair").rows[0]
+    page = client.get("/review?kind=pair").text
+    assert (pair.chosen or "") in unescape(page) and (pair.rejected or "") in unescape(page)
+    post(client, "/review", id=pair.id, cluster=pair.cluster, decision="exclude", why="untrue")
+    rows = review_table(reviewed, kind="pair").rows
+    assert [r.state for r in rows if r.id == pair.id] == ["excluded"]
+    post(client, "/review", decision="add", cluster=pair.cluster, text="Thank the customer.")
+    mine = [r for r in review_table(reviewed, kind="rule").rows if r.source == "own"]
+    assert [(r.text, r.decision.by) for r in mine if r.decision] == [
+        ("Thank the customer.", "reviewer")
+    ]
+    assert post(client, "/review", decision="add", cluster="none", text="x").status_code == 422
+    assert post(client, "/review", id="rule-none", decision="exclude").status_code == 422
+    assert client.get("/review?cluster=none").status_code == 422
+    assert client.get("/review?kind=none&page=99").status_code == 200
+
+
+def test_who_may_only_read_sees_the_table_and_decides_nothing(reviewed: Home) -> None:
+    client = enter(console_app(reviewed.root, tokens=OPERATORS, with_model=False), "read")
+    page = client.get("/review").text
+    assert entries(page) and "<textarea" not in page
+    row = review_table(reviewed, kind="rule").rows[0]
+    assert post(client, "/review", id=row.id, decision="exclude").status_code == 403
+    assert review_table(reviewed, kind="rule").rows[0].state == row.state
+
+
+@pytest.mark.parametrize("text", PAYLOADS)
+def test_a_decided_text_stays_text(reviewed: Home, text: str) -> None:
+    client = enter(console_app(reviewed.root, tokens=OPERATORS, with_model=False))
+    before = len(re.findall("<(script|img|svg|iframe|meta|base|a) ", client.get("/review").text))
+    row = review_table(reviewed, kind="rule").rows[0]
+    post(client, "/review", id=row.id, decision="edit", text=text, why=text)
+    page = client.get("/review").text
+    assert len(re.findall("<(script|img|svg|iframe|meta|base|a) ", page)) == before
+    assert not any(c in page for c in "\u202e\u2066\x00\x1b\U000e0041")
+
+
+def test_a_canary_is_started_raised_and_ended(
+    app: Any, home: Home, make: Callable[..., str]
+) -> None:
+    first, second = make(), make(promote=False)
+    client = enter(app)
+    budget = {"people": "200", "days": "14"}
+
+    def shares() -> dict[str | None, float]:
+        traffic = read_traffic(home)
+        return {s.release: round(s.share, 6) for s in traffic.shares} if traffic else {}
+
+    assert "Start the canary" in client.get(f"/releases/{second}").text
+    done = post(client, f"/releases/{second}/canary", share="20", why="a try", **budget)
+    assert done.status_code == 303
+    assert shares() == {first: 0.8, second: 0.2}
+    for path in ("/", "/releases"):
+        shown = words(client.get(path).text)
+        assert f"{second} answers 20 % of the people" in shown
+        assert "begun by releaseer : a try" in shown or "begun by releaseer: a try" in shown
+    assert "Raise the share" in client.get(f"/releases/{second}").text
+    post(client, f"/releases/{second}/canary", share="40", **budget)
+    assert shares()[second] == 0.4
+    said = post(client, "/canary/watch").headers["location"]
+    assert "The canary: running" in words(client.get(said).text)
+    post(client, "/canary/stop", why="enough")
+    assert shares() == {first: 1.0}
+    assert "End the canary" not in client.get("/releases").text
+    assert {e["by"] for e in read_history(home)[2:]} == {"releaseer"}
+    bad = post(client, f"/releases/{second}/canary", share="many", **budget)
+    assert (bad.status_code, shares()) == (422, {first: 1.0})
+
+
+def test_the_report_is_shown_and_runs_nothing(
+    app: Any, home: Home, make: Callable[..., str]
+) -> None:
+    name = make()
+    client = enter(app)
+    assert client.get(f"/report/{name}").status_code == 404
+    assert client.get("/report/..%2fx").status_code in (404, 422)
+    assert "/report/" not in client.get(f"/releases/{name}").text
+    text = "<script>alert(1)</script>"
+    told = {"release": name, "clusters": [cluster("c0", text)]}
+    write_report(home, report(text).model_copy(update=told))
+    assert f'href="/report/{name}"' in client.get(f"/releases/{name}").text
+    found = client.get(f"/report/{name}")
+    assert found.status_code == 200 and text not in found.text
+    policy = found.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "sandbox" in policy and "script-src" not in policy
+    page = client.get("/clusters/c0").text
+    assert "Before and after" in page and text not in page
+    assert '<svg class="map"' in client.get("/clusters").text
+    assert '<svg class="map"' not in client.get("/clusters?q=x").text
+    shutil.rmtree(home.reports)
+    assert '<svg class="map"' not in client.get("/clusters").text
+    assert "Before and after" not in client.get("/clusters/c0").text
