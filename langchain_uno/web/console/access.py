@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal, get_args
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from fastapi.requests import Request
 from fastapi.responses import Response
@@ -42,6 +42,7 @@ _MIN_TOKEN = 20
 _SESSION_S = 12 * 3600
 _SAID_S = 60
 _MOST_FORM = 2 << 20
+_MOST_FIELDS = 100
 
 
 class Refused(Exception):
@@ -214,8 +215,8 @@ def check_form(session: Session, given: str) -> None:
         raise Refused(403, "This form is of another session: load the page anew and send it again.")
 
 
-async def read_form(request: Request) -> bytes:
-    """Return the body of a form, which is held to 2 MB.
+async def read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form, which is held to 2 MB; of a name that stands twice, the last.
 
     Raises:
         Refused: it is larger, or no plain form.
@@ -228,4 +229,8 @@ async def read_form(request: Request) -> bytes:
         body += part
         if len(body) > _MOST_FORM:
             raise Refused(413, "A form may have 2 MB.")
-    return bytes(body)
+    try:
+        fields = parse_qsl(body.decode("utf-8", "replace"), True, max_num_fields=_MOST_FIELDS)
+    except ValueError as error:
+        raise Refused(400, f"A form may have {_MOST_FIELDS} fields.") from error
+    return dict(fields)

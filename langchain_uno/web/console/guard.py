@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 from fastapi.concurrency import run_in_threadpool
 from fastapi.requests import Request
@@ -52,7 +52,7 @@ class Visit:
     """What the console's paths begin with here."""
     path: dict[str, str]
     query: dict[str, str]
-    form: dict[str, list[str]]
+    form: dict[str, str]
 
     @property
     def who(self) -> str:
@@ -61,7 +61,7 @@ class Visit:
 
     def said(self, name: str) -> str:
         """Return a field of the form, stripped; "" where it is missing."""
-        return (self.form.get(name) or [""])[0].replace("\r\n", "\n").strip()
+        return self.form.get(name, "").replace("\r\n", "\n").strip()
 
     @property
     def page(self) -> int:
@@ -96,11 +96,10 @@ class Guard:
                 if request.method == "POST":
                     check_same_site(request)
                 session = self._access.session(request)
-                form: dict[str, list[str]] = {}
+                form: dict[str, str] = {}
                 if request.method == "POST":
-                    body = await read_form(request)
-                    form = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
-                    check_form(session, (form.get("csrf") or [""])[0])
+                    form = await read_form(request)
+                    check_form(session, form.get("csrf", ""))
                 if not session.operator.may(need):
                     raise Refused(
                         403,
@@ -149,8 +148,7 @@ class Guard:
             try:
                 if request.method == "POST":
                     check_same_site(request)
-                    form = parse_qs((await read_form(request)).decode("utf-8", "replace"))
-                    token = (form.get("token") or [""])[0]
+                    token = (await read_form(request)).get("token", "")
                 else:
                     token = request.query_params.get("token", "")
                 response: Response = RedirectResponse(f"{base}/", 303)

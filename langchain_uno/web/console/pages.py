@@ -420,11 +420,12 @@ class Console(Guard):
     def _summary(self) -> dict[str, Any]:
         return self.shelf.recall("summary", 5, self._look)
 
-    def _canary(self) -> canary.Canary | None:
-        """Return the canary that runs, with its figures."""
-        if canary.running(self.home) is None:
+    def _canary(self) -> dict[str, Any] | None:
+        """Return the plan of the canary that runs, and its figures as far as they are counted."""
+        plan = canary.running(self.home)
+        if plan is None:
             return None
-        return self.shelf.recall("canary", 5, lambda: canary.look(self.home))
+        return {"plan": plan, "seen": self.shelf.glance("canary", lambda: canary.look(self.home))}
 
     def _map(self, release: str | None) -> str:
         report = self.shelf.report(release) if release else None

@@ -7,6 +7,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from langchain_uno.errors import ReleaseError, UNOError
@@ -20,8 +22,19 @@ from langchain_uno.reports import Report, read_report, report_paths
 __all__ = ["Shelf"]
 
 _T = TypeVar("_T")
+_FRESH_S = 5.0
 _MOST = 8
 """Manifests in memory, one of 10,000 clusters takes some 20 MB; and figures and reports."""
+
+
+@dataclass
+class _Glance:
+    """A figure that may take long to count: the last one, and the one that is being counted."""
+
+    last: Future[Any] | None = None
+    coming: Future[Any] | None = None
+    due: float = float("-inf")
+    """When the last one is old."""
 
 
 class Shelf:
@@ -34,6 +47,8 @@ class Shelf:
         self._recalled: dict[str, tuple[float, Any]] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._reading = threading.Lock()
+        self._glances: dict[str, _Glance] = {}
+        self._counting = ThreadPoolExecutor(1, thread_name_prefix="uno-console-counts")
 
     def releases(self) -> list[str]:
         """Return the ids of all releases, oldest first."""
@@ -95,6 +110,7 @@ class Shelf:
         with self._reading:
             self._manifests.clear()
             self._rows.clear()
+            self._glances.clear()
         self._recalled.clear()
 
     def recall(self, name: str, seconds: float, make: Callable[[], _T]) -> _T:
@@ -109,6 +125,32 @@ class Shelf:
                 self._recalled[name] = (time.monotonic(), value)
             found: _T = value
             return found
+
+    def glance(self, name: str, make: Callable[[], _T]) -> _T | None:
+        """Return what ``make`` returns, or returned lately, within half a second.
+
+        It goes on in the background where it takes longer, and not again before ten times as long
+        is over. None: it never came to an end yet.
+        """
+
+        def count() -> _T:
+            start = time.monotonic()
+            value = make()
+            end = time.monotonic()
+            found.due = end + max(_FRESH_S, 10 * (end - start))
+            return value
+
+        with self._reading:
+            found = self._glances.setdefault(name, _Glance())
+            if found.coming is not None and found.coming.done():
+                found.last, found.coming = found.coming, None
+            if found.coming is None and time.monotonic() > found.due:
+                found.coming = self._counting.submit(count)
+            last, coming = found.last, found.coming
+        if coming is not None and wait([coming], timeout=0.5).done:
+            last = coming
+        value: _T | None = last.result() if last is not None else None
+        return value
 
     def warm(self) -> None:
         """Read every release once, so that the first page is as quick as the next."""

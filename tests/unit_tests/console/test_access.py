@@ -173,6 +173,8 @@ def test_what_is_no_form_or_too_large_is_refused(app: Any, home: Home) -> None:
     assert client.post("/hold", files={"csrf": b"x"}).status_code == 415
     large = {"csrf": csrf(client), "why": "x" * (2 << 20)}
     assert client.post("/hold", data=large).status_code == 413
+    many = {"csrf": csrf(client), **{f"f{n}": "" for n in range(100)}}
+    assert client.post("/hold", data=many).status_code == 400
     assert held(home) is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from langchain_uno.errors import StoreError
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Cluster, Feedback, Interaction, Message, VerifierReport
 from langchain_uno.releases.history import note, read_history
 from langchain_uno.releases.publish import publish
 from langchain_uno.web.console import console_app
+from langchain_uno.web.console.shelf import Shelf
 from tests.unit_tests.console.parts import OPERATORS, PAYLOADS, enter, post, words
 from tests.unit_tests.releases.samples import draft
 
@@ -266,3 +269,32 @@ def test_templates_leave_no_text_unescaped_but_the_map(repo: Path) -> None:
         w for p in folder.glob("*.html") for w in re.findall(r"\w+\s*\|\s*safe\b", p.read_text())
     ]
     assert found == ["map|safe"]
+
+
+def test_a_figure_that_takes_long_holds_no_page_up(home: Home) -> None:
+    shelf, go, counted = Shelf(home), threading.Event(), []
+
+    def slow() -> int:
+        go.wait(30)
+        counted.append(1)
+        return len(counted)
+
+    start = time.monotonic()
+    assert shelf.glance("slow", slow) is None
+    assert shelf.glance("slow", slow) is None
+    assert time.monotonic() - start < 5
+    go.set()
+    for _ in range(100):
+        if (found := shelf.glance("slow", slow)) is not None:
+            break
+    assert (found, counted) == (1, [1])
+    assert shelf.glance("slow", slow) == 1  # it is fresh
+    assert shelf.glance("quick", lambda: "at once") == "at once"
+    shelf.forget()
+    assert shelf.glance("slow", slow) == 2
+
+    def fails() -> None:
+        raise StoreError("no journal")
+
+    with pytest.raises(StoreError, match="no journal"):
+        shelf.glance("fails", fails)
