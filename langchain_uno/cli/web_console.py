@@ -79,7 +79,8 @@ def console(
         import uvicorn
 
         listening = _listen(host, port)
-        config = uvicorn.Config(app, log_level="warning", access_log=False)
+        # Proxies keep idle connections for a minute; what closes first must not be the console.
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=75)
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listening.getsockname()[1]}/"
         if os.environ.get(ENV_TOKENS):

@@ -114,6 +114,7 @@ class Console(Guard):
             current=self.shelf.current(),
             held=held(self.home),
             waiting=waiting(self.home),
+            undecided=canary.undecided(self.home),
             canary=self._canary(),
         )
 
