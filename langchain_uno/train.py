@@ -151,10 +151,11 @@ def _log_mark(home: Home) -> str:
     """Return what stands for the log and the decisions of people as they are."""
     from langchain_uno.learning.decisions import read_decisions
     from langchain_uno.learning.work import digest_of
+    from langchain_uno.logs.figures import log_mark
     from langchain_uno.logs.journal import Journal
 
     with Journal(home.journal, readonly=True) as journal:
-        return digest_of(journal.mark(), *(d.id for d in read_decisions(home)))
+        return digest_of(log_mark(journal), *(d.id for d in read_decisions(home)))
 
 
 def _stamp(model: str | None) -> str:

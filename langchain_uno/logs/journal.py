@@ -36,7 +36,7 @@ from langchain_uno.logs.trace import OWN_CALL
 from langchain_uno.messages import without_thinking
 from langchain_uno.records import Feedback, Interaction, Verdict
 
-__all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow", "Person", "require_log"]
+__all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow", "require_log"]
 
 FILE_NAME = "journal.sqlite3"
 _HEX = re.compile(r"[0-9a-fA-F]{32}\Z")
@@ -85,18 +85,6 @@ class Appended(NamedTuple):
     """New ones."""
     forgotten: int
     """Interactions that were refused because somebody had them forgotten."""
-
-
-class Person(NamedTuple):
-    """How much one user asked and said."""
-
-    user_id: str
-    answers: int
-    """Answers that this user got."""
-    feedback: int
-    """Pieces of feedback that this user gave, on whatever answer."""
-    last: float
-    """When the latest of both was made, in seconds since 1970."""
 
 
 def require_log(home: Home) -> None:
@@ -360,16 +348,6 @@ class Journal:
         row = self._db.read(sql)[0]
         return int(row[0]), int(row[1])
 
-    def mark(self) -> str:
-        """Return what is another one after every record, change of a record, name or erasure."""
-        said = self._db.read(
-            "SELECT (SELECT count(*) || ':' || coalesce(max(seq), 0) FROM interactions), "
-            "(SELECT count(*) || ':' || coalesce(max(seq), 0) || ':' || total(created_at) || ':' "
-            "|| coalesce(max(created_at), 0) FROM feedback), "
-            "(SELECT count(*) FROM names), (SELECT count(*) FROM erasures)"
-        )
-        return " ".join(map(str, said[0]))
-
     def waiting(self) -> int:
         """How much feedback names an answer that is not here."""
         sql = (
@@ -387,36 +365,10 @@ class Journal:
         )
         return int(self._db.read(sql)[0][0])
 
-    def people(self, part: str = "", offset: int = 0, limit: int = 50) -> list[Person]:
-        """Who asked and who gave feedback, who gave most first.
-
-        Args:
-            part: only ids that it is a part of; "": all.
-            offset: how many to leave out.
-            limit: how many to return at most.
-        """
-        sql = (
-            "SELECT who, sum(asked), sum(said), max(last) FROM ("
-            "SELECT user_id who, count(*) asked, 0 said, max(created_at) last FROM interactions "
-            "WHERE user_id IS NOT NULL AND instr(user_id, ?1) GROUP BY user_id UNION ALL "
-            "SELECT user_id, 0, count(*), max(created_at) FROM feedback "
-            "WHERE user_id IS NOT NULL AND instr(user_id, ?1) GROUP BY user_id"
-            ") GROUP BY who ORDER BY 3 DESC, 2 DESC, 1 LIMIT ?2 OFFSET ?3"
-        )
-        return [Person(*row) for row in self._db.read(sql, (part, limit, offset))]
-
     def feedback_since(self, moment: float) -> int:
         """How many pieces of feedback were made after a moment (seconds since 1970)."""
         sql = "SELECT count(*) FROM feedback WHERE created_at > ?"
         return int(self._db.read(sql, (moment,))[0][0])
-
-    def traffic(self, since: float) -> list[tuple[str | None, bool, int]]:
-        """Count the answers made after a moment: (release, whether a cluster took it, how many)."""
-        sql = (
-            "SELECT release, reached, count(*) FROM interactions WHERE created_at > ? "
-            "GROUP BY release, reached ORDER BY release, reached"
-        )
-        return [(release, bool(c), n) for release, c, n in self._db.read(sql, (since,))]
 
     def redacted(self) -> dict[str, int]:
         """How much was taken out before storing, by kind."""

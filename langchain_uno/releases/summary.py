@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home
+from langchain_uno.logs.figures import traffic_since
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Cluster
 from langchain_uno.releases.history import held, waiting
@@ -40,7 +41,7 @@ def summary_of(
     releases = list_releases(home)
     made = _newest(releases, read or (lambda release: read_manifest(home, release)))
     answers, feedback = journal.counts()
-    week = journal.traffic(time.time() - _DAYS * 86400)
+    week = traffic_since(journal, time.time() - _DAYS * 86400)
     by_uno = sum(n for release, _, n in week if release)
     reached = sum(n for _, cluster, n in week if cluster)
     return {

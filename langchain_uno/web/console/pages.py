@@ -18,6 +18,7 @@ from langchain_uno.erasure import forget
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.learning.review import decide, review_table
+from langchain_uno.logs.figures import people_in
 from langchain_uno.logs.journal import FILE_NAME, Journal
 from langchain_uno.records import STAGES
 from langchain_uno.releases import canary
@@ -245,7 +246,7 @@ class Console(Guard):
         """Who asked and said how much."""
         part, page = visit.query.get("q", "").strip(), visit.page
         with self._journal() as journal:
-            found = journal.people(part, (page - 1) * PAGE, PAGE + 1)
+            found = people_in(journal, part, (page - 1) * PAGE, PAGE + 1)
             nameless = self.shelf.recall("nameless", 5, journal.nameless)
         return self.page(
             visit,
@@ -384,7 +385,9 @@ class Console(Guard):
         person = None
         if kind == "user":
             with self._journal() as journal:
-                person = next((p for p in journal.people(name, 0, 1000) if p.user_id == name), None)
+                person = next(
+                    (p for p in people_in(journal, name, 0, 1000) if p.user_id == name), None
+                )
         return self.page(visit, "forget.html", kind=kind, id=name, person=person)
 
     def forget(self, visit: Visit) -> Response:

@@ -15,6 +15,7 @@ import pytest
 from toys import START, log
 
 from langchain_uno.errors import StoreBusyError, StoreError
+from langchain_uno.logs.figures import people_in, traffic_since
 from langchain_uno.logs.journal import FILE_NAME, Journal
 from langchain_uno.logs.migrations import SCHEMA, STEPS
 from langchain_uno.records import Feedback
@@ -258,13 +259,13 @@ def test_an_older_journal_is_counted_by_release_and_user(tmp_path: Path) -> None
     with Journal(tmp_path) as journal:
         for run, who in (("trace-1", "eve"), (log(4).run_id, "eve"), ("nowhere", "ann")):
             journal.append_feedback(Feedback(run_id=run, score=1.0, user_id=who))
-        assert journal.traffic(0.0) == [(None, False, 2), ("r1", False, 1), ("r1", True, 1)]
-        assert journal.traffic(1.5) == [(None, False, 2), ("r1", False, 1)]
+        assert traffic_since(journal, 0.0) == [(None, False, 2), ("r1", False, 1), ("r1", True, 1)]
+        assert traffic_since(journal, 1.5) == [(None, False, 2), ("r1", False, 1)]
         assert (journal.waiting(), journal.nameless()) == (1, 0)
-        told = [(p.user_id, p.answers, p.feedback) for p in journal.people()]
+        told = [(p.user_id, p.answers, p.feedback) for p in people_in(journal)]
         assert told == [("eve", 0, 2), ("ann", 2, 1), ("bob", 1, 0)]
-        assert [p.user_id for p in journal.people("n")] == ["ann"]
-        assert [p.user_id for p in journal.people(offset=1, limit=1)] == ["ann"]
+        assert [p.user_id for p in people_in(journal, "n")] == ["ann"]
+        assert [p.user_id for p in people_in(journal, offset=1, limit=1)] == ["ann"]
 
 
 def test_counts_of_the_whole_log_read_no_record(tmp_path: Path) -> None:
