@@ -56,6 +56,10 @@ _MEMORY = 128
 _MEMORY_CHARS = 20_000
 
 
+_REFERENCES = ("run_id", "root_run_id", "model", "release", "canary", "cluster", "adapter")
+"""What names an interaction, and what answered it."""
+
+
 class Redactor:
     """Callable: text -> (text without personal data, counts by kind). Thread-safe.
 
@@ -146,10 +150,7 @@ class Redactor:
             "tags": self.values(interaction.tags, counts),
             "thread_id": self.name(interaction.thread_id, counts),
             "user_id": self.name(interaction.user_id, counts),
-            **{
-                name: self.reference(getattr(interaction, name), counts)
-                for name in ("run_id", "root_run_id", "model", "release", "cluster", "adapter")
-            },
+            **{name: self.reference(getattr(interaction, name), counts) for name in _REFERENCES},
             "feedback": [self._feedback(f, counts) for f in interaction.feedback],
         }
         return interaction.model_copy(update=update), counts
