@@ -129,6 +129,9 @@ class Compared(BaseModel):
     suggestions: list[str] = Field(default_factory=list)
     """What a critic said about the base's answer."""
     outcome: Outcome = None
+    score: float | None = None
+    """From 1 to 10: the judge's, or how near it is to the edit; None where thumbs teach."""
+    base_score: float | None = None
     base_usage: Usage | None = None
     usage: Usage | None = None
     """Of all generations that the answer took."""
@@ -373,7 +376,8 @@ class Exam:
         undecided = report.undecided and len(reasons) == 1
         told = [*reasons, f"{report.n} held-out requests of {report.people} people"]
         if self.on_compared is not None:
-            self.on_compared(_compared(side, made[epoch], outcomes[epoch]))
+            judged = None if by_thumbs else scores[epoch]
+            self.on_compared(_compared(side, made[epoch], outcomes[epoch], judged))
         return report.model_copy(
             update={
                 "passed": not reasons,
@@ -387,7 +391,12 @@ class Exam:
         )
 
 
-def _compared(side: BaseSide, made: _Answers, outcomes: Sequence[Outcome]) -> list[Compared]:
+def _compared(
+    side: BaseSide,
+    made: _Answers,
+    outcomes: Sequence[Outcome],
+    scores: Sequence[float | None] | None,
+) -> list[Compared]:
     return [
         Compared(
             id=item.id,
@@ -395,6 +404,8 @@ def _compared(side: BaseSide, made: _Answers, outcomes: Sequence[Outcome]) -> li
             answer=made.texts[i],
             suggestions=list(made.suggestions[i]),
             outcome=outcomes[i],
+            score=scores[i] if scores else None,
+            base_score=side.scores[i] if scores else None,
             base_usage=side.usage[i] if side.usage else None,
             usage=made.usage[i] if side.usage else None,
         )

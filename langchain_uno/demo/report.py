@@ -80,6 +80,7 @@ def _print_systems(report: Report, console: Console) -> None:
         "system",
         words["score"],
         words["facts"],
+        "unwanted",
         "tokens in + out",
         title=f"{report['n']} test requests by {report['people']} people who are in no log",
         caption=" ".join(["Points of 100 with 95 % intervals by person.", words["note"]]).strip(),
@@ -89,9 +90,14 @@ def _print_systems(report: Report, console: Console) -> None:
             name,
             _range(row["score"]),
             _range(row["facts"]),
+            f"{row['unwanted']:.0f}",
             f"{row['tokens_in']:.0f} + {row['tokens_out']:.0f}",
         )
     console.print(table)
+    _say(
+        console,
+        "Unwanted: answers that follow a wish which other requests call for and theirs does not.",
+    )
     for name, row in report["differences"].items():
         system = name.removesuffix("-base")
         _say(

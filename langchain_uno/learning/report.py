@@ -140,7 +140,7 @@ class _Reporter:
     def changes(self, found: Sequence[ClusterData], changes: dict[str, Change]) -> list[str]:
         """Return what changed against the parent release, in sentences."""
         parent = self.manifest.parent
-        against = f"release {parent}" if parent else "the base model: no release answered before"
+        against = f"release {parent}" if parent else "the base model, which answered everything"
         told = [f"Compared with {against}."]
         if parent and not self.parent:
             told.append("That release can't be read, so every cluster counts as new.")
@@ -305,6 +305,8 @@ class _Reporter:
                     answer=self.words(one.answer, ANSWER_CHARS),
                     suggestions=[self.words(s, RULE_CHARS) for s in one.suggestions],
                     outcome=one.outcome,
+                    score=one.score,
+                    base_score=one.base_score,
                     rules=[self.words(r, RULE_CHARS) for r in item.rules],
                     edit=self.words(item.edit, ANSWER_CHARS) if item.edit else None,
                     rated=self.words(rated.answer, ANSWER_CHARS) if rated else None,

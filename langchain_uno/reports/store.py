@@ -99,6 +99,9 @@ class Example(_Part):
     """What a critic said about the base's answer."""
     outcome: float | None = None
     """1: the module's answer is better, by the rules, the edit or the thumb; 0.5: neither is."""
+    score: float | None = None
+    """Of the module's answer, from 1 to 10: the judge's, or how near it is to the edit."""
+    base_score: float | None = None
     rules: list[str] = Field(default_factory=list)
     edit: str | None = None
     """What the user made of the answer that was given then."""

@@ -47,7 +47,13 @@ def test_systems_are_known_and_hold_the_base(systems: Any, tmp_path: Path) -> No
 
 
 INTERVAL = {"mean": 50.0, "low": 40.0, "high": 61.2}
-SYSTEM = {"score": INTERVAL, "facts": INTERVAL, "tokens_in": 60.0, "tokens_out": 40.4}
+SYSTEM = {
+    "score": INTERVAL,
+    "facts": INTERVAL,
+    "unwanted": 12.5,
+    "tokens_in": 60.0,
+    "tokens_out": 40.4,
+}
 WISH = {"text": "Add a title.", "before": False, "after": True}
 EXAMPLE = {"query": "Tell of the [b]dog[/b] Bo.", "family": "pets", "before": "Bo is a dog.",
            "suggestions": ["Add a title."], "after": "Title. Bo is a dog.",
@@ -91,7 +97,7 @@ def test_what_the_demo_prints() -> None:
         "the critic suggests", "1. Add a title.", "Add a title. no -> yes",
         "Tell of the [b]dog[/b] Bo.", "before, the base",
         "50.0 (40 to 61)", "+50.0 (+40 to +61)", "93 % of the requests reached a cluster",
-        "20 people who are in no log", "Nothing guards it.", "220 s",
+        "20 people who are in no log", "Unwanted: answers that follow a wish", " 12 ", "Nothing guards it.", "220 s",
         "nothing about a real model",
     ):  # fmt: skip
         assert said in text, (said, text)
