@@ -97,7 +97,8 @@ def test_what_the_demo_prints() -> None:
         "the critic suggests", "1. Add a title.", "Add a title. no -> yes",
         "Tell of the [b]dog[/b] Bo.", "before, the base",
         "50.0 (40 to 61)", "+50.0 (+40 to +61)", "93 % of the requests reached a cluster",
-        "20 people who are in no log", "Unwanted: answers that follow a wish", " 12 ", "Nothing guards it.", "220 s",
+        "20 people who are in no log", "Unwanted: answers that follow a wish", " 12 ",
+        "Nothing guards it.", "220 s",
         "nothing about a real model",
     ):  # fmt: skip
         assert said in text, (said, text)
