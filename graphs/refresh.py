@@ -13,7 +13,7 @@ time.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, TypedDict
 
@@ -139,6 +139,8 @@ def _review(state: RefreshState, runtime: Runtime[Work]) -> RefreshState:
         while True:
             said = interrupt(asked) or {}
             try:
+                if not isinstance(said, Mapping):
+                    raise InputError("Answer with {'decisions': [...], 'by': name, 'why': words}.")
                 if said.get("decisions"):
                     decide(work.home, said["decisions"], said.get("by", ""), said.get("why", ""))
                 break
@@ -319,6 +321,7 @@ def _result(work: Work) -> RefreshResult:
     work.folder.write_json(RESULT, result.model_dump(mode="json"))
     sweep_work(work.home.work, [work.id])
     if work.newer:
+        result.newer = work.newer
         result.notes.append(
             f"This finished a refresh that was interrupted. Feedback on {work.newer} logs came "
             "after it began: the same call again learns from it."

@@ -138,7 +138,7 @@ def refresh_home(
     )
     if embeddings is None and not is_bundled(model):
         result.notes.append(_OWN_EMBEDDINGS)
-    if until is None:
+    if until is None and not result.newer:
         WorkFolder(place.work).write_json(_LAST, {**now, "refresh": result.refresh_id})
     return result
 
@@ -161,28 +161,37 @@ def _log_mark(home: Home) -> str:
 def _stamp(model: str | None) -> str:
     """Return what is another one when a model's files changed: cheap, without reading them."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     from langchain_uno.learning.work import digest_of
     from langchain_uno.models.loading import is_url
 
     if model is None or is_url(model):
         return str(model)
-    if Path(model).is_dir():
-        files = sorted(Path(model).rglob("*"))
-        return digest_of(model, *((str(f), (s := f.stat()).st_mtime_ns, s.st_size) for f in files))
-    return f"{model} {try_to_load_from_cache(model, 'config.json')}"  # the path names the commit
+    try:
+        if Path(model).is_dir():
+            files = sorted(f for f in Path(model).rglob("*") if f.is_file())
+            stats = [(str(f), f.stat()) for f in files]
+            return digest_of(model, *((name, s.st_mtime_ns, s.st_size) for name, s in stats))
+        return f"{model} {try_to_load_from_cache(model, 'config.json')}"  # names the commit
+    except (HFValidationError, OSError):  # loading says what is wrong with it, if anything is
+        return model
 
 
 def _nothing_new(home: Home, now: dict[str, str]) -> RefreshResult | None:
     """Return the result of the last refresh if it was of just this, without loading a model.
 
-    None where anything is new, or where the refresh has to look again: its release is gone.
+    None where anything is new, where other hosts may have seen something, or where the refresh has
+    to look again: its release is gone.
     """
     from langchain_uno.learning.work import RESULT, WorkFolder
+    from langchain_uno.logs.store import index_is_embedded
     from langchain_uno.releases.load import revocation_file
 
     work = WorkFolder(home.work)
-    last = work.read_json(_LAST) if work.has(_LAST) else {}
+    last = work.read_json(_LAST) if work.has(_LAST) and index_is_embedded(home) else None
+    if not isinstance(last, dict):
+        return None
     folder = WorkFolder(home.work / str(last.get("refresh")))
     if {**now, "refresh": last.get("refresh")} != last or not folder.has(RESULT):
         return None

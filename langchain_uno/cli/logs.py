@@ -495,7 +495,7 @@ def _mend(home: Home, bars: Bars) -> dict[str, Any]:
     from langchain_uno.erasure import resume
     from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease
     from langchain_uno.logs.journal import Journal
-    from langchain_uno.logs.store import index_is_bundled
+    from langchain_uno.logs.store import index_is_embedded
 
     finished = len(resume(home))
     found: dict[str, Any] = {"erasures_finished": finished}
@@ -514,7 +514,7 @@ def _mend(home: Home, bars: Bars) -> dict[str, Any]:
         journal.feedback()  # raises where one can't be read
         found |= {"interactions": n, "feedback": n_feedback, "journal": "sound"}
         marked = set(journal.indexed())
-        if not index_is_bundled(home):
+        if not index_is_embedded(home):
             found["index"] = "on a server: compared and filled in by the next drain"
             return found
         lease = Lease(home.chroma)

@@ -332,7 +332,7 @@ def _read(file: Path) -> list[tuple[int, dict[str, Any]]]:
         found = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=cut))
     except UnicodeDecodeError as error:
         raise InputError(f"{str(file)!r} is not UTF-8: save it as CSV in UTF-8.") from error
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise InputError(f"{str(file)!r} can't be read ({error}).") from error
     if not {"id", "decision"} <= set(found[0] if found else ()):
         raise InputError(f"{str(file)!r} has no rows with the columns 'id' and 'decision'.")

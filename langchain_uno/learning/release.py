@@ -28,6 +28,7 @@ def release_stage(work: Work) -> dict[str, Any]:
     Unless that is left to a person, or a canary is running, which must not be cut short.
     """
     from langchain_uno.models.adapters import linear_shapes
+    from langchain_uno.releases.history import note, read_history
     from langchain_uno.releases.load import read_manifest
     from langchain_uno.releases.manifest import Manifest, new_release_id
     from langchain_uno.releases.publish import make_current, publish
@@ -41,6 +42,8 @@ def release_stage(work: Work) -> dict[str, Any]:
         waits = _waits(work, read_manifest(work.home, release_id).clusters)
         if not waits:
             make_current(work.home, release_id, linear_shapes=shapes)
+        elif not any(one.get("release") == release_id for one in read_history(work.home)):
+            note(work.home, "publish, not promoted", release_id)  # it was killed before that
     else:
         found = work.clusters()
         labels = _labels(work, found)

@@ -269,13 +269,16 @@ class _Reporter:
             own = sets[log_id].wanted or sets[log_id].with_feedback
             for text in dict.fromkeys(r.text for r in own if r.source == "feedback"):
                 named[text].append(log_id)
+        people = {t: len({self.work.voices[i] for i in ids}) for t, ids in named.items()}
         told = [
             RuleTold(
                 text=self.words(text, RULE_CHARS),
-                people=len({self.work.voices[i] for i in ids}),
+                people=people[text],
                 logs=len(ids),
                 recurs=text in recurring,
-                named_in=[] if text in recurring else sorted({self.opaque(i) for i in ids}),
+                named_in=[]
+                if text in recurring and people[text] > 1
+                else sorted({self.opaque(i) for i in ids}),
                 by=self.excluded.get((cluster, text), ""),
             )
             for text, ids in named.items()

@@ -233,7 +233,7 @@ _REFUSED = "whoever asks for it repeats it, and too few other people want it"
 
 def _standing(last: Decision | None, refused: str = "") -> dict[str, Any]:
     """Return state, reason and edited text after the last decision."""
-    if last is None or last.what == "restore":
+    if last is None or last.what == "restore" or (refused and last.what == "edit"):
         state: State = "refused" if refused else "in"
         return {"state": state, "reason": refused, "decision": last}
     edited = last.what == "edit"
@@ -328,6 +328,10 @@ def decide(
         InputError: some of them can't be; the message names each with the reason.
         StoreError: ``review.jsonl`` or the refresh's folder can't be read.
     """
+    if not all(isinstance(one, Mapping) for one in decisions):
+        raise InputError(
+            "Nothing was decided. Decisions are a list of objects, each with an id and a decision."
+        )
     with deciding(home.require()):
         table = _table(home, read_decisions(home))
         if table is None:
@@ -358,7 +362,7 @@ def _find(
 ) -> dict[str, tuple[ReviewRow, Any]]:
     """Return the rows that decisions name, each with what it is made of."""
     wanted = {str(one.get("id")) for one in decisions}
-    likely = {one.get("cluster") for one in decisions}
+    likely = {str(one.get("cluster")) for one in decisions}
     found: dict[str, tuple[ReviewRow, Any]] = {}
     for kind in KINDS:
         mine = {row_id for row_id in wanted if row_id.startswith(f"{kind}-")}
@@ -388,6 +392,7 @@ def _made(
         _check_cluster(table, cluster)
         if not text:
             raise InputError("a rule of one's own needs a text.")
+        _check_rule(text)
         return [_own(table, "add", cluster, text, who)]
     if what not in ("exclude", "restore", "edit"):
         raise InputError(f"the decision {what!r} is none of exclude, restore, edit and add.")
@@ -399,6 +404,8 @@ def _made(
     row, made_of = found
     if what == "edit":
         text = _edited(row, text)
+        if isinstance(made_of, RuleRow) and made_of.refused:
+            raise InputError(f"{_REFUSED}, so it is not taught: `add` a rule of your own instead.")
     told: dict[str, Any] = {**who, "what": what, "kind": row.kind, "row": row.id}
     told |= {"cluster": row.cluster, "text": text if what == "edit" else None}
     if row.source == "own":
@@ -439,8 +446,24 @@ def _edited(row: ReviewRow, text: str) -> str:
         raise InputError("a log can be excluded, not edited.")
     if row.kind == "rule":
         text = " ".join(text.split())
+        _check_rule(text)
     if not text:
         raise InputError("an edit needs a text; `exclude` takes the row out.")
     if text in (row.edited or row.chosen or row.text, row.rejected):
         raise InputError("its text is not another one: nothing was edited.")
     return text
+
+
+_RULE_CHARS = 500
+
+
+def _check_rule(text: str) -> None:
+    """Refuse what is no rule that a prompt could hold.
+
+    Raises:
+        InputError: it is too long, or has no letter.
+    """
+    if len(text) > _RULE_CHARS:
+        raise InputError(f"a rule may have {_RULE_CHARS} characters, and this has {len(text)}.")
+    if text and not any(c.isalnum() for c in text):
+        raise InputError("a rule needs a letter.")

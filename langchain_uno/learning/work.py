@@ -170,6 +170,8 @@ class RefreshResult(BaseModel):
     """One of the names under which feedback waits."""
     without_user: int = 0
     """Logs with feedback that no user is known for."""
+    newer: int = 0
+    """Logs with feedback that came after this refresh began: the next one learns from it."""
     guarded: bool = True
     """False: so few people that nothing tells a plant from a wish."""
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -235,7 +235,9 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
                 model=model,
                 language=language
                 or language_of([m.content for m in prompt if m.role == "user"], said.content),
-                error=_id(chat.error if at == answers[-1] else None) or cut_off(about[at]),
+                error=_id(chat.error if at == answers[-1] else None)
+                or cut_off(about[at])
+                or (cut_off(tags) if at == answers[-1] else None),
                 tags=tags,
                 created_at=stamp,
             )

@@ -29,7 +29,7 @@ from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, known_as
 from langchain_uno.records import Interaction
 
-__all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_bundled", "pending"]
+__all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_embedded", "pending"]
 
 ENV_CHROMA = "LANGCHAIN_UNO_CHROMA"
 _BATCH = 200
@@ -241,7 +241,7 @@ class LogStore:
         say(f"The index was rebuilt from the journal: {n} records.")
 
 
-def index_is_bundled(home: Home) -> bool:
+def index_is_embedded(home: Home) -> bool:
     """Whether the index is a folder of the home, and not on a server."""
     return _where(home)[0] == "embedded"
 

@@ -92,7 +92,7 @@ def render(
             "instruction-tuned model, or put a chat_template.jinja into its folder."
         )
 
-    def apply(rows: list[dict[str, Any]]) -> str:
+    def apply(rows: list[dict[str, Any]], tools: Sequence[Mapping[str, Any]] = tools) -> str:
         try:
             text = tokenizer.apply_chat_template(
                 [_in_parts(row) for row in rows] if in_parts else rows,
@@ -109,7 +109,7 @@ def render(
 
     def takes(turns: Sequence[Message]) -> bool:
         with suppress(TemplateError):
-            text = apply(as_openai(turns))
+            text = apply(as_openai(turns), ())
             calls = [call["name"] for turn in turns for call in turn.tool_calls]
             return all(part in text for part in (*calls, *(turn.content for turn in turns)))
         return False
@@ -119,7 +119,8 @@ def render(
         for in_parts in (False, True):  # noqa: B007 (apply and takes read it)
             if (refused := refused_by(takes)) is not None:
                 break
-        _refused[tokenizer] = (template, in_parts, refused)
+        if refused is not None:
+            _refused[tokenizer] = (template, in_parts, refused)
     if refused is None:
         in_parts = False
         apply(as_openai(messages))  # raises the template's own words, if it has any
@@ -142,9 +143,8 @@ _PROBES = {
     "tool": ("user", "call", "tool"),
 }
 """What a template or a server may refuse, each as a small conversation of these roles."""
-_refused: WeakKeyDictionary[Any, tuple[Any, bool, frozenset[str] | None]] = WeakKeyDictionary()
-"""Of a tokenizer: its template, whether that wants content in parts, and what it refuses (None: it
-takes nothing)."""
+_refused: WeakKeyDictionary[Any, tuple[Any, bool, frozenset[str]]] = WeakKeyDictionary()
+"""Of a tokenizer: its template, whether that wants content in parts, and what it refuses."""
 
 
 def _in_parts(row: dict[str, Any]) -> dict[str, Any]:

@@ -264,6 +264,8 @@ def watch(home: Home) -> Canary:
         plan, by = found.plan, f"the canary of {found.plan.by or 'somebody'}"
         if found.verdict == "running" or running(home) is None:
             return found
+        # First, so that a kill in between does not make it look like a person's doing.
+        _write(home, plan.model_copy(update={"ended": found.verdict}))
         if found.verdict == "promoted":
             make_current(home, plan.release, why=f"canary: {found.told}", by=by)
         elif found.verdict == "rolled back":
@@ -271,7 +273,6 @@ def watch(home: Home) -> Canary:
         else:
             why = f"undecided at the end of its budget, a person decides: {found.told}"
             _back(home, "end canary", plan.release, why, by)
-        _write(home, plan.model_copy(update={"ended": found.verdict}))
     return found
 
 

@@ -104,16 +104,23 @@ def read_history(home: Home) -> list[dict[str, Any]]:
 
 
 def waiting(home: Home) -> str | None:
-    """Return the release that was published last and waits for a person; None: none does."""
-    found: str | None = None
+    """Return the release that was published last and waits for a person; None: none does.
+
+    What was published before a release that a person took, or after which one was promoted by a
+    refresh, does not wait any more.
+    """
+    found: list[str] = []
     for entry in read_history(home):
-        what, release = entry.get("what"), entry.get("release")
+        what, release = entry.get("what"), str(entry.get("release"))
         if what == "publish, not promoted":
-            found = release
-        ended = what in ("revoke", "end canary") and release == found
-        if ended or what in ("publish", "promote"):
-            found = None
-    return found
+            found.append(release)
+        elif what == "publish":
+            found.clear()
+        elif release in found and what in ("promote", "rollback"):
+            del found[: found.index(release) + 1]
+        elif release in found and what in ("revoke", "end canary"):
+            found.remove(release)
+    return found[-1] if found else None
 
 
 def hold(home: Home, why: str = "", by: str = "", when: HoldWhen = "always") -> None:

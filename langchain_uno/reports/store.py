@@ -82,7 +82,7 @@ class RuleTold(_Part):
     recurs: bool = False
     """Whether it completes the logs of its cluster that do not name it."""
     named_in: list[str] = Field(default_factory=list)
-    """Opaque ids of these logs; none where it recurs, since then it is nobody's own word."""
+    """Opaque ids of these logs; none where it recurs among several people: it is nobody's own."""
     by: str = ""
     """Of those who review: who wrote it, or of a refused one, who excluded it."""
 
@@ -229,7 +229,9 @@ def report_paths(home: Home, release_id: str) -> ReportPaths:
 
 
 def write_report(home: Home, report: Report) -> ReportPaths:
-    """Write a report and its two pages, each file atomically, the page in HTML last.
+    """Write a report and its two pages, each file atomically.
+
+    The data come last: where they say less than before, the pages do too.
 
     Raises:
         HomeError: the home can't be written.
@@ -239,9 +241,9 @@ def write_report(home: Home, report: Report) -> ReportPaths:
     paths = report_paths(home, report.release)
     html, markdown = render_html(report), render_markdown(report)
     for path, text in (
-        (paths.json, report.model_dump_json() + "\n"),
         (paths.markdown, markdown),
         (paths.html, html),
+        (paths.json, report.model_dump_json() + "\n"),
     ):
         write_atomic(path, text.encode("utf-8", "replace"))
     return paths

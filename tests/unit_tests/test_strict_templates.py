@@ -89,6 +89,16 @@ def test_a_template_that_leaves_the_words_out_is_refused(engine: LocalEngine) ->
     assert render(tokenizer, turns("user:hi")) == render(engine.tokenizer, turns("user:hi"))
 
 
+def test_a_tool_that_a_template_cannot_print_spoils_nothing_after_it(engine: LocalEngine) -> None:
+    tokenizer = copy.copy(engine.tokenizer)
+    names = "{% for t in tools or [] %}{{ t.function.parameters.properties.items() }}{% endfor %}"
+    tokenizer.chat_template = names + engine.tokenizer.chat_template
+    bare = {"name": "f", "description": "", "parameters": {"type": "object"}}
+    with pytest.raises(TemplateError, match="refused the messages"):
+        render(tokenizer, turns("user:hi"), [{"type": "function", "function": bare}])
+    assert render(tokenizer, turns("user:hi")) == render(engine.tokenizer, turns("user:hi"))
+
+
 def turns(*said: str) -> list[Message]:
     pairs = [one.split(":") for one in said]
     return [Message.model_validate({"role": role, "content": text}) for role, text in pairs]

@@ -177,6 +177,41 @@ def test_until_rules_then_the_rest(tiny_model_path: Path, recipe: Path, tmp_path
     assert not (home.root / "releases").exists()
 
 
+def test_feedback_that_came_while_a_refresh_was_stopped_is_learnt_next(
+    tiny_model_path: Path, recipe: Path, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path / "home", edited())
+    args = ("--home", home.root, "--model", tiny_model_path, "--recipe", recipe, "--max-steps", 1)
+    assert run(*args, "--until", "rules").exit_code == 0
+    make_home(tmp_path / "home", edited(10)[8:])
+    assert "Feedback on 2 logs came after it began" in run(*args).stdout
+    assert "10 of 10 logs" in run(*args).stdout
+    assert "Nothing new" in run(*args).stdout
+
+
+def test_where_hosts_share_an_index_nothing_is_taken_for_granted(
+    tiny_model_path: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home(tmp_path / "home", edited())
+    args = ("--home", home.root, "--model", tiny_model_path, "--recipe", recipe, "--max-steps", 1)
+    assert run(*args).exit_code == 0
+    # Another host's records are no part of this journal: the index has to be asked.
+    asked = run(*args, LANGCHAIN_UNO_CHROMA="http://127.0.0.1:9")
+    assert asked.exit_code != 0 and "Nothing new" not in asked.stdout
+
+
+@pytest.mark.parametrize(
+    "args", [("--model", "/no/such/dir"), ("--teacher", "no-provider:x"), ("--reranker", "./none")]
+)
+def test_a_name_that_is_no_model_ends_in_words(
+    tmp_path: Path, args: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home(tmp_path / "home", edited())
+    result = run("--home", home.root, *args)
+    assert result.exit_code not in (0, 1)
+    assert "\nError: " in result.stderr
+
+
 # -- the summary -----------------------------------------------------------------------------------
 
 

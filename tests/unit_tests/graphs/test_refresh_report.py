@@ -21,6 +21,7 @@ from langchain_uno.models.protocols import Engine
 from langchain_uno.records import Interaction, RuleSet
 from langchain_uno.releases.load import read_manifest
 from langchain_uno.releases.manifest import lineage_key, opaque_id
+from langchain_uno.releases.traffic import write_atomic
 from langchain_uno.reports import Report, read_report, report_paths, write_report
 from langchain_uno.reports.store import take_out
 from langchain_uno.trainers.verifier import Compared
@@ -283,6 +284,27 @@ def test_retention_takes_what_a_report_quotes_and_then_the_report(home: Home) ->
     write_report(home, old)
     assert not forget_older(home, days=10)["found"]
     assert os.listdir(home.reports) == []
+
+
+def test_retention_that_was_cut_off_is_finished_by_the_next_call(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = the_report(home)
+    log = told.clusters[0].examples[0].log
+    told.clusters[0].examples[0].request = "about the Zorblax"
+    write_report(home, told)
+
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == ".html":
+            raise HomeError("the disk is full")
+        write_atomic(path, data)
+
+    with monkeypatch.context() as broken:
+        broken.setattr("langchain_uno.reports.store.write_atomic", full)
+        with pytest.raises(HomeError):
+            take_out(home, [log], whole=False)
+    take_out(home, [log], whole=False)
+    assert not any(name.startswith("reports/") for name in holding(home, "Zorblax"))
 
 
 def test_a_report_that_cannot_be_read_is_told_and_forgotten(home: Home) -> None:

@@ -16,8 +16,9 @@ from langchain_uno.erasure import forget, forget_older
 from langchain_uno.errors import HomeError, InputError, StoreError
 from langchain_uno.graphs.refresh import RefreshResult, build_refresh_graph
 from langchain_uno.home import Home
+from langchain_uno.learning.decisions import RULE_ROWS, RuleRow
 from langchain_uno.learning.review import ReviewRow, decide, read_decisions, review_table
-from langchain_uno.learning.work import Silent, Work
+from langchain_uno.learning.work import Silent, Work, refresh_folders
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Feedback, Interaction, PreferencePair, RuleSet, utc_now
@@ -481,6 +482,32 @@ def test_a_decision_outlives_the_logs_that_it_was_made_on(served: Home, engine: 
     assert not set(old) & set(read_decisions(served)[0].anchor)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        (["typo"], "a list of objects"),
+        ({"decision": "exclude"}, "a list of objects"),
+        ([{"decision": "add", "cluster": ["c0"], "text": "whistle"}], "no cluster"),
+        ([{"decision": "add", "cluster": "c0", "text": "word " * 200}], "may have 500 characters"),
+        ([{"decision": "add", "cluster": "c0", "text": "\u200b"}], "needs a letter"),
+    ],
+)
+def test_what_is_no_decision_is_refused_in_words(home: Home, wanted: Any, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        decide(home, wanted, by="ann")
+    assert read_decisions(home) == []
+
+
+def test_a_refused_rule_is_not_edited_into_a_taught_one(home: Home) -> None:
+    [folder] = refresh_folders(home.work)
+    found = folder.read_records(RULE_ROWS, RuleRow)
+    marked = [one.model_copy(update={"refused": one.text == "sing"}) for one in found]
+    folder.write_records(RULE_ROWS, marked)
+    edit = {"id": rule(home, "sing").id, "decision": "edit", "text": "hum"}
+    with pytest.raises(InputError, match="add` a rule of your own"):
+        decide(home, [edit], by="ann")
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_graph_waits_for_a_person(home: Home, engine: Engine, fresh: bool) -> None:
     def work() -> Work:
@@ -509,6 +536,9 @@ def test_a_graph_waits_for_a_person(home: Home, engine: Engine, fresh: bool) -> 
     wanted = next(row["id"] for row in asked["rows"] if row["text"] == "sing")
     context = work() if fresh else context  # another process goes on
     bad = Command(resume={"decisions": [{"id": "rule-0", "decision": "exclude"}], "by": "ann"})
+    for odd in ("yes", {"decisions": "exclude"}, {"decisions": ["typo"]}):
+        stopped = graph.invoke(Command(resume=odd), config, context=context)
+        assert "error" in stopped["__interrupt__"][0].value
     stopped = graph.invoke(bad, config, context=context)
     assert "there is no row" in stopped["__interrupt__"][0].value["error"]
     good = Command(resume={"decisions": [{"id": wanted, "decision": "exclude"}], "by": "ann"})
