@@ -192,6 +192,10 @@ def rules_stage(work: Work) -> dict[str, Any]:
     notes = [] if guarded else [_UNGUARDED.format(work.recipe.rules.min_users)]
     if len({work.voices[i] for i in work.logs}) == 1 and len(work.logs) > 1:
         notes.append(_ONE_VOICE)
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for cluster in clusters:
+        alike[tuple(sorted(cluster.rules))].append(cluster.id)
+    notes += [_ALIKE.format(" and ".join(c)) for r, c in alike.items() if r and len(c) > 1]
     return {
         "distilled": len(said),
         "taught": left,
@@ -251,6 +255,12 @@ def _with_own(work: Work, cluster: ClusterData, rules: RuleSet, learning: bool) 
 _UNGUARDED = (
     "So few people speak in this log (fewer than twice min_users = {}) that nothing tells a plant "
     "from a wish: all is taught."
+)
+
+
+_ALIKE = (
+    "The clusters {} want the same. If their requests are of one kind, a larger cluster.min_size "
+    "makes one of them, which has more people to learn from and to verify on."
 )
 
 
