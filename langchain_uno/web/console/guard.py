@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -120,6 +121,10 @@ class Guard:
                 response = self._refusal(
                     request, base, session, Refused(_status(error), str(error))
                 )
+            except Exception:
+                logging.getLogger(__name__).exception("A page of the console failed.")
+                reason = "The console made an error; its log says which."
+                response = self._refusal(request, base, session, Refused(500, reason))
             return _sealed(response)
 
         return endpoint
@@ -133,6 +138,7 @@ class Guard:
             session=session,
             csrf=session.csrf if session else "",
             status=refused.status,
+            looked=request.method != "POST",
             reason=refused.reason,
             here="",
         )

@@ -55,8 +55,13 @@ class Console(Guard):
         # Answers take long: they must not take the threads that pages need.
         self._asking = ThreadPoolExecutor(2, thread_name_prefix="uno-console")
 
-    def router(self, prefix: str) -> APIRouter:
-        """Return the routes."""
+    def router(self, prefix: str, alone: bool = False) -> APIRouter:
+        """Return the routes.
+
+        Args:
+            prefix: of their paths.
+            alone: whether every path is the console's, without a prefix too.
+        """
         router = APIRouter(include_in_schema=False)
         looks: tuple[tuple[str, Role, Handler], ...] = (
             ("/", "read", self.overview),
@@ -94,6 +99,9 @@ class Console(Guard):
             router.add_route(prefix + path, self.guarded(prefix, need, act, pool), methods=["POST"])
         router.add_route(prefix + "/enter", self.enter(prefix), methods=["GET", "POST"])
         router.add_route(prefix + "/static/{name}", self.static, methods=["GET"])
+        if prefix or alone:
+            unknown = self.guarded(prefix, "read", self.unknown)
+            router.add_route(prefix + "/{rest:path}", unknown, methods=["GET"])
         return router
 
     def close(self) -> None:
@@ -273,6 +281,10 @@ class Console(Guard):
             seconds=self._seconds(),
             stages=STAGES,
         )
+
+    def unknown(self, visit: Visit) -> Response:
+        """No page has this address."""
+        raise Refused(404, "The console has no page of this address.")
 
     # -- acting -------------------------------------------------------------------------------
 

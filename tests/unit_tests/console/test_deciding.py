@@ -166,3 +166,16 @@ def test_the_report_is_shown_and_runs_nothing(
     shutil.rmtree(home.reports)
     assert '<svg class="map"' not in client.get("/clusters").text
     assert "Before and after" not in client.get("/clusters/c0").text
+
+
+def test_a_cluster_shows_who_stands_behind_its_rules(
+    app: Any, home: Home, make: Callable[..., str]
+) -> None:
+    name = make()
+    told = {"release": name, "clusters": [cluster("c0", "Be brief.", rules=["Be brief."])]}
+    write_report(home, report("x").model_copy(update=told))
+    found = enter(app).get("/clusters/c0")
+    assert found.status_code == 200
+    shown = words(found.text)
+    assert "Be brief. 3 people, taught to all" in shown and "Be brief. once 1 person" in shown
+    assert "With the module (better)" in shown

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from langchain_uno.errors import StoreError
 from langchain_uno.home import Home
@@ -20,7 +22,7 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Cluster, Feedback, Interaction, Message, VerifierReport
 from langchain_uno.releases.history import note, read_history
 from langchain_uno.releases.publish import publish
-from langchain_uno.web.console import console_app
+from langchain_uno.web.console import console_app, console_router
 from langchain_uno.web.console.shelf import Shelf
 from tests.unit_tests.console.parts import OPERATORS, PAYLOADS, enter, post, words
 from tests.unit_tests.releases.samples import draft
@@ -298,3 +300,22 @@ def test_a_figure_that_takes_long_holds_no_page_up(home: Home) -> None:
 
     with pytest.raises(StoreError, match="no journal"):
         shelf.glance("fails", fails)
+
+
+def test_what_is_no_page_and_what_fails_keep_the_navigation(
+    app: Any, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = enter(app)
+    found = client.get("/no/such/page")
+    assert found.status_code == 404 and '<nav aria-label="Pages">' in found.text
+    assert "This page can't be shown" in words(found.text)
+    monkeypatch.setattr("langchain_uno.web.console.pages.held", lambda home: 1 / 0)
+    broken = client.get("/")
+    assert broken.status_code == 500 and '<nav aria-label="Pages">' in broken.text
+    assert "division" not in broken.text
+    assert "This was not done" in words(post(client, "/rollback", to="none").text)
+    inside = console_router(home.root, tokens=OPERATORS, prefix="/console", with_model=False)
+    other = FastAPI()
+    other.include_router(inside)
+    assert "Token" in words(TestClient(other).get("/console/none").text)
+    assert TestClient(other).get("/none").json() == {"detail": "Not Found"}
