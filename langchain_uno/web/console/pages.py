@@ -15,7 +15,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from langchain_uno import __version__
 from langchain_uno.erasure import forget
-from langchain_uno.errors import InputError
+from langchain_uno.errors import InputError, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.learning.review import decide, review_table
 from langchain_uno.logs.figures import people_in
@@ -122,8 +122,7 @@ class Console(Guard):
             current=self.shelf.current(),
             held=held(self.home),
             waiting=waiting(self.home),
-            undecided=canary.undecided(self.home),
-            canary=self._canary(),
+            **self._canary(),
         )
 
     def clusters(self, visit: Visit) -> Response:
@@ -212,7 +211,7 @@ class Console(Guard):
             pager=pager,
             history=history,
             held=held(self.home),
-            canary=self._canary(),
+            **self._canary(),
             current=self.shelf.current(),
             names=names,
         )
@@ -228,7 +227,7 @@ class Console(Guard):
             m=manifest,
             row=row,
             current=self.shelf.current(),
-            canary=self._canary(),
+            **self._canary(),
             has_report=report_paths(self.home, name).html.exists(),
         )
 
@@ -435,12 +434,19 @@ class Console(Guard):
     def _summary(self) -> dict[str, Any]:
         return self.shelf.recall("summary", 5, self._look)
 
-    def _canary(self) -> dict[str, Any] | None:
-        """Return the plan of the canary that runs, and its figures as far as they are counted."""
-        plan = canary.running(self.home)
-        if plan is None:
-            return None
-        return {"plan": plan, "seen": self.shelf.glance("canary", lambda: canary.look(self.home))}
+    def _canary(self) -> dict[str, Any]:
+        """Return the plan of the canary that runs, its figures as far as they are counted, and the
+        one that ended undecided; or why they can't be read.
+        """
+        found: dict[str, Any] = {"canary": None, "undecided": None, "damaged": ""}
+        try:
+            found["undecided"] = canary.undecided(self.home)
+            if plan := canary.running(self.home):
+                seen = self.shelf.glance("canary", lambda: canary.look(self.home))
+                found["canary"] = {"plan": plan, "seen": seen}
+        except ReleaseError as error:
+            found["damaged"] = str(error)
+        return found
 
     def _map(self, release: str | None) -> str:
         report = self.shelf.report(release) if release else None

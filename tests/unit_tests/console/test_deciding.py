@@ -179,3 +179,34 @@ def test_a_cluster_shows_who_stands_behind_its_rules(
     shown = words(found.text)
     assert "Be brief. 3 people, taught to all" in shown and "Be brief. once 1 person" in shown
     assert "With the module (better)" in shown
+
+
+@pytest.mark.parametrize(
+    ("people", "days"), [("200", "3000000"), ("200", "inf"), ("200", "nan"), ("1000001", "14")]
+)
+def test_a_canary_without_end_is_refused(
+    app: Any, home: Home, make: Callable[..., str], people: str, days: str
+) -> None:
+    make()
+    second = make(promote=False)
+    client = enter(app)
+    path = f"/releases/{second}/canary"
+    found = post(client, path, share="20", people=people, days=days)
+    assert (found.status_code, (home.path / "canary.json").exists()) == (422, False)
+    assert client.get("/").status_code == client.get("/releases").status_code == 200
+
+
+@pytest.mark.parametrize("days", ["null", "3000000.0", "nan"])
+def test_a_damaged_canary_is_a_line_and_the_rest_is_shown(
+    app: Any, home: Home, make: Callable[..., str], days: str
+) -> None:
+    first, second = make(), make(promote=False)
+    client = enter(app)
+    post(client, f"/releases/{second}/canary", share="20", people="200", days="14")
+    path = home.path / "canary.json"
+    path.write_text(path.read_text().replace('"days": 14.0', f'"days": {days}'))
+    for where in ("/", "/releases", f"/releases/{second}"):
+        assert client.get(where).status_code == 200, where
+    for where in ("/", "/releases"):
+        shown = words(client.get(where).text)
+        assert "can't be read as a canary" in shown and first in shown
