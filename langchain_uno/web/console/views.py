@@ -15,6 +15,7 @@ from langchain_uno.releases.summary import win_rate_of
 __all__ = ["PAGE", "Pager", "environment", "fits", "told", "visible"]
 
 PAGE = 50
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class Pager:
@@ -70,15 +71,20 @@ def environment() -> Environment:
 
 
 def visible(value: Any) -> Any:
-    """Mark characters that would hide, reorder or break a text; what is markup already stays."""
+    """Mark characters that reorder, break or control a text; what is markup already stays."""
     if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
         return value
-    return "".join(c if c.isprintable() or _harmless(c) else "\ufffd" for c in value)
+    return "".join("\ufffd" if _tricks(c) else c for c in value)
 
 
-def _harmless(c: str) -> bool:
-    """Whether a character that is not printable is a space, or joins letters (ZWJ, ZWNJ)."""
-    return c in "\n\t\u200c\u200d" or unicodedata.category(c) == "Zs"
+def _tricks(c: str) -> bool:
+    """Whether a character is a control, a break, no character, or turns the direction of others.
+
+    Joiners, soft hyphens, direction marks and the tags of emoji belong to people's texts.
+    """
+    if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp"):
+        return c not in "\n\t"
+    return unicodedata.bidirectional(c) in _TURNS
 
 
 def _when(value: Any) -> str:

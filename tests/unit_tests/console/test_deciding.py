@@ -108,7 +108,8 @@ def test_a_decided_text_stays_text(reviewed: Home, text: str) -> None:
     post(client, "/review", id=row.id, decision="edit", text=text, why=text)
     page = client.get("/review").text
     assert len(re.findall("<(script|img|svg|iframe|meta|base|a) ", page)) == before
-    assert not any(c in page for c in "\u202e\u2066\x00\x1b\U000e0041")
+    shown = re.sub(r"(?s)<textarea.*?</textarea>", "", page)
+    assert not any(c in shown for c in "\u202e\u2066\x00\x1b")
 
 
 def test_a_canary_is_started_raised_and_ended(
@@ -210,3 +211,13 @@ def test_a_damaged_canary_is_a_line_and_the_rest_is_shown(
     for where in ("/", "/releases"):
         shown = words(client.get(where).text)
         assert "can't be read as a canary" in shown and first in shown
+
+
+def test_what_is_edited_again_is_the_text_itself(reviewed: Home) -> None:
+    client = enter(console_app(reviewed.root, tokens=OPERATORS, with_model=False))
+    row = review_table(reviewed, kind="rule").rows[0]
+    text = "Sag \u200fAuf\u00adgabe\u202e <b> \U0001f3f4\U000e0067 &amp;"
+    post(client, "/review", id=row.id, decision="edit", text=text)
+    page = client.get("/review").text
+    box = re.search(rf'id="{row.id}".*?<textarea[^>]*>(.*?)</textarea>', page, re.DOTALL)
+    assert box and unescape(box[1]) == review_table(reviewed, kind="rule").rows[0].edited
