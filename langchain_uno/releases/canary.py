@@ -138,8 +138,8 @@ def start(
         release: the candidate.
         share: of the people that it answers, from 0.05 to 0.5. It may be raised while the canary
             runs: people join the candidate's side, nobody leaves it.
-        people: after so many people's votes, a million at most, the canary ends undecided. Of one that runs, this and
-            ``days`` stay as they are.
+        people: after so many people's votes, a million at most, the canary ends undecided. Of one
+            that runs, this and ``days`` stay as they are.
         days: after so many days, 3650 at most, it ends undecided.
         by: who starts it; the name of the process's user by default.
         why: for the history.

@@ -165,6 +165,14 @@ class Guard:
 
         return enter
 
+    def root(self, prefix: str) -> Callable[[Request], Any]:
+        """Return the endpoint of the prefix itself."""
+
+        async def root(request: Request) -> Response:
+            return _sealed(RedirectResponse(request.scope.get("root_path", "") + prefix + "/", 307))
+
+        return root
+
     async def static(self, request: Request) -> Response:
         """Return the stylesheet or htmx; they say nothing of anybody and need no session."""
         name = request.path_params["name"]
@@ -193,8 +201,10 @@ class Guard:
         """Return a redirect to a page that says what was done."""
         signed = self._access.sign_message(visit.session, said) if said else ""
         path, _, query = path.partition("?")
+        query, _, place = query.partition("#")
         parts = [query] * bool(query) + [urlencode({"said": signed})] * bool(signed)
-        return RedirectResponse(f"{visit.base}{path}" + "?" * bool(parts) + "&".join(parts), 303)
+        where = f"{visit.base}{path}" + "?" * bool(parts) + "&".join(parts)
+        return RedirectResponse(where + f"#{place}" * bool(place), 303)
 
 
 def _sealed(response: Response) -> Response:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
@@ -99,6 +99,8 @@ class Console(Guard):
             router.add_route(prefix + path, self.guarded(prefix, need, act, pool), methods=["POST"])
         router.add_route(prefix + "/enter", self.enter(prefix), methods=["GET", "POST"])
         router.add_route(prefix + "/static/{name}", self.static, methods=["GET"])
+        if prefix:
+            router.add_route(prefix, self.root(prefix), methods=["GET"])
         if prefix or alone:
             unknown = self.guarded(prefix, "read", self.unknown)
             router.add_route(prefix + "/{rest:path}", unknown, methods=["GET"])
@@ -344,7 +346,8 @@ class Console(Guard):
         wanted["everywhere"] = visit.said("everywhere") == "yes"
         made = decide(self.home, [wanted], visit.who, visit.said("why"))
         place = {name: visit.said(f"at_{name}") for name in ("kind", "cluster", "page")}
-        path = f"/review?{urlencode({k: v for k, v in place.items() if v})}"
+        row = f"#{quote(visit.said('id'))}" if visit.said("id") else ""
+        path = f"/review?{urlencode({k: v for k, v in place.items() if v})}{row}"
         done = "Decided: the next refresh obeys." if made else "Nothing was changed by that."
         return self.go(visit, path, done)
 
@@ -435,8 +438,9 @@ class Console(Guard):
         return self.shelf.recall("summary", 5, self._look)
 
     def _canary(self) -> dict[str, Any]:
-        """Return the plan of the canary that runs, its figures as far as they are counted, and the
-        one that ended undecided; or why they can't be read.
+        """Return the canary that runs, with its figures as far as they are counted.
+
+        Also the one that ended undecided, and why neither can be read.
         """
         found: dict[str, Any] = {"canary": None, "undecided": None, "damaged": ""}
         try:

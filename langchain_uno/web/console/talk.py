@@ -180,6 +180,7 @@ class Talks:
                     )
                 model.warm()
                 self._handler = UNOFeedbackHandler(home=home.root, namespace=home.namespace)
-                plain = model.model_copy(update={"mode": "base", "callbacks": None})
-                self._loaded = (model, plain)
+                # An app's own model captures under the app's names: here the console does.
+                asked = model.model_copy(update={"callbacks": None, "metadata": None})
+                self._loaded = (asked, asked.model_copy(update={"mode": "base"}))
             return self._loaded

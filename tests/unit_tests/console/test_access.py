@@ -249,7 +249,11 @@ def test_the_langgraph_servers_app_has_it_where_tokens_are_set(
     monkeypatch.setenv("LANGCHAIN_UNO_CONSOLE_TOKENS", tokens)
     from langchain_uno.web import langgraph
 
-    client = TestClient(langgraph.app)
+    client = TestClient(langgraph.app, follow_redirects=False)
+    root = client.get("/console")
+    assert (root.status_code, root.headers.get("location")) == (
+        (307, "/console/") if tokens else (404, None)
+    )
     assert client.get("/console/").status_code == (401 if tokens else 404)
     assert client.get("/feedback/health").status_code == 200
 

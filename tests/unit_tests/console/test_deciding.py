@@ -61,11 +61,15 @@ def test_a_rule_is_excluded_edited_and_restored(reviewed: Home) -> None:
     done = post(client, "/review", **fields, decision="exclude", why="wrong for us")
     where = done.headers["location"]
     assert where.startswith(f"/review?kind=rule&cluster={row.cluster}&said=")
+    assert where.endswith(f"#{row.id}")
     state, text = entries(client.get(where).text)[row.id]
     assert state == "excluded" and "exclude by reviewer" in text and "wrong for us" in text
     post(client, "/review", **fields, decision="restore")
     post(client, "/review", **fields, decision="edit", text="Answer in <b>two</b> lines.")
-    state, text = entries(client.get("/review").text)[row.id]
+    page = client.get("/review").text
+    first = re.search(rf'id="{row.id}".*?(<button.*?>)', page, re.DOTALL)
+    assert first and first[1] == "<button disabled hidden>"  # Enter in "Why" presses it
+    state, text = entries(page)[row.id]
     assert state == "edited" and "Answer in <b>two</b> lines." in text
     assert {e["by"] for e in read_history(reviewed) if "review" in e["what"]} == {"reviewer"}
     pending = review_table(reviewed).pending

@@ -122,7 +122,8 @@ def test_letters_that_are_joined_and_lines_stay() -> None:
     from langchain_uno.web.console.views import environment
 
     template = environment().from_string("{{ a }}")
-    fine = "نمی\u200cخواهم\n\t👩\u200d💻 50\u00a0% 你好 \u200eab\u200f auf\u00adgabe a\u2060b 🏴\U000e0067"
+    fine = "نمی\u200cخواهم\n\t👩\u200d💻 50\u00a0% 你好"
+    fine += "\u200eab\u200f auf\u00adgabe a\u2060b 🏴\U000e0067"
     assert template.render(a=fine) == fine
     assert template.render(a="a\u2028b\u2067b\x7f") == "a\ufffdb\ufffdb\ufffd"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from langchain_uno import UNOChatModel
+from langchain_uno import UNOChatModel, UNOFeedbackHandler
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Feedback, Interaction
@@ -102,3 +102,20 @@ def test_a_model_that_is_not_there_is_told(home: Home) -> None:
     found = post(enter(app), "/try/ask", text="Hello?")
     assert found.status_code == 503 and "/nowhere/model" in found.text
     assert found.headers["hx-retarget"] == "main"
+
+
+def test_the_apps_own_model_answers_and_the_console_alone_journals(
+    home: Home, tiny_model_path: Path
+) -> None:
+    with UNOFeedbackHandler(home=home.root) as handler:
+        model = UNOChatModel(
+            home=home.root,
+            model=str(tiny_model_path),
+            max_tokens=12,
+            callbacks=[handler],
+            metadata={"user_id": "the service"},
+        )
+        app = console_app(home.root, tokens=OPERATORS, model=model)
+        assert post(enter(app), "/try/ask", text="Hello?").status_code == 303
+        assert model.callbacks and model.metadata
+    assert [one.user_id for one in logged(home)[0]] == ["releaseer"]
