@@ -138,12 +138,13 @@ class Guard:
             session=session,
             csrf=session.csrf if session else "",
             status=refused.status,
+            htmx="hx-request" in request.headers,
             looked=request.method != "POST",
             reason=refused.reason,
             here="",
         )
-        # For htmx, which may have asked for a part of a page that is not in this one.
-        swap = {"HX-Retarget": "main", "HX-Reselect": "main", "HX-Reswap": "outerHTML"}
+        # htmx shows the reason alone, above the page: what was typed there stays.
+        swap = {"HX-Retarget": "#told", "HX-Reselect": "[role=alert]", "HX-Reswap": "innerHTML"}
         return HTMLResponse(html, refused.status, headers=swap)
 
     def enter(self, prefix: str) -> Callable[[Request], Any]:

@@ -381,8 +381,8 @@ class Console(Guard):
             visit.who,
             visit.said("run"),
             score=score,
-            comment=visit.said("comment") or None,
-            correction=visit.said("correction") or None,
+            comment=visit.said("comment") if "comment" in visit.form else None,
+            correction=visit.said("correction") if "correction" in visit.form else None,
         )
         return self.go(visit, "/try", "Saved.")
 
