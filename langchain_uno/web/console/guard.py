@@ -24,6 +24,7 @@ from langchain_uno.web.console.access import (
     Session,
     check_form,
     check_same_site,
+    checked_next,
     read_form,
 )
 from langchain_uno.web.console.views import environment
@@ -130,14 +131,25 @@ class Guard:
         return endpoint
 
     def _refusal(
-        self, request: Request, base: str, session: Session | None, refused: Refused
+        self,
+        request: Request,
+        base: str,
+        session: Session | None,
+        refused: Refused,
+        after: str | None = None,
     ) -> Response:
-        """Return the page that says why not; without a session, with a form for the token."""
+        """Return the page that says why not; without a session, with a form for the token.
+
+        That leads to ``after``; None: to what was asked for.
+        """
+        if after is None and request.method != "POST":
+            after = request.url.path + f"?{request.url.query}" * bool(request.url.query)
         html = self._templates.get_template("refused.html").render(
             base=base,
             session=session,
             csrf=session.csrf if session else "",
             status=refused.status,
+            after=after or "",
             htmx="hx-request" in request.headers,
             looked=request.method != "POST",
             reason=refused.reason,
@@ -152,16 +164,20 @@ class Guard:
 
         async def enter(request: Request) -> Response:
             base = request.scope.get("root_path", "") + prefix
+            given: dict[str, str] = {}
             try:
                 if request.method == "POST":
                     check_same_site(request)
-                    token = (await read_form(request)).get("token", "")
+                    given = await read_form(request)
                 else:
-                    token = request.query_params.get("token", "")
-                response: Response = RedirectResponse(f"{base}/", 303)
+                    given = dict(request.query_params)
+                token = given.get("token", "")
+                response: Response = RedirectResponse(
+                    checked_next(given.get("next", ""), base), 303
+                )
                 self._access.enter(request, response, token, base or "/")
             except Refused as refused:
-                response = self._refusal(request, base, None, refused)
+                response = self._refusal(request, base, None, refused, given.get("next", ""))
             return _sealed(response)
 
         return enter

@@ -27,6 +27,7 @@ from langchain_uno.releases.publish import make_current, retire, rollback
 from langchain_uno.releases.summary import changes_of, shares_of, summary_of
 from langchain_uno.reports import cluster_map, report_paths
 from langchain_uno.web.console.access import (
+    SESSION_S,
     Operator,
     Refused,
     Role,
@@ -62,6 +63,7 @@ class Console(Guard):
             prefix: of their paths.
             alone: whether every path is the console's, without a prefix too.
         """
+        prefix = f"/{prefix.strip('/')}".rstrip("/")
         router = APIRouter(include_in_schema=False)
         looks: tuple[tuple[str, Role, Handler], ...] = (
             ("/", "read", self.overview),
@@ -393,8 +395,8 @@ class Console(Guard):
 
     def ask_to_forget(self, visit: Visit) -> Response:
         """Ask whether somebody is to be forgotten; the id is typed to confirm it."""
-        kind, name = visit.query.get("kind", "user"), visit.query.get("id", "").strip()
-        if kind not in _FORGETS or not name:
+        kind, name = visit.query.get("kind", "user"), visit.query.get("id", "")
+        if kind not in _FORGETS or not name.strip():
             raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
         person = None
         if kind == "user":
@@ -402,14 +404,16 @@ class Console(Guard):
                 person = next(
                     (p for p in people_in(journal, name, 0, 1000) if p.user_id == name), None
                 )
-        return self.page(visit, "forget.html", kind=kind, id=name, person=person)
+        signed = self._access.sign_message(visit.session, name)
+        return self.page(visit, "forget.html", kind=kind, id=name, signed=signed, person=person)
 
     def forget(self, visit: Visit) -> Response:
         """Forget a user, a conversation or an answer, everywhere."""
-        kind, name = visit.said("kind"), visit.said("id")
+        kind, signed = visit.said("kind"), visit.said("id")
+        name = self._access.message(visit.session, signed, SESSION_S)  # line breaks and all
         if kind not in _FORGETS or not name:
             raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
-        if visit.said("typed") not in (name, visible(name)):
+        if visit.said("typed").split() not in (name.split(), visible(name).split()):
             raise InputError("What was typed is not the id: nothing was forgotten.")
         given: Any = {_FORGETS[kind]: [name] if kind == "answer" else name}
         receipt = forget(self.home, **given)

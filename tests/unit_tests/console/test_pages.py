@@ -24,7 +24,7 @@ from langchain_uno.releases.history import note, read_history
 from langchain_uno.releases.publish import publish
 from langchain_uno.web.console import console_app, console_router
 from langchain_uno.web.console.shelf import Shelf
-from tests.unit_tests.console.parts import OPERATORS, PAYLOADS, enter, post, words
+from tests.unit_tests.console.parts import OPERATORS, PAYLOADS, enter, forgets, post, words
 from tests.unit_tests.releases.samples import draft
 
 
@@ -212,11 +212,11 @@ def test_forgetting_needs_the_id_typed_and_gives_a_receipt(app: Any, home: Home)
     client = enter(app)
     page = client.get("/forget", params={"kind": "user", "id": "ann & <co>"})
     assert "1 answers and 0 pieces of feedback" in words(page.text)
-    wrong = post(client, "/forget", kind="user", id="ann & <co>", typed="ann")
+    wrong = forgets(client, "user", "ann & <co>", "ann")
     assert wrong.status_code == 422
     with Journal(home.journal, readonly=True) as journal:
         assert journal.counts() == (2, 0)
-    done = post(client, "/forget", kind="user", id="ann & <co>", typed="ann & <co>")
+    done = forgets(client, "user", "ann & <co>", "ann & <co>")
     told = words(client.get(done.headers["location"]).text)
     assert "1 answers, 0 pieces of feedback, 0 releases revoked" in told
     assert "bob" in told and "ann &" not in told
@@ -225,9 +225,9 @@ def test_forgetting_needs_the_id_typed_and_gives_a_receipt(app: Any, home: Home)
     last = read_history(home)[-1]
     assert (last["what"], last["by"]) == ("forget user", "releaseer")
     assert "ann &" not in (home.path / "history.jsonl").read_text()
-    gone = post(client, "/forget", kind="answer", id="run-2", typed="run-2")
+    gone = forgets(client, "answer", "run-2", "run-2")
     assert gone.status_code == 303
-    assert post(client, "/forget", kind="all", id="x", typed="x").status_code == 422
+    assert forgets(client, "all", "x", "x").status_code == 422
 
 
 def test_many_readers_while_releases_come(app: Any, home: Home, make: Callable[..., str]) -> None:
@@ -320,3 +320,15 @@ def test_what_is_no_page_and_what_fails_keep_the_navigation(
     other.include_router(inside)
     assert "Token" in words(TestClient(other).get("/console/none").text)
     assert TestClient(other).get("/none").json() == {"detail": "Not Found"}
+
+
+@pytest.mark.parametrize("name", ["two\nlines", " a  blank\t", "\r\n x"])
+def test_whoever_has_white_space_in_the_id_is_forgotten(app: Any, home: Home, name: str) -> None:
+    with Journal(home.journal) as journal:
+        journal.append_many([(log(1, name), None)])
+    client = enter(app)
+    assert forgets(client, "user", name, "other").status_code == 422
+    assert forgets(client, "user", name, " ".join(name.split())).status_code == 303
+    with Journal(home.journal, readonly=True) as journal:
+        assert journal.counts() == (0, 0)
+    assert post(client, "/forget", kind="user", id="bob", typed="bob").status_code == 422

@@ -15,7 +15,7 @@ from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Feedback, Interaction
 from langchain_uno.web.console import console_app
-from tests.unit_tests.console.parts import OPERATORS, PAYLOADS, enter, post, words
+from tests.unit_tests.console.parts import OPERATORS, PAYLOADS, enter, forgets, post, words
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_conversation_is_its_browsers_own_and_goes_with_an_erasure(app: Any, h
     assert "a secret wish" not in other.get("/try").text
     (run,) = set(re.findall(r'name="run" value="([^"]+)"', client.get("/try").text))
     assert post(other, "/try/rate", run=run, score="up").status_code == 422
-    post(other, "/forget", kind="user", id="releaseer", typed="releaseer")
+    forgets(other, "user", "releaseer", "releaseer")
     assert "a secret wish" not in client.get("/try").text
     assert logged(home) == ([], [])
 
