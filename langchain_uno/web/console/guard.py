@@ -32,6 +32,7 @@ from langchain_uno.web.console.views import environment
 __all__ = ["Guard", "Handler", "Visit"]
 
 _STATIC = {"console.css": "text/css", "htmx.min.js": "text/javascript"}
+_MOST_WHY = 500
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -102,6 +103,8 @@ class Guard:
                 if request.method == "POST":
                     form = await read_form(request)
                     check_form(session, form.get("csrf", ""))
+                    if len(form.get("why", "")) > _MOST_WHY:
+                        raise InputError(f"Give the reason in {_MOST_WHY} characters.")
                 if not session.operator.may(need):
                     raise Refused(
                         403,

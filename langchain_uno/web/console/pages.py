@@ -174,16 +174,15 @@ class Console(Guard):
 
     def review(self, visit: Visit) -> Response:
         """Rules and pairs of the refresh under way, or of the last one, with what was decided."""
-        kind: Any = visit.query.get("kind", "rule")
+        kind: Any = visit.query.get("kind")
+        kind = kind if kind in ("rule", "pair", "log") else "rule"
         cluster = visit.query.get("cluster", "").strip() or None
-        table = review_table(
-            self.home,
-            kind=kind if kind in ("rule", "pair", "log") else "rule",
-            cluster=cluster,
-            offset=(visit.page - 1) * PAGE,
-            limit=PAGE,
-        )
+        start = (visit.page - 1) * PAGE
+        table = review_table(self.home, kind=kind, cluster=cluster, offset=start, limit=PAGE)
         pager = Pager(visit.page, table.total)
+        if pager.start != start:
+            start = pager.start
+            table = review_table(self.home, kind=kind, cluster=cluster, offset=start, limit=PAGE)
         return self.page(
             visit, "review.html", table=table, kind=kind, cluster=cluster or "", pager=pager
         )
@@ -328,6 +327,8 @@ class Console(Guard):
         )
         self.shelf.forget()
         done = f"Release {plan.release} answers {100 * plan.share:.0f} % of the people."
+        if (plan.people, plan.days) != (people, days):
+            done += f" Its budget stays {plan.people:,} people and {plan.days:g} days."
         return self.go(visit, "/releases", done)
 
     def watch_canary(self, visit: Visit) -> Response:

@@ -92,7 +92,10 @@ def test_a_pair_is_excluded_and_a_rule_of_ones_own_added(reviewed: Home) -> None
     assert post(client, "/review", decision="add", cluster="none", text="x").status_code == 422
     assert post(client, "/review", id="rule-none", decision="exclude").status_code == 422
     assert client.get("/review?cluster=none").status_code == 422
-    assert client.get("/review?kind=none&page=99").status_code == 200
+    some, none = client.get("/review").text, client.get("/review?kind=none&page=99").text
+    assert entries(none) == entries(some) and "nones" not in none
+    long = post(client, "/review", id=pair.id, decision="restore", why="x" * 501)
+    assert (long.status_code, "500 characters" in long.text) == (422, True)
 
 
 def test_who_may_only_read_sees_the_table_and_decides_nothing(reviewed: Home) -> None:
@@ -135,7 +138,12 @@ def test_a_canary_is_started_raised_and_ended(
         shown = words(client.get(path).text)
         assert f"{second} answers 20 % of the people" in shown
         assert "begun by releaseer : a try" in shown or "begun by releaseer: a try" in shown
-    assert "Raise the share" in client.get(f"/releases/{second}").text
+    page = client.get(f"/releases/{second}").text
+    assert "Raise the share" in page and "People at most" not in page
+    assert "Its budget stays 200 people and 14 days." in words(page)
+    more = {"people": "900", "days": "14"}
+    done = post(client, f"/releases/{second}/canary", share="30", **more)
+    assert "stays 200 people" in words(client.get(done.headers["location"]).text)
     post(client, f"/releases/{second}/canary", share="40", **budget)
     assert shares()[second] == 0.4
     said = post(client, "/canary/watch").headers["location"]
