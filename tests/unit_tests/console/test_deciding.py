@@ -81,6 +81,9 @@ def test_a_pair_is_excluded_and_a_rule_of_ones_own_added(reviewed: Home) -> None
     pair = review_table(reviewed, kind="pair").rows[0]
     page = client.get("/review?kind=pair").text
     assert (pair.chosen or "") in unescape(page) and (pair.rejected or "") in unescape(page)
+    logs = review_table(reviewed, kind="log").rows
+    shown = entries(client.get("/review?kind=log").text)
+    assert logs and all(" ".join((r.rejected or "").split()) in shown[r.id][1] for r in logs[:50])
     post(client, "/review", id=pair.id, cluster=pair.cluster, decision="exclude", why="untrue")
     rows = review_table(reviewed, kind="pair").rows
     assert [r.state for r in rows if r.id == pair.id] == ["excluded"]
