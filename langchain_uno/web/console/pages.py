@@ -35,7 +35,7 @@ from langchain_uno.web.console.access import (
 from langchain_uno.web.console.guard import Guard, Handler, Visit
 from langchain_uno.web.console.shelf import Shelf
 from langchain_uno.web.console.talk import Talks
-from langchain_uno.web.console.views import PAGE, Pager, fits, told, visible
+from langchain_uno.web.console.views import PAGE, Pager, counted, fits, told, visible
 
 __all__ = ["Console"]
 
@@ -216,6 +216,7 @@ class Console(Guard):
             held=held(self.home),
             **self._canary(),
             current=self.shelf.current(),
+            before=self._before(),
             names=names,
         )
 
@@ -419,8 +420,9 @@ class Console(Guard):
         given: Any = {_FORGETS[kind]: [name] if kind == "answer" else name}
         receipt = forget(self.home, **given)
         counts = (
-            f"{receipt['interactions']} answers, {receipt['feedback']} pieces of feedback, "
-            f"{receipt['releases_tainted']} releases revoked"
+            f"{counted(receipt['interactions'], 'answer')}, "
+            f"{counted(receipt['feedback'], 'piece of feedback', 'pieces of feedback')}, "
+            f"{counted(receipt['releases_tainted'], 'release')} revoked"
         )
         note(self.home, f"forget {kind}", None, counts, visit.who)
         self.shelf.forget()
@@ -456,6 +458,15 @@ class Console(Guard):
         except ReleaseError as error:
             found["damaged"] = str(error)
         return found
+
+    def _before(self) -> str:
+        """Return what answers again where the current release is rolled back."""
+        current = self.shelf.current()
+        try:
+            before = self.shelf.manifest(current).parent if current else None
+        except ReleaseError:
+            return "unknown"
+        return before or "the base model"
 
     def _map(self, release: str | None) -> str:
         report = self.shelf.report(release) if release else None

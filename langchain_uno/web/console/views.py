@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from langchain_uno.records import Cluster
 from langchain_uno.releases.summary import win_rate_of
 
-__all__ = ["PAGE", "Pager", "environment", "fits", "told", "visible"]
+__all__ = ["PAGE", "Pager", "counted", "environment", "fits", "told", "visible"]
 
 PAGE = 50
 _TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
@@ -48,6 +48,11 @@ def told(change: dict[str, Any]) -> bool:
     return changed or bool(change["rules_added"] or change["rules_removed"])
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 answer``, ``2 answers``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def environment() -> Environment:
     """Return the templates' environment."""
     made = Environment(
@@ -63,6 +68,7 @@ def environment() -> Environment:
         "when": _when,
         "size": _size,
         "percent": lambda share: "unknown" if share is None else f"{100 * share:.0f} %",
+        "counted": counted,
         "number": lambda n: f"{n:,}",
         "won": win_rate_of,
         "link": lambda values: urlencode({k: v for k, v in values.items() if v}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from langchain_uno.home import Home
 from langchain_uno.learning.review import review_table
 from langchain_uno.models.protocols import Engine
+from langchain_uno.releases import canary
 from langchain_uno.releases.history import read_history
 from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.reports import write_report
@@ -141,6 +143,7 @@ def test_a_canary_is_started_raised_and_ended(
         shown = words(client.get(path).text)
         assert f"{second} answers 20 % of the people" in shown
         assert "begun by releaseer : a try" in shown or "begun by releaseer: a try" in shown
+    assert "act on its figures" not in words(client.get("/").text)
     page = client.get(f"/releases/{second}").text
     assert "Raise the share" in page and "People at most" not in page
     assert "Its budget stays 200 people and 14 days." in words(page)
@@ -236,3 +239,19 @@ def test_what_is_edited_again_is_the_text_itself(reviewed: Home) -> None:
     page = client.get("/review").text
     box = re.search(rf'id="{row.id}".*?<textarea[^>]*>(.*?)</textarea>', page, re.DOTALL)
     assert box and unescape(box[1]) == review_table(reviewed, kind="rule").rows[0].edited
+
+
+def test_a_decided_canary_waits_for_a_person(
+    app: Any, home: Home, make: Callable[..., str]
+) -> None:
+    first, second = make(), make(promote=False)
+    client = enter(app)
+    plan = canary.start(home, second)
+    late = plan.model_copy(update={"started": plan.started - timedelta(days=15)})
+    (home.path / "canary.json").write_text(late.model_dump_json())
+    waits = words(client.get("/").text).partition("Canary")[0]
+    assert f"The canary of {second} has spent its budget undecided: act on its figures" in waits
+    shown = client.get("/releases").text
+    assert "what answered before it: the base model" in words(shown)
+    post(client, f"/releases/{second}/promote")
+    assert f"what answered before it: {first}" in words(client.get("/releases").text)

@@ -203,7 +203,7 @@ def test_people_are_listed_by_how_much_they_said(app: Any, home: Home) -> None:
     assert first[:3] == ["talker", "asker-007", "asker-000"] and len(first) == 50
     assert len(listed("/people?page=2")) == 11
     assert listed("/people?q=alk") == ["talker"]
-    assert "1 answers name nobody" in words(client.get("/people").text)
+    assert "1 answer names nobody" in words(client.get("/people").text)
 
 
 def test_forgetting_needs_the_id_typed_and_gives_a_receipt(app: Any, home: Home) -> None:
@@ -211,14 +211,14 @@ def test_forgetting_needs_the_id_typed_and_gives_a_receipt(app: Any, home: Home)
         journal.append_many([(log(1, "ann & <co>"), None), (log(2, "bob"), None)])
     client = enter(app)
     page = client.get("/forget", params={"kind": "user", "id": "ann & <co>"})
-    assert "1 answers and 0 pieces of feedback" in words(page.text)
+    assert "1 answer and 0 pieces of feedback" in words(page.text)
     wrong = forgets(client, "user", "ann & <co>", "ann")
     assert wrong.status_code == 422
     with Journal(home.journal, readonly=True) as journal:
         assert journal.counts() == (2, 0)
     done = forgets(client, "user", "ann & <co>", "ann & <co>")
     told = words(client.get(done.headers["location"]).text)
-    assert "1 answers, 0 pieces of feedback, 0 releases revoked" in told
+    assert "1 answer, 0 pieces of feedback, 0 releases revoked" in told
     assert "bob" in told and "ann &" not in told
     with Journal(home.journal, readonly=True) as journal:
         assert [row.run_id for row in journal.rows()] == ["run-2"]
