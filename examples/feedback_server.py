@@ -19,7 +19,8 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi.testclient import TestClient
 from langchain_core.language_models import BaseChatModel
@@ -73,7 +74,14 @@ def make_app(home: str, model: BaseChatModel | None = None, ttl_s: float = 3 * 3
     ) -> Response:
         response = await call_next(request)
         response.headers.update(HEADERS)
+        if request.method == "GET" and request.url.path == "/":
+            feedback.tokens.visitor(request, response)  # before the first question
         return response
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(request: Request, error: Exception) -> Response:
+        # What was sent is not repeated: it may be no text that can be.
+        return JSONResponse({"error": "send a text of 1 to 4000 characters"}, 422)
 
     @app.post("/ask")
     def ask(asked: Ask, request: Request) -> StreamingResponse:

@@ -21,6 +21,9 @@ def console(
     namespace: NamespaceOption = "default",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8642,
+    root_path: Annotated[
+        str, typer.Option(help="What a proxy takes off the front of paths: /console, say.")
+    ] = "",
     model: Annotated[
         str | None,
         typer.Option(
@@ -61,7 +64,8 @@ def console(
         from langchain_uno.web.console.access import ENV_TOKENS, local_operator, read_tokens
 
         operators = read_tokens(os.environ.get(ENV_TOKENS, ""))
-        if not operators:
+        named = bool(operators)
+        if not named:
             if not _is_loopback(host):
                 raise ConfigError(
                     f"Others can reach {host}: say who may do what, with "
@@ -80,10 +84,16 @@ def console(
 
         listening = _listen(host, port)
         # Proxies keep idle connections for a minute; what closes first must not be the console.
-        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=75)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=75,
+            root_path=root_path.rstrip("/"),
+        )
         shown = f"[{host}]" if ":" in host else host
         url = f"http://{shown}:{listening.getsockname()[1]}/"
-        if os.environ.get(ENV_TOKENS):
+        if named:
             say(f"The console is at {url}; it asks for a token.")
         else:
             say(f"The console is at {url}enter?token={operators[0].token}")

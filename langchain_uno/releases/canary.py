@@ -56,6 +56,7 @@ _FILE = "canary.json"
 _LEAST, _MOST = 0.05, 0.5
 """Of the traffic. With less, a block of votes is so long that two people could decide; with more,
 the candidate would be what answers most."""
+_MOST_PEOPLE, _MOST_DAYS = 1_000_000, 3650
 _SAID = {"like": 1.0, "dislike": 0.0}
 """What these keys say where they come without a score."""
 
@@ -75,9 +76,9 @@ class Plan(BaseModel):
     block: tuple[int, int]
     """Votes of both sides in a block of the test; a share that is raised later does not change it.
     """
-    people: int
+    people: int = Field(le=_MOST_PEOPLE)
     """The budget: whose votes are counted, both sides together."""
-    days: float
+    days: float = Field(le=_MOST_DAYS)
     started: datetime
     by: str
     why: str = ""
@@ -137,9 +138,9 @@ def start(
         release: the candidate.
         share: of the people that it answers, from 0.05 to 0.5. It may be raised while the canary
             runs: people join the candidate's side, nobody leaves it.
-        people: after so many people's votes the canary ends undecided. Of one that runs, this and
-            ``days`` stay as they are.
-        days: after so many days it ends undecided.
+        people: after so many people's votes, a million at most, the canary ends undecided. Of one
+            that runs, this and ``days`` stay as they are.
+        days: after so many days, 3650 at most, it ends undecided.
         by: who starts it; the name of the process's user by default.
         why: for the history.
 
@@ -151,10 +152,12 @@ def start(
         ReleaseError: the release is unknown, not sound, revoked, current already, made for another
             model than what is current; or another canary runs. Nothing changes.
     """
-    if not _LEAST <= share <= _MOST or people < 2 or not days > 0:
+    within = 2 <= people <= _MOST_PEOPLE and 0 < days <= _MOST_DAYS
+    if not _LEAST <= share <= _MOST or not within:
         raise InputError(
-            f"A canary takes a share from {_LEAST} to {_MOST}, two people and a part of a day at "
-            f"least, not share={share!r}, people={people!r}, days={days!r}."
+            f"A canary takes a share from {_LEAST} to {_MOST}, 2 to {_MOST_PEOPLE:,} people and a "
+            f"part of a day to {_MOST_DAYS} days, not share={share!r}, people={people!r}, "
+            f"days={days!r}."
         )
     with _alone(home):
         traffic = read_traffic(home) or Traffic()

@@ -300,3 +300,42 @@ def test_the_keyboard_alone_and_no_script_at_all_suffice(
         page.get_by_role("status").filter(has_text="cluster").wait_for()
         assert "q=alert" in page.url
         context.close()
+
+
+def test_what_is_typed_in_try_it_stays(browser: Any, tmp_path: Path) -> None:
+    """A thumb, a saved comment and a refusal leave the other fields as they are."""
+    home = Home(tmp_path / "home").ensure()
+    with console(home) as address:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(address)
+        page.get_by_role("link", name="Try it").click()
+        page.get_by_label("Your message").fill("Hello?")
+        page.get_by_role("button", name="Ask", exact=True).click()
+        thumb = page.get_by_role("button", name="Good answer")
+        thumb.wait_for(timeout=120_000)
+        comment, message = page.get_by_label("Comment"), page.get_by_label("Your next message")
+        comment.fill("half a comm")
+        message.fill("a long next message")
+        thumb.click()
+        page.get_by_text("Saved: thumb up.").wait_for()
+        assert thumb.get_attribute("aria-pressed") == "true"
+        assert (comment.input_value(), message.input_value()) == (
+            "half a comm",
+            "a long next message",
+        )
+        page.get_by_role("button", name="Save", exact=True).click()
+        page.get_by_text("Saved: thumb up, comment.").wait_for()
+        thumb.click()
+        page.get_by_text("Saved: comment.").wait_for()
+        assert message.input_value() == "a long next message"
+        kept = context.cookies()
+        context.clear_cookies()
+        page.get_by_role("button", name="Ask", exact=True).click()
+        page.get_by_role("alert").wait_for()
+        assert message.input_value() == "a long next message"
+        context.add_cookies(kept)
+        page.get_by_role("button", name="Ask", exact=True).click()
+        page.get_by_role("article").nth(1).wait_for(timeout=120_000)
+        assert page.get_by_role("alert").count() == 0
+        context.close()

@@ -118,6 +118,10 @@ def test_the_page_needs_nothing_inline_and_nothing_from_elsewhere(tmp_path: Path
             assert text and "http" not in text and "innerHTML" not in text
         assert re.findall(r'\s(?:on\w+|style)=|<script(?! type="module" src)', page.text) == []
         assert client.post("/ask", json={"text": ""}).status_code == 422
+        kind = {"Content-Type": "application/json"}
+        assert client.post("/ask", content=rb'{"text": "\ud800"}', headers=kind).status_code == 422
+        assert "visitor" in page.headers["set-cookie"]  # so the first two questions are one voice's
+        assert "set-cookie" not in client.post("/ask", json={"text": "Hello?"}).headers
         assert client.get("/feedback_server.py").status_code == 404
 
 

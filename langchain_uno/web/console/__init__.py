@@ -1,6 +1,6 @@
 """The console: what people look at and click, over HTTP, without a login of its own.
 
-    app.include_router(console_router("~/uno", tokens="ann:release:..."), prefix="/console")
+    app.include_router(console_router("~/uno", tokens="ann:release:...", prefix="/console"))
 
 Pages: what answers and what waits, clusters, releases, a chat to try them, people, health. Tokens
 say who may read, review and release (see :mod:`langchain_uno.web.console.access`). Nothing is asked

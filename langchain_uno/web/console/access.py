@@ -1,8 +1,9 @@
 """Who may see and do what in the console: tokens, roles, sessions, and what a form must carry.
 
-A token is exchanged for a session: a signed cookie that no script can read and no other site's page
-can send. Nothing is kept on the server. Every form carries a word that only its session knows, and
-a post from another site is refused before it is read.
+A token is exchanged for a session: a signed cookie that no script can read, and that comes from
+another site's page with a link alone, never with a form. Nothing is kept on the server. Every form
+carries a word that only its session knows, and a post from another site is refused before it is
+read.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from langchain_uno.errors import ConfigError
 __all__ = [
     "ENV_TOKENS",
     "ROLES",
+    "SESSION_S",
     "Access",
     "Operator",
     "Refused",
     "Role",
     "Session",
+    "checked_next",
     "local_operator",
     "read_tokens",
 ]
@@ -39,7 +42,8 @@ Role = Literal["read", "review", "release"]
 ROLES: tuple[Role, ...] = get_args(Role)
 """Each may do what those before it may."""
 _MIN_TOKEN = 20
-_SESSION_S = 12 * 3600
+SESSION_S = 12 * 3600
+"""How long a session lasts."""
 _SAID_S = 60
 _MOST_FORM = 2 << 20
 _MOST_FIELDS = 100
@@ -86,8 +90,8 @@ def read_tokens(text: str) -> list[Operator]:
     """
     found: list[Operator] = []
     for number, part in enumerate((p for p in text.split(",") if p.strip()), start=1):
-        name, role, token = ([*part.strip().split(":", 2), "", ""])[:3]
-        if not name.strip() or not name.isprintable() or role not in ROLES:
+        name, role, token = [one.strip() for one in (*part.split(":", 2), "", "")][:3]
+        if not name or not name.isprintable() or role not in ROLES:
             raise ConfigError(
                 f"Part {number} of {ENV_TOKENS} is not of the form name:role:token, with the role "
                 f"{', '.join(ROLES[:-1])} or {ROLES[-1]}."
@@ -97,7 +101,7 @@ def read_tokens(text: str) -> list[Operator]:
                 f"The token of {name!r} in {ENV_TOKENS} needs at least {_MIN_TOKEN} characters of "
                 "plain ASCII: python -c 'import secrets; print(secrets.token_urlsafe(32))'."
             )
-        found.append(Operator(name.strip(), role, token))
+        found.append(Operator(name, role, token))
     for what in ("name", "token"):
         if len({getattr(one, what) for one in found}) < len(found):
             raise ConfigError(f"A {what} stands twice in {ENV_TOKENS}: give each its own.")
@@ -149,16 +153,16 @@ class Access:
         response.set_cookie(
             self._cookie,
             self._sign([known[0].name, secrets.token_urlsafe(16)]),
-            max_age=_SESSION_S,
+            max_age=SESSION_S,
             path=path,
             httponly=True,
-            samesite="strict",
+            samesite="lax",
             secure=request.url.scheme == "https",
         )
 
     def leave(self, response: Response, path: str) -> None:
         """Take the cookie away."""
-        response.delete_cookie(self._cookie, path=path, httponly=True, samesite="strict")
+        response.delete_cookie(self._cookie, path=path, httponly=True, samesite="lax")
 
     def session(self, request: Request) -> Session:
         """Return the session that a request belongs to.
@@ -168,7 +172,7 @@ class Access:
         """
         try:
             name, sid = self._serializer.loads(
-                request.cookies.get(self._cookie, ""), max_age=_SESSION_S
+                request.cookies.get(self._cookie, ""), max_age=SESSION_S
             )
             operator = self._operators[name]
         except (BadData, ValueError, TypeError, KeyError) as error:
@@ -180,10 +184,10 @@ class Access:
         """Return a message for the next page, safe in a URL; only this session will believe it."""
         return self._sign([session.id, text])
 
-    def message(self, session: Session, signed: str) -> str:
-        """Return what :meth:`sign_message` made, for a minute; "" for anything else."""
+    def message(self, session: Session, signed: str, seconds: int = _SAID_S) -> str:
+        """Return what :meth:`sign_message` made so long ago at most; "" for anything else."""
         try:
-            sid, text = self._serializer.loads(signed, max_age=_SAID_S)
+            sid, text = self._serializer.loads(signed, max_age=seconds)
         except (BadData, ValueError, TypeError):
             return ""
         return str(text) if sid == session.id else ""
@@ -203,6 +207,12 @@ def check_same_site(request: Request) -> None:
     elsewhere = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
     if site not in ("same-origin", "none") or elsewhere:
         raise Refused(403, "This was sent by a page of another site: nothing was done.")
+
+
+def checked_next(given: str, base: str) -> str:
+    """Return the page to go to after the token, if it is one of the console's; else the first."""
+    inside = given.startswith(f"{base}/") and not given.startswith(("//", "/\\"))
+    return given if inside and given.isascii() and given.isprintable() else f"{base}/"
 
 
 def check_form(session: Session, given: str) -> None:

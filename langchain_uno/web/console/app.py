@@ -69,7 +69,7 @@ def console_app(
     app = FastAPI(
         title="UNO console", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life
     )
-    app.include_router(console.router(prefix))
+    app.include_router(console.router(prefix, alone=True))
     return app
 
 

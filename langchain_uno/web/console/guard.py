@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from langchain_uno.web.console.access import (
     Session,
     check_form,
     check_same_site,
+    checked_next,
     read_form,
 )
 from langchain_uno.web.console.views import environment
@@ -30,6 +32,7 @@ from langchain_uno.web.console.views import environment
 __all__ = ["Guard", "Handler", "Visit"]
 
 _STATIC = {"console.css": "text/css", "htmx.min.js": "text/javascript"}
+_MOST_WHY = 500
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -100,6 +103,8 @@ class Guard:
                 if request.method == "POST":
                     form = await read_form(request)
                     check_form(session, form.get("csrf", ""))
+                    if len(form.get("why", "")) > _MOST_WHY:
+                        raise InputError(f"Give the reason in {_MOST_WHY} characters.")
                 if not session.operator.may(need):
                     raise Refused(
                         403,
@@ -120,24 +125,41 @@ class Guard:
                 response = self._refusal(
                     request, base, session, Refused(_status(error), str(error))
                 )
+            except Exception:
+                logging.getLogger(__name__).exception("A page of the console failed.")
+                reason = "The console made an error; its log says which."
+                response = self._refusal(request, base, session, Refused(500, reason))
             return _sealed(response)
 
         return endpoint
 
     def _refusal(
-        self, request: Request, base: str, session: Session | None, refused: Refused
+        self,
+        request: Request,
+        base: str,
+        session: Session | None,
+        refused: Refused,
+        after: str | None = None,
     ) -> Response:
-        """Return the page that says why not; without a session, with a form for the token."""
+        """Return the page that says why not; without a session, with a form for the token.
+
+        That leads to ``after``; None: to what was asked for.
+        """
+        if after is None and request.method != "POST":
+            after = request.url.path + f"?{request.url.query}" * bool(request.url.query)
         html = self._templates.get_template("refused.html").render(
             base=base,
             session=session,
             csrf=session.csrf if session else "",
             status=refused.status,
+            after=after or "",
+            htmx="hx-request" in request.headers,
+            looked=request.method != "POST",
             reason=refused.reason,
             here="",
         )
-        # For htmx, which may have asked for a part of a page that is not in this one.
-        swap = {"HX-Retarget": "main", "HX-Reselect": "main", "HX-Reswap": "outerHTML"}
+        # htmx shows the reason alone, above the page: what was typed there stays.
+        swap = {"HX-Retarget": "#told", "HX-Reselect": "[role=alert]", "HX-Reswap": "innerHTML"}
         return HTMLResponse(html, refused.status, headers=swap)
 
     def enter(self, prefix: str) -> Callable[[Request], Any]:
@@ -145,19 +167,31 @@ class Guard:
 
         async def enter(request: Request) -> Response:
             base = request.scope.get("root_path", "") + prefix
+            given: dict[str, str] = {}
             try:
                 if request.method == "POST":
                     check_same_site(request)
-                    token = (await read_form(request)).get("token", "")
+                    given = await read_form(request)
                 else:
-                    token = request.query_params.get("token", "")
-                response: Response = RedirectResponse(f"{base}/", 303)
+                    given = dict(request.query_params)
+                token = given.get("token", "")
+                response: Response = RedirectResponse(
+                    checked_next(given.get("next", ""), base), 303
+                )
                 self._access.enter(request, response, token, base or "/")
             except Refused as refused:
-                response = self._refusal(request, base, None, refused)
+                response = self._refusal(request, base, None, refused, given.get("next", ""))
             return _sealed(response)
 
         return enter
+
+    def root(self, prefix: str) -> Callable[[Request], Any]:
+        """Return the endpoint of the prefix itself."""
+
+        async def root(request: Request) -> Response:
+            return _sealed(RedirectResponse(request.scope.get("root_path", "") + prefix + "/", 307))
+
+        return root
 
     async def static(self, request: Request) -> Response:
         """Return the stylesheet or htmx; they say nothing of anybody and need no session."""
@@ -187,8 +221,10 @@ class Guard:
         """Return a redirect to a page that says what was done."""
         signed = self._access.sign_message(visit.session, said) if said else ""
         path, _, query = path.partition("?")
+        query, _, place = query.partition("#")
         parts = [query] * bool(query) + [urlencode({"said": signed})] * bool(signed)
-        return RedirectResponse(f"{visit.base}{path}" + "?" * bool(parts) + "&".join(parts), 303)
+        where = f"{visit.base}{path}" + "?" * bool(parts) + "&".join(parts)
+        return RedirectResponse(where + f"#{place}" * bool(place), 303)
 
 
 def _sealed(response: Response) -> Response:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
 
 from langchain_uno import __version__
 from langchain_uno.erasure import forget
-from langchain_uno.errors import InputError
+from langchain_uno.errors import InputError, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.learning.review import decide, review_table
 from langchain_uno.logs.figures import people_in
@@ -27,6 +27,7 @@ from langchain_uno.releases.publish import make_current, retire, rollback
 from langchain_uno.releases.summary import changes_of, shares_of, summary_of
 from langchain_uno.reports import cluster_map, report_paths
 from langchain_uno.web.console.access import (
+    SESSION_S,
     Operator,
     Refused,
     Role,
@@ -34,7 +35,7 @@ from langchain_uno.web.console.access import (
 from langchain_uno.web.console.guard import Guard, Handler, Visit
 from langchain_uno.web.console.shelf import Shelf
 from langchain_uno.web.console.talk import Talks
-from langchain_uno.web.console.views import PAGE, Pager, fits, told, visible
+from langchain_uno.web.console.views import PAGE, Pager, counted, fits, told, visible
 
 __all__ = ["Console"]
 
@@ -55,8 +56,14 @@ class Console(Guard):
         # Answers take long: they must not take the threads that pages need.
         self._asking = ThreadPoolExecutor(2, thread_name_prefix="uno-console")
 
-    def router(self, prefix: str) -> APIRouter:
-        """Return the routes."""
+    def router(self, prefix: str, alone: bool = False) -> APIRouter:
+        """Return the routes.
+
+        Args:
+            prefix: of their paths.
+            alone: whether every path is the console's, without a prefix too.
+        """
+        prefix = f"/{prefix.strip('/')}".rstrip("/")
         router = APIRouter(include_in_schema=False)
         looks: tuple[tuple[str, Role, Handler], ...] = (
             ("/", "read", self.overview),
@@ -94,6 +101,11 @@ class Console(Guard):
             router.add_route(prefix + path, self.guarded(prefix, need, act, pool), methods=["POST"])
         router.add_route(prefix + "/enter", self.enter(prefix), methods=["GET", "POST"])
         router.add_route(prefix + "/static/{name}", self.static, methods=["GET"])
+        if prefix:
+            router.add_route(prefix, self.root(prefix), methods=["GET"])
+        if prefix or alone:
+            unknown = self.guarded(prefix, "read", self.unknown)
+            router.add_route(prefix + "/{rest:path}", unknown, methods=["GET"])
         return router
 
     def close(self) -> None:
@@ -114,8 +126,7 @@ class Console(Guard):
             current=self.shelf.current(),
             held=held(self.home),
             waiting=waiting(self.home),
-            undecided=canary.undecided(self.home),
-            canary=self._canary(),
+            **self._canary(),
         )
 
     def clusters(self, visit: Visit) -> Response:
@@ -163,16 +174,15 @@ class Console(Guard):
 
     def review(self, visit: Visit) -> Response:
         """Rules and pairs of the refresh under way, or of the last one, with what was decided."""
-        kind: Any = visit.query.get("kind", "rule")
+        kind: Any = visit.query.get("kind")
+        kind = kind if kind in ("rule", "pair", "log") else "rule"
         cluster = visit.query.get("cluster", "").strip() or None
-        table = review_table(
-            self.home,
-            kind=kind if kind in ("rule", "pair", "log") else "rule",
-            cluster=cluster,
-            offset=(visit.page - 1) * PAGE,
-            limit=PAGE,
-        )
+        start = (visit.page - 1) * PAGE
+        table = review_table(self.home, kind=kind, cluster=cluster, offset=start, limit=PAGE)
         pager = Pager(visit.page, table.total)
+        if pager.start != start:
+            start = pager.start
+            table = review_table(self.home, kind=kind, cluster=cluster, offset=start, limit=PAGE)
         return self.page(
             visit, "review.html", table=table, kind=kind, cluster=cluster or "", pager=pager
         )
@@ -204,8 +214,9 @@ class Console(Guard):
             pager=pager,
             history=history,
             held=held(self.home),
-            canary=self._canary(),
+            **self._canary(),
             current=self.shelf.current(),
+            before=self._before(),
             names=names,
         )
 
@@ -220,7 +231,7 @@ class Console(Guard):
             m=manifest,
             row=row,
             current=self.shelf.current(),
-            canary=self._canary(),
+            **self._canary(),
             has_report=report_paths(self.home, name).html.exists(),
         )
 
@@ -274,6 +285,10 @@ class Console(Guard):
             stages=STAGES,
         )
 
+    def unknown(self, visit: Visit) -> Response:
+        """No page has this address."""
+        raise Refused(404, "The console has no page of this address.")
+
     # -- acting -------------------------------------------------------------------------------
 
     def promote(self, visit: Visit) -> Response:
@@ -313,6 +328,8 @@ class Console(Guard):
         )
         self.shelf.forget()
         done = f"Release {plan.release} answers {100 * plan.share:.0f} % of the people."
+        if (plan.people, plan.days) != (people, days):
+            done += f" Its budget stays {plan.people:,} people and {plan.days:g} days."
         return self.go(visit, "/releases", done)
 
     def watch_canary(self, visit: Visit) -> Response:
@@ -333,7 +350,8 @@ class Console(Guard):
         wanted["everywhere"] = visit.said("everywhere") == "yes"
         made = decide(self.home, [wanted], visit.who, visit.said("why"))
         place = {name: visit.said(f"at_{name}") for name in ("kind", "cluster", "page")}
-        path = f"/review?{urlencode({k: v for k, v in place.items() if v})}"
+        row = f"#{quote(visit.said('id'))}" if visit.said("id") else ""
+        path = f"/review?{urlencode({k: v for k, v in place.items() if v})}{row}"
         done = "Decided: the next refresh obeys." if made else "Nothing was changed by that."
         return self.go(visit, path, done)
 
@@ -367,8 +385,8 @@ class Console(Guard):
             visit.who,
             visit.said("run"),
             score=score,
-            comment=visit.said("comment") or None,
-            correction=visit.said("correction") or None,
+            comment=visit.said("comment") if "comment" in visit.form else None,
+            correction=visit.said("correction") if "correction" in visit.form else None,
         )
         return self.go(visit, "/try", "Saved.")
 
@@ -379,8 +397,8 @@ class Console(Guard):
 
     def ask_to_forget(self, visit: Visit) -> Response:
         """Ask whether somebody is to be forgotten; the id is typed to confirm it."""
-        kind, name = visit.query.get("kind", "user"), visit.query.get("id", "").strip()
-        if kind not in _FORGETS or not name:
+        kind, name = visit.query.get("kind", "user"), visit.query.get("id", "")
+        if kind not in _FORGETS or not name.strip():
             raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
         person = None
         if kind == "user":
@@ -388,20 +406,23 @@ class Console(Guard):
                 person = next(
                     (p for p in people_in(journal, name, 0, 1000) if p.user_id == name), None
                 )
-        return self.page(visit, "forget.html", kind=kind, id=name, person=person)
+        signed = self._access.sign_message(visit.session, name)
+        return self.page(visit, "forget.html", kind=kind, id=name, signed=signed, person=person)
 
     def forget(self, visit: Visit) -> Response:
         """Forget a user, a conversation or an answer, everywhere."""
-        kind, name = visit.said("kind"), visit.said("id")
+        kind, signed = visit.said("kind"), visit.said("id")
+        name = self._access.message(visit.session, signed, SESSION_S)  # line breaks and all
         if kind not in _FORGETS or not name:
             raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
-        if visit.said("typed") not in (name, visible(name)):
+        if visit.said("typed").split() not in (name.split(), visible(name).split()):
             raise InputError("What was typed is not the id: nothing was forgotten.")
         given: Any = {_FORGETS[kind]: [name] if kind == "answer" else name}
         receipt = forget(self.home, **given)
         counts = (
-            f"{receipt['interactions']} answers, {receipt['feedback']} pieces of feedback, "
-            f"{receipt['releases_tainted']} releases revoked"
+            f"{counted(receipt['interactions'], 'answer')}, "
+            f"{counted(receipt['feedback'], 'piece of feedback', 'pieces of feedback')}, "
+            f"{counted(receipt['releases_tainted'], 'release')} revoked"
         )
         note(self.home, f"forget {kind}", None, counts, visit.who)
         self.shelf.forget()
@@ -423,12 +444,29 @@ class Console(Guard):
     def _summary(self) -> dict[str, Any]:
         return self.shelf.recall("summary", 5, self._look)
 
-    def _canary(self) -> dict[str, Any] | None:
-        """Return the plan of the canary that runs, and its figures as far as they are counted."""
-        plan = canary.running(self.home)
-        if plan is None:
-            return None
-        return {"plan": plan, "seen": self.shelf.glance("canary", lambda: canary.look(self.home))}
+    def _canary(self) -> dict[str, Any]:
+        """Return the canary that runs, with its figures as far as they are counted.
+
+        Also the one that ended undecided, and why neither can be read.
+        """
+        found: dict[str, Any] = {"canary": None, "undecided": None, "damaged": ""}
+        try:
+            found["undecided"] = canary.undecided(self.home)
+            if plan := canary.running(self.home):
+                seen = self.shelf.glance("canary", lambda: canary.look(self.home))
+                found["canary"] = {"plan": plan, "seen": seen}
+        except ReleaseError as error:
+            found["damaged"] = str(error)
+        return found
+
+    def _before(self) -> str:
+        """Return what answers again where the current release is rolled back."""
+        current = self.shelf.current()
+        try:
+            before = self.shelf.manifest(current).parent if current else None
+        except ReleaseError:
+            return "unknown"
+        return before or "the base model"
 
     def _map(self, release: str | None) -> str:
         report = self.shelf.report(release) if release else None

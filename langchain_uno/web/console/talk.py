@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
+from langchain_uno.logs.journal import Journal
 
 __all__ = ["Talk", "Talks", "Turn"]
 
@@ -40,8 +41,11 @@ class Turn:
 class Talk:
     """One browser's conversation. It lives in memory; the journal keeps what was said."""
 
+    erased: int
+    """How many erasures the journal knew when it began."""
     thread: str = field(default_factory=lambda: str(uuid4()))
     turns: list[Turn] = field(default_factory=list)
+    asking: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Talks:
@@ -72,13 +76,24 @@ class Talks:
         """Whether the model is in memory."""
         return self._loaded is not None
 
-    def of(self, sid: str) -> Talk:
-        """Return a session's conversation; the one that was looked at longest ago makes room."""
+    def of(self, sid: str, keep: bool = False) -> Talk:
+        """Return a session's conversation, or a new one: after an erasure too, whoever asked it.
+
+        Args:
+            sid: of the session.
+            keep: keep a new one; the conversation that was kept longest ago makes room.
+        """
+        with Journal(self._home.journal, readonly=True) as journal:
+            ((erased,),) = journal.database.read("SELECT count(*) FROM erasures")
         with self._lock:
-            talk = self._talks.setdefault(sid, Talk())
-            self._talks.move_to_end(sid)
-            while len(self._talks) > _MOST_TALKS:
-                self._talks.popitem(last=False)
+            talk = self._talks.get(sid)
+            if talk is None or talk.erased != erased:
+                talk = Talk(erased)
+            if keep:
+                self._talks[sid] = talk
+                self._talks.move_to_end(sid)
+                while len(self._talks) > _MOST_TALKS:
+                    self._talks.popitem(last=False)
             return talk
 
     def begin(self, sid: str) -> None:
@@ -98,14 +113,21 @@ class Talks:
             InputError: the text is empty or too long, or the conversation is.
             UNOError: the model can't be loaded, or can't answer.
         """
-        text, talk = text.strip(), self.of(sid)
+        text = text.strip()
         if not text or len(text) > _MOST_CHARS:
             raise InputError(f"Write a message of 1 to {_MOST_CHARS:,} characters.")
+        model, base = self._models()
+        talk = self.of(sid, keep=True)
+        with talk.asking:  # one question after another
+            if self.of(sid) is not talk:
+                raise InputError("This conversation ended meanwhile: ask again.")
+            self._answer(talk, who, text, model, base)
+
+    def _answer(self, talk: Talk, who: str, text: str, model: Any, base: Any) -> None:
         if len(talk.turns) >= _MOST_TURNS:
             raise InputError(
                 f"A conversation here ends after {_MOST_TURNS} turns: begin a new one."
             )
-        model, base = self._models()
         messages: list[BaseMessage] = []
         for turn in talk.turns:
             messages += [HumanMessage(turn.asked), AIMessage(turn.answer)]
@@ -132,8 +154,9 @@ class Talks:
     ) -> None:
         """Record feedback on an answer of this conversation, as from an app.
 
-        Thumb, comment and correction stand beside each other; of each, the last stands. What is
-        said again changes nothing, and the answer as it is is no correction.
+        Thumb, comment and correction stand beside each other; of each, the last stands. None says
+        nothing. The thumb that stands, an empty text, or as correction the answer as it is, takes
+        back what was said.
 
         Raises:
             InputError: this conversation has no such answer, or it can't be stored.
@@ -143,20 +166,24 @@ class Talks:
         if turn is None:
             raise InputError("This answer is of an older conversation: ask again to rate it.")
         if correction == turn.answer.strip():
-            correction = None
-        said = {"score": score, "comment": comment, "correction": correction}
+            correction = ""
+        said: dict[str, Any] = {"score": score, "comment": comment, "correction": correction}
         for name, value in said.items():
-            if value in (None, "", getattr(turn, name)):
+            before = getattr(turn, name)
+            if value is None or (name != "score" and value == before):
                 continue
+            back = value in ("", before)
             parts = "\0".join((run_id, who, name)).encode()
             self._handler.feedback(
                 run_id,
-                **{name: value},
+                name,
+                **({} if back else {name: value}),
                 source="app",
                 user_id=who,
                 feedback_id=f"console-{blake2b(parts, digest_size=16).hexdigest()}",
             )
-            setattr(turn, name, value)
+            nothing = None if name == "score" else ""
+            setattr(turn, name, nothing if back else value)
 
     def close(self) -> None:
         """Close the handler's journal."""
@@ -180,6 +207,7 @@ class Talks:
                     )
                 model.warm()
                 self._handler = UNOFeedbackHandler(home=home.root, namespace=home.namespace)
-                plain = model.model_copy(update={"mode": "base", "callbacks": None})
-                self._loaded = (model, plain)
+                # An app's own model captures under the app's names: here the console does.
+                asked = model.model_copy(update={"callbacks": None, "metadata": None})
+                self._loaded = (asked, asked.model_copy(update={"mode": "base"}))
             return self._loaded

@@ -12,9 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from langchain_uno.records import Cluster
 from langchain_uno.releases.summary import win_rate_of
 
-__all__ = ["PAGE", "Pager", "environment", "fits", "told", "visible"]
+__all__ = ["PAGE", "Pager", "counted", "environment", "fits", "told", "visible"]
 
 PAGE = 50
+_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class Pager:
@@ -47,6 +48,11 @@ def told(change: dict[str, Any]) -> bool:
     return changed or bool(change["rules_added"] or change["rules_removed"])
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 answer``, ``2 answers``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
 def environment() -> Environment:
     """Return the templates' environment."""
     made = Environment(
@@ -62,6 +68,7 @@ def environment() -> Environment:
         "when": _when,
         "size": _size,
         "percent": lambda share: "unknown" if share is None else f"{100 * share:.0f} %",
+        "counted": counted,
         "number": lambda n: f"{n:,}",
         "won": win_rate_of,
         "link": lambda values: urlencode({k: v for k, v in values.items() if v}),
@@ -70,15 +77,20 @@ def environment() -> Environment:
 
 
 def visible(value: Any) -> Any:
-    """Mark characters that would hide, reorder or break a text; what is markup already stays."""
+    """Mark characters that reorder, break or control a text; what is markup already stays."""
     if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
         return value
-    return "".join(c if c.isprintable() or _harmless(c) else "\ufffd" for c in value)
+    return "".join("\ufffd" if _tricks(c) else c for c in value)
 
 
-def _harmless(c: str) -> bool:
-    """Whether a character that is not printable is a space, or joins letters (ZWJ, ZWNJ)."""
-    return c in "\n\t\u200c\u200d" or unicodedata.category(c) == "Zs"
+def _tricks(c: str) -> bool:
+    """Whether a character is a control, a break, no character, or turns the direction of others.
+
+    Joiners, soft hyphens, direction marks and the tags of emoji belong to people's texts.
+    """
+    if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp"):
+        return c not in "\n\t"
+    return unicodedata.bidirectional(c) in _TURNS
 
 
 def _when(value: Any) -> str:

@@ -58,3 +58,10 @@ def post(client: TestClient, path: str, **fields: str) -> Any:
 def words(html: str) -> str:
     """Return a page's text as a reader sees it, on one line."""
     return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
+
+
+def forgets(client: TestClient, kind: str, name: str, typed: str) -> Any:
+    """Ask to forget, type something, and press the button."""
+    page = client.get("/forget", params={"kind": kind, "id": name}).text
+    signed = re.search(r'name="id" value="([^"]*)"', page)
+    return post(client, "/forget", kind=kind, id=signed[1] if signed else "", typed=typed)

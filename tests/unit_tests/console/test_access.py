@@ -60,7 +60,7 @@ def test_a_token_opens_a_session_that_no_script_reads(app: Any) -> None:
     found = client.post("/enter", data={"token": TOKENS["read"]})
     assert (found.status_code, found.headers["location"]) == (303, "/")
     cookie = found.headers["set-cookie"].lower()
-    assert "httponly" in cookie and "samesite=strict" in cookie
+    assert "httponly" in cookie and "samesite=lax" in cookie
     assert TOKENS["read"] not in found.headers["set-cookie"]
     assert client.get("/").status_code == 200
     assert post(client, "/leave").status_code == 303
@@ -249,7 +249,11 @@ def test_the_langgraph_servers_app_has_it_where_tokens_are_set(
     monkeypatch.setenv("LANGCHAIN_UNO_CONSOLE_TOKENS", tokens)
     from langchain_uno.web import langgraph
 
-    client = TestClient(langgraph.app)
+    client = TestClient(langgraph.app, follow_redirects=False)
+    root = client.get("/console")
+    assert (root.status_code, root.headers.get("location")) == (
+        (307, "/console/") if tokens else (404, None)
+    )
     assert client.get("/console/").status_code == (401 if tokens else 404)
     assert client.get("/feedback/health").status_code == 200
 
@@ -270,3 +274,35 @@ def test_the_command_does_not_open_to_others_without_tokens(
     assert (found.exit_code, said in " ".join(found.output.split())) == (2, True)
     missing = CliRunner().invoke(cli, ["console", "--home", str(home.root / "none")])
     assert missing.exit_code == 3
+
+
+def test_after_the_token_comes_the_page_that_was_asked_for(app: Any) -> None:
+    client = TestClient(app, base_url="http://console.test", follow_redirects=False)
+    token = {"token": TOKENS["read"]}
+    page = client.get("/clusters?q=a&page=2").text
+    assert 'name="next" value="/clusters?q=a&amp;page=2"' in page
+    wrong = client.post("/enter", data={"token": "x", "next": "/clusters?q=a"})
+    assert 'name="next" value="/clusters?q=a"' in wrong.text
+    done = client.post("/enter", data={**token, "next": "/clusters?q=a"})
+    assert done.headers["location"] == "/clusters?q=a"
+    for bad in ("//evil.test/", "/\\evil.test", "http://evil.test/", "clusters", "/a\nb", ""):
+        done = client.post("/enter", data={**token, "next": bad})
+        assert done.headers["location"] == "/", bad
+
+
+@pytest.mark.parametrize("prefix", ["console", "/console/", "/console"])
+def test_a_prefix_may_be_written_in_any_way(home: Home, prefix: str) -> None:
+    app = FastAPI()
+    app.include_router(console_router(home.root, tokens=OPERATORS, prefix=prefix, with_model=False))
+    client = TestClient(app, follow_redirects=False)
+    assert client.get("/console").headers["location"] == "/console/"
+    assert 'action="/console/enter"' in client.get("/console/").text
+
+
+def test_tokens_of_blanks_alone_are_none(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one,) = read_tokens("ann : release : aaaaaaaaaabbbbbbbbbbb , ")
+    assert (one.name, one.role, one.token) == ("ann", "release", "aaaaaaaaaabbbbbbbbbbb")
+    monkeypatch.setenv("LANGCHAIN_UNO_CONSOLE_TOKENS", " , ")
+    monkeypatch.setattr("uvicorn.Server.run", lambda *args, **more: None)
+    words = ["console", "--home", str(home.root), "--no-model", "--port", "0"]
+    assert "/enter?token=" in CliRunner().invoke(cli, words).output

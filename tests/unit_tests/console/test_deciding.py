@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from langchain_uno.home import Home
 from langchain_uno.learning.review import review_table
 from langchain_uno.models.protocols import Engine
+from langchain_uno.releases import canary
 from langchain_uno.releases.history import read_history
 from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.reports import write_report
@@ -61,11 +63,15 @@ def test_a_rule_is_excluded_edited_and_restored(reviewed: Home) -> None:
     done = post(client, "/review", **fields, decision="exclude", why="wrong for us")
     where = done.headers["location"]
     assert where.startswith(f"/review?kind=rule&cluster={row.cluster}&said=")
+    assert where.endswith(f"#{row.id}")
     state, text = entries(client.get(where).text)[row.id]
     assert state == "excluded" and "exclude by reviewer" in text and "wrong for us" in text
     post(client, "/review", **fields, decision="restore")
     post(client, "/review", **fields, decision="edit", text="Answer in <b>two</b> lines.")
-    state, text = entries(client.get("/review").text)[row.id]
+    page = client.get("/review").text
+    first = re.search(rf'id="{row.id}".*?(<button.*?>)', page, re.DOTALL)
+    assert first and first[1] == "<button disabled hidden>"  # Enter in "Why" presses it
+    state, text = entries(page)[row.id]
     assert state == "edited" and "Answer in <b>two</b> lines." in text
     assert {e["by"] for e in read_history(reviewed) if "review" in e["what"]} == {"reviewer"}
     pending = review_table(reviewed).pending
@@ -77,6 +83,9 @@ def test_a_pair_is_excluded_and_a_rule_of_ones_own_added(reviewed: Home) -> None
     pair = review_table(reviewed, kind="pair").rows[0]
     page = client.get("/review?kind=pair").text
     assert (pair.chosen or "") in unescape(page) and (pair.rejected or "") in unescape(page)
+    logs = review_table(reviewed, kind="log").rows
+    shown = entries(client.get("/review?kind=log").text)
+    assert logs and all(" ".join((r.rejected or "").split()) in shown[r.id][1] for r in logs[:50])
     post(client, "/review", id=pair.id, cluster=pair.cluster, decision="exclude", why="untrue")
     rows = review_table(reviewed, kind="pair").rows
     assert [r.state for r in rows if r.id == pair.id] == ["excluded"]
@@ -88,7 +97,10 @@ def test_a_pair_is_excluded_and_a_rule_of_ones_own_added(reviewed: Home) -> None
     assert post(client, "/review", decision="add", cluster="none", text="x").status_code == 422
     assert post(client, "/review", id="rule-none", decision="exclude").status_code == 422
     assert client.get("/review?cluster=none").status_code == 422
-    assert client.get("/review?kind=none&page=99").status_code == 200
+    some, none = client.get("/review").text, client.get("/review?kind=none&page=99").text
+    assert entries(none) == entries(some) and "nones" not in none
+    long = post(client, "/review", id=pair.id, decision="restore", why="x" * 501)
+    assert (long.status_code, "500 characters" in long.text) == (422, True)
 
 
 def test_who_may_only_read_sees_the_table_and_decides_nothing(reviewed: Home) -> None:
@@ -108,7 +120,8 @@ def test_a_decided_text_stays_text(reviewed: Home, text: str) -> None:
     post(client, "/review", id=row.id, decision="edit", text=text, why=text)
     page = client.get("/review").text
     assert len(re.findall("<(script|img|svg|iframe|meta|base|a) ", page)) == before
-    assert not any(c in page for c in "\u202e\u2066\x00\x1b\U000e0041")
+    shown = re.sub(r"(?s)<textarea.*?</textarea>", "", page)
+    assert not any(c in shown for c in "\u202e\u2066\x00\x1b")
 
 
 def test_a_canary_is_started_raised_and_ended(
@@ -130,7 +143,13 @@ def test_a_canary_is_started_raised_and_ended(
         shown = words(client.get(path).text)
         assert f"{second} answers 20 % of the people" in shown
         assert "begun by releaseer : a try" in shown or "begun by releaseer: a try" in shown
-    assert "Raise the share" in client.get(f"/releases/{second}").text
+    assert "act on its figures" not in words(client.get("/").text)
+    page = client.get(f"/releases/{second}").text
+    assert "Raise the share" in page and "People at most" not in page
+    assert "Its budget stays 200 people and 14 days." in words(page)
+    more = {"people": "900", "days": "14"}
+    done = post(client, f"/releases/{second}/canary", share="30", **more)
+    assert "stays 200 people" in words(client.get(done.headers["location"]).text)
     post(client, f"/releases/{second}/canary", share="40", **budget)
     assert shares()[second] == 0.4
     said = post(client, "/canary/watch").headers["location"]
@@ -166,3 +185,73 @@ def test_the_report_is_shown_and_runs_nothing(
     shutil.rmtree(home.reports)
     assert '<svg class="map"' not in client.get("/clusters").text
     assert "Before and after" not in client.get("/clusters/c0").text
+
+
+def test_a_cluster_shows_who_stands_behind_its_rules(
+    app: Any, home: Home, make: Callable[..., str]
+) -> None:
+    name = make()
+    told = {"release": name, "clusters": [cluster("c0", "Be brief.", rules=["Be brief."])]}
+    write_report(home, report("x").model_copy(update=told))
+    found = enter(app).get("/clusters/c0")
+    assert found.status_code == 200
+    shown = words(found.text)
+    assert "Be brief. 3 people, taught to all" in shown and "Be brief. once 1 person" in shown
+    assert "With the module (better)" in shown
+
+
+@pytest.mark.parametrize(
+    ("people", "days"), [("200", "3000000"), ("200", "inf"), ("200", "nan"), ("1000001", "14")]
+)
+def test_a_canary_without_end_is_refused(
+    app: Any, home: Home, make: Callable[..., str], people: str, days: str
+) -> None:
+    make()
+    second = make(promote=False)
+    client = enter(app)
+    path = f"/releases/{second}/canary"
+    found = post(client, path, share="20", people=people, days=days)
+    assert (found.status_code, (home.path / "canary.json").exists()) == (422, False)
+    assert client.get("/").status_code == client.get("/releases").status_code == 200
+
+
+@pytest.mark.parametrize("days", ["null", "3000000.0", "nan"])
+def test_a_damaged_canary_is_a_line_and_the_rest_is_shown(
+    app: Any, home: Home, make: Callable[..., str], days: str
+) -> None:
+    first, second = make(), make(promote=False)
+    client = enter(app)
+    post(client, f"/releases/{second}/canary", share="20", people="200", days="14")
+    path = home.path / "canary.json"
+    path.write_text(path.read_text().replace('"days": 14.0', f'"days": {days}'))
+    for where in ("/", "/releases", f"/releases/{second}"):
+        assert client.get(where).status_code == 200, where
+    for where in ("/", "/releases"):
+        shown = words(client.get(where).text)
+        assert "can't be read as a canary" in shown and first in shown
+
+
+def test_what_is_edited_again_is_the_text_itself(reviewed: Home) -> None:
+    client = enter(console_app(reviewed.root, tokens=OPERATORS, with_model=False))
+    row = review_table(reviewed, kind="rule").rows[0]
+    text = "Sag \u200fAuf\u00adgabe\u202e <b> \U0001f3f4\U000e0067 &amp;"
+    post(client, "/review", id=row.id, decision="edit", text=text)
+    page = client.get("/review").text
+    box = re.search(rf'id="{row.id}".*?<textarea[^>]*>(.*?)</textarea>', page, re.DOTALL)
+    assert box and unescape(box[1]) == review_table(reviewed, kind="rule").rows[0].edited
+
+
+def test_a_decided_canary_waits_for_a_person(
+    app: Any, home: Home, make: Callable[..., str]
+) -> None:
+    first, second = make(), make(promote=False)
+    client = enter(app)
+    plan = canary.start(home, second)
+    late = plan.model_copy(update={"started": plan.started - timedelta(days=15)})
+    (home.path / "canary.json").write_text(late.model_dump_json())
+    waits = words(client.get("/").text).partition("Canary")[0]
+    assert f"The canary of {second} has spent its budget undecided: act on its figures" in waits
+    shown = client.get("/releases").text
+    assert "what answered before it: the base model" in words(shown)
+    post(client, f"/releases/{second}/promote")
+    assert f"what answered before it: {first}" in words(client.get("/releases").text)
