@@ -581,21 +581,3 @@ def test_a_conversation_without_a_user_is_on_one_side_and_counts_once(
             people = work.read_json(name)["report"]["people"]
             assert people <= len(asked | {threads[i] for i in cluster.verify})
     assert seen
-
-
-def test_clusters_that_want_the_same_are_told(engine: Engine, tmp_path: Path) -> None:
-    apart = refresh(make_home(tmp_path / "a", logs()), engine, until="rules")
-    assert not any("want the same" in note for note in apart.notes)
-    same = logs()
-    for one in same:
-        said = [f.model_copy(update={"comment": "please sing"}) for f in one.feedback]
-        one.feedback = said
-    home = make_home(tmp_path / "b", same)
-    result = refresh(home, engine, until="rules")
-    names = [c.id for c in clusters_of(home, result)]
-    assert len(names) == 2
-    assert [n for n in result.notes if "want the same" in n] == [
-        f"The clusters {names[0]} and {names[1]} want the same. If their requests are of one kind, "
-        "a larger cluster.min_size makes one of them, which has more people to learn from and to "
-        "verify on."
-    ]
