@@ -34,13 +34,16 @@ _MARKUP = re.compile(r"([\\`*_\[\]<>&|#~!])")
 
 
 def shown(value: Any) -> Any:
-    """Return a text without what steers a page: marks of direction, controls, half characters."""
+    """Return a text with marks for what turns, breaks or controls it; what is markup stays.
+
+    Joiners, soft hyphens, direction marks and the tags of emoji belong to people's texts.
+    """
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return "".join(
         "\ufffd"
         if unicodedata.bidirectional(c) in _TURNING
-        or (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t")
+        or (unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c not in "\n\t")
         else c
         for c in value.replace("\r\n", "\n")
     )

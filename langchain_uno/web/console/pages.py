@@ -26,6 +26,7 @@ from langchain_uno.releases.history import held, hold, let_go, note, read_histor
 from langchain_uno.releases.publish import make_current, retire, rollback
 from langchain_uno.releases.summary import changes_of, shares_of, summary_of
 from langchain_uno.reports import cluster_map, report_paths
+from langchain_uno.reports.render import shown
 from langchain_uno.web.console.access import (
     SESSION_S,
     Operator,
@@ -35,7 +36,7 @@ from langchain_uno.web.console.access import (
 from langchain_uno.web.console.guard import Guard, Handler, Visit
 from langchain_uno.web.console.shelf import Shelf
 from langchain_uno.web.console.talk import Talks
-from langchain_uno.web.console.views import PAGE, Pager, counted, fits, told, visible
+from langchain_uno.web.console.views import PAGE, Pager, counted, fits, told
 
 __all__ = ["Console"]
 
@@ -415,7 +416,7 @@ class Console(Guard):
         name = self._access.message(visit.session, signed, SESSION_S)  # line breaks and all
         if kind not in _FORGETS or not name:
             raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
-        if visit.said("typed").split() not in (name.split(), visible(name).split()):
+        if visit.said("typed").split() not in (name.split(), shown(name).split()):
             raise InputError("What was typed is not the id: nothing was forgotten.")
         given: Any = {_FORGETS[kind]: [name] if kind == "answer" else name}
         receipt = forget(self.home, **given)

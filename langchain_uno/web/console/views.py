@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
@@ -11,11 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from langchain_uno.records import Cluster
 from langchain_uno.releases.summary import win_rate_of
+from langchain_uno.reports.render import shown
 
-__all__ = ["PAGE", "Pager", "counted", "environment", "fits", "told", "visible"]
+__all__ = ["PAGE", "Pager", "counted", "environment", "fits", "told"]
 
 PAGE = 50
-_TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class Pager:
@@ -60,7 +59,7 @@ def environment() -> Environment:
         autoescape=True,
         auto_reload=False,
         undefined=StrictUndefined,
-        finalize=visible,
+        finalize=shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -74,23 +73,6 @@ def environment() -> Environment:
         "link": lambda values: urlencode({k: v for k, v in values.items() if v}),
     }
     return made
-
-
-def visible(value: Any) -> Any:
-    """Mark characters that reorder, break or control a text; what is markup already stays."""
-    if not isinstance(value, str) or hasattr(value, "__html__") or value.isprintable():
-        return value
-    return "".join("\ufffd" if _tricks(c) else c for c in value)
-
-
-def _tricks(c: str) -> bool:
-    """Whether a character is a control, a break, no character, or turns the direction of others.
-
-    Joiners, soft hyphens, direction marks and the tags of emoji belong to people's texts.
-    """
-    if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp"):
-        return c not in "\n\t"
-    return unicodedata.bidirectional(c) in _TURNS
 
 
 def _when(value: Any) -> str:
