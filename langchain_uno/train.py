@@ -71,7 +71,7 @@ def refresh_home(
     """
     from langchain_uno import __version__
     from langchain_uno.erasure import keep_promises
-    from langchain_uno.learning.work import WorkFolder, digest_of
+    from langchain_uno.learning.work import FORMAT, WorkFolder, digest_of
     from langchain_uno.logs.journal import require_log
     from langchain_uno.models.loading import (
         is_bundled,
@@ -96,7 +96,8 @@ def refresh_home(
     keep_promises(place)  # before anything is learnt
 
     of_models = [_stamp(one) for one in (model, embeddings, reranker, teacher)]
-    key = digest_of(__version__, settings.model_dump_json(), max_steps, *of_models)
+    of_code = (__version__, FORMAT, prompts.fingerprint)
+    key = digest_of(*of_code, settings.model_dump_json(), max_steps, *of_models)
     now = {"key": key, "log": _log_mark(place)}
     if until is None and (known := _nothing_new(place, now)) is not None:
         return known

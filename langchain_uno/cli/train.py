@@ -25,6 +25,7 @@ from langchain_uno.cli.progress import Bars, duration
 from langchain_uno.home import Home
 from langchain_uno.records import Stage
 from langchain_uno.releases.history import held
+from langchain_uno.reports.render import counted
 
 if TYPE_CHECKING:
     from langchain_uno.learning.work import RefreshResult
@@ -182,9 +183,9 @@ def _show(result: RefreshResult, home: Home) -> None:
     plain = sum(1 for c in result.clusters if c.route == "base")
     if made:
         n_logs = sum(c.train for c in result.clusters if c.route != "base")
-        modules = " and ".join(_many(n, route) for route, n in sorted(made.items(), reverse=True))
-        rest = f"; the base model answers {_many(plain, 'other cluster')} as before"
-        say(f"{modules}, learnt from {_many(n_logs, 'log')}{rest if plain else ''}.")
+        modules = " and ".join(counted(n, route) for route, n in sorted(made.items(), reverse=True))
+        rest = f"; the base model answers {counted(plain, 'other cluster')} as before"
+        say(f"{modules}, learnt from {counted(n_logs, 'log')}{rest if plain else ''}.")
     elif result.release:
         say("Nothing was learnt: no module passed its check, the base model answers as before.")
     if result.resumed:
@@ -207,7 +208,7 @@ def _show(result: RefreshResult, home: Home) -> None:
 
 
 def _table(result: RefreshResult) -> Table:
-    table = Table("cluster", title=_many(len(result.clusters), "cluster"), pad_edge=False)
+    table = Table("cluster", title=counted(len(result.clusters), "cluster"), pad_edge=False)
     for name in ("logs", "people", "gap"):
         table.add_column(name, justify="right")
     table.add_column("route")
@@ -234,16 +235,16 @@ def _show_log(result: RefreshResult) -> None:
     dropped = _counted(result.dropped)
     heard = result.usable + sum(result.dropped.values())
     say(
-        f"{result.usable} of {_many(heard, 'log')} can be learnt from"
+        f"{result.usable} of {counted(heard, 'log')} can be learnt from"
         + (f" (left out: {dropped})." if dropped else ".")
     )
     if result.waiting:
-        pieces = _many(result.waiting, "piece")
+        pieces = counted(result.waiting, "piece")
         one = f" (one names {result.waits_for!r})" if result.waits_for else ""
         say(f"{pieces} of feedback waiting for the answer meant, which is not in the log yet{one}.")
     if result.without_user:
         say(
-            f"{_many(result.without_user, 'log')} without a user: they are one voice together; "
+            f"{counted(result.without_user, 'log')} without a user: they are one voice together; "
             "where nobody is named each conversation is one."
         )
     _show_notes(result)
@@ -256,7 +257,3 @@ def _show_notes(result: RefreshResult) -> None:
 
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in sorted(counts.items()))
-
-
-def _many(n: int, thing: str) -> str:
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"

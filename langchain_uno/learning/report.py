@@ -25,6 +25,7 @@ from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.records import Cluster, Interaction, RuleSet, run_of
 from langchain_uno.releases.load import read_manifest
 from langchain_uno.releases.manifest import Manifest, lineage_key, opaque_id
+from langchain_uno.reports.render import counted
 from langchain_uno.reports.store import (
     Change,
     ClusterReport,
@@ -153,15 +154,15 @@ class _Reporter:
         for change, what in words.items():
             names = [c.id for c in found if changes[c.id] == change]
             if names:
-                told.append(f"{_many(len(names), 'cluster')} {what}: {_listed(names)}.")
+                told.append(f"{counted(len(names), 'cluster')} {what}: {_listed(names)}.")
         now, old = {c.id: set(c.rules) for c in found}, self.parent
         more = sum(len(rules - set(old[i].rules if i in old else ())) for i, rules in now.items())
         less = sum(len(set(c.rules) - now.get(i, set())) for i, c in old.items())
         told.append(f"Rules that recur: {more} came, {less} went.")
         gone = sorted(set(old) - set(now))
         new = [c.id for c in found if c.id not in old] if old else []
-        told += [f"{_many(len(new), 'cluster')} began: {_listed(new)}."] if new else []
-        told += [f"{_many(len(gone), 'cluster')} ended: {_listed(gone)}."] if gone else []
+        told += [f"{counted(len(new), 'cluster')} began: {_listed(new)}."] if new else []
+        told += [f"{counted(len(gone), 'cluster')} ended: {_listed(gone)}."] if gone else []
         return told
 
     def funnel(self, found: Sequence[ClusterData]) -> Funnel:
@@ -378,8 +379,10 @@ def _verdict(routes: Counter[Any], *, promoted: bool) -> str:
         rest = ", the base model answers the others as before" if routes["base"] else ""
         verb = "is" if modules == 1 else "are"
         kinds = ((n, kind) for kind, n in sorted(routes.items(), reverse=True) if kind != "base")
-        made = " and ".join(_many(n, kind) for n, kind in kinds)
-        said = f"{modules} of {_many(total, 'cluster')} {verb} answered by a module ({made}){rest}."
+        made = " and ".join(counted(n, kind) for n, kind in kinds)
+        said = (
+            f"{modules} of {counted(total, 'cluster')} {verb} answered by a module ({made}){rest}."
+        )
     if promoted:
         return said
     return f"{said} The release waits for a person: `langchain-uno releases promote` promotes it."
@@ -388,10 +391,6 @@ def _verdict(routes: Counter[Any], *, promoted: bool) -> str:
 def _mean(values: Iterable[int]) -> float | None:
     every = list(values)
     return sum(every) / len(every) if every else None
-
-
-def _many(n: int, thing: str) -> str:
-    return f"{n:,} {thing}{'' if n == 1 else 's'}"
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

@@ -35,6 +35,7 @@ from langchain_uno.releases.traffic import write_atomic
 
 __all__ = [
     "DISTILLED",
+    "FORMAT",
     "RESULT",
     "ClusterData",
     "ClusterResult",

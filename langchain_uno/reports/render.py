@@ -18,7 +18,7 @@ from langchain_uno.reports.store import MapPoint, Report
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
-__all__ = ["MAX_BYTES", "cluster_map", "render_html", "render_markdown", "shown"]
+__all__ = ["MAX_BYTES", "cluster_map", "counted", "render_html", "render_markdown", "shown"]
 
 MAX_BYTES = 3_500_000
 """Of the clusters' part of a page: those that don't fit are counted. The rest has bounds."""
@@ -47,6 +47,11 @@ def shown(value: Any) -> Any:
         else c
         for c in value.replace("\r\n", "\n")
     )
+
+
+def counted(n: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: ``1 answer``, ``2 answers``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def render_html(report: Report) -> str:
@@ -151,8 +156,8 @@ def _environment(*, html: bool) -> Environment:
         "fence": _fence,
         "plain": lambda text: _MARKUP.sub(r"\\\1", " ".join(str(text).split())),
         "percent": lambda share: f"{100 * share:.0f} %",
-        "many": lambda n, thing: f"{n:,} {thing}{'' if n == 1 else 's'}",
-        "people": lambda n: f"{n:,} {'person' if n == 1 else 'people'}",
+        "many": counted,
+        "people": lambda n: counted(n, "person", "people"),
         "day": lambda at: f"{at.day} {at:%B %Y, %H:%M}",
         "words": lambda name: name.replace("_", " "),
         "size": lambda n: f"{n / 1e6:.1f} MB",

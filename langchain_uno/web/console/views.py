@@ -10,9 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from langchain_uno.records import Cluster
 from langchain_uno.releases.summary import win_rate_of
-from langchain_uno.reports.render import shown
+from langchain_uno.reports.render import counted, shown
 
-__all__ = ["PAGE", "Pager", "counted", "environment", "fits", "told"]
+__all__ = ["PAGE", "Pager", "environment", "fits", "told"]
 
 PAGE = 50
 
@@ -45,11 +45,6 @@ def told(change: dict[str, Any]) -> bool:
     """Whether a change of a cluster is one."""
     changed = any(change[name][0] != change[name][1] for name in ("route", "won", "logs"))
     return changed or bool(change["rules_added"] or change["rules_removed"])
-
-
-def counted(n: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: ``1 answer``, ``2 answers``."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def environment() -> Environment:
