@@ -135,6 +135,25 @@ def m007_figures(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX feedback_of_user ON feedback (user_id, created_at)")
 
 
+def m008_changes(db: sqlite3.Connection) -> None:
+    """What changed of records that are there, for those who read what is new alone.
+
+    The names are of runs and traces; who has read them deletes them.
+    """
+    db.execute("CREATE TABLE changes (seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL)")
+    db.execute(
+        """CREATE TRIGGER feedback_changes AFTER UPDATE ON feedback BEGIN
+            INSERT INTO changes (name) VALUES (OLD.run_id), (NEW.run_id);
+        END"""
+    )
+    db.execute(
+        """CREATE TRIGGER runs_are_named AFTER INSERT ON names
+        WHEN EXISTS (SELECT 1 FROM interactions WHERE root_run_id = NEW.name)
+            OR EXISTS (SELECT 1 FROM interactions WHERE run_id = NEW.name)
+        BEGIN INSERT INTO changes (name) VALUES (NEW.name); END"""
+    )
+
+
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_records,
     m002_meta_and_erasures,
@@ -143,6 +162,7 @@ STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m005_names,
     m006_expired,
     m007_figures,
+    m008_changes,
 )
 SCHEMA = len(STEPS)
 
