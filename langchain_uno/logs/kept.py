@@ -228,6 +228,8 @@ class KeptLog:
     # -- bringing it up to date -----------------------------------------------------------------
 
     def _open(self) -> sqlite3.Connection:
+        if not self._journal.path.exists():  # looking at an empty home leaves no trace
+            return _ready(":memory:")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             return _ready(str(self._path))
