@@ -185,7 +185,7 @@ class Journal:
                     return run_id  # the same record once more
                 run_id = str(uuid4())
                 db.execute(_INSERT, _record_row({**record, "run_id": run_id}, redacted, rank))
-                _give_names(db, [(row[0], run_id)])
+                _rename(db, [(row[0], run_id)])
             _give_names(db, [(name, run_id) for name in names])
             return run_id
 
@@ -199,7 +199,7 @@ class Journal:
         Raises:
             StoreError: the journal can't be written.
         """
-        self._db.transaction(lambda db: _give_names(db, names), wait_s)
+        self._db.transaction(lambda db: _rename(db, names), wait_s)
 
     def append_feedback(
         self,
@@ -548,6 +548,12 @@ def _give_names(db: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> Non
             "AND NOT EXISTS (SELECT 1 FROM interactions WHERE run_id = ?)",
             (run_id, name, name),
         )
+
+
+def _rename(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
+    """Give names that traces or runs may be known by: what was shown of them is another answer."""
+    _give_names(db, names)
+    db.executemany("INSERT INTO changes (name) VALUES (?)", [(name,) for name, _ in names])
 
 
 def _filed(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -146,12 +146,6 @@ def m008_changes(db: sqlite3.Connection) -> None:
             INSERT INTO changes (name) VALUES (OLD.run_id), (NEW.run_id);
         END"""
     )
-    db.execute(
-        """CREATE TRIGGER runs_are_named AFTER INSERT ON names
-        WHEN EXISTS (SELECT 1 FROM interactions WHERE root_run_id = NEW.name)
-            OR EXISTS (SELECT 1 FROM interactions WHERE run_id = NEW.name)
-        BEGIN INSERT INTO changes (name) VALUES (NEW.name); END"""
-    )
 
 
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
