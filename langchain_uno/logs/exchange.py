@@ -325,10 +325,11 @@ def stats(home: Home) -> dict[str, Any]:
         supports = _supports(home)
         facts = [(one, n) for _, one, n in kept.facts()]
         reasons = _counted((one.reason(supports), n) for one, n in facts)
-        first = kept.first_of_equals(supports)
-        reasons["duplicate"] = reasons["ok"] - len(first)
-        reasons["ok"] = len(first)
-        for run_id, (digest, one) in journal.model_verdicts().items():
+        distinct = kept.distinct(supports)
+        reasons.update({"duplicate": reasons["ok"] - distinct, "ok": distinct - reasons["ok"]})
+        by_models = journal.model_verdicts()
+        first = kept.first_of_equals(supports, list(by_models))
+        for run_id, (digest, one) in by_models.items():
             if first.get(run_id) == digest and one.reason in REASONS:
                 reasons.update({"ok": -1, one.reason: 1})
         feedback = [(*said, n) for one, n in facts for said in one.said]

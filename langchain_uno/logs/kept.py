@@ -53,7 +53,7 @@ _TABLES = """
         facts INTEGER NOT NULL
     );
     CREATE INDEX logs_of_part ON logs (part);
-    CREATE INDEX logs_alike ON logs (same, created_at);
+    CREATE INDEX logs_alike ON logs (same, facts);
     CREATE TABLE keys (key INTEGER PRIMARY KEY, part INTEGER NOT NULL);
     CREATE TABLE facts (id INTEGER PRIMARY KEY, facts TEXT NOT NULL UNIQUE);
     CREATE TABLE seen (interactions INTEGER, feedback INTEGER, changes INTEGER, erasures INTEGER);
@@ -158,11 +158,22 @@ class KeptLog:
         found = self._db.execute(sql + "GROUP BY facts) ON id = f")
         return [(id_, Facts(*json.loads(facts)), n) for id_, facts, n in found]
 
-    def first_of_equals(self, supports: Supports) -> dict[str, bytes]:
-        """Return the records that the filters let pass, and the digests of their feedback."""
-        ids = [i for i, facts, _ in self.facts() if facts.reason(supports) == "ok"]
-        sql = f"SELECT run_id, digest, min(seq) FROM logs WHERE facts {IN} GROUP BY same"  # noqa: S608
-        return {run_id: digest for run_id, digest, _ in self._db.execute(sql, (json.dumps(ids),))}
+    def distinct(self, supports: Supports) -> int:
+        """How many records the filters let pass, those that say the same counted once."""
+        sql = f"SELECT count(DISTINCT same) FROM logs WHERE facts {IN}"  # noqa: S608
+        return int(self._db.execute(sql, (self._passed(supports),)).fetchone()[0])
+
+    def first_of_equals(self, supports: Supports, run_ids: Sequence[str]) -> dict[str, bytes]:
+        """Return those of some records that the filters let pass, and their feedback's digests."""
+        ids = self._passed(supports)
+        sql = (
+            f"SELECT run_id, digest FROM logs a WHERE run_id {IN} AND facts {IN} AND NOT EXISTS ("  # noqa: S608
+            f"SELECT 1 FROM logs b WHERE b.same = a.same AND b.facts {IN} AND b.seq < a.seq)"
+        )
+        return dict(self._db.execute(sql, (json.dumps(run_ids), ids, ids)))
+
+    def _passed(self, supports: Supports) -> str:
+        return json.dumps([i for i, facts, _ in self.facts() if facts.reason(supports) == "ok"])
 
     def latest(
         self, passing: Callable[[Facts], bool], most: int, skip: int = 0, *, equal: bool = False
