@@ -11,9 +11,9 @@ reflect   what a reflective answer takes against an expert's and the base's, on 
 
 from __future__ import annotations
 
-import json
 import argparse
 import asyncio
+import json
 import random
 import statistics
 import tempfile

@@ -7,15 +7,7 @@ from typing import Annotated
 
 import typer
 
-from langchain_uno.cli.console import (
-    HomeOption,
-    JsonOption,
-    NamespaceOption,
-    QuietOption,
-    clean_exit,
-    print_json,
-    say,
-)
+from langchain_uno.cli.console import JsonOption, QuietOption, at_home, print_json, say
 from langchain_uno.cli.progress import Bars
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
@@ -32,11 +24,11 @@ app = typer.Typer(
 
 
 @app.command()
+@at_home("Stopped. Answers that are written stay: the same call again asks the rest.")
 def memorybench(
+    place: Home,
     rows: Annotated[Path, typer.Argument(help="Rows of a test split, one JSON object a line.")],
     out_: Annotated[Path, typer.Option("--out", help="Where the predictions go (JSON).")],
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     mode: Annotated[str, typer.Option(help="uno, single or base.")] = "uno",
     model: Annotated[
         str | None,
@@ -55,28 +47,26 @@ def memorybench(
     Exit codes: 0 done, 2 bad argument or row, or a test request is in the log, 3 no such home, 4 no
     such model, 5 the release is another model's, 9 the release was refused, 130 stopped.
     """
-    with clean_exit("Stopped. Answers that are written stay: the same call again asks the rest."):
-        if mode not in ("uno", "single", "base"):
-            raise InputError(f"--mode must be uno, single or base, not {mode!r}.")
-        place = Home.locate(home, namespace).require()
-        from langchain_uno.cli.memorybench import predict, read_test_rows
+    if mode not in ("uno", "single", "base"):
+        raise InputError(f"--mode must be uno, single or base, not {mode!r}.")
+    from langchain_uno.cli.memorybench import predict, read_test_rows
 
-        asked = read_test_rows(rows)
-        with Bars(quiet, as_json=as_json) as bars:
-            bars.start("answers", len(asked))
-            found = predict(
-                place,
-                asked,
-                out_,
-                mode=mode,
-                model=model,
-                on_done=lambda n: bars.advance("answers", n),
-            )
-            bars.finish("answers")
-        if as_json:
-            print_json({"predictions": len(found), "out": str(out_)})
-        else:
-            say(
-                f"{len(found)} predictions in {out_}: grade them with MemoryBench's evaluate() and "
-                "summary_results()."
-            )
+    asked = read_test_rows(rows)
+    with Bars(quiet, as_json=as_json) as bars:
+        bars.start("answers", len(asked))
+        found = predict(
+            place,
+            asked,
+            out_,
+            mode=mode,
+            model=model,
+            on_done=lambda n: bars.advance("answers", n),
+        )
+        bars.finish("answers")
+    if as_json:
+        print_json({"predictions": len(found), "out": str(out_)})
+    else:
+        say(
+            f"{len(found)} predictions in {out_}: grade them with MemoryBench's evaluate() and "
+            "summary_results()."
+        )
