@@ -23,7 +23,7 @@ from typing import Any, TypedDict
 
 from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home, load_settings
-from langchain_uno.messages import clean_text, map_texts
+from langchain_uno.messages import map_texts
 from langchain_uno.records import Feedback, Interaction
 
 __all__ = [
@@ -150,7 +150,7 @@ class Redactor:
         """
 
         def change(text: str) -> str:
-            clean = self.text(clean_text(text), counts)
+            clean = self.text(text, counts)
             return clean if most is None or len(clean) <= most else clean[:most] + " [...]"
 
         out = dict(fields)
