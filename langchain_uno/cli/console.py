@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
@@ -40,7 +40,6 @@ __all__ = [
 ]
 
 INTERRUPTED = 130
-P = ParamSpec("P")
 out = Console()
 err = Console(stderr=True)
 
@@ -81,7 +80,7 @@ def clean_exit(interrupted: str = "Stopped.") -> Iterator[None]:
 
 def at_home(
     interrupted: str = "Stopped.", *, must_exist: bool = True
-) -> Callable[[Callable[Concatenate[Home, P], None]], Callable[..., None]]:
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options --home and --namespace, and its first parameter their home.
 
     Args:
@@ -89,7 +88,7 @@ def at_home(
         must_exist: refuse a home that is not there.
     """
 
-    def decorate(command: Callable[Concatenate[Home, P], None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def run(*, home: Path | None, namespace: str, **given: Any) -> None:
             with clean_exit(interrupted):
                 place = Home.locate(home, namespace)

@@ -14,13 +14,7 @@ from langchain_uno.home import Home
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="What a release is worth, on unseen requests.",
-)
+app = typer.Typer(no_args_is_help=True, help="What a release is worth, on unseen requests.")
 
 
 @app.command()

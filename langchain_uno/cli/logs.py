@@ -30,13 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="What users asked, were answered, and said.",
-)
+app = typer.Typer(no_args_is_help=True, help="What users asked, were answered, and said.")
 
 _Model = Annotated[
     str | None, typer.Option(help="Base model that embeds. [default: the bundled model]")

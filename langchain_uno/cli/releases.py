@@ -27,16 +27,11 @@ from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.publish import make_current, retire, rollback
 from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
+from langchain_uno.reports.store import report_paths
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="What was learnt, what answers, and going back.",
-)
+app = typer.Typer(no_args_is_help=True, help="What was learnt, what answers, and going back.")
 
 _Release = Annotated[str, typer.Argument(help="The release's id, as `releases list` prints it.")]
 _Why = Annotated[str, typer.Option("--why", help="A word for the history.")]
@@ -93,6 +88,9 @@ def show(
 ) -> None:
     """Show a release's clusters: who answers, on what evidence, by which rules.
 
+    It names the report of the refresh too: one HTML file that needs no network, with whose feedback
+    changed what, and answers before and after. The same in Markdown and as data lies beside it.
+
         langchain-uno releases show r20260301-120000-4f1c9a --home ./home
 
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 no such release.
@@ -100,6 +98,8 @@ def show(
     release = chosen_release(place, release)
     manifest = read_manifest(place, release)
     row = _row(place, release, shares_of(place))
+    page = report_paths(place, release).html
+    row["report"] = str(page) if page.exists() else None
     if as_json:
         shown = {"id", "route", "size", "people", "gap", "rules", "note", "made_in"}
         clusters = [
@@ -114,6 +114,7 @@ def show(
     own: dict[str, dict[str, str]] = manifest.figures.get("review", {}).get("own", {})
     say(f"Release {release}: {row['state']}, made {row['created'][:16].replace('T', ' ')}.")
     say(f"Base model {manifest.base_model}; parent {manifest.parent or 'none'}.")
+    say(f"Report: {row['report'] or 'none'}")
     table = Table("cluster", "route", "logs", "people", "gap", "win rate", pad_edge=False)
     for cluster in manifest.clusters:
         gap = "-" if cluster.gap is None else f"{cluster.gap:.2f}"

@@ -22,9 +22,6 @@ from langchain_uno.learning.review import ReviewPage, ReviewRow, decide, review_
 __all__ = ["app"]
 
 app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
     no_args_is_help=True,
     help="Read what is to be taught, and decide about it before it is trained.",
 )
