@@ -63,8 +63,6 @@ from langchain_uno.serving.structured import (
 )
 from langchain_uno.serving.tracing import child_config, sticky
 
-__all__ = ["UNOChatModel"]
-
 _AT_ONCE = 32
 """What the local engine takes together by default."""
 

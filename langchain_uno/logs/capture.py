@@ -27,8 +27,6 @@ from langchain_uno.messages import (
 )
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Route, utc_now
 
-__all__ = ["Capture", "Started", "check_feedback", "feedback_key"]
-
 _ROUTES = get_args(Route)
 _MAX_ID = 200
 _MAX_DEPTH = 40

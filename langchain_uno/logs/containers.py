@@ -23,8 +23,6 @@ from langchain_uno.errors import InputError
 from langchain_uno.logs.readers import READERS
 from langchain_uno.logs.readers.base import Reader
 
-__all__ = ["Groups", "read_rows"]
-
 _BUFFER = 1 << 20
 """Bytes; the first of them tell what the file is."""
 _CHUNK = 1 << 20

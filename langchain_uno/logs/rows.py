@@ -46,8 +46,6 @@ from langchain_uno.logs.readers.bodies import cut_off
 from langchain_uno.messages import clean_text, clean_value, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
-__all__ = ["Parsed", "group_of", "parse_group", "parse_row"]
-
 _MAX_ID = 200
 _WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a reader raises where a field is a text that should be a list, say."""

@@ -40,8 +40,6 @@ from langchain_uno.models.sampling import Constrainer
 from langchain_uno.models.scheduler import Scheduler
 from langchain_uno.records import Message
 
-__all__ = ["LocalEngine"]
-
 
 class LocalEngine:
     """Implements :class:`~langchain_uno.models.protocols.Engine` over one transformers model.

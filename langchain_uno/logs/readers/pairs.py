@@ -27,17 +27,6 @@ from langchain_uno.logs.readers.base import (
 from langchain_uno.logs.readers.bodies import asked
 from langchain_uno.records import Message
 
-__all__ = [
-    "KTO",
-    "LMARENA",
-    "MS_SWIFT",
-    "OPENAI_PREFERENCE",
-    "PAIRS",
-    "ULTRAFEEDBACK",
-    "is_flagged",
-    "prompt_of",
-]
-
 _SPEAKER = re.compile(r"\n\n(Human|Assistant|System):")
 
 

@@ -38,8 +38,6 @@ from langchain_uno.web.console.shelf import Shelf
 from langchain_uno.web.console.talk import Talks
 from langchain_uno.web.console.views import PAGE, Pager, fits, told
 
-__all__ = ["Console"]
-
 _PACKAGES = (
     "langchain", "langgraph", "langchain-huggingface", "peft", "trl", "transformers", "chromadb",
     "torch",
