@@ -238,6 +238,14 @@ def literal(value: Any, name: str) -> Any:
     raise InputError(f"{name!r} is a text that is neither JSON nor a Python literal")
 
 
+def number(value: Any) -> float | None:
+    """Return the number that a value is or names; None: it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 """From this number on since 1970 it counts nano-, micro- or milliseconds: seconds would be the year
 5000."""
