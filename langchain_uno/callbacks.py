@@ -30,6 +30,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langchain_uno.errors import ForgottenError, InputError, StoreError, UNOError
 from langchain_uno.forks import ForkLock, survive_forks
 from langchain_uno.home import Home
+from langchain_uno.logs.background import start_draining
 from langchain_uno.logs.capture import Capture, Started, check_feedback
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.journal import Journal
@@ -65,6 +66,10 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         full_sync: fsync every record (see :class:`~langchain_uno.logs.journal.Journal`).
         max_waiting: records kept in memory while the journal can't be written (disk full, locked);
             beyond, the oldest is dropped and counted.
+        drain_every: seconds between two looks of a background thread that embeds what is new and
+            brings it into Chroma; None (the default): the app embeds nothing, a refresh does.
+        embedder: for that thread: a LangChain ``Embeddings`` or an ``Embedder``, the one that
+            refreshes use; None: the bundled model's.
 
     Raises:
         InputError: no home is given, or an argument is out of range.
@@ -95,6 +100,8 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         max_chars: int = 1_000_000,
         full_sync: bool = False,
         max_waiting: int = 1000,
+        drain_every: float | None = None,
+        embedder: Any = None,
     ) -> None:
         super().__init__()
         self.home = Home.locate(home, namespace).ensure()
@@ -109,6 +116,8 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             "max_chars": max_chars,
             "full_sync": full_sync,
             "max_waiting": max_waiting,
+            "drain_every": drain_every,
+            "embedder": embedder,
         }
         self._redactor = redactor_of(self.home, redactor)
         self._capture = Capture(
@@ -130,6 +139,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         self._lock = ForkLock()
         self._counts = {"recorded": 0, "feedback": 0, "dropped": 0, "errors": 0}
         self._closed = False
+        self._drain = start_draining(self.home, drain_every, embedder)
         # A forked child leaves what waits here to its parent.
         survive_forks(self, child=lambda handler, _: handler._waiting.clear())
 
@@ -254,6 +264,8 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         if not self._closed:
             self.flush()
             self._closed = True
+            if self._drain is not None:
+                self._drain.stop()
             with self._lock:
                 self._counts["dropped"] += len(self._waiting)
                 self._waiting.clear()
@@ -262,11 +274,12 @@ class UNOFeedbackHandler(BaseCallbackHandler):
     def stats(self) -> dict[str, int]:
         """Counts since this handler was made: recorded, feedback, waiting, dropped, errors.
 
-        Where it happened, ``renamed`` too (answers whose run id another run had already) and
-        ``outdated`` (feedback older than what stands).
+        With ``drain_every``, ``drained`` too; where it happened, ``renamed`` (answers whose run id
+        another run had already) and ``outdated`` (feedback older than what stands).
         """
         with self._lock:
-            return {**self._counts, "waiting": len(self._waiting)}
+            found = {**self._counts, "waiting": len(self._waiting)}
+        return found if self._drain is None else {**found, "drained": self._drain.drained}
 
     def __enter__(self) -> UNOFeedbackHandler:
         """Return self."""

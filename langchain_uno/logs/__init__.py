@@ -8,6 +8,7 @@
     filters.py      which logs may be learnt from, and why not; machine_turns.py
     store.py        the journal and its index, searched by meaning; index.py (a folder of the
                     home) or server.py (a Chroma server); vectors.py
+    background.py   draining beside the app, for handlers that ask for it
     erase.py        forgetting in the journal, and keeping it forgotten
     exchange.py     import, export, stats; containers.py reads files, readers/ the formats of rows,
                     rows.py makes records of them, repeats.py finds answers that are there already
