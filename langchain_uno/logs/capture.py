@@ -18,13 +18,7 @@ from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import SERVER_USER, asked_by
 from langchain_uno.logs.redaction import Redactor
 from langchain_uno.logs.trace import OWN_CALL, Answered, Trace, own_call
-from langchain_uno.messages import (
-    clean_text,
-    incomplete,
-    message_fields,
-    text_of,
-    without_thinking,
-)
+from langchain_uno.messages import clean_text, incomplete, message_fields, text_of, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Route, utc_now
 
 _ROUTES = get_args(Route)
