@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,6 +33,7 @@ LoadModels = Callable[[], tuple[Engine, Embedder, Engine | None]]
 
 RETRIES = 3
 """Times that a worker, and the cluster that it was at, is started again."""
+_ANSWER_S = 10.0
 
 
 class RayWorkers:
@@ -46,7 +48,7 @@ class RayWorkers:
         load: loads the models in a worker.
 
     Raises:
-        ConfigError: Ray is not installed.
+        ConfigError: Ray is not installed, or nobody answers at the address.
     """
 
     def __init__(self, address: str, load: LoadModels) -> None:
@@ -59,6 +61,15 @@ class RayWorkers:
                 f"--ray needs a package that is missing ({error.name}): "
                 "pip install 'langchain-uno[ray]'."
             ) from error
+        if address != "auto":  # Ray itself would wait for minutes
+            host, _, port = address.rpartition(":")
+            try:
+                socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"No Ray cluster answers at {address!r} ({error}): start one (ray start "
+                    "--head) and give HOST:PORT, or give auto."
+                ) from error
         self._ray: Any = ray
         self._address = address
         self._load = load
@@ -70,7 +81,7 @@ class RayWorkers:
             What to tell of workers that failed.
 
         Raises:
-            ConfigError: no Ray cluster answers, or it lacks the GPUs.
+            ConfigError: the Ray cluster can't be joined, or lacks the GPUs.
         """
         import torch
 
@@ -156,8 +167,7 @@ class RayWorkers:
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(
-                f"No Ray cluster answers at {self._address!r} ({error}): start one (ray start "
-                "--head), or give --ray auto."
+                f"The Ray cluster {self._address!r} can't be joined: {error}"
             ) from error
         try:
             yield

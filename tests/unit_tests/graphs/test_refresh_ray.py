@@ -22,8 +22,6 @@ from tests.unit_tests.graphs.refresh_parts import clusters_of, logs, make_home, 
 from tests.unit_tests.graphs.test_refresh_faults import TINY, content, copy_of, judge
 from tests.unit_tests.learning.toy_language import ToyEmbedder, ToyEngine
 
-pytestmark = pytest.mark.slow
-
 ray = pytest.importorskip("ray")
 
 Fault = Literal["killed once", "killed always", "raises"]
@@ -94,6 +92,14 @@ def run(home: Home, engine: Engine, loads: LoadModels | None = None) -> RefreshR
     return refresh(home, engine, TINY, teacher=ToyEngine(judge), spread=spread)
 
 
+def test_an_address_where_nobody_answers_is_told_before_anything_is_done() -> None:
+    with pytest.raises(ConfigError, match="No Ray cluster answers at '127.0.0.1:1'"):
+        RayWorkers("127.0.0.1:1", partial(load, Path("model")))
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        RayWorkers("somewhere", partial(load, Path("model")))
+
+
+@pytest.mark.slow
 def test_two_nodes_give_the_release_of_the_plain_run(
     nodes: None, engine: Engine, start: Path, plain: dict[str, Any], tiny_model_path: Path,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -110,6 +116,7 @@ def test_two_nodes_give_the_release_of_the_plain_run(
     assert not [note for note in result.notes if "Ray" in note]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_training_is_started_again(
     nodes: None, engine: Engine, start: Path, plain: dict[str, Any], tiny_model_path: Path,
     tmp_path: Path,
@@ -121,6 +128,7 @@ def test_a_worker_that_is_killed_in_training_is_started_again(
     assert not [note for note in result.notes if "Ray" in note]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "why", "times"), [("raises", "RuntimeError", 1), ("killed always", "ActorDied", 4)]
 )
@@ -137,6 +145,7 @@ def test_a_cluster_that_fails_for_good_is_named_and_tried_as_in_the_plain_run(
     assert [c.id for c in clusters_of(home, result)] == ["c0", "c1"]
 
 
+@pytest.mark.slow
 def test_another_model_on_a_node_is_refused(
     nodes: None, engine: Engine, start: Path, plain: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -148,14 +157,3 @@ def test_another_model_on_a_node_is_refused(
     [told] = [note for note in result.notes if "Ray" in note]
     assert "did not start" in told and "is another model on the node" in told
     assert content(home) == plain
-
-
-def test_an_address_where_nobody_answers_is_told(
-    engine: Engine, start: Path, tmp_path: Path, tiny_model_path: Path
-) -> None:
-    home = copy_of(start, tmp_path / "home")
-    spread = RayWorkers("127.0.0.1:1", partial(load, tiny_model_path))
-    if ray.is_initialized():
-        pytest.skip("this process has joined a cluster")
-    with pytest.raises(ConfigError, match="No Ray cluster answers at '127.0.0.1:1'"):
-        refresh(home, engine, TINY, teacher=ToyEngine(judge), spread=spread)
