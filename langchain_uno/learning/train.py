@@ -68,6 +68,7 @@ __all__ = [
     "read_decision",
     "train_stage",
     "trains_expert",
+    "try_cluster",
 ]
 
 _BAR = "train"
@@ -116,17 +117,13 @@ class Decision(BaseModel):
 def train_stage(work: Work) -> dict[str, Any]:
     """Make and verify a module for every cluster that is large enough."""
     clusters = work.clusters()
+    todo = [c for c in clusters if not work.folder.has(_tried(c))]
+    told = work.spread(work, todo) if work.spread and todo else []
     work.progress.start(_BAR, len(clusters), "experts and critics")
     for cluster in clusters:
-        name = f"clusters/{cluster.id}/tried.json"
-        if not work.folder.has(name):
-            start = time.perf_counter()
-            decision = _decide(work, cluster)
-            decision.seconds = round(time.perf_counter() - start, 3)
-            work.folder.write_json(name, decision.model_dump(mode="json"))
-        _tidy(work, cluster)
+        try_cluster(work, cluster)
         work.progress.advance(_BAR)
-    decided = [_read(work, f"clusters/{c.id}/tried.json") for c in clusters]
+    decided = [_read(work, _tried(c)) for c in clusters]
     allowed = _allowed(work, decided)
     for decision, may in zip(decided, allowed, strict=True):
         if decision.taught_by is not None and not (may or decision.kept):
@@ -153,7 +150,22 @@ def train_stage(work: Work) -> dict[str, Any]:
         "routes": dict(count),
         "clusters": [r.model_dump(mode="json") for r in results],
         "note": ", ".join(f"{count[route]} {route}" for route in ("expert", "critic", "base")),
+        "notes": told,
     }
+
+
+def try_cluster(work: Work, cluster: ClusterData) -> None:
+    """Make and verify a cluster's module, unless that is done, and write what came of it."""
+    if not work.folder.has(_tried(cluster)):
+        start = time.perf_counter()
+        decision = _decide(work, cluster)
+        decision.seconds = round(time.perf_counter() - start, 3)
+        work.folder.write_json(_tried(cluster), decision.model_dump(mode="json"))
+    _tidy(work, cluster)
+
+
+def _tried(cluster: ClusterData) -> str:
+    return f"clusters/{cluster.id}/tried.json"
 
 
 def _allowed(work: Work, decided: Sequence[Decision]) -> list[bool]:
