@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from langchain_uno.models.protocols import known_as
 from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
 from langchain_uno.releases.load import Release, load_release, read_current, read_manifest
 from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
+from langchain_uno.releases.traffic import read_traffic
 
 __all__ = ["Incumbent", "Parent", "given_rules", "incumbent", "mark_reviewed", "match_parents"]
 
@@ -76,17 +78,19 @@ def _parent_release(work: Work) -> Release | None:
     """Return the release that this refresh goes on from; None when there is none that fits.
 
     It is the one that was current when the clusters were made, also in a later call: what one call
-    has settled another goes on with. A release of another model or prompt set is nothing to go on
-    from; another recipe or seed is: what a module is worth is verified anew.
+    has settled another goes on with. After an erasure it is what is left of the one that was. A
+    release of another model or prompt set is nothing to go on from; another recipe or seed is: what
+    a module is worth is verified anew.
     """
     if not work.recipe.keep:
         return None
+    left, current = None, None
+    with suppress(ReleaseError):  # a broken release is no reason against making a sound one
+        traffic = read_traffic(work.home)
+        left = traffic.stands_in_for if traffic else None
+        current = read_current(work.home)
     if not work.folder.has("parent.json"):
-        try:
-            current = read_current(work.home)
-        except ReleaseError:  # a broken release is no reason against making a sound one
-            current = None
-        work.folder.write_json("parent.json", current.id if current else None)
+        work.folder.write_json("parent.json", left or (current.id if current else None))
     name = work.folder.read_json("parent.json")
     if name is None:
         return None
@@ -97,6 +101,7 @@ def _parent_release(work: Work) -> Release | None:
             base_fingerprint=work.engine.fingerprint,
             embedder_fingerprint=known_as(work.embedder),
             prompt_set_fingerprint=work.prompts.fingerprint,
+            remains=name == left,
         )
     except ReleaseError:  # revoked meanwhile, or of other models
         return None

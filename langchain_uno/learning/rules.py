@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -131,7 +131,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
     given = given_rules(work)
     grouped, near = _wordings(work, train, is_refused, rulings, given)
     support = work.recipe.rules.support
-    same = grouped if support is not None else {}
+    known = grouped if support is not None else {}
     on_training, on_all = rulings.on_rules(grouped), rulings.on_rules(near)
     rows = [rule_rows(c, work, grouped, is_refused, on_training) for c in clusters]
     taught: dict[str, RuleSet] = {}
@@ -148,6 +148,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         sets = {i: taught[i] for i in cluster.train}
         cluster.people = len({work.voices[i] for i, s in sets.items() if s.with_feedback})
         cluster.acting = len({work.voices[i] for i in sets if i in done})
+        same = _in_own_words(known, sets.values())
         rated = lone_thumbs(work, cluster.train)
         cluster.thumbs = thumbs_of(rated)
         saying = {work.voices[i] for i, s in sets.items() if i in done or _teaches(work, s)}
@@ -194,7 +195,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         notes.append(_ONE_VOICE)
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for cluster in clusters:
-        alike[tuple(sorted(cluster.rules))].append(cluster.id)
+        alike[tuple(sorted({known.get(r, r) for r in cluster.rules}))].append(cluster.id)
     notes += [_ALIKE.format(" and ".join(c)) for r, c in alike.items() if r and len(c) > 1]
     return {
         "distilled": len(said),
@@ -235,6 +236,16 @@ def _wordings(
         return found, found
     also = [*rulings.texts, *(text for taught in given.values() for text in taught)]
     return found, group_wordings(list(texts.values()), work.embedder, reranker, also=also)
+
+
+def _in_own_words(same: Mapping[str, str], sets: Iterable[RuleSet]) -> dict[str, str]:
+    """Return which wordings are one rule, each rule in the wording most frequent in a cluster.
+
+    So a cluster's module holds the words of nobody outside the cluster.
+    """
+    counts = Counter(rule.text for rules in sets for rule in rules.with_feedback)
+    best = {same.get(t, t): t for t in sorted(counts, key=lambda t: (counts[t], t))}
+    return {text: best.get(head, head) for text, head in same.items()}
 
 
 def _with_own(work: Work, cluster: ClusterData, rules: RuleSet, learning: bool) -> RuleSet:

@@ -37,6 +37,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from langchain_uno.errors import InputError
+from langchain_uno.home import load_settings
 from langchain_uno.learning.acts import was_content
 from langchain_uno.learning.cluster import asker_of, smallest_cluster
 from langchain_uno.learning.controls import believed
@@ -136,7 +137,7 @@ def train_stage(work: Work) -> dict[str, Any]:
             decision.notes.append("the expert that it taught is not proven among so many clusters")
     # A critic's p-value in place of a larger one takes the others nothing.
     allowed = _allowed(work, decided)
-    for cluster, decision, may in zip(clusters, decided, allowed, strict=True):
+    for decision, may in zip(decided, allowed, strict=True):
         if decision.route != "base" and not decision.kept and not may:
             decision.notes.append(
                 f"{decision.route}: passes alone, but not among the {len(clusters)} clusters tried"
@@ -144,6 +145,8 @@ def train_stage(work: Work) -> dict[str, Any]:
             decision.route, decision.adapter = "base", None
             if decision.instead is not None:
                 _kept(decision, decision.instead, "kept")
+    _bound(work, clusters, decided)
+    for cluster, decision in zip(clusters, decided, strict=True):
         work.folder.write_json(
             f"clusters/{cluster.id}/decision.json", decision.model_dump(mode="json")
         )
@@ -160,6 +163,32 @@ def _allowed(work: Work, decided: Sequence[Decision]) -> list[bool]:
     # What users have already is not shipped anew.
     tested = [None if d.kept else cluster_p_value(d.reports, d.shipped) for d in decided]
     return may_ship(tested, work.recipe.verify.level)
+
+
+def _bound(work: Work, clusters: Sequence[ClusterData], decided: Sequence[Decision]) -> None:
+    """Leave to the base model what proves least, where all modules together are too large."""
+    from langchain_uno.models.adapters import count_base, count_weights
+
+    most = load_settings(work.home).releases.max_percent
+    room = most / 100 * count_base(cast(Any, work.engine).model)
+
+    def proven(n: int) -> float:
+        report = decided[n].report
+        return (report.interval[0] - 0.5) * len(clusters[n].run_ids) if report else 0.0
+
+    for n in sorted(range(len(decided)), key=proven, reverse=True):
+        one = decided[n]
+        if one.adapter is None:
+            continue
+        size = count_weights(work.folder.path(one.adapter))
+        if size <= room:
+            room -= size
+            continue
+        one.notes.append(
+            f"{one.route}: left out, all modules may have {most:g} % of the base model's weights "
+            "(releases.max_percent) and others prove more"
+        )
+        one.route, one.adapter, one.kept = "base", None, None
 
 
 def read_decision(work: Work, cluster_id: str) -> Decision:
