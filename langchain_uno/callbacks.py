@@ -322,7 +322,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         """Forget it; of a root with several answers, note which one was shown."""
         self._leave(run_id, outputs)
 
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+    def on_chain_error(self, *said: Any, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
         self._roots.pop(run_id, None)
 
@@ -334,23 +334,13 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         """As for a chain."""
         self._leave(run_id, output)
 
-    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it."""
-        self._roots.pop(run_id, None)
-
     def on_retriever_start(
         self, serialized: Any, query: str, *, run_id: UUID, **kwargs: Any
     ) -> Any:
         """Remember which trace the retriever belongs to (it may call models)."""
         self._enter(run_id, kwargs.get("parent_run_id"))
 
-    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it."""
-        self._roots.pop(run_id, None)
-
-    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it."""
-        self._roots.pop(run_id, None)
+    on_tool_error = on_retriever_end = on_retriever_error = on_chain_error
 
     # -- inside -------------------------------------------------------------------------------
 

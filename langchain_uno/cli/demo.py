@@ -60,7 +60,6 @@ def demo(
             say("Try next:")
             for line in (
                 f"langchain-uno logs stats --home {place.path}",
-                f"langchain-uno evaluate world {place.path / 'world.json'} --home {place.path}",
                 f"langchain-uno demo --home {place.path}-2 --seed {seed + 1}",
             ):
                 say(f"  {line}")

@@ -191,7 +191,7 @@ def test_drain_with_a_real_model(tmp_path: Path, chats: Path, tiny_model_path: P
 
 def test_help_teaches() -> None:
     text = RUN.invoke(app, ["--help"]).stdout
-    for command in ("import", "export", "stats", "drain", "search", "show", "forget", "repair"):
+    for command in ("import", "export", "stats", "drain", "search", "show", "forget"):
         assert command in text
         assert "Exit codes" in RUN.invoke(app, [command, "--help"]).stdout
 

@@ -339,6 +339,8 @@ def test_a_budget_spent_leaves_what_was_and_asks_a_person(home: Home, plan: cana
     assert "a person decides" in read_history(home)[-1]["why"]
     make_current(home, plan.release)
     assert canary.undecided(home) is None
+    make_current(home, plan.current)  # tried by everybody, and taken back: that decides too
+    assert canary.undecided(home) is None
 
 
 def test_days_end_it_too(home: Home, plan: canary.Plan) -> None:
