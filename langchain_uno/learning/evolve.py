@@ -7,7 +7,8 @@ for, so nothing that was forgotten is needed.
 A module whose cluster wants what it wanted, and has grown little, stays if it passes verification
 on today's logs: nothing is trained there. Any other module that passes is the one to beat. One that
 today's logs are too few to decide on is what its users have: it goes only if something decided
-takes its place, or something speaks against it.
+takes its place, or something speaks against it. Where so few people are held out that nothing could
+be decided, nothing is trained.
 """
 
 from __future__ import annotations
@@ -28,8 +29,17 @@ from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
 from langchain_uno.releases.load import Release, load_release, read_current, read_manifest
 from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
 from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.trainers.deciding import least_people
 
-__all__ = ["Incumbent", "Parent", "given_rules", "incumbent", "mark_reviewed", "match_parents"]
+__all__ = [
+    "Incumbent",
+    "Parent",
+    "given_rules",
+    "incumbent",
+    "known_wordings",
+    "mark_reviewed",
+    "match_parents",
+]
 
 MAX_GROWTH = 0.5
 """New training logs, as a share of those that a module was trained on, beyond which it is old."""
@@ -62,11 +72,13 @@ class Incumbent(BaseModel):
     """Its folder, relative to the work folder."""
     stale: str | None = None
     """Why it may not simply stay; None: it may, if it passed."""
+    few: bool = False
+    """Whether so few people are held out that nothing could pass in its place."""
 
     @property
     def stays(self) -> bool:
         """Whether nothing is to be trained in its place."""
-        return self.stale is None and self.report.passed
+        return self.stands and (self.few or (self.stale is None and self.report.passed))
 
     @property
     def stands(self) -> bool:
@@ -170,6 +182,12 @@ def given_rules(work: Work) -> dict[str, list[str]]:
     return out
 
 
+def known_wordings(work: Work, cluster: ClusterData) -> list[str]:
+    """Return the rules that the module which a cluster continues was taught."""
+    release = _parent_release(work) if cluster.parent else None
+    return release.cluster(str(cluster.parent)).rules if release else []
+
+
 def mark_reviewed(
     work: Work,
     clusters: Sequence[ClusterData],
@@ -227,13 +245,15 @@ def incumbent(work: Work, cluster: ClusterData, verify: Verify) -> Incumbent | N
     for file in release.adapters[old.adapter].iterdir():
         shutil.copyfile(file, folder / file.name)  # the release may be swept meanwhile
     kind: ModuleKind = "expert" if old.route == "expert" else "critic"
+    report, level = verify(kind, [folder]), work.recipe.verify.level
     found = Incumbent(
         kind=kind,
         made_in=old.made_in or release.id,
         trained_on=old.trained_on,
-        report=verify(kind, [folder]),
+        report=report,
         adapter=str(folder.relative_to(work.folder.root)),
-        stale=_stale(work, cluster, old, len(taught)),
+        stale=_stale(cluster, old, len(taught)),
+        few=level is not None and report.people < least_people(level),
     )
     work.folder.write_json(name, found.model_dump(mode="json"))
     return found
@@ -248,10 +268,7 @@ def _present(work: Work) -> dict[str, list[str]]:
     return found
 
 
-def _stale(work: Work, cluster: ClusterData, old: Cluster, taught: int) -> str | None:
-    was_low = old.gap is not None and old.gap < work.recipe.gap.threshold
-    if old.route == "expert" and was_low and not work.is_low(cluster):
-        return "its gap is high now"
+def _stale(cluster: ClusterData, old: Cluster, taught: int) -> str | None:
     if set(cluster.rules) != set(old.rules):
         return "its rules changed"
     if cluster.restored:

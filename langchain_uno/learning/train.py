@@ -37,7 +37,6 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from langchain_uno.errors import InputError
-from langchain_uno.home import load_settings
 from langchain_uno.learning.acts import was_content
 from langchain_uno.learning.cluster import asker_of, smallest_cluster
 from langchain_uno.learning.controls import believed
@@ -45,6 +44,7 @@ from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import Incumbent, incumbent
 from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
+from langchain_uno.learning.size import bound_size
 from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
@@ -145,7 +145,7 @@ def train_stage(work: Work) -> dict[str, Any]:
             decision.route, decision.adapter = "base", None
             if decision.instead is not None:
                 _kept(decision, decision.instead, "kept")
-    _bound(work, clusters, decided)
+    bound_size(work, clusters, decided)
     for cluster, decision in zip(clusters, decided, strict=True):
         work.folder.write_json(
             f"clusters/{cluster.id}/decision.json", decision.model_dump(mode="json")
@@ -163,32 +163,6 @@ def _allowed(work: Work, decided: Sequence[Decision]) -> list[bool]:
     # What users have already is not shipped anew.
     tested = [None if d.kept else cluster_p_value(d.reports, d.shipped) for d in decided]
     return may_ship(tested, work.recipe.verify.level)
-
-
-def _bound(work: Work, clusters: Sequence[ClusterData], decided: Sequence[Decision]) -> None:
-    """Leave to the base model what proves least, where all modules together are too large."""
-    from langchain_uno.models.adapters import count_base, count_weights
-
-    most = load_settings(work.home).releases.max_percent
-    room = most / 100 * count_base(cast(Any, work.engine).model)
-
-    def proven(n: int) -> float:
-        report = decided[n].report
-        return (report.interval[0] - 0.5) * len(clusters[n].run_ids) if report else 0.0
-
-    for n in sorted(range(len(decided)), key=proven, reverse=True):
-        one = decided[n]
-        if one.adapter is None:
-            continue
-        size = count_weights(work.folder.path(one.adapter))
-        if size <= room:
-            room -= size
-            continue
-        one.notes.append(
-            f"{one.route}: left out, all modules may have {most:g} % of the base model's weights "
-            "(releases.max_percent) and others prove more"
-        )
-        one.route, one.adapter, one.kept = "base", None, None
 
 
 def read_decision(work: Work, cluster_id: str) -> Decision:
@@ -220,7 +194,8 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
         return Decision(notes=[*_thumbs_told(work, cluster), f"no held-out {lacks} to verify on"])
     present = _incumbent(work, cluster)
     if present is not None and present.stays:
-        return _kept(Decision(), present, "kept")
+        few = "" if present.report.passed else ", too few held-out people to decide on another"
+        return _kept(Decision(), present, f"kept{few}")
     decision = Decision(notes=_thumbs_told(work, cluster))
     if present is not None and present.stale:
         decision.notes.append(f"made anew: {present.stale}")
@@ -249,9 +224,14 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
     if not present.report.passed:
         why = "kept, undecided as what is new is"
         return _kept(decision, present, why) if new is None else decision
-    if new is None or present.report.win_rate > cast(VerifierReport, new.report).win_rate:
+    if new is None or _rank(present.report) >= _rank(cast(VerifierReport, new.report)):
         return _kept(decision, present, "kept: what is new does no better")
     return decision
+
+
+def _rank(report: VerifierReport) -> tuple[float, float]:
+    """Return how good a module is: where both always beat the base, the judge's scores tell."""
+    return report.win_rate, report.mean_score or 0.0
 
 
 def _distilled(
