@@ -174,8 +174,9 @@ def stats(place: Home, as_json: JsonOption = False) -> None:
     """Count what the log holds, and what of it can be learnt from.
 
     "verdicts" counts the logs by what the filters say of them (ok, duplicate, machine_turn,
-    ...); "pending" how many the Chroma store does not have yet; "waiting_feedback" feedback whose
-    run has not arrived; "without_user" the logs that name no user.
+    ...); "feedback" what people gave, with what waits; "follow_ups" later turns, which count as
+    feedback besides; "pending" how many the Chroma store does not have yet; "waiting_feedback"
+    feedback whose run has not arrived; "without_user" the logs that name no user.
 
     Exit codes: 0 done (an empty log is all zeros), 3 no such home, 7 the journal can't be read.
     """
@@ -364,29 +365,44 @@ def forget(
         list[str] | None,
         typer.Option(help="Forget this run (repeatable): run id, root run id or message id."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would go; change nothing.")
+    ] = False,
     yes: _Yes = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Forget a user, a conversation or runs, for good.
 
+    On a terminal it says first what would go and which releases would be revoked, and asks.
+
     Takes the records, the feedback, what quotes them, their vectors and what refreshes had made of
-    them; releases that learnt from them are revoked and emptied, and the nearest sound one (or the
-    base model) answers. Keyed hashes stay behind, so that importing an old export brings nothing
-    back. Prints a receipt with counts and nobody's ids. Where nothing is found nothing is changed.
-    Files that were exported lie outside the home: delete them yourself. Every host has a log of its
-    own: call it on each. A killed call is finished by any next one.
+    them; releases that learnt from them are revoked, and the nearest sound one (or the base model)
+    answers. The next `train` makes anew what they taught and keeps the other modules. Keyed hashes
+    stay behind, so that importing an old export brings nothing back. Prints a receipt with counts
+    and nobody's ids. Where nothing is found nothing is changed. Files that were exported lie
+    outside the home: delete them yourself. Every host has a log of its own: call it on each. A
+    killed call is finished by any next one.
 
         langchain-uno logs forget --user u-17 --home ./home
+
+        langchain-uno logs forget --user u-17 --home ./home --dry-run --json
 
     Exit codes: 0 done (also when nothing was found), 2 nothing named, 3 no such home, 7 the journal
     or Chroma can't be used, 8 a refresh or drain is running, 130 stopped.
     """
-    if not yes and not as_json:
-        typer.confirm("This can't be undone. Forget it?", abort=True, err=True)
-    from langchain_uno.erasure import STEPS
+    from langchain_uno.erasure import STEPS, forget_preview
     from langchain_uno.erasure import forget as forget_
 
+    if dry_run or not (yes or as_json):
+        found = forget_preview(place, user_id=user, thread_id=thread, run_ids=run or ())
+        if dry_run and as_json:
+            print_json(found)
+            return
+        _tell_what_goes(place, found)
+        if dry_run:
+            return
+        typer.confirm("This can't be undone. Forget it?", abort=True, err=True)
     with Bars(quiet, as_json=as_json) as bars:
         bars.start("forget", len(STEPS))
         receipt = forget_(
@@ -400,6 +416,19 @@ def forget(
     _show(receipt, as_json)
     if not receipt["found"] and not as_json:
         say("Nothing of it is in this log: nothing was changed.")
+
+
+def _tell_what_goes(home: Home, found: dict[str, Any]) -> None:
+    from langchain_uno.releases.summary import shares_of, state_of
+    from langchain_uno.reports.render import counted
+
+    answers = counted(found["interactions"], "answer")
+    said = counted(found["feedback"], "piece of feedback", "pieces of feedback")
+    err.print(f"It takes {answers} and {said}.")
+    shares = shares_of(home)
+    for release in found["releases"]:
+        state = state_of(home, release, shares.get(release, 0.0))
+        err.print(f"It revokes release {release} ({state}).", markup=False, highlight=False)
 
 
 @app.command()

@@ -21,10 +21,11 @@ from langchain_uno.cli.console import (
 )
 from langchain_uno.cli.shadow import shadow
 from langchain_uno.errors import NameError_, ReleaseError
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings, refresh_lock
 from langchain_uno.releases.history import HoldWhen, held, hold, let_go, read_history, waiting
 from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.manifest import Manifest
+from langchain_uno.releases.prune import prune
 from langchain_uno.releases.publish import make_current, retire, rollback
 from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
 from langchain_uno.reports.store import report_paths
@@ -235,6 +236,43 @@ def hold_(
         return
     hold(place, why, by, when)
     _say_held(place)
+
+
+@app.command("prune")
+@at_home()
+def prune_(
+    place: Home,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help="Releases that stay. [default: releases.keep of settings.toml]"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell which would go; change nothing.")
+    ] = False,
+    by: ByOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Delete the weights and reports of old releases.
+
+    Refreshes do this by themselves. The newest releases stay, and whatever their number what
+    answers, takes part in a canary or waits for approval, with its parent. What is pruned can't be
+    rolled back to; its manifest stays while the log has answers of it.
+
+        langchain-uno releases prune --keep 5 --dry-run --home ./home
+
+    Exit codes: 0 done, 2 bad argument, 3 no such home, or it can't be written, 7 the journal can't
+    be read, 8 a refresh is running, 9 traffic.json is damaged.
+    """
+    kept = keep or load_settings(place).releases.keep
+    with refresh_lock(place, "which may need what is pruned"):
+        gone = prune(place, kept, by=by, dry_run=dry_run)
+    if as_json:
+        print_json({"keep": kept, "dry_run": dry_run, "pruned": gone})
+        return
+    for release in gone:
+        say(f"{release} {'would be' if dry_run else 'is'} pruned.")
+    if not gone:
+        say(f"Nothing to prune: {kept} releases are kept.")
 
 
 app.command()(canary)

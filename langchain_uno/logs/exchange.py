@@ -332,7 +332,7 @@ def stats(home: Home) -> dict[str, Any]:
             "usable": reasons.get("ok", 0),
             "verdicts": _sorted(reasons),
             "languages": _sorted(Counter(log.language for log in logs)),
-            "feedback": len(feedback),
+            "feedback": journal.counts()[1],
             "feedback_kinds": _sorted(Counter(f.key for f in feedback)),
             "follow_ups": sum(1 for f in feedback if f.key == FOLLOW_UP),
             "corrections": sum(1 for f in feedback if f.correction),
