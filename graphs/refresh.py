@@ -32,7 +32,7 @@ from langchain_uno.errors import (
     StoreBusyError,
     UNOError,
 )
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings
 from langchain_uno.learning.cluster import cluster_stage
 from langchain_uno.learning.controls import look_at_scorers, scorer_notes
 from langchain_uno.learning.decisions import KINDS, take_up_decisions
@@ -60,6 +60,8 @@ from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import STAGES
+from langchain_uno.releases.prune import prune
+from langchain_uno.reports.render import counted
 from langchain_uno.reports.store import report_paths, write_report
 
 __all__ = ["RefreshResult", "build_refresh_graph", "run_refresh", "stored_result"]
@@ -322,6 +324,10 @@ def _result(work: Work) -> RefreshResult:
     except Exception as error:  # noqa: BLE001 - the release is published, and needs no report
         why = error if isinstance(error, UNOError) else type(error).__name__  # no users' words
         result.notes.append(f"The report of release {release} can't be written: {why}")
+    keep = load_settings(work.home).releases.keep
+    if pruned := prune(work.home, keep):
+        old = counted(len(pruned), "old release")
+        result.notes.append(f"The weights of {old} went: {keep} are kept (releases.keep).")
     work.folder.write_json(RESULT, result.model_dump(mode="json"))
     sweep_work(work.home.work, [work.id])
     if work.newer:

@@ -44,6 +44,7 @@ from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import Incumbent, incumbent
 from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
+from langchain_uno.learning.size import bound_size
 from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
@@ -133,7 +134,7 @@ def train_stage(work: Work) -> dict[str, Any]:
             decision.notes.append("the expert that it taught is not proven among so many clusters")
     # A critic's p-value in place of a larger one takes the others nothing.
     allowed = _allowed(work, decided)
-    for cluster, decision, may in zip(clusters, decided, allowed, strict=True):
+    for decision, may in zip(decided, allowed, strict=True):
         if decision.route != "base" and not decision.kept and not may:
             decision.notes.append(
                 f"{decision.route}: passes alone, but not among the {len(clusters)} clusters tried"
@@ -141,6 +142,8 @@ def train_stage(work: Work) -> dict[str, Any]:
             decision.route, decision.adapter = "base", None
             if decision.instead is not None:
                 _kept(decision, decision.instead, "kept")
+    bound_size(work, clusters, decided)
+    for cluster, decision in zip(clusters, decided, strict=True):
         work.folder.write_json(
             f"clusters/{cluster.id}/decision.json", decision.model_dump(mode="json")
         )
@@ -203,7 +206,8 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
         return Decision(notes=[*_thumbs_told(work, cluster), f"no held-out {lacks} to verify on"])
     present = _incumbent(work, cluster)
     if present is not None and present.stays:
-        return _kept(Decision(), present, "kept")
+        few = "" if present.report.passed else ", too few held-out people to decide on another"
+        return _kept(Decision(), present, f"kept{few}")
     decision = Decision(notes=_thumbs_told(work, cluster))
     if present is not None and present.stale:
         decision.notes.append(f"made anew: {present.stale}")
@@ -232,9 +236,14 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
     if not present.report.passed:
         why = "kept, undecided as what is new is"
         return _kept(decision, present, why) if new is None else decision
-    if new is None or present.report.win_rate > cast(VerifierReport, new.report).win_rate:
+    if new is None or _rank(present.report) >= _rank(cast(VerifierReport, new.report)):
         return _kept(decision, present, "kept: what is new does no better")
     return decision
+
+
+def _rank(report: VerifierReport) -> tuple[float, float]:
+    """Return how good a module is: where both always beat the base, the judge's scores tell."""
+    return report.win_rate, report.mean_score or 0.0
 
 
 def _distilled(
