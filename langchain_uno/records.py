@@ -264,9 +264,9 @@ class Elsewhere(BaseModel):
     kept: int = 0
     base_kept: int = 0
     people: int = 0
-    """Of other clusters, whose held-out requests it answered."""
+    """Whose held-out requests belong to other clusters and would reach this module all the same."""
     win_rate: float | None = None
-    """On these, every person counting once; None: nobody was asked."""
+    """On these, every person counting once; None: they were too few to ask."""
     harm: str = ""
     """Where it is worse than the base; empty: nowhere."""
 

@@ -1,13 +1,14 @@
 """After the verifier: a module that gets worse where nobody asked for anything does not ship.
 
     side = base_answers(exam)  # once a refresh
-    report = look_elsewhere(exam, report, adapter, side, other_clusters)
+    report = look_elsewhere(exam, report, adapter, side, strays)
 
 A module that beat the base on its own cluster's requests is asked twice more. *General
 instructions* (``general.json``) are a fixed set, English and Chinese, each checked by a program: a
 list of so many items, a word that must or must not stand there, JSON, a language, a number that is
-the right answer. *Requests of other clusters* are a sample of these clusters' held-out requests,
-judged by their own standard (an expert alone: a critic has nothing to say about them).
+the right answer. *Strays* are held-out requests of other clusters that serving would send to an
+expert all the same, judged by these clusters' own standard. The others of theirs never reach it,
+and where clusters want opposite things it has to do worse on them.
 
 Of each the exact test of :mod:`langchain_uno.trainers.deciding` asks whether the module does worse
 than the base, one-sided: the unit is the instruction, or the person. A module that is no worse is
@@ -30,7 +31,7 @@ import numpy as np
 from langchain_uno.logs.conversation import detect_language
 from langchain_uno.records import Elsewhere, Message, VerifierReport
 from langchain_uno.trainers.deciding import p_values
-from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut, sample
+from langchain_uno.trainers.verifier import Exam, HeldOut
 
 __all__ = ["Instruction", "base_answers", "instructions", "look_elsewhere"]
 
@@ -39,9 +40,6 @@ LEVEL = 0.05
 
 LEAST = 5
 """So many losses and no gain are the fewest that prove anything at ``LEVEL`` (1 of 32)."""
-
-MOST_REQUESTS = 40
-"""Of other clusters: as many as there are instructions, and no more than ``verify.max_queries``."""
 
 MOST_TOKENS = 512
 """Of an answer to an instruction: all ask for a few words. Room for thinking is in it."""
@@ -144,7 +142,7 @@ def look_elsewhere(
     report: VerifierReport,
     adapter: Path,
     general: Sequence[str],
-    others: Sequence[BaseSide] = (),
+    strays: Sequence[HeldOut] = (),
 ) -> VerifierReport:
     """Return a module's report with how it does elsewhere, passed only if it is no worse there.
 
@@ -153,7 +151,8 @@ def look_elsewhere(
         report: of a module that passed on its own cluster's requests.
         adapter: the module's folder.
         general: the base's answers to the instructions (:func:`base_answers`).
-        others: the base's side of other clusters' held-out requests.
+        strays: held-out requests of other clusters that serving would send to an expert. Of fewer
+            people than ``LEAST`` they are not asked; of more than ``verify.max_queries`` a sample.
 
     Raises:
         EngineError: the model can't answer.
@@ -168,13 +167,13 @@ def look_elsewhere(
                 f"general instructions: {found.kept} of {found.asked} kept, "
                 f"{found.base_kept} by the base"
             )
-    side = _sampled(exam, others) if report.kind == "expert" else None
-    if side is not None:
-        gains = list(exam.gains(side, adapter).values())
-        found.people, found.win_rate = len(gains), 0.5 + sum(gains) / max(1, len(gains))
+    if len({item.voice for item in strays}) >= LEAST:
+        gains = list(exam.gains(exam.answer_as_base(strays), adapter).values())
+        found.people = len(gains)
+        found.win_rate = 0.5 + sum(gains) / len(gains) if gains else None
         if _is_worse(gains):
             harm.append(
-                f"requests of other clusters: win rate {found.win_rate:.2f} against the base, "
+                f"strays from other clusters: win rate {found.win_rate:.2f} against the base, "
                 f"{found.people} people"
             )
     found.harm = "; ".join(harm)
@@ -198,24 +197,6 @@ def _answers(
     done = short.by_critic([items[n] for n in spoken], drafts, adapter)
     revised = {n: one.text for n, one in zip(spoken, done, strict=True)}
     return [revised.get(n, draft) for n, draft in enumerate(general)]
-
-
-def _sampled(exam: Exam, sides: Sequence[BaseSide]) -> BaseSide | None:
-    """Return a sample of judged queries of other clusters; None: of too few people."""
-    rows = {
-        item.id: (item, answer, score, cut)
-        for side in sides
-        for item, answer, score, cut in zip(
-            side.items, side.answers, side.scores, side.cut, strict=True
-        )
-        if score is not None
-    }
-    most = min(MOST_REQUESTS, exam.recipe.verify.max_queries)
-    chosen = sample([row[0] for row in rows.values()], most, exam.recipe.seed)
-    if len({item.voice for item in chosen}) < LEAST:
-        return None
-    items, answers, scores, cut = zip(*(rows[item.id] for item in chosen), strict=True)
-    return BaseSide(list(items), list(answers), list(scores), list(cut))
 
 
 def _is_worse(gains: Sequence[float]) -> bool:

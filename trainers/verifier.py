@@ -64,7 +64,6 @@ __all__ = [
     "Rated",
     "evened",
     "outcome_of",
-    "sample",
 ]
 
 MIN_LENGTH_RATIO = 0.1
@@ -182,7 +181,7 @@ class Exam:
         More than ``recipe.verify.max_queries`` items are cut to a seeded sample that keeps as many
         people as it can.
         """
-        chosen = sample(items, self.recipe.verify.max_queries, self.recipe.seed)
+        chosen = _sample(items, self.recipe.verify.max_queries, self.recipe.seed)
         made = self._answers(chosen, BASE)
         scores = self._rated(chosen) or self._scores(chosen, made.texts)
         return BaseSide(chosen, made.texts, scores, made.cut, made.usage)
@@ -436,7 +435,7 @@ def _cut(answer: Generation | Reflected) -> bool:
     return answer.finish_reason == "length"
 
 
-def sample(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
+def _sample(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
     """Everybody's first query (in a seeded order), then everybody's second, until it is enough."""
     if len(items) <= at_most:
         return list(items)

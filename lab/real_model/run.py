@@ -48,10 +48,10 @@ WORDS = {
     "score": "wishes met",
     "facts": "on topic",
     "note": "The teacher is a program, no model.",
-    "closing": f"{TEACHER} It judges by the users' rules, and ranks an answer last that has no word "
-    "of the request, or adds fewer than three. The model that learns and answers is a real one. "
-    "'On topic' looks for the thing that was asked about; whether what is said is true, nobody "
-    "checks.",
+    "closing": f"{TEACHER} It judges by the users' rules, and ranks an answer last that has no "
+    "word of the request, or adds fewer than three. The model that learns and answers is a real "
+    "one. 'On topic' looks for the thing that was asked about; whether what is said is true, "
+    "nobody checks.",
 }
 _BATCH = 32
 

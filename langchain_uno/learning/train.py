@@ -38,7 +38,7 @@ from pydantic import BaseModel, Field
 
 from langchain_uno.errors import InputError
 from langchain_uno.learning.acts import was_content
-from langchain_uno.learning.cluster import asker_of, smallest_cluster
+from langchain_uno.learning.cluster import asker_of, labels_of, router_of, smallest_cluster
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import Incumbent, incumbent
@@ -492,14 +492,25 @@ def _elsewhere(
     exam, name = _exam(work), "general.json"
     if not work.folder.has(name):
         work.folder.write_json(name, base_answers(exam))
-    sides = []
-    for other in work.clusters() if report.kind == "expert" else ():
-        # What thumbs rate is no standard for other answers; too small a cluster has no base's side.
-        if other.id == cluster.id or other.by_thumbs or len(other.run_ids) < smallest_cluster(work):
-            continue
-        if items := held_out(work, other):
-            sides.append(_base_side(work, other, items, exam))
-    return look_elsewhere(exam, report, adapter, work.folder.read_json(name), sides)
+    strays = _strays(work, cluster) if report.kind == "expert" else []
+    return look_elsewhere(exam, report, adapter, work.folder.read_json(name), strays)
+
+
+def _strays(work: Work, cluster: ClusterData) -> list[HeldOut]:
+    """Return the held-out requests of other clusters that serving would send to this one.
+
+    Requests that nobody reacted to are where serving sends them already.
+    """
+    found, rows = work.clusters(), {log_id: i for i, log_id in enumerate(work.logs)}
+    router = router_of(work, found, labels_of(work, found))
+    strays = []
+    for other in found:
+        # What thumbs rate is no standard for other answers.
+        if other.id != cluster.id and not other.by_thumbs:
+            items = [item for item in held_out(work, other) if item.id in rows]
+            near = router.route_batch(work.queries[[rows[item.id] for item in items]])
+            strays += [i for i, to in zip(items, near, strict=True) if to.cluster_id == cluster.id]
+    return strays
 
 
 def _folder_of(work: Work, trial: Trial) -> Path:
