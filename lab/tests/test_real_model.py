@@ -15,7 +15,7 @@ import pytest
 
 from lab.real_model import desk
 from lab.real_model.desk import WISHES, Request
-from lab.real_model.exam import conversation, look_at
+from lab.real_model.exam import ask_general, conversation, look_at
 from lab.real_model.fetch import fetch, weights_in
 from lab.real_model.run import SIZES, Size, run_study
 from lab.real_model.teacher import Roles, answer_as_teacher, serve_teacher
@@ -104,6 +104,28 @@ def test_mended_answers_meet_the_wishes(answer: str, part: str) -> None:
             new = desk.mended(request, answer, wishes)
             assert all(wish.met(request, new) for wish in wishes), (request, new)
             assert desk.mended(request, new, wishes) == new
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "told"),
+    [
+        (TERM, "A belay is a rope that holds a climber.", True),
+        (TERM, "You're referring to a belay.", False),
+        (TERM, "It is a type of gear that is used by people on open roads.", False),
+        (HOW, "- I can help you with your fleece.\n- I am here for you.", False),
+        (HOW, "- Fill a bowl with cold water.\n- Wash the fleece gently.", True),
+        (REFUND, "Can you please provide the gloves you're asking for?", False),
+        (REFUND, "", False),
+    ],
+)
+def test_what_tells_nothing_is_found_out(request_: Request, answer: str, told: bool) -> None:
+    assert desk.tells(request_, answer) is told
+
+
+def test_an_answer_is_mended_by_its_sentence_that_tells_something() -> None:
+    answer = "You're referring to a belay. A belay is a rope that holds a climber. Ask us for more."
+    wish = WISHES["one sentence"]
+    assert desk.mended(TERM, answer, [wish]) == "A belay is a rope that holds a climber."
 
 
 def test_requests_are_understood_and_tests_are_apart() -> None:
@@ -226,6 +248,15 @@ def test_an_answer_is_looked_at() -> None:
     assert not looked(LOST, "I look for it. Can you tell me the order number?").unwanted
     assert not looked(REFUND, "").unwanted
     assert conversation(TERM, ["Be kind"])[0][1].endswith("Follow these rules:\n- Be kind")
+
+
+def test_general_instructions_are_those_of_the_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_asked(chat: Any, asked: Any, on_done: Any = None) -> list[Reply]:
+        return [Reply("Paris is a city.", (1, 1), 0.1, None, "base") for _ in asked]
+
+    monkeypatch.setattr("lab.real_model.exam.ask_chat", as_asked)
+    found = ask_general(None, 4)  # type: ignore[arg-type]
+    assert found == {"asked": 4, "kept": 1, "each": [False] * 3 + [True], "routes": ["base"] * 4}
 
 
 def test_weights_are_checked(tmp_path: Path) -> None:
