@@ -32,7 +32,7 @@ from langchain_uno.errors import (
     StoreBusyError,
     UNOError,
 )
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings
 from langchain_uno.learning.cluster import cluster_stage
 from langchain_uno.learning.controls import look_at_scorers, scorer_notes
 from langchain_uno.learning.decisions import KINDS, take_up_decisions
@@ -50,6 +50,7 @@ from langchain_uno.learning.work import (
     RefreshProgress,
     RefreshResult,
     Silent,
+    Spread,
     Work,
     WorkFolder,
     sweep_work,
@@ -59,6 +60,8 @@ from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import STAGES
+from langchain_uno.releases.prune import prune
+from langchain_uno.reports.render import counted
 from langchain_uno.reports.store import report_paths, write_report
 
 __all__ = ["RefreshResult", "build_refresh_graph", "run_refresh", "stored_result"]
@@ -183,6 +186,7 @@ def run_refresh(
     max_steps: int | None = None,
     until: str | None = None,
     promote: bool = True,
+    spread: Spread | None = None,
 ) -> RefreshResult:
     """Refresh a home: learn from its log and make the release current.
 
@@ -199,6 +203,7 @@ def run_refresh(
         max_steps: caps the optimiser steps of every training (for quick tries).
         until: the stage after which to stop; None: the last. The next call goes on from there.
         promote: whether the release answers users at once; False leaves that to a person.
+        spread: tries the clusters elsewhere (:mod:`langchain_uno.learning.workers`).
 
     Raises:
         EmptyLogError: there is nothing to learn from.
@@ -231,6 +236,7 @@ def run_refresh(
         progress=progress or Silent(),
         max_steps=max_steps,
         promote=promote,
+        spread=spread,
     )
     _check_home(home, engine.fingerprint, embedder.fingerprint)
     home.ensure()
@@ -318,6 +324,10 @@ def _result(work: Work) -> RefreshResult:
     except Exception as error:  # noqa: BLE001 - the release is published, and needs no report
         why = error if isinstance(error, UNOError) else type(error).__name__  # no users' words
         result.notes.append(f"The report of release {release} can't be written: {why}")
+    keep = load_settings(work.home).releases.keep
+    if pruned := prune(work.home, keep):
+        old = counted(len(pruned), "old release")
+        result.notes.append(f"The weights of {old} went: {keep} are kept (releases.keep).")
     work.folder.write_json(RESULT, result.model_dump(mode="json"))
     sweep_work(work.home.work, [work.id])
     if work.newer:

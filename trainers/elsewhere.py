@@ -30,7 +30,7 @@ import numpy as np
 
 from langchain_uno.logs.conversation import detect_language
 from langchain_uno.records import Elsewhere, Message, VerifierReport
-from langchain_uno.trainers.deciding import p_values
+from langchain_uno.trainers.deciding import least_people, p_values
 from langchain_uno.trainers.verifier import Exam, HeldOut
 
 __all__ = ["Instruction", "base_answers", "instructions", "look_elsewhere"]
@@ -38,8 +38,8 @@ __all__ = ["Instruction", "base_answers", "instructions", "look_elsewhere"]
 LEVEL = 0.05
 """How often a module that is no worse than the base is held back, by each of the two tests."""
 
-LEAST = 5
-"""So many losses and no gain are the fewest that prove anything at ``LEVEL`` (1 of 32)."""
+LEAST = least_people(LEVEL)
+"""So many losses and no gain, five, are the fewest that prove anything (1 of 32)."""
 
 MOST_TOKENS = 512
 """Of an answer to an instruction: all ask for a few words. Room for thinking is in it."""

@@ -345,12 +345,11 @@ def _report(
 ) -> dict[str, Any]:
     tests = desk.held_out(seed, size.kinds, size.tests)
     kinds, people = [v.request.kind for v in tests], [v.user for v in tests]
-    seconds = {name: sum(a.seconds for a in rows) for name, rows in answers.items()}
     release = read_current(home)
     adapters = [a.n_bytes for a in release.manifest.adapters] if release else []
     base = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     return {
-        **summary(kinds, people, answers, seconds, release),
+        **summary(kinds, people, answers, release),
         "model": model.name,
         "words": WORDS,
         "general": notes.data["general"],

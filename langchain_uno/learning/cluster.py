@@ -36,7 +36,7 @@ __all__ = [
     "default_min_size",
     "labels_of",
     "reach_of",
-    "router_of",
+    "sent_to",
     "smallest_cluster",
 ]
 
@@ -87,12 +87,6 @@ def reach_of(work: Work, labels: Ints) -> Reach:
     return find_reach(work.queries, labels, unseen, everyday)
 
 
-def router_of(work: Work, clusters: Sequence[ClusterData], labels: Ints) -> Router:
-    """Return the router of a release of these clusters."""
-    reach = reach_of(work, labels)
-    return Router(reach.centroids, [c.id for c in clusters], reach.limit, space=reach.space)
-
-
 def labels_of(work: Work, clusters: Sequence[ClusterData]) -> Ints:
     """Return each log's cluster as a row of ``clusters``, in the order of the logs."""
     rows = {log_id: i for i, log_id in enumerate(work.logs)}
@@ -100,6 +94,18 @@ def labels_of(work: Work, clusters: Sequence[ClusterData]) -> Ints:
     for label, cluster in enumerate(clusters):
         labels[[rows[log_id] for log_id in cluster.run_ids]] = label
     return labels
+
+
+def sent_to(work: Work) -> dict[str, str | None]:
+    """Return the cluster to which serving would send each log's request, by id; None: the base."""
+    found = work.clusters()
+    near = _router(work, found, labels_of(work, found)).route_batch(work.queries)
+    return {log_id: one.cluster_id for log_id, one in zip(work.logs, near, strict=True)}
+
+
+def _router(work: Work, clusters: Sequence[ClusterData], labels: Ints) -> Router:
+    reach = reach_of(work, labels)
+    return Router(reach.centroids, [c.id for c in clusters], reach.limit, space=reach.space)
 
 
 def smallest_cluster(work: Work) -> int:
@@ -139,7 +145,7 @@ def _add_unlabelled(work: Work, clusters: Sequence[ClusterData], labels: Ints) -
     """
     if not work.unheard:
         return
-    near = router_of(work, clusters, labels).route_batch(work.folder.read_array("unheard.npy"))
+    near = _router(work, clusters, labels).route_batch(work.folder.read_array("unheard.npy"))
     rows = {cluster.id: label for label, cluster in enumerate(clusters)}
     known = [{query_key(work.logs[i]) for i in c.run_ids} for c in clusters]
     teachers = [{asker_of(work.logs[i]) for i in c.train} for c in clusters]

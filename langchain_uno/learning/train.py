@@ -38,12 +38,13 @@ from pydantic import BaseModel, Field
 
 from langchain_uno.errors import InputError
 from langchain_uno.learning.acts import was_content
-from langchain_uno.learning.cluster import asker_of, labels_of, router_of, smallest_cluster
+from langchain_uno.learning.cluster import asker_of, sent_to, smallest_cluster
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import Incumbent, incumbent
 from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
+from langchain_uno.learning.size import bound_size
 from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
@@ -68,6 +69,7 @@ __all__ = [
     "read_decision",
     "train_stage",
     "trains_expert",
+    "try_cluster",
 ]
 
 _BAR = "train"
@@ -116,17 +118,13 @@ class Decision(BaseModel):
 def train_stage(work: Work) -> dict[str, Any]:
     """Make and verify a module for every cluster that is large enough."""
     clusters = work.clusters()
+    todo = [c for c in clusters if not work.folder.has(_tried(c))]
+    told = work.spread(work, todo) if work.spread and todo else []
     work.progress.start(_BAR, len(clusters), "experts and critics")
     for cluster in clusters:
-        name = f"clusters/{cluster.id}/tried.json"
-        if not work.folder.has(name):
-            start = time.perf_counter()
-            decision = _decide(work, cluster)
-            decision.seconds = round(time.perf_counter() - start, 3)
-            work.folder.write_json(name, decision.model_dump(mode="json"))
-        _tidy(work, cluster)
+        try_cluster(work, cluster)
         work.progress.advance(_BAR)
-    decided = [_read(work, f"clusters/{c.id}/tried.json") for c in clusters]
+    decided = [_read(work, _tried(c)) for c in clusters]
     allowed = _allowed(work, decided)
     for decision, may in zip(decided, allowed, strict=True):
         if decision.taught_by is not None and not (may or decision.kept):
@@ -136,7 +134,7 @@ def train_stage(work: Work) -> dict[str, Any]:
             decision.notes.append("the expert that it taught is not proven among so many clusters")
     # A critic's p-value in place of a larger one takes the others nothing.
     allowed = _allowed(work, decided)
-    for cluster, decision, may in zip(clusters, decided, allowed, strict=True):
+    for decision, may in zip(decided, allowed, strict=True):
         if decision.route != "base" and not decision.kept and not may:
             decision.notes.append(
                 f"{decision.route}: passes alone, but not among the {len(clusters)} clusters tried"
@@ -144,6 +142,8 @@ def train_stage(work: Work) -> dict[str, Any]:
             decision.route, decision.adapter = "base", None
             if decision.instead is not None:
                 _kept(decision, decision.instead, "kept")
+    bound_size(work, clusters, decided)
+    for cluster, decision in zip(clusters, decided, strict=True):
         work.folder.write_json(
             f"clusters/{cluster.id}/decision.json", decision.model_dump(mode="json")
         )
@@ -153,7 +153,22 @@ def train_stage(work: Work) -> dict[str, Any]:
         "routes": dict(count),
         "clusters": [r.model_dump(mode="json") for r in results],
         "note": ", ".join(f"{count[route]} {route}" for route in ("expert", "critic", "base")),
+        "notes": told,
     }
+
+
+def try_cluster(work: Work, cluster: ClusterData) -> None:
+    """Make and verify a cluster's module, unless that is done, and write what came of it."""
+    if not work.folder.has(_tried(cluster)):
+        start = time.perf_counter()
+        decision = _decide(work, cluster)
+        decision.seconds = round(time.perf_counter() - start, 3)
+        work.folder.write_json(_tried(cluster), decision.model_dump(mode="json"))
+    _tidy(work, cluster)
+
+
+def _tried(cluster: ClusterData) -> str:
+    return f"clusters/{cluster.id}/tried.json"
 
 
 def _allowed(work: Work, decided: Sequence[Decision]) -> list[bool]:
@@ -191,7 +206,8 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
         return Decision(notes=[*_thumbs_told(work, cluster), f"no held-out {lacks} to verify on"])
     present = _incumbent(work, cluster)
     if present is not None and present.stays:
-        return _kept(Decision(), present, "kept")
+        few = "" if present.report.passed else ", too few held-out people to decide on another"
+        return _kept(Decision(), present, f"kept{few}")
     decision = Decision(notes=_thumbs_told(work, cluster))
     if present is not None and present.stale:
         decision.notes.append(f"made anew: {present.stale}")
@@ -220,9 +236,14 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
     if not present.report.passed:
         why = "kept, undecided as what is new is"
         return _kept(decision, present, why) if new is None else decision
-    if new is None or present.report.win_rate > cast(VerifierReport, new.report).win_rate:
+    if new is None or _rank(present.report) >= _rank(cast(VerifierReport, new.report)):
         return _kept(decision, present, "kept: what is new does no better")
     return decision
+
+
+def _rank(report: VerifierReport) -> tuple[float, float]:
+    """Return how good a module is: where both always beat the base, the judge's scores tell."""
+    return report.win_rate, report.mean_score or 0.0
 
 
 def _distilled(
@@ -484,33 +505,16 @@ def _against(
 def _elsewhere(
     work: Work, cluster: ClusterData, report: VerifierReport, adapter: Path
 ) -> VerifierReport:
-    """Return a module's report, passed only if it is no worse than the base elsewhere.
-
-    The base's answers to the general instructions are asked once a refresh.
-    """
+    """Return a module's report, passed only if it is no worse than the base elsewhere."""
     work.progress.start(_BAR, None, f"{cluster.id} {report.kind}: asked elsewhere")
     exam, name = _exam(work), "general.json"
-    if not work.folder.has(name):
+    if not work.folder.has(name):  # once a refresh
         work.folder.write_json(name, base_answers(exam))
-    strays = _strays(work, cluster) if report.kind == "expert" else []
+    # Requests that nobody reacted to are where serving sends them. Thumbs judge no other answer.
+    others = [c for c in work.clusters() if c.id != cluster.id and not c.by_thumbs]
+    sent = sent_to(work) if report.kind == "expert" else {}
+    strays = [i for c in others for i in held_out(work, c) if sent.get(i.id) == cluster.id]
     return look_elsewhere(exam, report, adapter, work.folder.read_json(name), strays)
-
-
-def _strays(work: Work, cluster: ClusterData) -> list[HeldOut]:
-    """Return the held-out requests of other clusters that serving would send to this one.
-
-    Requests that nobody reacted to are where serving sends them already.
-    """
-    found, rows = work.clusters(), {log_id: i for i, log_id in enumerate(work.logs)}
-    router = router_of(work, found, labels_of(work, found))
-    strays = []
-    for other in found:
-        # What thumbs rate is no standard for other answers.
-        if other.id != cluster.id and not other.by_thumbs:
-            items = [item for item in held_out(work, other) if item.id in rows]
-            near = router.route_batch(work.queries[[rows[item.id] for item in items]])
-            strays += [i for i, to in zip(items, near, strict=True) if to.cluster_id == cluster.id]
-    return strays
 
 
 def _folder_of(work: Work, trial: Trial) -> Path:

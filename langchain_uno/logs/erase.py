@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_uno.errors import StoreBusyError
-from langchain_uno.logs.conversation import clean_text, run_ref
+from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.redaction import pseudonym
 from langchain_uno.logs.tombstones import (
     Kind,
@@ -30,7 +30,8 @@ from langchain_uno.logs.tombstones import (
 if TYPE_CHECKING:  # the journal asks for tombstones
     from langchain_uno.logs.join import Joined
     from langchain_uno.logs.journal import Journal, JournalRow
-    from langchain_uno.records import Feedback, Interaction
+    from langchain_uno.messages import clean_text
+from langchain_uno.records import Feedback, Interaction
 
 __all__ = [
     "Chosen",

@@ -22,8 +22,6 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from langchain_uno.models.adapters import AdapterSet
 from langchain_uno.models.rows import Row
 
-__all__ = ["RunningBatch"]
-
 
 class RunningBatch:
     """The rows under way on one model. Used by the engine's owner thread only."""

@@ -15,8 +15,6 @@ from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation, S
 from langchain_uno.models.sampling import Constrainer, Picker, TokenConstraint
 from langchain_uno.records import Message, Usage
 
-__all__ = ["Call", "Row", "RowMaker", "tell"]
-
 
 class Row:
     """One prompt and what is made of it. Touched by the owner thread once it is submitted."""

@@ -25,8 +25,6 @@ from langchain_uno.models.protocols import Chunk
 from langchain_uno.models.rows import Call, Row
 from langchain_uno.models.sampling import pick_tokens
 
-__all__ = ["Scheduler"]
-
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 

@@ -86,9 +86,9 @@ def check_names(manifest: Manifest, folder_id: str) -> None:
         raise ReleaseError(f"its list of adapters does not fit its clusters (see {odd[:3]})")
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
+def check_files(folder: Path, manifest: Manifest, *, remains: bool = False) -> None:
     """Check that exactly the expected files are there, plain, and have the stated hashes."""
-    expected = {CENTROIDS_FILE}
+    expected = set() if remains else {CENTROIDS_FILE}
     for entry in manifest.adapters:
         expected |= {f"adapters/{entry.name}/{f}" for f in (CONFIG_FILE, WEIGHTS_FILE)}
     _refuse_odd(set(manifest.files), expected, "its manifest lists")

@@ -256,12 +256,18 @@ def retire(home: Home, why: str = "", by: str = "") -> None:
     direct(home, Traffic(), "retire", None, why, by)
 
 
-def revoke(home: Home, release_id: str, reason: str) -> None:
+def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> None:
     """Mark a release so that it is never served or rolled back to again (an erasure, say).
 
     Its share of the traffic goes to the others that have one; a canary ends with it. Where none
     has, or where a canary would inherit from what it is compared with, the nearest ancestor that is
     sound takes over, or else the base model.
+
+    Args:
+        home: the namespace.
+        release_id: its name.
+        reason: for whoever asks for it, and for the history.
+        go_on: whether the next refresh may keep what is left of it, if it answers now.
     """
     write_atomic(revocation_file(home, release_id), (reason.strip() + "\n").encode())
     note(home, "revoke", release_id, reason)
@@ -278,14 +284,17 @@ def revoke(home: Home, release_id: str, reason: str) -> None:
         if traffic.canary:
             note(home, "end canary", release_id, reason)
         return
-    heir = _parent(home, release_id)
-    while heir is not None:
+    heir, shares = _parent(home, release_id), ()
+    while heir is not None and not shares:
         try:
-            make_current(home, heir, what="rollback", why=f"{release_id} was revoked")
-            return
+            sha256 = load_release(home, heir).manifest_sha256
+            shares = (Share(release=heir, manifest_sha256=sha256),)
         except ReleaseError:
             heir = _parent(home, heir)
-    retire(home, f"{release_id} was revoked")
+    before = traffic.stands_in_for or (release_id if go_on else None)
+    what = "rollback" if heir else "retire"
+    stand_in = Traffic(shares=shares, stands_in_for=before)
+    direct(home, stand_in, what, heir, f"{release_id} was revoked")
 
 
 def _parent(home: Home, release_id: str) -> str | None:

@@ -289,38 +289,6 @@ def test_the_commands(tmp_path: Path) -> None:
     assert RUN.invoke(app, ["retain", *where]).exit_code == 2
     kept = RUN.invoke(app, ["retain", *where, "--days", "30", "--json"])
     assert json.loads(kept.stdout)["interactions"] == 0
-    sound = json.loads(RUN.invoke(app, ["repair", *where, "--json"]).stdout)
-    assert sound["interactions"] == 6
-    assert sound["index"] == "sound, 0 of 6 records are in"
-
-
-def test_repair_finds_what_is_wrong_with_an_index(engine: Engine, tmp_path: Path) -> None:
-    home = make_home(tmp_path, logs(6))
-    embedder = ToyEmbedder()
-    with LogStore.open(home, embedder) as store:
-        store.drain()
-
-    def repaired() -> str:
-        done = RUN.invoke(app, ["repair", "--home", str(tmp_path), "--json"])
-        assert done.exit_code == 0, done.stderr
-        return str(json.loads(done.stdout)["index"])
-
-    assert repaired() == "sound, 6 of 6 records are in"
-    with Journal(home.journal) as journal:
-        journal.mark_indexed({"run-999": b"x"})
-    assert "1 records are missing" in repaired()
-    with LogStore.open(home, embedder) as store:
-        assert store.drain() == 6
-    (home.chroma / "chroma.sqlite3").write_bytes(b"garbage" * 1000)
-    assert "it is damaged" in repaired()
-    with LogStore.open(home, embedder) as store:
-        assert store.drain() == 6
-    damaged = bytearray((home.journal / "journal.sqlite3").read_bytes())
-    damaged[8192:12288] = b"\xff" * 4096
-    (home.journal / "journal.sqlite3").write_bytes(bytes(damaged))
-    done = RUN.invoke(app, ["repair", "--home", str(tmp_path)])
-    assert done.exit_code == 7
-    assert "Traceback" not in done.stderr
 
 
 def test_an_id_that_was_redacted_is_forgotten_by_its_plain_form(tmp_path: Path) -> None:

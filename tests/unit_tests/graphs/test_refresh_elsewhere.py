@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from langchain_uno.learning import train as train_room
-from langchain_uno.learning.cluster import reach_of
+from langchain_uno.learning.cluster import sent_to
+from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Engine
 from langchain_uno.records import VerifierReport
 from langchain_uno.releases.load import read_current
-from langchain_uno.serving.router import Router
 from langchain_uno.trainers.elsewhere import base_answers
 from langchain_uno.trainers.verifier import BaseSide, Exam
 from tests.unit_tests.graphs.refresh_parts import (
@@ -31,7 +31,7 @@ def test_a_module_that_is_worse_on_strays_of_other_clusters_does_not_ship(
 ) -> None:
     """All pass on their own requests, and lose all others.
 
-    Each cluster's centroid is the other one's, so that all requests stray.
+    All requests stray to the other cluster.
     """
     asked: list[int] = []
 
@@ -48,12 +48,14 @@ def test_a_module_that_is_worse_on_strays_of_other_clusters_does_not_ship(
         asked.append(1)
         return base_answers(exam)
 
-    def swapped(work: Any, found: Any, labels: Any) -> Router:
-        reach = reach_of(work, labels)
-        return Router(reach.centroids[::-1], [c.id for c in found], space=reach.space)
+    def swapped(work: Work) -> dict[str, str | None]:
+        one, two = work.clusters()
+        truth = {i: c.id for c in (one, two) for i in c.run_ids}
+        assert sent_to(work) == truth  # two topics: nothing strays
+        return {i: a.id for a, b in ((one, two), (two, one)) for i in b.run_ids}
 
     monkeypatch.setattr(Exam, "gains", losing)
-    monkeypatch.setattr(train_room, "router_of", swapped)
+    monkeypatch.setattr(train_room, "sent_to", swapped)
     monkeypatch.setattr(train_room, "verify_module", passing)
     monkeypatch.setattr(train_room, "base_answers", counted)
     asking = [one for one in logs(48) if one.feedback_turns != ["thanks"]]
