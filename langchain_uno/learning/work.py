@@ -52,7 +52,7 @@ __all__ = [
     "sweep_work",
 ]
 
-FORMAT = 25
+FORMAT = 26
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"

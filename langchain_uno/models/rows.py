@@ -46,6 +46,11 @@ class Row:
         self.stream: TextStream | None = None
 
     @property
+    def so_far(self) -> list[int]:
+        """The prompt and what was made of it: what a row that has no cache begins with."""
+        return [*self.prompt, *self.tokens]
+
+    @property
     def length(self) -> int:
         """Positions that the row fills in the cache after its next pass."""
         return len(self.prompt) + len(self.tokens)
