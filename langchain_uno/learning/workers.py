@@ -19,7 +19,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from langchain_uno.errors import ConfigError, ModelMismatchError, UNOError
 from langchain_uno.learning.train import try_cluster
@@ -102,16 +102,9 @@ class RayWorkers:
                 max_restarts=RETRIES,
                 max_task_retries=RETRIES,
             )
-            absent = cast(Any, None)  # a worker puts its own in their place
-            bare = replace(
-                work,
-                engine=absent,
-                embedder=absent,
-                reranker=absent,
-                teacher=absent,
-                progress=Silent(),
-                spread=None,
-            )
+            # A worker puts its own models in the place of these.
+            own: dict[str, Any] = dict.fromkeys(("engine", "embedder", "reranker", "teacher"))
+            bare = replace(work, progress=Silent(), spread=None, **own)
             sent = self._ray.put((bare, self._load, work.engine.fingerprint, threads))
             work.progress.start("train", len(clusters), f"{len(clusters)} clusters on Ray")
             workers = [start.remote() for _ in clusters]
