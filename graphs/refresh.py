@@ -50,6 +50,7 @@ from langchain_uno.learning.work import (
     RefreshProgress,
     RefreshResult,
     Silent,
+    Spread,
     Work,
     WorkFolder,
     sweep_work,
@@ -185,6 +186,7 @@ def run_refresh(
     max_steps: int | None = None,
     until: str | None = None,
     promote: bool = True,
+    spread: Spread | None = None,
 ) -> RefreshResult:
     """Refresh a home: learn from its log and make the release current.
 
@@ -201,6 +203,7 @@ def run_refresh(
         max_steps: caps the optimiser steps of every training (for quick tries).
         until: the stage after which to stop; None: the last. The next call goes on from there.
         promote: whether the release answers users at once; False leaves that to a person.
+        spread: tries the clusters elsewhere (:mod:`langchain_uno.learning.workers`).
 
     Raises:
         EmptyLogError: there is nothing to learn from.
@@ -233,6 +236,7 @@ def run_refresh(
         progress=progress or Silent(),
         max_steps=max_steps,
         promote=promote,
+        spread=spread,
     )
     _check_home(home, engine.fingerprint, embedder.fingerprint)
     home.ensure()

@@ -38,8 +38,6 @@ from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.logs.trace import Trace, turns_of
 from langchain_uno.records import Feedback
 
-__all__ = ["UNOFeedbackHandler"]
-
 _log = logging.getLogger("langchain_uno")
 _Item = tuple[dict[str, Any], dict[str, int], int | None]
 _Names = list[tuple[str, str]]

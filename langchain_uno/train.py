@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ else:  # pragma: no cover
 
 if TYPE_CHECKING:
     from langchain_uno.learning.work import RefreshProgress, RefreshResult
+    from langchain_uno.models.protocols import Embedder, Engine
 
 __all__ = ["effective_recipe", "refresh_home"]
 
@@ -44,6 +46,7 @@ def refresh_home(
     max_steps: int | None = None,
     until: str | None = None,
     promote: bool = True,
+    ray: str | None = None,
     progress: RefreshProgress | None = None,
 ) -> RefreshResult:
     """Do what the command does, from Python.
@@ -61,6 +64,8 @@ def refresh_home(
         max_steps: caps the steps of every training.
         until: the stage to stop after; None: all are run.
         promote: whether the release answers users at once.
+        ray: address of the Ray cluster that trains and verifies; "auto": this machine's. None:
+            this process does.
         progress: hears how it comes on.
 
     Returns:
@@ -73,13 +78,7 @@ def refresh_home(
     from langchain_uno.erasure import keep_promises
     from langchain_uno.learning.work import FORMAT, WorkFolder, digest_of
     from langchain_uno.logs.journal import require_log
-    from langchain_uno.models.loading import (
-        is_bundled,
-        is_url,
-        load_embedder,
-        load_engine,
-        load_prompt_set,
-    )
+    from langchain_uno.models.loading import is_bundled, is_url, load_prompt_set
 
     # What is cheap to check comes first, so that a typo costs no minutes.
     place = Home.locate(home, namespace)
@@ -92,6 +91,11 @@ def refresh_home(
     chosen = recipe or ("bundled" if is_bundled(model) else "default")
     settings = effective_recipe(place, chosen, sets, seed)
     prompts = load_prompt_set(settings.prompt_set)
+    spread = None
+    if ray is not None:
+        from langchain_uno.learning.workers import RayWorkers
+
+        spread = RayWorkers(ray, partial(_load_models, model, embeddings, teacher))
     place.ensure()
     keep_promises(place)  # before anything is learnt
 
@@ -104,20 +108,14 @@ def refresh_home(
 
     if progress is not None:
         progress.start("load", None, model or "the bundled model")
-    engine = load_engine(model)
-    embedder = load_embedder(embeddings, engine)
+    engine, embedder, guide = _load_models(model, embeddings, teacher)
     judge = None
     if reranker is not None:
         from langchain_uno.models.rerankers import CausalReranker
 
         judge = CausalReranker(reranker)
-    guide, guide_prompts = None, prompts
-    if teacher is not None:
-        from langchain_uno.models.teacher import load_teacher
-
-        guide = load_teacher(teacher, engine)
-        # A real chat model is asked in the real set's words, whatever the base model needs.
-        guide_prompts = load_prompt_set("real")
+    # A real chat model is asked in the real set's words, whatever the base model needs.
+    guide_prompts = prompts if teacher is None else load_prompt_set("real")
     if progress is not None:
         progress.finish("load", f"recipe {settings.name}")
 
@@ -136,12 +134,28 @@ def refresh_home(
         max_steps=max_steps,
         until=until,
         promote=promote,
+        spread=spread,
     )
     if embeddings is None and not is_bundled(model):
         result.notes.append(_OWN_EMBEDDINGS)
     if until is None and not result.newer:
         WorkFolder(place.work).write_json(_LAST, {**now, "refresh": result.refresh_id})
     return result
+
+
+def _load_models(
+    model: str | None, embeddings: str | None, teacher: str | None
+) -> tuple[Engine, Embedder, Engine | None]:
+    """Load base model, embedder and teacher; workers of a Ray cluster do that too."""
+    from langchain_uno.models.loading import load_embedder, load_engine
+
+    engine = load_engine(model)
+    embedder = load_embedder(embeddings, engine)
+    if teacher is None:
+        return engine, embedder, None
+    from langchain_uno.models.teacher import load_teacher
+
+    return engine, embedder, load_teacher(teacher, engine)
 
 
 _LAST = "last.json"

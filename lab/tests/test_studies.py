@@ -19,7 +19,7 @@ from lab.studies.tables import END, START, headline, rewritten
 from lab.studies.thumbs import tell
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.demo.answers import check_answer, render_answer
-from langchain_uno.demo.asking import Asked, look_at
+from langchain_uno.demo.asking import Asked, Reply, look_at
 from langchain_uno.demo.drawing import make_world
 from langchain_uno.demo.service import plan_visits
 from langchain_uno.errors import InputError
@@ -140,7 +140,7 @@ def test_thumbs_and_words_are_about_the_same_answers(tmp_path: Path) -> None:
         wishes = world.wishes(language, visit.query)
         text = render_answer(language, visit.query, wishes if i % 2 else [])
         asked = Asked(visit.user.id, visit.query, wishes)
-        answers.append(look_at(world, asked, text, tokens=(0, 0), seconds=0.0))
+        answers.append(look_at(world, asked, Reply(text)))
     told = {}
     for name in ("thumbs", "words"):
         home = Home(tmp_path / name).ensure()

@@ -12,8 +12,6 @@ from langchain_uno.home import Home
 from langchain_uno.releases.canary import look, running, start, stop, undecided
 from langchain_uno.releases.canary import watch as watch_once
 
-__all__ = ["canary", "canary_line", "end_canary", "watch"]
-
 _By = Annotated[str, typer.Option("--by", help="Who does it. [default: the process's user]")]
 _Why = Annotated[str, typer.Option("--why", help="A word for the history.")]
 _CODES = {"promoted": 0, "rolled back": 11, "undecided": 12, "running": 13}

@@ -20,8 +20,6 @@ from langchain_uno.cli.status import status
 from langchain_uno.cli.train import train
 from langchain_uno.cli.web_console import console
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="langchain-uno",
     add_completion=False,

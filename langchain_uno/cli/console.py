@@ -23,22 +23,6 @@ from rich.markup import escape
 from langchain_uno.errors import ReleaseError, UNOError
 from langchain_uno.home import ENV_HOME, Home, is_safe
 
-__all__ = [
-    "ByOption",
-    "HomeOption",
-    "JsonOption",
-    "NamespaceOption",
-    "QuietOption",
-    "at_home",
-    "chosen_release",
-    "clean_exit",
-    "err",
-    "out",
-    "print_json",
-    "say",
-    "visible",
-]
-
 INTERRUPTED = 130
 out = Console()
 err = Console(stderr=True)

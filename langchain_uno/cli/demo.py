@@ -13,8 +13,6 @@ from langchain_uno.cli.progress import Bars
 from langchain_uno.demo.run import PER_FAMILY, VISITS, run_demo
 from langchain_uno.home import Home
 
-__all__ = ["demo"]
-
 
 def demo(
     home: Annotated[Path, typer.Option(help="Where everything goes; empty at first.")] = Path(

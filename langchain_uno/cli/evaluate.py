@@ -12,8 +12,6 @@ from langchain_uno.cli.progress import Bars
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, help="What a release is worth, on unseen requests.")
 
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from langchain_uno.logs.exchange import ImportResult
     from langchain_uno.logs.store import LogStore
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, help="What users asked, were answered, and said.")
 
 _Model = Annotated[

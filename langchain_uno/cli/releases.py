@@ -30,8 +30,6 @@ from langchain_uno.releases.publish import make_current, retire, rollback
 from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
 from langchain_uno.reports.store import report_paths
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, help="What was learnt, what answers, and going back.")
 
 _Release = Annotated[str, typer.Argument(help="The release's id, as `releases list` prints it.")]

@@ -19,8 +19,6 @@ from langchain_uno.home import Home
 from langchain_uno.learning.decisions import Decision, Kind
 from langchain_uno.learning.review import ReviewPage, ReviewRow, decide, review_table
 
-__all__ = ["app"]
-
 app = typer.Typer(
     no_args_is_help=True,
     help="Read what is to be taught, and decide about it before it is trained.",

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from langchain_uno.models.roles import PromptSet
     from langchain_uno.recipe import Recipe
 
-__all__ = ["answer_unseen", "shadow"]
-
 _TOGETHER = 8
 """Requests under way at a time."""
 _Model = Annotated[str | None, typer.Option(help="Base model, as in `train`.")]

@@ -13,8 +13,6 @@ from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.releases.summary import summary_of
 
-__all__ = ["status"]
-
 
 @at_home()
 def status(place: Home, as_json: JsonOption = False) -> None:

@@ -97,6 +97,14 @@ def train(
         ),
     ] = True,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole refresh.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Train and verify the clusters on a Ray cluster: 'auto' for this machine, or "
+            "HOST:PORT. Its nodes see the home under the same path.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -142,6 +150,7 @@ def train(
                 max_steps=max_steps,
                 until=until,
                 promote=promote,
+                ray=ray,
                 progress=bars,
             )
         counts = result.stages.get(until, {}) if until else {}

@@ -13,8 +13,6 @@ from langchain_uno.cli.console import at_home, say
 from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home
 
-__all__ = ["console"]
-
 
 @at_home("The console has stopped.")
 def console(

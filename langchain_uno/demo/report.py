@@ -11,8 +11,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["draw_report", "print_demo"]
-
 Report = Mapping[str, Any]
 WORDS = {
     "score": "hidden wishes met",

@@ -27,8 +27,6 @@ from langchain_uno.releases.traffic import write_atomic
 if TYPE_CHECKING:
     from langchain_uno.graphs.refresh import RefreshResult
 
-__all__ = ["PER_FAMILY", "VISITS", "Notebook", "learn", "run_demo", "run_week"]
-
 VISITS = 380
 """Requests of the week: about six minutes on two quiet cores, all in all."""
 PER_FAMILY = 15

@@ -14,8 +14,6 @@ from pydantic import BaseModel
 from langchain_uno.demo.answers import Query
 from langchain_uno.demo.language import Family, Language, RuleSpec
 
-__all__ = ["Preference", "User", "World"]
-
 
 class Preference(BaseModel):
     """One hidden wish: a rule, and the condition under which users want it (None: always)."""

@@ -31,16 +31,6 @@ from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_
 from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.trainers.deciding import least_people
 
-__all__ = [
-    "Incumbent",
-    "Parent",
-    "given_rules",
-    "incumbent",
-    "known_wordings",
-    "mark_reviewed",
-    "match_parents",
-]
-
 MAX_GROWTH = 0.5
 """New training logs, as a share of those that a module was trained on, beyond which it is old."""
 _NAME = re.compile(r"c(\d+)\Z")

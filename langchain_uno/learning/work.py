@@ -42,6 +42,7 @@ __all__ = [
     "RefreshProgress",
     "RefreshResult",
     "Silent",
+    "Spread",
     "Work",
     "WorkFolder",
     "clear_work",
@@ -51,7 +52,7 @@ __all__ = [
     "sweep_work",
 ]
 
-FORMAT = 25
+FORMAT = 26
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"
@@ -88,6 +89,17 @@ class Silent:
 
     def finish(self, stage: str, note: str = "") -> None:
         """Do nothing."""
+
+
+class Spread(Protocol):
+    """Tries clusters in other processes."""
+
+    def __call__(self, work: Work, clusters: Sequence[ClusterData]) -> list[str]:
+        """Try clusters as :func:`langchain_uno.learning.train.try_cluster` does, or fail to.
+
+        Returns:
+            What to tell of those that failed; the process of the refresh tries them then.
+        """
 
 
 class ClusterData(BaseModel):
@@ -203,6 +215,8 @@ class Work:
     """Cap on the optimiser steps of every training."""
     promote: bool = True
     """Whether the release answers users at once."""
+    spread: Spread | None = None
+    """Tries the clusters elsewhere; None: this process tries them, one after the other."""
     scorers: Any = None
     """How many control questions reranker and judge got right (``learning/controls.py``)."""
     id: str = ""

@@ -18,16 +18,8 @@ from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import SERVER_USER, asked_by
 from langchain_uno.logs.redaction import Redactor
 from langchain_uno.logs.trace import OWN_CALL, Answered, Trace, own_call
-from langchain_uno.messages import (
-    clean_text,
-    incomplete,
-    message_fields,
-    text_of,
-    without_thinking,
-)
+from langchain_uno.messages import clean_text, incomplete, message_fields, text_of, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Route, utc_now
-
-__all__ = ["Capture", "Started", "check_feedback", "feedback_key"]
 
 _ROUTES = get_args(Route)
 _MAX_ID = 200

@@ -34,8 +34,6 @@ from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, utc_now
 
-__all__ = ["ImportResult", "export_lines", "export_row", "find", "import_file", "last", "stats"]
-
 _BATCH = 100
 _UNNAMED = ("score", "comment", "rating")
 """Keys of ratings that their file gives no key."""

@@ -26,16 +26,6 @@ from langchain_uno.home import Home, load_settings
 from langchain_uno.messages import map_texts
 from langchain_uno.records import Feedback, Interaction
 
-__all__ = [
-    "DEFAULT_KINDS",
-    "Detector",
-    "Match",
-    "Redactor",
-    "no_redaction",
-    "pseudonym",
-    "redactor_of",
-]
-
 DEFAULT_KINDS = ("email", "credit_card", "iban", "ip", "phone", "secret")
 
 

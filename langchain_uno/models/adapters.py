@@ -34,16 +34,6 @@ from langchain_uno.models.server_adapters import adapter_config
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
-__all__ = [
-    "AdapterSet",
-    "CheckedAdapter",
-    "check_adapter",
-    "count_base",
-    "count_weights",
-    "linear_shapes",
-    "restore_base",
-]
-
 _log = logging.getLogger(__name__)
 
 _SETTINGS = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora")

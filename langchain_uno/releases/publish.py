@@ -22,9 +22,9 @@ from langchain_uno.home import Home, safe_name
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
+from langchain_uno.releases.checks import LinearShapes
 from langchain_uno.releases.history import note
 from langchain_uno.releases.load import (
-    LinearShapes,
     Release,
     check_folder,
     load_release,
@@ -49,8 +49,6 @@ from langchain_uno.releases.traffic import (
     write_atomic,
     write_traffic,
 )
-
-__all__ = ["direct", "make_current", "publish", "retire", "revoke", "rollback"]
 
 
 def publish(

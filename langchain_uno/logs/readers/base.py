@@ -22,30 +22,6 @@ from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
 from langchain_uno.messages import clean_text, clean_value, read_turns
 from langchain_uno.records import Feedback, Interaction, Message
 
-__all__ = [
-    "COMMENTS",
-    "FORMAT",
-    "RATINGS",
-    "SPACE",
-    "Chat",
-    "Found",
-    "Passed",
-    "Reader",
-    "Row",
-    "as_object",
-    "corrected",
-    "feedback_in",
-    "feedback_of",
-    "first",
-    "is_chat",
-    "literal",
-    "names_of",
-    "objects",
-    "read_all",
-    "thumb",
-    "time_of",
-]
-
 Row = Mapping[str, Any]
 FORMAT = "langchain-uno.interaction"
 """The ``format`` field of our own export."""
@@ -260,6 +236,14 @@ def literal(value: Any, name: str) -> Any:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
     raise InputError(f"{name!r} is a text that is neither JSON nor a Python literal")
+
+
+def number(value: Any) -> float | None:
+    """Return the number that a value is or names; None: it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))

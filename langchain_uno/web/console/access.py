@@ -23,20 +23,6 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from langchain_uno.errors import ConfigError
 
-__all__ = [
-    "ENV_TOKENS",
-    "ROLES",
-    "SESSION_S",
-    "Access",
-    "Operator",
-    "Refused",
-    "Role",
-    "Session",
-    "checked_next",
-    "local_operator",
-    "read_tokens",
-]
-
 ENV_TOKENS = "LANGCHAIN_UNO_CONSOLE_TOKENS"
 Role = Literal["read", "review", "release"]
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -27,18 +27,11 @@ from langchain_uno.releases.publish import make_current, retire, rollback
 from langchain_uno.releases.summary import changes_of, shares_of, state_of, summary_of
 from langchain_uno.reports import cluster_map, report_paths
 from langchain_uno.reports.render import counted, shown
-from langchain_uno.web.console.access import (
-    SESSION_S,
-    Operator,
-    Refused,
-    Role,
-)
+from langchain_uno.web.console.access import SESSION_S, Operator, Refused, Role
 from langchain_uno.web.console.guard import Guard, Handler, Visit
 from langchain_uno.web.console.shelf import Shelf
 from langchain_uno.web.console.talk import Talks
 from langchain_uno.web.console.views import PAGE, Pager, fits, told
-
-__all__ = ["Console"]
 
 _PACKAGES = (
     "langchain", "langgraph", "langchain-huggingface", "peft", "trl", "transformers", "chromadb",

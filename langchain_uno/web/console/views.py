@@ -12,8 +12,6 @@ from langchain_uno.records import Cluster
 from langchain_uno.releases.summary import win_rate_of
 from langchain_uno.reports.render import counted, shown
 
-__all__ = ["PAGE", "Pager", "environment", "fits", "told"]
-
 PAGE = 50
 
 
