@@ -316,7 +316,7 @@ def _result(work: Work) -> RefreshResult:
         if pruned := prune(work.home, keep):
             old = counted(len(pruned), "old release")
             result.notes.append(f"The weights of {old} went: {keep} are kept (releases.keep).")
-    except (UNOError, OSError) as error:  # the release is published, and the next refresh tries again
+    except (UNOError, OSError) as error:  # the release is published: the next refresh tries again
         result.notes.append(f"Old releases can't be pruned: {error}")
     work.folder.write_json(RESULT, result.model_dump(mode="json"))
     sweep_work(work.home.work, [work.id])
