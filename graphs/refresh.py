@@ -29,10 +29,9 @@ from langchain_uno.errors import (
     InputError,
     ModelMismatchError,
     ReleaseError,
-    StoreBusyError,
     UNOError,
 )
-from langchain_uno.home import Home, load_settings
+from langchain_uno.home import Home, load_settings, refresh_lock
 from langchain_uno.learning.cluster import cluster_stage
 from langchain_uno.learning.controls import look_at_scorers, scorer_notes
 from langchain_uno.learning.decisions import KINDS, take_up_decisions
@@ -213,8 +212,6 @@ def run_refresh(
         StoreBusyError: another refresh of this home is running.
         EngineError: the engine can't be trained, or a model fails to answer.
     """
-    from filelock import FileLock, Timeout
-
     from langchain_uno.models.rerankers import EngineReranker
 
     if until is not None and until not in STAGES:
@@ -239,24 +236,14 @@ def run_refresh(
         spread=spread,
     )
     _check_home(home, engine.fingerprint, embedder.fingerprint)
-    home.ensure()
-    lock = FileLock(home.work / "refresh.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise StoreBusyError(
-            f"Another refresh of {str(home.path)!r} is running: wait for it to end. (If none is, "
-            "this goes away by itself; the lock dies with its process.)"
-        ) from error
-    try:
-        build_refresh_graph().invoke({"until": until}, context=work)
-        return _result(work)
-    except EmptyLogError:
-        if work.id:  # there is nothing to go on from; what was copied of the log goes again
-            shutil.rmtree(work.folder.root, ignore_errors=True)
-        raise
-    finally:
-        lock.release()
+    with refresh_lock(home, "and one runs at a time"):
+        try:
+            build_refresh_graph().invoke({"until": until}, context=work)
+            return _result(work)
+        except EmptyLogError:
+            if work.id:  # there is nothing to go on from; what was copied of the log goes again
+                shutil.rmtree(work.folder.root, ignore_errors=True)
+            raise
 
 
 def _check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> None:
@@ -325,9 +312,12 @@ def _result(work: Work) -> RefreshResult:
         why = error if isinstance(error, UNOError) else type(error).__name__  # no users' words
         result.notes.append(f"The report of release {release} can't be written: {why}")
     keep = load_settings(work.home).releases.keep
-    if pruned := prune(work.home, keep):
-        old = counted(len(pruned), "old release")
-        result.notes.append(f"The weights of {old} went: {keep} are kept (releases.keep).")
+    try:
+        if pruned := prune(work.home, keep):
+            old = counted(len(pruned), "old release")
+            result.notes.append(f"The weights of {old} went: {keep} are kept (releases.keep).")
+    except (UNOError, OSError) as error:  # the release is published: the next refresh tries again
+        result.notes.append(f"Old releases can't be pruned: {error}")
     work.folder.write_json(RESULT, result.model_dump(mode="json"))
     sweep_work(work.home.work, [work.id])
     if work.newer:

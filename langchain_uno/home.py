@@ -214,7 +214,7 @@ def refresh_lock(home: Home, otherwise: str) -> Iterator[None]:
     except Timeout as error:
         raise StoreBusyError(
             f"A refresh of {str(home.path)!r} is running, {otherwise}: stop it, or wait for it to "
-            "end."
+            "end. (If none is, this goes away by itself: the lock dies with its process.)"
         ) from error
     try:
         yield

@@ -278,7 +278,7 @@ def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> 
         whole = sum(share.share for share in rest)
         kept = [s.model_copy(update={"share": s.share / whole}) for s in rest]
         shares = tuple(kept) if any(s.release for s in kept) else ()
-        write_traffic(home, Traffic(shares=shares))
+        write_traffic(home, Traffic(shares=shares, stands_in_for=traffic.stands_in_for))
         if traffic.canary:
             note(home, "end canary", release_id, reason)
         return
