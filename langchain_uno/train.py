@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ def refresh_home(
     max_steps: int | None = None,
     until: str | None = None,
     promote: bool = True,
+    max_minutes: float | None = None,
+    min_free_gb: float | None = None,
     progress: RefreshProgress | None = None,
 ) -> RefreshResult:
     """Do what the command does, from Python.
@@ -61,12 +64,15 @@ def refresh_home(
         max_steps: caps the steps of every training.
         until: the stage to stop after; None: all are run.
         promote: whether the release answers users at once.
+        max_minutes: after which to stop, loading included, at the next end of a piece of work.
+        min_free_gb: stop, likewise, when fewer GB are free on the home's disk.
         progress: hears how it comes on.
 
     Returns:
         What the refresh did.
 
     Raises:
+        PausedError: a limit was reached; the same call again goes on from there.
         UNOError: see :func:`langchain_uno.graphs.refresh.run_refresh`; nothing is half-written.
     """
     from langchain_uno import __version__
@@ -81,6 +87,7 @@ def refresh_home(
         load_prompt_set,
     )
 
+    began = time.monotonic()
     # What is cheap to check comes first, so that a typo costs no minutes.
     place = Home.locate(home, namespace)
     require_log(place)
@@ -116,6 +123,7 @@ def refresh_home(
         from langchain_uno.models.teacher import load_teacher
 
         guide = load_teacher(teacher, engine)
+        guide.keep_answers(place.work / "answers.sqlite3")
         # A real chat model is asked in the real set's words, whatever the base model needs.
         guide_prompts = load_prompt_set("real")
     if progress is not None:
@@ -123,23 +131,30 @@ def refresh_home(
 
     from langchain_uno.graphs.refresh import run_refresh
 
-    result = run_refresh(
-        place,
-        engine,
-        embedder,
-        judge,
-        guide,
-        prompts=prompts,
-        teacher_prompts=guide_prompts,
-        recipe=settings,
-        progress=progress,
-        max_steps=max_steps,
-        until=until,
-        promote=promote,
-    )
+    left = None if max_minutes is None else max_minutes - (time.monotonic() - began) / 60
+    try:
+        result = run_refresh(
+            place,
+            engine,
+            embedder,
+            judge,
+            guide,
+            prompts=prompts,
+            teacher_prompts=guide_prompts,
+            recipe=settings,
+            progress=progress,
+            max_steps=max_steps,
+            until=until,
+            promote=promote,
+            max_minutes=left,
+            min_free_gb=min_free_gb,
+        )
+    finally:
+        if guide is not None:
+            guide.close()
     if embeddings is None and not is_bundled(model):
         result.notes.append(_OWN_EMBEDDINGS)
-    if until is None and not result.newer:
+    if until is None and not result.newer and not result.left_out:
         WorkFolder(place.work).write_json(_LAST, {**now, "refresh": result.refresh_id})
     return result
 

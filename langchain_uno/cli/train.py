@@ -96,6 +96,20 @@ def train(
             help="Let the release answer at once; else `langchain-uno releases promote` does."
         ),
     ] = True,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Stop after so many minutes, at the next end of a piece of work: a call to a "
+            "teacher, a cluster, a minute of training. The same call again goes on.",
+        ),
+    ] = None,
+    min_free_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Stop likewise when fewer GB than this are free on the home's disk."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole refresh.")] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -118,9 +132,13 @@ def train(
     would be taught, and prints {"rules": {"distilled": n, "taught": m, "dropped": {reason: k}}}; a
     call without --until goes on from there. So does the same call after Ctrl-C or a crash.
 
-    Exit codes: 0 done, 2 bad argument, recipe or settings, 3 home missing or read-only, 4 no such
-    model, 5 home of another model, 6 nothing to learn from, 7 the journal or Chroma can't be used,
-    8 another refresh is running, 10 a model or teacher failed, 130 stopped.
+    One log, one call to a teacher or one cluster that fails is left out, told, and tried again by
+    the next refresh.
+
+    Exit codes: 0 done, 2 bad argument, recipe or settings, 3 home missing, read-only or its disk
+    full, 4 no such model, 5 home of another model, 6 nothing to learn from, 7 the journal or Chroma
+    can't be used, 8 another refresh is running, 10 a model or teacher failed, 11 a limit was
+    reached (call it again), 130 stopped.
     """
     with clean_exit(_STOPPED):
         # The libraries' own deprecations are nobody's business at the command line.
@@ -142,6 +160,8 @@ def train(
                 max_steps=max_steps,
                 until=until,
                 promote=promote,
+                max_minutes=max_minutes,
+                min_free_gb=min_free_gb,
                 progress=bars,
             )
         counts = result.stages.get(until, {}) if until else {}
