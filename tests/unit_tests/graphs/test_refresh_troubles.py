@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -239,20 +240,16 @@ def test_a_disk_that_fills_up_in_training_is_told_as_such(
 def test_a_real_disk_that_is_full(engine: Engine, tmp_path: Path) -> None:
     place = tmp_path / "small"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("this machine mounts nothing")
     try:
         home = make_home(place / "home", logs())
         refresh(home, engine, SHIPS, until="pairs")
         filler = place / "filler"
-        with filler.open("wb") as file:
-            while True:
-                try:
-                    file.write(b"x" * 4096)
-                    file.flush()
-                except OSError:
-                    break
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(b"x" * 4096):
+                pass
         with pytest.raises(HomeError, match="free some space"):
             refresh(home, engine, SHIPS)
         filler.unlink()
