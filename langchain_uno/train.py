@@ -13,11 +13,14 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, InputError
 from langchain_uno.home import Home, load_settings
+from langchain_uno.metrics import refresh_noted
 from langchain_uno.recipe import Recipe, load_recipe, merged
 
 if sys.version_info >= (3, 11):
@@ -26,9 +29,11 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 if TYPE_CHECKING:
+    from langchain_uno.learning.plan import Plan
     from langchain_uno.learning.work import RefreshProgress, RefreshResult
+    from langchain_uno.models.roles import PromptSet
 
-__all__ = ["effective_recipe", "refresh_home"]
+__all__ = ["effective_recipe", "plan_home", "refresh_home"]
 
 
 def refresh_home(
@@ -75,88 +80,152 @@ def refresh_home(
         PausedError: a limit was reached; the same call again goes on from there.
         UNOError: see :func:`langchain_uno.graphs.refresh.run_refresh`; nothing is half-written.
     """
-    from langchain_uno import __version__
     from langchain_uno.erasure import keep_promises
-    from langchain_uno.learning.work import FORMAT, WorkFolder, digest_of
-    from langchain_uno.logs.journal import require_log
-    from langchain_uno.models.loading import (
-        is_bundled,
-        is_url,
-        load_embedder,
-        load_engine,
-        load_prompt_set,
-    )
+    from langchain_uno.learning.work import WorkFolder
+    from langchain_uno.models.loading import is_bundled
 
     began = time.monotonic()
-    # What is cheap to check comes first, so that a typo costs no minutes.
     place = Home.locate(home, namespace)
-    require_log(place)
-    if is_url(model):
-        raise InputError(
-            f"--model {model!r} is a server: training needs the weights, so name their folder or "
-            "hub name. The server can serve the adapters afterwards."
-        )
-    chosen = recipe or ("bundled" if is_bundled(model) else "default")
-    settings = effective_recipe(place, chosen, sets, seed)
-    prompts = load_prompt_set(settings.prompt_set)
-    place.ensure()
-    keep_promises(place)  # before anything is learnt
+    named = _Named(model, embeddings, reranker, teacher)
+    settings, prompts = _checked(place, named, recipe, sets, seed)
+    with refresh_noted(place) if until is None else nullcontext({}) as told:
+        place.ensure()
+        keep_promises(place)  # before anything is learnt
+        now = _state(place, named, settings, prompts, max_steps)
+        if until is None and (known := _nothing_new(place, now)) is not None:
+            told["result"] = known.model_dump()
+            return known
+        parts = _load(place, named, settings, prompts, max_steps, progress)
+        guide = parts["teacher"]
 
-    of_models = [_stamp(one) for one in (model, embeddings, reranker, teacher)]
+        from langchain_uno.graphs.refresh import run_refresh
+
+        left = None if max_minutes is None else max_minutes - (time.monotonic() - began) / 60
+        more = {"until": until, "promote": promote, "min_free_gb": min_free_gb}
+        try:
+            if guide is not None:
+                guide.keep_answers(place.work / "answers.sqlite3")
+            result = run_refresh(**parts, **more, max_minutes=left)
+        finally:
+            if guide is not None:
+                guide.close()
+        if embeddings is None and not is_bundled(model):
+            result.notes.append(_OWN_EMBEDDINGS)
+        if until is None and not result.newer and not result.left_out:
+            WorkFolder(place.work).write_json(_LAST, {**now, "refresh": result.refresh_id})
+        told["result"] = result.model_dump()
+        return result
+
+
+def plan_home(
+    home: str | os.PathLike[str] | None = None,
+    *,
+    namespace: str = "default",
+    model: str | None = None,
+    recipe: str | None = None,
+    sets: Sequence[str] = (),
+    seed: int | None = None,
+    embeddings: str | None = None,
+    reranker: str | None = None,
+    teacher: str | None = None,
+    max_steps: int | None = None,
+    progress: RefreshProgress | None = None,
+) -> Plan:
+    """Say what :func:`refresh_home` would do with these arguments, and what it would cost.
+
+    The home is only read. The model is loaded, and measured for a few seconds.
+
+    Raises:
+        UNOError: as :func:`refresh_home`.
+    """
+    from langchain_uno.learning.plan import Plan, plan_refresh
+    from langchain_uno.learning.work import Silent, Work
+    from langchain_uno.models.rerankers import EngineReranker
+
+    place = Home.locate(home, namespace)
+    named = _Named(model, embeddings, reranker, teacher)
+    settings, prompts = _checked(place, named, recipe, sets, seed)
+    if _nothing_new(place, _state(place, named, settings, prompts, max_steps)) is not None:
+        return Plan(unchanged=True)
+    parts = _load(place, named, settings, prompts, max_steps, progress or Silent())
+    parts["teacher"] = parts["teacher"] or parts["engine"]
+    parts["reranker"] = parts["reranker"] or EngineReranker(parts["engine"], prompts)
+    return plan_refresh(Work(**parts))
+
+
+@dataclass(frozen=True)
+class _Named:
+    """The models of a refresh, as they were named; None: the default."""
+
+    model: str | None
+    embeddings: str | None
+    reranker: str | None
+    teacher: str | None
+
+
+def _checked(
+    place: Home, named: _Named, recipe: str | None, sets: Sequence[str], seed: int | None
+) -> tuple[Recipe, PromptSet]:
+    """Return recipe and prompts; what is cheap to check comes first: a typo costs no minutes."""
+    from langchain_uno.logs.journal import require_log
+    from langchain_uno.models.loading import is_bundled, is_url, load_prompt_set
+
+    require_log(place)
+    if is_url(named.model):
+        raise InputError(
+            f"--model {named.model!r} is a server: training needs the weights, so name their "
+            "folder or hub name. The server can serve the adapters afterwards."
+        )
+    chosen = recipe or ("bundled" if is_bundled(named.model) else "default")
+    settings = effective_recipe(place, chosen, sets, seed)
+    return settings, load_prompt_set(settings.prompt_set)
+
+
+def _state(
+    place: Home, named: _Named, settings: Recipe, prompts: PromptSet, max_steps: int | None
+) -> dict[str, str]:
+    """Return what stands for all that a refresh comes of."""
+    from langchain_uno import __version__
+    from langchain_uno.learning.work import FORMAT, digest_of
+
+    of_models = [_stamp(one) for one in astuple(named)]
     of_code = (__version__, FORMAT, prompts.fingerprint)
     key = digest_of(*of_code, settings.model_dump_json(), max_steps, *of_models)
-    now = {"key": key, "log": _log_mark(place)}
-    if until is None and (known := _nothing_new(place, now)) is not None:
-        return known
+    return {"key": key, "log": _log_mark(place)}
+
+
+def _load(
+    place: Home,
+    named: _Named,
+    settings: Recipe,
+    prompts: PromptSet,
+    max_steps: int | None,
+    progress: RefreshProgress | None,
+) -> dict[str, Any]:
+    """Load the models; return the parts of a refresh by their names."""
+    from langchain_uno.models.loading import load_embedder, load_engine, load_prompt_set
+    from langchain_uno.models.rerankers import CausalReranker
+    from langchain_uno.models.teacher import load_teacher
 
     if progress is not None:
-        progress.start("load", None, model or "the bundled model")
-    engine = load_engine(model)
-    embedder = load_embedder(embeddings, engine)
-    judge = None
-    if reranker is not None:
-        from langchain_uno.models.rerankers import CausalReranker
-
-        judge = CausalReranker(reranker)
-    guide, guide_prompts = None, prompts
-    if teacher is not None:
-        from langchain_uno.models.teacher import load_teacher
-
-        guide = load_teacher(teacher, engine)
-        guide.keep_answers(place.work / "answers.sqlite3")
+        progress.start("load", None, named.model or "the bundled model")
+    engine = load_engine(named.model)
+    parts: dict[str, Any] = {
+        "home": place,
+        "engine": engine,
+        "embedder": load_embedder(named.embeddings, engine),
+        "reranker": CausalReranker(named.reranker) if named.reranker is not None else None,
+        "teacher": load_teacher(named.teacher, engine) if named.teacher is not None else None,
+        "prompts": prompts,
         # A real chat model is asked in the real set's words, whatever the base model needs.
-        guide_prompts = load_prompt_set("real")
+        "teacher_prompts": prompts if named.teacher is None else load_prompt_set("real"),
+        "recipe": settings,
+        "progress": progress,
+        "max_steps": max_steps,
+    }
     if progress is not None:
         progress.finish("load", f"recipe {settings.name}")
-
-    from langchain_uno.graphs.refresh import run_refresh
-
-    left = None if max_minutes is None else max_minutes - (time.monotonic() - began) / 60
-    try:
-        result = run_refresh(
-            place,
-            engine,
-            embedder,
-            judge,
-            guide,
-            prompts=prompts,
-            teacher_prompts=guide_prompts,
-            recipe=settings,
-            progress=progress,
-            max_steps=max_steps,
-            until=until,
-            promote=promote,
-            max_minutes=left,
-            min_free_gb=min_free_gb,
-        )
-    finally:
-        if guide is not None:
-            guide.close()
-    if embeddings is None and not is_bundled(model):
-        result.notes.append(_OWN_EMBEDDINGS)
-    if until is None and not result.newer and not result.left_out:
-        WorkFolder(place.work).write_json(_LAST, {**now, "refresh": result.refresh_id})
-    return result
+    return parts
 
 
 _LAST = "last.json"

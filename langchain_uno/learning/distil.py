@@ -40,7 +40,15 @@ from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, Rule, RuleSet, Verdict, run_of
 
-__all__ = ["GUESSED_RULES", "distil", "distil_stage", "distilled_at_last", "unique_rules"]
+__all__ = [
+    "GUESSED_RULES",
+    "distil",
+    "distil_keys",
+    "distil_stage",
+    "distilled_at_last",
+    "known_rules",
+    "unique_rules",
+]
 
 GUESSED_RULES = 5
 """At most so many rules are guessed for a query (paper)."""
@@ -60,9 +68,9 @@ def distil_stage(work: Work) -> dict[str, Any]:
     """
     logs = list(work.logs.values())
     work.progress.start("distil", 2 * len(logs), "rules with and without feedback")
-    keys = _keys(work, logs)
+    keys = distil_keys(work, logs)
     cache = work.home.work / DISTILLED
-    known = _read_cache(cache, set(keys.values()))
+    known = known_rules(cache, set(keys.values()))
     new = [log for log in logs if keys[log.run_id] not in known]
     work.progress.advance("distil", 2 * (len(logs) - len(new)))
     left_out: dict[str, str] = {}
@@ -111,13 +119,13 @@ def distilled_at_last(work: Work) -> bool:
         return False
     work.progress.start("distil", 2 * len(left), "what was left out the last time")
     made, _ = without_breakers(left, partial(_distilled, work))
-    keys = _keys(work, left)
+    keys = distil_keys(work, left)
     done = {keys[one.run_id]: one for one in made if one.outcome != "failed"}
     _append_cache(work.home.work / DISTILLED, done)
     return bool(done)
 
 
-def _keys(work: Work, logs: Sequence[Interaction]) -> dict[str, str]:
+def distil_keys(work: Work, logs: Sequence[Interaction]) -> dict[str, str]:
     """Return, by log id, a digest of all that distilling a log comes of."""
     by = digest_of(
         work.recipe.role_tokens,
@@ -327,7 +335,7 @@ def _note_verdicts(work: Work, logs: Sequence[Interaction], out: Sequence[RuleSe
         journal.set_model_verdicts(found)
 
 
-def _read_cache(path: Path, wanted: set[str]) -> dict[str, RuleSet]:
+def known_rules(path: Path, wanted: set[str]) -> dict[str, RuleSet]:
     """Return what is known of the wanted keys; a line that a kill cut short counts for nothing."""
     found: dict[str, RuleSet] = {}
     if not path.exists():
