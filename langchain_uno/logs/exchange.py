@@ -35,8 +35,6 @@ from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, utc_now
 
-__all__ = ["ImportResult", "export_lines", "export_row", "find", "import_file", "last", "stats"]
-
 _BATCH = 100
 _UNNAMED = ("score", "comment", "rating")
 """Keys of ratings that their file gives no key."""
@@ -343,7 +341,7 @@ def stats(home: Home) -> dict[str, Any]:
             "usable": reasons["ok"],
             "verdicts": _sorted(reasons),
             "languages": _sorted(_counted((one.language, n) for one, n in facts)),
-            "feedback": sum(n for *_, n in feedback),
+            "feedback": journal.counts()[1],
             "feedback_kinds": _sorted(_counted((key, n) for key, *_, n in feedback)),
             "follow_ups": sum(n for key, *_, n in feedback if key == FOLLOW_UP),
             "corrections": sum(n for _, edit, _, n in feedback if edit),

@@ -29,8 +29,6 @@ from langchain_uno.logs.join import Joined, join_part, read, turn_of
 from langchain_uno.logs.journal import IN, Journal, JournalRow
 from langchain_uno.records import Feedback, Interaction, Verdict
 
-__all__ = ["Facts", "KeptLog"]
-
 FILE_NAME = "joined.sqlite3"
 VERSION = 1
 """Raised when joining, filters or the facts below change what they say of a record."""

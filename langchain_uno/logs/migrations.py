@@ -135,7 +135,22 @@ def m007_figures(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX feedback_of_user ON feedback (user_id, created_at)")
 
 
-def m008_changes(db: sqlite3.Connection) -> None:
+def m008_plain_figures(db: sqlite3.Connection) -> None:
+    """Release and reached as plain columns: to read them from the body cost every append."""
+    db.execute("DROP INDEX interactions_of_release")
+    for column, kind in (("release", "TEXT"), ("reached", "INTEGER")):
+        db.execute(f"ALTER TABLE interactions DROP COLUMN {column}")
+        db.execute(f"ALTER TABLE interactions ADD COLUMN {column} {kind}")
+    db.execute(
+        "UPDATE interactions SET release = json_extract(body, '$.release'), "
+        "reached = json_extract(body, '$.cluster') IS NOT NULL"
+    )
+    db.execute(
+        "CREATE INDEX interactions_of_release ON interactions (release, reached, created_at)"
+    )
+
+
+def m009_changes(db: sqlite3.Connection) -> None:
     """What changed of records that are there, for those who read what is new alone.
 
     The names are of runs and traces; who has read them deletes them.
@@ -156,7 +171,8 @@ STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m005_names,
     m006_expired,
     m007_figures,
-    m008_changes,
+    m008_plain_figures,
+    m009_changes,
 )
 SCHEMA = len(STEPS)
 
