@@ -39,8 +39,6 @@ from langchain_uno.logs.trace import Trace, turns_of
 from langchain_uno.metrics import answered, captured, waiting
 from langchain_uno.records import Feedback
 
-__all__ = ["UNOFeedbackHandler"]
-
 _log = logging.getLogger("langchain_uno")
 _Item = tuple[dict[str, Any], dict[str, int], int | None]
 _Names = list[tuple[str, str]]
@@ -324,7 +322,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         """Forget it; of a root with several answers, note which one was shown."""
         self._leave(run_id, outputs)
 
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+    def on_chain_error(self, *said: Any, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it."""
         self._roots.pop(run_id, None)
 
@@ -336,23 +334,13 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         """As for a chain."""
         self._leave(run_id, output)
 
-    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it."""
-        self._roots.pop(run_id, None)
-
     def on_retriever_start(
         self, serialized: Any, query: str, *, run_id: UUID, **kwargs: Any
     ) -> Any:
         """Remember which trace the retriever belongs to (it may call models)."""
         self._enter(run_id, kwargs.get("parent_run_id"))
 
-    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it."""
-        self._roots.pop(run_id, None)
-
-    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it."""
-        self._roots.pop(run_id, None)
+    on_tool_error = on_retriever_end = on_retriever_error = on_chain_error
 
     # -- inside -------------------------------------------------------------------------------
 

@@ -7,27 +7,6 @@ lines print the message alone (no traceback) and exit with the class's ``exit_co
 
 from __future__ import annotations
 
-__all__ = [
-    "AdapterTakenError",
-    "ConfigError",
-    "EmptyLogError",
-    "EngineDownError",
-    "EngineError",
-    "ForgottenError",
-    "HomeError",
-    "InputError",
-    "ModelMismatchError",
-    "ModelNotFoundError",
-    "NameError_",
-    "PausedError",
-    "ReleaseError",
-    "ReleaseMismatchError",
-    "StoreBusyError",
-    "StoreError",
-    "TemplateError",
-    "UNOError",
-]
-
 
 class UNOError(Exception):
     """Base of all errors of this package."""

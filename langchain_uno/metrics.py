@@ -24,7 +24,6 @@ try:
 except ImportError:  # an extra
     prometheus = None  # type: ignore[assignment]
 
-__all__ = ["FILE", "answered", "captured", "exposition", "refresh_noted", "waiting"]
 
 FILE = "metrics.prom"
 """In a home: what the last refresh did."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,9 @@ else:  # pragma: no cover
 if TYPE_CHECKING:
     from langchain_uno.learning.plan import Plan
     from langchain_uno.learning.work import RefreshProgress, RefreshResult
+    from langchain_uno.models.protocols import Embedder, Engine
     from langchain_uno.models.roles import PromptSet
+    from langchain_uno.models.teacher import Teacher
 
 __all__ = ["effective_recipe", "plan_home", "refresh_home"]
 
@@ -52,6 +55,7 @@ def refresh_home(
     promote: bool = True,
     max_minutes: float | None = None,
     min_free_gb: float | None = None,
+    ray: str | None = None,
     progress: RefreshProgress | None = None,
 ) -> RefreshResult:
     """Do what the command does, from Python.
@@ -71,6 +75,8 @@ def refresh_home(
         promote: whether the release answers users at once.
         max_minutes: after which to stop, loading included, at the next end of a piece of work.
         min_free_gb: stop, likewise, when fewer GB are free on the home's disk.
+        ray: address of the Ray cluster that trains and verifies; "auto": this machine's. None:
+            this process does.
         progress: hears how it comes on.
 
     Returns:
@@ -88,6 +94,11 @@ def refresh_home(
     place = Home.locate(home, namespace)
     named = _Named(model, embeddings, reranker, teacher)
     settings, prompts = _checked(place, named, recipe, sets, seed)
+    spread = None
+    if ray is not None:
+        from langchain_uno.learning.workers import RayWorkers
+
+        spread = RayWorkers(ray, partial(_load_models, model, embeddings, teacher))
     with refresh_noted(place) if until is None else nullcontext({}) as told:
         place.ensure()
         keep_promises(place)  # before anything is learnt
@@ -101,7 +112,7 @@ def refresh_home(
         from langchain_uno.graphs.refresh import run_refresh
 
         left = None if max_minutes is None else max_minutes - (time.monotonic() - began) / 60
-        more = {"until": until, "promote": promote, "min_free_gb": min_free_gb}
+        more = {"until": until, "promote": promote, "min_free_gb": min_free_gb, "spread": spread}
         try:
             if guide is not None:
                 guide.keep_answers(place.work / "answers.sqlite3")
@@ -203,19 +214,18 @@ def _load(
     progress: RefreshProgress | None,
 ) -> dict[str, Any]:
     """Load the models; return the parts of a refresh by their names."""
-    from langchain_uno.models.loading import load_embedder, load_engine, load_prompt_set
+    from langchain_uno.models.loading import load_prompt_set
     from langchain_uno.models.rerankers import CausalReranker
-    from langchain_uno.models.teacher import load_teacher
 
     if progress is not None:
         progress.start("load", None, named.model or "the bundled model")
-    engine = load_engine(named.model)
+    engine, embedder, guide = _load_models(named.model, named.embeddings, named.teacher)
     parts: dict[str, Any] = {
         "home": place,
         "engine": engine,
-        "embedder": load_embedder(named.embeddings, engine),
+        "embedder": embedder,
         "reranker": CausalReranker(named.reranker) if named.reranker is not None else None,
-        "teacher": load_teacher(named.teacher, engine) if named.teacher is not None else None,
+        "teacher": guide,
         "prompts": prompts,
         # A real chat model is asked in the real set's words, whatever the base model needs.
         "teacher_prompts": prompts if named.teacher is None else load_prompt_set("real"),
@@ -226,6 +236,21 @@ def _load(
     if progress is not None:
         progress.finish("load", f"recipe {settings.name}")
     return parts
+
+
+def _load_models(
+    model: str | None, embeddings: str | None, teacher: str | None
+) -> tuple[Engine, Embedder, Teacher | None]:
+    """Load base model, embedder and teacher; workers of a Ray cluster do that too."""
+    from langchain_uno.models.loading import load_embedder, load_engine
+
+    engine = load_engine(model)
+    embedder = load_embedder(embeddings, engine)
+    if teacher is None:
+        return engine, embedder, None
+    from langchain_uno.models.teacher import load_teacher
+
+    return engine, embedder, load_teacher(teacher, engine)
 
 
 _LAST = "last.json"

@@ -180,13 +180,13 @@ def _control(data: Mapping[str, str]) -> tuple[int, str]:
 
 
 def _judgement(request: desk.Request, answer: str, rules: str) -> tuple[int, str]:
-    """Score an answer: from 3 with no rule followed to 9 with all; off the topic at most 4."""
+    """Score an answer: from 3 with no rule followed to 9 with all; 2 where it tells nothing."""
     wished = [wish for wish in desk.by_rule(rules) if wish.holds(request)]
     met = [wish.met(request, answer) for wish in wished]
     score = 3 + round(6 * sum(met) / len(met)) if met else 6
-    off = not desk.on_topic(request, answer)
-    reason = f"{sum(met)} of {len(met)} rules followed{', off the topic' if off else ''}"
-    return min(score, 4) if off else score, reason
+    if not desk.tells(request, answer):
+        return 2, "it says nothing about what was asked"
+    return score, f"{sum(met)} of {len(met)} rules followed"
 
 
 def _filled(schema: Mapping[str, Any] | None, score: int, reason: str) -> dict[str, Any]:

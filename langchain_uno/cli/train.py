@@ -120,6 +120,14 @@ def train(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole refresh.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Train and verify the clusters on a Ray cluster: 'auto' for this machine, or "
+            "HOST:PORT. Its nodes see the home under the same path.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -179,6 +187,7 @@ def train(
                     promote=promote,
                     max_minutes=max_minutes,
                     min_free_gb=min_free_gb,
+                    ray=ray,
                     progress=bars,
                 )
         if dry_run:

@@ -42,6 +42,7 @@ __all__ = [
     "RefreshProgress",
     "RefreshResult",
     "Silent",
+    "Spread",
     "Work",
     "WorkFolder",
     "clear_work",
@@ -88,6 +89,17 @@ class Silent:
 
     def finish(self, stage: str, note: str = "") -> None:
         """Do nothing."""
+
+
+class Spread(Protocol):
+    """Tries clusters in other processes."""
+
+    def __call__(self, work: Work, clusters: Sequence[ClusterData]) -> list[str]:
+        """Try clusters as :func:`langchain_uno.learning.train.try_cluster` does, or fail to.
+
+        Returns:
+            What to tell of those that failed; the process of the refresh tries them then.
+        """
 
 
 class ClusterData(BaseModel):
@@ -206,9 +218,11 @@ class Work:
     promote: bool = True
     """Whether the release answers users at once."""
     stop_at: float | None = None
-    """When (``time.monotonic()``) to stop; None: when it is done."""
+    """When (``time.time()``, which workers on other hosts share) to stop; None: when it is done."""
     min_free_gb: float | None = None
     """GB that stay free on the home's disk; None: it may fill up."""
+    spread: Spread | None = None
+    """Tries the clusters elsewhere; None: this process tries them, one after the other."""
     scorers: Any = None
     """How many control questions reranker and judge got right (``learning/controls.py``)."""
     id: str = ""
@@ -268,7 +282,7 @@ class Work:
             PausedError: says which limit it was.
         """
         why = None
-        if self.stop_at is not None and time.monotonic() >= self.stop_at:
+        if self.stop_at is not None and time.time() >= self.stop_at:
             why = "the time given is over (--max-minutes)"
         elif self.min_free_gb is not None:
             free = shutil.disk_usage(self.home.path).free / 1e9

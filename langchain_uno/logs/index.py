@@ -158,10 +158,6 @@ class InteractionCollection:
             )
         return np.asarray([found[r] for r in run_ids], dtype=np.float32) - self._apart(run_ids)
 
-    def run_ids(self) -> set[str]:
-        """The run_ids of all records."""
-        return {run_id for part in self._pages([]) for run_id in part["ids"]}
-
     def records(self) -> Iterator[str]:
         """Every record as JSON text, in Chroma's order; where it is stored whole (on a server)."""
         for part in self._pages(["metadatas"]):

@@ -16,20 +16,6 @@ from numpy.typing import NDArray
 
 from langchain_uno.records import Message, Usage
 
-__all__ = [
-    "BASE",
-    "Chunk",
-    "Embedder",
-    "Engine",
-    "FloatArray",
-    "GenerateRequest",
-    "Generation",
-    "OnDone",
-    "Reranker",
-    "Sampling",
-    "known_as",
-]
-
 FloatArray = NDArray[np.float32]
 OnDone = Callable[[int], None]
 """Progress callback of batch calls: receives how many more items are done."""

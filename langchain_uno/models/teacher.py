@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage
 
-__all__ = ["Teacher", "judged_by", "load_teacher", "teacher_notes"]
-
 _CUT_OFF = {"length", "max_tokens", "MAX_TOKENS"}
 _STRICT = ("system", "late", "repeats", "greeting")
 _WIDTH = 8

@@ -44,7 +44,8 @@ from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.errors import ConfigError, ForgottenError, InputError, StoreError, UNOError
 from langchain_uno.home import safe_name
 from langchain_uno.logs.capture import feedback_key
-from langchain_uno.logs.conversation import clean_text, run_ref
+from langchain_uno.logs.conversation import run_ref
+from langchain_uno.messages import clean_text
 from langchain_uno.metrics import exposition
 from langchain_uno.records import utc_now
 
@@ -62,16 +63,6 @@ except ImportError as error:
         f"Feedback over HTTP needs a package that is missing ({error.name}): "
         "pip install 'langchain-uno[server]'."
     ) from error
-
-__all__ = [
-    "ENV_SECRET",
-    "Claims",
-    "FeedbackRouter",
-    "FeedbackTokens",
-    "TokenError",
-    "feedback_app",
-    "feedback_router",
-]
 
 ENV_SECRET = "LANGCHAIN_UNO_FEEDBACK_SECRET"  # noqa: S105 - a variable's name
 _MIN_SECRET = 32

@@ -40,8 +40,6 @@ from langchain_uno.web.console import console_router
 from langchain_uno.web.console.access import ENV_TOKENS
 from langchain_uno.web.feedback import ENV_SECRET, FeedbackTokens, feedback_app
 
-__all__ = ["refresh", "respond"]  # and app, made on first use
-
 
 class Conversation(MessagesState):
     """A thread of the server."""
