@@ -188,9 +188,9 @@ def run_refresh(
     max_steps: int | None = None,
     until: str | None = None,
     promote: bool = True,
+    spread: Spread | None = None,
     max_minutes: float | None = None,
     min_free_gb: float | None = None,
-    spread: Spread | None = None,
 ) -> RefreshResult:
     """Refresh a home: learn from its log and make the release current.
 
@@ -207,9 +207,9 @@ def run_refresh(
         max_steps: caps the optimiser steps of every training (for quick tries).
         until: the stage after which to stop; None: the last. The next call goes on from there.
         promote: whether the release answers users at once; False leaves that to a person.
+        spread: tries the clusters elsewhere (:mod:`langchain_uno.learning.workers`).
         max_minutes: after which to stop, at the next end of a piece of work; None: when it is done.
         min_free_gb: stop, likewise, when fewer GB are free on the home's disk; None: never.
-        spread: tries the clusters elsewhere (:mod:`langchain_uno.learning.workers`).
 
     Raises:
         EmptyLogError: there is nothing to learn from.
@@ -241,9 +241,9 @@ def run_refresh(
         progress=progress or Silent(),
         max_steps=max_steps,
         promote=promote,
-        stop_at=None if max_minutes is None else time.time() + 60 * max_minutes,
-        min_free_gb=min_free_gb,
         spread=spread,
+        stop_at=None if max_minutes is None else time.monotonic() + 60 * max_minutes,
+        min_free_gb=min_free_gb,
     )
     _check_home(home, engine.fingerprint, embedder.fingerprint)
     with refresh_lock(home, "and one runs at a time"):

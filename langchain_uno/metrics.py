@@ -19,10 +19,11 @@ from langchain_uno.errors import ConfigError, UNOError
 from langchain_uno.forks import ForkLock
 from langchain_uno.home import Home, is_safe
 
+prometheus: Any
 try:
     import prometheus_client as prometheus
 except ImportError:  # an extra
-    prometheus = None  # type: ignore[assignment]
+    prometheus = None
 
 
 FILE = "metrics.prom"
@@ -92,7 +93,7 @@ def exposition(home: Home) -> bytes:
             "pip install 'langchain-uno[metrics]'."
         )
     with _LOCK:
-        page = prometheus.generate_latest()
+        page: bytes = prometheus.generate_latest()
     with suppress(FileNotFoundError):  # no refresh has written it yet
         page += (home.path / FILE).read_bytes()
     return page

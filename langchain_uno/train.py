@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from langchain_uno.learning.work import RefreshProgress, RefreshResult
     from langchain_uno.models.protocols import Embedder, Engine
     from langchain_uno.models.roles import PromptSet
-    from langchain_uno.models.teacher import Teacher
 
 __all__ = ["effective_recipe", "plan_home", "refresh_home"]
 
@@ -53,9 +52,9 @@ def refresh_home(
     max_steps: int | None = None,
     until: str | None = None,
     promote: bool = True,
+    ray: str | None = None,
     max_minutes: float | None = None,
     min_free_gb: float | None = None,
-    ray: str | None = None,
     progress: RefreshProgress | None = None,
 ) -> RefreshResult:
     """Do what the command does, from Python.
@@ -73,10 +72,10 @@ def refresh_home(
         max_steps: caps the steps of every training.
         until: the stage to stop after; None: all are run.
         promote: whether the release answers users at once.
-        max_minutes: after which to stop, loading included, at the next end of a piece of work.
-        min_free_gb: stop, likewise, when fewer GB are free on the home's disk.
         ray: address of the Ray cluster that trains and verifies; "auto": this machine's. None:
             this process does.
+        max_minutes: after which to stop, loading included, at the next end of a piece of work.
+        min_free_gb: stop, likewise, when fewer GB are free on the home's disk.
         progress: hears how it comes on.
 
     Returns:
@@ -98,8 +97,10 @@ def refresh_home(
     if ray is not None:
         from langchain_uno.learning.workers import RayWorkers
 
-        spread = RayWorkers(ray, partial(_load_models, model, embeddings, teacher))
-    with refresh_noted(place) if until is None else nullcontext({}) as told:
+        spread = RayWorkers(ray, partial(_load_models, named))
+    noted: AbstractContextManager[dict[str, Any]]
+    noted = refresh_noted(place) if until is None else nullcontext({})
+    with noted as told:
         place.ensure()
         keep_promises(place)  # before anything is learnt
         now = _state(place, named, settings, prompts, max_steps)
@@ -112,11 +113,17 @@ def refresh_home(
         from langchain_uno.graphs.refresh import run_refresh
 
         left = None if max_minutes is None else max_minutes - (time.monotonic() - began) / 60
-        more = {"until": until, "promote": promote, "min_free_gb": min_free_gb, "spread": spread}
+        more: dict[str, Any] = {
+            "until": until,
+            "promote": promote,
+            "spread": spread,
+            "max_minutes": left,
+            "min_free_gb": min_free_gb,
+        }
         try:
             if guide is not None:
                 guide.keep_answers(place.work / "answers.sqlite3")
-            result = run_refresh(**parts, **more, max_minutes=left)
+            result = run_refresh(**parts, **more)
         finally:
             if guide is not None:
                 guide.close()
@@ -219,7 +226,7 @@ def _load(
 
     if progress is not None:
         progress.start("load", None, named.model or "the bundled model")
-    engine, embedder, guide = _load_models(named.model, named.embeddings, named.teacher)
+    engine, embedder, guide = _load_models(named)
     parts: dict[str, Any] = {
         "home": place,
         "engine": engine,
@@ -238,19 +245,17 @@ def _load(
     return parts
 
 
-def _load_models(
-    model: str | None, embeddings: str | None, teacher: str | None
-) -> tuple[Engine, Embedder, Teacher | None]:
+def _load_models(named: _Named) -> tuple[Engine, Embedder, Engine | None]:
     """Load base model, embedder and teacher; workers of a Ray cluster do that too."""
     from langchain_uno.models.loading import load_embedder, load_engine
 
-    engine = load_engine(model)
-    embedder = load_embedder(embeddings, engine)
-    if teacher is None:
+    engine = load_engine(named.model)
+    embedder = load_embedder(named.embeddings, engine)
+    if named.teacher is None:
         return engine, embedder, None
     from langchain_uno.models.teacher import load_teacher
 
-    return engine, embedder, load_teacher(teacher, engine)
+    return engine, embedder, load_teacher(named.teacher, engine)
 
 
 _LAST = "last.json"

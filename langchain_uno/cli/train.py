@@ -185,6 +185,7 @@ def train(
                     **given,
                     until=until,
                     promote=promote,
+                    ray=ray,
                     max_minutes=max_minutes,
                     min_free_gb=min_free_gb,
                     ray=ray,

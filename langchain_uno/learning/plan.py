@@ -15,8 +15,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel, Field
 
-from langchain_uno.learning.distil import DISTILLED, distil_keys, known_rules
-from langchain_uno.learning.work import RESULT, RefreshResult, Work, refresh_folders
+from langchain_uno.learning.distil import distil_keys, known_rules
+from langchain_uno.learning.work import DISTILLED, RESULT, RefreshResult, Work, refresh_folders
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal

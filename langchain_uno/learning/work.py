@@ -217,12 +217,12 @@ class Work:
     """Cap on the optimiser steps of every training."""
     promote: bool = True
     """Whether the release answers users at once."""
+    spread: Spread | None = None
+    """Tries the clusters elsewhere; None: this process tries them, one after the other."""
     stop_at: float | None = None
     """When (``time.time()``, which workers on other hosts share) to stop; None: when it is done."""
     min_free_gb: float | None = None
     """GB that stay free on the home's disk; None: it may fill up."""
-    spread: Spread | None = None
-    """Tries the clusters elsewhere; None: this process tries them, one after the other."""
     scorers: Any = None
     """How many control questions reranker and judge got right (``learning/controls.py``)."""
     id: str = ""
