@@ -25,6 +25,7 @@ try:
 except ImportError:  # an extra
     prometheus = None
 
+__all__ = ["FILE", "answered", "captured", "exposition", "refresh_noted", "waiting"]
 
 FILE = "metrics.prom"
 """In a home: what the last refresh did."""

@@ -188,7 +188,6 @@ def train(
                     ray=ray,
                     max_minutes=max_minutes,
                     min_free_gb=min_free_gb,
-                    ray=ray,
                     progress=bars,
                 )
         if dry_run:

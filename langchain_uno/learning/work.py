@@ -220,7 +220,7 @@ class Work:
     spread: Spread | None = None
     """Tries the clusters elsewhere; None: this process tries them, one after the other."""
     stop_at: float | None = None
-    """When (``time.time()``, which workers on other hosts share) to stop; None: when it is done."""
+    """When (``time.monotonic()``) to stop; None: when it is done."""
     min_free_gb: float | None = None
     """GB that stay free on the home's disk; None: it may fill up."""
     scorers: Any = None
@@ -282,7 +282,7 @@ class Work:
             PausedError: says which limit it was.
         """
         why = None
-        if self.stop_at is not None and time.time() >= self.stop_at:
+        if self.stop_at is not None and time.monotonic() >= self.stop_at:
             why = "the time given is over (--max-minutes)"
         elif self.min_free_gb is not None:
             free = shutil.disk_usage(self.home.path).free / 1e9
