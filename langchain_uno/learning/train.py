@@ -45,6 +45,7 @@ from langchain_uno.learning.evolve import Incumbent, incumbent
 from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.size import bound_size
+from langchain_uno.learning.troubles import is_of_one, kind_of
 from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
@@ -160,8 +161,9 @@ def train_stage(work: Work) -> dict[str, Any]:
 def try_cluster(work: Work, cluster: ClusterData) -> None:
     """Make and verify a cluster's module, unless that is done, and write what came of it."""
     if not work.folder.has(_tried(cluster)):
+        work.check_limits()
         start = time.perf_counter()
-        decision = _decide(work, cluster)
+        decision = _decide_or_fail(work, cluster)
         decision.seconds = round(time.perf_counter() - start, 3)
         work.folder.write_json(_tried(cluster), decision.model_dump(mode="json"))
     _tidy(work, cluster)
@@ -194,6 +196,20 @@ def trains_expert(work: Work, cluster: ClusterData) -> bool:
         return False
     present = _incumbent(work, cluster)
     return present is None or not present.stays
+
+
+def _decide_or_fail(work: Work, cluster: ClusterData) -> Decision:
+    """Decide; where that fails for this cluster, what its users have stays, and others go on."""
+    try:
+        return _decide(work, cluster)
+    except Exception as error:
+        if not is_of_one(error):
+            raise
+        told = f"failed ({kind_of(error)}), and is tried again by the next refresh"
+        present = _incumbent(work, cluster)
+        if present is None or not present.stands:
+            return Decision(notes=[told])
+        return _kept(Decision(notes=[told]), present, "kept")
 
 
 def _decide(work: Work, cluster: ClusterData) -> Decision:
@@ -307,7 +323,9 @@ def _try_module(
     name = f"clusters/{cluster.id}/{own}.json"
     if not work.folder.has(name):
         try:
+            work.check_limits()
             epochs = _trained(work, cluster, kind, critic)
+            work.check_limits()
         except InputError as error:
             # All examples too long, say: this cluster's module can't be trained, others can.
             trial = Trial(note=str(error))
@@ -565,11 +583,19 @@ def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exa
 
 
 def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], None]:
-    """Return a trainer's progress callback that drives the stage's bar."""
+    """Return a trainer's progress callback, which drives the stage's bar.
+
+    Limits are looked at when a state was kept, so that a training which is stopped loses nothing.
+    """
     seen = 0
+    out = work.folder.path(f"clusters/{cluster.id}/{kind}")
+    states = sorted(out.glob("state-*"))
 
     def on_step(done: int, total: int) -> None:
-        nonlocal seen
+        nonlocal seen, states
+        before, states = states, sorted(out.glob("state-*"))
+        if states and states != before:
+            work.check_limits()
         if seen == 0:
             work.progress.start(_BAR, total, f"{cluster.id} {kind}: training")
         work.progress.advance(_BAR, done - seen)

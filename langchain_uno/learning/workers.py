@@ -19,7 +19,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from langchain_uno.errors import ConfigError, ModelMismatchError, UNOError
 from langchain_uno.learning.train import try_cluster
@@ -31,6 +31,8 @@ __all__ = ["LoadModels", "RayWorkers"]
 LoadModels = Callable[[], tuple[Engine, Embedder, Engine | None]]
 """Returns base model, embedder and teacher (None: the base model); Ray must be able to send it."""
 
+LOOK_S = 30.0
+"""Seconds between two looks at the limits of the refresh."""
 RETRIES = 3
 """Times that a worker, and the cluster that it was at, is started again."""
 _ANSWER_S = 10.0
@@ -82,6 +84,7 @@ class RayWorkers:
 
         Raises:
             ConfigError: the Ray cluster can't be joined, or lacks the GPUs.
+            PausedError: a limit of the refresh was reached.
         """
         import torch
 
@@ -102,16 +105,11 @@ class RayWorkers:
                 max_restarts=RETRIES,
                 max_task_retries=RETRIES,
             )
-            absent = cast(Any, None)  # a worker puts its own in their place
-            bare = replace(
-                work,
-                engine=absent,
-                embedder=absent,
-                reranker=absent,
-                teacher=absent,
-                progress=Silent(),
-                spread=None,
-            )
+            # A worker puts its own models in the place of these.
+            own: dict[str, Any] = dict.fromkeys(("engine", "embedder", "reranker", "teacher"))
+            # Limits are looked at here: a monotonic clock is its machine's own.
+            own |= {"stop_at": None, "min_free_gb": None}
+            bare = replace(work, progress=Silent(), spread=None, **own)
             sent = self._ray.put((bare, self._load, work.engine.fingerprint, threads))
             work.progress.start("train", len(clusters), f"{len(clusters)} clusters on Ray")
             workers = [start.remote() for _ in clusters]
@@ -132,11 +130,14 @@ class RayWorkers:
         }
         told: list[str] = []
         while busy:
-            [ready], _ = self._ray.wait(list(busy), num_returns=1)
-            worker, cluster = busy.pop(ready)
+            found, _ = self._ray.wait(list(busy), num_returns=1, timeout=LOOK_S)
+            work.check_limits()
+            if not found:
+                continue
+            worker, cluster = busy.pop(found[0])
             dead = False
             try:
-                self._ray.get(ready)
+                self._ray.get(found[0])
             except self._ray.exceptions.RayError as error:
                 dead = cluster is None or isinstance(error, self._ray.exceptions.RayActorError)
                 told.append(_failed(cluster, error))
