@@ -32,8 +32,6 @@ from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.reports.store import take_out
 
-__all__ = ["STEPS", "forget", "forget_older", "forget_preview", "keep_promises", "resume"]
-
 STEPS = ("journal", "releases", "reports", "index", "vectors", "work", "bytes")
 OnStep = Callable[[str], None]
 

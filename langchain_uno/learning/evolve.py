@@ -31,16 +31,6 @@ from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_
 from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.trainers.deciding import least_people
 
-__all__ = [
-    "Incumbent",
-    "Parent",
-    "given_rules",
-    "incumbent",
-    "known_wordings",
-    "mark_reviewed",
-    "match_parents",
-]
-
 MAX_GROWTH = 0.5
 """New training logs, as a share of those that a module was trained on, beyond which it is old."""
 _NAME = re.compile(r"c(\d+)\Z")
@@ -96,13 +86,14 @@ def _parent_release(work: Work) -> Release | None:
     """
     if not work.recipe.keep:
         return None
-    left, current = None, None
+    left, name, known = None, None, work.folder.has("parent.json")
     with suppress(ReleaseError):  # a broken release is no reason against making a sound one
         traffic = read_traffic(work.home)
         left = traffic.stands_in_for if traffic else None
-        current = read_current(work.home)
-    if not work.folder.has("parent.json"):
-        work.folder.write_json("parent.json", left or (current.id if current else None))
+        current = None if left or known else read_current(work.home)
+        name = left or (current.id if current else None)
+    if not known:
+        work.folder.write_json("parent.json", name)
     name = work.folder.read_json("parent.json")
     if name is None:
         return None
@@ -182,10 +173,10 @@ def given_rules(work: Work) -> dict[str, list[str]]:
     return out
 
 
-def known_wordings(work: Work, cluster: ClusterData) -> list[str]:
-    """Return the rules that the module which a cluster continues was taught."""
-    release = _parent_release(work) if cluster.parent else None
-    return release.cluster(str(cluster.parent)).rules if release else []
+def known_wordings(work: Work) -> dict[str | None, list[str]]:
+    """Return the rules of the release that is gone on from, by cluster."""
+    release = _parent_release(work)
+    return {c.id: c.rules for c in release.manifest.clusters} if release else {}
 
 
 def mark_reviewed(

@@ -120,7 +120,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
     on_training, on_all = rulings.on_rules(grouped), rulings.on_rules(near)
     rows = [rule_rows(c, work, grouped, is_refused, on_training) for c in clusters]
     taught: dict[str, RuleSet] = {}
-    learning = set(train)
+    learning, before = set(train), known_wordings(work)
     for cluster in clusters:
         for log_id in cluster.run_ids:
             on_rule = partial(on_training if log_id in learning else on_all, cluster.id)
@@ -133,7 +133,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         sets = {i: taught[i] for i in cluster.train}
         cluster.people = len({work.voices[i] for i, s in sets.items() if s.with_feedback})
         cluster.acting = len({work.voices[i] for i in sets if i in done})
-        same = in_own_words(known, sets.values(), known_wordings(work, cluster))
+        same = in_own_words(known, sets.values(), before.get(cluster.parent, ()))
         rated = lone_thumbs(work, cluster.train)
         cluster.thumbs = thumbs_of(rated)
         saying = {work.voices[i] for i, s in sets.items() if i in done or _teaches(work, s)}

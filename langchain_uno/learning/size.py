@@ -11,8 +11,6 @@ from langchain_uno.learning.work import ClusterData, Work
 if TYPE_CHECKING:
     from langchain_uno.learning.train import Decision
 
-__all__ = ["bound_size"]
-
 
 def bound_size(work: Work, clusters: Sequence[ClusterData], decided: Sequence[Decision]) -> None:
     """Leave to the base model what proves least, where all modules together are too large.

@@ -17,7 +17,8 @@ these people want changed.
 A module of the current release that is still good stays, and one that does better on the same
 queries is not replaced (:mod:`langchain_uno.learning.evolve`). What passes by itself ships unless
 there were so many tries in this refresh that it may be chance
-(:func:`langchain_uno.trainers.deciding.may_ship`).
+(:func:`langchain_uno.trainers.deciding.may_ship`), or it gets worse where nobody asked for anything
+(:mod:`langchain_uno.trainers.elsewhere`; not by the paper's rule).
 
 Every training and every verification is kept as soon as it is done, and nothing is deleted before
 what it was needed for is written. A training keeps its state every minute, so a refresh that was
@@ -33,18 +34,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from pydantic import BaseModel, Field
 
 from langchain_uno.errors import InputError
 from langchain_uno.learning.acts import was_content
-from langchain_uno.learning.cluster import asker_of, smallest_cluster
+from langchain_uno.learning.cluster import asker_of, sent_to, smallest_cluster
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import Incumbent, incumbent
 from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.size import bound_size
+from langchain_uno.learning.troubles import is_of_one, kind_of
 from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
@@ -57,14 +58,14 @@ from langchain_uno.records import (
     VerifierReport,
 )
 from langchain_uno.trainers.deciding import cluster_p_value, may_ship
-from langchain_uno.trainers.verifier import BaseSide, Compared, Exam, HeldOut, Rated
+from langchain_uno.trainers.elsewhere import base_answers, look_elsewhere
+from langchain_uno.trainers.verifier import BaseSide, Compared, Exam, HeldOut, Rated, evened
 
 if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample
 
 __all__ = [
     "Decision",
-    "evened",
     "held_out",
     "read_decision",
     "train_stage",
@@ -160,8 +161,9 @@ def train_stage(work: Work) -> dict[str, Any]:
 def try_cluster(work: Work, cluster: ClusterData) -> None:
     """Make and verify a cluster's module, unless that is done, and write what came of it."""
     if not work.folder.has(_tried(cluster)):
+        work.check_limits()
         start = time.perf_counter()
-        decision = _decide(work, cluster)
+        decision = _decide_or_fail(work, cluster)
         decision.seconds = round(time.perf_counter() - start, 3)
         work.folder.write_json(_tried(cluster), decision.model_dump(mode="json"))
     _tidy(work, cluster)
@@ -194,6 +196,20 @@ def trains_expert(work: Work, cluster: ClusterData) -> bool:
         return False
     present = _incumbent(work, cluster)
     return present is None or not present.stays
+
+
+def _decide_or_fail(work: Work, cluster: ClusterData) -> Decision:
+    """Decide; where that fails for this cluster, what its users have stays, and others go on."""
+    try:
+        return _decide(work, cluster)
+    except Exception as error:
+        if not is_of_one(error):
+            raise
+        told = f"failed ({kind_of(error)}), and is tried again by the next refresh"
+        present = _incumbent(work, cluster)
+        if present is None or not present.stands:
+            return Decision(notes=[told])
+        return _kept(Decision(notes=[told]), present, "kept")
 
 
 def _decide(work: Work, cluster: ClusterData) -> Decision:
@@ -307,7 +323,9 @@ def _try_module(
     name = f"clusters/{cluster.id}/{own}.json"
     if not work.folder.has(name):
         try:
+            work.check_limits()
             epochs = _trained(work, cluster, kind, critic)
+            work.check_limits()
         except InputError as error:
             # All examples too long, say: this cluster's module can't be trained, others can.
             trial = Trial(note=str(error))
@@ -316,6 +334,8 @@ def _try_module(
             chosen = epochs[(report.epoch or 0) - 1]
             if critic is not None and report.passed:
                 report = _against(work, cluster, report, chosen, critic)
+            if report.passed and work.recipe.verify.level is not None:
+                report = _elsewhere(work, cluster, report, chosen)
             kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
             trial = Trial(report=report, note=report.reason, adapter=kept)
         work.folder.write_json(name, trial.model_dump(mode="json"))
@@ -440,33 +460,6 @@ def _rated_items(work: Work, cluster: ClusterData) -> list[HeldOut]:
     )
 
 
-def evened(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
-    """Return rated items that speak for both directions alike, in their order.
-
-    Who liked some answers and disliked others has as many of each; of the others as many people
-    liked as disliked. There are ``at_most`` items, of as many people as can be.
-
-    A module that knows nothing of the ratings wins then with chances q and 1 - q on two people of
-    opposite directions. Such wins are no more spread than those of even chances (Hoeffding 1956),
-    so the test of :func:`langchain_uno.trainers.verifier.decide` holds, whatever the module does to
-    all answers.
-    """
-    order = [items[i] for i in np.random.default_rng(seed).permutation(len(items)).tolist()]
-    people: dict[str, tuple[list[HeldOut], list[HeldOut]]] = {}
-    for item in order:
-        assert item.rated is not None
-        people.setdefault(item.voice, ([], []))[not item.rated.liked].append(item)
-    each = max(1, at_most // (2 * max(1, len(people))))
-    both = [own for own in people.values() if all(own)][: at_most // 2]
-    liked = [ups for ups, downs in people.values() if not downs]
-    disliked = [downs for ups, downs in people.values() if not ups]
-    n = min(len(liked), len(disliked), at_most // 2 - len(both))
-    kept = [half[: min(map(len, own))] for own in both for half in own]
-    kept += [*liked[:n], *disliked[:n]]
-    chosen = {item.id for part in kept for item in part[:each]}
-    return [item for item in items if item.id in chosen]
-
-
 def _critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:
     """Return what a critic learns: for each training log with rules, draft -> wanted rules."""
     from langchain_uno.trainers.critic import CriticExample
@@ -527,6 +520,21 @@ def _against(
     return report.model_copy(update={"passed": not why, "reason": why or report.reason})
 
 
+def _elsewhere(
+    work: Work, cluster: ClusterData, report: VerifierReport, adapter: Path
+) -> VerifierReport:
+    """Return a module's report, passed only if it is no worse than the base elsewhere."""
+    work.progress.start(_BAR, None, f"{cluster.id} {report.kind}: asked elsewhere")
+    exam, name = _exam(work), "general.json"
+    if not work.folder.has(name):  # once a refresh
+        work.folder.write_json(name, base_answers(exam))
+    # Requests that nobody reacted to are where serving sends them. Thumbs judge no other answer.
+    others = [c for c in work.clusters() if c.id != cluster.id and not c.by_thumbs]
+    sent = sent_to(work) if report.kind == "expert" else {}
+    strays = [i for c in others for i in held_out(work, c) if sent.get(i.id) == cluster.id]
+    return look_elsewhere(exam, report, adapter, work.folder.read_json(name), strays)
+
+
 def _folder_of(work: Work, trial: Trial) -> Path:
     assert trial.adapter is not None
     return work.folder.path(trial.adapter)
@@ -575,11 +583,19 @@ def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exa
 
 
 def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], None]:
-    """Return a trainer's progress callback that drives the stage's bar."""
+    """Return a trainer's progress callback, which drives the stage's bar.
+
+    Limits are looked at when a state was kept, so that a training which is stopped loses nothing.
+    """
     seen = 0
+    out = work.folder.path(f"clusters/{cluster.id}/{kind}")
+    states = sorted(out.glob("state-*"))
 
     def on_step(done: int, total: int) -> None:
-        nonlocal seen
+        nonlocal seen, states
+        before, states = states, sorted(out.glob("state-*"))
+        if states and states != before:
+            work.check_limits()
         if seen == 0:
             work.progress.start(_BAR, total, f"{cluster.id} {kind}: training")
         work.progress.advance(_BAR, done - seen)

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from langchain_uno.models.protocols import Embedder, FloatArray, Reranker
 from langchain_uno.records import RuleSet
 
-__all__ = ["BACKGROUND", "centred", "group_wordings", "in_own_words", "plain"]
-
 NEAR, NEAR_CENTRED = 0.9, 0.8
 """Cosines, before and after centring, from which two wordings are one rule without a reranker."""
 ASKED = 3

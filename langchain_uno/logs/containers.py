@@ -34,6 +34,8 @@ _BY_NAME = {".csv": ",", ".tsv": "\t"}
 _SEPARATOR = re.compile(r"sep=(.)")
 """A first line that Excel writes and reads."""
 _MAX_HEADER = 20_000
+_MAX_OPENING = 200
+"""Characters of the first line of an object over several lines; a longer one is a broken row."""
 _MARGIN = 20
 """So near to the end of what was read an error may only mean that the rest is not there yet."""
 
@@ -138,8 +140,8 @@ def _lines(source: io.BufferedReader[Any], encoding: str) -> Iterator[Numbered]:
 
 def _parsed(text: str) -> Any:
     """The value of a line, or the error that says why there is none."""
-    if _BAD_BYTE.search(text):
-        return InputError("not UTF-8")  # a bad byte spoils no other row
+    if bad := _BAD_BYTE.search(text):  # a bad byte spoils no other row
+        return InputError(f"not UTF-8 (byte {len(text[: bad.start()].encode())})")
     try:
         return json.loads(text, parse_constant=_nothing)
     except (ValueError, RecursionError) as error:
@@ -164,7 +166,7 @@ def _is_one_value(start: str) -> bool:
     if start[:1] == "[":
         # An array in a line of its own is a (bad) row of JSON lines, not the file.
         return line == "[" or start[1:].lstrip()[:1] in ("{", "]")
-    return line[:1] == "{" and line[-1:] in ("[", "{", ",")
+    return line[:1] == "{" and line[-1:] in ("[", "{", ",") and len(line) <= _MAX_OPENING
 
 
 class _Values:

@@ -26,12 +26,12 @@ from langchain_uno.logs.tombstones import (
     said_by_nobody,
     words_about,
 )
+from langchain_uno.messages import clean_text
 
 if TYPE_CHECKING:  # the journal asks for tombstones
     from langchain_uno.logs.join import Joined
     from langchain_uno.logs.journal import Journal, JournalRow
-    from langchain_uno.messages import clean_text
-from langchain_uno.records import Feedback, Interaction
+    from langchain_uno.records import Feedback, Interaction
 
 __all__ = [
     "Chosen",

@@ -36,19 +36,6 @@ from langchain_uno.releases.publish import direct, make_current
 from langchain_uno.releases.sequential import LEVEL, Compared, block_for, compare
 from langchain_uno.releases.traffic import Share, Traffic, read_traffic, write_atomic
 
-__all__ = [
-    "Canary",
-    "Plan",
-    "Side",
-    "Verdict",
-    "look",
-    "running",
-    "start",
-    "stop",
-    "undecided",
-    "watch",
-]
-
 Verdict = Literal["promoted", "rolled back", "undecided", "running", "stopped", "overtaken"]
 """How a canary ended, or that it runs. Undecided: its budget of people or days is spent; what was
 current stays, and a person decides. Overtaken: a person changed what answers."""

@@ -30,8 +30,6 @@ from langchain_uno.releases.manifest import (
 )
 from langchain_uno.releases.space import Space
 
-__all__ = ["check_adapter", "check_files", "check_names", "file_sha256", "parse_centroids"]
-
 MANIFEST_FILE = "manifest.json"
 CENTROIDS_FILE = "centroids.safetensors"
 CONFIG_FILE = "adapter_config.json"

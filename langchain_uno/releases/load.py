@@ -22,15 +22,6 @@ from langchain_uno.releases.manifest import Manifest, read_manifest_file
 from langchain_uno.releases.space import Space
 from langchain_uno.releases.traffic import read_traffic
 
-__all__ = [
-    "LinearShapes",
-    "Release",
-    "list_releases",
-    "load_release",
-    "read_current",
-    "read_manifest",
-]
-
 
 @dataclass(frozen=True)
 class Release:

@@ -21,8 +21,6 @@ from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.taint import empty_release
 from langchain_uno.releases.traffic import Traffic, read_traffic, write_atomic
 
-__all__ = ["PRUNED", "prune"]
-
 PRUNED = "pruned"
 """What the reason of such a release begins with, where others say that they were revoked."""
 

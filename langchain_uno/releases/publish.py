@@ -22,9 +22,9 @@ from langchain_uno.home import Home, safe_name
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
+from langchain_uno.releases.checks import LinearShapes
 from langchain_uno.releases.history import note
 from langchain_uno.releases.load import (
-    LinearShapes,
     Release,
     check_folder,
     load_release,
@@ -49,8 +49,6 @@ from langchain_uno.releases.traffic import (
     write_atomic,
     write_traffic,
 )
-
-__all__ = ["direct", "make_current", "publish", "retire", "revoke", "rollback"]
 
 
 def publish(
@@ -280,7 +278,7 @@ def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> 
         whole = sum(share.share for share in rest)
         kept = [s.model_copy(update={"share": s.share / whole}) for s in rest]
         shares = tuple(kept) if any(s.release for s in kept) else ()
-        write_traffic(home, Traffic(shares=shares))
+        write_traffic(home, Traffic(shares=shares, stands_in_for=traffic.stands_in_for))
         if traffic.canary:
             note(home, "end canary", release_id, reason)
         return

@@ -25,8 +25,6 @@ from langchain_uno.home import Home, safe_name
 from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import read_limited
 
-__all__ = ["TRAFFIC_SCHEMA", "Share", "Traffic", "read_traffic", "write_atomic", "write_traffic"]
-
 TRAFFIC_SCHEMA = 3
 _LIMIT = 1 << 20
 

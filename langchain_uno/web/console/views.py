@@ -58,7 +58,6 @@ def environment() -> Environment:
     )
     made.filters |= {
         "when": _when,
-        "size": _size,
         "percent": lambda share: "unknown" if share is None else f"{100 * share:.0f} %",
         "counted": counted,
         "number": lambda n: f"{n:,}",
@@ -78,11 +77,3 @@ def _when(value: Any) -> str:
         return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M}"
     except ValueError:
         return str(value)
-
-
-def _size(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"

@@ -15,6 +15,7 @@ from langchain_uno.graphs.refresh import RefreshResult
 from langchain_uno.home import Home
 from langchain_uno.learning import cluster as cluster_room
 from langchain_uno.learning import train as train_room
+from langchain_uno.models.adapters import count_base, count_weights
 from langchain_uno.models.protocols import Engine, FloatArray
 from langchain_uno.records import Interaction, PreferencePair, VerifierReport
 from langchain_uno.reflect import Reflected
@@ -302,6 +303,44 @@ def test_what_users_have_stays_while_nothing_decides(
     assert all(("undecided" in c.note) == (undecided and not few) for c in result.clusters)
     assert all(("too few held-out people" in c.note) == few for c in result.clusters)
     assert {c.route for c in result.clusters} == {"expert" if undecided else "base"}
+
+
+def test_where_modules_are_too_large_together_those_that_prove_least_go(
+    home: Home, engine: Engine
+) -> None:
+    first = current(home)
+    folders = [first.adapters[str(c.adapter)] for c in first.manifest.clusters]
+    sizes = {count_weights(folder) for folder in folders}
+    assert len(folders) == 2 and len(sizes) == 1
+    share = 100 * sizes.pop() / count_base(engine.model)  # type: ignore[attr-defined]
+    (home.path / "settings.toml").write_text(f"[releases]\nmax_percent = {1.5 * share}\n")
+    result = again(home, engine, more(2))
+    second = current(home)
+    routes = {c.id: c.route for c in second.manifest.clusters}
+    [left_out] = [name for name, route in routes.items() if route == "base"]
+    assert len(second.adapters) == 1
+    proven = {c.id: (c.interval[0] - 0.5) * c.size for c in result.clusters if c.interval}
+    assert proven[left_out] == min(proven.values())
+    one = next(c for c in result.clusters if c.id == left_out)
+    assert one.route == "base" and "releases.max_percent" in one.note
+    assert second.cluster(left_out).made_in is None
+
+    # With room for both nobody is left out.
+    (home.path / "settings.toml").write_text(f"[releases]\nmax_percent = {2.1 * share}\n")
+    assert {c.route for c in again(home, engine, more(1, first=300)).clusters} == {"expert"}
+
+
+def test_a_refresh_prunes_what_is_old(home: Home, engine: Engine) -> None:
+    (home.path / "settings.toml").write_text("[releases]\nkeep = 1\n")
+    first = current(home).id
+    again(home, engine, more(1))
+    second = current(home).id
+    assert (home.releases / first / "adapters").is_dir()  # the parent stays
+    result = again(home, engine, more(1, first=200))
+    assert (home.releases / second / "adapters").is_dir()
+    assert not (home.releases / first / "adapters").exists()
+    assert not (home.reports / first).exists() and (home.reports / second).exists()
+    assert result.notes[-1] == "The weights of 1 old release went: 1 are kept (releases.keep)."
 
 
 def test_what_users_have_stays_where_what_is_new_may_be_chance(
