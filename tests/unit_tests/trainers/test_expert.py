@@ -71,8 +71,9 @@ def test_three_trainings_leave_the_base_bit_identical(
         logits = model(ids).logits
     random_state = torch.get_rng_state()
     for n in range(3):
-        # The second as a large model, which saves memory by checkpointed activations.
+        # The second as a large model, and without room for its activations.
         monkeypatch.setattr(common, "BIG", 1 if n == 1 else 10**8)
+        monkeypatch.setattr(common, "ROOM", 0 if n == 1 else 2**31)
         short = SETTINGS.model_copy(update={"max_steps": 2, "dropout": 0.05})
         train_expert(model, tokenizer, [pair(i) for i in range(4)], tmp_path / str(n), short, n)
     after = model.state_dict()
@@ -200,6 +201,23 @@ def test_the_same_seed_gives_the_same_adapter(tiny: tuple[Any, Any], tmp_path: P
     ]
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
+
+
+def test_without_room_for_activations_it_learns_the_same(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(
+        expert, "DPOConfig", lambda real=expert.DPOConfig, **kw: made.append(real(**kw)) or made[-1]
+    )
+    short = SETTINGS.model_copy(update={"max_steps": 3, "dropout": 0.1})
+    found = []
+    for room in (2**31, 0):
+        monkeypatch.setattr(common, "ROOM", room)
+        epochs = train_expert(*tiny, [pair(i) for i in range(6)], tmp_path / str(room), short, 0)
+        found.append((epochs[-1] / "adapter_model.safetensors").read_bytes())
+    assert [config.activation_checkpointing for config in made] == [False, True]
+    assert found[0] == found[1]
 
 
 def test_pairs_too_long_are_left_out(
