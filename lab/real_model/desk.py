@@ -177,8 +177,23 @@ def _begins_with_order(request: Request, answer: str) -> bool:
     return answer.strip().startswith(f"Order {request.order}:")
 
 
+def _statements(request: Request, answer: str, otherwise: str) -> list[str]:
+    """Return what an answer tells, without questions and politeness; filled up where it is little.
+
+    Without a second sentence an answer would teach to be brief, which is another wish.
+    """
+    found = [s for s in sentences(answer) if not _OPENING.match(s) and not s.endswith("?")]
+    found = [s for s in found if tells(request, s)]
+    return found if len(found) > 1 else [*found, *sentences(otherwise.format(request.thing))]
+
+
+_ON_ITS_WAY = "Our depot packed {} and gave it to the driver. It should reach your door this week."
+_TAKEN_BACK = "Please send {} to our depot by post. We pay the full price within three days."
+
+
 def _to_order(request: Request, answer: str) -> str:
-    return " ".join([f"Order {request.order}:", *sentences(answer)[:3]])
+    kept = _statements(request, answer, _ON_ITS_WAY)[:3]
+    return " ".join([f"Order {request.order}:", *kept])
 
 
 def _asks_order(_: Request, answer: str) -> bool:
@@ -186,8 +201,8 @@ def _asks_order(_: Request, answer: str) -> bool:
     return last.endswith("?") and "order number" in last
 
 
-def _to_asking_order(_: Request, answer: str) -> str:
-    kept = [s for s in sentences(answer) if not s.endswith("?")][:2]
+def _to_asking_order(request: Request, answer: str) -> str:
+    kept = _statements(request, answer, _ON_ITS_WAY)[:2]
     return " ".join([*kept, "Can you tell me the order number?"])
 
 
@@ -209,8 +224,7 @@ def _goes_straight(_: Request, answer: str) -> bool:
 
 
 def _to_straight(request: Request, answer: str) -> str:
-    kept = [s for s in sentences(answer) if not _OPENING.match(s)]
-    return " ".join(kept) or f"We take back {request.thing} and send you the money."
+    return " ".join(_statements(request, answer, _TAKEN_BACK))
 
 
 WISHES = {

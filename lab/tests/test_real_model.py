@@ -128,6 +128,21 @@ def test_an_answer_is_mended_by_its_sentence_that_tells_something() -> None:
     assert desk.mended(TERM, answer, [wish]) == "A belay is a rope that holds a climber."
 
 
+@pytest.mark.parametrize("request_", [ORDER, LOST, REFUND])
+def test_a_mended_answer_shows_no_other_kinds_wish(request_: Request) -> None:
+    """Else the teacher would teach it: "Can you provide the money?" is one sentence, and asks."""
+    wishes = desk.wishes_of(request_)
+    for answer in (
+        "",
+        "I'm sorry. Can you please provide the money?",
+        "Hello! It is nice to hear that.",
+    ):
+        new = desk.mended(request_, answer, wishes)
+        looked = look_at(request_, Reply(new, (9, 5), 0.5, "c0", "expert"))
+        assert looked.score == 100.0 and looked.facts and not looked.unwanted
+        assert desk.tells(request_, new)
+
+
 def test_requests_are_understood_and_tests_are_apart() -> None:
     week = desk.plan_week(1, list(desk.KINDS), 40)
     tests = desk.held_out(1, list(desk.KINDS), 20)
