@@ -150,6 +150,19 @@ def m008_plain_figures(db: sqlite3.Connection) -> None:
     )
 
 
+def m009_changes(db: sqlite3.Connection) -> None:
+    """What changed of records that are there, for those who read what is new alone.
+
+    The names are of runs and traces; who has read them deletes them.
+    """
+    db.execute("CREATE TABLE changes (seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL)")
+    db.execute(
+        """CREATE TRIGGER feedback_changes AFTER UPDATE ON feedback BEGIN
+            INSERT INTO changes (name) VALUES (OLD.run_id), (NEW.run_id);
+        END"""
+    )
+
+
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_records,
     m002_meta_and_erasures,
@@ -159,6 +172,7 @@ STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m006_expired,
     m007_figures,
     m008_plain_figures,
+    m009_changes,
 )
 SCHEMA = len(STEPS)
 
