@@ -17,10 +17,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from langchain_core.callbacks import (
-    AsyncCallbackManagerForLLMRun,
-    CallbackManagerForLLMRun,
-)
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -41,12 +38,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from langchain_uno.errors import InputError, TemplateError, UNOError
-from langchain_uno.graphs.respond import (
-    Mode,
-    RespondContext,
-    RespondInput,
-    build_respond_graph,
-)
+from langchain_uno.graphs.respond import Mode, RespondContext, RespondInput, build_respond_graph
 from langchain_uno.home import ENV_HOME, Home
 from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.serving.answers import as_chunk, as_result
@@ -62,8 +54,6 @@ from langchain_uno.serving.structured import (
     with_raw,
 )
 from langchain_uno.serving.tracing import child_config, sticky
-
-__all__ = ["UNOChatModel"]
 
 _AT_ONCE = 32
 """What the local engine takes together by default."""

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from langchain_uno.errors import InputError, StoreBusyError
-from langchain_uno.home import Home, load_settings
+from langchain_uno.errors import InputError
+from langchain_uno.home import Home, load_settings, refresh_lock
 from langchain_uno.logs import erase
 from langchain_uno.logs.index import Lease
 from langchain_uno.logs.journal import Journal
@@ -31,8 +31,6 @@ from langchain_uno.logs.tombstones import plant, taught_before
 from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.reports.store import take_out
-
-__all__ = ["STEPS", "forget", "forget_older", "keep_promises", "resume"]
 
 STEPS = ("journal", "releases", "reports", "index", "vectors", "work", "bytes")
 OnStep = Callable[[str], None]
@@ -65,20 +63,66 @@ def forget(
         StoreBusyError: a refresh, a drain or an endless reader is at it.
         StoreError: the journal or Chroma can't be used; call again, it goes on.
     """
-    user_id = None if user_id is None else str(user_id)
-    thread_id = None if thread_id is None else str(thread_id)
-    if sum((user_id is not None, thread_id is not None, bool(run_ids))) != 1:
-        raise InputError("Name what to forget: a user, a thread or runs, one of the three.")
-    what = "user" if user_id is not None else "thread" if thread_id is not None else "runs"
+    what, named = _named(user_id, thread_id, run_ids)
     with _alone(home), Journal(home.journal) as journal:
         _finish_all(home, journal, None)
         _tell(on_step, "journal")
         # First, so that a run which ends while it is looked for is not recorded.
-        names = erase.named(user_id=user_id, thread_id=thread_id, run_ids=run_ids)
+        names = erase.named(**named)
         journal.database.transaction(lambda db: plant(db, names, time.time()))
-        chosen = erase.choose(journal, user_id=user_id, thread_id=thread_id, run_ids=run_ids)
-        before = journal.database.transaction(lambda db: taught_before(db, chosen.names))
+        chosen, before = _chosen(journal, named)
         return _take_out(home, journal, chosen, what, on_step, before)
+
+
+def forget_preview(
+    home: Home,
+    *,
+    user_id: str | int | UUID | None = None,
+    thread_id: str | int | UUID | None = None,
+    run_ids: Collection[str] = (),
+) -> dict[str, Any]:
+    """Tell what :func:`forget` would take; nothing is changed.
+
+    Args:
+        home: the namespace.
+        user_id: as for :func:`forget`.
+        thread_id: likewise.
+        run_ids: likewise.
+
+    Returns:
+        The receipt, with ``releases``: the ids of those that would be revoked.
+
+    Raises:
+        InputError, HomeError, StoreError: as for :func:`forget`.
+    """
+    from langchain_uno.releases.taint import tainted_by
+
+    what, named = _named(user_id, thread_id, run_ids)
+    with Journal(home.require().journal) as journal:
+        chosen, before = _chosen(journal, named)
+    receipt, tainted = _receipt(what, chosen, before), []
+    if receipt["found"] and any(home.releases.glob("*/")):
+        key = lineage_key(home)
+        taught = {opaque_id(key, run_id) for run_id in chosen.touched}
+        tainted = list(tainted_by(home, {*taught, *before}))
+    return {**receipt, "releases_tainted": len(tainted), "finished": False, "releases": tainted}
+
+
+def _named(user_id: Any, thread_id: Any, run_ids: Collection[str]) -> tuple[str, dict[str, Any]]:
+    """Return what kind of thing is named, and the three as texts."""
+    if sum((user_id is not None, thread_id is not None, bool(run_ids))) != 1:
+        raise InputError("Name what to forget: a user, a thread or runs, one of the three.")
+    what = "user" if user_id is not None else "thread" if thread_id is not None else "runs"
+    ids = {"user_id": user_id, "thread_id": thread_id}
+    texts = {name: None if one is None else str(one) for name, one in ids.items()}
+    return what, {**texts, "run_ids": run_ids}
+
+
+def _chosen(journal: Journal, named: dict[str, Any]) -> tuple[erase.Chosen, list[str]]:
+    """Return what goes, and the lineage ids of what retention took of it before."""
+    chosen = erase.choose(journal, **named)
+    names = chosen.names
+    return chosen, journal.database.transaction(lambda db: taught_before(db, names))
 
 
 def forget_older(home: Home, *, days: float, on_step: OnStep | None = None) -> dict[str, Any]:
@@ -131,20 +175,13 @@ def keep_promises(home: Home) -> None:
 @contextmanager
 def _alone(home: Home) -> Any:
     """Hold what a refresh and a drain hold."""
-    from filelock import FileLock, Timeout
-
     home.require()
-    home.ensure()
-    with ExitStack() as held:
+    with refresh_lock(home, "which must not learn from what is being forgotten"):
+        lease = Lease(home.chroma)
         try:
-            held.enter_context(FileLock(home.work / "refresh.lock", timeout=0))
-        except Timeout as error:
-            raise StoreBusyError(
-                f"A refresh of {str(home.path)!r} is running, which must not learn from what is "
-                "being forgotten: stop it, or wait for it to end."
-            ) from error
-        held.callback(Lease(home.chroma).release)
-        yield
+            yield
+        finally:
+            lease.release()
 
 
 def _take_out(
@@ -155,14 +192,7 @@ def _take_out(
     on_step: OnStep | None,
     before: Collection[str] = (),
 ) -> dict[str, Any]:
-    receipt = {
-        "what": what,
-        "at": utc_now().isoformat(timespec="seconds"),
-        "found": bool(chosen or before),
-        "interactions": len(chosen.run_ids),
-        "of_these_quoting": chosen.quoting,
-        "feedback": len(chosen.feedback_ids),
-    }
+    receipt = _receipt(what, chosen, before)
     if not receipt["found"]:
         return {**receipt, "releases_tainted": 0, "finished": True}
     key = lineage_key(home)
@@ -175,6 +205,17 @@ def _take_out(
         at=time.time(),
     )
     return _finish_all(home, journal, on_step)[-1]
+
+
+def _receipt(what: str, chosen: erase.Chosen, before: Collection[str]) -> dict[str, Any]:
+    return {
+        "what": what,
+        "at": utc_now().isoformat(timespec="seconds"),
+        "found": bool(chosen or before),
+        "interactions": len(chosen.run_ids),
+        "of_these_quoting": chosen.quoting,
+        "feedback": len(chosen.feedback_ids),
+    }
 
 
 def _finish_all(home: Home, journal: Journal, on_step: OnStep | None) -> list[dict[str, Any]]:

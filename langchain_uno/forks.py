@@ -18,8 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-__all__ = ["ForkLock", "survive_forks"]
-
 _T = TypeVar("_T")
 _LONGEST_S = 10.0
 """A fork waits for all locks together this long at most; a forward pass may take seconds."""

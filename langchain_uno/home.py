@@ -19,23 +19,37 @@ A home is one folder per service; a namespace (tenant) is a folder of it, above 
     [serving]
     max_adapters = 32                         # default: all of the release are loaded
 
+    [releases]
+    keep = 10                                 # releases that stay to go back to
+    max_percent = 200                         # of the base model's weights, all modules together
+
     [recipe.lora]                             # any setting of the recipe
     rank = 32
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from langchain_uno.errors import ConfigError, HomeError, InputError, NameError_
+from langchain_uno.errors import (
+    ConfigError,
+    HomeError,
+    InputError,
+    NameError_,
+    StoreBusyError,
+    UNOError,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,10 +62,13 @@ __all__ = [
     "HomeSettings",
     "LogSettings",
     "RedactionSettings",
+    "ReleaseSettings",
     "ServingSettings",
     "is_safe",
     "load_settings",
+    "refresh_lock",
     "safe_name",
+    "why_unwritable",
 ]
 
 ENV_HOME = "LANGCHAIN_UNO_HOME"
@@ -78,6 +95,28 @@ def safe_name(name: str, what: str = "name") -> str:
 def is_safe(name: str) -> bool:
     """Whether :func:`safe_name` takes a name."""
     return bool(_NAME.match(name))
+
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FULL = ("no space left", "disk is full", "quota exceeded")
+"""What libraries say in errors that carry no number: SQLite, safetensors, Chroma."""
+
+
+def why_unwritable(error: BaseException) -> str | None:
+    """Return why the disk can't be written, if that is what an error is about; else None.
+
+    Args:
+        error: of any library; what caused it is looked at too.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _UNWRITABLE:
+            return seen.strerror or str(seen)
+        ours = isinstance(seen, UNOError)  # these say what to do about a full disk, in any case
+        if not ours and any(words in str(seen).lower() for words in _FULL):
+            return "no space left on the disk"
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 @dataclass(frozen=True)
@@ -186,6 +225,34 @@ class Home:
         return self
 
 
+@contextmanager
+def refresh_lock(home: Home, otherwise: str) -> Iterator[None]:
+    """Keep refreshes of a home out until the block ends, or the process dies.
+
+    Args:
+        home: the namespace; its folders are made if they are missing.
+        otherwise: why not to go on while a refresh runs, for the error.
+
+    Raises:
+        StoreBusyError: a refresh is running, or whatever else holds this.
+        HomeError: the home can't be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(home.ensure().work / "refresh.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise StoreBusyError(
+            f"A refresh of {str(home.path)!r} is running, {otherwise}: stop it, or wait for it to "
+            "end. (If none is, this goes away by itself: the lock dies with its process.)"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -215,12 +282,24 @@ class ServingSettings(_Section):
     """Adapters loaded at a time; the one used longest ago makes room. None: all that are served."""
 
 
+class ReleaseSettings(_Section):
+    """How much of what was learnt is kept."""
+
+    keep: int = Field(default=10, ge=1)
+    """After a refresh only so many releases keep their weights and reports: the newest, besides
+    those in use."""
+    max_percent: float = Field(default=200.0, gt=0)
+    """Weights that all modules of a release may have together, in percent of the base model's.
+    Beyond, the clusters with the least proven gain stay with the base model."""
+
+
 class HomeSettings(_Section):
     """The whole file."""
 
     logs: LogSettings = Field(default_factory=LogSettings)
     redaction: RedactionSettings = Field(default_factory=RedactionSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
+    releases: ReleaseSettings = Field(default_factory=ReleaseSettings)
     recipe: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the recipe; checked when it is loaded."""
 

@@ -16,18 +16,6 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_uno.errors import InputError
 from langchain_uno.records import AT_LIMIT, Message, Role
 
-__all__ = [
-    "clean_text",
-    "clean_value",
-    "from_langchain",
-    "incomplete",
-    "map_texts",
-    "message_fields",
-    "read_turns",
-    "text_of",
-    "without_thinking",
-]
-
 _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",

@@ -18,8 +18,6 @@ from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResp
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.chat_models import UNOChatModel
 
-__all__ = ["UNOMiddleware"]
-
 
 class UNOMiddleware(AgentMiddleware[Any, Any, Any]):
     """Routing and capture for ``create_agent``.

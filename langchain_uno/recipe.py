@@ -27,22 +27,6 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover
     import tomli as tomllib
 
-__all__ = [
-    "RECIPES",
-    "ClusterSettings",
-    "CriticSettings",
-    "ExpertSettings",
-    "FilterSettings",
-    "GapSettings",
-    "LoraSettings",
-    "PairSettings",
-    "Recipe",
-    "RuleSettings",
-    "VerifySettings",
-    "load_recipe",
-    "merged",
-]
-
 RECIPES = ("default", "paper", "bundled")
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "STAGES",
     "Cluster",
+    "Elsewhere",
     "Feedback",
     "Interaction",
     "Message",
@@ -212,9 +213,9 @@ class RuleSet(BaseModel):
     """What distilling one log gave: rules with feedback, and rules without (the model's guess)."""
 
     run_id: str
-    outcome: Literal["rules", "empty", "unparsable", "no_words", "unsupported"] = "rules"
-    """What came of the words: rules; an empty list; a text that is no list; there were none; or
-    the prompt set has no prompts for their language."""
+    outcome: Literal["rules", "empty", "unparsable", "no_words", "unsupported", "failed"] = "rules"
+    """What came of the words: rules; an empty list; a text that is no list; there were none; the
+    prompt set has no prompts for their language; or the call failed, and is made again."""
     with_feedback: list[Rule] = Field(default_factory=list)
     without_feedback: list[Rule] = Field(default_factory=list)
     wanted: list[Rule] = Field(default_factory=list)
@@ -255,6 +256,21 @@ class RatedAnswer(BaseModel):
     weight: float = 1.0
 
 
+class Elsewhere(BaseModel):
+    """How a module did against the base on what its cluster's users do not ask."""
+
+    asked: int = 0
+    """General instructions; 0: the base keeps too few of them for a loss to show."""
+    kept: int = 0
+    base_kept: int = 0
+    people: int = 0
+    """Whose held-out requests belong to other clusters and would reach this module all the same."""
+    win_rate: float | None = None
+    """On these, every person counting once; None: they were too few to ask."""
+    harm: str = ""
+    """Where it is worse than the base; empty: nowhere."""
+
+
 class VerifierReport(BaseModel):
     """How a module did against the base on held-out queries of its cluster."""
 
@@ -281,6 +297,8 @@ class VerifierReport(BaseModel):
     mean_score: float | None = None
     """The judge's; None where rated answers were the standard."""
     mean_base_score: float | None = None
+    elsewhere: Elsewhere | None = None
+    """None: nobody looked, because it had failed before, by the paper's rule, or long ago."""
 
 
 class Cluster(BaseModel):

@@ -22,21 +22,6 @@ from langchain_uno.models.protocols import Engine, GenerateRequest, Generation, 
 from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.records import Message, Usage
 
-__all__ = [
-    "CRITIQUE_TEMPERATURE",
-    "Ask",
-    "Plan",
-    "Reflected",
-    "Stage",
-    "bleu4",
-    "kept_share",
-    "quoted",
-    "reflect",
-    "request_text",
-    "run_together",
-    "total",
-]
-
 CRITIQUE_TEMPERATURE = 0.1
 """The authors' temperature of critiques: nearly greedy, but no endless loops."""
 

@@ -13,8 +13,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-__all__ = ["make_tiny_adapter", "make_tiny_model"]
-
 
 def make_tiny_model(path: str | os.PathLike[str], *, seed: int = 0, hidden: int = 64) -> Path:
     """Save a random Qwen3 with a byte-level tokenizer and a chat template; return its folder.

@@ -367,6 +367,9 @@ def trained(
 
     Yields:
         The trained PEFT model.
+
+    Raises:
+        InputError: the device lacks the memory.
     """
     if keeper.checkpoint is None:
         clear_epochs(out)
@@ -389,7 +392,13 @@ def trained(
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watcher)
         trainer.add_callback(keeper)
-        trainer.train(resume_from_checkpoint=keeper.checkpoint)
+        try:
+            trainer.train(resume_from_checkpoint=keeper.checkpoint)
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                "The device lacks the memory for this training: lower expert.max_length, "
+                "critic.max_length or lora.rank (--set)."
+            ) from error
         yield trainer.model
     keeper.clear()
 

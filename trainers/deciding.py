@@ -34,6 +34,7 @@ __all__ = [
     "Rows",
     "cluster_p_value",
     "decide",
+    "least_people",
     "lower_bound",
     "may_ship",
     "mean_of",
@@ -181,11 +182,16 @@ def _needed(gains: Floats, epoch: int, voters: int, level: float) -> int:
     The sum grows with the people, its spread under swaps with their root. Fewer than log2(1 /
     level) people can't decide anything: that many all have to win.
     """
-    least = math.ceil(math.log2(1.0 / level))
+    least = least_people(level)
     total, spread = float(gains[epoch].sum()), float(np.sqrt((gains[epoch] ** 2).sum()))
     z = NormalDist().inv_cdf(1.0 - level / len(gains))
     enough = math.ceil(voters * (z * spread / total) ** 2) if total > 0 else least
     return max(1, max(least, enough) - voters)
+
+
+def least_people(level: float) -> int:
+    """Return how many people it takes to decide at a level, if the module wins with all."""
+    return math.ceil(math.log2(1.0 / level))
 
 
 def lower_bound(gains: Sequence[float], confidence: float = 0.95) -> float:

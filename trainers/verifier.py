@@ -11,9 +11,9 @@ are its opinion, never the truth.
 
 Where thumbs alone teach, the sign of the implicit reward (DPO, arXiv 2305.18290; KTO, 2402.01306)
 decides: a module wins on a liked answer that it finds likelier than the base does, and on a
-disliked one that it finds less likely. As many people liked as disliked (``evened`` in
-``learning/train.py``), so a module that makes all answers likelier, or all less likely, wins half.
-Its own answers must not be empty, lose content, or be far longer or shorter than liked ones.
+disliked one that it finds less likely. As many people liked as disliked (:func:`evened`), so a
+module that makes all answers likelier, or all less likely, wins half. Its own answers must not be
+empty, lose content, or be far longer or shorter than liked ones.
 
 What comes of the comparisons is decided in ``trainers/deciding.py``.
 """
@@ -56,11 +56,13 @@ from langchain_uno.reflect import (
 from langchain_uno.trainers.deciding import Outcome, Rows, decide, lower_bound, mean_of
 
 __all__ = [
+    "Answers",
     "BaseSide",
     "Compared",
     "Exam",
     "HeldOut",
     "Rated",
+    "evened",
     "outcome_of",
 ]
 
@@ -138,7 +140,7 @@ class Compared(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Answers:
+class Answers:
     """What a module, or the base, says to all items."""
 
     texts: list[str]
@@ -202,7 +204,7 @@ class Exam:
         # unfinished before the end of its learning-rate schedule.
         added = len(epochs) > self.recipe.lora.epochs
         tried = [len(epochs) - 1] if added else range(len(epochs))
-        answers: list[_Answers] = []
+        answers: list[Answers] = []
         rated: Rows = []
         for index in tried:
             with _loaded(self.engine, epochs[index]) as name:
@@ -220,7 +222,7 @@ class Exam:
         done = self.by_critic(side.items, side.answers, adapter)
         # A draft that stands is the base's own answer, cut or not.
         drafted = side.usage or [Usage()] * len(done)
-        answers = _Answers(
+        answers = Answers(
             [one.text for one in done],
             [one.revised and _cut(one) for one in done],
             [total(draft, one.usage) for draft, one in zip(drafted, done, strict=True)],
@@ -258,31 +260,47 @@ class Exam:
         """
         done = self.by_critic(side.items, side.answers, critic)
         taught = [one.text for one in done]
-        with _loaded(self.engine, expert) as name:
-            own = self._answers(side.items, name)
-        size = len(side.items)
-        scores = self._scores([*side.items, *side.items], [*own.texts, *taught])
-        gains: dict[str, list[float]] = {}
-        for n, item in enumerate(side.items):
-            one = outcome_of(
-                item, own.texts[n], taught[n], scores[n], scores[size + n], self.recipe
-            )
-            if one is not None and own.cut[n] and not _cut(done[n]):
-                one = 0.0
-            if one is not None:
-                gains.setdefault(item.voice, []).append(one - 0.5)
-        least = lower_bound([sum(each) / len(each) for each in gains.values()])
+        scores = self._scores(side.items, taught)
+        path = BaseSide(side.items, taught, scores, [_cut(one) for one in done])
+        least = lower_bound(list(self.gains(path, expert).values()))
         if least >= -MARGIN:
             return ""
         lost = min(1.0, 0.5 - least)
         return f"may lose {lost:.2f} of the comparisons with the critic that taught it"
 
-    def _answers(self, items: Sequence[HeldOut], adapter: str | None) -> _Answers:
+    def gains(self, side: BaseSide, expert: Path) -> dict[str, float]:
+        """Return each person's mean outcome of an expert against a side, less 0.5.
+
+        Who has no query that could be judged is left out. An answer without its end loses against
+        one that has it.
+        """
+        own = self.by_expert(side.items, expert)
+        scores = self._scores(side.items, own.texts)
+        base_cut = side.cut or [False] * len(side.items)
+        found: dict[str, list[float]] = {}
+        for n, item in enumerate(side.items):
+            one = outcome_of(
+                item, own.texts[n], side.answers[n], scores[n], side.scores[n], self.recipe
+            )
+            if one is not None:
+                found.setdefault(item.voice, []).append(
+                    (0.0 if own.cut[n] and not base_cut[n] else one) - 0.5
+                )
+        return {voice: sum(each) / len(each) for voice, each in found.items()}
+
+    def by_expert(self, items: Sequence[HeldOut], expert: Path | None) -> Answers:
+        """Answer queries with an expert; None: with the base."""
+        if expert is None:
+            return self._answers(items, BASE)
+        with _loaded(self.engine, expert) as name:
+            return self._answers(items, name)
+
+    def _answers(self, items: Sequence[HeldOut], adapter: str | None) -> Answers:
         """Both sides answer without chance, as long as an answer may be; thoughts are no part."""
         sampling = Sampling(max_tokens=self.recipe.answer_tokens)
         requests = [GenerateRequest(item.messages, adapter, sampling) for item in items]
         made = self.engine.generate(requests, self.on_done)
-        return _Answers(
+        return Answers(
             [without_thinking(one.text) for one in made],
             [_cut(one) for one in made],
             [one.usage for one in made],
@@ -324,7 +342,7 @@ class Exam:
         self,
         kind: ModuleKind,
         side: BaseSide,
-        made: Sequence[_Answers],
+        made: Sequence[Answers],
         kinds: int,
         rated: Rows,
     ) -> VerifierReport:
@@ -393,7 +411,7 @@ class Exam:
 
 def _compared(
     side: BaseSide,
-    made: _Answers,
+    made: Answers,
     outcomes: Sequence[Outcome],
     scores: Sequence[float | None] | None,
 ) -> list[Compared]:
@@ -428,6 +446,33 @@ def _sample(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
         turns[items[i].voice] += 1
     ranked.sort(key=lambda one: one[0])  # stable: by chance within a turn
     return [items[i] for i in sorted(i for _, i in ranked[:at_most])]
+
+
+def evened(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
+    """Return rated items that speak for both directions alike, in their order.
+
+    Who liked some answers and disliked others has as many of each; of the others as many people
+    liked as disliked. There are ``at_most`` items, of as many people as can be.
+
+    A module that knows nothing of the ratings wins then with chances q and 1 - q on two people of
+    opposite directions. Such wins are no more spread than those of even chances (Hoeffding 1956),
+    so the test of :func:`langchain_uno.trainers.deciding.decide` holds, whatever the module does to
+    all answers.
+    """
+    order = [items[i] for i in np.random.default_rng(seed).permutation(len(items)).tolist()]
+    people: dict[str, tuple[list[HeldOut], list[HeldOut]]] = {}
+    for item in order:
+        assert item.rated is not None
+        people.setdefault(item.voice, ([], []))[not item.rated.liked].append(item)
+    each = max(1, at_most // (2 * max(1, len(people))))
+    both = [own for own in people.values() if all(own)][: at_most // 2]
+    liked = [ups for ups, downs in people.values() if not downs]
+    disliked = [downs for ups, downs in people.values() if not ups]
+    n = min(len(liked), len(disliked), at_most // 2 - len(both))
+    kept = [half[: min(map(len, own))] for own in both for half in own]
+    kept += [*liked[:n], *disliked[:n]]
+    chosen = {item.id for part in kept for item in part[:each]}
+    return [item for item in items if item.id in chosen]
 
 
 @contextmanager

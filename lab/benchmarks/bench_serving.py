@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import statistics
 import tempfile
@@ -332,11 +333,13 @@ def router(clusters: int, dimension: int) -> None:
 
 
 def reflect(folder: Path) -> None:
+    from langchain_uno.demo.drawing import make_world
     from langchain_uno.demo.service import held_out_queries
-    from langchain_uno.demo.worlds import load_world
 
     torch.set_num_threads(2)
-    queries = [q.text for _, q in held_out_queries(load_world(folder / "world.json"), 12, seed=1)]
+    settings = json.loads((folder / "demo.json").read_bytes())["settings"]
+    world = make_world(settings["seed"], noise=settings["noise"])
+    queries = [q.text for _, q in held_out_queries(world, 12, seed=1)]
     rows: dict[tuple[str, str], list[tuple[float, int, int]]] = {}
     for text in queries:
         uno = UNOChatModel(home=folder)

@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
 from lab.real_model.things import FRAMES, HURRY, NOISE, SAID, THINGS
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "remark",
     "said_in",
     "sentences",
+    "tells",
     "understand",
     "wishes_of",
 ]
@@ -116,6 +119,8 @@ _QUESTIONS = (
 _LONGEST = 220
 """Characters of one short sentence."""
 _FEW_WORDS = 25
+_NEW_WORDS = 3
+"""Politeness has fewer: "I am here to help you with your rucksack" adds "help"."""
 
 
 def sentences(text: str) -> list[str]:
@@ -136,6 +141,7 @@ def _is_one_sentence(_: Request, answer: str) -> bool:
 def _to_one_sentence(request: Request, answer: str) -> str:
     found = [s for s in sentences(answer) if len(s) <= _LONGEST]
     about = [s for s in found if _names(request, s)]
+    about = [s for s in about if tells(request, s)] or about
     if about or found:
         return (about or found)[0]
     first = (sentences(answer) or [f"{request.thing.capitalize()}."])[0]
@@ -158,7 +164,7 @@ def _bullets(answer: str) -> int:
 def _to_bullets(request: Request, answer: str) -> str:
     found = [s for s in sentences(answer) if not _OPENING.match(s)] or sentences(answer)
     # What stands before the first word on the matter is politeness.
-    found = found[next((i for i, s in enumerate(found) if _names(request, s)), 0) :]
+    found = found[next((i for i, s in enumerate(found) if tells(request, s)), 0) :]
     found += ["Ask us if it does not work.", "We are glad to help."][: max(0, 2 - len(found))]
     return "\n".join(f"- {s}" for s in found[:5])
 
@@ -295,6 +301,21 @@ def mended(request: Request, answer: str, wishes: Sequence[Wish]) -> str:
 def on_topic(request: Request, answer: str) -> bool:
     """Whether an answer names what it was asked about."""
     return _names(request, answer)
+
+
+def tells(request: Request, answer: str) -> bool:
+    """Whether an answer takes up the request and says something about it.
+
+    It has a word of the request in common, and at least ``_NEW_WORDS`` words that the request does
+    not have; words that stand in any text (scikit-learn's English list) count for neither.
+    """
+    asked, said = _content(request.text), _content(answer)
+    return bool(said & asked) and len(said - asked) >= _NEW_WORDS
+
+
+def _content(text: str) -> set[str]:
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    return {w[:5] for w in words if len(w) > 2 and w not in ENGLISH_STOP_WORDS}
 
 
 def _names(request: Request, text: str) -> bool:

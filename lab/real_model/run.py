@@ -23,9 +23,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lab.real_model import desk
-from lab.real_model.exam import conversation, look_at, with_rules
-from lab.real_model.fetch import use_site
-from lab.real_model.general import ask_general
+from lab.real_model.exam import ask_general, conversation, look_at, with_rules
 from lab.real_model.teacher import serve_teacher
 from langchain_uno import UNOChatModel, UNOFeedbackHandler
 from langchain_uno.cli.console import clean_exit, out, say
@@ -50,8 +48,10 @@ WORDS = {
     "score": "wishes met",
     "facts": "on topic",
     "note": "The teacher is a program, no model.",
-    "closing": f"{TEACHER} The model that learns and answers is a real one. 'On topic' looks for "
-    "the thing that was asked about; whether what is said is true, nobody checks.",
+    "closing": f"{TEACHER} It judges by the users' rules, and ranks an answer last that has no "
+    "word of the request, or adds fewer than three. The model that learns and answers is a real "
+    "one. 'On topic' looks for the thing that was asked about; whether what is said is true, "
+    "nobody checks.",
 }
 _BATCH = 32
 
@@ -96,7 +96,7 @@ def _sets(tokens: int) -> tuple[str, ...]:
 
 SIZES = {
     "demo": Size(("terms", "how-to"), 28, 12, 64, 0, False, _sets(64)),
-    "study": Size(tuple(desk.KINDS), 36, 20, 72, 16, True, _sets(72)),
+    "study": Size(tuple(desk.KINDS), 36, 20, 72, 40, True, _sets(72)),
 }
 
 
@@ -291,7 +291,6 @@ def _exam(
 ) -> dict[str, list[Answered]]:
     """Ask every system the test requests; what one answered is kept at once."""
     tests = [v.request for v in desk.held_out(seed, size.kinds, size.tests)]
-    use_site(Path(model).parent)  # IFEval's checkers
     systems = ["uno", "base", *(["rules in the prompt"] if size.rules_in_prompt else [])]
     kept: dict[str, Any] = notes.data.setdefault("answers", {})
     general: dict[str, Any] = notes.data.setdefault("general", {})
@@ -346,12 +345,11 @@ def _report(
 ) -> dict[str, Any]:
     tests = desk.held_out(seed, size.kinds, size.tests)
     kinds, people = [v.request.kind for v in tests], [v.user for v in tests]
-    seconds = {name: sum(a.seconds for a in rows) for name, rows in answers.items()}
     release = read_current(home)
     adapters = [a.n_bytes for a in release.manifest.adapters] if release else []
     base = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     return {
-        **summary(kinds, people, answers, seconds, release),
+        **summary(kinds, people, answers, release),
         "model": model.name,
         "words": WORDS,
         "general": notes.data["general"],

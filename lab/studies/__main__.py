@@ -90,8 +90,8 @@ def rounds(
     seeds: Seeds,
     out: Out = RESULTS,
     scratch: Scratch = STUDIES,
-    count: Annotated[int, typer.Option("--rounds", min=2, help="Refreshes.")] = 6,
-    visits: Annotated[int, typer.Option(min=16, help="Requests a round.")] = 100,
+    count: Annotated[int, typer.Option("--rounds", min=2, help="Refreshes.")] = 10,
+    visits: Annotated[int, typer.Option(min=16, help="Requests a round.")] = 50,
 ) -> None:
     """Refresh a service round after round as families come; then all at once."""
     from lab.studies.rounds import run_rounds

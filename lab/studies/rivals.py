@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from rank_bm25 import BM25Okapi
 
-from langchain_uno.demo.asking import Answered, Asked, look_at
+from langchain_uno.demo.asking import Answered, Asked, Reply, look_at
 from langchain_uno.demo.worlds import World
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, GenerateRequest, Sampling
 from langchain_uno.models.roles import PromptSet
@@ -108,12 +108,14 @@ def revise_by(
         look_at(
             world,
             one,
-            new.text,
-            tokens=(
-                draft.tokens_in + new.usage.input_tokens,
-                draft.tokens_out + new.usage.output_tokens,
+            Reply(
+                new.text,
+                (
+                    draft.tokens_in + new.usage.input_tokens,
+                    draft.tokens_out + new.usage.output_tokens,
+                ),
+                draft.seconds + each,
             ),
-            seconds=draft.seconds + each,
         )
         for one, draft, new in zip(asked, drafts, ended, strict=True)
     ]

@@ -1,13 +1,15 @@
 """A service that goes on: a refresh of the same home every so often, while families arrive.
 
 Five families of requests are there from the start, the others come one a round. The release of each
-round answers in the next, so people complain of what is still wrong. At the end one big refresh in
-a copy of the home, without anything to go on from, sees the same logs.
+round answers in the next, so people complain of what is still wrong. After each round the same test
+requests are answered, so that a family that falls is seen. At the end one big refresh in a copy of
+the home, without anything to go on from, sees the same logs.
 """
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from langchain_uno.demo.evaluate import by_person
 from langchain_uno.demo.run import Notebook, learn, run_week
 from langchain_uno.demo.service import plan_visits
 from langchain_uno.home import Home
+from langchain_uno.models.loading import model_folder
 from langchain_uno.releases.load import read_current
 from langchain_uno.serving.shared import stop_serving
 
@@ -35,8 +38,8 @@ def run_rounds(
     scratch: Path,
     progress: Any,
     *,
-    rounds: int = 6,
-    visits: int = 100,
+    rounds: int = 10,
+    visits: int = 50,
     per_family: int = 12,
 ) -> Result | None:
     """Run (or go on with) a service of several rounds; None while another process is at it.
@@ -48,7 +51,8 @@ def run_rounds(
         progress: hears how it comes on.
         rounds: how often there is a refresh.
         visits: requests a round, of all families (those of families yet to come are left out).
-        per_family: test requests a family and round; every round asks others.
+        per_family: test requests a family, the same ones in each round; three times as many others
+            at the end.
     """
 
     def make(folder: Path) -> Result:
@@ -70,8 +74,10 @@ def _run(
         until = [v for i, v in enumerate(planned) if v.query.family in there[i // visits]
                  and i < (nth + 1) * visits]  # fmt: skip
         run_week(home, world, until, notes, progress, "uno" if nth else "base")
+        began = time.process_time()
         refreshed = learn(home, {"seed": seed}, progress)
-        asked = [a for a in held_out(world, per_family, seed=100 + nth)
+        cpu = time.process_time() - began
+        asked = [a for a in held_out(world, per_family, seed=100)
                  if a.query.family in there[nth]]  # fmt: skip
         done.append(
             {
@@ -82,6 +88,7 @@ def _run(
                 "modules": sum(c.route != "base" for c in refreshed.clusters),
                 "logs": refreshed.usable,
                 "seconds": sum(refreshed.seconds.values()),
+                "cpu_seconds": cpu,
                 "adapter_bytes": _adapter_bytes(home),
             }
         )  # fmt: skip
@@ -90,8 +97,10 @@ def _run(
     if not big.root.is_dir():
         shutil.copytree(home.root, folder / "big.new", dirs_exist_ok=True)
         (folder / "big.new").rename(big.root)
+    began = time.process_time()
     refreshed = learn(big, {"seed": seed, "keep": False}, progress)
-    asked = held_out(world, 3 * per_family, seed=100 + rounds)
+    cpu = time.process_time() - began
+    asked = held_out(world, 3 * per_family, seed=101)
     answers = {"rounds": ask_model(world, home, asked), "big": ask_model(world, big, asked)}
     for one in (home, big):
         stop_serving(one.root)
@@ -102,6 +111,8 @@ def _run(
         "end": {name: _figures(asked, rows) for name, rows in answers.items()},
         "rounds-big": by_person(gained, [one.user for one in asked]),
         "big_seconds": sum(refreshed.seconds.values()),
+        "big_cpu_seconds": cpu,
+        "base_bytes": (model_folder(None) / "model.safetensors").stat().st_size,
     }
 
 

@@ -26,12 +26,14 @@ def rewritten(page: str, tables: str) -> str:
 
 
 def headline(top: Path) -> str:
-    """Return the tables of docs/benchmarks.md: systems at a third of useless feedback, plants."""
+    """Return the tables of docs/benchmarks.md: a third of useless feedback, plants, rounds."""
     results = read_results(top, "systems")
     mine = [one for one in results if not one["edits"] and one["noise"] == 0.34]
     parts = [f"Systems, {_told(mine)}:\n\n{_table(systems_rows(mine))}"] if mine else []
     if poison := read_results(top, "poison"):
         parts.append(f"Planted wishes:\n\n{_table(poison_rows(poison))}")
+    if rounds := read_results(top, "rounds"):
+        parts.append(f"Round after round:\n\n{_table(rounds_rows(rounds))}")
     if real := read_results(top, "real"):
         parts.append(real_tables(real))
     return "\n\n".join(parts) or "(none yet)"
@@ -118,18 +120,33 @@ def poison_rows(results: Sequence[Result]) -> Rows:
 
 
 def rounds_rows(results: Sequence[Result]) -> Rows:
-    """Return a row a round, and one for the big refresh that sees all logs at once."""
-    rows = [["world", "round", "logs", "modules", "of these kept", "wishes met", "facts", "s"]]
+    """Return a row a round, and one for the big refresh that sees all logs at once.
+
+    *Size* is all modules' bytes in percent of the base model's. *Below its best*: how far a family
+    has fallen, on the same requests, from the best that it had after any round so far.
+    """
+    head = "world, round, logs, modules, of these kept, wishes met, facts, below its best, size"
+    rows = [[*head.split(", "), "processor s"]]
     for one in results:
         world = str(one["seed"])
+        best: dict[str, float] = {}
         for nth, row in enumerate(one["rounds"], 1):
+            now = row["by_family"]
+            best = {name: max(score, best.get(name, 0.0)) for name, score in now.items()}
+            fallen = max(now, key=lambda name: best[name] - now[name])
+            down = best[fallen] - now[fallen]
             counts = [str(row[key]) for key in ("logs", "modules", "kept")]
             shown = [as_range(row[key]) for key in ("score", "facts")]
-            rows.append([world, str(nth), *counts, *shown, f"{row['seconds']:.0f}"])
-        for name, label in (("rounds", "end"), ("big", "one big refresh")):
+            size = f"{100 * row['adapter_bytes'] / one['base_bytes']:.0f} %"
+            told = f"{fallen} {down:.1f}" if down else "none"
+            cpu = f"{row['cpu_seconds']:.0f}"
+            rows.append([world, str(nth), *counts, *shown, told, size, cpu])
+        for name, label in (("rounds", "end, other requests"), ("big", "one big refresh")):
             shown = [as_range(one["end"][name][key]) for key in ("score", "facts")]
-            seconds = f"{one['big_seconds']:.0f}" if name == "big" else ""
-            rows.append([world, label, "", "", "", *shown, seconds])
+            cpu = f"{one['big_cpu_seconds']:.0f}" if name == "big" else ""
+            rows.append([world, label, "", "", "", *shown, "", "", cpu])
+        ahead = as_range(one["rounds-big"])
+        rows.append([world, "end less big refresh", "", "", "", ahead, "", "", "", ""])
     return rows
 
 

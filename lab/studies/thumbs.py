@@ -16,7 +16,7 @@ from typing import Any
 
 from lab.studies.results import Result, once
 from lab.studies.rivals import revise_by
-from langchain_uno.demo.asking import Answered, Asked, ask_model, held_out, look_at
+from langchain_uno.demo.asking import Answered, Asked, Reply, ask_model, held_out, look_at
 from langchain_uno.demo.drawing import make_world
 from langchain_uno.demo.evaluate import by_person
 from langchain_uno.demo.run import learn
@@ -102,7 +102,7 @@ def _answers(world: World, week: Sequence[Visit], progress: Any) -> list[Answere
         for visit in week
     ]
     drafts = [
-        look_at(world, one, made.text, tokens=(0, 0), seconds=0.0)
+        look_at(world, one, Reply(made.text))
         for one, made in zip(asked, engine.generate(requests), strict=True)
     ]
     progress.advance("answers", len(week))

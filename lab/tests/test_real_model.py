@@ -15,9 +15,8 @@ import pytest
 
 from lab.real_model import desk
 from lab.real_model.desk import WISHES, Request
-from lab.real_model.exam import conversation, look_at
+from lab.real_model.exam import ask_general, conversation, look_at
 from lab.real_model.fetch import fetch, weights_in
-from lab.real_model.general import INSTRUCTIONS, is_kept
 from lab.real_model.run import SIZES, Size, run_study
 from lab.real_model.teacher import Roles, answer_as_teacher, serve_teacher
 from lab.studies.tables import real_tables
@@ -107,6 +106,28 @@ def test_mended_answers_meet_the_wishes(answer: str, part: str) -> None:
             assert desk.mended(request, new, wishes) == new
 
 
+@pytest.mark.parametrize(
+    ("request_", "answer", "told"),
+    [
+        (TERM, "A belay is a rope that holds a climber.", True),
+        (TERM, "You're referring to a belay.", False),
+        (TERM, "It is a type of gear that is used by people on open roads.", False),
+        (HOW, "- I can help you with your fleece.\n- I am here for you.", False),
+        (HOW, "- Fill a bowl with cold water.\n- Wash the fleece gently.", True),
+        (REFUND, "Can you please provide the gloves you're asking for?", False),
+        (REFUND, "", False),
+    ],
+)
+def test_what_tells_nothing_is_found_out(request_: Request, answer: str, told: bool) -> None:
+    assert desk.tells(request_, answer) is told
+
+
+def test_an_answer_is_mended_by_its_sentence_that_tells_something() -> None:
+    answer = "You're referring to a belay. A belay is a rope that holds a climber. Ask us for more."
+    wish = WISHES["one sentence"]
+    assert desk.mended(TERM, answer, [wish]) == "A belay is a rope that holds a climber."
+
+
 def test_requests_are_understood_and_tests_are_apart() -> None:
     week = desk.plan_week(1, list(desk.KINDS), 40)
     tests = desk.held_out(1, list(desk.KINDS), 20)
@@ -155,7 +176,7 @@ def test_the_teacher_plays_every_role(prompts: PromptSet, roles: list[Roles], sy
     asked.append(Message(role="user", content=HOW.text))
     bullets, three = WISHES["bullets"], WISHES["three"]
     both = [bullets.rule, three.rule]
-    good = "- Wash a fleece cold.\n- Do not rub."
+    good = "- Wash a fleece in cold water.\n- Do not rub."
 
     def told(prompt: Sequence[Message] | None) -> str:
         assert prompt is not None
@@ -175,7 +196,8 @@ def test_the_teacher_plays_every_role(prompts: PromptSet, roles: list[Roles], sy
         return prompts.parse_judgement(judged).score
 
     assert score(both, good) == 9 and score(both, LONG) == 3
-    assert score(both, good.replace("fleece", "dog").replace("Wash", "Eat")) == 4
+    assert score(both, good.replace("fleece", "dog").replace("Wash", "Eat")) == 2
+    assert score(both, "- I can help you with your fleece.\n- I am here for you.") == 2
     assert score([], good) == 6
     assert prompts.parse_critique(told(prompts.critique_prompt(asked, LONG, "en"))) == both
     assert prompts.parse_critique(told(prompts.critique_prompt(asked, good, "en"))) == []
@@ -228,20 +250,13 @@ def test_an_answer_is_looked_at() -> None:
     assert conversation(TERM, ["Be kind"])[0][1].endswith("Follow these rules:\n- Be kind")
 
 
-def test_general_instructions_are_checked_by_ifeval() -> None:
-    pytest.importorskip("if_verifiable", reason="make demo-real puts it into .models/site")
-    kept = {
-        "punctuation:no_comma": ("The sea is wide.", "The sea, you know, is wide."),
-        "startend:quotation": ('"A garden."', "A garden."),
-        "detectable_format:json_format": ('{"bird": "tit"}', "A bird is a tit."),
-        "change_case:english_lowercase": ("the moon is far away from us", "The moon is FAR"),
-    }
-    for _, name, arguments in INSTRUCTIONS:
-        right, wrong = kept.get(name, ("", ""))
-        if right:
-            assert is_kept(name, arguments, right) and not is_kept(name, arguments, wrong)
-        else:
-            is_kept(name, arguments, "An answer.")  # the arguments are those it knows
+def test_general_instructions_are_those_of_the_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_asked(chat: Any, asked: Any, on_done: Any = None) -> list[Reply]:
+        return [Reply("Paris is a city.", (1, 1), 0.1, None, "base") for _ in asked]
+
+    monkeypatch.setattr("lab.real_model.exam.ask_chat", as_asked)
+    found = ask_general(None, 4)  # type: ignore[arg-type]
+    assert found == {"asked": 4, "kept": 1, "each": [False] * 3 + [True], "routes": ["base"] * 4}
 
 
 def test_weights_are_checked(tmp_path: Path) -> None:
@@ -301,7 +316,8 @@ def test_a_run_goes_to_its_end_and_is_taken_up(
     report = run_study(tmp_path / "run", model, 1, size, Silent())
     assert report["n"] == 9 and set(report["systems"]) == {"base", "uno", "rules in the prompt"}
     assert report["refresh"]["interactions"] >= 36
-    assert {c["route"] for c in report["refresh"]["clusters"]} & {"expert"}
+    # What such a model babbles tells nothing, so nothing of it is imitated: critics alone.
+    assert {c["route"] for c in report["refresh"]["clusters"]} == {"critic"}
     assert (tmp_path / "run" / "demo.png").stat().st_size > 0
     monkeypatch.setattr("lab.real_model.run.refresh_home", None)
     monkeypatch.setattr("lab.real_model.run.ask_chat", None)

@@ -15,11 +15,11 @@ from lab.studies.poison import ATTACKS, attacked, planted_rule, reaction_to
 from lab.studies.results import once, read_results
 from lab.studies.rivals import Past, by_bm25, by_cluster, by_embeddings
 from lab.studies.systems import SYSTEMS
-from lab.studies.tables import END, START, headline, rewritten
+from lab.studies.tables import END, START, headline, rewritten, rounds_rows
 from lab.studies.thumbs import tell
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.demo.answers import check_answer, render_answer
-from langchain_uno.demo.asking import Asked, look_at
+from langchain_uno.demo.asking import Asked, Reply, look_at
 from langchain_uno.demo.drawing import make_world
 from langchain_uno.demo.service import plan_visits
 from langchain_uno.errors import InputError
@@ -140,7 +140,7 @@ def test_thumbs_and_words_are_about_the_same_answers(tmp_path: Path) -> None:
         wishes = world.wishes(language, visit.query)
         text = render_answer(language, visit.query, wishes if i % 2 else [])
         asked = Asked(visit.user.id, visit.query, wishes)
-        answers.append(look_at(world, asked, text, tokens=(0, 0), seconds=0.0))
+        answers.append(look_at(world, asked, Reply(text)))
     told = {}
     for name in ("thumbs", "words"):
         home = Home(tmp_path / name).ensure()
@@ -154,3 +154,32 @@ def test_thumbs_and_words_are_about_the_same_answers(tmp_path: Path) -> None:
         assert [f.key for f in thumb.feedback] == ["like" if i % 2 else "dislike"]
         assert not thumb.feedback_turns
         assert bool(word.feedback_turns) != bool(i % 2)
+
+
+def test_a_family_that_fell_is_told_round_by_round() -> None:
+    whole = {"mean": 50.0, "low": 40.0, "high": 60.0}
+    told = {"score": whole, "facts": whole, "logs": 9, "modules": 1, "kept": 0, "cpu_seconds": 7.2}
+    rounds = [
+        {**told, "adapter_bytes": size, "by_family": scores}
+        for size, scores in (
+            (0, {"bug": 0.0}),
+            (50, {"bug": 80.0, "meeting": 10.0}),
+            (100, {"bug": 75.5, "meeting": 10.0}),
+            (100, {"bug": 90.0, "meeting": 8.0}),
+        )
+    ]
+    end = {name: {"score": whole, "facts": whole} for name in ("rounds", "big")}
+    one = {"seed": 1, "rounds": rounds, "end": end, "rounds-big": whole, "base_bytes": 200}
+    rows = rounds_rows([{**one, "big_cpu_seconds": 30.0}])
+    assert [row[7:] for row in rows[1:5]] == [
+        ["none", "0 %", "7"],
+        ["none", "25 %", "7"],
+        ["bug 4.5", "50 %", "7"],
+        ["meeting 2.0", "50 %", "7"],
+    ]
+    assert [row[1] for row in rows[5:]] == [
+        "end, other requests",
+        "one big refresh",
+        "end less big refresh",
+    ]
+    assert len({len(row) for row in rows}) == 1

@@ -7,19 +7,10 @@ from typing import Annotated
 
 import typer
 
-from langchain_uno.cli.console import (
-    HomeOption,
-    JsonOption,
-    NamespaceOption,
-    clean_exit,
-    print_json,
-    say,
-)
+from langchain_uno.cli.console import JsonOption, at_home, print_json, say
 from langchain_uno.home import Home
 from langchain_uno.releases.canary import look, running, start, stop, undecided
 from langchain_uno.releases.canary import watch as watch_once
-
-__all__ = ["canary", "canary_line", "end_canary", "watch"]
 
 _By = Annotated[str, typer.Option("--by", help="Who does it. [default: the process's user]")]
 _Why = Annotated[str, typer.Option("--why", help="A word for the history.")]
@@ -27,10 +18,10 @@ _CODES = {"promoted": 0, "rolled back": 11, "undecided": 12, "running": 13}
 _ENDED_BY_A_PERSON = 14
 
 
+@at_home()
 def canary(
+    place: Home,
     release: Annotated[str, typer.Argument(help="The release's id, as `releases list` prints it.")],
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     share: Annotated[float, typer.Option(help="Of the people that it answers, 0.05 to 0.5.")] = 0.2,
     people: Annotated[
         int, typer.Option(help="After so many people's votes it ends undecided.", min=2)
@@ -49,19 +40,17 @@ def canary(
     Exit codes: 0 done, 2 bad argument, 3 no such home, 8 another process decides about a canary, 9
     the release is refused, or another canary runs (nothing changes).
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        plan = start(place, release, share=share, people=people, days=days, by=by, why=why)
-        say(
-            f"Release {plan.release} answers {100 * plan.share:g} % of the people, "
-            f"{plan.current or 'the base model'} the others, until {plan.people} people have voted "
-            f"or {plan.days:g} days are over. `langchain-uno releases watch` decides."
-        )
+    plan = start(place, release, share=share, people=people, days=days, by=by, why=why)
+    say(
+        f"Release {plan.release} answers {100 * plan.share:g} % of the people, "
+        f"{plan.current or 'the base model'} the others, until {plan.people} people have voted "
+        f"or {plan.days:g} days are over. `langchain-uno releases watch` decides."
+    )
 
 
+@at_home("Stopped watching: the canary runs on.")
 def watch(
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
+    place: Home,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
     every: Annotated[float, typer.Option(help="Seconds between two looks.", min=1.0)] = 60.0,
     as_json: JsonOption = False,
@@ -78,28 +67,22 @@ def watch(
     undecided at the end of its budget (a person decides), 13 still running (--once), 14 a person
     ended it, 130 stopped by Ctrl-C.
     """
-    with clean_exit("Stopped watching: the canary runs on."):
-        place = Home.locate(home, namespace).require()
-        told = ""
-        while True:
-            found = watch_once(place)
-            if found.told != told and not as_json:
-                say(f"{found.verdict}: {found.told}.")
-            told = found.told
-            if once or found.verdict != "running":
-                break
-            time.sleep(every)
-        if as_json:
-            print_json(found.model_dump(mode="json"))
+    told = ""
+    while True:
+        found = watch_once(place)
+        if found.told != told and not as_json:
+            say(f"{found.verdict}: {found.told}.")
+        told = found.told
+        if once or found.verdict != "running":
+            break
+        time.sleep(every)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
     raise typer.Exit(_CODES.get(found.verdict, _ENDED_BY_A_PERSON))
 
 
-def end_canary(
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
-    by: _By = "",
-    why: _Why = "",
-) -> None:
+@at_home()
+def end_canary(place: Home, by: _By = "", why: _Why = "") -> None:
     """End the canary: what was current answers everybody. Or leave one that ended undecided.
 
         langchain-uno releases end-canary --home ./home --why "wrong release"
@@ -107,9 +90,7 @@ def end_canary(
     Exit codes: 0 done, 2 bad argument, 3 no such home, 8 another process decides, 9 a file is
     damaged.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        say("The canary has ended." if stop(place, by, why) else "No canary is running.")
+    say("The canary has ended." if stop(place, by, why) else "No canary is running.")
 
 
 def canary_line(home: Home) -> str | None:

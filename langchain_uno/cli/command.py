@@ -15,13 +15,10 @@ from langchain_uno.cli.evaluate import app as evaluate
 from langchain_uno.cli.logs import app as logs
 from langchain_uno.cli.recipe import recipe
 from langchain_uno.cli.releases import app as releases
-from langchain_uno.cli.report import report
 from langchain_uno.cli.review import app as review
 from langchain_uno.cli.status import status
 from langchain_uno.cli.train import train
 from langchain_uno.cli.web_console import console
-
-__all__ = ["app"]
 
 app = typer.Typer(
     name="langchain-uno",
@@ -66,7 +63,6 @@ def langchain_uno(
 app.command()(train)
 app.add_typer(logs, name="logs")
 app.add_typer(releases, name="releases")
-app.command()(report)
 app.add_typer(review, name="review")
 app.command()(status)
 app.command()(console)

@@ -10,10 +10,11 @@ import json
 import os
 import sys
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from rich.console import Console
@@ -21,21 +22,6 @@ from rich.markup import escape
 
 from langchain_uno.errors import ReleaseError, UNOError
 from langchain_uno.home import ENV_HOME, Home, is_safe
-
-__all__ = [
-    "ByOption",
-    "HomeOption",
-    "JsonOption",
-    "NamespaceOption",
-    "QuietOption",
-    "chosen_release",
-    "clean_exit",
-    "err",
-    "out",
-    "print_json",
-    "say",
-    "visible",
-]
 
 INTERRUPTED = 130
 out = Console()
@@ -74,6 +60,39 @@ def clean_exit(interrupted: str = "Stopped.") -> Iterator[None]:
         err.print(f"\n{escape(interrupted)}", highlight=False, soft_wrap=True)
         atexit.register(_leave)
         raise typer.Exit(INTERRUPTED) from error
+
+
+def at_home(
+    interrupted: str = "Stopped.", *, must_exist: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options --home and --namespace, and its first parameter their home.
+
+    Args:
+        interrupted: as for :func:`clean_exit`, in which the command runs.
+        must_exist: refuse a home that is not there.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(*, home: Path | None, namespace: str, **given: Any) -> None:
+            with clean_exit(interrupted):
+                place = Home.locate(home, namespace)
+                command(place.require() if must_exist else place, **given)
+
+        hints = get_type_hints(command, include_extras=True)
+        _, *own = signature(command).parameters.values()
+        options = [
+            Parameter("home", Parameter.KEYWORD_ONLY, default=None, annotation=HomeOption),
+            Parameter(
+                "namespace", Parameter.KEYWORD_ONLY, default="default", annotation=NamespaceOption
+            ),
+            *(p.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in own),
+        ]
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__annotations__ = {p.name: p.annotation for p in options}
+        run.__signature__ = Signature(options)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
 def _leave() -> None:

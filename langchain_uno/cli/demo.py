@@ -13,8 +13,6 @@ from langchain_uno.cli.progress import Bars
 from langchain_uno.demo.run import PER_FAMILY, VISITS, run_demo
 from langchain_uno.home import Home
 
-__all__ = ["demo"]
-
 
 def demo(
     home: Annotated[Path, typer.Option(help="Where everything goes; empty at first.")] = Path(
@@ -60,7 +58,6 @@ def demo(
             say("Try next:")
             for line in (
                 f"langchain-uno logs stats --home {place.path}",
-                f"langchain-uno evaluate world {place.path / 'world.json'} --home {place.path}",
                 f"langchain-uno demo --home {place.path}-2 --seed {seed + 1}",
             ):
                 say(f"  {line}")

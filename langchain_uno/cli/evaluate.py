@@ -7,93 +7,25 @@ from typing import Annotated
 
 import typer
 
-from langchain_uno.cli.console import (
-    HomeOption,
-    JsonOption,
-    NamespaceOption,
-    QuietOption,
-    clean_exit,
-    out,
-    print_json,
-    say,
-)
+from langchain_uno.cli.console import JsonOption, QuietOption, at_home, print_json, say
 from langchain_uno.cli.progress import Bars
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 
-__all__ = ["app"]
-
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="What a release is worth, on unseen requests.",
-)
-
-_Model = Annotated[
-    str | None, typer.Option(help="Base model: a folder or a hub name. [default: the bundled one]")
-]
+app = typer.Typer(no_args_is_help=True, help="What a release is worth, on unseen requests.")
 
 
 @app.command()
-def world(
-    file: Annotated[Path, typer.Argument(help="The world file whose users judge.")],
-    home: HomeOption = None,
-    model: _Model = None,
-    namespace: NamespaceOption = "default",
-    systems: Annotated[
-        str, typer.Option(help="Comma-separated, of base, single, uno.")
-    ] = "base,single,uno",
-    per_family: Annotated[int, typer.Option(min=1, help="Test requests a family.")] = 30,
-    seed: Annotated[int, typer.Option(help="Of the requests.")] = 0,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Compare base, UNO-Single and UNO in the demo's world.
-
-    Each answers test requests. A program checks every answer against the world's hidden
-    preferences. Differences are paired by request, with 95 % intervals by person.
-
-        langchain-uno evaluate world .demo/world.json --home .demo
-
-    Exit codes: 0 done, 2 bad argument or no world file, 3 no such home, 4 no such model, 5 the
-    release is another model's, 9 the release was refused, 130 stopped (nothing is half-done).
-    """
-    with clean_exit("Stopped; evaluating writes nothing, so nothing is half-done."):
-        place = Home.locate(home, namespace).require()
-        from langchain_uno.demo.evaluate import evaluate
-        from langchain_uno.demo.report import print_report
-        from langchain_uno.demo.worlds import load_world
-
-        chosen = [s.strip() for s in systems.split(",") if s.strip()]
-        loaded = load_world(file)
-        with Bars(quiet, as_json=as_json) as bars:
-            bars.start("answers", per_family * len(loaded.families) * len(chosen))
-            report = evaluate(
-                loaded,
-                place,
-                model=model,
-                systems=chosen,
-                per_family=per_family,
-                seed=seed,
-                on_done=lambda n: bars.advance("answers", n),
-            )
-            bars.finish("answers")
-        if as_json:
-            print_json(report)
-        else:
-            print_report(report, out)
-
-
-@app.command()
+@at_home("Stopped. Answers that are written stay: the same call again asks the rest.")
 def memorybench(
+    place: Home,
     rows: Annotated[Path, typer.Argument(help="Rows of a test split, one JSON object a line.")],
     out_: Annotated[Path, typer.Option("--out", help="Where the predictions go (JSON).")],
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     mode: Annotated[str, typer.Option(help="uno, single or base.")] = "uno",
-    model: _Model = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Base model: a folder or a hub name. [default: the bundled one]"),
+    ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -107,28 +39,26 @@ def memorybench(
     Exit codes: 0 done, 2 bad argument or row, or a test request is in the log, 3 no such home, 4 no
     such model, 5 the release is another model's, 9 the release was refused, 130 stopped.
     """
-    with clean_exit("Stopped. Answers that are written stay: the same call again asks the rest."):
-        if mode not in ("uno", "single", "base"):
-            raise InputError(f"--mode must be uno, single or base, not {mode!r}.")
-        place = Home.locate(home, namespace).require()
-        from langchain_uno.cli.memorybench import predict, read_test_rows
+    if mode not in ("uno", "single", "base"):
+        raise InputError(f"--mode must be uno, single or base, not {mode!r}.")
+    from langchain_uno.cli.memorybench import predict, read_test_rows
 
-        asked = read_test_rows(rows)
-        with Bars(quiet, as_json=as_json) as bars:
-            bars.start("answers", len(asked))
-            found = predict(
-                place,
-                asked,
-                out_,
-                mode=mode,
-                model=model,
-                on_done=lambda n: bars.advance("answers", n),
-            )
-            bars.finish("answers")
-        if as_json:
-            print_json({"predictions": len(found), "out": str(out_)})
-        else:
-            say(
-                f"{len(found)} predictions in {out_}: grade them with MemoryBench's evaluate() and "
-                "summary_results()."
-            )
+    asked = read_test_rows(rows)
+    with Bars(quiet, as_json=as_json) as bars:
+        bars.start("answers", len(asked))
+        found = predict(
+            place,
+            asked,
+            out_,
+            mode=mode,
+            model=model,
+            on_done=lambda n: bars.advance("answers", n),
+        )
+        bars.finish("answers")
+    if as_json:
+        print_json({"predictions": len(found), "out": str(out_)})
+    else:
+        say(
+            f"{len(found)} predictions in {out_}: grade them with MemoryBench's evaluate() and "
+            "summary_results()."
+        )

@@ -11,11 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_uno.cli.console import (
-    HomeOption,
     JsonOption,
-    NamespaceOption,
     QuietOption,
-    clean_exit,
+    at_home,
     err,
     out,
     print_json,
@@ -23,22 +21,14 @@ from langchain_uno.cli.console import (
     visible,
 )
 from langchain_uno.cli.progress import Bars
-from langchain_uno.errors import EmptyLogError, InputError, StoreError
+from langchain_uno.errors import EmptyLogError, InputError
 from langchain_uno.home import Home, load_settings
 
 if TYPE_CHECKING:
     from langchain_uno.logs.exchange import ImportResult
     from langchain_uno.logs.store import LogStore
 
-__all__ = ["app"]
-
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="What users asked, were answered, and said.",
-)
+app = typer.Typer(no_args_is_help=True, help="What users asked, were answered, and said.")
 
 _Model = Annotated[
     str | None, typer.Option(help="Base model that embeds. [default: the bundled model]")
@@ -55,12 +45,12 @@ _LISTED = 200
 
 
 @app.command("import")
+@at_home("Stopped. What was read is kept: the same call again reads the rest.", must_exist=False)
 def import_(
+    place: Home,
     file: Annotated[
         str, typer.Argument(help="JSON lines, a JSON array, CSV or Parquet; '-' reads JSON or CSV.")
     ],
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     format: Annotated[
         str | None,
         typer.Option(help="The rows' format. [default: each row's shape tells]"),
@@ -88,42 +78,39 @@ def import_(
     Exit codes: 0 all rows are in, 2 no such file or format, or some rows were bad, 3 the home can't
     be written, 7 the journal can't be written, 130 stopped (the same call finishes it).
     """
-    with clean_exit("Stopped. What was read is kept: the same call again reads the rest."):
-        from langchain_uno.logs.exchange import import_file
-        from langchain_uno.logs.redaction import no_redaction
+    from langchain_uno.logs.exchange import import_file
+    from langchain_uno.logs.redaction import no_redaction
 
-        place = Home.locate(home, namespace)
-        with Bars(quiet, as_json=as_json) as bars:
-            bars.start("import", None)
-            result = import_file(
-                file,
-                place,
-                format=format,
-                redactor=None if redact else no_redaction(),
-                on_row=lambda n: bars.advance("import", n),
-            )
-            bars.finish("import", f"{result.rows} rows")
-        for number, reason in result.bad[:_SHOWN]:
-            err.print(f"line {number}: {reason}", markup=False, highlight=False, soft_wrap=True)
-        if result.bad_rows > _SHOWN:
-            err.print(f"... and {result.bad_rows - _SHOWN} more bad rows")
-        if as_json:
-            print_json({**vars(result), "bad": [{"line": n, "reason": r} for n, r in result.bad]})
-        else:
-            say(
-                f"{result.rows} rows: {result.interactions} new interactions, {result.feedback} "
-                f"new feedbacks, {result.known} already there "
-                f"({_counts(result.languages) or 'no text'})."
-            )
-            if result.passed_over:
-                say(f"Passed over: {_counts(result.passed_over)}.")
-        _tell_what_is_missing(result)
-        if result.bad_rows:
-            n_good = result.rows - result.bad_rows
-            raise InputError(
-                f"{result.bad_rows} of {result.rows} rows could not be read; the other {n_good} "
-                "are in."
-            )
+    with Bars(quiet, as_json=as_json) as bars:
+        bars.start("import", None)
+        result = import_file(
+            file,
+            place,
+            format=format,
+            redactor=None if redact else no_redaction(),
+            on_row=lambda n: bars.advance("import", n),
+        )
+        bars.finish("import", f"{result.rows} rows")
+    for number, reason in result.bad[:_SHOWN]:
+        err.print(f"line {number}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    if result.bad_rows > _SHOWN:
+        err.print(f"... and {result.bad_rows - _SHOWN} more bad rows")
+    if as_json:
+        print_json({**vars(result), "bad": [{"line": n, "reason": r} for n, r in result.bad]})
+    else:
+        say(
+            f"{result.rows} rows: {result.interactions} new interactions, {result.feedback} "
+            f"new feedbacks, {result.known} already there "
+            f"({_counts(result.languages) or 'no text'})."
+        )
+        if result.passed_over:
+            say(f"Passed over: {_counts(result.passed_over)}.")
+    _tell_what_is_missing(result)
+    if result.bad_rows:
+        n_good = result.rows - result.bad_rows
+        raise InputError(
+            f"{result.bad_rows} of {result.rows} rows could not be read; the other {n_good} are in."
+        )
 
 
 def _tell_what_is_missing(result: ImportResult) -> None:
@@ -146,9 +133,9 @@ def _counts(found: dict[str, int]) -> str:
 
 
 @app.command()
+@at_home()
 def export(
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
+    place: Home,
     usable: Annotated[
         bool, typer.Option("--usable", help="Leave out what the filters flag.")
     ] = False,
@@ -162,62 +149,60 @@ def export(
 
     Exit codes: 0 done, 3 no such home, 6 the log is empty, 7 the journal can't be read.
     """
-    with clean_exit():
-        from langchain_uno.logs.exchange import export_lines
+    from langchain_uno.logs.exchange import export_lines
 
-        n = 0
-        try:
-            for line in export_lines(Home.locate(home, namespace), usable_only=usable):
-                sys.stdout.write(line + "\n")
-                n += 1
-            sys.stdout.flush()
-        except BrokenPipeError:  # "export | head": the reader has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
-        if not n:
-            raise EmptyLogError(
-                "Nothing to export: the log is empty, or the filters flag all of it."
-                if usable
-                else "Nothing to export: the log is empty."
-            )
+    n = 0
+    try:
+        for line in export_lines(place, usable_only=usable):
+            sys.stdout.write(line + "\n")
+            n += 1
+        sys.stdout.flush()
+    except BrokenPipeError:  # "export | head": the reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    if not n:
+        raise EmptyLogError(
+            "Nothing to export: the log is empty, or the filters flag all of it."
+            if usable
+            else "Nothing to export: the log is empty."
+        )
 
 
 @app.command()
-def stats(
-    home: HomeOption = None, namespace: NamespaceOption = "default", as_json: JsonOption = False
-) -> None:
+@at_home()
+def stats(place: Home, as_json: JsonOption = False) -> None:
     """Count what the log holds, and what of it can be learnt from.
 
     "verdicts" counts the logs by what the filters say of them (ok, duplicate, machine_turn,
-    ...); "pending" how many the Chroma store does not have yet; "waiting_feedback" feedback whose
-    run has not arrived; "without_user" the logs that name no user.
+    ...); "feedback" what people gave, with what waits; "follow_ups" later turns, which count as
+    feedback besides; "pending" how many the Chroma store does not have yet; "waiting_feedback"
+    feedback whose run has not arrived; "without_user" the logs that name no user.
 
     Exit codes: 0 done (an empty log is all zeros), 3 no such home, 7 the journal can't be read.
     """
-    with clean_exit():
-        from langchain_uno.logs.exchange import stats as count
+    from langchain_uno.logs.exchange import stats as count
 
-        found = count(Home.locate(home, namespace))
-        for name in ("first", "last"):
-            found[name] = found[name].isoformat() if found[name] else None
-        if as_json:
-            print_json(found)
-            return
-        if not found["interactions"]:
-            err.print("The log is empty.")
-        table = Table(show_header=False, box=None, pad_edge=False)
-        for name, value in found.items():
-            shown: Any = value
-            if isinstance(value, dict):
-                shown = ", ".join(f"{k} {n}" for k, n in value.items()) or "-"
-            table.add_row(name.replace("_", " "), Text(str(shown if shown is not None else "-")))
-        out.print(table)
+    found = count(place)
+    for name in ("first", "last"):
+        found[name] = found[name].isoformat() if found[name] else None
+    if as_json:
+        print_json(found)
+        return
+    if not found["interactions"]:
+        err.print("The log is empty.")
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in found.items():
+        shown: Any = value
+        if isinstance(value, dict):
+            shown = ", ".join(f"{k} {n}" for k, n in value.items()) or "-"
+        table.add_row(name.replace("_", " "), Text(str(shown if shown is not None else "-")))
+    out.print(table)
 
 
 @app.command()
+@at_home("Stopped. What is in stays in: the same call again goes on from there.")
 def drain(
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
+    place: Home,
     model: _Model = None,
     embeddings: _Embeddings = None,
     rebuild: Annotated[
@@ -233,27 +218,25 @@ def drain(
     Exit codes: 0 done, 3 no such home, 4 no such model, 5 the store holds another model's vectors,
     7 the store can't be used, 8 another process uses it, 130 stopped (the same call goes on).
     """
-    with clean_exit("Stopped. What is in stays in: the same call again goes on from there."):
-        place = Home.locate(home, namespace).require()
-        from langchain_uno.logs.store import LogStore
+    from langchain_uno.logs.store import LogStore
 
-        with LogStore.open(place, _embedder(model, embeddings), rebuild=rebuild) as store:
-            with Bars(quiet, as_json=as_json) as bars:
-                bars.start("drain", store.pending())
-                n = store.drain(lambda done: bars.advance("drain", done))
-                bars.finish("drain")
-            total = store.count()
-        if as_json:
-            print_json({"drained": n, "total": total})
-        else:
-            say(f"{n} records written; the store has {total}.")
+    with LogStore.open(place, _embedder(model, embeddings), rebuild=rebuild) as store:
+        with Bars(quiet, as_json=as_json) as bars:
+            bars.start("drain", store.pending())
+            n = store.drain(lambda done: bars.advance("drain", done))
+            bars.finish("drain")
+        total = store.count()
+    if as_json:
+        print_json({"drained": n, "total": total})
+    else:
+        say(f"{n} records written; the store has {total}.")
 
 
 @app.command()
+@at_home()
 def search(
+    place: Home,
     text: Annotated[str, typer.Argument(help="A request, as a user would write it.")],
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     k: Annotated[int, typer.Option("-k", min=1, help="How many to show.")] = 5,
     model: _Model = None,
     embeddings: _Embeddings = None,
@@ -269,23 +252,21 @@ def search(
     Exit codes: 0 done (also when nothing is near), 2 no text, 3 no such home, 4 no such model, 5
     the index holds another model's vectors, 7 the store can't be used, 8 another process uses it.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        if not text.strip():
-            raise InputError("Say what to look for: the text is empty.")
-        from langchain_uno.logs.store import LogStore
+    if not text.strip():
+        raise InputError("Say what to look for: the text is empty.")
+    from langchain_uno.logs.store import LogStore
 
-        with LogStore.open(place, _embedder(model, embeddings)) as store:
-            waiting, found = store.pending(), _nearest_feedback(store, text, k)
-        if waiting:
-            err.print(f"{waiting} records are not in the index yet: langchain-uno logs drain.")
-        if as_json:
-            print_json({"found": found, "pending": waiting})
-            return
-        if not found:
-            err.print("Nothing found: no record of the index has feedback.")
-        for one in found:
-            _print_one(f"{one['distance']:.2f}", one["request"], one["feedback"], one["run_id"])
+    with LogStore.open(place, _embedder(model, embeddings)) as store:
+        waiting, found = store.pending(), _nearest_feedback(store, text, k)
+    if waiting:
+        err.print(f"{waiting} records are not in the index yet: langchain-uno logs drain.")
+    if as_json:
+        print_json({"found": found, "pending": waiting})
+        return
+    if not found:
+        err.print("Nothing found: no record of the index has feedback.")
+    for one in found:
+        _print_one(f"{one['distance']:.2f}", one["request"], one["feedback"], one["run_id"])
 
 
 def _print_one(mark: str, request: str, feedback: list[dict[str, Any]], run_id: str) -> None:
@@ -318,15 +299,15 @@ def _nearest_feedback(store: LogStore, text: str, k: int) -> list[dict[str, Any]
 
 
 @app.command()
+@at_home()
 def show(
+    place: Home,
     run: Annotated[
         str | None,
         typer.Argument(
             help="Run id, root run id or message id. [default: the last ten are listed]"
         ),
     ] = None,
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     as_json: JsonOption = False,
 ) -> None:
     """Show one interaction and what was said about it; without an id, list the last ones.
@@ -335,27 +316,24 @@ def show(
 
     Exit codes: 0 done, 2 no such run, 3 no such home, 7 the journal can't be read.
     """
-    with clean_exit():
-        from langchain_uno.logs.exchange import find, last
+    from langchain_uno.logs.exchange import find, last
 
-        if run is None:
-            _list(last(Home.locate(home, namespace)), as_json)
-            return
-        found = find(Home.locate(home, namespace), run)
-        if as_json:
-            print_json(found)
-            return
-        for message in found["messages"]:
-            out.print(
-                Text(f"{message['role']}: ", style="bold") + Text(_harmless(message["content"]))
-            )
-        table = Table(show_header=False, box=None, pad_edge=False)
-        for name, value in found.items():
-            if name not in ("messages", "feedback") and value not in (None, {}, []):
-                table.add_row(name.replace("_", " "), Text(_harmless(str(value))))
-        for one in found["feedback"]:
-            table.add_row("feedback", Text(_harmless(_said(one))))
-        out.print(table)
+    if run is None:
+        _list(last(place), as_json)
+        return
+    found = find(place, run)
+    if as_json:
+        print_json(found)
+        return
+    for message in found["messages"]:
+        out.print(Text(f"{message['role']}: ", style="bold") + Text(_harmless(message["content"])))
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in found.items():
+        if name not in ("messages", "feedback") and value not in (None, {}, []):
+            table.add_row(name.replace("_", " "), Text(_harmless(str(value))))
+    for one in found["feedback"]:
+        table.add_row("feedback", Text(_harmless(_said(one))))
+    out.print(table)
 
 
 def _list(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -374,9 +352,9 @@ def _list(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 
 @app.command()
+@at_home("Stopped. The same call again finishes it.")
 def forget(
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
+    place: Home,
     user: Annotated[
         str | None, typer.Option(help="Forget all of this user.", show_default=False)
     ] = None,
@@ -387,50 +365,76 @@ def forget(
         list[str] | None,
         typer.Option(help="Forget this run (repeatable): run id, root run id or message id."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would go; change nothing.")
+    ] = False,
     yes: _Yes = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Forget a user, a conversation or runs, for good.
 
+    On a terminal it says first what would go and which releases would be revoked, and asks.
+
     Takes the records, the feedback, what quotes them, their vectors and what refreshes had made of
-    them; releases that learnt from them are revoked and emptied, and the nearest sound one (or the
-    base model) answers. Keyed hashes stay behind, so that importing an old export brings nothing
-    back. Prints a receipt with counts and nobody's ids. Where nothing is found nothing is changed.
-    Files that were exported lie outside the home: delete them yourself. Every host has a log of its
-    own: call it on each. A killed call is finished by any next one.
+    them; releases that learnt from them are revoked, and the nearest sound one (or the base model)
+    answers. The next `train` makes anew what they taught and keeps the other modules. Keyed hashes
+    stay behind, so that importing an old export brings nothing back. Prints a receipt with counts
+    and nobody's ids. Where nothing is found nothing is changed. Files that were exported lie
+    outside the home: delete them yourself. Every host has a log of its own: call it on each. A
+    killed call is finished by any next one.
 
         langchain-uno logs forget --user u-17 --home ./home
+
+        langchain-uno logs forget --user u-17 --home ./home --dry-run --json
 
     Exit codes: 0 done (also when nothing was found), 2 nothing named, 3 no such home, 7 the journal
     or Chroma can't be used, 8 a refresh or drain is running, 130 stopped.
     """
-    with clean_exit("Stopped. The same call again finishes it."):
-        place = Home.locate(home, namespace).require()
-        if not yes and not as_json:
-            typer.confirm("This can't be undone. Forget it?", abort=True, err=True)
-        from langchain_uno.erasure import STEPS
-        from langchain_uno.erasure import forget as forget_
+    from langchain_uno.erasure import STEPS, forget_preview
+    from langchain_uno.erasure import forget as forget_
 
-        with Bars(quiet, as_json=as_json) as bars:
-            bars.start("forget", len(STEPS))
-            receipt = forget_(
-                place,
-                user_id=user,
-                thread_id=thread,
-                run_ids=run or (),
-                on_step=lambda step: bars.advance("forget"),
-            )
-            bars.finish("forget")
-        _show(receipt, as_json)
-        if not receipt["found"] and not as_json:
-            say("Nothing of it is in this log: nothing was changed.")
+    if dry_run or not (yes or as_json):
+        found = forget_preview(place, user_id=user, thread_id=thread, run_ids=run or ())
+        if dry_run and as_json:
+            print_json(found)
+            return
+        _tell_what_goes(place, found)
+        if dry_run:
+            return
+        typer.confirm("This can't be undone. Forget it?", abort=True, err=True)
+    with Bars(quiet, as_json=as_json) as bars:
+        bars.start("forget", len(STEPS))
+        receipt = forget_(
+            place,
+            user_id=user,
+            thread_id=thread,
+            run_ids=run or (),
+            on_step=lambda step: bars.advance("forget"),
+        )
+        bars.finish("forget")
+    _show(receipt, as_json)
+    if not receipt["found"] and not as_json:
+        say("Nothing of it is in this log: nothing was changed.")
+
+
+def _tell_what_goes(home: Home, found: dict[str, Any]) -> None:
+    from langchain_uno.releases.summary import shares_of, state_of
+    from langchain_uno.reports.render import counted
+
+    answers = counted(found["interactions"], "answer")
+    said = counted(found["feedback"], "piece of feedback", "pieces of feedback")
+    err.print(f"It takes {answers} and {said}.")
+    shares = shares_of(home)
+    for release in found["releases"]:
+        state = state_of(home, release, shares.get(release, 0.0))
+        err.print(f"It revokes release {release} ({state}).", markup=False, highlight=False)
 
 
 @app.command()
+@at_home("Stopped. The same call again finishes it.")
 def retain(
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
+    place: Home,
     days: Annotated[
         float | None,
         typer.Option(help="Keep so many days. [default: logs.retention_days of settings.toml]"),
@@ -446,93 +450,19 @@ def retain(
     Exit codes: 0 done, 2 no number of days is set, 3 no such home, 7 the journal or Chroma can't be
     used, 8 a refresh or drain is running, 130 stopped.
     """
-    with clean_exit("Stopped. The same call again finishes it."):
-        from langchain_uno.erasure import STEPS, forget_older
+    from langchain_uno.erasure import STEPS, forget_older
 
-        place = Home.locate(home, namespace).require()
-        kept = days if days is not None else load_settings(place).logs.retention_days
-        if kept is None:
-            raise InputError(
-                f"How long are logs kept? Give --days, or set logs.retention_days in "
-                f"{str(place.settings)!r}."
-            )
-        with Bars(quiet, as_json=as_json) as bars:
-            bars.start("retain", len(STEPS))
-            receipt = forget_older(place, days=kept, on_step=lambda step: bars.advance("retain"))
-            bars.finish("retain")
-        _show(receipt, as_json)
-
-
-@app.command()
-def repair(
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Look a home over and mend what can be mended.
-
-    Finishes interrupted erasures, checks the journal record by record, compares the index with it
-    and throws a damaged one away (the next drain or refresh fills it again from the journal).
-
-    Exit codes: 0 sound or mended, 3 no such home, 7 the journal itself is damaged (the message says
-    where), 8 a refresh or drain is running.
-    """
-    with clean_exit("Stopped. The same call again goes on."):
-        place = Home.locate(home, namespace).require()
-        with Bars(quiet, as_json=as_json) as bars:
-            found = _mend(place, bars)
-        _show(found, as_json)
-
-
-def _mend(home: Home, bars: Bars) -> dict[str, Any]:
-    """Finish erasures, read the journal through, hold the index against it; say what was found.
-
-    Raises:
-        StoreBusyError: a refresh or a drain is running.
-        StoreError: the journal is damaged; the message says where.
-    """
-    from langchain_uno.erasure import resume
-    from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease
-    from langchain_uno.logs.journal import Journal
-    from langchain_uno.logs.store import index_is_embedded
-
-    finished = len(resume(home))
-    found: dict[str, Any] = {"erasures_finished": finished}
-    with Journal(home.require().journal) as journal:
-        problems = [row[0] for row in journal.database.read("PRAGMA integrity_check(20)")]
-        if problems != ["ok"]:
-            raise StoreError(
-                f"The journal {str(journal.path)!r} is damaged ({problems[0]}): restore it from a "
-                "backup, or save what can be read with `sqlite3 FILE .recover`."
-            )
-        n, n_feedback = journal.counts()
-        bars.start("read", n)
-        for _ in journal.interactions([row.run_id for row in journal.rows()]):
-            bars.advance("read", 1)
-        bars.finish("read", f"{n} records")
-        journal.feedback()  # raises where one can't be read
-        found |= {"interactions": n, "feedback": n_feedback, "journal": "sound"}
-        marked = set(journal.indexed())
-        if not index_is_embedded(home):
-            found["index"] = "on a server: compared and filled in by the next drain"
-            return found
-        lease = Lease(home.chroma)
-        try:
-            index = ChromaIndex(home.chroma, (), 0)
-            there = index.run_ids()
-            index.close()
-            if there != marked:
-                lacks, extra = len(marked - there), len(there - marked)
-                raise IndexBroken(f"{lacks} records are missing, {extra} too many")
-            found["index"] = f"sound, {len(marked)} of {n} records are in"
-        except IndexBroken as error:
-            ChromaIndex.wipe(home.chroma)
-            journal.clear_indexed()
-            found["index"] = f"thrown away, the next drain fills it again ({error})"
-        finally:
-            lease.release()
-    return found
+    kept = days if days is not None else load_settings(place).logs.retention_days
+    if kept is None:
+        raise InputError(
+            f"How long are logs kept? Give --days, or set logs.retention_days in "
+            f"{str(place.settings)!r}."
+        )
+    with Bars(quiet, as_json=as_json) as bars:
+        bars.start("retain", len(STEPS))
+        receipt = forget_older(place, days=kept, on_step=lambda step: bars.advance("retain"))
+        bars.finish("retain")
+    _show(receipt, as_json)
 
 
 def _show(found: dict[str, Any], as_json: bool) -> None:

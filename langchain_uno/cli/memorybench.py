@@ -22,8 +22,6 @@ from langchain_uno.logs.readers.base import literal
 from langchain_uno.models.protocols import OnDone
 from langchain_uno.releases.traffic import write_atomic
 
-__all__ = ["BenchRow", "check_apart", "predict", "read_test_rows"]
-
 _TOGETHER = 32
 """Requests under way at a time, and between two saves."""
 

@@ -30,8 +30,6 @@ from rich.text import Text
 
 from langchain_uno.cli.console import err
 
-__all__ = ["EVERY_S", "Bars", "duration"]
-
 EVERY_S = 30.0
 """Seconds between two lines about stages under way, where there is no terminal."""
 _NAME = 8

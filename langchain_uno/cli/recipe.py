@@ -20,8 +20,6 @@ from langchain_uno.cli.console import (
 from langchain_uno.home import Home
 from langchain_uno.recipe import Recipe
 
-__all__ = ["as_toml", "recipe", "settings_of", "toml_value"]
-
 
 def recipe(
     name: Annotated[

@@ -11,11 +11,9 @@ from rich.text import Text
 from langchain_uno.cli.canary import canary, canary_line, end_canary, watch
 from langchain_uno.cli.console import (
     ByOption,
-    HomeOption,
     JsonOption,
-    NamespaceOption,
+    at_home,
     chosen_release,
-    clean_exit,
     out,
     print_json,
     say,
@@ -23,22 +21,16 @@ from langchain_uno.cli.console import (
 )
 from langchain_uno.cli.shadow import shadow
 from langchain_uno.errors import NameError_, ReleaseError
-from langchain_uno.home import Home
+from langchain_uno.home import Home, load_settings, refresh_lock
 from langchain_uno.releases.history import HoldWhen, held, hold, let_go, read_history, waiting
 from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.manifest import Manifest
+from langchain_uno.releases.prune import prune
 from langchain_uno.releases.publish import make_current, retire, rollback
 from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
+from langchain_uno.reports.store import report_paths
 
-__all__ = ["app"]
-
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    no_args_is_help=True,
-    help="What was learnt, what answers, and going back.",
-)
+app = typer.Typer(no_args_is_help=True, help="What was learnt, what answers, and going back.")
 
 _Release = Annotated[str, typer.Argument(help="The release's id, as `releases list` prints it.")]
 _Why = Annotated[str, typer.Option("--why", help="A word for the history.")]
@@ -47,101 +39,102 @@ _HISTORY = 10
 
 
 @app.command("list")
-def list_(
-    home: HomeOption = None, namespace: NamespaceOption = "default", as_json: JsonOption = False
-) -> None:
+@at_home()
+def list_(place: Home, as_json: JsonOption = False) -> None:
     """Show all releases of a home, oldest first, and who changed what answers.
 
         langchain-uno releases list --home ./home
 
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 traffic.json is damaged.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        rows = [_row(place, name, shares_of(place)) for name in list_releases(place)]
-        history = read_history(place)
-        if as_json:
-            print_json({"releases": rows, "held": held(place), "history": history})
-            return
-        if not rows:
-            say("There is no release yet: `langchain-uno train` makes one.")
-        else:
-            table = Table(pad_edge=False)
-            table.add_column("release", no_wrap=True)
-            for name in ("modules", "coverage", "MB", "state"):
-                table.add_column(name)
-            for row in rows:
-                table.add_row(
-                    row["id"],
-                    _modules(row["routes"]),
-                    "-" if row["coverage"] is None else f"{100 * row['coverage']:.0f} %",
-                    f"{row['bytes'] / 1e6:.1f}",
-                    Text(row["state"], style="green" if row["share"] else "dim"),
-                )
-            out.print(table)
-        for entry in history[-_HISTORY:]:
-            say(_told(entry))
-        if line := canary_line(place):
-            say(f"Canary: {line}")
-        _say_held(place)
+    rows = [_row(place, name, shares_of(place)) for name in list_releases(place)]
+    history = read_history(place)
+    if as_json:
+        print_json({"releases": rows, "held": held(place), "history": history})
+        return
+    if not rows:
+        say("There is no release yet: `langchain-uno train` makes one.")
+    else:
+        table = Table(pad_edge=False)
+        table.add_column("release", no_wrap=True)
+        for name in ("modules", "coverage", "MB", "state"):
+            table.add_column(name)
+        for row in rows:
+            table.add_row(
+                row["id"],
+                _modules(row["routes"]),
+                "-" if row["coverage"] is None else f"{100 * row['coverage']:.0f} %",
+                f"{row['bytes'] / 1e6:.1f}",
+                Text(row["state"], style="green" if row["share"] else "dim"),
+            )
+        out.print(table)
+    for entry in history[-_HISTORY:]:
+        say(_told(entry))
+    if line := canary_line(place):
+        say(f"Canary: {line}")
+    _say_held(place)
 
 
 @app.command()
+@at_home()
 def show(
+    place: Home,
     release: Annotated[
         str | None,
         typer.Argument(help="The release's id. [default: the current one]", show_default=False),
     ] = None,
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     as_json: JsonOption = False,
 ) -> None:
     """Show a release's clusters: who answers, on what evidence, by which rules.
+
+    It names the report of the refresh too: one HTML file that needs no network, with whose feedback
+    changed what, and answers before and after. The same in Markdown and as data lies beside it.
 
         langchain-uno releases show r20260301-120000-4f1c9a --home ./home
 
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 no such release.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        release = chosen_release(place, release)
-        manifest = read_manifest(place, release)
-        row = _row(place, release, shares_of(place))
-        if as_json:
-            shown = {"id", "route", "size", "people", "gap", "rules", "note", "made_in"}
-            clusters = [
-                {
-                    **c.model_dump(mode="json", include=shown),
-                    "report": c.reports[-1].model_dump(mode="json") if c.reports else None,
-                }
-                for c in manifest.clusters
-            ]
-            print_json({**row, "clusters": clusters, "figures": manifest.figures})
-            return
-        own: dict[str, dict[str, str]] = manifest.figures.get("review", {}).get("own", {})
-        say(f"Release {release}: {row['state']}, made {row['created'][:16].replace('T', ' ')}.")
-        say(f"Base model {manifest.base_model}; parent {manifest.parent or 'none'}.")
-        table = Table("cluster", "route", "logs", "people", "gap", "win rate", pad_edge=False)
-        for cluster in manifest.clusters:
-            gap = "-" if cluster.gap is None else f"{cluster.gap:.2f}"
-            size, people = str(cluster.size), str(cluster.people)
-            table.add_row(cluster.id, cluster.route, size, people, gap, win_rate_of(cluster))
-        out.print(table)
-        for cluster in manifest.clusters:
-            if cluster.rules:
-                say(f"{cluster.id} wants: {' '.join(map(visible, cluster.rules))}")
-            for rule, by in own.get(cluster.id, {}).items():
-                say(f"{cluster.id} has a rule of {visible(by)}'s own: {visible(rule)}")
-            if cluster.note:
-                say(f"{cluster.id}: {cluster.note}")
+    release = chosen_release(place, release)
+    manifest = read_manifest(place, release)
+    row = _row(place, release, shares_of(place))
+    page = report_paths(place, release).html
+    row["report"] = str(page) if page.exists() else None
+    if as_json:
+        shown = {"id", "route", "size", "people", "gap", "rules", "note", "made_in"}
+        clusters = [
+            {
+                **c.model_dump(mode="json", include=shown),
+                "report": c.reports[-1].model_dump(mode="json") if c.reports else None,
+            }
+            for c in manifest.clusters
+        ]
+        print_json({**row, "clusters": clusters, "figures": manifest.figures})
+        return
+    own: dict[str, dict[str, str]] = manifest.figures.get("review", {}).get("own", {})
+    say(f"Release {release}: {row['state']}, made {row['created'][:16].replace('T', ' ')}.")
+    say(f"Base model {manifest.base_model}; parent {manifest.parent or 'none'}.")
+    say(f"Report: {row['report'] or 'none'}")
+    table = Table("cluster", "route", "logs", "people", "gap", "win rate", pad_edge=False)
+    for cluster in manifest.clusters:
+        gap = "-" if cluster.gap is None else f"{cluster.gap:.2f}"
+        size, people = str(cluster.size), str(cluster.people)
+        table.add_row(cluster.id, cluster.route, size, people, gap, win_rate_of(cluster))
+    out.print(table)
+    for cluster in manifest.clusters:
+        if cluster.rules:
+            say(f"{cluster.id} wants: {' '.join(map(visible, cluster.rules))}")
+        for rule, by in own.get(cluster.id, {}).items():
+            say(f"{cluster.id} has a rule of {visible(by)}'s own: {visible(rule)}")
+        if cluster.note:
+            say(f"{cluster.id}: {cluster.note}")
 
 
 @app.command()
+@at_home()
 def diff(
+    place: Home,
     old: Annotated[str, typer.Argument(help="A release's id; 'base' is the model alone.")],
     new: Annotated[str, typer.Argument(help="The id of the one to compare with it.")],
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     as_json: JsonOption = False,
 ) -> None:
     """Show what changed from one release to another: routes, rules, win rates, logs.
@@ -152,31 +145,24 @@ def diff(
 
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 no such release.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        before = None if old == "base" else _manifest(place, old)
-        changes = changes_of(before, _manifest(place, new))
-        if as_json:
-            print_json({"old": old, "new": new, "clusters": changes})
-            return
-        table = Table("cluster", "route", "win rate", "logs", pad_edge=False)
-        for one in changes:
-            table.add_row(one["cluster"], *(_arrow(*one[key]) for key in ("route", "won", "logs")))
-        out.print(table)
-        for one in changes:
-            for sign, rules in (("+", one["rules_added"]), ("-", one["rules_removed"])):
-                for rule in rules:
-                    say(f"{one['cluster']} {sign} {visible(rule)}")
+    before = None if old == "base" else _manifest(place, old)
+    changes = changes_of(before, _manifest(place, new))
+    if as_json:
+        print_json({"old": old, "new": new, "clusters": changes})
+        return
+    table = Table("cluster", "route", "win rate", "logs", pad_edge=False)
+    for one in changes:
+        table.add_row(one["cluster"], *(_arrow(*one[key]) for key in ("route", "won", "logs")))
+    out.print(table)
+    for one in changes:
+        for sign, rules in (("+", one["rules_added"]), ("-", one["rules_removed"])):
+            for rule in rules:
+                say(f"{one['cluster']} {sign} {visible(rule)}")
 
 
 @app.command()
-def promote(
-    release: _Release,
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
-    why: _Why = "",
-    by: ByOption = "",
-) -> None:
+@at_home()
+def promote(place: Home, release: _Release, why: _Why = "", by: ByOption = "") -> None:
     """Check a release and let it answer all requests.
 
     For a release that waits this is the approval. Running services take it with their next request.
@@ -185,16 +171,14 @@ def promote(
 
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 the release is refused (nothing changes).
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        found = make_current(place, release, why=why, by=by)
-        say(f"Release {found.id} answers.")
+    found = make_current(place, release, why=why, by=by)
+    say(f"Release {found.id} answers.")
 
 
 @app.command("rollback")
+@at_home()
 def rollback_(
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
+    place: Home,
     to: Annotated[
         str | None,
         typer.Option(help="A release's id, or 'base' for the model alone. [default: the parent]"),
@@ -213,20 +197,18 @@ def rollback_(
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 nothing to go back to, or it is refused
     (nothing changes).
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        if to == "base":
-            retire(place, why, by)
-            say("The base model answers.")
-        else:
-            found = rollback(place, to, why, by)
-            say(f"Release {found.id} answers." if found else "The base model answers.")
+    if to == "base":
+        retire(place, why, by)
+        say("The base model answers.")
+    else:
+        found = rollback(place, to, why, by)
+        say(f"Release {found.id} answers." if found else "The base model answers.")
 
 
 @app.command("hold")
+@at_home()
 def hold_(
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
+    place: Home,
     off: Annotated[bool, typer.Option("--off", help="End the hold.")] = False,
     when: Annotated[
         HoldWhen,
@@ -249,13 +231,48 @@ def hold_(
 
     Exit codes: 0 done, 2 bad argument, 3 no such home, or it can't be written.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        if off:
-            say("Refreshes promote again." if let_go(place, why, by) else "Nothing was held.")
-            return
-        hold(place, why, by, when)
-        _say_held(place)
+    if off:
+        say("Refreshes promote again." if let_go(place, why, by) else "Nothing was held.")
+        return
+    hold(place, why, by, when)
+    _say_held(place)
+
+
+@app.command("prune")
+@at_home()
+def prune_(
+    place: Home,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help="Releases that stay. [default: releases.keep of settings.toml]"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell which would go; change nothing.")
+    ] = False,
+    by: ByOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Delete the weights and reports of old releases.
+
+    Refreshes do this by themselves. The newest releases stay, and whatever their number what
+    answers, takes part in a canary or waits for approval, with its parent. What is pruned can't be
+    rolled back to; its manifest stays while the log has answers of it.
+
+        langchain-uno releases prune --keep 5 --dry-run --home ./home
+
+    Exit codes: 0 done, 2 bad argument, 3 no such home, or it can't be written, 7 the journal can't
+    be read, 8 a refresh is running, 9 traffic.json is damaged.
+    """
+    kept = keep or load_settings(place).releases.keep
+    with refresh_lock(place, "which may need what is pruned"):
+        gone = prune(place, kept, by=by, dry_run=dry_run)
+    if as_json:
+        print_json({"keep": kept, "dry_run": dry_run, "pruned": gone})
+        return
+    for release in gone:
+        say(f"{release} {'would be' if dry_run else 'is'} pruned.")
+    if not gone:
+        say(f"Nothing to prune: {kept} releases are kept.")
 
 
 app.command()(canary)

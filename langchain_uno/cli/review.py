@@ -13,28 +13,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from langchain_uno.cli.console import (
-    ByOption,
-    HomeOption,
-    JsonOption,
-    NamespaceOption,
-    clean_exit,
-    out,
-    print_json,
-    say,
-    visible,
-)
+from langchain_uno.cli.console import ByOption, JsonOption, at_home, out, print_json, say, visible
 from langchain_uno.errors import HomeError, InputError
 from langchain_uno.home import Home
 from langchain_uno.learning.decisions import Decision, Kind
 from langchain_uno.learning.review import ReviewPage, ReviewRow, decide, review_table
 
-__all__ = ["app"]
-
 app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
     no_args_is_help=True,
     help="Read what is to be taught, and decide about it before it is trained.",
 )
@@ -58,9 +43,9 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 @app.command("list")
+@at_home()
 def list_(
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
+    place: Home,
     kind: _KindOption = None,
     cluster: _ClusterOption = None,
     offset: Annotated[int, typer.Option(min=0, help="Rows to leave out at the start.")] = 0,
@@ -77,29 +62,27 @@ def list_(
 
     Exit codes: 0 done, 2 bad argument, 3 no such home, 7 the refresh's folder can't be read.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        page = review_table(place, kind=kind, cluster=cluster, offset=offset, limit=limit)
-        if as_json:
-            print_json(page.model_dump(mode="json"))
-            return
-        table = Table(pad_edge=False)
-        table.add_column("id", no_wrap=True)
-        for name in ("cluster", "state", "people", "what"):
-            table.add_column(name)
-        for row in page.rows:
-            shown = Text(visible(_in_short(row)))
-            table.add_row(row.id, row.cluster, row.state, str(row.people or "-"), shown)
-        if page.rows:
-            out.print(table)
-        _say_page(page, offset)
+    page = review_table(place, kind=kind, cluster=cluster, offset=offset, limit=limit)
+    if as_json:
+        print_json(page.model_dump(mode="json"))
+        return
+    table = Table(pad_edge=False)
+    table.add_column("id", no_wrap=True)
+    for name in ("cluster", "state", "people", "what"):
+        table.add_column(name)
+    for row in page.rows:
+        shown = Text(visible(_in_short(row)))
+        table.add_row(row.id, row.cluster, row.state, str(row.people or "-"), shown)
+    if page.rows:
+        out.print(table)
+    _say_page(page, offset)
 
 
 @app.command("export")
+@at_home()
 def export(
+    place: Home,
     file: Annotated[Path, typer.Argument(help="A name that ends in .csv or .jsonl.")],
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     kind: _KindOption = None,
     cluster: _ClusterOption = None,
 ) -> None:
@@ -114,31 +97,29 @@ def export(
     Exit codes: 0 done, 2 bad argument, 3 no such home, or the file can't be written, 7 the
     refresh's folder can't be read.
     """
-    with clean_exit():
-        as_csv = _is_csv(file)
-        place = Home.locate(home, namespace).require()
-        page = review_table(place, kind=kind, cluster=cluster, limit=None)
-        rows = [_flat(row) for row in page.rows]
-        try:
-            with file.open("w", encoding="utf-8-sig" if as_csv else "utf-8", newline="") as target:
-                if as_csv:
-                    writer = csv.DictWriter(target, _COLUMNS)
-                    writer.writeheader()
-                    writer.writerows({k: _escaped(v) for k, v in row.items()} for row in rows)
-                else:
-                    target.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        except OSError as error:
-            why = error.strerror or error
-            raise HomeError(f"{str(file)!r} can't be written ({why}).") from error
-        say(f"{len(rows)} rows are in {file}.")
-        _say_page(page, 0)
+    as_csv = _is_csv(file)
+    page = review_table(place, kind=kind, cluster=cluster, limit=None)
+    rows = [_flat(row) for row in page.rows]
+    try:
+        with file.open("w", encoding="utf-8-sig" if as_csv else "utf-8", newline="") as target:
+            if as_csv:
+                writer = csv.DictWriter(target, _COLUMNS)
+                writer.writeheader()
+                writer.writerows({k: _escaped(v) for k, v in row.items()} for row in rows)
+            else:
+                target.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    except OSError as error:
+        why = error.strerror or error
+        raise HomeError(f"{str(file)!r} can't be written ({why}).") from error
+    say(f"{len(rows)} rows are in {file}.")
+    _say_page(page, 0)
 
 
 @app.command("import")
+@at_home(must_exist=False)
 def import_(
+    place: Home,
     file: Annotated[Path, typer.Argument(help="What `review export` wrote, with decisions.")],
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     by: ByOption = "",
     why: _Why = "",
     as_json: JsonOption = False,
@@ -152,29 +133,27 @@ def import_(
     Exit codes: 0 done, 2 the file or a row is wrong (nothing was decided), 3 no such home, or it
     can't be written, 7 the refresh's folder can't be read.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        wanted = [
-            {
-                "id": row.get("id"),
-                "decision": str(row["decision"]).strip().casefold(),
-                "text": row.get("chosen" if row.get("kind") == "pair" else "text"),
-                "why": row.get("why"),
-                "cluster": row.get("cluster"),
-                "place": f"row {number}",
-            }
-            for number, row in _read(file)
-            if str(row.get("decision") or "").strip()
-        ]
-        _decide(place, wanted, by, why, as_json)
+    wanted = [
+        {
+            "id": row.get("id"),
+            "decision": str(row["decision"]).strip().casefold(),
+            "text": row.get("chosen" if row.get("kind") == "pair" else "text"),
+            "why": row.get("why"),
+            "cluster": row.get("cluster"),
+            "place": f"row {number}",
+        }
+        for number, row in _read(file)
+        if str(row.get("decision") or "").strip()
+    ]
+    _decide(place, wanted, by, why, as_json)
 
 
 @app.command("add")
+@at_home()
 def add(
+    place: Home,
     cluster: Annotated[str, typer.Argument(help="The cluster, as `review list` names it.")],
     text: Annotated[str, typer.Argument(help="The rule: one instruction.")],
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     by: ByOption = "",
     why: _Why = "",
     as_json: JsonOption = False,
@@ -188,16 +167,14 @@ def add(
     Exit codes: 0 done, 2 bad argument, 3 no such home, or it can't be written, 7 the refresh's
     folder can't be read.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        _decide(place, [{"decision": "add", "cluster": cluster, "text": text}], by, why, as_json)
+    _decide(place, [{"decision": "add", "cluster": cluster, "text": text}], by, why, as_json)
 
 
 @app.command("exclude")
+@at_home()
 def exclude(
+    place: Home,
     ids: _Ids,
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     everywhere: _Everywhere = False,
     by: ByOption = "",
     why: _Why = "",
@@ -210,16 +187,14 @@ def exclude(
     Exit codes: 0 done, 2 there is no such row (nothing was decided), 3 no such home, or it can't be
     written, 7 the refresh's folder can't be read.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        _decide(place, _each(ids, "exclude", everywhere), by, why, as_json)
+    _decide(place, _each(ids, "exclude", everywhere), by, why, as_json)
 
 
 @app.command("restore")
+@at_home()
 def restore(
+    place: Home,
     ids: _Ids,
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
     everywhere: _Everywhere = False,
     by: ByOption = "",
     why: _Why = "",
@@ -232,9 +207,7 @@ def restore(
     Exit codes: 0 done, 2 there is no such row (nothing was decided), 3 no such home, or it can't be
     written, 7 the refresh's folder can't be read.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        _decide(place, _each(ids, "restore", everywhere), by, why, as_json)
+    _decide(place, _each(ids, "restore", everywhere), by, why, as_json)
 
 
 def _each(ids: list[str], what: str, everywhere: bool) -> list[dict[str, Any]]:

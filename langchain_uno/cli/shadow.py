@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langchain_uno.cli.console import (
-    HomeOption,
-    JsonOption,
-    NamespaceOption,
-    clean_exit,
-    print_json,
-    say,
-)
+from langchain_uno.cli.console import JsonOption, at_home, print_json, say
 from langchain_uno.errors import EmptyLogError, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.logs.join import join, read
@@ -34,8 +27,6 @@ if TYPE_CHECKING:
     from langchain_uno.models.roles import PromptSet
     from langchain_uno.recipe import Recipe
 
-__all__ = ["answer_unseen", "shadow"]
-
 _TOGETHER = 8
 """Requests under way at a time."""
 _Model = Annotated[str | None, typer.Option(help="Base model, as in `train`.")]
@@ -43,13 +34,13 @@ _Embeddings = Annotated[str | None, typer.Option(help="What routes, as in `train
 _Teacher = Annotated[str | None, typer.Option(help="Chat model that judges, as in `train`.")]
 
 
+@at_home("Stopped; a shadow writes nothing, so nothing is half-done.")
 def shadow(
+    place: Home,
     release: Annotated[str, typer.Argument(help="The release's id, as `releases list` prints it.")],
-    home: HomeOption = None,
     model: _Model = None,
     embeddings: _Embeddings = None,
     teacher: _Teacher = None,
-    namespace: NamespaceOption = "default",
     requests: Annotated[int, typer.Option(min=1, help="The latest requests, at most.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
@@ -63,32 +54,30 @@ def shadow(
     model's, 6 no request was captured, 7 the journal can't be read, 9 the release is refused, 10 a
     model failed, 130 stopped (nothing is half-done).
     """
-    with clean_exit("Stopped; a shadow writes nothing, so nothing is half-done."):
-        place = Home.locate(home, namespace)
-        require_log(place)
-        from langchain_uno.models.loading import is_bundled, load_prompt_set, shared_engine
-        from langchain_uno.models.teacher import load_teacher
-        from langchain_uno.train import effective_recipe
+    require_log(place)
+    from langchain_uno.models.loading import is_bundled, load_prompt_set, shared_engine
+    from langchain_uno.models.teacher import load_teacher
+    from langchain_uno.train import effective_recipe
 
-        recipe = effective_recipe(place, "bundled" if is_bundled(model) else "default")
-        engine = shared_engine(model)
-        judge = load_teacher(teacher, engine) if teacher else engine
-        prompts = load_prompt_set("real" if teacher else recipe.prompt_set)
-        found = answer_unseen(
-            place, release, engine, judge, prompts, recipe, embeddings=embeddings, most=requests
-        )
-        if as_json:
-            print_json(found)
-            return
-        low, high = found["interval"]
-        say(
-            f"By the judge {release} wins {found['win_rate']:.2f} ({low:.2f}-{high:.2f}) against "
-            f"{found['current'] or 'the base model'}: {found['requests']} requests of "
-            f"{found['people']} people."
-        )
-        for name in ("reach_a_cluster", "tokens_an_answer"):
-            ours, theirs = found[name]
-            say(f"{name.replace('_', ' ')}: {ours:g} and {theirs:g}.")
+    recipe = effective_recipe(place, "bundled" if is_bundled(model) else "default")
+    engine = shared_engine(model)
+    judge = load_teacher(teacher, engine) if teacher else engine
+    prompts = load_prompt_set("real" if teacher else recipe.prompt_set)
+    found = answer_unseen(
+        place, release, engine, judge, prompts, recipe, embeddings=embeddings, most=requests
+    )
+    if as_json:
+        print_json(found)
+        return
+    low, high = found["interval"]
+    say(
+        f"By the judge {release} wins {found['win_rate']:.2f} ({low:.2f}-{high:.2f}) against "
+        f"{found['current'] or 'the base model'}: {found['requests']} requests of "
+        f"{found['people']} people."
+    )
+    for name in ("reach_a_cluster", "tokens_an_answer"):
+        ours, theirs = found[name]
+        say(f"{name.replace('_', ' ')}: {ours:g} and {theirs:g}.")
 
 
 def answer_unseen(

@@ -8,25 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_uno.cli.canary import canary_line
-from langchain_uno.cli.console import (
-    HomeOption,
-    JsonOption,
-    NamespaceOption,
-    clean_exit,
-    out,
-    print_json,
-    visible,
-)
+from langchain_uno.cli.console import JsonOption, at_home, out, print_json, visible
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.releases.summary import summary_of
 
-__all__ = ["status"]
 
-
-def status(
-    home: HomeOption = None, namespace: NamespaceOption = "default", as_json: JsonOption = False
-) -> None:
+@at_home()
+def status(place: Home, as_json: JsonOption = False) -> None:
     """Show what answers, how many requests reach a cluster, and what waits.
 
     Requests are those of the last seven days that a handler captured. "Reach a cluster" is the
@@ -37,17 +26,15 @@ def status(
     Exit codes: 0 done, 2 bad argument, 3 no such home, 7 the journal can't be read, 9 traffic.json
     is damaged.
     """
-    with clean_exit():
-        place = Home.locate(home, namespace).require()
-        with Journal(place.journal, readonly=True) as journal:
-            found = {**summary_of(place, journal), "canary": canary_line(place)}
-        if as_json:
-            print_json(found)
-            return
-        table = Table(show_header=False, box=None, pad_edge=False)
-        for name, value in found.items():
-            table.add_row(name.replace("_", " "), Text(visible(_said(name, value))))
-        out.print(table)
+    with Journal(place.journal, readonly=True) as journal:
+        found = {**summary_of(place, journal), "canary": canary_line(place)}
+    if as_json:
+        print_json(found)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in found.items():
+        table.add_row(name.replace("_", " "), Text(visible(_said(name, value))))
+    out.print(table)
 
 
 def _said(name: str, value: Any) -> str:

@@ -9,16 +9,14 @@ from typing import Annotated
 
 import typer
 
-from langchain_uno.cli.console import HomeOption, NamespaceOption, clean_exit, say
+from langchain_uno.cli.console import at_home, say
 from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home
 
-__all__ = ["console"]
 
-
+@at_home("The console has stopped.")
 def console(
-    home: HomeOption = None,
-    namespace: NamespaceOption = "default",
+    place: Home,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8642,
     root_path: Annotated[
@@ -58,46 +56,44 @@ def console(
     Exit codes: 2 bad argument or token, the address can't be used, or a package is missing, 3 no
     such home, 7 the journal can't be read, 130 stopped by Ctrl-C.
     """
-    with clean_exit("The console has stopped."):
-        place = Home.locate(home, namespace).require()
-        from langchain_uno.web.console import console_app
-        from langchain_uno.web.console.access import ENV_TOKENS, local_operator, read_tokens
+    from langchain_uno.web.console import console_app
+    from langchain_uno.web.console.access import ENV_TOKENS, local_operator, read_tokens
 
-        operators = read_tokens(os.environ.get(ENV_TOKENS, ""))
-        named = bool(operators)
-        if not named:
-            if not _is_loopback(host):
-                raise ConfigError(
-                    f"Others can reach {host}: say who may do what, with "
-                    f"{ENV_TOKENS}='name:role:token,...'."
-                )
-            operators = [local_operator()]
-        app = console_app(
-            place.root,
-            namespace,
-            tokens=operators,
-            model=model,
-            embedder=embeddings,
-            with_model=with_model,
-        )
-        import uvicorn
+    operators = read_tokens(os.environ.get(ENV_TOKENS, ""))
+    named = bool(operators)
+    if not named:
+        if not _is_loopback(host):
+            raise ConfigError(
+                f"Others can reach {host}: say who may do what, with "
+                f"{ENV_TOKENS}='name:role:token,...'."
+            )
+        operators = [local_operator()]
+    app = console_app(
+        place.root,
+        place.namespace,
+        tokens=operators,
+        model=model,
+        embedder=embeddings,
+        with_model=with_model,
+    )
+    import uvicorn
 
-        listening = _listen(host, port)
-        # Proxies keep idle connections for a minute; what closes first must not be the console.
-        config = uvicorn.Config(
-            app,
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=75,
-            root_path=root_path.rstrip("/"),
-        )
-        shown = f"[{host}]" if ":" in host else host
-        url = f"http://{shown}:{listening.getsockname()[1]}/"
-        if named:
-            say(f"The console is at {url}; it asks for a token.")
-        else:
-            say(f"The console is at {url}enter?token={operators[0].token}")
-        uvicorn.Server(config).run(sockets=[listening])
+    listening = _listen(host, port)
+    # Proxies keep idle connections for a minute; what closes first must not be the console.
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=75,
+        root_path=root_path.rstrip("/"),
+    )
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{listening.getsockname()[1]}/"
+    if named:
+        say(f"The console is at {url}; it asks for a token.")
+    else:
+        say(f"The console is at {url}enter?token={operators[0].token}")
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _is_loopback(host: str) -> bool:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 
 from langchain_uno.demo.language import Language, RuleSpec, cap
 
-__all__ = ["Check", "Query", "Reading", "check_answer", "read_answer", "render_answer"]
-
 
 @dataclass(frozen=True)
 class Query:

@@ -19,19 +19,10 @@ from langchain_uno.models.protocols import OnDone
 if TYPE_CHECKING:
     from langchain_uno.chat_models import UNOChatModel
 
-__all__ = [
-    "Answered",
-    "Asked",
-    "Reply",
-    "ask_chat",
-    "ask_model",
-    "held_out",
-    "look_at",
-    "settle",
-]
-
 _TOGETHER = 64
 """Requests under way at a time."""
+_LOADING_S = 120.0
+"""Longest that a release may take to be loaded."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +40,12 @@ class Reply:
     """What a chat model replied, and what that took."""
 
     text: str
-    tokens: tuple[int, int]
+    tokens: tuple[int, int] = (0, 0)
     """Read and written."""
-    seconds: float
+    seconds: float = 0.0
     """Share of the batch's time."""
-    cluster: str | None
-    route: str | None
+    cluster: str | None = None
+    route: str | None = None
 
 
 class Answered(BaseModel):
@@ -84,18 +75,9 @@ def held_out(world: World, per_family: int, *, seed: int = 0) -> list[Asked]:
     return [Asked(user.id, query, world.wishes(language, query)) for user, query in found]
 
 
-def look_at(
-    world: World,
-    asked: Asked,
-    text: str,
-    *,
-    tokens: tuple[int, int],
-    seconds: float,
-    cluster: str | None = None,
-    route: str | None = None,
-) -> Answered:
+def look_at(world: World, asked: Asked, reply: Reply) -> Answered:
     """Check one answer by program."""
-    check = check_answer(world.language(), asked.query, text)
+    check = check_answer(world.language(), asked.query, reply.text)
     wanted = {p.rule for p in world.preferences[asked.query.family]}
     met = [rule in check.met for rule in asked.wishes]
     return Answered(
@@ -103,16 +85,16 @@ def look_at(
         unwanted=bool((check.met & wanted) - set(asked.wishes)),
         facts=check.faithful,
         obeyed=sorted(check.met),
-        tokens_in=tokens[0],
-        tokens_out=tokens[1],
-        seconds=seconds,
-        text=text,
-        cluster=cluster,
-        route=route,
+        tokens_in=reply.tokens[0],
+        tokens_out=reply.tokens[1],
+        seconds=reply.seconds,
+        text=reply.text,
+        cluster=reply.cluster,
+        route=reply.route,
     )
 
 
-def settle(chat: UNOChatModel, home: Home, seconds: float = 120.0) -> None:
+def settle(chat: UNOChatModel, home: Home) -> None:
     """Wait until a home's current release is loaded.
 
     A service goes on with the old release while a new one is loaded; a study of the new one must
@@ -122,7 +104,7 @@ def settle(chat: UNOChatModel, home: Home, seconds: float = 120.0) -> None:
 
     traffic, serving = read_traffic(home), chat.served.serving
     wanted = traffic.current.release if traffic and traffic.current else None
-    end = time.monotonic() + seconds
+    end = time.monotonic() + _LOADING_S
     while serving.current().release != wanted:
         if serving.refusal or time.monotonic() > end:
             raise EngineError(f"Release {wanted!r} is not served: {serving.refusal or 'too slow'}.")
@@ -145,18 +127,7 @@ def ask_model(
     chat = UNOChatModel(home=str(home.root), **settings)
     settle(chat, home)
     replies = ask_chat(chat, [[("user", one.query.text)] for one in asked], on_done)
-    return [
-        look_at(
-            world,
-            one,
-            reply.text,
-            tokens=reply.tokens,
-            seconds=reply.seconds,
-            cluster=reply.cluster,
-            route=reply.route,
-        )
-        for one, reply in zip(asked, replies, strict=True)
-    ]
+    return [look_at(world, one, reply) for one, reply in zip(asked, replies, strict=True)]
 
 
 def ask_chat(

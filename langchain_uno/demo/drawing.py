@@ -11,36 +11,24 @@ from random import Random
 from langchain_uno.demo.answers import Query
 from langchain_uno.demo.language import Family, Language, Part, load_language, of_part
 from langchain_uno.demo.worlds import Preference, User, World
-from langchain_uno.errors import InputError
-
-__all__ = ["make_query", "make_world"]
 
 BEYOND = frozenset({"count"})
 """Rules that nobody wants, because the bundled model can't follow them: its count of the points is
 often wrong, and an expert learns the wrong count with the rule."""
+PEOPLE = 60
 CHANNELS = {"follow_up": 5.0, "comment": 3.0, "edit": 1.0, "thumb": 1.0, "silent": 5.0}
 """How people react: the weights of ``User.channels``."""
 
 
-def make_world(seed: int, *, noise: float = 0.34, users: int = 60, families: int = 8) -> World:
+def make_world(seed: int, *, noise: float = 0.34, families: int = 8) -> World:
     """Draw a world. The same arguments give the same world, byte for byte.
 
     Args:
         seed: of everything.
         noise: share of feedback that says nothing usable, in [0, 1].
-        users: number of people; a third of them are held out for evaluation.
         families: how many of the task families take part (at most 8).
-
-    Raises:
-        InputError: an argument is out of range.
     """
     language = load_language()
-    if not 0 <= noise <= 1:
-        raise InputError(f"noise must lie in [0, 1], not {noise}.")
-    if not 1 <= families <= len(language.families):
-        raise InputError(f"families must lie in [1, {len(language.families)}], not {families}.")
-    if users < 3:
-        raise InputError(f"A world needs at least 3 users (users), not {users}.")
     rng = Random(f"world-{seed}")
     names = list(language.families)[:families]
     targets = [(0.0, 1 / 3, 2 / 3, 1.0)[i % 4] for i in range(len(names))]
@@ -58,9 +46,9 @@ def make_world(seed: int, *, noise: float = 0.34, users: int = 60, families: int
             id=f"user-{seed}-{i:03d}",
             mention=rng.choice((1.0, 0.9, 0.75, 0.6, 0.5)),
             channels=dict(CHANNELS),
-            held_out=i % 3 == 2,
+            held_out=i % 3 == 2,  # for evaluation
         )
-        for i in range(users)
+        for i in range(PEOPLE)
     ]
     return World(
         seed=seed,
@@ -83,13 +71,14 @@ def _distance(wishes: list[Preference], prior: tuple[str, ...]) -> float:
 
 
 def _draw_preferences(
-    language: Language, family: Family, target: float, rng: Random, count: int = 3
+    language: Language, family: Family, target: float, rng: Random
 ) -> list[Preference]:
     """Draw wishes of which about ``target`` lie outside the prior; at most one is a layout.
 
     In two thirds of the families the last wish holds only under a condition.
     """
     prior = [rule for rule in family.prior if rule not in BEYOND]
+    count = 3
     n_foreign = max(round(count * target), count - len(prior))
     covered = rng.sample(prior, count - n_foreign)
     has_layout = any(language.rules[r].place == "layout" for r in covered)
@@ -120,7 +109,6 @@ def make_query(
     rng: Random,
     *,
     unseen: bool,
-    n_facts: int | None = None,
     part: Part | None = None,
 ) -> Query:
     """Draw a request of a family from the seen or the unseen half of frames, facts and names.
@@ -129,7 +117,7 @@ def make_query(
     """
     frames = of_part(family.unseen_frames if unseen else family.frames, part)
     templates = family.unseen_facts if unseen else family.facts
-    count = n_facts or rng.choice((2, 2, 3, 3, 4))
+    count = rng.choice((2, 2, 3, 3, 4))
     facts = tuple(
         language.fill(t, rng, unseen=unseen, part=part)
         for t in rng.sample(templates, min(count, len(templates)))

@@ -6,7 +6,6 @@ go together.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -16,14 +15,9 @@ from numpy.typing import ArrayLike
 
 from langchain_uno.demo.asking import Answered, ask_model, held_out
 from langchain_uno.demo.worlds import World
-from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import OnDone
 from langchain_uno.releases.load import Release, read_current
-
-__all__ = ["SYSTEMS", "Interval", "by_person", "evaluate", "summary"]
-
-SYSTEMS = ("base", "single", "uno")
 
 Interval = dict[str, float]
 """``mean``, ``low``, ``high``: a mean with its 95 % interval."""
@@ -35,53 +29,36 @@ def evaluate(
     world: World,
     home: Home,
     *,
-    model: str | None = None,
-    systems: Sequence[str] = ("base", "uno"),
     per_family: int = 30,
-    seed: int = 0,
     on_done: OnDone | None = None,
 ) -> dict[str, Any]:
-    """Answer test requests with every system and return the figures as plain data.
+    """Answer test requests with the base and with UNO, and return the figures as plain data.
 
     Args:
         world: whose hidden preferences are the truth.
         home: whose current release answers.
-        model: base model; the bundled one if None.
-        systems: of ``base``, ``single`` and ``uno``.
         per_family: test requests a family.
-        seed: of the requests; other seeds share no request.
         on_done: hears of every answer.
 
     Returns:
         ``systems`` and ``differences`` (points, with intervals), ``clusters``, and ``coverage``:
-        the share of the requests that reached a cluster (None without UNO).
-
-    Raises:
-        InputError: an unknown system, or "base" is missing.
+        the share of the requests that reached a cluster.
     """
-    unknown = [s for s in systems if s not in SYSTEMS]
-    if unknown or "base" not in systems:
-        raise InputError(
-            f"systems must be of {', '.join(SYSTEMS)} and hold base, not {list(systems)}."
-        )
-    asked = held_out(world, per_family, seed=seed)
+    asked = held_out(world, per_family)
     people = [one.user for one in asked]
-    answers: dict[str, list[Answered]] = {}
-    seconds: dict[str, float] = {}
-    for system in systems:
-        started = time.monotonic()
-        answers[system] = ask_model(world, home, asked, mode=system, model=model, on_done=on_done)
-        seconds[system] = time.monotonic() - started
+    answers = {
+        system: ask_model(world, home, asked, mode=system, on_done=on_done)
+        for system in ("base", "uno")
+    }
     told = {"world_seed": world.seed, "noise": world.noise}
     families = [one.query.family for one in asked]
-    return told | summary(families, people, answers, seconds, read_current(home))
+    return told | summary(families, people, answers, read_current(home))
 
 
 def summary(
     families: Sequence[str],
     people: Sequence[str],
     answers: dict[str, list[Answered]],
-    seconds: dict[str, float],
     release: Release | None,
 ) -> dict[str, Any]:
     """Return the figures of systems that answered the same requests.
@@ -90,7 +67,6 @@ def summary(
         families: the kind of each request.
         people: who asked it.
         answers: of each system, one a request; "base" is among them.
-        seconds: of each system, in all.
         release: what "uno" answered with.
     """
     base = answers["base"]
@@ -98,7 +74,7 @@ def summary(
         "release": release.id if release else None,
         "n": len(people),
         "people": len(set(people)),
-        "systems": {s: _system(rows, people, seconds[s]) for s, rows in answers.items()},
+        "systems": {s: _system(rows, people) for s, rows in answers.items()},
         "differences": {
             f"{s}-base": {
                 "score": by_person(_scores(rows) - _scores(base), people),
@@ -112,33 +88,32 @@ def summary(
     }
 
 
-def by_person(values: ArrayLike, people: Sequence[Hashable], *, seed: int = 0) -> Interval:
+def by_person(values: ArrayLike, people: Sequence[Hashable]) -> Interval:
     """Return the mean and its 95 % interval by resampling whole people (cluster bootstrap).
 
     Args:
         values: one a request, (n,); for a paired comparison the differences.
         people: who asked, n of them; those of different worlds must differ.
-        seed: of the resampling.
     """
     x = np.asarray(values, dtype=np.float64)
     names, owner = np.unique(np.array([str(one) for one in people]), return_inverse=True)
     sums = np.bincount(owner, weights=x, minlength=len(names))
     counts = np.bincount(owner, minlength=len(names)).astype(np.float64)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     picks = rng.integers(0, len(names), size=(_RESAMPLES, len(names)))
     draws = sums[picks].sum(1) / counts[picks].sum(1)
     low, high = np.quantile(draws, (0.025, 0.975))
     return {"mean": float(x.mean()), "low": float(low), "high": float(high)}
 
 
-def _system(rows: Sequence[Answered], people: Sequence[str], seconds: float) -> dict[str, Any]:
+def _system(rows: Sequence[Answered], people: Sequence[str]) -> dict[str, Any]:
     return {
         "score": by_person(_scores(rows), people),
         "facts": by_person(_facts(rows), people),
         "unwanted": 100.0 * float(np.mean([a.unwanted for a in rows])),
         "tokens_in": float(np.mean([a.tokens_in for a in rows])),
         "tokens_out": float(np.mean([a.tokens_out for a in rows])),
-        "seconds_per_answer": seconds / len(rows),
+        "seconds_per_answer": float(np.mean([a.seconds for a in rows])),
         "routes": dict(Counter(a.route or "base" for a in rows)),
     }
 

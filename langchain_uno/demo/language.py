@@ -20,17 +20,6 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
-__all__ = [
-    "Family",
-    "Language",
-    "Part",
-    "RuleSpec",
-    "cap",
-    "is_unseen_name",
-    "load_language",
-    "of_part",
-]
-
 _T = TypeVar("_T")
 Place = Literal["layout", "opener", "closer"]
 Part = Literal["logs", "tests"]

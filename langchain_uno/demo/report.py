@@ -1,4 +1,4 @@
-"""The demo's and the evaluation's figures as tables, as examples and as a picture."""
+"""The demo's figures as tables, as examples and as a picture."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["draw_report", "print_demo", "print_report"]
-
 Report = Mapping[str, Any]
 WORDS = {
     "score": "hidden wishes met",
@@ -23,7 +21,7 @@ WORDS = {
 }
 """What the two measures are called, what stands under each table and over the picture, and the last
 line; a report may bring ``words`` of its own."""
-COLOURS = {"base": "#b0bec5", "single": "#7fb3d5", "uno": "#2a6f97"}
+COLOURS = {"base": "#b0bec5", "uno": "#2a6f97"}
 OTHER = "#7fb3d5"
 ROUTES = {"expert": "#2a6f97", "critic": "#e07a2f", "memory": "#8e6c8a", "base": "#b0bec5"}
 
@@ -49,15 +47,6 @@ def print_demo(report: Report, home: Path, console: Console) -> None:
         f"{home / 'demo.png'}",
     )
     _say(console, _words(report)["closing"])
-
-
-def print_report(report: Report, console: Console) -> None:
-    """Print the figures of an evaluation: a table of systems and one of clusters."""
-    _print_systems(report, console)
-    if report["clusters"]:
-        console.print(_cluster_table(report, {}))
-    elif report["release"] is None:
-        console.print("No release yet: every system is the base model.")
 
 
 def _words(report: Report) -> Mapping[str, str]:

@@ -19,15 +19,13 @@ from langchain_uno.demo.answers import check_answer
 from langchain_uno.demo.asking import held_out
 from langchain_uno.demo.drawing import make_world
 from langchain_uno.demo.service import React, Visit, plan_visits, run_service
-from langchain_uno.demo.worlds import World, load_world, save_world
+from langchain_uno.demo.worlds import World
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.releases.traffic import write_atomic
 
 if TYPE_CHECKING:
     from langchain_uno.graphs.refresh import RefreshResult
-
-__all__ = ["PER_FAMILY", "VISITS", "Notebook", "learn", "run_demo", "run_week"]
 
 VISITS = 380
 """Requests of the week: about six minutes on two quiet cores, all in all."""
@@ -125,10 +123,7 @@ def run_demo(
     notes = Notebook(own, settings)
     home.ensure()
     notes.save()
-    world_file = home.path / "world.json"
-    if not world_file.is_file():
-        save_world(make_world(seed, noise=noise), world_file)
-    world = load_world(world_file)
+    world = make_world(seed, noise=noise)
     run_week(home, world, plan_visits(world, visits), notes, progress, "base")
     if "refresh" not in notes.data:
         with notes.timed("refresh"):

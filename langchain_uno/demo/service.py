@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
     from langchain_uno.callbacks import UNOFeedbackHandler
 
-__all__ = ["React", "Visit", "held_out_queries", "plan_visits", "react", "run_service", "send"]
-
 SOURCE = "simulated-user"
+_TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -88,18 +87,17 @@ def run_service(
     model: BaseChatModel,
     handler: UNOFeedbackHandler,
     *,
-    batch: int = 32,
     reaction: React | None = None,
 ) -> None:
-    """Let the visits happen, ``batch`` at a time; feedback lands in the handler's home.
+    """Let the visits happen, 32 at a time; feedback lands in the handler's home.
 
     ``reaction`` is what people do with an answer; :func:`react` if None.
     """
     from langchain_core.exceptions import ContextOverflowError
 
     language, reaction = world.language(), reaction or react
-    for start in range(0, len(visits), batch):
-        group = visits[start : start + batch]
+    for start in range(0, len(visits), _TOGETHER):
+        group = visits[start : start + _TOGETHER]
         configs = [_config(v, handler, v.run_id) for v in group]
         answers = model.batch([[("user", v.query.text)] for v in group], configs)
         follow: list[tuple[Visit, list[tuple[str, str]]]] = []

@@ -7,8 +7,6 @@ from random import Random
 
 from langchain_uno.demo.language import Language, cap
 
-__all__ = ["NOISE_KINDS", "noise_line", "say_wishes", "wording"]
-
 NOISE_KINDS = ("praise", "small_talk", "off_topic", "vague", "wrong", "hostile", "injection")
 
 

@@ -12,17 +12,6 @@ from langchain_uno.messages import without_thinking
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Origin, PreferencePair, RatedAnswer, Rule
 
-__all__ = [
-    "approval",
-    "edited_pairs",
-    "liked_pairs",
-    "pair_of",
-    "rated_answers",
-    "thumbs_of",
-    "thumbs_teach",
-    "was_content",
-]
-
 _LIKED, _DISLIKED = 0.75, 0.25
 _ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}
 """What an implicit action says about an answer when it carries no score of its own."""

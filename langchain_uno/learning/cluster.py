@@ -34,7 +34,9 @@ __all__ = [
     "cluster_logs",
     "cluster_stage",
     "default_min_size",
+    "labels_of",
     "reach_of",
+    "sent_to",
     "smallest_cluster",
 ]
 
@@ -85,6 +87,27 @@ def reach_of(work: Work, labels: Ints) -> Reach:
     return find_reach(work.queries, labels, unseen, everyday)
 
 
+def labels_of(work: Work, clusters: Sequence[ClusterData]) -> Ints:
+    """Return each log's cluster as a row of ``clusters``, in the order of the logs."""
+    rows = {log_id: i for i, log_id in enumerate(work.logs)}
+    labels = np.empty(len(rows), dtype=np.int64)
+    for label, cluster in enumerate(clusters):
+        labels[[rows[log_id] for log_id in cluster.run_ids]] = label
+    return labels
+
+
+def sent_to(work: Work) -> dict[str, str | None]:
+    """Return the cluster to which serving would send each log's request, by id; None: the base."""
+    found = work.clusters()
+    near = _router(work, found, labels_of(work, found)).route_batch(work.queries)
+    return {log_id: one.cluster_id for log_id, one in zip(work.logs, near, strict=True)}
+
+
+def _router(work: Work, clusters: Sequence[ClusterData], labels: Ints) -> Router:
+    reach = reach_of(work, labels)
+    return Router(reach.centroids, [c.id for c in clusters], reach.limit, space=reach.space)
+
+
 def smallest_cluster(work: Work) -> int:
     """Return how many logs a cluster needs for a module of its own."""
     return work.recipe.cluster.min_size or default_min_size(len(work.logs))
@@ -122,16 +145,14 @@ def _add_unlabelled(work: Work, clusters: Sequence[ClusterData], labels: Ints) -
     """
     if not work.unheard:
         return
-    reach = reach_of(work, labels)
-    ids = [str(label) for label in range(len(clusters))]
-    router = Router(reach.centroids, ids, reach.limit, space=reach.space)
-    near = router.route_batch(work.folder.read_array("unheard.npy"))
+    near = _router(work, clusters, labels).route_batch(work.folder.read_array("unheard.npy"))
+    rows = {cluster.id: label for label, cluster in enumerate(clusters)}
     known = [{query_key(work.logs[i]) for i in c.run_ids} for c in clusters]
     teachers = [{asker_of(work.logs[i]) for i in c.train} for c in clusters]
     for log, choice in zip(work.unheard.values(), near, strict=True):
         if choice.cluster_id is None:
             continue
-        label = int(choice.cluster_id)
+        label = rows[choice.cluster_id]
         if query_key(log) in known[label] or asker_of(log) in teachers[label]:
             continue
         known[label].add(query_key(log))

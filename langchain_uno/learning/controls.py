@@ -35,18 +35,6 @@ from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Message
 
-__all__ = [
-    "ANSWERS",
-    "SAME",
-    "believed",
-    "judge_figure",
-    "look_at_scorers",
-    "passes",
-    "reranker_figure",
-    "scorer_figures",
-    "scorer_notes",
-]
-
 Scorer = Literal["reranker", "judge"]
 Figure = tuple[int, int]
 """How many of six were right: of the pairs alike and apart; against no rule and another rule."""

@@ -7,7 +7,8 @@ for, so nothing that was forgotten is needed.
 A module whose cluster wants what it wanted, and has grown little, stays if it passes verification
 on today's logs: nothing is trained there. Any other module that passes is the one to beat. One that
 today's logs are too few to decide on is what its users have: it goes only if something decided
-takes its place, or something speaks against it.
+takes its place, or something speaks against it. Where so few people are held out that nothing could
+be decided, nothing is trained.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +28,8 @@ from langchain_uno.models.protocols import known_as
 from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
 from langchain_uno.releases.load import Release, load_release, read_current, read_manifest
 from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
-
-__all__ = ["Incumbent", "Parent", "given_rules", "incumbent", "mark_reviewed", "match_parents"]
+from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.trainers.deciding import least_people
 
 MAX_GROWTH = 0.5
 """New training logs, as a share of those that a module was trained on, beyond which it is old."""
@@ -60,11 +62,13 @@ class Incumbent(BaseModel):
     """Its folder, relative to the work folder."""
     stale: str | None = None
     """Why it may not simply stay; None: it may, if it passed."""
+    few: bool = False
+    """Whether so few people are held out that nothing could pass in its place."""
 
     @property
     def stays(self) -> bool:
         """Whether nothing is to be trained in its place."""
-        return self.stale is None and self.report.passed
+        return self.stands and (self.few or (self.stale is None and self.report.passed))
 
     @property
     def stands(self) -> bool:
@@ -76,17 +80,20 @@ def _parent_release(work: Work) -> Release | None:
     """Return the release that this refresh goes on from; None when there is none that fits.
 
     It is the one that was current when the clusters were made, also in a later call: what one call
-    has settled another goes on with. A release of another model or prompt set is nothing to go on
-    from; another recipe or seed is: what a module is worth is verified anew.
+    has settled another goes on with. After an erasure it is what is left of the one that was. A
+    release of another model or prompt set is nothing to go on from; another recipe or seed is: what
+    a module is worth is verified anew.
     """
     if not work.recipe.keep:
         return None
-    if not work.folder.has("parent.json"):
-        try:
-            current = read_current(work.home)
-        except ReleaseError:  # a broken release is no reason against making a sound one
-            current = None
-        work.folder.write_json("parent.json", current.id if current else None)
+    left, name, known = None, None, work.folder.has("parent.json")
+    with suppress(ReleaseError):  # a broken release is no reason against making a sound one
+        traffic = read_traffic(work.home)
+        left = traffic.stands_in_for if traffic else None
+        current = None if left or known else read_current(work.home)
+        name = left or (current.id if current else None)
+    if not known:
+        work.folder.write_json("parent.json", name)
     name = work.folder.read_json("parent.json")
     if name is None:
         return None
@@ -97,6 +104,7 @@ def _parent_release(work: Work) -> Release | None:
             base_fingerprint=work.engine.fingerprint,
             embedder_fingerprint=known_as(work.embedder),
             prompt_set_fingerprint=work.prompts.fingerprint,
+            remains=name == left,
         )
     except ReleaseError:  # revoked meanwhile, or of other models
         return None
@@ -165,6 +173,12 @@ def given_rules(work: Work) -> dict[str, list[str]]:
     return out
 
 
+def known_wordings(work: Work) -> dict[str | None, list[str]]:
+    """Return the rules of the release that is gone on from, by cluster."""
+    release = _parent_release(work)
+    return {c.id: c.rules for c in release.manifest.clusters} if release else {}
+
+
 def mark_reviewed(
     work: Work,
     clusters: Sequence[ClusterData],
@@ -222,13 +236,15 @@ def incumbent(work: Work, cluster: ClusterData, verify: Verify) -> Incumbent | N
     for file in release.adapters[old.adapter].iterdir():
         shutil.copyfile(file, folder / file.name)  # the release may be swept meanwhile
     kind: ModuleKind = "expert" if old.route == "expert" else "critic"
+    report, level = verify(kind, [folder]), work.recipe.verify.level
     found = Incumbent(
         kind=kind,
         made_in=old.made_in or release.id,
         trained_on=old.trained_on,
-        report=verify(kind, [folder]),
+        report=report,
         adapter=str(folder.relative_to(work.folder.root)),
-        stale=_stale(work, cluster, old, len(taught)),
+        stale=_stale(cluster, old, len(taught)),
+        few=level is not None and report.people < least_people(level),
     )
     work.folder.write_json(name, found.model_dump(mode="json"))
     return found
@@ -243,10 +259,7 @@ def _present(work: Work) -> dict[str, list[str]]:
     return found
 
 
-def _stale(work: Work, cluster: ClusterData, old: Cluster, taught: int) -> str | None:
-    was_low = old.gap is not None and old.gap < work.recipe.gap.threshold
-    if old.route == "expert" and was_low and not work.is_low(cluster):
-        return "its gap is high now"
+def _stale(cluster: ClusterData, old: Cluster, taught: int) -> str | None:
     if set(cluster.rules) != set(old.rules):
         return "its rules changed"
     if cluster.restored:

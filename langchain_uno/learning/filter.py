@@ -17,6 +17,7 @@ from typing import Any
 
 from langchain_uno.errors import EmptyLogError, TemplateError
 from langchain_uno.learning.decisions import take_up_decisions
+from langchain_uno.learning.distil import distilled_at_last
 from langchain_uno.learning.work import RESULT, Work, content_of, digest_of, refresh_folders
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import feedback_digest
@@ -57,7 +58,22 @@ def filter_stage(work: Work) -> None:
             work.folder.write_array("queries.npy", store.embeddings(ids))
     work.logs = {i: spoken(chosen[i]) for i in work.folder.read_json("usable.json")}
     work.once("filter", lambda _: _counts(work, snapshot))
+    if work.folder.has(RESULT):
+        _retry(work)
     take_up_decisions(work)
+
+
+def _retry(work: Work) -> None:
+    """Let a refresh that is over begin again after "filter" if it can distil what it left out."""
+    if distilled_at_last(work):
+        for path in work.folder.root.iterdir():
+            if path.name not in _OWN:
+                work.folder.remove(path.name)
+
+
+_OWN = {"snapshot.json", "usable.json", "dropped.json", "by-model.json", "unheard.npy"}
+_OWN |= {"queries.npy", "filter.json"}
+"""What this stage writes."""
 
 
 def is_unchanged(work: Work) -> bool:
@@ -248,8 +264,8 @@ def _refused(work: Work, logs: Sequence[Interaction]) -> dict[str, Verdict]:
     for log in logs:
         try:
             render(engine.tokenizer, log.messages)
-        except TemplateError as error:
-            told = str(error)[:200]
+        except Exception as error:  # noqa: BLE001 - a template is a program of the model's makers
+            told = str(error)[:200] if isinstance(error, TemplateError) else type(error).__name__
             out[log.run_id] = Verdict(usable=False, reason="refused_by_template", detail=told)
     return out
 

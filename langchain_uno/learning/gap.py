@@ -23,8 +23,6 @@ from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import FloatArray, OnDone, Reranker
 from langchain_uno.records import RuleSet
 
-__all__ = ["cluster_gap", "cognitive_gap", "count_questions", "gap_stage"]
-
 
 def gap_stage(work: Work) -> dict[str, Any]:
     """Measure each cluster's cognitive gap on its training logs."""

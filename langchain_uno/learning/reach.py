@@ -22,8 +22,6 @@ from numpy.typing import ArrayLike, NDArray
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.releases.space import Space
 
-__all__ = ["Reach", "centroids", "everyday_requests", "find_reach", "means_of"]
-
 DIRECTIONS = 128
 """How many directions are damped at most; 256 change no figure of ``make bench-routing``."""
 ROWS = 1000

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_uno.learning.cluster import reach_of
+from langchain_uno.learning.cluster import labels_of, reach_of
 from langchain_uno.learning.controls import scorer_figures
 from langchain_uno.learning.decisions import INDEX
 from langchain_uno.learning.train import read_decision
@@ -46,7 +46,7 @@ def release_stage(work: Work) -> dict[str, Any]:
             note(work.home, "publish, not promoted", release_id)  # it was killed before that
     else:
         found = work.clusters()
-        labels = _labels(work, found)
+        labels = labels_of(work, found)
         decisions = {c.id: read_decision(work, c.id) for c in found}
         reach = reach_of(work, labels)
         described = [_cluster(work, c, labels == n) for n, c in enumerate(found)]
@@ -115,15 +115,6 @@ def _waits(work: Work, clusters: Sequence[Cluster]) -> bool:
     before = current.manifest.clusters if current else []
     then, now = ({c.id: c.route for c in some if c.route != "base"} for some in (before, clusters))
     return then != now
-
-
-def _labels(work: Work, found: list[ClusterData]) -> NDArray[np.int64]:
-    """Return each log's cluster as a row of ``found``, in the order of the logs."""
-    rows = {log_id: i for i, log_id in enumerate(work.logs)}
-    labels = np.empty(len(rows), dtype=np.int64)
-    for label, cluster in enumerate(found):
-        labels[[rows[log_id] for log_id in cluster.run_ids]] = label
-    return labels
 
 
 def _cluster(work: Work, cluster: ClusterData, rows: NDArray[np.bool_]) -> Cluster:

@@ -37,8 +37,6 @@ from langchain_uno.reports.store import (
 )
 from langchain_uno.trainers.verifier import Compared
 
-__all__ = ["make_report"]
-
 SHOWN = 100
 """Clusters that are told one by one."""
 POINTS = 400

@@ -34,8 +34,6 @@ from langchain_uno.messages import clean_text
 from langchain_uno.records import PreferencePair, run_of
 from langchain_uno.releases.history import note, present_user
 
-__all__ = ["Decision", "ReviewPage", "ReviewRow", "decide", "read_decisions", "review_table"]
-
 State = Literal["in", "excluded", "edited", "own", "refused"]
 
 

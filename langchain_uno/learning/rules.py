@@ -48,9 +48,16 @@ from langchain_uno.learning.decisions import (
     write_review,
 )
 from langchain_uno.learning.distil import unique_rules
-from langchain_uno.learning.evolve import given_rules, mark_reviewed
+from langchain_uno.learning.evolve import given_rules, known_wordings, mark_reviewed
+from langchain_uno.learning.wordings import (
+    BACKGROUND,
+    centred,
+    group_wordings,
+    in_own_words,
+    plain,
+)
 from langchain_uno.learning.work import ClusterData, Work
-from langchain_uno.models.protocols import Embedder, FloatArray, Reranker
+from langchain_uno.models.protocols import Embedder
 from langchain_uno.records import (
     ANONYMOUS,
     Interaction,
@@ -63,9 +70,7 @@ from langchain_uno.records import (
 __all__ = [
     "Mention",
     "added",
-    "group_wordings",
     "lone_thumbs",
-    "plain",
     "recurring_rules",
     "repeated_by_few",
     "request_of",
@@ -88,26 +93,6 @@ SPREAD = 3
 POPULAR = 0.25
 """Share of all voices that make a wish everybody's, wherever they ask for it."""
 
-NEAR, NEAR_CENTRED = 0.9, 0.8
-"""Cosines, before and after centring, from which two wordings are one rule without a reranker."""
-ASKED = 3
-"""Neighbours of each wording that the reranker is asked about."""
-WORTH_ASKING = 0.2
-"""Centred cosine from which the reranker is asked at all."""
-TOGETHER = 0.2
-"""Wordings that one log names side by side this often (of the rarer) are two wishes."""
-
-BACKGROUND = (
-    "Use bullet points.", "Keep it short.", "Explain the reasons.", "Add a title at the top.",
-    "Name your sources.", "Give an example.", "Use simple words.", "Answer in a formal tone.",
-    "End with a question.", "Show the steps in order.", "Mention the price.",
-    "Warn about the risks.", "用要点列出。", "简短一些。", "说明理由。", "加一个标题。",
-    "注明出处。", "举个例子。",
-)  # fmt: skip
-"""Ordinary wishes. Their vectors join those that are centred: of a few wishes, or of many of one
-kind, the mean alone would take away what tells them apart."""
-
-_EDGES = re.compile(r"[\W_]+")
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 
 
@@ -131,11 +116,11 @@ def rules_stage(work: Work) -> dict[str, Any]:
     given = given_rules(work)
     grouped, near = _wordings(work, train, is_refused, rulings, given)
     support = work.recipe.rules.support
-    same = grouped if support is not None else {}
+    known = grouped if support is not None else {}
     on_training, on_all = rulings.on_rules(grouped), rulings.on_rules(near)
     rows = [rule_rows(c, work, grouped, is_refused, on_training) for c in clusters]
     taught: dict[str, RuleSet] = {}
-    learning = set(train)
+    learning, before = set(train), known_wordings(work)
     for cluster in clusters:
         for log_id in cluster.run_ids:
             on_rule = partial(on_training if log_id in learning else on_all, cluster.id)
@@ -148,6 +133,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         sets = {i: taught[i] for i in cluster.train}
         cluster.people = len({work.voices[i] for i, s in sets.items() if s.with_feedback})
         cluster.acting = len({work.voices[i] for i in sets if i in done})
+        same = in_own_words(known, sets.values(), before.get(cluster.parent, ()))
         rated = lone_thumbs(work, cluster.train)
         cluster.thumbs = thumbs_of(rated)
         saying = {work.voices[i] for i, s in sets.items() if i in done or _teaches(work, s)}
@@ -194,7 +180,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         notes.append(_ONE_VOICE)
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for cluster in clusters:
-        alike[tuple(sorted(cluster.rules))].append(cluster.id)
+        alike[tuple(sorted({known.get(r, r) for r in cluster.rules}))].append(cluster.id)
     notes += [_ALIKE.format(" and ".join(c)) for r, c in alike.items() if r and len(c) > 1]
     return {
         "distilled": len(said),
@@ -378,7 +364,7 @@ def repeated_by_few(
         return out
     texts = list(dict.fromkeys(m.text for m in mentions))
     place = {text: i for i, text in enumerate(texts)}
-    x = _centred(embedder.embed([*texts, *BACKGROUND]))[: len(texts)]
+    x = centred(embedder.embed([*texts, *BACKGROUND]))[: len(texts)]
     who: list[dict[str, set[str]]] = [defaultdict(set) for _ in texts]
     for m in mentions:
         who[place[m.text]][m.voice].add(m.cluster)
@@ -431,13 +417,6 @@ def _shared(
             vouching = sum(len(clusters) < SPREAD for clusters in where.values())
             out[i] = vouching >= min_users or len(where) >= max(many, min_users)
     return out
-
-
-def _centred(vectors: FloatArray, aside: slice = slice(0)) -> NDArray[np.float64]:
-    """Return unit vectors less what all but those ``aside`` have in common, at length 1."""
-    x = np.asarray(vectors, dtype=np.float64)
-    x = x - np.delete(x, aside, axis=0).mean(axis=0)
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
 
 
 def recurring_rules(
@@ -505,92 +484,3 @@ def _ages(work: Work, log_ids: Sequence[str]) -> list[float]:
     newest: datetime = max(log.created_at for log in work.logs.values())
     days = [(newest - work.logs[i].created_at).total_seconds() / 86_400 for i in log_ids]
     return [float(0.5 ** (d / half)) for d in days]
-
-
-def plain(text: str) -> str:
-    """Return a text in lower case with single spaces and no punctuation."""
-    return _EDGES.sub(" ", text.casefold()).strip()
-
-
-def group_wordings(
-    logs: Sequence[Sequence[str]],
-    embedder: Embedder | None = None,
-    reranker: Reranker | None = None,
-    *,
-    also: Collection[str] = (),
-) -> dict[str, str]:
-    """Map every rule text in ``logs`` and ``also`` to the most frequent text of its group.
-
-    Equal texts (but for case and punctuation) are one rule. Beyond that an embedder proposes and,
-    where there is one, a yes/no reranker decides, both ways round: "add a title" and "add a short
-    title" are not the same wish if only one covers the other.
-
-    Args:
-        logs: each log's rule texts.
-        embedder: proposes texts that mean the same; None: equal texts only.
-        reranker: decides on the proposals (P(yes) >= 0.5 both ways); None: cosine alone decides.
-        also: texts that no log names: they join groups and change none.
-    """
-    counts = Counter(text for rules in logs for text in dict.fromkeys(rules) if plain(text))
-    counts.update({text: 0 for text in also if plain(text)})
-    by_plain: dict[str, list[str]] = {}
-    for text in counts:
-        by_plain.setdefault(plain(text), []).append(text)
-    # The most frequent spelling stands for its plain form.
-    heads = {key: max(texts, key=lambda t: (counts[t], t)) for key, texts in by_plain.items()}
-    weight = {key: sum(counts[t] for t in texts) for key, texts in by_plain.items()}
-    keys = sorted(heads, key=lambda k: (-weight[k], k))
-    leader = {key: key for key in keys}
-    if embedder is not None and len(keys) > 1:
-        vectors = embedder.embed([*(heads[key] for key in keys), *BACKGROUND])
-        said = sum(n > 0 for n in weight.values())
-        pairs = _proposals(vectors, slice(said, len(keys)), with_reranker=reranker is not None)
-        pairs = _without_companions(pairs, keys, logs)
-        if reranker is not None:
-            pairs = _confirmed(pairs, [heads[key] for key in keys], reranker)
-        # From the most frequent down, each joins the most frequent leader it equals: no chains.
-        for rarer, commoner in sorted(pairs):
-            if leader[keys[rarer]] == keys[rarer] and leader[keys[commoner]] == keys[commoner]:
-                leader[keys[rarer]] = keys[commoner]
-    return {text: heads[leader[plain(text)]] for text in counts}
-
-
-def _proposals(vectors: FloatArray, aside: slice, *, with_reranker: bool) -> list[tuple[int, int]]:
-    """Pairs (rarer, commoner) that may mean the same, of the rows to the end of those ``aside``."""
-    n = aside.stop
-    centred = _centred(vectors, aside)[:n]
-    x = np.asarray(vectors, dtype=np.float64)[:n]
-    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    pairs = []
-    for i in range(1, n):
-        inner = centred[:i] @ centred[i]
-        if with_reranker:
-            near = np.argsort(-inner, kind="stable")[:ASKED]
-            near = near[inner[near] >= WORTH_ASKING]
-        else:
-            near = np.flatnonzero((x[:i] @ x[i] >= NEAR) & (inner >= NEAR_CENTRED))
-        pairs += [(i, int(j)) for j in near]
-    return pairs
-
-
-def _without_companions(
-    pairs: list[tuple[int, int]], keys: list[str], logs: Sequence[Sequence[str]]
-) -> list[tuple[int, int]]:
-    number = {key: i for i, key in enumerate(keys)}
-    alone: Counter[int] = Counter()
-    together: Counter[tuple[int, int]] = Counter()
-    for rules in logs:
-        named = sorted({number[plain(text)] for text in rules if plain(text)})
-        alone.update(named)
-        together.update((b, a) for k, a in enumerate(named) for b in named[k + 1 :])
-    return [p for p in pairs if together[p] <= TOGETHER * min(alone[p[0]], alone[p[1]])]
-
-
-def _confirmed(
-    pairs: list[tuple[int, int]], texts: list[str], reranker: Reranker
-) -> list[tuple[int, int]]:
-    if not pairs:
-        return []
-    asked = [(texts[a], texts[b]) for a, b in pairs] + [(texts[b], texts[a]) for a, b in pairs]
-    yes = np.asarray(reranker.covered(asked)) >= 0.5
-    return [pair for k, pair in enumerate(pairs) if yes[k] and yes[k + len(pairs)]]

@@ -13,8 +13,6 @@ from typing import Literal
 
 from langchain_uno.records import Interaction
 
-__all__ = ["Split", "query_key", "split_logs"]
-
 DECIDING = 8
 """Held-out people that can decide on a module: seven wins of eight are enough for two kinds."""
 

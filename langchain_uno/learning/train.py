@@ -17,7 +17,8 @@ these people want changed.
 A module of the current release that is still good stays, and one that does better on the same
 queries is not replaced (:mod:`langchain_uno.learning.evolve`). What passes by itself ships unless
 there were so many tries in this refresh that it may be chance
-(:func:`langchain_uno.trainers.deciding.may_ship`).
+(:func:`langchain_uno.trainers.deciding.may_ship`), or it gets worse where nobody asked for anything
+(:mod:`langchain_uno.trainers.elsewhere`; not by the paper's rule).
 
 Every training and every verification is kept as soon as it is done, and nothing is deleted before
 what it was needed for is written. A training keeps its state every minute, so a refresh that was
@@ -33,17 +34,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from pydantic import BaseModel, Field
 
 from langchain_uno.errors import InputError
 from langchain_uno.learning.acts import was_content
-from langchain_uno.learning.cluster import asker_of, smallest_cluster
+from langchain_uno.learning.cluster import asker_of, sent_to, smallest_cluster
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import Incumbent, incumbent
 from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
+from langchain_uno.learning.size import bound_size
+from langchain_uno.learning.troubles import is_of_one, kind_of
 from langchain_uno.learning.work import ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import judged_by
@@ -56,18 +58,19 @@ from langchain_uno.records import (
     VerifierReport,
 )
 from langchain_uno.trainers.deciding import cluster_p_value, may_ship
-from langchain_uno.trainers.verifier import BaseSide, Compared, Exam, HeldOut, Rated
+from langchain_uno.trainers.elsewhere import base_answers, look_elsewhere
+from langchain_uno.trainers.verifier import BaseSide, Compared, Exam, HeldOut, Rated, evened
 
 if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample
 
 __all__ = [
     "Decision",
-    "evened",
     "held_out",
     "read_decision",
     "train_stage",
     "trains_expert",
+    "try_cluster",
 ]
 
 _BAR = "train"
@@ -116,17 +119,13 @@ class Decision(BaseModel):
 def train_stage(work: Work) -> dict[str, Any]:
     """Make and verify a module for every cluster that is large enough."""
     clusters = work.clusters()
+    todo = [c for c in clusters if not work.folder.has(_tried(c))]
+    told = work.spread(work, todo) if work.spread and todo else []
     work.progress.start(_BAR, len(clusters), "experts and critics")
     for cluster in clusters:
-        name = f"clusters/{cluster.id}/tried.json"
-        if not work.folder.has(name):
-            start = time.perf_counter()
-            decision = _decide(work, cluster)
-            decision.seconds = round(time.perf_counter() - start, 3)
-            work.folder.write_json(name, decision.model_dump(mode="json"))
-        _tidy(work, cluster)
+        try_cluster(work, cluster)
         work.progress.advance(_BAR)
-    decided = [_read(work, f"clusters/{c.id}/tried.json") for c in clusters]
+    decided = [_read(work, _tried(c)) for c in clusters]
     allowed = _allowed(work, decided)
     for decision, may in zip(decided, allowed, strict=True):
         if decision.taught_by is not None and not (may or decision.kept):
@@ -136,7 +135,7 @@ def train_stage(work: Work) -> dict[str, Any]:
             decision.notes.append("the expert that it taught is not proven among so many clusters")
     # A critic's p-value in place of a larger one takes the others nothing.
     allowed = _allowed(work, decided)
-    for cluster, decision, may in zip(clusters, decided, allowed, strict=True):
+    for decision, may in zip(decided, allowed, strict=True):
         if decision.route != "base" and not decision.kept and not may:
             decision.notes.append(
                 f"{decision.route}: passes alone, but not among the {len(clusters)} clusters tried"
@@ -144,6 +143,8 @@ def train_stage(work: Work) -> dict[str, Any]:
             decision.route, decision.adapter = "base", None
             if decision.instead is not None:
                 _kept(decision, decision.instead, "kept")
+    bound_size(work, clusters, decided)
+    for cluster, decision in zip(clusters, decided, strict=True):
         work.folder.write_json(
             f"clusters/{cluster.id}/decision.json", decision.model_dump(mode="json")
         )
@@ -153,7 +154,23 @@ def train_stage(work: Work) -> dict[str, Any]:
         "routes": dict(count),
         "clusters": [r.model_dump(mode="json") for r in results],
         "note": ", ".join(f"{count[route]} {route}" for route in ("expert", "critic", "base")),
+        "notes": told,
     }
+
+
+def try_cluster(work: Work, cluster: ClusterData) -> None:
+    """Make and verify a cluster's module, unless that is done, and write what came of it."""
+    if not work.folder.has(_tried(cluster)):
+        work.check_limits()
+        start = time.perf_counter()
+        decision = _decide_or_fail(work, cluster)
+        decision.seconds = round(time.perf_counter() - start, 3)
+        work.folder.write_json(_tried(cluster), decision.model_dump(mode="json"))
+    _tidy(work, cluster)
+
+
+def _tried(cluster: ClusterData) -> str:
+    return f"clusters/{cluster.id}/tried.json"
 
 
 def _allowed(work: Work, decided: Sequence[Decision]) -> list[bool]:
@@ -181,6 +198,20 @@ def trains_expert(work: Work, cluster: ClusterData) -> bool:
     return present is None or not present.stays
 
 
+def _decide_or_fail(work: Work, cluster: ClusterData) -> Decision:
+    """Decide; where that fails for this cluster, what its users have stays, and others go on."""
+    try:
+        return _decide(work, cluster)
+    except Exception as error:
+        if not is_of_one(error):
+            raise
+        told = f"failed ({kind_of(error)}), and is tried again by the next refresh"
+        present = _incumbent(work, cluster)
+        if present is None or not present.stands:
+            return Decision(notes=[told])
+        return _kept(Decision(notes=[told]), present, "kept")
+
+
 def _decide(work: Work, cluster: ClusterData) -> Decision:
     """Try what the gap says, then what is left, and settle for the base model."""
     smallest = smallest_cluster(work)
@@ -191,7 +222,8 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
         return Decision(notes=[*_thumbs_told(work, cluster), f"no held-out {lacks} to verify on"])
     present = _incumbent(work, cluster)
     if present is not None and present.stays:
-        return _kept(Decision(), present, "kept")
+        few = "" if present.report.passed else ", too few held-out people to decide on another"
+        return _kept(Decision(), present, f"kept{few}")
     decision = Decision(notes=_thumbs_told(work, cluster))
     if present is not None and present.stale:
         decision.notes.append(f"made anew: {present.stale}")
@@ -220,9 +252,14 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
     if not present.report.passed:
         why = "kept, undecided as what is new is"
         return _kept(decision, present, why) if new is None else decision
-    if new is None or present.report.win_rate > cast(VerifierReport, new.report).win_rate:
+    if new is None or _rank(present.report) >= _rank(cast(VerifierReport, new.report)):
         return _kept(decision, present, "kept: what is new does no better")
     return decision
+
+
+def _rank(report: VerifierReport) -> tuple[float, float]:
+    """Return how good a module is: where both always beat the base, the judge's scores tell."""
+    return report.win_rate, report.mean_score or 0.0
 
 
 def _distilled(
@@ -286,7 +323,9 @@ def _try_module(
     name = f"clusters/{cluster.id}/{own}.json"
     if not work.folder.has(name):
         try:
+            work.check_limits()
             epochs = _trained(work, cluster, kind, critic)
+            work.check_limits()
         except InputError as error:
             # All examples too long, say: this cluster's module can't be trained, others can.
             trial = Trial(note=str(error))
@@ -295,6 +334,8 @@ def _try_module(
             chosen = epochs[(report.epoch or 0) - 1]
             if critic is not None and report.passed:
                 report = _against(work, cluster, report, chosen, critic)
+            if report.passed and work.recipe.verify.level is not None:
+                report = _elsewhere(work, cluster, report, chosen)
             kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
             trial = Trial(report=report, note=report.reason, adapter=kept)
         work.folder.write_json(name, trial.model_dump(mode="json"))
@@ -419,33 +460,6 @@ def _rated_items(work: Work, cluster: ClusterData) -> list[HeldOut]:
     )
 
 
-def evened(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
-    """Return rated items that speak for both directions alike, in their order.
-
-    Who liked some answers and disliked others has as many of each; of the others as many people
-    liked as disliked. There are ``at_most`` items, of as many people as can be.
-
-    A module that knows nothing of the ratings wins then with chances q and 1 - q on two people of
-    opposite directions. Such wins are no more spread than those of even chances (Hoeffding 1956),
-    so the test of :func:`langchain_uno.trainers.verifier.decide` holds, whatever the module does to
-    all answers.
-    """
-    order = [items[i] for i in np.random.default_rng(seed).permutation(len(items)).tolist()]
-    people: dict[str, tuple[list[HeldOut], list[HeldOut]]] = {}
-    for item in order:
-        assert item.rated is not None
-        people.setdefault(item.voice, ([], []))[not item.rated.liked].append(item)
-    each = max(1, at_most // (2 * max(1, len(people))))
-    both = [own for own in people.values() if all(own)][: at_most // 2]
-    liked = [ups for ups, downs in people.values() if not downs]
-    disliked = [downs for ups, downs in people.values() if not ups]
-    n = min(len(liked), len(disliked), at_most // 2 - len(both))
-    kept = [half[: min(map(len, own))] for own in both for half in own]
-    kept += [*liked[:n], *disliked[:n]]
-    chosen = {item.id for part in kept for item in part[:each]}
-    return [item for item in items if item.id in chosen]
-
-
 def _critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:
     """Return what a critic learns: for each training log with rules, draft -> wanted rules."""
     from langchain_uno.trainers.critic import CriticExample
@@ -506,6 +520,21 @@ def _against(
     return report.model_copy(update={"passed": not why, "reason": why or report.reason})
 
 
+def _elsewhere(
+    work: Work, cluster: ClusterData, report: VerifierReport, adapter: Path
+) -> VerifierReport:
+    """Return a module's report, passed only if it is no worse than the base elsewhere."""
+    work.progress.start(_BAR, None, f"{cluster.id} {report.kind}: asked elsewhere")
+    exam, name = _exam(work), "general.json"
+    if not work.folder.has(name):  # once a refresh
+        work.folder.write_json(name, base_answers(exam))
+    # Requests that nobody reacted to are where serving sends them. Thumbs judge no other answer.
+    others = [c for c in work.clusters() if c.id != cluster.id and not c.by_thumbs]
+    sent = sent_to(work) if report.kind == "expert" else {}
+    strays = [i for c in others for i in held_out(work, c) if sent.get(i.id) == cluster.id]
+    return look_elsewhere(exam, report, adapter, work.folder.read_json(name), strays)
+
+
 def _folder_of(work: Work, trial: Trial) -> Path:
     assert trial.adapter is not None
     return work.folder.path(trial.adapter)
@@ -554,11 +583,19 @@ def _base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exa
 
 
 def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], None]:
-    """Return a trainer's progress callback that drives the stage's bar."""
+    """Return a trainer's progress callback, which drives the stage's bar.
+
+    Limits are looked at when a state was kept, so that a training which is stopped loses nothing.
+    """
     seen = 0
+    out = work.folder.path(f"clusters/{cluster.id}/{kind}")
+    states = sorted(out.glob("state-*"))
 
     def on_step(done: int, total: int) -> None:
-        nonlocal seen
+        nonlocal seen, states
+        before, states = states, sorted(out.glob("state-*"))
+        if states and states != before:
+            work.check_limits()
         if seen == 0:
             work.progress.start(_BAR, total, f"{cluster.id} {kind}: training")
         work.progress.advance(_BAR, done - seen)

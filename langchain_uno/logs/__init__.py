@@ -16,33 +16,3 @@
 ``python -m langchain_uno.logs --help`` is the command line. Importing this package loads neither
 torch nor chromadb; opening a store loads chromadb.
 """
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from langchain_uno.logs.exchange import export_lines, import_file, stats
-    from langchain_uno.logs.store import LogStore
-
-__all__ = [
-    "LogStore",
-    "export_lines",
-    "import_file",
-    "stats",
-]
-
-_WHERE = {
-    "LogStore": "store",
-    "export_lines": "exchange",
-    "import_file": "exchange",
-    "stats": "exchange",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _WHERE:
-        import importlib
-
-        return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

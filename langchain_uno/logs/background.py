@@ -15,8 +15,6 @@ from langchain_uno.errors import InputError, StoreBusyError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Embedder
 
-__all__ = ["BackgroundDrain", "start_draining"]
-
 _log = logging.getLogger("langchain_uno")
 _LONGEST_S = 600.0
 

@@ -18,20 +18,13 @@ from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import SERVER_USER, asked_by
 from langchain_uno.logs.redaction import Redactor
 from langchain_uno.logs.trace import OWN_CALL, Answered, Trace, own_call
-from langchain_uno.messages import (
-    clean_text,
-    incomplete,
-    message_fields,
-    text_of,
-    without_thinking,
-)
+from langchain_uno.messages import clean_text, incomplete, message_fields, text_of, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Route, utc_now
-
-__all__ = ["Capture", "Started", "check_feedback", "feedback_key"]
 
 _ROUTES = get_args(Route)
 _MAX_ID = 200
-_MAX_DEPTH = 50
+_MAX_DEPTH = 40
+"""Of a tool's arguments; ``messages.map_texts``, which redacts them, goes a little deeper."""
 _ENDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
 _SAY_ENDS = ("openai", "anthropic", "google_genai", "ollama")
 """Providers (LangChain's names) that say of every whole answer how it ended."""
@@ -98,14 +91,13 @@ class Capture:
         metadata = started.metadata
         prompt = started.prompt
         if isinstance(prompt, str):
-            messages = [{"role": "user", "content": self._text(prompt, redacted)}]
+            messages = [{"role": "user", "content": self._text(prompt)}]
         else:
-            messages = [self._message(m, redacted) for m in prompt]
+            messages = [self._message(m) for m in prompt]
         trace = started.trace
-        user, thread = self._names(started, redacted)
+        user, thread = self._names(started)
         rank, asked = trace.rank(prompt)
         said = without_thinking(answer)
-        answer = self._text(said, redacted)
         route = info.get("route")
         tags = dict(self.tags)
         if node := metadata.get("langgraph_node"):
@@ -115,10 +107,7 @@ class Capture:
             tags["finish_reason"] = ended_by
         if own := own_call(metadata, started.tags, rank):
             tags["own_call"], rank = clean_text(own)[:_MAX_ID], OWN_CALL
-        names = [
-            self.redactor.reference(n, redacted) or ""
-            for n in _message_ids(run_id, message, response)
-        ]
+        names = _message_ids(run_id, message, response)
         trace.answers.append(Answered(str(run_id), frozenset(names), said.strip(), rank))
         record: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
@@ -126,32 +115,30 @@ class Capture:
             "root_run_id": str(trace.root),
             "message_ids": names or None,
             "messages": messages,
-            "asked": self._text(asked or "", redacted) or None,
-            "answer": answer,
-            "tool_calls": self._calls(calls, redacted) if calls else [],
+            "asked": self._text(asked or "") or None,
+            "answer": self._text(said),
+            "tool_calls": self._calls(calls),
             "namespace": self.namespace,
             "thread_id": thread,
             "user_id": user,
-            "model": self.redactor.reference(
-                _name(info.get("model_name") or info.get("model"))
-                or _name(metadata.get("ls_model_name"))
-                or _name(started.params.get("model") or started.params.get("model_name")),
-                redacted,
-            ),
+            "model": _name(info.get("model_name") or info.get("model"))
+            or _name(metadata.get("ls_model_name"))
+            or _name(started.params.get("model") or started.params.get("model_name")),
             "usage": _usage(message, response),
             "latency_s": round(ended - started.clock, 6),
-            "error": self._error(error, redacted) or _cut_off(message, ended_by),
+            "error": self._error(error) or _cut_off(message, ended_by),
             "release": _name(info.get("release")),
             "cluster": _name(info.get("cluster")),
             "route": route if route in _ROUTES else None,
             "adapter": _name(info.get("adapter")),
             "canary": _name(info.get("canary")),
-            "tags": self.redactor.values(tags, redacted),
+            "tags": tags,
             "created_at": started.created_at,
         }
-        return {k: v for k, v in record.items() if v is not None}, redacted, rank
+        record = {k: v for k, v in record.items() if v is not None}
+        return self.redactor.record(record, redacted, self.max_chars), redacted, rank
 
-    def _names(self, started: Started, redacted: dict[str, int]) -> tuple[str | None, str | None]:
+    def _names(self, started: Started) -> tuple[str | None, str | None]:
         """Return who asked and in which thread; runs of one trace tell each other."""
         trace = started.trace
         user, thread = map(_name, asked_by(started.metadata, started.configurable))
@@ -162,66 +149,53 @@ class Capture:
             trace.users.add(user)
         if thread:
             trace.threads.add(thread)
-        return self.redactor.name(user, redacted), self.redactor.name(thread, redacted)
+        return user, thread
 
-    def _message(self, message: BaseMessage, redacted: dict[str, int]) -> dict[str, Any]:
+    def _message(self, message: BaseMessage) -> dict[str, Any]:
         out = message_fields(message)
-        out["content"] = self._text(out["content"], redacted)
-        if "name" in out:
-            out["name"] = self._short(out["name"], redacted)
+        out["content"] = self._text(out["content"])
+        for key in ("name", "tool_call_id"):
+            if key in out:
+                out[key] = _name(out[key])
         if "tool_calls" in out:
-            out["tool_calls"] = self._calls(out["tool_calls"], redacted)
-        if "tool_call_id" in out:
-            # As in the call that it answers.
-            out["tool_call_id"] = self._short(out["tool_call_id"], redacted)
+            out["tool_calls"] = self._calls(out["tool_calls"])
         return out
 
-    def _text(self, text: str, redacted: dict[str, int]) -> str:
-        if not self.record_content or not text:
-            return ""
-        text = self.redactor.text(clean_text(text), redacted)
-        return text if len(text) <= self.max_chars else text[: self.max_chars] + " [...]"
+    def _text(self, text: str) -> str:
+        return clean_text(text) if self.record_content else ""
 
-    def _short(self, value: Any, redacted: dict[str, int]) -> str | None:
-        return self.redactor.text(_name(value) or "", redacted) or None
-
-    def _calls(
-        self, calls: Sequence[Mapping[str, Any]], redacted: dict[str, int]
-    ) -> list[dict[str, Any]]:
+    def _calls(self, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return [
             {
-                "name": self._short(call.get("name"), redacted) or "",
-                "args": self._json(call.get("args") or {}, redacted),
-                "id": self._short(call.get("id"), redacted),
+                "name": _name(call.get("name")) or "",
+                "args": self._json(call.get("args") or {}),
+                "id": _name(call.get("id")),
             }
             for call in calls
         ]
 
-    def _json(self, value: Any, redacted: dict[str, int], depth: int = 0) -> Any:
+    def _json(self, value: Any, depth: int = 0) -> Any:
         if isinstance(value, str):
-            return self._text(value, redacted)
+            return self._text(value)
         if isinstance(value, Mapping | list | tuple) and depth > _MAX_DEPTH:
             return "[...]"
         if isinstance(value, Mapping):
-            return {
-                self.redactor.text(clean_text(str(k)), redacted): self._json(v, redacted, depth + 1)
-                for k, v in value.items()
-            }
+            return {clean_text(str(k)): self._json(v, depth + 1) for k, v in value.items()}
         if isinstance(value, list | tuple):
-            return [self._json(v, redacted, depth + 1) for v in value]
+            return [self._json(v, depth + 1) for v in value]
         if value is None or isinstance(value, bool | int):
             return value
         if isinstance(value, float):
             return value if math.isfinite(value) else None
-        return self._text(str(value), redacted)
+        return self._text(str(value))
 
-    def _error(self, error: BaseException | None, redacted: dict[str, int]) -> str | None:
+    def _error(self, error: BaseException | None) -> str | None:
         if error is None:
             return None
         name = type(error).__name__
         if name in ("CancelledError", "GeneratorExit", "KeyboardInterrupt"):
             return f"cancelled ({name})"
-        text = self._text(str(error)[:500], redacted)
+        text = self._text(str(error)[:500])
         return f"{name}: {text}" if text else name
 
 

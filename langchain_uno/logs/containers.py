@@ -14,28 +14,28 @@ import re
 import sqlite3
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, cast
 
 from langchain_uno.errors import InputError
+from langchain_uno.logs.readers import READERS
 from langchain_uno.logs.readers.base import Reader
-
-__all__ = ["Groups", "read_rows"]
 
 _BUFFER = 1 << 20
 """Bytes; the first of them tell what the file is."""
 _CHUNK = 1 << 20
 """Characters that are read at a time of a value that is longer than a line."""
+_BAD_BYTE = re.compile("[\udc80-\udcff]")
 _WRAPPERS = ("data", "rows", "items", "results", "records", "runs")
-"""The field of a page of an API under which its rows are."""
-_FIELD = re.compile(r'[\s,]*"([^"\\]*)"\s*:\s*')
-_OBJECTS = re.compile(r"\[\s*[{\]]")
+"""Fields of a page of an API under which its rows may be."""
 _BY_NAME = {".csv": ",", ".tsv": "\t"}
 _SEPARATOR = re.compile(r"sep=(.)")
 """A first line that Excel writes and reads."""
 _MAX_HEADER = 20_000
+_MAX_OPENING = 200
+"""Characters of the first line of an object over several lines; a longer one is a broken row."""
 _MARGIN = 20
 """So near to the end of what was read an error may only mean that the rest is not there yet."""
 
@@ -98,15 +98,13 @@ def _text(source: io.BufferedReader[Any], head: bytes, name: str) -> Iterator[Nu
         if encoding == "utf-8-sig" and not _is_utf8(head):
             encoding = "cp1252"  # as older programs on Windows write it
         yield from _csv(source, encoding, delimiter, skip=bool(told))
-    elif encoding == "utf-8-sig" and not _is_one_value(start):
-        yield from _lines(source)
-    elif _is_one_value(start):
-        yield from _Values(source, encoding).rows()
     else:
-        reader = codecs.getreader(encoding)(source)
-        for number, line in enumerate(reader, 1):
-            if line.strip():
-                yield number, _parsed(line)
+        one = _is_one_value(start)
+        number = 0
+        for at, value in _Values(source, encoding).rows() if one else _lines(source, encoding):
+            for row in _unwrapped(value):
+                number = max(number + 1, at)
+                yield number, row
 
 
 def _encoding(head: bytes) -> str:
@@ -130,20 +128,20 @@ def _is_utf8(head: bytes) -> bool:
 # -- JSON ------------------------------------------------------------------------------------------
 
 
-def _lines(source: io.BufferedReader[Any]) -> Iterator[Numbered]:
-    """Decode each line by itself: a bad byte spoils no other row."""
-    for number, line in enumerate(source, 1):
-        if line.strip():
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                yield number, InputError(f"not UTF-8 (byte {error.start})")
-            else:
-                yield number, _parsed(text)
+def _lines(source: io.BufferedReader[Any], encoding: str) -> Iterator[Numbered]:
+    text = io.TextIOWrapper(source, encoding, errors="surrogateescape", newline="\n")
+    try:
+        for number, line in enumerate(text, 1):
+            if line.strip():
+                yield number, _parsed(line)
+    finally:
+        text.detach()  # whoever opened the file closes it
 
 
 def _parsed(text: str) -> Any:
     """The value of a line, or the error that says why there is none."""
+    if bad := _BAD_BYTE.search(text):  # a bad byte spoils no other row
+        return InputError(f"not UTF-8 (byte {len(text[: bad.start()].encode())})")
     try:
         return json.loads(text, parse_constant=_nothing)
     except (ValueError, RecursionError) as error:
@@ -163,41 +161,12 @@ def _nothing(_word: str) -> None:
 
 
 def _is_one_value(start: str) -> bool:
-    """Whether the text is an array or an object over several lines, or a page of an API."""
+    """Whether the text is an array, or an object over several lines."""
     line = start.split("\n", 1)[0].rstrip()
     if start[:1] == "[":
         # An array in a line of its own is a (bad) row of JSON lines, not the file.
         return line == "[" or start[1:].lstrip()[:1] in ("{", "]")
-    if start[:1] != "{":
-        return False
-    if _wraps_rows(start):
-        return True
-    return line[-1:] in ("[", "{", ",") and _goes_on(line)
-
-
-def _goes_on(line: str) -> bool:
-    """Whether a line is sound JSON that ends too early."""
-    try:
-        json.loads(line)
-    except json.JSONDecodeError as error:
-        return error.pos >= len(line)
-    except (ValueError, RecursionError):
-        return False
-    return False
-
-
-def _wraps_rows(start: str) -> bool:
-    """Whether an object that begins here has its rows under one of the names of wrappers."""
-    decoder, at = json.JSONDecoder(), 1
-    while field := _FIELD.match(start, at):
-        at = field.end()
-        if field[1] in _WRAPPERS and _OBJECTS.match(start, at):
-            return True
-        try:
-            _, at = decoder.raw_decode(start, at)
-        except (ValueError, RecursionError):
-            return False  # a value that is longer than what was read: a row
-    return False
+    return line[:1] == "{" and line[-1:] in ("[", "{", ",") and len(line) <= _MAX_OPENING
 
 
 class _Values:
@@ -220,13 +189,11 @@ class _Values:
             yield number + 1, InputError(f"{why}; the rest of the file was not read")
 
     def _top(self) -> Iterator[Any]:
-        """The rows of arrays, of wrapped arrays and of objects that stand one after the other."""
+        """The elements of arrays, and values that stand one after the other."""
         while char := self._peek():
             if char == "[":
                 self._at += 1
                 yield from self._elements()
-            elif char == "{":
-                yield from self._object()
             else:
                 yield self._value()
             if self._peek() == ",":
@@ -237,38 +204,12 @@ class _Values:
         while (char := self._peek()) != "]":
             if not char:
                 raise InputError("not JSON (the array has no end)")
-            yield _unwrapped(self._value())
+            yield self._value()
             if (char := self._peek()) == ",":
                 self._at += 1
             elif char and char != "]":
                 raise InputError(f"not JSON ({char!r} after an element of the array)")
         self._at += 1
-
-    def _object(self) -> Iterator[Any]:
-        """One object: itself, or the rows in it where it wraps a list of them."""
-        self._at += 1
-        fields: dict[str, Any] = {}
-        wrapped = False
-        while (char := self._peek()) != "}":
-            name = self._value() if char == '"' else None
-            if not isinstance(name, str) or self._peek() != ":":
-                raise InputError("not JSON (the object has no end, or a field no name)")
-            self._at += 1
-            if name not in _WRAPPERS or self._peek() != "[":
-                fields[name] = self._value()
-            else:
-                self._at += 1
-                rows = self._elements()
-                if self._peek() in ("{", "]"):
-                    wrapped = True
-                    yield from rows
-                else:
-                    fields[name] = list(rows)
-            if self._peek() == ",":
-                self._at += 1
-        self._at += 1
-        if not wrapped:
-            yield fields
 
     def _peek(self) -> str:
         """The next character that is no blank; empty at the end."""
@@ -307,11 +248,17 @@ class _Values:
                 return value
 
 
-def _unwrapped(row: Any) -> Any:
-    """The row of HuggingFace's dataset server, which numbers its rows."""
-    if isinstance(row, dict) and "row_idx" in row and isinstance(row.get("row"), dict):
-        return row["row"]
-    return row
+def _unwrapped(value: Any) -> Sequence[Any]:
+    """The rows of a page of an API; else the value, without a number that HuggingFace gives it."""
+    if not isinstance(value, dict):
+        return [value]
+    if "row_idx" in value and isinstance(value.get("row"), dict):
+        return [value["row"]]
+    pages = [value[name] for name in _WRAPPERS if isinstance(value.get(name), list)]
+    rows = next((page for page in pages if all(isinstance(row, dict) for row in page)), None)
+    if rows is None or any(reader.matches(value) for reader in READERS):
+        return [value]
+    return [row for one in rows for row in _unwrapped(one)]
 
 
 class Groups:

@@ -8,10 +8,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from langchain_uno.messages import clean_text, without_thinking
+from langchain_uno.messages import without_thinking
 from langchain_uno.records import Message
-
-__all__ = ["Links", "clean_text", "detect_language", "language_of", "link", "run_ref", "user_turn"]
 
 _RUN = re.compile(
     r"\s*(?:lc_run--|run--|run-)?"

@@ -14,8 +14,6 @@ from langchain_uno.errors import StoreBusyError, StoreError
 from langchain_uno.forks import survive_forks
 from langchain_uno.logs.migrations import migrate
 
-__all__ = ["Database"]
-
 _T = TypeVar("_T")
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_uno.errors import StoreBusyError
-from langchain_uno.logs.conversation import clean_text, run_ref
+from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.redaction import pseudonym
 from langchain_uno.logs.tombstones import (
     Kind,
@@ -26,6 +26,7 @@ from langchain_uno.logs.tombstones import (
     said_by_nobody,
     words_about,
 )
+from langchain_uno.messages import clean_text
 
 if TYPE_CHECKING:  # the journal asks for tombstones
     from langchain_uno.logs.join import Joined

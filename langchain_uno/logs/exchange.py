@@ -34,8 +34,6 @@ from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, utc_now
 
-__all__ = ["ImportResult", "export_lines", "export_row", "find", "import_file", "last", "stats"]
-
 _BATCH = 100
 _UNNAMED = ("score", "comment", "rating")
 """Keys of ratings that their file gives no key."""
@@ -334,7 +332,7 @@ def stats(home: Home) -> dict[str, Any]:
             "usable": reasons.get("ok", 0),
             "verdicts": _sorted(reasons),
             "languages": _sorted(Counter(log.language for log in logs)),
-            "feedback": len(feedback),
+            "feedback": journal.counts()[1],
             "feedback_kinds": _sorted(Counter(f.key for f in feedback)),
             "follow_ups": sum(1 for f in feedback if f.key == FOLLOW_UP),
             "corrections": sum(1 for f in feedback if f.correction),

@@ -21,17 +21,6 @@ from langchain_uno.logs.machine_turns import machine_shape
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, Verdict
 
-__all__ = [
-    "REASONS",
-    "Supports",
-    "acted_on",
-    "duplicates",
-    "judge_all",
-    "spoken",
-    "verdict",
-    "verdicts",
-]
-
 if TYPE_CHECKING:
     from langchain_uno.logs.join import Joined
     from langchain_uno.logs.journal import Journal

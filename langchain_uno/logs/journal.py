@@ -44,7 +44,8 @@ _R = TypeVar("_R", bound=BaseModel)
 _to_json = TypeAdapter(Any).dump_json  # twice as fast as json
 _INSERT = (
     "INSERT OR IGNORE INTO interactions (run_id, root_run_id, thread_id, user_id, created_at, "
-    "has_answer, before, turn, after, redacted, body, rank) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+    "has_answer, before, turn, after, redacted, body, rank, release, reached) "
+    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _INSERT_FEEDBACK = (
     "INSERT INTO feedback (feedback_id, run_id, user_id, created_at, redacted, body) "
@@ -497,6 +498,8 @@ def _record_row(
         json.dumps(redacted) if redacted else None,
         body or _to_json({**r, "created_at": created_at.isoformat()}).decode(),
         _rank(rank, r.get("tags") or {}, said),
+        r.get("release"),
+        r.get("cluster") is not None,
     )
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["client_task", "machine_shape"]
-
 _SPOKEN = re.compile(
     r"(?:user[_-])?(?:query|message|input)\Z|"
     r"(?:user|human|question|text|content|prompt|request|comment|feedback)\Z",

@@ -135,6 +135,21 @@ def m007_figures(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX feedback_of_user ON feedback (user_id, created_at)")
 
 
+def m008_plain_figures(db: sqlite3.Connection) -> None:
+    """Release and reached as plain columns: to read them from the body cost every append."""
+    db.execute("DROP INDEX interactions_of_release")
+    for column, kind in (("release", "TEXT"), ("reached", "INTEGER")):
+        db.execute(f"ALTER TABLE interactions DROP COLUMN {column}")
+        db.execute(f"ALTER TABLE interactions ADD COLUMN {column} {kind}")
+    db.execute(
+        "UPDATE interactions SET release = json_extract(body, '$.release'), "
+        "reached = json_extract(body, '$.cluster') IS NOT NULL"
+    )
+    db.execute(
+        "CREATE INDEX interactions_of_release ON interactions (release, reached, created_at)"
+    )
+
+
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_records,
     m002_meta_and_erasures,
@@ -143,6 +158,7 @@ STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m005_names,
     m006_expired,
     m007_figures,
+    m008_plain_figures,
 )
 SCHEMA = len(STEPS)
 

@@ -12,8 +12,6 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-__all__ = ["SERVER_USER", "THREAD_KEYS", "USER_KEYS", "asked_by", "fields_of", "first_name"]
-
 USER_KEYS = (
     "user_id",
     "userId",

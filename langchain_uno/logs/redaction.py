@@ -23,18 +23,8 @@ from typing import Any, TypedDict
 
 from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home, load_settings
-from langchain_uno.messages import clean_text, map_texts
-from langchain_uno.records import Feedback, Interaction, Message
-
-__all__ = [
-    "DEFAULT_KINDS",
-    "Detector",
-    "Match",
-    "Redactor",
-    "no_redaction",
-    "pseudonym",
-    "redactor_of",
-]
+from langchain_uno.messages import map_texts
+from langchain_uno.records import Feedback, Interaction
 
 DEFAULT_KINDS = ("email", "credit_card", "iban", "ip", "phone", "secret")
 
@@ -56,7 +46,12 @@ _MEMORY = 128
 _MEMORY_CHARS = 20_000
 
 
-_REFERENCES = ("run_id", "root_run_id", "model", "release", "canary", "cluster", "adapter")
+_WORDS = {"content", "name", "tool_calls", "tool_call_id", "asked", "answer", "error", "tags",
+          "key", "value", "comment", "correction", "source"}  # fmt: skip
+"""Fields of interactions, messages and feedback in which people's words may stand."""
+_PEOPLE = {"user_id", "thread_id", "feedback_id"}
+_REFERENCES = {"run_id", "root_run_id", "message_ids", "model", "release", "canary", "cluster",
+               "adapter"}  # fmt: skip
 """What names an interaction, and what answered it."""
 
 
@@ -133,53 +128,48 @@ class Redactor:
         """
         return self.name(name, counts) if name and "@" in name else name
 
-    def values(self, value: Any, counts: dict[str, int]) -> Any:
-        """Return a value of JSON with every text in it redacted, names of fields too."""
-        return map_texts(value, lambda text: self.text(clean_text(text), counts))
+    def record(
+        self, fields: Mapping[str, Any], counts: dict[str, int], most: int | None = None
+    ) -> dict[str, Any]:
+        """Return the fields of an interaction, a message or feedback with every text redacted.
+
+        Args:
+            fields: plain values; some of the record's are enough.
+            counts: what is taken out is added to it.
+            most: characters that are kept of a text.
+        """
+
+        def change(text: str) -> str:
+            clean = self.text(text, counts)
+            return clean if most is None or len(clean) <= most else clean[:most] + " [...]"
+
+        out = dict(fields)
+        for name, value in fields.items():
+            if not value:
+                continue
+            if name in _WORDS:
+                out[name] = map_texts(value, change)
+            elif name in _PEOPLE:
+                out[name] = self.name(value, counts)
+            elif name == "message_ids":
+                out[name] = [self.reference(one, counts) for one in value]
+            elif name in _REFERENCES:
+                out[name] = self.reference(value, counts)
+            elif name in ("messages", "feedback"):
+                out[name] = [self.record(one, counts, most) for one in value]
+        return out
 
     def interaction(self, interaction: Interaction) -> tuple[Interaction, dict[str, int]]:
         """Return the interaction with every text redacted, and the counts."""
         counts: dict[str, int] = {}
-        update: dict[str, Any] = {
-            "messages": [self._message(m, counts) for m in interaction.messages],
-            "asked": self.text(interaction.asked or "", counts) or None,
-            "answer": self.text(interaction.answer, counts),
-            "message_ids": [self.reference(m, counts) for m in interaction.message_ids],
-            "tool_calls": self.values(interaction.tool_calls, counts),
-            "error": self.text(interaction.error or "", counts) or None,
-            "tags": self.values(interaction.tags, counts),
-            "thread_id": self.name(interaction.thread_id, counts),
-            "user_id": self.name(interaction.user_id, counts),
-            **{name: self.reference(getattr(interaction, name), counts) for name in _REFERENCES},
-            "feedback": [self._feedback(f, counts) for f in interaction.feedback],
-        }
-        return interaction.model_copy(update=update), counts
+        fields = self.record(interaction.model_dump(), counts)
+        return Interaction.model_validate(fields), counts
 
     def feedback(self, feedback: Feedback) -> tuple[Feedback, dict[str, int]]:
         """Return the feedback with its words redacted, and the counts."""
         counts: dict[str, int] = {}
-        return self._feedback(feedback, counts), counts
-
-    def _message(self, message: Message, counts: dict[str, int]) -> Message:
-        update = {
-            "content": self.text(message.content, counts),
-            "name": self.text(message.name or "", counts) or None,
-            "tool_calls": self.values(message.tool_calls, counts),
-            # As in the call that it answers.
-            "tool_call_id": self.text(message.tool_call_id or "", counts) or None,
-        }
-        return message.model_copy(update=update)
-
-    def _feedback(self, feedback: Feedback, counts: dict[str, int]) -> Feedback:
-        update: dict[str, Any] = {
-            name: self.text(value, counts)
-            for name in ("key", "value", "comment", "correction", "source")
-            if isinstance(value := getattr(feedback, name), str)
-        }
-        update["run_id"] = self.reference(feedback.run_id, counts)
-        update["user_id"] = self.name(feedback.user_id, counts)
-        update["feedback_id"] = self.name(feedback.feedback_id, counts)
-        return feedback.model_copy(update=update)
+        fields = self.record(feedback.model_dump(), counts)
+        return Feedback.model_validate(fields), counts
 
 
 def pseudonym(name: str) -> str:

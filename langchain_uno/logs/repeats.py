@@ -18,8 +18,6 @@ from langchain_uno.logs.join import FOLLOW_UP
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Feedback, Interaction
 
-__all__ = ["Answers"]
-
 _PAGE = 5000
 
 

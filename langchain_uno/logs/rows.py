@@ -38,6 +38,7 @@ from langchain_uno.logs.readers.base import (
     feedback_in,
     first,
     literal,
+    number,
     read_all,
     thumb,
     time_of,
@@ -45,8 +46,6 @@ from langchain_uno.logs.readers.base import (
 from langchain_uno.logs.readers.bodies import cut_off
 from langchain_uno.messages import clean_text, clean_value, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
-
-__all__ = ["Parsed", "group_of", "parse_group", "parse_row"]
 
 _MAX_ID = 200
 _WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -358,7 +357,7 @@ def _add_explicit(
     for n, one in enumerate(given if isinstance(given, list) else [given]):
         if isinstance(one, str):
             score = thumb(one)
-            told = "comment" if _number(one) is None else "rating"
+            told = "comment" if number(one) is None else "rating"
             one = {told: one} if score is None else {"score": score}
         elif isinstance(one, bool | int | float):
             one = {"score" if 0 <= one <= 1 else "rating": one}
@@ -394,8 +393,8 @@ def _add_rating(one: Row, fields: dict[str, Any]) -> None:
             fields["score"] = score
             fields.pop("value", None)
         elif rating is not None:
-            number = _number(rating)
-            fields.setdefault("value", rating if number is None else number)
+            stars = number(rating)
+            fields.setdefault("value", rating if stars is None else stars)
             fields.setdefault("key", "rating")
     if fields.get("comment") is None and (words := first(one, *COMMENTS, "text")) is not None:
         fields["comment"] = words
@@ -404,15 +403,8 @@ def _add_rating(one: Row, fields: dict[str, Any]) -> None:
 def _fraction(rating: Any) -> float | None:
     """A thumb or a number from 0 to 1 as a score; None: the rating has another scale."""
     score = thumb(rating)
-    number = _number(rating) if score is None else score
-    return number if number is not None and 0 <= number <= 1 else None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+    share = number(rating) if score is None else score
+    return share if share is not None and 0 <= share <= 1 else None
 
 
 def _about(one: Row, out: list[Interaction], n: int) -> Interaction:

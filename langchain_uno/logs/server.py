@@ -17,8 +17,6 @@ from langchain_uno.errors import ConfigError, StoreError, UNOError
 from langchain_uno.home import safe_name
 from langchain_uno.logs.index import COLLECTION, PAGE, InteractionCollection
 
-__all__ = ["ENV_TOKEN", "ServerIndex", "server_address"]
-
 ENV_TOKEN = "LANGCHAIN_UNO_CHROMA_TOKEN"  # noqa: S105 - a variable's name
 
 

@@ -18,20 +18,6 @@ from typing import Literal
 
 from langchain_uno.logs.redaction import pseudonym
 
-__all__ = [
-    "Kind",
-    "any_tombstones",
-    "feedback_is_forgotten",
-    "is_forgotten",
-    "note_expired",
-    "plant",
-    "said_at",
-    "said_by_nobody",
-    "taught_before",
-    "tombstone_key",
-    "words_about",
-]
-
 Kind = Literal["run", "user", "thread", "feedback", "about", "said", "words"]
 """What a tombstone is of. ``about``: feedback that names this run. ``said``: a conversation with
 its answer. ``words``: what a feedback says about such a conversation."""

@@ -19,17 +19,6 @@ from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import fields_of
 from langchain_uno.messages import text_of, without_thinking
 
-__all__ = [
-    "OTHER_TURN",
-    "OWN_CALL",
-    "QUOTES_IT",
-    "SAME_TURN",
-    "Answered",
-    "Trace",
-    "own_call",
-    "turns_of",
-]
-
 OWN_CALL, OTHER_TURN, QUOTES_IT, SAME_TURN = range(4)
 """How far a request is the user's turn: the app's own call by its metadata or tags; another text;
 a text with the turn in it; the turn itself. The further, the likelier its answer was shown."""

@@ -17,6 +17,7 @@ The zeros are exact, so a row's answer is that of its adapter alone, but for the
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,14 +33,6 @@ from langchain_uno.models.server_adapters import adapter_config
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
-
-__all__ = [
-    "AdapterSet",
-    "CheckedAdapter",
-    "check_adapter",
-    "linear_shapes",
-    "restore_base",
-]
 
 _log = logging.getLogger(__name__)
 
@@ -143,6 +136,20 @@ def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
             key = name.removesuffix(".base_layer")
             shapes[key] = (int(module.out_features), int(module.in_features))
     return shapes
+
+
+def count_base(model: Any) -> int:
+    """Return how many weights a base model has, without LoRA layers that are mounted on it."""
+    named = model.named_parameters()
+    return sum(int(weights.numel()) for name, weights in named if ".lora_" not in name)
+
+
+def count_weights(folder: Path) -> int:
+    """Return how many weights an adapter has, from the head of its file."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="np") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no dict
 
 
 def restore_base(model: Any) -> None:

@@ -22,8 +22,6 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from langchain_uno.models.adapters import AdapterSet
 from langchain_uno.models.rows import Row
 
-__all__ = ["RunningBatch"]
-
 
 class RunningBatch:
     """The rows under way on one model. Used by the engine's owner thread only."""
@@ -48,23 +46,23 @@ class RunningBatch:
 
     @torch.inference_mode()
     def start(self, rows: list[Row]) -> torch.Tensor:
-        """Run the prompts of new rows; those that generate join the batch.
+        """Run what new rows begin with; those that generate join the batch.
 
         Returns:
-            The logits after each prompt, shape (len(rows), vocabulary).
+            The logits after each, shape (len(rows), vocabulary).
         """
         device = self._model.device
-        columns = max(len(row.prompt) for row in rows)
-        padded = [[self._pad] * (columns - len(r.prompt)) + r.prompt for r in rows]
+        columns = max(row.length for row in rows)
+        padded = [[self._pad] * (columns - row.length) + row.so_far for row in rows]
         ids = torch.tensor(padded, device=device)
-        lengths = torch.tensor([len(row.prompt) for row in rows], device=device)
+        lengths = torch.tensor([row.length for row in rows], device=device)
         places = torch.arange(columns, device=device)[None, :] - (columns - lengths)[:, None]
         mask = places >= 0
         head, cache = self._shared(rows, columns - lengths)
         generating = [i for i, row in enumerate(rows) if row.options is None]
         if generating and cache is None:
             cache = _RowCache() if self.can_join else DynamicCache(config=self._model.config)
-        even = not head and all(len(row.prompt) == columns for row in rows)
+        even = not head and all(row.length == columns for row in rows)
         given = None if even else mask.long()
         with self._adapters.rows([row.adapter for row in rows]):
             logits = self._forward(ids[:, head:], given, places.clamp(min=0)[:, head:], cache)
@@ -83,7 +81,7 @@ class RunningBatch:
         Returns:
             How many columns of the padded prompts are known then, and the rows' cache of them.
         """
-        prompts = [row.prompt for row in rows]
+        prompts = [row.so_far for row in rows]
         first, last = min(prompts), max(prompts)
         most = min(map(len, prompts)) - 1
         head = next((i for i in range(most) if first[i] != last[i]), most)
@@ -113,7 +111,7 @@ class RunningBatch:
             self._mask = _with_room(mask, columns)
             return
         index = None if len(chosen) == len(rows) else torch.tensor(chosen, device=mask.device)
-        width = max(len(rows[i].prompt) for i in chosen)
+        width = max(rows[i].length for i in chosen)
         self._rebuild((cache, mask, index, width), [rows[i] for i in chosen])
 
     @torch.inference_mode()

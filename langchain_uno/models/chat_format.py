@@ -20,18 +20,6 @@ from jinja2.exceptions import TemplateError as TemplateFault
 from langchain_uno.errors import ConfigError, TemplateError
 from langchain_uno.records import Message
 
-__all__ = [
-    "TextStream",
-    "as_openai",
-    "closed",
-    "closed_tools",
-    "end_tokens",
-    "in_turn",
-    "parse_tool_calls",
-    "refused_by",
-    "render",
-]
-
 
 def as_openai(messages: Sequence[Message], *, json_arguments: bool = False) -> list[dict[str, Any]]:
     """Return the messages as OpenAI-style dicts (what chat templates and servers take).

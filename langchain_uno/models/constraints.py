@@ -30,8 +30,6 @@ from langchain_uno.models.sampling import Constrainer, TokenConstraint
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-__all__ = ["grammar_constrainer", "grammar_of"]
-
 BoolArray = NDArray[np.bool_]
 
 _JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}

@@ -11,8 +11,6 @@ from typing import TypeVar
 from langchain_uno.errors import EngineTimeoutError
 from langchain_uno.models.protocols import GenerateRequest
 
-__all__ = ["arrive", "earliest", "get", "left"]
-
 T = TypeVar("T")
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from langchain_uno.models.local import LocalEngine
 
-__all__ = ["LangChainEmbedder", "TokenEmbedder"]
-
 _COMMON = 0.15
 """Share of the vocabulary at whose end a token counts half."""
 _BATCH = 64

@@ -18,8 +18,6 @@ from langchain_uno.models.roles import Judgement, PromptSet, RoleError
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Message
 
-__all__ = ["LOWEST", "JudgeItem", "judge", "judge_averaged", "stable_seed"]
-
 LOWEST = 1.0
 """The worst score; an empty answer gets it without asking anybody."""
 

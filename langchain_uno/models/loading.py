@@ -31,21 +31,6 @@ from langchain_uno.models.roles import PromptSet
 if TYPE_CHECKING:
     from langchain_uno.models.local import LocalEngine
 
-__all__ = [
-    "BUNDLED",
-    "bundled_path",
-    "engine_from_langchain",
-    "engine_from_objects",
-    "folder_fingerprint",
-    "is_bundled",
-    "load_embedder",
-    "load_engine",
-    "load_prompt_set",
-    "model_fingerprint",
-    "model_folder",
-    "shared_engine",
-]
-
 BUNDLED = "bundled"
 """The bundled model's name; the same as leaving the name out."""
 

@@ -28,19 +28,11 @@ from langchain_uno.models.adapters import check_adapter, restore_base
 from langchain_uno.models.chat_format import end_tokens
 from langchain_uno.models.constraints import grammar_constrainer
 from langchain_uno.models.deadline import arrive, earliest, get
-from langchain_uno.models.protocols import (
-    Chunk,
-    FloatArray,
-    GenerateRequest,
-    Generation,
-    OnDone,
-)
+from langchain_uno.models.protocols import Chunk, FloatArray, GenerateRequest, Generation, OnDone
 from langchain_uno.models.rows import Call, Row, RowMaker, tell
 from langchain_uno.models.sampling import Constrainer
 from langchain_uno.models.scheduler import Scheduler
 from langchain_uno.records import Message
-
-__all__ = ["LocalEngine"]
 
 
 class LocalEngine:

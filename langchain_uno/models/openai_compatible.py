@@ -43,8 +43,6 @@ from langchain_uno.models.server_adapters import STAND_IN, ServerAdapters
 from langchain_uno.models.together import ask_together
 from langchain_uno.records import Message
 
-__all__ = ["OpenAIEngine"]
-
 _CHAT = "chat/completions"
 
 

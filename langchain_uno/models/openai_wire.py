@@ -26,14 +26,6 @@ from langchain_uno.models.deadline import left
 from langchain_uno.models.protocols import GenerateRequest, Generation
 from langchain_uno.records import Usage
 
-__all__ = [
-    "Collector",
-    "Http",
-    "first_token_probs",
-    "payload_of",
-    "read_generation",
-]
-
 _REFUSES = (400, 422, 500)
 """What servers answer to messages that the chat template refuses (vLLM, TGI, llama.cpp)."""
 _SHOWN = 300

@@ -16,8 +16,6 @@ from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import Engine, OnDone
 from langchain_uno.records import Message
 
-__all__ = ["log_likelihoods", "perplexities"]
-
 _MAX_TOKENS = 4096
 
 

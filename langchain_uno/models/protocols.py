@@ -16,20 +16,6 @@ from numpy.typing import NDArray
 
 from langchain_uno.records import Message, Usage
 
-__all__ = [
-    "BASE",
-    "Chunk",
-    "Embedder",
-    "Engine",
-    "FloatArray",
-    "GenerateRequest",
-    "Generation",
-    "OnDone",
-    "Reranker",
-    "Sampling",
-    "known_as",
-]
-
 FloatArray = NDArray[np.float32]
 OnDone = Callable[[int], None]
 """Progress callback of batch calls: receives how many more items are done."""
@@ -73,7 +59,7 @@ class Generation:
     text: str
     usage: Usage = field(default_factory=Usage)
     finish_reason: str = "stop"
-    """``stop``, ``length``, ``tool_calls`` or ``cancelled``."""
+    """``stop``, ``length``, ``tool_calls``, ``cancelled``, or ``failed`` (a teacher's call)."""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
 
 

@@ -14,8 +14,6 @@ from langchain_uno.models.roles import PromptSet
 if TYPE_CHECKING:
     from langchain_uno.models.local import LocalEngine
 
-__all__ = ["CausalReranker", "EngineReranker"]
-
 
 class EngineReranker:
     """The base model's own yes/no, by a prompt set's words. Works on any engine."""

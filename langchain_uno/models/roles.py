@@ -13,8 +13,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from langchain_uno.records import Message
 
-__all__ = ["Judgement", "PromptSet", "RoleError"]
-
 
 class RoleError(ValueError):
     """A text lacks the form its role asks for; the caller drops or retries it."""

@@ -15,8 +15,6 @@ from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation, S
 from langchain_uno.models.sampling import Constrainer, Picker, TokenConstraint
 from langchain_uno.records import Message, Usage
 
-__all__ = ["Call", "Row", "RowMaker", "tell"]
-
 
 class Row:
     """One prompt and what is made of it. Touched by the owner thread once it is submitted."""
@@ -46,6 +44,11 @@ class Row:
         self.tokens: list[int] = []
         self.finish_reason: str | None = None
         self.stream: TextStream | None = None
+
+    @property
+    def so_far(self) -> list[int]:
+        """The prompt and what was made of it: what a row that has no cache begins with."""
+        return [*self.prompt, *self.tokens]
 
     @property
     def length(self) -> int:

@@ -11,8 +11,6 @@ import torch
 
 from langchain_uno.models.protocols import GenerateRequest, Sampling
 
-__all__ = ["Constrainer", "Picker", "TokenConstraint", "pick_tokens"]
-
 
 class TokenConstraint(Protocol):
     """Keeps one answer inside a grammar; one fresh object an answer.

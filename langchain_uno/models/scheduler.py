@@ -25,8 +25,6 @@ from langchain_uno.models.protocols import Chunk
 from langchain_uno.models.rows import Call, Row
 from langchain_uno.models.sampling import pick_tokens
 
-__all__ = ["Scheduler"]
-
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -242,20 +240,34 @@ class Scheduler:
         self._drop_cancelled()
         fresh = self._next_rows() if admit else []
         live = self._batch.live
+        if not fresh and not live:
+            return
         try:
-            if fresh:
-                logits, rows = self._batch.start(fresh), fresh
-            elif live:
-                logits, rows = self._batch.step(), live
-            else:
+            try:
+                logits = self._batch.start(fresh) if fresh else self._batch.step()
+            except torch.OutOfMemoryError:
+                if len(live) + len(fresh) < 2:
+                    raise
+                self._shrink([*live, *fresh])
                 return
-            self._take(logits, rows)
+            self._take(logits, fresh or live)
             self._batch.compact()
         except Exception as error:  # noqa: BLE001 (a model raises what it likes; callers get it)
             _log.exception(
                 "A forward pass failed; %d requests are answered with the error.", len(live)
             )
             self._fail({row.call for row in [*fresh, *live]}, error)
+
+    def _shrink(self, rows: list[Row]) -> None:
+        """Let half of these rows go on at a time from here on, from where they are."""
+        self._max_batch = len(rows) // 2
+        _log.warning("Out of memory: %d answers at a time from here on.", self._max_batch)
+        self._batch.clear()
+        with self._changed:
+            for row in reversed(rows):
+                row.call.waiting.appendleft(row)
+                if row.call not in self._calls:
+                    self._calls.append(row.call)
 
     def _next_rows(self) -> list[Row]:
         """Rows to start now, taken from the waiting calls in turn.
@@ -275,7 +287,7 @@ class Scheduler:
             longest = 0
             while self._calls and len(rows) < free:
                 call = self._calls[0]
-                longest = max(longest, len(call.waiting[0].prompt))
+                longest = max(longest, call.waiting[0].length)
                 if rows and longest * (len(rows) + 1) > self._max_prompt_tokens:
                     break
                 rows.append(call.waiting.popleft())

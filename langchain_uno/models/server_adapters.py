@@ -25,8 +25,6 @@ from langchain_uno.errors import AdapterTakenError, ReleaseError
 from langchain_uno.forks import ForkLock
 from langchain_uno.home import safe_name
 
-__all__ = ["STAND_IN", "ServerAdapters", "adapter_config"]
-
 STAND_IN = "uno-base-"
 """How the name of an adapter of zeros begins; a hash of its shapes follows."""
 

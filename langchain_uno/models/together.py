@@ -9,8 +9,6 @@ from langchain_core.runnables.config import ContextThreadPoolExecutor
 
 from langchain_uno.models.protocols import OnDone
 
-__all__ = ["ask_together"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

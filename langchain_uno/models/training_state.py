@@ -27,8 +27,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerState
 
-__all__ = ["Keeper", "Resumable", "digest_of"]
-
 EVERY_S = 60.0
 """Seconds of training that a kill may cost, a step's or an evaluation's own time aside."""
 

@@ -30,23 +30,11 @@ from langchain_uno.home import Home
 from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import ANONYMOUS, Feedback, by_speaker, utc_now, voices_of
+from langchain_uno.releases.history import read_history
 from langchain_uno.releases.load import load_release, read_manifest
 from langchain_uno.releases.publish import direct, make_current
 from langchain_uno.releases.sequential import LEVEL, Compared, block_for, compare
 from langchain_uno.releases.traffic import Share, Traffic, read_traffic, write_atomic
-
-__all__ = [
-    "Canary",
-    "Plan",
-    "Side",
-    "Verdict",
-    "look",
-    "running",
-    "start",
-    "stop",
-    "undecided",
-    "watch",
-]
 
 Verdict = Literal["promoted", "rolled back", "undecided", "running", "stopped", "overtaken"]
 """How a canary ended, or that it runs. Undecided: its budget of people or days is spent; what was
@@ -57,6 +45,8 @@ _LEAST, _MOST = 0.05, 0.5
 """Of the traffic. With less, a block of votes is so long that two people could decide; with more,
 the candidate would be what answers most."""
 _MOST_PEOPLE, _MOST_DAYS = 1_000_000, 3650
+_DECIDING = {"promote", "rollback", "publish"}
+"""What somebody does, as the history calls it, who has decided after a canary."""
 _SAID = {"like": 1.0, "dislike": 0.0}
 """What these keys say where they come without a score."""
 
@@ -220,7 +210,11 @@ def undecided(home: Home) -> Plan | None:
     """
     plan, traffic = _last(home), read_traffic(home) or Traffic()
     answers = traffic.current.release if traffic.current else None
-    return plan if plan and plan.ended == "undecided" and answers == plan.current else None
+    if plan is None or plan.ended != "undecided" or answers != plan.current:
+        return None
+    done = [entry.get("what") for entry in read_history(home)]
+    after = done[::-1].index("end canary") if "end canary" in done else 0
+    return None if _DECIDING & set(done[len(done) - after :]) else plan
 
 
 def look(home: Home) -> Canary:

@@ -30,8 +30,6 @@ from langchain_uno.releases.manifest import (
 )
 from langchain_uno.releases.space import Space
 
-__all__ = ["check_adapter", "check_files", "check_names", "file_sha256", "parse_centroids"]
-
 MANIFEST_FILE = "manifest.json"
 CENTROIDS_FILE = "centroids.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -86,9 +84,9 @@ def check_names(manifest: Manifest, folder_id: str) -> None:
         raise ReleaseError(f"its list of adapters does not fit its clusters (see {odd[:3]})")
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
+def check_files(folder: Path, manifest: Manifest, *, remains: bool = False) -> None:
     """Check that exactly the expected files are there, plain, and have the stated hashes."""
-    expected = {CENTROIDS_FILE}
+    expected = set() if remains else {CENTROIDS_FILE}
     for entry in manifest.adapters:
         expected |= {f"adapters/{entry.name}/{f}" for f in (CONFIG_FILE, WEIGHTS_FILE)}
     _refuse_odd(set(manifest.files), expected, "its manifest lists")

@@ -18,19 +18,6 @@ from langchain_uno.home import Home
 from langchain_uno.records import utc_now
 from langchain_uno.releases.traffic import write_atomic
 
-__all__ = [
-    "HoldWhen",
-    "append_lines",
-    "held",
-    "hold",
-    "let_go",
-    "note",
-    "present_user",
-    "read_history",
-    "read_lines",
-    "waiting",
-]
-
 _log = logging.getLogger(__name__)
 _FILE = "history.jsonl"
 _HOLD = "hold.json"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from langchain_uno.errors import HomeError, NameError_, ReleaseError, ReleaseMismatchError
 from langchain_uno.home import Home, is_safe, safe_name
 from langchain_uno.models.prompts import worded_alike
@@ -19,15 +21,6 @@ from langchain_uno.releases.checks import LinearShapes
 from langchain_uno.releases.manifest import Manifest, read_manifest_file
 from langchain_uno.releases.space import Space
 from langchain_uno.releases.traffic import read_traffic
-
-__all__ = [
-    "LinearShapes",
-    "Release",
-    "list_releases",
-    "load_release",
-    "read_current",
-    "read_manifest",
-]
 
 
 @dataclass(frozen=True)
@@ -73,6 +66,7 @@ def load_release(
     prompt_set_fingerprint: str | None = None,
     linear_shapes: LinearShapes | None = None,
     manifest_sha256: str | None = None,
+    remains: bool = False,
 ) -> Release:
     """Read a release and check everything about it; expectations left None are not compared.
 
@@ -85,6 +79,8 @@ def load_release(
         prompt_set_fingerprint: ``prompts.fingerprint`` of the serving prompt set.
         linear_shapes: module name -> (out, in) of the base model, to compare the adapters with.
         manifest_sha256: what ``traffic.json`` says the manifest's hash is.
+        remains: read what an erasure left of the release, to learn on, never to serve: the modules
+            that the forgotten did not teach, and no centroids.
 
     Raises:
         ReleaseError: unknown, revoked, incomplete, tampered with or malformed; says where.
@@ -97,9 +93,9 @@ def load_release(
     if folder.is_symlink() or not folder.is_dir():
         raise ReleaseError(f"There is no release {release_id!r} in {str(home.releases)!r}.")
     try:
-        if reason := _revocation(home, release_id):
+        if not remains and (reason := _revocation(home, release_id)):
             raise ReleaseError(f"it was revoked ({reason})")
-        release = check_folder(folder, release_id, linear_shapes)
+        release = check_folder(folder, release_id, linear_shapes, remains=remains)
         if manifest_sha256 is not None and release.manifest_sha256 != manifest_sha256:
             raise ReleaseError("its manifest is not the one that traffic.json names by its sha256")
     except ReleaseError as error:
@@ -140,17 +136,20 @@ def read_manifest(home: Home, release_id: str) -> Manifest:
         ) from error
 
 
-def check_folder(folder: Path, release_id: str, shapes: LinearShapes | None) -> Release:
+def check_folder(
+    folder: Path, release_id: str, shapes: LinearShapes | None, *, remains: bool = False
+) -> Release:
     """Check a release's folder wherever it lies (publishing checks it before the rename)."""
     manifest_path = folder / checks.MANIFEST_FILE
     if manifest_path.is_symlink() or not manifest_path.is_file():
         raise ReleaseError("it has no manifest.json")
     manifest = read_manifest_file(manifest_path)
     checks.check_names(manifest, release_id)
-    checks.check_files(folder, manifest)
-    centroids, space = checks.parse_centroids(
-        folder / checks.CENTROIDS_FILE, len(manifest.clusters)
-    )
+    checks.check_files(folder, manifest, remains=remains)
+    centroids, space = np.zeros((0, 1), dtype=np.float32), None
+    if not remains:
+        file = folder / checks.CENTROIDS_FILE
+        centroids, space = checks.parse_centroids(file, len(manifest.clusters))
     for entry in manifest.adapters:
         checks.check_adapter(folder / "adapters" / entry.name, entry, manifest, shapes)
     return Release(folder, manifest, centroids, checks.file_sha256(manifest_path), space)

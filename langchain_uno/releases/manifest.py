@@ -33,22 +33,6 @@ from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home, safe_name
 from langchain_uno.records import Cluster, utc_now
 
-__all__ = [
-    "ADAPTER_ROUTES",
-    "MANIFEST_SCHEMA",
-    "AdapterEntry",
-    "Manifest",
-    "adapter_name",
-    "base_name",
-    "lineage_key",
-    "migrate",
-    "new_release_id",
-    "opaque_id",
-    "parse_manifest",
-    "read_limited",
-    "read_manifest_file",
-]
-
 MANIFEST_SCHEMA = 5
 MAX_JSON = 64 << 20
 

@@ -22,9 +22,9 @@ from langchain_uno.home import Home, safe_name
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
+from langchain_uno.releases.checks import LinearShapes
 from langchain_uno.releases.history import note
 from langchain_uno.releases.load import (
-    LinearShapes,
     Release,
     check_folder,
     load_release,
@@ -49,8 +49,6 @@ from langchain_uno.releases.traffic import (
     write_atomic,
     write_traffic,
 )
-
-__all__ = ["direct", "make_current", "publish", "retire", "revoke", "rollback"]
 
 
 def publish(
@@ -256,12 +254,18 @@ def retire(home: Home, why: str = "", by: str = "") -> None:
     direct(home, Traffic(), "retire", None, why, by)
 
 
-def revoke(home: Home, release_id: str, reason: str) -> None:
+def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> None:
     """Mark a release so that it is never served or rolled back to again (an erasure, say).
 
     Its share of the traffic goes to the others that have one; a canary ends with it. Where none
     has, or where a canary would inherit from what it is compared with, the nearest ancestor that is
     sound takes over, or else the base model.
+
+    Args:
+        home: the namespace.
+        release_id: its name.
+        reason: for whoever asks for it, and for the history.
+        go_on: whether the next refresh may keep what is left of it, if it answers now.
     """
     write_atomic(revocation_file(home, release_id), (reason.strip() + "\n").encode())
     note(home, "revoke", release_id, reason)
@@ -274,18 +278,21 @@ def revoke(home: Home, release_id: str, reason: str) -> None:
         whole = sum(share.share for share in rest)
         kept = [s.model_copy(update={"share": s.share / whole}) for s in rest]
         shares = tuple(kept) if any(s.release for s in kept) else ()
-        write_traffic(home, Traffic(shares=shares))
+        write_traffic(home, Traffic(shares=shares, stands_in_for=traffic.stands_in_for))
         if traffic.canary:
             note(home, "end canary", release_id, reason)
         return
-    heir = _parent(home, release_id)
-    while heir is not None:
+    heir, shares = _parent(home, release_id), ()
+    while heir is not None and not shares:
         try:
-            make_current(home, heir, what="rollback", why=f"{release_id} was revoked")
-            return
+            sha256 = load_release(home, heir).manifest_sha256
+            shares = (Share(release=heir, manifest_sha256=sha256),)
         except ReleaseError:
             heir = _parent(home, heir)
-    retire(home, f"{release_id} was revoked")
+    before = traffic.stands_in_for or (release_id if go_on else None)
+    what = "rollback" if heir else "retire"
+    stand_in = Traffic(shares=shares, stands_in_for=before)
+    direct(home, stand_in, what, heir, f"{release_id} was revoked")
 
 
 def _parent(home: Home, release_id: str) -> str | None:

@@ -40,8 +40,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["LEVEL", "Compared", "block_for", "compare"]
-
 LEVEL = 0.05
 """The chance to call a candidate better that is not, and the chance to call one worse that is not.
 """

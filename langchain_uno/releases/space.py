@@ -15,8 +15,6 @@ from numpy.typing import ArrayLike
 
 from langchain_uno.models.protocols import FloatArray
 
-__all__ = ["Space"]
-
 
 @dataclass(frozen=True)
 class Space:

@@ -15,6 +15,7 @@ from langchain_uno.records import Cluster
 from langchain_uno.releases.history import held, waiting
 from langchain_uno.releases.load import list_releases, read_manifest, revocation_file
 from langchain_uno.releases.manifest import Manifest
+from langchain_uno.releases.prune import PRUNED
 from langchain_uno.releases.traffic import read_traffic
 
 __all__ = ["changes_of", "row_of", "shares_of", "state_of", "summary_of", "win_rate_of"]
@@ -121,10 +122,14 @@ def row_of(home: Home, release: str, manifest: Manifest | None, share: float) ->
 
 
 def state_of(home: Home, release: str, share: float) -> str:
-    """Return in a word or two what a sound release does: answers, waits, or is revoked."""
+    """Return in a word or two what a sound release does: answers, is ready, revoked or pruned."""
     if share:
         return "answers" if share > 0.999 else f"answers {100 * share:.0f} %"
-    return "revoked" if revocation_file(home, release).exists() else "ready"
+    try:
+        why = revocation_file(home, release).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return "ready"
+    return "pruned" if why.startswith(PRUNED) else "revoked"
 
 
 def win_rate_of(cluster: Cluster) -> str:

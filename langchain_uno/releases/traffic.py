@@ -25,9 +25,7 @@ from langchain_uno.home import Home, safe_name
 from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import read_limited
 
-__all__ = ["TRAFFIC_SCHEMA", "Share", "Traffic", "read_traffic", "write_atomic", "write_traffic"]
-
-TRAFFIC_SCHEMA = 2
+TRAFFIC_SCHEMA = 3
 _LIMIT = 1 << 20
 
 
@@ -59,6 +57,9 @@ class Traffic(BaseModel):
     shares: tuple[Share, ...] = ()
     canary: str | None = None
     """The canary that is running (:mod:`langchain_uno.releases.canary`): it divides the shares."""
+    stands_in_for: str | None = None
+    """The release that answered until an erasure revoked it. The next refresh keeps of it what the
+    forgotten did not teach; whoever promotes or rolls back ends that."""
 
     @model_validator(mode="after")
     def _whole(self) -> Traffic:
@@ -123,6 +124,8 @@ def read_traffic(home: Home) -> Traffic | None:
         for share in traffic.shares:
             if share.release is not None:
                 safe_name(share.release, "release")
+        if traffic.stands_in_for is not None:
+            safe_name(traffic.stands_in_for, "release")
     except (ValidationError, ValueError, NameError_, RecursionError) as error:
         detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ReleaseError(
@@ -146,7 +149,15 @@ def m002_base_and_canary(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "schema_version": 2}
 
 
-_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (m002_base_and_canary,)
+def m003_stand_in(data: dict[str, Any]) -> dict[str, Any]:
+    """The traffic may stand in for a release that an erasure revoked."""
+    return {**data, "schema_version": 3}
+
+
+_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (
+    m002_base_and_canary,
+    m003_stand_in,
+)
 """From schema 1 up. A step is never changed once released; a new one is appended."""
 
 

@@ -18,8 +18,6 @@ from langchain_uno.reports.store import MapPoint, Report
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
-__all__ = ["MAX_BYTES", "cluster_map", "counted", "render_html", "render_markdown", "shown"]
-
 MAX_BYTES = 3_500_000
 """Of the clusters' part of a page: those that don't fit are counted. The rest has bounds."""
 COLOURS = (

@@ -20,21 +20,6 @@ from langchain_uno.home import Home, safe_name
 from langchain_uno.records import Cluster, Route, VerifierReport
 from langchain_uno.releases.traffic import write_atomic
 
-__all__ = [
-    "Change",
-    "ClusterReport",
-    "Example",
-    "Funnel",
-    "MapPoint",
-    "Report",
-    "ReportPaths",
-    "RuleTold",
-    "read_report",
-    "report_paths",
-    "take_out",
-    "write_report",
-]
-
 Change = Literal["gained", "replaced", "lost", "kept", "none"]
 """What became of a cluster's module since the parent release."""
 

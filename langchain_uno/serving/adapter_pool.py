@@ -21,8 +21,6 @@ from pathlib import Path
 from langchain_uno.errors import AdapterTakenError, EngineError, InputError
 from langchain_uno.models.protocols import Engine
 
-__all__ = ["AdapterPool"]
-
 
 class AdapterPool:
     """Thread-safe; one for each :class:`~langchain_uno.serving.hot_swap.Serving`.

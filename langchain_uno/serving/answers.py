@@ -14,8 +14,6 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from langchain_uno.serving.tracing import tell_outer_graph
 
-__all__ = ["as_chunk", "as_result"]
-
 _SHOWN = ("finish_reason", "release", "cluster", "distance", "route", "adapter")
 
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from langchain_uno.releases.traffic import Share, Traffic
     from langchain_uno.serving.router import RouteChoice, Router
 
-__all__ = ["ANSWER_TOKENS", "Serving", "Snapshot"]
-
 _log = logging.getLogger(__name__)
 
 ANSWER_TOKENS = 2048

@@ -11,8 +11,6 @@ from langchain_uno.messages import from_langchain as read_messages
 from langchain_uno.messages import text_of
 from langchain_uno.records import Message
 
-__all__ = ["from_langchain"]
-
 _MEDIA = ("image", "audio", "video", "file", "media", "document", "inline_data")
 """Parts of the types and keys by which providers' blocks of media are named."""
 

@@ -16,8 +16,6 @@ from langchain_uno.errors import InputError
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.releases.space import Space
 
-__all__ = ["RouteChoice", "Router"]
-
 TOP_K = 3
 """How many neighbours a choice names."""
 

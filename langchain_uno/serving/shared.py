@@ -13,8 +13,6 @@ from langchain_uno.home import Home, load_settings
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.serving.hot_swap import Serving
 
-__all__ = ["Served", "serve", "stop_serving"]
-
 
 @dataclass(frozen=True)
 class Served:

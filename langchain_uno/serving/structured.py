@@ -15,8 +15,6 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from langchain_uno.errors import InputError
 
-__all__ = ["ANY_JSON", "Method", "json_schema_of", "offer", "parser_of", "with_raw"]
-
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
 ANY_JSON = {"type": "object"}

@@ -18,8 +18,6 @@ from langgraph.config import get_stream_writer
 
 from langchain_uno.logs.names import asked_by
 
-__all__ = ["child_config", "sticky", "tell_outer_graph"]
-
 
 def child_config(
     run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,

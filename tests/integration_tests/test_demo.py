@@ -15,7 +15,7 @@ import pytest
 SIZE = ("--visits", "72", "--per-family", "2", "--seed", "2")
 
 STAGES = {
-    "service": "world.json",
+    "service": "demo.json",
     "filter": "work/refresh-*",
     "distil": "work/refresh-*/filter.json",
     "cluster": "work/refresh-*/distil.json",

@@ -79,7 +79,7 @@ def test_wheel_works_outside_the_checkout(installed: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "words",
     [
-        ["-m", "langchain_uno", "evaluate", "world"],
+        ["-m", "langchain_uno", "evaluate", "memorybench"],
         ["-m", "langchain_uno", "recipe"],
         ["-m", "langchain_uno.train"],
         ["-m", "langchain_uno.logs", "import"],

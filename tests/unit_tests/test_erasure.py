@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from langchain_uno import erasure
 from langchain_uno.cli.logs import app
-from langchain_uno.erasure import forget, forget_older, resume
+from langchain_uno.erasure import forget, forget_older, forget_preview, resume
 from langchain_uno.errors import InputError, ReleaseError, StoreBusyError
 from langchain_uno.home import Home
 from langchain_uno.logs.erase import choose
@@ -163,7 +163,16 @@ def test_a_release_that_learnt_from_their_word_on_other_peoples_answers_is_revok
         chosen = choose(journal, user_id=AUTHOR)
     assert chosen.run_ids == ["run-900"]
     assert set(chosen.heard_them) == {"run-002", "run-800"}
+    before_it = {p: p.read_bytes() for p in home.releases.rglob("*") if p.is_file()}
+    seen = forget_preview(home, user_id=AUTHOR)
+    assert seen["releases"] == list_releases(home) and seen["finished"] is False
+    assert {p: p.read_bytes() for p in home.releases.rglob("*") if p.is_file()} == before_it
+    asked = RUN.invoke(app, ["forget", "--user", AUTHOR, "--home", str(home.root), "--dry-run"])
+    assert f"It revokes release {after} (answers)." in asked.output
+    assert f"It revokes release {before} (ready)." in asked.output
     receipt = forget(home, user_id=AUTHOR)
+    told_before = {k: v for k, v in seen.items() if k not in ("releases", "at", "finished")}
+    assert {k: receipt[k] for k in told_before} == told_before
     # The first one has the answer in its lineage, and can't tell when the word was said.
     assert receipt["releases_tainted"] == 2
     assert before != after
@@ -279,6 +288,11 @@ def test_the_commands(tmp_path: Path) -> None:
     assert RUN.invoke(app, ["show", "nobody", *where]).exit_code == 2
     asked = RUN.invoke(app, ["forget", "--user", AUTHOR, *where], input="n\n")
     assert asked.exit_code != 0
+    assert "It takes 3 answers and 3 pieces of feedback." in asked.output
+    what = RUN.invoke(app, ["forget", "--user", AUTHOR, *where, "--dry-run", "--json"])
+    told = json.loads(what.stdout)
+    assert (told["interactions"], told["feedback"], told["releases"]) == (3, 3, [])
+    assert not (home.path / "lineage.key").exists()
     assert len(ids(home)) == 9
     assert RUN.invoke(app, ["forget", *where, "--yes"]).exit_code == 2
     done = RUN.invoke(app, ["forget", "--user", AUTHOR, *where, "--json"])
@@ -289,38 +303,6 @@ def test_the_commands(tmp_path: Path) -> None:
     assert RUN.invoke(app, ["retain", *where]).exit_code == 2
     kept = RUN.invoke(app, ["retain", *where, "--days", "30", "--json"])
     assert json.loads(kept.stdout)["interactions"] == 0
-    sound = json.loads(RUN.invoke(app, ["repair", *where, "--json"]).stdout)
-    assert sound["interactions"] == 6
-    assert sound["index"] == "sound, 0 of 6 records are in"
-
-
-def test_repair_finds_what_is_wrong_with_an_index(engine: Engine, tmp_path: Path) -> None:
-    home = make_home(tmp_path, logs(6))
-    embedder = ToyEmbedder()
-    with LogStore.open(home, embedder) as store:
-        store.drain()
-
-    def repaired() -> str:
-        done = RUN.invoke(app, ["repair", "--home", str(tmp_path), "--json"])
-        assert done.exit_code == 0, done.stderr
-        return str(json.loads(done.stdout)["index"])
-
-    assert repaired() == "sound, 6 of 6 records are in"
-    with Journal(home.journal) as journal:
-        journal.mark_indexed({"run-999": b"x"})
-    assert "1 records are missing" in repaired()
-    with LogStore.open(home, embedder) as store:
-        assert store.drain() == 6
-    (home.chroma / "chroma.sqlite3").write_bytes(b"garbage" * 1000)
-    assert "it is damaged" in repaired()
-    with LogStore.open(home, embedder) as store:
-        assert store.drain() == 6
-    damaged = bytearray((home.journal / "journal.sqlite3").read_bytes())
-    damaged[8192:12288] = b"\xff" * 4096
-    (home.journal / "journal.sqlite3").write_bytes(bytes(damaged))
-    done = RUN.invoke(app, ["repair", "--home", str(tmp_path)])
-    assert done.exit_code == 7
-    assert "Traceback" not in done.stderr
 
 
 def test_an_id_that_was_redacted_is_forgotten_by_its_plain_form(tmp_path: Path) -> None:

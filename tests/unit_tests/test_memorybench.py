@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from langchain_uno.cli.evaluate import app
+from langchain_uno.cli.command import app
 from langchain_uno.cli.memorybench import check_apart, predict, read_test_rows
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
@@ -64,7 +64,7 @@ def test_rows_of_both_kinds_are_asked_and_written_in_its_format(home: Home, tmp_
     )
     out = tmp_path / "predicts.json"
     asked = [str(file), "--home", str(home.root), "--out", str(out)]
-    ended = CliRunner().invoke(app, ["memorybench", *asked, "--mode", "base", "--json"])
+    ended = CliRunner().invoke(app, ["evaluate", "memorybench", *asked, "--mode", "base", "--json"])
     assert ended.exit_code == 0, ended.output
     found = json.loads(out.read_text(encoding="utf-8"))
     assert [set(one) for one in found] == [{"test_idx", "dataset", "response"}] * 3

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.capture import check_feedback
@@ -21,30 +21,6 @@ from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
 from langchain_uno.messages import clean_text, clean_value, read_turns
 from langchain_uno.records import Feedback, Interaction, Message
-
-__all__ = [
-    "COMMENTS",
-    "FORMAT",
-    "RATINGS",
-    "SPACE",
-    "Chat",
-    "Found",
-    "Passed",
-    "Reader",
-    "Row",
-    "as_object",
-    "corrected",
-    "feedback_in",
-    "feedback_of",
-    "first",
-    "is_chat",
-    "literal",
-    "names_of",
-    "objects",
-    "read_all",
-    "thumb",
-    "time_of",
-]
 
 Row = Mapping[str, Any]
 FORMAT = "langchain-uno.interaction"
@@ -262,6 +238,14 @@ def literal(value: Any, name: str) -> Any:
     raise InputError(f"{name!r} is a text that is neither JSON nor a Python literal")
 
 
+def number(value: Any) -> float | None:
+    """Return the number that a value is or names; None: it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 """From this number on since 1970 it counts nano-, micro- or milliseconds: seconds would be the year
 5000."""
@@ -300,6 +284,7 @@ def time_of(value: Any) -> datetime | None:
 
 
 _OFFSET = re.compile(r"(:\d\d(?:\.\d+)?) ?([+-]\d\d):?(\d\d)?$")
+_ISO = TypeAdapter(datetime)
 _JAVASCRIPT = re.compile(r"\w{3} (\w{3}) (\d+) (\d{4}) ([\d:]+) GMT([+-]\d{4}).*")
 
 
@@ -309,15 +294,6 @@ def _parsed_time(text: str) -> datetime:
         return parsedate_to_datetime(f"{day} {month} {year} {clock} {zone}")
     if text[:1].isalpha():  # of HTTP and mail
         return parsedate_to_datetime(text)
-    return datetime.fromisoformat(_python_iso(text))
-
-
-def _python_iso(text: str) -> str:
-    """The text as Python 3.10 reads it: no Z, no "+0000", three or six digits of a second."""
-    text = text.removesuffix(" UTC").replace("Z", "+00:00").replace("z", "+00:00")
-    text = _OFFSET.sub(lambda m: f"{m[1]}{m[2]}:{m[3] or '00'}", text)
-    head, dot, tail = text.partition(".")
-    if not dot:
-        return text
-    digits = len(tail) - len(tail.lstrip("0123456789"))
-    return f"{head}.{tail[:digits][:6].ljust(6, '0')}{tail[digits:].strip()}"
+    # With "+00" and "+0000" behind a blank, which pydantic's ISO 8601 lacks.
+    text = _OFFSET.sub(lambda m: f"{m[1]}{m[2]}:{m[3] or '00'}", text.removesuffix(" UTC"))
+    return _ISO.validate_python(text)

@@ -13,8 +13,6 @@ from typing import Any
 from langchain_uno.logs.readers.base import as_object, first, is_chat, objects
 from langchain_uno.messages import incomplete, text_of
 
-__all__ = ["asked", "body_of", "cut_off", "said"]
-
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction", "system_prompt")
 _PROMPT = ("messages", "contents", "conversations", "conversation", "input", "prompt",
            "prompts", "question", "query")  # fmt: skip

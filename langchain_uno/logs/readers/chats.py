@@ -32,8 +32,6 @@ from langchain_uno.logs.readers.pairs import is_flagged, prompt_of
 from langchain_uno.messages import clean_text
 from langchain_uno.records import Message
 
-__all__ = ["ALPACA", "CHAT", "MEMORYBENCH", "MESSAGES", "SHAREGPT", "WILDCHAT"]
-
 _MAX_TAG = 1000
 _LISTS = ("messages", "conversations", "conversation", "contents", "chat_messages", "history",
           "History", "input")  # fmt: skip

@@ -21,22 +21,12 @@ from langchain_uno.logs.readers.base import (
     first,
     literal,
     names_of,
+    number,
     read_all,
     thumb,
 )
 from langchain_uno.logs.readers.bodies import asked
 from langchain_uno.records import Message
-
-__all__ = [
-    "KTO",
-    "LMARENA",
-    "MS_SWIFT",
-    "OPENAI_PREFERENCE",
-    "PAIRS",
-    "ULTRAFEEDBACK",
-    "is_flagged",
-    "prompt_of",
-]
 
 _SPEAKER = re.compile(r"\n\n(Human|Assistant|System):")
 
@@ -257,7 +247,7 @@ def _ultrafeedback(row: Row) -> Iterable[Found]:
     completions = [c for c in _column(row["completions"]) if isinstance(c, Mapping)]
     if not prompt or not completions:
         raise InputError("there is no instruction, or no completion that is an object")
-    rated = [(c, _number(c.get("overall_score"))) for c in completions]
+    rated = [(c, number(c.get("overall_score"))) for c in completions]
     scores = [score for _, score in rated if score is not None]
     best = next((c for c, s in rated if scores and s == max(scores)), None)
     worst = next((c for c, s in rated if scores and s == min(scores) < max(scores)), None)
@@ -290,13 +280,6 @@ def _critique(one: Row) -> str:
     found = notes.values() if isinstance(notes, Mapping) else notes or []
     reasons = [r for n in found if isinstance(n, Mapping) and (r := n.get("Rationale"))]
     return "\n".join(str(r) for r in reasons)
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 OPENAI_PREFERENCE = Reader("openai-preference", lambda row: "preferred_output" in row, _openai)

@@ -27,8 +27,6 @@ from langchain_uno.logs.readers.bodies import asked, body_of, cut_off, said
 from langchain_uno.logs.trace import own_call
 from langchain_uno.records import Feedback
 
-__all__ = ["LANGFUSE", "LANGSMITH", "LITELLM", "REQUESTS"]
-
 _ANSWERS = ("output", "answer", "content", "text", "response", "correction", "expected", "value")
 """Fields of a correction that hold the answer as it should have been, the surest first."""
 

@@ -28,8 +28,6 @@ from langchain_uno.logs.readers.base import (
     thumb,
 )
 
-__all__ = ["CHATGPT", "LIBRECHAT", "OASST", "OPENWEBUI"]
-
 
 @dataclass
 class _Node:

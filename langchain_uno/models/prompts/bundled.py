@@ -15,8 +15,6 @@ from typing import Any
 from langchain_uno.models.roles import Judgement, RoleError
 from langchain_uno.records import Message
 
-__all__ = ["BundledPromptSet"]
-
 _NUMBERED = re.compile(r"\d+\.\s+(.*\S)")
 _SCORE = re.compile(r"^score (10|[1-9])$", re.MULTILINE)
 

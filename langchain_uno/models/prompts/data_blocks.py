@@ -14,8 +14,6 @@ from collections.abc import Sequence
 
 from langchain_uno.records import Message
 
-__all__ = ["clean", "numbered", "quoted", "transcript", "turns"]
-
 # Control tokens of common chat templates (ChatML, Llama, Gemma, Mistral, Phi, DeepSeek, EXAONE,
 # GLM, Seed), and tags that a template gives a meaning.
 _CONTROL = re.compile(

@@ -15,8 +15,6 @@ from typing import Any
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.roles import RoleError
 
-__all__ = ["json_values", "numbered_items", "string_list"]
-
 _ITEM = re.compile(r"^\s*(?:[(（]?\d{1,3}(?:[.)](?!\d)|[）、．:：])\s*|[-*•]\s+)(?=\S)")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _MAX_ITEM_CHARS = 2000

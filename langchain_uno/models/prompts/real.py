@@ -29,8 +29,6 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover
     import tomli as tomllib
 
-__all__ = ["RealPromptSet"]
-
 LANGUAGES = ("en", "zh")
 RENDERING = 2
 """Raised when quotations or their order change though the words do not."""

@@ -8,7 +8,6 @@ read.
 
 from __future__ import annotations
 
-import getpass
 import hmac
 import secrets
 from collections.abc import Sequence
@@ -22,20 +21,7 @@ from fastapi.responses import Response
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from langchain_uno.errors import ConfigError
-
-__all__ = [
-    "ENV_TOKENS",
-    "ROLES",
-    "SESSION_S",
-    "Access",
-    "Operator",
-    "Refused",
-    "Role",
-    "Session",
-    "checked_next",
-    "local_operator",
-    "read_tokens",
-]
+from langchain_uno.releases.history import present_user
 
 ENV_TOKENS = "LANGCHAIN_UNO_CONSOLE_TOKENS"
 Role = Literal["read", "review", "release"]
@@ -110,11 +96,7 @@ def read_tokens(text: str) -> list[Operator]:
 
 def local_operator() -> Operator:
     """Return the user of this process with a new token, who may do everything."""
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container whose user has no name
-        name = "local"
-    return Operator(name, "release", secrets.token_urlsafe(32))
+    return Operator(present_user(), "release", secrets.token_urlsafe(32))
 
 
 class Access:

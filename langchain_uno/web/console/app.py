@@ -16,8 +16,6 @@ from langchain_uno.web.console.access import ENV_TOKENS, Operator, read_tokens
 from langchain_uno.web.console.pages import Console
 from langchain_uno.web.console.talk import Talks
 
-__all__ = ["console_app", "console_router"]
-
 
 def console_router(
     home: str | os.PathLike[str] | None = None,

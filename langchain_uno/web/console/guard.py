@@ -29,8 +29,6 @@ from langchain_uno.web.console.access import (
 )
 from langchain_uno.web.console.views import environment
 
-__all__ = ["Guard", "Handler", "Visit"]
-
 _STATIC = {"console.css": "text/css", "htmx.min.js": "text/javascript"}
 _MOST_WHY = 500
 _HEADERS = {

@@ -14,7 +14,7 @@ from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
 
 from langchain_uno import __version__
-from langchain_uno.erasure import forget
+from langchain_uno.erasure import forget, forget_preview
 from langchain_uno.errors import InputError, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.learning.review import decide, review_table
@@ -24,21 +24,14 @@ from langchain_uno.records import STAGES
 from langchain_uno.releases import canary
 from langchain_uno.releases.history import held, hold, let_go, note, read_history, waiting
 from langchain_uno.releases.publish import make_current, retire, rollback
-from langchain_uno.releases.summary import changes_of, shares_of, summary_of
+from langchain_uno.releases.summary import changes_of, shares_of, state_of, summary_of
 from langchain_uno.reports import cluster_map, report_paths
 from langchain_uno.reports.render import counted, shown
-from langchain_uno.web.console.access import (
-    SESSION_S,
-    Operator,
-    Refused,
-    Role,
-)
+from langchain_uno.web.console.access import SESSION_S, Operator, Refused, Role
 from langchain_uno.web.console.guard import Guard, Handler, Visit
 from langchain_uno.web.console.shelf import Shelf
 from langchain_uno.web.console.talk import Talks
 from langchain_uno.web.console.views import PAGE, Pager, fits, told
-
-__all__ = ["Console"]
 
 _PACKAGES = (
     "langchain", "langgraph", "langchain-huggingface", "peft", "trl", "transformers", "chromadb",
@@ -401,14 +394,12 @@ class Console(Guard):
         kind, name = visit.query.get("kind", "user"), visit.query.get("id", "")
         if kind not in _FORGETS or not name.strip():
             raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
-        person = None
-        if kind == "user":
-            with self._journal() as journal:
-                person = next(
-                    (p for p in people_in(journal, name, 0, 1000) if p.user_id == name), None
-                )
+        found = forget_preview(self.home, **_to_forget(kind, name))
+        shares = shares_of(self.home)
+        releases = {r: state_of(self.home, r, shares.get(r, 0.0)) for r in found["releases"]}
+        told = {"kind": kind, "id": name, "found": found, "releases": releases}
         signed = self._access.sign_message(visit.session, name)
-        return self.page(visit, "forget.html", kind=kind, id=name, signed=signed, person=person)
+        return self.page(visit, "forget.html", signed=signed, **told)
 
     def forget(self, visit: Visit) -> Response:
         """Forget a user, a conversation or an answer, everywhere."""
@@ -418,8 +409,7 @@ class Console(Guard):
             raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
         if visit.said("typed").split() not in (name.split(), shown(name).split()):
             raise InputError("What was typed is not the id: nothing was forgotten.")
-        given: Any = {_FORGETS[kind]: [name] if kind == "answer" else name}
-        receipt = forget(self.home, **given)
+        receipt = forget(self.home, **_to_forget(kind, name))
         counts = (
             f"{counted(receipt['interactions'], 'answer')}, "
             f"{counted(receipt['feedback'], 'piece of feedback', 'pieces of feedback')}, "
@@ -494,6 +484,11 @@ class Console(Guard):
 
 
 _FORGETS = {"user": "user_id", "conversation": "thread_id", "answer": "run_ids"}
+
+
+def _to_forget(kind: str, name: str) -> dict[str, Any]:
+    """Return the arguments of an erasure."""
+    return {_FORGETS[kind]: [name] if kind == "answer" else name}
 
 
 def _versions() -> dict[str, str]:

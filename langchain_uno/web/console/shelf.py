@@ -19,8 +19,6 @@ from langchain_uno.releases.summary import row_of, state_of
 from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.reports import Report, read_report, report_paths
 
-__all__ = ["Shelf"]
-
 _T = TypeVar("_T")
 _FRESH_S = 5.0
 _MOST = 8

@@ -15,8 +15,6 @@ from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 
-__all__ = ["Talk", "Talks", "Turn"]
-
 _MOST_TALKS = 100
 _MOST_TURNS = 50
 _MOST_CHARS = 20_000

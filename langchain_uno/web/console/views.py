@@ -12,8 +12,6 @@ from langchain_uno.records import Cluster
 from langchain_uno.releases.summary import win_rate_of
 from langchain_uno.reports.render import counted, shown
 
-__all__ = ["PAGE", "Pager", "environment", "fits", "told"]
-
 PAGE = 50
 
 
@@ -60,7 +58,6 @@ def environment() -> Environment:
     )
     made.filters |= {
         "when": _when,
-        "size": _size,
         "percent": lambda share: "unknown" if share is None else f"{100 * share:.0f} %",
         "counted": counted,
         "number": lambda n: f"{n:,}",
@@ -80,11 +77,3 @@ def _when(value: Any) -> str:
         return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M}"
     except ValueError:
         return str(value)
-
-
-def _size(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"

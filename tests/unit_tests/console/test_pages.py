@@ -21,7 +21,8 @@ from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Cluster, Feedback, Interaction, Message, VerifierReport
 from langchain_uno.releases.history import note, read_history
-from langchain_uno.releases.publish import publish
+from langchain_uno.releases.load import list_releases
+from langchain_uno.releases.publish import publish, revoke
 from langchain_uno.web.console import console_app, console_router
 from langchain_uno.web.console.shelf import Shelf
 from tests.unit_tests.console.parts import OPERATORS, PAYLOADS, enter, forgets, post, words
@@ -211,7 +212,9 @@ def test_forgetting_needs_the_id_typed_and_gives_a_receipt(app: Any, home: Home)
         journal.append_many([(log(1, "ann & <co>"), None), (log(2, "bob"), None)])
     client = enter(app)
     page = client.get("/forget", params={"kind": "user", "id": "ann & <co>"})
-    assert "1 answer and 0 pieces of feedback" in words(page.text)
+    assert "1 answer and 0 pieces of feedback go" in words(page.text)
+    nobody = client.get("/forget", params={"kind": "user", "id": "zoe"})
+    assert "Nothing of that id is in this log" in words(nobody.text)
     wrong = forgets(client, "user", "ann & <co>", "ann")
     assert wrong.status_code == 422
     with Journal(home.journal, readonly=True) as journal:
@@ -228,6 +231,20 @@ def test_forgetting_needs_the_id_typed_and_gives_a_receipt(app: Any, home: Home)
     gone = forgets(client, "answer", "run-2", "run-2")
     assert gone.status_code == 303
     assert forgets(client, "all", "x", "x").status_code == 422
+
+
+def test_who_forgets_sees_which_releases_go(app: Any, home: Home, make: Callable[..., str]) -> None:
+    make()
+    revoke(home, make(), "a test")
+    with Journal(home.journal) as journal:
+        journal.append_many([(log(1, "ann"), None), (log(9, "bob"), None)])
+    client = enter(app)
+    told = words(client.get("/forget", params={"kind": "user", "id": "ann"}).text)
+    names = list_releases(home)
+    assert len(names) == 2 and all(name in told for name in names)
+    assert ", answers" in told and ", revoked" in told
+    other = words(client.get("/forget", params={"kind": "user", "id": "bob"}).text)
+    assert not any(name in other for name in names)
 
 
 def test_many_readers_while_releases_come(app: Any, home: Home, make: Callable[..., str]) -> None:

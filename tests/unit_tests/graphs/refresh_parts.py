@@ -69,6 +69,17 @@ class Stop(Silent):
             raise KeyboardInterrupt
 
 
+class StopAt(Silent):
+    """Stops a refresh as Ctrl-C would, when it begins something whose note ends so."""
+
+    def __init__(self, ending: str) -> None:
+        self.ending = ending
+
+    def start(self, stage: str, total: int | None, note: str = "") -> None:
+        if note.endswith(self.ending):
+            raise KeyboardInterrupt
+
+
 def logs(n: int = 24) -> list[Interaction]:
     """Two families of requests; each wants a rule of its own; every sixth log is noise."""
     out = []

@@ -295,6 +295,9 @@ def test_a_module_that_wins_is_released(engine: Engine, tmp_path: Path) -> None:
     name, path = next(iter(release.adapters.items()))
     engine.load_adapter(name, path)
     engine.unload_adapter(name)
+    # The authors look at nothing else.
+    assert not folder_of(home, result).has("general.json")
+    assert all(r.elsewhere is None for c in release.manifest.clusters for r in c.reports)
 
 
 def test_high_gap_clusters_train_no_expert(engine: Engine, tmp_path: Path) -> None:

@@ -11,13 +11,12 @@ import pytest
 from langchain_uno.learning.rules import (
     Mention,
     added,
-    group_wordings,
-    plain,
     recurring_rules,
     repeated_by_few,
     request_of,
     wanted_rules,
 )
+from langchain_uno.learning.wordings import group_wordings, in_own_words, plain
 from langchain_uno.models.protocols import FloatArray, OnDone
 from langchain_uno.records import Rule, RuleSet
 from tests.unit_tests.learning.toy_language import ToyEmbedder, log
@@ -278,3 +277,16 @@ def test_texts_beside_the_logs_join_groups_and_change_none(reranker: Agrees | No
     assert beside["Sing!"] == "sing"
     assert beside["sing~2"] == ("sing" if reranker else "sing~2")
     assert set(also) <= set(beside)
+
+
+def test_a_cluster_s_rules_are_in_words_of_its_own_people() -> None:
+    same = {"Be brief.": "Be brief.", "Keep it short.": "Be brief.", "Short!": "Be brief."}
+    said = ["Keep it short.", "Keep it short.", "Short!", "Sing."]
+    sets = [RuleSet(run_id=str(n), with_feedback=[Rule(text=t)]) for n, t in enumerate(said)]
+    own = in_own_words(same, sets)
+    assert {own[text] for text in same} == {"Keep it short."}
+    # What the module was taught stays the word for it while somebody says it.
+    assert {in_own_words(same, sets, ["Short!"])[text] for text in same} == {"Short!"}
+    assert set(in_own_words(same, sets, ["Be brief."]).values()) == {"Keep it short."}
+    # Of rules that nobody here said it tells what it was told.
+    assert in_own_words({"Hum.": "Hum."}, sets) == {"Hum.": "Hum."}

@@ -10,13 +10,13 @@ import pytest
 from toys import assistant, user
 
 from langchain_uno.logs.conversation import (
-    clean_text,
     detect_language,
     language_of,
     link,
     run_ref,
     user_turn,
 )
+from langchain_uno.messages import clean_text
 from langchain_uno.records import Message
 
 LINES = Path(__file__).parents[2] / "data" / "feedback_lines.jsonl"

@@ -235,12 +235,13 @@ def test_a_language_that_nobody_said_is_detected_when_read(tmp_path: Path) -> No
         assert [one.language for one in journal.interactions([log(3).run_id])] == ["de"]
 
 
-def test_an_older_journal_is_counted_by_release_and_user(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schema", [6, 7])
+def test_an_older_journal_is_counted_by_release_and_user(tmp_path: Path, schema: int) -> None:
     """Release, cluster and user of old records are found by what a new schema indexes."""
     old = sqlite3.connect(tmp_path / FILE_NAME)
-    for step in STEPS[:6]:
+    for step in STEPS[:schema]:
         step(old)
-    old.execute("PRAGMA user_version = 6")
+    old.execute(f"PRAGMA user_version = {schema}")
     answers = [
         log(1, user_id="ann", release="r1", cluster="c0", root_run_id="trace-1"),
         log(2, user_id="ann", release="r1"),

@@ -14,7 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 from langchain_uno.cli.logs import app
-from langchain_uno.logs.store import LogStore
 
 RUN = CliRunner()
 ROW = {
@@ -191,7 +190,7 @@ def test_drain_with_a_real_model(tmp_path: Path, chats: Path, tiny_model_path: P
 
 def test_help_teaches() -> None:
     text = RUN.invoke(app, ["--help"]).stdout
-    for command in ("import", "export", "stats", "drain", "search", "show", "forget", "repair"):
+    for command in ("import", "export", "stats", "drain", "search", "show", "forget"):
         assert command in text
         assert "Exit codes" in RUN.invoke(app, [command, "--help"]).stdout
 
@@ -200,7 +199,7 @@ def test_import_and_stats_load_neither_torch_nor_chromadb(tmp_path: Path, chats:
     code = (
         "import sys\n"
         "from langchain_uno.home import Home\n"
-        "from langchain_uno.logs import import_file, stats, export_lines, LogStore\n"
+        "from langchain_uno.logs.exchange import import_file, stats, export_lines\n"
         "import langchain_uno.cli.logs, langchain_uno.callbacks\n"
         "home = Home.locate(sys.argv[2])\n"
         "import_file(sys.argv[1], home); stats(home); list(export_lines(home))\n"
@@ -210,7 +209,6 @@ def test_import_and_stats_load_neither_torch_nor_chromadb(tmp_path: Path, chats:
         [sys.executable, "-c", code, str(chats), str(tmp_path / "h")], check=False
     )
     assert done.returncode == 0
-    assert LogStore.__name__ == "LogStore"
 
 
 def test_export_into_a_closed_pipe_is_quiet(tmp_path: Path, chats: Path) -> None:

@@ -360,6 +360,45 @@ def _weights(model: Any) -> dict[str, torch.Tensor]:
     return {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" not in n}
 
 
+def test_out_of_memory_is_answered_by_fewer_answers_at_a_time(
+    tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that were under way go on from where they are: no answer differs, none is lost."""
+    one = load_engine(str(tiny_model_path), device="cpu")
+    assert isinstance(one, LocalEngine)
+    requests = [ask(f"q{i}", max_tokens=12, temperature=1.0, seed=i) for i in range(9)]
+    want = [one.generate([request])[0].text for request in requests]
+    chances = one.choose([r.messages for r in requests], ["a", "b"])
+    forward, refused = one.model.forward, 0
+
+    def small(*args: Any, **kwargs: Any) -> Any:
+        nonlocal refused
+        rows, columns = kwargs["input_ids"].shape
+        known = kwargs["past_key_values"].get_seq_length() if kwargs["past_key_values"] else 0
+        if rows * (known + columns) > most:
+            refused += 1
+            raise torch.OutOfMemoryError("no memory left")
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(one.model, "forward", small)
+    length = len(one.prompt(requests[0].messages))
+    most = 5 * (length + 6)  # nine prompts are too many at once, and four whole answers
+    pieces: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+        streamed = pool.submit(lambda: pieces.extend(c.text for c in one.stream(requests[0])))
+        assert [got.text for got in one.generate(requests)] == want
+        streamed.result()
+    assert "".join(pieces) == want[0]
+    assert refused >= 2, "at once, and again as answers grew"
+    np.testing.assert_allclose(
+        one.choose([r.messages for r in requests], ["a", "b"]), chances, atol=1e-5
+    )
+    most = length - 1
+    with pytest.raises(EngineError, match="no memory left"):
+        one.generate(requests[:1])
+    one.close()
+
+
 def test_exclusive_hands_out_the_plain_base_and_restores_it(own_engine: LocalEngine) -> None:
     request = ask("before", "a0")
     before = own_engine.generate([request, ask("before")])

@@ -204,7 +204,7 @@ def test_a_manifest_edited_in_place_is_noticed(home: Home, make: Callable[[], st
     [
         "{",
         "[]",
-        '{"schema_version": 3}',
+        '{"schema_version": 4}',
         '{"schema_version": 1, "shares": [{"release": "../x", "manifest_sha256": "%s"}]}'
         % ("0" * 64),
         '{"schema_version": 1, "shares": [{"release": "x", "share": 0.5, "manifest_sha256": "%s"}]}'

@@ -1,12 +1,15 @@
-"""An emptied release keeps its place in the lineage and no word of anybody's."""
+"""A tainted release keeps its place in the lineage, and only what the forgotten did not teach."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home
+from langchain_uno.releases.load import load_release
 from langchain_uno.releases.manifest import Manifest, lineage_key, opaque_id, parse_manifest
 from langchain_uno.releases.publish import publish
 from langchain_uno.releases.taint import taint
@@ -20,10 +23,14 @@ WORDS = {
 
 def telling() -> Manifest:
     made = draft()
-    return made.model_copy(update={"clusters": [c.model_copy(update=WORDS) for c in made.clusters]})
+    first, *others = made.clusters
+    others = [c.model_copy(update={"rules": ["Be brief."]}) for c in others]
+    review = {"in_force": {"c0": ["a"], "c1": ["b"]}, "own": {"c0": {"Mention petronella.": "ann"}}}
+    clusters = [first.model_copy(update=WORDS), *others]
+    return made.model_copy(update={"clusters": clusters, "figures": {"review": review}})
 
 
-def test_no_word_of_a_cluster_stays(home: Home, tmp_path: Path) -> None:
+def test_no_word_of_a_tainted_cluster_stays(home: Home, tmp_path: Path) -> None:
     adapters = {c: write_adapter(tmp_path / c) for c in ("c0", "c1")}
     release = publish(home, telling(), adapters, np.eye(3, 5, dtype=np.float32))
     path = home.releases / release / "manifest.json"
@@ -33,6 +40,21 @@ def test_no_word_of_a_cluster_stays(home: Home, tmp_path: Path) -> None:
     assert b"petronella" not in path.read_bytes()
     after = parse_manifest(path.read_bytes())
     assert after.lineage == before.lineage
-    assert [(c.id, c.route, c.adapter) for c in after.clusters] == [
-        (c.id, c.route, c.adapter) for c in before.clusters
+    assert [(c.id, c.run_ids) for c in after.clusters] == [
+        (c.id, c.run_ids) for c in before.clusters
     ]
+    assert [(c.route, c.rules) for c in after.clusters] == [
+        ("base", []), ("critic", ["Be brief."]), ("base", ["Be brief."])
+    ]  # fmt: skip
+    assert after.figures == {"review": {"in_force": {"c1": ["b"]}, "own": {}}}
+
+    with pytest.raises(ReleaseError, match="tainted"):
+        load_release(home, release)
+    left = load_release(home, release, remains=True)
+    assert list(left.adapters) == [f"{release}-c1-critic"]
+    files = {p.name for p in (home.releases / release).rglob("*") if p.is_file()}
+    assert files == {"manifest.json", "adapter_config.json", "adapter_model.safetensors"}
+    # Somebody else of the other cluster is forgotten: nothing is left.
+    assert taint(home, [opaque_id(lineage_key(home), "run-3")]) == [release]
+    assert load_release(home, release, remains=True).adapters == {}
+    assert [p.name for p in (home.releases / release).rglob("*")] == ["manifest.json"]

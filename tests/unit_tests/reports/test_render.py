@@ -179,6 +179,7 @@ def test_figures_stand_in_the_page() -> None:
         (verified(passed=False, undecided=True, needed=4), "base", "about 4 more people"),
         (verified(passed=False, undecided=True, needed=1), "base", "about 1 more person"),
         (verified(passed=False), "base", "It was not better"),
+        (verified(passed=False, elsewhere={"harm": "x"}), "base", "but got worse elsewhere"),
     ],
 )
 def test_a_decision_says_what_decided_or_would(decided: object, route: str, said: str) -> None:
@@ -186,6 +187,27 @@ def test_a_decision_says_what_decided_or_would(decided: object, route: str, said
     made = report().model_copy(update={"clusters": [one]})
     assert said in squeezed(Page(render_html(made)).text)
     assert said in render_markdown(made).replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (
+            {"asked": 40, "kept": 9, "base_kept": 31, "people": 7, "win_rate": 0.5, "harm": "x"},
+            "Elsewhere, the expert: 9 of 40 general instructions kept, 31 by the base; strays "
+            "from other clusters: win rate 0.50 (7 people); worse than the base.",
+        ),
+        (
+            {"base_kept": 2},
+            "Elsewhere, the expert: not asked, since the base keeps 2 of the general instructions.",
+        ),
+    ],
+)
+def test_how_a_module_does_elsewhere_is_said_in_one_line(found: object, said: str) -> None:
+    made = report().model_copy(update={"clusters": [cluster(reports=[verified(elsewhere=found)])]})
+    assert said in squeezed(Page(render_html(made)).text)
+    assert f"- {said}\n" in render_markdown(made).replace("\\", "")
+    assert "Elsewhere" not in render_html(report())
 
 
 def test_what_is_not_known_is_said() -> None:

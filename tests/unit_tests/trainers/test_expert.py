@@ -189,6 +189,20 @@ def test_an_interrupt_leaves_whole_epochs_and_a_clean_base(
     assert [name for name, _ in model.named_modules()] == names
 
 
+def test_too_little_memory_is_an_error_of_this_training_alone(
+    tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    model, tokenizer = tiny
+    names = [name for name, _ in model.named_modules()]
+
+    def full(done: int, total: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(InputError, match="lower expert.max_length"):
+        train_expert(model, tokenizer, [pair(i) for i in range(4)], tmp_path, SETTINGS, 0, full)
+    assert [name for name, _ in model.named_modules()] == names
+
+
 def test_the_same_seed_gives_the_same_adapter(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     model, tokenizer = tiny
     short = SETTINGS.model_copy(update={"max_steps": 2})

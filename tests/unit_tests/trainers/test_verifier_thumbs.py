@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from langchain_uno.learning.train import evened
 from langchain_uno.models import perplexity
 from langchain_uno.records import VerifierReport
 from langchain_uno.trainers.deciding import decide
-from langchain_uno.trainers.verifier import HeldOut, Rated
+from langchain_uno.trainers.verifier import HeldOut, Rated, evened
 from tests.unit_tests.trainers.test_verifier import EPOCHS, Desk, items, made, plain, verify
 
 

@@ -1,0 +1,83 @@
+"""What a module is asked elsewhere, in a whole refresh on a tiny real model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_uno.learning import train as train_room
+from langchain_uno.learning.cluster import sent_to
+from langchain_uno.learning.work import Work
+from langchain_uno.models.protocols import Engine
+from langchain_uno.records import VerifierReport
+from langchain_uno.releases.load import read_current
+from langchain_uno.trainers.elsewhere import base_answers
+from langchain_uno.trainers.verifier import BaseSide, Exam
+from tests.unit_tests.graphs.refresh_parts import (
+    RECIPE,
+    StopAt,
+    changed,
+    folder_of,
+    logs,
+    make_home,
+    refresh,
+)
+
+
+def test_a_module_that_is_worse_on_strays_of_other_clusters_does_not_ship(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All pass on their own requests, and lose all others.
+
+    All requests stray to the other cluster.
+    """
+    asked: list[int] = []
+
+    def losing(exam: Exam, side: BaseSide, expert: Path) -> dict[str, float]:
+        return {item.voice: -0.5 for item in side.items}
+
+    def passing(work: Any, cluster: Any, kind: Any, epochs: Any, **_: Any) -> VerifierReport:
+        return VerifierReport(
+            kind=kind, n=9, people=9, win_rate=0.9, interval=(0.5, 1.0), p_value=0.001,
+            passed=True, epoch=1, reason="9 held-out requests",
+        )  # fmt: skip
+
+    def counted(exam: Any) -> list[str]:
+        asked.append(1)
+        return base_answers(exam)
+
+    def swapped(work: Work) -> dict[str, str | None]:
+        one, two = work.clusters()
+        truth = {i: c.id for c in (one, two) for i in c.run_ids}
+        assert sent_to(work) == truth  # two topics: nothing strays
+        return {i: a.id for a, b in ((one, two), (two, one)) for i in b.run_ids}
+
+    monkeypatch.setattr(Exam, "gains", losing)
+    monkeypatch.setattr(train_room, "sent_to", swapped)
+    monkeypatch.setattr(train_room, "verify_module", passing)
+    monkeypatch.setattr(train_room, "base_answers", counted)
+    asking = [one for one in logs(48) if one.feedback_turns != ["thanks"]]
+    each = [one.model_copy(update={"user_id": f"user-{i}"}) for i, one in enumerate(asking)]
+    home = make_home(tmp_path, each)
+    recipe = changed(RECIPE, critic={"distil": False}, verify={"held_out": 0.5})
+    with pytest.raises(KeyboardInterrupt):  # in the first cluster: what was asked is kept
+        refresh(home, engine, recipe, progress=StopAt("critic: training"))
+    result = refresh(home, engine, recipe)
+    work = folder_of(home, result)
+    assert len(work.read_json("general.json")) == 40 and asked == [1]
+    release = read_current(home)
+    assert release is not None and len(release.manifest.clusters) == 2
+    for cluster in release.manifest.clusters:
+        expert, critic = cluster.reports
+        assert cluster.route == "critic" and critic.passed and not expert.passed
+        assert expert.elsewhere is not None and critic.elsewhere is not None
+        # The tiny model keeps no instruction, so a module is asked none.
+        assert expert.elsewhere.asked == 0 and expert.elsewhere.people >= 5
+        assert (critic.elsewhere.asked, critic.elsewhere.people) == (0, 0)
+        assert expert.reason.startswith(
+            "worse elsewhere; strays from other clusters: win rate 0.00"
+        )
+        assert expert.reason.endswith("; 9 held-out requests")
+        assert expert.reason in cluster.note
