@@ -114,7 +114,8 @@ def train_expert(
     saved = [out / f"epoch-{n}" for n in range(1, keeper.epochs + 1)]
 
     def keep(epoch: int, adapted: Any) -> None:
-        saved.append(common.save_adapter(adapted, out / f"epoch-{epoch}", name))
+        folder = out / f"epoch-{epoch}"
+        saved.append(common.save_adapter(adapted, folder, name, settings.strength))
 
     watcher = common.Watcher(on_step, keep, epochs=keeper.epochs)
     with common.trained(
