@@ -40,27 +40,6 @@ from langchain_uno.models.training_state import Keeper, Resumable
 from langchain_uno.recipe import ExpertSettings, LoraSettings, Recipe
 from langchain_uno.records import Message
 
-__all__ = [
-    "OnStep",
-    "QuietTrainer",
-    "TrainSettings",
-    "Watcher",
-    "at_once_of",
-    "borrowed",
-    "check_examples",
-    "clear_epochs",
-    "completion_ids",
-    "copies",
-    "fits",
-    "lora_config",
-    "plan_epochs",
-    "prompt_ids",
-    "save_adapter",
-    "shared_arguments",
-    "trained",
-    "turn_end",
-]
-
 OnStep = Callable[[int, int], None]
 """Progress of a training: optimiser steps done, and in all."""
 

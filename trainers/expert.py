@@ -30,8 +30,6 @@ from langchain_uno.records import PreferencePair, RatedAnswer
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
 
-__all__ = ["train_expert"]
-
 LOSS_WEIGHTS = (0.5, 0.5)
 """Of DPO and of SFT (the authors'); of KTO and of SFT. KTO alone loses facts: disliked answers,
 which it makes less likely, have them too (lab/experiments.md)."""

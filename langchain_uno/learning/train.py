@@ -59,14 +59,6 @@ from langchain_uno.trainers.verifier import HeldOut
 if TYPE_CHECKING:
     from langchain_uno.trainers.critic import CriticExample
 
-__all__ = [
-    "Decision",
-    "read_decision",
-    "train_stage",
-    "trains_expert",
-    "try_cluster",
-]
-
 _BAR = "train"
 _TAUGHT = "taught by a critic, and no worse"
 
