@@ -57,7 +57,7 @@ ALPHA = 2
 STRENGTH = 0.85
 """Share of an expert's change to the base model that is kept where ``recipe.min_kept`` asks for it.
 Between the base's weights and the trained ones lies a model that has learnt the task and unlearnt
-less (arXiv 2109.01903). Of facts lost half come back, of wishes met none to three points go
+less (arXiv 2109.01903). Of facts lost two fifths come back, of wishes met a point is lost
 (lab/experiments.md)."""
 
 
