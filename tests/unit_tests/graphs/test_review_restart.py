@@ -79,5 +79,5 @@ def test_a_review_survives_the_process_that_asked_for_it(engine: Engine, tmp_pat
         kinds = {kind for (kind,) in file.execute("SELECT DISTINCT type FROM checkpoints")}
         kinds |= {kind for (kind,) in file.execute("SELECT DISTINCT type FROM writes")}
     assert kinds <= {"msgpack", "null"}
-    forget(home.root, user_id="user-0")
+    forget(home, user_id="user-0")
     assert not (home.work / "review.sqlite3").exists()
