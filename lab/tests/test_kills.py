@@ -1,4 +1,4 @@
-"""A refresh that is killed is finished by the next call, with the same release and no call twice."""
+"""A killed refresh is finished by the next call, with the same release and no call twice."""
 
 from __future__ import annotations
 
