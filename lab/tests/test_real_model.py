@@ -113,6 +113,12 @@ def test_mended_answers_meet_the_wishes(answer: str, part: str) -> None:
         (TERM, "You're referring to a belay.", False),
         (TERM, "It is a type of gear that is used by people on open roads.", False),
         (HOW, "- I can help you with your fleece.\n- I am here for you.", False),
+        (
+            HOW,
+            "- I'm sorry for your fleece.\n- Please wait.\n- Fill a bowl with cold water.",
+            False,
+        ),
+        (HOW, "- I'm here to help you with your outdoor fleece adventure.", False),
         (HOW, "- Fill a bowl with cold water.\n- Wash the fleece gently.", True),
         (REFUND, "Can you please provide the gloves you're asking for?", False),
         (REFUND, "", False),
