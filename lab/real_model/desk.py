@@ -321,17 +321,15 @@ def on_topic(request: Request, answer: str) -> bool:
 def tells(request: Request, answer: str) -> bool:
     """Whether an answer takes up the request and says something about it.
 
-    It has a word of the request in common, and at least half of its sentences have ``_NEW_WORDS``
-    words that stand neither in the request nor in :data:`SYSTEM`; words that stand in any text
-    (scikit-learn's English list) count for nothing.
+    It has a word of the request in common, and at least ``_NEW_WORDS`` words that stand neither in
+    the request nor in :data:`SYSTEM`; words that stand in any text (scikit-learn's English list)
+    count for nothing.
     """
-    found = sentences(answer)
-    new = [_says(request, sentence) for sentence in found]
-    return bool(_content(request.text) & _content(answer)) and 0 < len(found) <= 2 * sum(new)
+    return bool(_content(request.text) & _content(answer)) and _says(request, answer)
 
 
-def _says(request: Request, sentence: str) -> bool:
-    return len(_content(sentence) - _content(f"{SYSTEM} {request.text}")) >= _NEW_WORDS
+def _says(request: Request, text: str) -> bool:
+    return len(_content(text) - _content(f"{SYSTEM} {request.text}")) >= _NEW_WORDS
 
 
 def _content(text: str) -> set[str]:

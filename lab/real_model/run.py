@@ -49,9 +49,9 @@ WORDS = {
     "facts": "on topic",
     "note": "The teacher is a program, no model.",
     "closing": f"{TEACHER} It judges by the users' rules, and ranks an answer last that has no "
-    "word of the request, or where fewer than half of the sentences add three words. The model "
-    "that learns and answers is a real one. 'On topic' looks for the thing that was asked about; "
-    "whether what is said is true, nobody checks.",
+    "word of the request, or adds fewer than three. The model that learns and answers is a real "
+    "one. 'On topic' looks for the thing that was asked about; whether what is said is true, "
+    "nobody checks.",
 }
 _BATCH = 32
 

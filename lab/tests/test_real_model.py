@@ -115,7 +115,7 @@ def test_mended_answers_meet_the_wishes(answer: str, part: str) -> None:
         (HOW, "- I can help you with your fleece.\n- I am here for you.", False),
         (
             HOW,
-            "- I'm sorry for your fleece.\n- Please wait.\n- Fill a bowl with cold water.",
+            "- I'm sorry for you.\n- I'm sorry I can't help you with a fleece.\n- Please wait.",
             False,
         ),
         (HOW, "- I'm here to help you with your outdoor fleece adventure.", False),
@@ -197,7 +197,7 @@ def test_the_teacher_plays_every_role(prompts: PromptSet, roles: list[Roles], sy
     asked.append(Message(role="user", content=HOW.text))
     bullets, three = WISHES["bullets"], WISHES["three"]
     both = [bullets.rule, three.rule]
-    good = "- Wash a fleece in cold water.\n- Do not rub."
+    good = "- Wash a fleece in a bowl of cold water.\n- Do not rub."
 
     def told(prompt: Sequence[Message] | None) -> str:
         assert prompt is not None
