@@ -106,13 +106,14 @@ def main() -> None:
     """Serve, or check that it works."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", required=True)
+    parser.add_argument("--host", default="127.0.0.1", help="in a container: 0.0.0.0")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--check", action="store_true", help="ask once, press a thumb, and end")
     given = parser.parse_args()
     os.environ.setdefault(ENV_SECRET, secrets.token_urlsafe(32))  # in a service: set it yourself
     app = make_app(given.home)
     if not given.check:
-        uvicorn.run(app, host="127.0.0.1", port=given.port)
+        uvicorn.run(app, host=given.host, port=given.port)
         return
     with TestClient(app) as browser:
         reply = browser.post("/ask", json={"text": "Which facts help a customer?"})

@@ -13,6 +13,7 @@ time.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, TypedDict
@@ -26,12 +27,13 @@ from langgraph.types import interrupt
 from langchain_uno.errors import (
     EmptyLogError,
     EngineError,
+    HomeError,
     InputError,
     ModelMismatchError,
     ReleaseError,
     UNOError,
 )
-from langchain_uno.home import Home, load_settings, refresh_lock
+from langchain_uno.home import Home, load_settings, refresh_lock, why_unwritable
 from langchain_uno.learning.cluster import cluster_stage
 from langchain_uno.learning.controls import look_at_scorers, scorer_notes
 from langchain_uno.learning.decisions import KINDS, take_up_decisions
@@ -57,13 +59,12 @@ from langchain_uno.learning.work import (
 from langchain_uno.logs.journal import require_log
 from langchain_uno.models.protocols import Embedder, Engine, Reranker
 from langchain_uno.models.roles import PromptSet
+from langchain_uno.models.teacher import teacher_notes
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import STAGES
 from langchain_uno.releases.prune import prune
 from langchain_uno.reports.render import counted
 from langchain_uno.reports.store import report_paths, write_report
-
-__all__ = ["RefreshResult", "build_refresh_graph", "run_refresh", "stored_result"]
 
 _STAGES: dict[str, Callable[[Work], dict[str, Any]]] = {
     "distil": distil_stage,
@@ -186,6 +187,8 @@ def run_refresh(
     until: str | None = None,
     promote: bool = True,
     spread: Spread | None = None,
+    max_minutes: float | None = None,
+    min_free_gb: float | None = None,
 ) -> RefreshResult:
     """Refresh a home: learn from its log and make the release current.
 
@@ -203,10 +206,13 @@ def run_refresh(
         until: the stage after which to stop; None: the last. The next call goes on from there.
         promote: whether the release answers users at once; False leaves that to a person.
         spread: tries the clusters elsewhere (:mod:`langchain_uno.learning.workers`).
+        max_minutes: after which to stop, at the next end of a piece of work; None: when it is done.
+        min_free_gb: stop, likewise, when fewer GB are free on the home's disk; None: never.
 
     Raises:
         EmptyLogError: there is nothing to learn from.
-        HomeError: there is no such home, or it can't be written.
+        HomeError: there is no such home, or it can't be written (the disk is full, say).
+        PausedError: a limit was reached; the same call again goes on from there.
         InputError: there is no such stage.
         ModelMismatchError: the home belongs to another base model or embedder.
         StoreBusyError: another refresh of this home is running.
@@ -234,6 +240,8 @@ def run_refresh(
         max_steps=max_steps,
         promote=promote,
         spread=spread,
+        stop_at=None if max_minutes is None else time.monotonic() + 60 * max_minutes,
+        min_free_gb=min_free_gb,
     )
     _check_home(home, engine.fingerprint, embedder.fingerprint)
     with refresh_lock(home, "and one runs at a time"):
@@ -244,6 +252,14 @@ def run_refresh(
             if work.id:  # there is nothing to go on from; what was copied of the log goes again
                 shutil.rmtree(work.folder.root, ignore_errors=True)
             raise
+        except Exception as error:
+            why = None if isinstance(error, HomeError) else why_unwritable(error)
+            if why is None:
+                raise
+            raise HomeError(
+                f"The home {str(home.path)!r} can't be written ({why}). What is finished is kept: "
+                "free some space or mend its permissions and call it again; it goes on from there."
+            ) from error
 
 
 def _check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> None:
@@ -276,6 +292,10 @@ def _check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) ->
             )
 
 
+_NOT_COUNTED = ("note", "notes", "seconds", "left_out")
+"""Told elsewhere in a result than among its counts."""
+
+
 def _result(work: Work) -> RefreshResult:
     """Return what is stored of a finished refresh, or collect it, store it, report and tidy up."""
     if is_unchanged(work):
@@ -293,13 +313,19 @@ def _result(work: Work) -> RefreshResult:
             "resumed": work.resumed,
             "guarded": counts.get("rules", {}).get("guarded", True),
             "stages": {
-                stage: {k: v for k, v in one.items() if k not in ("note", "notes", "seconds")}
+                stage: {k: v for k, v in one.items() if k not in _NOT_COUNTED}
                 for stage, one in counts.items()
             },
             "clusters": clusters,
             "seconds": work.seconds,
+            "left_out": {
+                log_id: why
+                for one in counts.values()
+                for log_id, why in one.get("left_out", {}).items()
+            },
             "notes": [
                 *(scorer_notes(work) if "distil" in counts else ()),
+                *teacher_notes(work.teacher),
                 *(note for one in counts.values() for note in one.get("notes", ())),
             ],
         }

@@ -36,6 +36,7 @@ from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.logs.trace import Trace, turns_of
+from langchain_uno.metrics import answered, captured, waiting
 from langchain_uno.records import Feedback
 
 _log = logging.getLogger("langchain_uno")
@@ -258,6 +259,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
                 with self._lock:
                     self._waiting.appendleft(item)
                 return
+            waiting(-1)
 
     def close(self) -> None:
         """Flush and close the journal; later runs are counted as dropped. Closing twice is fine."""
@@ -416,7 +418,9 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         with self._never_raise():
             if started is None:
                 raise InputError("two runs at once had one id")
-            self._store(self._capture.record(run_id, started, ended, response, error))
+            item = self._capture.record(run_id, started, ended, response, error)
+            answered(item[0])
+            self._store(item)
 
     def _store(self, item: _Item | _Names) -> None:
         """Write an item after those that wait, or let it wait with them."""
@@ -462,9 +466,13 @@ class UNOFeedbackHandler(BaseCallbackHandler):
     def _keep(self, item: _Item | _Names) -> None:
         with self._lock:
             self._waiting.append(item)
-            if self._closed or len(self._waiting) > self._max_waiting:
+            full = self._closed or len(self._waiting) > self._max_waiting
+            if full:
                 self._waiting.popleft()
-                self._counts["dropped"] += 1
+        if full:
+            self._count("dropped")
+        else:
+            waiting(1)
 
     @contextmanager
     def _never_raise(self) -> Iterator[None]:
@@ -484,6 +492,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
     def _count(self, name: str) -> None:
         with self._lock:
             self._counts[name] = self._counts.get(name, 0) + 1
+        captured(name)
 
 
 def _in_event_loop() -> bool:

@@ -98,3 +98,13 @@ class TemplateError(EngineError):
 
 class EngineTimeoutError(EngineError, TimeoutError):
     """An answer did not come in the time its caller gave it."""
+
+
+class EngineDownError(EngineError):
+    """A model fails whatever it is asked: it is no one request's fault."""
+
+
+class PausedError(UNOError, RuntimeError):
+    """A refresh came to a limit that its caller set; the same call again goes on from there."""
+
+    exit_code = 11

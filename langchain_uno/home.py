@@ -29,6 +29,7 @@ A home is one folder per service; a namespace (tenant) is a folder of it, above 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -41,26 +42,19 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from langchain_uno.errors import ConfigError, HomeError, InputError, NameError_, StoreBusyError
+from langchain_uno.errors import (
+    ConfigError,
+    HomeError,
+    InputError,
+    NameError_,
+    StoreBusyError,
+    UNOError,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # pragma: no cover
     import tomli as tomllib
-
-__all__ = [
-    "ENV_HOME",
-    "Home",
-    "HomeSettings",
-    "LogSettings",
-    "RedactionSettings",
-    "ReleaseSettings",
-    "ServingSettings",
-    "is_safe",
-    "load_settings",
-    "refresh_lock",
-    "safe_name",
-]
 
 ENV_HOME = "LANGCHAIN_UNO_HOME"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}\Z")
@@ -86,6 +80,28 @@ def safe_name(name: str, what: str = "name") -> str:
 def is_safe(name: str) -> bool:
     """Whether :func:`safe_name` takes a name."""
     return bool(_NAME.match(name))
+
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FULL = ("no space left", "disk is full", "quota exceeded")
+"""What libraries say in errors that carry no number: SQLite, safetensors, Chroma."""
+
+
+def why_unwritable(error: BaseException) -> str | None:
+    """Return why the disk can't be written, if that is what an error is about; else None.
+
+    Args:
+        error: of any library; what caused it is looked at too.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _UNWRITABLE:
+            return seen.strerror or str(seen)
+        ours = isinstance(seen, UNOError)  # these say what to do about a full disk, in any case
+        if not ours and any(words in str(seen).lower() for words in _FULL):
+            return "no space left on the disk"
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 @dataclass(frozen=True)

@@ -13,36 +13,6 @@ from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-__all__ = [
-    "ANONYMOUS",
-    "REFLECTIVE",
-    "SCHEMA_VERSION",
-    "STAGES",
-    "Cluster",
-    "Elsewhere",
-    "Feedback",
-    "Interaction",
-    "Message",
-    "ModuleKind",
-    "Origin",
-    "PreferencePair",
-    "RatedAnswer",
-    "Route",
-    "Rule",
-    "RuleSet",
-    "Stage",
-    "Usage",
-    "Verdict",
-    "VerifierReport",
-    "by_speaker",
-    "routing_text",
-    "run_of",
-    "speaker_of",
-    "utc_now",
-    "voice_of",
-    "voices_of",
-]
-
 SCHEMA_VERSION = 1
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -213,9 +183,9 @@ class RuleSet(BaseModel):
     """What distilling one log gave: rules with feedback, and rules without (the model's guess)."""
 
     run_id: str
-    outcome: Literal["rules", "empty", "unparsable", "no_words", "unsupported"] = "rules"
-    """What came of the words: rules; an empty list; a text that is no list; there were none; or
-    the prompt set has no prompts for their language."""
+    outcome: Literal["rules", "empty", "unparsable", "no_words", "unsupported", "failed"] = "rules"
+    """What came of the words: rules; an empty list; a text that is no list; there were none; the
+    prompt set has no prompts for their language; or the call failed, and is made again."""
     with_feedback: list[Rule] = Field(default_factory=list)
     without_feedback: list[Rule] = Field(default_factory=list)
     wanted: list[Rule] = Field(default_factory=list)

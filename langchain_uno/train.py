@@ -11,13 +11,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, InputError
 from langchain_uno.home import Home, load_settings
+from langchain_uno.metrics import refresh_noted
 from langchain_uno.recipe import Recipe, load_recipe, merged
 
 if sys.version_info >= (3, 11):
@@ -26,10 +30,10 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 if TYPE_CHECKING:
+    from langchain_uno.learning.plan import Plan
     from langchain_uno.learning.work import RefreshProgress, RefreshResult
     from langchain_uno.models.protocols import Embedder, Engine
-
-__all__ = ["effective_recipe", "refresh_home"]
+    from langchain_uno.models.roles import PromptSet
 
 
 def refresh_home(
@@ -47,6 +51,8 @@ def refresh_home(
     until: str | None = None,
     promote: bool = True,
     ray: str | None = None,
+    max_minutes: float | None = None,
+    min_free_gb: float | None = None,
     progress: RefreshProgress | None = None,
 ) -> RefreshResult:
     """Do what the command does, from Python.
@@ -66,96 +72,188 @@ def refresh_home(
         promote: whether the release answers users at once.
         ray: address of the Ray cluster that trains and verifies; "auto": this machine's. None:
             this process does.
+        max_minutes: after which to stop, loading included, at the next end of a piece of work.
+        min_free_gb: stop, likewise, when fewer GB are free on the home's disk.
         progress: hears how it comes on.
 
     Returns:
         What the refresh did.
 
     Raises:
+        PausedError: a limit was reached; the same call again goes on from there.
         UNOError: see :func:`langchain_uno.graphs.refresh.run_refresh`; nothing is half-written.
     """
-    from langchain_uno import __version__
     from langchain_uno.erasure import keep_promises
-    from langchain_uno.learning.work import FORMAT, WorkFolder, digest_of
-    from langchain_uno.logs.journal import require_log
-    from langchain_uno.models.loading import is_bundled, is_url, load_prompt_set
+    from langchain_uno.learning.work import WorkFolder
+    from langchain_uno.models.loading import is_bundled
 
-    # What is cheap to check comes first, so that a typo costs no minutes.
+    began = time.monotonic()
     place = Home.locate(home, namespace)
-    require_log(place)
-    if is_url(model):
-        raise InputError(
-            f"--model {model!r} is a server: training needs the weights, so name their folder or "
-            "hub name. The server can serve the adapters afterwards."
-        )
-    chosen = recipe or ("bundled" if is_bundled(model) else "default")
-    settings = effective_recipe(place, chosen, sets, seed)
-    prompts = load_prompt_set(settings.prompt_set)
+    named = _Named(model, embeddings, reranker, teacher)
+    settings, prompts = _checked(place, named, recipe, sets, seed)
     spread = None
     if ray is not None:
         from langchain_uno.learning.workers import RayWorkers
 
-        spread = RayWorkers(ray, partial(_load_models, model, embeddings, teacher))
-    place.ensure()
-    keep_promises(place)  # before anything is learnt
+        spread = RayWorkers(ray, partial(_load_models, named))
+    noted: AbstractContextManager[dict[str, Any]]
+    noted = refresh_noted(place) if until is None else nullcontext({})
+    with noted as told:
+        place.ensure()
+        keep_promises(place)  # before anything is learnt
+        now = _state(place, named, settings, prompts, max_steps)
+        if until is None and (known := _nothing_new(place, now)) is not None:
+            told["result"] = known.model_dump()
+            return known
+        parts = _load(place, named, settings, prompts, max_steps, progress)
+        guide = parts["teacher"]
 
-    of_models = [_stamp(one) for one in (model, embeddings, reranker, teacher)]
+        from langchain_uno.graphs.refresh import run_refresh
+
+        left = None if max_minutes is None else max_minutes - (time.monotonic() - began) / 60
+        more: dict[str, Any] = {
+            "until": until,
+            "promote": promote,
+            "spread": spread,
+            "max_minutes": left,
+            "min_free_gb": min_free_gb,
+        }
+        try:
+            if guide is not None:
+                guide.keep_answers(place.work / "answers.sqlite3")
+            result = run_refresh(**parts, **more)
+        finally:
+            if guide is not None:
+                guide.close()
+        if embeddings is None and not is_bundled(model):
+            result.notes.append(_OWN_EMBEDDINGS)
+        if until is None and not result.newer and not result.left_out:
+            WorkFolder(place.work).write_json(_LAST, {**now, "refresh": result.refresh_id})
+        told["result"] = result.model_dump()
+        return result
+
+
+def plan_home(
+    home: str | os.PathLike[str] | None = None,
+    *,
+    namespace: str = "default",
+    model: str | None = None,
+    recipe: str | None = None,
+    sets: Sequence[str] = (),
+    seed: int | None = None,
+    embeddings: str | None = None,
+    reranker: str | None = None,
+    teacher: str | None = None,
+    max_steps: int | None = None,
+    progress: RefreshProgress | None = None,
+) -> Plan:
+    """Say what :func:`refresh_home` would do with these arguments, and what it would cost.
+
+    The home is only read. The model is loaded, and measured for a few seconds.
+
+    Raises:
+        UNOError: as :func:`refresh_home`.
+    """
+    from langchain_uno.learning.plan import Plan, plan_refresh
+    from langchain_uno.learning.work import Silent, Work
+    from langchain_uno.models.rerankers import EngineReranker
+
+    place = Home.locate(home, namespace)
+    named = _Named(model, embeddings, reranker, teacher)
+    settings, prompts = _checked(place, named, recipe, sets, seed)
+    if _nothing_new(place, _state(place, named, settings, prompts, max_steps)) is not None:
+        return Plan(unchanged=True)
+    parts = _load(place, named, settings, prompts, max_steps, progress or Silent())
+    parts["teacher"] = parts["teacher"] or parts["engine"]
+    parts["reranker"] = parts["reranker"] or EngineReranker(parts["engine"], prompts)
+    return plan_refresh(Work(**parts))
+
+
+@dataclass(frozen=True)
+class _Named:
+    """The models of a refresh, as they were named; None: the default."""
+
+    model: str | None
+    embeddings: str | None
+    reranker: str | None
+    teacher: str | None
+
+
+def _checked(
+    place: Home, named: _Named, recipe: str | None, sets: Sequence[str], seed: int | None
+) -> tuple[Recipe, PromptSet]:
+    """Return recipe and prompts; what is cheap to check comes first: a typo costs no minutes."""
+    from langchain_uno.logs.journal import require_log
+    from langchain_uno.models.loading import is_bundled, is_url, load_prompt_set
+
+    require_log(place)
+    if is_url(named.model):
+        raise InputError(
+            f"--model {named.model!r} is a server: training needs the weights, so name their "
+            "folder or hub name. The server can serve the adapters afterwards."
+        )
+    chosen = recipe or ("bundled" if is_bundled(named.model) else "default")
+    settings = effective_recipe(place, chosen, sets, seed)
+    return settings, load_prompt_set(settings.prompt_set)
+
+
+def _state(
+    place: Home, named: _Named, settings: Recipe, prompts: PromptSet, max_steps: int | None
+) -> dict[str, str]:
+    """Return what stands for all that a refresh comes of."""
+    from langchain_uno import __version__
+    from langchain_uno.learning.work import FORMAT, digest_of
+
+    of_models = [_stamp(one) for one in astuple(named)]
     of_code = (__version__, FORMAT, prompts.fingerprint)
     key = digest_of(*of_code, settings.model_dump_json(), max_steps, *of_models)
-    now = {"key": key, "log": _log_mark(place)}
-    if until is None and (known := _nothing_new(place, now)) is not None:
-        return known
+    return {"key": key, "log": _log_mark(place)}
+
+
+def _load(
+    place: Home,
+    named: _Named,
+    settings: Recipe,
+    prompts: PromptSet,
+    max_steps: int | None,
+    progress: RefreshProgress | None,
+) -> dict[str, Any]:
+    """Load the models; return the parts of a refresh by their names."""
+    from langchain_uno.models.loading import load_prompt_set
+    from langchain_uno.models.rerankers import CausalReranker
 
     if progress is not None:
-        progress.start("load", None, model or "the bundled model")
-    engine, embedder, guide = _load_models(model, embeddings, teacher)
-    judge = None
-    if reranker is not None:
-        from langchain_uno.models.rerankers import CausalReranker
-
-        judge = CausalReranker(reranker)
-    # A real chat model is asked in the real set's words, whatever the base model needs.
-    guide_prompts = prompts if teacher is None else load_prompt_set("real")
+        progress.start("load", None, named.model or "the bundled model")
+    engine, embedder, guide = _load_models(named)
+    parts: dict[str, Any] = {
+        "home": place,
+        "engine": engine,
+        "embedder": embedder,
+        "reranker": CausalReranker(named.reranker) if named.reranker is not None else None,
+        "teacher": guide,
+        "prompts": prompts,
+        # A real chat model is asked in the real set's words, whatever the base model needs.
+        "teacher_prompts": prompts if named.teacher is None else load_prompt_set("real"),
+        "recipe": settings,
+        "progress": progress,
+        "max_steps": max_steps,
+    }
     if progress is not None:
         progress.finish("load", f"recipe {settings.name}")
-
-    from langchain_uno.graphs.refresh import run_refresh
-
-    result = run_refresh(
-        place,
-        engine,
-        embedder,
-        judge,
-        guide,
-        prompts=prompts,
-        teacher_prompts=guide_prompts,
-        recipe=settings,
-        progress=progress,
-        max_steps=max_steps,
-        until=until,
-        promote=promote,
-        spread=spread,
-    )
-    if embeddings is None and not is_bundled(model):
-        result.notes.append(_OWN_EMBEDDINGS)
-    if until is None and not result.newer:
-        WorkFolder(place.work).write_json(_LAST, {**now, "refresh": result.refresh_id})
-    return result
+    return parts
 
 
-def _load_models(
-    model: str | None, embeddings: str | None, teacher: str | None
-) -> tuple[Engine, Embedder, Engine | None]:
+def _load_models(named: _Named) -> tuple[Engine, Embedder, Engine | None]:
     """Load base model, embedder and teacher; workers of a Ray cluster do that too."""
     from langchain_uno.models.loading import load_embedder, load_engine
 
-    engine = load_engine(model)
-    embedder = load_embedder(embeddings, engine)
-    if teacher is None:
+    engine = load_engine(named.model)
+    embedder = load_embedder(named.embeddings, engine)
+    if named.teacher is None:
         return engine, embedder, None
     from langchain_uno.models.teacher import load_teacher
 
-    return engine, embedder, load_teacher(teacher, engine)
+    return engine, embedder, load_teacher(named.teacher, engine)
 
 
 _LAST = "last.json"

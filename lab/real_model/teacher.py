@@ -199,9 +199,11 @@ def _filled(schema: Mapping[str, Any] | None, score: int, reason: str) -> dict[s
 
 class _Endpoint(BaseHTTPRequestHandler):
     roles: Sequence[Roles] = ()
+    hear: Callable[[dict[str, Any]], None]
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        type(self).hear(body)
         turns = [(m["role"], str(m["content"])) for m in body["messages"]]
         text = answer_as_teacher(turns, self.roles)
         said = {"role": "assistant", "content": text}
@@ -227,18 +229,22 @@ class _Endpoint(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve_teacher(sets: Sequence[PromptSet]) -> Iterator[str]:
+def serve_teacher(
+    sets: Sequence[PromptSet], hear: Callable[[dict[str, Any]], None] = lambda body: None
+) -> Iterator[str]:
     """Serve the teacher on a free port of this machine; the block may name it by ``--teacher``.
 
     Inside the block the environment leads LangChain's OpenAI client there.
 
     Args:
         sets: the prompt sets that may word its prompts.
+        hear: is told the body of every request.
 
     Yields:
         The teacher's name.
     """
-    handler = type("Endpoint", (_Endpoint,), {"roles": [Roles(prompts) for prompts in sets]})
+    roles = [Roles(prompts) for prompts in sets]
+    handler = type("Endpoint", (_Endpoint,), {"roles": roles, "hear": staticmethod(hear)})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

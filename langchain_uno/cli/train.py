@@ -28,9 +28,8 @@ from langchain_uno.releases.history import held
 from langchain_uno.reports.render import counted
 
 if TYPE_CHECKING:
+    from langchain_uno.learning.plan import Plan
     from langchain_uno.learning.work import RefreshResult
-
-__all__ = ["train"]
 
 _STOPPED = "Stopped. What is finished is kept: the same call again goes on from there."
 _COLOURS = {"expert": "green", "critic": "cyan", "base": "dim", "memory": "blue"}
@@ -96,6 +95,28 @@ def train(
             help="Let the release answer at once; else `langchain-uno releases promote` does."
         ),
     ] = True,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be done and what it would cost, and do nothing: the home is only "
+            "read, no teacher is asked.",
+        ),
+    ] = False,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Stop after so many minutes, at the next end of a piece of work: a call to a "
+            "teacher, a cluster, a minute of training. The same call again goes on.",
+        ),
+    ] = None,
+    min_free_gb: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Stop likewise when fewer GB than this are free on the home's disk."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the whole refresh.")] = None,
     ray: Annotated[
         str | None,
@@ -122,37 +143,57 @@ def train(
 
         langchain-uno train --home ./home --until rules --json
 
+        langchain-uno train --home ./home --dry-run
+
     The second trains a real model with the authors' settings. The third stops once it is known what
     would be taught, and prints {"rules": {"distilled": n, "taught": m, "dropped": {reason: k}}}; a
     call without --until goes on from there. So does the same call after Ctrl-C or a crash.
 
-    Exit codes: 0 done, 2 bad argument, recipe or settings, 3 home missing or read-only, 4 no such
-    model, 5 home of another model, 6 nothing to learn from, 7 the journal or Chroma can't be used,
-    8 another refresh is running, 10 a model or teacher failed, 130 stopped.
+    One log, one call to a teacher or one cluster that fails is left out, told, and tried again by
+    the next refresh.
+
+    Exit codes: 0 done, 2 bad argument, recipe or settings, 3 home missing, read-only or its disk
+    full, 4 no such model, 5 home of another model, 6 nothing to learn from, 7 the journal or Chroma
+    can't be used, 8 another refresh is running, 10 a model or teacher failed, 11 a limit was
+    reached (call it again), 130 stopped.
     """
     with clean_exit(_STOPPED):
         # The libraries' own deprecations are nobody's business at the command line.
         warnings.simplefilter("ignore", FutureWarning)
         place = Home.locate(home, namespace)
-        from langchain_uno.train import refresh_home
+        from langchain_uno.train import plan_home, refresh_home
 
+        given: dict[str, Any] = {
+            "namespace": namespace,
+            "model": model,
+            "recipe": recipe,
+            "sets": set_ or [],
+            "seed": seed,
+            "embeddings": embeddings,
+            "reranker": reranker,
+            "teacher": teacher,
+            "max_steps": max_steps,
+        }
         with Bars(quiet, as_json=as_json) as bars:
-            result = refresh_home(
-                home,
-                namespace=namespace,
-                model=model,
-                recipe=recipe,
-                sets=set_ or [],
-                seed=seed,
-                embeddings=embeddings,
-                reranker=reranker,
-                teacher=teacher,
-                max_steps=max_steps,
-                until=until,
-                promote=promote,
-                ray=ray,
-                progress=bars,
-            )
+            if dry_run:
+                plan = plan_home(home, **given, progress=bars)
+            else:
+                result = refresh_home(
+                    home,
+                    **given,
+                    until=until,
+                    promote=promote,
+                    ray=ray,
+                    max_minutes=max_minutes,
+                    min_free_gb=min_free_gb,
+                    progress=bars,
+                )
+        if dry_run:
+            if as_json:
+                print_json(plan.model_dump(mode="json"))
+            else:
+                _show_plan(plan)
+            return
         counts = result.stages.get(until, {}) if until else {}
         if as_json:
             print_json({until: counts} if until else result.model_dump(mode="json"))
@@ -160,6 +201,34 @@ def train(
             _show_stage(until, counts, result)
         else:
             _show(result, place)
+
+
+def _show_plan(plan: Plan) -> None:
+    """Print what a refresh would do, and what it would cost."""
+    if plan.unchanged:
+        say("Nothing is new since the last refresh: nothing would be done.")
+        return
+    left_out = f" (left out: {_counted(plan.dropped)})" if plan.dropped else ""
+    say(f"{plan.usable} of {counted(plan.heard, 'log')} can be learnt from{left_out}.")
+    say(f"{plan.new} are new since the last refresh; {plan.to_distil} are to be distilled.")
+    if plan.goes_on is not None:
+        say(f"An unfinished refresh goes on; it has done: {', '.join(plan.goes_on) or 'nothing'}.")
+    table = Table("role", "asked", pad_edge=False, title="Calls, at most")
+    for name in ("calls", "tokens in", "tokens out"):
+        table.add_column(name, justify="right")
+    for role, one in plan.calls.items():
+        figures = (one.calls, one.input_tokens, one.output_tokens)
+        table.add_row(role, one.who, *(f"{n:,}" for n in figures))
+    if plan.calls:
+        out.print(table)
+        say(
+            f"Training: {plan.steps:,} steps at most, in {counted(plan.clusters, 'cluster')}; a "
+            f"step takes about {plan.step_seconds:.2f} s here, and the model writes "
+            f"{plan.tokens_per_second:.0f} tokens a second."
+        )
+        how = "as the last refresh took" if plan.as_last else "at most, without a teacher's time"
+        say(f"It would take about {duration(60 * plan.total_minutes)} ({how}).")
+    say("Nothing was done: this was a dry run.")
 
 
 def _show_stage(stage: str, counts: dict[str, Any], result: RefreshResult) -> None:

@@ -17,8 +17,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -30,6 +31,7 @@ from langchain_uno.learning.acts import (
     thumbs_of,
     thumbs_teach,
 )
+from langchain_uno.learning.troubles import left_out_notes, without_breakers
 from langchain_uno.learning.work import DISTILLED, Work, content_of, digest_of
 from langchain_uno.logs.filters import acted_on
 from langchain_uno.logs.journal import Journal
@@ -37,8 +39,6 @@ from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Samp
 from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, Rule, RuleSet, Verdict, run_of
-
-__all__ = ["GUESSED_RULES", "distil", "distil_stage", "unique_rules"]
 
 GUESSED_RULES = 5
 """At most so many rules are guessed for a query (paper)."""
@@ -58,32 +58,22 @@ def distil_stage(work: Work) -> dict[str, Any]:
     """
     logs = list(work.logs.values())
     work.progress.start("distil", 2 * len(logs), "rules with and without feedback")
-    by = digest_of(
-        work.recipe.role_tokens,
-        work.engine.fingerprint,
-        work.teacher.fingerprint,
-        work.prompts.fingerprint,
-        work.teacher_prompts.fingerprint,
-    )
-    keys = {log.run_id: digest_of(by, content_of(log)) for log in logs}
+    keys = distil_keys(work, logs)
     cache = work.home.work / DISTILLED
-    known = _read_cache(cache, set(keys.values()))
+    known = known_rules(cache, set(keys.values()))
     new = [log for log in logs if keys[log.run_id] not in known]
     work.progress.advance("distil", 2 * (len(logs) - len(new)))
+    left_out: dict[str, str] = {}
     for start in range(0, len(new), CHUNK):
-        made = distil(
-            new[start : start + CHUNK],
-            work.teacher,
-            work.teacher_prompts,
-            work.recipe,
-            work.counter("distil"),
-            predictor=work.engine,
-            predictor_prompts=work.prompts,
-        )
+        work.check_limits()
+        made, broken = without_breakers(new[start : start + CHUNK], partial(_distilled, work))
+        left_out |= {log.run_id: why for log, why in broken}
+        left_out |= {one.run_id: "no answer" for one in made if one.outcome == "failed"}
         fresh = {keys[rules.run_id]: rules for rules in made}
-        _append_cache(cache, fresh)
+        _append_cache(cache, {k: rules for k, rules in fresh.items() if rules.outcome != "failed"})
         known |= fresh
-    out = [known[keys[log.run_id]] for log in logs]
+    failed = {i: RuleSet(run_id=i, outcome="failed") for i in left_out}
+    out = [failed.get(log.run_id) or known[keys[log.run_id]] for log in logs]
     outcomes = Counter(rules.outcome for rules in out)
     n_rules = sum(len(rules.with_feedback) for rules in out)
     notes = _look_at_distiller(work, logs, out)
@@ -101,10 +91,52 @@ def distil_stage(work: Work) -> dict[str, Any]:
         "rules": n_rules,
         "outcomes": dict(outcomes),
         "lone_thumbs": len(rated),
-        "notes": notes,
+        "left_out": left_out,
+        "notes": [*notes, *left_out_notes("distil", left_out)],
         "note": f"{n_rules} rules from {outcomes['rules']} of {asked} logs with words, "
         f"{len(rated)} lone thumbs",
     }
+
+
+def distilled_at_last(work: Work) -> bool:
+    """Whether any log that this refresh failed to distil can be distilled by now.
+
+    Args:
+        work: a refresh that is over; what is distilled of it is kept for the next stage.
+    """
+    left = [work.logs[i] for i in work.counts("distil")["left_out"] if i in work.logs]
+    if not left:
+        return False
+    work.progress.start("distil", 2 * len(left), "what was left out the last time")
+    made, _ = without_breakers(left, partial(_distilled, work))
+    keys = distil_keys(work, left)
+    done = {keys[one.run_id]: one for one in made if one.outcome != "failed"}
+    _append_cache(work.home.work / DISTILLED, done)
+    return bool(done)
+
+
+def distil_keys(work: Work, logs: Sequence[Interaction]) -> dict[str, str]:
+    """Return, by log id, a digest of all that distilling a log comes of."""
+    by = digest_of(
+        work.recipe.role_tokens,
+        work.engine.fingerprint,
+        work.teacher.fingerprint,
+        work.prompts.fingerprint,
+        work.teacher_prompts.fingerprint,
+    )
+    return {log.run_id: digest_of(by, content_of(log)) for log in logs}
+
+
+def _distilled(work: Work, logs: Sequence[Interaction]) -> list[RuleSet]:
+    return distil(
+        logs,
+        work.teacher,
+        work.teacher_prompts,
+        work.recipe,
+        work.counter("distil"),
+        predictor=work.engine,
+        predictor_prompts=work.prompts,
+    )
 
 
 def distil(
@@ -149,7 +181,10 @@ def distil(
     ]
     found: dict[str, list[Rule]] = {}
     for log, rules in zip(asked, _ask(engine, prompts, said, recipe, None, on_done), strict=True):
-        outcome[log.run_id] = "unparsable" if rules is None else "rules" if rules else "empty"
+        if isinstance(rules, str):
+            outcome[log.run_id] = rules
+            continue
+        outcome[log.run_id] = "rules" if rules else "empty"
         if rules:
             found[log.run_id] = [Rule(text=text, source="feedback") for text in rules]
     guesser = predictor_prompts or prompts
@@ -165,8 +200,9 @@ def distil(
     if on_done is not None and len(asked) > len(guessed):
         on_done(len(asked) - len(guessed))
     prior = {
-        log.run_id: [Rule(text=text, source="prior") for text in (rules or [])[:GUESSED_RULES]]
+        log.run_id: [Rule(text=text, source="prior") for text in rules[:GUESSED_RULES]]
         for log, rules in zip(guessed, guesses, strict=True)
+        if not isinstance(rules, str)
     }
     return [
         RuleSet(
@@ -200,8 +236,8 @@ def _ask(
     recipe: Recipe,
     max_rules: int | None,
     on_done: OnDone | None,
-) -> list[list[str] | None]:
-    """Ask for one list of rules a prompt, greedily; equal prompts once. None: unparsable."""
+) -> list[list[str] | Literal["unparsable", "failed"]]:
+    """Ask for one list of rules a prompt, greedily; equal prompts once."""
     keys: list[tuple[object, ...]] = [tuple((m.role, m.content) for m in p) for p in asked]
     unique: dict[tuple[object, ...], int] = {}
     for i, key in enumerate(keys):
@@ -217,12 +253,12 @@ def _ask(
     generations = engine.generate(requests, on_done) if requests else []
     if on_done is not None and len(asked) > len(requests):
         on_done(len(asked) - len(requests))
-    read: dict[object, list[str] | None] = {}
+    read: dict[object, list[str] | Literal["unparsable", "failed"]] = {}
     for key, generation in zip(unique, generations, strict=True):
         try:
             read[key] = unique_rules(prompts.parse_rules(generation.text))
         except RoleError:
-            read[key] = None
+            read[key] = "failed" if generation.finish_reason == "failed" else "unparsable"
     return [read[key] for key in keys]
 
 
@@ -289,7 +325,7 @@ def _note_verdicts(work: Work, logs: Sequence[Interaction], out: Sequence[RuleSe
         journal.set_model_verdicts(found)
 
 
-def _read_cache(path: Path, wanted: set[str]) -> dict[str, RuleSet]:
+def known_rules(path: Path, wanted: set[str]) -> dict[str, RuleSet]:
     """Return what is known of the wanted keys; a line that a kill cut short counts for nothing."""
     found: dict[str, RuleSet] = {}
     if not path.exists():

@@ -20,22 +20,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.decisions import INDEX, Rulings, instead, read_decisions
 from langchain_uno.learning.rules import wanted_rules
+from langchain_uno.learning.troubles import left_out_notes, without_breakers
 from langchain_uno.learning.work import Work
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.judge import JudgeItem, judge, stable_seed
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet
+from langchain_uno.models.teacher import Teacher
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, PreferencePair, RuleSet, run_of
 from langchain_uno.reflect import kept_share, request_text
-
-__all__ = ["balanced", "build_pairs", "count_work", "pairs_stage", "revise"]
 
 
 def pairs_stage(work: Work) -> dict[str, Any]:
@@ -58,25 +59,18 @@ def pairs_stage(work: Work) -> dict[str, Any]:
     known = set(work.folder.read_json(INDEX)["known"])  # what comes later is the next call's
     rulings = Rulings([d for d in read_decisions(work.home) if d.id in known], work.clusters())
     found: dict[str, int] = {}
+    left_out: dict[str, str] = {}
     for cluster, logs, rules, n in todo:
         name, found_name, refused_name, cut_name = (
             f"clusters/{cluster.id}/{n}"
             for n in ("pairs.jsonl", "pairs-found.jsonl", "pairs-refused.jsonl", "cut.json")
         )
         if not work.folder.has(found_name):
-            lost: list[str] = []
-            made = build_pairs(
-                logs,
-                rules,
-                work.teacher,
-                work.teacher,
-                work.teacher_prompts,
-                work.recipe,
-                work.counter("pairs"),
-                refused=refused,
-                unjudged=unjudged,
-                on_cut=lost.append,
-            )
+            work.check_limits()
+            make = partial(_found, work, refused, unjudged)
+            (made, lost), broken = without_breakers(list(zip(logs, rules, strict=True)), make)
+            names = {log.run_id: why for (log, _), why in broken}
+            work.folder.write_json(f"clusters/{cluster.id}/pairs-left-out.json", names)
             work.folder.write_json(cut_name, len(lost))
             left = [p for p in (*liked_pairs(logs), *edited_pairs(logs)) if p.run_id in refused]
             work.folder.write_records(refused_name, left)
@@ -98,6 +92,7 @@ def pairs_stage(work: Work) -> dict[str, Any]:
         counts[cluster.id] = len(work.pairs(cluster))
         origins.update(p.origin for p in work.pairs(cluster))
         cut += work.folder.read_json(cut_name)
+        left_out |= work.folder.read_json(f"clusters/{cluster.id}/pairs-left-out.json")
     total = sum(counts.values())
     return {
         "pairs": total,
@@ -106,9 +101,37 @@ def pairs_stage(work: Work) -> dict[str, Any]:
         "excluded_in_review": excluded,
         "by_origin": dict(origins),
         "cut": cut,
-        "notes": [_CUT.format(cut, work.recipe.revision_tokens)] if cut else [],
+        "left_out": left_out,
+        "notes": [
+            *([_CUT.format(cut, work.recipe.revision_tokens)] if cut else ()),
+            *left_out_notes("pairs", left_out),
+        ],
         "note": f"{total} pairs in {len(counts)} clusters",
     }
+
+
+def _found(
+    work: Work,
+    refused: Collection[str],
+    unjudged: Collection[str],
+    some: Sequence[tuple[Interaction, RuleSet]],
+) -> tuple[list[PreferencePair], list[str]]:
+    """Return the pairs of some logs, and the logs of the candidates that were cut."""
+    lost: list[str] = []
+    kept = isinstance(work.teacher, Teacher) and work.teacher.keeps
+    made = build_pairs(
+        [log for log, _ in some],
+        [rules for _, rules in some],
+        work.teacher,
+        work.teacher,
+        work.teacher_prompts,
+        work.recipe,
+        work.counter("pairs", kept=kept),
+        refused=refused,
+        unjudged=unjudged,
+        on_cut=lost.append,
+    )
+    return made, lost
 
 
 _CUT = (

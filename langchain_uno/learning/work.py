@@ -25,32 +25,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from langchain_uno.errors import StoreError
+from langchain_uno.errors import PausedError, StoreError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, OnDone, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, PreferencePair, Route, RuleSet, run_of, voices_of
 from langchain_uno.releases.traffic import write_atomic
-
-__all__ = [
-    "DISTILLED",
-    "FORMAT",
-    "RESULT",
-    "ClusterData",
-    "ClusterResult",
-    "RefreshProgress",
-    "RefreshResult",
-    "Silent",
-    "Spread",
-    "Work",
-    "WorkFolder",
-    "clear_work",
-    "content_of",
-    "digest_of",
-    "refresh_folders",
-    "sweep_work",
-]
 
 FORMAT = 26
 """Raised when the files of a work folder change, so that an old one is not taken up."""
@@ -194,6 +175,8 @@ class RefreshResult(BaseModel):
     """The page that tells all this to people; None: there is none."""
     seconds: dict[str, float] = Field(default_factory=dict)
     """By stage, of the call that finished it."""
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Logs that a stage failed on, and why, by id: the same call again tries them again."""
     notes: list[str] = Field(default_factory=list)
     """What a person should read."""
 
@@ -217,6 +200,10 @@ class Work:
     """Whether the release answers users at once."""
     spread: Spread | None = None
     """Tries the clusters elsewhere; None: this process tries them, one after the other."""
+    stop_at: float | None = None
+    """When (``time.monotonic()``) to stop; None: when it is done."""
+    min_free_gb: float | None = None
+    """GB that stay free on the home's disk; None: it may fill up."""
     scorers: Any = None
     """How many control questions reranker and judge got right (``learning/controls.py``)."""
     id: str = ""
@@ -262,20 +249,50 @@ class Work:
             self.seconds[stage] = self.folder.read_json(name).get("seconds", 0.0)
             self.progress.finish(stage, "done before")
             return
+        self.check_limits()
         start = time.perf_counter()
         counts = make(self)
         self.seconds[stage] = round(time.perf_counter() - start, 3)
         self.folder.write_json(name, {**counts, "seconds": self.seconds[stage]})
         self.progress.finish(stage, str(counts.get("note", "")))
 
+    def check_limits(self) -> None:
+        """Stop here if the time is over or the disk too full; called between two units of work.
+
+        Raises:
+            PausedError: says which limit it was.
+        """
+        why = None
+        if self.stop_at is not None and time.monotonic() >= self.stop_at:
+            why = "the time given is over (--max-minutes)"
+        elif self.min_free_gb is not None:
+            free = shutil.disk_usage(self.home.path).free / 1e9
+            if free < self.min_free_gb:
+                why = f"{free:.2f} GB are free, and --min-free-gb is {self.min_free_gb:g}"
+        if why:
+            raise PausedError(
+                f"Stopped: {why}. What is finished is kept: call it again and it goes on."
+            )
+
     def counts(self, stage: str) -> dict[str, Any]:
         """Return what a finished stage counted."""
         found: dict[str, Any] = self.folder.read_json(f"{stage}.json")
         return found
 
-    def counter(self, stage: str) -> OnDone:
-        """Return a callback that moves the stage's bar on."""
-        return lambda n: self.progress.advance(stage, n)
+    def counter(self, stage: str, *, kept: bool = False) -> OnDone:
+        """Return a callback that moves the stage's bar on.
+
+        Args:
+            stage: its name.
+            kept: whether every item is kept as it comes, so that limits may stop it in between.
+        """
+
+        def on_done(n: int) -> None:
+            self.progress.advance(stage, n)
+            if kept:
+                self.check_limits()
+
+        return on_done
 
     def supports(self, language: str) -> bool:
         """Whether logs in ``language`` can be learnt from: by the teacher and by the base model."""

@@ -26,11 +26,11 @@ from langchain_uno.learning.train import try_cluster
 from langchain_uno.learning.work import ClusterData, Silent, Work
 from langchain_uno.models.protocols import Embedder, Engine
 
-__all__ = ["LoadModels", "RayWorkers"]
-
 LoadModels = Callable[[], tuple[Engine, Embedder, Engine | None]]
 """Returns base model, embedder and teacher (None: the base model); Ray must be able to send it."""
 
+LOOK_S = 30.0
+"""Seconds between two looks at the limits of the refresh."""
 RETRIES = 3
 """Times that a worker, and the cluster that it was at, is started again."""
 _ANSWER_S = 10.0
@@ -82,6 +82,7 @@ class RayWorkers:
 
         Raises:
             ConfigError: the Ray cluster can't be joined, or lacks the GPUs.
+            PausedError: a limit of the refresh was reached.
         """
         import torch
 
@@ -104,6 +105,8 @@ class RayWorkers:
             )
             # A worker puts its own models in the place of these.
             own: dict[str, Any] = dict.fromkeys(("engine", "embedder", "reranker", "teacher"))
+            # Limits are looked at here: a monotonic clock is its machine's own.
+            own |= {"stop_at": None, "min_free_gb": None}
             bare = replace(work, progress=Silent(), spread=None, **own)
             sent = self._ray.put((bare, self._load, work.engine.fingerprint, threads))
             work.progress.start("train", len(clusters), f"{len(clusters)} clusters on Ray")
@@ -125,11 +128,14 @@ class RayWorkers:
         }
         told: list[str] = []
         while busy:
-            [ready], _ = self._ray.wait(list(busy), num_returns=1)
-            worker, cluster = busy.pop(ready)
+            found, _ = self._ray.wait(list(busy), num_returns=1, timeout=LOOK_S)
+            work.check_limits()
+            if not found:
+                continue
+            worker, cluster = busy.pop(found[0])
             dead = False
             try:
-                self._ray.get(ready)
+                self._ray.get(found[0])
             except self._ray.exceptions.RayError as error:
                 dead = cluster is None or isinstance(error, self._ray.exceptions.RayActorError)
                 told.append(_failed(cluster, error))

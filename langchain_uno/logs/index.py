@@ -25,17 +25,6 @@ from filelock import FileLock, Timeout
 from langchain_uno.errors import ModelMismatchError, StoreBusyError, StoreError
 from langchain_uno.models.protocols import FloatArray
 
-__all__ = [
-    "COLLECTION",
-    "PAGE",
-    "ChromaIndex",
-    "IndexBroken",
-    "InteractionCollection",
-    "Lease",
-    "Where",
-    "seal",
-]
-
 COLLECTION = "interactions"
 PAGE = 1000
 _SCHEMA = 2
@@ -393,22 +382,24 @@ class Lease:
     def __init__(self, folder: Path, timeout_s: float = 10.0) -> None:
         self._holder = folder.with_name(folder.name + ".holder")
         lock = FileLock(str(folder.with_name(folder.name + ".lease")), thread_local=False)
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        who = f"process {os.getpid()} on {socket.gethostname()} since {stamp}\n"
         try:
             lock.acquire(timeout=max(timeout_s, 0.0), poll_interval=0.05)
+            self._holder.write_text(who)
         except Timeout as error:
             raise StoreBusyError(
                 f"The store {str(folder)!r} is in use by {self._who()}: wait for it to finish, or "
                 "stop it. Capturing goes on meanwhile."
             ) from error
         except OSError as error:
+            lock.release()  # it may be held: on a full disk the holder's name can't be written
             raise StoreError(
                 f"The store {str(folder)!r} can't be locked ({error.strerror or error}): choose "
                 "another --home, or mend its permissions."
             ) from error
         self._lock = lock
         self._pid = os.getpid()
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        self._holder.write_text(f"process {self._pid} on {socket.gethostname()} since {stamp}\n")
 
     def check(self) -> None:
         """Raise unless this very process took the lease.

@@ -7,7 +7,6 @@ Keyed by the embedder's fingerprint and a digest of the text; the text itself is
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
@@ -18,9 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from langchain_uno.errors import StoreError
+from langchain_uno.models.answers import open_cache
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, known_as
-
-__all__ = ["CachedEmbedder", "keep_only"]
 
 _BATCH = 64
 
@@ -40,11 +38,11 @@ class CachedEmbedder:
         self._embedder = embedder
         self._path = path
         self._lock = threading.Lock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = self._open()
-        except OSError as error:
-            raise StoreError(f"The vector cache {str(path)!r} can't be made ({error}).") from error
+        self._db = open_cache(
+            path,
+            "CREATE TABLE IF NOT EXISTS vectors (embedder TEXT, text BLOB, vector BLOB, "
+            "PRIMARY KEY (embedder, text)) WITHOUT ROWID",
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -102,25 +100,6 @@ class CachedEmbedder:
                 f"The vector cache {str(self._path)!r} can't be written ({error}): make room on "
                 "the disk, or delete the file."
             ) from error
-
-    def _open(self) -> sqlite3.Connection:
-        for attempt in (1, 2):
-            db = sqlite3.connect(self._path, timeout=30.0, check_same_thread=False)
-            try:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute(
-                    "CREATE TABLE IF NOT EXISTS vectors (embedder TEXT, text BLOB, vector BLOB, "
-                    "PRIMARY KEY (embedder, text)) WITHOUT ROWID"
-                )
-                return db
-            except sqlite3.DatabaseError as error:
-                db.close()
-                if attempt == 2 or isinstance(error, sqlite3.OperationalError):
-                    raise StoreError(
-                        f"The vector cache {str(self._path)!r} can't be opened ({error})."
-                    ) from error
-                os.replace(self._path, self._path.with_suffix(".damaged"))  # a cache: begin anew
-        raise AssertionError("unreachable")
 
 
 def keep_only(path: Path, texts: Iterable[str]) -> None:

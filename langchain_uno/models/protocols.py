@@ -59,7 +59,7 @@ class Generation:
     text: str
     usage: Usage = field(default_factory=Usage)
     finish_reason: str = "stop"
-    """``stop``, ``length``, ``tool_calls`` or ``cancelled``."""
+    """``stop``, ``length``, ``tool_calls``, ``cancelled``, or ``failed`` (a teacher's call)."""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
 
 

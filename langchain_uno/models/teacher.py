@@ -10,11 +10,14 @@ base model's own. Only ``generate`` reaches it: what needs the probabilities of 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_uno.errors import EngineError, ModelNotFoundError
+from langchain_uno.errors import EngineDownError, EngineError, ModelNotFoundError
+from langchain_uno.models.answers import Answers, key_of
 from langchain_uno.models.chat_format import as_openai, in_turn
 from langchain_uno.models.protocols import (
     Chunk,
@@ -36,6 +39,12 @@ _CUT_OFF = {"length", "max_tokens", "MAX_TOKENS"}
 _STRICT = ("system", "late", "repeats", "greeting")
 _WIDTH = 8
 """Requests under way at a time."""
+PAUSE_S = 2.0
+"""Seconds before a call that failed is tried once more; chat models try by themselves too."""
+GIVE_UP = 5
+"""Calls that fail one after the other before nobody believes in single accidents."""
+_FINAL = (400, 401, 403, 404, 422)
+"""Refusals that are the same again."""
 
 
 def load_teacher(name: str, local: Engine) -> Teacher:
@@ -59,6 +68,18 @@ def load_teacher(name: str, local: Engine) -> Teacher:
             "credentials."
         ) from error
     return Teacher(model, name, local)
+
+
+def teacher_notes(teacher: Engine) -> list[str]:
+    """Return what a person should read about calls of a teacher that failed."""
+    failures = teacher.failures if isinstance(teacher, Teacher) else None
+    if not failures:
+        return []
+    kinds = ", ".join(f"{n} {kind}" for kind, n in failures.most_common())
+    return [
+        f"{failures.total()} calls of the teacher {teacher.model_name!r} failed and count for "
+        f"nothing ({kinds})."
+    ]
 
 
 def judged_by(prompts: PromptSet, judge: PromptSet) -> PromptSet:
@@ -94,21 +115,71 @@ class Teacher:
         self._local = local
         self._refused: tuple[str, ...] = ()
         """What it is not told in this form (:func:`~.chat_format.in_turn`)."""
+        self.failures: Counter[str] = Counter()
+        """Calls that failed for good, by the kind of error."""
+        self._in_a_row = 0
+        self._answers: Answers | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether every answer is kept as soon as it is there."""
+        return self._answers is not None
+
+    def keep_answers(self, path: Path) -> None:
+        """Keep every answer in a file, and take from it what was asked before.
+
+        Args:
+            path: see :class:`langchain_uno.models.answers.Answers`.
+
+        Raises:
+            StoreError: the file can't be used.
+        """
+        self._answers = Answers(path)
 
     def generate(
         self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
     ) -> list[Generation]:
         """Answer many requests, some at a time; results in the order of the requests.
 
+        A call that fails, and fails again, gives an empty answer with ``finish_reason="failed"``.
+
         Raises:
-            EngineError: a request names an adapter, or the chat model fails.
+            EngineDownError: several calls failed one after the other.
+            EngineError: a request names an adapter.
+            StoreError: answers are to be kept, and can't be.
         """
         if any(request.adapter is not None for request in requests):
             raise EngineError(f"The teacher {self.model_name!r} has no adapters.")
         return ask_together(self._ask, requests, _WIDTH, on_done)
 
     def _ask(self, request: GenerateRequest) -> Generation:
-        """Answer one request.
+        """Answer one request, from what is kept if it is there."""
+        key = key_of(self.fingerprint, request)
+        if self._answers is not None and (known := self._answers.get(key)) is not None:
+            return known
+        try:
+            answer = _generation(self._call(request))
+        except Exception as error:  # noqa: BLE001 - every provider has its own errors
+            return self._failed(error)
+        self._in_a_row = 0
+        if self._answers is not None:
+            self._answers.put(key, answer)
+        return answer
+
+    def _failed(self, error: Exception) -> Generation:
+        """Count a failed call; one among many costs its own answer, several in a row the call."""
+        self._in_a_row += 1
+        self.failures[type(error).__name__] += 1
+        if self._in_a_row >= GIVE_UP:
+            raise EngineDownError(
+                f"The teacher {self.model_name!r} failed to answer {self._in_a_row} times in a "
+                f"row: {type(error).__name__}. Check its credentials and limits, then call again; "
+                "the refresh goes on from there."
+            ) from error
+        return Generation(text="", finish_reason="failed")
+
+    def _call(self, request: GenerateRequest) -> AIMessage:
+        """Ask the chat model, once more where that may help.
 
         Seeds and schemas are left out: many providers refuse them, and the real prompt set asks for
         JSON in words and reads it back strictly.
@@ -126,19 +197,17 @@ class Teacher:
 
         refused = self._refused
         try:
-            try:
-                answer = invoke(refused)
-            except Exception as error:  # every provider has its own errors
-                if refused or getattr(error, "status_code", None) not in (400, 422):
-                    raise
+            return invoke(refused)
+        except Exception as error:  # every provider has its own errors
+            status = getattr(error, "status_code", None)
+            if status in (400, 422) and not refused:
                 answer = invoke(_STRICT)  # served by a template without a system role, say
                 self._refused = _STRICT
-        except Exception as error:
-            raise EngineError(
-                f"The teacher {self.model_name!r} failed to answer: {type(error).__name__}. Check "
-                "its credentials and limits, then call again; the refresh goes on from there."
-            ) from error
-        return _generation(answer)
+                return answer
+            if status in _FINAL or self._in_a_row:  # nobody waits for one that is down
+                raise
+        time.sleep(PAUSE_S)
+        return invoke(refused)
 
     def choose(
         self,
@@ -174,7 +243,9 @@ class Teacher:
         return []
 
     def close(self) -> None:
-        """Do nothing: the chat model holds no memory of ours, and the local engine has an owner."""
+        """Close the file of answers; chat model and local engine are their owners'."""
+        if self._answers is not None:
+            self._answers.close()
 
 
 def _generation(answer: AIMessage) -> Generation:

@@ -46,6 +46,7 @@ from langchain_uno.home import safe_name
 from langchain_uno.logs.capture import feedback_key
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.messages import clean_text
+from langchain_uno.metrics import exposition
 from langchain_uno.records import utc_now
 
 try:
@@ -336,6 +337,7 @@ def feedback_app(
     namespace: str = "default",
     *,
     cors_origins: Sequence[str] = (),
+    metrics: bool = False,
     **settings: Any,
 ) -> FastAPI:
     """Return a whole app with nothing but the router (for the LangGraph server's ``http.app``).
@@ -344,6 +346,8 @@ def feedback_app(
         home: the home folder; None: ``LANGCHAIN_UNO_HOME``.
         namespace: the tenant.
         cors_origins: pages that may send feedback, ``["https://shop.example"]``; none by default.
+        metrics: whether ``GET /metrics`` tells Prometheus the figures of this process and of the
+            last refresh. Let the proxy keep it from the world.
         settings: those of :func:`feedback_router`.
 
     Raises:
@@ -354,6 +358,13 @@ def feedback_app(
     router = feedback_router(handler, **settings)
     app.include_router(router)
     app.state.uno_handler, app.state.uno_router = handler, router
+    if metrics:
+
+        def page() -> Response:
+            return Response(exposition(handler.home), media_type="text/plain")
+
+        page()  # says at once what is missing
+        app.add_api_route("/metrics", page, methods=["GET"])
     if cors_origins:
         app.add_middleware(
             CORSMiddleware,

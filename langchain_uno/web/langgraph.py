@@ -9,6 +9,8 @@ is named, whatever a client says. ``refresh`` learns from the home and publishes
 browser send them (when ``LANGCHAIN_UNO_FEEDBACK_SECRET`` is set). The console stands at
 ``/console`` (when ``LANGCHAIN_UNO_CONSOLE_TOKENS`` is set).
 
+``LANGCHAIN_UNO_METRICS=1`` adds ``/metrics`` for Prometheus.
+
 Environment: ``LANGCHAIN_UNO_HOME``, ``LANGCHAIN_UNO_NAMESPACE``, ``LANGCHAIN_UNO_MODEL`` (a folder,
 a hub name or a server's URL), ``LANGCHAIN_UNO_EMBEDDINGS``.
 """
@@ -146,7 +148,8 @@ def _embeddings() -> str | None:
 
 def __getattr__(name: str) -> Any:
     if name == "app":  # made when it is asked for: it opens the home
-        made = feedback_app(home=_home(), namespace=_namespace())
+        metrics = os.environ.get("LANGCHAIN_UNO_METRICS") == "1"
+        made = feedback_app(home=_home(), namespace=_namespace(), metrics=metrics)
         if os.environ.get(ENV_TOKENS):
             router = console_router(
                 _home(), _namespace(), prefix="/console", model=_model(), embedder=_embeddings()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 
-from langchain_uno.errors import EngineError, ModelNotFoundError
+from langchain_uno.errors import EngineDownError, EngineError, ModelNotFoundError
+from langchain_uno.models.answers import Answers, key_of
 from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
-from langchain_uno.models.teacher import Teacher, load_teacher
+from langchain_uno.models.teacher import Teacher, load_teacher, teacher_notes
 from langchain_uno.records import Message
 from tests.unit_tests.learning.toy_language import ToyEngine
 
@@ -90,9 +93,39 @@ def test_each_request_keeps_its_own_sampling() -> None:
     ]
 
 
-def test_failures_are_engine_errors_without_the_users_words() -> None:
-    with pytest.raises(EngineError, match="ConnectionError") as caught:
-        teacher().generate([ask("fail")])
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("langchain_uno.models.teacher.PAUSE_S", 0.0)
+
+
+def test_one_call_that_fails_costs_its_own_answer_alone() -> None:
+    one = teacher()
+    out = one.generate([ask(t) for t in ("a", "fail", "b")])
+    assert [g.finish_reason for g in out] == ["stop", "failed", "stop"]
+    assert out[1].text == ""
+    [note] = teacher_notes(one)
+    assert note.startswith("1 calls of the teacher 'echo:1' failed") and "ConnectionError" in note
+    assert teacher_notes(teacher()) == []
+
+
+def test_a_call_that_fails_is_made_once_more() -> None:
+    class Flaky(Echo):
+        def _generate(self, messages: list[BaseMessage], *args: Any, **more: Any) -> ChatResult:
+            self.seen.append({})
+            if len(self.seen) == 1:
+                raise ValueError("a line of JSON that ends in the middle")
+            return super()._generate(messages, *args, **more)
+
+    model = Flaky(seen=[])
+    one = Teacher(model, "flaky", ToyEngine())  # type: ignore[arg-type]
+    assert one.generate([ask("a")])[0].text.endswith("a")
+    assert len(model.seen) == 3 and not one.failures
+
+
+def test_a_teacher_that_is_down_ends_the_call_without_the_users_words() -> None:
+    one = teacher()
+    with pytest.raises(EngineDownError, match="5 times in a row: ConnectionError") as caught:
+        one.generate([ask("fail")] * 40)
     assert "secret" not in str(caught.value)
     with pytest.raises(EngineError, match="no adapters"):
         teacher().generate([GenerateRequest(messages=ask("a").messages, adapter="x")])
@@ -129,5 +162,55 @@ def test_a_teacher_without_a_system_role_is_asked_in_its_form() -> None:
         "['human'] s\n\ny",
     ]
     turns = [Message(role="user", content="a"), Message(role="assistant", content="b")]
-    with pytest.raises(EngineError, match="Refusal"):
-        one.generate([GenerateRequest(turns)])
+    assert one.generate([GenerateRequest(turns)])[0].finish_reason == "failed"
+    assert one.failures == {"Refusal": 1}
+
+
+def test_answers_are_kept_and_asked_for_once(tmp_path: Path) -> None:
+    model = Echo(seen=[])
+    for _ in range(2):
+        one = Teacher(model, "echo", ToyEngine())  # type: ignore[arg-type]
+        one.keep_answers(tmp_path / "answers.sqlite3")
+        first = one.generate([ask("a"), ask("b", seed=1), ask("b", seed=2), ask("long")])
+        one.close()
+    assert [g.text.split()[-1] for g in first] == ["a", "b", "b", "long"]
+    assert first[3].finish_reason == "length" and first[0].usage.output_tokens == 3
+    assert len(model.seen) == 4
+    other = Teacher(model, "another", ToyEngine())  # type: ignore[arg-type]
+    other.keep_answers(tmp_path / "answers.sqlite3")
+    other.generate([ask("a")])
+    other.close()
+    assert len(model.seen) == 5
+
+
+def test_a_failed_call_is_not_kept(tmp_path: Path) -> None:
+    one = teacher()
+    one.keep_answers(tmp_path / "answers.sqlite3")
+    for _ in range(2):
+        assert one.generate([ask("fail"), ask("a")])[0].finish_reason == "failed"
+    assert one.failures == {"ConnectionError": 2}
+    one.close()
+
+
+def test_a_damaged_file_of_answers_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "answers.sqlite3"
+    path.write_bytes(b"no database at all" * 100)
+    one = teacher()
+    one.keep_answers(path)
+    assert one.generate([ask("a")])[0].text.endswith("a")
+    one.close()
+
+
+def test_answers_that_nobody_asks_for_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "answers.sqlite3"
+    now = time.time()
+    for text, days in (("old", 0), ("new", 60), ("new", 100)):
+        monkeypatch.setattr(time, "time", lambda days=days: now + days * 86_400)
+        one = teacher()
+        one.keep_answers(path)
+        one.generate([ask(text)])
+        one.close()
+    kept = Answers(path)
+    assert kept.get(key_of("teacher:echo:1", ask("new"))) is not None
+    assert kept.get(key_of("teacher:echo:1", ask("old"))) is None
+    kept.close()

@@ -1,0 +1,194 @@
+"""What a refresh would do and cost, without doing it: ``langchain-uno train --dry-run``.
+
+Logs and calls are counted; how many clusters there are is taken from the last refresh of the home,
+or assumed. Minutes come of the last refresh's own, stage by stage, or of what the model does on
+this machine in a few seconds. Nothing is written, and no teacher is asked.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from pydantic import BaseModel, Field
+
+from langchain_uno.learning.distil import distil_keys, known_rules
+from langchain_uno.learning.work import DISTILLED, RESULT, RefreshResult, Work, refresh_folders
+from langchain_uno.logs.filters import spoken, verdicts
+from langchain_uno.logs.join import join, read
+from langchain_uno.logs.journal import Journal
+from langchain_uno.models.protocols import GenerateRequest, Sampling
+from langchain_uno.records import STAGES, Interaction, Message, by_speaker
+
+SAMPLE = 16
+"""Logs whose prompts are measured for the mean."""
+ASSUMED = 20
+"""Logs of a cluster, where no refresh has found any yet."""
+
+
+class Calls(BaseModel):
+    """What one role is asked, at most."""
+
+    who: str
+    """"model", or "teacher" where one is named."""
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Plan(BaseModel):
+    """What a refresh would do; costs are upper bounds: modules that are still good stay."""
+
+    unchanged: bool = False
+    """Nothing is new: a refresh would do nothing."""
+    interactions: int = 0
+    heard: int = 0
+    """Logs that somebody reacted to, one for each person who did."""
+    new: int = 0
+    """Those that the last refresh did not have."""
+    usable: int = 0
+    dropped: dict[str, int] = Field(default_factory=dict)
+    to_distil: int = 0
+    goes_on: list[str] | None = None
+    """The stages that an unfinished refresh has behind it; None: there is no such refresh."""
+    clusters: int = 0
+    calls: dict[str, Calls] = Field(default_factory=dict)
+    steps: int = 0
+    """Of training."""
+    tokens_per_second: float = 0.0
+    """That the model writes here."""
+    step_seconds: float = 0.0
+    minutes: dict[str, float] = Field(default_factory=dict)
+    """By stage; without an earlier refresh, of "models" and "training"."""
+    as_last: bool = False
+    """Whether the minutes are those of the last refresh, for today's logs; else they are reckoned
+    from the two figures above, and a teacher's are left out."""
+
+    @property
+    def total_minutes(self) -> float:
+        """Of all stages."""
+        return sum(self.minutes.values())
+
+
+def plan_refresh(work: Work) -> Plan:
+    """Return what a refresh with these models and this recipe would do.
+
+    Args:
+        work: the refresh; its home is only read.
+
+    Raises:
+        EngineError: the model can't answer.
+        StoreError: the journal can't be read.
+    """
+    with Journal(work.home.journal, readonly=True) as journal:
+        every = list(read(journal, join(journal)))
+    heard = [log for log in every if log.feedback]
+    if work.recipe.rules.voices != "logs":
+        heard = [one for log in heard for one in by_speaker(log)]
+    judged = verdicts(heard, work.recipe.filter, work.supports)
+    usable = [spoken(log) for log, one in zip(heard, judged, strict=True) if one.usable]
+    plan = Plan(
+        interactions=len(every),
+        heard=len(heard),
+        usable=len(usable),
+        dropped=dict(Counter(one.reason for one in judged if not one.usable)),
+    )
+    last, known = None, set[str]()
+    for folder in refresh_folders(work.home.work):
+        snapshot = folder.read_json("snapshot.json") if folder.has("snapshot.json") else {}
+        if folder.has(RESULT):
+            last = RefreshResult.model_validate(folder.read_json(RESULT))
+            known = set(snapshot["logs"])
+        elif snapshot.get("fit") == work.fit:
+            plan.goes_on = [s for s in STAGES if folder.has(f"{s}.json")]
+    plan.new = sum(log.run_id not in known for log in heard)
+    keys = distil_keys(work, usable)
+    done = known_rules(work.home.work / DISTILLED, set(keys.values()))
+    plan.to_distil = sum(bool(g.feedback_turns) and keys[g.run_id] not in done for g in usable)
+    if usable:
+        _count(work, plan, usable, last)
+        _time(work, plan, usable, last)
+    return plan
+
+
+def _count(
+    work: Work, plan: Plan, usable: Sequence[Interaction], last: RefreshResult | None
+) -> None:
+    """Fill in calls, tokens and steps."""
+    from langchain_uno.trainers.common import TrainSettings, plan_epochs
+
+    recipe, by = work.recipe, "model" if work.teacher is work.engine else "teacher"
+    train = math.ceil(len(usable) * (1 - recipe.verify.held_out))
+    spoke = sum(bool(log.feedback_turns) for log in usable) * train // len(usable)
+    plan.clusters = len(last.clusters) if last else max(1, len(usable) // ASSUMED)
+    each = math.ceil(train / plan.clusters)
+    epochs, steps = plan_epochs(each, TrainSettings.of(recipe, "expert", work.max_steps))
+    plan.steps = plan.clusters * steps
+    candidates = 2 * recipe.pairs.candidates * spoke
+    answers = (len(usable) - train) * (1 + min(epochs, recipe.lora.epochs))
+    judged = candidates + train + answers * max(1, recipe.verify.judgements)
+    words, own = work.teacher_prompts, work.prompts
+    prompts: dict[str, Callable[[Interaction], Sequence[Message]]] = {
+        "distil": lambda g: words.distil_prompt(g.messages, g.answer, g.feedback_turns, g.language),
+        "guess": lambda g: own.predict_prompt(g.messages, g.language),
+        "revise": lambda g: words.revise_feedback_prompt(g.messages, g.feedback_turns, g.language),
+        "judge": lambda g: words.judge_prompt(g.messages, [], g.answer, g.language),
+        "answer": lambda g: g.messages,
+    }
+    some = [log for log in usable if log.feedback_turns][-SAMPLE:] or list(usable[-SAMPLE:])
+    for role, who, calls, most in (
+        ("distil", by, plan.to_distil, recipe.role_tokens),
+        ("guess", "model", plan.to_distil, recipe.role_tokens),
+        ("revise", by, candidates, recipe.revision_tokens),
+        ("judge", by, judged, recipe.role_tokens),
+        ("answer", "model", answers, recipe.answer_tokens),
+    ):
+        tokens = sum(len(cast(Any, work.engine).prompt(prompts[role](g))) for g in some)
+        plan.calls[role] = Calls(
+            who=who,
+            calls=calls,
+            input_tokens=calls * tokens // len(some),
+            output_tokens=calls * most,
+        )
+
+
+def _time(
+    work: Work, plan: Plan, usable: Sequence[Interaction], last: RefreshResult | None
+) -> None:
+    """Measure the model for a few seconds, and fill in the minutes.
+
+    A step is a forward pass over both answers of each pair, and a backward pass, which costs about
+    two forward ones (the base's weights get no gradients).
+    """
+    import torch
+
+    some = usable[-SAMPLE:]
+    requests = [GenerateRequest(log.messages, sampling=Sampling(max_tokens=32)) for log in some]
+    start = time.perf_counter()
+    written = sum(g.usage.output_tokens for g in work.engine.generate(requests))
+    plan.tokens_per_second = round(written / (time.perf_counter() - start), 2)
+    with cast(Any, work.engine).exclusive() as (model, tokenizer), torch.no_grad():
+        ids = tokenizer(f"{some[0].query}\n{some[0].answer}", return_tensors="pt")["input_ids"]
+        model(input_ids=ids.to(model.device))
+        start = time.perf_counter()
+        model(input_ids=ids.to(model.device))
+        took = time.perf_counter() - start
+    plan.step_seconds = round(took * 3 * 2 * work.recipe.lora.batch_size, 4)
+    if last is not None and last.usable:
+        plan.as_last = True
+        then = last.stages.get("distil", {})
+        fresh = then.get("logs", 0) - then.get("taken_over", 0)
+        for stage, seconds in last.seconds.items():
+            # Distilling costs what is new; all else what there is.
+            by_new = stage == "distil" and fresh
+            share = plan.to_distil / fresh if by_new else len(usable) / last.usable
+            plan.minutes[stage] = round(seconds * share / 60, 2)
+        return
+    own = [one.output_tokens for one in plan.calls.values() if one.who == "model"]
+    plan.minutes = {
+        "models": round(sum(own) / max(plan.tokens_per_second, 1e-9) / 60, 4),
+        "training": round(plan.steps * plan.step_seconds / 60, 4),
+    }

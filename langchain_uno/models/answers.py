@@ -1,0 +1,117 @@
+"""What models answered, kept on disk so that no call is paid for twice.
+
+    answers = Answers(home.work / "answers.sqlite3")
+    answers.put(key, generation)        # as soon as it is there: a killed process loses none
+
+Keyed by a digest of all that an answer came of. The file is a cache: deleting it costs calls only.
+An erasure deletes it, since answers quote users.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+
+from langchain_uno.errors import StoreError
+from langchain_uno.models.protocols import GenerateRequest, Generation
+from langchain_uno.records import Usage
+
+_KEPT_S = 90 * 24 * 3600.0
+"""Seconds after which an answer that no refresh asked for is deleted: a quarter of a year."""
+
+
+def key_of(fingerprint: str, request: GenerateRequest) -> bytes:
+    """Return what stands for a request to a model: other words or another seed, another key."""
+    sampling = asdict(request.sampling)
+    asked = [m.model_dump(mode="json") for m in request.messages]
+    text = json.dumps([fingerprint, asked, sampling, request.json_schema], sort_keys=True)
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def open_cache(path: Path, table: str) -> sqlite3.Connection:
+    """Open a SQLite file that may be lost; a damaged one is put aside and begun anew.
+
+    Args:
+        path: the file; made with its folder if missing.
+        table: the statement that makes its table where it is missing.
+
+    Raises:
+        StoreError: the file can't be used.
+    """
+    for attempt in (1, 2):
+        db: sqlite3.Connection | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(table)
+            return db
+        except (OSError, sqlite3.DatabaseError) as error:
+            if db is not None:
+                db.close()
+            mendable = isinstance(error, sqlite3.DatabaseError)
+            if attempt == 2 or not mendable or isinstance(error, sqlite3.OperationalError):
+                raise StoreError(f"The cache {str(path)!r} can't be opened ({error}).") from error
+            os.replace(path, path.with_suffix(".damaged"))
+    raise AssertionError("unreachable")
+
+
+class Answers:
+    """A table of answers by key; thread-safe.
+
+    Args:
+        path: the SQLite file; made if missing.
+
+    Raises:
+        StoreError: the file can't be used (all methods).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._db = open_cache(
+            path,
+            "CREATE TABLE IF NOT EXISTS answers "
+            "(key BLOB PRIMARY KEY, answer TEXT, used REAL) WITHOUT ROWID",
+        )
+
+    def get(self, key: bytes) -> Generation | None:
+        """Return the answer kept under a key; None: there is none."""
+        found = self._run("SELECT answer FROM answers WHERE key = ?", key)
+        if not found:
+            return None
+        self._run("UPDATE answers SET used = ? WHERE key = ?", time.time(), key)
+        kept = json.loads(found[0][0])
+        return Generation(**{**kept, "usage": Usage.model_validate(kept["usage"])})
+
+    def put(self, key: bytes, answer: Generation) -> None:
+        """Keep an answer."""
+        kept = {
+            "text": answer.text,
+            "usage": answer.usage.model_dump(),
+            "finish_reason": answer.finish_reason,
+        }
+        sql = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)"
+        self._run(sql, key, json.dumps(kept), time.time())
+
+    def close(self) -> None:
+        """Delete what nobody asked for in a long time, and close the file."""
+        self._run("DELETE FROM answers WHERE used < ?", time.time() - _KEPT_S)
+        with self._lock:
+            self._db.close()
+
+    def _run(self, sql: str, *values: object) -> list[tuple[str]]:
+        try:
+            with self._lock, self._db:
+                return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"The cache {str(self._path)!r} can't be used ({error}): make room on the disk, or "
+                "delete the file."
+            ) from error

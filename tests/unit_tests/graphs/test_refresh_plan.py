@@ -1,0 +1,101 @@
+"""A dry run says what a refresh would do and cost, and does nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from langchain_uno.cli.command import app
+from langchain_uno.home import Home
+from langchain_uno.learning.plan import plan_refresh
+from langchain_uno.learning.work import Silent, Work
+from langchain_uno.models.protocols import Engine
+from langchain_uno.recipe import Recipe
+from tests.unit_tests.graphs.refresh_parts import UNTRAINED, changed, logs, make_home, refresh
+from tests.unit_tests.learning.toy_language import (
+    ToyEmbedder,
+    ToyEngine,
+    ToyPrompts,
+    ToyReranker,
+    log,
+)
+
+PLANNED = changed(UNTRAINED, verify={"held_out": 0.25}, lora={"epochs": 2, "batch_size": 4})
+
+
+def plan(home: Home, engine: Engine, recipe: Recipe = PLANNED) -> Any:
+    work = Work(
+        home=home,
+        engine=engine,
+        embedder=ToyEmbedder(),
+        reranker=ToyReranker(),
+        teacher=ToyEngine(),  # type: ignore[arg-type]
+        prompts=ToyPrompts(),  # type: ignore[arg-type]
+        teacher_prompts=ToyPrompts(),  # type: ignore[arg-type]
+        recipe=recipe,
+        progress=Silent(),
+        max_steps=2,
+    )
+    return plan_refresh(work)
+
+
+def files(home: Home) -> dict[str, bytes]:
+    skipped = ("-shm", "-wal")  # SQLite's own: reading makes and removes them
+    found = (p for p in home.path.rglob("*") if p.is_file() and not p.name.endswith(skipped))
+    return {str(p.relative_to(home.path)): p.read_bytes() for p in found}
+
+
+def test_a_plan_counts_what_a_first_refresh_does(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", logs())
+    before = files(home)
+    found = plan(home, engine)
+    assert files(home) == before
+    assert (found.interactions, found.heard, found.new, found.usable) == (24, 24, 24, 24)
+    assert found.to_distil == found.calls["distil"].calls == found.calls["guess"].calls == 24
+    assert found.goes_on is None and not found.as_last and found.total_minutes > 0
+    # 18 training logs, with a candidate from the words and one from the rules
+    assert found.calls["revise"].calls == 36
+    # each candidate and each old answer; of 6 held-out requests the base's answer and an epoch's
+    assert found.calls["answer"].calls == 12
+    assert found.calls["judge"].calls == 36 + 18 + 12
+    assert found.calls["distil"].who == "teacher" and found.calls["guess"].who == "model"
+    assert found.calls["distil"].output_tokens == 24 * PLANNED.role_tokens
+    assert found.clusters == 1 and found.steps == 2
+    assert found.tokens_per_second > 0 and found.step_seconds > 0
+
+
+def test_a_plan_knows_the_last_refresh_and_an_unfinished_one(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path / "home", logs())
+    done = refresh(home, engine, PLANNED)
+    for n in range(12):
+        new = log(f"new-{n}", f"plan a trip to {n}", "no", "please sing", user_id=f"u-{n}")
+        make_home(tmp_path / "home", [new])
+    found = plan(home, engine)
+    assert (found.usable, found.new, found.to_distil) == (36, 12, 12)
+    assert found.as_last and found.clusters == len(done.clusters)
+    each = done.seconds["cluster"] * 36 / 24 / 60
+    assert found.minutes["cluster"] == pytest.approx(each, abs=0.006)
+    refresh(home, engine, PLANNED, until="rules")
+    found = plan(home, engine)
+    assert found.goes_on == ["filter", "distil", "cluster", "rules"] and found.to_distil == 0
+
+
+def test_the_command_plans_without_writing(tmp_path: Path, tiny_model_path: Path) -> None:
+    home = make_home(tmp_path / "home", logs(8))
+    before = files(home)
+    words = ["train", "--home", str(home.root), "--model", str(tiny_model_path), "--dry-run"]
+    words += ["--set", "role_tokens=8", "--set", "answer_tokens=8"]
+    done = CliRunner().invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["usable"] == 8 and not found["unchanged"]
+    shown = CliRunner().invoke(app, words)
+    assert "8 of 8 logs can be learnt from" in shown.stdout
+    assert "Nothing was done: this was a dry run." in shown.stdout
+    assert files(home) == before
