@@ -113,6 +113,12 @@ def test_mended_answers_meet_the_wishes(answer: str, part: str) -> None:
         (TERM, "You're referring to a belay.", False),
         (TERM, "It is a type of gear that is used by people on open roads.", False),
         (HOW, "- I can help you with your fleece.\n- I am here for you.", False),
+        (
+            HOW,
+            "- I'm sorry for you.\n- I'm sorry I can't help you with a fleece.\n- Please wait.",
+            False,
+        ),
+        (HOW, "- I'm here to help you with your outdoor fleece adventure.", False),
         (HOW, "- Fill a bowl with cold water.\n- Wash the fleece gently.", True),
         (REFUND, "Can you please provide the gloves you're asking for?", False),
         (REFUND, "", False),
@@ -191,7 +197,7 @@ def test_the_teacher_plays_every_role(prompts: PromptSet, roles: list[Roles], sy
     asked.append(Message(role="user", content=HOW.text))
     bullets, three = WISHES["bullets"], WISHES["three"]
     both = [bullets.rule, three.rule]
-    good = "- Wash a fleece in cold water.\n- Do not rub."
+    good = "- Wash a fleece in a bowl of cold water.\n- Do not rub."
 
     def told(prompt: Sequence[Message] | None) -> str:
         assert prompt is not None
