@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 READY := .venv/.ready
 
 .PHONY: help setup test-browser demo demo-real study-real test test-all lint format typecheck check test-properties test-vllm \
-        bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash \
+        bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash bench-kills \
         bench-gap bench bench-clusters bench-clusters-scale bench-growth bench-bundled docs docs-serve wheel constraints clean
 
 help: ## list the targets
@@ -117,6 +117,9 @@ bench-crash: $(READY) ## 200 x kill -9, four processes on one home, a full disk 
 	$(PY) -m lab.benchmarks.bench_crash kill
 	$(PY) -m lab.benchmarks.bench_crash many
 	$(PY) -m lab.benchmarks.bench_crash full
+
+bench-kills: $(READY) ## 40 x kill -9 of a refresh, over all stages: the same release, no call twice (20 minutes)
+	$(PY) -m lab.kills
 
 bench-gap: $(READY) ## the cognitive gap against the world's true distance
 	$(PY) -m lab.benchmarks.bench_gap

@@ -32,13 +32,13 @@ from langchain_uno.demo.drawing import make_world
 from langchain_uno.demo.run import Notebook, learn, run_week
 from langchain_uno.demo.service import plan_visits
 from langchain_uno.demo.worlds import World
-from langchain_uno.graphs.refresh import RefreshResult, run_refresh
+from langchain_uno.graphs.refresh import run_refresh
 from langchain_uno.home import Home
 from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.train import Decision
-from langchain_uno.learning.train import held_out as items_of
-from langchain_uno.learning.work import ClusterData, Silent, Work
+from langchain_uno.learning.verify import held_out as items_of
+from langchain_uno.learning.work import ClusterData, RefreshResult, Silent, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.loading import load_embedder, load_engine, load_prompt_set, shared_engine
 from langchain_uno.models.rerankers import EngineReranker
@@ -216,7 +216,7 @@ def scores(world: World, home: Home, per_family: int, mode: str) -> dict[str, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="for the homes; goes on where it is not empty")
+    parser.add_argument("folder", type=Path, help="for the homes; a flow goes on in its home")
     parser.add_argument("--flows", nargs="+", default=["ours", "authors"])
     parser.add_argument("--seed", type=int, default=7801)
     parser.add_argument("--families", type=int, default=2)
@@ -230,8 +230,8 @@ def main() -> None:
     shared_engine(None)
     for flow in given.flows:
         home = Home(week.root.parent / flow)
-        shutil.rmtree(home.root, ignore_errors=True)
-        shutil.copytree(week.root, home.root)
+        if not home.root.exists():
+            shutil.copytree(week.root, home.root)
         clock, began, spent = Clock(), time.perf_counter(), cpu()
         if flow == "ours":
             result = learn(home, {"seed": given.seed}, clock)

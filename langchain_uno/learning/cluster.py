@@ -28,18 +28,6 @@ from langchain_uno.models.judge import stable_seed
 from langchain_uno.records import Interaction
 from langchain_uno.serving.router import Router
 
-__all__ = [
-    "asker_of",
-    "choose_rule_weight",
-    "cluster_logs",
-    "cluster_stage",
-    "default_min_size",
-    "labels_of",
-    "reach_of",
-    "sent_to",
-    "smallest_cluster",
-]
-
 WEIGHTS = (0.125, 0.25, 0.5, 1.0)
 """Weights of the rule half that are tried; 1 is the paper's equal halves."""
 MAX_EXACT = 12_000

@@ -26,8 +26,6 @@ from langchain_uno.logs.store import LogStore
 from langchain_uno.records import Interaction, Verdict, by_speaker, run_of, speaker_of
 from langchain_uno.releases.load import revocation_file
 
-__all__ = ["filter_stage", "is_unchanged"]
-
 
 def filter_stage(work: Work) -> None:
     """Read the log, take (or take up) a snapshot, and keep what may be learnt from.

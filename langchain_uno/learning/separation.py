@@ -22,8 +22,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "Ints", "are_apart", "cut_tree", "split_evidence", "ward_tree"]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

@@ -24,17 +24,6 @@ from langchain_uno.logs.journal import Journal, JournalRow
 from langchain_uno.logs.trace import OTHER_TURN, OWN_CALL, QUOTES_IT
 from langchain_uno.records import Feedback, Interaction
 
-__all__ = [
-    "FOLLOW_UP",
-    "Joined",
-    "feedback_digest",
-    "follow_up",
-    "join",
-    "join_part",
-    "read",
-    "turn_of",
-]
-
 FOLLOW_UP = "follow_up"
 _TURN = "follow-up-"
 _LOOK_BACK = 50

@@ -36,8 +36,6 @@ from langchain_uno.logs.trace import OWN_CALL
 from langchain_uno.messages import without_thinking
 from langchain_uno.records import Feedback, Interaction, Verdict
 
-__all__ = ["FILE_NAME", "IN", "Appended", "Journal", "JournalRow", "require_log"]
-
 FILE_NAME = "journal.sqlite3"
 _HEX = re.compile(r"[0-9a-fA-F]{32}\Z")
 _R = TypeVar("_R", bound=BaseModel)

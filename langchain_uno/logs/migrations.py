@@ -12,8 +12,6 @@ from collections.abc import Callable
 
 from langchain_uno.errors import StoreError
 
-__all__ = ["SCHEMA", "STEPS", "migrate"]
-
 
 def m001_records(db: sqlite3.Connection) -> None:
     """Interactions, feedback, and which of them the Chroma index has (derived, rebuildable).

@@ -30,8 +30,6 @@ from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, known_as
 from langchain_uno.records import Interaction
 
-__all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_embedded", "pending"]
-
 ENV_CHROMA = "LANGCHAIN_UNO_CHROMA"
 _BATCH = 200
 _Index = ChromaIndex | ServerIndex

@@ -18,8 +18,6 @@ from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.prune import PRUNED
 from langchain_uno.releases.traffic import read_traffic
 
-__all__ = ["changes_of", "row_of", "shares_of", "state_of", "summary_of", "win_rate_of"]
-
 _DAYS = 7
 
 

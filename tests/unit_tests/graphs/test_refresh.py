@@ -312,7 +312,7 @@ def test_high_gap_clusters_train_no_expert(engine: Engine, tmp_path: Path) -> No
 
 def test_only_one_refresh_at_a_time(engine: Engine, tmp_path: Path) -> None:
     home = make_home(tmp_path, logs(6))
-    with FileLock(home.work / "refresh.lock"), pytest.raises(StoreBusyError, match="Another"):
+    with FileLock(home.work / "refresh.lock"), pytest.raises(StoreBusyError, match="A refresh of"):
         refresh(home, engine)
 
 

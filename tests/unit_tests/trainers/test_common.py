@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Message
@@ -88,6 +89,13 @@ def test_settings_are_the_recipes_for_each_kind() -> None:
     assert (critic.rank, critic.max_steps) == (8, 5)
 
 
+def test_experts_are_weakened_where_content_must_be_kept() -> None:
+    paper, bundled = load_recipe("paper"), load_recipe("bundled")
+    assert TrainSettings.of(bundled, "expert").strength == common.STRENGTH < 1
+    assert TrainSettings.of(bundled, "critic").strength == 1  # the base revises, and is looked at
+    assert TrainSettings.of(paper, "expert").strength == 1
+
+
 def test_alpha_is_twice_the_rank_on_every_linear_layer(tiny: tuple[Any, Any]) -> None:
     found = common.lora_config(tiny[0], TrainSettings(rank=6, dropout=0.1))
     assert (found.r, found.lora_alpha, found.lora_dropout) == (6, 12, 0.1)
@@ -111,7 +119,38 @@ def test_a_step_sees_the_batch_however_many_fit_at_once(
     found = common.shared_arguments(tiny[0], tmp_path, TrainSettings(batch_size=32), 0, 8)
     assert found["per_device_train_batch_size"] == at_once
     assert found["gradient_accumulation_steps"] == accumulated
-    assert found["activation_checkpointing"] == (at_once == 1)
+
+
+def test_activations_are_kept_where_they_fit(
+    tiny: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is counted is about what a pass keeps, never less."""
+    from peft import get_peft_model
+
+    model, tokenizer = tiny
+    row = {"prompt_ids": [5] * 40, "chosen_ids": [5] * 60, "rejected_ids": [5] * 20}
+    kept: dict[int, int] = {}
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        storage = value.untyped_storage()
+        held.append(storage)
+        kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    held: list[Any] = []
+    with common.borrowed(model, tokenizer):
+        adapted = get_peft_model(model, common.lora_config(model, TrainSettings(rank=2))).train()
+        ids = torch.full((2, 100), 5)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            adapted.get_base_model().model(ids, attention_mask=torch.ones_like(ids))
+        for weights in model.parameters():
+            kept.pop(weights.untyped_storage().data_ptr(), None)
+    took = sum(kept.values())
+    for room, fits in ((1.5 * took, True), (took - 1, False)):
+        monkeypatch.setattr(common, "ROOM", room)
+        assert common.fits(model, [row], 1) == fits
+    monkeypatch.setattr(common, "ROOM", 1.5 * took)
+    assert not common.fits(model, [row], 2)
 
 
 def test_the_borrowed_model_comes_back_as_it_was(tiny: tuple[Any, Any]) -> None:

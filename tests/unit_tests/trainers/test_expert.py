@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from langchain_uno.errors import InputError
 from langchain_uno.records import Message, PreferencePair, RatedAnswer
@@ -71,8 +72,9 @@ def test_three_trainings_leave_the_base_bit_identical(
         logits = model(ids).logits
     random_state = torch.get_rng_state()
     for n in range(3):
-        # The second as a large model, which saves memory by checkpointed activations.
+        # The second as a large model, and without room for its activations.
         monkeypatch.setattr(common, "BIG", 1 if n == 1 else 10**8)
+        monkeypatch.setattr(common, "ROOM", 0 if n == 1 else 2**31)
         short = SETTINGS.model_copy(update={"max_steps": 2, "dropout": 0.05})
         train_expert(model, tokenizer, [pair(i) for i in range(4)], tmp_path / str(n), short, n)
     after = model.state_dict()
@@ -83,6 +85,22 @@ def test_three_trainings_leave_the_base_bit_identical(
     assert "forward" not in model.__dict__
     assert not hasattr(model, "peft_config")
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_a_weakened_expert_is_the_same_with_a_smaller_alpha(
+    tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    model, tokenizer = tiny
+    tensors, alphas = [], []
+    for strength in (1.0, 0.75):
+        settings = SETTINGS.model_copy(update={"strength": strength})
+        out = tmp_path / str(strength)
+        for epoch in train_expert(model, tokenizer, [pair(i) for i in range(4)], out, settings, 1):
+            tensors.append(load_file(epoch / "adapter_model.safetensors"))
+            alphas.append(json.loads((epoch / "adapter_config.json").read_text())["lora_alpha"])
+    assert alphas == [16, 16, 12, 12]
+    for whole, weak in zip(tensors[:2], tensors[2:], strict=True):
+        assert all(torch.equal(weak[name], value) for name, value in whole.items())
 
 
 def test_every_epoch_is_a_plain_peft_adapter(
@@ -200,6 +218,23 @@ def test_the_same_seed_gives_the_same_adapter(tiny: tuple[Any, Any], tmp_path: P
     ]
     assert weights[0] == weights[1]
     assert weights[0] != weights[2]
+
+
+def test_without_room_for_activations_it_learns_the_same(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(
+        expert, "DPOConfig", lambda real=expert.DPOConfig, **kw: made.append(real(**kw)) or made[-1]
+    )
+    short = SETTINGS.model_copy(update={"max_steps": 3, "dropout": 0.1})
+    found = []
+    for room in (2**31, 0):
+        monkeypatch.setattr(common, "ROOM", room)
+        epochs = train_expert(*tiny, [pair(i) for i in range(6)], tmp_path / str(room), short, 0)
+        found.append((epochs[-1] / "adapter_model.safetensors").read_bytes())
+    assert [config.activation_checkpointing for config in made] == [False, True]
+    assert found[0] == found[1]
 
 
 def test_pairs_too_long_are_left_out(
