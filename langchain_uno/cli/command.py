@@ -55,8 +55,8 @@ def langchain_uno(
 
     Exit codes: 0 done, 2 bad input or settings, 3 the home can't be used, 4 no such model, 5 the
     home belongs to another model, 6 nothing to learn from, 7 the store failed, 8 the store is in
-    use, 9 a release was refused, 10 the model failed, 130 stopped by Ctrl-C: the same command goes
-    on.
+    use, 9 a release was refused, 10 the model failed, 11 a limit was reached, 130 stopped by
+    Ctrl-C: after these two the same command goes on.
     """
 
 

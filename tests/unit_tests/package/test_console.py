@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -233,3 +235,20 @@ def test_json_is_spoilt_by_no_progress(as_json: bool, together: bool, tmp_path: 
     if as_json or not together:
         assert (tmp_path / "out").read_text() == '{"a": 1}\n'
     assert "\x1b[?25l" not in told, "no bars in a file"
+
+
+def test_the_docs_name_commands_that_there_are() -> None:
+    main: Any = typer.main.get_command(app)
+    known = {name: set(getattr(one, "commands", {})) for name, one in main.commands.items()}
+    texts = [p for top in ("docs", "examples", "langchain_uno") for p in (REPO / top).rglob("*.*")]
+    wrong = []
+    for path in [REPO / "README.md", *texts]:
+        if path.suffix not in (".md", ".py", ".ipynb", ".yaml", ".service", ".jinja"):
+            continue
+        for first, then in re.findall(
+            r"langchain-uno ([a-z]+)(?: ([a-z-]{3,}))?", path.read_text()
+        ):
+            # Such a word may be an argument, where the command has no others below it.
+            if first in known and known[first] and then and then not in known[first]:
+                wrong.append((path.name, first, then))
+    assert wrong == []
