@@ -14,7 +14,7 @@ READY := .venv/.ready
 
 .PHONY: help setup test-browser demo demo-real study-real test test-all lint format typecheck check test-properties test-vllm \
         bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash \
-        bench-gap bench bench-clusters bench-bundled docs docs-serve wheel constraints clean
+        bench-gap bench-refresh bench bench-clusters bench-bundled docs docs-serve wheel constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ bench-crash: $(READY) ## 200 x kill -9, four processes on one home, a full disk 
 
 bench-gap: $(READY) ## the cognitive gap against the world's true distance
 	$(PY) -m lab.benchmarks.bench_gap
+
+bench-refresh: $(READY) ## a refresh against the authors' flow, on the same logs
+	OMP_NUM_THREADS=1 $(PY) -m lab.benchmarks.bench_refresh runs/refresh
 
 bench: bench-clusters bench-bundled bench-gap bench-routing bench-capture bench-crash bench-serving ## the figures of lab/benchmarks, one after the other
 
