@@ -13,8 +13,8 @@ PIP := $(PY) -m pip --disable-pip-version-check
 READY := .venv/.ready
 
 .PHONY: help setup test-browser demo demo-real study-real test test-all lint format typecheck check test-properties test-vllm \
-        bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash \
-        bench-gap bench-refresh bench bench-clusters bench-bundled docs docs-serve wheel constraints clean
+        bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash bench-kills \
+        bench-gap bench-refresh bench bench-clusters bench-clusters-scale bench-growth bench-bundled docs docs-serve wheel constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,6 +118,9 @@ bench-crash: $(READY) ## 200 x kill -9, four processes on one home, a full disk 
 	$(PY) -m lab.benchmarks.bench_crash many
 	$(PY) -m lab.benchmarks.bench_crash full
 
+bench-kills: $(READY) ## 40 x kill -9 of a refresh, over all stages: the same release, no call twice (20 minutes)
+	$(PY) -m lab.kills
+
 bench-gap: $(READY) ## the cognitive gap against the world's true distance
 	$(PY) -m lab.benchmarks.bench_gap
 
@@ -128,6 +131,16 @@ bench: bench-clusters bench-bundled bench-gap bench-routing bench-capture bench-
 
 bench-clusters: $(READY) ## stability of the clustering: logs 50 to 10,000, clusters 3 to 100
 	$(PY) -m lab.benchmarks.bench_clusters
+
+bench-clusters-scale: $(READY) ## the same for 100 to 1,000,000 logs, with rare kinds
+	$(PY) -m lab.benchmarks.bench_clusters scale
+
+bench-growth: $(READY) ## a home of 200,000 interactions (half an hour, 1 GB): capture, stats, refresh
+	$(PY) -m lab.benchmarks.bench_growth fill .growth --rows 200000
+	$(PY) -m lab.benchmarks.bench_growth capture .growth --rows 3000
+	$(PY) -m lab.benchmarks.bench_growth refresh .growth --new 0
+	time $(PY) -m langchain_uno logs stats --home .growth
+	$(PY) -m lab.benchmarks.bench_growth refresh .growth --new 100
 
 bench-bundled: $(READY) ## what the bundled model can do, role by role
 	$(PY) -m lab.bundled.exam --seed $(SEED)

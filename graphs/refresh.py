@@ -66,8 +66,6 @@ from langchain_uno.releases.prune import prune
 from langchain_uno.reports.render import counted
 from langchain_uno.reports.store import report_paths, write_report
 
-__all__ = ["RefreshResult", "build_refresh_graph", "run_refresh", "stored_result"]
-
 _STAGES: dict[str, Callable[[Work], dict[str, Any]]] = {
     "distil": distil_stage,
     "cluster": cluster_stage,

@@ -35,8 +35,6 @@ from langchain_uno.reflect import Ask, Plan, Reflected, reflect
 from langchain_uno.serving.hot_swap import ANSWER_TOKENS, Serving, Snapshot
 from langchain_uno.serving.messages import from_langchain
 
-__all__ = ["Mode", "RespondContext", "RespondInput", "RespondState", "build_respond_graph"]
-
 Mode = Literal["uno", "single", "base"]
 
 

@@ -56,21 +56,6 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover
     import tomli as tomllib
 
-__all__ = [
-    "ENV_HOME",
-    "Home",
-    "HomeSettings",
-    "LogSettings",
-    "RedactionSettings",
-    "ReleaseSettings",
-    "ServingSettings",
-    "is_safe",
-    "load_settings",
-    "refresh_lock",
-    "safe_name",
-    "why_unwritable",
-]
-
 ENV_HOME = "LANGCHAIN_UNO_HOME"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}\Z")
 

@@ -25,8 +25,6 @@ try:
 except ImportError:  # an extra
     prometheus = None
 
-__all__ = ["FILE", "answered", "captured", "exposition", "refresh_noted", "waiting"]
-
 FILE = "metrics.prom"
 """In a home: what the last refresh did."""
 _SUCCESS = "langchain_uno_refresh_last_success_timestamp_seconds"

@@ -179,7 +179,8 @@ class Recipe(_Section):
     """Lower it for small models, like ``temperature``."""
     min_kept: float = 0.0
     """Raise it where answers must repeat what the request says (numbers, names): a revised or new
-    answer keeps at least this share of what the answer before it quotes. 0: not looked at."""
+    answer keeps at least this share of what the answer before it quotes, and experts change the
+    base by a little less. 0: not looked at."""
     keep: bool = True
     """Whether a module that is still good stays (False: every refresh makes all anew, paper)."""
     filter: FilterSettings = Field(default_factory=FilterSettings)

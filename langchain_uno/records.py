@@ -13,36 +13,6 @@ from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-__all__ = [
-    "ANONYMOUS",
-    "REFLECTIVE",
-    "SCHEMA_VERSION",
-    "STAGES",
-    "Cluster",
-    "Elsewhere",
-    "Feedback",
-    "Interaction",
-    "Message",
-    "ModuleKind",
-    "Origin",
-    "PreferencePair",
-    "RatedAnswer",
-    "Route",
-    "Rule",
-    "RuleSet",
-    "Stage",
-    "Usage",
-    "Verdict",
-    "VerifierReport",
-    "by_speaker",
-    "routing_text",
-    "run_of",
-    "speaker_of",
-    "utc_now",
-    "voice_of",
-    "voices_of",
-]
-
 SCHEMA_VERSION = 1
 
 Role = Literal["system", "user", "assistant", "tool"]

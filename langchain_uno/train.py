@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from langchain_uno.models.protocols import Embedder, Engine
     from langchain_uno.models.roles import PromptSet
 
-__all__ = ["effective_recipe", "plan_home", "refresh_home"]
-
 
 def refresh_home(
     home: str | os.PathLike[str] | None = None,

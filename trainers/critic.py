@@ -25,8 +25,6 @@ from langchain_uno.records import Message
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
 
-__all__ = ["EVAL_SHARE", "CriticExample", "train_critic"]
-
 EVAL_SHARE = 0.15
 """Part of the distinct prompts that validates: it chooses the epoch (none below 6 prompts)."""
 

@@ -29,19 +29,6 @@ from numpy.typing import NDArray
 
 from langchain_uno.records import ModuleKind, VerifierReport
 
-__all__ = [
-    "Outcome",
-    "Rows",
-    "cluster_p_value",
-    "decide",
-    "least_people",
-    "lower_bound",
-    "may_ship",
-    "mean_of",
-    "p_values",
-    "wilson",
-]
-
 _BITS = 14
 """Swaps are enumerated for so many people; for more, a group of 2 ** 14 of them is (exact too)."""
 

@@ -33,8 +33,6 @@ from langchain_uno.records import Elsewhere, Message, VerifierReport
 from langchain_uno.trainers.deciding import least_people, p_values
 from langchain_uno.trainers.verifier import Exam, HeldOut
 
-__all__ = ["Instruction", "base_answers", "instructions", "look_elsewhere"]
-
 LEVEL = 0.05
 """How often a module that is no worse than the base is held back, by each of the two tests."""
 

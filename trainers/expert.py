@@ -30,8 +30,6 @@ from langchain_uno.records import PreferencePair, RatedAnswer
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
 
-__all__ = ["train_expert"]
-
 LOSS_WEIGHTS = (0.5, 0.5)
 """Of DPO and of SFT (the authors'); of KTO and of SFT. KTO alone loses facts: disliked answers,
 which it makes less likely, have them too (lab/experiments.md)."""
@@ -114,7 +112,8 @@ def train_expert(
     saved = [out / f"epoch-{n}" for n in range(1, keeper.epochs + 1)]
 
     def keep(epoch: int, adapted: Any) -> None:
-        saved.append(common.save_adapter(adapted, out / f"epoch-{epoch}", name))
+        folder = out / f"epoch-{epoch}"
+        saved.append(common.save_adapter(adapted, folder, name, settings.strength))
 
     watcher = common.Watcher(on_step, keep, epochs=keeper.epochs)
     with common.trained(

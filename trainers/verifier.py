@@ -55,17 +55,6 @@ from langchain_uno.reflect import (
 )
 from langchain_uno.trainers.deciding import Outcome, Rows, decide, lower_bound, mean_of
 
-__all__ = [
-    "Answers",
-    "BaseSide",
-    "Compared",
-    "Exam",
-    "HeldOut",
-    "Rated",
-    "evened",
-    "outcome_of",
-]
-
 MIN_LENGTH_RATIO = 0.1
 """An answer shorter than this share of the base's says something else (paper; with min_bleu)."""
 

@@ -32,13 +32,13 @@ from langchain_uno.demo.drawing import make_world
 from langchain_uno.demo.run import Notebook, learn, run_week
 from langchain_uno.demo.service import plan_visits
 from langchain_uno.demo.worlds import World
-from langchain_uno.graphs.refresh import RefreshResult, run_refresh
+from langchain_uno.graphs.refresh import run_refresh
 from langchain_uno.home import Home
 from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.train import Decision
-from langchain_uno.learning.train import held_out as items_of
-from langchain_uno.learning.work import ClusterData, Silent, Work
+from langchain_uno.learning.verify import held_out as items_of
+from langchain_uno.learning.work import ClusterData, RefreshResult, Silent, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.loading import load_embedder, load_engine, load_prompt_set, shared_engine
 from langchain_uno.models.rerankers import EngineReranker

@@ -14,17 +14,27 @@ __all__ = ["planted"]
 
 
 def planted(
-    n: int, k: int, seed: int = 0, d: int = 384
+    n: int, k: int, seed: int = 0, d: int = 384, *, rare: int = 0, of: int = 40
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return query (n, d), rules (n, d) and true labels (n,), shuffled."""
+    """Return query (n, d), rules (n, d) and true labels (n,), shuffled.
+
+    Args:
+        n: how many logs.
+        k: how many clusters.
+        seed: of the world.
+        d: dimensions.
+        rare: so many of the clusters, the last ones, are small.
+        of: how many logs each of these has.
+    """
     rng = np.random.default_rng([seed, n, k])
-    truth = np.repeat(np.arange(k), _sizes(n, k, rng))
+    sizes = _sizes(n - rare * of, k - rare, rng)
+    truth = np.repeat(np.arange(k), [*sizes, *[of] * rare])
     common = 0.3 * _unit(rng.normal(size=d))
     query = _half(truth, k, d, common, rng, share=0.0, spread=(0.3, 0.7))
     rules = _half(truth, k, d, common, rng, share=0.3, spread=(0.4, 0.8))
     rules[rng.random(n) < 0.33] = 0
     order = rng.permutation(n)
-    return query[order].astype(np.float32), rules[order].astype(np.float32), truth[order]
+    return query[order], rules[order], truth[order]
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -54,7 +64,7 @@ def _half(
             centres[i] = _unit(0.75 * centres[rng.integers(i)] + 0.66 * centres[i])
         if rng.random() < share:
             centres[i] = centres[rng.integers(i)]
-    x = np.empty((len(truth), d))
+    x = np.empty((len(truth), d), dtype=np.float32)
     for i in range(k):
         rows = truth == i
         m = int(rng.integers(20, 51))
@@ -62,5 +72,5 @@ def _half(
         variance = np.arange(1, m + 1.0) ** -0.6
         noise = rng.normal(size=(int(rows.sum()), m)) * np.sqrt(variance / variance.sum())
         r2 = rng.uniform(*spread)
-        x[rows] = np.sqrt(1 - r2) * centres[i] + common + np.sqrt(r2) * noise @ basis.T
-    return _unit(x)
+        x[rows] = _unit(np.sqrt(1 - r2) * centres[i] + common + np.sqrt(r2) * noise @ basis.T)
+    return x

@@ -120,7 +120,7 @@ _LONGEST = 220
 """Characters of one short sentence."""
 _FEW_WORDS = 25
 _NEW_WORDS = 3
-"""Politeness has fewer: "I am here to help you with your rucksack" adds "help"."""
+"""Politeness has fewer: "I am here to help you with your rucksack" adds nothing to the request."""
 
 
 def sentences(text: str) -> list[str]:
@@ -162,7 +162,8 @@ def _bullets(answer: str) -> int:
 
 
 def _to_bullets(request: Request, answer: str) -> str:
-    found = [s for s in sentences(answer) if not _OPENING.match(s)] or sentences(answer)
+    found = [s for s in sentences(answer) if not _OPENING.match(s)]
+    found = [s for s in dict.fromkeys(found) if _says(request, s)] or sentences(answer)
     # What stands before the first word on the matter is politeness.
     found = found[next((i for i, s in enumerate(found) if tells(request, s)), 0) :]
     found += ["Ask us if it does not work.", "We are glad to help."][: max(0, 2 - len(found))]
@@ -177,8 +178,23 @@ def _begins_with_order(request: Request, answer: str) -> bool:
     return answer.strip().startswith(f"Order {request.order}:")
 
 
+def _statements(request: Request, answer: str, otherwise: str) -> list[str]:
+    """Return what an answer tells, without questions and politeness; filled up where it is little.
+
+    Without a second sentence an answer would teach to be brief, which is another wish.
+    """
+    found = [s for s in sentences(answer) if not _OPENING.match(s) and not s.endswith("?")]
+    found = [s for s in dict.fromkeys(found) if _says(request, s)]
+    return found if len(found) > 1 else [*found, *sentences(otherwise.format(request.thing))]
+
+
+_ON_ITS_WAY = "Our depot packed {} and gave it to the driver. It should reach your door this week."
+_TAKEN_BACK = "Please send {} to our depot by post. We pay the full price within three days."
+
+
 def _to_order(request: Request, answer: str) -> str:
-    return " ".join([f"Order {request.order}:", *sentences(answer)[:3]])
+    kept = _statements(request, answer, _ON_ITS_WAY)[:3]
+    return " ".join([f"Order {request.order}:", *kept])
 
 
 def _asks_order(_: Request, answer: str) -> bool:
@@ -186,8 +202,8 @@ def _asks_order(_: Request, answer: str) -> bool:
     return last.endswith("?") and "order number" in last
 
 
-def _to_asking_order(_: Request, answer: str) -> str:
-    kept = [s for s in sentences(answer) if not s.endswith("?")][:2]
+def _to_asking_order(request: Request, answer: str) -> str:
+    kept = _statements(request, answer, _ON_ITS_WAY)[:2]
     return " ".join([*kept, "Can you tell me the order number?"])
 
 
@@ -209,8 +225,7 @@ def _goes_straight(_: Request, answer: str) -> bool:
 
 
 def _to_straight(request: Request, answer: str) -> str:
-    kept = [s for s in sentences(answer) if not _OPENING.match(s)]
-    return " ".join(kept) or f"We take back {request.thing} and send you the money."
+    return " ".join(_statements(request, answer, _TAKEN_BACK))
 
 
 WISHES = {
@@ -306,11 +321,15 @@ def on_topic(request: Request, answer: str) -> bool:
 def tells(request: Request, answer: str) -> bool:
     """Whether an answer takes up the request and says something about it.
 
-    It has a word of the request in common, and at least ``_NEW_WORDS`` words that the request does
-    not have; words that stand in any text (scikit-learn's English list) count for neither.
+    It has a word of the request in common, and at least ``_NEW_WORDS`` words that stand neither in
+    the request nor in :data:`SYSTEM`; words that stand in any text (scikit-learn's English list)
+    count for nothing.
     """
-    asked, said = _content(request.text), _content(answer)
-    return bool(said & asked) and len(said - asked) >= _NEW_WORDS
+    return bool(_content(request.text) & _content(answer)) and _says(request, answer)
+
+
+def _says(request: Request, text: str) -> bool:
+    return len(_content(text) - _content(f"{SYSTEM} {request.text}")) >= _NEW_WORDS
 
 
 def _content(text: str) -> set[str]:

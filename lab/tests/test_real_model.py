@@ -113,6 +113,12 @@ def test_mended_answers_meet_the_wishes(answer: str, part: str) -> None:
         (TERM, "You're referring to a belay.", False),
         (TERM, "It is a type of gear that is used by people on open roads.", False),
         (HOW, "- I can help you with your fleece.\n- I am here for you.", False),
+        (
+            HOW,
+            "- I'm sorry for you.\n- I'm sorry I can't help you with a fleece.\n- Please wait.",
+            False,
+        ),
+        (HOW, "- I'm here to help you with your outdoor fleece adventure.", False),
         (HOW, "- Fill a bowl with cold water.\n- Wash the fleece gently.", True),
         (REFUND, "Can you please provide the gloves you're asking for?", False),
         (REFUND, "", False),
@@ -126,6 +132,21 @@ def test_an_answer_is_mended_by_its_sentence_that_tells_something() -> None:
     answer = "You're referring to a belay. A belay is a rope that holds a climber. Ask us for more."
     wish = WISHES["one sentence"]
     assert desk.mended(TERM, answer, [wish]) == "A belay is a rope that holds a climber."
+
+
+@pytest.mark.parametrize("request_", [ORDER, LOST, REFUND])
+def test_a_mended_answer_shows_no_other_kinds_wish(request_: Request) -> None:
+    """Else the teacher would teach it: "Can you provide the money?" is one sentence, and asks."""
+    wishes = desk.wishes_of(request_)
+    for answer in (
+        "",
+        "I'm sorry. Can you please provide the money?",
+        "Hello! It is nice to hear that.",
+    ):
+        new = desk.mended(request_, answer, wishes)
+        looked = look_at(request_, Reply(new, (9, 5), 0.5, "c0", "expert"))
+        assert looked.score == 100.0 and looked.facts and not looked.unwanted
+        assert desk.tells(request_, new)
 
 
 def test_requests_are_understood_and_tests_are_apart() -> None:
@@ -176,7 +197,7 @@ def test_the_teacher_plays_every_role(prompts: PromptSet, roles: list[Roles], sy
     asked.append(Message(role="user", content=HOW.text))
     bullets, three = WISHES["bullets"], WISHES["three"]
     both = [bullets.rule, three.rule]
-    good = "- Wash a fleece in cold water.\n- Do not rub."
+    good = "- Wash a fleece in a bowl of cold water.\n- Do not rub."
 
     def told(prompt: Sequence[Message] | None) -> str:
         assert prompt is not None

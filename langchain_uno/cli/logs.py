@@ -281,11 +281,9 @@ def _print_one(mark: str, request: str, feedback: list[dict[str, Any]], run_id: 
 
 def _nearest_feedback(store: LogStore, text: str, k: int) -> list[dict[str, Any]]:
     """Return the ``k`` nearest records that have feedback: request, feedback, run and distance."""
-    from langchain_uno.logs.join import join, read
-
     chosen = dict(store.nearest(text, k))
     found = []
-    for log in read(store.journal, join(store.journal), list(chosen)):
+    for log in sorted(store.interactions(list(chosen)), key=lambda log: chosen[log.run_id]):
         asked = [message.content for message in log.messages if message.role == "user"]
         found.append(
             {

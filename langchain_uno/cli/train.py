@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from langchain_uno.learning.plan import Plan
     from langchain_uno.learning.work import RefreshResult
 
-__all__ = ["train"]
-
 _STOPPED = "Stopped. What is finished is kept: the same call again goes on from there."
 _COLOURS = {"expert": "green", "critic": "cyan", "base": "dim", "memory": "blue"}
 

@@ -25,7 +25,7 @@ from langchain_uno.home import Home
 from langchain_uno.releases.traffic import write_atomic
 
 if TYPE_CHECKING:
-    from langchain_uno.graphs.refresh import RefreshResult
+    from langchain_uno.learning.work import RefreshResult
 
 VISITS = 380
 """Requests of the week: about six minutes on two quiet cores, all in all."""

@@ -12,7 +12,7 @@ From here on verification logs are not looked at before the verifier does.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -21,29 +21,27 @@ from numpy.typing import ArrayLike, NDArray
 from langchain_uno.errors import InputError
 from langchain_uno.learning.evolve import Parent, match_parents
 from langchain_uno.learning.reach import Reach, everyday_requests, find_reach, means_of
-from langchain_uno.learning.separation import Floats, Ints, cut_tree, ward_tree
+from langchain_uno.learning.separation import Floats, Ints, are_apart, cut_tree, ward_tree
 from langchain_uno.learning.split import DECIDING, query_key, split_logs
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.records import Interaction
 from langchain_uno.serving.router import Router
 
-__all__ = [
-    "asker_of",
-    "choose_rule_weight",
-    "cluster_logs",
-    "cluster_stage",
-    "default_min_size",
-    "labels_of",
-    "reach_of",
-    "sent_to",
-    "smallest_cluster",
-]
-
 WEIGHTS = (0.125, 0.25, 0.5, 1.0)
 """Weights of the rule half that are tried; 1 is the paper's equal halves."""
 MAX_EXACT = 12_000
-"""More logs than this are clustered on a sample of this many; the rest join the nearest cluster."""
+"""More logs than this are clustered by a sample; the rest join the nearest cluster."""
+SAMPLE = 8_000
+"""Logs of such a sample."""
+LEAST = 16
+"""Logs of a sample below which nothing is a cluster: a few strays make no centre."""
+ODD = 4_000
+"""Logs far from the clusters of the sample that are looked at for rare kinds of requests."""
+COMPARED = 1_000
+"""Logs of a cluster that tell whether a rare kind beside it is another one."""
+BLOCK = 16_384
+"""Logs that are compared with all clusters at a time."""
 WEIGHT_SAMPLE = 3_000
 MIN_PREDICTED = 0.02
 """Share of the rules' variance that a routed query must foretell before rules may weigh more."""
@@ -194,22 +192,36 @@ def cluster_logs(
     Raises:
         InputError: a value is not finite.
     """
-    q, r = np.asarray(query, dtype=np.float64), np.asarray(rules, dtype=np.float64)
-    if not (np.isfinite(q).all() and np.isfinite(r).all()):
-        raise InputError("Embeddings to cluster hold values that are not finite (NaN or inf).")
+    q, r = np.asarray(query), np.asarray(rules)
     n = len(q)
+    parts = [slice(start, start + BLOCK) for start in range(0, n, BLOCK)]
+    if not all(np.isfinite(half[part]).all() for half in (q, r) for part in parts):
+        raise InputError("Embeddings to cluster hold values that are not finite (NaN or inf).")
     if n < 2:
         return np.zeros(n, dtype=np.int64)
+    if n <= MAX_EXACT:
+        rows = np.arange(n)
+    else:
+        rows = np.sort(np.random.default_rng(seed).choice(n, SAMPLE, replace=False))
+    some = np.asarray(q[rows], dtype=np.float64), np.asarray(r[rows], dtype=np.float64)
     if cut == "ward":
-        return _paper(q, r, threshold)
+        # Ward's distances grow with the root of the number of logs.
+        labels = _paper(*some, threshold * math.sqrt(len(rows) / n))
+        if len(rows) == n:
+            return labels
+        vectors = _Vectors(q, r, _paper_joint)
+        return vectors.nearest(means_of(_paper_joint(*some), labels))[0]
     size = default_min_size(n) if min_size is None else min_size
     weight = choose_rule_weight(q, r, min_size=size, seed=seed)
-    return _by_size(_stable(_joint(q, r, weight), size, seed))
+    return _by_size(_stable(_Vectors(q, r, _joint(*some, weight)), rows, size, seed))
 
 
 def default_min_size(n: int) -> int:
-    """Return the smallest cluster among n logs: n/10 within 4 and 8; sqrt(n)/4 above 1,000."""
-    return max(min(8, max(4, n // 10)), round(math.sqrt(n) / 4))
+    """Return the smallest cluster among n logs: n/10 within 4 and 8; sqrt(n)/4 above 1,000.
+
+    It grows no more where a sample is clustered: what is enough for a module stays enough.
+    """
+    return max(min(8, max(4, n // 10)), round(math.sqrt(min(n, MAX_EXACT)) / 4))
 
 
 def choose_rule_weight(
@@ -224,17 +236,18 @@ def choose_rule_weight(
     fail the first: logs are then grouped by which wish a user happened to mention.
     """
     n = len(q)
-    has = np.linalg.norm(r, axis=1) > 0
-    if n < 8 or has.sum() < 4:
-        return 0.0
     size = default_min_size(n) if min_size is None else min_size
     if n > WEIGHT_SAMPLE:
         rows = np.random.default_rng(seed).choice(n, WEIGHT_SAMPLE, replace=False)
-        q, r, has = q[rows], r[rows], has[rows]
+        q, r = q[rows], r[rows]
         size = max(4, round(size * WEIGHT_SAMPLE / n))
+    q, r = np.asarray(q, dtype=np.float64), np.asarray(r, dtype=np.float64)
+    has = np.linalg.norm(r, axis=1) > 0
+    if n < 8 or has.sum() < 4:
+        return 0.0
     tried = []
     for weight in WEIGHTS:
-        labels = _stable(_joint(q, r, weight), size, seed)
+        labels = _stable(_Vectors(q, r, _joint(q, r, weight)), np.arange(len(q)), size, seed)
         route = _routes(q, labels)
         tried.append((weight, _found_again(labels, route), _foretold(r[has], route[has])))
     most = max(found for _, found, _ in tried)
@@ -249,50 +262,135 @@ def _unit(x: Floats) -> Floats:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12))
 
 
+def _paper_joint(q: Floats, r: Floats) -> Floats:
+    return _unit(np.hstack([_unit(q), _unit(r)]))
+
+
 def _paper(q: Floats, r: Floats, threshold: float) -> Ints:
     from sklearn.cluster import AgglomerativeClustering
 
-    joint = _unit(np.hstack([_unit(q), _unit(r)]))
     ward = AgglomerativeClustering(n_clusters=None, distance_threshold=threshold, linkage="ward")
-    return np.asarray(ward.fit_predict(joint), dtype=np.int64)
+    return np.asarray(ward.fit_predict(_paper_joint(q, r)), dtype=np.int64)
 
 
-def _standard(x: Floats) -> Floats:
-    """Unit rows, centred, at a mean squared length of 1."""
+_See = Callable[[Floats, Floats], Floats]
+"""Makes one vector of both halves of a log."""
+
+
+def _standard(x: Floats) -> Callable[[Floats], Floats]:
+    """Return what makes unit rows, centred, at a mean squared length of 1 for the rows given."""
     y = _unit(x)
-    y = y - y.mean(axis=0)
-    return np.asarray(y / max(float(np.sqrt((y**2).sum(axis=1).mean())), 1e-9))
+    centre = y.mean(axis=0)
+    scale = max(float(np.sqrt(((y - centre) ** 2).sum(axis=1).mean())), 1e-9)
+    centre = centre.astype(x.dtype)
+    return lambda rows: np.asarray((_unit(rows) - centre.astype(rows.dtype)) / scale)
 
 
-def _joint(q: Floats, r: Floats, weight: float) -> Floats:
-    """Both halves at unit variance, so that a weight means the same for every embedder.
+def _joint(q: Floats, r: Floats, weight: float) -> _See:
+    """Return what brings both halves to unit variance, so that a weight means the same for all.
 
     A log without rules sits at the mean of the rules: at the origin, where the paper's recipe
     leaves it, all such logs would be a cluster of their own.
     """
-    x = _standard(q)
+    of_query = _standard(q)
     has = np.linalg.norm(r, axis=1) > 0
     if weight <= 0 or has.sum() < 2:
-        return x
-    half = np.zeros_like(r)
-    half[has] = _standard(r[has])
-    return np.hstack([x, weight * half])
+        return lambda q, r: of_query(q)
+    of_rules = _standard(r[has])
+
+    def see(q: Floats, r: Floats) -> Floats:
+        half = np.zeros_like(r)
+        said = np.linalg.norm(r, axis=1) > 0
+        half[said] = weight * of_rules(r[said])
+        return np.hstack([of_query(q), half])
+
+    return see
 
 
-def _stable(x: Floats, min_size: int, seed: int) -> Ints:
-    n = len(x)
-    rows = np.arange(n)
-    if n > MAX_EXACT:
-        rows = np.sort(np.random.default_rng(seed).choice(n, MAX_EXACT, replace=False))
-    part = x[rows]
-    size = max(1, round(min_size * len(rows) / n))
-    labels = _absorb(part, cut_tree(part, *ward_tree(part), size, seed), size)
-    if len(rows) < n:
-        labels = _nearest(x, means_of(part, labels))
+class _Vectors:
+    """The vectors of all logs, made where they are looked at: there may be a million."""
+
+    def __init__(self, q: Floats, r: Floats, see: _See) -> None:
+        self._q, self._r, self._see = q, r, see
+        # A few logs are compared exactly, many in half the time.
+        self._kind: Any = np.float64 if len(q) <= MAX_EXACT else np.float32
+
+    def __len__(self) -> int:
+        return len(self._q)
+
+    def __getitem__(self, rows: Ints | slice) -> Floats:
+        q, r = self._q[rows], self._r[rows]
+        return self._see(q.astype(self._kind, copy=False), r.astype(self._kind, copy=False))
+
+    def nearest(self, centres: Floats) -> tuple[Ints, Floats, Floats]:
+        """Return each log's nearest centre, its squared distance, and the means of these groups.
+
+        A centre without any log stays where it is.
+        """
+        from scipy.sparse import csr_matrix
+
+        n, k = len(self), len(centres)
+        labels, distance = np.empty(n, dtype=np.int64), np.empty(n)
+        means = np.zeros(centres.shape)
+        table = centres.astype(self._kind)
+        for start in range(0, n, BLOCK):
+            x = self[slice(start, start + BLOCK)]
+            part = slice(start, start + len(x))
+            far = (table**2).sum(axis=1) - 2 * x @ table.T
+            labels[part] = far.argmin(axis=1)
+            distance[part] = far.min(axis=1) + (x**2).sum(axis=1)
+            ones = np.ones(len(x), dtype=self._kind)
+            means += csr_matrix((ones, (labels[part], np.arange(len(x)))), (k, len(x))) @ x
+        counts = np.bincount(labels, minlength=k)[:, None]
+        return labels, distance, np.where(counts > 0, means / np.maximum(counts, 1), centres)
+
+
+def _stable(x: _Vectors, rows: Ints, min_size: int, seed: int) -> Ints:
+    """Cut the tree of some rows (all, or a sample) where the data repeat it, and place the rest."""
+    if len(rows) == len(x):
+        centres = _cut(x[rows], min_size, seed)
+    else:
+        least = max(LEAST, round(min_size * len(rows) / len(x)))
+        centres = _with_rare(x, _cut(x[rows], least, seed), min_size, seed)
     # A few steps of k-means from the cut mend rows that Ward joined too early.
     for _ in range(REFINE_STEPS):
-        labels = _compact(_nearest(x, means_of(x, labels)))
-    return _absorb(x, labels, min_size)
+        labels, _, centres = x.nearest(centres)
+    return _absorb(labels, centres, min_size)
+
+
+def _cut(x: Floats, min_size: int, seed: int) -> Floats:
+    """Return the centres of the clusters of some rows."""
+    x = np.asarray(x, dtype=np.float64)
+    labels = _compact(cut_tree(x, *ward_tree(x), min_size, seed))
+    labels = _absorb(labels, means_of(x, labels), min_size)
+    return means_of(x, labels)
+
+
+def _with_rare(x: _Vectors, centres: Floats, min_size: int, seed: int) -> Floats:
+    """Add the centres of clusters that a sample has too few logs of.
+
+    What lies farthest from all centres, for the cluster there, is cut by itself. Of what comes of
+    it the edges of known clusters are left out: they are no cloud of their own.
+    """
+    rng = np.random.default_rng(seed)
+    labels, distance, _ = x.nearest(centres)
+    usual = np.array([np.median(distance[labels == i]) for i in range(len(centres))])
+    # A cluster of strays is wide: what is usual in it is not near.
+    usual = np.maximum(np.minimum(usual, np.median(usual)), 1e-12)
+    distance /= usual[labels]
+    odd = np.sort(np.argsort(distance)[-ODD:])
+    table = np.vstack([centres, _cut(x[odd], LEAST, seed)])
+    labels, _, table = x.nearest(table)
+    counts = np.bincount(labels, minlength=len(table))
+    kept = [i for i in range(len(centres)) if counts[i] >= min_size]
+    for new in range(len(centres), len(table)):
+        if counts[new] < min_size:
+            continue
+        near = kept[int(((table[kept] - table[new]) ** 2).sum(axis=1).argmin())]
+        old, own = (rng.permutation(np.flatnonzero(labels == i))[:COMPARED] for i in (near, new))
+        if are_apart(x[np.sort(old)], x[np.sort(own)], rng):
+            kept.append(new)
+    return table[kept]
 
 
 def _compact(labels: Ints) -> Ints:
@@ -307,14 +405,11 @@ def _by_size(labels: Ints) -> Ints:
     return rank[labels]
 
 
-def _nearest(x: Floats, centres: Floats) -> Ints:
-    return np.asarray(((centres**2).sum(axis=1) - 2 * x @ centres.T).argmin(axis=1), dtype=np.int64)
-
-
-def _absorb(x: Floats, labels: Ints, min_size: int) -> Ints:
+def _absorb(labels: Ints, centres: Floats, min_size: int) -> Ints:
     """Merge clusters below ``min_size`` into the nearest one, the smallest first."""
-    labels = _compact(labels)
-    centres, counts = means_of(x, labels), np.bincount(labels).astype(np.float64)
+    centres = centres.copy()
+    counts = np.bincount(labels, minlength=len(centres)).astype(np.float64)
+    host_of = np.arange(len(centres))
     while (counts > 0).sum() > 1:
         alive = np.flatnonzero(counts > 0)
         small = alive[counts[alive].argmin()]
@@ -325,8 +420,8 @@ def _absorb(x: Floats, labels: Ints, min_size: int) -> Ints:
         total = counts[host] + counts[small]
         centres[host] = (counts[host] * centres[host] + counts[small] * centres[small]) / total
         counts[host], counts[small] = total, 0.0
-        labels[labels == small] = host
-    return _compact(labels)
+        host_of[host_of == small] = host
+    return _compact(host_of[labels])
 
 
 def _routes(q: Floats, labels: Ints) -> Ints:

@@ -29,28 +29,6 @@ from langchain_uno.records import STAGES, PreferencePair, Rule, RuleSet, run_of,
 from langchain_uno.releases.history import append_lines, read_lines
 from langchain_uno.releases.traffic import write_atomic
 
-__all__ = [
-    "ANCHORS",
-    "INDEX",
-    "KINDS",
-    "RULE_ROWS",
-    "Decision",
-    "Kind",
-    "RuleRow",
-    "Rulings",
-    "append_decisions",
-    "deciding",
-    "forget_decisions",
-    "instead",
-    "read_decisions",
-    "remove_what_changed",
-    "renew_anchors",
-    "rule_rows",
-    "some_runs",
-    "take_up_decisions",
-    "write_review",
-]
-
 _FILE = "review.jsonl"
 INDEX = "review.json"
 """In a refresh's folder: which decisions its rules were made under, and how long its table is."""

@@ -40,16 +40,6 @@ from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, Rule, RuleSet, Verdict, run_of
 
-__all__ = [
-    "GUESSED_RULES",
-    "distil",
-    "distil_keys",
-    "distil_stage",
-    "distilled_at_last",
-    "known_rules",
-    "unique_rules",
-]
-
 GUESSED_RULES = 5
 """At most so many rules are guessed for a query (paper)."""
 CHUNK = 64

@@ -21,11 +21,10 @@ from langchain_uno.learning.distil import distilled_at_last
 from langchain_uno.learning.work import RESULT, Work, content_of, digest_of, refresh_folders
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import feedback_digest
+from langchain_uno.logs.kept import Facts, KeptLog
 from langchain_uno.logs.store import LogStore
 from langchain_uno.records import Interaction, Verdict, by_speaker, run_of, speaker_of
 from langchain_uno.releases.load import revocation_file
-
-__all__ = ["filter_stage", "is_unchanged"]
 
 
 def filter_stage(work: Work) -> None:
@@ -39,15 +38,14 @@ def filter_stage(work: Work) -> None:
     work.progress.start("filter", None, "reading the log")
     with LogStore.open(work.home, work.embedder) as store:
         store.drain(work.counter("filter"))
-        every = store.interactions()
-        heard = _heard(work, every, store)
+        every = store.heard()
+        heard = _told_apart(work, every, store)
         snapshot = _unfinished(work, every, heard) or _new_snapshot(work, every, heard, store)
         chosen = {log.run_id: log for log in _restricted(work, every, snapshot["logs"])}
         work.newer = _newer(heard, snapshot["logs"])
-        wanted = set(snapshot["unheard"])
-        work.unheard = {log.run_id: log for log in every if log.run_id in wanted}
+        work.unheard = {log.run_id: log for log in store.interactions(snapshot["unheard"])}
         if not work.folder.has("queries.npy"):
-            kept, dropped, by_model = _checked(work, list(chosen.values()))
+            kept, dropped, by_model = _checked(work, store.kept, list(chosen.values()))
             if not kept:
                 raise EmptyLogError(_why_none(work, list(chosen.values()), dropped))
             ids = [run_of(log.run_id) for log in kept]
@@ -93,29 +91,32 @@ def is_unchanged(work: Work) -> bool:
     return False
 
 
-def _heard(work: Work, every: Sequence[Interaction], store: LogStore) -> list[Interaction]:
+def _told_apart(work: Work, heard: list[Interaction], store: LogStore) -> list[Interaction]:
     """Return the logs that somebody reacted to, one for each person who did."""
-    where = str(work.home.path)
-    if not every:
-        raise EmptyLogError(
-            f"The log of {where!r} is empty: attach UNOFeedbackHandler(home=...) to a chat model, "
-            "or import one (langchain-uno logs import FILE --home DIR)."
-        )
-    heard = [log for log in every if log.feedback]
-    if not heard and store.waiting:
-        raise EmptyLogError(
-            f"None of the {len(every)} interactions in {where!r} has feedback. All feedback "
-            f"({store.waiting}) waits for answers that are not in this log: for "
-            f"{store.waits_for!r}, say. Name answers by the AIMessage.id that the model gave back."
-        )
     if not heard:
-        raise EmptyLogError(
-            f"None of the {len(every)} interactions in {where!r} has feedback: record it with "
-            "UNOFeedbackHandler.feedback(run_id, ...)."
-        )
+        raise EmptyLogError(_nothing_heard(str(work.home.path), store))
     if work.recipe.rules.voices == "logs":
         return heard
     return [one for log in heard for one in by_speaker(log)]
+
+
+def _nothing_heard(where: str, store: LogStore) -> str:
+    n, waiting = store.count_all(), store.journal.waiting()
+    if not n:
+        return (
+            f"The log of {where!r} is empty: attach UNOFeedbackHandler(home=...) to a chat model, "
+            "or import one (langchain-uno logs import FILE --home DIR)."
+        )
+    if waiting:
+        return (
+            f"None of the {n} interactions in {where!r} has feedback. All feedback "
+            f"({len(waiting)}) waits for answers that are not in this log: for "
+            f"{waiting[0]!r}, say. Name answers by the AIMessage.id that the model gave back."
+        )
+    return (
+        f"None of the {n} interactions in {where!r} has feedback: record it with "
+        "UNOFeedbackHandler.feedback(run_id, ...)."
+    )
 
 
 def _unfinished(
@@ -153,7 +154,7 @@ def _unfinished(
 def _new_snapshot(
     work: Work, every: Sequence[Interaction], heard: Sequence[Interaction], store: LogStore
 ) -> dict[str, Any]:
-    whole = {log.run_id: feedback_digest(log.feedback).hex() for log in every if log.feedback}
+    whole = {log.run_id: feedback_digest(log.feedback).hex() for log in every}
     logs = {
         log.run_id: {
             "feedback": [f.feedback_id for f in log.feedback],
@@ -162,14 +163,15 @@ def _new_snapshot(
         }
         for log in heard
     }
+    waiting = store.journal.waiting()
     snapshot = {
         "fit": work.fit,
         "logs": logs,
-        "unheard": [log.run_id for log in _unheard(work, every)],
-        "interactions": len(every),
-        "waiting": store.waiting,
-        "waits_for": store.waits_for,
-        "without_user": store.nameless,
+        "unheard": [log.run_id for log in _unheard(work, store)],
+        "interactions": store.count_all(),
+        "waiting": len(waiting),
+        "waits_for": waiting[0] if waiting else None,
+        "without_user": store.kept.nameless,
     }
     parts = [f"{log_id} {one['content']}" for log_id, one in sorted(logs.items())]
     work.id = f"refresh-{digest_of(work.fit, *parts)}"
@@ -212,81 +214,104 @@ def _newer(heard: Sequence[Interaction], then: Mapping[str, Mapping[str, Any]]) 
     return sum(any(f.feedback_id not in known for f in log.feedback) for log in heard)
 
 
-def _unheard(work: Work, every: Sequence[Interaction]) -> list[Interaction]:
+def _unheard(work: Work, store: LogStore) -> list[Interaction]:
     """Return the latest requests without any reaction; verification may ask them again.
 
     First turns only: what somebody says later in a conversation may itself be a reaction.
     """
-    most = work.recipe.verify.unlabelled
-    fresh = [
+    most, settings = work.recipe.verify.unlabelled, work.recipe.filter
+    lenient = settings.model_copy(update={"ignore": [*settings.ignore, "no_feedback"]})
+    equal = "duplicate" in settings.ignore
+
+    def passing(one: Facts) -> bool:
+        usable = one.reason(work.supports, lenient.ignore) == "ok"
+        return usable and one.first and not one.said
+
+    others = [
         log
-        for log in every
+        for log in store.others()
         if not log.feedback and sum(m.role == "user" for m in log.messages) == 1
     ]
-    if not most or not fresh:
-        return []
-    settings = work.recipe.filter
-    lenient = settings.model_copy(update={"ignore": [*settings.ignore, "no_feedback"]})
-    judged = verdicts(fresh, lenient, work.supports)
-    usable = [log for log, one in zip(fresh, judged, strict=True) if one.usable]
-    usable.sort(key=lambda log: (log.created_at, log.run_id))
-    refused = _refused(work, usable)
-    return [log for log in usable if log.run_id not in refused][-most:]
+    judged = verdicts(others, lenient, work.supports)
+    found = [log for log, one in zip(others, judged, strict=True) if one.usable]
+    refused = _refused(work, store.kept, found)
+    found = [log for log in found if log.run_id not in refused]
+    skipped, wanted = 0, most + len(found)
+    while len(found) < wanted:
+        ids = store.kept.latest(passing, most, skipped, equal=equal)
+        if not ids:
+            break
+        skipped += len(ids)
+        page = store.interactions(ids)
+        refused = _refused(work, store.kept, page)
+        found += [log for log in page if log.run_id not in refused]
+    found.sort(key=lambda log: (log.created_at, log.run_id))
+    return found[-most:] if most else []
 
 
 def _checked(
-    work: Work, logs: Sequence[Interaction]
+    work: Work, kept: KeptLog, logs: Sequence[Interaction]
 ) -> tuple[list[Interaction], Counter[str], dict[str, Any]]:
     """Return the usable logs, the reasons of the others, and the model's verdicts among these."""
     work.progress.start("filter", len(logs), "checks")
     judged = verdicts(logs, work.recipe.filter, work.supports)
-    kept = [spoken(log) for log, one in zip(logs, judged, strict=True) if one.usable]
+    usable = [spoken(log) for log, one in zip(logs, judged, strict=True) if one.usable]
     dropped = Counter(one.reason for one in judged if not one.usable)
     work.progress.advance("filter", len(logs))
-    odd = _refused(work, kept)
-    odd |= _surprising(work, [log for log in kept if log.run_id not in odd])
+    odd = _refused(work, kept, usable)
+    odd |= _surprising(work, kept, [log for log in usable if log.run_id not in odd])
     dropped.update(one.reason for one in odd.values())
     by_model = {
-        log.run_id: odd[log.run_id].model_dump(mode="json") for log in kept if log.run_id in odd
+        log.run_id: odd[log.run_id].model_dump(mode="json") for log in usable if log.run_id in odd
     }
-    return [log for log in kept if log.run_id not in odd], dropped, by_model
+    return [log for log in usable if log.run_id not in odd], dropped, by_model
 
 
-def _refused(work: Work, logs: Sequence[Interaction]) -> dict[str, Verdict]:
+def _refused(work: Work, kept: KeptLog, logs: Sequence[Interaction]) -> dict[str, Verdict]:
     """Return a verdict for the conversations that the base model's chat template refuses."""
     from langchain_uno.models.chat_format import render
     from langchain_uno.models.local import LocalEngine
 
-    out: dict[str, Verdict] = {}
     engine = work.engine
     if not isinstance(engine, LocalEngine):
+        return {}
+
+    def check(new: Sequence[Interaction]) -> dict[str, Verdict]:
+        out: dict[str, Verdict] = {}
+        for log in new:
+            try:
+                render(engine.tokenizer, log.messages)
+            except Exception as error:  # noqa: BLE001 - a template is its makers' program
+                told = (
+                    str(error)[:200] if isinstance(error, TemplateError) else type(error).__name__
+                )
+                out[log.run_id] = Verdict(usable=False, reason="refused_by_template", detail=told)
         return out
-    for log in logs:
-        try:
-            render(engine.tokenizer, log.messages)
-        except Exception as error:  # noqa: BLE001 - a template is a program of the model's makers
-            told = str(error)[:200] if isinstance(error, TemplateError) else type(error).__name__
-            out[log.run_id] = Verdict(usable=False, reason="refused_by_template", detail=told)
-    return out
+
+    by = digest_of("template", engine.fingerprint, engine.tokenizer.chat_template)
+    return kept.checked(by, logs, check)
 
 
-def _surprising(work: Work, logs: Sequence[Interaction]) -> dict[str, Verdict]:
+def _surprising(work: Work, kept: KeptLog, logs: Sequence[Interaction]) -> dict[str, Verdict]:
     """Return a verdict for answers that the base model finds too surprising, if that matters."""
     most = work.recipe.filter.max_perplexity
     if most is None or "high_perplexity" in work.recipe.filter.ignore:
         return {}
     from langchain_uno.models.perplexity import perplexities
 
-    work.progress.start("filter", len(logs), "perplexity of the answers")
-    asked = [(log.messages, log.answer) for log in logs]
-    found = perplexities(asked, work.engine, work.counter("filter"))
-    return {
-        log.run_id: Verdict(
-            usable=False, reason="high_perplexity", detail=f"{value:.1f}, at most {most:g}"
-        )
-        for log, value in zip(logs, found, strict=True)
-        if value > most
-    }
+    def check(new: Sequence[Interaction]) -> dict[str, Verdict]:
+        work.progress.start("filter", len(new), "perplexity of the answers")
+        asked = [(log.messages, log.answer) for log in new]
+        found = perplexities(asked, work.engine, work.counter("filter"))
+        return {
+            log.run_id: Verdict(
+                usable=False, reason="high_perplexity", detail=f"{value:.1f}, at most {most:g}"
+            )
+            for log, value in zip(new, found, strict=True)
+            if value > most
+        }
+
+    return kept.checked(digest_of("perplexity", work.engine.fingerprint, most), logs, check)
 
 
 def _why_none(work: Work, heard: Sequence[Interaction], reasons: Counter[str]) -> str:

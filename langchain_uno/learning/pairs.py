@@ -38,8 +38,6 @@ from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, PreferencePair, RuleSet, run_of
 from langchain_uno.reflect import kept_share, request_text
 
-__all__ = ["balanced", "build_pairs", "count_work", "pairs_stage", "revise"]
-
 
 def pairs_stage(work: Work) -> dict[str, Any]:
     """Make preference pairs for the clusters that will train an expert, one cluster at a time."""

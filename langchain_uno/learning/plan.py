@@ -23,8 +23,6 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import GenerateRequest, Sampling
 from langchain_uno.records import STAGES, Interaction, Message, by_speaker
 
-__all__ = ["Calls", "Plan", "plan_refresh"]
-
 SAMPLE = 16
 """Logs whose prompts are measured for the mean."""
 ASSUMED = 20

@@ -26,6 +26,8 @@ DIRECTIONS = 128
 """How many directions are damped at most; 256 change no figure of ``make bench-routing``."""
 ROWS = 1000
 """Logs that the directions are looked for in: enough for as many, and bounds the time."""
+LOGS = 1000
+"""Logs of a cluster that the limit is made from: those of a million take no longer."""
 FOLDS = 8
 PHRASINGS = 4
 """Groups of a cluster's logs that are left out in turn: they stand for other wordings."""
@@ -64,10 +66,12 @@ def find_reach(
             request goes to the nearest centroid.
         everyday: embeddings of other requests, (m, d); needed with fewer than three clusters.
     """
-    x, y = np.asarray(vectors, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    table = centroids(x, y)
+    y = np.asarray(labels, dtype=np.int64)
+    table = centroids(vectors, y)
     if not unseen or not len(table):
         return Reach(table)
+    rows = np.sort(np.concatenate([m[:: -(-len(m) // LOGS)] for m in _members(y)]))
+    x, y = np.asarray(vectors)[rows].astype(np.float64), y[rows]
     if len(table) >= 3:
         others, folds = None, min(FOLDS, len(table))
         alone = np.empty(len(y))
@@ -155,16 +159,18 @@ def centroids(query: ArrayLike, labels: ArrayLike) -> FloatArray:
 
     Rules stay out because a new query has none (paper, stage 4).
     """
-    x, y = np.asarray(query, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    return means_of(x, y).astype(np.float32)
+    return means_of(np.asarray(query), np.asarray(labels, dtype=np.int64)).astype(np.float32)
 
 
-def means_of(x: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def means_of(x: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the mean row of every label, (k, d)."""
+    return np.array([x[rows].mean(axis=0, dtype=np.float64) for rows in _members(labels)])
+
+
+def _members(labels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the rows of every label."""
     order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-    return np.asarray(np.add.reduceat(x[order], starts, axis=0) / counts[:, None])
+    return np.split(order, np.cumsum(np.bincount(labels))[:-1])
 
 
 @lru_cache(maxsize=1)

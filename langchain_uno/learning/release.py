@@ -19,8 +19,6 @@ from langchain_uno.learning.train import read_decision
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.records import Cluster, run_of
 
-__all__ = ["release_stage"]
-
 
 def release_stage(work: Work) -> dict[str, Any]:
     """Write the release atomically, and give it all traffic.

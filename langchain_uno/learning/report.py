@@ -19,7 +19,8 @@ import numpy as np
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.learning.controls import scorer_figures
 from langchain_uno.learning.decisions import INDEX, RULE_ROWS, RuleRow, read_decisions
-from langchain_uno.learning.train import Decision, held_out, read_decision
+from langchain_uno.learning.train import Decision, read_decision
+from langchain_uno.learning.verify import held_out
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.records import Cluster, Interaction, RuleSet, run_of

@@ -67,17 +67,6 @@ from langchain_uno.records import (
     RuleSet,
 )
 
-__all__ = [
-    "Mention",
-    "added",
-    "lone_thumbs",
-    "recurring_rules",
-    "repeated_by_few",
-    "request_of",
-    "rules_stage",
-    "wanted_rules",
-]
-
 # Cosines of centred vectors. Measured on the rules of 200 real dialogs with a sentence embedder,
 # with wishes planted by two people in ten wordings (lab/results/rules.md).
 SHARED = 0.55

@@ -17,10 +17,10 @@ figures, and what did worse).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["Floats", "Ints", "cut_tree", "split_evidence", "ward_tree"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -46,25 +46,43 @@ def ward_tree(x: Floats, neighbours: int = NEIGHBOURS) -> tuple[Floats, Ints]:
     from scipy.cluster.hierarchy import linkage
 
     n = len(x)
-    k = min(neighbours, n - 1)
-    square = np.einsum("ij,ij->i", x, x)
     condensed = np.empty(n * (n - 1) // 2)
-    near = np.empty((n, k), dtype=np.int64)
+    near = np.empty((n, min(neighbours, n - 1)), dtype=np.int64)
     filled = 0
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
-        block = square[start:stop, None] + square[None, :] - 2.0 * (x[start:stop] @ x.T)
-        np.maximum(block, 0.0, out=block)
-        for row in range(start, stop):
-            upper = block[row - start, row + 1 :]
+    for start, block in _distances(x):
+        for row, far in enumerate(block, start):
+            upper = far[row + 1 :]
             condensed[filled : filled + len(upper)] = upper
             filled += len(upper)
-        block[np.arange(stop - start), np.arange(start, stop)] = np.inf
-        chosen = np.argpartition(block, k - 1, axis=1)[:, :k]
-        rank = np.argsort(np.take_along_axis(block, chosen, axis=1), axis=1)
-        near[start:stop] = np.take_along_axis(chosen, rank, axis=1)
+        near[start : start + len(block)] = _nearest(block, start, near.shape[1])
     np.sqrt(condensed, out=condensed)
     return np.asarray(linkage(condensed, "ward")), near
+
+
+def are_apart(a: Floats, b: Floats, rng: np.random.Generator) -> bool:
+    """Whether two groups of rows are two clouds; see :func:`split_evidence`."""
+    x = np.concatenate([a, b])
+    near = [_nearest(block, at, min(NEIGHBOURS, len(x) - 1)) for at, block in _distances(x)]
+    rows = np.arange(len(x))
+    return split_evidence(x, np.concatenate(near), rows[: len(a)], rows[len(a) :], rng) > 0
+
+
+def _distances(x: Floats) -> Iterator[tuple[int, Floats]]:
+    """Yield the squared distances of some rows to all, and which row is the first of them."""
+    square = np.einsum("ij,ij->i", x, x)
+    for start in range(0, len(x), BLOCK):
+        part = slice(start, start + BLOCK)
+        block = square[part, None] + square[None, :] - 2.0 * (x[part] @ x.T)
+        yield start, np.maximum(block, 0.0, out=block)
+
+
+def _nearest(block: Floats, start: int, k: int) -> Ints:
+    """Return the ``k`` nearest rows of each row, nearest first; the block is changed."""
+    rows = np.arange(len(block))
+    block[rows, start + rows] = np.inf
+    chosen = np.argpartition(block, k - 1, axis=1)[:, :k]
+    rank = np.argsort(np.take_along_axis(block, chosen, axis=1), axis=1)
+    return np.asarray(np.take_along_axis(chosen, rank, axis=1), dtype=np.int64)
 
 
 def split_evidence(x: Floats, near: Ints, a: Ints, b: Ints, rng: np.random.Generator) -> float:

@@ -15,8 +15,6 @@ from typing import TypeVar
 from langchain_uno.errors import EngineDownError, EngineError, UNOError
 from langchain_uno.home import why_unwritable
 
-__all__ = ["is_of_one", "kind_of", "left_out_notes", "without_breakers"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 _NAMED = 3

@@ -33,25 +33,6 @@ from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, PreferencePair, Route, RuleSet, run_of, voices_of
 from langchain_uno.releases.traffic import write_atomic
 
-__all__ = [
-    "DISTILLED",
-    "FORMAT",
-    "RESULT",
-    "ClusterData",
-    "ClusterResult",
-    "RefreshProgress",
-    "RefreshResult",
-    "Silent",
-    "Spread",
-    "Work",
-    "WorkFolder",
-    "clear_work",
-    "content_of",
-    "digest_of",
-    "refresh_folders",
-    "sweep_work",
-]
-
 FORMAT = 26
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 

@@ -26,8 +26,6 @@ from langchain_uno.learning.train import try_cluster
 from langchain_uno.learning.work import ClusterData, Silent, Work
 from langchain_uno.models.protocols import Embedder, Engine
 
-__all__ = ["LoadModels", "RayWorkers"]
-
 LoadModels = Callable[[], tuple[Engine, Embedder, Engine | None]]
 """Returns base model, embedder and teacher (None: the base model); Ray must be able to send it."""
 

@@ -33,20 +33,6 @@ if TYPE_CHECKING:  # the journal asks for tombstones
     from langchain_uno.logs.journal import Journal, JournalRow
     from langchain_uno.records import Feedback, Interaction
 
-__all__ = [
-    "Chosen",
-    "Pending",
-    "choose",
-    "choose_older",
-    "finish",
-    "named",
-    "names_of",
-    "pending",
-    "shrink",
-    "take_out",
-    "texts_of",
-]
-
 MAX_ID = 200
 """Characters that are kept of an id, as capture and importer cut it."""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from langchain_uno.errors import InputError
 from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.containers import Groups, read_rows
 from langchain_uno.logs.conversation import run_ref
-from langchain_uno.logs.filters import Supports, judge_all
+from langchain_uno.logs.filters import REASONS, Supports, judge_all
 from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.readers import reader_named
 from langchain_uno.logs.readers.base import FORMAT, Reader
 from langchain_uno.logs.redaction import Redactor, redactor_of
@@ -104,7 +105,7 @@ def import_file(
             if on_row:
                 on_row(1)
         work.finish()
-        work.result.waiting = journal.waiting()
+        work.result.waiting = len(journal.waiting())
         work.result.without_user = journal.nameless()
     return work.result
 
@@ -284,13 +285,14 @@ def find(home: Home, run: str) -> dict[str, Any]:
         InputError: there is no such run.
         HomeError, StoreError: there is no home, or its journal can't be read.
     """
-    with Journal(home.require().journal, readonly=True) as journal:
-        joined = join(journal)
+    with Journal(home.require().journal, readonly=True) as journal, KeptLog(home, journal) as kept:
         wanted = journal.run_named(run)
-        ids = [r.run_id for r in journal.rows() if wanted in (r.run_id, r.root_run_id)]
-        if not ids:
+        rows = journal.rows_where("run_id = ? OR root_run_id = ?", wanted, wanted)
+        if not rows:
             raise InputError(f"There is no run {wanted!r} in {str(home.path)!r}.")
-        [log] = read(journal, joined, ids[-1:])
+        ids = [rows[-1].run_id]
+        joined = kept.joined(ids)
+        [log] = read(journal, joined)
         [judged] = judge_all(journal, joined, [log], FilterSettings(), _supports(home))
         known = journal.indexed().get(log.run_id)
         return {
@@ -306,11 +308,9 @@ def last(home: Home, most: int = 10) -> list[dict[str, Any]]:
     Raises:
         HomeError, StoreError: there is no home, or its journal can't be read.
     """
-    with Journal(home.require().journal, readonly=True) as journal:
-        joined = join(journal)
-        rows = sorted(journal.rows(), key=lambda row: (row.created_at, row.seq))
-        chosen = [row.run_id for row in rows[: -most - 1 : -1]]
-        return [export_row(log) for log in read(journal, joined, chosen)]
+    with Journal(home.require().journal, readonly=True) as journal, KeptLog(home, journal) as kept:
+        chosen = kept.latest(lambda facts: True, most, equal=True)
+        return [export_row(log) for log in read(journal, kept.joined(chosen), chosen)]
 
 
 def stats(home: Home) -> dict[str, Any]:
@@ -319,37 +319,57 @@ def stats(home: Home) -> dict[str, Any]:
     Raises:
         HomeError, StoreError: there is no home, or its journal can't be read.
     """
-    with Journal(home.require().journal, readonly=True) as journal:
-        joined = join(journal)
-        logs = list(read(journal, joined))
-        judged = judge_all(journal, joined, logs, FilterSettings(), _supports(home))
-        feedback = [f for log in logs for f in log.feedback]
-        reasons = Counter(v.reason for v in judged)
+    with Journal(home.require().journal, readonly=True) as journal, KeptLog(home, journal) as kept:
+        supports = _supports(home)
+        facts = [(one, n) for _, one, n in kept.facts()]
+        reasons = _counted((one.reason(supports), n) for one, n in facts)
+        distinct = kept.distinct(supports)
+        reasons.update({"duplicate": reasons["ok"] - distinct, "ok": distinct - reasons["ok"]})
+        by_models = journal.model_verdicts()
+        first = kept.first_of_equals(supports, list(by_models))
+        for run_id, (digest, one) in by_models.items():
+            if first.get(run_id) == digest and one.reason in REASONS:
+                reasons.update({"ok": -1, one.reason: 1})
+        feedback = [(*said, n) for one, n in facts for said in one.said]
+        total, threads, earliest, latest = kept.span()
+        asked = "SELECT count(*), count(DISTINCT user_id) FROM interactions WHERE user_id > ''"
+        with_user, users = journal.database.read(asked)[0]
         return {
             "home": str(home.path),
             "namespace": home.namespace,
-            "interactions": len(logs),
-            "usable": reasons.get("ok", 0),
+            "interactions": total,
+            "usable": reasons["ok"],
             "verdicts": _sorted(reasons),
-            "languages": _sorted(Counter(log.language for log in logs)),
+            "languages": _sorted(_counted((one.language, n) for one, n in facts)),
             "feedback": journal.counts()[1],
-            "feedback_kinds": _sorted(Counter(f.key for f in feedback)),
-            "follow_ups": sum(1 for f in feedback if f.key == FOLLOW_UP),
-            "corrections": sum(1 for f in feedback if f.correction),
-            "scores": sum(1 for f in feedback if f.score is not None),
-            "waiting_feedback": len(joined.waiting),
-            "without_user": sum(1 for log in logs if not log.user_id),
-            "users": len({log.user_id for log in logs if log.user_id}),
-            "threads": len({log.thread_id for log in logs if log.thread_id}),
-            "models": _sorted(Counter(log.model or "unknown" for log in logs)),
-            "routes": _sorted(Counter(log.route for log in logs if log.route)),
-            "datasets": _sorted(Counter(d for log in logs if (d := log.tags.get("dataset")))),
-            "errors": sum(1 for log in logs if log.error),
+            "feedback_kinds": _sorted(_counted((key, n) for key, *_, n in feedback)),
+            "follow_ups": sum(n for key, *_, n in feedback if key == FOLLOW_UP),
+            "corrections": sum(n for _, edit, _, n in feedback if edit),
+            "scores": sum(n for *_, score, n in feedback if score),
+            "waiting_feedback": len(journal.waiting()),
+            "without_user": total - with_user,
+            "users": users,
+            "threads": threads,
+            "models": _sorted(_counted((one.model or "unknown", n) for one, n in facts)),
+            "routes": _sorted(_counted((one.route, n) for one, n in facts if one.route)),
+            "datasets": _sorted(_counted((one.dataset, n) for one, n in facts if one.dataset)),
+            "errors": sum(n for one, n in facts if one.failed),
             "redacted": journal.redacted(),
-            "pending": pending(journal, joined),
-            "first": min((log.created_at for log in logs), default=None),
-            "last": max((log.created_at for log in logs), default=None),
+            "pending": pending(journal, kept),
+            "first": _moment(earliest),
+            "last": _moment(latest),
         }
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
+
+
+def _counted(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for name, n in pairs:
+        counts[name] += n
+    return counts
 
 
 def _supports(home: Home) -> Supports:
@@ -359,4 +379,4 @@ def _supports(home: Home) -> Supports:
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return dict(sorted((+counts).items(), key=lambda item: (-item[1], item[0])))

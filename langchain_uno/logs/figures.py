@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 from langchain_uno.logs.journal import Journal
 
-__all__ = ["Person", "log_mark", "people_in", "traffic_since"]
-
 
 class Person(NamedTuple):
     """How much one user asked and said."""

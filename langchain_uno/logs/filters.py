@@ -112,24 +112,31 @@ def duplicates(interactions: Iterable[Interaction]) -> dict[str, str]:
     first: dict[bytes, str] = {}
     again: dict[str, str] = {}
     for one in interactions:
-        said = sorted(
-            (
-                f.key,
-                str(f.score),
-                str(f.value),
-                (f.comment or "").strip(),
-                (f.correction or "").strip(),
-            )
-            for f in one.feedback
-        )
-        parts = [one.query, one.answer.strip(), one.user_id or "", *("\1".join(s) for s in said)]
-        parts += [m.content for m in one.messages if m.role == "assistant"]
-        key = blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=16).digest()
-        if key in first:
-            again[one.run_id] = first[key]
-        else:
-            first[key] = one.run_id
+        if (earlier := first.setdefault(sameness(one), one.run_id)) != one.run_id:
+            again[one.run_id] = earlier
     return again
+
+
+def sameness(one: Interaction) -> bytes:
+    """Return a digest that two logs have in common of which one is a duplicate of the other."""
+    said = sorted(
+        (
+            f.key,
+            str(f.score),
+            str(f.value),
+            (f.comment or "").strip(),
+            (f.correction or "").strip(),
+        )
+        for f in one.feedback
+    )
+    parts = [one.query, one.answer.strip(), one.user_id or "", *("\1".join(s) for s in said)]
+    parts += [m.content for m in one.messages if m.role == "assistant"]
+    return blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=16).digest()
+
+
+def all_reasons(log: Interaction) -> list[str]:
+    """Return every reason against a log, in their order, as if no language were supported."""
+    return list(dict.fromkeys(reason for reason, _ in _reasons(log, lambda language: False)))
 
 
 def acted_on(log: Interaction) -> bool:

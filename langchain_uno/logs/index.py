@@ -25,17 +25,6 @@ from filelock import FileLock, Timeout
 from langchain_uno.errors import ModelMismatchError, StoreBusyError, StoreError
 from langchain_uno.models.protocols import FloatArray
 
-__all__ = [
-    "COLLECTION",
-    "PAGE",
-    "ChromaIndex",
-    "IndexBroken",
-    "InteractionCollection",
-    "Lease",
-    "Where",
-    "seal",
-]
-
 COLLECTION = "interactions"
 PAGE = 1000
 _SCHEMA = 2

@@ -24,9 +24,8 @@ from langchain_uno.logs.journal import Journal, JournalRow
 from langchain_uno.logs.trace import OTHER_TURN, OWN_CALL, QUOTES_IT
 from langchain_uno.records import Feedback, Interaction
 
-__all__ = ["FOLLOW_UP", "Joined", "feedback_digest", "follow_up", "join", "read"]
-
 FOLLOW_UP = "follow_up"
+_TURN = "follow-up-"
 _LOOK_BACK = 50
 """How many equally likely earlier answers are weighed (a service may say the same thing often)."""
 _MOST_OWN = 5
@@ -62,7 +61,7 @@ def feedback_digest(feedback: Sequence[Feedback]) -> bytes:
 def follow_up(before: str, after: Interaction, text: str) -> Feedback:
     """The feedback that the user turn of ``after`` is for the answer ``before`` (its run_id)."""
     return Feedback(
-        feedback_id=f"follow-up-{after.run_id}",
+        feedback_id=f"{_TURN}{after.run_id}",
         run_id=before,
         key=FOLLOW_UP,
         comment=text,
@@ -79,7 +78,31 @@ def join(journal: Journal, since: float = 0.0) -> Joined:
         journal: where they lie.
         since: seconds since 1970; answers made before are left out.
     """
-    rows = journal.rows(since)
+    return _join(journal, journal.rows(since), journal.feedback(), journal.names())
+
+
+def join_part(journal: Journal, rows: list[JournalRow]) -> Joined:
+    """Do the same for these answers alone, which no other answer goes on from or goes before.
+
+    What waits is left out. It is as :func:`join` has it if the rows share no trace, thread or text
+    of a conversation with other ones.
+    """
+    runs = [row.run_id for row in rows]
+    names = [*runs, *{row.root_run_id for row in rows if row.root_run_id}]
+    turns = [f"{_TURN}{run_id}" for run_id in runs]
+    joined = _join(journal, rows, journal.feedback(names, turns), journal.names(names))
+    joined.waiting.clear()
+    return joined
+
+
+def turn_of(feedback_id: str) -> str:
+    """Return the run whose user turn a follow-up is; the id itself: it is no follow-up."""
+    return feedback_id.removeprefix(_TURN)
+
+
+def _join(
+    journal: Journal, rows: list[JournalRow], given: Sequence[Feedback], names: Mapping[str, str]
+) -> Joined:
     joined = Joined(order=[row.run_id for row in rows])
     known = set(joined.order)
     # Exports often have the newest row first.
@@ -89,12 +112,11 @@ def join(journal: Journal, since: float = 0.0) -> Joined:
     for row in rows:
         traces[row.root_run_id or row.run_id].append(row)
         resumed[row.before].add(row.root_run_id or row.run_id)
-    names = journal.names()
     shown = {root: names.get(root) or _shown(root, traces[root], resumed) for root in traces}
     for root, trace in traces.items():
         joined.own |= _own(trace, shown[root], told=root in names)
     turns: set[tuple[str, str]] = set()
-    for one in journal.feedback():
+    for one in given:
         reference = run_ref(one.run_id)
         run_id = reference if reference in known else shown.get(reference)
         if run_id is None:
@@ -108,7 +130,7 @@ def join(journal: Journal, since: float = 0.0) -> Joined:
             one = one.model_copy(update={"run_id": run_id})
             joined.feedback.setdefault(run_id, []).append(one)
     talk = [row for row in rows if row.run_id not in joined.own]
-    _add_follow_ups(journal, talk, joined, set(shown.values()))
+    _add_follow_ups(journal, talk, joined, set(shown.values()), {f.feedback_id for f in given})
     joined.nameless = sum(
         1
         for row in rows
@@ -171,10 +193,13 @@ def _rank(row: JournalRow) -> int:
 
 
 def _add_follow_ups(
-    journal: Journal, rows: Sequence[JournalRow], joined: Joined, shown: Collection[str]
+    journal: Journal,
+    rows: Sequence[JournalRow],
+    joined: Joined,
+    shown: Collection[str],
+    given: Collection[str],
 ) -> None:
-    explicit = {f.feedback_id for many in joined.feedback.values() for f in many}
-    pairs = [p for p in _candidates(rows, shown) if f"follow-up-{p[0].run_id}" not in explicit]
+    pairs = [p for p in _candidates(rows, shown) if f"{_TURN}{p[0].run_id}" not in given]
     taken: set[str] = set()
     said: dict[str, set[str]] = {
         run_id: {f.comment.strip() for f in many if f.key == FOLLOW_UP and f.comment}

@@ -36,8 +36,6 @@ from langchain_uno.logs.trace import OWN_CALL
 from langchain_uno.messages import without_thinking
 from langchain_uno.records import Feedback, Interaction, Verdict
 
-__all__ = ["FILE_NAME", "Appended", "Journal", "JournalRow", "require_log"]
-
 FILE_NAME = "journal.sqlite3"
 _HEX = re.compile(r"[0-9a-fA-F]{32}\Z")
 _R = TypeVar("_R", bound=BaseModel)
@@ -57,6 +55,10 @@ _REPLACE_FEEDBACK = (
     "body = excluded.body WHERE excluded.run_id = feedback.run_id "
     "AND excluded.created_at > feedback.created_at"
 )
+
+
+IN = "IN (SELECT value FROM json_each(?))"
+"""For conditions in SQL: the values are a JSON list, of any length."""
 
 
 class JournalRow(NamedTuple):
@@ -125,6 +127,7 @@ class Journal:
         timeout_s: float = 5.0,
     ) -> None:
         self.path = Path(path) / FILE_NAME
+        self.readonly = readonly
         self._db = Database(self.path, readonly=readonly, full_sync=full_sync, timeout_s=timeout_s)
 
     # -- writing ------------------------------------------------------------------------------
@@ -181,7 +184,7 @@ class Journal:
                     return run_id  # the same record once more
                 run_id = str(uuid4())
                 db.execute(_INSERT, _record_row({**record, "run_id": run_id}, redacted, rank))
-                _give_names(db, [(row[0], run_id)])
+                _rename(db, [(row[0], run_id)])
             _give_names(db, [(name, run_id) for name in names])
             return run_id
 
@@ -195,7 +198,7 @@ class Journal:
         Raises:
             StoreError: the journal can't be written.
         """
-        self._db.transaction(lambda db: _give_names(db, names), wait_s)
+        self._db.transaction(lambda db: _rename(db, names), wait_s)
 
     def append_feedback(
         self,
@@ -236,9 +239,11 @@ class Journal:
             return self._record(Feedback, body).model_copy(update={"run_id": run_id})
         return None
 
-    def names(self) -> dict[str, str]:
-        """Every further name of a run -> its run id."""
-        return dict(self._db.read("SELECT name, run_id FROM names"))
+    def names(self, only: Sequence[str] | None = None) -> dict[str, str]:
+        """Every further name of a run (or of ``only`` these) -> its run id."""
+        some = "" if only is None else f" WHERE name {IN}"
+        args = () if only is None else (json.dumps(only),)
+        return dict(self._db.read(f"SELECT name, run_id FROM names{some}", args))  # noqa: S608
 
     def run_named(self, name: str) -> str:
         """Return the run id that a name of an answer stands for; the name itself: none is known."""
@@ -295,11 +300,15 @@ class Journal:
 
     def rows(self, since: float = 0.0) -> list[JournalRow]:
         """The ids and digests of interactions made after ``since``, in the order of arrival."""
+        return self.rows_where("created_at >= ?", since)
+
+    def rows_where(self, condition: str, *args: Any) -> list[JournalRow]:
+        """Those of which an SQL condition holds, in the order of arrival; a list is JSON text."""
         sql = (
-            "SELECT seq, run_id, root_run_id, thread_id, user_id, has_answer, before, turn, after, "
-            "rank, created_at FROM interactions WHERE created_at >= ? ORDER BY seq"
+            "SELECT seq, run_id, root_run_id, thread_id, user_id, has_answer, before, turn, after, "  # noqa: S608
+            f"rank, created_at FROM interactions WHERE {condition} ORDER BY seq"
         )
-        return [JournalRow(*row) for row in self._db.read(sql, (since,))]
+        return [JournalRow(*row) for row in self._db.read(sql, args)]
 
     def interactions(self, run_ids: Sequence[str]) -> Iterator[Interaction]:
         """The named interactions without feedback, in the order asked; unknown ids are left out.
@@ -330,13 +339,22 @@ class Journal:
         sql = "INSERT OR IGNORE INTO languages VALUES (?, ?)"
         self._db.transaction(lambda db: db.executemany(sql, rows))
 
-    def feedback(self) -> list[Feedback]:
+    def feedback(
+        self, about: Sequence[str] | None = None, ids: Sequence[str] = ()
+    ) -> list[Feedback]:
         """Every feedback, in the order of arrival.
 
         ``run_id`` is as it was given, or the run's own where a name of it was given.
+
+        Args:
+            about: only what names one of these runs; None: all.
+            ids: and these pieces of feedback.
         """
+        some = "" if about is None else f"WHERE run_id {IN} OR feedback_id {IN}"
+        args = () if about is None else (json.dumps(about), json.dumps(ids))
+        sql = f"SELECT run_id, body FROM feedback {some} ORDER BY seq"  # noqa: S608
         out = []
-        for run_id, body in self._db.read("SELECT run_id, body FROM feedback ORDER BY seq"):
+        for run_id, body in self._db.read(sql, args):
             one = self._record(Feedback, body)
             out.append(
                 one if run_ref(one.run_id) == run_id else one.model_copy(update={"run_id": run_id})
@@ -349,14 +367,14 @@ class Journal:
         row = self._db.read(sql)[0]
         return int(row[0]), int(row[1])
 
-    def waiting(self) -> int:
-        """How much feedback names an answer that is not here."""
+    def waiting(self) -> list[str]:
+        """The names of answers that are not here, one for each piece of feedback about them."""
         sql = (
-            "SELECT count(*) FROM feedback f WHERE NOT EXISTS "
+            "SELECT run_id FROM feedback f WHERE NOT EXISTS "
             "(SELECT 1 FROM interactions WHERE run_id = f.run_id) AND NOT EXISTS "
-            "(SELECT 1 FROM interactions WHERE root_run_id = f.run_id)"
+            "(SELECT 1 FROM interactions WHERE root_run_id = f.run_id) ORDER BY seq"
         )
-        return int(self._db.read(sql)[0][0])
+        return [name for (name,) in self._db.read(sql)]
 
     def nameless(self) -> int:
         """How many answers nobody's name: no user, and no feedback of a named person."""
@@ -531,6 +549,12 @@ def _give_names(db: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> Non
             "AND NOT EXISTS (SELECT 1 FROM interactions WHERE run_id = ?)",
             (run_id, name, name),
         )
+
+
+def _rename(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
+    """Give names that traces or runs may be known by: what was shown of them is another answer."""
+    _give_names(db, names)
+    db.executemany("INSERT INTO changes (name) VALUES (?)", [(name,) for name, _ in names])
 
 
 def _filed(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -12,8 +12,6 @@ from collections.abc import Callable
 
 from langchain_uno.errors import StoreError
 
-__all__ = ["SCHEMA", "STEPS", "migrate"]
-
 
 def m001_records(db: sqlite3.Connection) -> None:
     """Interactions, feedback, and which of them the Chroma index has (derived, rebuildable).
@@ -150,6 +148,19 @@ def m008_plain_figures(db: sqlite3.Connection) -> None:
     )
 
 
+def m009_changes(db: sqlite3.Connection) -> None:
+    """What changed of records that are there, for those who read what is new alone.
+
+    The names are of runs and traces; who has read them deletes them.
+    """
+    db.execute("CREATE TABLE changes (seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL)")
+    db.execute(
+        """CREATE TRIGGER feedback_changes AFTER UPDATE ON feedback BEGIN
+            INSERT INTO changes (name) VALUES (OLD.run_id), (NEW.run_id);
+        END"""
+    )
+
+
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_records,
     m002_meta_and_erasures,
@@ -159,6 +170,7 @@ STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m006_expired,
     m007_figures,
     m008_plain_figures,
+    m009_changes,
 )
 SCHEMA = len(STEPS)
 

@@ -22,25 +22,23 @@ from contextlib import ExitStack
 
 from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, Where
-from langchain_uno.logs.join import Joined, join, read
+from langchain_uno.logs.join import read
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.server import ServerIndex
 from langchain_uno.logs.vectors import CachedEmbedder
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, known_as
 from langchain_uno.records import Interaction
-
-__all__ = ["ENV_CHROMA", "LogStore", "forget_in_index", "index_is_embedded", "pending"]
 
 ENV_CHROMA = "LANGCHAIN_UNO_CHROMA"
 _BATCH = 200
 _Index = ChromaIndex | ServerIndex
 
 
-def pending(journal: Journal, joined: Joined | None = None) -> int:
-    """How many records the index lacks, or has with older feedback (reads the journal alone)."""
-    joined = joined or join(journal)
+def pending(journal: Journal, kept: KeptLog) -> int:
+    """How many records the index lacks, or has with older feedback (reads no record)."""
     indexed = journal.indexed()
-    return sum(1 for run_id in joined.order if indexed.get(run_id) != joined.digest(run_id))
+    return sum(indexed.get(run_id) != digest for run_id, digest in kept.digests().items())
 
 
 class LogStore:
@@ -59,7 +57,8 @@ class LogStore:
         self._lease = lease
         self._index = index
         self._embedder = embedder
-        self._joined: Joined | None = None
+        self.kept = KeptLog(home, journal)
+        self._others: list[Interaction] | None = None
 
     @classmethod
     def open(
@@ -116,17 +115,14 @@ class LogStore:
             How many records were written.
         """
         self._lease.check()
-        joined = self._joined = join(self.journal)
-        indexed = self.journal.indexed()
-        digests = {run_id: joined.digest(run_id) for run_id in joined.order}
-        todo = [run_id for run_id in joined.order if indexed.get(run_id) != digests[run_id]]
+        self.kept.update()
+        self._others = None
+        indexed, digests = self.journal.indexed(), self.kept.digests()
+        todo = [run_id for run_id, digest in digests.items() if indexed.get(run_id) != digest]
         whole = isinstance(self._index, ServerIndex)
         for start in range(0, len(todo), _BATCH):
             part = todo[start : start + _BATCH]
-            logs = list(read(self.journal, joined, part))
-            if not logs:
-                continue
-            self.journal.note_languages(logs)
+            logs = self._read(part)
             vectors = self._embedder.embed([log.query for log in logs])
             self._index.upsert(
                 [log.run_id for log in logs], vectors, [_metadata(log, whole) for log in logs]
@@ -142,39 +138,48 @@ class LogStore:
 
     def pending(self) -> int:
         """How many records :meth:`drain` would write."""
-        return pending(self.journal)
+        self.kept.update()
+        return pending(self.journal, self.kept)
 
-    @property
-    def waiting(self) -> int:
-        """How many pieces of feedback wait for an answer that the journal does not have yet."""
-        return len(self._join().waiting)
+    def interactions(self, run_ids: Sequence[str] | None = None) -> list[Interaction]:
+        """Return the drained interactions with their feedback, oldest first.
 
-    @property
-    def waits_for(self) -> str | None:
-        """One of the names under which feedback waits; None: nothing waits."""
-        waiting = self._join().waiting
-        return waiting[0].run_id if waiting else None
-
-    @property
-    def nameless(self) -> int:
-        """How many logs with feedback name no user: neither who asked nor who spoke."""
-        return self._join().nameless
-
-    def interactions(self) -> list[Interaction]:
-        """Every drained interaction with its feedback, oldest first.
-
-        From this host's journal, as it was when it was drained; with a server also the records of
-        other hosts.
+        Args:
+            run_ids: only these; None: all, with a server also those of other hosts.
         """
         self._lease.check()
-        joined, own = self._join(), self.journal.indexed()
-        ids = [run_id for run_id in joined.order if run_id in own]
-        found = {log.run_id: log for log in read(self.journal, joined, ids)}
-        if isinstance(self._index, ServerIndex):
-            mine = set(joined.order)
+        others = self.others()
+        if run_ids is None:
+            indexed = self.journal.indexed()
+            ours = [run_id for run_id in self.kept.digests() if run_id in indexed]
+        else:
+            wanted = set(run_ids)
+            ours, others = list(run_ids), [log for log in others if log.run_id in wanted]
+        return _oldest_first([*self._read(ours), *others])
+
+    def heard(self) -> list[Interaction]:
+        """Return those that have feedback, of all hosts, oldest first."""
+        self._lease.check()
+        joined = self.kept.joined(heard=True)
+        ours = read(self.journal, joined)
+        return _oldest_first([*ours, *(log for log in self.others() if log.feedback)])
+
+    def count_all(self) -> int:
+        """How many interactions there are, of all hosts."""
+        return self.kept.span()[0] + len(self.others())
+
+    def others(self) -> list[Interaction]:
+        """Return what other hosts wrote to the index's server."""
+        if not isinstance(self._index, ServerIndex):
+            return []
+        if self._others is None:
+            mine = self.kept.digests()
             others = map(Interaction.model_validate_json, self._index.records())
-            found |= {log.run_id: log for log in others if log.run_id not in mine}
-        return sorted(found.values(), key=lambda log: (log.created_at, log.run_id))
+            self._others = [log for log in others if log.run_id not in mine]
+        return self._others
+
+    def _read(self, run_ids: Sequence[str]) -> list[Interaction]:
+        return list(read(self.journal, self.kept.joined(run_ids), run_ids))
 
     def embeddings(self, run_ids: Sequence[str]) -> FloatArray:
         """The vectors of the queries of these interactions, float32, shape (n, d).
@@ -213,6 +218,7 @@ class LogStore:
         """Close everything and give the lease back. Closing twice is fine."""
         self._index.close()
         self._embedder.close()
+        self.kept.close()
         self.journal.close()
         self._lease.release()
 
@@ -224,11 +230,6 @@ class LogStore:
         """Close."""
         self.close()
 
-    def _join(self) -> Joined:
-        if self._joined is None:
-            self._joined = join(self.journal)
-        return self._joined
-
     def _rebuild(self, reason: str, say: Callable[[str], None] | None) -> None:
         from rich.console import Console
         from rich.progress import Progress
@@ -239,6 +240,10 @@ class LogStore:
             task = progress.add_task("Rebuilding the index", total=self.pending())
             n = self.drain(lambda done: progress.advance(task, done))
         say(f"The index was rebuilt from the journal: {n} records.")
+
+
+def _oldest_first(logs: list[Interaction]) -> list[Interaction]:
+    return sorted(logs, key=lambda log: (log.created_at, log.run_id))
 
 
 def index_is_embedded(home: Home) -> bool:

@@ -20,8 +20,6 @@ from langchain_uno.errors import StoreError
 from langchain_uno.models.answers import open_cache
 from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, known_as
 
-__all__ = ["CachedEmbedder", "keep_only"]
-
 _BATCH = 64
 
 

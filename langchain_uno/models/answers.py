@@ -22,8 +22,6 @@ from langchain_uno.errors import StoreError
 from langchain_uno.models.protocols import GenerateRequest, Generation
 from langchain_uno.records import Usage
 
-__all__ = ["Answers", "key_of", "open_cache"]
-
 _KEPT_S = 90 * 24 * 3600.0
 """Seconds after which an answer that no refresh asked for is deleted: a quarter of a year."""
 

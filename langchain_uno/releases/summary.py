@@ -18,8 +18,6 @@ from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.prune import PRUNED
 from langchain_uno.releases.traffic import read_traffic
 
-__all__ = ["changes_of", "row_of", "shares_of", "state_of", "summary_of", "win_rate_of"]
-
 _DAYS = 7
 
 
@@ -55,7 +53,7 @@ def summary_of(
         "logged": answers,
         "feedback": feedback,
         "feedback_since_the_last_release": journal.feedback_since(made.timestamp() if made else 0),
-        "feedback_that_waits_for_its_answer": journal.waiting(),
+        "feedback_that_waits_for_its_answer": len(journal.waiting()),
         "requests_in_7_days": sum(n for _, _, n in week),
         "reach_a_cluster": round(reached / by_uno, 4) if by_uno else None,
         "answered_by": _counts(week),

@@ -222,8 +222,8 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model_path: Path)
     seen: dict[str, Any] = {}
 
     def command(*args: str, **result: Any) -> Result:
-        def refresh(*parts: Any, **more: Any) -> RefreshResult:
-            seen.update(more, home=parts[0])
+        def refresh(**parts: Any) -> RefreshResult:
+            seen.update(parts)
             return RefreshResult(
                 refresh_id="refresh-1", **{"current": result.get("release"), **result}
             )

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from langchain_uno.graphs.refresh import RefreshResult, run_refresh
+from langchain_uno.graphs.refresh import run_refresh
 from langchain_uno.home import Home
-from langchain_uno.learning.work import ClusterData, Silent, WorkFolder
+from langchain_uno.learning.work import ClusterData, RefreshResult, Silent, WorkFolder
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.protocols import Engine

@@ -9,9 +9,9 @@ import pytest
 
 from langchain_uno.erasure import forget
 from langchain_uno.errors import ReleaseError
-from langchain_uno.graphs.refresh import RefreshResult
 from langchain_uno.home import Home
 from langchain_uno.learning.review import decide, read_decisions, review_table
+from langchain_uno.learning.work import RefreshResult
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe

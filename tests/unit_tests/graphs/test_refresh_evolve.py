@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from langchain_uno.erasure import forget
-from langchain_uno.graphs.refresh import RefreshResult
 from langchain_uno.home import Home
 from langchain_uno.learning import cluster as cluster_room
 from langchain_uno.learning import train as train_room
+from langchain_uno.learning.work import RefreshResult
 from langchain_uno.models.adapters import count_base, count_weights
 from langchain_uno.models.protocols import Engine, FloatArray
 from langchain_uno.records import Interaction, PreferencePair, VerifierReport

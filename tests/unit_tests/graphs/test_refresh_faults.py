@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from langchain_uno.graphs.refresh import RefreshResult
 from langchain_uno.home import Home
-from langchain_uno.learning.work import RefreshProgress
+from langchain_uno.learning.work import RefreshProgress, RefreshResult
 from langchain_uno.models.protocols import Engine
 from langchain_uno.records import STAGES, Feedback
 from langchain_uno.releases.load import list_releases, read_current

@@ -59,9 +59,9 @@ def test_a_plan_counts_what_a_first_refresh_does(engine: Engine, tmp_path: Path)
     assert found.goes_on is None and not found.as_last and found.total_minutes > 0
     # 18 training logs, with a candidate from the words and one from the rules
     assert found.calls["revise"].calls == 36
-    # each candidate and each old answer; of 6 held-out requests the base's answer and two epochs'
-    assert found.calls["answer"].calls == 18
-    assert found.calls["judge"].calls == 36 + 18 + 18
+    # each candidate and each old answer; of 6 held-out requests the base's answer and an epoch's
+    assert found.calls["answer"].calls == 12
+    assert found.calls["judge"].calls == 36 + 18 + 12
     assert found.calls["distil"].who == "teacher" and found.calls["guess"].who == "model"
     assert found.calls["distil"].output_tokens == 24 * PLANNED.role_tokens
     assert found.clusters == 1 and found.steps == 2

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import pytest
 
 from langchain_uno.errors import ConfigError
-from langchain_uno.graphs.refresh import RefreshResult
 from langchain_uno.home import Home
+from langchain_uno.learning.work import RefreshResult
 from langchain_uno.learning.workers import LoadModels, RayWorkers
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.records import Feedback

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from langchain_uno.errors import EmptyLogError
-from langchain_uno.graphs.refresh import RefreshResult
 from langchain_uno.home import Home
 from langchain_uno.learning.train import Decision
+from langchain_uno.learning.work import RefreshResult
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.records import Feedback, Interaction, RatedAnswer

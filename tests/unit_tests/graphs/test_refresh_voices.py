@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from langchain_uno.graphs.refresh import RefreshResult
 from langchain_uno.home import Home
 from langchain_uno.learning.acts import edited_pairs
+from langchain_uno.learning.work import RefreshResult
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.records import Feedback, Interaction, RuleSet, utc_now

@@ -133,10 +133,43 @@ def test_rules_help_where_queries_are_blurred() -> None:
     assert chosen >= 0.95 > without + 0.1
 
 
-def test_more_logs_than_are_clustered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("langchain_uno.learning.cluster.MAX_EXACT", 400)
-    query, rules, truth = planted(1200, 6, seed=9)
-    assert adjusted_rand_score(truth, cluster_logs(query, rules)) >= 0.98
+@pytest.fixture
+def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than 800 logs are clustered by a sample of as many."""
+    for name, value in (("MAX_EXACT", 800), ("SAMPLE", 800), ("ODD", 400), ("WEIGHT_SAMPLE", 400)):
+        monkeypatch.setattr(f"langchain_uno.learning.cluster.{name}", value)
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_more_logs_than_are_clustered_at_once() -> None:
+    query, rules, truth = planted(3000, 8, seed=1)
+    labels = cluster_logs(query, rules)
+    assert adjusted_rand_score(truth, labels) >= 0.98
+    assert labels.max() + 1 == 8
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_kinds_too_rare_for_the_sample_are_found() -> None:
+    """Forty logs of 8,000 have four in the sample, which is no cluster there."""
+    query, rules, truth = planted(8000, 12, seed=3, rare=4)
+    labels = cluster_logs(query, rules)
+    assert adjusted_rand_score(truth, labels) >= 0.98
+    found = 0
+    for kind in range(8, 12):
+        largest = labels == np.bincount(labels[truth == kind]).argmax()
+        found += (truth[largest] == kind).mean() >= 0.9 and largest[truth == kind].mean() >= 0.9
+    assert found >= 3
+
+
+@pytest.mark.usefixtures("small_sample")
+def test_the_papers_threshold_means_the_same_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, rules, _ = planted(2400, 4, seed=4)
+    rules[:] = query
+    sampled = cluster_logs(query, rules, "ward", threshold=16.0)
+    monkeypatch.setattr("langchain_uno.learning.cluster.MAX_EXACT", 3000)
+    exact = cluster_logs(query, rules, "ward", threshold=16.0)
+    assert 2 <= exact.max() + 1 <= 8
+    assert adjusted_rand_score(exact, sampled) >= 0.9
 
 
 def test_repeated_and_constant_vectors() -> None:

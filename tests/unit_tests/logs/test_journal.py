@@ -262,7 +262,7 @@ def test_an_older_journal_is_counted_by_release_and_user(tmp_path: Path, schema:
             journal.append_feedback(Feedback(run_id=run, score=1.0, user_id=who))
         assert traffic_since(journal, 0.0) == [(None, False, 2), ("r1", False, 1), ("r1", True, 1)]
         assert traffic_since(journal, 1.5) == [(None, False, 2), ("r1", False, 1)]
-        assert (journal.waiting(), journal.nameless()) == (1, 0)
+        assert (len(journal.waiting()), journal.nameless()) == (1, 0)
         told = [(p.user_id, p.answers, p.feedback) for p in people_in(journal)]
         assert told == [("eve", 0, 2), ("ann", 2, 1), ("bob", 1, 0)]
         assert [p.user_id for p in people_in(journal, "n")] == ["ann"]

@@ -135,7 +135,7 @@ def test_the_store_says_what_waits_and_who_is_nameless(home: Home) -> None:
         Feedback(run_id="resp_123", comment="shorter"),
     )
     with LogStore.open(home, WordEmbedder()) as store:
-        assert (store.waiting, store.nameless) == (1, 1)
+        assert (len(store.journal.waiting()), store.kept.nameless) == (1, 1)
 
 
 def test_the_folder_holds_no_text(home: Home) -> None:

@@ -89,6 +89,13 @@ def test_settings_are_the_recipes_for_each_kind() -> None:
     assert (critic.rank, critic.max_steps) == (8, 5)
 
 
+def test_experts_are_weakened_where_content_must_be_kept() -> None:
+    paper, bundled = load_recipe("paper"), load_recipe("bundled")
+    assert TrainSettings.of(bundled, "expert").strength == common.STRENGTH < 1
+    assert TrainSettings.of(bundled, "critic").strength == 1  # the base revises, and is looked at
+    assert TrainSettings.of(paper, "expert").strength == 1
+
+
 def test_alpha_is_twice_the_rank_on_every_linear_layer(tiny: tuple[Any, Any]) -> None:
     found = common.lora_config(tiny[0], TrainSettings(rank=6, dropout=0.1))
     assert (found.r, found.lora_alpha, found.lora_dropout) == (6, 12, 0.1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from langchain_uno.errors import InputError
 from langchain_uno.records import Message, PreferencePair, RatedAnswer
@@ -84,6 +85,22 @@ def test_three_trainings_leave_the_base_bit_identical(
     assert "forward" not in model.__dict__
     assert not hasattr(model, "peft_config")
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_a_weakened_expert_is_the_same_with_a_smaller_alpha(
+    tiny: tuple[Any, Any], tmp_path: Path
+) -> None:
+    model, tokenizer = tiny
+    tensors, alphas = [], []
+    for strength in (1.0, 0.75):
+        settings = SETTINGS.model_copy(update={"strength": strength})
+        out = tmp_path / str(strength)
+        for epoch in train_expert(model, tokenizer, [pair(i) for i in range(4)], out, settings, 1):
+            tensors.append(load_file(epoch / "adapter_model.safetensors"))
+            alphas.append(json.loads((epoch / "adapter_config.json").read_text())["lora_alpha"])
+    assert alphas == [16, 16, 12, 12]
+    for whole, weak in zip(tensors[:2], tensors[2:], strict=True):
+        assert all(torch.equal(weak[name], value) for name, value in whole.items())
 
 
 def test_every_epoch_is_a_plain_peft_adapter(

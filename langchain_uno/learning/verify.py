@@ -1,0 +1,161 @@
+"""Stage "verify": what a cluster's module is asked, by which standard, and how it did.
+
+``train`` calls it after each training; the comparison itself is ``trainers/verifier.py``, and the
+look elsewhere ``trainers/elsewhere.py``. No log that taught a module is asked here. The base's
+answers are asked once a cluster, and what both sides said is kept for the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from langchain_uno.learning.acts import was_content
+from langchain_uno.learning.cluster import asker_of, sent_to
+from langchain_uno.learning.controls import believed
+from langchain_uno.learning.distil import unique_rules
+from langchain_uno.learning.rules import lone_thumbs, wanted_rules
+from langchain_uno.learning.work import ClusterData, Work
+from langchain_uno.models.teacher import judged_by
+from langchain_uno.records import ModuleKind, Usage, VerifierReport
+from langchain_uno.trainers.elsewhere import base_answers, look_elsewhere
+from langchain_uno.trainers.verifier import BaseSide, Compared, Exam, HeldOut, Rated, evened
+
+_BAR = "train"
+
+
+def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
+    """Return a cluster's verification queries, each with the judge's standard.
+
+    That is the rules which the log's own user named; where a module answered it, what this module
+    was there for besides. A log with an edit and no words has the edit. A log that says nothing of
+    the kind has the rules that recur among the cluster's training logs, unless its user was content
+    with the answer as it was: that is no witness for other wishes. So have requests that nobody
+    reacted to; they fill up to ``recipe.verify.max_queries``. Where the judge can't be
+    believed, edits alone are a standard.
+
+    Where thumbs teach, the standard is the answers that people rated (:func:`evened`).
+    """
+    if cluster.by_thumbs:
+        return _rated_items(work, cluster)
+    given = work.folder.read_json("given.json")
+    items: list[HeldOut] = []
+    for log_id in cluster.verify:
+        log, own = work.logs[log_id], work.taught[log_id]
+        rules, edit = wanted_rules(own), None
+        if not believed(work, "judge", log.language):
+            rules, edit = [], log.correction
+        elif rules:
+            rules = unique_rules([*rules, *given.get(log_id, ())])
+        elif log.correction:
+            edit = log.correction
+        elif not was_content(log):
+            rules = cluster.rules
+        if rules or edit:
+            voice = work.voices[log_id]
+            items.append(HeldOut(log_id, log.messages, rules, log.language, voice, edit))
+    for run_id in cluster.unlabelled if cluster.rules else ():
+        if len(items) >= work.recipe.verify.max_queries:
+            break
+        log = work.unheard[run_id]
+        if not believed(work, "judge", log.language):
+            continue
+        who = asker_of(log)
+        items.append(HeldOut(run_id, log.messages, cluster.rules, log.language, who))
+    return items
+
+
+def _rated_items(work: Work, cluster: ClusterData) -> list[HeldOut]:
+    """Return the held-out rated answers, with the lengths that liked answers of training have."""
+    lengths = [len(one.answer) for one in lone_thumbs(work, cluster.train) if one.liked]
+    span = (min(lengths), max(lengths))
+    return evened(
+        [
+            HeldOut(
+                one.run_id,
+                one.messages,
+                [],
+                work.logs[one.run_id].language,
+                one.voice,
+                rated=Rated(one.answer, one.liked, span),
+            )
+            for one in lone_thumbs(work, cluster.verify)
+        ],
+        work.recipe.verify.max_queries,
+        work.recipe.seed,
+    )
+
+
+def exam_of(work: Work, keep: Callable[[list[Compared]], None] | None = None) -> Exam:
+    """Return who answers and who judges in this refresh.
+
+    Args:
+        work: the refresh.
+        keep: is given what base and module said.
+    """
+    words = judged_by(work.prompts, work.teacher_prompts)
+    return Exam(work.engine, work.teacher, words, work.recipe, work.counter(_BAR), keep)
+
+
+def verify_module(
+    work: Work, cluster: ClusterData, kind: ModuleKind, epochs: list[Path], *, kinds: int, name: str
+) -> VerifierReport:
+    """Compare a module with the base on held-out queries; of a critic there is one epoch.
+
+    The answers of both are kept under ``name``, for the report.
+    """
+    items = held_out(work, cluster)
+    work.progress.start(_BAR, None, f"{cluster.id} {kind}: verifying on {len(items)} queries")
+    exam = exam_of(
+        work, partial(work.folder.write_records, f"clusters/{cluster.id}/{name}-compared.jsonl")
+    )
+    base = base_side(work, cluster, items, exam)
+    if kind == "expert":
+        return exam.verify_expert(base, epochs, kinds=kinds)
+    return exam.verify_critic(base, epochs[-1], kinds=kinds)
+
+
+def base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exam) -> BaseSide:
+    """Return the base's answers and scores, asked once for all kinds of module."""
+    name = f"clusters/{cluster.id}/base-side.json"
+    if not work.folder.has(name):
+        side = exam.answer_as_base(items)
+        stored = {"ids": [i.id for i in side.items], "answers": side.answers, "scores": side.scores}
+        stored |= {"cut": side.cut, "usage": [one.model_dump() for one in side.usage]}
+        work.folder.write_json(name, stored)
+    kept = work.folder.read_json(name)
+    by_id = {item.id: item for item in items}
+    return BaseSide(
+        [by_id[i] for i in kept["ids"]],
+        kept["answers"],
+        kept["scores"],
+        kept["cut"],
+        [Usage.model_validate(one) for one in kept["usage"]],
+    )
+
+
+def not_behind(
+    work: Work, cluster: ClusterData, report: VerifierReport, expert: Path, critic: Path
+) -> VerifierReport:
+    """Return an expert's report, passed only if it doesn't fall behind the critic."""
+    work.progress.start(_BAR, None, f"{cluster.id} expert: against the critic that taught it")
+    exam = exam_of(work)
+    side = base_side(work, cluster, held_out(work, cluster), exam)
+    why = exam.falls_behind(side, expert, critic)
+    return report.model_copy(update={"passed": not why, "reason": why or report.reason})
+
+
+def look_outside(
+    work: Work, cluster: ClusterData, report: VerifierReport, adapter: Path
+) -> VerifierReport:
+    """Return a module's report, passed only if it is no worse than the base elsewhere."""
+    work.progress.start(_BAR, None, f"{cluster.id} {report.kind}: asked elsewhere")
+    exam, name = exam_of(work), "general.json"
+    if not work.folder.has(name):  # once a refresh
+        work.folder.write_json(name, base_answers(exam))
+    # Requests that nobody reacted to are where serving sends them. Thumbs judge no other answer.
+    others = [c for c in work.clusters() if c.id != cluster.id and not c.by_thumbs]
+    sent = sent_to(work) if report.kind == "expert" else {}
+    strays = [i for c in others for i in held_out(work, c) if sent.get(i.id) == cluster.id]
+    return look_elsewhere(exam, report, adapter, work.folder.read_json(name), strays)

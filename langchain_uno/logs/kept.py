@@ -1,0 +1,413 @@
+"""The journal joined, kept: what came or changed since the last time is joined, and nothing else.
+
+    with KeptLog(home, journal) as kept:   # brings it up to date
+        joined = kept.joined()             # as join(journal) would be
+
+It lies in ``work/joined.sqlite3`` and is derived from the journal alone: deleted, of another
+version of this code, or older than an erasure, it is made anew. An erasure deletes it, as it does
+all that a refresh made.
+
+Records that share a trace, a thread or the text of a conversation are a *part*: one may be what
+another's user was shown, or go on from it. Where a record comes, or feedback comes or changes, the
+parts that it touches are joined anew, whole. So it is the same as if all had been joined at once,
+whatever comes in which order.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from hashlib import blake2b
+from typing import NamedTuple, TypeVar
+
+from pydantic import TypeAdapter
+
+from langchain_uno.home import Home
+from langchain_uno.logs.filters import Supports, all_reasons, sameness
+from langchain_uno.logs.join import Joined, join_part, read, turn_of
+from langchain_uno.logs.journal import IN, Journal, JournalRow
+from langchain_uno.records import Feedback, Interaction, Verdict
+
+FILE_NAME = "joined.sqlite3"
+VERSION = 1
+"""Raised when joining, filters or the facts below change what they say of a record."""
+_PAGE = 1000
+_T = TypeVar("_T")
+_FEEDBACK: TypeAdapter[list[Feedback]] = TypeAdapter(list[Feedback])
+_TABLES = """
+    DROP TABLE IF EXISTS logs; DROP TABLE IF EXISTS keys; DROP TABLE IF EXISTS facts;
+    DROP TABLE IF EXISTS seen; DROP TABLE IF EXISTS checks;
+    CREATE TABLE logs (
+        seq INTEGER PRIMARY KEY,   -- the journal's
+        run_id TEXT NOT NULL UNIQUE,
+        part INTEGER NOT NULL,
+        created_at REAL NOT NULL,
+        digest BLOB NOT NULL,      -- of its feedback
+        own INTEGER NOT NULL,      -- whether the app asked for itself
+        feedback TEXT,             -- joined, as JSON, or NULL
+        thread INTEGER,            -- a hash
+        same INTEGER NOT NULL,     -- a hash of what duplicates have in common
+        facts INTEGER NOT NULL
+    );
+    CREATE INDEX logs_of_part ON logs (part);
+    CREATE INDEX logs_alike ON logs (same, facts);
+    CREATE TABLE keys (key INTEGER PRIMARY KEY, part INTEGER NOT NULL);
+    CREATE TABLE facts (id INTEGER PRIMARY KEY, facts TEXT NOT NULL UNIQUE);
+    CREATE TABLE seen (interactions INTEGER, feedback INTEGER, changes INTEGER, erasures INTEGER);
+    INSERT INTO seen VALUES (0, 0, 0, 0);
+    CREATE TABLE checks (by TEXT, run_id TEXT, verdict TEXT, PRIMARY KEY (by, run_id))
+        WITHOUT ROWID;
+"""
+
+
+class Facts(NamedTuple):
+    """What many records have in common, for counting and choosing."""
+
+    reasons: list[str]
+    """Of the filters against it, all of them, with ``unsupported_language`` in any case."""
+    language: str
+    first: bool
+    """Whether it is a conversation's first turn."""
+    nameless: bool
+    """Whether it has feedback and names neither who asked nor who spoke."""
+    model: str | None
+    route: str | None
+    dataset: str | None
+    failed: bool
+    said: list[tuple[str, bool, bool]]
+    """Of each feedback: its key, whether it is an edit, whether it is a score."""
+
+    def reason(self, supports: Supports, ignore: Collection[str] = ()) -> str:
+        """Return the reason of :func:`~langchain_uno.logs.filters.verdict`."""
+        for reason in self.reasons:
+            known = reason == "unsupported_language" and supports(self.language)
+            if reason not in ignore and not known:
+                return reason
+        return "ok"
+
+
+class KeptLog:
+    """The joined journal of a home; a context manager. Open one for a short while.
+
+    Args:
+        home: whose ``work`` folder has the file; where it can't be written all is joined in memory.
+        journal: the home's.
+
+    Raises:
+        StoreError: the journal can't be used.
+    """
+
+    def __init__(self, home: Home, journal: Journal) -> None:
+        self._journal = journal
+        self._path = home.work / FILE_NAME
+        self._db = self._open()
+        self.update()
+
+    def update(self) -> None:
+        """Join what came or changed since."""
+        try:
+            read = self._in_transaction(self._update)
+        except sqlite3.Error as error:  # a full disk; a damaged file: what is derived may go
+            self._db.close()
+            if not isinstance(error, sqlite3.OperationalError):
+                self._path.unlink(missing_ok=True)
+            self._db = _ready(":memory:")
+            read = self._in_transaction(self._update)
+        if read and not self._journal.readonly:
+            self._journal.database.write(
+                lambda db: db.execute("DELETE FROM changes WHERE seq <= ?", (read,))
+            )
+
+    def joined(self, run_ids: Sequence[str] | None = None, *, heard: bool = False) -> Joined:
+        """Return feedback by record, as :func:`~langchain_uno.logs.join.join` does.
+
+        What waits is left out: the journal knows it.
+
+        Args:
+            run_ids: only these records.
+            heard: only records with feedback.
+        """
+        out = Joined(nameless=self.nameless)
+        some = "1" if run_ids is None else f"run_id {IN}"
+        some += " AND feedback IS NOT NULL" if heard else ""
+        sql = f"SELECT run_id, own, feedback FROM logs WHERE {some} ORDER BY seq"  # noqa: S608
+        args = () if run_ids is None else (json.dumps(run_ids),)
+        for run_id, own, feedback in self._db.execute(sql, args):
+            out.order.append(run_id)
+            if own:
+                out.own.add(run_id)
+            if feedback:
+                out.feedback[run_id] = _FEEDBACK.validate_json(feedback)
+        return out
+
+    def digests(self) -> dict[str, bytes]:
+        """run_id -> digest of the feedback, of every record in the order of arrival."""
+        return dict(self._db.execute("SELECT run_id, digest FROM logs ORDER BY seq"))
+
+    @property
+    def nameless(self) -> int:
+        """How many records with feedback name neither who asked nor who spoke."""
+        return sum(n for _, facts, n in self.facts() if facts.nameless)
+
+    def facts(self) -> list[tuple[int, Facts, int]]:
+        """Return (id, facts, of how many records they are true)."""
+        sql = "SELECT id, facts, n FROM facts JOIN (SELECT facts AS f, count(*) AS n FROM logs "
+        found = self._db.execute(sql + "GROUP BY facts) ON id = f")
+        return [(id_, Facts(*json.loads(facts)), n) for id_, facts, n in found]
+
+    def distinct(self, supports: Supports) -> int:
+        """How many records the filters let pass, those that say the same counted once."""
+        sql = f"SELECT count(DISTINCT same) FROM logs WHERE facts {IN}"  # noqa: S608
+        return int(self._db.execute(sql, (self._passed(supports),)).fetchone()[0])
+
+    def first_of_equals(self, supports: Supports, run_ids: Sequence[str]) -> dict[str, bytes]:
+        """Return those of some records that the filters let pass, and their feedback's digests."""
+        ids = self._passed(supports)
+        sql = (
+            f"SELECT run_id, digest FROM logs a WHERE run_id {IN} AND facts {IN} AND NOT EXISTS ("  # noqa: S608
+            f"SELECT 1 FROM logs b WHERE b.same = a.same AND b.facts {IN} AND b.seq < a.seq)"
+        )
+        return dict(self._db.execute(sql, (json.dumps(run_ids), ids, ids)))
+
+    def _passed(self, supports: Supports) -> str:
+        return json.dumps([i for i, facts, _ in self.facts() if facts.reason(supports) == "ok"])
+
+    def latest(
+        self, passing: Callable[[Facts], bool], most: int, skip: int = 0, *, equal: bool = False
+    ) -> list[str]:
+        """Return the latest records, the latest first.
+
+        Args:
+            passing: told by the facts of a record whether it will do.
+            most: how many at most.
+            skip: so many of the latest are passed over.
+            equal: whether duplicates of earlier ones count.
+        """
+        ids = json.dumps([i for i, facts, _ in self.facts() if passing(facts)])
+        sql = (
+            f"SELECT run_id FROM logs a WHERE facts {IN} AND (? OR NOT EXISTS ("  # noqa: S608
+            f"SELECT 1 FROM logs b WHERE b.same = a.same AND b.facts {IN} "
+            "AND (b.created_at, b.run_id) < (a.created_at, a.run_id))) "
+            "ORDER BY created_at DESC, run_id DESC LIMIT ? OFFSET ?"
+        )
+        return [run_id for (run_id,) in self._db.execute(sql, (ids, equal, ids, most, skip))]
+
+    def span(self) -> tuple[int, int, float | None, float | None]:
+        """How many records and threads there are, and when the first and last was made."""
+        sql = "SELECT count(*), count(DISTINCT thread), min(created_at), max(created_at) FROM logs"
+        found: tuple[int, int, float | None, float | None] = self._db.execute(sql).fetchone()
+        return found
+
+    def checked(
+        self, by: str, logs: Sequence[Interaction], check: Callable[..., Mapping[str, Verdict]]
+    ) -> dict[str, Verdict]:
+        """Return the verdicts of a costly check that looks at request and answer alone.
+
+        Args:
+            by: stands for the check and the model that makes it.
+            logs: records; each is checked once.
+            check: given records, returns a verdict for those that fail.
+        """
+        known = dict(self._db.execute("SELECT run_id, verdict FROM checks WHERE by = ?", (by,)))
+        new = [log for log in logs if log.run_id not in known]
+        if new:
+            found = check(new)
+            fresh = {g.run_id: found[g.run_id].model_dump_json() if g.run_id in found else ""
+                     for g in new}  # fmt: skip
+            rows = [(by, run_id, told) for run_id, told in fresh.items()]
+            sql = "INSERT OR REPLACE INTO checks VALUES (?, ?, ?)"
+            self._in_transaction(lambda: self._db.executemany(sql, rows))
+            known |= fresh
+        told = ((log.run_id, known[log.run_id]) for log in logs)
+        return {run_id: Verdict.model_validate_json(text) for run_id, text in told if text}
+
+    def close(self) -> None:
+        """Close the file. Closing twice is fine."""
+        self._db.close()
+
+    def __enter__(self) -> KeptLog:
+        """Return self."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close."""
+        self.close()
+
+    # -- bringing it up to date -----------------------------------------------------------------
+
+    def _open(self) -> sqlite3.Connection:
+        if not self._journal.path.exists():  # looking at an empty home leaves no trace
+            return _ready(":memory:")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return _ready(str(self._path))
+        except (OSError, sqlite3.OperationalError):  # a read-only home, say
+            return _ready(":memory:")
+        except sqlite3.DatabaseError:  # damaged, and derived
+            self._path.unlink()
+            return _ready(str(self._path))
+
+    def _in_transaction(self, work: Callable[[], _T]) -> _T:
+        self._db.execute("BEGIN IMMEDIATE")
+        with self._db:
+            return work()
+
+    def _update(self) -> int:
+        """Do it in a transaction; return up to which of the journal's changes it read."""
+        seen = self._db.execute("SELECT * FROM seen").fetchone()
+        now = self._journal.database.read(
+            "SELECT (SELECT max(seq) FROM interactions), (SELECT max(seq) FROM feedback), "
+            "(SELECT max(seq) FROM changes), (SELECT count(*) FROM erasures)"
+        )[0]
+        now = tuple(n or 0 for n in now)
+        if seen[3] != now[3]:
+            _make_tables(self._db)
+            seen = (0, 0, 0, now[3])
+        told = self._journal.database.read(
+            "SELECT run_id, feedback_id FROM feedback WHERE seq > ? UNION ALL "
+            "SELECT name, '' FROM changes WHERE seq > ?",
+            seen[1:3],
+        )
+        touched = json.dumps(sorted({n for name, said in told for n in (name, turn_of(said))}))
+        rows = self._journal.rows_where(
+            f"seq > ? OR run_id {IN} OR root_run_id {IN}", seen[0], touched, touched
+        )
+        if rows:
+            self._join_anew(rows)
+        marks = (now[0], now[1], max(now[2], seen[2]), now[3])
+        self._db.execute("DELETE FROM seen")
+        self._db.execute("INSERT INTO seen VALUES (?, ?, ?, ?)", marks)
+        return int(now[2])
+
+    def _join_anew(self, rows: list[JournalRow]) -> None:
+        """Join the parts that these records belong to, and write what is another thing now."""
+        keys = self._keys(rows)
+        sql = f"SELECT seq FROM logs WHERE part IN (SELECT part FROM keys WHERE key {IN})"  # noqa: S608
+        marks = json.dumps([key for many in keys.values() for key in many])
+        others = [seq for (seq,) in self._db.execute(sql, (marks,)) if seq not in keys]
+        if others:
+            more = self._journal.rows_where(f"seq {IN}", json.dumps(others))
+            rows, keys = [*rows, *more], {**keys, **self._keys(more)}
+        sql = f"SELECT seq, digest, own FROM logs WHERE seq {IN}"  # noqa: S608
+        found = self._db.execute(sql, (json.dumps(list(keys)),))
+        before = {seq: (digest, own) for seq, digest, own in found}
+        joined = join_part(self._journal, rows)
+        changed = {
+            row.run_id: row
+            for row in rows
+            if before.get(row.seq) != (joined.digest(row.run_id), row.run_id in joined.own)
+        }
+        for start in range(0, len(changed), _PAGE):
+            self._write(joined, list(changed)[start : start + _PAGE], changed)
+        parts = _parts(keys)
+        of_logs = [(part, seq) for seq, part in parts.items()]
+        self._db.executemany("UPDATE logs SET part = ? WHERE seq = ?", of_logs)
+        of_keys = ((key, parts[seq]) for seq, many in keys.items() for key in many)
+        self._db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?)", of_keys)
+
+    def _keys(self, rows: Sequence[JournalRow]) -> dict[int, list[int]]:
+        """Return what ties each record to others, as hashes, by its number in the journal."""
+        roots = {row.seq: row.root_run_id or row.run_id for row in rows}
+        shown = self._journal.names(list(set(roots.values())))
+        return {
+            row.seq: [
+                _hash(kind, name)
+                for kind, name in (
+                    ("run", row.run_id),
+                    ("run", roots[row.seq]),
+                    ("run", shown.get(roots[row.seq])),
+                    ("thread", row.thread_id),
+                    ("said", row.before),
+                    ("said", row.after),
+                )
+                if name
+            ]
+            for row in rows
+        }
+
+    def _write(
+        self, joined: Joined, run_ids: Sequence[str], rows: Mapping[str, JournalRow]
+    ) -> None:
+        logs = list(read(self._journal, joined, run_ids))
+        if not self._journal.readonly:
+            self._journal.note_languages(logs)
+        for log in logs:
+            row = rows[log.run_id]
+            facts = json.dumps(_facts(log))
+            self._db.execute("INSERT OR IGNORE INTO facts (facts) VALUES (?)", (facts,))
+            self._db.execute(
+                "INSERT OR REPLACE INTO logs SELECT ?, ?, 0, ?, ?, ?, ?, ?, ?, id FROM facts "
+                "WHERE facts = ?",
+                (
+                    row.seq,
+                    log.run_id,
+                    row.created_at,
+                    joined.digest(log.run_id),
+                    log.run_id in joined.own,
+                    _FEEDBACK.dump_json(log.feedback, exclude_none=True) if log.feedback else None,
+                    _hash("thread", row.thread_id) if row.thread_id else None,
+                    int.from_bytes(sameness(log)[:8], "little", signed=True),
+                    facts,
+                ),
+            )
+
+
+def _ready(path: str) -> sqlite3.Connection:
+    """Open the file, with empty tables where it is new or of another version."""
+    db = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("BEGIN IMMEDIATE")
+        if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            _make_tables(db)
+            db.execute(f"PRAGMA user_version = {VERSION}")
+        db.execute("COMMIT")
+        return db
+    except BaseException:
+        db.close()
+        raise
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    for statement in _TABLES.split(";"):
+        db.execute(statement)
+
+
+def _hash(kind: str, name: str | bytes) -> int:
+    """Return a number for SQLite's keys; two names with one number join two parts, no more."""
+    said = name if isinstance(name, bytes) else name.encode("utf-8", "surrogatepass")
+    digest = blake2b(kind.encode() + said, digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _parts(keys: Mapping[int, Sequence[int]]) -> dict[int, int]:
+    """Return the part of each record: the first of all that it is tied to."""
+    first = {seq: seq for seq in keys}
+    by_key: dict[int, int] = {}
+
+    def root(seq: int) -> int:
+        while first[seq] != seq:
+            first[seq] = first[first[seq]]
+            seq = first[seq]
+        return seq
+
+    for seq, many in keys.items():
+        for key in many:
+            a, b = sorted((root(seq), root(by_key.setdefault(key, seq))))
+            first[b] = a
+    return {seq: root(seq) for seq in keys}
+
+
+def _facts(log: Interaction) -> Facts:
+    return Facts(
+        reasons=all_reasons(log),
+        language=log.language,
+        first=sum(m.role == "user" for m in log.messages) == 1,
+        nameless=bool(log.feedback) and not any([log.user_id, *(f.user_id for f in log.feedback)]),
+        model=log.model,
+        route=log.route,
+        dataset=log.tags.get("dataset"),
+        failed=bool(log.error),
+        said=[(f.key, bool(f.correction), f.score is not None) for f in log.feedback],
+    )

@@ -1,0 +1,282 @@
+"""What is kept joined is what joining everything anew gives, whatever came in which order."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from toys import START, WordEmbedder, assistant, log, user
+
+from langchain_uno.erasure import forget
+from langchain_uno.home import Home
+from langchain_uno.logs.exchange import last, stats
+from langchain_uno.logs.filters import verdicts
+from langchain_uno.logs.join import join, read
+from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.kept import FILE_NAME, KeptLog
+from langchain_uno.logs.store import LogStore
+from langchain_uno.recipe import FilterSettings
+from langchain_uno.records import Feedback, Interaction
+
+ENGLISH = frozenset({"en"})
+
+
+def fed(n: int, run: str, text: str = "Shorter, please.", **fields: object) -> Feedback:
+    made = START + timedelta(hours=1, minutes=n)
+    return Feedback.model_validate(
+        {"feedback_id": f"f{n}", "run_id": run, "comment": text, "created_at": made, **fields}
+    )
+
+
+def same_as_whole(home: Home, journal: Journal) -> None:
+    """The kept log is what joining, filtering and counting everything anew gives."""
+    whole = join(journal)
+    with KeptLog(home, journal) as kept:
+        mine = kept.joined()
+        assert (mine.order, mine.own) == (whole.order, whole.own)
+        assert mine.nameless == whole.nameless
+        assert set(mine.feedback) == set(whole.feedback)
+        logs = list(read(journal, whole))
+        assert list(read(journal, mine)) == logs
+        assert kept.digests() == {run_id: whole.digest(run_id) for run_id in whole.order}
+        judged = verdicts(logs, FilterSettings(), lambda language: language in ENGLISH)
+        passed = [i.run_id for i, v in zip(logs, judged, strict=True) if v.usable]
+        first = kept.first_of_equals(lambda one: one in ENGLISH, whole.order)
+        assert first == {run_id: whole.digest(run_id) for run_id in passed}
+        assert kept.distinct(lambda one: one in ENGLISH) == len(passed)
+        reasons = Counter(v.reason for v in judged)
+        reasons["ok"] += reasons.pop("duplicate", 0)
+        found: Counter[str] = Counter()
+        for _, facts, n in kept.facts():
+            found[facts.reason(lambda language: language in ENGLISH)] += n
+        assert found == +reasons
+        heard = kept.joined(heard=True)
+        assert heard.order == [run_id for run_id in whole.order if run_id in whole.feedback]
+    assert len(journal.waiting()) == len(whole.waiting)
+
+
+class Traffic:
+    """Records of a small service, their feedback and their names, in a random order."""
+
+    def __init__(self, seed: int) -> None:
+        rng = random.Random(seed)
+        self.events: list[object] = []
+        n = 0
+        for talk in range(8):
+            shared = rng.random() < 0.3
+            thread = rng.choice([None, f"t{talk}", f"t{talk}", "one thread"])
+            asker = rng.choice([None, "ann", "ben"])
+            bare, said = rng.random() < 0.3, []
+            for turn in range(rng.randrange(1, 4)):
+                words = "Hello" if shared and not turn else f"Where is number {talk}, turn {turn}?"
+                root = rng.choice([None, f"root-{n}"])
+                for _ in range(rng.choice([1, 1, 2])):  # an agent's steps
+                    n += 1
+                    one = log(
+                        n,
+                        answer="Hi." if shared and not turn else f"Answer {talk} {turn}.",
+                        messages=[*([] if bare else said), user(words)],
+                        thread_id=thread,
+                        user_id=asker,
+                        root_run_id=root,
+                        created_at=START + timedelta(minutes=10 * turn + talk, seconds=n),
+                    )
+                    self.events.append(one)
+                    if rng.random() < 0.5:
+                        run = rng.choice([one.run_id, root or one.run_id, f"msg-{n}", "nobody"])
+                        told = rng.choice([None, "cem"])
+                        self.events.append(fed(n, run, user_id=told))
+                        self.events.append(fed(n, run, "Longer!", created_at=START))
+                    if rng.random() < 0.2:
+                        self.events.append(
+                            fed(n, one.run_id, words, feedback_id=f"follow-up-{log(n + 1).run_id}")
+                        )
+                    if rng.random() < 0.3:
+                        self.events.append((f"msg-{n}", one.run_id))
+                    if root and rng.random() < 0.4:
+                        self.events.append((root, one.run_id))
+                said += [user(words), assistant(one.answer)]
+        rng.shuffle(self.events)
+
+
+def put(journal: Journal, event: object) -> None:
+    if isinstance(event, Interaction):
+        journal.append_interaction(event)
+    elif isinstance(event, Feedback):
+        journal.append_feedback(event)
+    else:
+        journal.append_names([event])  # type: ignore[list-item]
+
+
+MORE = [pytest.param(n, marks=pytest.mark.slow) for n in range(12, 300)]
+
+
+@pytest.mark.parametrize("seed", [*range(12), *MORE])
+def test_a_part_at_a_time_is_the_same_as_all_at_once(home: Home, seed: int) -> None:
+    rng = random.Random(seed)
+    with Journal(home.ensure().journal) as journal:
+        for event in Traffic(seed).events:
+            put(journal, event)
+            if rng.random() < 0.25:
+                KeptLog(home, journal).close()
+        same_as_whole(home, journal)
+
+
+def test_a_new_record_joins_what_it_ties_together(home: Home) -> None:
+    """Two conversations begin alike; a third record comes late and goes on from both."""
+    with Journal(home.ensure().journal) as journal:
+        for n in (1, 2):
+            journal.append_interaction(log(n, "Hello", "Hi.", thread_id=f"t{n}"))
+        same_as_whole(home, journal)
+        talk = [user("Hello"), assistant("Hi."), user("And shorter?")]
+        journal.append_interaction(log(3, messages=talk))
+        same_as_whole(home, journal)
+        with KeptLog(home, journal) as kept:
+            [[said]] = kept.joined().feedback.values()
+            assert said.comment == "And shorter?"
+
+
+def test_only_what_came_or_changed_is_read(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_now: list[str] = []
+    plain = Journal.interactions
+
+    def noted(self: Journal, run_ids: list[str]) -> object:
+        read_now.extend(run_ids)
+        return plain(self, run_ids)
+
+    with Journal(home.ensure().journal) as journal:
+        for n in range(40):
+            journal.append_interaction(log(n, thread_id=f"t{n % 10}"))
+        KeptLog(home, journal).close()
+        monkeypatch.setattr(Journal, "interactions", noted)
+        KeptLog(home, journal).close()
+        assert read_now == []
+        journal.append_feedback(fed(1, log(3).run_id))
+        journal.append_interaction(log(40))
+        KeptLog(home, journal).close()
+        thread = {log(n).run_id for n in (3, 13, 23, 33)}
+        assert {log(3).run_id, log(40).run_id} <= set(read_now) <= thread | {log(40).run_id}
+
+
+def test_changed_feedback_and_a_name_that_comes_late(home: Home) -> None:
+    with Journal(home.ensure().journal) as journal:
+        for n in (1, 2):
+            journal.append_interaction(log(n, root_run_id="root"))
+        journal.append_feedback(fed(1, "root"))
+        same_as_whole(home, journal)
+        journal.append_feedback(fed(1, "root", "Longer!", created_at=START + timedelta(days=2)))
+        same_as_whole(home, journal)
+        journal.append_names([("root", log(1).run_id)])
+        same_as_whole(home, journal)
+        with KeptLog(home, journal) as kept:
+            assert list(kept.joined().feedback) == [log(1).run_id]
+        assert journal.database.read("SELECT * FROM changes") == []
+
+
+def test_what_is_forgotten_is_not_kept(home: Home) -> None:
+    with Journal(home.ensure().journal) as journal:
+        for n in range(6):
+            journal.append_interaction(log(n, user_id=f"u{n % 2}", thread_id=f"t{n % 2}"))
+            journal.append_feedback(fed(n, log(n).run_id, f"My secret {n}", user_id=f"u{n % 2}"))
+        same_as_whole(home, journal)
+        forget(home, user_id="u1")
+        assert not (home.work / FILE_NAME).exists()
+        same_as_whole(home, journal)
+        # Erased by a call that was killed before it got so far:
+        journal.database.write(lambda db: db.execute("DELETE FROM interactions WHERE user_id='u0'"))
+        journal.database.write(lambda db: db.execute("INSERT INTO erasures (receipt) VALUES ('')"))
+        same_as_whole(home, journal)
+        with KeptLog(home, journal) as kept:
+            assert kept.joined().order == []
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "of another version", "read-only"])
+def test_a_file_of_no_use_is_made_anew(
+    home: Home, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal(home.ensure().journal) as journal:
+        for n in range(30):
+            journal.append_interaction(log(n))
+        same_as_whole(home, journal)
+        path = home.work / FILE_NAME
+        if damage == "garbage":
+            path.write_bytes(b"no database at all " * 300)
+        elif damage == "truncated":
+            path.write_bytes(path.read_bytes()[:9000])
+        elif damage == "of another version":
+            monkeypatch.setattr("langchain_uno.logs.kept.VERSION", 99)
+        else:
+            monkeypatch.setattr(Path, "mkdir", denied)
+        journal.append_feedback(fed(3, log(3).run_id))
+        same_as_whole(home, journal)
+
+
+def denied(self: Path, *args: object, **kwargs: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_counts_need_no_record(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Journal(home.ensure().journal) as journal:
+        for n in range(20):
+            journal.append_interaction(log(n % 15 + 100 * (n // 15), f"Ask {n % 15}", "Yes."))
+        for n in range(5):
+            journal.append_feedback(fed(n, log(n).run_id, score=1.0))
+    first = stats(home)
+    monkeypatch.setattr(Journal, "interactions", lambda *_: pytest.fail("it reads records"))
+    again = stats(home)
+    assert again == first
+    assert (first["interactions"], first["usable"], first["scores"]) == (20, 5, 5)
+    assert first["verdicts"] == {"no_feedback": 15, "ok": 5}
+    monkeypatch.undo()
+    assert [one["run_id"] for one in last(home, 2)] == [log(104).run_id, log(103).run_id]
+
+
+def test_a_check_is_made_once_a_log(home: Home) -> None:
+    from langchain_uno.records import Verdict
+
+    asked: list[str] = []
+
+    def check(logs: list[Interaction]) -> dict[str, Verdict]:
+        asked.extend(one.run_id for one in logs)
+        return {logs[0].run_id: Verdict(usable=False, reason="refused_by_template")}
+
+    logs = [log(n) for n in range(3)]
+    with Journal(home.ensure().journal) as journal:
+        for _ in range(2):
+            with KeptLog(home, journal) as kept:
+                assert list(kept.checked("a model", logs, check)) == [log(0).run_id]
+        assert asked == [one.run_id for one in logs]
+        with KeptLog(home, journal) as kept:
+            kept.checked("another model", logs[:1], check)
+    assert asked[3:] == [log(0).run_id]
+
+
+def test_a_drain_that_finds_nothing_new_reads_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal(home.ensure().journal) as journal:
+        for n in range(10):
+            journal.append_interaction(log(n))
+    with LogStore.open(home, WordEmbedder()) as store:
+        assert store.drain() == 10
+    monkeypatch.setattr(Journal, "interactions", lambda *_: pytest.fail("it reads records"))
+    with LogStore.open(home, WordEmbedder()) as store:
+        assert store.drain() == 0 and store.pending() == 0
+
+
+def test_a_killed_update_is_done_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Journal(home.ensure().journal) as journal:
+        for n in range(5):
+            journal.append_interaction(log(n))
+        monkeypatch.setattr(KeptLog, "_write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            KeptLog(home, journal)
+        monkeypatch.undo()
+        db = sqlite3.connect(home.work / FILE_NAME)
+        assert db.execute("SELECT count(*) FROM logs").fetchone() == (0,)
+        db.close()
+        same_as_whole(home, journal)
