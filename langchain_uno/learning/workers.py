@@ -82,6 +82,7 @@ class RayWorkers:
 
         Raises:
             ConfigError: the Ray cluster can't be joined, or lacks the GPUs.
+            PausedError: a limit of time or disk was met.
             PausedError: a limit of the refresh was reached.
         """
         import torch
@@ -142,6 +143,7 @@ class RayWorkers:
             if cluster is not None:
                 work.progress.advance("train")
             if todo and not dead:
+                work.check_limits()  # by this machine's clock
                 cluster = todo.pop(0)
                 busy[worker.run.remote(sent, cluster)] = (worker, cluster)
             elif not todo:
