@@ -14,7 +14,7 @@ READY := .venv/.ready
 
 .PHONY: help setup test-browser demo demo-real study-real test test-all lint format typecheck check test-properties test-vllm \
         bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash bench-kills \
-        bench-gap bench bench-clusters bench-clusters-scale bench-growth bench-bundled docs docs-serve wheel constraints clean
+        bench-gap bench-refresh bench bench-clusters bench-clusters-scale bench-growth bench-bundled docs docs-serve wheel constraints clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ bench-kills: $(READY) ## 40 x kill -9 of a refresh, over all stages: the same re
 
 bench-gap: $(READY) ## the cognitive gap against the world's true distance
 	$(PY) -m lab.benchmarks.bench_gap
+
+bench-refresh: $(READY) ## a refresh against the authors' flow, on the same logs
+	OMP_NUM_THREADS=1 $(PY) -m lab.benchmarks.bench_refresh runs/refresh
 
 bench: bench-clusters bench-bundled bench-gap bench-routing bench-capture bench-crash bench-serving ## the figures of lab/benchmarks, one after the other
 

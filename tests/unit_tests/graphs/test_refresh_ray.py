@@ -18,7 +18,7 @@ from langchain_uno.learning.workers import LoadModels, RayWorkers
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.records import Feedback
 from langchain_uno.trainers import common
-from tests.unit_tests.graphs.refresh_parts import clusters_of, logs, make_home, refresh, tiny_engine
+from tests.unit_tests.graphs.refresh_parts import logs, make_home, refresh, tiny_engine
 from tests.unit_tests.graphs.test_refresh_faults import TINY, content, copy_of, judge
 from tests.unit_tests.learning.toy_language import ToyEmbedder, ToyEngine
 
@@ -129,20 +129,30 @@ def test_a_worker_that_is_killed_in_training_is_started_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fault", "why", "times"), [("raises", "RuntimeError", 1), ("killed always", "ActorDied", 4)]
-)
-def test_a_cluster_that_fails_for_good_is_named_and_tried_as_in_the_plain_run(
+def test_a_cluster_whose_workers_die_is_named_and_tried_here(
     nodes: None, engine: Engine, start: Path, plain: dict[str, Any], tiny_model_path: Path,
-    tmp_path: Path, fault: Fault, why: str, times: int,
+    tmp_path: Path,
 ) -> None:  # fmt: skip
     home, marks = copy_of(start, tmp_path / "home"), tmp_path / "marks"
-    result = run(home, engine, partial(load_faulty, tiny_model_path, marks, fault))
-    assert len(marks.read_text().split()) == times
+    result = run(home, engine, partial(load_faulty, tiny_model_path, marks, "killed always"))
+    assert len(marks.read_text().split()) == 4
     assert content(home) == plain
     [told] = [note for note in result.notes if "Ray" in note]
-    assert told.startswith("c0: ") and why in told and "words" not in told
-    assert [c.id for c in clusters_of(home, result)] == ["c0", "c1"]
+    assert told.startswith("c0: its Ray worker failed")
+
+
+@pytest.mark.slow
+def test_a_cluster_that_fails_in_a_worker_fails_as_in_the_plain_run(
+    nodes: None, engine: Engine, start: Path, plain: dict[str, Any], tiny_model_path: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    home, marks = copy_of(start, tmp_path / "home"), tmp_path / "marks"
+    result = run(home, engine, partial(load_faulty, tiny_model_path, marks, "raises"))
+    assert len(marks.read_text().split()) == 1
+    failed, other = result.clusters
+    assert failed.id == "c0" and "failed (RuntimeError" in failed.note
+    assert "words" not in failed.note
+    assert content(home)["adapters"][other.id] == plain["adapters"][other.id]
 
 
 @pytest.mark.slow
