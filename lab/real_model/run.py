@@ -74,7 +74,7 @@ class Size:
     """What the recipe ``default`` is changed by: nothing but its ordinary settings."""
 
 
-def _sets(tokens: int) -> tuple[str, ...]:
+def _sets(tokens: int, steps: int) -> tuple[str, ...]:
     """Return what a model of 135 million parameters on two cores changes in ``default``."""
     return (
         f"answer_tokens={tokens}",
@@ -88,15 +88,15 @@ def _sets(tokens: int) -> tuple[str, ...]:
         # Epochs are added to reach the steps, and the last alone is verified.
         "lora.epochs=1",
         "expert.learning_rate=1e-3",
-        "expert.min_steps=15",
+        f"expert.min_steps={steps}",
         # The teacher judges the same answer the same way each time.
         "verify.judgements=1",
     )
 
 
 SIZES = {
-    "demo": Size(("terms", "how-to"), 28, 12, 64, 0, False, _sets(64)),
-    "study": Size(tuple(desk.KINDS), 36, 20, 72, 40, True, _sets(72)),
+    "demo": Size(("terms", "how-to"), 36, 12, 64, 0, False, _sets(64, 20)),
+    "study": Size(tuple(desk.KINDS), 36, 20, 72, 40, True, _sets(72, 15)),
 }
 
 
