@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -279,7 +280,7 @@ def test_a_refresh_under_way_is_not_disturbed(tmp_path: Path) -> None:
             forget(home, **wrong)  # type: ignore[arg-type]
 
 
-def test_the_commands(tmp_path: Path) -> None:
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = make_home(tmp_path, [*logs(6), *theirs()])
     where = ["--home", str(tmp_path)]
     shown = RUN.invoke(app, ["show", "petronella-run-1", *where, "--json"])
@@ -287,8 +288,13 @@ def test_the_commands(tmp_path: Path) -> None:
     assert SECRET in RUN.invoke(app, ["show", "petronella-run-1", *where]).stdout
     assert RUN.invoke(app, ["show", "nobody", *where]).exit_code == 2
     asked = RUN.invoke(app, ["forget", "--user", AUTHOR, *where], input="n\n")
-    assert asked.exit_code != 0
+    assert asked.exit_code == 2 and "give --yes" in asked.output
     assert "It takes 3 answers and 3 pieces of feedback." in asked.output
+    with monkeypatch.context() as patch:
+        terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+        patch.setattr("langchain_uno.cli.logs.sys", terminal)
+        asked = RUN.invoke(app, ["forget", "--user", AUTHOR, *where], input="n\n")
+        assert asked.exit_code == 1 and "Forget it?" in asked.output
     what = RUN.invoke(app, ["forget", "--user", AUTHOR, *where, "--dry-run", "--json"])
     told = json.loads(what.stdout)
     assert (told["interactions"], told["feedback"], told["releases"]) == (3, 3, [])
