@@ -403,9 +403,7 @@ def forget(
         if dry_run:
             return
         if not sys.stdin.isatty():
-            raise InputError(
-                "Nobody can be asked, as this is no terminal: give --yes if you mean it."
-            )
+            raise InputError("Nobody can be asked off a terminal: give --yes if you mean it.")
         typer.confirm("This can't be undone. Forget it?", abort=True, err=True)
     with Bars(quiet, as_json=as_json) as bars:
         bars.start("forget", len(STEPS))

@@ -38,9 +38,8 @@ def bound_size(work: Work, clusters: Sequence[ClusterData], decided: Sequence[De
         if size <= room:
             room -= size
             continue
-        why = "others prove more"
-        if size > bound:
-            why = f"this one has {100 * size / whole:.3g} %"
+        alone = f"this one has {100 * size / whole:.3g} %"
+        why = alone if size > bound else "others prove more"
         one.notes.append(
             f"{one.route}: left out, all modules may have {most:g} % of the base model's weights "
             f"(releases.max_percent) and {why}"
