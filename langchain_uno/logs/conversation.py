@@ -52,7 +52,7 @@ def run_ref(value: object) -> str:
     ``<uuid>``. Anything else is taken as it stands, without surrounding blanks and cut off where it
     is longer than any provider's id.
     """
-    text = str(value)
+    text = str(value).replace("\0", "\ufffd")  # at which SQLite's JSON ends a text
     found = _RUN.match(text)
     return found.group(1).lower() if found else text.strip()[:_MAX_ID]
 
