@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_uno.errors import StoreBusyError
-from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.conversation import forms_of, run_ref
 from langchain_uno.logs.redaction import pseudonym
 from langchain_uno.logs.tombstones import (
     Kind,
@@ -91,7 +91,8 @@ def named(
     """Return what is asked for as names of tombstones, in every form that the log may have."""
     names: list[tuple[Kind, str]] = [("user", one) for one in names_of(user_id)]
     names += [("thread", one) for one in names_of(thread_id)]
-    names += [("run", form) for one in run_ids for form in names_of(run_ref(one))]
+    references = {form for one in run_ids for form in forms_of(run_ref(one))}
+    names += [("run", form) for one in references for form in names_of(one)]
     return names
 
 

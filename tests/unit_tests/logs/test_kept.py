@@ -15,7 +15,7 @@ from toys import START, WordEmbedder, assistant, log, user
 
 from langchain_uno.erasure import forget
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import import_file, last, stats
+from langchain_uno.logs.exchange import find, import_file, last, stats
 from langchain_uno.logs.filters import verdicts
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
@@ -290,6 +290,29 @@ def test_a_run_id_with_a_nul_has_its_feedback(home: Home, tmp_path: Path) -> Non
         same_as_whole(home, journal)
         with KeptLog(home, journal) as kept:
             assert [len(said) for said in kept.joined().feedback.values()] == [2]
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("named", [log(1).run_id, log(9).run_id])
+def test_the_digits_of_a_uuid_name_a_run_that_comes_later(
+    home: Home, named: str, many: bool
+) -> None:
+    digits, one = named.replace("-", ""), log(1, root_run_id=log(9).run_id)
+    with Journal(home.ensure().journal) as journal:
+        journal.append_feedback(fed(1, digits))
+        same_as_whole(home, journal)
+        if many:
+            journal.append_interaction(one)
+        else:
+            journal.append_record(one.model_dump(exclude={"feedback"}))
+        same_as_whole(home, journal)
+        assert journal.waiting() == []
+        with KeptLog(home, journal) as kept:
+            assert list(kept.joined().feedback) == [one.run_id]
+    assert find(home, digits)["run_id"] == one.run_id
+    assert forget(home, run_ids=[digits])["interactions"] == 1
+    with Journal(home.journal) as journal:
+        assert not journal.append_feedback(fed(2, digits))
 
 
 def denied(self: Path, *args: object, **kwargs: object) -> None:
