@@ -569,7 +569,9 @@ def _rename(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
 def _file_waiting(db: sqlite3.Connection, row: tuple[Any, ...]) -> None:
     """File feedback that came before a run and names it, or its trace, by a UUID's digits alone."""
     for one in filter(None, row[:2]):
-        if (digits := one.replace("-", "")) != one and forms_of(digits)[1] == one:
+        digits = one.replace("-", "")
+        waits = db.execute("SELECT 1 FROM feedback WHERE run_id = ?", (digits,)).fetchone()
+        if waits and digits != one and forms_of(digits)[1] == one:
             _give_feedback(db, digits, one)
 
 
