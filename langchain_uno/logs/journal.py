@@ -26,11 +26,7 @@ from langchain_uno.home import Home
 from langchain_uno.logs.conversation import forms_of, language_of, link, run_ref
 from langchain_uno.logs.database import Database
 from langchain_uno.logs.machine_turns import client_task
-from langchain_uno.logs.tombstones import (
-    any_tombstones,
-    feedback_is_forgotten,
-    is_forgotten,
-)
+from langchain_uno.logs.tombstones import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.logs.trace import OWN_CALL
 from langchain_uno.messages import without_thinking
 from langchain_uno.records import Feedback, Interaction, Verdict
