@@ -31,7 +31,7 @@ from langchain_uno.learning.acts import (
     thumbs_of,
     thumbs_teach,
 )
-from langchain_uno.learning.troubles import left_out_notes, without_breakers
+from langchain_uno.learning.troubles import all_failed, left_out_notes, without_breakers
 from langchain_uno.learning.work import DISTILLED, Work, content_of, digest_of
 from langchain_uno.logs.filters import acted_on
 from langchain_uno.logs.journal import Journal
@@ -55,6 +55,7 @@ def distil_stage(work: Work) -> dict[str, Any]:
     Raises:
         EmptyLogError: no rule came of any feedback, nobody edited or re-chose an answer, and too
             few people gave thumbs.
+        EngineError: the models fail on every log.
     """
     logs = list(work.logs.values())
     work.progress.start("distil", 2 * len(logs), "rules with and without feedback")
@@ -72,6 +73,8 @@ def distil_stage(work: Work) -> dict[str, Any]:
         fresh = {keys[rules.run_id]: rules for rules in made}
         _append_cache(cache, {k: rules for k, rules in fresh.items() if rules.outcome != "failed"})
         known |= fresh
+        if left_out and all(rules.outcome == "failed" for rules in known.values()):
+            raise all_failed("distil", left_out)
     failed = {i: RuleSet(run_id=i, outcome="failed") for i in left_out}
     out = [failed.get(log.run_id) or known[keys[log.run_id]] for log in logs]
     outcomes = Counter(rules.outcome for rules in out)
@@ -107,9 +110,11 @@ def distilled_at_last(work: Work) -> bool:
     left = [work.logs[i] for i in work.counts("distil")["left_out"] if i in work.logs]
     if not left:
         return False
+    keys = distil_keys(work, left)
+    if known_rules(work.home.work / DISTILLED, set(keys.values())):
+        return True  # a call that was killed distilled it
     work.progress.start("distil", 2 * len(left), "what was left out the last time")
     made, _ = without_breakers(left, partial(_distilled, work))
-    keys = distil_keys(work, left)
     done = {keys[one.run_id]: one for one in made if one.outcome != "failed"}
     _append_cache(work.home.work / DISTILLED, done)
     return bool(done)

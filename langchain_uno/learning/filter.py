@@ -62,11 +62,15 @@ def filter_stage(work: Work) -> None:
 
 
 def _retry(work: Work) -> None:
-    """Let a refresh that is over begin again after "filter" if it can distil what it left out."""
-    if distilled_at_last(work):
-        for path in work.folder.root.iterdir():
-            if path.name not in _OWN:
-                work.folder.remove(path.name)
+    """Let a refresh that is over begin again after "filter" if it can distil what it left out.
+
+    The mark of "distil" goes first, and what says that the refresh is over goes last: where only
+    the first is gone, a kill came in between, and the rest goes.
+    """
+    if not work.folder.has("distil.json") or distilled_at_last(work):
+        names = {path.name for path in work.folder.root.iterdir()} - _OWN - {"distil.json", RESULT}
+        for name in ("distil.json", *sorted(names), RESULT):
+            work.folder.remove(name)
 
 
 _OWN = {"snapshot.json", "usable.json", "dropped.json", "by-model.json", "unheard.npy"}

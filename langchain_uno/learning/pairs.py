@@ -27,7 +27,7 @@ from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.decisions import INDEX, Rulings, instead, read_decisions
 from langchain_uno.learning.rules import wanted_rules
-from langchain_uno.learning.troubles import left_out_notes, without_breakers
+from langchain_uno.learning.troubles import all_failed, left_out_notes, without_breakers
 from langchain_uno.learning.work import Work
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.judge import JudgeItem, judge, stable_seed
@@ -40,7 +40,11 @@ from langchain_uno.reflect import kept_share, request_text
 
 
 def pairs_stage(work: Work) -> dict[str, Any]:
-    """Make preference pairs for the clusters that will train an expert, one cluster at a time."""
+    """Make preference pairs for the clusters that will train an expert, one cluster at a time.
+
+    Raises:
+        EngineError: the models fail on every log.
+    """
     from langchain_uno.learning.train import trains_expert
 
     refused = set(work.folder.read_json("refused-acts.json"))
@@ -93,6 +97,17 @@ def pairs_stage(work: Work) -> dict[str, Any]:
         origins.update(p.origin for p in work.pairs(cluster))
         cut += work.folder.read_json(cut_name)
         left_out |= work.folder.read_json(f"clusters/{cluster.id}/pairs-left-out.json")
+    asked = {
+        log.run_id
+        for _, logs, rules, _ in todo
+        for log, own in zip(logs, rules, strict=True)
+        if log.run_id not in unjudged and count_work([log], [own], work.recipe)
+    }
+    if len(asked) > 1 and asked <= left_out.keys():
+        for cluster, *_ in todo:
+            for name in ("pairs.jsonl", "pairs-found.jsonl"):
+                work.folder.remove(f"clusters/{cluster.id}/{name}")
+        raise all_failed("pairs", left_out)
     total = sum(counts.values())
     return {
         "pairs": total,

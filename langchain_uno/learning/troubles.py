@@ -43,14 +43,14 @@ def without_breakers(
     Args:
         items: what is worked on together.
         make: called with all of them; where it fails with ever smaller parts, until those that fail
-            alone are known; then with the rest.
+            alone are known; then with the rest, which may be none.
 
     Returns:
         What was made, and the items left out, each with :func:`kind_of` its error.
 
     Raises:
-        Exception: what ``make`` raised, where that is no one item's own, or where each of several
-            fails alone.
+        EngineError: the rest fails together, though none of it fails alone.
+        Exception: what ``make`` raised, where that is no one item's own.
     """
     try:
         return make(items), []
@@ -58,10 +58,17 @@ def without_breakers(
         if not is_of_one(error):
             raise
         broken = _breakers(items, make)
-        if len(broken) == len(items) > 1:
-            raise
     gone = {id(item) for item, _ in broken}
-    return make([item for item in items if id(item) not in gone]), broken
+    rest = [item for item in items if id(item) not in gone]
+    try:
+        return make(rest), broken
+    except Exception as error:
+        if not is_of_one(error):
+            raise
+        raise EngineError(
+            f"A model failed on {len(rest)} logs together, though on none of them alone "
+            f"({kind_of(error)}): call again; the refresh goes on from there."
+        ) from error
 
 
 def _breakers(items: Sequence[T], make: Callable[[Sequence[T]], object]) -> list[tuple[T, str]]:
@@ -88,10 +95,27 @@ def left_out_notes(stage: str, left_out: Mapping[str, str]) -> list[str]:
     """
     if not left_out:
         return []
-    why = ", ".join(f"{n} {reason}" for reason, n in Counter(left_out.values()).most_common())
     some = ", ".join(sorted(left_out)[:_NAMED])
     more = " and others" if len(left_out) > _NAMED else ""
     return [
-        f"Stage {stage!r} left out {len(left_out)} logs that it failed on ({why}): {some}{more}. "
-        "They are tried again by the next refresh."
+        f"Stage {stage!r} left out {len(left_out)} logs that it failed on ({_reasons(left_out)}): "
+        f"{some}{more}. They are tried again by the next refresh."
     ]
+
+
+def all_failed(stage: str, left_out: Mapping[str, str]) -> EngineError:
+    """Return the error of a stage that failed on every log.
+
+    Args:
+        stage: its name.
+        left_out: the reason by log id.
+    """
+    return EngineError(
+        f"Stage {stage!r} failed on all {len(left_out)} logs that it asked a model about "
+        f"({_reasons(left_out)}). Check that the model or its server answers, then call again; "
+        "the refresh goes on from there."
+    )
+
+
+def _reasons(left_out: Mapping[str, str]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in Counter(left_out.values()).most_common())

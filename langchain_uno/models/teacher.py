@@ -43,8 +43,12 @@ PAUSE_S = 2.0
 """Seconds before a call that failed is tried once more; chat models try by themselves too."""
 GIVE_UP = 5
 """Calls that fail one after the other before nobody believes in single accidents."""
-_FINAL = (400, 401, 403, 404, 422)
+_OF_ONE = (400, 413, 422)
+"""Refusals of one request: a content filter, a context that is too long."""
+_FINAL = (*_OF_ONE, 401, 403, 404)
 """Refusals that are the same again."""
+DOWN = 2
+"""Calls that fail one after the other before none is made once more."""
 
 
 def load_teacher(name: str, local: Engine) -> Teacher:
@@ -144,7 +148,8 @@ class Teacher:
         A call that fails, and fails again, gives an empty answer with ``finish_reason="failed"``.
 
         Raises:
-            EngineDownError: several calls failed one after the other.
+            EngineDownError: several calls failed one after the other, none for its own request's
+                sake.
             EngineError: a request names an adapter.
             StoreError: answers are to be kept, and can't be.
         """
@@ -167,12 +172,16 @@ class Teacher:
         return answer
 
     def _failed(self, error: Exception) -> Generation:
-        """Count a failed call; one among many costs its own answer, several in a row the call."""
-        self._in_a_row += 1
+        """Count a failed call; it costs its own answer, and where several fail in a row all.
+
+        A refusal of one request says nothing about the others, however many there are.
+        """
         self.failures[type(error).__name__] += 1
+        if getattr(error, "status_code", None) not in _OF_ONE:
+            self._in_a_row += 1
         if self._in_a_row >= GIVE_UP:
             raise EngineDownError(
-                f"The teacher {self.model_name!r} failed to answer {self._in_a_row} times in a "
+                f"The teacher {self.model_name!r} failed to answer {GIVE_UP} times in a "
                 f"row: {type(error).__name__}. Check its credentials and limits, then call again; "
                 "the refresh goes on from there."
             ) from error
@@ -204,7 +213,7 @@ class Teacher:
                 answer = invoke(_STRICT)  # served by a template without a system role, say
                 self._refused = _STRICT
                 return answer
-            if status in _FINAL or self._in_a_row:  # nobody waits for one that is down
+            if status in _FINAL or self._in_a_row >= DOWN:  # nobody waits for one that is down
                 raise
         time.sleep(PAUSE_S)
         return invoke(refused)

@@ -9,17 +9,18 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import Mock
 
 import pytest
 
-from langchain_uno.errors import EngineDownError, HomeError, PausedError
+from langchain_uno.errors import EngineDownError, EngineError, HomeError, PausedError
 from langchain_uno.home import Home, why_unwritable
 from langchain_uno.learning.troubles import without_breakers
 from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Engine, Generation
 from langchain_uno.releases.load import list_releases
+from tests.unit_tests.graphs.fault_parts import Died, faulty
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
     UNTRAINED,
@@ -29,7 +30,7 @@ from tests.unit_tests.graphs.refresh_parts import (
     make_home,
     refresh,
 )
-from tests.unit_tests.learning.toy_language import ToyEngine, plain
+from tests.unit_tests.learning.toy_language import ToyEngine, log, plain
 
 SHIPS = changed(
     RECIPE,
@@ -39,11 +40,12 @@ SHIPS = changed(
 """Any module ships: half a minute less of training."""
 
 
-def failing(word: str, error: Exception, *roles: str) -> ToyEngine:
-    """A model that breaks on every prompt of these roles with a word in its query."""
+def failing(words: str | Sequence[str], error: Exception, *roles: str) -> ToyEngine:
+    """A model that breaks on every prompt of these roles with one of the words in its query."""
+    some = [words] if isinstance(words, str) else words
 
     def answer(what: dict[str, Any], request: Any) -> str:
-        if what["role"] in roles and word in what.get("query", ""):
+        if what["role"] in roles and any(word in what.get("query", "") for word in some):
             raise error
         return plain(what, request)
 
@@ -76,6 +78,69 @@ def test_a_log_that_breaks_distilling_is_left_out_named_and_tried_again(
         "plan a trip to place 4 by train and boat with hotels"
     ]
     assert refresh(home, engine, UNTRAINED, teacher=well).unchanged
+
+
+def test_several_logs_that_break_distilling_are_left_out_by_every_call(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path / "home", logs())
+    bad = failing(["place 4 ", "place 6 "], ValueError("the user's words"), "distil")
+    first = refresh(home, engine, UNTRAINED, teacher=bad)
+    assert sorted(first.left_out) == ["run-004", "run-006"]
+    again = refresh(home, engine, UNTRAINED, teacher=bad)
+    assert again.unchanged and again.left_out == first.left_out
+    # All that is left to distil breaks.
+    query = "plan a trip to place 6 by train and boat with hotels!"
+    make_home(tmp_path / "home", [log("new", query, "x", "please sing", user_id="user-9")])
+    more = refresh(home, engine, UNTRAINED, teacher=bad)
+    assert sorted(more.left_out) == ["new", "run-004", "run-006"]
+    assert more.release not in (None, first.release)
+
+
+@pytest.mark.parametrize(("stage", "roles"), [("distil", ["distil"]), ("pairs", ["fresh", "edit"])])
+def test_a_stage_that_fails_on_every_log_ends_the_call_without_the_users_words(
+    engine: Engine, tmp_path: Path, stage: str, roles: list[str]
+) -> None:
+    home = make_home(tmp_path / "home", logs())
+    bad = failing("", ValueError("the user's words"), *roles)
+    for _ in range(2):
+        with pytest.raises(EngineError, match=rf"Stage '{stage}' failed on all \d+ logs") as told:
+            refresh(home, engine, teacher=bad, until="pairs")
+        assert "ValueError" in str(told.value) and "words" not in str(told.value)
+    result = refresh(home, engine, until="pairs")
+    assert result.left_out == {} and result.stages["pairs"]["pairs"] > 0
+
+
+def test_a_cluster_of_logs_that_break_their_pairs_costs_its_own_pairs_alone(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path / "home", logs())
+    bad = failing("plan a trip", RuntimeError("x"), "fresh", "edit")
+    result = refresh(home, engine, teacher=bad, until="pairs")
+    assert len(result.left_out) > 1
+    assert sorted(n > 0 for n in result.stages["pairs"]["by_cluster"].values()) == [False, True]
+
+
+@pytest.mark.parametrize("name", ["distil.json", "cluster.json", "clusters", "result.json"])
+def test_a_refresh_that_is_killed_while_it_begins_again_goes_on(
+    engine: Engine, tmp_path: Path, name: str
+) -> None:
+    home = make_home(tmp_path / "home", logs())
+    bad = failing("place 4 ", ValueError("x"), "distil")
+    first = refresh(home, engine, UNTRAINED, teacher=bad)
+
+    def dies(_: int, change: str) -> Literal["half", "before"] | None:
+        half: Literal["half", "before"] = "half" if name == "clusters" else "before"
+        return half if change == f"remove work/*/{name}" else None
+
+    with faulty(home.root, dies), pytest.raises(Died):
+        refresh(home, engine, UNTRAINED)
+    # What the call that was killed distilled is there, whatever the model does since.
+    last = refresh(home, engine, UNTRAINED, teacher=bad)
+    assert last.left_out == {} and last.release not in (None, first.release)
+    assert last.stages["distil"]["rules"] == first.stages["distil"]["rules"] + 1
+    assert {*last.resumed} == {"filter"}
+    assert refresh(home, engine, UNTRAINED, teacher=bad).unchanged
 
 
 def test_an_answer_that_did_not_come_is_asked_for_by_the_next_call(
@@ -142,8 +207,8 @@ def test_what_fails_for_everybody_ends_the_call() -> None:
     def always(items: Sequence[int]) -> list[int]:
         raise ValueError("the model is broken")
 
-    with pytest.raises(ValueError, match="broken"):
-        without_breakers([1, 2, 3], always)
+    made, broken = without_breakers([1, 2, 3], lambda some: always(some) if some else [])
+    assert made == [] and [item for item, _ in broken] == [1, 2, 3]
     for error in (EngineDownError("down"), HomeError("full"), OSError(28, "No space left")):
         full = Mock(side_effect=error)
         with pytest.raises(type(error)):

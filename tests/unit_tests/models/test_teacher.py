@@ -47,6 +47,8 @@ class Echo(BaseChatModel):
         text = str(messages[-1].text)
         if self.strict and [m.type for m in messages] != ["human"]:
             raise Refusal
+        if text.endswith("refuse"):
+            raise Refusal("content filter: the user's words")
         if text == "fail":
             raise ConnectionError("secret: the user's words")
         self.seen.append(kwargs)
@@ -129,6 +131,43 @@ def test_a_teacher_that_is_down_ends_the_call_without_the_users_words() -> None:
     assert "secret" not in str(caught.value)
     with pytest.raises(EngineError, match="no adapters"):
         teacher().generate([GenerateRequest(messages=ask("a").messages, adapter="x")])
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_requests_that_are_refused_cost_their_own_answers_alone(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(Refusal, "status_code", status)
+    one = teacher()
+    out = one.generate([ask("refuse")] * 20 + [ask("a")])
+    assert [g.finish_reason for g in out] == ["failed"] * 20 + ["stop"]
+    assert one.failures == {"Refusal": 20}
+    # They reset nothing either.
+    for text in ["fail", "refuse"] * 4:
+        assert one.generate([ask(text)])[0].finish_reason == "failed"
+    with pytest.raises(EngineDownError, match="5 times in a row"):
+        one.generate([ask("fail")])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
+def test_refusals_of_everything_end_the_call(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    monkeypatch.setattr(Refusal, "status_code", status)
+    with pytest.raises(EngineDownError, match="5 times in a row: Refusal"):
+        teacher().generate([ask("refuse")] * 20)
+
+
+def test_a_call_is_made_once_more_until_two_have_failed() -> None:
+    asked: list[str] = []
+
+    class Counting(Echo):
+        def _generate(self, messages: list[BaseMessage], *args: Any, **more: Any) -> ChatResult:
+            asked.append(str(messages[-1].text))
+            return super()._generate(messages, *args, **more)
+
+    one = Teacher(Counting(), "echo", ToyEngine())  # type: ignore[arg-type]
+    for text in ("refuse", "refuse", "refuse", "fail", "fail", "fail"):
+        one.generate([ask(text)])
+    assert asked == ["refuse", "s\n\nrefuse"] * 3 + ["fail"] * (2 + 2 + 1)
 
 
 def test_choosing_is_the_local_engines() -> None:
