@@ -90,15 +90,15 @@ def refresh_home(
     began = time.monotonic()
     place = Home.locate(home, namespace)
     named = _Named(model, embeddings, reranker, teacher)
-    settings, prompts = _checked(place, named, recipe, sets, seed)
-    spread = None
-    if ray is not None:
-        from langchain_uno.learning.workers import RayWorkers
-
-        spread = RayWorkers(ray, partial(_load_models, named))
     noted: AbstractContextManager[dict[str, Any]]
     noted = refresh_noted(place) if until is None else nullcontext({})
     with noted as told:
+        settings, prompts = _checked(place, named, recipe, sets, seed)
+        spread = None
+        if ray is not None:
+            from langchain_uno.learning.workers import RayWorkers
+
+            spread = RayWorkers(ray, partial(_load_models, named))
         place.ensure()
         keep_promises(place)  # before anything is learnt
         now = _state(place, named, settings, prompts, max_steps)
@@ -127,7 +127,8 @@ def refresh_home(
                 guide.close()
         if embeddings is None and not is_bundled(model):
             result.notes.append(_OWN_EMBEDDINGS)
-        if until is None and not result.newer and not result.left_out:
+        settled = not (result.newer or result.left_out or any(c.failed for c in result.clusters))
+        if until is None and settled:
             WorkFolder(place.work).write_json(_LAST, {**now, "refresh": result.refresh_id})
         told["result"] = result.model_dump()
         return result
