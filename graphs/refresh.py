@@ -341,8 +341,11 @@ def _result(work: Work) -> RefreshResult:
     keep = load_settings(work.home).releases.keep
     try:
         if pruned := prune(work.home, keep):
-            old = counted(len(pruned), "old release")
-            result.notes.append(f"The weights of {old} went: {keep} are kept (releases.keep).")
+            gone = counted(len(pruned), "release")
+            result.notes.append(
+                f"The weights of {gone} went: revoked, or older than the newest {keep} "
+                "(releases.keep)."
+            )
     except (UNOError, OSError) as error:  # the release is published: the next refresh tries again
         result.notes.append(f"Old releases can't be pruned: {error}")
     work.folder.write_json(RESULT, result.model_dump(mode="json"))

@@ -23,7 +23,7 @@ from typing import Any
 from uuid import UUID
 
 from langchain_uno.errors import InputError
-from langchain_uno.home import Home, load_settings, refresh_lock
+from langchain_uno.home import MAX_RETENTION_DAYS, Home, load_settings, refresh_lock
 from langchain_uno.logs import erase
 from langchain_uno.logs.index import Lease
 from langchain_uno.logs.journal import Journal
@@ -133,11 +133,13 @@ def forget_older(home: Home, *, days: float, on_step: OnStep | None = None) -> d
     Whoever asks to be forgotten later has these releases revoked all the same.
 
     Raises:
-        InputError: ``days`` is not positive.
+        InputError: ``days`` is not positive, or above a hundred years.
         HomeError, StoreBusyError, StoreError: as for :func:`forget`.
     """
-    if not days > 0:
-        raise InputError(f"Retention is a number of days above 0, not {days!r}.")
+    if not 0 < days <= MAX_RETENTION_DAYS:
+        raise InputError(
+            f"Retention is a number of days above 0 and up to {MAX_RETENTION_DAYS:,}, not {days!r}."
+        )
     with _alone(home), Journal(home.journal) as journal:
         _finish_all(home, journal, None)
         _tell(on_step, "journal")

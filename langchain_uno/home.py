@@ -57,6 +57,7 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 ENV_HOME = "LANGCHAIN_UNO_HOME"
+MAX_RETENTION_DAYS = 36_500
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,79}\Z")
 
 
@@ -249,7 +250,7 @@ class LogSettings(_Section):
     """``embedded``, or the URL of a Chroma server (many hosts, one store)."""
     chroma_tenant: str = "langchain-uno"
     """Chroma's tenant on the server; each namespace is a database of it."""
-    retention_days: float | None = Field(default=None, gt=0)
+    retention_days: float | None = Field(default=None, gt=0, le=MAX_RETENTION_DAYS)
     """Logs older than this are forgotten by each refresh and by ``logs retain``."""
 
 

@@ -372,7 +372,8 @@ def forget(
 ) -> None:
     """Forget a user, a conversation or runs, for good.
 
-    On a terminal it says first what would go and which releases would be revoked, and asks.
+    It says first what would go and which releases would be revoked, and asks on a terminal. Off a
+    terminal it needs --yes. With --json it never asks.
 
     Takes the records, the feedback, what quotes them, their vectors and what refreshes had made of
     them; releases that learnt from them are revoked, and the nearest sound one (or the base model)
@@ -386,8 +387,9 @@ def forget(
 
         langchain-uno logs forget --user u-17 --home ./home --dry-run --json
 
-    Exit codes: 0 done (also when nothing was found), 2 nothing named, 3 no such home, 7 the journal
-    or Chroma can't be used, 8 a refresh or drain is running, 130 stopped.
+    Exit codes: 0 done (also when nothing was found), 1 the answer was no, 2 nothing named, or --yes
+    is missing off a terminal, 3 no such home, 7 the journal or Chroma can't be used, 8 a refresh or
+    drain is running, 130 stopped.
     """
     from langchain_uno.erasure import STEPS, forget_preview
     from langchain_uno.erasure import forget as forget_
@@ -400,6 +402,8 @@ def forget(
         _tell_what_goes(place, found)
         if dry_run:
             return
+        if not sys.stdin.isatty():
+            raise InputError("Nobody can be asked off a terminal: give --yes if you mean it.")
         typer.confirm("This can't be undone. Forget it?", abort=True, err=True)
     with Bars(quiet, as_json=as_json) as bars:
         bars.start("forget", len(STEPS))

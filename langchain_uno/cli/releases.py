@@ -272,7 +272,7 @@ def prune_(
     for release in gone:
         say(f"{release} {'would be' if dry_run else 'is'} pruned.")
     if not gone:
-        say(f"Nothing to prune: {kept} releases are kept.")
+        say(f"Nothing to prune: the newest {kept} and what is in use are kept.")
 
 
 app.command()(canary)

@@ -17,8 +17,9 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -80,9 +81,10 @@ def _parent_release(work: Work) -> Release | None:
     """Return the release that this refresh goes on from; None when there is none that fits.
 
     It is the one that was current when the clusters were made, also in a later call: what one call
-    has settled another goes on with. After an erasure it is what is left of the one that was. A
-    release of another model or prompt set is nothing to go on from; another recipe or seed is: what
-    a module is worth is verified anew.
+    has settled another goes on with. After an erasure it is what is left of the one that was, and
+    the modules that answer today in place of those that are lost. A release of another model or
+    prompt set is nothing to go on from; another recipe or seed is: what a module is worth is
+    verified anew.
     """
     if not work.recipe.keep:
         return None
@@ -97,17 +99,54 @@ def _parent_release(work: Work) -> Release | None:
     name = work.folder.read_json("parent.json")
     if name is None:
         return None
+    fits: dict[str, Any] = {
+        "base_fingerprint": work.engine.fingerprint,
+        "embedder_fingerprint": known_as(work.embedder),
+        "prompt_set_fingerprint": work.prompts.fingerprint,
+    }
     try:
-        return load_release(
-            work.home,
-            name,
-            base_fingerprint=work.engine.fingerprint,
-            embedder_fingerprint=known_as(work.embedder),
-            prompt_set_fingerprint=work.prompts.fingerprint,
-            remains=name == left,
-        )
+        release = load_release(work.home, name, **fits, remains=name == left)
     except ReleaseError:  # revoked meanwhile, or of other models
         return None
+    if name == left:
+        with suppress(ReleaseError):  # what answers is broken, or of other models
+            today = read_current(work.home, **fits)
+            return _mended(release, today) if today else release
+    return release
+
+
+def _mended(remains: Release, today: Release) -> Release:
+    """Give the clusters of the remains that lost their module the one that answers today.
+
+    It is the module of the cluster that has more than half of its logs, of those that the remains
+    know, in the cluster that lost its own.
+    """
+    told, then = remains.manifest, today.manifest.figures.get("review", {})
+    review = {what: dict(of) for what, of in told.figures.get("review", {}).items()}
+    known = {one for cluster in told.clusters for one in cluster.run_ids}
+    clusters, lent = [], {}
+    for lost in told.clusters:
+        members = {*lost.run_ids}
+        found = next(
+            (
+                one
+                for one in today.manifest.clusters
+                if one.adapter and 2 * len(members & {*one.run_ids}) > len(known & {*one.run_ids})
+            ),
+            None,
+        )
+        if found is None or found.adapter is None or lost.adapter or not lost.trained_on:
+            clusters.append(lost)
+            continue
+        place = lost.model_dump(include={"id", "size", "run_ids"})
+        made_in = found.made_in or today.id
+        clusters.append(found.model_copy(update={**place, "made_in": made_in}))
+        lent[found.adapter] = today.adapters[found.adapter]
+        for what, of in then.items():
+            if found.id in of:
+                review.setdefault(what, {})[lost.id] = of[found.id]
+    update = {"clusters": clusters, "figures": {**told.figures, "review": review}}
+    return replace(remains, manifest=told.model_copy(update=update), lent=lent)
 
 
 def match_parents(work: Work, groups: Sequence[set[str]]) -> list[Parent]:

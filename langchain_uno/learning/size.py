@@ -23,7 +23,8 @@ def bound_size(work: Work, clusters: Sequence[ClusterData], decided: Sequence[De
     from langchain_uno.models.adapters import count_base, count_weights
 
     most = load_settings(work.home).releases.max_percent
-    room = most / 100 * count_base(cast(Any, work.engine).model)
+    whole = count_base(cast(Any, work.engine).model)
+    room = bound = most / 100 * whole
 
     def proven(n: int) -> float:
         report = decided[n].report
@@ -37,8 +38,10 @@ def bound_size(work: Work, clusters: Sequence[ClusterData], decided: Sequence[De
         if size <= room:
             room -= size
             continue
+        alone = f"this one has {100 * size / whole:.3g} %"
+        why = alone if size > bound else "others prove more"
         one.notes.append(
             f"{one.route}: left out, all modules may have {most:g} % of the base model's weights "
-            "(releases.max_percent) and others prove more"
+            f"(releases.max_percent) and {why}"
         )
         one.route, one.adapter, one.kept = "base", None, None

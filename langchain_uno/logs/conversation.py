@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from langchain_uno.messages import without_thinking
 from langchain_uno.records import Message
@@ -16,6 +17,7 @@ _RUN = re.compile(
     r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-\d+)?\s*\Z",
     re.IGNORECASE,
 )
+_HEX = re.compile(r"[0-9a-fA-F]{32}\Z")
 _MAX_ID = 200
 _PLACEHOLDERS = re.compile(r"(?:\[[\w.-]{1,40}\]\s*)+\Z")
 """A turn of nothing but marks of pictures and files (:func:`~langchain_uno.messages.text_of`)."""
@@ -52,9 +54,14 @@ def run_ref(value: object) -> str:
     ``<uuid>``. Anything else is taken as it stands, without surrounding blanks and cut off where it
     is longer than any provider's id.
     """
-    text = str(value)
+    text = str(value).replace("\0", "\ufffd")  # at which SQLite's JSON ends a text
     found = _RUN.match(text)
     return found.group(1).lower() if found else text.strip()[:_MAX_ID]
+
+
+def forms_of(run_id: str) -> tuple[str, str]:
+    """Return a run id as it stands, and as a UUID's text where it is one's 32 digits alone."""
+    return run_id, str(UUID(run_id)) if _HEX.match(run_id) else run_id
 
 
 def link(turns_said: Iterable[tuple[str, str]], answer: str) -> Links:

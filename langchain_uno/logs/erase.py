@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_uno.errors import StoreBusyError
-from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.conversation import forms_of, run_ref
 from langchain_uno.logs.redaction import pseudonym
 from langchain_uno.logs.tombstones import (
     Kind,
@@ -91,7 +91,8 @@ def named(
     """Return what is asked for as names of tombstones, in every form that the log may have."""
     names: list[tuple[Kind, str]] = [("user", one) for one in names_of(user_id)]
     names += [("thread", one) for one in names_of(thread_id)]
-    names += [("run", form) for one in run_ids for form in names_of(run_ref(one))]
+    references = {form for one in run_ids for form in forms_of(run_ref(one))}
+    names += [("run", form) for one in references for form in names_of(one)]
     return names
 
 
@@ -449,12 +450,14 @@ def take_out(
         journal: open for writing.
         chosen: see :func:`choose`.
         opaque: run_id -> its lineage id.
-        receipt: counts to keep; no ids.
+        receipt: counts to keep; no ids. Feedback that came meanwhile is added to ``feedback``.
         also: lineage ids of records that retention took before (``tombstones.taught_before``).
         at: seconds since 1970.
     """
     touched = chosen.touched
     note = {"opaque": sorted({*map(opaque, touched), *also}), "run_ids": touched}
+    named = [*chosen.run_ids, *chosen.roots]
+    named += [name for kind, name in chosen.names if kind in ("run", "about")]
 
     def work(db: sqlite3.Connection) -> None:
         plant(db, chosen.names, at)
@@ -469,11 +472,20 @@ def take_out(
         ):
             sql = f"DELETE FROM {table} WHERE {column} = ?"  # noqa: S608 - our own names
             db.executemany(sql, [(one,) for one in ids])
-        of_traces = "DELETE FROM interactions WHERE root_run_id IN (SELECT value FROM json_each(?))"
-        db.execute(of_traces, (json.dumps(chosen.roots),))
+        # What came while it was looked for what to take.
+        roots = json.dumps(chosen.roots)
+        some = "IN (SELECT value FROM json_each(?))"
+        of_traces = f"FROM interactions WHERE root_run_id {some}"
+        late = db.execute(
+            f"DELETE FROM feedback WHERE run_id {some} OR run_id IN (SELECT run_id {of_traces})",  # noqa: S608
+            (json.dumps(named), roots),
+        ).rowcount
+        db.execute(f"DELETE {of_traces}", (roots,))
+        db.execute("DELETE FROM changes")  # names of runs; what was joined is joined anew
+        told = {**receipt, "feedback": receipt["feedback"] + late}
         db.execute(
             "INSERT INTO erasures (pending, receipt) VALUES (?, ?)",
-            (json.dumps(note), json.dumps(receipt)),
+            (json.dumps(note), json.dumps(told)),
         )
 
     journal.database.transaction(work)

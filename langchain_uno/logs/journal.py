@@ -13,31 +13,25 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from langchain_uno.errors import EmptyLogError, InputError, StoreError
 from langchain_uno.home import Home
-from langchain_uno.logs.conversation import language_of, link, run_ref
+from langchain_uno.logs.conversation import forms_of, language_of, link, run_ref
 from langchain_uno.logs.database import Database
 from langchain_uno.logs.machine_turns import client_task
-from langchain_uno.logs.tombstones import (
-    any_tombstones,
-    feedback_is_forgotten,
-    is_forgotten,
-)
+from langchain_uno.logs.tombstones import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.logs.trace import OWN_CALL
 from langchain_uno.messages import without_thinking
 from langchain_uno.records import Feedback, Interaction, Verdict
 
 FILE_NAME = "journal.sqlite3"
-_HEX = re.compile(r"[0-9a-fA-F]{32}\Z")
 _R = TypeVar("_R", bound=BaseModel)
 _to_json = TypeAdapter(Any).dump_json  # twice as fast as json
 _INSERT = (
@@ -55,7 +49,12 @@ _REPLACE_FEEDBACK = (
     "body = excluded.body WHERE excluded.run_id = feedback.run_id "
     "AND excluded.created_at > feedback.created_at"
 )
-
+_MEANT = (
+    "SELECT run_id FROM names WHERE name = ?1 UNION ALL SELECT ?2 WHERE ?1 != ?2 "
+    "AND EXISTS (SELECT 1 FROM interactions WHERE run_id = ?2 OR root_run_id = ?2) "
+    "AND NOT EXISTS (SELECT 1 FROM interactions WHERE run_id = ?1 OR root_run_id = ?1)"
+)
+"""Of a run id's two forms, what it stands for: by a name, or as the digits of a UUID alone."""
 
 IN = "IN (SELECT value FROM json_each(?))"
 """For conditions in SQL: the values are a JSON list, of any length."""
@@ -186,6 +185,7 @@ class Journal:
                 db.execute(_INSERT, _record_row({**record, "run_id": run_id}, redacted, rank))
                 _rename(db, [(row[0], run_id)])
             _give_names(db, [(name, run_id) for name in names])
+            _file_waiting(db, row)
             return run_id
 
         return self._db.transaction(work, timeout_s)
@@ -248,7 +248,7 @@ class Journal:
     def run_named(self, name: str) -> str:
         """Return the run id that a name of an answer stands for; the name itself: none is known."""
         reference = run_ref(name)
-        found = self._db.read("SELECT run_id FROM names WHERE name = ?", (reference,))
+        found = self._db.read(_MEANT, forms_of(reference))
         return str(found[0][0]) if found else reference
 
     def append_many(
@@ -285,6 +285,7 @@ class Journal:
                 if db.execute(_INSERT, row).rowcount > 0:
                     new += 1
                     _give_names(db, names)
+                    _file_waiting(db, row)
                 if language:
                     db.execute("INSERT OR IGNORE INTO languages VALUES (?, ?)", (row[0], language))
                 for one in feedback:
@@ -543,12 +544,16 @@ def _feedback_row(f: Feedback, redacted: Mapping[str, int] | None = None) -> tup
 def _give_names(db: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> None:
     for name, run_id in names:
         db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", (name, run_id))
-        # Feedback that waits under the name; what names a run of its own stays with that.
-        db.execute(
-            "UPDATE feedback SET run_id = ? WHERE run_id = ? "
-            "AND NOT EXISTS (SELECT 1 FROM interactions WHERE run_id = ?)",
-            (run_id, name, name),
-        )
+        _give_feedback(db, name, run_id)
+
+
+def _give_feedback(db: sqlite3.Connection, name: str, run_id: str) -> None:
+    """File under a run the feedback that waits for a name; that of another run stays with it."""
+    db.execute(
+        "UPDATE feedback SET run_id = ?1 WHERE run_id = ?2 "
+        "AND NOT EXISTS (SELECT 1 FROM interactions WHERE run_id = ?2)",
+        (run_id, name),
+    )
 
 
 def _rename(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
@@ -557,14 +562,18 @@ def _rename(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
     db.executemany("INSERT INTO changes (name) VALUES (?)", [(name,) for name, _ in names])
 
 
+def _file_waiting(db: sqlite3.Connection, row: tuple[Any, ...]) -> None:
+    """File feedback that came before a run and names it, or its trace, by a UUID's digits alone."""
+    for one in filter(None, row[:2]):
+        digits = one.replace("-", "")
+        waits = db.execute("SELECT 1 FROM feedback WHERE run_id = ?", (digits,)).fetchone()
+        if waits and digits != one and forms_of(digits)[1] == one:
+            _give_feedback(db, digits, one)
+
+
 def _filed(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a feedback's row under the run that it names."""
-    found = db.execute("SELECT run_id FROM names WHERE name = ?", (row[1],)).fetchone()
-    if found is None and _HEX.match(row[1]):  # UUID.hex
-        ids = {"hex": row[1], "id": str(UUID(row[1]))}
-        known = "EXISTS (SELECT 1 FROM interactions WHERE :{0} IN (run_id, root_run_id))"
-        sql = f"SELECT :id WHERE {known.format('id')} AND NOT {known.format('hex')}"
-        found = db.execute(sql, ids).fetchone()
+    found = db.execute(_MEANT, forms_of(row[1])).fetchone()
     return (row[0], found[0], *row[2:]) if found else row
 
 
@@ -577,7 +586,10 @@ def _feedback_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: byt
     feedback_id, run_id, user_id, created_at = row[:4]
     said = json.loads(row[-1]) if after is not None else {}
     texts = [str(said[name]) for name in ("comment", "correction", "value") if name in said]
-    return feedback_is_forgotten(db, feedback_id, run_id, user_id, created_at, after, texts)
+    return any(
+        feedback_is_forgotten(db, feedback_id, form, user_id, created_at, after, texts)
+        for form in forms_of(run_id)
+    )
 
 
 def _body(record: Interaction | Feedback, name: str, exclude: set[str]) -> str:

@@ -3,9 +3,10 @@
     with KeptLog(home, journal) as kept:   # brings it up to date
         joined = kept.joined()             # as join(journal) would be
 
-It lies in ``work/joined.sqlite3`` and is derived from the journal alone: deleted, of another
-version of this code, or older than an erasure, it is made anew. An erasure deletes it, as it does
-all that a refresh made.
+It lies in ``work/joined.sqlite3`` and is derived from the journal alone. It is made anew where it
+is missing, damaged, of another version of this code or older than an erasure, and where the journal
+is another one or was restored from a backup. An erasure deletes it, as it does all that a refresh
+made.
 
 Records that share a trace, a thread or the text of a conversation are a *part*: one may be what
 another's user was shown, or go on from it. Where a record comes, or feedback comes or changes, the
@@ -19,7 +20,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import blake2b
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -30,7 +31,7 @@ from langchain_uno.logs.journal import IN, Journal, JournalRow
 from langchain_uno.records import Feedback, Interaction, Verdict
 
 FILE_NAME = "joined.sqlite3"
-VERSION = 1
+VERSION = 2
 """Raised when joining, filters or the facts below change what they say of a record."""
 _PAGE = 1000
 _T = TypeVar("_T")
@@ -54,8 +55,9 @@ _TABLES = """
     CREATE INDEX logs_alike ON logs (same, facts);
     CREATE TABLE keys (key INTEGER PRIMARY KEY, part INTEGER NOT NULL);
     CREATE TABLE facts (id INTEGER PRIMARY KEY, facts TEXT NOT NULL UNIQUE);
-    CREATE TABLE seen (interactions INTEGER, feedback INTEGER, changes INTEGER, erasures INTEGER);
-    INSERT INTO seen VALUES (0, 0, 0, 0);
+    CREATE TABLE seen (interactions INTEGER, feedback INTEGER, changes INTEGER, erasures INTEGER,
+        mark INTEGER);           -- a hash: of which journal, and of the last rows seen
+    INSERT INTO seen VALUES (0, 0, 0, 0, 0);
     CREATE TABLE checks (by TEXT, run_id TEXT, verdict TEXT, PRIMARY KEY (by, run_id))
         WITHOUT ROWID;
 """
@@ -106,15 +108,9 @@ class KeptLog:
 
     def update(self) -> None:
         """Join what came or changed since."""
-        try:
-            read = self._in_transaction(self._update)
-        except sqlite3.Error as error:  # a full disk; a damaged file: what is derived may go
-            self._db.close()
-            if not isinstance(error, sqlite3.OperationalError):
-                self._path.unlink(missing_ok=True)
-            self._db = _ready(":memory:")
-            read = self._in_transaction(self._update)
-        if read and not self._journal.readonly:
+        read = self._use(lambda: self._in_transaction(self._update))
+        in_file = self._db.execute("PRAGMA database_list").fetchone()[2]
+        if read and in_file and not self._journal.readonly:
             self._journal.database.write(
                 lambda db: db.execute("DELETE FROM changes WHERE seq <= ?", (read,))
             )
@@ -133,7 +129,7 @@ class KeptLog:
         some += " AND feedback IS NOT NULL" if heard else ""
         sql = f"SELECT run_id, own, feedback FROM logs WHERE {some} ORDER BY seq"  # noqa: S608
         args = () if run_ids is None else (json.dumps(run_ids),)
-        for run_id, own, feedback in self._db.execute(sql, args):
+        for run_id, own, feedback in self._read(sql, args):
             out.order.append(run_id)
             if own:
                 out.own.add(run_id)
@@ -143,7 +139,7 @@ class KeptLog:
 
     def digests(self) -> dict[str, bytes]:
         """run_id -> digest of the feedback, of every record in the order of arrival."""
-        return dict(self._db.execute("SELECT run_id, digest FROM logs ORDER BY seq"))
+        return dict(self._read("SELECT run_id, digest FROM logs ORDER BY seq"))
 
     @property
     def nameless(self) -> int:
@@ -153,13 +149,13 @@ class KeptLog:
     def facts(self) -> list[tuple[int, Facts, int]]:
         """Return (id, facts, of how many records they are true)."""
         sql = "SELECT id, facts, n FROM facts JOIN (SELECT facts AS f, count(*) AS n FROM logs "
-        found = self._db.execute(sql + "GROUP BY facts) ON id = f")
+        found = self._read(sql + "GROUP BY facts) ON id = f")
         return [(id_, Facts(*json.loads(facts)), n) for id_, facts, n in found]
 
     def distinct(self, supports: Supports) -> int:
         """How many records the filters let pass, those that say the same counted once."""
         sql = f"SELECT count(DISTINCT same) FROM logs WHERE facts {IN}"  # noqa: S608
-        return int(self._db.execute(sql, (self._passed(supports),)).fetchone()[0])
+        return int(self._read(sql, (self._passed(supports),))[0][0])
 
     def first_of_equals(self, supports: Supports, run_ids: Sequence[str]) -> dict[str, bytes]:
         """Return those of some records that the filters let pass, and their feedback's digests."""
@@ -168,7 +164,7 @@ class KeptLog:
             f"SELECT run_id, digest FROM logs a WHERE run_id {IN} AND facts {IN} AND NOT EXISTS ("  # noqa: S608
             f"SELECT 1 FROM logs b WHERE b.same = a.same AND b.facts {IN} AND b.seq < a.seq)"
         )
-        return dict(self._db.execute(sql, (json.dumps(run_ids), ids, ids)))
+        return dict(self._read(sql, (json.dumps(run_ids), ids, ids)))
 
     def _passed(self, supports: Supports) -> str:
         return json.dumps([i for i, facts, _ in self.facts() if facts.reason(supports) == "ok"])
@@ -191,12 +187,12 @@ class KeptLog:
             "AND (b.created_at, b.run_id) < (a.created_at, a.run_id))) "
             "ORDER BY created_at DESC, run_id DESC LIMIT ? OFFSET ?"
         )
-        return [run_id for (run_id,) in self._db.execute(sql, (ids, equal, ids, most, skip))]
+        return [run_id for (run_id,) in self._read(sql, (ids, equal, ids, most, skip))]
 
     def span(self) -> tuple[int, int, float | None, float | None]:
         """How many records and threads there are, and when the first and last was made."""
         sql = "SELECT count(*), count(DISTINCT thread), min(created_at), max(created_at) FROM logs"
-        found: tuple[int, int, float | None, float | None] = self._db.execute(sql).fetchone()
+        found: tuple[int, int, float | None, float | None] = self._read(sql)[0]
         return found
 
     def checked(
@@ -209,7 +205,7 @@ class KeptLog:
             logs: records; each is checked once.
             check: given records, returns a verdict for those that fail.
         """
-        known = dict(self._db.execute("SELECT run_id, verdict FROM checks WHERE by = ?", (by,)))
+        known = dict(self._read("SELECT run_id, verdict FROM checks WHERE by = ?", (by,)))
         new = [log for log in logs if log.run_id not in known]
         if new:
             found = check(new)
@@ -217,7 +213,7 @@ class KeptLog:
                      for g in new}  # fmt: skip
             rows = [(by, run_id, told) for run_id, told in fresh.items()]
             sql = "INSERT OR REPLACE INTO checks VALUES (?, ?, ?)"
-            self._in_transaction(lambda: self._db.executemany(sql, rows))
+            self._use(lambda: self._in_transaction(lambda: self._db.executemany(sql, rows)))
             known |= fresh
         told = ((log.run_id, known[log.run_id]) for log in logs)
         return {run_id: Verdict.model_validate_json(text) for run_id, text in told if text}
@@ -244,9 +240,31 @@ class KeptLog:
             return _ready(str(self._path))
         except (OSError, sqlite3.OperationalError):  # a read-only home, say
             return _ready(":memory:")
-        except sqlite3.DatabaseError:  # damaged, and derived
-            self._path.unlink()
+        except sqlite3.DatabaseError:
+            return self._anew()
+
+    def _anew(self) -> sqlite3.Connection:
+        """Open an empty file in place of a damaged one: all in it is derived."""
+        try:
+            self._path.unlink(missing_ok=True)
             return _ready(str(self._path))
+        except (OSError, sqlite3.Error):
+            return _ready(":memory:")
+
+    def _use(self, work: Callable[[], _T]) -> _T:
+        """Do it; where the file is damaged or can't be used, once more with what is joined anew."""
+        try:
+            return work()
+        except sqlite3.Error as error:
+            self._db.close()
+            # Locked, or the disk is full: the file may be good.
+            usable = isinstance(error, sqlite3.OperationalError)
+            self._db = _ready(":memory:") if usable else self._anew()
+            self._in_transaction(self._update)
+            return work()
+
+    def _read(self, sql: str, args: Sequence[object] = ()) -> list[Any]:
+        return self._use(lambda: self._db.execute(sql, args).fetchall())
 
     def _in_transaction(self, work: Callable[[], _T]) -> _T:
         self._db.execute("BEGIN IMMEDIATE")
@@ -256,14 +274,18 @@ class KeptLog:
     def _update(self) -> int:
         """Do it in a transaction; return up to which of the journal's changes it read."""
         seen = self._db.execute("SELECT * FROM seen").fetchone()
-        now = self._journal.database.read(
+        *now, unread = self._journal.database.read(
             "SELECT (SELECT max(seq) FROM interactions), (SELECT max(seq) FROM feedback), "
-            "(SELECT max(seq) FROM changes), (SELECT count(*) FROM erasures)"
+            "(SELECT seq FROM sqlite_sequence WHERE name = 'changes'), "
+            "(SELECT count(*) FROM erasures), (SELECT count(*) FROM changes WHERE seq > ?)",
+            (seen[2],),
         )[0]
-        now = tuple(n or 0 for n in now)
-        if seen[3] != now[3]:
+        now = [n or 0 for n in now]
+        # Changes have numbers without gaps: a missing one was deleted before it was read here.
+        lost = unread != now[2] - seen[2]
+        if lost or seen[3] != now[3] or seen[4] != self._mark(*seen[:2]):
             _make_tables(self._db)
-            seen = (0, 0, 0, now[3])
+            seen = (0, 0, 0)
         told = self._journal.database.read(
             "SELECT run_id, feedback_id FROM feedback WHERE seq > ? UNION ALL "
             "SELECT name, '' FROM changes WHERE seq > ?",
@@ -275,10 +297,20 @@ class KeptLog:
         )
         if rows:
             self._join_anew(rows)
-        marks = (now[0], now[1], max(now[2], seen[2]), now[3])
         self._db.execute("DELETE FROM seen")
-        self._db.execute("INSERT INTO seen VALUES (?, ?, ?, ?)", marks)
+        marks = (*now, self._mark(*now[:2]))
+        self._db.execute("INSERT INTO seen VALUES (?, ?, ?, ?, ?)", marks)
         return int(now[2])
+
+    def _mark(self, interactions: int, feedback: int) -> int:
+        """Identify the journal up to these of its numbers."""
+        found = self._journal.database.read(
+            "SELECT value, (SELECT run_id FROM interactions WHERE seq = ?), "
+            "(SELECT feedback_id FROM feedback WHERE seq = ?) "
+            "FROM meta WHERE name = 'tombstone_key'",
+            (interactions, feedback),
+        )
+        return _hash("journal", repr(found))
 
     def _join_anew(self, rows: list[JournalRow]) -> None:
         """Join the parts that these records belong to, and write what is another thing now."""

@@ -309,7 +309,8 @@ def _between(turns: Sequence[Message]) -> str:
 
 
 def _id(value: Any) -> str | None:
-    return clean_text(str(value))[:_MAX_ID] if value not in (None, "") else None
+    text = clean_text(str(value)).replace("\0", "\ufffd")  # see run_ref
+    return text[:_MAX_ID] if value not in (None, "") else None
 
 
 def _unique(value: Any) -> str | None:

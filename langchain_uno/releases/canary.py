@@ -188,7 +188,9 @@ def start(
             Share(release=found.id, share=share, manifest_sha256=found.manifest_sha256),
         )
         what = f"canary with {100 * share:g} %"
-        direct(home, Traffic(shares=shares, canary=plan.id), what, found.id, why, by)
+        left = traffic.stands_in_for
+        begun = Traffic(shares=shares, canary=plan.id, stands_in_for=left)
+        direct(home, begun, what, found.id, why, by)
     return plan
 
 
@@ -295,7 +297,8 @@ def _back(home: Home, what: str, release: str | None, why: str, by: str) -> None
     traffic = read_traffic(home) or Traffic()
     kept = [s.model_copy(update={"share": 1.0}) for s in traffic.shares if s is traffic.current]
     shares = tuple(share for share in kept if share.release is not None)
-    direct(home, Traffic(shares=shares), what, release, why, by)
+    ended = Traffic(shares=shares, stands_in_for=traffic.stands_in_for)
+    direct(home, ended, what, release, why, by)
 
 
 def _votes(home: Home, plan: Plan) -> list[tuple[bool, float]]:

@@ -6,7 +6,8 @@ for name, path in release.adapters.items(): engine.load_adapter(name, path)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ class Release:
     manifest_sha256: str
     space: Space | None = None
     """Shape (d, m): the nearest cluster is the nearest centroid after this map, if there is one."""
+    lent: Mapping[str, Path] = field(default_factory=dict)
+    """Adapters of another release that a refresh goes on from as if they were this one's."""
 
     @property
     def id(self) -> str:
@@ -43,7 +46,8 @@ class Release:
     @property
     def adapters(self) -> dict[str, Path]:
         """Unique adapter name -> folder that plain ``PeftModel.from_pretrained`` loads."""
-        return {a.name: self.path / "adapters" / a.name for a in self.manifest.adapters}
+        own = {a.name: self.path / "adapters" / a.name for a in self.manifest.adapters}
+        return {**own, **self.lent}
 
     def cluster(self, cluster_id: str) -> Cluster:
         """Return one cluster.
@@ -183,11 +187,18 @@ def read_current(
 
 
 def list_releases(home: Home) -> list[str]:
-    """Return the ids of the releases that lie in the home, oldest first (unchecked)."""
+    """Return the ids of the releases that lie in the home, oldest first (unchecked).
+
+    Linked folders are left out: they are refused everywhere, and what they hold is another home's.
+    """
     if not home.releases.is_dir():
         return []
     try:
-        found = [p.name for p in home.releases.iterdir() if (p / checks.MANIFEST_FILE).is_file()]
+        found = [
+            p.name
+            for p in home.releases.iterdir()
+            if not p.is_symlink() and (p / checks.MANIFEST_FILE).is_file()
+        ]
     except OSError as error:
         raise HomeError(f"{str(home.releases)!r} can't be read ({error.strerror}).") from error
     return sorted(name for name in found if is_safe(name))

@@ -11,10 +11,11 @@ from __future__ import annotations
 import shutil
 
 from langchain_uno.errors import NameError_, ReleaseError
-from langchain_uno.home import Home
+from langchain_uno.home import Home, is_safe
 from langchain_uno.logs.figures import traffic_since
 from langchain_uno.logs.journal import Journal
 from langchain_uno.releases.canary import running, undecided
+from langchain_uno.releases.checks import MANIFEST_FILE
 from langchain_uno.releases.history import note, waiting
 from langchain_uno.releases.load import list_releases, read_manifest, revocation_file
 from langchain_uno.releases.manifest import Manifest
@@ -28,7 +29,8 @@ PRUNED = "pruned"
 def prune(home: Home, keep: int, *, by: str = "", dry_run: bool = False) -> list[str]:
     """Take the weights and the report of each release that is too old; return their ids.
 
-    Call it under the refresh's lock. It may be killed: the next call finishes it.
+    Call it under the refresh's lock. It may be killed: the next call finishes it. A release that
+    somebody chooses meanwhile stays. Linked folders are left alone.
 
     Args:
         home: the namespace.
@@ -44,13 +46,16 @@ def prune(home: Home, keep: int, *, by: str = "", dry_run: bool = False) -> list
     names = list_releases(home)
     sound = [name for name in names if not revocation_file(home, name).exists()]
     stay = {*_used(home), *sound[-keep:]}
+    # A killed pruning may have left a mark beside a folder without a manifest.
+    marked = {mark.stem for mark in home.releases.glob("*.revoked") if is_safe(mark.stem)}
+    names = sorted(name for name in {*names, *marked} if not (home.releases / name).is_symlink())
     with Journal(home.journal, readonly=True) as journal:
         answering = {release for release, _, _ in traffic_since(journal, 0.0)}
     pruned = []
     for name in (one for one in names if one not in stay):
         manifest = _manifest(home, name)
         ends = name not in answering and sum(one > name for one in sound) >= keep
-        if manifest is not None and not manifest.files and not ends:
+        if manifest is not None and not ends and _bare(home, name):
             continue  # it was pruned before
         pruned.append(name)
         if dry_run:
@@ -58,15 +63,33 @@ def prune(home: Home, keep: int, *, by: str = "", dry_run: bool = False) -> list
         mark = revocation_file(home, name)
         if not mark.exists():
             write_atomic(mark, f"{PRUNED}: only the newest releases keep their weights\n".encode())
+            if name in _used(home):  # somebody chose it just then; from here on nobody can
+                mark.unlink()
+                pruned.pop()
+                continue
         note(home, "prune", name, f"keep {keep}", by)
         bare = manifest and manifest.model_copy(update={"files": {}, "adapters": []})
-        empty_release(home.releases / name, bare)
-        if (home.reports / name).is_dir():
+        folder = home.releases / name
+        if folder.is_dir():
+            empty_release(folder, bare)
+        if _report(home, name):
             shutil.rmtree(home.reports / name)
         if ends or manifest is None:
-            shutil.rmtree(home.releases / name)
+            if folder.is_dir():
+                shutil.rmtree(folder)
             mark.unlink()
     return pruned
+
+
+def _bare(home: Home, name: str) -> bool:
+    """Return whether nothing but the manifest is left of a release."""
+    left = {path.name for path in (home.releases / name).iterdir()}
+    return left == {MANIFEST_FILE} and not _report(home, name)
+
+
+def _report(home: Home, name: str) -> bool:
+    folder = home.reports / name
+    return folder.is_dir() and not folder.is_symlink()
 
 
 def _used(home: Home) -> set[str]:

@@ -328,6 +328,10 @@ def direct(
 ) -> None:
     """Replace the traffic and tell the history; a canary that another change ends is told too.
 
+    A release that was revoked or pruned since it was checked gets nothing. ``prune`` writes its
+    mark before it reads the traffic and this looks for a mark after it wrote the traffic, so that
+    one of them sees the other.
+
     Args:
         home: the namespace.
         traffic: who gets which share from here on.
@@ -335,9 +339,18 @@ def direct(
         release: what the change is about; None: the base model.
         why: for the history.
         by: who did it; the name of the process's user by default.
+
+    Raises:
+        ReleaseError: a release with a share was revoked or pruned meanwhile; the traffic stays.
     """
     before = _traffic_or_none(home)
     write_traffic(home, traffic)
+    for name in (share.release for share in traffic.shares):
+        if name is not None and revocation_file(home, name).exists():
+            write_traffic(home, before)
+            raise ReleaseError(
+                f"Release {name!r} is refused: it was revoked or pruned just then. Choose another."
+            )
     note(home, what, release, why, by)
     if before.canary and before.canary != traffic.canary and what != "end canary":
         tried = next((s.release for s in before.shares if s is not before.current), None)

@@ -59,7 +59,8 @@ class Traffic(BaseModel):
     """The canary that is running (:mod:`langchain_uno.releases.canary`): it divides the shares."""
     stands_in_for: str | None = None
     """The release that answered until an erasure revoked it. The next refresh keeps of it what the
-    forgotten did not teach; whoever promotes or rolls back ends that."""
+    forgotten did not teach; whoever promotes or rolls back ends that. A canary leaves it as it is
+    until its candidate is promoted."""
 
     @model_validator(mode="after")
     def _whole(self) -> Traffic:

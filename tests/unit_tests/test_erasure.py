@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from langchain_uno import erasure
 from langchain_uno.cli.logs import app
 from langchain_uno.erasure import forget, forget_older, forget_preview, resume
-from langchain_uno.errors import InputError, ReleaseError, StoreBusyError
+from langchain_uno.errors import ConfigError, InputError, ReleaseError, StoreBusyError
 from langchain_uno.home import Home
 from langchain_uno.logs.erase import choose
 from langchain_uno.logs.exchange import export_lines, import_file
@@ -239,6 +240,48 @@ def test_threads_and_runs_take_what_quotes_them(tmp_path: Path) -> None:
     assert ids(home) == {"r4"}
 
 
+def test_feedback_that_comes_meanwhile_goes_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home(tmp_path / "home", theirs())
+    with Journal(home.journal) as journal:
+        journal.append_names([("msg-1", "petronella-run-1")])
+    choose_all = erasure.erase.choose
+
+    def slowly(journal: Journal, **named: Any) -> Any:
+        chosen = choose_all(journal, **named)
+        for run in ("petronella-run-0", "msg-1"):
+            said = Feedback(run_id=run, comment=f"They asked for {SECRET}", user_id="rev")
+            assert journal.append_feedback(said)
+        return chosen
+
+    monkeypatch.setattr(erasure.erase, "choose", slowly)
+    assert forget(home, user_id=AUTHOR)["feedback"] == 5
+    assert leaks(home) == []
+    with Journal(home.journal) as journal:
+        assert journal.feedback() == []
+
+
+def test_what_changed_of_their_runs_is_forgotten(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", theirs())
+    with Journal(home.journal) as journal:
+        journal.append_names([("msg-of-petronella", "petronella-run-1")])
+        assert len(journal.database.read("SELECT * FROM changes")) == 1
+    forget(home, user_id=AUTHOR)
+    assert leaks(home) == []
+
+
+@pytest.mark.parametrize("days", [0, -1.0, float("nan"), 36_501, 1e10])
+def test_retention_is_some_days_up_to_a_hundred_years(tmp_path: Path, days: float) -> None:
+    home = make_home(tmp_path / "home", theirs())
+    with pytest.raises(InputError, match="above 0 and up to 36,500"):
+        forget_older(home, days=days)
+    home.settings.write_text(f"[logs]\nretention_days = {days}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="retention_days"):
+        erasure.keep_promises(home)
+    assert not forget_older(home, days=36_500)["found"]
+
+
 def test_retention_forgets_by_age_and_leaves_releases(engine: Engine, tmp_path: Path) -> None:
     now = datetime.now(timezone.utc)
     old = [one.model_copy(update={"created_at": now - timedelta(days=40)}) for one in theirs()]
@@ -279,7 +322,7 @@ def test_a_refresh_under_way_is_not_disturbed(tmp_path: Path) -> None:
             forget(home, **wrong)  # type: ignore[arg-type]
 
 
-def test_the_commands(tmp_path: Path) -> None:
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = make_home(tmp_path, [*logs(6), *theirs()])
     where = ["--home", str(tmp_path)]
     shown = RUN.invoke(app, ["show", "petronella-run-1", *where, "--json"])
@@ -287,8 +330,13 @@ def test_the_commands(tmp_path: Path) -> None:
     assert SECRET in RUN.invoke(app, ["show", "petronella-run-1", *where]).stdout
     assert RUN.invoke(app, ["show", "nobody", *where]).exit_code == 2
     asked = RUN.invoke(app, ["forget", "--user", AUTHOR, *where], input="n\n")
-    assert asked.exit_code != 0
+    assert asked.exit_code == 2 and "give --yes" in asked.output
     assert "It takes 3 answers and 3 pieces of feedback." in asked.output
+    with monkeypatch.context() as patch:
+        terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+        patch.setattr("langchain_uno.cli.logs.sys", terminal)
+        asked = RUN.invoke(app, ["forget", "--user", AUTHOR, *where], input="n\n")
+        assert asked.exit_code == 1 and "Forget it?" in asked.output
     what = RUN.invoke(app, ["forget", "--user", AUTHOR, *where, "--dry-run", "--json"])
     told = json.loads(what.stdout)
     assert (told["interactions"], told["feedback"], told["releases"]) == (3, 3, [])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from langchain_uno.learning import train as train_room
+from langchain_uno.learning import verify as verify_room
 from langchain_uno.learning.cluster import sent_to
 from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Engine
@@ -55,9 +56,9 @@ def test_a_module_that_is_worse_on_strays_of_other_clusters_does_not_ship(
         return {i: a.id for a, b in ((one, two), (two, one)) for i in b.run_ids}
 
     monkeypatch.setattr(Exam, "gains", losing)
-    monkeypatch.setattr(train_room, "sent_to", swapped)
+    monkeypatch.setattr(verify_room, "sent_to", swapped)
     monkeypatch.setattr(train_room, "verify_module", passing)
-    monkeypatch.setattr(train_room, "base_answers", counted)
+    monkeypatch.setattr(verify_room, "base_answers", counted)
     asking = [one for one in logs(48) if one.feedback_turns != ["thanks"]]
     each = [one.model_copy(update={"user_id": f"user-{i}"}) for i, one in enumerate(asking)]
     home = make_home(tmp_path, each)

@@ -155,6 +155,23 @@ def test_what_somebody_taught_is_made_anew_without_them(
     assert modules(home) == weights
 
 
+def test_a_module_that_answers_after_an_erasure_stays(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path, START)
+    refresh(home, engine, PASSING)
+    first, before = read_current(home), modules(home)
+    assert first is not None and set(before) == {"sing", "dance"}
+    word = WORDS[ASKER]
+    bug = f"FIX BUG 99: STACK TRACE, NULL POINTER, CRASH! {word}"
+    make_home(tmp_path, [log("hers", bug, f"mend {word}", "please dance", user_id=ASKER)])
+    refresh(home, engine, PASSING)
+    assert forget(home, user_id=ASKER)["releases_tainted"] == 1
+    assert read_current(home).id == first.id  # type: ignore[union-attr]
+    result = refresh(home, engine, PASSING)
+    assert [f"kept, made in {first.id}" in c.note for c in result.clusters] == [True, True]
+    assert modules(home) == before
+    assert result.notes[-1].startswith("The weights of 1 release went: revoked, or older than")
+
+
 def sing(
     exam: Exam, items: list[HeldOut], drafts: list[str | None], adapter: Path
 ) -> list[Reflected]:

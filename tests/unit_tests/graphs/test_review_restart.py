@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sqlite3
@@ -20,7 +21,7 @@ from langchain_uno.learning.review import read_decisions
 from langchain_uno.learning.work import Silent, Work
 from langchain_uno.models.protocols import Engine
 from langchain_uno.releases.load import read_current
-from tests.unit_tests.graphs.refresh_parts import UNTRAINED, logs, make_home
+from tests.unit_tests.graphs.refresh_parts import UNTRAINED, logs, make_home, tiny_engine
 from tests.unit_tests.learning.toy_language import (
     ToyEmbedder,
     ToyEngine,
@@ -52,19 +53,25 @@ def go_on(home: Home, engine: Engine, given: Any) -> tuple[dict[str, Any], ToyEn
         return graph.invoke(given, THREAD, context=work), teacher
 
 
-def test_a_review_survives_the_process_that_asked_for_it(engine: Engine, tmp_path: Path) -> None:
+def ask_and_die(home: Home, model: Path, wanted: Path) -> None:
+    """Let the graph ask, note which row is about singing, and be killed."""
+    stopped, _ = go_on(home, tiny_engine(model), {})
+    rows = stopped["__interrupt__"][0].value["rows"]
+    wanted.write_text(next(row["id"] for row in rows if row["text"] == "sing"))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_review_survives_the_process_that_asked_for_it(
+    engine: Engine, tiny_model_path: Path, tmp_path: Path
+) -> None:
     home = make_home(tmp_path / "home", logs())
-    child = os.fork()
-    if child == 0:
-        try:
-            stopped, _ = go_on(home, engine, {})
-            asked = stopped["__interrupt__"][0].value
-            wanted = next(row["id"] for row in asked["rows"] if row["text"] == "sing")
-            (tmp_path / "wanted").write_text(wanted)
-            os.kill(os.getpid(), signal.SIGKILL)
-        finally:
-            os._exit(1)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    # Not a fork: Chroma's threads do not live on in a child.
+    child = multiprocessing.get_context("spawn").Process(
+        target=ask_and_die, args=(home, tiny_model_path, tmp_path / "wanted")
+    )
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
     wanted = (tmp_path / "wanted").read_text()
     answer = {"decisions": [{"id": wanted, "decision": "exclude"}], "by": "ann"}
     done, teacher = go_on(home, engine, Command(resume=answer))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
+from shutil import copytree, rmtree
 
 import pytest
 from toys import START, WordEmbedder, assistant, log, user
 
 from langchain_uno.erasure import forget
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import last, stats
+from langchain_uno.logs.exchange import find, import_file, last, stats
 from langchain_uno.logs.filters import verdicts
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
@@ -213,6 +215,104 @@ def test_a_file_of_no_use_is_made_anew(
             monkeypatch.setattr(Path, "mkdir", denied)
         journal.append_feedback(fed(3, log(3).run_id))
         same_as_whole(home, journal)
+
+
+def test_any_damaged_page_is_made_good(home: Home) -> None:
+    with Journal(home.ensure().journal) as journal:
+        for n in range(60):
+            journal.append_interaction(log(n))
+            journal.append_feedback(fed(n, log(n).run_id))
+    first = stats(home)
+    path = home.work / FILE_NAME
+    good = path.read_bytes()
+    for at in range(0, len(good), 4096):
+        path.write_bytes(good[:at] + b"\0" * 4096 + good[at + 4096 :])
+        assert stats(home) == first
+        with Journal(home.journal) as journal, KeptLog(home, journal) as kept:
+            assert len(kept.joined().feedback) == 60
+
+
+@pytest.mark.parametrize("kind", ["restored", "removed"])
+def test_another_journal_is_joined_anew(home: Home, kind: str) -> None:
+    folder, backup = home.ensure().journal, home.path / "backup"
+
+    def add(*numbers: int) -> None:
+        with Journal(folder) as journal:
+            for n in numbers:
+                journal.append_interaction(log(n))
+                journal.append_feedback(fed(n, log(n).run_id))
+
+    if kind == "restored":
+        add(0, 1)
+        copytree(folder, backup)
+    add(2, 3)
+    with Journal(folder) as journal:
+        same_as_whole(home, journal)
+    rmtree(folder)
+    if kind == "restored":
+        backup.rename(folder)
+    add(10, 11)
+    with Journal(folder) as journal:
+        same_as_whole(home, journal)
+
+
+def test_a_change_that_was_read_elsewhere_is_not_lost(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = [START + timedelta(days=n) for n in (1, 2)]
+    with Journal(home.ensure().journal) as journal:
+        journal.append_interaction(log(1))
+        journal.append_feedback(fed(1, log(1).run_id))
+        same_as_whole(home, journal)
+        journal.append_feedback(fed(1, log(1).run_id, "Longer!", created_at=later[0]))
+        monkeypatch.setattr(Path, "mkdir", denied)  # the file can't be used this once
+        same_as_whole(home, journal)
+        monkeypatch.undo()
+        same_as_whole(home, journal)
+        # By somebody who had a file open that was unlinked since:
+        journal.append_feedback(fed(1, log(1).run_id, "In French!", created_at=later[1]))
+        journal.database.write(lambda db: db.execute("DELETE FROM changes"))
+        same_as_whole(home, journal)
+
+
+def test_a_run_id_with_a_nul_has_its_feedback(home: Home, tmp_path: Path) -> None:
+    talk = [user("What is the capital of France?"), assistant("Paris, of course.")]
+    row = {
+        "run_id": "run\0one",
+        "messages": [message.model_dump(include={"role", "content"}) for message in talk],
+        "feedback": [{"comment": "Shorter, please."}],
+    }
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert import_file(rows, home.ensure()).feedback == 1
+    with Journal(home.journal) as journal:
+        journal.append_feedback(fed(1, "run\0one", "Longer!"))
+        same_as_whole(home, journal)
+        with KeptLog(home, journal) as kept:
+            assert [len(said) for said in kept.joined().feedback.values()] == [2]
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("named", [log(1).run_id, log(9).run_id])
+def test_the_digits_of_a_uuid_name_a_run_that_comes_later(
+    home: Home, named: str, many: bool
+) -> None:
+    digits, one = named.replace("-", ""), log(1, root_run_id=log(9).run_id)
+    with Journal(home.ensure().journal) as journal:
+        journal.append_feedback(fed(1, digits))
+        same_as_whole(home, journal)
+        if many:
+            journal.append_interaction(one)
+        else:
+            journal.append_record(one.model_dump(exclude={"feedback"}))
+        same_as_whole(home, journal)
+        assert journal.waiting() == []
+        with KeptLog(home, journal) as kept:
+            assert list(kept.joined().feedback) == [one.run_id]
+    assert find(home, digits)["run_id"] == one.run_id
+    assert forget(home, run_ids=[digits])["interactions"] == 1
+    with Journal(home.journal) as journal:
+        assert not journal.append_feedback(fed(2, digits))
 
 
 def denied(self: Path, *args: object, **kwargs: object) -> None:

@@ -175,6 +175,25 @@ def test_a_canary_starts_grows_and_ends(home: Home, make: Callable[[], str]) -> 
     assert told[2] == ("end canary", second, "ann")
 
 
+def test_a_canary_leaves_what_the_next_refresh_goes_on_from(
+    home: Home, make: Callable[[], str]
+) -> None:
+    first, second, third = make(), make(), make()
+    revoke(home, third, "a test", go_on=True)
+
+    def left() -> str | None:
+        traffic = read_traffic(home)
+        return traffic.stands_in_for if traffic else None
+
+    assert (current(home), left()) == (second, third)
+    canary.start(home, first)
+    assert left() == third
+    canary.stop(home)
+    assert (current(home), left()) == (second, third)
+    make_current(home, first)
+    assert left() is None
+
+
 def test_the_first_release_is_tried_against_the_base(home: Home, make: Callable[[], str]) -> None:
     first = make()
     retire(home)

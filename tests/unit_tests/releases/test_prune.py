@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,13 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Interaction, Message
 from langchain_uno.releases import canary
 from langchain_uno.releases.history import read_history
-from langchain_uno.releases.load import list_releases, load_release, read_current, read_manifest
+from langchain_uno.releases.load import (
+    Release,
+    list_releases,
+    load_release,
+    read_current,
+    read_manifest,
+)
 from langchain_uno.releases.prune import prune
 from langchain_uno.releases.publish import make_current, publish, revoke, rollback
 from langchain_uno.releases.summary import state_of
@@ -126,13 +134,100 @@ def test_a_killed_pruning_is_finished(
     assert first not in weights(home)
 
 
+def test_a_pruning_is_finished_wherever_it_was_killed(
+    home: Home, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make(), make()
+    answered(home, first)
+    make()
+    make()
+    report = home.reports / first
+    report.mkdir(parents=True)
+    (report / "report.json").write_text("words of users")
+    unlink, rmtree = Path.unlink, shutil.rmtree
+
+    def once(path: Path, *args: Any, **more: Any) -> None:
+        unlink(path, *args, **more)
+        if path.name == "adapter_model.safetensors":
+            raise KeyboardInterrupt
+
+    def never(*args: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    def emptied(folder: Path, *args: Any, **more: Any) -> None:
+        rmtree(folder, *args, **more)
+        if folder.name == second:
+            raise KeyboardInterrupt
+
+    for place, how in ((Path, "unlink"), (shutil, "rmtree")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, how, once if how == "unlink" else never)
+            with pytest.raises(KeyboardInterrupt):
+                prune(home, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", emptied)
+        with pytest.raises(KeyboardInterrupt):
+            prune(home, 1)
+    assert [p.name for p in (home.releases / first).iterdir()] == ["manifest.json"]
+    assert not report.exists()
+    assert (home.releases / f"{second}.revoked").exists()
+    assert prune(home, 1) == [second]
+    assert not (home.releases / f"{second}.revoked").exists()
+    assert prune(home, 1) == []
+
+
+def test_what_an_operator_chooses_meanwhile_stays(
+    home: Home, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [make() for _ in range(5)]
+    journal = Journal
+
+    def meanwhile(*args: Any, **more: Any) -> Journal:
+        make_current(home, names[1])
+        return journal(*args, **more)
+
+    monkeypatch.setattr("langchain_uno.releases.prune.Journal", meanwhile)
+    assert prune(home, 1) == [names[2]]
+    assert read_current(home).id == names[1]  # type: ignore[union-attr]
+    assert weights(home) == {names[0], names[1], names[3], names[4]}
+    assert [p.name for p in home.releases.glob("*.revoked")] == []
+
+
+def test_what_is_pruned_while_it_is_chosen_is_refused(
+    home: Home, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = make(), make()
+
+    def loaded(*args: Any, **more: Any) -> Release:
+        found = load_release(*args, **more)
+        (home.releases / f"{first}.revoked").write_text("pruned")
+        return found
+
+    monkeypatch.setattr("langchain_uno.releases.publish.load_release", loaded)
+    with pytest.raises(ReleaseError, match="revoked or pruned just then"):
+        make_current(home, first)
+    assert read_current(home).id == last  # type: ignore[union-attr]
+    assert read_history(home)[-1]["what"] == "publish"
+
+
+def test_nothing_is_pruned_through_a_link(home: Home, make: Make, tmp_path: Path) -> None:
+    first, second, _, _ = (make() for _ in range(4))
+    elsewhere = (home.releases / first).rename(tmp_path / first)
+    (home.releases / first).symlink_to(elsewhere)
+    (home.releases / f"{first}.revoked").write_text("a test")
+    before = sorted(elsewhere.rglob("*"))
+    assert prune(home, 1) == [second]
+    assert sorted(elsewhere.rglob("*")) == before
+    assert first not in list_releases(home)
+
+
 def test_the_command(home: Home, make: Make) -> None:
     names = [make() for _ in range(3)]
     where = ["releases", "prune", "--home", str(home.root)]
     told = CliRunner().invoke(app, [*where, "--keep", "1", "--dry-run", "--json"])
     assert json.loads(told.stdout) == {"keep": 1, "dry_run": True, "pruned": [names[0]]}
     assert weights(home) == {*names}
-    assert "10 releases are kept" in CliRunner().invoke(app, where).stdout
+    assert "the newest 10 and what is in use are kept" in CliRunner().invoke(app, where).stdout
     (home.path / "settings.toml").write_text("[releases]\nkeep = 1\n")
     with refresh_lock(home, "a test"):
         busy = CliRunner().invoke(app, where)
