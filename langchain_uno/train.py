@@ -85,11 +85,13 @@ def refresh_home(
     """
     from langchain_uno.erasure import keep_promises
     from langchain_uno.learning.work import WorkFolder
+    from langchain_uno.logs.journal import require_log
     from langchain_uno.models.loading import is_bundled
 
     began = time.monotonic()
     place = Home.locate(home, namespace)
     named = _Named(model, embeddings, reranker, teacher)
+    require_log(place)  # no figures of a refresh in a folder that is no home
     noted: AbstractContextManager[dict[str, Any]]
     noted = refresh_noted(place) if until is None else nullcontext({})
     with noted as told:
