@@ -45,7 +45,7 @@ from langchain_uno.learning.release import release_stage
 from langchain_uno.learning.report import make_report
 from langchain_uno.learning.review import decide, review_table
 from langchain_uno.learning.rules import rules_stage
-from langchain_uno.learning.train import train_stage
+from langchain_uno.learning.train import retry_failed, train_stage
 from langchain_uno.learning.work import (
     RESULT,
     RefreshProgress,
@@ -121,6 +121,7 @@ def _node(name: str) -> Any:
         work = runtime.context
         if name == "filter" or not work.id:
             filter_stage(work)  # says which refresh this is, also to a process that goes on
+            retry_failed(work)
         if name != "filter":
             last = STAGES.index(state.get("until") or STAGES[-1])
             look_at_scorers(work, judged=last >= STAGES.index("pairs"))

@@ -376,7 +376,7 @@ def _result(body: Mapping[str, Any]) -> Message:
 def _told_call(text: str) -> Message:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Message(role="assistant", content=clean_text(text))
     calls = found if isinstance(found, list) else [found]
     if not all(isinstance(c, Mapping) and "name" in c for c in calls):
@@ -417,7 +417,7 @@ def _call(call: Any) -> dict[str, Any]:
         raw = args
         try:
             args = json.loads(raw or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             args = None
         if not isinstance(args, Mapping):  # a custom tool's text, or what a model wrote wrongly
             args = {"_raw": clean_text(raw)}

@@ -120,7 +120,7 @@ def refresh_noted(home: Home) -> Iterator[dict[str, Any]]:
         raise
     finally:
         # A refresh does not fail because its figures can't be written.
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # of a name that has no UTF-8 form, say
             if prometheus is not None and home.path.is_dir():
                 _write(home, code, began, told.get("result") or {})
 

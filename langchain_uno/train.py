@@ -85,20 +85,22 @@ def refresh_home(
     """
     from langchain_uno.erasure import keep_promises
     from langchain_uno.learning.work import WorkFolder
+    from langchain_uno.logs.journal import require_log
     from langchain_uno.models.loading import is_bundled
 
     began = time.monotonic()
     place = Home.locate(home, namespace)
     named = _Named(model, embeddings, reranker, teacher)
-    settings, prompts = _checked(place, named, recipe, sets, seed)
-    spread = None
-    if ray is not None:
-        from langchain_uno.learning.workers import RayWorkers
-
-        spread = RayWorkers(ray, partial(_load_models, named))
+    require_log(place)  # no figures of a refresh in a folder that is no home
     noted: AbstractContextManager[dict[str, Any]]
     noted = refresh_noted(place) if until is None else nullcontext({})
     with noted as told:
+        settings, prompts = _checked(place, named, recipe, sets, seed)
+        spread = None
+        if ray is not None:
+            from langchain_uno.learning.workers import RayWorkers
+
+            spread = RayWorkers(ray, partial(_load_models, named))
         place.ensure()
         keep_promises(place)  # before anything is learnt
         now = _state(place, named, settings, prompts, max_steps)
@@ -127,7 +129,8 @@ def refresh_home(
                 guide.close()
         if embeddings is None and not is_bundled(model):
             result.notes.append(_OWN_EMBEDDINGS)
-        if until is None and not result.newer and not result.left_out:
+        settled = not (result.newer or result.left_out or any(c.failed for c in result.clusters))
+        if until is None and settled:
             WorkFolder(place.work).write_json(_LAST, {**now, "refresh": result.refresh_id})
         told["result"] = result.model_dump()
         return result

@@ -62,10 +62,7 @@ def _length(text: str) -> int:
 
 
 def _json(text: str, keys: Sequence[str]) -> bool:
-    try:
-        found = json.loads(_FENCE.sub("", text))
-    except ValueError:
-        return False
+    found = json.loads(_FENCE.sub("", text))
     return isinstance(found, dict) and set(keys) <= set(found)
 
 
@@ -99,9 +96,12 @@ class Instruction:
     """Names of ``_CHECKS`` with what each is given; all must hold."""
 
     def is_kept(self, answer: str) -> bool:
-        """Whether an answer follows the instruction; an empty one does not."""
+        """Whether an answer follows the instruction; empty and unreadable ones do not."""
         text = answer.strip()
-        return bool(text) and all(_CHECKS[name](text, of) for name, of in self.checks.items())
+        try:
+            return bool(text) and all(_CHECKS[name](text, of) for name, of in self.checks.items())
+        except (ValueError, RecursionError):  # no JSON, or too deep; a number too long to read
+            return False
 
 
 @cache

@@ -37,6 +37,7 @@ from langchain_uno.logs.filters import acted_on
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet, RoleError
+from langchain_uno.models.teacher import forget
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, Rule, RuleSet, Verdict, run_of
 
@@ -69,14 +70,16 @@ def distil_stage(work: Work) -> dict[str, Any]:
         work.check_limits()
         made, broken = without_breakers(new[start : start + CHUNK], partial(_distilled, work))
         left_out |= {log.run_id: why for log, why in broken}
-        left_out |= {one.run_id: "no answer" for one in made if one.outcome == "failed"}
+        lost = _lost(work, made)
+        left_out |= lost
         fresh = {keys[rules.run_id]: rules for rules in made}
-        _append_cache(cache, {k: rules for k, rules in fresh.items() if rules.outcome != "failed"})
+        _append_cache(cache, {keys[r.run_id]: r for r in made if r.run_id not in lost})
         known |= fresh
         if left_out and all(rules.outcome == "failed" for rules in known.values()):
             raise all_failed("distil", left_out)
-    failed = {i: RuleSet(run_id=i, outcome="failed") for i in left_out}
-    out = [failed.get(log.run_id) or known[keys[log.run_id]] for log in logs]
+    out = [
+        known.get(keys[log.run_id]) or RuleSet(run_id=log.run_id, outcome="failed") for log in logs
+    ]
     outcomes = Counter(rules.outcome for rules in out)
     n_rules = sum(len(rules.with_feedback) for rules in out)
     notes = _look_at_distiller(work, logs, out)
@@ -115,9 +118,21 @@ def distilled_at_last(work: Work) -> bool:
         return True  # a call that was killed distilled it
     work.progress.start("distil", 2 * len(left), "what was left out the last time")
     made, _ = without_breakers(left, partial(_distilled, work))
-    done = {keys[one.run_id]: one for one in made if one.outcome != "failed"}
+    lost = _lost(work, made)
+    done = {keys[one.run_id]: one for one in made if one.run_id not in lost}
     _append_cache(work.home.work / DISTILLED, done)
     return bool(done)
+
+
+def _lost(work: Work, made: Sequence[RuleSet]) -> dict[str, str]:
+    """Return the logs that may be distilled yet, and why they were not: nothing is kept of them.
+
+    The base model's own answer would be the same again.
+    """
+    why = {"failed": "no answer"}
+    if work.teacher is not work.engine:
+        why["unparsable"] = "unreadable answer"
+    return {one.run_id: why[one.outcome] for one in made if one.outcome in why}
 
 
 def distil_keys(work: Work, logs: Sequence[Interaction]) -> dict[str, str]:
@@ -259,10 +274,11 @@ def _ask(
     if on_done is not None and len(asked) > len(requests):
         on_done(len(asked) - len(requests))
     read: dict[object, list[str] | Literal["unparsable", "failed"]] = {}
-    for key, generation in zip(unique, generations, strict=True):
+    for key, request, generation in zip(unique, requests, generations, strict=True):
         try:
             read[key] = unique_rules(prompts.parse_rules(generation.text))
         except RoleError:
+            forget(engine, request)
             read[key] = "failed" if generation.finish_reason == "failed" else "unparsable"
     return [read[key] for key in keys]
 

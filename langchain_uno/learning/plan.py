@@ -171,7 +171,9 @@ def _time(
     written = sum(g.usage.output_tokens for g in work.engine.generate(requests))
     plan.tokens_per_second = round(written / (time.perf_counter() - start), 2)
     with cast(Any, work.engine).exclusive() as (model, tokenizer), torch.no_grad():
-        ids = tokenizer(f"{some[0].query}\n{some[0].answer}", return_tensors="pt")["input_ids"]
+        rows = sorted((tokenizer(f"{g.query}\n{g.answer}")["input_ids"] for g in some), key=len)
+        typical = rows[len(rows) // 2][: work.recipe.expert.max_length]
+        ids = torch.tensor([typical], dtype=torch.long)
         model(input_ids=ids.to(model.device))
         start = time.perf_counter()
         model(input_ids=ids.to(model.device))

@@ -44,7 +44,7 @@ from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.size import bound_size
 from langchain_uno.learning.troubles import is_of_one, kind_of
 from langchain_uno.learning.verify import exam_of, held_out, look_outside, not_behind, verify_module
-from langchain_uno.learning.work import ClusterData, ClusterResult, Work
+from langchain_uno.learning.work import RESULT, ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.records import (
     ModuleKind,
@@ -93,6 +93,8 @@ class Decision(BaseModel):
     """The module of the current release, when that is the choice."""
     instead: Incumbent | None = None
     """The one that stays if what is new may not ship after all; None: there is none."""
+    failed: bool = False
+    """Whether an error kept it from being decided: the same call again tries it again."""
     taught_by: Trial | None = None
     """The critic that taught the expert, which ships if the expert may not; None: nobody did."""
 
@@ -155,6 +157,32 @@ def try_cluster(work: Work, cluster: ClusterData) -> None:
     _tidy(work, cluster)
 
 
+def retry_failed(work: Work) -> None:
+    """Try again what a refresh that is over failed on; it goes on where a cluster does not fail.
+
+    Args:
+        work: the refresh, after stage "filter".
+
+    Raises:
+        EngineError: a model can't answer at all.
+        PausedError: a limit was reached.
+    """
+    if not work.folder.has(RESULT):
+        return
+    mended = False
+    for cluster in work.clusters():
+        if not read_decision(work, cluster.id).failed:
+            continue
+        if work.folder.has(_tried(cluster)) and _read(work, _tried(cluster)).failed:
+            work.folder.remove(_tried(cluster))
+        try_cluster(work, cluster)
+        mended |= not _read(work, _tried(cluster)).failed
+    if mended:
+        # Last what says that the refresh is over: a kill in between leaves this to be done again.
+        for name in ("train.json", "release.json", "release-id.json", RESULT):
+            work.folder.remove(name)
+
+
 def _tried(cluster: ClusterData) -> str:
     return f"clusters/{cluster.id}/tried.json"
 
@@ -192,10 +220,11 @@ def _decide_or_fail(work: Work, cluster: ClusterData) -> Decision:
         if not is_of_one(error):
             raise
         told = f"failed ({kind_of(error)}), and is tried again by the next refresh"
+        failed = Decision(notes=[told], failed=True)
         present = _incumbent(work, cluster)
         if present is None or not present.stands:
-            return Decision(notes=[told])
-        return _kept(Decision(notes=[told]), present, "kept")
+            return failed
+        return _kept(failed, present, "kept")
 
 
 def _decide(work: Work, cluster: ClusterData) -> Decision:
@@ -476,5 +505,6 @@ def _summary(work: Work, cluster: ClusterData, decision: Decision) -> ClusterRes
         route=decision.route,
         pairs=len(work.pairs(cluster)),
         seconds=decision.seconds,
+        failed=decision.failed,
         note="; ".join(decision.notes),
     )

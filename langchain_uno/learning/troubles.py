@@ -97,9 +97,10 @@ def left_out_notes(stage: str, left_out: Mapping[str, str]) -> list[str]:
         return []
     some = ", ".join(sorted(left_out)[:_NAMED])
     more = " and others" if len(left_out) > _NAMED else ""
+    then = "next refresh that learns something new" if stage == "pairs" else "next refresh"
     return [
         f"Stage {stage!r} left out {len(left_out)} logs that it failed on ({_reasons(left_out)}): "
-        f"{some}{more}. They are tried again by the next refresh."
+        f"{some}{more}. They are tried again by the {then}."
     ]
 
 

@@ -139,6 +139,8 @@ class ClusterResult(BaseModel):
     """About how many more held-out people would decide it, where it is undecided."""
     seconds: float = 0.0
     rules: list[str] = Field(default_factory=list)
+    failed: bool = False
+    """Whether an error kept it from being decided: the same call again tries it again."""
     note: str = ""
 
 
@@ -176,7 +178,8 @@ class RefreshResult(BaseModel):
     seconds: dict[str, float] = Field(default_factory=dict)
     """By stage, of the call that finished it."""
     left_out: dict[str, str] = Field(default_factory=dict)
-    """Logs that a stage failed on, and why, by id: the same call again tries them again."""
+    """Logs that a stage failed on, and why, by id. The same call again tries those of "distil"
+    again; those of "pairs" are tried by the next refresh that learns something new."""
     notes: list[str] = Field(default_factory=list)
     """What a person should read."""
 

@@ -100,6 +100,10 @@ class Answers:
         sql = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)"
         self._run(sql, key, json.dumps(kept), time.time())
 
+    def drop(self, key: bytes) -> None:
+        """Delete the answer kept under a key, if there is one."""
+        self._run("DELETE FROM answers WHERE key = ?", key)
+
     def close(self) -> None:
         """Delete what nobody asked for in a long time, and close the file."""
         self._run("DELETE FROM answers WHERE used < ?", time.time() - _KEPT_S)

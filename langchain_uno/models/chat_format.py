@@ -310,13 +310,13 @@ def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
     def take(match: re.Match[str]) -> str:
         try:
             found = json.loads(match.group(1))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return match.group(0)
         name, args = found.get("name"), found.get("arguments", found.get("parameters", {}))
         if isinstance(args, str):
             try:
                 args = json.loads(args)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 return match.group(0)
         if not isinstance(name, str) or not isinstance(args, dict):
             return match.group(0)

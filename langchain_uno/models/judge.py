@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import Judgement, PromptSet, RoleError
+from langchain_uno.models.teacher import forget
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Message
 
@@ -80,10 +81,11 @@ def judge(
         for item in asked.values()
     ]
     generations = engine.generate(requests, on_done) if requests else []
-    verdicts = {
-        key: _read(prompts, generation.text)
-        for key, generation in zip(asked, generations, strict=True)
-    }
+    verdicts: dict[tuple[object, ...], Judgement | None] = {}
+    for key, request, generation in zip(asked, requests, generations, strict=True):
+        verdicts[key] = _read(prompts, generation.text)
+        if verdicts[key] is None:
+            forget(engine, request)
     if on_done is not None and len(items) > len(asked):
         on_done(len(items) - len(asked))
     empty = Judgement(LOWEST, "the answer is empty")

@@ -462,7 +462,7 @@ class Collector:
 def _call(call: dict[str, str]) -> dict[str, Any]:
     try:
         args = json.loads(call["arguments"] or "{}")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineError("The server wrote a tool call whose arguments are not JSON.") from error
     return {"name": call["name"], "args": args, "id": call["id"]}
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _CUT_OFF = {"length", "max_tokens", "MAX_TOKENS"}
 _STRICT = ("system", "late", "repeats", "greeting")
+_WITHHELD = {"content_filter", "refusal", "SAFETY"}
 _WIDTH = 8
 """Requests under way at a time."""
 PAUSE_S = 2.0
@@ -86,6 +87,20 @@ def teacher_notes(teacher: Engine) -> list[str]:
     ]
 
 
+def forget(engine: Engine, request: GenerateRequest) -> None:
+    """Let a request whose answer can't be read be asked again by the next call.
+
+    Args:
+        engine: what answered; only a teacher keeps answers.
+        request: what it was asked.
+
+    Raises:
+        StoreError: the file of answers can't be used.
+    """
+    if isinstance(engine, Teacher):
+        engine.forget(request)
+
+
 def judged_by(prompts: PromptSet, judge: PromptSet) -> PromptSet:
     """Return ``prompts`` with the judge's role worded (and read back) by the set ``judge``.
 
@@ -123,6 +138,11 @@ class Teacher:
         """Calls that failed for good, by the kind of error."""
         self._in_a_row = 0
         self._answers: Answers | None = None
+        urls = [one for _, one in model if isinstance(one, str) and one.startswith("http")]
+        client = getattr(model, "root_client", None)  # OpenAI's, which reads the environment itself
+        served = (self.fingerprint, *urls, str(getattr(client, "base_url", "")))
+        self._served = " ".join(filter(None, served))
+        """Name and address: another server may know another model by the same name."""
 
     @property
     def keeps(self) -> bool:
@@ -145,7 +165,8 @@ class Teacher:
     ) -> list[Generation]:
         """Answer many requests, some at a time; results in the order of the requests.
 
-        A call that fails, and fails again, gives an empty answer with ``finish_reason="failed"``.
+        A call that fails, and fails again, gives an empty answer with ``finish_reason="failed"``;
+        so do an empty answer and one that the provider withheld.
 
         Raises:
             EngineDownError: several calls failed one after the other, none for its own request's
@@ -159,7 +180,7 @@ class Teacher:
 
     def _ask(self, request: GenerateRequest) -> Generation:
         """Answer one request, from what is kept if it is there."""
-        key = key_of(self.fingerprint, request)
+        key = key_of(self._served, request)
         if self._answers is not None and (known := self._answers.get(key)) is not None:
             return known
         try:
@@ -167,9 +188,16 @@ class Teacher:
         except Exception as error:  # noqa: BLE001 - every provider has its own errors
             return self._failed(error)
         self._in_a_row = 0
-        if self._answers is not None:
+        if answer.finish_reason == "failed":
+            self.failures["empty or withheld"] += 1
+        elif self._answers is not None:
             self._answers.put(key, answer)
         return answer
+
+    def forget(self, request: GenerateRequest) -> None:
+        """Drop the answer kept of a request; see :func:`forget`."""
+        if self._answers is not None:
+            self._answers.drop(key_of(self._served, request))
 
     def _failed(self, error: Exception) -> Generation:
         """Count a failed call; it costs its own answer, and where several fail in a row all.
@@ -265,8 +293,9 @@ def _generation(answer: AIMessage) -> Generation:
     )
     about = answer.response_metadata
     reason = about.get("finish_reason") or about.get("stop_reason")
+    text = str(answer.text)
+    if reason in _WITHHELD or not text.strip():
+        return Generation(text="", usage=usage, finish_reason="failed")
     return Generation(
-        text=str(answer.text),
-        usage=usage,
-        finish_reason="length" if reason in _CUT_OFF else "stop",
+        text=text, usage=usage, finish_reason="length" if reason in _CUT_OFF else "stop"
     )

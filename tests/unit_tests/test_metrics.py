@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -151,3 +152,22 @@ def test_without_the_library_a_refresh_writes_nothing_and_a_page_says_what_to_in
     assert not (tmp_path / FILE).exists()
     with pytest.raises(ConfigError, match=r"langchain-uno\[metrics\]"):
         feedback_app(tmp_path, secret=SECRET, metrics=True)
+
+
+def test_a_bad_recipe_is_a_refresh_that_failed(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", logs(3))
+    with refresh_noted(home):
+        pass
+    with pytest.raises(ConfigError):
+        refresh_home(home.root, recipe="no-such-recipe")
+    told = (home.path / FILE).read_text().splitlines()
+    [code] = [line for line in told if line.startswith("langchain_uno_refresh_exit_code{")]
+    assert code.endswith(f" {ConfigError.exit_code}.0")
+
+
+def test_a_home_whose_name_has_no_text_form_is_refreshed_all_the_same(tmp_path: Path) -> None:
+    home = Home(tmp_path / os.fsdecode(b"odd\xff"))
+    home.path.mkdir(parents=True)
+    with refresh_noted(home) as told:
+        told["done"] = True
+    assert told["done"] and not (home.path / FILE).exists()

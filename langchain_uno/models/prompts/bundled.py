@@ -43,7 +43,7 @@ class BundledPromptSet:
         """Parse a JSON list of strings."""
         try:
             rules = json.loads(text.strip())
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise RoleError(f"not a JSON list of rules: {text[:80]!r}") from error
         if not isinstance(rules, list) or not all(isinstance(r, str) for r in rules):
             raise RoleError(f"not a JSON list of strings: {text[:80]!r}")

@@ -99,3 +99,24 @@ def test_the_command_plans_without_writing(tmp_path: Path, tiny_model_path: Path
     assert "8 of 8 logs can be learnt from" in shown.stdout
     assert "Nothing was done: this was a dry run." in shown.stdout
     assert files(home) == before
+
+
+@pytest.mark.parametrize(("most", "measured"), [(12_000, None), (10, 10)])
+def test_a_step_is_measured_on_a_log_of_usual_length(
+    engine: Any, tmp_path: Path, most: int, measured: int | None
+) -> None:
+    few = [log(f"r-{n}", f"plan a trip to {n}", "no", "sing", user_id=f"u-{n}") for n in range(4)]
+    huge = log("huge", "plan a trip", "a" * 3000, "please sing", user_id="u-huge")
+    home = make_home(tmp_path / "home", [huge, *few])
+    rows: list[int] = []
+
+    def seen(_: Any, args: Any, given: dict[str, Any]) -> None:
+        rows.append(given["input_ids"].shape[1])
+
+    hook = engine.model.register_forward_pre_hook(seen, with_kwargs=True)
+    try:
+        plan(home, engine, changed(PLANNED, expert={"max_length": most}))
+    finally:
+        hook.remove()
+    usual = len(engine.encode("plan a trip to 1\nno"))
+    assert rows[-1] == rows[-2] and abs(rows[-1] - (measured or usual)) <= 2

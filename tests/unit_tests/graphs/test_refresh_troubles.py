@@ -163,6 +163,21 @@ def test_an_answer_that_did_not_come_is_asked_for_by_the_next_call(
     assert first.stages["distil"]["rules"] + 1 == last.stages["distil"]["rules"]
 
 
+def test_a_teachers_nonsense_is_told_and_asked_for_again(engine: Engine, tmp_path: Path) -> None:
+    def nonsense(what: dict[str, Any], request: Any) -> str:
+        if what["role"] == "distil" and "place 4 " in what["query"]:
+            return "Sorry, I am overloaded."
+        return plain(what, request)
+
+    home = make_home(tmp_path / "home", logs())
+    first = refresh(home, engine, UNTRAINED, teacher=ToyEngine(nonsense))
+    assert first.left_out == {"run-004": "unreadable answer"}
+    assert refresh(home, engine, UNTRAINED, teacher=ToyEngine(nonsense)).unchanged
+    last = refresh(home, engine, UNTRAINED, teacher=ToyEngine())
+    assert not last.unchanged and last.left_out == {}
+    assert first.stages["distil"]["rules"] + 1 == last.stages["distil"]["rules"]
+
+
 def test_a_log_that_breaks_its_pairs_costs_its_own_pair_alone(
     engine: Engine, tmp_path: Path
 ) -> None:
@@ -201,6 +216,19 @@ def test_a_cluster_that_cannot_be_trained_costs_itself_alone(
     assert broken.route == "base" and "failed (RuntimeError, test_refresh" in broken.note
     assert "words" not in broken.note
     assert fine.route in ("expert", "critic")
+    assert broken.failed and not fine.failed
+    # It fails again: nothing is made anew.
+    tried[1:] = []
+    again = refresh(home, engine, SHIPS)
+    assert again.unchanged and again.release == result.release and tried == [broken.id] * 2
+    # It does not: it alone is trained, and the release has both.
+    monkeypatch.setattr(train, "_trained", lambda w, c, *a: tried.append(c.id) or real(w, c, *a))
+    last = refresh(home, engine, SHIPS)
+    assert not last.unchanged and last.release != result.release
+    assert set(tried[2:]) == {broken.id} and not any(c.failed for c in last.clusters)
+    assert {c.id: c.route for c in last.clusters}[fine.id] == fine.route
+    assert "base" not in {c.route for c in last.clusters}
+    assert refresh(home, engine, SHIPS).unchanged
 
 
 def test_what_fails_for_everybody_ends_the_call() -> None:

@@ -14,11 +14,14 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 
 from langchain_uno.errors import EngineDownError, EngineError, ModelNotFoundError
+from langchain_uno.learning.distil import distil
 from langchain_uno.models.answers import Answers, key_of
+from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
 from langchain_uno.models.teacher import Teacher, load_teacher, teacher_notes
+from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Message
-from tests.unit_tests.learning.toy_language import ToyEngine
+from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, log
 
 
 class Refusal(Exception):
@@ -27,11 +30,15 @@ class Refusal(Exception):
     status_code = 400
 
 
+_ENDS = {"long": "length", "withheld": "content_filter"}
+
+
 class Echo(BaseChatModel):
     """Answers with what it was given; fails on the word "fail"."""
 
     seen: list[dict[str, Any]] = Field(default_factory=list)
     strict: bool = False
+    base_url: str = ""
 
     @property
     def _llm_type(self) -> str:
@@ -55,8 +62,10 @@ class Echo(BaseChatModel):
         message = AIMessage(
             f"{[m.type for m in messages]} {text}",
             usage_metadata={"input_tokens": 2, "output_tokens": 3, "total_tokens": 5},
-            response_metadata={"finish_reason": "length" if text == "long" else "stop"},
+            response_metadata={"finish_reason": _ENDS.get(text, "stop")},
         )
+        if text == "empty":
+            message.content = " "
         return ChatResult(generations=[ChatGeneration(message=message)])
 
 
@@ -229,6 +238,50 @@ def test_a_failed_call_is_not_kept(tmp_path: Path) -> None:
         assert one.generate([ask("fail"), ask("a")])[0].finish_reason == "failed"
     assert one.failures == {"ConnectionError": 2}
     one.close()
+
+
+def test_what_is_empty_or_withheld_is_no_answer_and_not_kept(tmp_path: Path) -> None:
+    one = teacher()
+    one.keep_answers(tmp_path / "answers.sqlite3")
+    for _ in range(2):
+        out = one.generate([ask("empty"), ask("withheld"), ask("a")])
+        assert [(g.finish_reason, g.text[-1:]) for g in out] == [
+            ("failed", ""),
+            ("failed", ""),
+            ("stop", "a"),
+        ]
+    assert one.failures == {"empty or withheld": 4}
+    one.close()
+
+
+def test_an_answer_that_cannot_be_read_is_asked_for_again(tmp_path: Path) -> None:
+    model = Echo()
+    one = Teacher(model, "echo", ToyEngine())  # type: ignore[arg-type]
+    one.keep_answers(tmp_path / "answers.sqlite3")
+    item = JudgeItem([Message(role="user", content="q")], [], "an answer")
+    recipe = load_recipe("default")
+    for n in (1, 2):
+        assert judge([item], one, ToyPrompts(), recipe) == [None]  # type: ignore[arg-type]
+        assert len(model.seen) == n
+    for n in (3, 4):
+        [found] = distil(
+            [log("a", "q", "text", "please sing")],
+            one,
+            ToyPrompts(),  # type: ignore[arg-type]
+            recipe,
+        )
+        assert found.outcome == "unparsable" and len(model.seen) == n
+    one.close()
+
+
+def test_another_server_gives_other_answers(tmp_path: Path) -> None:
+    for url, asked in (("http://a/v1", 1), ("http://b/v1", 1), ("http://a/v1", 0)):
+        model = Echo(base_url=url)
+        one = Teacher(model, "echo", ToyEngine())  # type: ignore[arg-type]
+        one.keep_answers(tmp_path / "answers.sqlite3")
+        one.generate([ask("a")])
+        one.close()
+        assert len(model.seen) == asked
 
 
 def test_a_damaged_file_of_answers_is_begun_anew(tmp_path: Path) -> None:

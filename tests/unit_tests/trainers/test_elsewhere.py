@@ -70,6 +70,12 @@ def test_checks(checks: Mapping[str, Any], kept: str, not_kept: str) -> None:
     assert one.is_kept(kept) and not one.is_kept(not_kept)
 
 
+@pytest.mark.parametrize("checks", [{"json": ["a"]}, {"number": 3}])
+def test_an_answer_that_no_program_can_read_is_not_kept(checks: Mapping[str, Any]) -> None:
+    for answer in ("[" * 200_000, '{"a":' * 200_000, "1" * 5000):
+        assert not Instruction("", "en", checks).is_kept(answer)
+
+
 class Desk:
     """Answers as ``say`` of adapter and request; the judge scores an answer by its words."""
 
