@@ -305,9 +305,7 @@ def _too_few(work: Work, cluster: ClusterData) -> str:
     people = len({item.voice for item in held_out(work, cluster)})
     if people >= least:
         return ""
-    return (
-        f"nothing was trained: feedback of {people} people is held out, it takes {least} to decide"
-    )
+    return f"nothing was trained: people held out: {people}, needed to decide: {least}"
 
 
 def _distilled(

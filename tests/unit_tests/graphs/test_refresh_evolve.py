@@ -322,6 +322,20 @@ def test_what_users_have_stays_while_nothing_decides(
     assert {c.route for c in result.clusters} == {"expert" if undecided else "base"}
 
 
+def test_where_too_few_people_are_held_out_nothing_is_trained(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home, teacher = make_home(tmp_path, logs()), ToyEngine()
+    result = refresh(home, engine, teacher=teacher)
+    assert [(c.route, c.pairs, c.judged) for c in result.clusters] == [("base", 0, 0)] * 2
+    told = "nothing was trained: people held out: 1, needed to decide: {}"
+    assert [one.note for one in result.clusters] == [told.format(6)] * 2
+    assert "edit" not in teacher.roles()
+    # A critic alone is one try: five people would do.
+    high = refresh(home, engine, changed(RECIPE, gap={"threshold": 0.0}))
+    assert [one.note for one in high.clusters] == [told.format(5)] * 2
+
+
 def test_where_modules_are_too_large_together_those_that_prove_least_go(
     home: Home, engine: Engine
 ) -> None:
