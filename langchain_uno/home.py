@@ -35,7 +35,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,18 @@ def safe_name(name: str, what: str = "name") -> str:
 def is_safe(name: str) -> bool:
     """Whether :func:`safe_name` takes a name."""
     return bool(_NAME.match(name))
+
+
+def read_toml(data: bytes, what: str = "The file") -> dict[str, Any]:
+    """Return what a TOML file holds.
+
+    Raises:
+        ConfigError: it is not TOML; ``what`` begins the message.
+    """
+    try:
+        return tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} is not valid TOML: {error}.") from error
 
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -212,31 +224,44 @@ class Home:
 
 
 @contextmanager
-def refresh_lock(home: Home, otherwise: str) -> Iterator[None]:
-    """Keep refreshes of a home out until the block ends, or the process dies.
+def locked(home: Home, name: str, wait_s: float, busy: str) -> Iterator[None]:
+    """Keep other processes out until the block ends, or this process dies.
 
     Args:
         home: the namespace; its folders are made if they are missing.
-        otherwise: why not to go on while a refresh runs, for the error.
+        name: of what is locked.
+        wait_s: how long to wait for another holder.
+        busy: the error's message then.
 
     Raises:
-        StoreBusyError: a refresh is running, or whatever else holds this.
+        StoreBusyError: another process holds it.
         HomeError: the home can't be written.
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(home.ensure().work / "refresh.lock", timeout=0)
+    lock = FileLock(home.ensure().work / f"{name}.lock", timeout=wait_s)
     try:
         lock.acquire()
     except Timeout as error:
-        raise StoreBusyError(
-            f"A refresh of {str(home.path)!r} is running, {otherwise}: stop it, or wait for it to "
-            "end. (If none is, this goes away by itself: the lock dies with its process.)"
-        ) from error
+        raise StoreBusyError(busy) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def refresh_lock(home: Home, otherwise: str) -> AbstractContextManager[None]:
+    """Keep refreshes of a home out; see :func:`locked`.
+
+    Args:
+        home: the namespace.
+        otherwise: why not to go on while a refresh runs, for the error.
+    """
+    busy = (
+        f"A refresh of {str(home.path)!r} is running, {otherwise}: stop it, or wait for it to "
+        "end. (If none is, this goes away by itself: the lock dies with its process.)"
+    )
+    return locked(home, "refresh", 0, busy)
 
 
 class _Section(BaseModel):
@@ -300,11 +325,9 @@ def load_settings(home: Home) -> HomeSettings:
     if not home.settings.is_file():
         return HomeSettings()
     try:
-        return HomeSettings.model_validate(tomllib.loads(home.settings.read_text(encoding="utf-8")))
+        return HomeSettings.model_validate(read_toml(home.settings.read_bytes(), repr(name)))
     except OSError as error:
         raise ConfigError(f"{name!r} can't be read ({error.strerror or error}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name!r} is not valid TOML: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -12,11 +12,10 @@ it came of: log, feedback, models, prompts. No refresh pays for a log twice.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +39,7 @@ from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.models.teacher import forget
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, Rule, RuleSet, Verdict, run_of
+from langchain_uno.releases.history import append_lines, read_lines
 
 GUESSED_RULES = 5
 """At most so many rules are guessed for a query (paper)."""
@@ -349,30 +349,17 @@ def _note_verdicts(work: Work, logs: Sequence[Interaction], out: Sequence[RuleSe
 def known_rules(path: Path, wanted: set[str]) -> dict[str, RuleSet]:
     """Return what is known of the wanted keys; a line that a kill cut short counts for nothing."""
     found: dict[str, RuleSet] = {}
-    if not path.exists():
-        return found
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-                if row["key"] in wanted:
-                    found[row["key"]] = RuleSet.model_validate(row["rules"])
-            except (ValueError, KeyError, TypeError, ValidationError):
-                continue
+    for row in read_lines(path):
+        if row.get("key") in wanted:
+            with suppress(ValidationError):
+                found[row["key"]] = RuleSet.model_validate(row.get("rules"))
     return found
 
 
 def _append_cache(path: Path, made: Mapping[str, RuleSet]) -> None:
-    lines = [
-        json.dumps({"key": key, "rules": rules.model_dump(mode="json")}).encode() + b"\n"
-        for key, rules in made.items()
-    ]
+    rows = [{"key": key, "rules": rules.model_dump(mode="json")} for key, rules in made.items()]
     try:
-        # Starts on a line of its own, also after a line that a kill cut short.
-        with path.open("ab") as file:
-            file.write(b"\n" + b"".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(path, rows)
     except OSError as error:
         raise HomeError(
             f"{str(path)!r} can't be written ({error.strerror or error}): free some space or mend "

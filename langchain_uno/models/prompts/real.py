@@ -11,23 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
 from typing import Any
 
 from langchain_uno.errors import ConfigError
+from langchain_uno.home import read_toml
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.prompts.data_blocks import clean, numbered, quoted, transcript, turns
 from langchain_uno.models.prompts.reading import json_values, numbered_items, string_list
 from langchain_uno.models.roles import Judgement, RoleError
 from langchain_uno.records import Message
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover
-    import tomli as tomllib
 
 LANGUAGES = ("en", "zh")
 RENDERING = 2
@@ -202,7 +197,7 @@ class _Words:
 
     def __init__(self, text: str, source: str) -> None:
         self.text = text
-        data: Mapping[str, Any] = tomllib.loads(text)
+        data: Mapping[str, Any] = read_toml(text.encode())
         self.name, self.version, self.language = data["name"], data["version"], data["language"]
         self.empty: str = data["words"]["empty"]
         self.nothing: str = data["words"]["nothing"]
