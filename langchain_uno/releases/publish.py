@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from safetensors.numpy import save
 
-from langchain_uno.errors import HomeError, InputError, NameError_, ReleaseError
+from langchain_uno.errors import HomeError, InputError, ReleaseError
 from langchain_uno.home import Home, safe_name
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Cluster
@@ -27,6 +27,7 @@ from langchain_uno.releases.history import note
 from langchain_uno.releases.load import (
     Release,
     check_folder,
+    find_manifest,
     load_release,
     read_manifest,
     revocation_file,
@@ -297,10 +298,8 @@ def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> 
 
 def _parent(home: Home, release_id: str) -> str | None:
     """Return a release's parent; None when it has none or can't be read."""
-    try:
-        return read_manifest(home, release_id).parent
-    except (ReleaseError, NameError_):
-        return None
+    manifest = find_manifest(home, release_id)
+    return manifest.parent if manifest else None
 
 
 def _traffic_or_none(home: Home) -> Traffic:
