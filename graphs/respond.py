@@ -29,11 +29,11 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime, get_runtime
 from typing_extensions import TypedDict
 
+from langchain_uno.messages import from_langchain
 from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation, Sampling
 from langchain_uno.records import REFLECTIVE, Message, Route
 from langchain_uno.reflect import Ask, Plan, Reflected, reflect
 from langchain_uno.serving.hot_swap import ANSWER_TOKENS, Serving, Snapshot
-from langchain_uno.serving.messages import from_langchain
 
 Mode = Literal["uno", "single", "base"]
 

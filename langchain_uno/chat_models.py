@@ -40,9 +40,9 @@ from typing_extensions import Self
 from langchain_uno.errors import InputError, TemplateError, UNOError
 from langchain_uno.graphs.respond import Mode, RespondContext, RespondInput, build_respond_graph
 from langchain_uno.home import ENV_HOME, Home
+from langchain_uno.messages import from_langchain
 from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.serving.answers import as_chunk, as_result
-from langchain_uno.serving.messages import from_langchain
 from langchain_uno.serving.router import RouteChoice
 from langchain_uno.serving.shared import Served, serve
 from langchain_uno.serving.structured import (

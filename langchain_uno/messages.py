@@ -214,9 +214,15 @@ def message_fields(message: BaseMessage) -> dict[str, Any]:
 
 
 def from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
-    """Return LangChain messages as records."""
+    """Return LangChain messages as records, at the moment of serving: models read text alone.
+
+    Raises:
+        InputError: a message holds an image, audio, a video, a file, or (unless the model wrote
+            it: a call of a provider's own tool, say) another block without text.
+    """
     out = []
     for message in messages:
+        _refuse_media(message)
         fields = message_fields(message)
         calls = [
             {"name": c["name"], "args": c["args"], "id": c["id"] or ""}
@@ -225,6 +231,18 @@ def from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
         text = clean_text(fields["content"])
         out.append(Message.model_validate({**fields, "content": text, "tool_calls": calls}))
     return out
+
+
+def _refuse_media(message: BaseMessage) -> None:
+    for block in () if isinstance(message.content, str) else message.content:
+        if isinstance(block, str) or isinstance(block.get("text", block.get("refusal")), str):
+            continue
+        kind, says = _kind(block), any(_block(block))  # thinking and calls say nothing
+        if says and (not isinstance(message, AIMessage) or _is_media(kind)):
+            raise InputError(
+                f"A message of type {message.type!r} holds a block of type {kind[:40]!r}: the "
+                "model reads text alone. Leave it out, or put what it says into words."
+            )
 
 
 def read_turns(given: Any) -> list[Message]:

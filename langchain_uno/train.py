@@ -250,7 +250,7 @@ def _load_models(named: _Named) -> tuple[Engine, Embedder, Engine | None]:
         return engine, embedder, None
     from langchain_uno.models.teacher import load_teacher
 
-    return engine, embedder, load_teacher(named.teacher, engine)
+    return engine, embedder, load_teacher(named.teacher)
 
 
 _LAST = "last.json"

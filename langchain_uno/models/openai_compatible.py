@@ -17,8 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from langchain_uno.errors import EngineError, ModelNotFoundError, ReleaseError
 from langchain_uno.forks import ForkLock
 from langchain_uno.models.chat_format import as_openai, in_turn, refused_by
@@ -26,17 +24,14 @@ from langchain_uno.models.deadline import earliest
 from langchain_uno.models.openai_wire import (
     Collector,
     Http,
-    first_token_probs,
     payload_of,
     read_generation,
 )
 from langchain_uno.models.protocols import (
     Chunk,
-    FloatArray,
     GenerateRequest,
     Generation,
     OnDone,
-    Sampling,
 )
 from langchain_uno.models.rows import RowMaker
 from langchain_uno.models.server_adapters import STAND_IN, ServerAdapters
@@ -156,29 +151,6 @@ class OpenAIEngine:
             if piece := collector.take(event):
                 yield Chunk(piece)
         yield Chunk(collector.rest(), collector.generation())
-
-    def choose(
-        self,
-        prompts: Sequence[Sequence[Message]],
-        options: Sequence[str],
-        on_done: OnDone | None = None,
-    ) -> FloatArray:
-        """Return P(first token of each option | prompt), normalised over the options: (n, k).
-
-        Read from the 20 most probable tokens that the server tells; an option beyond them counts as
-        less probable than all of them.
-
-        Raises:
-            EngineError: the server tells no log probabilities.
-        """
-
-        def ask(prompt: Sequence[Message]) -> list[float]:
-            payload = self._payload(GenerateRequest(prompt, sampling=Sampling(max_tokens=1)))
-            payload |= {"logprobs": True, "top_logprobs": 20}
-            return first_token_probs(self._http.post(_CHAT, payload), options)
-
-        rows = ask_together(ask, prompts, self._width, on_done)
-        return np.asarray(rows, np.float32).reshape(len(prompts), len(options))
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text as it is.

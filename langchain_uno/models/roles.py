@@ -80,16 +80,17 @@ class PromptSet(Protocol):
 
     def judge_schema(self) -> dict[str, Any] | None:
         """JSON schema of a judgement, or None when the set's form is not JSON."""
+        return None
 
     def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
         """Is the suggestion covered by the known rule? The next token is ``yes`` or ``no``."""
 
     def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
         """Is it covered by the list of known rules? None: a set that asks rule by rule."""
+        return None
 
-    @property
-    def cover_options(self) -> tuple[str, str]:
-        """The two answer words, yes first."""
+    cover_options: tuple[str, str] = ("yes", "no")
+    """The two answer words, yes first."""
 
     def critique_prompt(
         self, messages: Sequence[Message], draft: str, language: str
@@ -105,4 +106,5 @@ class PromptSet(Protocol):
     def revise_draft_prompt(
         self, messages: Sequence[Message], draft: str, suggestions: Sequence[str], language: str
     ) -> list[Message]:
-        """The final answer from query, draft and suggestions (paper, stage 9)."""
+        """The final answer from query, draft and suggestions (paper, stage 9); as by rules."""
+        return self.revise_rules_prompt(messages, draft, suggestions, [], language)

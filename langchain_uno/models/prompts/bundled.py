@@ -12,18 +12,17 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_uno.models.roles import Judgement, RoleError
+from langchain_uno.models.roles import Judgement, PromptSet, RoleError
 from langchain_uno.records import Message
 
 _NUMBERED = re.compile(r"\d+\.\s+(.*\S)")
 _SCORE = re.compile(r"^score (10|[1-9])$", re.MULTILINE)
 
 
-class BundledPromptSet:
+class BundledPromptSet(PromptSet):
     """Implements :class:`langchain_uno.models.roles.PromptSet` for the bundled model."""
 
     fingerprint = "bundled-v1"
-    cover_options = ("yes", "no")
 
     def supports(self, language: str) -> bool:
         """English only."""
@@ -90,17 +89,9 @@ class BundledPromptSet:
             raise RoleError(f"no score in the judgement: {text[-80:]!r}")
         return Judgement(float(match.group(1)), text.strip()[: match.start()].strip())
 
-    def judge_schema(self) -> dict[str, Any] | None:
-        """None: judgements are lines, not JSON."""
-        return None
-
     def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
         """Two rules -> yes when they ask for the same."""
         return _role("cover", f"{_flat(suggestion)}\n{_flat(known)}")
-
-    def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
-        """None: the model learnt to compare two rules."""
-        return None
 
     def critique_prompt(
         self, messages: Sequence[Message], draft: str, language: str
@@ -116,12 +107,6 @@ class BundledPromptSet:
         """The numbered lines; none of them means that nothing should change."""
         found = (_NUMBERED.match(line.strip()) for line in text.splitlines())
         return [m.group(1) for m in found if m]
-
-    def revise_draft_prompt(
-        self, messages: Sequence[Message], draft: str, suggestions: Sequence[str], language: str
-    ) -> list[Message]:
-        """Query + suggestions -> final answer (the form of :meth:`revise_rules_prompt`)."""
-        return self.revise_rules_prompt(messages, draft, suggestions, [], language)
 
 
 def query_text(messages: Sequence[Message]) -> str:

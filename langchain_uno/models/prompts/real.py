@@ -21,7 +21,7 @@ from langchain_uno.home import read_toml
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.prompts.data_blocks import clean, numbered, quoted, transcript, turns
 from langchain_uno.models.prompts.reading import json_values, numbered_items, string_list
-from langchain_uno.models.roles import Judgement, RoleError
+from langchain_uno.models.roles import Judgement, PromptSet, RoleError
 from langchain_uno.records import Message
 
 LANGUAGES = ("en", "zh")
@@ -45,11 +45,11 @@ _HAN = re.compile("[\u4e00-\u9fff]")
 _NOTHING = re.compile(r"[\s*\"'“”.。!！:：\-]+|^\s*1\s*[.)、]\s*")
 
 
-class RealPromptSet:
+class RealPromptSet(PromptSet):
     """The set named ``"real"``. See :class:`langchain_uno.models.roles.PromptSet`."""
 
-    cover_options = ("yes", "no")
-    """In every language."""
+    fingerprint = ""
+    """``real-VERSION-HASH``; the hash covers both languages' words and their rendering."""
 
     def __init__(self) -> None:
         self._files = {language: _Words.load(language) for language in LANGUAGES}
@@ -58,7 +58,6 @@ class RealPromptSet:
             raise ConfigError("The prompt set's English and Chinese files differ in version.")
         digest = hashlib.sha256(f"{RENDERING}\n{en.text}\n{zh.text}".encode()).hexdigest()
         self.fingerprint = f"{en.name}-{en.version}-{digest[:12]}"
-        """``real-VERSION-HASH``; the hash covers both languages' words and their rendering."""
         self._nothing = {_bare(w.nothing) for w in self._files.values()} | {
             "none", "nothing", "nochanges", "nochange", "nochangesneeded", "nosuggestions",
             "na", "n/a", "无", "没有", "无建议", "没有建议", "无修改", "不需要修改",
@@ -180,12 +179,6 @@ class RealPromptSet:
             return numbered_items(text)
         except RoleError:
             return string_list(text)  # some models answer in JSON whatever they are asked
-
-    def revise_draft_prompt(
-        self, messages: Sequence[Message], draft: str, suggestions: Sequence[str], language: str
-    ) -> list[Message]:
-        """The final answer from query, draft and suggestions (stage 9); as by rules."""
-        return self.revise_rules_prompt(messages, draft, suggestions, [], language)
 
     def _words(self, language: str) -> _Words:
         # Serving meets any language; the English words ask for the conversation's own.
