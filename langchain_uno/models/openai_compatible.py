@@ -100,7 +100,7 @@ class OpenAIEngine:
             None if adapter_dir is None else Path(adapter_dir),
             load=self._load_on_server,
             unload=self._unload_on_server,
-            stand_in=self._is_vllm,
+            wants_stand_in=self._is_vllm,
         )
         self._tokenizer = tokenizer or (self._root if Path(self._root).is_dir() else None)
         self._width = max(1, max_concurrency)
