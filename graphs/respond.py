@@ -32,7 +32,7 @@ from typing_extensions import TypedDict
 from langchain_uno.messages import from_langchain
 from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation, Sampling
 from langchain_uno.records import REFLECTIVE, Message, Route
-from langchain_uno.reflect import Ask, Plan, Reflected, reflect
+from langchain_uno.reflect import Ask, Plan, Reflected, reflect, result_of
 from langchain_uno.serving.hot_swap import ANSWER_TOKENS, Serving, Snapshot
 
 Mode = Literal["uno", "single", "base"]
@@ -194,13 +194,7 @@ def expert_generate(given: Given) -> Plan:
     limit = given.snapshot.answer_tokens
     request = given.context.request(given.messages, given.adapter, limit=limit)
     done = yield Ask(request, "answer", final=True)
-    return Reflected(
-        text=done.text,
-        draft=done.text,
-        usage=done.usage,
-        finish_reason=done.finish_reason,
-        tool_calls=done.tool_calls,
-    )
+    return result_of(done, done, done.usage)
 
 
 # -- draft_critique_revise -------------------------------------------------------------------------
