@@ -16,29 +16,13 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_uno.errors import InputError
 from langchain_uno.records import AT_LIMIT, Message, Role
 
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "customer": "user",
-    "end_user": "user",
-    "assistant": "assistant",
-    "ai": "assistant",
-    "bot": "assistant",
-    "chatbot": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "agent": "assistant",
-    "api": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
+_SAID: dict[Role, str] = {
+    "system": "system developer",
+    "user": "user human prompter customer end_user",
+    "assistant": "assistant ai bot chatbot chatgpt bing agent api gpt model function_call",
+    "tool": "tool function observation",
 }
+_ROLES = {word: role for role, words in _SAID.items() for word in words.split()}
 """The words of the formats that are read, in small letters."""
 _LIMITS = ("length", "max_tokens", "max_output_tokens", "model_length",
            "model_context_window_exceeded")  # fmt: skip
