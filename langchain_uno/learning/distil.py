@@ -37,6 +37,7 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.models.teacher import forget
+from langchain_uno.models.together import ask_once
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, Rule, RuleSet, Verdict, run_of
 from langchain_uno.releases.history import append_lines, read_lines
@@ -258,29 +259,22 @@ def _ask(
     on_done: OnDone | None,
 ) -> list[list[str] | Literal["unparsable", "failed"]]:
     """Ask for one list of rules a prompt, greedily; equal prompts once."""
-    keys: list[tuple[object, ...]] = [tuple((m.role, m.content) for m in p) for p in asked]
-    unique: dict[tuple[object, ...], int] = {}
-    for i, key in enumerate(keys):
-        unique.setdefault(key, i)
     requests = [
         GenerateRequest(
-            messages=asked[i],
+            messages=messages,
             sampling=Sampling(max_tokens=recipe.role_tokens),
             json_schema=prompts.rules_schema(max_rules),
         )
-        for i in unique.values()
+        for messages in asked
     ]
-    generations = engine.generate(requests, on_done) if requests else []
-    if on_done is not None and len(asked) > len(requests):
-        on_done(len(asked) - len(requests))
-    read: dict[object, list[str] | Literal["unparsable", "failed"]] = {}
-    for key, request, generation in zip(unique, requests, generations, strict=True):
+    read: list[list[str] | Literal["unparsable", "failed"]] = []
+    for request, made in zip(requests, ask_once(engine, requests, on_done), strict=True):
         try:
-            read[key] = unique_rules(prompts.parse_rules(generation.text))
+            read.append(unique_rules(prompts.parse_rules(made.text)))
         except RoleError:
             forget(engine, request)
-            read[key] = "failed" if generation.finish_reason == "failed" else "unparsable"
-    return [read[key] for key in keys]
+            read.append("failed" if made.finish_reason == "failed" else "unparsable")
+    return read
 
 
 def _look_at_distiller(

@@ -34,7 +34,7 @@ from langchain_uno.records import Interaction, PreferencePair, Route, RuleSet, r
 from langchain_uno.releases.history import read_lines
 from langchain_uno.releases.traffic import write_atomic
 
-FORMAT = 26
+FORMAT = 27
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"
@@ -93,7 +93,6 @@ class ClusterData(BaseModel):
     verify: list[str]
     unlabelled: list[str] = Field(default_factory=list)
     """Requests near the cluster that nobody reacted to, of nobody who is in training."""
-    split_by: str = "voice"
     parent: str | None = None
     """The cluster of the current release whose module answers its requests."""
     people: int = 0
