@@ -138,6 +138,7 @@ def _found(
         [log for log, _ in some],
         [rules for _, rules in some],
         work.teacher,
+        work.teacher,
         work.teacher_prompts,
         work.recipe,
         work.counter("pairs", kept=kept),
@@ -175,6 +176,7 @@ def build_pairs(
     interactions: Sequence[Interaction],
     rule_sets: Sequence[RuleSet],
     engine: Engine,
+    judge_engine: Engine,
     prompts: PromptSet,
     recipe: Recipe,
     on_done: OnDone | None = None,
@@ -190,8 +192,9 @@ def build_pairs(
     Args:
         interactions: usable logs.
         rule_sets: one a log, in the same order, ``wanted`` set by the rules stage.
-        engine: writes the candidates and scores them.
-        prompts: its prompt set.
+        engine: writes the candidates.
+        judge_engine: scores them.
+        prompts: the prompt set of both.
         recipe: ``pairs``, ``seed``, token limits, temperature, ``min_kept``.
         on_done: hears of written candidates and of judged answers; see :func:`count_work`.
         refused: ids of logs whose edits and likes are taught to nobody.
@@ -211,7 +214,7 @@ def build_pairs(
     ]
     logs, rules = [log for log, _ in todo], [r for _, r in todo]
     candidates = revise(logs, rules, engine, prompts, recipe, on_done, on_cut=on_cut)
-    for pair in _judged(logs, rules, candidates, engine, prompts, recipe, on_done):
+    for pair in _judged(logs, rules, candidates, judge_engine, prompts, recipe, on_done):
         made[pair.run_id] = pair
     if recipe.pairs.retention:
         for log, own in zip(interactions, rule_sets, strict=True):

@@ -38,7 +38,7 @@ def build(
     judge: ToyEngine | None = None,
     recipe: Recipe = RECIPE,
 ) -> list[PreferencePair]:
-    return build_pairs(logs, rules, judge or ToyEngine(), ToyPrompts(), recipe)
+    return build_pairs(logs, rules, ToyEngine(), judge or ToyEngine(), ToyPrompts(), recipe)
 
 
 def said(run_id: str, **what: Any) -> Feedback:
@@ -202,5 +202,5 @@ def test_who_liked_an_answer_was_content_with_it() -> None:
 def test_reported_work_is_bounded_by_the_count() -> None:
     logs = [log(str(i), f"q{i}", "old", "please sing") for i in range(4)]
     rules, done = [rules_of(one, "sing") for one in logs], []
-    build_pairs(logs, rules, ToyEngine(), ToyPrompts(), RECIPE, done.append)
+    build_pairs(logs, rules, ToyEngine(), ToyEngine(), ToyPrompts(), RECIPE, done.append)
     assert 0 < sum(done) <= count_work(logs, rules, RECIPE)
