@@ -102,6 +102,9 @@ class OpenAIEngine:
             unload=self._unload_on_server,
             wants_stand_in=self._is_vllm,
         )
+        self.load_adapter = self._adapters.add
+        self.unload_adapter = self._adapters.remove
+        self.adapters = self._adapters.names
         self._tokenizer = tokenizer or (self._root if Path(self._root).is_dir() else None)
         self._width = max(1, max_concurrency)
         self.closed = False
@@ -187,26 +190,6 @@ class OpenAIEngine:
                 f"There is no tokenizer {self._tokenizer!r}: neither a folder nor on the hub."
             ) from error
         return RowMaker(tokenizer, self.model_name, None, self._template_kwargs, lambda _: None)
-
-    # -- adapters --------------------------------------------------------------------------------
-
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Make the adapter in folder ``path`` available as ``name`` (unique for ever).
-
-        Raises:
-            NameError_: the name is not safe (the server itself would load ``../x``).
-            ReleaseError: the name is taken, or the folder is no adapter in safetensors.
-            EngineError: the server can't load adapters.
-        """
-        self._adapters.add(name, path)
-
-    def unload_adapter(self, name: str) -> None:
-        """Free an adapter; unknown names are ignored."""
-        self._adapters.remove(name)
-
-    def adapters(self) -> list[str]:
-        """The names of the loaded adapters."""
-        return self._adapters.names()
 
     def close(self) -> None:
         """Close the connections; further calls raise EngineError."""

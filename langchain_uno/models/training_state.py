@@ -69,7 +69,9 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """The folder to go on from; None: begin anew."""
 
     def _find(self) -> str | None:
-        for folder in sorted(self.out.glob("state-*"), key=_number, reverse=True):
+        for folder in sorted(
+            self.out.glob("state-*"), key=lambda f: int(f.name[len("state-") :]), reverse=True
+        ):
             try:
                 rest = json.loads((folder / _REST).read_bytes())
                 for name in (_WEIGHTS, _TENSORS):
@@ -179,8 +181,3 @@ class Resumable:
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random/cuda"])
-
-
-def _number(folder: Path) -> int:
-    digits = folder.name.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else -1

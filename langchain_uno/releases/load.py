@@ -105,7 +105,9 @@ def load_release(
     if folder.is_symlink() or not folder.is_dir():
         raise ReleaseError(f"There is no release {release_id!r} in {str(home.releases)!r}.")
     try:
-        if not remains and (reason := _revocation(home, release_id)):
+        mark = revocation_file(home, release_id)
+        if not remains and mark.exists():
+            reason = mark.read_text(encoding="utf-8").strip() or "no reason given"
             raise ReleaseError(f"it was revoked ({reason})")
         release = check_folder(folder, release_id, fits.get("linear_shapes"), remains=remains)
         if manifest_sha256 is not None and release.manifest_sha256 != manifest_sha256:
@@ -209,8 +211,3 @@ def list_releases(home: Home) -> list[str]:
 def revocation_file(home: Home, release_id: str) -> Path:
     """Where the mark lies that a release was revoked: beside its immutable folder."""
     return home.releases / f"{safe_name(release_id, 'release')}.revoked"
-
-
-def _revocation(home: Home, release_id: str) -> str:
-    path = revocation_file(home, release_id)
-    return path.read_text(encoding="utf-8").strip() or "no reason given" if path.exists() else ""
