@@ -118,6 +118,17 @@ def why_unwritable(error: BaseException) -> str | None:
 
 
 @dataclass(frozen=True)
+class _Below:
+    """A path in the folder of a home's namespace."""
+
+    name: str
+
+    def __get__(self, home: Home, _: object = None) -> Path:
+        """Return it for a home."""
+        return home.path / self.name
+
+
+@dataclass(frozen=True)
 class Home:
     """The folders of one namespace of one home. Nothing is created before :meth:`ensure`."""
 
@@ -156,40 +167,20 @@ class Home:
             return self.root
         return self.root / "namespaces" / self.namespace
 
-    @property
-    def journal(self) -> Path:
-        """Folder of the append-only journal, the only thing the request path writes."""
-        return self.path / "journal"
-
-    @property
-    def chroma(self) -> Path:
-        """Folder of the embedded Chroma store (rebuildable from the journal)."""
-        return self.path / "chroma"
-
-    @property
-    def work(self) -> Path:
-        """Refreshes under way and caches; safe to delete."""
-        return self.path / "work"
-
-    @property
-    def releases(self) -> Path:
-        """Folder of the immutable releases."""
-        return self.path / "releases"
-
-    @property
-    def reports(self) -> Path:
-        """Folder of the refreshes' reports, one a release; they quote users."""
-        return self.path / "reports"
-
-    @property
-    def traffic(self) -> Path:
-        """``traffic.json``: which release gets which share; replaced atomically."""
-        return self.path / "traffic.json"
-
-    @property
-    def settings(self) -> Path:
-        """``settings.toml`` of this namespace."""
-        return self.path / "settings.toml"
+    journal = _Below("journal")
+    """Folder of the append-only journal, the only thing the request path writes."""
+    chroma = _Below("chroma")
+    """Folder of the embedded Chroma store (rebuildable from the journal)."""
+    work = _Below("work")
+    """Refreshes under way and caches; safe to delete."""
+    releases = _Below("releases")
+    """Folder of the immutable releases."""
+    reports = _Below("reports")
+    """Folder of the refreshes' reports, one a release; they quote users."""
+    traffic = _Below("traffic.json")
+    """Which release gets which share; replaced atomically."""
+    settings = _Below("settings.toml")
+    """Of this namespace."""
 
     def ensure(self) -> Home:
         """Create the folders if missing and check that they can be written.
