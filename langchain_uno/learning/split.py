@@ -16,6 +16,9 @@ from langchain_uno.records import Interaction
 DECIDING = 8
 """Held-out people that can decide on a module: seven wins of eight are enough for two kinds."""
 
+FEWEST = 6
+"""Held-out people without whom nothing can be decided for two kinds: all of them have to win."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -40,8 +43,8 @@ def split_logs(
     """Split one cluster's logs into training and verification.
 
     About ``held_out`` of the logs are held back, and ``deciding`` voices where these are a third of
-    all at most: at least one voice where there are two; no log where all ask the same thing. Those
-    ``deciding`` voices are the ones with the fewest logs: ten logs of ten people witness more than
+    all at most, or ``FEWEST`` of them where these are half: at least one voice where there are two;
+    no log where all ask the same thing. Those ``deciding`` voices are the ones with the fewest logs: ten logs of ten people witness more than
     ten of one. What the share wants besides is drawn by chance, and half of the voices stay in
     training at least, or it would be left to the few who write most.
 
@@ -54,39 +57,48 @@ def split_logs(
             training. The held-out side may come out small, or empty.
         deciding: voices that are worth holding back beyond the share.
     """
-    split = Split([], [], [], "query")
-    keys: tuple[tuple[Literal["voice", "query"], Callable[[Interaction], str]], ...]
-    keys = (("voice", lambda log: voices[log.run_id]), ("query", query_key))
-    for by, key in keys:
-        groups: dict[str, list[Interaction]] = {}
-        for log in sorted(logs, key=lambda g: g.run_id):
-            groups.setdefault(key(log), []).append(log)
-        pinned = {key(log) for log in logs if log.run_id in teachers}
-        names = sorted(set(groups) - pinned)
-        random.Random(seed).shuffle(names)
-        wanted = max(1, round(held_out * len(logs)))
-        people = min(deciding, len(groups) // 3)
-        light = sorted(names, key=lambda name: len(groups[name]))[:people]
-        taken: set[str] = set()
-        count = 0
-        for name in [*light, *(name for name in names if name not in set(light))]:
-            if count >= wanted and len(taken) >= people:
-                break
-            # Half of the logs stay in training, and half of the groups.
-            if 2 * (len(taken) + 1) <= len(groups) and 2 * (count + len(groups[name])) <= len(logs):
-                taken.add(name)
-                count += len(groups[name])
-        known = {query_key(log) for log in logs if key(log) not in taken}
-        train = [log.run_id for log in logs if key(log) not in taken]
-        held = [log for log in logs if key(log) in taken]
-        verify = [log.run_id for log in held if query_key(log) not in known]
-        left_out = [log.run_id for log in held if query_key(log) in known]
-        split = Split(train, verify, left_out, by)
-        if verify:
-            break
-    return split
+    split = _divide(logs, held_out, seed, lambda g: voices[g.run_id], teachers, deciding, "voice")
+    if split.verify:
+        return split
+    return _divide(logs, held_out, seed, query_key, teachers, deciding, "query")
 
 
 def query_key(log: Interaction) -> str:
     """Return what two logs have in common that ask the same: case and spaces do not matter."""
     return " ".join(log.query.split()).casefold()
+
+
+def _divide(
+    logs: Sequence[Interaction],
+    held_out: float,
+    seed: int,
+    key: Callable[[Interaction], str],
+    teachers: Collection[str],
+    deciding: int,
+    by: Literal["voice", "query"],
+) -> Split:
+    groups: dict[str, list[Interaction]] = {}
+    for log in sorted(logs, key=lambda g: g.run_id):
+        groups.setdefault(key(log), []).append(log)
+    pinned = {key(log) for log in logs if log.run_id in teachers}
+    names = sorted(set(groups) - pinned)
+    random.Random(seed).shuffle(names)
+    wanted = max(1, round(held_out * len(logs)))
+    people = min(deciding, max(len(groups) // 3, min(FEWEST, len(groups) // 2)))
+    light = sorted(names, key=lambda name: len(groups[name]))[:people]
+    names = [*light, *(name for name in names if name not in set(light))]
+    taken: set[str] = set()
+    count = 0
+    for name in names:
+        if count >= wanted and len(taken) >= people:
+            break
+        # Half of the logs stay in training, and half of the groups.
+        if 2 * (len(taken) + 1) <= len(groups) and 2 * (count + len(groups[name])) <= len(logs):
+            taken.add(name)
+            count += len(groups[name])
+    known = {query_key(log) for log in logs if key(log) not in taken}
+    train = [log.run_id for log in logs if key(log) not in taken]
+    held = [log for log in logs if key(log) in taken]
+    verify = [log.run_id for log in held if query_key(log) not in known]
+    left_out = [log.run_id for log in held if query_key(log) in known]
+    return Split(train, verify, left_out, by)
