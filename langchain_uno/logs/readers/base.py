@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeGuard
 from uuid import UUID, uuid5
 
 from pydantic import TypeAdapter, ValidationError
@@ -88,7 +88,7 @@ def first(source: Row, *keys: str) -> Any:
     return next((source[k] for k in keys if source.get(k) is not None), None)
 
 
-def objects(value: Any) -> bool:
+def objects(value: Any) -> TypeGuard[list[Row]]:
     """Whether it is a list of at least one object, and of nothing else."""
     return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) for v in value)
 

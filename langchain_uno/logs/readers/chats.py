@@ -54,7 +54,7 @@ def _chat(row: Row) -> Iterable[Found]:
         row = {**row, "messages": state}
     name = next((k for k in _LISTS if k in row), None)
     given = literal(row[name], "messages") if name else None
-    if isinstance(given, list) and objects(given) and all("messages" in one for one in given):
+    if objects(given) and all("messages" in one for one in given):
         for one in given:
             yield from _chat(one)
         return
