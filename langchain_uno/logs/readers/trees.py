@@ -19,6 +19,7 @@ from langchain_uno.logs.readers.base import (
     Passed,
     Reader,
     Row,
+    about,
     as_object,
     feedback_of,
     first,
@@ -117,16 +118,9 @@ def _chatgpt(row: Row) -> Iterable[Found]:
             raise InputError(f"the message {name!r} must be an object")
         said = _chatgpt_message(one.get("message"))
         nodes[name] = {"id": name, "parent": one.get("parent"), "feedback": [], **said}
-    thread = first(row, "conversation_id", "id")
-    yield from _chats(
-        nodes,
-        row.get("current_node"),
-        id=str(thread or ""),
-        thread=thread,
-        user=names_of(row)[0],
-        model=row.get("default_model_slug"),
-        created_at=row.get("create_time"),
-    )
+    name = first(row, "conversation_id", "id")
+    told = {**about(row), "id": str(name or ""), "thread": name}
+    yield from _chats(nodes, row.get("current_node"), **told)
 
 
 def _chatgpt_message(given: Any) -> dict[str, Any]:
@@ -211,11 +205,11 @@ def _openwebui_feedback(row: Row) -> Iterator[Found]:
         for node in nodes.values():
             node["feedback"] = []  # the snapshot's own ratings are other rows
         nodes[shown]["feedback"] = said
-        about = _openwebui_about(outer, chat)
+        told = _openwebui_about(outer, chat)
         # Whoever rated may be another person than whoever asked.
-        about["user"] = names_of({**row, **outer})[0]
-        about["model"] = data.get("model_id") or about["model"]
-        yield Chat(_chain(nodes, shown), **about)
+        told["user"] = names_of({**row, **outer})[0]
+        told["model"] = data.get("model_id") or told["model"]
+        yield Chat(_chain(nodes, shown), **told)
     elif not name:
         raise InputError("there is neither a snapshot of the chat nor meta.message_id")
     else:
@@ -228,13 +222,8 @@ def _openwebui_feedback(row: Row) -> Iterator[Found]:
 def _openwebui_about(row: Row, chat: Row) -> dict[str, Any]:
     models = chat.get("models")
     name = first(row, "id") or chat.get("id")
-    return {
-        "id": str(name or ""),
-        "thread": str(name) if name else None,
-        "user": names_of(row)[0],
-        "model": models[0] if isinstance(models, list) and models else None,
-        "created_at": first(row, "created_at", "timestamp"),
-    }
+    model = models[0] if isinstance(models, list) and models else None
+    return {**about(row), "id": str(name or ""), "thread": name, "model": model}
 
 
 def _current(chat: Row) -> Any:
@@ -262,7 +251,7 @@ def _openwebui_nodes(chat: Row) -> dict[str, _Node]:
                 "created_at": first(one, "timestamp"),
             }
         )
-    return _by_id(nodes, linked=bool(found))
+    return _by_id(nodes, bool(found))
 
 
 def _is_openwebui(row: Row) -> bool:
@@ -310,18 +299,10 @@ def _librechat_chats(given: Sequence[Row], row: Row | None = None) -> Iterator[F
     if not answered and any(m.get("error") is True for m in given):
         yield Passed("failed_request")
         return
-    about = row or {}
-    models = [m.get("model") for m in given if m.get("model")]
-    thread = about.get("conversationId") or given[0].get("conversationId")
-    yield from _chats(
-        _by_id(nodes, linked=any(m.get("parentMessageId") for m in given)),
-        None,
-        id=str(thread or ""),
-        thread=thread,
-        user=names_of(about, *given)[0],
-        model=models[-1] if models else None,
-        created_at=about.get("createdAt"),
-    )
+    told = about(row or {}, *reversed(given))
+    told["thread"] = (row or {}).get("conversationId") or given[0].get("conversationId")
+    told["id"] = str(told["thread"] or "")
+    yield from _chats(_by_id(nodes, any(m.get("parentMessageId") for m in given)), None, **told)
 
 
 def _flat(given: Sequence[Row]) -> list[Row]:
@@ -395,14 +376,14 @@ def _oasst_chats(given: Sequence[Row]) -> Iterable[Found]:
         yield Passed("no_answer")
         return
     root = given[0]
-    name = str(root.get("message_tree_id") or root["message_id"])
+    told = {**about(root), "id": str(root.get("message_tree_id") or root["message_id"])}
     parents = {node["parent"] for node in nodes.values()}
     for leaf in [n for n in nodes if n not in parents]:
         chain = _chain(nodes, leaf)
         if not any(m["role"] == "assistant" for m in chain):
             yield Passed("no_answer")
             continue
-        yield Chat(chain, id=name, language=root.get("lang"), created_at=root.get("created_date"))
+        yield Chat(chain, **told)
 
 
 def _agreed(one: Row) -> float | None:
