@@ -101,7 +101,7 @@ def decide(
     p_value, interval = None, (0.0, 1.0)
     undecided, needed, reason = False, None, ""
     if n == 0:
-        rate, reason = 0.0, "the judge could not be read on any query"
+        rate, undecided, reason = 0.0, True, "the judge could not be read on any query"
     else:
         seen = p_values(gains.T[None], [gains[epoch].sum()], seed)[0]
         p_value = min(1.0, kinds * float(seen))

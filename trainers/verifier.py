@@ -42,6 +42,7 @@ from langchain_uno.models.protocols import (
     Sampling,
 )
 from langchain_uno.models.roles import PromptSet
+from langchain_uno.models.teacher import calls_of, check_answered
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import ANONYMOUS, Message, ModuleKind, Usage, VerifierReport
 from langchain_uno.reflect import (
@@ -156,7 +157,7 @@ class Exam:
         on_compared: is given the answers of the base and of each module's chosen epoch.
 
     Raises (all methods):
-        EngineError: the model can't answer.
+        EngineError: the model can't answer, or the judge left most answers without a judgement.
     """
 
     engine: Engine
@@ -322,9 +323,11 @@ class Exam:
             JudgeItem(items[i].messages, items[i].rules, answers[i], items[i].language)
             for i in todo
         ]
+        before = calls_of(self.judge_engine)
         judged = judge_averaged(
             asked, self.judge_engine, self.prompts, self.recipe, self.on_done, seed=self.recipe.seed
         )
+        check_answered(self.judge_engine, before)
         for i, judgement in zip(todo, judged, strict=True):
             scores[i] = None if judgement is None else judgement.score
         return scores

@@ -34,6 +34,7 @@ from langchain_uno.learning.work import Work, WorkFolder, digest_of
 from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.protocols import Engine, Reranker
 from langchain_uno.models.roles import PromptSet
+from langchain_uno.models.teacher import calls_of, check_answered
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Message
 
@@ -74,7 +75,7 @@ def judge_figure(engine: Engine, prompts: PromptSet, recipe: Recipe, language: s
     """Ask a judge the control questions in a language ("en" or "zh").
 
     Raises:
-        EngineError: it can't answer.
+        EngineError: it can't answer, or left out most of them.
     """
     asked = [Message(role="user", content=_ASKED[language]["request"])]
     answers = list(ANSWERS[language].values())
@@ -83,7 +84,9 @@ def judge_figure(engine: Engine, prompts: PromptSet, recipe: Recipe, language: s
         for i, rule in enumerate(ANSWERS[language])
         for answer in (answers[i], _ASKED[language]["plain"], answers[i - 1])
     ]
+    before = calls_of(engine)
     scores = [v.score if v else math.nan for v in judge(items, engine, prompts, recipe)]
+    check_answered(engine, before)
     good, plain, other = scores[::3], scores[1::3], scores[2::3]
     return (
         sum(g > b for g, b in zip(good, plain, strict=True)),

@@ -30,7 +30,7 @@ from langchain_uno.learning.acts import (
     thumbs_of,
     thumbs_teach,
 )
-from langchain_uno.learning.troubles import all_failed, left_out_notes, without_breakers
+from langchain_uno.learning.troubles import left_out_notes, stage_failed, without_breakers
 from langchain_uno.learning.work import DISTILLED, Work, content_of, digest_of
 from langchain_uno.logs.filters import acted_on
 from langchain_uno.logs.journal import Journal
@@ -47,7 +47,8 @@ GUESSED_RULES = 5
 CHUNK = 64
 """Logs distilled between two saves: on a large model some minutes' work."""
 FEW = 5
-"""Empty lists for so many logs, and for no log a rule, are no chance: the distiller is broken."""
+"""Empty lists for so many logs, and for no log a rule, are no chance: the distiller is broken. So
+are so many failures, where nothing or less came of the others."""
 _SPACE = re.compile(r"\s+")
 
 
@@ -57,7 +58,8 @@ def distil_stage(work: Work) -> dict[str, Any]:
     Raises:
         EmptyLogError: no rule came of any feedback, nobody edited or re-chose an answer, and too
             few people gave thumbs.
-        EngineError: the models fail on every log.
+        EngineError: the models fail on every log that they are asked about in this call, on five
+            or more; or on most logs with words.
     """
     logs = list(work.logs.values())
     work.progress.start("distil", 2 * len(logs), "rules with and without feedback")
@@ -65,14 +67,19 @@ def distil_stage(work: Work) -> dict[str, Any]:
     known = known_rules(work.home.work / DISTILLED, set(keys.values()))
     new = [log for log in logs if keys[log.run_id] not in known]
     work.progress.advance("distil", 2 * (len(logs) - len(new)))
+    new.sort(key=lambda log: not log.feedback_turns)  # a broken model shows at once
     left_out: dict[str, str] = {}
+    before = heard = _heard(known)
     for start in range(0, len(new), CHUNK):
         work.check_limits()
         made, left = _distil_and_keep(work, new[start : start + CHUNK], keys)
         known |= made
         left_out |= left
-        if left_out and all(rules.outcome == "failed" for rules in known.values()):
-            raise all_failed("distil", left_out)
+        heard = _heard(known) - {keys[log_id] for log_id in left_out}
+        if len(left_out) >= FEW and heard <= before:
+            raise stage_failed("distil", left_out)
+    if len(left_out) > max(FEW - 1, len(heard)):
+        raise stage_failed("distil", left_out, len(heard))
     out = [
         known.get(keys[log.run_id]) or RuleSet(run_id=log.run_id, outcome="failed") for log in logs
     ]
@@ -83,6 +90,8 @@ def distil_stage(work: Work) -> dict[str, Any]:
     rated = rated_answers(alone, work.voices)
     taught = n_rules or edited_pairs(logs) or liked_pairs(logs)
     if not taught and not thumbs_teach(thumbs_of(rated), work.recipe):
+        if left_out and not heard:
+            raise stage_failed("distil", left_out)
         raise EmptyLogError(_nothing(work, outcomes, notes, thumbs_of(rated)))
     work.folder.write_records("distilled.jsonl", out)
     _note_verdicts(work, logs, out)
@@ -98,6 +107,11 @@ def distil_stage(work: Work) -> dict[str, Any]:
         "note": f"{n_rules} rules from {outcomes['rules']} of {asked} logs with words, "
         f"{len(rated)} lone thumbs",
     }
+
+
+def _heard(known: Mapping[str, RuleSet]) -> set[str]:
+    """Return the keys of the logs that a model was asked about."""
+    return {key for key, one in known.items() if one.outcome not in ("no_words", "unsupported")}
 
 
 def distilled_at_last(work: Work) -> bool:

@@ -27,7 +27,7 @@ from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.decisions import INDEX, Rulings, instead, read_decisions
 from langchain_uno.learning.rules import wanted_rules
-from langchain_uno.learning.troubles import all_failed, left_out_notes, without_breakers
+from langchain_uno.learning.troubles import left_out_notes, stage_failed, without_breakers
 from langchain_uno.learning.work import Work
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.judge import JudgeItem, judge, stable_seed
@@ -72,8 +72,9 @@ def pairs_stage(work: Work) -> dict[str, Any]:
         if not work.folder.has(found_name):
             work.check_limits()
             make = partial(_found, work, refused, unjudged)
-            (made, lost), broken = without_breakers(list(zip(logs, rules, strict=True)), make)
-            names = {log.run_id: why for (log, _), why in broken}
+            both = list(zip(logs, rules, strict=True))
+            (made, lost, unheard), broken = without_breakers(both, make)
+            names = {log.run_id: why for (log, _), why in broken} | unheard
             work.folder.write_json(f"clusters/{cluster.id}/pairs-left-out.json", names)
             work.folder.write_json(cut_name, len(lost))
             left = [p for p in (*liked_pairs(logs), *edited_pairs(logs)) if p.run_id in refused]
@@ -103,11 +104,14 @@ def pairs_stage(work: Work) -> dict[str, Any]:
         for log, own in zip(logs, rules, strict=True)
         if log.run_id not in unjudged and count_work([log], [own], work.recipe)
     }
+    for _, logs, *_ in todo:  # nobody was asked about these
+        acted = {pair.run_id for pair in (*liked_pairs(logs), *edited_pairs(logs))}
+        asked -= acted - refused
     if len(asked) > 1 and asked <= left_out.keys():
         for cluster, *_ in todo:
             for name in ("pairs.jsonl", "pairs-found.jsonl"):
                 work.folder.remove(f"clusters/{cluster.id}/{name}")
-        raise all_failed("pairs", left_out)
+        raise stage_failed("pairs", left_out)
     total = sum(counts.values())
     return {
         "pairs": total,
@@ -130,9 +134,13 @@ def _found(
     refused: Collection[str],
     unjudged: Collection[str],
     some: Sequence[tuple[Interaction, RuleSet]],
-) -> tuple[list[PreferencePair], list[str]]:
-    """Return the pairs of some logs, and the logs of the candidates that were cut."""
+) -> tuple[list[PreferencePair], list[str], dict[str, str]]:
+    """Return the pairs of some logs, and the logs of the candidates that were cut.
+
+    And, with the reason, the logs that have no pair because a teacher did not answer.
+    """
     lost: list[str] = []
+    unheard: dict[str, str] = {}
     kept = isinstance(work.teacher, Teacher) and work.teacher.keeps
     made = build_pairs(
         [log for log, _ in some],
@@ -145,8 +153,12 @@ def _found(
         refused=refused,
         unjudged=unjudged,
         on_cut=lost.append,
+        # The base model's own unreadable judgement would be the same again.
+        on_unheard=None if work.teacher is work.engine else unheard.__setitem__,
     )
-    return made, lost
+    for pair in made:
+        unheard.pop(pair.run_id, None)
+    return made, lost, unheard
 
 
 _CUT = (
@@ -184,6 +196,7 @@ def build_pairs(
     refused: Collection[str] = (),
     unjudged: Collection[str] = (),
     on_cut: Callable[[str], None] | None = None,
+    on_unheard: Callable[[str, str], None] | None = None,
 ) -> list[PreferencePair]:
     """Return at most one pair a log: edits, liked regenerations, judged revisions, retained logs.
 
@@ -200,6 +213,8 @@ def build_pairs(
         refused: ids of logs whose edits and likes are taught to nobody.
         unjudged: ids of logs about which the judge is not believed: nothing is revised for them.
         on_cut: hears of the log of every candidate that was cut at the limit.
+        on_unheard: hears of every log with a candidate that did not come, or without a judgement;
+            and which it was.
 
     Raises:
         EngineError: a model can't answer at all.
@@ -213,8 +228,11 @@ def build_pairs(
         if log.run_id not in made and rules.with_feedback and log.run_id not in unjudged
     ]
     logs, rules = [log for log, _ in todo], [r for _, r in todo]
-    candidates = revise(logs, rules, engine, prompts, recipe, on_done, on_cut=on_cut)
-    for pair in _judged(logs, rules, candidates, judge_engine, prompts, recipe, on_done):
+    told = on_unheard or (lambda log_id, why: None)
+    candidates = revise(
+        logs, rules, engine, prompts, recipe, on_done, on_cut=on_cut, on_unheard=told
+    )
+    for pair in _judged(logs, rules, candidates, judge_engine, prompts, recipe, on_done, told):
         made[pair.run_id] = pair
     if recipe.pairs.retention:
         for log, own in zip(interactions, rule_sets, strict=True):
@@ -245,6 +263,7 @@ def _judged(
     prompts: PromptSet,
     recipe: Recipe,
     on_done: OnDone | None,
+    on_unheard: Callable[[str, str], None],
 ) -> list[PreferencePair]:
     """Judge originals and candidates in one go, and keep the logs whose best candidate wins."""
     todo = []
@@ -265,6 +284,7 @@ def _judged(
         original = next(verdicts)
         read = [(v.score, text) for text in tries if (v := next(verdicts)) is not None]
         if original is None or not read:
+            on_unheard(log.run_id, "no readable judgement")
             continue
         score, best = max(read, key=lambda r: r[0])  # the first of equals: order is seeded
         strict = recipe.pairs.min_score > 0
@@ -291,6 +311,7 @@ def revise(
     on_done: OnDone | None = None,
     *,
     on_cut: Callable[[str], None] | None = None,
+    on_unheard: Callable[[str, str], None] | None = None,
 ) -> list[list[str]]:
     """Return the usable candidates of every log, in the order given (possibly none).
 
@@ -307,6 +328,7 @@ def revise(
         recipe: ``pairs`` (numbers, temperature, top-p, length) and ``seed``.
         on_done: hears of every candidate (:func:`count_work` a log).
         on_cut: hears of the log of every candidate that was cut.
+        on_unheard: hears of the log of every candidate that did not come.
 
     Raises:
         EngineError: the model can't answer at all.
@@ -329,6 +351,8 @@ def revise(
         text = without_thinking(generation.text).strip()
         if generation.finish_reason == "length" and on_cut is not None:
             on_cut(interactions[i].run_id)
+        if generation.finish_reason == "failed" and on_unheard is not None:
+            on_unheard(interactions[i].run_id, "no answer")
         known = [*out[i], interactions[i].answer.strip()]
         if text and generation.finish_reason == "stop" and text not in known:
             out[i].append(text)

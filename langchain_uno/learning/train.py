@@ -37,9 +37,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, Field
 
-from langchain_uno.errors import InputError
+from langchain_uno.errors import EngineError, InputError
 from langchain_uno.learning.cluster import smallest_cluster
-from langchain_uno.learning.evolve import Incumbent, incumbent
+from langchain_uno.learning.evolve import Incumbent, Verify, incumbent
 from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.size import bound_size
@@ -54,6 +54,7 @@ from langchain_uno.learning.verify import (
 )
 from langchain_uno.learning.work import RESULT, ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
+from langchain_uno.models.teacher import calls_of, check_answered
 from langchain_uno.records import (
     ModuleKind,
     PreferencePair,
@@ -122,6 +123,8 @@ def train_stage(work: Work) -> dict[str, Any]:
         try_cluster(work, cluster)
         work.progress.advance(_BAR)
     decided = [_read(work, _tried(c)) for c in clusters]
+    if failed := [c for c, one in zip(clusters, decided, strict=True) if one.failed]:
+        _check_teacher(work, failed)
     allowed = _allowed(work, decided)
     for decision, may in zip(decided, allowed, strict=True):
         if decision.taught_by is not None and not (may or decision.kept or decision.instead):
@@ -163,6 +166,16 @@ def try_cluster(work: Work, cluster: ClusterData) -> None:
         decision.seconds = round(time.perf_counter() - start, 3)
         work.folder.write_json(_tried(cluster), decision.model_dump(mode="json"))
     _tidy(work, cluster)
+
+
+def _check_teacher(work: Work, failed: Sequence[ClusterData]) -> None:
+    """End a refresh whose clusters failed because its teacher hardly answers anything."""
+    try:
+        check_answered(work.teacher)
+    except EngineError:
+        for cluster in failed:
+            work.folder.remove(_tried(cluster))
+        raise
 
 
 def retry_failed(work: Work) -> None:
@@ -216,12 +229,22 @@ def trains_expert(work: Work, cluster: ClusterData) -> bool:
         return False
     if len(cluster.run_ids) < smallest_cluster(work):
         return False
-    present = _incumbent(work, cluster)
-    return not (_too_few(work, cluster) or (present is not None and present.stays))
+    if _too_few(work, cluster):
+        return False
+    try:
+        present = _incumbent(work, cluster)
+    except Exception as error:
+        if not is_of_one(error):
+            raise
+        return True  # stage "train" tries to verify it again
+    return present is None or not present.stays
 
 
 def _decide_or_fail(work: Work, cluster: ClusterData) -> Decision:
-    """Decide; where that fails for this cluster, what its users have stays, and others go on."""
+    """Decide; where that fails for this cluster, what its users have stays, and others go on.
+
+    So does what could not be verified.
+    """
     try:
         return _decide(work, cluster)
     except Exception as error:
@@ -229,7 +252,7 @@ def _decide_or_fail(work: Work, cluster: ClusterData) -> Decision:
             raise
         told = f"failed ({kind_of(error)}), and is tried again by the next refresh"
         failed = Decision(notes=[told], failed=True)
-        present = _incumbent(work, cluster)
+        present = _incumbent(work, cluster, _unverified)
         if present is None or not present.stands:
             return failed
         return _kept(failed, present, "kept")
@@ -343,9 +366,26 @@ def _kept(decision: Decision, present: Incumbent, why: str) -> Decision:
     return decision
 
 
-def _incumbent(work: Work, cluster: ClusterData) -> Incumbent | None:
-    verify = partial(verify_module, work, cluster, kinds=1, name="incumbent")
-    return incumbent(work, cluster, verify) if held_out(work, cluster) else None
+def _incumbent(work: Work, cluster: ClusterData, instead: Verify | None = None) -> Incumbent | None:
+    """Return the module that users have, verified or as ``instead`` says.
+
+    A report of this call that says nothing, or of judgements that did not all come, is not kept.
+    """
+    if not held_out(work, cluster):
+        return None
+    name = f"clusters/{cluster.id}/incumbent.json"
+    known, (_, before) = work.folder.has(name), calls_of(work.teacher)
+    verify = instead or partial(verify_module, work, cluster, kinds=1, name="incumbent")
+    found = incumbent(work, cluster, verify)
+    if not known and (instead is not None or calls_of(work.teacher)[1] > before):
+        work.folder.remove(name)
+    return found
+
+
+def _unverified(kind: ModuleKind, _: list[Path]) -> VerifierReport:
+    why = "it could not be verified"
+    nothing: dict[str, Any] = {"n": 0, "people": 0, "win_rate": 0.0, "interval": (0.0, 1.0)}
+    return VerifierReport(kind=kind, passed=False, undecided=True, reason=why, **nothing)
 
 
 def _try_module(
@@ -368,6 +408,7 @@ def _try_module(
     own = "distilled" if critic else kind
     name = f"clusters/{cluster.id}/{own}.json"
     if not work.folder.has(name):
+        _, before = calls_of(work.teacher)
         try:
             work.check_limits()
             epochs = _trained(work, cluster, kind, critic)
@@ -384,6 +425,8 @@ def _try_module(
                 report = look_outside(work, cluster, report, chosen)
             kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
             trial = Trial(report=report, note=report.reason, adapter=kept)
+        if calls_of(work.teacher)[1] > before:
+            return trial  # judged in part: a later call judges it again
         work.folder.write_json(name, trial.model_dump(mode="json"))
     return Trial.model_validate(work.folder.read_json(name))
 

@@ -104,15 +104,18 @@ def left_out_notes(stage: str, left_out: Mapping[str, str]) -> list[str]:
     ]
 
 
-def all_failed(stage: str, left_out: Mapping[str, str]) -> EngineError:
-    """Return the error of a stage that failed on every log.
+def stage_failed(stage: str, left_out: Mapping[str, str], known: int = 0) -> EngineError:
+    """Return the error of a stage that failed on every log, or on most.
 
     Args:
         stage: its name.
         left_out: the reason by log id.
+        known: how many it did not fail on.
     """
+    lost = len(left_out)
+    some = f"{lost} of the {lost + known}" if known else f"all {lost}"
     return EngineError(
-        f"Stage {stage!r} failed on all {len(left_out)} logs that it asked a model about "
+        f"Stage {stage!r} failed on {some} logs that it asked a model about "
         f"({_reasons(left_out)}). Check that the model or its server answers, then call again; "
         "the refresh goes on from there."
     )

@@ -17,7 +17,7 @@ from langchain_uno.learning.controls import believed
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.work import ClusterData, Work
-from langchain_uno.models.teacher import judged_by
+from langchain_uno.models.teacher import calls_of, judged_by
 from langchain_uno.records import ModuleKind, Usage, VerifierReport
 from langchain_uno.trainers.elsewhere import base_answers, look_elsewhere
 from langchain_uno.trainers.verifier import (
@@ -128,7 +128,10 @@ def base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exam
     """Return the base's answers and scores, asked once for all kinds of module."""
     name = f"clusters/{cluster.id}/base-side.json"
     if not work.folder.has(name):
+        _, before = calls_of(work.teacher)
         side = exam.answer_as_base(items)
+        if calls_of(work.teacher)[1] > before:
+            return side  # judged in part: it is judged again the next time
         stored = {"ids": [i.id for i in side.items], "answers": side.answers, "scores": side.scores}
         stored |= {"cut": side.cut, "usage": [one.model_dump() for one in side.usage]}
         work.folder.write_json(name, stored)

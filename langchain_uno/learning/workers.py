@@ -83,7 +83,6 @@ class RayWorkers:
         Raises:
             ConfigError: the Ray cluster can't be joined, or lacks the GPUs.
             PausedError: a limit of time or disk was met.
-            PausedError: a limit of the refresh was reached.
         """
         import torch
 

@@ -27,6 +27,8 @@ from langchain_uno.records import Usage
 
 _REFUSES = (400, 422, 500)
 """What servers answer to messages that the chat template refuses (vLLM, TGI, llama.cpp)."""
+_NO_JSON = (ValueError, RecursionError)
+"""What reading JSON raises: it is none, has a number too long to read, or is too deep."""
 _SHOWN = 300
 """Characters of a server's error message that are passed on."""
 
@@ -194,7 +196,7 @@ class Http:
         self._check(response)
         try:
             body = response.json()
-        except json.JSONDecodeError as error:
+        except _NO_JSON as error:
             raise EngineError(f"The server at {self.url!r} did not answer in JSON.") from error
         if not isinstance(body, dict):
             raise EngineError(f"The server at {self.url!r} did not answer with a JSON object.")
@@ -270,7 +272,7 @@ class _Events:
             return None
         try:
             event = json.loads(data)
-        except json.JSONDecodeError as error:
+        except _NO_JSON as error:
             if "error" in (name, self._kind):
                 raise EngineError(_failed(data)) from error
             raise EngineError("The server's stream is damaged: an event is not JSON.") from error
@@ -294,7 +296,7 @@ class _Events:
         if not self._ended:
             try:
                 body = json.loads("\n".join(self._other))
-            except json.JSONDecodeError:
+            except _NO_JSON:
                 body = None
             if isinstance(body, dict) and (wrong := _error_in(body)):
                 raise EngineError(_failed(wrong))
@@ -337,7 +339,7 @@ def _failed(why: str) -> str:
 def _message(response: httpx.Response) -> str:
     try:
         said = _error_in(response.json())
-    except (json.JSONDecodeError, AttributeError):
+    except (*_NO_JSON, AttributeError):
         said = None
     return (said or response.text)[:_SHOWN]
 
@@ -461,6 +463,6 @@ class Collector:
 def _call(call: dict[str, str]) -> dict[str, Any]:
     try:
         args = json.loads(call["arguments"] or "{}")
-    except (ValueError, RecursionError) as error:
+    except _NO_JSON as error:
         raise EngineError("The server wrote a tool call whose arguments are not JSON.") from error
     return {"name": call["name"], "args": args, "id": call["id"]}

@@ -96,6 +96,30 @@ def forget(engine: Engine, request: GenerateRequest) -> None:
         engine.forget(request)
 
 
+def calls_of(engine: Engine) -> tuple[int, int]:
+    """Return how much a teacher was asked so far, and how much of it without an answer."""
+    return (engine.asked, engine.unanswered) if isinstance(engine, Teacher) else (0, 0)
+
+
+def check_answered(engine: Engine, since: tuple[int, int] = (0, 0)) -> None:
+    """Check that a teacher answered most of what it was asked.
+
+    Args:
+        engine: only a teacher leaves something without an answer.
+        since: :func:`calls_of` it before.
+
+    Raises:
+        EngineError: it left out more than half.
+    """
+    asked, lost = (now - then for now, then in zip(calls_of(engine), since, strict=True))
+    if 2 * lost > asked:
+        raise EngineError(
+            f"The teacher {engine.model_name!r} gave no answer to {lost} of {asked} requests. "
+            "Check its credentials, limits and filters, then call again; the refresh goes on from "
+            "there."
+        )
+
+
 def judged_by(prompts: PromptSet, judge: PromptSet) -> PromptSet:
     """Return ``prompts`` with the judge's role worded (and read back) by the set ``judge``.
 
@@ -133,6 +157,8 @@ class Teacher(Engine):
         """What it is not told in this form (:func:`~.chat_format.in_turn`)."""
         self.failures: Counter[str] = Counter()
         """Calls that failed for good, by the kind of error."""
+        self.asked = self.unanswered = 0
+        """Requests so far, kept answers among them, and those that got no answer."""
         self._in_a_row = 0
         self._answers: Answers | None = None
         urls = [one for _, one in model if isinstance(one, str) and one.startswith("http")]
@@ -178,6 +204,7 @@ class Teacher(Engine):
     def _ask(self, request: GenerateRequest) -> Generation:
         """Answer one request, from what is kept if it is there."""
         key = key_of(self._served, request)
+        self.asked += 1
         if self._answers is not None and (known := self._answers.get(key)) is not None:
             return known
         try:
@@ -187,6 +214,7 @@ class Teacher(Engine):
         self._in_a_row = 0
         if answer.finish_reason == "failed":
             self.failures["empty or withheld"] += 1
+            self.unanswered += 1
         elif self._answers is not None:
             self._answers.put(key, answer)
         return answer
@@ -199,9 +227,10 @@ class Teacher(Engine):
     def _failed(self, error: Exception) -> Generation:
         """Count a failed call; it costs its own answer, and where several fail in a row all.
 
-        A refusal of one request says nothing about the others, however many there are.
+        A refusal of one request says nothing about the others.
         """
         self.failures[type(error).__name__] += 1
+        self.unanswered += 1
         if getattr(error, "status_code", None) not in _OF_ONE:
             self._in_a_row += 1
         if self._in_a_row >= GIVE_UP:
@@ -234,7 +263,7 @@ class Teacher(Engine):
             return invoke(refused)
         except Exception as error:  # every provider has its own errors
             status = getattr(error, "status_code", None)
-            if status in (400, 422) and not refused:
+            if status in (400, 422) and not refused and in_turn(rows, _STRICT) != rows:
                 answer = invoke(_STRICT)  # served by a template without a system role, say
                 self._refused = _STRICT
                 return answer
