@@ -49,12 +49,22 @@ def pairs_stage(work: Work) -> dict[str, Any]:
 
     refused = set(work.folder.read_json("refused-acts.json"))
     unjudged = {i for i, log in work.logs.items() if not believed(work, "judge", log.language)}
-    todo = []
+    todo: list[Any] = []
+    asked: set[str] = set()
     for cluster in work.clusters():
-        if not trains_expert(work, cluster):
+        needed = trains_expert(work, cluster)
+        if needed is False:
             continue
         logs = [work.logs[i] for i in cluster.train]
         rules = [work.taught[i] for i in cluster.train]
+        if needed:
+            acted = {pair.run_id for pair in (*liked_pairs(logs), *edited_pairs(logs))}
+            asked |= {
+                log.run_id
+                for log, own in zip(logs, rules, strict=True)
+                if log.run_id not in (acted - refused) | unjudged
+                and count_work([log], [own], work.recipe)
+            }
         todo.append((cluster, logs, rules, count_work(logs, rules, work.recipe)))
     work.progress.start("pairs", sum(n for *_, n in todo), "revising and judging")
     counts: dict[str, int] = {}
@@ -98,15 +108,6 @@ def pairs_stage(work: Work) -> dict[str, Any]:
         origins.update(p.origin for p in work.pairs(cluster))
         cut += work.folder.read_json(cut_name)
         left_out |= work.folder.read_json(f"clusters/{cluster.id}/pairs-left-out.json")
-    asked = {
-        log.run_id
-        for _, logs, rules, _ in todo
-        for log, own in zip(logs, rules, strict=True)
-        if log.run_id not in unjudged and count_work([log], [own], work.recipe)
-    }
-    for _, logs, *_ in todo:  # nobody was asked about these
-        acted = {pair.run_id for pair in (*liked_pairs(logs), *edited_pairs(logs))}
-        asked -= acted - refused
     if len(asked) > 1 and asked <= left_out.keys():
         for cluster, *_ in todo:
             for name in ("pairs.jsonl", "pairs-found.jsonl"):

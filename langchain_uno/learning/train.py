@@ -223,8 +223,11 @@ def _read(work: Work, name: str) -> Decision:
     return Decision.model_validate(work.folder.read_json(name))
 
 
-def trains_expert(work: Work, cluster: ClusterData) -> bool:
-    """Whether an expert is to be trained for a cluster, so that it needs pairs."""
+def trains_expert(work: Work, cluster: ClusterData) -> bool | None:
+    """Whether an expert is to be trained for a cluster, so that it needs pairs.
+
+    None: it may be. What its users have could not be verified; stage "train" tries that again.
+    """
     if cluster.by_thumbs or not work.is_low(cluster):
         return False
     if len(cluster.run_ids) < smallest_cluster(work):
@@ -236,7 +239,7 @@ def trains_expert(work: Work, cluster: ClusterData) -> bool:
     except Exception as error:
         if not is_of_one(error):
             raise
-        return True  # stage "train" tries to verify it again
+        return None
     return present is None or not present.stays
 
 

@@ -58,6 +58,10 @@ TRIED = changed(RECIPE, verify={"level": None, "win_rate": 1.0})
 """Modules are tried however few people are held out, and hardly any passes."""
 
 
+# The tiny model's words are noise: a bar that noise can pass, so that modules ship.
+PASSING = changed(RECIPE, verify={"level": None, "win_rate": 0.0}, cluster={"threshold": 3.5})
+
+
 class Stop(Silent):
     """Stops a refresh as Ctrl-C would, when a stage starts (or after its first item)."""
 
@@ -94,6 +98,24 @@ def logs(n: int = 24) -> list[Interaction]:
         answer = f"answer {i}"
         out.append(log(f"run-{i:03d}", query, answer, words, user_id=f"user-{i % 8}"))
     return out
+
+
+START = [one for one in logs(36) if one.feedback_turns != ["thanks"]]
+"""What the home ``ready`` learnt from."""
+
+
+def more(count: int, *, wish: str = "sing", first: int = 100) -> list[Interaction]:
+    """Requests of the travel family by new people."""
+    return [
+        log(
+            f"run-{i}",
+            TRIP.format(i),
+            f"answer {i}",
+            f"please {wish}",
+            user_id=f"new-{i}",
+        )
+        for i in range(first, first + count)
+    ]
 
 
 def make_home(root: Path, interactions: Sequence[Interaction], namespace: str = "default") -> Home:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import make_current, revoke
 from langchain_uno.trainers.verifier import Compared, Exam, HeldOut, compare_modules
 from tests.unit_tests.graphs.refresh_parts import (
+    PASSING,
     RECIPE,
-    TRIP,
+    START,
     UNTRAINED,
     Stop,
     changed,
@@ -36,28 +36,10 @@ from tests.unit_tests.graphs.refresh_parts import (
     folder_of,
     logs,
     make_home,
+    more,
     refresh,
 )
 from tests.unit_tests.learning.toy_language import ToyEngine, log, plain
-
-# The tiny model's words are noise: a bar that noise can pass, so that modules ship.
-PASSING = changed(RECIPE, verify={"level": None, "win_rate": 0.0}, cluster={"threshold": 3.5})
-START = [one for one in logs(36) if one.feedback_turns != ["thanks"]]
-
-
-@pytest.fixture(scope="module")
-def ready(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a release in which both families have a module."""
-    root = tmp_path_factory.mktemp("ready") / "home"
-    refresh(make_home(root, START), engine, PASSING)
-    return root
-
-
-@pytest.fixture
-def home(ready: Path, tmp_path: Path) -> Home:
-    """A copy of it."""
-    shutil.copytree(ready, tmp_path / "home")
-    return Home(tmp_path / "home")
 
 
 def current(home: Home) -> Release:
@@ -72,20 +54,6 @@ def weights(release: Release) -> dict[str, bytes]:
         a.cluster: (release.adapters[a.name] / "adapter_model.safetensors").read_bytes()
         for a in release.manifest.adapters
     }
-
-
-def more(count: int, *, wish: str = "sing", first: int = 100) -> list[Interaction]:
-    """Requests of the travel family by new people."""
-    return [
-        log(
-            f"run-{i}",
-            TRIP.format(i),
-            f"answer {i}",
-            f"please {wish}",
-            user_id=f"new-{i}",
-        )
-        for i in range(first, first + count)
-    ]
 
 
 def again(home: Home, engine: Engine, new: list[Interaction], **options: object) -> RefreshResult:

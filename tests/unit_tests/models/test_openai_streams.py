@@ -92,6 +92,9 @@ async def _gather(engine: Engine) -> list[Any]:
         ('data: {"object": "error", "message": "too long", "code": 400}\n\n', "too long"),
         ('data: {"type": "error", "error": {"type": "overloaded_error"}}\n\n', "overloaded_error"),
         (piece("The", "error"), "gives no reason"),
+        ('data: {"choices": ' + "[" * 100_000 + "\n\n", "not JSON"),
+        ('data: {"choices": [{"index": ' + "1" * 5_000 + "}]}\n\n", "not JSON"),
+        ("[" * 100_000, "broke off"),
         # a gateway that answers in JSON under a stream's content type
         ('{"error":\n {"message": "No quota left"}}', "No quota left"),
     ],
@@ -143,6 +146,13 @@ def test_an_error_in_a_200_is_told(
         list(engine.stream(ASK))
     with pytest.raises(EngineError, match=told):
         asyncio.run(_gather(engine))
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, "1" * 5_000, "no JSON"])
+def test_a_body_that_is_no_readable_json_is_told(server: Server, engine: Engine, body: str) -> None:
+    server.body, server.kind = body, "application/json"
+    with pytest.raises(EngineError, match="did not answer in JSON"):
+        engine.generate([ASK])
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,16 @@ from langchain_uno.learning.distil import distil
 from langchain_uno.models.answers import Answers, key_of
 from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
-from langchain_uno.models.teacher import Teacher, load_teacher, teacher_notes
+from langchain_uno.models.teacher import (
+    Teacher,
+    calls_of,
+    check_answered,
+    load_teacher,
+    teacher_notes,
+)
 from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Message
-from tests.unit_tests.learning.toy_language import ToyPrompts, log
+from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, log
 
 
 class Refusal(Exception):
@@ -177,6 +183,26 @@ def test_a_call_is_made_once_more_until_two_have_failed() -> None:
     for text in ("refuse", "refuse", "refuse", "fail", "fail", "fail"):
         one.generate([ask(text)])
     assert asked == ["refuse", "s\n\nrefuse"] * 3 + ["fail"] * (2 + 2 + 1)
+    # There is no other form of it.
+    one.generate([GenerateRequest([Message(role="user", content="refuse")])])
+    assert asked[11:] == ["refuse"]
+
+
+def test_what_is_mostly_without_an_answer_is_told(tmp_path: Path) -> None:
+    one = teacher()
+    one.keep_answers(tmp_path / "answers.sqlite3")
+    one.generate([ask(text) for text in ("a", "b", "refuse", "empty")])
+    assert calls_of(one) == (4, 2)
+    check_answered(one)
+    one.generate([ask("a"), ask("withheld")])  # a kept answer is one
+    check_answered(one)
+    one.generate([ask("refuse")])
+    with pytest.raises(EngineError, match="'echo:1' gave no answer to 4 of 7 requests"):
+        check_answered(one)
+    with pytest.raises(EngineError, match="gave no answer to 1 of 1 requests"):
+        check_answered(one, (6, 3))
+    one.close()
+    check_answered(ToyEngine())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["nobody:nothing", "no-such-model-anywhere"])

@@ -393,6 +393,7 @@ def test_an_unreadable_judge_decides_nothing() -> None:
 
     report = verify(Desk(mute))
     assert (report.passed, report.n, report.interval) == (False, 0, (0.0, 1.0))
+    assert report.undecided and report.needed is None
     assert "could not be read" in report.reason
 
 
