@@ -41,7 +41,7 @@ from tests.unit_tests.graphs.refresh_parts import (
     make_home,
     refresh,
 )
-from tests.unit_tests.learning.toy_language import ToyEngine, log, plain
+from tests.unit_tests.learning.toy_language import ToyEmbedder, ToyEngine, log, plain
 
 # The tiny model's words are noise: a bar that noise can pass, so that modules ship.
 PASSING = changed(RECIPE, verify={"level": None, "win_rate": 0.0}, cluster={"threshold": 3.5})
@@ -585,3 +585,16 @@ def test_a_retry_does_not_undo_a_rollback(
     rollback(home, why="bad release")
     assert refresh(home, engine, PASSING).unchanged
     assert current(home).id == first.id
+
+
+def test_an_embedder_that_an_older_version_called_otherwise_goes_on(
+    engine: Engine, tmp_path: Path
+) -> None:
+    class Renamed(ToyEmbedder):
+        fingerprint = "another name"
+        former_fingerprints = (ToyEmbedder.fingerprint,)
+
+    home = make_home(tmp_path / "home", logs())
+    first = refresh(home, engine, UNTRAINED)
+    again = refresh(home, engine, UNTRAINED, embedder=Renamed())
+    assert again.release != first.release
