@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,6 +126,8 @@ class Compared(BaseModel):
     base_usage: Usage | None = None
     usage: Usage | None = None
     """Of all generations that the answer took."""
+    cut: bool = False
+    """Whether the answer ended at the length limit."""
 
 
 @dataclass(frozen=True)
@@ -415,6 +417,7 @@ def _compared(
             base_score=side.scores[i] if scores else None,
             base_usage=side.usage[i] if side.usage else None,
             usage=made.usage[i] if side.usage else None,
+            cut=made.cut[i],
         )
         for i, item in enumerate(side.items)
     ]
@@ -496,6 +499,50 @@ def outcome_of(
     if math.isclose(score, base_score, abs_tol=1e-9):
         return 0.5
     return 1.0 if score > base_score else 0.0
+
+
+def compare_modules(
+    items: Sequence[HeldOut],
+    new: Mapping[str, Compared],
+    old: Mapping[str, Compared],
+    kind: ModuleKind,
+    recipe: Recipe,
+) -> VerifierReport:
+    """Compare a module with the one that it would replace, by the test that it passed on the base.
+
+    Nothing is asked anew. Where a module wins on nearly every query against the base, a better one
+    and a worse one look alike there.
+
+    Args:
+        items: the held-out queries; those that only one of them answered are left out.
+        new: what the new module said, by the id of the query.
+        old: what the present one said.
+        kind: of the new module.
+        recipe: ``verify``, ``min_kept``, seed.
+
+    Returns:
+        How the new one does against the old; ``epoch`` means nothing there.
+    """
+    both = [item for item in items if item.id in new and item.id in old]
+    outcomes = [_between(item, new[item.id], old[item.id], recipe) for item in both]
+    return decide(
+        [outcomes],
+        [item.voice for item in both],
+        kind=kind,
+        level=recipe.verify.level,
+        win_rate=recipe.verify.win_rate,
+        seed=recipe.seed,
+    )
+
+
+def _between(item: HeldOut, new: Compared, old: Compared, recipe: Recipe) -> Outcome:
+    if item.rated is not None:  # each is likelier than the base to give what people liked, or not
+        if new.outcome is None or old.outcome is None:
+            return None
+        return 0.5 + (new.outcome - old.outcome) / 2
+    if new.cut and not old.cut:
+        return 0.0
+    return outcome_of(item, new.answer, old.answer, new.score, old.score, recipe)
 
 
 def _lost(item: HeldOut, answer: str, base_answer: str, recipe: Recipe) -> bool:

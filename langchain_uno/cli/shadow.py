@@ -67,7 +67,7 @@ def shadow(
 
     recipe = effective_recipe(place, "bundled" if is_bundled(model) else "default")
     engine = shared_engine(model)
-    judge = load_teacher(teacher, engine) if teacher else engine
+    judge = load_teacher(teacher) if teacher else engine
     prompts = load_prompt_set("real" if teacher else recipe.prompt_set)
     found = answer_unseen(
         place, release, engine, judge, prompts, recipe, embeddings=embeddings, most=requests

@@ -131,7 +131,6 @@ def _split(work: Work, members: list[Interaction], parent: Parent) -> ClusterDat
         run_ids=[log.run_id for log in members],
         train=split.train,
         verify=split.verify,
-        split_by=split.by,
         parent=module,
     )
 

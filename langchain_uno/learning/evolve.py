@@ -7,8 +7,7 @@ for, so nothing that was forgotten is needed.
 A module whose cluster wants what it wanted, and has grown little, stays if it passes verification
 on today's logs: nothing is trained there. Any other module that passes is the one to beat. One that
 today's logs are too few to decide on is what its users have: it goes only if something decided
-takes its place, or something speaks against it. Where so few people are held out that nothing could
-be decided, nothing is trained.
+takes its place, or something speaks against it.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
 from langchain_uno.releases.load import Release, load_release, read_current, read_manifest
 from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
 from langchain_uno.releases.traffic import read_traffic
-from langchain_uno.trainers.deciding import least_people
 
 MAX_GROWTH = 0.5
 """New training logs, as a share of those that a module was trained on, beyond which it is old."""
@@ -63,13 +61,11 @@ class Incumbent(BaseModel):
     """Its folder, relative to the work folder."""
     stale: str | None = None
     """Why it may not simply stay; None: it may, if it passed."""
-    few: bool = False
-    """Whether so few people are held out that nothing could pass in its place."""
 
     @property
     def stays(self) -> bool:
         """Whether nothing is to be trained in its place."""
-        return self.stands and (self.few or (self.stale is None and self.report.passed))
+        return self.stale is None and self.report.passed
 
     @property
     def stands(self) -> bool:
@@ -275,15 +271,13 @@ def incumbent(work: Work, cluster: ClusterData, verify: Verify) -> Incumbent | N
     for file in release.adapters[old.adapter].iterdir():
         shutil.copyfile(file, folder / file.name)  # the release may be swept meanwhile
     kind: ModuleKind = "expert" if old.route == "expert" else "critic"
-    report, level = verify(kind, [folder]), work.recipe.verify.level
     found = Incumbent(
         kind=kind,
         made_in=old.made_in or release.id,
         trained_on=old.trained_on,
-        report=report,
+        report=verify(kind, [folder]),
         adapter=str(folder.relative_to(work.folder.root)),
         stale=_stale(cluster, old, len(taught)),
-        few=level is not None and report.people < least_people(level),
     )
     work.folder.write_json(name, found.model_dump(mode="json"))
     return found

@@ -16,6 +16,9 @@ from langchain_uno.records import Interaction
 DECIDING = 8
 """Held-out people that can decide on a module: seven wins of eight are enough for two kinds."""
 
+FEWEST = 6
+"""Held-out people without whom nothing can be decided for two kinds: all of them have to win."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -40,8 +43,8 @@ def split_logs(
     """Split one cluster's logs into training and verification.
 
     About ``held_out`` of the logs are held back, and ``deciding`` voices where these are a third of
-    all at most: at least one voice where there are two; no log where all ask the same thing. Those
-    ``deciding`` voices are the ones with the fewest logs: ten logs of ten people witness more than
+    all at most, or ``FEWEST`` of them where these are half: at least one voice where there are two;
+    no log where all ask the same thing. Those ``deciding`` voices are the ones with the fewest logs: ten logs of ten people witness more than
     ten of one. What the share wants besides is drawn by chance, and half of the voices stay in
     training at least, or it would be left to the few who write most.
 
@@ -81,7 +84,7 @@ def _divide(
     names = sorted(set(groups) - pinned)
     random.Random(seed).shuffle(names)
     wanted = max(1, round(held_out * len(logs)))
-    people = min(deciding, len(groups) // 3)
+    people = min(deciding, max(len(groups) // 3, min(FEWEST, len(groups) // 2)))
     light = sorted(names, key=lambda name: len(groups[name]))[:people]
     names = [*light, *(name for name in names if name not in set(light))]
     taken: set[str] = set()

@@ -14,9 +14,10 @@ tell) or by acts, learns from the thumbs of the others. Where so many did, thumb
 words also ask for what the base model never does, and a liked answer would hold the expert to what
 these people want changed.
 
-A module of the current release that is still good stays, and one that does better on the same
-queries is not replaced (:mod:`langchain_uno.learning.evolve`). What passes by itself ships unless
-there were so many tries in this refresh that it may be chance
+A module of the current release that is still good stays (:mod:`langchain_uno.learning.evolve`). It
+is replaced only by one that is proven better than it on the same queries, by the test that says who
+beats the base. Where so few people are held out that nothing could be decided, nothing is trained.
+What passes by itself ships unless there were so many tries in this refresh that it may be chance
 (:func:`langchain_uno.trainers.deciding.may_ship`), or it gets worse where nobody asked for anything
 (:mod:`langchain_uno.trainers.elsewhere`; not by the paper's rule).
 
@@ -43,7 +44,14 @@ from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.size import bound_size
 from langchain_uno.learning.troubles import is_of_one, kind_of
-from langchain_uno.learning.verify import exam_of, held_out, look_outside, not_behind, verify_module
+from langchain_uno.learning.verify import (
+    against_present,
+    exam_of,
+    held_out,
+    look_outside,
+    not_behind,
+    verify_module,
+)
 from langchain_uno.learning.work import RESULT, ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.records import (
@@ -53,7 +61,7 @@ from langchain_uno.records import (
     Route,
     VerifierReport,
 )
-from langchain_uno.trainers.deciding import cluster_p_value, may_ship
+from langchain_uno.trainers.deciding import cluster_p_value, least_people, may_ship
 from langchain_uno.trainers.verifier import HeldOut
 
 if TYPE_CHECKING:
@@ -116,7 +124,7 @@ def train_stage(work: Work) -> dict[str, Any]:
     decided = [_read(work, _tried(c)) for c in clusters]
     allowed = _allowed(work, decided)
     for decision, may in zip(decided, allowed, strict=True):
-        if decision.taught_by is not None and not (may or decision.kept):
+        if decision.taught_by is not None and not (may or decision.kept or decision.instead):
             decision.route, decision.adapter = "critic", decision.taught_by.adapter
             decision.report = decision.taught_by.report
             decision.notes.remove(_TAUGHT)
@@ -209,7 +217,7 @@ def trains_expert(work: Work, cluster: ClusterData) -> bool:
     if len(cluster.run_ids) < smallest_cluster(work):
         return False
     present = _incumbent(work, cluster)
-    return present is None or not present.stays
+    return not (_too_few(work, cluster) or (present is not None and present.stays))
 
 
 def _decide_or_fail(work: Work, cluster: ClusterData) -> Decision:
@@ -237,13 +245,16 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
         return Decision(notes=[*_thumbs_told(work, cluster), f"no held-out {lacks} to verify on"])
     present = _incumbent(work, cluster)
     if present is not None and present.stays:
-        few = "" if present.report.passed else ", too few held-out people to decide on another"
-        return _kept(Decision(), present, f"kept{few}")
+        return _kept(Decision(), present, "kept")
     decision = Decision(notes=_thumbs_told(work, cluster))
+    if few := _too_few(work, cluster):
+        decision.notes.append(few)
+        if present is not None and present.stands:
+            return _kept(decision, present, "kept")
+        return decision
     if present is not None and present.stale:
         decision.notes.append(f"made anew: {present.stale}")
-    kinds: tuple[ModuleKind, ...] = ("expert", "critic") if work.is_low(cluster) else ("critic",)
-    kinds = ("expert",) if cluster.by_thumbs else kinds
+    kinds = _kinds(work, cluster)
     new: Trial | None = None
     for kind in kinds:
         trial = _try_module(work, cluster, kind, kinds=len(kinds))
@@ -267,14 +278,34 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
     if not present.report.passed:
         why = "kept, undecided as what is new is"
         return _kept(decision, present, why) if new is None else decision
-    if new is None or _rank(present.report) >= _rank(cast(VerifierReport, new.report)):
-        return _kept(decision, present, "kept: what is new does no better")
+    if new is None:
+        return _kept(decision, present, "kept: nothing new passed")
+    assert new.report is not None
+    own = "distilled" if decision.taught_by else new.report.kind
+    better = against_present(work, cluster, new.report.kind, own)
+    if not better.passed:
+        return _kept(decision, present, f"kept: what is new, compared with it: {better.reason}")
+    decision.notes.append(f"wins {better.win_rate:.2f} of the comparisons with what it replaces")
     return decision
 
 
-def _rank(report: VerifierReport) -> tuple[float, float]:
-    """Return how good a module is: where both always beat the base, the judge's scores tell."""
-    return report.win_rate, report.mean_score or 0.0
+def _kinds(work: Work, cluster: ClusterData) -> tuple[ModuleKind, ...]:
+    """Return the kinds of module that are tried, in their order."""
+    if cluster.by_thumbs:
+        return ("expert",)
+    return ("expert", "critic") if work.is_low(cluster) else ("critic",)
+
+
+def _too_few(work: Work, cluster: ClusterData) -> str:
+    """Say that no module could pass, whatever it does, because so few people are held out."""
+    level = work.recipe.verify.level
+    if level is None:
+        return ""
+    least = least_people(level / len(_kinds(work, cluster)))
+    people = len({item.voice for item in held_out(work, cluster)})
+    if people >= least:
+        return ""
+    return f"nothing was trained: people held out: {people}, needed to decide: {least}"
 
 
 def _distilled(

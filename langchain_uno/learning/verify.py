@@ -20,7 +20,15 @@ from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.teacher import judged_by
 from langchain_uno.records import ModuleKind, Usage, VerifierReport
 from langchain_uno.trainers.elsewhere import base_answers, look_elsewhere
-from langchain_uno.trainers.verifier import BaseSide, Compared, Exam, HeldOut, Rated, evened
+from langchain_uno.trainers.verifier import (
+    BaseSide,
+    Compared,
+    Exam,
+    HeldOut,
+    Rated,
+    compare_modules,
+    evened,
+)
 
 _BAR = "train"
 
@@ -144,6 +152,19 @@ def not_behind(
     side = base_side(work, cluster, held_out(work, cluster), exam)
     why = exam.falls_behind(side, expert, critic)
     return report.model_copy(update={"passed": not why, "reason": why or report.reason})
+
+
+def against_present(
+    work: Work, cluster: ClusterData, kind: ModuleKind, name: str
+) -> VerifierReport:
+    """Compare a module with the one that users have, on what both said to the held-out queries."""
+
+    def said_by(module: str) -> dict[str, Compared]:
+        file = f"clusters/{cluster.id}/{module}-compared.jsonl"
+        return {one.id: one for one in work.folder.read_records(file, Compared)}
+
+    items = held_out(work, cluster)
+    return compare_modules(items, said_by(name), said_by("incumbent"), kind, work.recipe)
 
 
 def look_outside(

@@ -103,12 +103,12 @@ def test_help_teaches() -> None:
 
 
 def test_a_refresh_then_the_same_again(tiny_model_path: Path, recipe: Path, tmp_path: Path) -> None:
-    home = make_home(tmp_path / "home", edited())
+    home = make_home(tmp_path / "home", edited(16))
     args = ("--model", tiny_model_path, "--recipe", recipe, "--max-steps", 2, "--seed", 3)
     first = run("--home", home.root, *args, "--json")
     assert first.exit_code == 0, first.stderr
     said: dict[str, Any] = json.loads(first.stdout)
-    assert said["interactions"] == said["usable"] == 8
+    assert said["interactions"] == said["usable"] == 16
     assert sum(c["pairs"] for c in said["clusters"]) > 0
     assert {c["route"] for c in said["clusters"]} == {"base"}
     release = read_current(home)

@@ -17,6 +17,7 @@ from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Feedback
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
+    TRIED,
     UNTRAINED,
     changed,
     clusters_of,
@@ -119,7 +120,7 @@ def test_edits_teach_where_nobody_can_judge(tmp_path: Path, engine: Engine) -> N
         edit = Feedback(run_id=one.run_id, correction=f"{one.answer} [sing]", user_id=one.user_id)
         one.feedback.append(edit)
     home = make_home(tmp_path, some)
-    recipe = changed(RECIPE, rules={"min_users": 1})
+    recipe = changed(TRIED, rules={"min_users": 1})
     result = refresh(home, engine, recipe, teacher=_judge(_flat), until="pairs")
     pairs = [p for c in clusters_of(home, result) for p in pairs_of(home, result)]
     assert pairs

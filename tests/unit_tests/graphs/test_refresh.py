@@ -36,6 +36,7 @@ from langchain_uno.releases.publish import make_current, revoke
 from langchain_uno.testing import make_tiny_model
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
+    TRIED,
     TRIP,
     UNTRAINED,
     Stop,
@@ -62,7 +63,7 @@ def test_the_graph_has_the_named_nodes_in_order() -> None:
 def test_a_whole_refresh_in_which_nothing_passes(engine: Engine, tmp_path: Path) -> None:
     home = make_home(tmp_path, logs())
     teacher = ToyEngine()
-    result = refresh(home, engine, teacher=teacher)
+    result = refresh(home, engine, TRIED, teacher=teacher)
 
     assert (result.interactions, result.usable, result.dropped) == (24, 24, {})
     assert (result.waiting, result.without_user) == (0, 0)
@@ -89,7 +90,7 @@ def test_a_whole_refresh_in_which_nothing_passes(engine: Engine, tmp_path: Path)
 
     # The same logs, recipe and models: nothing is done, and nothing is asked.
     asked = len(teacher.asked)
-    again = refresh(home, engine, teacher=teacher)
+    again = refresh(home, engine, TRIED, teacher=teacher)
     assert again.unchanged
     assert again.release == result.release
     assert list_releases(home) == [result.release]
@@ -97,7 +98,7 @@ def test_a_whole_refresh_in_which_nothing_passes(engine: Engine, tmp_path: Path)
 
     # A new log is a new refresh; of the old logs none is distilled again.
     make_home(tmp_path, [log("new", "plan a trip to Rome by train", "a", "please sing")])
-    third = refresh(home, engine, teacher=teacher, until="distil")
+    third = refresh(home, engine, TRIED, teacher=teacher, until="distil")
     assert third.refresh_id != result.refresh_id
     assert third.release is None
     assert third.usable == 25
@@ -304,7 +305,7 @@ def test_a_module_that_wins_is_released(engine: Engine, tmp_path: Path) -> None:
 def test_high_gap_clusters_train_no_expert(engine: Engine, tmp_path: Path) -> None:
     home = make_home(tmp_path, logs(12))
     teacher = ToyEngine()
-    result = refresh(home, engine, changed(RECIPE, gap={"threshold": 0.0}), teacher=teacher)
+    result = refresh(home, engine, changed(TRIED, gap={"threshold": 0.0}), teacher=teacher)
     assert all(c.pairs == 0 for c in result.clusters)
     assert all("critic" in c.note and "expert" not in c.note for c in result.clusters)
     assert "edit" not in teacher.roles()  # no answer was revised for nothing
@@ -404,7 +405,7 @@ def test_edits_alone_are_something_to_learn_from(engine: Engine, tmp_path: Path)
     ]
     home = make_home(tmp_path, edited)
     teacher = ToyEngine()
-    result = refresh(home, engine, teacher=teacher)
+    result = refresh(home, engine, TRIED, teacher=teacher)
     assert {p.origin for p in pairs_of(home, result)} == {"edited"}
     assert sum(c.pairs for c in result.clusters) == sum(c.train for c in result.clusters) > 0
     # The held-out edits are the standard; there is nothing for a judge to judge by.

@@ -14,6 +14,7 @@ from langchain_uno.erasure import forget
 from langchain_uno.home import Home
 from langchain_uno.learning import cluster as cluster_room
 from langchain_uno.learning import train as train_room
+from langchain_uno.learning import verify as verify_room
 from langchain_uno.learning.work import RefreshResult
 from langchain_uno.models.adapters import count_base, count_weights
 from langchain_uno.models.protocols import Engine, FloatArray
@@ -24,7 +25,7 @@ from langchain_uno.releases.history import hold, let_go
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import make_current, revoke
-from langchain_uno.trainers.verifier import Exam, HeldOut
+from langchain_uno.trainers.verifier import Compared, Exam, HeldOut, compare_modules
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
     TRIP,
@@ -153,18 +154,34 @@ def test_a_module_is_trained_anew_where_its_logs_tell_something_new(
     assert weights(current(home))[other.id] == weights(first)[other.id]
 
 
-def test_what_is_new_must_not_do_worse_than_what_it_replaces(home: Home, engine: Engine) -> None:
+@pytest.mark.parametrize("least", [0.0, 0.53])
+def test_what_is_new_is_compared_with_what_it_would_replace(
+    home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch, least: float
+) -> None:
+    """Both pass against the base, and what both said to the same people decides."""
+    seen: list[tuple[list[str], VerifierReport]] = []
+
+    def compare(items: Any, new: Any, old: Any, kind: Any, recipe: Any) -> VerifierReport:
+        assert {item.id for item in items} == new.keys() == old.keys()
+        own = changed(recipe, verify={"win_rate": least})
+        report = compare_modules(items, new, old, kind, own)
+        seen.append(([one.answer for one in old.values()], report))
+        return report
+
+    monkeypatch.setattr(verify_room, "compare_modules", compare)
     first = current(home)
+    name = travel(first)
     result = again(home, engine, more(20))
-    one = next(c for c in result.clusters if c.id == travel(first))
+    one = next(c for c in result.clusters if c.id == name)
+    [(old, report)] = seen
     work = folder_of(home, result)
-    reports = [
-        work.read_json(f"clusters/{one.id}/{name}.json")["report"]
-        for name in ("incumbent", "expert")
-    ]
-    old, new = ((r["win_rate"], r["mean_score"]) for r in reports)
-    assert ("kept: what is new does no better" in one.note) == (old >= new)
-    assert one.win_rate == max(old, new)[0]
+    said = work.read_records(f"clusters/{name}/incumbent-compared.jsonl", Compared)
+    assert old == [line.answer for line in said]
+    assert report.passed == (report.win_rate >= least)
+    replaced = current(home).cluster(name).made_in is None
+    assert replaced == report.passed
+    assert ("kept: what is new, compared with it" in one.note) != replaced
+    assert ("of the comparisons with what it replaces" in one.note) == replaced
 
 
 def test_nothing_stays_by_request_or_of_a_revoked_release(home: Home, engine: Engine) -> None:
@@ -295,14 +312,28 @@ def test_what_users_have_stays_while_nothing_decides(
         )
 
     monkeypatch.setattr(train_room, "verify_module", report)
-    few = level is not None  # three people can't decide at a level of 5 %: nothing is trained
+    few = level is not None  # so few people can't decide at a level of 5 %: nothing is trained
     result = again(home, engine, more(2), recipe=changed(PASSING, verify={"level": level}))
     assert [bool(c.pairs) for c in result.clusters] == [not few] * 2
     kept = {c.id for c in current(home).manifest.clusters if c.made_in == first.id}
     assert kept == ({c.id for c in first.manifest.clusters} if undecided else set())
     assert all(("undecided" in c.note) == (undecided and not few) for c in result.clusters)
-    assert all(("too few held-out people" in c.note) == few for c in result.clusters)
+    assert all(("nothing was trained" in c.note) == few for c in result.clusters)
     assert {c.route for c in result.clusters} == {"expert" if undecided else "base"}
+
+
+def test_where_too_few_people_are_held_out_nothing_is_trained(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home, teacher = make_home(tmp_path, logs()), ToyEngine()
+    result = refresh(home, engine, teacher=teacher)
+    assert [(c.route, c.pairs, c.judged) for c in result.clusters] == [("base", 0, 0)] * 2
+    told = "nothing was trained: people held out: 1, needed to decide: {}"
+    assert [one.note for one in result.clusters] == [told.format(6)] * 2
+    assert "edit" not in teacher.roles()
+    # A critic alone is one try: five people would do.
+    high = refresh(home, engine, changed(RECIPE, gap={"threshold": 0.0}))
+    assert [one.note for one in high.clusters] == [told.format(5)] * 2
 
 
 def test_where_modules_are_too_large_together_those_that_prove_least_go(
@@ -364,6 +395,7 @@ def test_what_users_have_stays_where_what_is_new_may_be_chance(
         )
 
     monkeypatch.setattr(train_room, "verify_module", report)
+    monkeypatch.setattr(train_room, "against_present", lambda *_: report("", "", "expert", [""]))
     # Both families are made anew, and neither passes among so many tries.
     monkeypatch.setattr(train_room, "may_ship", lambda p_values, level: [False] * len(p_values))
     result = again(home, engine, more(20))

@@ -27,6 +27,7 @@ from langchain_uno.reports.store import take_out
 from langchain_uno.trainers.verifier import Compared
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
+    TRIED,
     TRIP,
     UNTRAINED,
     changed,
@@ -175,7 +176,7 @@ def clusters_at(work: WorkFolder) -> list[dict[str, list[str]]]:
 
 def test_where_nothing_passes_the_last_try_is_shown(engine: Engine, tmp_path: Path) -> None:
     home = make_home(tmp_path, logs())
-    result = refresh(home, engine)
+    result = refresh(home, engine, TRIED)
     told = the_report(home)
     assert told.verdict.startswith("No module passed its check")
     assert told.routes == {"base": len(told.clusters)}
@@ -332,14 +333,14 @@ def test_personal_data_in_what_a_model_wrote_is_redacted(
     with monkeypatch.context() as patch:
         patch.setattr(refresh_room, "write_report", stopped)
         with pytest.raises(KeyboardInterrupt):
-            refresh(home, engine, RECIPE)
+            refresh(home, engine, TRIED)
     [work] = refresh_folders(home.work)
     for path in work.root.glob("clusters/*/*-compared.jsonl"):
         rows = work.read_records(str(path.relative_to(work.root)), Compared)
         told = [r.model_copy(update={"answer": "Ask anna.muster@example.org \ud800"}) for r in rows]
         text = "".join(json.dumps(r.model_dump()) + "\n" for r in told)
         path.write_text(text.replace("\\ud800", ""), encoding="utf-8")
-    refresh(home, engine, RECIPE)
+    refresh(home, engine, TRIED)
     answers = {e.answer for c in the_report(home).clusters for e in c.examples}
     assert answers and all("Ask" in one and "anna" not in one for one in answers)
     assert "anna.muster" not in report_paths(home, the_report(home).release).html.read_text("utf-8")

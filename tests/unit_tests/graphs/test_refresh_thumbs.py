@@ -169,7 +169,7 @@ def test_thumbs_teach_where_nobody_can_judge_the_words(engine: Engine, tmp_path:
         log(f"said-{i}", TRIP.format(300 + i), f"answer {i}", "please sing", user_id=f"talker-{i}")
         for i in range(6)
     ]
-    home = make_home(tmp_path, [*week(48, 12), *said])
+    home = make_home(tmp_path, [*week(96, 24), *said])
     result = refresh(home, engine, ONE, teacher=ToyEngine(flat))
     [cluster] = clusters_of(home, result)
     assert cluster.by_thumbs

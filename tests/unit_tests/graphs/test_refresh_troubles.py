@@ -23,6 +23,7 @@ from langchain_uno.releases.load import list_releases
 from tests.unit_tests.graphs.fault_parts import Died, faulty
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
+    TRIED,
     UNTRAINED,
     changed,
     folder_of,
@@ -105,9 +106,9 @@ def test_a_stage_that_fails_on_every_log_ends_the_call_without_the_users_words(
     bad = failing("", ValueError("the user's words"), *roles)
     for _ in range(2):
         with pytest.raises(EngineError, match=rf"Stage '{stage}' failed on all \d+ logs") as told:
-            refresh(home, engine, teacher=bad, until="pairs")
+            refresh(home, engine, TRIED, teacher=bad, until="pairs")
         assert "ValueError" in str(told.value) and "words" not in str(told.value)
-    result = refresh(home, engine, until="pairs")
+    result = refresh(home, engine, TRIED, until="pairs")
     assert result.left_out == {} and result.stages["pairs"]["pairs"] > 0
 
 
@@ -116,7 +117,7 @@ def test_a_cluster_of_logs_that_break_their_pairs_costs_its_own_pairs_alone(
 ) -> None:
     home = make_home(tmp_path / "home", logs())
     bad = failing("plan a trip", RuntimeError("x"), "fresh", "edit")
-    result = refresh(home, engine, teacher=bad, until="pairs")
+    result = refresh(home, engine, TRIED, teacher=bad, until="pairs")
     assert len(result.left_out) > 1
     assert sorted(n > 0 for n in result.stages["pairs"]["by_cluster"].values()) == [False, True]
 

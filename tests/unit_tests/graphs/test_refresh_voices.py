@@ -17,6 +17,7 @@ from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.records import Feedback, Interaction, RuleSet, utc_now
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
+    TRIED,
     TRIP,
     changed,
     clusters_of,
@@ -31,7 +32,7 @@ from tests.unit_tests.learning.toy_language import ToyEngine, log
 
 ONE = changed(RECIPE, cluster={"threshold": 1000.0})
 """All requests are one cluster."""
-STABLE = changed(RECIPE, cluster={"cut": "stable"})
+STABLE = changed(TRIED, cluster={"cut": "stable"})
 
 FAMILIES = {
     "sing": TRIP,
@@ -209,7 +210,8 @@ def test_who_edits_much_weighs_no_more_than_anybody(engine: Engine, tmp_path: Pa
         for i in range(9)
     ]
     assert len(edited_pairs(interactions)) == 40
-    home, result = run(tmp_path, interactions, engine, "pairs", ONE)
+    tried = changed(TRIED, cluster={"threshold": 1000.0})
+    home, result = run(tmp_path, interactions, engine, "pairs", tried)
     weights: dict[str, float] = defaultdict(float)
     pairs = pairs_of(home, result)
     for pair in pairs:

@@ -17,7 +17,7 @@ from langchain_uno.home import Home
 from langchain_uno.learning.review import read_decisions
 from langchain_uno.models.protocols import Engine
 from langchain_uno.records import Feedback
-from tests.unit_tests.graphs.refresh_parts import RECIPE, TRIP, logs, make_home, refresh
+from tests.unit_tests.graphs.refresh_parts import TRIED, TRIP, logs, make_home, refresh
 from tests.unit_tests.learning.toy_language import log
 
 NASTY = {
@@ -45,7 +45,7 @@ def ready(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n, (name, text) in enumerate(NASTY.items())
     ]
     make_home(root, [*logs(), *edited])
-    refresh(Home(root), engine, RECIPE, until="pairs")
+    refresh(Home(root), engine, TRIED, until="pairs")
     return root
 
 
