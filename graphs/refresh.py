@@ -119,11 +119,12 @@ def build_refresh_graph(
 def _node(name: str) -> Any:
     def run(state: RefreshState, runtime: Runtime[Work]) -> RefreshState:
         work = runtime.context
+        last = STAGES.index(state.get("until") or STAGES[-1])
         if name == "filter" or not work.id:
             filter_stage(work)  # says which refresh this is, also to a process that goes on
-            retry_failed(work)
+            if last >= STAGES.index("train"):
+                retry_failed(work)
         if name != "filter":
-            last = STAGES.index(state.get("until") or STAGES[-1])
             look_at_scorers(work, judged=last >= STAGES.index("pairs"))
             work.once(name, _STAGES[name])
         return {"refresh_id": work.id}

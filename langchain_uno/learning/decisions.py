@@ -354,7 +354,7 @@ def renew_anchors(
 
 
 _FOUND = {"pairs-found.jsonl", "pairs-refused.jsonl", "cut.json", "base-side.json"}
-_FOUND |= {"incumbent", "incumbent.json", "pairs-left-out.json"}
+_FOUND |= {"incumbent", "incumbent.json", "incumbent-compared.jsonl", "pairs-left-out.json"}
 """What no decision on a pair changes."""
 
 

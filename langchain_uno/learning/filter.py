@@ -25,6 +25,7 @@ from langchain_uno.logs.kept import Facts, KeptLog
 from langchain_uno.logs.store import LogStore
 from langchain_uno.records import Interaction, Verdict, by_speaker, run_of, speaker_of
 from langchain_uno.releases.load import revocation_file
+from langchain_uno.releases.traffic import read_traffic
 
 
 def filter_stage(work: Work) -> None:
@@ -56,7 +57,7 @@ def filter_stage(work: Work) -> None:
             work.folder.write_array("queries.npy", store.embeddings(ids))
     work.logs = {i: spoken(chosen[i]) for i in work.folder.read_json("usable.json")}
     work.once("filter", lambda _: _counts(work, snapshot))
-    if work.folder.has(RESULT):
+    if work.folder.has(RESULT) and not was_taken_back(work):
         _retry(work)
     take_up_decisions(work)
 
@@ -76,6 +77,16 @@ def _retry(work: Work) -> None:
 _OWN = {"snapshot.json", "usable.json", "dropped.json", "by-model.json", "unheard.npy"}
 _OWN |= {"queries.npy", "filter.json"}
 """What this stage writes."""
+
+
+def was_taken_back(work: Work) -> bool:
+    """Whether the release of a refresh that is over was current, and a person chose another."""
+    if not work.folder.has("release.json"):  # a kill on the way to publishing it again
+        return False
+    told, traffic = work.counts("release"), read_traffic(work.home)
+    current = traffic.current if traffic else None
+    promoted: bool = told.get("promoted", True)
+    return promoted and (current is None or current.release != told["release"])
 
 
 def is_unchanged(work: Work) -> bool:
