@@ -57,7 +57,7 @@ from langchain_uno.learning.work import (
     sweep_work,
 )
 from langchain_uno.logs.journal import require_log
-from langchain_uno.models.protocols import Embedder, Engine, Reranker
+from langchain_uno.models.protocols import Embedder, Engine, Reranker, known_as
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.models.teacher import teacher_notes
 from langchain_uno.recipe import Recipe
@@ -119,11 +119,12 @@ def build_refresh_graph(
 def _node(name: str) -> Any:
     def run(state: RefreshState, runtime: Runtime[Work]) -> RefreshState:
         work = runtime.context
+        last = STAGES.index(state.get("until") or STAGES[-1])
         if name == "filter" or not work.id:
             filter_stage(work)  # says which refresh this is, also to a process that goes on
-            retry_failed(work)
+            if last >= STAGES.index("train"):
+                retry_failed(work)
         if name != "filter":
-            last = STAGES.index(state.get("until") or STAGES[-1])
             look_at_scorers(work, judged=last >= STAGES.index("pairs"))
             work.once(name, _STAGES[name])
         return {"refresh_id": work.id}
@@ -244,7 +245,7 @@ def run_refresh(
         stop_at=None if max_minutes is None else time.monotonic() + 60 * max_minutes,
         min_free_gb=min_free_gb,
     )
-    _check_home(home, engine.fingerprint, embedder.fingerprint)
+    _check_home(home, engine, embedder)
     with refresh_lock(home, "and one runs at a time"):
         try:
             build_refresh_graph().invoke({"until": until}, context=work)
@@ -263,7 +264,7 @@ def run_refresh(
             ) from error
 
 
-def _check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) -> None:
+def _check_home(home: Home, engine: Engine, embedder: Embedder) -> None:
     """Check, before anything is written, that a home has logs and fits the models.
 
     Raises:
@@ -281,10 +282,10 @@ def _check_home(home: Home, base_fingerprint: str, embedder_fingerprint: str) ->
     if release is None:
         return
     for what, mine, theirs in (
-        ("base model", base_fingerprint, release.manifest.base_fingerprint),
-        ("embedder", embedder_fingerprint, release.manifest.embedder_fingerprint),
+        ("base model", (engine.fingerprint,), release.manifest.base_fingerprint),
+        ("embedder", known_as(embedder), release.manifest.embedder_fingerprint),
     ):
-        if mine != theirs:
+        if theirs not in mine:
             raise ModelMismatchError(
                 f"The home {str(home.path)!r} belongs to another {what}: its release "
                 f"{release.id!r} was made for {release.manifest.base_model!r}. Name that model "

@@ -18,7 +18,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from langchain_core.messages import convert_to_messages
@@ -29,11 +29,11 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime, get_runtime
 from typing_extensions import TypedDict
 
+from langchain_uno.messages import from_langchain
 from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation, Sampling
 from langchain_uno.records import REFLECTIVE, Message, Route
-from langchain_uno.reflect import Ask, Plan, Reflected, reflect
+from langchain_uno.reflect import Ask, Plan, Reflected, reflect, result_of
 from langchain_uno.serving.hot_swap import ANSWER_TOKENS, Serving, Snapshot
-from langchain_uno.serving.messages import from_langchain
 
 Mode = Literal["uno", "single", "base"]
 
@@ -194,13 +194,7 @@ def expert_generate(given: Given) -> Plan:
     limit = given.snapshot.answer_tokens
     request = given.context.request(given.messages, given.adapter, limit=limit)
     done = yield Ask(request, "answer", final=True)
-    return Reflected(
-        text=done.text,
-        draft=done.text,
-        usage=done.usage,
-        finish_reason=done.finish_reason,
-        tool_calls=done.tool_calls,
-    )
+    return result_of(done, done, done.usage)
 
 
 # -- draft_critique_revise -------------------------------------------------------------------------
@@ -244,9 +238,9 @@ class Running(Runnable[RespondState, RespondState]):
         engine = self._serving.engine
         with self._serving.hold(input.get("release")) as snapshot:
             run = self._start(input, snapshot, config)
-            with self._serving.pool.hold(run.adapter) as run.called:
+            with self._serving.pool.hold(run.given.adapter) as run.called:
                 while (request := run.next()) is not None:
-                    if run.streams:
+                    if run.given.context.stream:
                         for chunk in engine.stream(request):
                             run.take(chunk)
                     else:
@@ -260,9 +254,9 @@ class Running(Runnable[RespondState, RespondState]):
         engine = self._serving.engine
         with self._serving.hold(input.get("release")) as snapshot:
             run = self._start(input, snapshot, config)
-            async with _aheld(self._serving, run.adapter) as run.called:
+            async with _aheld(self._serving, run.given.adapter) as run.called:
                 while (request := run.next()) is not None:
-                    if run.streams:
+                    if run.given.context.stream:
                         async for chunk in engine.astream(request):
                             run.take(chunk)
                     else:
@@ -281,65 +275,63 @@ class Running(Runnable[RespondState, RespondState]):
         return _Run(self._plan(given), given, runtime.stream_writer)
 
 
+@dataclass
 class _Run:
     """One request's way through its plan; who drives it decides how to wait."""
 
-    def __init__(self, plan: Plan, given: Given, write: Callable[[Any], None]) -> None:
-        self.adapter = given.adapter
-        self.called: str | None = None
-        """The engine's name of the adapter."""
-        self.streams = given.context.stream
-        self.result = RespondState()
-        self._plan = plan
-        self._write = write
-        self._timeout = given.context.timeout
-        self._deadline: float | None = None
-        self._ask: Ask | None = None
-        self._done: Generation | None = None
-        self._held: dict[str, list[str]] = {}
-        """By stage, the pieces that were not shown."""
+    plan: Plan
+    given: Given
+    write: Callable[[Any], None]
+    called: str | None = None
+    """The engine's name of the adapter."""
+    result: RespondState = field(default_factory=RespondState)
+    deadline: float | None = None
+    ask: Ask | None = None
+    done: Generation | None = None
+    held: dict[str, list[str]] = field(default_factory=dict)
+    """By stage, the pieces that were not shown."""
 
     def next(self) -> GenerateRequest | None:
         """Return what the plan wants generated now; None: it has ended, ``result`` is there."""
         try:
-            if self._ask is None:
-                self._ask = next(self._plan)
-                if self._timeout is not None:
-                    self._deadline = time.monotonic() + self._timeout
+            if self.ask is None:
+                self.ask = next(self.plan)
+                if (timeout := self.given.context.timeout) is not None:
+                    self.deadline = time.monotonic() + timeout
             else:
-                assert self._done is not None, "the engine ended without an answer"
-                self._ask = self._plan.send(self._done)
+                assert self.done is not None, "the engine ended without an answer"
+                self.ask = self.plan.send(self.done)
         except StopIteration as stop:
             self._end(stop.value)
             return None
-        self._done = None
-        self._tell(self._ask)
-        request = self._ask.request
+        self.done = None
+        self._tell(self.ask)
+        request = self.ask.request
         adapter = None if request.adapter is None else self.called
-        return replace(request, adapter=adapter, deadline=self._deadline)
+        return replace(request, adapter=adapter, deadline=self.deadline)
 
     def take(self, chunk: Chunk) -> None:
         """Take a piece of a text: shown when it is the final one's, else kept back."""
-        assert self._ask is not None
-        if chunk.text and self._ask.final:
-            self._write({"type": "token", "text": chunk.text})
+        assert self.ask is not None
+        if chunk.text and self.ask.final:
+            self.write({"type": "token", "text": chunk.text})
         elif chunk.text:
-            self._held.setdefault(self._ask.stage, []).append(chunk.text)
-        self._done = chunk.generation or self._done
+            self.held.setdefault(self.ask.stage, []).append(chunk.text)
+        self.done = chunk.generation or self.done
 
     def _tell(self, ask: Ask) -> None:
         if ask.stage == "revise":
             suggestions = list(ask.suggestions)
-            self._write({"type": "progress", "stage": "revise", "suggestions": suggestions})
+            self.write({"type": "progress", "stage": "revise", "suggestions": suggestions})
         elif ask.stage != "answer":
-            self._write({"type": "progress", "stage": ask.stage})
+            self.write({"type": "progress", "stage": ask.stage})
 
     def _end(self, done: Reflected) -> None:
         if done.kept is not None and not done.revised:
-            self._write({"type": "progress", "stage": "keep draft", "kept": done.kept})
+            self.write({"type": "progress", "stage": "keep draft", "kept": done.kept})
         # A text that was held back stands: show it in the pieces it was written in.
-        for piece in self._held.get("revise" if done.revised else "draft", ()):
-            self._write({"type": "token", "text": piece})
+        for piece in self.held.get("revise" if done.revised else "draft", ()):
+            self.write({"type": "token", "text": piece})
         self.result = RespondState(
             answer=done.text,
             tool_calls=done.tool_calls,

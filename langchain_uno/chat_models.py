@@ -40,9 +40,9 @@ from typing_extensions import Self
 from langchain_uno.errors import InputError, TemplateError, UNOError
 from langchain_uno.graphs.respond import Mode, RespondContext, RespondInput, build_respond_graph
 from langchain_uno.home import ENV_HOME, Home
+from langchain_uno.messages import from_langchain
 from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.serving.answers import as_chunk, as_result
-from langchain_uno.serving.messages import from_langchain
 from langchain_uno.serving.router import RouteChoice
 from langchain_uno.serving.shared import Served, serve
 from langchain_uno.serving.structured import (
@@ -380,10 +380,7 @@ class UNOChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        context = self._context(stop, kwargs, stream=False)
-        state = self.served.graph.invoke(
-            _input(messages), child_config(run_manager), context=context
-        )
+        state = self.served.graph.invoke(**self._asked(messages, stop, run_manager, kwargs))
         return as_result(state, self.model_name)
 
     async def _agenerate(
@@ -393,9 +390,8 @@ class UNOChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        context = self._context(stop, kwargs, stream=False)
         graph = (await self._aserved()).graph
-        state = await graph.ainvoke(_input(messages), child_config(run_manager), context=context)
+        state = await graph.ainvoke(**self._asked(messages, stop, run_manager, kwargs))
         return as_result(state, self.model_name)
 
     def _stream(
@@ -405,13 +401,8 @@ class UNOChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        events = self.served.graph.stream(
-            _input(messages),
-            child_config(run_manager),
-            context=self._context(stop, kwargs, stream=True),
-            stream_mode=["custom", "values"],
-        )
-        for kind, event in events:
+        asked = self._asked(messages, stop, run_manager, kwargs, stream=True)
+        for kind, event in self.served.graph.stream(**asked, stream_mode=_EVENTS):
             if chunk := as_chunk(kind, event, self.model_name):
                 if run_manager is not None:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -424,13 +415,9 @@ class UNOChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        events = (await self._aserved()).graph.astream(
-            _input(messages),
-            child_config(run_manager),
-            context=self._context(stop, kwargs, stream=True),
-            stream_mode=["custom", "values"],
-        )
-        async for kind, event in events:
+        asked = self._asked(messages, stop, run_manager, kwargs, stream=True)
+        graph = (await self._aserved()).graph
+        async for kind, event in graph.astream(**asked, stream_mode=_EVENTS):
             if chunk := as_chunk(kind, event, self.model_name):
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -535,16 +522,23 @@ class UNOChatModel(BaseChatModel):
             served.serving.release_for(who) if served is not None and alive else None,
         )
 
-    def _context(
-        self, stop: list[str] | None, kwargs: dict[str, Any], *, stream: bool
-    ) -> RespondContext:
+    def _asked(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+        kwargs: dict[str, Any],
+        *,
+        stream: bool = False,
+    ) -> dict[str, Any]:
+        """What the graph is asked: messages, config and context."""
         for name in kwargs.keys() - _SAID_PER_CALL - set(type(self).model_fields):
             # What LangChain and other providers' users pass on beside these is left alone.
             if near := get_close_matches(name, _SAID_PER_CALL, cutoff=0.8):
                 raise InputError(f"There is no setting {name!r}: did you mean {near[0]!r}?")
         tools, choice = offer(kwargs.get("tools") or (), kwargs.get("tool_choice"))
         chosen = {name: value for name in _CHOICES if (value := kwargs.get(name)) is not None}
-        return RespondContext(
+        context = RespondContext(
             **{name: chosen.get(name, getattr(self, name)) for name in _CHOICES},
             stop=tuple(stop or self.stop or ()),
             tools=tuple(tools),
@@ -553,8 +547,12 @@ class UNOChatModel(BaseChatModel):
             stream=stream,
             sticky=kwargs.get(_STICKY, ""),
         )
+        given: RespondInput = {"messages": list(from_langchain(messages))}
+        return {"input": given, "config": child_config(run_manager), "context": context}
 
 
+_EVENTS = ["custom", "values"]
+"""Of the graph, what a stream is made of."""
 _STICKY = "uno_sticky"
 """The keyword by which a call learns who asks."""
 _MESSAGE_TOKENS = 4
@@ -580,7 +578,3 @@ def _settled(name: Any) -> Any:
         folder = Path(name).expanduser()
         return str(folder.absolute()) if folder.is_dir() else name
     return name
-
-
-def _input(messages: list[BaseMessage]) -> RespondInput:
-    return {"messages": list(from_langchain(messages))}

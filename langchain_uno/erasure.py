@@ -16,7 +16,7 @@ Every host has a journal of its own: forget on each of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -27,7 +27,7 @@ from langchain_uno.home import MAX_RETENTION_DAYS, Home, load_settings, refresh_
 from langchain_uno.logs import erase
 from langchain_uno.logs.index import Lease
 from langchain_uno.logs.journal import Journal
-from langchain_uno.logs.tombstones import plant, taught_before
+from langchain_uno.logs.tombstones import Kind, plant, taught_before
 from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.reports.store import take_out
@@ -68,8 +68,7 @@ def forget(
         _finish_all(home, journal, None)
         _tell(on_step, "journal")
         # First, so that a run which ends while it is looked for is not recorded.
-        names = erase.named(**named)
-        journal.database.transaction(lambda db: plant(db, names, time.time()))
+        journal.database.transaction(lambda db: plant(db, named, time.time()))
         chosen, before = _chosen(journal, named)
         return _take_out(home, journal, chosen, what, on_step, before)
 
@@ -108,19 +107,23 @@ def forget_preview(
     return {**receipt, "releases_tainted": len(tainted), "finished": False, "releases": tainted}
 
 
-def _named(user_id: Any, thread_id: Any, run_ids: Collection[str]) -> tuple[str, dict[str, Any]]:
-    """Return what kind of thing is named, and the three as texts."""
-    if sum((user_id is not None, thread_id is not None, bool(run_ids))) != 1:
+def _named(
+    user_id: Any, thread_id: Any, run_ids: Collection[str]
+) -> tuple[str, list[tuple[Kind, str]]]:
+    """Return what kind of thing is named, and the names of its tombstones."""
+    given: dict[Kind, Any] = {"user": user_id, "thread": thread_id, "run": run_ids or None}
+    said = [(kind, ids) for kind, ids in given.items() if ids is not None]
+    if len(said) != 1:
         raise InputError("Name what to forget: a user, a thread or runs, one of the three.")
-    what = "user" if user_id is not None else "thread" if thread_id is not None else "runs"
-    ids = {"user_id": user_id, "thread_id": thread_id}
-    texts = {name: None if one is None else str(one) for name, one in ids.items()}
-    return what, {**texts, "run_ids": run_ids}
+    [(kind, ids)] = said
+    if kind == "run":
+        return "runs", erase.named(kind, ids)
+    return kind, erase.named(kind, [str(ids)])
 
 
-def _chosen(journal: Journal, named: dict[str, Any]) -> tuple[erase.Chosen, list[str]]:
+def _chosen(journal: Journal, named: Sequence[tuple[Kind, str]]) -> tuple[erase.Chosen, list[str]]:
     """Return what goes, and the lineage ids of what retention took of it before."""
-    chosen = erase.choose(journal, **named)
+    chosen = erase.choose(journal, named)
     names = chosen.names
     return chosen, journal.database.transaction(lambda db: taught_before(db, names))
 

@@ -35,7 +35,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,18 @@ def is_safe(name: str) -> bool:
     return bool(_NAME.match(name))
 
 
+def read_toml(data: bytes, what: str = "The file") -> dict[str, Any]:
+    """Return what a TOML file holds.
+
+    Raises:
+        ConfigError: it is not TOML; ``what`` begins the message.
+    """
+    try:
+        return tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} is not valid TOML: {error}.") from error
+
+
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FULL = ("no space left", "disk is full", "quota exceeded")
 """What libraries say in errors that carry no number: SQLite, safetensors, Chroma."""
@@ -103,6 +115,17 @@ def why_unwritable(error: BaseException) -> str | None:
             return "no space left on the disk"
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+@dataclass(frozen=True)
+class _Below:
+    """A path in the folder of a home's namespace."""
+
+    name: str
+
+    def __get__(self, home: Home, _: object = None) -> Path:
+        """Return it for a home."""
+        return home.path / self.name
 
 
 @dataclass(frozen=True)
@@ -144,40 +167,20 @@ class Home:
             return self.root
         return self.root / "namespaces" / self.namespace
 
-    @property
-    def journal(self) -> Path:
-        """Folder of the append-only journal, the only thing the request path writes."""
-        return self.path / "journal"
-
-    @property
-    def chroma(self) -> Path:
-        """Folder of the embedded Chroma store (rebuildable from the journal)."""
-        return self.path / "chroma"
-
-    @property
-    def work(self) -> Path:
-        """Refreshes under way and caches; safe to delete."""
-        return self.path / "work"
-
-    @property
-    def releases(self) -> Path:
-        """Folder of the immutable releases."""
-        return self.path / "releases"
-
-    @property
-    def reports(self) -> Path:
-        """Folder of the refreshes' reports, one a release; they quote users."""
-        return self.path / "reports"
-
-    @property
-    def traffic(self) -> Path:
-        """``traffic.json``: which release gets which share; replaced atomically."""
-        return self.path / "traffic.json"
-
-    @property
-    def settings(self) -> Path:
-        """``settings.toml`` of this namespace."""
-        return self.path / "settings.toml"
+    journal = _Below("journal")
+    """Folder of the append-only journal, the only thing the request path writes."""
+    chroma = _Below("chroma")
+    """Folder of the embedded Chroma store (rebuildable from the journal)."""
+    work = _Below("work")
+    """Refreshes under way and caches; safe to delete."""
+    releases = _Below("releases")
+    """Folder of the immutable releases."""
+    reports = _Below("reports")
+    """Folder of the refreshes' reports, one a release; they quote users."""
+    traffic = _Below("traffic.json")
+    """Which release gets which share; replaced atomically."""
+    settings = _Below("settings.toml")
+    """Of this namespace."""
 
     def ensure(self) -> Home:
         """Create the folders if missing and check that they can be written.
@@ -212,31 +215,44 @@ class Home:
 
 
 @contextmanager
-def refresh_lock(home: Home, otherwise: str) -> Iterator[None]:
-    """Keep refreshes of a home out until the block ends, or the process dies.
+def locked(home: Home, name: str, wait_s: float, busy: str) -> Iterator[None]:
+    """Keep other processes out until the block ends, or this process dies.
 
     Args:
         home: the namespace; its folders are made if they are missing.
-        otherwise: why not to go on while a refresh runs, for the error.
+        name: of what is locked.
+        wait_s: how long to wait for another holder.
+        busy: the error's message then.
 
     Raises:
-        StoreBusyError: a refresh is running, or whatever else holds this.
+        StoreBusyError: another process holds it.
         HomeError: the home can't be written.
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(home.ensure().work / "refresh.lock", timeout=0)
+    lock = FileLock(home.ensure().work / f"{name}.lock", timeout=wait_s)
     try:
         lock.acquire()
     except Timeout as error:
-        raise StoreBusyError(
-            f"A refresh of {str(home.path)!r} is running, {otherwise}: stop it, or wait for it to "
-            "end. (If none is, this goes away by itself: the lock dies with its process.)"
-        ) from error
+        raise StoreBusyError(busy) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def refresh_lock(home: Home, otherwise: str) -> AbstractContextManager[None]:
+    """Keep refreshes of a home out; see :func:`locked`.
+
+    Args:
+        home: the namespace.
+        otherwise: why not to go on while a refresh runs, for the error.
+    """
+    busy = (
+        f"A refresh of {str(home.path)!r} is running, {otherwise}: stop it, or wait for it to "
+        "end. (If none is, this goes away by itself: the lock dies with its process.)"
+    )
+    return locked(home, "refresh", 0, busy)
 
 
 class _Section(BaseModel):
@@ -300,11 +316,9 @@ def load_settings(home: Home) -> HomeSettings:
     if not home.settings.is_file():
         return HomeSettings()
     try:
-        return HomeSettings.model_validate(tomllib.loads(home.settings.read_text(encoding="utf-8")))
+        return HomeSettings.model_validate(read_toml(home.settings.read_bytes(), repr(name)))
     except OSError as error:
         raise ConfigError(f"{name!r} can't be read ({error.strerror or error}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name!r} is not valid TOML: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -16,29 +16,13 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_uno.errors import InputError
 from langchain_uno.records import AT_LIMIT, Message, Role
 
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "customer": "user",
-    "end_user": "user",
-    "assistant": "assistant",
-    "ai": "assistant",
-    "bot": "assistant",
-    "chatbot": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "agent": "assistant",
-    "api": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-    "function_call": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
+_SAID: dict[Role, str] = {
+    "system": "system developer",
+    "user": "user human prompter customer end_user",
+    "assistant": "assistant ai bot chatbot chatgpt bing agent api gpt model function_call",
+    "tool": "tool function observation",
 }
+_ROLES = {word: role for role, words in _SAID.items() for word in words.split()}
 """The words of the formats that are read, in small letters."""
 _LIMITS = ("length", "max_tokens", "max_output_tokens", "model_length",
            "model_context_window_exceeded")  # fmt: skip
@@ -214,9 +198,15 @@ def message_fields(message: BaseMessage) -> dict[str, Any]:
 
 
 def from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
-    """Return LangChain messages as records."""
+    """Return LangChain messages as records, at the moment of serving: models read text alone.
+
+    Raises:
+        InputError: a message holds an image, audio, a video, a file, or (unless the model wrote
+            it: a call of a provider's own tool, say) another block without text.
+    """
     out = []
     for message in messages:
+        _refuse_media(message)
         fields = message_fields(message)
         calls = [
             {"name": c["name"], "args": c["args"], "id": c["id"] or ""}
@@ -225,6 +215,18 @@ def from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
         text = clean_text(fields["content"])
         out.append(Message.model_validate({**fields, "content": text, "tool_calls": calls}))
     return out
+
+
+def _refuse_media(message: BaseMessage) -> None:
+    for block in () if isinstance(message.content, str) else message.content:
+        if isinstance(block, str) or isinstance(block.get("text", block.get("refusal")), str):
+            continue
+        kind, says = _kind(block), any(_block(block))  # thinking and calls say nothing
+        if says and (not isinstance(message, AIMessage) or _is_media(kind)):
+            raise InputError(
+                f"A message of type {message.type!r} holds a block of type {kind[:40]!r}: the "
+                "model reads text alone. Leave it out, or put what it says into words."
+            )
 
 
 def read_turns(given: Any) -> list[Message]:

@@ -13,7 +13,6 @@ user changes it.
 from __future__ import annotations
 
 import difflib
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from langchain_uno.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover
-    import tomli as tomllib
+from langchain_uno.home import read_toml
 
 RECIPES = ("default", "paper", "bundled")
 
@@ -204,20 +199,18 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     if name_or_path in RECIPES:
         text = _shipped(name_or_path)
     elif source.is_file():
-        text = source.read_text(encoding="utf-8")
+        text = source.read_bytes()
     else:
-        gone = tomllib.loads(_shipped("gone"))["recipes"].get(name_or_path)
+        gone = read_toml(_shipped("gone"))["recipes"].get(name_or_path)
         raise ConfigError(
             f"There is no recipe {name_or_path!r}: "
             + (f"{gone}; else " if gone else "")
             + f"give {', '.join(map(repr, RECIPES))} or a TOML file's path."
         )
     try:
-        data = merged(tomllib.loads(text), overrides or {})
+        data = merged(read_toml(text, f"The recipe {name_or_path!r}"), overrides or {})
         _refuse_gone(name_or_path, data)
         return Recipe.model_validate(data)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"The recipe {name_or_path!r} is not valid TOML: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -229,9 +222,9 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
         raise ConfigError(f"The recipe {name_or_path!r} {problem}.") from error
 
 
-def _shipped(name: str) -> str:
+def _shipped(name: str) -> bytes:
     folder = resources.files("langchain_uno") / "recipes"
-    return (folder / f"{name}.toml").read_text(encoding="utf-8")
+    return (folder / f"{name}.toml").read_bytes()
 
 
 def _refuse_gone(name: str, data: dict[str, Any]) -> None:
@@ -243,7 +236,7 @@ def _refuse_gone(name: str, data: dict[str, Any]) -> None:
     named = set()
     for key, value in data.items():
         named |= {f"{key}.{inner}" for inner in value} if isinstance(value, dict) else {key}
-    gone = tomllib.loads(_shipped("gone"))["settings"]
+    gone = read_toml(_shipped("gone"))["settings"]
     told = [f"{key}: {gone[key]}." for key in gone if key in named]
     if told:
         raise ConfigError(

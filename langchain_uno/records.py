@@ -293,6 +293,8 @@ class Cluster(BaseModel):
     """The logs that the module learnt from (a part of ``run_ids``); none without a module."""
     made_in: str | None = None
     """The release whose refresh made the module; None: this one."""
+    learnt: list[str] | None = None
+    """The rules that a module of an earlier release was taught; None: ``rules``."""
     reports: list[VerifierReport] = Field(default_factory=list)
     note: str = ""
 

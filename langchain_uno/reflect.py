@@ -103,7 +103,7 @@ def reflect(
         used = first.usage
     told, said = tuple(suggestions), without_thinking(first.text)
     if first.tool_calls or not said.strip():
-        return _result(first, first, used)
+        return result_of(first, first, used)
     spoken = language or language_of(
         [m.content for m in request.messages if m.role == "user"], said
     )
@@ -123,7 +123,7 @@ def reflect(
         except RoleError:
             told = ()
     if not told:
-        return _result(first, first, used)
+        return result_of(first, first, used)
     second = yield Ask(
         replace(
             request,
@@ -139,13 +139,13 @@ def reflect(
     used = total(used, second.usage)
     revised = without_thinking(second.text)
     if not revised.strip():
-        return _result(first, first, used, told)
+        return result_of(first, first, used, told)
     kept = None
     if min_kept > 0:
         kept = kept_share(request_text(request.messages), said, revised)
         if kept < min_kept:
-            return _result(first, first, used, told, kept)
-    return _result(first, second, used, told, kept)
+            return result_of(first, first, used, told, kept)
+    return result_of(first, second, used, told, kept)
 
 
 def run_together(
@@ -181,13 +181,14 @@ def run_together(
     return [results[i] for i in range(len(plans))]
 
 
-def _result(
+def result_of(
     first: Generation,
     answer: Generation,
     used: Usage,
     told: tuple[str, ...] = (),
     kept: float | None = None,
 ) -> Reflected:
+    """Return what a plan came to whose last generation is ``answer``."""
     return Reflected(
         text=answer.text,
         draft=first.text,

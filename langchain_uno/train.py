@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,14 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, InputError
-from langchain_uno.home import Home, load_settings
+from langchain_uno.home import Home, load_settings, read_toml
 from langchain_uno.metrics import refresh_noted
 from langchain_uno.recipe import Recipe, load_recipe, merged
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from langchain_uno.learning.plan import Plan
@@ -257,7 +251,7 @@ def _load_models(named: _Named) -> tuple[Engine, Embedder, Engine | None]:
         return engine, embedder, None
     from langchain_uno.models.teacher import load_teacher
 
-    return engine, embedder, load_teacher(named.teacher, engine)
+    return engine, embedder, load_teacher(named.teacher)
 
 
 _LAST = "last.json"
@@ -362,8 +356,8 @@ def _assignment(text: str) -> dict[str, Any]:
     for written in (value, json.dumps(value)):
         try:
             if equals:
-                return tomllib.loads(f"{key} = {written}")
-        except tomllib.TOMLDecodeError:
+                return read_toml(f"{key} = {written}".encode())
+        except ConfigError:
             continue
     raise InputError(f"--set {text!r} is not KEY=VALUE, as in lora.rank=8.")
 

@@ -18,6 +18,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -439,28 +440,18 @@ def save_adapter(peft_model: Any, folder: Path, base_name: str, strength: float 
     return folder
 
 
+@dataclass(eq=False)
 class Watcher(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Reports steps, and what happens at the end of each epoch (numbered from 1).
+    """Reports steps, and what happens at the end of each epoch (numbered from 1)."""
 
-    Args:
-        on_step: hears of optimiser steps.
-        on_epoch: hears of an epoch's end, with the PEFT model.
-        on_loss: hears of an epoch's held-out loss, with the PEFT model.
-        epochs: how many are behind a training that goes on.
-    """
-
-    def __init__(
-        self,
-        on_step: OnStep | None,
-        on_epoch: Callable[[int, Any], None] | None = None,
-        on_loss: Callable[[int, float, Any], None] | None = None,
-        *,
-        epochs: int = 0,
-    ) -> None:
-        self.on_step = on_step
-        self.on_epoch = on_epoch
-        self.on_loss = on_loss
-        self.epochs = epochs
+    on_step: OnStep | None
+    """Hears of optimiser steps."""
+    on_epoch: Callable[[int, Any], None] | None = None
+    """Hears of an epoch's end, with the PEFT model."""
+    on_loss: Callable[[int, float, Any], None] | None = None
+    """Hears of an epoch's held-out loss, with the PEFT model."""
+    epochs: int = 0
+    """How many are behind a training that goes on."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

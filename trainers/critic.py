@@ -10,7 +10,7 @@ on it is kept. Whether the critic helps is for the verifier to say.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def train_critic(
     # 1. Examples become tokens; labels of -100 keep the prompt out of the loss.
     end = common.turn_end(tokenizer)
     rows: list[dict[str, list[int]]] = []
+    prompts: list[tuple[int, ...]] = []
     weights: list[float] = []
     for example in examples:
         prompt = common.prompt_ids(tokenizer, example.prompt)
@@ -81,10 +82,11 @@ def train_critic(
             rows.append(
                 {"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion}
             )
+            prompts.append(tuple(prompt))
             weights.append(example.weight)
 
     # 2. A part validates, by prompt, so that no prompt stands on both sides; then come the copies.
-    validates = _validates([tuple(_prompt_of(row)) for row in rows], seed)
+    validates = _validates(prompts, seed)
     evaluation = [row for row, held in zip(rows, validates, strict=True) if held]
     training = [
         row
@@ -133,10 +135,6 @@ def train_critic(
             )
     common.clear_epochs(out, but=best[1])
     return best[1]
-
-
-def _prompt_of(row: Mapping[str, list[int]]) -> list[int]:
-    return [t for t, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
 
 
 def _validates(prompts: Sequence[tuple[int, ...]], seed: int) -> list[bool]:

@@ -196,7 +196,7 @@ def load(requests: int, switches: int, tokens: int) -> None:
         )
         for line in [*graph_errors[:3], *wrong[:3]]:
             print("  ", line)
-        model.served.serving._grace = 0
+        model.served.serving.grace = 0
         for _ in range(100):
             model.invoke(asks[0][1])
             if len(engine.adapters()) == 8:

@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
-from langchain_uno.cli.console import JsonOption, at_home, print_json, say
+from langchain_uno.cli.console import (
+    ByOption,
+    JsonOption,
+    ReleaseArgument,
+    WhyOption,
+    at_home,
+    print_json,
+    say,
+)
 from langchain_uno.home import Home
 from langchain_uno.releases.canary import look, running, start, stop, undecided
 from langchain_uno.releases.canary import watch as watch_once
 
-_By = Annotated[str, typer.Option("--by", help="Who does it. [default: the process's user]")]
-_Why = Annotated[str, typer.Option("--why", help="A word for the history.")]
 _CODES = {"promoted": 0, "rolled back": 11, "undecided": 12, "running": 13}
 _ENDED_BY_A_PERSON = 14
 
@@ -21,14 +27,14 @@ _ENDED_BY_A_PERSON = 14
 @at_home()
 def canary(
     place: Home,
-    release: Annotated[str, typer.Argument(help="The release's id, as `releases list` prints it.")],
+    release: ReleaseArgument,
     share: Annotated[float, typer.Option(help="Of the people that it answers, 0.05 to 0.5.")] = 0.2,
     people: Annotated[
         int, typer.Option(help="After so many people's votes it ends undecided.", min=2)
     ] = 200,
     days: Annotated[float, typer.Option(help="After so many days it ends undecided.")] = 14.0,
-    by: _By = "",
-    why: _Why = "",
+    by: ByOption = "",
+    why: WhyOption = "",
 ) -> None:
     """Let a part of the people try a release; their feedback decides whether it takes over.
 
@@ -82,7 +88,7 @@ def watch(
 
 
 @at_home()
-def end_canary(place: Home, by: _By = "", why: _Why = "") -> None:
+def end_canary(place: Home, by: ByOption = "", why: WhyOption = "") -> None:
     """End the canary: what was current answers everybody. Or leave one that ended undecided.
 
         langchain-uno releases end-canary --home ./home --why "wrong release"

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from langchain_uno.errors import ReleaseError, UNOError
 from langchain_uno.home import ENV_HOME, Home, is_safe
@@ -33,6 +35,28 @@ HomeOption = Annotated[
 ]
 ByOption = Annotated[
     str, typer.Option("--by", help="Who does it. [default: the user of the system]")
+]
+WhyOption = Annotated[str, typer.Option("--why", help="A word for the history.")]
+ReleaseArgument = Annotated[
+    str, typer.Argument(help="The release's id, as `releases list` prints it.")
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Base model: a folder or a hub name. [default: the bundled toy model]"),
+]
+EmbeddingsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="HuggingFace embedding model that clusters and routes, the same for all commands. "
+        "[default: the base model's token embeddings]"
+    ),
+]
+TeacherOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Chat model that distils, revises and judges, as init_chat_model names it "
+        "(openai:gpt-4.1-mini). [default: the base model]"
+    ),
 ]
 NamespaceOption = Annotated[str, typer.Option(help="Tenant inside the home.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -138,6 +162,27 @@ def print_json(data: Any) -> None:
 def visible(text: str) -> str:
     """Return a text on one line, with marks for what would steer a terminal: users wrote it."""
     return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
+def harmless(text: str) -> str:
+    """Return users' words with their lines, with marks for what would steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Return counts as words: ``3 ok, 1 too short``."""
+    return ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in counts.items())
+
+
+def say_facts(facts: Iterable[tuple[str, Any]]) -> None:
+    """Print names and values as a table."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in facts:
+        if isinstance(value, dict):
+            value = ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in value.items())
+        shown = "-" if value in (None, "") else str(value)
+        table.add_row(name.replace("_", " "), Text(harmless(shown)))
+    out.print(table)
 
 
 def say(text: str) -> None:

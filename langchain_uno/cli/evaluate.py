@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from langchain_uno.cli.console import JsonOption, QuietOption, at_home, print_json, say
+from langchain_uno.cli.console import JsonOption, ModelOption, QuietOption, at_home, print_json, say
 from langchain_uno.cli.progress import Bars
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
@@ -22,10 +22,7 @@ def memorybench(
     rows: Annotated[Path, typer.Argument(help="Rows of a test split, one JSON object a line.")],
     out_: Annotated[Path, typer.Option("--out", help="Where the predictions go (JSON).")],
     mode: Annotated[str, typer.Option(help="uno, single or base.")] = "uno",
-    model: Annotated[
-        str | None,
-        typer.Option(help="Base model: a folder or a hub name. [default: the bundled one]"),
-    ] = None,
+    model: ModelOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

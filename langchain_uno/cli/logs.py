@@ -11,13 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_uno.cli.console import (
+    EmbeddingsOption,
     JsonOption,
+    ModelOption,
     QuietOption,
     at_home,
     err,
+    harmless,
+    listed,
     out,
     print_json,
     say,
+    say_facts,
     visible,
 )
 from langchain_uno.cli.progress import Bars
@@ -30,13 +35,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="What users asked, were answered, and said.")
 
-_Model = Annotated[
-    str | None, typer.Option(help="Base model that embeds. [default: the bundled model]")
-]
-_Embeddings = Annotated[
-    str | None,
-    typer.Option(help="HuggingFace embedding model instead. [default: the base model's layers]"),
-]
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether I mean it.")]
 _SHOWN = 20
 """Bad rows that are named one by one."""
@@ -101,10 +99,10 @@ def import_(
         say(
             f"{result.rows} rows: {result.interactions} new interactions, {result.feedback} "
             f"new feedbacks, {result.known} already there "
-            f"({_counts(result.languages) or 'no text'})."
+            f"({listed(result.languages) or 'no text'})."
         )
         if result.passed_over:
-            say(f"Passed over: {_counts(result.passed_over)}.")
+            say(f"Passed over: {listed(result.passed_over)}.")
     _tell_what_is_missing(result)
     if result.bad_rows:
         n_good = result.rows - result.bad_rows
@@ -126,10 +124,6 @@ def _tell_what_is_missing(result: ImportResult) -> None:
             f"{result.without_user} interactions of this home name no user: all feedback without "
             "a name counts as one person's."
         )
-
-
-def _counts(found: dict[str, int]) -> str:
-    return ", ".join(f"{n} {name}" for name, n in sorted(found.items()))
 
 
 @app.command()
@@ -190,21 +184,15 @@ def stats(place: Home, as_json: JsonOption = False) -> None:
         return
     if not found["interactions"]:
         err.print("The log is empty.")
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in found.items():
-        shown: Any = value
-        if isinstance(value, dict):
-            shown = ", ".join(f"{k} {n}" for k, n in value.items()) or "-"
-        table.add_row(name.replace("_", " "), Text(str(shown if shown is not None else "-")))
-    out.print(table)
+    say_facts(found.items())
 
 
 @app.command()
 @at_home("Stopped. What is in stays in: the same call again goes on from there.")
 def drain(
     place: Home,
-    model: _Model = None,
-    embeddings: _Embeddings = None,
+    model: ModelOption = None,
+    embeddings: EmbeddingsOption = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Throw the index away and make it anew.")
     ] = False,
@@ -238,8 +226,8 @@ def search(
     place: Home,
     text: Annotated[str, typer.Argument(help="A request, as a user would write it.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many to show.")] = 5,
-    model: _Model = None,
-    embeddings: _Embeddings = None,
+    model: ModelOption = None,
+    embeddings: EmbeddingsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find past feedback on requests like this one.
@@ -324,14 +312,9 @@ def show(
         print_json(found)
         return
     for message in found["messages"]:
-        out.print(Text(f"{message['role']}: ", style="bold") + Text(_harmless(message["content"])))
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in found.items():
-        if name not in ("messages", "feedback") and value not in (None, {}, []):
-            table.add_row(name.replace("_", " "), Text(_harmless(str(value))))
-    for one in found["feedback"]:
-        table.add_row("feedback", Text(_harmless(_said(one))))
-    out.print(table)
+        out.print(Text(f"{message['role']}: ", style="bold") + Text(harmless(message["content"])))
+    told = ((k, str(v)) for k, v in found.items() if v and k not in ("messages", "feedback"))
+    say_facts([*told, *(("feedback", _said(one)) for one in found["feedback"])])
 
 
 def _list(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -471,16 +454,8 @@ def _show(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in found.items():
-        table.add_row(name.replace("_", " "), str(value))
-    out.print(table)
+    say_facts((name, str(value)) for name, value in found.items())
     err.print("Done.")
-
-
-def _harmless(text: str) -> str:
-    """Return users' words with their lines, with marks for what would steer a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def _said(feedback: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ from langchain_uno.cli.canary import canary, canary_line, end_canary, watch
 from langchain_uno.cli.console import (
     ByOption,
     JsonOption,
+    ReleaseArgument,
+    WhyOption,
     at_home,
     chosen_release,
     out,
@@ -32,8 +34,6 @@ from langchain_uno.reports.store import report_paths
 
 app = typer.Typer(no_args_is_help=True, help="What was learnt, what answers, and going back.")
 
-_Release = Annotated[str, typer.Argument(help="The release's id, as `releases list` prints it.")]
-_Why = Annotated[str, typer.Option("--why", help="A word for the history.")]
 _HISTORY = 10
 """Lines of the history that `list` shows."""
 
@@ -162,7 +162,7 @@ def diff(
 
 @app.command()
 @at_home()
-def promote(place: Home, release: _Release, why: _Why = "", by: ByOption = "") -> None:
+def promote(place: Home, release: ReleaseArgument, why: WhyOption = "", by: ByOption = "") -> None:
     """Check a release and let it answer all requests.
 
     For a release that waits this is the approval. Running services take it with their next request.
@@ -183,7 +183,7 @@ def rollback_(
         str | None,
         typer.Option(help="A release's id, or 'base' for the model alone. [default: the parent]"),
     ] = None,
-    why: _Why = "",
+    why: WhyOption = "",
     by: ByOption = "",
 ) -> None:
     """Go back to what answered when this release was made, and stay there.
@@ -218,7 +218,7 @@ def hold_(
             "cluster than in the current release.",
         ),
     ] = "always",
-    why: _Why = "",
+    why: WhyOption = "",
     by: ByOption = "",
 ) -> None:
     """Let refreshes publish, but leave it to a person to promote, until `hold --off`.

@@ -13,7 +13,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from langchain_uno.cli.console import ByOption, JsonOption, at_home, out, print_json, say, visible
+from langchain_uno.cli.console import (
+    ByOption,
+    JsonOption,
+    WhyOption,
+    at_home,
+    out,
+    print_json,
+    say,
+    visible,
+)
 from langchain_uno.errors import HomeError, InputError
 from langchain_uno.home import Home
 from langchain_uno.learning.decisions import Decision, Kind
@@ -29,7 +38,6 @@ _KindOption = Annotated[
     Kind | None, typer.Option("--kind", metavar="KIND", help="Rows of one kind: rule, pair or log.")
 ]
 _ClusterOption = Annotated[str | None, typer.Option("--cluster", help="Rows of one cluster.")]
-_Why = Annotated[str, typer.Option("--why", help="The reason, kept beside the decision.")]
 _Everywhere = Annotated[
     bool, typer.Option("--everywhere", help="Rules: in all clusters, not in their own alone.")
 ]
@@ -121,7 +129,7 @@ def import_(
     place: Home,
     file: Annotated[Path, typer.Argument(help="What `review export` wrote, with decisions.")],
     by: ByOption = "",
-    why: _Why = "",
+    why: WhyOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Take the decisions from a file: all of them, or none if one is wrong.
@@ -155,7 +163,7 @@ def add(
     cluster: Annotated[str, typer.Argument(help="The cluster, as `review list` names it.")],
     text: Annotated[str, typer.Argument(help="The rule: one instruction.")],
     by: ByOption = "",
-    why: _Why = "",
+    why: WhyOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Add a rule of your own to a cluster. It is taught like one that many people ask for.
@@ -177,7 +185,7 @@ def exclude(
     ids: _Ids,
     everywhere: _Everywhere = False,
     by: ByOption = "",
-    why: _Why = "",
+    why: WhyOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Take rules, pairs or logs out of what is taught.
@@ -197,7 +205,7 @@ def restore(
     ids: _Ids,
     everywhere: _Everywhere = False,
     by: ByOption = "",
-    why: _Why = "",
+    why: WhyOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Take back what was excluded or edited.

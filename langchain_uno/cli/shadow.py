@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from langchain_uno.cli.console import JsonOption, at_home, print_json, say
+from langchain_uno.cli.console import (
+    EmbeddingsOption,
+    JsonOption,
+    ModelOption,
+    ReleaseArgument,
+    TeacherOption,
+    at_home,
+    print_json,
+    say,
+)
 from langchain_uno.errors import EmptyLogError, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.logs.join import join, read
@@ -29,18 +38,15 @@ if TYPE_CHECKING:
 
 _TOGETHER = 8
 """Requests under way at a time."""
-_Model = Annotated[str | None, typer.Option(help="Base model, as in `train`.")]
-_Embeddings = Annotated[str | None, typer.Option(help="What routes, as in `train`.")]
-_Teacher = Annotated[str | None, typer.Option(help="Chat model that judges, as in `train`.")]
 
 
 @at_home("Stopped; a shadow writes nothing, so nothing is half-done.")
 def shadow(
     place: Home,
-    release: Annotated[str, typer.Argument(help="The release's id, as `releases list` prints it.")],
-    model: _Model = None,
-    embeddings: _Embeddings = None,
-    teacher: _Teacher = None,
+    release: ReleaseArgument,
+    model: ModelOption = None,
+    embeddings: EmbeddingsOption = None,
+    teacher: TeacherOption = None,
     requests: Annotated[int, typer.Option(min=1, help="The latest requests, at most.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
@@ -61,7 +67,7 @@ def shadow(
 
     recipe = effective_recipe(place, "bundled" if is_bundled(model) else "default")
     engine = shared_engine(model)
-    judge = load_teacher(teacher, engine) if teacher else engine
+    judge = load_teacher(teacher) if teacher else engine
     prompts = load_prompt_set("real" if teacher else recipe.prompt_set)
     found = answer_unseen(
         place, release, engine, judge, prompts, recipe, embeddings=embeddings, most=requests

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from langchain_uno.cli.canary import canary_line
-from langchain_uno.cli.console import JsonOption, at_home, out, print_json, visible
+from langchain_uno.cli.console import JsonOption, at_home, print_json, say_facts
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
 from langchain_uno.releases.summary import summary_of
@@ -31,13 +28,10 @@ def status(place: Home, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in found.items():
-        table.add_row(name.replace("_", " "), Text(visible(_said(name, value))))
-    out.print(table)
+    say_facts((name, _said(name, value)) for name, value in found.items())
 
 
-def _said(name: str, value: Any) -> str:
+def _said(name: str, value: Any) -> Any:
     if name == "answers":
         told = [r if share > 0.999 else f"{r} ({100 * share:.0f} %)" for r, share in value.items()]
         return ", ".join(told) or "the base model"
@@ -47,9 +41,7 @@ def _said(name: str, value: Any) -> str:
         what = " (changes of routes)" if value["when"] == "routes" else ""
         return f"by {value['by']} since {value['at']}{what} {value['why']}"
     if name == "waits_for_approval":
-        return f"{value}: `langchain-uno releases promote {value}` approves it" if value else "-"
+        return f"{value}: `langchain-uno releases promote {value}` approves it" if value else None
     if name == "reach_a_cluster" and value is not None:
         return f"{100 * value:.0f} %"
-    if isinstance(value, dict):
-        return ", ".join(f"{n} {key}" for key, n in value.items()) or "-"
-    return "-" if value is None else str(value)
+    return value

@@ -11,14 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_uno.cli.console import (
-    HomeOption,
+    EmbeddingsOption,
     JsonOption,
-    NamespaceOption,
+    ModelOption,
     QuietOption,
-    clean_exit,
+    TeacherOption,
+    at_home,
+    listed,
     out,
     print_json,
     say,
+    say_facts,
     visible,
 )
 from langchain_uno.cli.progress import Bars, duration
@@ -35,12 +38,10 @@ _STOPPED = "Stopped. What is finished is kept: the same call again goes on from 
 _COLOURS = {"expert": "green", "critic": "cyan", "base": "dim", "memory": "blue"}
 
 
+@at_home(_STOPPED, must_exist=False)
 def train(
-    home: HomeOption = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Base model: a folder or a hub name. [default: the bundled toy model]"),
-    ] = None,
+    place: Home,
+    model: ModelOption = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -56,13 +57,7 @@ def train(
             help="Override one value of the recipe, as in --set lora.rank=8. Repeatable.",
         ),
     ] = None,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(
-            help="HuggingFace embedding model for clustering. [default: the base model's token "
-            "embeddings]"
-        ),
-    ] = None,
+    embeddings: EmbeddingsOption = None,
     reranker: Annotated[
         str | None,
         typer.Option(
@@ -70,14 +65,7 @@ def train(
             "[default: the base model]"
         ),
     ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="Chat model that distils, revises and judges, as init_chat_model names it "
-            "(openai:gpt-4.1-mini). [default: the base model]"
-        ),
-    ] = None,
-    namespace: NamespaceOption = "default",
+    teacher: TeacherOption = None,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Cap on the steps of every training: a quick try.")
     ] = None,
@@ -157,50 +145,48 @@ def train(
     can't be used, 8 another refresh is running, 10 a model or teacher failed, 11 a limit was
     reached (call it again), 130 stopped.
     """
-    with clean_exit(_STOPPED):
-        # The libraries' own deprecations are nobody's business at the command line.
-        warnings.simplefilter("ignore", FutureWarning)
-        place = Home.locate(home, namespace)
-        from langchain_uno.train import plan_home, refresh_home
+    # The libraries' own deprecations are nobody's business at the command line.
+    warnings.simplefilter("ignore", FutureWarning)
+    from langchain_uno.train import plan_home, refresh_home
 
-        given: dict[str, Any] = {
-            "namespace": namespace,
-            "model": model,
-            "recipe": recipe,
-            "sets": set_ or [],
-            "seed": seed,
-            "embeddings": embeddings,
-            "reranker": reranker,
-            "teacher": teacher,
-            "max_steps": max_steps,
-        }
-        with Bars(quiet, as_json=as_json) as bars:
-            if dry_run:
-                plan = plan_home(home, **given, progress=bars)
-            else:
-                result = refresh_home(
-                    home,
-                    **given,
-                    until=until,
-                    promote=promote,
-                    ray=ray,
-                    max_minutes=max_minutes,
-                    min_free_gb=min_free_gb,
-                    progress=bars,
-                )
+    given: dict[str, Any] = {
+        "namespace": place.namespace,
+        "model": model,
+        "recipe": recipe,
+        "sets": set_ or [],
+        "seed": seed,
+        "embeddings": embeddings,
+        "reranker": reranker,
+        "teacher": teacher,
+        "max_steps": max_steps,
+    }
+    with Bars(quiet, as_json=as_json) as bars:
         if dry_run:
-            if as_json:
-                print_json(plan.model_dump(mode="json"))
-            else:
-                _show_plan(plan)
-            return
-        counts = result.stages.get(until, {}) if until else {}
-        if as_json:
-            print_json({until: counts} if until else result.model_dump(mode="json"))
-        elif until is not None and until != "release":
-            _show_stage(until, counts, result)
+            plan = plan_home(place.root, **given, progress=bars)
         else:
-            _show(result, place)
+            result = refresh_home(
+                place.root,
+                **given,
+                until=until,
+                promote=promote,
+                ray=ray,
+                max_minutes=max_minutes,
+                min_free_gb=min_free_gb,
+                progress=bars,
+            )
+    if dry_run:
+        if as_json:
+            print_json(plan.model_dump(mode="json"))
+        else:
+            _show_plan(plan)
+        return
+    counts = result.stages.get(until, {}) if until else {}
+    if as_json:
+        print_json({until: counts} if until else result.model_dump(mode="json"))
+    elif until is not None and until != "release":
+        _show_stage(until, counts, result)
+    else:
+        _show(result, place)
 
 
 def _show_plan(plan: Plan) -> None:
@@ -208,7 +194,7 @@ def _show_plan(plan: Plan) -> None:
     if plan.unchanged:
         say("Nothing is new since the last refresh: nothing would be done.")
         return
-    left_out = f" (left out: {_counted(plan.dropped)})" if plan.dropped else ""
+    left_out = f" (left out: {listed(plan.dropped)})" if plan.dropped else ""
     say(f"{plan.usable} of {counted(plan.heard, 'log')} can be learnt from{left_out}.")
     say(f"{plan.new} are new since the last refresh; {plan.to_distil} are to be distilled.")
     if plan.goes_on is not None:
@@ -233,13 +219,8 @@ def _show_plan(plan: Plan) -> None:
 
 def _show_stage(stage: str, counts: dict[str, Any], result: RefreshResult) -> None:
     """Print what a stage counted, at which the refresh was to stop."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in counts.items():
-        if name == "seconds":
-            continue
-        shown = _counted(value) or "none" if isinstance(value, dict) else str(value)
-        table.add_row(name.replace("_", " "), Text(shown))
-    out.print(table)
+    told = {name: value for name, value in counts.items() if name != "seconds"}
+    say_facts((k, (listed(v) or "none") if isinstance(v, dict) else v) for k, v in told.items())
     _show_log(result)
     say(f"Stopped after {stage}, nothing released. Without --until the same call goes on.")
 
@@ -310,7 +291,7 @@ def _table(result: RefreshResult) -> Table:
 
 def _show_log(result: RefreshResult) -> None:
     """Say which logs were used, what waits and whose they are."""
-    dropped = _counted(result.dropped)
+    dropped = listed(result.dropped)
     heard = result.usable + sum(result.dropped.values())
     say(
         f"{result.usable} of {counted(heard, 'log')} can be learnt from"
@@ -331,7 +312,3 @@ def _show_log(result: RefreshResult) -> None:
 def _show_notes(result: RefreshResult) -> None:
     for note in result.notes:
         say(f"Note: {note}")
-
-
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in sorted(counts.items()))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from langchain_uno.cli.console import at_home, say
+from langchain_uno.cli.console import EmbeddingsOption, ModelOption, at_home, say
 from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home
 
@@ -22,19 +22,8 @@ def console(
     root_path: Annotated[
         str, typer.Option(help="What a proxy takes off the front of paths: /console, say.")
     ] = "",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Base model of Try it: a folder or a hub name. [default: the bundled one]"
-        ),
-    ] = None,
-    embeddings: Annotated[
-        str | None,
-        typer.Option(
-            help="HuggingFace embedding model, the one that the releases were made with. "
-            "[default: the base model's token embeddings]"
-        ),
-    ] = None,
+    model: ModelOption = None,
+    embeddings: EmbeddingsOption = None,
     with_model: Annotated[
         bool,
         typer.Option("--model-loads/--no-model", help="Whether Try it may load a model."),

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Literal, cast
 
 import numpy as np
 
 from langchain_uno.errors import EngineError
+from langchain_uno.home import read_toml
 from langchain_uno.learning.acts import (
     edited_pairs,
     liked_pairs,
@@ -39,42 +41,12 @@ Scorer = Literal["reranker", "judge"]
 Figure = tuple[int, int]
 """How many of six were right: of the pairs alike and apart; against no rule and another rule."""
 
-_REQUEST = {
-    "en": "Tell me about the ferry Selma. Facts: it leaves at 9:10; a ticket costs 12 euros",
-    "zh": "介绍一下渡轮塞尔玛号。已知：9:10出发；票价12欧元",
-}
-_PLAIN = {
-    "en": "About the ferry Selma: It leaves at 9:10. A ticket costs 12 euros.",
-    "zh": "关于渡轮塞尔玛号：9:10出发。票价12欧元。",
-}
-_BULLETS = {
-    "en": "About the ferry Selma:\n- It leaves at 9:10.\n- A ticket costs 12 euros.",
-    "zh": "关于渡轮塞尔玛号：\n- 9:10出发。\n- 票价12欧元。",
-}
-_RULES = {
-    "en": (
-        ("Use bullet points.", "Write a bulleted list.", _BULLETS["en"]),
-        ("Add a title.", "Put a title on top.", "Title: ferry Selma\n{}"),
-        ("Close with a question.", "Put a question at the end.", "{}\nDoes this help you?"),
-        ("Start with a greeting.", "Say hello first.", "Hello and welcome!\n{}"),
-        ("Name the source.", "Say where it comes from.", "{}\nSource: the notes above."),
-        ("Thank the reader.", "Say thank you.", "Thank you for asking.\n{}"),
-    ),
-    "zh": (
-        ("用要点列出。", "以项目符号列表作答。", _BULLETS["zh"]),
-        ("加上标题。", "在开头写一个标题。", "标题：渡轮塞尔玛号\n{}"),
-        ("以提问结尾。", "在最后提出一个问题。", "{}\n这对您有帮助吗？"),
-        ("先打招呼。", "开头问候用户。", "您好，欢迎！\n{}"),
-        ("注明来源。", "说明信息出自哪里。", "{}\n来源：以上资料。"),
-        ("感谢用户。", "向用户表示谢意。", "感谢您的提问。\n{}"),
-    ),
-}
-"""By language: a rule, another wording of it, and how an answer follows it and no other one."""
-SAME = {lang: [(rule, other) for rule, other, _ in rows] for lang, rows in _RULES.items()}
+_ASKED = read_toml(files("langchain_uno.learning").joinpath("controls.toml").read_bytes())
+SAME = {lang: [(rule, other) for rule, other, _ in of["rules"]] for lang, of in _ASKED.items()}
 """By language: pairs that ask for the same. A wish and the next one's other wording do not."""
 ANSWERS = {
-    lang: {rule: form.format(_PLAIN[lang]) for rule, _, form in rows}
-    for lang, rows in _RULES.items()
+    lang: {rule: form.format(of["plain"]) for rule, _, form in of["rules"]}
+    for lang, of in _ASKED.items()
 }
 """By language and rule: an answer that follows this rule and no other one of them."""
 _RIGHT = 5
@@ -104,12 +76,12 @@ def judge_figure(engine: Engine, prompts: PromptSet, recipe: Recipe, language: s
     Raises:
         EngineError: it can't answer.
     """
-    asked = [Message(role="user", content=_REQUEST[language])]
+    asked = [Message(role="user", content=_ASKED[language]["request"])]
     answers = list(ANSWERS[language].values())
     items = [
         JudgeItem(asked, [rule], answer, language)
         for i, rule in enumerate(ANSWERS[language])
-        for answer in (answers[i], _PLAIN[language], answers[i - 1])
+        for answer in (answers[i], _ASKED[language]["plain"], answers[i - 1])
     ]
     scores = [v.score if v else math.nan for v in judge(items, engine, prompts, recipe)]
     good, plain, other = scores[::3], scores[1::3], scores[2::3]

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Literal
 from uuid import uuid4
@@ -22,8 +22,8 @@ from uuid import uuid4
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from langchain_uno.errors import HomeError, StoreBusyError, StoreError
-from langchain_uno.home import Home
+from langchain_uno.errors import HomeError, StoreError
+from langchain_uno.home import Home, locked
 from langchain_uno.learning.work import RESULT, ClusterData, Work
 from langchain_uno.records import STAGES, PreferencePair, Rule, RuleSet, digest_of, run_of, utc_now
 from langchain_uno.releases.history import append_lines, read_lines
@@ -354,7 +354,7 @@ def renew_anchors(
 
 
 _FOUND = {"pairs-found.jsonl", "pairs-refused.jsonl", "cut.json", "base-side.json"}
-_FOUND |= {"incumbent", "incumbent.json", "pairs-left-out.json"}
+_FOUND |= {"incumbent", "incumbent.json", "incumbent-compared.jsonl", "pairs-left-out.json"}
 """What no decision on a pair changes."""
 
 
@@ -388,22 +388,9 @@ def remove_what_changed(
     work.folder.write_json(name, now)
 
 
-@contextmanager
-def deciding(home: Home) -> Iterator[None]:
-    """Keep others from writing ``review.jsonl``.
-
-    Raises:
-        HomeError: the home can't be written.
-        StoreBusyError: somebody else writes it for half a minute already.
-    """
-    from filelock import FileLock, Timeout
-
-    home.ensure()
-    try:
-        with FileLock(home.work / "review.lock", timeout=30):
-            yield
-    except Timeout as error:
-        raise StoreBusyError(f"Somebody else decides in {str(home.path)!r}: try again.") from error
+def deciding(home: Home) -> AbstractContextManager[None]:
+    """Keep others from writing ``review.jsonl``; they wait half a minute."""
+    return locked(home, "review", 30, f"Somebody else decides in {str(home.path)!r}: try again.")
 
 
 def append_decisions(home: Home, made: Sequence[Decision]) -> None:

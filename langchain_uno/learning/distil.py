@@ -12,11 +12,10 @@ it came of: log, feedback, models, prompts. No refresh pays for a log twice.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +37,7 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.models.teacher import forget
+from langchain_uno.models.together import ask_once
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import (
     Interaction,
@@ -49,6 +49,7 @@ from langchain_uno.records import (
     digest_of,
     run_of,
 )
+from langchain_uno.releases.history import append_lines, read_lines
 
 GUESSED_RULES = 5
 """At most so many rules are guessed for a query (paper)."""
@@ -69,20 +70,15 @@ def distil_stage(work: Work) -> dict[str, Any]:
     """
     work.progress.start("distil", 2 * len(work.logs), "rules with and without feedback")
     keys = distil_keys(work, {log_id: one.plain for log_id, one in work.heard.items()})
-    cache = work.home.work / DISTILLED
-    known = known_rules(cache, set(keys.values()))
+    known = known_rules(work.home.work / DISTILLED, set(keys.values()))
     new = [work.logs[log_id] for log_id, key in keys.items() if key not in known]
     work.progress.advance("distil", 2 * (len(keys) - len(new)))
     left_out: dict[str, str] = {}
     for start in range(0, len(new), CHUNK):
         work.check_limits()
-        made, broken = without_breakers(new[start : start + CHUNK], partial(_distilled, work))
-        left_out |= {log.run_id: why for log, why in broken}
-        lost = _lost(work, made)
-        left_out |= lost
-        fresh = {keys[rules.run_id]: rules for rules in made}
-        _append_cache(cache, {keys[r.run_id]: r for r in made if r.run_id not in lost})
-        known |= fresh
+        made, left = _distil_and_keep(work, new[start : start + CHUNK], keys)
+        known |= made
+        left_out |= left
         if left_out and all(rules.outcome == "failed" for rules in known.values()):
             raise all_failed("distil", left_out)
     logs = list(work.logs.values())
@@ -126,22 +122,39 @@ def distilled_at_last(work: Work) -> bool:
     if known_rules(work.home.work / DISTILLED, set(keys.values())):
         return True  # a call that was killed distilled it
     work.progress.start("distil", 2 * len(left), "what was left out the last time")
-    made, _ = without_breakers(left, partial(_distilled, work))
-    lost = _lost(work, made)
-    done = {keys[one.run_id]: one for one in made if one.run_id not in lost}
-    _append_cache(work.home.work / DISTILLED, done)
-    return bool(done)
+    made, lost = _distil_and_keep(work, left, keys)
+    return any(one.run_id not in lost for one in made.values())
 
 
-def _lost(work: Work, made: Sequence[RuleSet]) -> dict[str, str]:
-    """Return the logs that may be distilled yet, and why they were not: nothing is kept of them.
+def _distil_and_keep(
+    work: Work, logs: Sequence[Interaction], keys: Mapping[str, str]
+) -> tuple[dict[str, RuleSet], dict[str, str]]:
+    """Distil logs and keep what came of them for every refresh.
 
-    The base model's own answer would be the same again.
+    Returns:
+        The rules by key; and the logs that may be distilled yet, with the reason, of which nothing
+        is kept. The base model's own unreadable answer would be the same again.
     """
+    made, broken = without_breakers(logs, partial(_distilled, work))
     why = {"failed": "no answer"}
     if work.teacher is not work.engine:
         why["unparsable"] = "unreadable answer"
-    return {one.run_id: why[one.outcome] for one in made if one.outcome in why}
+    left = {log.run_id: reason for log, reason in broken}
+    left |= {one.run_id: why[one.outcome] for one in made if one.outcome in why}
+    rows = [
+        {"key": keys[one.run_id], "rules": one.model_dump(mode="json")}
+        for one in made
+        if one.run_id not in left
+    ]
+    path = work.home.work / DISTILLED
+    try:
+        append_lines(path, rows)
+    except OSError as error:
+        raise HomeError(
+            f"{str(path)!r} can't be written ({error.strerror or error}): free some space or mend "
+            "its permissions, then call the refresh again; it goes on from there."
+        ) from error
+    return {keys[one.run_id]: one for one in made}, left
 
 
 def distil_keys(work: Work, contents: Mapping[str, str]) -> dict[str, str]:
@@ -199,54 +212,34 @@ def distil(
     Raises:
         EngineError: a model can't answer at all.
     """
-    outcome: dict[str, Any] = {}
-    asked: list[Interaction] = []
-    for log in interactions:
-        if not log.feedback_turns:
-            outcome[log.run_id] = "no_words"
-        elif not prompts.supports(log.language):
-            outcome[log.run_id] = "unsupported"
-        else:
-            asked.append(log)
+    made = {
+        log.run_id: RuleSet(
+            run_id=log.run_id, outcome="unsupported" if log.feedback_turns else "no_words"
+        )
+        for log in interactions
+    }
+    asked = [g for g in interactions if g.feedback_turns and prompts.supports(g.language)]
     if on_done is not None and len(interactions) > len(asked):
         on_done(2 * (len(interactions) - len(asked)))
     said = [
         prompts.distil_prompt(i.messages, i.answer, i.feedback_turns, i.language) for i in asked
     ]
-    found: dict[str, list[Rule]] = {}
     for log, rules in zip(asked, _ask(engine, prompts, said, recipe, None, on_done), strict=True):
         if isinstance(rules, str):
-            outcome[log.run_id] = rules
-            continue
-        outcome[log.run_id] = "rules" if rules else "empty"
-        if rules:
-            found[log.run_id] = [Rule(text=text, source="feedback") for text in rules]
+            made[log.run_id].outcome = rules
+        else:
+            made[log.run_id].outcome = "rules" if rules else "empty"
+            made[log.run_id].with_feedback = [Rule(text=text) for text in rules]
     guesser = predictor_prompts or prompts
-    guessed = [i for i in asked if i.run_id in found and guesser.supports(i.language)]
-    guesses = _ask(
-        predictor or engine,
-        guesser,
-        [guesser.predict_prompt(i.messages, i.language) for i in guessed],
-        recipe,
-        GUESSED_RULES,
-        on_done,
-    )
+    guessed = [g for g in asked if made[g.run_id].with_feedback and guesser.supports(g.language)]
+    said = [guesser.predict_prompt(i.messages, i.language) for i in guessed]
+    guesses = _ask(predictor or engine, guesser, said, recipe, GUESSED_RULES, on_done)
     if on_done is not None and len(asked) > len(guessed):
         on_done(len(asked) - len(guessed))
-    prior = {
-        log.run_id: [Rule(text=text, source="prior") for text in rules[:GUESSED_RULES]]
-        for log, rules in zip(guessed, guesses, strict=True)
-        if not isinstance(rules, str)
-    }
-    return [
-        RuleSet(
-            run_id=log.run_id,
-            outcome=outcome[log.run_id],
-            with_feedback=found.get(log.run_id, []),
-            without_feedback=prior.get(log.run_id, []),
-        )
-        for log in interactions
-    ]
+    for log, rules in zip(guessed, guesses, strict=True):
+        prior = [] if isinstance(rules, str) else rules[:GUESSED_RULES]
+        made[log.run_id].without_feedback = [Rule(text=text, source="prior") for text in prior]
+    return [made[log.run_id] for log in interactions]
 
 
 def unique_rules(texts: Sequence[str]) -> list[str]:
@@ -272,29 +265,22 @@ def _ask(
     on_done: OnDone | None,
 ) -> list[list[str] | Literal["unparsable", "failed"]]:
     """Ask for one list of rules a prompt, greedily; equal prompts once."""
-    keys: list[tuple[object, ...]] = [tuple((m.role, m.content) for m in p) for p in asked]
-    unique: dict[tuple[object, ...], int] = {}
-    for i, key in enumerate(keys):
-        unique.setdefault(key, i)
     requests = [
         GenerateRequest(
-            messages=asked[i],
+            messages=messages,
             sampling=Sampling(max_tokens=recipe.role_tokens),
             json_schema=prompts.rules_schema(max_rules),
         )
-        for i in unique.values()
+        for messages in asked
     ]
-    generations = engine.generate(requests, on_done) if requests else []
-    if on_done is not None and len(asked) > len(requests):
-        on_done(len(asked) - len(requests))
-    read: dict[object, list[str] | Literal["unparsable", "failed"]] = {}
-    for key, request, generation in zip(unique, requests, generations, strict=True):
+    read: list[list[str] | Literal["unparsable", "failed"]] = []
+    for request, made in zip(requests, ask_once(engine, requests, on_done), strict=True):
         try:
-            read[key] = unique_rules(prompts.parse_rules(generation.text))
+            read.append(unique_rules(prompts.parse_rules(made.text)))
         except RoleError:
             forget(engine, request)
-            read[key] = "failed" if generation.finish_reason == "failed" else "unparsable"
-    return [read[key] for key in keys]
+            read.append("failed" if made.finish_reason == "failed" else "unparsable")
+    return read
 
 
 def _look_at_distiller(
@@ -363,32 +349,8 @@ def _note_verdicts(work: Work, logs: Sequence[Interaction], out: Sequence[RuleSe
 def known_rules(path: Path, wanted: set[str]) -> dict[str, RuleSet]:
     """Return what is known of the wanted keys; a line that a kill cut short counts for nothing."""
     found: dict[str, RuleSet] = {}
-    if not path.exists():
-        return found
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-                if row["key"] in wanted:
-                    found[row["key"]] = RuleSet.model_validate(row["rules"])
-            except (ValueError, KeyError, TypeError, ValidationError):
-                continue
+    for row in read_lines(path):
+        if row.get("key") in wanted:
+            with suppress(ValidationError):
+                found[row["key"]] = RuleSet.model_validate(row.get("rules"))
     return found
-
-
-def _append_cache(path: Path, made: Mapping[str, RuleSet]) -> None:
-    lines = [
-        json.dumps({"key": key, "rules": rules.model_dump(mode="json")}).encode() + b"\n"
-        for key, rules in made.items()
-    ]
-    try:
-        # Starts on a line of its own, also after a line that a kill cut short.
-        with path.open("ab") as file:
-            file.write(b"\n" + b"".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise HomeError(
-            f"{str(path)!r} can't be written ({error.strerror or error}): free some space or mend "
-            "its permissions, then call the refresh again; it goes on from there."
-        ) from error

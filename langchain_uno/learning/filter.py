@@ -31,6 +31,7 @@ from langchain_uno.logs.store import LogStore
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Interaction, Verdict, digest_of, run_of, speaker_of
 from langchain_uno.releases.load import revocation_file
+from langchain_uno.releases.traffic import read_traffic
 
 
 @contextmanager
@@ -81,7 +82,7 @@ def filter_stage(work: Work) -> None:
     usable = work.folder.read_json("usable.json")
     work.logs, work.heard = logs.only(usable), {log_id: known[log_id] for log_id in usable}
     work.once("filter", lambda _: _counts(work, snapshot))
-    if work.folder.has(RESULT):
+    if work.folder.has(RESULT) and not was_taken_back(work):
         _retry(work)
     take_up_decisions(work)
 
@@ -101,6 +102,16 @@ def _retry(work: Work) -> None:
 _OWN = {"snapshot.json", "usable.json", "dropped.json", "by-model.json", "unheard.npy"}
 _OWN |= {"queries.npy", "filter.json"}
 """What this stage writes."""
+
+
+def was_taken_back(work: Work) -> bool:
+    """Whether the release of a refresh that is over was current, and a person chose another."""
+    if not work.folder.has("release.json"):  # a kill on the way to publishing it again
+        return False
+    told, traffic = work.counts("release"), read_traffic(work.home)
+    current = traffic.current if traffic else None
+    promoted: bool = told.get("promoted", True)
+    return promoted and (current is None or current.release != told["release"])
 
 
 def is_unchanged(work: Work) -> bool:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.learning.controls import scorer_figures
 from langchain_uno.learning.decisions import INDEX, RULE_ROWS, RuleRow, read_decisions
 from langchain_uno.learning.train import Decision, read_decision
@@ -24,7 +23,7 @@ from langchain_uno.learning.verify import held_out
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.records import Cluster, Interaction, RuleSet, run_of
-from langchain_uno.releases.load import read_manifest
+from langchain_uno.releases.load import find_manifest, read_manifest
 from langchain_uno.releases.manifest import Manifest, lineage_key, opaque_id
 from langchain_uno.reports.render import counted
 from langchain_uno.reports.store import (
@@ -321,12 +320,8 @@ class _Reporter:
 
 def _parent_clusters(work: Work, manifest: Manifest) -> dict[str, Cluster]:
     """Return the parent release's clusters by name; none where it can't be read."""
-    if manifest.parent is None:
-        return {}
-    try:
-        return {c.id: c for c in read_manifest(work.home, manifest.parent).clusters}
-    except (ReleaseError, NameError_):  # deleted since
-        return {}
+    parent = find_manifest(work.home, manifest.parent) if manifest.parent else None
+    return {c.id: c for c in parent.clusters} if parent else {}
 
 
 def _compared(work: Work, cluster_id: str, decision: Decision) -> list[Compared]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,8 @@ TOGETHER = 0.2
 """Wordings that one log names side by side this often (of the rarer) are two wishes."""
 
 BACKGROUND = (
-    "Use bullet points.", "Keep it short.", "Explain the reasons.", "Add a title at the top.",
-    "Name your sources.", "Give an example.", "Use simple words.", "Answer in a formal tone.",
-    "End with a question.", "Show the steps in order.", "Mention the price.",
-    "Warn about the risks.", "用要点列出。", "简短一些。", "说明理由。", "加一个标题。",
-    "注明出处。", "举个例子。",
-)  # fmt: skip
+    files("langchain_uno.learning").joinpath("background.txt").read_text("utf-8").splitlines()
+)
 """Ordinary wishes. Their vectors join those that are centred: of a few wishes, or of many of one
 kind, the mean alone would take away what tells them apart."""
 

@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,9 +39,10 @@ from langchain_uno.records import (
     run_of,
     voices_of,
 )
+from langchain_uno.releases.history import read_lines
 from langchain_uno.releases.traffic import write_atomic
 
-FORMAT = 26
+FORMAT = 27
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"
@@ -100,7 +101,6 @@ class ClusterData(BaseModel):
     verify: list[str]
     unlabelled: list[str] = Field(default_factory=list)
     """Requests near the cluster that nobody reacted to, of nobody who is in training."""
-    split_by: str = "voice"
     parent: str | None = None
     """The cluster of the current release whose module answers its requests."""
     people: int = 0
@@ -495,12 +495,10 @@ def _reads(folder: WorkFolder, run_ids: set[str]) -> bool:
 def _keep_distilled(path: Path, gone: set[str]) -> None:
     """Write the cache anew without these logs, and without lines that can't be read."""
     kept = []
-    for line in path.read_bytes().splitlines():
-        try:
-            if run_of(json.loads(line)["rules"]["run_id"]) not in gone:
-                kept.append(line + b"\n")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
+    for row in read_lines(path):
+        with suppress(KeyError, TypeError, AttributeError):
+            if run_of(row["rules"]["run_id"]) not in gone:
+                kept.append(json.dumps(row).encode() + b"\n")
     write_atomic(path, b"".join(kept))
 
 

@@ -76,45 +76,32 @@ class Pending:
     receipt: dict[str, Any]
 
 
-def names_of(name: str | None) -> set[str]:
-    """Return how an id may stand in the log: as it is, as capture cuts it, and redacted."""
-    if not name:
-        return set()
-    clean = clean_text(name)
-    forms = {clean, clean.strip(), clean.strip()[:MAX_ID]}
-    return forms | {pseudonym(one) for one in forms}
+def named(kind: Kind, ids: Iterable[str]) -> list[tuple[Kind, str]]:
+    """Return users, threads or runs as names of tombstones.
+
+    In every form that the log may have: as it is, as capture cuts it, and redacted; of runs, their
+    message ids and a UUID's digits too.
+    """
+    forms: set[str] = set()
+    for one in ids:
+        for form in forms_of(run_ref(one)) if kind == "run" else (one,):
+            clean = clean_text(form)
+            forms |= {clean, clean.strip(), clean.strip()[:MAX_ID]} - {""}
+    return [(kind, name) for form in forms for name in (form, pseudonym(form))]
 
 
-def named(
-    *, user_id: str | None = None, thread_id: str | None = None, run_ids: Collection[str] = ()
-) -> list[tuple[Kind, str]]:
-    """Return what is asked for as names of tombstones, in every form that the log may have."""
-    names: list[tuple[Kind, str]] = [("user", one) for one in names_of(user_id)]
-    names += [("thread", one) for one in names_of(thread_id)]
-    references = {form for one in run_ids for form in forms_of(run_ref(one))}
-    names += [("run", form) for one in references for form in names_of(one)]
-    return names
+def choose(journal: Journal, asked: Sequence[tuple[Kind, str]]) -> Chosen:
+    """Find all that belongs to a user, a thread or runs, and all that quotes it.
 
-
-def choose(
-    journal: Journal,
-    *,
-    user_id: str | None = None,
-    thread_id: str | None = None,
-    run_ids: Collection[str] = (),
-) -> Chosen:
-    """Find all that belongs to a user, a thread or the named runs, and all that quotes it.
+    To a user belongs the feedback that this user gave on any run too.
 
     Args:
         journal: read, not changed.
-        user_id: everything that this user asked, and the feedback this user gave on any run.
-        thread_id: everything of this conversation.
-        run_ids: model runs, root runs or message ids.
+        asked: whom or what (:func:`named`).
     """
     from langchain_uno.logs.join import join  # which reads the journal, and that asks here
 
     rows, joined, given = journal.rows(), join(journal), _given(journal)
-    asked = named(user_id=user_id, thread_id=thread_id, run_ids=run_ids)
     users, threads, runs = (
         {name for kind, name in asked if kind == wanted} for wanted in ("user", "thread", "run")
     )
@@ -131,7 +118,7 @@ def choose(
         or row.run_id in runs
         or row.root_run_id in runs
     }
-    whole = user_id is not None or thread_id is not None
+    whole = bool(users or threads)
     if whole:
         first |= _of_their_traces(rows, first)
     texts = _said(journal, first, whole)

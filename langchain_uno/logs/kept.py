@@ -19,17 +19,20 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from langchain_uno.errors import StoreError
 from langchain_uno.home import Home
 from langchain_uno.logs.filters import Supports, sameness
 from langchain_uno.logs.heard import Facts, Heard, facts_of, heard_of, part_of
 from langchain_uno.logs.join import Joined, attach, join_part, read, turn_of
 from langchain_uno.logs.journal import IN, Journal, JournalRow
+from langchain_uno.models.answers import open_cache
 from langchain_uno.records import Feedback, Interaction, Verdict
 
 FILE_NAME = "joined.sqlite3"
@@ -88,7 +91,7 @@ class KeptLog:
 
     def update(self) -> None:
         """Join what came or changed since."""
-        read = self._use(lambda: self._in_transaction(self._update))
+        read = self._use(self._look)
         in_file = self._db.execute("PRAGMA database_list").fetchone()[2]
         if read and in_file and not self._journal.readonly:
             self._journal.database.write(
@@ -240,24 +243,12 @@ class KeptLog:
 
     # -- bringing it up to date -----------------------------------------------------------------
 
-    def _open(self) -> sqlite3.Connection:
-        if not self._journal.path.exists():  # looking at an empty home leaves no trace
-            return _ready(":memory:")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            return _ready(str(self._path))
-        except (OSError, sqlite3.OperationalError):  # a read-only home, say
-            return _ready(":memory:")
-        except sqlite3.DatabaseError:
-            return self._anew()
-
-    def _anew(self) -> sqlite3.Connection:
-        """Open an empty file in place of a damaged one: all in it is derived."""
-        try:
-            self._path.unlink(missing_ok=True)
-            return _ready(str(self._path))
-        except (OSError, sqlite3.Error):
-            return _ready(":memory:")
+    def _open(self, *, in_file: bool = True) -> sqlite3.Connection:
+        """Open the file, or memory where it can't be used: a read-only home, say."""
+        if in_file and self._journal.path.exists():  # looking at an empty home leaves no trace
+            with suppress(StoreError):
+                return open_cache(self._path, "PRAGMA user_version")
+        return sqlite3.connect(":memory:", check_same_thread=False)
 
     def _use(self, work: Callable[[], _T]) -> _T:
         """Do it; where the file is damaged or can't be used, once more with what is joined anew."""
@@ -265,10 +256,11 @@ class KeptLog:
             return work()
         except sqlite3.Error as error:
             self._db.close()
-            # Locked, or the disk is full: the file may be good.
-            usable = isinstance(error, sqlite3.OperationalError)
-            self._db = _ready(":memory:") if usable else self._anew()
-            self._in_transaction(self._update)
+            good = isinstance(error, sqlite3.OperationalError)  # locked, or the disk is full
+            if not good:
+                self._path.unlink(missing_ok=True)
+            self._db = self._open(in_file=not good)
+            self._look()
             return work()
 
     def _read(self, sql: str, args: Sequence[object] = ()) -> list[Any]:
@@ -278,6 +270,12 @@ class KeptLog:
         self._db.execute("BEGIN IMMEDIATE")
         with self._db:
             return work()
+
+    def _look(self) -> int:
+        """Join what is new; first make the tables, where they are missing or of another version."""
+        if self._db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            self._in_transaction(lambda: _make_tables(self._db))
+        return self._in_transaction(self._update)
 
     def _update(self) -> int:
         """Do it in a transaction; return up to which of the journal's changes it read."""
@@ -405,25 +403,10 @@ class KeptLog:
         return int(self._db.execute("SELECT id FROM facts WHERE facts = ?", told).fetchone()[0])
 
 
-def _ready(path: str) -> sqlite3.Connection:
-    """Open the file, with empty tables where it is new or of another version."""
-    db = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("BEGIN IMMEDIATE")
-        if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-            _make_tables(db)
-            db.execute(f"PRAGMA user_version = {VERSION}")
-        db.execute("COMMIT")
-        return db
-    except BaseException:
-        db.close()
-        raise
-
-
 def _make_tables(db: sqlite3.Connection) -> None:
     for statement in _TABLES.split(";"):
         db.execute(statement)
+    db.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _hash(kind: str, name: str | bytes) -> int:

@@ -18,10 +18,12 @@ from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from langchain_uno.errors import StoreError
 from langchain_uno.models.protocols import GenerateRequest, Generation
-from langchain_uno.records import Usage
 
+_KEPT = TypeAdapter(Generation)
 _KEPT_S = 90 * 24 * 3600.0
 """Seconds after which an answer that no refresh asked for is deleted: a quarter of a year."""
 
@@ -34,32 +36,31 @@ def key_of(fingerprint: str, request: GenerateRequest) -> bytes:
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def open_cache(path: Path, table: str) -> sqlite3.Connection:
+def open_cache(path: Path, table: str, *, again: bool = True) -> sqlite3.Connection:
     """Open a SQLite file that may be lost; a damaged one is put aside and begun anew.
 
     Args:
         path: the file; made with its folder if missing.
         table: the statement that makes its table where it is missing.
+        again: whether a damaged one is.
 
     Raises:
         StoreError: the file can't be used.
     """
-    for attempt in (1, 2):
-        db: sqlite3.Connection | None = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(table)
-            return db
-        except (OSError, sqlite3.DatabaseError) as error:
-            if db is not None:
-                db.close()
-            mendable = isinstance(error, sqlite3.DatabaseError)
-            if attempt == 2 or not mendable or isinstance(error, sqlite3.OperationalError):
-                raise StoreError(f"The cache {str(path)!r} can't be opened ({error}).") from error
-            os.replace(path, path.with_suffix(".damaged"))
-    raise AssertionError("unreachable")
+    db: sqlite3.Connection | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(path, timeout=30.0, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(table)
+        return db
+    except (OSError, sqlite3.DatabaseError) as error:
+        if db is not None:
+            db.close()
+        if not again or isinstance(error, OSError | sqlite3.OperationalError):
+            raise StoreError(f"The cache {str(path)!r} can't be opened ({error}).") from error
+        os.replace(path, path.with_suffix(".damaged"))
+    return open_cache(path, table, again=False)
 
 
 class Answers:
@@ -87,18 +88,12 @@ class Answers:
         if not found:
             return None
         self._run("UPDATE answers SET used = ? WHERE key = ?", time.time(), key)
-        kept = json.loads(found[0][0])
-        return Generation(**{**kept, "usage": Usage.model_validate(kept["usage"])})
+        return _KEPT.validate_json(found[0][0])
 
     def put(self, key: bytes, answer: Generation) -> None:
         """Keep an answer."""
-        kept = {
-            "text": answer.text,
-            "usage": answer.usage.model_dump(),
-            "finish_reason": answer.finish_reason,
-        }
         sql = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)"
-        self._run(sql, key, json.dumps(kept), time.time())
+        self._run(sql, key, _KEPT.dump_json(answer).decode(), time.time())
 
     def drop(self, key: bytes) -> None:
         """Delete the answer kept under a key, if there is one."""

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from langchain_uno.messages import without_thinking
-from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
+from langchain_uno.models.protocols import Engine, GenerateRequest, Generation, OnDone, Sampling
 from langchain_uno.models.roles import Judgement, PromptSet, RoleError
 from langchain_uno.models.teacher import forget
+from langchain_uno.models.together import ask_once
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Message
 
@@ -63,10 +64,7 @@ def judge(
         EngineError: the judge can't answer at all.
     """
     items = [replace(item, answer=without_thinking(item.answer)) for item in items]
-    asked: dict[tuple[object, ...], JudgeItem] = {}
-    for item in items:
-        if item.answer.strip():
-            asked.setdefault(_key(item), item)
+    spoken = [item for item in items if item.answer.strip()]
     requests = [
         GenerateRequest(
             messages=prompts.judge_prompt(item.messages, item.rules, item.answer, item.language),
@@ -78,18 +76,14 @@ def judge(
             ),
             json_schema=prompts.judge_schema(),
         )
-        for item in asked.values()
+        for item in spoken
     ]
-    generations = engine.generate(requests, on_done) if requests else []
-    verdicts: dict[tuple[object, ...], Judgement | None] = {}
-    for key, request, generation in zip(asked, requests, generations, strict=True):
-        verdicts[key] = _read(prompts, generation.text)
-        if verdicts[key] is None:
-            forget(engine, request)
-    if on_done is not None and len(items) > len(asked):
-        on_done(len(items) - len(asked))
+    made = zip(requests, ask_once(engine, requests, on_done), strict=True)
+    verdicts = iter([_read(engine, prompts, *one) for one in made])
+    if on_done is not None and len(items) > len(spoken):
+        on_done(len(items) - len(spoken))
     empty = Judgement(LOWEST, "the answer is empty")
-    return [verdicts[_key(item)] if item.answer.strip() else empty for item in items]
+    return [next(verdicts) if item.answer.strip() else empty for item in items]
 
 
 def judge_averaged(
@@ -137,15 +131,13 @@ def stable_seed(base: int, *parts: str) -> int:
     return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
 
 
-def _key(item: JudgeItem) -> tuple[object, ...]:
-    turns = tuple((m.role, m.content) for m in item.messages)
-    return (turns, tuple(item.rules), item.answer, item.language)
-
-
-def _read(prompts: PromptSet, text: str) -> Judgement | None:
+def _read(
+    engine: Engine, prompts: PromptSet, request: GenerateRequest, made: Generation
+) -> Judgement | None:
     try:
-        verdict = prompts.parse_judgement(text)
+        verdict = prompts.parse_judgement(made.text)
     except RoleError:
+        forget(engine, request)
         return None
     # A model may write 0 or 11; the scale is the method's, not the model's.
     return Judgement(min(10.0, max(LOWEST, verdict.score)), verdict.reason)

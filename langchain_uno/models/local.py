@@ -80,6 +80,10 @@ class LocalEngine:
             {"enable_thinking": False, **dict(template_kwargs or {})},
             constrainer or grammar_constrainer(tokenizer, ends),
         )
+        self.encode = self._rows.encode
+        """Returns the tokens of a text as it is. Thread-safe."""
+        self.prompt = self._rows.prompt
+        """Returns the tokens of a conversation, ending where the answer begins. Thread-safe."""
         pad = tokenizer.pad_token_id
         self._scheduler = Scheduler(
             model,
@@ -196,16 +200,6 @@ class LocalEngine:
         if not rows:
             return np.zeros((0, len(options)), np.float32)
         return np.stack([r for r in results if r is not None]).astype(np.float32)
-
-    def prompt(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
-    ) -> list[int]:
-        """Return the tokens of a conversation, ending where the answer begins. Thread-safe."""
-        return self._rows.prompt(messages, tools)
-
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text as it is. Thread-safe."""
-        return self._rows.encode(text)
 
     def call_in_owner(self, job: Callable[[], Any], adapter: str | None = None) -> Any:
         """Run ``job()`` on the owner thread between two passes, with a loaded adapter or none."""

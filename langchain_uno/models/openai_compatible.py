@@ -17,8 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from langchain_uno.errors import EngineError, ModelNotFoundError, ReleaseError
 from langchain_uno.forks import ForkLock
 from langchain_uno.models.chat_format import as_openai, in_turn, refused_by
@@ -26,17 +24,14 @@ from langchain_uno.models.deadline import earliest
 from langchain_uno.models.openai_wire import (
     Collector,
     Http,
-    first_token_probs,
     payload_of,
     read_generation,
 )
 from langchain_uno.models.protocols import (
     Chunk,
-    FloatArray,
     GenerateRequest,
     Generation,
     OnDone,
-    Sampling,
 )
 from langchain_uno.models.rows import RowMaker
 from langchain_uno.models.server_adapters import STAND_IN, ServerAdapters
@@ -105,8 +100,11 @@ class OpenAIEngine:
             None if adapter_dir is None else Path(adapter_dir),
             load=self._load_on_server,
             unload=self._unload_on_server,
-            stand_in=self._is_vllm,
+            wants_stand_in=self._is_vllm,
         )
+        self.load_adapter = self._adapters.add
+        self.unload_adapter = self._adapters.remove
+        self.adapters = self._adapters.names
         self._tokenizer = tokenizer or (self._root if Path(self._root).is_dir() else None)
         self._width = max(1, max_concurrency)
         self.closed = False
@@ -157,29 +155,6 @@ class OpenAIEngine:
                 yield Chunk(piece)
         yield Chunk(collector.rest(), collector.generation())
 
-    def choose(
-        self,
-        prompts: Sequence[Sequence[Message]],
-        options: Sequence[str],
-        on_done: OnDone | None = None,
-    ) -> FloatArray:
-        """Return P(first token of each option | prompt), normalised over the options: (n, k).
-
-        Read from the 20 most probable tokens that the server tells; an option beyond them counts as
-        less probable than all of them.
-
-        Raises:
-            EngineError: the server tells no log probabilities.
-        """
-
-        def ask(prompt: Sequence[Message]) -> list[float]:
-            payload = self._payload(GenerateRequest(prompt, sampling=Sampling(max_tokens=1)))
-            payload |= {"logprobs": True, "top_logprobs": 20}
-            return first_token_probs(self._http.post(_CHAT, payload), options)
-
-        rows = ask_together(ask, prompts, self._width, on_done)
-        return np.asarray(rows, np.float32).reshape(len(prompts), len(options))
-
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text as it is.
 
@@ -215,26 +190,6 @@ class OpenAIEngine:
                 f"There is no tokenizer {self._tokenizer!r}: neither a folder nor on the hub."
             ) from error
         return RowMaker(tokenizer, self.model_name, None, self._template_kwargs, lambda _: None)
-
-    # -- adapters --------------------------------------------------------------------------------
-
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Make the adapter in folder ``path`` available as ``name`` (unique for ever).
-
-        Raises:
-            NameError_: the name is not safe (the server itself would load ``../x``).
-            ReleaseError: the name is taken, or the folder is no adapter in safetensors.
-            EngineError: the server can't load adapters.
-        """
-        self._adapters.add(name, path)
-
-    def unload_adapter(self, name: str) -> None:
-        """Free an adapter; unknown names are ignored."""
-        self._adapters.remove(name)
-
-    def adapters(self) -> list[str]:
-        """The names of the loaded adapters."""
-        return self._adapters.names()
 
     def close(self) -> None:
         """Close the connections; further calls raise EngineError."""

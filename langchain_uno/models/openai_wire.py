@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import weakref
 from asyncio import to_thread
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -465,27 +464,3 @@ def _call(call: dict[str, str]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise EngineError("The server wrote a tool call whose arguments are not JSON.") from error
     return {"name": call["name"], "args": args, "id": call["id"]}
-
-
-def first_token_probs(body: dict[str, Any], options: Sequence[str]) -> list[float]:
-    """Return P(option) over the options, from the first token's ``top_logprobs``.
-
-    Raises:
-        EngineError: the server tells none.
-    """
-    try:
-        top = body["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        told = [(str(t["token"]), float(t["logprob"])) for t in top]
-        floor = min(value for _, value in told) - 5.0
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise EngineError(
-            "The server tells no log probabilities, which yes/no questions need: use a local "
-            "reranker, or a server with logprobs."
-        ) from error
-    found = []
-    for option in options:
-        matching = [v for token, v in told if token and option.startswith(token.strip() or "\0")]
-        found.append(max(matching, default=floor))
-    top_value = max(found)
-    weights = [math.exp(value - top_value) for value in found]
-    return [w / sum(weights) for w in weights]

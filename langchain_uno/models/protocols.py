@@ -6,6 +6,7 @@ chat model would show up as two runs in every trace.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_uno.errors import EngineError
 from langchain_uno.records import Message, Usage
 
 FloatArray = NDArray[np.float32]
@@ -76,6 +78,7 @@ class Engine(Protocol):
     """Runs a base model with any number of LoRA adapters. Thread-safe.
 
     All methods raise ``EngineError`` (or a subclass of ``UNOError``) when the model can't answer.
+    What is written here is for one that only generates.
     """
 
     @property
@@ -93,29 +96,27 @@ class Engine(Protocol):
 
     def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
         """Answer one request piece by piece. Closing the iterator cancels the request."""
+        yield Chunk(generation=self.generate([request])[0])
 
     async def agenerate(self, request: GenerateRequest) -> Generation:
         """Answer one request without blocking the event loop. Cancellable."""
+        return (await asyncio.to_thread(self.generate, [request]))[0]
 
-    def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+    async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Like :meth:`stream`, without blocking the event loop."""
-
-    def choose(
-        self,
-        prompts: Sequence[Sequence[Message]],
-        options: Sequence[str],
-        on_done: OnDone | None = None,
-    ) -> FloatArray:
-        """Return P(first token of each option | prompt), normalised over the options: (n, k)."""
+        yield Chunk(generation=await self.agenerate(request))
 
     def load_adapter(self, name: str, path: Path) -> None:
         """Make the adapter in folder ``path`` available as ``name`` (unique for ever)."""
+        raise EngineError(f"The model {self.model_name!r} can't load the adapter {name!r}.")
 
     def unload_adapter(self, name: str) -> None:
         """Free an adapter. Requests under way with it finish first."""
+        raise EngineError(f"The model {self.model_name!r} has no adapter {name!r}.")
 
     def adapters(self) -> list[str]:
         """The names of the loaded adapters."""
+        return []
 
     def close(self) -> None:
         """Free the model; further calls raise EngineError."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class EngineReranker:
-    """The base model's own yes/no, by a prompt set's words. Works on any engine."""
+    """The base model's own yes/no, by a prompt set's words, on a local engine."""
 
     def __init__(self, engine: Engine, prompts: PromptSet) -> None:
-        self._engine = engine
+        self._engine = cast("LocalEngine", engine)
         self._prompts = prompts
         self.fingerprint = f"{engine.fingerprint}:{prompts.fingerprint}"
         """Identifies the model and the words."""

@@ -7,9 +7,10 @@ English and Chinese ones are interchangeable. Users' text enters prompts as deli
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from langchain_uno.records import Message
 
@@ -26,32 +27,50 @@ class Judgement:
     reason: str = ""
 
 
-@runtime_checkable
-class PromptSet(Protocol):
+class PromptSet(ABC):
     """Words the roles. ``messages`` arguments are the conversation up to the logged answer.
 
     Every ``*_prompt`` returns chat messages ready for an engine; every ``parse_*`` takes the
     model's text and raises :class:`RoleError` when it does not have the asked form.
     """
 
-    @property
-    def fingerprint(self) -> str:
-        """Name and version of the set; stored in releases."""
+    fingerprint = ""
+    """Name and version of the set; stored in releases."""
+    cover_options = ("yes", "no")
+    """The two answer words, yes first."""
 
+    @abstractmethod
     def supports(self, language: str) -> bool:
         """Whether the set has prompts for ``language`` ("en", "zh", ...)."""
+
+    @abstractmethod
+    def worded(self, role: str, language: str, **data: Any) -> list[Message]:
+        """Return the prompt of a role.
+
+        Args:
+            role: ``distil``, ``predict``, ``revise_feedback``, ``revise``, ``judge``, ``cover``,
+                ``cover_list`` or ``critique``.
+            language: of the conversation; empty: of the suggestion.
+            data: what the role is shown: ``conversation``, ``answer``, ``remarks``, ``rules``,
+                ``suggestion``, ``known``, ``draft``.
+        """
 
     def distil_prompt(
         self, messages: Sequence[Message], answer: str, feedback: Sequence[str], language: str
     ) -> list[Message]:
         """Rules with feedback: feedback turns (numbered by the set) -> JSON list of rules."""
+        shown = {"conversation": messages, "answer": answer, "remarks": feedback}
+        return self.worded("distil", language, **shown)
 
     def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
         """Rules without feedback: what the model would guess from the query alone, at most 5."""
+        return self.worded("predict", language, conversation=messages)
 
+    @abstractmethod
     def parse_rules(self, text: str) -> list[str]:
         """Parse the output of distil and predict: a JSON list of strings (may be empty)."""
 
+    @abstractmethod
     def rules_schema(self, max_rules: int | None = None) -> dict[str, Any]:
         """JSON schema of that list, for engines that can constrain."""
 
@@ -59,6 +78,7 @@ class PromptSet(Protocol):
         self, messages: Sequence[Message], feedback: Sequence[str], language: str
     ) -> list[Message]:
         """A better answer from the raw feedback, without the old answer (paper, stage 2a)."""
+        return self.worded("revise_feedback", language, conversation=messages, remarks=feedback)
 
     def revise_rules_prompt(
         self,
@@ -69,40 +89,47 @@ class PromptSet(Protocol):
         language: str,
     ) -> list[Message]:
         """A better answer from rules, feedback and the old answer (paper, stage 2b)."""
+        shown = {"conversation": messages, "answer": answer, "rules": rules, "remarks": feedback}
+        return self.worded("revise", language, **shown)
 
     def judge_prompt(
         self, messages: Sequence[Message], rules: Sequence[str], answer: str, language: str
     ) -> list[Message]:
         """Score one answer 1-10 with the rules as the primary standard."""
+        return self.worded("judge", language, conversation=messages, rules=rules, answer=answer)
 
+    @abstractmethod
     def parse_judgement(self, text: str) -> Judgement:
         """Parse a judgement: reason first, then score."""
 
     def judge_schema(self) -> dict[str, Any] | None:
         """JSON schema of a judgement, or None when the set's form is not JSON."""
+        return None
 
     def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
         """Is the suggestion covered by the known rule? The next token is ``yes`` or ``no``."""
+        return self.worded("cover", "", suggestion=suggestion, known=known)
 
     def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
         """Is it covered by the list of known rules? None: a set that asks rule by rule."""
-
-    @property
-    def cover_options(self) -> tuple[str, str]:
-        """The two answer words, yes first."""
+        return self.worded("cover_list", "", suggestion=suggestion, known=known)
 
     def critique_prompt(
         self, messages: Sequence[Message], draft: str, language: str
     ) -> list[Message]:
         """Query + draft -> numbered suggestions (the critic's prompt, training and serving)."""
+        return self.worded("critique", language, conversation=messages, draft=draft)
 
+    @abstractmethod
     def critique_completion(self, rules: Sequence[str]) -> str:
         """The critic's training target: the rules, numbered (paper, stage 8)."""
 
+    @abstractmethod
     def parse_critique(self, text: str) -> list[str]:
         """The suggestions of a critique; an empty list means that nothing should change."""
 
     def revise_draft_prompt(
         self, messages: Sequence[Message], draft: str, suggestions: Sequence[str], language: str
     ) -> list[Message]:
-        """The final answer from query, draft and suggestions (paper, stage 9)."""
+        """The final answer from query, draft and suggestions (paper, stage 9); as by rules."""
+        return self.revise_rules_prompt(messages, draft, suggestions, [], language)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
 
 from langchain_uno.errors import InputError
@@ -16,34 +16,27 @@ from langchain_uno.models.sampling import Constrainer, Picker, TokenConstraint
 from langchain_uno.records import Message, Usage
 
 
+@dataclass(eq=False)
 class Row:
     """One prompt and what is made of it. Touched by the owner thread once it is submitted."""
 
-    call: Call
+    index: int
+    prompt: list[int]
+    adapter: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    options: list[int] | None = None
+    """Token ids to weigh after the prompt; such a row is done after its prompt."""
+    constraint: TokenConstraint | None = None
+    has_tools: bool = False
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: str | None = None
+    stream: TextStream | None = None
+    call: Call = field(init=False)
     """Which it is a row of."""
 
-    def __init__(
-        self,
-        index: int,
-        prompt: list[int],
-        *,
-        adapter: str | None = None,
-        sampling: Sampling | None = None,
-        options: list[int] | None = None,
-        constraint: TokenConstraint | None = None,
-        has_tools: bool = False,
-    ) -> None:
-        self.index = index
-        self.prompt = prompt
-        self.adapter = adapter
-        self.sampling = sampling or Sampling()
-        self.options = options
-        """Token ids to weigh after the prompt; such a row is done after its prompt."""
-        self.has_tools = has_tools
-        self.picker = Picker(self.sampling, constraint)
-        self.tokens: list[int] = []
-        self.finish_reason: str | None = None
-        self.stream: TextStream | None = None
+    def __post_init__(self) -> None:
+        """Make the row's source of randomness."""
+        self.picker = Picker(self.sampling, self.constraint)
 
     @property
     def so_far(self) -> list[int]:
@@ -92,6 +85,7 @@ class Row:
         return Generation(text=text, usage=usage, finish_reason=reason, tool_calls=calls)
 
 
+@dataclass(eq=False)
 class Call:
     """The rows of one call; the scheduler takes rows from calls in turn, so none starves.
 
@@ -99,18 +93,15 @@ class Call:
     once when the call can't go on, ``show(chunk)`` for streamed pieces.
     """
 
-    def __init__(
-        self,
-        rows: list[Row],
-        deliver: Callable[[Row, Any], None],
-        fail: Callable[[BaseException], None],
-        show: Callable[[Chunk], None] | None = None,
-    ) -> None:
+    rows: InitVar[list[Row]]
+    deliver: Callable[[Row, Any], None]
+    fail: Callable[[BaseException], None]
+    show: Callable[[Chunk], None] | None = None
+    cancelled: bool = False
+
+    def __post_init__(self, rows: list[Row]) -> None:
+        """Let the rows know whose they are."""
         self.waiting = deque(rows)
-        self.deliver = deliver
-        self.fail = fail
-        self.show = show
-        self.cancelled = False
         for row in rows:
             row.call = self
 
@@ -124,36 +115,30 @@ def tell(loop: asyncio.AbstractEventLoop, put: Callable[[Any], object], item: An
             return
 
 
+@dataclass(frozen=True)
 class RowMaker:
     """Turns requests into rows, on the callers' threads."""
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        name: str,
-        positions: int | None,
-        template_kwargs: Mapping[str, Any],
-        constrainer: Constrainer,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._name = name
-        self._positions = positions
-        self._template_kwargs = template_kwargs
-        self._constrainer = constrainer
-        # Fast tokenizers keep padding state inside: two threads at once raise "Already borrowed".
-        self._lock = ForkLock(wait=True)
+    tokenizer: Any
+    name: str
+    positions: int | None
+    """What the model holds; None: nobody knows."""
+    template_kwargs: Mapping[str, Any]
+    constrainer: Constrainer
+    # Fast tokenizers keep padding state inside: two threads at once raise "Already borrowed".
+    lock: ForkLock = field(default_factory=lambda: ForkLock(wait=True))
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text as it is."""
-        with self._lock:
-            ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        with self.lock:
+            ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
     def prompt(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
     ) -> list[int]:
         """Return the tokens of a conversation, ending where the answer begins."""
-        ids = self.encode(render(self._tokenizer, messages, tools, self._template_kwargs))
+        ids = self.encode(render(self.tokenizer, messages, tools, self.template_kwargs))
         if not ids:
             raise InputError("The prompt is empty: give at least one message.")
         return ids
@@ -162,7 +147,7 @@ class RowMaker:
         """Return the request's row, or with it the (empty) answer when there is no room for any."""
         prompt = self.prompt(request.messages, request.tools)
         sampling = request.sampling
-        room = None if self._positions is None else self._positions - len(prompt)
+        room = None if self.positions is None else self.positions - len(prompt)
         if sampling.max_tokens < 1 or (room is not None and room < 1):
             usage = Usage(input_tokens=len(prompt))
             return Row(index, prompt), Generation("", usage, finish_reason="length")
@@ -173,11 +158,11 @@ class RowMaker:
             prompt,
             adapter=request.adapter,
             sampling=sampling,
-            constraint=self._constrainer(replace(request, sampling=sampling)),
+            constraint=self.constrainer(replace(request, sampling=sampling)),
             has_tools=bool(request.tools),
         )
         if sampling.stop:
-            row.open_stream(self._tokenizer)
+            row.open_stream(self.tokenizer)
         return row, None
 
     def weighing(self, prompts: Sequence[Sequence[int]], options: Sequence[str]) -> list[Row]:
@@ -190,9 +175,9 @@ class RowMaker:
         if len(set(firsts)) < len(firsts):
             raise InputError(f"The options {list(options)!r} begin with the same token.")
         for prompt in prompts:
-            if self._positions is not None and len(prompt) > self._positions:
+            if self.positions is not None and len(prompt) > self.positions:
                 raise InputError(
-                    f"The prompt has {len(prompt)} tokens; the model {self._name!r} holds "
-                    f"{self._positions}."
+                    f"The prompt has {len(prompt)} tokens; the model {self.name!r} holds "
+                    f"{self.positions}."
                 )
         return [Row(i, list(p), options=firsts) for i, p in enumerate(prompts)]

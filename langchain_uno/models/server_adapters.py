@@ -17,6 +17,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -32,31 +33,23 @@ _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _RANKS = ("rank_pattern", "alpha_pattern")
 
 
+@dataclass(eq=False)
 class ServerAdapters:
-    """The adapters of one engine on one server. Thread-safe.
+    """The adapters of one engine on one server. Thread-safe."""
 
-    Args:
-        root: the server's ``--model`` string, which its resolver compares with the adapter's.
-        folder: the resolver's folder; None: adapters are loaded by the server's own call.
-        load: tells the server to load (name, folder).
-        unload: tells the server to forget a name; may fail.
-        stand_in: whether the base is asked for through an adapter of zeros.
-    """
+    root: str
+    """The server's ``--model`` string, which its resolver compares with the adapter's."""
+    folder: Path | None
+    """The resolver's; None: adapters are loaded by the server's own call."""
+    load: Callable[[str, Path], Any]
+    """Tells the server to load (name, folder)."""
+    unload: Callable[[str], Any]
+    """Tells the server to forget a name; may fail."""
+    wants_stand_in: bool
+    """Whether the base is asked for through an adapter of zeros."""
 
-    def __init__(
-        self,
-        root: str,
-        folder: Path | None,
-        *,
-        load: Callable[[str, Path], Any],
-        unload: Callable[[str], Any],
-        stand_in: bool,
-    ) -> None:
-        self._root = root
-        self._folder = folder
-        self._load = load
-        self._unload = unload
-        self._wants_stand_in = stand_in
+    def __post_init__(self) -> None:
+        """Begin without adapters."""
         self._stand_in: str | None = None
         self._made: tempfile.TemporaryDirectory[str] | None = None
         self._paths: dict[str, Path] = {}
@@ -93,7 +86,7 @@ class ServerAdapters:
             if name in self._paths:
                 return
             config = adapter_config(folder)
-            if self._wants_stand_in and self._stand_in is None:
+            if self.wants_stand_in and self._stand_in is None:
                 self._stand_in = self._make_stand_in(config, folder)
             self._bring(name, folder, config)
             self._paths[name] = folder
@@ -104,9 +97,9 @@ class ServerAdapters:
             if self._paths.pop(name, None) is None:
                 return
             self._brought.pop(name, None)
-            if self._folder is not None:
-                shutil.rmtree(self._folder / safe_name(name, "adapter name"), ignore_errors=True)
-            self._unload(name)
+            if self.folder is not None:
+                shutil.rmtree(self.folder / safe_name(name, "adapter name"), ignore_errors=True)
+            self.unload(name)
 
     def bring_again(self, served: str) -> bool:
         """The server does not know a name (it was restarted): load it again if we can.
@@ -117,7 +110,7 @@ class ServerAdapters:
         with self._lock:
             folder = self._brought.get(served)
             if folder is not None:
-                self._load(served, folder)
+                self.load(served, folder)
             return folder is not None
 
     def close(self) -> None:
@@ -129,23 +122,23 @@ class ServerAdapters:
 
     def _bring(self, name: str, folder: Path, config: dict[str, Any]) -> None:
         """Load an adapter, or copy it into the resolver's folder: whole, and never in place."""
-        if self._folder is None:
-            self._load(name, folder)
+        if self.folder is None:
+            self.load(name, folder)
             self._brought[name] = folder
             return
-        target = self._folder / name
+        target = self.folder / name
         # The resolver compares this with the server's --model string.
-        config = {**config, "base_model_name_or_path": self._root}
+        config = {**config, "base_model_name_or_path": self.root}
         if target.exists():
             if _same(target, folder, config):  # placed before, by a process that is gone
                 return
             raise ReleaseError(
-                f"The adapter name {name!r} is taken in {str(self._folder)!r} by other weights, "
+                f"The adapter name {name!r} is taken in {str(self.folder)!r} by other weights, "
                 "which the server may be serving: a new version needs a new name."
             )
         temp = None
         try:
-            temp = Path(tempfile.mkdtemp(prefix=".adapter-", dir=self._folder))
+            temp = Path(tempfile.mkdtemp(prefix=".adapter-", dir=self.folder))
             (temp / _CONFIG).write_text(json.dumps(config), encoding="utf-8")
             shutil.copyfile(folder / _WEIGHTS, temp / _WEIGHTS)
             temp.chmod(0o755)
@@ -175,7 +168,7 @@ class ServerAdapters:
         plain = {k: v for k, v in config.items() if k not in _RANKS}
         plain |= {"r": 1, "lora_alpha": 1, "use_rslora": False}
         shapes = sorted((key, tuple(value.shape)) for key, value in zeros.items())
-        name = STAND_IN + sha256(f"{self._root}{shapes}".encode()).hexdigest()[:16]
+        name = STAND_IN + sha256(f"{self.root}{shapes}".encode()).hexdigest()[:16]
         self._made = tempfile.TemporaryDirectory(prefix=STAND_IN)
         made = Path(self._made.name) / name
         made.mkdir()

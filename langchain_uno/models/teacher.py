@@ -1,18 +1,16 @@
 """A teacher: any chat model that LangChain can start, standing where an engine generates.
 
-    teacher = load_teacher("openai:gpt-4.1-mini", local=engine)
+    teacher = load_teacher("openai:gpt-4.1-mini")
 
 It distils, revises and judges in place of the base model; answers, guesses and training stay the
-base model's own. Only ``generate`` reaches it: what needs the probabilities of single tokens
-(:meth:`Teacher.choose`) is asked of the local engine.
+base model's own. Only ``generate`` reaches it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,16 +18,14 @@ from langchain_uno.errors import EngineDownError, EngineError, ModelNotFoundErro
 from langchain_uno.models.answers import Answers, key_of
 from langchain_uno.models.chat_format import as_openai, in_turn
 from langchain_uno.models.protocols import (
-    Chunk,
     Engine,
-    FloatArray,
     GenerateRequest,
     Generation,
     OnDone,
 )
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.models.together import ask_together
-from langchain_uno.records import Message, Usage
+from langchain_uno.records import Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -52,12 +48,11 @@ DOWN = 2
 """Calls that fail one after the other before none is made once more."""
 
 
-def load_teacher(name: str, local: Engine) -> Teacher:
+def load_teacher(name: str) -> Teacher:
     """Start a chat model by its ``init_chat_model`` string, such as ``"openai:gpt-4.1-mini"``.
 
     Args:
         name: ``provider:model``, or a model name whose provider LangChain can infer.
-        local: the engine asked for the probabilities of single tokens.
 
     Raises:
         ModelNotFoundError: no such provider, its package or its credentials are missing.
@@ -72,7 +67,7 @@ def load_teacher(name: str, local: Engine) -> Teacher:
             "init_chat_model string such as 'openai:gpt-4.1-mini', install its package and set its "
             "credentials."
         ) from error
-    return Teacher(model, name, local)
+    return Teacher(model, name)
 
 
 def teacher_notes(teacher: Engine) -> list[str]:
@@ -122,16 +117,18 @@ class _JudgedBy:
         return getattr(self._prompts, name)
 
 
-class Teacher:
-    """Wraps a LangChain chat model as an :class:`~langchain_uno.models.protocols.Engine`."""
+class Teacher(Engine):
+    """Wraps a LangChain chat model as an engine that only generates."""
 
-    def __init__(self, model: BaseChatModel, name: str, local: Engine) -> None:
+    model_name = ""
+    """The string it was started by."""
+    fingerprint = ""
+    """The name alone: what a hosted model is today can't be known."""
+
+    def __init__(self, model: BaseChatModel, name: str) -> None:
         self._model = model
         self.model_name = name
-        """The string it was started by."""
         self.fingerprint = f"teacher:{name}"
-        """The name alone: what a hosted model is today can't be known."""
-        self._local = local
         self._refused: tuple[str, ...] = ()
         """What it is not told in this form (:func:`~.chat_format.in_turn`)."""
         self.failures: Counter[str] = Counter()
@@ -246,41 +243,8 @@ class Teacher:
         time.sleep(PAUSE_S)
         return invoke(refused)
 
-    def choose(
-        self,
-        prompts: Sequence[Sequence[Message]],
-        options: Sequence[str],
-        on_done: OnDone | None = None,
-    ) -> FloatArray:
-        """Ask the local engine: chat models do not tell probabilities."""
-        return self._local.choose(prompts, options, on_done)
-
-    def stream(self, request: GenerateRequest) -> Iterator[Chunk]:
-        """Answer in one chunk: nobody watches a teacher write."""
-        yield Chunk(generation=self.generate([request])[0])
-
-    async def agenerate(self, request: GenerateRequest) -> Generation:
-        """Answer one request without blocking the event loop."""
-        return (await asyncio.to_thread(self.generate, [request]))[0]
-
-    async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
-        """Like :meth:`stream`, without blocking the event loop."""
-        yield Chunk(generation=await self.agenerate(request))
-
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Refuse: a teacher has no adapters."""
-        raise EngineError(f"The teacher {self.model_name!r} can't load the adapter {name!r}.")
-
-    def unload_adapter(self, name: str) -> None:
-        """Refuse: a teacher has no adapters."""
-        raise EngineError(f"The teacher {self.model_name!r} has no adapter {name!r}.")
-
-    def adapters(self) -> list[str]:
-        """Return the empty list."""
-        return []
-
     def close(self) -> None:
-        """Close the file of answers; chat model and local engine are their owners'."""
+        """Close the file of answers; the chat model is its owner's."""
         if self._answers is not None:
             self._answers.close()
 

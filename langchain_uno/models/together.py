@@ -1,4 +1,4 @@
-"""Asking for many answers, some at a time, in threads."""
+"""Asking for many answers: some at a time, in threads; equal requests once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from langchain_core.runnables.config import ContextThreadPoolExecutor
 
-from langchain_uno.models.protocols import OnDone
+from langchain_uno.models.answers import key_of
+from langchain_uno.models.protocols import Engine, GenerateRequest, Generation, OnDone
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -34,3 +35,19 @@ def ask_together(
     finally:  # after an error or Ctrl-C nobody waits for the rest
         pool.shutdown(wait=False, cancel_futures=True)
     return answers
+
+
+def ask_once(
+    engine: Engine, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
+) -> list[Generation]:
+    """Return the engine's answers, in the order of the requests; equal ones are asked once.
+
+    ``on_done`` hears of every request.
+    """
+    keys = [key_of("", request) for request in requests]
+    unique = dict(zip(keys, requests, strict=True))
+    made = engine.generate(list(unique.values()), on_done) if unique else []
+    if on_done is not None and len(keys) > len(unique):
+        on_done(len(keys) - len(unique))
+    answers = dict(zip(unique, made, strict=True))
+    return [answers[key] for key in keys]

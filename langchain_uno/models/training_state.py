@@ -17,6 +17,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,36 +45,33 @@ def digest_of(*parts: Any) -> str:
     return whole.hexdigest()[:32]
 
 
+@dataclass(eq=False)
 class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Keeps the state of a training, and finds the one that an earlier call left.
+    """Keeps the state of a training, and finds the one that an earlier call left."""
 
-    Args:
-        out: the training's folder.
-        digest: of what is trained (:func:`digest_of`).
-        notes: returns what the caller wants back, as JSON.
-        after_evaluation: whether every epoch ends with an evaluation, which is waited for.
-    """
+    out: Path
+    """The training's folder."""
+    digest: str
+    """Of what is trained (:func:`digest_of`)."""
+    make_notes: Callable[[], dict[str, Any]] = dict
+    """Returns what the caller wants back, as JSON."""
+    after_evaluation: bool = False
+    """Whether every epoch ends with an evaluation, which is waited for."""
+    epochs: int = 0
+    """Epochs that the state found has behind it."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """The caller's, as they were then."""
 
-    def __init__(
-        self,
-        out: Path,
-        digest: str,
-        notes: Callable[[], dict[str, Any]] = dict,
-        *,
-        after_evaluation: bool = False,
-    ) -> None:
-        self._out, self._digest, self._make_notes = out, digest, notes
-        self._after_evaluation = after_evaluation
+    def __post_init__(self) -> None:
+        """Look for a state."""
         self._kept_at = time.monotonic()
-        self.epochs = 0
-        """Epochs that the state found has behind it."""
-        self.notes: dict[str, Any] = {}
-        """The caller's, as they were then."""
         self.checkpoint = self._find()
         """The folder to go on from; None: begin anew."""
 
     def _find(self) -> str | None:
-        for folder in sorted(self._out.glob("state-*"), key=_number, reverse=True):
+        for folder in sorted(
+            self.out.glob("state-*"), key=lambda f: int(f.name[len("state-") :]), reverse=True
+        ):
             try:
                 rest = json.loads((folder / _REST).read_bytes())
                 for name in (_WEIGHTS, _TENSORS):
@@ -81,14 +79,14 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
                 TrainerState.load_from_json(str(folder / _TRAINER))
             except (OSError, ValueError, TypeError, SafetensorError):
                 continue
-            if rest["digest"] == self._digest:
+            if rest["digest"] == self.digest:
                 self.epochs, self.notes = rest["epochs"], rest["notes"]
                 return str(folder)
         return None
 
     def clear(self) -> None:
         """Remove all states: the training is over, or begins anew."""
-        for folder in [*self._out.glob("state-*"), *self._out.glob(".state-*.part")]:
+        for folder in [*self.out.glob("state-*"), *self.out.glob(".state-*.part")]:
             shutil.rmtree(folder, ignore_errors=True)
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
@@ -98,7 +96,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Keep a state between two epochs."""
-        if not self._after_evaluation:
+        if not self.after_evaluation:
             self._keep(state, **with_)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
@@ -111,7 +109,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
         now = time.monotonic()
         if now - self._kept_at < EVERY_S:
             return
-        folder = self._out / f"state-{state.global_step}"
+        folder = self.out / f"state-{state.global_step}"
         temp = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(temp, ignore_errors=True)
         temp.mkdir(parents=True)
@@ -129,9 +127,9 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
         save_file(tensors, temp / _TENSORS)
         kind, words, *more = np.random.get_state()
         rest = {
-            "digest": self._digest,
+            "digest": self.digest,
             "epochs": int(state.epoch or 0.0),
-            "notes": self._make_notes(),
+            "notes": self.make_notes(),
             "rates": [group["lr"] for group in moments["param_groups"]],
             "scheduler": lr_scheduler.state_dict(),
             "python": random.getstate(),
@@ -141,7 +139,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
         state.save_to_json(str(temp / _TRAINER))
         shutil.rmtree(folder, ignore_errors=True)
         temp.rename(folder)
-        for old in self._out.glob("state-*"):
+        for old in self.out.glob("state-*"):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
         self._kept_at = time.monotonic()
@@ -183,8 +181,3 @@ class Resumable:
         torch.set_rng_state(tensors["random/cpu"])
         if "random/cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random/cuda"])
-
-
-def _number(folder: Path) -> int:
-    digits = folder.name.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else -1

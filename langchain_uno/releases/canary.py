@@ -18,15 +18,14 @@ one ended. Whoever promotes, rolls back, retires or revokes meanwhile ends it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from langchain_uno.errors import InputError, ReleaseError, StoreBusyError
-from langchain_uno.home import Home
+from langchain_uno.errors import InputError, ReleaseError
+from langchain_uno.home import Home, locked
 from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import ANONYMOUS, Feedback, by_speaker, utc_now, voices_of
@@ -345,17 +344,7 @@ def _write(home: Home, plan: Plan) -> None:
     write_atomic(home.path / _FILE, (plan.model_dump_json(indent=2) + "\n").encode())
 
 
-@contextmanager
-def _alone(home: Home) -> Iterator[None]:
+def _alone(home: Home) -> AbstractContextManager[None]:
     """Let one process at a time decide about a canary."""
-    from filelock import FileLock, Timeout
-
-    home.require().ensure()
-    try:
-        lock = FileLock(home.work / "canary.lock").acquire(timeout=60)
-    except Timeout as error:
-        raise StoreBusyError(
-            f"Another process decides about the canary of {str(home.path)!r}: try again."
-        ) from error
-    with lock:
-        yield
+    busy = f"Another process decides about the canary of {str(home.path)!r}: try again."
+    return locked(home.require(), "canary", 60, busy)

@@ -10,7 +10,8 @@ import getpass
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,26 +69,19 @@ def append_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
             raise
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return what :func:`append_lines` wrote, oldest first, without lines that can't be read."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            found.append(entry)
-    return found
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what :func:`append_lines` wrote, oldest first, without lines that can't be read."""
+    with suppress(OSError), path.open("rb") as file:
+        for line in file:
+            with suppress(ValueError):
+                entry = json.loads(line)
+                if isinstance(entry, dict):
+                    yield entry
 
 
 def read_history(home: Home) -> list[dict[str, Any]]:
     """Return all lines, oldest first; those that can't be read are left out."""
-    return read_lines(home.path / _FILE)
+    return list(read_lines(home.path / _FILE))
 
 
 def waiting(home: Home) -> str | None:

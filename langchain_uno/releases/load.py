@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
+from typing_extensions import Unpack
 
 from langchain_uno.errors import HomeError, NameError_, ReleaseError, ReleaseMismatchError
 from langchain_uno.home import Home, is_safe, safe_name
@@ -61,30 +63,36 @@ class Release:
         raise ReleaseError(f"Release {self.id!r} has no cluster {cluster_id!r}.")
 
 
+class Fits(TypedDict, total=False):
+    """What a release is compared with; what is left out or None is not compared."""
+
+    base_fingerprint: str | None
+    """``engine.fingerprint`` of the serving engine."""
+    embedder_fingerprint: str | tuple[str, ...] | None
+    """``embedder.fingerprint`` of the serving embedder, or all that it is ``known_as``."""
+    prompt_set_fingerprint: str | None
+    """``prompts.fingerprint`` of the serving prompt set."""
+    linear_shapes: LinearShapes | None
+    """Module name -> (out, in) of the base model, to compare the adapters with."""
+
+
 def load_release(
     home: Home,
     release_id: str,
     *,
-    base_fingerprint: str | None = None,
-    embedder_fingerprint: str | tuple[str, ...] | None = None,
-    prompt_set_fingerprint: str | None = None,
-    linear_shapes: LinearShapes | None = None,
     manifest_sha256: str | None = None,
     remains: bool = False,
+    **fits: Unpack[Fits],
 ) -> Release:
-    """Read a release and check everything about it; expectations left None are not compared.
+    """Read a release and check everything about it.
 
     Args:
         home: the namespace that owns the release; no other's can be reached.
         release_id: its name.
-        base_fingerprint: ``engine.fingerprint`` of the serving engine.
-        embedder_fingerprint: ``embedder.fingerprint`` of the serving embedder, or all that it is
-            ``known_as``.
-        prompt_set_fingerprint: ``prompts.fingerprint`` of the serving prompt set.
-        linear_shapes: module name -> (out, in) of the base model, to compare the adapters with.
         manifest_sha256: what ``traffic.json`` says the manifest's hash is.
         remains: read what an erasure left of the release, to learn on, never to serve: the modules
             that the forgotten did not teach, and no centroids.
+        fits: what it has to fit.
 
     Raises:
         ReleaseError: unknown, revoked, incomplete, tampered with or malformed; says where.
@@ -97,9 +105,11 @@ def load_release(
     if folder.is_symlink() or not folder.is_dir():
         raise ReleaseError(f"There is no release {release_id!r} in {str(home.releases)!r}.")
     try:
-        if not remains and (reason := _revocation(home, release_id)):
+        mark = revocation_file(home, release_id)
+        if not remains and mark.exists():
+            reason = mark.read_text(encoding="utf-8").strip() or "no reason given"
             raise ReleaseError(f"it was revoked ({reason})")
-        release = check_folder(folder, release_id, linear_shapes, remains=remains)
+        release = check_folder(folder, release_id, fits.get("linear_shapes"), remains=remains)
         if manifest_sha256 is not None and release.manifest_sha256 != manifest_sha256:
             raise ReleaseError("its manifest is not the one that traffic.json names by its sha256")
     except ReleaseError as error:
@@ -111,9 +121,9 @@ def load_release(
             f"Release {release_id!r} is refused: a file can't be read ({error.strerror or error})."
         ) from error
     for what, wanted, found in (
-        ("base model", base_fingerprint, release.manifest.base_fingerprint),
-        ("embedder", embedder_fingerprint, release.manifest.embedder_fingerprint),
-        ("prompt set", prompt_set_fingerprint, release.manifest.prompt_set_fingerprint),
+        ("base model", fits.get("base_fingerprint"), release.manifest.base_fingerprint),
+        ("embedder", fits.get("embedder_fingerprint"), release.manifest.embedder_fingerprint),
+        ("prompt set", fits.get("prompt_set_fingerprint"), release.manifest.prompt_set_fingerprint),
     ):
         names = (wanted,) if isinstance(wanted, str) else wanted or ()
         if names and not any(name == found or worded_alike(name, found) for name in names):
@@ -140,6 +150,14 @@ def read_manifest(home: Home, release_id: str) -> Manifest:
         ) from error
 
 
+def find_manifest(home: Home, release_id: str) -> Manifest | None:
+    """Return what :func:`read_manifest` does; None where it can't be read."""
+    try:
+        return read_manifest(home, release_id)
+    except (ReleaseError, NameError_):
+        return None
+
+
 def check_folder(
     folder: Path, release_id: str, shapes: LinearShapes | None, *, remains: bool = False
 ) -> Release:
@@ -159,31 +177,17 @@ def check_folder(
     return Release(folder, manifest, centroids, checks.file_sha256(manifest_path), space)
 
 
-def read_current(
-    home: Home,
-    *,
-    base_fingerprint: str | None = None,
-    embedder_fingerprint: str | tuple[str, ...] | None = None,
-    prompt_set_fingerprint: str | None = None,
-    linear_shapes: LinearShapes | None = None,
-) -> Release | None:
+def read_current(home: Home, **fits: Unpack[Fits]) -> Release | None:
     """Return the release that gets most of the traffic, checked; None when base answers all.
 
     Raises:
         ReleaseError: ``traffic.json`` or the release is not usable (see :func:`load_release`).
     """
     traffic = read_traffic(home)
-    if traffic is None or traffic.current is None or traffic.current.release is None:
+    share = traffic.current if traffic else None
+    if share is None or share.release is None:
         return None
-    return load_release(
-        home,
-        traffic.current.release,
-        base_fingerprint=base_fingerprint,
-        embedder_fingerprint=embedder_fingerprint,
-        prompt_set_fingerprint=prompt_set_fingerprint,
-        linear_shapes=linear_shapes,
-        manifest_sha256=traffic.current.manifest_sha256,
-    )
+    return load_release(home, share.release, manifest_sha256=share.manifest_sha256, **fits)
 
 
 def list_releases(home: Home) -> list[str]:
@@ -207,8 +211,3 @@ def list_releases(home: Home) -> list[str]:
 def revocation_file(home: Home, release_id: str) -> Path:
     """Where the mark lies that a release was revoked: beside its immutable folder."""
     return home.releases / f"{safe_name(release_id, 'release')}.revoked"
-
-
-def _revocation(home: Home, release_id: str) -> str:
-    path = revocation_file(home, release_id)
-    return path.read_text(encoding="utf-8").strip() or "no reason given" if path.exists() else ""

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import shutil
 
-from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import Home, is_safe
 from langchain_uno.logs.figures import traffic_since
 from langchain_uno.logs.journal import Journal
 from langchain_uno.releases.canary import running, undecided
 from langchain_uno.releases.checks import MANIFEST_FILE
 from langchain_uno.releases.history import note, waiting
-from langchain_uno.releases.load import list_releases, read_manifest, revocation_file
-from langchain_uno.releases.manifest import Manifest
+from langchain_uno.releases.load import find_manifest, list_releases, revocation_file
 from langchain_uno.releases.taint import empty_release
 from langchain_uno.releases.traffic import Traffic, read_traffic, write_atomic
 
@@ -53,7 +51,7 @@ def prune(home: Home, keep: int, *, by: str = "", dry_run: bool = False) -> list
         answering = {release for release, _, _ in traffic_since(journal, 0.0)}
     pruned = []
     for name in (one for one in names if one not in stay):
-        manifest = _manifest(home, name)
+        manifest = find_manifest(home, name)
         ends = name not in answering and sum(one > name for one in sound) >= keep
         if manifest is not None and not ends and _bare(home, name):
             continue  # it was pruned before
@@ -98,13 +96,6 @@ def _used(home: Home) -> set[str]:
     plan = running(home) or undecided(home)
     used = {*(share.release for share in traffic.shares), traffic.stands_in_for, waiting(home)}
     used |= {plan.release, plan.current} if plan else set()
-    manifests = [_manifest(home, name) for name in used if name]
+    manifests = [find_manifest(home, name) for name in used if name]
     used |= {one.parent for one in manifests if one}
     return {name for name in used if name}
-
-
-def _manifest(home: Home, name: str) -> Manifest | None:
-    try:
-        return read_manifest(home, name)
-    except (ReleaseError, NameError_):
-        return None

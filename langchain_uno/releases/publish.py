@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from safetensors.numpy import save
 
-from langchain_uno.errors import HomeError, InputError, NameError_, ReleaseError
+from langchain_uno.errors import HomeError, ReleaseError
 from langchain_uno.home import Home, safe_name
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Cluster
@@ -27,6 +27,7 @@ from langchain_uno.releases.history import note
 from langchain_uno.releases.load import (
     Release,
     check_folder,
+    find_manifest,
     load_release,
     read_manifest,
     revocation_file,
@@ -79,19 +80,9 @@ def publish(
         promote: False leaves the traffic as it is.
 
     Raises:
-        InputError: adapters or centroids do not fit the clusters.
         ReleaseError: an adapter is not sound; says which and why.
         HomeError: the home can't be written.
     """
-    routed = {c.id for c in draft.clusters if c.route in ADAPTER_ROUTES}
-    if set(adapters) != routed:
-        raise InputError(
-            f"Adapters given for clusters {sorted(adapters)}, the routes need {sorted(routed)}."
-        )
-    if centroids.ndim != 2 or len(centroids) != len(draft.clusters):
-        raise InputError(
-            f"Centroids of shape {centroids.shape} do not fit {len(draft.clusters)} clusters."
-        )
     release_id = safe_name(draft.id or new_release_id(), "release")
     home.ensure()
     for left in home.releases.glob(".new-*"):  # by a publish that was killed; none is under way
@@ -107,7 +98,7 @@ def publish(
         if space is not None:
             tensors |= {"centre": space.centre[None], "damped": space.damped}
         manifest = _write(home, temp, draft, release_id, adapters, tensors, taught or {})
-        check_folder(temp, manifest.id, linear_shapes)
+        manifest_sha256 = check_folder(temp, manifest.id, linear_shapes).manifest_sha256
         os.rename(temp, final)
         fsync_folder(home.releases)
     except ReleaseError as error:
@@ -119,7 +110,8 @@ def publish(
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     if promote:
-        _direct(home, release_id, checks.file_sha256(final / checks.MANIFEST_FILE), "publish")
+        share = Share(release=release_id, manifest_sha256=manifest_sha256)
+        direct(home, Traffic(shares=(share,)), "publish", release_id)
     else:
         note(home, "publish, not promoted", release_id)
     return release_id
@@ -224,7 +216,8 @@ def make_current(
         ReleaseError: it is not sound, or was revoked; the present traffic stays.
     """
     release = load_release(home, release_id, linear_shapes=linear_shapes)
-    _direct(home, release.id, release.manifest_sha256, what, why, by)
+    share = Share(release=release.id, manifest_sha256=release.manifest_sha256)
+    direct(home, Traffic(shares=(share,)), what, release.id, why, by)
     return release
 
 
@@ -297,10 +290,8 @@ def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> 
 
 def _parent(home: Home, release_id: str) -> str | None:
     """Return a release's parent; None when it has none or can't be read."""
-    try:
-        return read_manifest(home, release_id).parent
-    except (ReleaseError, NameError_):
-        return None
+    manifest = find_manifest(home, release_id)
+    return manifest.parent if manifest else None
 
 
 def _traffic_or_none(home: Home) -> Traffic:
@@ -309,18 +300,6 @@ def _traffic_or_none(home: Home) -> Traffic:
         return read_traffic(home) or Traffic()
     except ReleaseError:
         return Traffic()
-
-
-def _direct(
-    home: Home,
-    release_id: str,
-    manifest_sha256: str,
-    what: str = "promote",
-    why: str = "",
-    by: str = "",
-) -> None:
-    share = Share(release=release_id, manifest_sha256=manifest_sha256)
-    direct(home, Traffic(shares=(share,)), what, release_id, why, by)
 
 
 def direct(

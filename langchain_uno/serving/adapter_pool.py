@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
-from langchain_uno.errors import AdapterTakenError, EngineError, InputError
+from langchain_uno.errors import AdapterTakenError, EngineError
 from langchain_uno.models.protocols import Engine
 
 
@@ -27,15 +27,10 @@ class AdapterPool:
 
     Args:
         engine: loads and unloads.
-        most: how many adapters are loaded at a time; None: all that are known.
-
-    Raises:
-        InputError: ``most`` below 1.
+        most: how many adapters are loaded at a time, at least 1; None: all that are known.
     """
 
     def __init__(self, engine: Engine, most: int | None = None) -> None:
-        if most is not None and most < 1:
-            raise InputError(f"max_adapters is {most}: at least 1 adapter has to fit.")
         self._engine = engine
         self._most = most
         self._paths: dict[str, Path] = {}

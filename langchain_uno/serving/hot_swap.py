@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, EngineError, UNOError
@@ -86,40 +86,33 @@ class Snapshot:
         return list(cluster.rules) if cluster is not None and cluster.route == "memory" else []
 
 
+@dataclass(eq=False)
 class Serving:
-    """Serves one namespace of one home (or no home at all) on one engine. Thread-safe.
+    """Serves one namespace of one home (or no home at all) on one engine. Thread-safe."""
 
-    Args:
-        engine: answers.
-        home: where releases arrive; None: the base always answers.
-        embedder: embeds queries for routing; must be the one that the releases were made with.
-        swap_wait: seconds that the request which notices a new release waits for it at most;
-            others, and it afterwards, are served from the old one until the new one is ready.
-        max_adapters: adapters loaded at a time; the one used longest ago makes room. None: all.
-        grace: seconds that a replaced release stays loaded at least, so that a request between
-            two of its steps finds it.
-    """
+    engine: Engine
+    """Answers."""
+    home: Home | None = None
+    """Where releases arrive; None: the base always answers."""
+    embedder: Embedder | None = None
+    """Embeds queries for routing; must be the one that the releases were made with. None: nothing
+    can be routed."""
+    _: KW_ONLY
+    swap_wait: float = 5.0
+    """Seconds that the request which notices a new release waits for it at most; others, and it
+    afterwards, are served from the old one until the new one is ready."""
+    grace: float = 30.0
+    """Seconds that a replaced release stays loaded at least, so that a request between two of its
+    steps finds it."""
+    max_adapters: InitVar[int | None] = None
+    """Adapters loaded at a time; the one used longest ago makes room. None: all."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        home: Home | None = None,
-        embedder: Embedder | None = None,
-        *,
-        swap_wait: float = 5.0,
-        grace: float = 30.0,
-        max_adapters: int | None = None,
-    ) -> None:
-        self.engine = engine
-        self.home = home
+    def __post_init__(self, max_adapters: int | None) -> None:
+        """Begin with the base model alone."""
         self.refusal: str | None = None
         """Why the newest release is not served; None when it is."""
-        self.pool = AdapterPool(engine, max_adapters)
+        self.pool = AdapterPool(self.engine, max_adapters)
         """The loaded adapters of the releases in use."""
-        self.embedder = embedder
-        """What routes; None: nothing can be routed."""
-        self._swap_wait = swap_wait
-        self._grace = grace
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._stamp: object = ()
@@ -156,7 +149,7 @@ class Serving:
                 if self._loading.acquire(blocking=first):
                     worker = self._in_background(self._swap)
                     # Nobody waits for a second try.
-                    worker.join(None if first else self._swap_wait if changed else 0.0)
+                    worker.join(None if first else self.swap_wait if changed else 0.0)
         # In the background: a request must not wait for others' last tokens.
         if any(map(self._is_done, self._old)) and self._loading.acquire(blocking=False):
             self._in_background(self._free_old)
@@ -347,7 +340,7 @@ class Serving:
 
     def _is_done(self, old: Snapshot) -> bool:
         since = time.monotonic() - (old.retired or 0.0)
-        return old.users == 0 and old.retired is not None and since >= self._grace
+        return old.users == 0 and old.retired is not None and since >= self.grace
 
     def _free_old(self) -> None:
         with self._lock:

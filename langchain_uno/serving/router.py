@@ -66,16 +66,11 @@ class Router:
 
     def route(self, vector: ArrayLike) -> RouteChoice:
         """Route one query vector, shape (d,)."""
-        x = np.asarray(vector, dtype=np.float32)
-        if x.ndim != 1:
-            raise InputError(f"route() takes one vector of shape (d,), not {x.shape}.")
-        return self.route_batch(x[None])[0]
+        return self.route_batch(np.asarray(vector)[None])[0]
 
     def route_batch(self, vectors: ArrayLike) -> list[RouteChoice]:
         """Route many query vectors, shape (n, d)."""
         x = np.asarray(vectors, dtype=np.float32)
-        if x.ndim != 2:
-            raise InputError(f"route_batch() takes vectors of shape (n, d), not {x.shape}.")
         if not self._ids:
             return [RouteChoice(None, float("inf"), []) for _ in x]
         if x.shape[1] != self._dimension:

@@ -19,10 +19,10 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langchain_uno.chat_models import UNOChatModel
 from langchain_uno.errors import EngineTimeoutError, InputError, ModelNotFoundError, NameError_
 from langchain_uno.home import Home
+from langchain_uno.messages import from_langchain
 from langchain_uno.models.loading import load_embedder, load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
-from langchain_uno.serving.messages import from_langchain
 from langchain_uno.serving.shared import stop_serving
 from langchain_uno.testing import make_tiny_adapter
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny

@@ -18,7 +18,7 @@ from langchain_uno.cli.logs import app
 from langchain_uno.erasure import forget, forget_older, forget_preview, resume
 from langchain_uno.errors import ConfigError, InputError, ReleaseError, StoreBusyError
 from langchain_uno.home import Home
-from langchain_uno.logs.erase import choose
+from langchain_uno.logs.erase import choose, named
 from langchain_uno.logs.exchange import export_lines, import_file
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.store import LogStore
@@ -161,7 +161,7 @@ def test_a_release_that_learnt_from_their_word_on_other_peoples_answers_is_revok
         journal.append_interaction(turn)  # what follows an answer is feedback for it
     after = refresh(home, engine, UNTRAINED).release
     with Journal(home.journal) as journal:
-        chosen = choose(journal, user_id=AUTHOR)
+        chosen = choose(journal, named("user", [AUTHOR]))
     assert chosen.run_ids == ["run-900"]
     assert set(chosen.heard_them) == {"run-002", "run-800"}
     before_it = {p: p.read_bytes() for p in home.releases.rglob("*") if p.is_file()}
@@ -248,8 +248,8 @@ def test_feedback_that_comes_meanwhile_goes_too(
         journal.append_names([("msg-1", "petronella-run-1")])
     choose_all = erasure.erase.choose
 
-    def slowly(journal: Journal, **named: Any) -> Any:
-        chosen = choose_all(journal, **named)
+    def slowly(journal: Journal, asked: Any) -> Any:
+        chosen = choose_all(journal, asked)
         for run in ("petronella-run-0", "msg-1"):
             said = Feedback(run_id=run, comment=f"They asked for {SECRET}", user_id="rev")
             assert journal.append_feedback(said)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeGuard
 from uuid import UUID, uuid5
 
 from pydantic import TypeAdapter, ValidationError
@@ -88,7 +88,7 @@ def first(source: Row, *keys: str) -> Any:
     return next((source[k] for k in keys if source.get(k) is not None), None)
 
 
-def objects(value: Any) -> bool:
+def objects(value: Any) -> TypeGuard[list[Row]]:
     """Whether it is a list of at least one object, and of nothing else."""
     return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) for v in value)
 
@@ -103,6 +103,30 @@ def is_chat(value: Any) -> bool:
     return objects(value) and any(
         k in value[0] for k in ("role", "from", "type", "sender", "kwargs")
     )
+
+
+_MODEL = ("model", "ai_model", "provided_model_name", "providedModelName", "default_model_slug",
+          "ls_model_name")  # fmt: skip
+_MADE = ("startTime", "start_time", "created_at", "createdAt", "timestamp", "tstamp", "create_time",
+         "created_date", "request_created_at")  # fmt: skip
+
+
+def about(row: Row, *more: Any) -> dict[str, Any]:
+    """Return what a row says of its conversation: user, thread, model, time and language.
+
+    Args:
+        row: the row.
+        more: where user, thread and model are looked for besides: its metadata, say.
+    """
+    user, thread = names_of(row, *more)
+    models = (first_name(one, _MODEL) for one in (row, *more) if isinstance(one, Mapping))
+    return {
+        "user": user,
+        "thread": thread,
+        "model": next(filter(None, models), None),
+        "created_at": first(row, *_MADE),
+        "language": first(row, "language", "lang"),
+    }
 
 
 def names_of(*sources: Any) -> tuple[str | None, str | None]:
@@ -134,7 +158,7 @@ def read_all(messages: Any) -> list[Message]:
     return out
 
 
-def corrected(chosen: Sequence[Message], rejected: Sequence[Message], **about: Any) -> Found:
+def corrected(chosen: Sequence[Message], rejected: Sequence[Message], **told: Any) -> Found:
     """Return the rejected answer with the chosen one as its correction.
 
     Where the conversations part earlier than at their last answers, the first answers that differ
@@ -149,8 +173,8 @@ def corrected(chosen: Sequence[Message], rejected: Sequence[Message], **about: A
             raise InputError("the two conversations differ before their answers do")
         if not better.content.strip() or not worse.content.strip():
             return Passed("no_answer")
-        edit = {"correction": better.content, **about.pop("said", {})}
-        return Chat(list(rejected[: n + 1]), feedback=[edit], **about)
+        edit = {"correction": better.content}
+        return Chat(list(rejected[: n + 1]), feedback=[edit], **told)
     if [m.content.strip() for m in chosen] == [m.content.strip() for m in rejected]:
         return Passed("tie")
     raise InputError("the two conversations have no answers that can be compared")

@@ -16,13 +16,13 @@ from langchain_uno.logs.readers.base import (
     Passed,
     Reader,
     Row,
+    about,
     as_object,
     corrected,
     feedback_in,
     first,
     is_chat,
     literal,
-    names_of,
     objects,
     read_all,
     time_of,
@@ -54,7 +54,7 @@ def _chat(row: Row) -> Iterable[Found]:
         row = {**row, "messages": state}
     name = next((k for k in _LISTS if k in row), None)
     given = literal(row[name], "messages") if name else None
-    if isinstance(given, list) and objects(given) and all("messages" in one for one in given):
+    if objects(given) and all("messages" in one for one in given):
         for one in given:
             yield from _chat(one)
         return
@@ -67,7 +67,7 @@ def _chat(row: Row) -> Iterable[Found]:
             given = prompt_of({"history": given})
     elif all(isinstance(m, Mapping) for m in given):
         given = asked({**row, "messages": given}) or given
-    yield _about(row, given)
+    yield _told(row, given)
 
 
 def _state(row: Row) -> Any:
@@ -76,21 +76,18 @@ def _state(row: Row) -> Any:
     return messages if is_chat(messages) else None
 
 
-def _about(row: Row, messages: Sequence[Any], **more: Any) -> Chat:
+def _told(row: Row, messages: Sequence[Any], **more: Any) -> Chat:
     """The conversation with what its row says of it."""
-    config = as_object(row.get("config")).get("configurable")
-    user, thread = names_of(row, row.get("metadata"), config)
+    told = about(row, row.get("metadata"), as_object(row.get("config")).get("configurable"))
+    told["user"] = told["user"] or first_name(row, ("hashed_ip",))
+    told["thread"] = told["thread"] or first_name(row, ("conversation_hash", "uuid", "SessionId"))
     return Chat(
         messages,
         id=str(row.get("id", row.get("test_idx", ""))),
         run_id=run_ref(row["run_id"]) if row.get("run_id") else None,
-        user=user or first_name(row, ("hashed_ip",)),
-        thread=thread or first_name(row, ("conversation_hash", "uuid", "SessionId")),
-        model=first_name(row, ("model",)),
-        created_at=first(row, "created_at", "createdAt", "timestamp", "tstamp"),
-        language=first(row, "lang", "language"),
         feedback=feedback_in(row),
         tags=_tags(row),
+        **told,
         **more,
     )
 
@@ -112,7 +109,7 @@ def _memorybench(row: Row) -> Iterable[Found]:
     given = literal(row[name], name)
     if not isinstance(given, list) or not given:
         raise InputError(f"{name!r} must be a list of at least one message")
-    yield _about(row, given, implicit=row)
+    yield _told(row, given, implicit=row)
 
 
 # -- one message a row -----------------------------------------------------------------------------
@@ -156,19 +153,9 @@ def _joined(rows: Sequence[Row]) -> Iterable[Found]:
         known = []  # the record's own time is counted as a bad one
     if len(known) == len(rows):
         order = sorted(order, key=lambda n: known[n])
-    messages: list[dict[str, Any]] = []
-    for n in order:
-        messages.append({**rows[n], "created_at": times[n]})
-    user, _ = names_of(*rows)
-    models = [r["model"] for r in rows if isinstance(r.get("model"), str)]
     thread = first_name(rows[0], _THREADS)
-    yield Chat(
-        messages,
-        id=thread or "",
-        user=user,
-        thread=thread,
-        model=models[-1] if models else None,
-    )
+    told = {**about({}, *reversed(rows)), "id": thread or "", "thread": thread}
+    yield Chat([{**rows[n], "created_at": times[n]} for n in order], **told)
 
 
 # -- one question and its answer -------------------------------------------------------------------
@@ -189,17 +176,16 @@ def _alpaca(row: Row) -> Iterable[Found]:
         yield Passed("no_answer")
         return
     used = {*_QUESTION, *_ANSWER, "context", "history", "system", "system_prompt"}
-    about = {k: v for k, v in row.items() if k not in used}
+    beside = {k: v for k, v in row.items() if k not in used}
     if isinstance(answer, list) and len(answer) == 2:  # LLaMA-Factory: the better and the worse one
         better, worse = (
             [*prompt_of(row), Message(role="assistant", content=str(a))] for a in answer
         )
-        user, thread = names_of(row)
-        yield corrected(better, worse, id=str(row.get("id", "")), user=user, thread=thread)
+        yield corrected(better, worse, id=str(row.get("id", "")), **about(row))
         return
     if not isinstance(answer, str):
         raise InputError("the answer must be a text")
-    yield _about(about, [*prompt_of(row), Message(role="assistant", content=answer)])
+    yield _told(beside, [*prompt_of(row), Message(role="assistant", content=answer)])
 
 
 CHAT = Reader(

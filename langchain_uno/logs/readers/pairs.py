@@ -17,10 +17,10 @@ from langchain_uno.logs.readers.base import (
     Passed,
     Reader,
     Row,
+    about,
     corrected,
     first,
     literal,
-    names_of,
     number,
     read_all,
     thumb,
@@ -31,15 +31,9 @@ from langchain_uno.records import Message
 _SPEAKER = re.compile(r"\n\n(Human|Assistant|System):")
 
 
-def _about(row: Row) -> dict[str, Any]:
-    user, thread = names_of(row, row.get("metadata"))
-    return {
-        "id": str(first(row, "id", "prompt_id", "question_id") or ""),
-        "user": user,
-        "thread": thread,
-        "created_at": first(row, "created_at", "timestamp", "tstamp"),
-        "language": first(row, "language", "lang"),
-    }
+def _told(row: Row) -> dict[str, Any]:
+    name = first(row, "id", "prompt_id", "question_id")
+    return {"id": str(name or ""), **about(row, row.get("metadata"))}
 
 
 def _transcript(text: str) -> list[Message] | None:
@@ -116,6 +110,10 @@ def _side(prompt: Sequence[Message], value: Any, name: str) -> list[Message]:
     return [*prompt, *turns]
 
 
+_BETTER = ("chosen", "chosen_response", "preferred_output")
+_WORSE = ("rejected", "rejected_response", "non_preferred_output")
+
+
 def _pair(row: Row) -> Iterable[Found]:
     scores = (
         first(row, "score_chosen", "chosen_score"),
@@ -124,15 +122,13 @@ def _pair(row: Row) -> Iterable[Found]:
     if None not in scores and scores[0] == scores[1]:
         yield Passed("tie")
         return
-    chosen_names = ("chosen", "chosen_response")
-    rejected_names = ("rejected", "rejected_response")
-    chosen, rejected = first(row, *chosen_names), first(row, *rejected_names)
+    chosen, rejected = first(row, *_BETTER), first(row, *_WORSE)
     if not chosen or not rejected:
         yield Passed("no_answer")
         return
     prompt = prompt_of({k: v for k, v in row.items() if k != "messages"})
     yield corrected(
-        _side(prompt, chosen, "chosen"), _side(prompt, rejected, "rejected"), **_about(row)
+        _side(prompt, chosen, "chosen"), _side(prompt, rejected, "rejected"), **_told(row)
     )
 
 
@@ -140,16 +136,8 @@ def _openai(row: Row) -> Iterable[Found]:
     prompt = asked(row.get("input"))
     if prompt is None:
         raise InputError("'input' has no 'messages'")
-    better, worse = row.get("preferred_output"), row.get("non_preferred_output")
-    if not better or not worse:
-        yield Passed("no_answer")
-        return
-    turns = read_all(prompt)
-    yield corrected(
-        _side(turns, better, "preferred_output"),
-        _side(turns, worse, "non_preferred_output"),
-        **_about({**row, **row["input"]} if isinstance(row["input"], Mapping) else row),
-    )
+    beside = row["input"] if isinstance(row["input"], Mapping) else {}
+    yield from _pair({**row, **beside, "prompt": prompt, "input": None})
 
 
 def _kto(row: Row) -> Iterable[Found]:
@@ -159,7 +147,7 @@ def _kto(row: Row) -> Iterable[Found]:
         raise InputError(f"the label {str(label)[:40]!r} is neither true nor false")
     answer = first(row, "completion", "response", "output")
     turns = prompt_of(row) if answer is None else _side(prompt_of(row), answer, "completion")
-    yield Chat(turns, feedback=[{"key": "thumb", "score": score}], **_about(row))
+    yield Chat(turns, feedback=[{"key": "thumb", "score": score}], **_told(row))
 
 
 def _ms_swift(row: Row) -> Iterable[Found]:
@@ -173,11 +161,11 @@ def _ms_swift(row: Row) -> Iterable[Found]:
     if worse:
         if isinstance(worse, list) and all(isinstance(w, str) for w in worse):
             worse = worse[0]
-        yield corrected(chosen, _side(prompt, worse, "rejected_response"), **_about(row))
+        yield corrected(chosen, _side(prompt, worse, "rejected_response"), **_told(row))
         return
     score = thumb(row["label"]) if row.get("label") is not None else None
     said = [{"key": "thumb", "score": score}] if score is not None else []
-    yield Chat(chosen, feedback=said, **_about(row))
+    yield Chat(chosen, feedback=said, **_told(row))
 
 
 def _is_ms_swift(row: Row) -> bool:
@@ -210,7 +198,7 @@ def _arena(row: Row) -> Iterable[Found]:
         return
     sides = {name: _arena_side(row, name) for name in ("a", "b")}
     won, lost = ("a", "b") if winner == "model_a" else ("b", "a")
-    about = {**_about(row), "model": row.get(f"model_{lost}")}
+    about = {**_told(row), "model": row.get(f"model_{lost}")}
     about["user"] = about["user"] or row.get("judge")
     yield corrected(sides[won], sides[lost], **about)
 
@@ -265,10 +253,9 @@ def _ultrafeedback(row: Row) -> Iterable[Found]:
             said["correction"] = best["response"]
         yield Chat(
             [*prompt, Message(role="assistant", content=text)],
-            model=one.get("model"),
             feedback=[{"key": "critique", **said}] if said else [],
             tags={"dataset": str(row["source"])} if row.get("source") else {},
-            **_about(row),
+            **{**_told(row), "model": one.get("model")},
         )
 
 

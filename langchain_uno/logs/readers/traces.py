@@ -15,10 +15,10 @@ from langchain_uno.logs.readers.base import (
     Passed,
     Reader,
     Row,
+    about,
     feedback_in,
     feedback_of,
     first,
-    names_of,
     objects,
     read_all,
     thumb,
@@ -94,26 +94,23 @@ def _run(row: Row) -> Found:
     turns = _talk("run", asked(inputs), row.get("outputs"))
     if isinstance(turns, Passed):
         return turns
-    about = _object(_object(row.get("extra")).get("metadata"))
-    user, thread = names_of(about)  # the row's own session_id is the project
+    metadata = _object(_object(row.get("extra")).get("metadata"))
+    dated = {"start_time": row.get("start_time")}  # the row's own session_id is the project
     return Chat(
         turns,
         run_id=str(row.get("id") or "") or None,
         root_run_id=str(row["trace_id"]) if row.get("trace_id") else None,
-        user=user,
-        thread=thread,
-        model=first(about, "ls_model_name"),
-        created_at=row.get("start_time"),
         last_only=True,
         error=str(row.get("error") or "") or cut_off(row.get("outputs")),
-        tags=_own_call(about, row.get("tags")),
+        tags=_own_call(metadata, row.get("tags")),
+        **about(dated, metadata),
     )
 
 
-def _own_call(about: Row, tags: Any) -> dict[str, str]:
+def _own_call(metadata: Row, tags: Any) -> dict[str, str]:
     """The tag of a call that the app made for itself, as the handler would have set it."""
     listed = [t for t in tags if isinstance(t, str)] if isinstance(tags, list) else []
-    why = own_call(about, listed, None)
+    why = own_call(metadata, listed, None)
     return {"own_call": why} if why else {}
 
 
@@ -127,14 +124,8 @@ def _example(row: Row) -> Found:
     )
     if isinstance(turns, Passed):
         return turns
-    user, thread = names_of(row.get("metadata"))
-    return Chat(
-        turns,
-        id=str(row.get("id") or ""),
-        user=user,
-        thread=thread,
-        created_at=row.get("created_at"),
-    )
+    dated = {"created_at": row.get("created_at")}
+    return Chat(turns, id=str(row.get("id") or ""), **about(dated, row.get("metadata")))
 
 
 def _only_text(value: Any, role: str) -> list[Any] | None:
@@ -245,22 +236,18 @@ def _langfuse(row: Row) -> Iterable[Found]:
     if isinstance(turns, Passed):
         yield turns
         return
-    about = _object(row.get("metadata"))
-    user, thread = names_of(row, about)
-    failed = str(row.get("level")).upper() == "ERROR"
+    metadata = _object(row.get("metadata"))
+    error = cut_off(body_of(row.get("output")))
+    if str(row.get("level")).upper() == "ERROR":
+        error = str(first(row, "statusMessage", "status_message") or "error")
     yield Chat(
         turns,
         run_id=str(row["id"]) if row.get("id") and not whole else None,
         root_run_id=str(row["id"] if whole else _trace(row)),
-        user=user,
-        thread=thread,
-        model=first(row, "model", "provided_model_name", "providedModelName"),
-        created_at=first(row, "startTime", "start_time", "timestamp"),
         last_only=not whole,
-        error=str(first(row, "statusMessage", "status_message") or "error")
-        if failed
-        else cut_off(body_of(row.get("output"))),
-        tags=_own_call(about, first(about, "tags")),
+        error=error,
+        tags=_own_call(metadata, metadata.get("tags")),
+        **about(row, metadata),
     )
 
 
@@ -352,10 +339,10 @@ def _request(row: Row) -> Iterable[Found]:
         return
     request = next((o for k in _REQUEST[:6] if (o := _object(row.get(k)))), {})
     response = next((o for k in _RESPONSE[:4] if (o := _object(row.get(k)))), {})
-    about = _object(row.get("metadata"))
-    user, thread = names_of(row, about, request, _object(request.get("metadata")))
-    user = user or first(
-        {**request, **about, **row},
+    metadata = _object(row.get("metadata"))
+    told = about(row, metadata, response, request, _object(request.get("metadata")))
+    told["user"] = told["user"] or first(
+        {**request, **metadata, **row},
         "user_api_key_end_user_id", "user_api_key_user_id", "request_user_id", "_user",
     )  # fmt: skip
     last = _object(given[-1]).get("content")
@@ -370,20 +357,23 @@ def _request(row: Row) -> Iterable[Found]:
         # OpenAI's Responses name the answer that the user goes on from, and leave the turns out.
         name = f"follow-up-{run_ref(str(run_id))}"
         yield feedback_of(
-            str(before), name, None, key=FOLLOW_UP, comment=turn, source="thread", user_id=user
+            str(before),
+            name,
+            None,
+            key=FOLLOW_UP,
+            comment=turn,
+            source="thread",
+            user_id=told["user"],
         )
     whole = [row, *(body_of(row.get(k)) for k in _RESPONSE)]
+    told["created_at"] = told["created_at"] or response.get("created")
     yield Chat(
         [*given, *answer],
         run_id=run_id,
-        user=user,
-        thread=thread,
-        model=first(row, "model", "ai_model") or first({**request, **response}, "model"),
-        created_at=first(row, "startTime", "start_time", "created_at", "createdAt", "timestamp",
-                         "request_created_at") or response.get("created"),
         feedback=feedback_in(row),
         error=next(filter(None, map(cut_off, whole)), None),
-    )  # fmt: skip
+        **told,
+    )
 
 
 LANGSMITH = Reader(

@@ -8,7 +8,7 @@ and feedback in another file finds its answer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from langchain_uno.errors import InputError
@@ -19,6 +19,7 @@ from langchain_uno.logs.readers.base import (
     Passed,
     Reader,
     Row,
+    about,
     as_object,
     feedback_of,
     first,
@@ -28,67 +29,56 @@ from langchain_uno.logs.readers.base import (
     thumb,
 )
 
-
-@dataclass
-class _Node:
-    parent: str | None
-    message: dict[str, Any] | None
-    """None: nothing was said here (a tool's page, a hidden instruction)."""
-    feedback: list[dict[str, Any]] = field(default_factory=list)
+_Node = dict[str, Any]
+"""One message: ``id``, ``parent`` (an id, or None), ``feedback``, ``role``, ``content`` and
+``created_at``. Without a role nothing was said here (a tool's page, a hidden instruction)."""
 
 
-def _chain(nodes: Mapping[str, _Node], leaf: str) -> list[dict[str, Any]]:
+def _chain(nodes: Mapping[str, _Node], leaf: str) -> list[_Node]:
     """The messages from the root to a leaf.
 
     Raises:
         InputError: a message names a parent that is not there, or itself.
     """
-    out: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    out: dict[str, _Node] = {}
     at: str | None = leaf
     while at is not None:
-        if at in seen:
+        if at in out:
             raise InputError(f"the message {at!r} is its own ancestor")
         if at not in nodes:
             raise InputError(f"the message {at!r} is named as a parent and is not there")
-        seen.add(at)
-        node = nodes[at]
-        if node.message is not None:
-            own = {"id": at, "feedback": node.feedback} if node.feedback else {"id": at}
-            out.append({**node.message, **own})
-        at = node.parent
-    return out[::-1]
+        out[at] = nodes[at]
+        at = nodes[at]["parent"]
+    return [one for one in reversed(out.values()) if "role" in one]
 
 
-def _branches(nodes: Mapping[str, _Node], shown: str | None) -> Iterator[list[dict[str, Any]]]:
+def _chats(nodes: Mapping[str, _Node], shown: Any, **about: Any) -> Iterator[Found]:
     """Yield the branch that is shown, and those with feedback that are not part of one."""
-    parents = {node.parent for node in nodes.values()}
+    parents = {node["parent"] for node in nodes.values()}
     last = next((name for name in reversed(list(nodes)) if name not in parents), None)
     if last is None:
         raise InputError("its messages name each other as parents: there is no last one")
-    rated = [name for name, node in nodes.items() if node.feedback]
+    rated = [name for name, node in nodes.items() if node["feedback"]]
     covered: set[str] = set()
-    for leaf in (shown if shown in nodes and shown else last, *reversed(rated)):
-        if leaf not in covered:
-            chain = _chain(nodes, leaf)
-            covered |= {one["id"] for one in chain}
-            yield chain
-
-
-def _chats(nodes: Mapping[str, _Node], shown: str | None, **about: Any) -> Iterator[Found]:
     found = False
-    for chain in _branches(nodes, shown):
-        if any(str(m.get("role")).lower() != "system" for m in chain):
+    for leaf in (shown if shown in nodes else last, *reversed(rated)):
+        if leaf in covered:
+            continue
+        chain = _chain(nodes, leaf)
+        covered |= {one["id"] for one in chain}
+        if any(str(one["role"]).lower() != "system" for one in chain):
             found = True
             yield Chat(chain, **about)
     if not found:
         yield Passed("empty_conversation")
 
 
-def _words(**said: Any) -> list[dict[str, Any]]:
-    """One piece of feedback, or none where nothing was said."""
-    known = {k: v for k, v in said.items() if v not in (None, "")}
-    return [known] if known.keys() - {"key", "user_id", "created_at"} else []
+def _by_id(found: Sequence[_Node], linked: bool) -> dict[str, _Node]:
+    """The messages by their ids; where none names a parent, each follows the one before."""
+    if not linked:
+        for before, one in pairwise(found):
+            one["parent"] = before["id"]
+    return {one["id"]: one for one in found}
 
 
 def _reason(value: Any) -> str | None:
@@ -96,6 +86,19 @@ def _reason(value: Any) -> str | None:
     if isinstance(value, Mapping):
         value = first(value, "key", "label", "value")
     return value.replace("_", " ") if isinstance(value, str) and value.strip() else None
+
+
+def _rated(
+    key: str, rating: Any, comment: Any, reason: Any, value: Any = None, **who: Any
+) -> list[dict[str, Any]]:
+    """A thumb with its words, and the reason that a client lets people choose."""
+    who = {k: v for k, v in who.items() if v}
+    told = {"score": thumb(rating), "value": value, "comment": comment}
+    said = {k: v for k, v in told.items() if v not in (None, "")}
+    found = [{**who, "key": key, **said}] if said else []
+    if words := _reason(reason):
+        found.append({**who, "key": "reason", "comment": words})
+    return found
 
 
 # -- ChatGPT ---------------------------------------------------------------------------------------
@@ -107,40 +110,34 @@ def _chatgpt(row: Row) -> Iterable[Found]:
     if "mapping" not in row:
         yield _chatgpt_feedback(row)
         return
-    nodes: dict[str, _Node] = {}
     if not isinstance(row["mapping"], Mapping):
         raise InputError("'mapping' must be an object of messages")
+    nodes: dict[str, _Node] = {}
     for name, one in row["mapping"].items():
         if not isinstance(one, Mapping):
             raise InputError(f"the message {name!r} must be an object")
-        nodes[name] = _Node(one.get("parent"), _chatgpt_message(one.get("message")))
-    user, _ = names_of(row)
-    yield from _chats(
-        nodes,
-        row.get("current_node"),
-        id=str(first(row, "conversation_id", "id") or ""),
-        thread=first(row, "conversation_id", "id"),
-        user=user,
-        model=row.get("default_model_slug"),
-        created_at=row.get("create_time"),
-    )
+        said = _chatgpt_message(one.get("message"))
+        nodes[name] = {"id": name, "parent": one.get("parent"), "feedback": [], **said}
+    name = first(row, "conversation_id", "id")
+    told = {**about(row), "id": str(name or ""), "thread": name}
+    yield from _chats(nodes, row.get("current_node"), **told)
 
 
-def _chatgpt_message(given: Any) -> dict[str, Any] | None:
-    """One message; None for what the conversation shows to nobody."""
+def _chatgpt_message(given: Any) -> dict[str, Any]:
+    """One message; nothing for what the conversation shows to nobody."""
     if not isinstance(given, Mapping):
-        return None
+        return {}
     role, content = as_object(given.get("author")).get("role"), given.get("content")
     if not isinstance(content, Mapping) or not isinstance(role, str):
         raise InputError("a message has no author's role, or no content")
     hidden = as_object(given.get("metadata")).get("is_visually_hidden_from_conversation")
     to_a_tool = given.get("recipient") not in (None, "all")
     if hidden or to_a_tool or role == "tool" or content.get("content_type") not in _SPOKEN:
-        return None
+        return {}
     parts = content.get("parts")
     said = parts if isinstance(parts, list) else [content.get("text") or ""]
     if not any(said):
-        return None
+        return {}
     return {"role": role, "content": said, "created_at": given.get("create_time")}
 
 
@@ -172,103 +169,89 @@ def _chatgpt_feedback(row: Row) -> Found:
 
 def _openwebui(row: Row) -> Iterable[Found]:
     if "data" in row and "meta" in row:
-        yield from _rating(row)
+        yield from _openwebui_feedback(row)
         return
     chat = row.get("chat", row)
-    yield from _chats(
-        _openwebui_nodes(chat), _current(chat), **_openwebui_about(row, chat), **_time(row)
-    )
+    yield from _chats(_openwebui_nodes(chat), _current(chat), **_openwebui_about(row, chat))
 
 
-def _rating(row: Row) -> Iterator[Found]:
+def _openwebui_feedback(row: Row) -> Iterator[Found]:
     data, meta = row["data"], row["meta"] or {}
     if not isinstance(data, Mapping) or not isinstance(meta, Mapping):
         raise InputError("'data' and 'meta' must be objects")
     rating = data.get("rating")
-    score = thumb(rating)
-    if rating is not None and score is None:
+    if rating is not None and thumb(rating) is None:
         raise InputError(f"the rating {str(rating)[:40]!r} is neither 1 nor -1")
-    who = {"user_id": row.get("user_id"), "created_at": row.get("created_at")}
-    said = _words(
-        key="rating",
-        score=score,
-        comment=data.get("comment"),
-        value=as_object(data.get("details")).get("rating"),
-        **who,
+    said = _rated(
+        "rating",
+        rating,
+        data.get("comment"),
+        data.get("reason"),
+        as_object(data.get("details")).get("rating"),
+        user_id=row.get("user_id"),
+        created_at=row.get("created_at"),
     )
-    said += _words(key="reason", comment=_reason(data.get("reason")), **who)
     name = meta.get("message_id")
+    outer = as_object(row.get("snapshot")).get("chat")
     if not said:
         yield Passed("empty_rating")
-        return
-    outer = as_object(row.get("snapshot")).get("chat")
-    if not isinstance(outer, Mapping):
-        if not name:
-            raise InputError("there is neither a snapshot of the chat nor meta.message_id")
+    elif isinstance(outer, Mapping):
+        inner = outer.get("chat")
+        chat = inner if isinstance(inner, Mapping) else outer
+        nodes = _openwebui_nodes(chat)
+        shown = name or _current(chat)
+        if shown not in nodes:
+            raise InputError(f"the snapshot has no message {str(shown)[:60]!r}")
+        for node in nodes.values():
+            node["feedback"] = []  # the snapshot's own ratings are other rows
+        nodes[shown]["feedback"] = said
+        told = _openwebui_about(outer, chat)
+        # Whoever rated may be another person than whoever asked.
+        told["user"] = names_of({**row, **outer})[0]
+        told["model"] = data.get("model_id") or told["model"]
+        yield Chat(_chain(nodes, shown), **told)
+    elif not name:
+        raise InputError("there is neither a snapshot of the chat nor meta.message_id")
+    else:
         for n, one in enumerate(said):
             stamp = one.pop("created_at", None)
-            yield feedback_of(
-                str(name), f"{row.get('id') or name}-{n}", stamp, source="open-webui", **one
-            )
-        return
-    inner = outer.get("chat")
-    chat = inner if isinstance(inner, Mapping) else outer
-    nodes = _openwebui_nodes(chat)
-    shown = name or _current(chat)
-    if shown not in nodes:
-        raise InputError(f"the snapshot has no message {str(shown)[:60]!r}")
-    for node in nodes.values():
-        node.feedback = []  # the snapshot's own ratings are other rows
-    nodes[shown].feedback = said
-    # Whoever rated may be another person than whoever asked.
-    about = _openwebui_about({**row, **outer, "id": outer.get("id")}, chat)
-    about["model"] = data.get("model_id") or about["model"]
-    yield Chat(_chain(nodes, shown), **about, **_time(outer))
-
-
-def _time(row: Row) -> dict[str, Any]:
-    return {"created_at": first(row, "created_at", "timestamp")}
+            own = f"{row.get('id') or name}-{n}"
+            yield feedback_of(str(name), own, stamp, source="open-webui", **one)
 
 
 def _openwebui_about(row: Row, chat: Row) -> dict[str, Any]:
     models = chat.get("models")
     name = first(row, "id") or chat.get("id")
-    return {
-        "id": str(name or ""),
-        "thread": str(name) if name else None,
-        "user": names_of(row)[0],
-        "model": models[0] if isinstance(models, list) and models else None,
-    }
+    model = models[0] if isinstance(models, list) and models else None
+    return {**about(row), "id": str(name or ""), "thread": name, "model": model}
 
 
-def _current(chat: Row) -> str | None:
-    found = as_object(chat.get("history")).get("currentId")
-    return found if isinstance(found, str) else None
+def _current(chat: Row) -> Any:
+    return as_object(chat.get("history")).get("currentId")
 
 
 def _openwebui_nodes(chat: Row) -> dict[str, _Node]:
+    """The messages of a chat; without a history its list is the branch that is shown."""
     found = as_object(as_object(chat.get("history")).get("messages"))
     given = list(found.values()) or chat.get("messages")
-    if not isinstance(given, list) or not given or not all(isinstance(m, Mapping) for m in given):
+    if not objects(given):
         raise InputError("the chat has no 'history.messages'")
-    nodes: dict[str, _Node] = {}
-    before: str | None = None
+    nodes = []
     for n, one in enumerate(given):
-        name = str(one.get("id") or n)
         note = as_object(one.get("annotation"))
-        said = _words(key="rating", score=thumb(note.get("rating")), comment=note.get("comment"))
-        if said and (reason := _reason(note.get("reason"))):
-            said += _words(key="reason", comment=reason)
-        # without history the list is the branch
-        parent = one.get("parentId") if found else before
-        message = {
-            "role": one.get("role"),
-            "content": one.get("content") or "",
-            "created_at": first(one, "timestamp"),
-        }
-        nodes[name] = _Node(parent, message, said)
-        before = name
-    return nodes
+        nodes.append(
+            {
+                "id": str(one.get("id") or n),
+                "parent": one.get("parentId") if found else None,
+                "feedback": _rated(
+                    "rating", note.get("rating"), note.get("comment"), note.get("reason")
+                ),
+                "role": one.get("role"),
+                "content": one.get("content") or "",
+                "created_at": first(one, "timestamp"),
+            }
+        )
+    return _by_id(nodes, bool(found))
 
 
 def _is_openwebui(row: Row) -> bool:
@@ -286,76 +269,57 @@ def _librechat(row: Row) -> Iterable[Found]:
     given = row.get("messages", row.get("messagesTree"))
     if not objects(given):
         raise InputError("'messages' must be a list of at least one message")
-    assert isinstance(given, list)
     yield from _librechat_chats(_flat(given), row)
 
 
-def _librechat_flat(rows: Sequence[Row]) -> Iterable[Found]:
-    yield from _librechat_chats(rows, {"conversationId": rows[0].get("conversationId")})
+def _librechat_chats(given: Sequence[Row], row: Row | None = None) -> Iterator[Found]:
+    """The messages of one conversation, as an export or a database has them."""
+    nodes = []
+    for n, one in enumerate(given):
+        note = as_object(one.get("feedback"))
+        parent = one.get("parentMessageId")
+        node: _Node = {
+            "id": str(first(one, "messageId", "id") or n),
+            "parent": None if parent in (None, "", _NO_PARENT) else str(parent),
+            "feedback": _rated(
+                "thumb", note.get("rating"), first(note, "text", "comment"), note.get("tag")
+            ),
+        }
+        nodes.append(node)
+        content = one.get("content") if isinstance(one.get("content"), list) else one.get("text")
+        if one.get("error") is True or (one.get("unfinished") is True and not content):
+            continue
+        spoke = one.get("isCreatedByUser")
+        if not isinstance(spoke, bool):
+            spoke = str(one.get("sender", "")).lower() == "user"
+        node["role"] = "user" if spoke else "assistant"
+        node["content"] = content or one.get("text") or ""
+        node["created_at"] = first(one, "createdAt")
+    answered = any(node.get("role") == "assistant" for node in nodes)
+    if not answered and any(m.get("error") is True for m in given):
+        yield Passed("failed_request")
+        return
+    told = about(row or {}, *reversed(given))
+    told["thread"] = (row or {}).get("conversationId") or given[0].get("conversationId")
+    told["id"] = str(told["thread"] or "")
+    yield from _chats(_by_id(nodes, any(m.get("parentMessageId") for m in given)), None, **told)
 
 
-def _flat(given: Iterable[Row]) -> list[Row]:
+def _flat(given: Sequence[Row]) -> list[Row]:
     """The messages of an export that nests them in ``children``, one after the other."""
     out: list[Row] = []
     stack = list(given)[::-1]
     while stack:
         one = stack.pop()
         out.append(one)
-        children = one.get("children")
-        if isinstance(children, list):
+        if isinstance(children := one.get("children"), list):
             stack += [c for c in children if isinstance(c, Mapping)][::-1]
     return out
 
 
-def _librechat_chats(given: Sequence[Row], row: Row) -> Iterator[Found]:
-    linked = any(m.get("parentMessageId") for m in given)
-    nodes: dict[str, _Node] = {}
-    before: str | None = None
-    for n, one in enumerate(given):
-        name = str(first(one, "messageId", "id") or n)
-        parent = one.get("parentMessageId") if linked else before
-        note = as_object(one.get("feedback"))
-        text = first(note, "text", "comment")
-        said = _words(key="thumb", score=thumb(note.get("rating")), comment=text)
-        said += _words(key="reason", comment=_reason(note.get("tag")))
-        spoke = one.get("isCreatedByUser")
-        if not isinstance(spoke, bool):
-            spoke = str(one.get("sender", "")).lower() == "user"
-        content = one.get("content") if isinstance(one.get("content"), list) else one.get("text")
-        message = {
-            "role": "user" if spoke else "assistant",
-            "content": content or one.get("text") or "",
-            "created_at": first(one, "createdAt"),
-        }
-        failed = one.get("error") is True or (one.get("unfinished") is True and not content)
-        nodes[name] = _Node(
-            None if parent in (None, "", _NO_PARENT) else str(parent),
-            None if failed else message,
-            said,
-        )
-        before = name
-    answered = any(n.message and n.message["role"] == "assistant" for n in nodes.values())
-    if not answered and any(m.get("error") is True for m in given):
-        yield Passed("failed_request")
-        return
-    models = [m.get("model") for m in given if m.get("model")]
-    thread = row.get("conversationId") or given[0].get("conversationId")
-    yield from _chats(
-        nodes,
-        None,
-        id=str(thread or ""),
-        thread=thread,
-        user=names_of(row, *given)[0],
-        model=models[-1] if models else None,
-        created_at=row.get("createdAt"),
-    )
-
-
 def _is_librechat(row: Row) -> bool:
     given = row.get("messages", row.get("messagesTree"))
-    return "isCreatedByUser" in row or (
-        objects(given) and isinstance(given, list) and "isCreatedByUser" in given[0]
-    )
+    return "isCreatedByUser" in row or (objects(given) and "isCreatedByUser" in given[0])
 
 
 def _librechat_group(row: Row) -> str | None:
@@ -391,36 +355,35 @@ def _oasst_chats(given: Sequence[Row]) -> Iterable[Found]:
         if one.get("deleted") is True:
             yield Passed("deleted_message")
             continue
-        parent = one.get("parent_id")
-        said = []
-        if (score := _agreed(one)) is not None:
-            said.append({"key": "votes", "score": score})
-        message = {
+        score = _agreed(one)
+        nodes[one["message_id"]] = {
+            "id": one["message_id"],
+            "parent": one.get("parent_id"),
+            "feedback": [] if score is None else [{"key": "votes", "score": score}],
             "role": one.get("role"),
             "content": one.get("text") or "",
             "user_id": one.get("user_id"),
             "created_at": one.get("created_date"),
         }
-        nodes[one["message_id"]] = _Node(parent, message, said)
-        siblings.setdefault(parent, []).append(one)
+        siblings.setdefault(one.get("parent_id"), []).append(one)
     for tries in siblings.values():
         ranked = [t for t in tries if isinstance(t.get("rank"), int | float)]
         ranked = sorted((t for t in ranked if t.get("role") != "prompter"), key=lambda t: t["rank"])
         if len(ranked) > 1 and ranked[0]["rank"] < ranked[-1]["rank"] and ranked[0].get("text"):
             edit = {"key": "rank", "correction": ranked[0]["text"]}
-            nodes[ranked[-1]["message_id"]].feedback.append(edit)
-    if not any(str(n.message and n.message["role"]) != "prompter" for n in nodes.values()):
+            nodes[ranked[-1]["message_id"]]["feedback"].append(edit)
+    if not any(node["role"] != "prompter" for node in nodes.values()):
         yield Passed("no_answer")
         return
     root = given[0]
-    name = str(root.get("message_tree_id") or root["message_id"])
-    parents = {node.parent for node in nodes.values()}
+    told = {**about(root), "id": str(root.get("message_tree_id") or root["message_id"])}
+    parents = {node["parent"] for node in nodes.values()}
     for leaf in [n for n in nodes if n not in parents]:
         chain = _chain(nodes, leaf)
         if not any(m["role"] == "assistant" for m in chain):
             yield Passed("no_answer")
             continue
-        yield Chat(chain, id=name, language=root.get("lang"), created_at=root.get("created_date"))
+        yield Chat(chain, **told)
 
 
 def _agreed(one: Row) -> float | None:
@@ -456,5 +419,5 @@ CHATGPT = Reader(
     _chatgpt,
 )
 OPENWEBUI = Reader("openwebui", _is_openwebui, _openwebui)
-LIBRECHAT = Reader("librechat", _is_librechat, _librechat, _librechat_group, _librechat_flat)
+LIBRECHAT = Reader("librechat", _is_librechat, _librechat, _librechat_group, _librechat_chats)
 OASST = Reader("oasst", _is_oasst, _oasst, _oasst_group, _oasst_chats)

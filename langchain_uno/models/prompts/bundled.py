@@ -12,32 +12,42 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_uno.models.roles import Judgement, RoleError
+from langchain_uno.models.roles import Judgement, PromptSet, RoleError
 from langchain_uno.records import Message
 
 _NUMBERED = re.compile(r"\d+\.\s+(.*\S)")
 _SCORE = re.compile(r"^score (10|[1-9])$", re.MULTILINE)
 
 
-class BundledPromptSet:
+class BundledPromptSet(PromptSet):
     """Implements :class:`langchain_uno.models.roles.PromptSet` for the bundled model."""
 
     fingerprint = "bundled-v1"
-    cover_options = ("yes", "no")
 
     def supports(self, language: str) -> bool:
         """English only."""
         return language == "en"
 
-    def distil_prompt(
-        self, messages: Sequence[Message], answer: str, feedback: Sequence[str], language: str
-    ) -> list[Message]:
-        """Feedback turns -> JSON list of rules; query and answer are left out."""
-        return _role("distil", _numbered([_flat(turn) for turn in feedback]))
+    def worded(self, role: str, language: str, **data: Any) -> list[Message]:
+        """Show each role what it needs; the facts stand in the query, not in the old answer."""
+        query = query_text(data.get("conversation", ()))
+        remarks = _numbered([_flat(turn) for turn in data.get("remarks", ())])
+        rules = _numbered(data.get("rules", ()))
+        shown = {
+            "distil": lambda: remarks,
+            "predict": lambda: query,
+            "revise_feedback": lambda: f"{query}\nFeedback:\n{remarks}",
+            "revise": lambda: f"{query}\nRules:\n{rules}",
+            "judge": lambda: f"{query}\nRules:\n{rules}\nAnswer:\n{data['answer'].strip()}",
+            "cover": lambda: f"{_flat(data['suggestion'])}\n{_flat(data['known'])}",
+            "critique": lambda: f"{query}\nAnswer:\n{data['draft'].strip()}",
+        }
+        name = role.removesuffix("_feedback")
+        return [Message(role="system", content=name), Message(role="user", content=shown[role]())]
 
-    def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
-        """Query -> JSON list of the rules the model would guess."""
-        return _role("predict", query_text(messages))
+    def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
+        """None: the model learnt to compare two rules."""
+        return None
 
     def parse_rules(self, text: str) -> list[str]:
         """Parse a JSON list of strings."""
@@ -56,57 +66,12 @@ class BundledPromptSet:
             schema["maxItems"] = max_rules
         return schema
 
-    def revise_feedback_prompt(
-        self, messages: Sequence[Message], feedback: Sequence[str], language: str
-    ) -> list[Message]:
-        """Query + raw feedback -> better answer."""
-        turns = _numbered([_flat(turn) for turn in feedback])
-        return _role("revise", f"{query_text(messages)}\nFeedback:\n{turns}")
-
-    def revise_rules_prompt(
-        self,
-        messages: Sequence[Message],
-        answer: str,
-        rules: Sequence[str],
-        feedback: Sequence[str],
-        language: str,
-    ) -> list[Message]:
-        """Query + rules -> better answer; the facts stand in the query, not in the old answer."""
-        return _role("revise", f"{query_text(messages)}\nRules:\n{_numbered(rules)}")
-
-    def judge_prompt(
-        self, messages: Sequence[Message], rules: Sequence[str], answer: str, language: str
-    ) -> list[Message]:
-        """Query + rules + answer -> evidence lines and a score."""
-        return _role(
-            "judge",
-            f"{query_text(messages)}\nRules:\n{_numbered(rules)}\nAnswer:\n{answer.strip()}",
-        )
-
     def parse_judgement(self, text: str) -> Judgement:
         """The score stands alone on the last line: ``score 7``."""
         match = _SCORE.search(text.strip())
         if not match:
             raise RoleError(f"no score in the judgement: {text[-80:]!r}")
         return Judgement(float(match.group(1)), text.strip()[: match.start()].strip())
-
-    def judge_schema(self) -> dict[str, Any] | None:
-        """None: judgements are lines, not JSON."""
-        return None
-
-    def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
-        """Two rules -> yes when they ask for the same."""
-        return _role("cover", f"{_flat(suggestion)}\n{_flat(known)}")
-
-    def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
-        """None: the model learnt to compare two rules."""
-        return None
-
-    def critique_prompt(
-        self, messages: Sequence[Message], draft: str, language: str
-    ) -> list[Message]:
-        """Query + draft -> numbered suggestions, or ``none``."""
-        return _role("critique", f"{query_text(messages)}\nAnswer:\n{draft.strip()}")
 
     def critique_completion(self, rules: Sequence[str]) -> str:
         """The rules numbered, or ``none``."""
@@ -117,20 +82,10 @@ class BundledPromptSet:
         found = (_NUMBERED.match(line.strip()) for line in text.splitlines())
         return [m.group(1) for m in found if m]
 
-    def revise_draft_prompt(
-        self, messages: Sequence[Message], draft: str, suggestions: Sequence[str], language: str
-    ) -> list[Message]:
-        """Query + suggestions -> final answer (the form of :meth:`revise_rules_prompt`)."""
-        return self.revise_rules_prompt(messages, draft, suggestions, [], language)
-
 
 def query_text(messages: Sequence[Message]) -> str:
     """Return the user turns, one a line; system and assistant turns are left out."""
     return "\n".join(m.content.strip() for m in messages if m.role == "user" and m.content.strip())
-
-
-def _role(role: str, data: str) -> list[Message]:
-    return [Message(role="system", content=role), Message(role="user", content=data)]
 
 
 def _numbered(items: Sequence[str]) -> str:

@@ -11,23 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
 from typing import Any
 
 from langchain_uno.errors import ConfigError
+from langchain_uno.home import read_toml
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.prompts.data_blocks import clean, numbered, quoted, transcript, turns
 from langchain_uno.models.prompts.reading import json_values, numbered_items, string_list
-from langchain_uno.models.roles import Judgement, RoleError
+from langchain_uno.models.roles import Judgement, PromptSet, RoleError
 from langchain_uno.records import Message
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover
-    import tomli as tomllib
 
 LANGUAGES = ("en", "zh")
 RENDERING = 2
@@ -50,11 +45,11 @@ _HAN = re.compile("[\u4e00-\u9fff]")
 _NOTHING = re.compile(r"[\s*\"'“”.。!！:：\-]+|^\s*1\s*[.)、]\s*")
 
 
-class RealPromptSet:
+class RealPromptSet(PromptSet):
     """The set named ``"real"``. See :class:`langchain_uno.models.roles.PromptSet`."""
 
-    cover_options = ("yes", "no")
-    """In every language."""
+    fingerprint = ""
+    """``real-VERSION-HASH``; the hash covers both languages' words and their rendering."""
 
     def __init__(self) -> None:
         self._files = {language: _Words.load(language) for language in LANGUAGES}
@@ -63,7 +58,6 @@ class RealPromptSet:
             raise ConfigError("The prompt set's English and Chinese files differ in version.")
         digest = hashlib.sha256(f"{RENDERING}\n{en.text}\n{zh.text}".encode()).hexdigest()
         self.fingerprint = f"{en.name}-{en.version}-{digest[:12]}"
-        """``real-VERSION-HASH``; the hash covers both languages' words and their rendering."""
         self._nothing = {_bare(w.nothing) for w in self._files.values()} | {
             "none", "nothing", "nochanges", "nochange", "nochangesneeded", "nosuggestions",
             "na", "n/a", "无", "没有", "无建议", "没有建议", "无修改", "不需要修改",
@@ -73,16 +67,16 @@ class RealPromptSet:
         """Whether logs in ``language`` can be learnt from: English and Chinese, any region."""
         return _primary(language) in LANGUAGES
 
-    def distil_prompt(
-        self, messages: Sequence[Message], answer: str, feedback: Sequence[str], language: str
-    ) -> list[Message]:
-        """Rules with feedback (stage 1)."""
-        words = self._words(language)
-        return words.render("distil", conversation=messages, answer=answer, remarks=feedback)
-
-    def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
-        """Rules without feedback: what the model would guess (stage 1)."""
-        return self._words(language).render("predict", conversation=messages)
+    def worded(self, role: str, language: str, **data: Any) -> list[Message]:
+        """Fill the words in the conversation's language; the English ones ask for any other."""
+        spoken = _language_of(data["suggestion"]) if "suggestion" in data else language
+        words = self._files.get(_primary(spoken), self._files["en"])
+        if role not in ("revise", "revise_feedback"):
+            return words.render(role, **data)
+        before = turns(data.pop("conversation"))
+        if role == "revise":
+            before.append(Message(role="assistant", content=clean(data.pop("answer"))))
+        return _joined([*before, *words.render(role, **data)])
 
     def parse_rules(self, text: str) -> list[str]:
         """Read a JSON list of rules.
@@ -96,32 +90,6 @@ class RealPromptSet:
         """JSON schema of a list of rules; at most ``max_rules`` of them."""
         schema: dict[str, Any] = {"type": "array", "items": {"type": "string", "minLength": 1}}
         return schema if max_rules is None else {**schema, "maxItems": max_rules}
-
-    def revise_feedback_prompt(
-        self, messages: Sequence[Message], feedback: Sequence[str], language: str
-    ) -> list[Message]:
-        """A better answer from the raw feedback, without the old answer (stage 2a)."""
-        [said] = self._words(language).render("revise_feedback", remarks=feedback)
-        return _joined([*turns(messages), said])
-
-    def revise_rules_prompt(
-        self,
-        messages: Sequence[Message],
-        answer: str,
-        rules: Sequence[str],
-        feedback: Sequence[str],
-        language: str,
-    ) -> list[Message]:
-        """A better answer from rules, feedback and the old answer (stage 2b)."""
-        [said] = self._words(language).render("revise", remarks=feedback, rules=rules)
-        return _joined([*turns(messages), Message(role="assistant", content=clean(answer)), said])
-
-    def judge_prompt(
-        self, messages: Sequence[Message], rules: Sequence[str], answer: str, language: str
-    ) -> list[Message]:
-        """Score one answer 1-10, the rules first (stage 3)."""
-        words = self._words(language)
-        return words.render("judge", conversation=messages, rules=rules, answer=answer)
 
     def parse_judgement(self, text: str) -> Judgement:
         """Read the JSON object that the schema describes; a broken one by its score field.
@@ -151,22 +119,6 @@ class RealPromptSet:
             "additionalProperties": False,
         }
 
-    def cover_prompt(self, suggestion: str, known: str) -> list[Message]:
-        """Is the suggestion covered by the known rule (stage 5)? In the suggestion's language."""
-        words = self._words(_language_of(suggestion))
-        return words.render("cover", suggestion=suggestion, known=known)
-
-    def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
-        """Is the suggestion covered by the list of known rules (stage 5)?"""
-        words = self._words(_language_of(suggestion))
-        return words.render("cover_list", suggestion=suggestion, known=known)
-
-    def critique_prompt(
-        self, messages: Sequence[Message], draft: str, language: str
-    ) -> list[Message]:
-        """The critic's prompt, in training and in serving (stages 8 and 9)."""
-        return self._words(language).render("critique", conversation=messages, draft=draft)
-
     def critique_completion(self, rules: Sequence[str]) -> str:
         """The critic's training target: the rules, numbered, one a line."""
         if not rules:
@@ -186,23 +138,13 @@ class RealPromptSet:
         except RoleError:
             return string_list(text)  # some models answer in JSON whatever they are asked
 
-    def revise_draft_prompt(
-        self, messages: Sequence[Message], draft: str, suggestions: Sequence[str], language: str
-    ) -> list[Message]:
-        """The final answer from query, draft and suggestions (stage 9); as by rules."""
-        return self.revise_rules_prompt(messages, draft, suggestions, [], language)
-
-    def _words(self, language: str) -> _Words:
-        # Serving meets any language; the English words ask for the conversation's own.
-        return self._files.get(_primary(language), self._files["en"])
-
 
 class _Words:
     """One language's file, checked."""
 
     def __init__(self, text: str, source: str) -> None:
         self.text = text
-        data: Mapping[str, Any] = tomllib.loads(text)
+        data: Mapping[str, Any] = read_toml(text.encode())
         self.name, self.version, self.language = data["name"], data["version"], data["language"]
         self.empty: str = data["words"]["empty"]
         self.nothing: str = data["words"]["nothing"]

@@ -252,7 +252,7 @@ class Console(Guard):
         part, page = visit.query.get("q", "").strip(), visit.page
         with self._journal() as journal:
             found = people_in(journal, part, (page - 1) * PAGE, PAGE + 1)
-            nameless = self.shelf.recall("nameless", 5, journal.nameless)
+            nameless = self.shelf.lately("nameless", journal.nameless)
         return self.page(
             visit,
             "people.html",
@@ -433,7 +433,7 @@ class Console(Guard):
     # -- parts --------------------------------------------------------------------------------
 
     def _summary(self) -> dict[str, Any]:
-        return self.shelf.recall("summary", 5, self._look)
+        return self.shelf.lately("summary", self._look)
 
     def _canary(self) -> dict[str, Any]:
         """Return the canary that runs, with its figures as far as they are counted.

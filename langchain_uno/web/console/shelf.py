@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from langchain_uno.reports import Report, read_report, report_paths
 _T = TypeVar("_T")
 _FRESH_S = 5.0
 _MOST = 8
-"""Manifests in memory, one of 10,000 clusters takes some 20 MB; and figures and reports."""
+"""Of what was read, in memory: a manifest of 10,000 clusters takes some 20 MB."""
 
 
 @dataclass
@@ -40,11 +39,12 @@ class Shelf:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._manifests: OrderedDict[Hashable, Manifest] = OrderedDict()
+        self._read: dict[Hashable, Any] = {}
+        """Manifests and reports by the state of their files; what was asked for last stays."""
         self._rows: dict[Hashable, dict[str, Any]] = {}
-        self._recalled: dict[str, tuple[float, Any]] = {}
-        self._locks: dict[str, threading.Lock] = {}
         self._reading = threading.Lock()
+        self._figures: dict[str, tuple[float, Any]] = {}
+        self._looking = threading.Lock()
         self._glances: dict[str, _Glance] = {}
         self._counting = ThreadPoolExecutor(1, thread_name_prefix="uno-console-counts")
 
@@ -68,16 +68,9 @@ class Shelf:
         Raises:
             ReleaseError: there is no such release, or it can't be read.
         """
-        key = self._state(release)
-        with self._reading:
-            found = self._manifests.get(key)
-            if found is None:
-                found = _lighter(read_manifest(self._home, release))
-                self._manifests[key] = found
-                while len(self._manifests) > _MOST:
-                    self._manifests.popitem(last=False)
-            self._manifests.move_to_end(key)
-            return found
+        return self._once(
+            self._state(release), lambda: _lighter(read_manifest(self._home, release))
+        )
 
     def row(self, release: str, share: float) -> dict[str, Any]:
         """Return what a list says of a release, a broken one too."""
@@ -100,28 +93,33 @@ class Shelf:
             found = report_paths(self._home, release).json.stat()
         except OSError:
             return None
-        key = f"report {release} {found.st_mtime_ns} {found.st_size}"
-        return self.recall(key, 60, lambda: read_report(self._home, release))
+        key = ("report", release, found.st_mtime_ns, found.st_size)
+        return self._once(key, lambda: read_report(self._home, release))
+
+    def lately(self, name: str, make: Callable[[], _T]) -> _T:
+        """Return what ``make`` returned at most five seconds ago; one caller makes it anew."""
+        with self._looking:
+            at, found = self._figures.get(name, (float("-inf"), None))
+            if time.monotonic() - at > _FRESH_S:
+                found = make()
+                self._figures[name] = (time.monotonic(), found)
+            value: _T = found
+            return value
 
     def forget(self) -> None:
         """Drop all that was read: some of it may have been forgotten."""
         with self._reading:
-            self._manifests.clear()
+            self._read.clear()
             self._rows.clear()
             self._glances.clear()
-        self._recalled.clear()
+        self._figures.clear()
 
-    def recall(self, name: str, seconds: float, make: Callable[[], _T]) -> _T:
-        """Return what ``make`` returned at most so many seconds ago; one caller makes it anew."""
-        with self._locks.setdefault(name, threading.Lock()):
-            at, value = self._recalled.get(name, (float("-inf"), None))
-            if time.monotonic() - at > seconds:
-                value = make()
-                self._recalled.pop(name, None)
-                while len(self._recalled) >= _MOST:
-                    self._recalled.pop(next(iter(self._recalled)), None)
-                self._recalled[name] = (time.monotonic(), value)
-            found: _T = value
+    def _once(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        with self._reading:
+            found: _T = self._read.pop(key) if key in self._read else make()
+            self._read[key] = found
+            while len(self._read) > _MOST:
+                del self._read[next(iter(self._read))]
             return found
 
     def glance(self, name: str, make: Callable[[], _T]) -> _T | None:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
@@ -27,14 +26,14 @@ from langchain_uno.errors import (
     ReleaseError,
 )
 from langchain_uno.home import Home
+from langchain_uno.messages import from_langchain
 from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.openai_compatible import OpenAIEngine
-from langchain_uno.models.openai_wire import Collector, first_token_probs
+from langchain_uno.models.openai_wire import Collector
 from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
 from langchain_uno.records import Message
-from langchain_uno.serving.messages import from_langchain
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny
 
 
@@ -84,12 +83,6 @@ def _app(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> Any
             tuple(body.get("stop", ())),
         )
         ask = GenerateRequest(messages, name, sampling, tuple(body.get("tools", ())))
-        if body.get("logprobs"):
-            yes, no = engine.choose([messages], ["yes", "no"])[0]
-            top = [{"token": "yes", "logprob": np.log(yes)}, {"token": "no", "logprob": np.log(no)}]
-            top = [{**t, "logprob": float(t["logprob"])} for t in top]
-            content = [{"token": "yes", "top_logprobs": top}]
-            return {"choices": [{"message": {"content": "yes"}, "logprobs": {"content": content}}]}
         if not body.get("stream"):
             done = await engine.agenerate(ask)
             return {
@@ -235,12 +228,6 @@ async def test_a_server_whose_template_refuses_is_asked_in_its_form(way: str) ->
         engine.close()
 
 
-def test_choose_reads_log_probabilities(remote: OpenAIEngine, engine: LocalEngine) -> None:
-    prompts = [[Message(role="user", content=t)] for t in ("a", "b c")]
-    got = remote.choose(prompts, ["yes", "no"])
-    np.testing.assert_allclose(got, engine.choose(prompts, ["yes", "no"]), rtol=1e-4)
-
-
 def test_what_is_sent(remote: OpenAIEngine, seen: list[dict[str, Any]]) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     call = {"name": "f", "args": {"x": "é"}, "id": "1"}
@@ -382,13 +369,3 @@ def test_tool_call_deltas_are_joined() -> None:
     done = collector.generation()
     assert (done.text, done.finish_reason) == ("Hm.", "tool_calls")
     assert done.tool_calls == [{"name": "f", "args": {"x": 1}, "id": "1"}]
-
-
-def test_an_option_beyond_the_told_tokens_is_the_least_likely() -> None:
-    top = [{"token": " yes", "logprob": -0.1}, {"token": "maybe", "logprob": -3.0}]
-    body = {"choices": [{"logprobs": {"content": [{"top_logprobs": top}]}}]}
-    yes, no = first_token_probs(body, ["yes", "no"])
-    assert yes > 0.99
-    assert yes + no == pytest.approx(1.0)
-    with pytest.raises(EngineError, match="log probabilities"):
-        first_token_probs({"choices": [{}]}, ["yes", "no"])

@@ -21,7 +21,7 @@ from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
 from langchain_uno.models.teacher import Teacher, load_teacher, teacher_notes
 from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Message
-from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, log
+from tests.unit_tests.learning.toy_language import ToyPrompts, log
 
 
 class Refusal(Exception):
@@ -75,7 +75,7 @@ def ask(text: str, **sampling: Any) -> GenerateRequest:
 
 
 def teacher() -> Teacher:
-    return Teacher(Echo(), "echo:1", ToyEngine())  # type: ignore[arg-type]
+    return Teacher(Echo(), "echo:1")
 
 
 def test_it_is_an_engine_that_answers_in_order() -> None:
@@ -92,7 +92,7 @@ def test_it_is_an_engine_that_answers_in_order() -> None:
 
 def test_each_request_keeps_its_own_sampling() -> None:
     model = Echo(seen=[])
-    one = Teacher(model, "echo", ToyEngine())  # type: ignore[arg-type]
+    one = Teacher(model, "echo")
     texts = one.generate(
         [ask("a", temperature=0.5), ask("b", max_tokens=7), ask("c", temperature=0.5)]
     )
@@ -128,7 +128,7 @@ def test_a_call_that_fails_is_made_once_more() -> None:
             return super()._generate(messages, *args, **more)
 
     model = Flaky(seen=[])
-    one = Teacher(model, "flaky", ToyEngine())  # type: ignore[arg-type]
+    one = Teacher(model, "flaky")
     assert one.generate([ask("a")])[0].text.endswith("a")
     assert len(model.seen) == 3 and not one.failures
 
@@ -173,25 +173,16 @@ def test_a_call_is_made_once_more_until_two_have_failed() -> None:
             asked.append(str(messages[-1].text))
             return super()._generate(messages, *args, **more)
 
-    one = Teacher(Counting(), "echo", ToyEngine())  # type: ignore[arg-type]
+    one = Teacher(Counting(), "echo")
     for text in ("refuse", "refuse", "refuse", "fail", "fail", "fail"):
         one.generate([ask(text)])
     assert asked == ["refuse", "s\n\nrefuse"] * 3 + ["fail"] * (2 + 2 + 1)
 
 
-def test_choosing_is_the_local_engines() -> None:
-    class Local(ToyEngine):
-        def choose(self, prompts: Any, options: Any, on_done: Any = None) -> Any:
-            return [options[0]] * len(prompts)
-
-    one = Teacher(Echo(), "echo", Local())  # type: ignore[arg-type]
-    assert one.choose([[], []], ["yes", "no"]) == ["yes", "yes"]  # type: ignore[comparison-overlap]
-
-
 @pytest.mark.parametrize("name", ["nobody:nothing", "no-such-model-anywhere"])
 def test_unknown_teachers_are_named(name: str) -> None:
     with pytest.raises(ModelNotFoundError, match="can't be started"):
-        load_teacher(name, ToyEngine())  # type: ignore[arg-type]
+        load_teacher(name)
 
 
 async def test_async() -> None:
@@ -204,7 +195,7 @@ async def test_async() -> None:
 
 def test_a_teacher_without_a_system_role_is_asked_in_its_form() -> None:
     model = Echo(strict=True)
-    one = Teacher(model, "gemma", ToyEngine())  # type: ignore[arg-type]
+    one = Teacher(model, "gemma")
     assert [g.text for g in one.generate([ask("x"), ask("y")])] == [
         "['human'] s\n\nx",
         "['human'] s\n\ny",
@@ -217,14 +208,14 @@ def test_a_teacher_without_a_system_role_is_asked_in_its_form() -> None:
 def test_answers_are_kept_and_asked_for_once(tmp_path: Path) -> None:
     model = Echo(seen=[])
     for _ in range(2):
-        one = Teacher(model, "echo", ToyEngine())  # type: ignore[arg-type]
+        one = Teacher(model, "echo")
         one.keep_answers(tmp_path / "answers.sqlite3")
         first = one.generate([ask("a"), ask("b", seed=1), ask("b", seed=2), ask("long")])
         one.close()
     assert [g.text.split()[-1] for g in first] == ["a", "b", "b", "long"]
     assert first[3].finish_reason == "length" and first[0].usage.output_tokens == 3
     assert len(model.seen) == 4
-    other = Teacher(model, "another", ToyEngine())  # type: ignore[arg-type]
+    other = Teacher(model, "another")
     other.keep_answers(tmp_path / "answers.sqlite3")
     other.generate([ask("a")])
     other.close()
@@ -256,7 +247,7 @@ def test_what_is_empty_or_withheld_is_no_answer_and_not_kept(tmp_path: Path) -> 
 
 def test_an_answer_that_cannot_be_read_is_asked_for_again(tmp_path: Path) -> None:
     model = Echo()
-    one = Teacher(model, "echo", ToyEngine())  # type: ignore[arg-type]
+    one = Teacher(model, "echo")
     one.keep_answers(tmp_path / "answers.sqlite3")
     item = JudgeItem([Message(role="user", content="q")], [], "an answer")
     recipe = load_recipe("default")
@@ -277,7 +268,7 @@ def test_an_answer_that_cannot_be_read_is_asked_for_again(tmp_path: Path) -> Non
 def test_another_server_gives_other_answers(tmp_path: Path) -> None:
     for url, asked in (("http://a/v1", 1), ("http://b/v1", 1), ("http://a/v1", 0)):
         model = Echo(base_url=url)
-        one = Teacher(model, "echo", ToyEngine())  # type: ignore[arg-type]
+        one = Teacher(model, "echo")
         one.keep_answers(tmp_path / "answers.sqlite3")
         one.generate([ask("a")])
         one.close()

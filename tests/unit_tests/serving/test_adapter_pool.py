@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from langchain_uno.errors import EngineError, InputError, ReleaseError
+from langchain_uno.errors import EngineError, ReleaseError
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
@@ -124,8 +124,3 @@ def test_a_refused_adapter_leaves_nothing_behind(
         pass
     with bounded.hold("r3-c0-expert"):
         assert bounded.loaded() == ["r3-c0-expert"]
-
-
-def test_a_pool_of_none_is_refused(engine: LocalEngine) -> None:
-    with pytest.raises(InputError, match="at least 1"):
-        AdapterPool(engine, most=0)

@@ -9,7 +9,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from langchain_uno.serving.messages import from_langchain
+from langchain_uno.messages import from_langchain
 
 
 def test_every_kind_of_message() -> None:

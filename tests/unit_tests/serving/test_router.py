@@ -85,8 +85,6 @@ def test_no_clusters_at_all() -> None:
         (lambda: Router(np.eye(2), ["a", "b"], threshold=float("nan")), "nan"),
         (lambda: Router(np.eye(2), ["a", "b"]).route(np.ones(3)), "3 numbers"),
         (lambda: Router(np.eye(2), ["a", "b"]).route([np.inf, 0.0]), "finite"),
-        (lambda: Router(np.eye(2), ["a", "b"]).route(np.eye(2)), "one vector"),
-        (lambda: Router(np.eye(2), ["a", "b"]).route_batch(np.ones(2)), r"\(n, d\)"),
     ],
 )
 def test_unusable_input_is_named(make: object, says: str) -> None:
