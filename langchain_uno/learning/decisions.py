@@ -24,8 +24,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from langchain_uno.errors import StoreError
 from langchain_uno.home import Home, locked
-from langchain_uno.learning.work import RESULT, ClusterData, Work, digest_of
-from langchain_uno.records import STAGES, PreferencePair, Rule, RuleSet, run_of, utc_now
+from langchain_uno.learning.work import RESULT, ClusterData, Work
+from langchain_uno.records import STAGES, PreferencePair, Rule, RuleSet, digest_of, run_of, utc_now
 from langchain_uno.releases.history import append_lines, read_lines
 from langchain_uno.releases.traffic import write_atomic
 
