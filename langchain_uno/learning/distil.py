@@ -31,7 +31,7 @@ from langchain_uno.learning.acts import (
     thumbs_teach,
 )
 from langchain_uno.learning.troubles import all_failed, left_out_notes, without_breakers
-from langchain_uno.learning.work import DISTILLED, Work
+from langchain_uno.learning.work import DISTILLED, Work, uncollected
 from langchain_uno.logs.filters import acted_on
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
@@ -339,6 +339,7 @@ def _note_verdicts(work: Work, logs: Sequence[Interaction], out: Sequence[RuleSe
         journal.set_model_verdicts(found)
 
 
+@uncollected()
 def known_rules(path: Path, wanted: set[str]) -> dict[str, RuleSet]:
     """Return what is known of the wanted keys; a line that a kill cut short counts for nothing."""
     found: dict[str, RuleSet] = {}

@@ -10,11 +10,10 @@ since is the next one's.
 
 from __future__ import annotations
 
-import gc
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ import numpy as np
 from langchain_uno.errors import EmptyLogError, StoreError, TemplateError
 from langchain_uno.learning.decisions import take_up_decisions
 from langchain_uno.learning.distil import distilled_at_last
-from langchain_uno.learning.work import RESULT, Work, refresh_folders
+from langchain_uno.learning.work import RESULT, Work, refresh_folders, uncollected
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.heard import Facts, Heard, Logs, known_of
 from langchain_uno.logs.join import feedback_digest
@@ -34,22 +33,7 @@ from langchain_uno.releases.load import revocation_file
 from langchain_uno.releases.traffic import read_traffic
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keep Python from looking for garbage.
-
-    It walks through all that is loaded whenever many objects are made, and would find none.
-    """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-@_uncollected()
+@uncollected()
 def filter_stage(work: Work) -> None:
     """Read the log, take (or take up) a snapshot, and keep what may be learnt from.
 

@@ -9,6 +9,7 @@ arrays.
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import re
@@ -451,6 +452,21 @@ def _damage_told(path: Path) -> Iterator[None]:
             f"{str(path)!r} is damaged: delete the folder {str(path.parent)!r} and call the "
             "refresh again."
         ) from error
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python from looking for garbage.
+
+    It walks through all that is loaded whenever many objects are made, and would find none.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def refresh_folders(work: Path) -> list[WorkFolder]:

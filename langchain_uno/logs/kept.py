@@ -58,6 +58,7 @@ _TABLES = """
     );
     CREATE INDEX logs_of_part ON logs (part);
     CREATE INDEX logs_alike ON logs (same, facts);
+    CREATE INDEX logs_by_time ON logs (created_at, run_id);
     CREATE TABLE heard (           -- a row for each person who said something of a record
         seq INTEGER, n INTEGER, log_id TEXT, user_id TEXT, said TEXT, content TEXT, plain TEXT,
         words INTEGER, same BLOB, facts INTEGER, PRIMARY KEY (seq, n)
@@ -134,7 +135,7 @@ class KeptLog:
 
     def reader(self, heard: Sequence[Heard]) -> dict[str, Callable[[], Interaction]]:
         """Return, by id, what reads each of these logs as it is at this moment."""
-        run_ids = list({one.run_id for one in heard})
+        run_ids = list(dict.fromkeys(one.run_id for one in heard))
         sql = f"SELECT run_id, own, feedback FROM logs WHERE run_id {IN}"  # noqa: S608
         said = {run_id: rest for run_id, *rest in self._read(sql, (json.dumps(run_ids),))}
         found = {run_id: rest for run_id, *rest in self._journal.bodies(run_ids)}
