@@ -16,13 +16,14 @@ from toys import START, WordEmbedder, assistant, log, user
 from langchain_uno.erasure import forget
 from langchain_uno.home import Home
 from langchain_uno.logs.exchange import find, import_file, last, stats
-from langchain_uno.logs.filters import verdicts
+from langchain_uno.logs.filters import spoken, verdict, verdicts
+from langchain_uno.logs.heard import Logs, heard_of
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import FILE_NAME, KeptLog
 from langchain_uno.logs.store import LogStore
 from langchain_uno.recipe import FilterSettings
-from langchain_uno.records import Feedback, Interaction
+from langchain_uno.records import Feedback, Interaction, by_speaker
 
 ENGLISH = frozenset({"en"})
 
@@ -40,10 +41,11 @@ def same_as_whole(home: Home, journal: Journal) -> None:
     with KeptLog(home, journal) as kept:
         mine = kept.joined()
         assert (mine.order, mine.own) == (whole.order, whole.own)
-        assert mine.nameless == whole.nameless
         assert set(mine.feedback) == set(whole.feedback)
         logs = list(read(journal, whole))
         assert list(read(journal, mine)) == logs
+        voices = [{log.user_id, *(f.user_id for f in log.feedback)} for log in logs if log.feedback]
+        assert kept.nameless == voices.count({None})
         assert kept.digests() == {run_id: whole.digest(run_id) for run_id in whole.order}
         judged = verdicts(logs, FilterSettings(), lambda language: language in ENGLISH)
         passed = [i.run_id for i, v in zip(logs, judged, strict=True) if v.usable]
@@ -58,6 +60,14 @@ def same_as_whole(home: Home, journal: Journal) -> None:
         assert found == +reasons
         heard = kept.joined(heard=True)
         assert heard.order == [run_id for run_id in whole.order if run_id in whole.feedback]
+        said = sorted(kept.heard(), key=lambda one: one.order)
+        apart = {one.run_id: one for i in logs if i.feedback for one in by_speaker(i)}
+        anew = sorted((one for i in logs for one in heard_of(i)), key=lambda one: one.order)
+        assert json.dumps(said, default=bytes.hex) == json.dumps(anew, default=bytes.hex)
+        assert dict(Logs(kept.reader(said))) == {i: spoken(one) for i, one in apart.items()}
+        for one in said:
+            verdict_of = verdict(apart[one.log_id], FilterSettings(), lambda lang: lang in ENGLISH)
+            assert one.facts.reason(lambda lang: lang in ENGLISH) == verdict_of.reason
     assert len(journal.waiting()) == len(whole.waiting)
 
 
@@ -344,14 +354,14 @@ def test_a_check_is_made_once_a_log(home: Home) -> None:
         asked.extend(one.run_id for one in logs)
         return {logs[0].run_id: Verdict(usable=False, reason="refused_by_template")}
 
-    logs = [log(n) for n in range(3)]
+    logs = {log(n).run_id: log(n) for n in range(3)}
     with Journal(home.ensure().journal) as journal:
         for _ in range(2):
             with KeptLog(home, journal) as kept:
                 assert list(kept.checked("a model", logs, check)) == [log(0).run_id]
-        assert asked == [one.run_id for one in logs]
+        assert asked == list(logs)
         with KeptLog(home, journal) as kept:
-            kept.checked("another model", logs[:1], check)
+            kept.checked("another model", {log(0).run_id: log(0)}, check)
     assert asked[3:] == [log(0).run_id]
 
 
