@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from langchain_uno.errors import EmptyLogError, HomeError
+from langchain_uno.errors import EmptyLogError
 from langchain_uno.learning.acts import (
     edited_pairs,
     liked_pairs,
@@ -146,14 +146,7 @@ def _distil_and_keep(
         for one in made
         if one.run_id not in left
     ]
-    path = work.home.work / DISTILLED
-    try:
-        append_lines(path, rows)
-    except OSError as error:
-        raise HomeError(
-            f"{str(path)!r} can't be written ({error.strerror or error}): free some space or mend "
-            "its permissions, then call the refresh again; it goes on from there."
-        ) from error
+    append_lines(work.home.work / DISTILLED, rows)
     return {keys[one.run_id]: one for one in made}, left
 
 

@@ -42,8 +42,6 @@ class Joined:
     waiting: list[Feedback] = field(default_factory=list)
     order: list[str] = field(default_factory=list)
     """Every run_id, in the order of arrival."""
-    nameless: int = 0
-    """How many records with feedback name neither who asked nor who spoke."""
     own: set[str] = field(default_factory=set)
     """The runs that an app made for itself."""
 
@@ -131,13 +129,6 @@ def _join(
             joined.feedback.setdefault(run_id, []).append(one)
     talk = [row for row in rows if row.run_id not in joined.own]
     _add_follow_ups(journal, talk, joined, set(shown.values()), {f.feedback_id for f in given})
-    joined.nameless = sum(
-        1
-        for row in rows
-        if row.user_id is None
-        and (said := joined.feedback.get(row.run_id))
-        and not any(f.user_id for f in said)
-    )
     return joined
 
 

@@ -108,7 +108,7 @@ class KeptLog:
             run_ids: only these records.
             heard: only records with feedback.
         """
-        out = Joined(nameless=self.nameless)
+        out = Joined()
         some = "1" if run_ids is None else f"run_id {IN}"
         some += " AND feedback IS NOT NULL" if heard else ""
         sql = f"SELECT run_id, own, feedback FROM logs WHERE {some} ORDER BY seq"  # noqa: S608
