@@ -55,7 +55,7 @@ class MadeUp:
 
 
 class Quick:
-    """A teacher that answers at once; it notes when it was first asked."""
+    """A teacher that answers at once; it notes the processor time at its first question."""
 
     model_name = fingerprint = "quick"
 
@@ -67,7 +67,7 @@ class Quick:
         self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
     ) -> list[Generation]:
         """Find a rule in one log of 200, and none in the others."""
-        self.asked_at = self.asked_at or time.perf_counter()
+        self.asked_at = self.asked_at or time.process_time()
         out = []
         for _ in requests:
             out.append(Generation("[]" if self.asked % 200 else '["Be brief."]'))
@@ -160,9 +160,9 @@ def capture(home: Home, rows: int) -> None:
 
 
 def refresh(home: Home, new: int) -> None:
-    """Add records and refresh up to the stage "distil"."""
+    """Add records and refresh up to the stage "distil"; then the refresh counts as over."""
     from langchain_uno.graphs.refresh import run_refresh
-    from langchain_uno.learning.work import Silent
+    from langchain_uno.learning.work import RESULT, Silent, WorkFolder
     from langchain_uno.models.loading import load_engine, load_prompt_set
     from langchain_uno.recipe import load_recipe
 
@@ -174,8 +174,8 @@ def refresh(home: Home, new: int) -> None:
     _tell("before the refresh")
     teacher: Any = Quick()
     recipe = load_recipe("bundled")
-    began = time.perf_counter()
-    progress = Stages(Silent(), began)
+    began, used = time.perf_counter(), time.process_time()
+    progress = Stages(Silent(), began, teacher)
     result = run_refresh(
         home,
         engine,
@@ -188,19 +188,26 @@ def refresh(home: Home, new: int) -> None:
         until="distil",
     )
     if teacher.asked_at:
-        print(f"{teacher.asked_at - began:.1f} s until the first of {teacher.asked} is distilled")
+        spent = teacher.asked_at - used
+        print(f"{spent:.1f} s of processor time until the first of {teacher.asked} is distilled")
     print(f"{time.perf_counter() - began:.1f} s in all; {result.usable} usable")
     _tell("refreshed")
+    # The next call takes up no unfinished refresh.
+    result.release = "none"
+    folder = WorkFolder(home.work / result.refresh_id)
+    folder.write_json(RESULT, result.model_dump(mode="json"))
 
 
 class Stages:
     """Prints when a stage begins and ends."""
 
-    def __init__(self, inner: RefreshProgress, began: float) -> None:
-        self.inner, self.began = inner, began
+    def __init__(self, inner: RefreshProgress, began: float, teacher: Quick) -> None:
+        self.inner, self.began, self.teacher = inner, began, teacher
 
     def start(self, stage: str, total: int | None, note: str = "") -> None:
-        """Print it."""
+        """Print it; what the teacher was asked before distilling were control questions."""
+        if stage == "distil":
+            self.teacher.asked_at, self.teacher.asked = None, 0
         print(f"{time.perf_counter() - self.began:6.1f} s: {stage} begins {note}", flush=True)
 
     def advance(self, stage: str, n: int = 1) -> None:
