@@ -119,11 +119,12 @@ def build_refresh_graph(
 def _node(name: str) -> Any:
     def run(state: RefreshState, runtime: Runtime[Work]) -> RefreshState:
         work = runtime.context
+        last = STAGES.index(state.get("until") or STAGES[-1])
         if name == "filter" or not work.id:
             filter_stage(work)  # says which refresh this is, also to a process that goes on
-            retry_failed(work)
+            if last >= STAGES.index("train"):
+                retry_failed(work)
         if name != "filter":
-            last = STAGES.index(state.get("until") or STAGES[-1])
             look_at_scorers(work, judged=last >= STAGES.index("pairs"))
             work.once(name, _STAGES[name])
         return {"refresh_id": work.id}
@@ -303,14 +304,14 @@ def _result(work: Work) -> RefreshResult:
         return stored_result(work.home, work.folder)
     counts = {s: work.counts(s) for s in STAGES if work.folder.has(f"{s}.json")}
     filtered, published = counts["filter"], counts.get("release", {})
-    release = published.get("release")
+    release, promoted = published.get("release"), published.get("promoted", True)
     clusters = counts.get("train", {}).pop("clusters", [])
     result = RefreshResult.model_validate(
         {
             **filtered,
             "refresh_id": work.id,
             "release": release,
-            "current": release if published.get("promoted", True) else _current(work),
+            "current": release if promoted else _standing(work.home, None)[0],
             "resumed": work.resumed,
             "guarded": counts.get("rules", {}).get("guarded", True),
             "stages": {
@@ -399,10 +400,3 @@ def _standing(home: Home, release: str | None) -> tuple[str | None, list[str]]:
         f"Nothing is new. Release {release!r}, {told} It stays so until there is something new to "
         "learn."
     ]
-
-
-def _current(work: Work) -> str | None:
-    from langchain_uno.releases.traffic import read_traffic
-
-    traffic = read_traffic(work.home)
-    return traffic.current.release if traffic and traffic.current else None

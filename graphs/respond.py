@@ -36,6 +36,7 @@ from langchain_uno.reflect import Ask, Plan, Reflected, reflect, result_of
 from langchain_uno.serving.hot_swap import ANSWER_TOKENS, Serving, Snapshot
 
 Mode = Literal["uno", "single", "base"]
+_Config = RunnableConfig | None
 
 
 @dataclass(frozen=True)
@@ -146,14 +147,12 @@ class ClassifyCluster(Runnable[RespondState, RespondState]):
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
 
-    def invoke(
-        self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> RespondState:
+    def invoke(self, input: RespondState, config: _Config = None, **kwargs: Any) -> RespondState:
         """Classify one conversation."""
         return self._classify(input, config)
 
     async def ainvoke(
-        self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
+        self, input: RespondState, config: _Config = None, **kwargs: Any
     ) -> RespondState:
         """Classify one conversation; the embedding waits for its turn on the model in a thread."""
         return await asyncio.to_thread(self._classify, input, config)
@@ -231,9 +230,7 @@ class Running(Runnable[RespondState, RespondState]):
         self._serving = serving
         self._plan = plan
 
-    def invoke(
-        self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> RespondState:
+    def invoke(self, input: RespondState, config: _Config = None, **kwargs: Any) -> RespondState:
         """Run the plan, waiting for the engine."""
         engine = self._serving.engine
         with self._serving.hold(input.get("release")) as snapshot:
@@ -248,7 +245,7 @@ class Running(Runnable[RespondState, RespondState]):
         return run.result
 
     async def ainvoke(
-        self, input: RespondState, config: RunnableConfig | None = None, **kwargs: Any
+        self, input: RespondState, config: _Config = None, **kwargs: Any
     ) -> RespondState:
         """Run the plan without blocking the event loop."""
         engine = self._serving.engine

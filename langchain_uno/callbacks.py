@@ -17,8 +17,9 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -40,8 +41,8 @@ from langchain_uno.metrics import answered, captured, waiting
 from langchain_uno.records import Feedback
 
 _log = logging.getLogger("langchain_uno")
-_Item = tuple[dict[str, Any], dict[str, int], int | None]
-_Names = list[tuple[str, str]]
+_Write = Callable[[float | None], None]
+"""Writes one thing into the journal, waiting so many seconds at most for other writers."""
 _SHORT_WAIT_S = 0.005
 """Longest wait for other writers in an event loop, and while records wait in memory already."""
 _MAX_OPEN = 50_000
@@ -135,7 +136,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         """None: two open runs have this id, and nothing tells them apart."""
         self._roots: dict[UUID, Trace] = {}
         """Of every open run that is no model's: the trace it belongs to."""
-        self._waiting: deque[_Item | _Names] = deque()
+        self._waiting: deque[_Write] = deque()
         self._max_waiting = max_waiting
         self._lock = ForkLock()
         self._counts = {"recorded": 0, "feedback": 0, "dropped": 0, "errors": 0}
@@ -420,9 +421,9 @@ class UNOFeedbackHandler(BaseCallbackHandler):
                 raise InputError("two runs at once had one id")
             item = self._capture.record(run_id, started, ended, response, error)
             answered(item[0])
-            self._store(item)
+            self._store(partial(self._record, *item))
 
-    def _store(self, item: _Item | _Names) -> None:
+    def _store(self, item: _Write) -> None:
         """Write an item after those that wait, or let it wait with them."""
         patience_s = _SHORT_WAIT_S if self._waiting or _in_event_loop() else None
         if self._waiting:
@@ -430,22 +431,28 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         if self._waiting or not self._append(item, patience_s):
             self._keep(item)
 
-    def _append(self, item: _Item | _Names, patience_s: float | None) -> bool:
+    def _append(self, item: _Write, patience_s: float | None) -> bool:
         if self._closed:
             return False
         try:
-            if isinstance(item, list):
-                self._journal.append_names(item, patience_s)
-                return True
-            record, redacted, rank = item
-            stored = self._journal.append_record(
-                record, redacted=redacted, rank=rank, timeout_s=patience_s
-            )
+            item(patience_s)
         except UNOError as problem:
             self._complain(problem)
             return False
+        return True
+
+    def _record(
+        self,
+        record: dict[str, Any],
+        redacted: dict[str, int],
+        rank: int | None,
+        patience_s: float | None,
+    ) -> None:
+        stored = self._journal.append_record(
+            record, redacted=redacted, rank=rank, timeout_s=patience_s
+        )
         if stored is None:
-            return True
+            return
         self._count("recorded")
         if stored != record["run_id"]:
             self._count("renamed")
@@ -455,15 +462,14 @@ class UNOFeedbackHandler(BaseCallbackHandler):
                 record["run_id"],
                 stored,
             )
-        return True
 
     def _note_names(self, trace: Trace, outputs: Any) -> None:
         if self._closed or not (names := trace.names(outputs)):
             return
         clean = [(self._redactor.reference(name, {}) or "", run_id) for name, run_id in names]
-        self._store(clean)
+        self._store(partial(self._journal.append_names, clean))
 
-    def _keep(self, item: _Item | _Names) -> None:
+    def _keep(self, item: _Write) -> None:
         with self._lock:
             self._waiting.append(item)
             full = self._closed or len(self._waiting) > self._max_waiting

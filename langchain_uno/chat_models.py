@@ -303,25 +303,11 @@ class UNOChatModel(BaseChatModel):
 
     # LangChain gives a stream no run manager, so that it is told here who asks.
 
-    def _generate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        kwargs.setdefault(_STICKY, sticky(run_manager.metadata if run_manager else {}))
-        return super()._generate_with_cache(messages, stop, run_manager, **kwargs)
+    def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
+        return super()._generate_with_cache(*args, **_asked_by(kwargs))
 
-    async def _agenerate_with_cache(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        kwargs.setdefault(_STICKY, sticky(run_manager.metadata if run_manager else {}))
-        return await super()._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+    async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
+        return await super()._agenerate_with_cache(*args, **_asked_by(kwargs))
 
     def stream(
         self,
@@ -578,3 +564,9 @@ def _settled(name: Any) -> Any:
         folder = Path(name).expanduser()
         return str(folder.absolute()) if folder.is_dir() else name
     return name
+
+
+def _asked_by(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return a call's keywords, with who asks."""
+    run = kwargs.get("run_manager")
+    return {_STICKY: sticky(run.metadata if run else {}), **kwargs}

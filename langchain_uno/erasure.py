@@ -36,13 +36,17 @@ STEPS = ("journal", "releases", "reports", "index", "vectors", "work", "bytes")
 OnStep = Callable[[str], None]
 
 
+def _silent(step: str) -> None:
+    """Nobody hears of it."""
+
+
 def forget(
     home: Home,
     *,
     user_id: str | int | UUID | None = None,
     thread_id: str | int | UUID | None = None,
     run_ids: Collection[str] = (),
-    on_step: OnStep | None = None,
+    on_step: OnStep = _silent,
 ) -> dict[str, Any]:
     """Forget a user, a thread or runs; return the receipt: counts and a time, nobody's ids.
 
@@ -65,8 +69,8 @@ def forget(
     """
     what, named = _named(user_id, thread_id, run_ids)
     with _alone(home), Journal(home.journal) as journal:
-        _finish_all(home, journal, None)
-        _tell(on_step, "journal")
+        _finish_all(home, journal)
+        on_step("journal")
         # First, so that a run which ends while it is looked for is not recorded.
         journal.database.transaction(lambda db: plant(db, named, time.time()))
         chosen, before = _chosen(journal, named)
@@ -128,7 +132,7 @@ def _chosen(journal: Journal, named: Sequence[tuple[Kind, str]]) -> tuple[erase.
     return chosen, journal.database.transaction(lambda db: taught_before(db, names))
 
 
-def forget_older(home: Home, *, days: float, on_step: OnStep | None = None) -> dict[str, Any]:
+def forget_older(home: Home, *, days: float, on_step: OnStep = _silent) -> dict[str, Any]:
     """Forget all records older than ``days``; return the receipt.
 
     Retention ends the storing: releases that learnt meanwhile stay, and there are no tombstones.
@@ -144,14 +148,14 @@ def forget_older(home: Home, *, days: float, on_step: OnStep | None = None) -> d
             f"Retention is a number of days above 0 and up to {MAX_RETENTION_DAYS:,}, not {days!r}."
         )
     with _alone(home), Journal(home.journal) as journal:
-        _finish_all(home, journal, None)
-        _tell(on_step, "journal")
+        _finish_all(home, journal)
+        on_step("journal")
         chosen = erase.choose_older(journal, time.time() - days * 86_400)
         take_out(home, (), whole=False, before=utc_now() - timedelta(days=days))
         return _take_out(home, journal, chosen, "retention", on_step)
 
 
-def resume(home: Home, on_step: OnStep | None = None) -> list[dict[str, Any]]:
+def resume(home: Home, on_step: OnStep = _silent) -> list[dict[str, Any]]:
     """Finish erasures that were interrupted; return their receipts (usually none).
 
     Raises:
@@ -194,7 +198,7 @@ def _take_out(
     journal: Journal,
     chosen: erase.Chosen,
     what: str,
-    on_step: OnStep | None,
+    on_step: OnStep,
     before: Collection[str] = (),
 ) -> dict[str, Any]:
     receipt = _receipt(what, chosen, before)
@@ -223,7 +227,7 @@ def _receipt(what: str, chosen: erase.Chosen, before: Collection[str]) -> dict[s
     }
 
 
-def _finish_all(home: Home, journal: Journal, on_step: OnStep | None) -> list[dict[str, Any]]:
+def _finish_all(home: Home, journal: Journal, on_step: OnStep = _silent) -> list[dict[str, Any]]:
     """Do what the journal says is left to do; every step may be repeated."""
     from langchain_uno.learning.decisions import forget_decisions
     from langchain_uno.learning.work import clear_work
@@ -236,27 +240,22 @@ def _finish_all(home: Home, journal: Journal, on_step: OnStep | None) -> list[di
         receipt = one.receipt
         tainted: list[str] = []
         if receipt["what"] != "retention":
-            _tell(on_step, "releases")
+            on_step("releases")
             tainted = taint(home, one.opaque)
-        _tell(on_step, "reports")
+        on_step("reports")
         take_out(home, one.opaque, whole=receipt["what"] != "retention")
-        _tell(on_step, "index")
+        on_step("index")
         forget_in_index(home, journal, one.run_ids)
-        _tell(on_step, "vectors")
+        on_step("vectors")
         left = [row.run_id for row in journal.rows()]
         keep_only(home.work / "vectors.sqlite3", (log.query for log in journal.interactions(left)))
-        _tell(on_step, "work")
+        on_step("work")
         clear_work(home.work, one.run_ids, whole=receipt["what"] != "retention")
         forget_decisions(home, one.run_ids, left)
-        _tell(on_step, "bytes")
+        on_step("bytes")
         erase.shrink(journal)
         receipt = {**receipt, "releases_tainted": len(tainted), "finished": True}
         erase.finish(journal, one.seq, receipt)
         erase.shrink(journal)  # the note of what was left to do had ids in it
         receipts.append(receipt)
     return receipts
-
-
-def _tell(on_step: OnStep | None, step: str) -> None:
-    if on_step is not None:
-        on_step(step)

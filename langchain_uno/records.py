@@ -6,6 +6,7 @@ are stored. ``routing_text`` is the one text that clustering, verification and s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal, get_args
@@ -292,6 +293,8 @@ class Cluster(BaseModel):
     """The logs that the module learnt from (a part of ``run_ids``); none without a module."""
     made_in: str | None = None
     """The release whose refresh made the module; None: this one."""
+    learnt: list[str] | None = None
+    """The rules that a module of an earlier release was taught; None: ``rules``."""
     reports: list[VerifierReport] = Field(default_factory=list)
     note: str = ""
 
@@ -375,3 +378,16 @@ def routing_text(messages: Sequence[Message]) -> str:
     return "\n\n".join(
         m.content.strip() for m in messages if m.role in ("system", "user") and m.content.strip()
     )
+
+
+def digest_of(*parts: Any) -> str:
+    """Return 16 hex digits that stand for the parts' texts."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(str(part).encode("utf-8", "surrogatepass") + b"\0")
+    return whole.hexdigest()[:16]
+
+
+def content_of(log: Interaction) -> str:
+    """Return a digest of a log with its feedback."""
+    return digest_of(log.model_dump_json(exclude={"verdict", "language"}))

@@ -200,7 +200,8 @@ def _state(
 ) -> dict[str, str]:
     """Return what stands for all that a refresh comes of."""
     from langchain_uno import __version__
-    from langchain_uno.learning.work import FORMAT, digest_of
+    from langchain_uno.learning.work import FORMAT
+    from langchain_uno.records import digest_of
 
     of_models = [_stamp(one) for one in astuple(named)]
     of_code = (__version__, FORMAT, prompts.fingerprint)
@@ -261,9 +262,9 @@ _LAST = "last.json"
 def _log_mark(home: Home) -> str:
     """Return what stands for the log and the decisions of people as they are."""
     from langchain_uno.learning.decisions import read_decisions
-    from langchain_uno.learning.work import digest_of
     from langchain_uno.logs.figures import log_mark
     from langchain_uno.logs.journal import Journal
+    from langchain_uno.records import digest_of
 
     with Journal(home.journal, readonly=True) as journal:
         return digest_of(log_mark(journal), *(d.id for d in read_decisions(home)))
@@ -274,8 +275,8 @@ def _stamp(model: str | None) -> str:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    from langchain_uno.learning.work import digest_of
     from langchain_uno.models.loading import is_url
+    from langchain_uno.records import digest_of
 
     if model is None or is_url(model):
         return str(model)

@@ -27,13 +27,7 @@ import torch
 from datasets import Dataset
 from jinja2.exceptions import TemplateError
 from peft import LoraConfig
-from transformers import (
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from langchain_uno.errors import InputError
 from langchain_uno.models.chat_format import render
@@ -453,24 +447,18 @@ class Watcher(TrainerCallback):  # type: ignore[misc, unused-ignore]
     epochs: int = 0
     """How many are behind a training that goes on."""
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Report an optimiser step."""
         if self.on_step is not None:
             self.on_step(state.global_step, state.max_steps)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **with_: Any
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Count an epoch; the evaluation comes after this."""
         self.epochs += 1
         if self.on_epoch is not None:
             self.on_epoch(self.epochs, with_["model"])
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **with_: Any
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Report the held-out loss."""
         loss = with_["metrics"].get("eval_loss", math.nan)
         if self.on_loss is not None and math.isfinite(loss):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -374,11 +376,12 @@ def forget(
     is missing off a terminal, 3 no such home, 7 the journal or Chroma can't be used, 8 a refresh or
     drain is running, 130 stopped.
     """
-    from langchain_uno.erasure import STEPS, forget_preview
     from langchain_uno.erasure import forget as forget_
+    from langchain_uno.erasure import forget_preview
 
+    asked: dict[str, Any] = {"user_id": user, "thread_id": thread, "run_ids": run or ()}
     if dry_run or not (yes or as_json):
-        found = forget_preview(place, user_id=user, thread_id=thread, run_ids=run or ())
+        found = forget_preview(place, **asked)
         if dry_run and as_json:
             print_json(found)
             return
@@ -388,18 +391,8 @@ def forget(
         if not sys.stdin.isatty():
             raise InputError("Nobody can be asked off a terminal: give --yes if you mean it.")
         typer.confirm("This can't be undone. Forget it?", abort=True, err=True)
-    with Bars(quiet, as_json=as_json) as bars:
-        bars.start("forget", len(STEPS))
-        receipt = forget_(
-            place,
-            user_id=user,
-            thread_id=thread,
-            run_ids=run or (),
-            on_step=lambda step: bars.advance("forget"),
-        )
-        bars.finish("forget")
-    _show(receipt, as_json)
-    if not receipt["found"] and not as_json:
+    found = _erase("forget", partial(forget_, place, **asked), quiet, as_json)
+    if not found["found"] and not as_json:
         say("Nothing of it is in this log: nothing was changed.")
 
 
@@ -435,7 +428,7 @@ def retain(
     Exit codes: 0 done, 2 no number of days is set, 3 no such home, 7 the journal or Chroma can't be
     used, 8 a refresh or drain is running, 130 stopped.
     """
-    from langchain_uno.erasure import STEPS, forget_older
+    from langchain_uno.erasure import forget_older
 
     kept = days if days is not None else load_settings(place).logs.retention_days
     if kept is None:
@@ -443,19 +436,25 @@ def retain(
             f"How long are logs kept? Give --days, or set logs.retention_days in "
             f"{str(place.settings)!r}."
         )
+    _erase("retain", partial(forget_older, place, days=kept), quiet, as_json)
+
+
+def _erase(
+    name: str, work: Callable[..., dict[str, Any]], quiet: bool, as_json: bool
+) -> dict[str, Any]:
+    """Do an erasure, show how it comes on, print its receipt and return it."""
+    from langchain_uno.erasure import STEPS
+
     with Bars(quiet, as_json=as_json) as bars:
-        bars.start("retain", len(STEPS))
-        receipt = forget_older(place, days=kept, on_step=lambda step: bars.advance("retain"))
-        bars.finish("retain")
-    _show(receipt, as_json)
-
-
-def _show(found: dict[str, Any], as_json: bool) -> None:
+        bars.start(name, len(STEPS))
+        receipt = work(on_step=lambda step: bars.advance(name))
+        bars.finish(name)
     if as_json:
-        print_json(found)
-        return
-    say_facts((name, str(value)) for name, value in found.items())
-    err.print("Done.")
+        print_json(receipt)
+    else:
+        say_facts((key, str(value)) for key, value in receipt.items())
+        err.print("Done.")
+    return receipt
 
 
 def _said(feedback: dict[str, Any]) -> str:

@@ -22,11 +22,10 @@ from langchain_uno.cli.console import (
     visible,
 )
 from langchain_uno.cli.shadow import shadow
-from langchain_uno.errors import NameError_, ReleaseError
+from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home, load_settings, refresh_lock
 from langchain_uno.releases.history import HoldWhen, held, hold, let_go, read_history, waiting
 from langchain_uno.releases.load import list_releases, read_manifest
-from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.prune import prune
 from langchain_uno.releases.publish import make_current, retire, rollback
 from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
@@ -145,8 +144,8 @@ def diff(
 
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 no such release.
     """
-    before = None if old == "base" else _manifest(place, old)
-    changes = changes_of(before, _manifest(place, new))
+    before = None if old == "base" else read_manifest(place, chosen_release(place, old))
+    changes = changes_of(before, read_manifest(place, chosen_release(place, new)))
     if as_json:
         print_json({"old": old, "new": new, "clusters": changes})
         return
@@ -293,13 +292,6 @@ def _say_held(home: Home) -> None:
         )
     if release := waiting(home):
         say(f"Release {release} waits: `langchain-uno releases promote {release}` approves it.")
-
-
-def _manifest(home: Home, release: str) -> Manifest:
-    try:
-        return read_manifest(home, release)
-    except NameError_ as error:
-        raise ReleaseError(str(error)) from error
 
 
 def _row(home: Home, release: str, shares: dict[str, float]) -> dict[str, Any]:

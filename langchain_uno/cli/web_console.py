@@ -95,13 +95,11 @@ def _is_loopback(host: str) -> bool:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        made = socket.socket(family, socket.SOCK_STREAM)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((host, port))
-        made.listen(128)  # who clicks at once waits until the pages are there
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        # Who clicks at once waits until the pages are there.
+        return socket.create_server((host, port), family=family, backlog=128, dualstack_ipv6=both)
     except OSError as error:
         raise ConfigError(
             f"{host}:{port} can't be listened on ({error.strerror or error}): choose another with "
             "--host or --port."
         ) from error
-    return made

@@ -56,10 +56,6 @@ def make_world(seed: int, *, noise: float = 0.34, families: int = 8) -> World:
         preferences=preferences,
         distance=distance,
         users=people,
-        families={name: language.families[name] for name in names},
-        rules=list(language.rules.values()),
-        feedback=language.feedback,
-        lexicon=language.lexicon,
     )
 
 

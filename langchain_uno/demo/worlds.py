@@ -1,4 +1,4 @@
-"""A world: families, facts, rules, wordings, preferences and users.
+"""A world: families with their preferences, and users.
 
 What the users of a family want is hidden in it: preferences, some constant and some that hold only
 for a kind of entity, an urgent request or an audience; and the users with their ways of giving
@@ -7,12 +7,12 @@ feedback. :mod:`langchain_uno.demo.drawing` draws worlds.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from pydantic import BaseModel
 
 from langchain_uno.demo.answers import Query
-from langchain_uno.demo.language import Family, Language, RuleSpec
+from langchain_uno.demo.language import Language, load_language
 
 
 class Preference(BaseModel):
@@ -48,19 +48,20 @@ class World(BaseModel):
     seed: int
     noise: float
     """Share of the feedback that says nothing usable."""
-    families: dict[str, Family]
-    rules: list[RuleSpec]
-    feedback: dict[str, Any]
-    lexicon: dict[str, Any]
     preferences: dict[str, list[Preference]]
     distance: dict[str, float]
     """True distance per family: share of wished rules (over queries) outside the prior."""
     users: list[User]
 
+    @property
+    def families(self) -> list[str]:
+        """The names of the families that take part."""
+        return list(self.preferences)
+
     def language(self) -> Language:
         """Return the words of this world."""
-        rules = {rule.id: rule for rule in self.rules}
-        return Language(self.families, rules, self.feedback, self.lexicon)
+        whole = load_language()
+        return replace(whole, families={name: whole.families[name] for name in self.families})
 
     def wishes(self, language: Language, query: Query) -> list[str]:
         """Return the ids of the rules that the users of a family want for this query."""

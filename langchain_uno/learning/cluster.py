@@ -112,26 +112,25 @@ def smallest_cluster(work: Work) -> int:
 
 
 def _split(work: Work, members: list[Interaction], parent: Parent) -> ClusterData:
-    """Split a cluster; who taught a module that may be kept is not held out from it.
+    """Split a cluster; who taught its present module is not held out from it.
 
-    Where that leaves too few to verify on, the module is not kept.
+    Where that leaves too few to verify on, they are: the module can't be verified then.
     """
     share, seed = work.recipe.verify.held_out, stable_seed(work.recipe.seed, "split", parent.name)
     deciding = DECIDING if work.recipe.verify.level is not None else 0
     split = split_logs(members, work.voices, share, seed, deciding=deciding)
-    module = None
     if parent.module:
         apart = split_logs(
             members, work.voices, share, seed, teachers=parent.trained_on, deciding=deciding
         )
         if len(apart.verify) >= 0.5 * share * len(members):
-            split, module = apart, parent.module
+            split = apart
     return ClusterData(
         id=parent.name,
         run_ids=[log.run_id for log in members],
         train=split.train,
         verify=split.verify,
-        parent=module,
+        parent=parent.module,
     )
 
 

@@ -30,12 +30,12 @@ from langchain_uno.learning.acts import (
     thumbs_of,
     thumbs_teach,
 )
-from langchain_uno.learning.work import Work, WorkFolder, digest_of
+from langchain_uno.learning.work import Work, WorkFolder
 from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.protocols import Engine, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Message
+from langchain_uno.records import Message, digest_of
 
 Scorer = Literal["reranker", "judge"]
 Figure = tuple[int, int]
@@ -110,10 +110,10 @@ def look_at_scorers(work: Work, *, judged: bool) -> None:
         EngineError: the judge is needed, fails in every language, and nothing teaches without it;
             the message names it, its figures and the remedy.
     """
-    logs = list(work.logs.values())
     figures = scorer_figures(work)["judge"]
     if not judged or any(map(passes, figures.values())):
         return
+    logs = list(work.logs.values())
     words = any(log.feedback_turns for log in logs)
     rated = rated_answers([log for log in logs if not log.feedback_turns], work.voices)
     acted = edited_pairs(logs) or liked_pairs(logs) or thumbs_teach(thumbs_of(rated), work.recipe)
@@ -170,7 +170,7 @@ def scorer_figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
 
 
 def _figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
-    said = [log.language for log in work.logs.values() if log.feedback_turns]
+    said = {one.facts.language for one in work.heard.values() if one.words}
     by = digest_of(
         getattr(work.reranker, "fingerprint", type(work.reranker).__name__),
         work.teacher.fingerprint,

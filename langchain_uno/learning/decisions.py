@@ -22,10 +22,10 @@ from uuid import uuid4
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from langchain_uno.errors import HomeError, StoreError
+from langchain_uno.errors import StoreError
 from langchain_uno.home import Home, locked
-from langchain_uno.learning.work import RESULT, ClusterData, Work, digest_of
-from langchain_uno.records import STAGES, PreferencePair, Rule, RuleSet, run_of, utc_now
+from langchain_uno.learning.work import RESULT, ClusterData, Work
+from langchain_uno.records import STAGES, PreferencePair, Rule, RuleSet, digest_of, run_of, utc_now
 from langchain_uno.releases.history import append_lines, read_lines
 from langchain_uno.releases.traffic import write_atomic
 
@@ -354,7 +354,7 @@ def renew_anchors(
 
 
 _FOUND = {"pairs-found.jsonl", "pairs-refused.jsonl", "cut.json", "base-side.json"}
-_FOUND |= {"incumbent", "incumbent.json", "pairs-left-out.json"}
+_FOUND |= {"incumbent", "incumbent.json", "incumbent-compared.jsonl", "pairs-left-out.json"}
 """What no decision on a pair changes."""
 
 
@@ -399,13 +399,7 @@ def append_decisions(home: Home, made: Sequence[Decision]) -> None:
     Raises:
         HomeError: the file can't be written.
     """
-    path = home.path / _FILE
-    try:
-        append_lines(path, [one.model_dump(mode="json") for one in made])
-    except OSError as error:
-        raise HomeError(
-            f"{str(path)!r} can't be written ({error.strerror or error}): nothing was decided."
-        ) from error
+    append_lines(home.path / _FILE, [one.model_dump(mode="json") for one in made])
 
 
 def forget_decisions(home: Home, run_ids: Collection[str], left: Collection[str]) -> int:

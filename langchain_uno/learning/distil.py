@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from langchain_uno.errors import EmptyLogError, HomeError
+from langchain_uno.errors import EmptyLogError
 from langchain_uno.learning.acts import (
     edited_pairs,
     liked_pairs,
@@ -31,7 +31,7 @@ from langchain_uno.learning.acts import (
     thumbs_teach,
 )
 from langchain_uno.learning.troubles import all_failed, left_out_notes, without_breakers
-from langchain_uno.learning.work import DISTILLED, Work, content_of, digest_of
+from langchain_uno.learning.work import DISTILLED, Work, uncollected
 from langchain_uno.logs.filters import acted_on
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
@@ -39,7 +39,16 @@ from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.models.teacher import forget
 from langchain_uno.models.together import ask_once
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Interaction, Message, Rule, RuleSet, Verdict, run_of
+from langchain_uno.records import (
+    Interaction,
+    Message,
+    Rule,
+    RuleSet,
+    Verdict,
+    content_of,
+    digest_of,
+    run_of,
+)
 from langchain_uno.releases.history import append_lines, read_lines
 
 GUESSED_RULES = 5
@@ -59,12 +68,11 @@ def distil_stage(work: Work) -> dict[str, Any]:
             few people gave thumbs.
         EngineError: the models fail on every log.
     """
-    logs = list(work.logs.values())
-    work.progress.start("distil", 2 * len(logs), "rules with and without feedback")
-    keys = distil_keys(work, logs)
+    work.progress.start("distil", 2 * len(work.logs), "rules with and without feedback")
+    keys = distil_keys(work, {log_id: one.plain for log_id, one in work.heard.items()})
     known = known_rules(work.home.work / DISTILLED, set(keys.values()))
-    new = [log for log in logs if keys[log.run_id] not in known]
-    work.progress.advance("distil", 2 * (len(logs) - len(new)))
+    new = [work.logs[log_id] for log_id, key in keys.items() if key not in known]
+    work.progress.advance("distil", 2 * (len(keys) - len(new)))
     left_out: dict[str, str] = {}
     for start in range(0, len(new), CHUNK):
         work.check_limits()
@@ -73,6 +81,7 @@ def distil_stage(work: Work) -> dict[str, Any]:
         left_out |= left
         if left_out and all(rules.outcome == "failed" for rules in known.values()):
             raise all_failed("distil", left_out)
+    logs = list(work.logs.values())
     out = [
         known.get(keys[log.run_id]) or RuleSet(run_id=log.run_id, outcome="failed") for log in logs
     ]
@@ -109,7 +118,7 @@ def distilled_at_last(work: Work) -> bool:
     left = [work.logs[i] for i in work.counts("distil")["left_out"] if i in work.logs]
     if not left:
         return False
-    keys = distil_keys(work, left)
+    keys = distil_keys(work, {log.run_id: content_of(log) for log in left})
     if known_rules(work.home.work / DISTILLED, set(keys.values())):
         return True  # a call that was killed distilled it
     work.progress.start("distil", 2 * len(left), "what was left out the last time")
@@ -137,19 +146,17 @@ def _distil_and_keep(
         for one in made
         if one.run_id not in left
     ]
-    path = work.home.work / DISTILLED
-    try:
-        append_lines(path, rows)
-    except OSError as error:
-        raise HomeError(
-            f"{str(path)!r} can't be written ({error.strerror or error}): free some space or mend "
-            "its permissions, then call the refresh again; it goes on from there."
-        ) from error
+    append_lines(work.home.work / DISTILLED, rows)
     return {keys[one.run_id]: one for one in made}, left
 
 
-def distil_keys(work: Work, logs: Sequence[Interaction]) -> dict[str, str]:
-    """Return, by log id, a digest of all that distilling a log comes of."""
+def distil_keys(work: Work, contents: Mapping[str, str]) -> dict[str, str]:
+    """Return, by log id, a digest of all that distilling a log comes of.
+
+    Args:
+        work: the refresh.
+        contents: :func:`~langchain_uno.records.content_of` each log, by id.
+    """
     by = digest_of(
         work.recipe.role_tokens,
         work.engine.fingerprint,
@@ -157,7 +164,7 @@ def distil_keys(work: Work, logs: Sequence[Interaction]) -> dict[str, str]:
         work.prompts.fingerprint,
         work.teacher_prompts.fingerprint,
     )
-    return {log.run_id: digest_of(by, content_of(log)) for log in logs}
+    return {log_id: digest_of(by, content) for log_id, content in contents.items()}
 
 
 def _distilled(work: Work, logs: Sequence[Interaction]) -> list[RuleSet]:
@@ -332,6 +339,7 @@ def _note_verdicts(work: Work, logs: Sequence[Interaction], out: Sequence[RuleSe
         journal.set_model_verdicts(found)
 
 
+@uncollected()
 def known_rules(path: Path, wanted: set[str]) -> dict[str, RuleSet]:
     """Return what is known of the wanted keys; a line that a kill cut short counts for nothing."""
     found: dict[str, RuleSet] = {}

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.learning.work import ClusterData, Work
@@ -59,6 +60,8 @@ class Incumbent(BaseModel):
     report: VerifierReport
     adapter: str
     """Its folder, relative to the work folder."""
+    rules: list[str] = Field(default_factory=list)
+    """The rules that it was taught."""
     stale: str | None = None
     """Why it may not simply stay; None: it may, if it passed."""
 
@@ -151,7 +154,8 @@ def match_parents(work: Work, groups: Sequence[set[str]]) -> list[Parent]:
     A group continues the cluster with which it shares most logs, when these are more than half of
     what is left of that cluster and more than half of the group's logs that the release knew: at
     most one group continues a cluster, and what drifted apart is new. A part that came off has the
-    module for a parent all the same: it is what its users get today.
+    module for a parent all the same, and so has a group of which the release knew nothing and
+    answered most: it is what their users get today.
     """
     release = _parent_release(work)
     if release is None:
@@ -170,7 +174,8 @@ def match_parents(work: Work, groups: Sequence[set[str]]) -> list[Parent]:
         name = max(old, key=lambda c: len(old[c] & group), default=None)
         shared = len(old[name] & group) if name is not None else 0
         if name is None or not shared or 2 * shared <= len(known & group):
-            parents.append(Parent(f"c{fresh}"))
+            answered = None if known & group else _answered_by(work, release, group)
+            parents.append(Parent(f"c{fresh}", module=answered))
             fresh += 1
             continue
         goes_on = 2 * shared > len(old[name])
@@ -187,6 +192,18 @@ def match_parents(work: Work, groups: Sequence[set[str]]) -> list[Parent]:
     return parents
 
 
+def _answered_by(work: Work, release: Release, group: set[str]) -> str | None:
+    """Return the cluster whose module answered more than half of a group; None: none did.
+
+    It is what its users have, where no log is left of those that the release knows.
+    """
+    there = {c.id for c in release.manifest.clusters if c.route in ADAPTER_ROUTES}
+    logs = [work.logs[log_id] for log_id in group]
+    count = Counter(log.cluster for log in logs if log.release == release.id)
+    name, most = max(count.items(), key=lambda one: one[1], default=(None, 0))
+    return name if name in there and 2 * most > len(group) else None
+
+
 def given_rules(work: Work) -> dict[str, list[str]]:
     """Return, for every log that a module answered, the rules that this module was taught.
 
@@ -200,7 +217,7 @@ def given_rules(work: Work) -> dict[str, list[str]]:
         if log.release not in known:
             try:
                 manifest = read_manifest(work.home, log.release)
-                known[log.release] = {c.id: c.rules for c in manifest.clusters}
+                known[log.release] = {c.id: taught_rules(c) for c in manifest.clusters}
             except (ReleaseError, NameError_):  # deleted or revoked since
                 known[log.release] = {}
         if rules := known[log.release].get(log.cluster):
@@ -211,7 +228,12 @@ def given_rules(work: Work) -> dict[str, list[str]]:
 def known_wordings(work: Work) -> dict[str | None, list[str]]:
     """Return the rules of the release that is gone on from, by cluster."""
     release = _parent_release(work)
-    return {c.id: c.rules for c in release.manifest.clusters} if release else {}
+    return {c.id: taught_rules(c) for c in release.manifest.clusters} if release else {}
+
+
+def taught_rules(cluster: Cluster) -> list[str]:
+    """Return the rules that the module of a release's cluster was taught."""
+    return cluster.rules if cluster.learnt is None else cluster.learnt
 
 
 def mark_reviewed(
@@ -244,43 +266,68 @@ def mark_reviewed(
         cluster.restored = bool({*decided} & {*in_force.get(old.id, ())} - touched.keys())
 
 
-def incumbent(work: Work, cluster: ClusterData, verify: Verify) -> Incumbent | None:
+def incumbent(work: Work, cluster: ClusterData, verify: Verify | None) -> Incumbent | None:
     """Return the present module of a cluster, verified anew; None when it has none.
 
-    Also None where somebody is held out today who was in training then, or where an old release
-    does not say who was: they would speak for a module that knows them. And where it learnt what a
-    person has taken out since.
+    Also None where it learnt what a person has taken out since.
+
+    It can't be verified where nobody is held out, or somebody who was in training then, or where an
+    old release does not say who was: they would speak for a module that knows them. Nothing is
+    decided then, so it is what users have.
 
     Args:
         work: the refresh.
         cluster: with a parent.
-        verify: compares a module with the base on the cluster's held-out queries.
+        verify: compares a module with the base on the cluster's held-out queries; None: there are
+            none.
     """
-    name = f"clusters/{cluster.id}/incumbent.json"
+    name, said = (f"clusters/{cluster.id}/incumbent{end}" for end in (".json", "-compared.jsonl"))
     if work.folder.has(name):
-        return Incumbent.model_validate(work.folder.read_json(name))
+        found = Incumbent.model_validate(work.folder.read_json(name))
+        if not found.report.n or work.folder.has(said):
+            return found
     release = _parent_release(work)
     if cluster.parent is None or release is None or cluster.overruled:
         return None
     old = release.cluster(cluster.parent)
+    if old.adapter is None:
+        return None
     known_by = _present(work)
     taught = {i for o in old.trained_on for i in known_by.get(o, ())}
-    if not old.trained_on or old.adapter is None or taught & {*cluster.verify, *cluster.unlabelled}:
-        return None
     folder = work.folder.fresh_folder(f"clusters/{cluster.id}/incumbent")
     for file in release.adapters[old.adapter].iterdir():
         shutil.copyfile(file, folder / file.name)  # the release may be swept meanwhile
     kind: ModuleKind = "expert" if old.route == "expert" else "critic"
+    stale = _stale(cluster, old, len(taught))
+    if verify is None or not old.trained_on or taught & {*cluster.verify, *cluster.unlabelled}:
+        report = _unverified(kind)
+        stale = stale or report.reason
+    else:
+        report = verify(kind, [folder])
     found = Incumbent(
         kind=kind,
         made_in=old.made_in or release.id,
         trained_on=old.trained_on,
-        report=verify(kind, [folder]),
+        rules=taught_rules(old),
+        report=report,
         adapter=str(folder.relative_to(work.folder.root)),
-        stale=_stale(cluster, old, len(taught)),
+        stale=stale,
     )
     work.folder.write_json(name, found.model_dump(mode="json"))
     return found
+
+
+def _unverified(kind: ModuleKind) -> VerifierReport:
+    return VerifierReport(
+        kind=kind,
+        n=0,
+        people=0,
+        win_rate=0.0,
+        interval=(0.0, 1.0),
+        passed=False,
+        undecided=True,
+        reason="nobody is held out whom it does not know",
+    )
 
 
 def _present(work: Work) -> dict[str, list[str]]:
@@ -293,7 +340,7 @@ def _present(work: Work) -> dict[str, list[str]]:
 
 
 def _stale(cluster: ClusterData, old: Cluster, taught: int) -> str | None:
-    if set(cluster.rules) != set(old.rules):
+    if set(cluster.rules) != set(taught_rules(old)):
         return "its rules changed"
     if cluster.restored:
         return "what it was made without was restored"

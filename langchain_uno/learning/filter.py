@@ -13,20 +13,27 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from langchain_uno.errors import EmptyLogError, TemplateError
+import numpy as np
+
+from langchain_uno.errors import EmptyLogError, StoreError, TemplateError
 from langchain_uno.learning.decisions import take_up_decisions
 from langchain_uno.learning.distil import distilled_at_last
-from langchain_uno.learning.work import RESULT, Work, content_of, digest_of, refresh_folders
+from langchain_uno.learning.work import RESULT, Work, refresh_folders, uncollected
 from langchain_uno.logs.filters import spoken, verdicts
+from langchain_uno.logs.heard import Facts, Heard, Logs, known_of
 from langchain_uno.logs.join import feedback_digest
-from langchain_uno.logs.kept import Facts, KeptLog
+from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.store import LogStore
-from langchain_uno.records import Interaction, Verdict, by_speaker, run_of, speaker_of
+from langchain_uno.models.protocols import FloatArray
+from langchain_uno.records import Interaction, Verdict, digest_of, run_of, speaker_of
 from langchain_uno.releases.load import revocation_file
+from langchain_uno.releases.traffic import read_traffic
 
 
+@uncollected()
 def filter_stage(work: Work) -> None:
     """Read the log, take (or take up) a snapshot, and keep what may be learnt from.
 
@@ -38,25 +45,28 @@ def filter_stage(work: Work) -> None:
     work.progress.start("filter", None, "reading the log")
     with LogStore.open(work.home, work.embedder) as store:
         store.drain(work.counter("filter"))
-        every = store.heard()
-        heard = _told_apart(work, every, store)
-        snapshot = _unfinished(work, every, heard) or _new_snapshot(work, every, heard, store)
-        chosen = {log.run_id: log for log in _restricted(work, every, snapshot["logs"])}
+        heard = store.heard(whole=work.recipe.rules.voices == "logs")
+        if not heard:
+            raise EmptyLogError(_nothing_heard(str(work.home.path), store))
+        snapshot = _unfinished(work, heard, store) or _new_snapshot(work, heard, store)
+        chosen, changed = _restricted(work, heard, snapshot["logs"], store)
+        known = {one.log_id: one for one in chosen}
+        logs = Logs({**store.logs(chosen), **changed})
         work.newer = _newer(heard, snapshot["logs"])
         work.unheard = {log.run_id: log for log in store.interactions(snapshot["unheard"])}
         if not work.folder.has("queries.npy"):
-            kept, dropped, by_model = _checked(work, store.kept, list(chosen.values()))
+            kept, dropped, by_model = _checked(work, store.kept, chosen, logs)
             if not kept:
-                raise EmptyLogError(_why_none(work, list(chosen.values()), dropped))
-            ids = [run_of(log.run_id) for log in kept]
-            work.folder.write_json("usable.json", [log.run_id for log in kept])
+                raise EmptyLogError(_why_none(work, chosen, dropped))
+            work.folder.write_json("usable.json", [one.log_id for one in kept])
             work.folder.write_json("dropped.json", dict(dropped))
             work.folder.write_json("by-model.json", by_model)
             work.folder.write_array("unheard.npy", store.embeddings(list(work.unheard)))
-            work.folder.write_array("queries.npy", store.embeddings(ids))
-    work.logs = {i: spoken(chosen[i]) for i in work.folder.read_json("usable.json")}
+            work.folder.write_array("queries.npy", _queries(work, store, kept))
+    usable = work.folder.read_json("usable.json")
+    work.logs, work.heard = logs.only(usable), {log_id: known[log_id] for log_id in usable}
     work.once("filter", lambda _: _counts(work, snapshot))
-    if work.folder.has(RESULT):
+    if work.folder.has(RESULT) and not was_taken_back(work):
         _retry(work)
     take_up_decisions(work)
 
@@ -78,6 +88,16 @@ _OWN |= {"queries.npy", "filter.json"}
 """What this stage writes."""
 
 
+def was_taken_back(work: Work) -> bool:
+    """Whether the release of a refresh that is over was current, and a person chose another."""
+    if not work.folder.has("release.json"):  # a kill on the way to publishing it again
+        return False
+    told, traffic = work.counts("release"), read_traffic(work.home)
+    current = traffic.current if traffic else None
+    promoted: bool = told.get("promoted", True)
+    return promoted and (current is None or current.release != told["release"])
+
+
 def is_unchanged(work: Work) -> bool:
     """Whether a refresh of exactly these logs, decisions, recipe and models is over already.
 
@@ -93,15 +113,6 @@ def is_unchanged(work: Work) -> bool:
     for name in ("release.json", "release-id.json", RESULT):
         work.folder.remove(name)
     return False
-
-
-def _told_apart(work: Work, heard: list[Interaction], store: LogStore) -> list[Interaction]:
-    """Return the logs that somebody reacted to, one for each person who did."""
-    if not heard:
-        raise EmptyLogError(_nothing_heard(str(work.home.path), store))
-    if work.recipe.rules.voices == "logs":
-        return heard
-    return [one for log in heard for one in by_speaker(log)]
 
 
 def _nothing_heard(where: str, store: LogStore) -> str:
@@ -123,16 +134,32 @@ def _nothing_heard(where: str, store: LogStore) -> str:
     )
 
 
-def _unfinished(
-    work: Work, every: Sequence[Interaction], heard: Sequence[Interaction]
-) -> dict[str, Any] | None:
+def _queries(work: Work, store: LogStore, heard: Sequence[Heard]) -> FloatArray:
+    """Return the vectors of the requests; those that the last refresh had are in its folder."""
+    found: dict[str, FloatArray] = {}
+    for folder in refresh_folders(work.home.work):
+        if folder.root.name != work.id and folder.has("queries.npy"):
+            with suppress(StoreError, KeyError, ValueError):  # the index has them all
+                snapshot = folder.read_json("snapshot.json")
+                if snapshot["embedder"] == work.embedder.fingerprint:
+                    ids, logs = folder.read_json("usable.json"), snapshot["logs"]
+                    contents = [logs[log_id]["content"] for log_id in ids]
+                    vectors = folder.read_array("queries.npy")
+                    found |= dict(zip(contents, vectors, strict=True))
+    missing = [one for one in heard if one.content not in found]
+    vectors = store.embeddings([one.run_id for one in missing])
+    found |= {one.content: row for one, row in zip(missing, vectors, strict=True)}
+    return np.stack([found[one.content] for one in heard])
+
+
+def _unfinished(work: Work, heard: Sequence[Heard], store: LogStore) -> dict[str, Any] | None:
     """Return the snapshot of a refresh to go on with, and set ``work.id``; None: there is none.
 
     It is one with this recipe and these models: over and of just the present logs, or unfinished.
     An unfinished one goes on as long as its logs and their feedback are there, though feedback came
     or was changed meanwhile: the next refresh learns that. Where they are not, its folder goes.
     """
-    now = {log.run_id: content_of(log) for log in heard}
+    now = {one.log_id: one.content for one in heard}
     for folder in refresh_folders(work.home.work):
         if not folder.has("snapshot.json"):
             continue
@@ -143,9 +170,9 @@ def _unfinished(
         if folder.has(RESULT):
             goes_on = {i: one["content"] for i, one in then.items()} == now
         else:
-            found = _restricted(work, every, then)
+            found, _ = _restricted(work, heard, then, store)
             goes_on = len(found) == len(then) and all(
-                len(log.feedback) == len(then[log.run_id]["feedback"]) for log in found
+                len(one.said) == len(then[one.log_id]["feedback"]) for one in found
             )
             if not goes_on:
                 shutil.rmtree(folder.root)
@@ -155,21 +182,19 @@ def _unfinished(
     return None
 
 
-def _new_snapshot(
-    work: Work, every: Sequence[Interaction], heard: Sequence[Interaction], store: LogStore
-) -> dict[str, Any]:
-    whole = {log.run_id: feedback_digest(log.feedback).hex() for log in every}
+def _new_snapshot(work: Work, heard: Sequence[Heard], store: LogStore) -> dict[str, Any]:
     logs = {
-        log.run_id: {
-            "feedback": [f.feedback_id for f in log.feedback],
-            "content": content_of(log),
-            "of_all_feedback": whole[_run(work, log.run_id)],
+        one.log_id: {
+            "feedback": one.said,
+            "content": one.content,
+            "of_all_feedback": one.digest.hex(),
         }
-        for log in heard
+        for one in heard
     }
     waiting = store.journal.waiting()
     snapshot = {
         "fit": work.fit,
+        "embedder": work.embedder.fingerprint,
         "logs": logs,
         "unheard": [log.run_id for log in _unheard(work, store)],
         "interactions": store.count_all(),
@@ -184,27 +209,35 @@ def _new_snapshot(
 
 
 def _restricted(
-    work: Work, every: Sequence[Interaction], wanted: Mapping[str, Mapping[str, Any]]
-) -> list[Interaction]:
+    work: Work, heard: Sequence[Heard], wanted: Mapping[str, Mapping[str, Any]], store: LogStore
+) -> tuple[list[Heard], dict[str, Interaction]]:
     """Return the logs of a snapshot, as far as they are there, with the feedback they had then.
 
     They are told by their feedback: the numbers of :func:`by_speaker` go by who spoke first, and
     that may be another person by now.
+
+    Returns:
+        What is known of them, and those that are not as they are in the log today.
     """
-    runs = {log.run_id: log for log in every}
-    out = []
+    today = {one.log_id: one for one in heard if one.log_id in wanted}
+    same = {i for i, one in today.items() if one.content == wanted[i]["content"]}
+    others = {_run(work, log_id) for log_id in wanted if log_id not in same}
+    records = {log.run_id: log for log in store.interactions(list(others))} if others else {}
+    found, changed = [], {}
     for log_id, one in wanted.items():
-        log = runs.get(_run(work, log_id))
-        if log is None:
-            continue
-        then = set(one["feedback"])
-        feedback = [f for f in log.feedback if f.feedback_id in then]
-        who = log.user_id
-        if feedback and work.recipe.rules.voices != "logs":
-            who = speaker_of(feedback[0], log)
-        update = {"run_id": log_id, "feedback": feedback, "user_id": who}
-        out.append(log.model_copy(update=update))
-    return out
+        if log_id in same:
+            found.append(today[log_id])
+        elif (log := records.get(_run(work, log_id))) and log.feedback:
+            then = set(one["feedback"])
+            feedback = [f for f in log.feedback if f.feedback_id in then]
+            who = log.user_id
+            if feedback and work.recipe.rules.voices != "logs":
+                who = speaker_of(feedback[0], log)
+            update = {"run_id": log_id, "feedback": feedback, "user_id": who}
+            was = log.model_copy(update=update)
+            found.append(known_of(was, log.run_id, feedback_digest(log.feedback)))
+            changed[log_id] = spoken(was)
+    return sorted(found, key=lambda one: one.order), changed
 
 
 def _run(work: Work, log_id: str) -> str:
@@ -212,10 +245,10 @@ def _run(work: Work, log_id: str) -> str:
     return log_id if work.recipe.rules.voices == "logs" else run_of(log_id)
 
 
-def _newer(heard: Sequence[Interaction], then: Mapping[str, Mapping[str, Any]]) -> int:
+def _newer(heard: Sequence[Heard], then: Mapping[str, Mapping[str, Any]]) -> int:
     """Count the logs with feedback that a snapshot does not have."""
     known = {feedback_id for one in then.values() for feedback_id in one["feedback"]}
-    return sum(any(f.feedback_id not in known for f in log.feedback) for log in heard)
+    return sum(not known.issuperset(one.said) for one in heard)
 
 
 def _unheard(work: Work, store: LogStore) -> list[Interaction]:
@@ -238,7 +271,7 @@ def _unheard(work: Work, store: LogStore) -> list[Interaction]:
     ]
     judged = verdicts(others, lenient, work.supports)
     found = [log for log, one in zip(others, judged, strict=True) if one.usable]
-    refused = _refused(work, store.kept, found)
+    refused = _refused(work, store.kept, {log.run_id: log for log in found})
     found = [log for log in found if log.run_id not in refused]
     skipped, wanted = 0, most + len(found)
     while len(found) < wanted:
@@ -247,31 +280,41 @@ def _unheard(work: Work, store: LogStore) -> list[Interaction]:
             break
         skipped += len(ids)
         page = store.interactions(ids)
-        refused = _refused(work, store.kept, page)
+        refused = _refused(work, store.kept, {log.run_id: log for log in page})
         found += [log for log in page if log.run_id not in refused]
     found.sort(key=lambda log: (log.created_at, log.run_id))
     return found[-most:] if most else []
 
 
 def _checked(
-    work: Work, kept: KeptLog, logs: Sequence[Interaction]
-) -> tuple[list[Interaction], Counter[str], dict[str, Any]]:
+    work: Work, kept: KeptLog, heard: Sequence[Heard], logs: Logs
+) -> tuple[list[Heard], Counter[str], dict[str, Any]]:
     """Return the usable logs, the reasons of the others, and the model's verdicts among these."""
-    work.progress.start("filter", len(logs), "checks")
-    judged = verdicts(logs, work.recipe.filter, work.supports)
-    usable = [spoken(log) for log, one in zip(logs, judged, strict=True) if one.usable]
-    dropped = Counter(one.reason for one in judged if not one.usable)
-    work.progress.advance("filter", len(logs))
-    odd = _refused(work, kept, usable)
-    odd |= _surprising(work, kept, [log for log in usable if log.run_id not in odd])
+    work.progress.start("filter", len(heard), "checks")
+    ignore = work.recipe.filter.ignore
+    usable: dict[str, Heard] = {}
+    seen: set[bytes] = set()
+    dropped: Counter[str] = Counter()
+    all_facts = {id(one.facts): one.facts for one in heard}  # many logs share them
+    by_facts = {key: facts.reason(work.supports, ignore) for key, facts in all_facts.items()}
+    for one in heard:
+        reason = by_facts[id(one.facts)]
+        if reason == "ok" and one.same in seen and "duplicate" not in ignore:
+            reason = "duplicate"
+        if reason == "ok":
+            usable[one.log_id] = one
+            seen.add(one.same)
+        else:
+            dropped[reason] += 1
+    work.progress.advance("filter", len(heard))
+    odd = _refused(work, kept, logs.only(list(usable)))
+    odd |= _surprising(work, kept, logs.only([i for i in usable if i not in odd]))
     dropped.update(one.reason for one in odd.values())
-    by_model = {
-        log.run_id: odd[log.run_id].model_dump(mode="json") for log in usable if log.run_id in odd
-    }
-    return [log for log in usable if log.run_id not in odd], dropped, by_model
+    by_model = {i: odd[i].model_dump(mode="json") for i in usable if i in odd}
+    return [one for i, one in usable.items() if i not in odd], dropped, by_model
 
 
-def _refused(work: Work, kept: KeptLog, logs: Sequence[Interaction]) -> dict[str, Verdict]:
+def _refused(work: Work, kept: KeptLog, logs: Mapping[str, Interaction]) -> dict[str, Verdict]:
     """Return a verdict for the conversations that the base model's chat template refuses."""
     from langchain_uno.models.chat_format import render
     from langchain_uno.models.local import LocalEngine
@@ -296,7 +339,7 @@ def _refused(work: Work, kept: KeptLog, logs: Sequence[Interaction]) -> dict[str
     return kept.checked(by, logs, check)
 
 
-def _surprising(work: Work, kept: KeptLog, logs: Sequence[Interaction]) -> dict[str, Verdict]:
+def _surprising(work: Work, kept: KeptLog, logs: Mapping[str, Interaction]) -> dict[str, Verdict]:
     """Return a verdict for answers that the base model finds too surprising, if that matters."""
     most = work.recipe.filter.max_perplexity
     if most is None or "high_perplexity" in work.recipe.filter.ignore:
@@ -318,9 +361,10 @@ def _surprising(work: Work, kept: KeptLog, logs: Sequence[Interaction]) -> dict[
     return kept.checked(digest_of("perplexity", work.engine.fingerprint, most), logs, check)
 
 
-def _why_none(work: Work, heard: Sequence[Interaction], reasons: Counter[str]) -> str:
-    foreign = {log.language for log in heard if not work.supports(log.language)}
-    if foreign and all(log.language in foreign for log in heard):
+def _why_none(work: Work, heard: Sequence[Heard], reasons: Counter[str]) -> str:
+    languages = {one.facts.language for one in heard}
+    foreign = {language for language in languages if not work.supports(language)}
+    if foreign == languages:
         return (
             f"All {len(heard)} logs with feedback are in {', '.join(sorted(foreign))}, for which "
             f"the prompt set {work.prompts.fingerprint!r} has no prompts: refresh with a real "

@@ -21,7 +21,7 @@ from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import GenerateRequest, Sampling
-from langchain_uno.records import STAGES, Interaction, Message, by_speaker
+from langchain_uno.records import STAGES, Interaction, Message, by_speaker, content_of
 
 SAMPLE = 16
 """Logs whose prompts are measured for the mean."""
@@ -105,7 +105,7 @@ def plan_refresh(work: Work) -> Plan:
         elif snapshot.get("fit") == work.fit:
             plan.goes_on = [s for s in STAGES if folder.has(f"{s}.json")]
     plan.new = sum(log.run_id not in known for log in heard)
-    keys = distil_keys(work, usable)
+    keys = distil_keys(work, {log.run_id: content_of(log) for log in usable})
     done = known_rules(work.home.work / DISTILLED, set(keys.values()))
     plan.to_distil = sum(bool(g.feedback_turns) and keys[g.run_id] not in done for g in usable)
     if usable:

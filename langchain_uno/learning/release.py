@@ -130,6 +130,7 @@ def _cluster(work: Work, cluster: ClusterData, rows: NDArray[np.bool_]) -> Clust
         # A kept module's are opaque already.
         trained_on=list(dict.fromkeys(map(run_of, cluster.train))) if new else [],
         made_in=decision.kept.made_in if decision.kept else None,
+        learnt=decision.kept.rules if decision.kept else None,
         reports=decision.reports,
         note="; ".join(decision.notes),
     )

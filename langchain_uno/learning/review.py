@@ -28,10 +28,10 @@ from langchain_uno.learning.decisions import (
     read_decisions,
     some_runs,
 )
-from langchain_uno.learning.work import RESULT, ClusterData, WorkFolder, digest_of, refresh_folders
+from langchain_uno.learning.work import RESULT, ClusterData, WorkFolder, refresh_folders
 from langchain_uno.logs.journal import Journal
 from langchain_uno.messages import clean_text
-from langchain_uno.records import PreferencePair, run_of
+from langchain_uno.records import PreferencePair, digest_of, run_of
 from langchain_uno.releases.history import note, present_user
 
 State = Literal["in", "excluded", "edited", "own", "refused"]

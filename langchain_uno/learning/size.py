@@ -38,6 +38,11 @@ def bound_size(work: Work, clusters: Sequence[ClusterData], decided: Sequence[De
         if size <= room:
             room -= size
             continue
+        present = None if one.kept else one.instead
+        if present and (least := count_weights(work.folder.path(present.adapter))) <= room:
+            room -= least
+            one.keep(present, "kept, since what is new is too large (releases.max_percent)")
+            continue
         alone = f"this one has {100 * size / whole:.3g} %"
         why = alone if size > bound else "others prove more"
         one.notes.append(

@@ -44,9 +44,9 @@ def split_logs(
 
     About ``held_out`` of the logs are held back, and ``deciding`` voices where these are a third of
     all at most, or ``FEWEST`` of them where these are half: at least one voice where there are two;
-    no log where all ask the same thing. Those ``deciding`` voices are the ones with the fewest logs: ten logs of ten people witness more than
-    ten of one. What the share wants besides is drawn by chance, and half of the voices stay in
-    training at least, or it would be left to the few who write most.
+    no log where all ask the same thing. Those voices are the ones with the fewest logs: ten logs of
+    ten people witness more than ten of one. What the share wants besides is drawn by chance, and
+    half of the voices stay in training at least, or it would be left to the few who write most.
 
     Args:
         logs: the members of one cluster.

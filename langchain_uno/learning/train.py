@@ -40,6 +40,7 @@ from pydantic import BaseModel, Field
 from langchain_uno.errors import InputError
 from langchain_uno.learning.cluster import smallest_cluster
 from langchain_uno.learning.evolve import Incumbent, incumbent
+from langchain_uno.learning.filter import was_taken_back
 from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.size import bound_size
@@ -106,6 +107,14 @@ class Decision(BaseModel):
     taught_by: Trial | None = None
     """The critic that taught the expert, which ships if the expert may not; None: nobody did."""
 
+    def keep(self, present: Incumbent, why: str) -> Decision:
+        """Settle for the module that users have; return this decision."""
+        self.route, self.adapter = present.kind, present.adapter
+        self.kept, self.report = present, present.report
+        self.reports.append(present.report)
+        self.notes.append(f"{why}, made in {present.made_in}")
+        return self
+
     @property
     def shipped(self) -> VerifierReport | None:
         """The report of what is to ship; None: the base answers."""
@@ -138,7 +147,7 @@ def train_stage(work: Work) -> dict[str, Any]:
             )
             decision.route, decision.adapter = "base", None
             if decision.instead is not None:
-                _kept(decision, decision.instead, "kept")
+                decision.keep(decision.instead, "kept")
     bound_size(work, clusters, decided)
     for cluster, decision in zip(clusters, decided, strict=True):
         work.folder.write_json(
@@ -175,7 +184,7 @@ def retry_failed(work: Work) -> None:
         EngineError: a model can't answer at all.
         PausedError: a limit was reached.
     """
-    if not work.folder.has(RESULT):
+    if not work.folder.has(RESULT) or was_taken_back(work):
         return
     mended = False
     for cluster in work.clusters():
@@ -214,8 +223,6 @@ def trains_expert(work: Work, cluster: ClusterData) -> bool:
     """Whether an expert is to be trained for a cluster, so that it needs pairs."""
     if cluster.by_thumbs or not work.is_low(cluster):
         return False
-    if len(cluster.run_ids) < smallest_cluster(work):
-        return False
     present = _incumbent(work, cluster)
     return not (_too_few(work, cluster) or (present is not None and present.stays))
 
@@ -232,28 +239,22 @@ def _decide_or_fail(work: Work, cluster: ClusterData) -> Decision:
         present = _incumbent(work, cluster)
         if present is None or not present.stands:
             return failed
-        return _kept(failed, present, "kept")
+        return failed.keep(present, "kept")
 
 
 def _decide(work: Work, cluster: ClusterData) -> Decision:
     """Try what the gap says, then what is left, and settle for the base model."""
-    smallest = smallest_cluster(work)
-    if len(cluster.run_ids) < smallest:
-        return Decision(notes=[f"fewer than {smallest} logs"])
-    if not held_out(work, cluster):
-        lacks = "thumbs up and down" if cluster.by_thumbs else "log"
-        return Decision(notes=[*_thumbs_told(work, cluster), f"no held-out {lacks} to verify on"])
     present = _incumbent(work, cluster)
     if present is not None and present.stays:
-        return _kept(Decision(), present, "kept")
+        return Decision().keep(present, "kept")
     decision = Decision(notes=_thumbs_told(work, cluster))
     if few := _too_few(work, cluster):
         decision.notes.append(few)
         if present is not None and present.stands:
-            return _kept(decision, present, "kept")
+            return decision.keep(present, "kept")
         return decision
     if present is not None and present.stale:
-        decision.notes.append(f"made anew: {present.stale}")
+        decision.notes.append(f"tried anew: {present.stale}")
     kinds = _kinds(work, cluster)
     new: Trial | None = None
     for kind in kinds:
@@ -277,14 +278,14 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
     decision.instead = present
     if not present.report.passed:
         why = "kept, undecided as what is new is"
-        return _kept(decision, present, why) if new is None else decision
+        return decision.keep(present, why) if new is None else decision
     if new is None:
-        return _kept(decision, present, "kept: nothing new passed")
+        return decision.keep(present, "kept: nothing new passed")
     assert new.report is not None
     own = "distilled" if decision.taught_by else new.report.kind
     better = against_present(work, cluster, new.report.kind, own)
     if not better.passed:
-        return _kept(decision, present, f"kept: what is new, compared with it: {better.reason}")
+        return decision.keep(present, f"kept: what is new, compared with it: {better.reason}")
     decision.notes.append(f"wins {better.win_rate:.2f} of the comparisons with what it replaces")
     return decision
 
@@ -297,8 +298,12 @@ def _kinds(work: Work, cluster: ClusterData) -> tuple[ModuleKind, ...]:
 
 
 def _too_few(work: Work, cluster: ClusterData) -> str:
-    """Say that no module could pass, whatever it does, because so few people are held out."""
-    level = work.recipe.verify.level
+    """Say why no module is tried: there are too few logs, or too few people to decide on any."""
+    smallest, level = smallest_cluster(work), work.recipe.verify.level
+    if len(cluster.run_ids) < smallest:
+        return f"fewer than {smallest} logs"
+    if not held_out(work, cluster):
+        return f"no held-out {'thumbs up and down' if cluster.by_thumbs else 'log'} to verify on"
     if level is None:
         return ""
     least = least_people(level / len(_kinds(work, cluster)))
@@ -335,17 +340,9 @@ def _thumbs_told(work: Work, cluster: ClusterData) -> list[str]:
     return [told if min(ups, downs) >= least else f"{told}: it takes {least} of each to learn"]
 
 
-def _kept(decision: Decision, present: Incumbent, why: str) -> Decision:
-    decision.route, decision.adapter = present.kind, present.adapter
-    decision.kept, decision.report = present, present.report
-    decision.reports.append(present.report)
-    decision.notes.append(f"{why}, made in {present.made_in}")
-    return decision
-
-
 def _incumbent(work: Work, cluster: ClusterData) -> Incumbent | None:
     verify = partial(verify_module, work, cluster, kinds=1, name="incumbent")
-    return incumbent(work, cluster, verify) if held_out(work, cluster) else None
+    return incumbent(work, cluster, verify if held_out(work, cluster) else None)
 
 
 def _try_module(

@@ -9,13 +9,13 @@ arrays.
 
 from __future__ import annotations
 
-import hashlib
+import gc
 import io
 import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,10 +27,19 @@ from pydantic import BaseModel, Field, ValidationError
 
 from langchain_uno.errors import PausedError, StoreError
 from langchain_uno.home import Home
+from langchain_uno.logs.heard import Heard
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, OnDone, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Interaction, PreferencePair, Route, RuleSet, run_of, voices_of
+from langchain_uno.records import (
+    Interaction,
+    PreferencePair,
+    Route,
+    RuleSet,
+    digest_of,
+    run_of,
+    voices_of,
+)
 from langchain_uno.releases.history import read_lines
 from langchain_uno.releases.traffic import write_atomic
 
@@ -210,8 +219,11 @@ class Work:
     scorers: Any = None
     """How many control questions reranker and judge got right (``learning/controls.py``)."""
     id: str = ""
-    logs: dict[str, Interaction] = field(default_factory=dict)
-    """The usable logs by id, each with the feedback of one person; set by the filter stage."""
+    logs: Mapping[str, Interaction] = field(default_factory=dict)
+    """The usable logs by id, each with the feedback of one person; set by the filter stage. A log
+    is read when it is asked for."""
+    heard: dict[str, Heard] = field(default_factory=dict)
+    """What is known of each of them."""
     unheard: dict[str, Interaction] = field(default_factory=dict)
     """Requests that nobody reacted to, by run id, the latest last; set by the filter stage."""
     newer: int = 0
@@ -385,7 +397,8 @@ class WorkFolder:
 
     def write_json(self, name: str, data: Any) -> None:
         """Write one JSON value."""
-        text = json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True)
+        # With an indent it takes several times as long.
+        text = json.dumps(data, ensure_ascii=False, sort_keys=True)
         write_atomic(self.path(name), text.encode("utf-8", "surrogatepass"))
 
     def read_json(self, name: str) -> Any:
@@ -441,17 +454,19 @@ def _damage_told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def digest_of(*parts: Any) -> str:
-    """Return 16 hex digits that stand for the parts' texts."""
-    whole = hashlib.sha256()
-    for part in parts:
-        whole.update(str(part).encode("utf-8", "surrogatepass") + b"\0")
-    return whole.hexdigest()[:16]
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python from looking for garbage.
 
-
-def content_of(log: Interaction) -> str:
-    """Return a digest of a log with its feedback."""
-    return digest_of(log.model_dump_json(exclude={"verdict", "language"}))
+    It walks through all that is loaded whenever many objects are made, and would find none.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def refresh_folders(work: Path) -> list[WorkFolder]:

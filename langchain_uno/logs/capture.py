@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from langchain_uno.errors import InputError
-from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.conversation import MAX_ID, run_ref
 from langchain_uno.logs.names import SERVER_USER, asked_by
 from langchain_uno.logs.redaction import Redactor
 from langchain_uno.logs.trace import OWN_CALL, Answered, Trace, own_call
@@ -22,7 +22,6 @@ from langchain_uno.messages import clean_text, incomplete, message_fields, text_
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Route, utc_now
 
 _ROUTES = get_args(Route)
-_MAX_ID = 200
 _MAX_DEPTH = 40
 """Of a tool's arguments; ``messages.map_texts``, which redacts them, goes a little deeper."""
 _ENDS = ("finish_reason", "stop_reason", "stopReason", "done_reason")
@@ -101,12 +100,12 @@ class Capture:
         route = info.get("route")
         tags = dict(self.tags)
         if node := metadata.get("langgraph_node"):
-            tags["node"] = clean_text(str(node))[:_MAX_ID]
+            tags["node"] = clean_text(str(node))[:MAX_ID]
         ended_by = next((end for key in _ENDS if (end := _name(info.get(key)))), None)
         if ended_by:
             tags["finish_reason"] = ended_by
         if own := own_call(metadata, started.tags, rank):
-            tags["own_call"], rank = clean_text(own)[:_MAX_ID], OWN_CALL
+            tags["own_call"], rank = clean_text(own)[:MAX_ID], OWN_CALL
         names = _message_ids(run_id, message, response)
         trace.answers.append(Answered(str(run_id), frozenset(names), said.strip(), rank))
         record: dict[str, Any] = {
@@ -211,14 +210,14 @@ def check_feedback(**fields: Any) -> Feedback:
     if isinstance(given.get("correction"), str):
         given["correction"] = without_thinking(given["correction"])
     run_id, score = given.get("run_id"), given.get("score")
-    if not isinstance(run_id, str) or not 0 < len(run_id) <= _MAX_ID:
+    if not isinstance(run_id, str) or not 0 < len(run_id) <= MAX_ID:
         raise InputError("Feedback needs the run_id of an answer (or its AIMessage.id).")
     for name in ("key", "comment", "correction", "source", "user_id", "feedback_id"):
         text = given.get(name, "")
         if not isinstance(text, str):
             raise InputError(f"Feedback's {name} must be text, not {type(text).__name__}.")
-        if name not in ("comment", "correction") and len(text) > _MAX_ID:
-            raise InputError(f"Feedback's {name} is longer than {_MAX_ID} characters.")
+        if name not in ("comment", "correction") and len(text) > MAX_ID:
+            raise InputError(f"Feedback's {name} is longer than {MAX_ID} characters.")
     if score is not None:
         if not isinstance(score, bool | int | float) or not 0 <= score <= 1:
             raise InputError(
@@ -307,4 +306,4 @@ def _usage(message: AIMessage | None, response: LLMResult | None) -> dict[str, i
 
 
 def _name(value: Any) -> str | None:
-    return clean_text(str(value))[:_MAX_ID] if value not in (None, "") else None
+    return clean_text(str(value))[:MAX_ID] if value not in (None, "") else None

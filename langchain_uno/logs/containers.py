@@ -15,6 +15,7 @@ import sqlite3
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, cast
@@ -128,14 +129,20 @@ def _is_utf8(head: bytes) -> bool:
 # -- JSON ------------------------------------------------------------------------------------------
 
 
-def _lines(source: io.BufferedReader[Any], encoding: str) -> Iterator[Numbered]:
-    text = io.TextIOWrapper(source, encoding, errors="surrogateescape", newline="\n")
+@contextmanager
+def _decoded(source: io.BufferedReader[Any], encoding: str, **how: Any) -> Iterator[IO[str]]:
+    text = io.TextIOWrapper(source, encoding, **how)
     try:
+        yield text
+    finally:
+        text.detach()  # whoever opened the file closes it
+
+
+def _lines(source: io.BufferedReader[Any], encoding: str) -> Iterator[Numbered]:
+    with _decoded(source, encoding, errors="surrogateescape", newline="\n") as text:
         for number, line in enumerate(text, 1):
             if line.strip():
                 yield number, _parsed(line)
-    finally:
-        text.detach()  # whoever opened the file closes it
 
 
 def _parsed(text: str) -> Any:
@@ -310,15 +317,12 @@ def _csv(
     source: io.BufferedReader[Any], encoding: str, delimiter: str, skip: bool
 ) -> Iterator[Numbered]:
     csv.field_size_limit(1 << 30)
-    text = io.TextIOWrapper(source, encoding, newline="")
-    try:
+    with _decoded(source, encoding, newline="") as text:
         if skip:
             next(text, None)
         table = csv.DictReader(text, delimiter=delimiter)
         for number, row in _table_rows(table):
             yield number + skip, row
-    finally:
-        text.detach()  # whoever opened the file closes it
 
 
 def _table_rows(table: csv.DictReader[str]) -> Iterator[Numbered]:

@@ -18,7 +18,8 @@ _RUN = re.compile(
     re.IGNORECASE,
 )
 _HEX = re.compile(r"[0-9a-fA-F]{32}\Z")
-_MAX_ID = 200
+MAX_ID = 200
+"""Characters that are kept of an id: longer than any provider's."""
 _PLACEHOLDERS = re.compile(r"(?:\[[\w.-]{1,40}\]\s*)+\Z")
 """A turn of nothing but marks of pictures and files (:func:`~langchain_uno.messages.text_of`)."""
 _LANGUAGES = "en zh de es fr it pt nl pl sv tr vi id ja ko ru uk ar el he hi th"
@@ -56,7 +57,7 @@ def run_ref(value: object) -> str:
     """
     text = str(value).replace("\0", "\ufffd")  # at which SQLite's JSON ends a text
     found = _RUN.match(text)
-    return found.group(1).lower() if found else text.strip()[:_MAX_ID]
+    return found.group(1).lower() if found else text.strip()[:MAX_ID]
 
 
 def run_name(value: object) -> str:

@@ -121,12 +121,19 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         return self._open_readonly() if self._readonly else self._connect()
 
+    def _file(self, name: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            name,
+            timeout=self._timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=name.startswith("file:"),
+        )
+
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         name = str(self._path)
-        db = sqlite3.connect(
-            name, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
-        )
+        db = self._file(name)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if self._full_sync else 'NORMAL'}")
         db.execute("PRAGMA wal_autocheckpoint = 4000")
@@ -138,19 +145,13 @@ class Database:
 
     def _open_readonly(self) -> sqlite3.Connection:
         if not self._path.is_file():
-            db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            db = self._file(":memory:")
             migrate(db, ":memory:")
             return db
         base = self._path.resolve().as_uri()
         # A WAL journal in a folder that can't be written opens only as immutable.
         for mode in ("?mode=ro", "?immutable=1"):
-            db = sqlite3.connect(
-                base + mode,
-                uri=True,
-                timeout=self._timeout_s,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            db = self._file(base + mode)
             try:
                 migrate(db, str(self._path))
                 return db

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_uno.errors import StoreBusyError
-from langchain_uno.logs.conversation import run_name, run_ref
+from langchain_uno.logs.conversation import MAX_ID, run_name, run_ref
 from langchain_uno.logs.redaction import pseudonym
 from langchain_uno.logs.tombstones import (
     Kind,
@@ -32,9 +32,6 @@ if TYPE_CHECKING:  # the journal asks for tombstones
     from langchain_uno.logs.join import Joined
     from langchain_uno.logs.journal import Journal, JournalRow
     from langchain_uno.records import Feedback, Interaction
-
-MAX_ID = 200
-"""Characters that are kept of an id, as capture and importer cut it."""
 
 
 @dataclass

@@ -15,6 +15,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import shake_256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,7 +81,8 @@ class InteractionCollection:
         """How many records there are."""
         if self._collection is None:
             return 0
-        return int(self._ask("read", lambda: self._collection.count()))
+        with self._asking("read"):
+            return int(self._collection.count())
 
     @property
     def identity(self) -> str:
@@ -110,18 +112,14 @@ class InteractionCollection:
             return
         d = int(vectors.shape[1])
         if self._collection is None:
-            self._collection = self._ask("write", lambda: self._create(d))
+            with self._asking("write"):
+                self._collection = self._create(d)
             self._check(self._collection)  # another host may have been first
         if self.dimension != d:
             raise ModelMismatchError(self._mismatch(f"{d} numbers a vector", f"{self.dimension}"))
-        self._ask(
-            "write",
-            lambda: self._collection.upsert(
-                ids=list(run_ids),
-                embeddings=vectors + self._apart(run_ids),
-                metadatas=[dict(m) for m in metadatas],
-            ),
-        )
+        told, apart = [dict(m) for m in metadatas], vectors + self._apart(run_ids)
+        with self._asking("write"):
+            self._collection.upsert(ids=list(run_ids), embeddings=apart, metadatas=told)
 
     def vectors(self, run_ids: Sequence[str]) -> FloatArray:
         """The vectors of these records, shape (n, d), in the order asked.
@@ -135,9 +133,8 @@ class InteractionCollection:
         wanted = list(dict.fromkeys(run_ids)) if self._collection is not None else []
         for start in range(0, len(wanted), PAGE):
             ids = wanted[start : start + PAGE]
-            part = self._ask(
-                "read", lambda ids=ids: self._collection.get(ids=ids, include=["embeddings"])
-            )
+            with self._asking("read"):
+                part = self._collection.get(ids=ids, include=["embeddings"])
             found.update(zip(part["ids"], part["embeddings"], strict=True))
         missing = [r for r in run_ids if r not in found]
         if missing:
@@ -149,9 +146,13 @@ class InteractionCollection:
 
     def records(self) -> Iterator[str]:
         """Every record as JSON text, in Chroma's order; where it is stored whole (on a server)."""
-        for part in self._pages(["metadatas"]):
-            for metadata in part["metadatas"]:
-                yield str(metadata["record"])
+        offset, n = 0, PAGE
+        while self._collection is not None and n == PAGE:
+            with self._asking("read"):
+                part = self._collection.get(limit=PAGE, offset=offset, include=["metadatas"])
+            yield from (str(metadata["record"]) for metadata in part["metadatas"])
+            n = len(part["ids"])
+            offset += n
 
     def near(
         self, vectors: FloatArray, k: int, where: Where | None = None
@@ -171,15 +172,13 @@ class InteractionCollection:
         asked = np.asarray(vectors, dtype=np.float32)
         for start in range(0, len(asked), 100):
             part = asked[start : start + 100]
-            got = self._ask(
-                "search",
-                lambda part=part: self._collection.query(
+            with self._asking("search"):
+                got = self._collection.query(
                     query_embeddings=part,
                     n_results=max(k, _LEAST),
                     where=dict(where) if where else None,
                     include=["embeddings"],
-                ),
-            )
+                )
             for one, ids, there in zip(part, got["ids"], got["embeddings"], strict=True):
                 if not ids:
                     found.append([])
@@ -234,25 +233,10 @@ class InteractionCollection:
             "embed all logs anew with: langchain-uno logs drain --rebuild --home DIR"
         )
 
-    def _pages(self, include: list[str]) -> Iterator[Any]:
-        if self._collection is None:
-            return
-        offset = 0
-        while True:
-            part = self._ask(
-                "read",
-                lambda offset=offset: self._collection.get(
-                    limit=PAGE, offset=offset, include=include
-                ),
-            )
-            if not part["ids"]:
-                return
-            yield part
-            offset += len(part["ids"])
-
-    def _ask(self, what: str, work: Any) -> Any:
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
         try:
-            return work()
+            yield
         except Exception as error:
             self._sound = self._sound and what != "write"
             raise StoreError(

@@ -42,8 +42,6 @@ class Joined:
     waiting: list[Feedback] = field(default_factory=list)
     order: list[str] = field(default_factory=list)
     """Every run_id, in the order of arrival."""
-    nameless: int = 0
-    """How many records with feedback name neither who asked nor who spoke."""
     own: set[str] = field(default_factory=set)
     """The runs that an app made for itself."""
 
@@ -130,13 +128,6 @@ def _join(
             joined.feedback.setdefault(run_id, []).append(one)
     talk = [row for row in rows if row.run_id not in joined.own]
     _add_follow_ups(journal, talk, joined, set(shown.values()), {f.feedback_id for f in given})
-    joined.nameless = sum(
-        1
-        for row in rows
-        if row.user_id is None
-        and (said := joined.feedback.get(row.run_id))
-        and not any(f.user_id for f in said)
-    )
     return joined
 
 
@@ -146,11 +137,16 @@ def read(
     """Yield the interactions (all, or the named ones) with their feedback, in the order asked."""
     for interaction in journal.interactions(joined.order if run_ids is None else run_ids):
         found = joined.feedback.get(interaction.run_id, [])
-        ordered = sorted(found, key=lambda f: (f.created_at, f.feedback_id))
-        update: dict[str, Any] = {"feedback": ordered}
-        if interaction.run_id in joined.own and "own_call" not in interaction.tags:
-            update["tags"] = {**interaction.tags, "own_call": "other turn"}
-        yield interaction.model_copy(update=update)
+        yield attach(interaction, found, own=interaction.run_id in joined.own)
+
+
+def attach(interaction: Interaction, feedback: Sequence[Feedback], *, own: bool) -> Interaction:
+    """Return an interaction with its feedback; ``own``: the app made the run for itself."""
+    ordered = sorted(feedback, key=lambda f: (f.created_at, f.feedback_id))
+    update: dict[str, Any] = {"feedback": ordered}
+    if own and "own_call" not in interaction.tags:
+        update["tags"] = {**interaction.tags, "own_call": "other turn"}
+    return interaction.model_copy(update=update)
 
 
 def _shown(root: str, trace: Sequence[JournalRow], resumed: Mapping[bytes | None, set[str]]) -> str:

@@ -312,23 +312,25 @@ class Journal:
 
         The language is what was said with the record, else what its text is written in.
         """
+        return (self.record(body, language) for _, body, language in self.bodies(run_ids))
+
+    def bodies(self, run_ids: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
+        """The named interactions as they are stored: run id, JSON text, language if it is known."""
         for start in range(0, len(run_ids), 500):
             part = list(run_ids[start : start + 500])
-            marks = ",".join("?" * len(part))
             sql = (
-                "SELECT i.run_id, i.body, l.language FROM interactions i "  # noqa: S608
-                f"LEFT JOIN languages l ON l.run_id = i.run_id WHERE i.run_id IN ({marks})"
+                "SELECT run_id, body, language FROM interactions "  # noqa: S608
+                f"LEFT JOIN languages USING (run_id) WHERE run_id {IN}"
             )
-            found = {
-                run_id: (body, language) for run_id, body, language in self._db.read(sql, part)
-            }
-            for run_id in part:
-                if run_id in found:
-                    body, language = found[run_id]
-                    log = self._record(Interaction, body)
-                    if language or log.language == "en":  # not said, or by an older version
-                        log.language = language or _language(log)
-                    yield log
+            found = {row[0]: row for row in self._db.read(sql, (json.dumps(part),))}
+            yield from (found[run_id] for run_id in part if run_id in found)
+
+    def record(self, body: str, language: str | None) -> Interaction:
+        """Read an interaction as it is stored."""
+        log = self._record(Interaction, body)
+        if language or log.language == "en":  # not said, or by an older version
+            log.language = language or _language(log)
+        return log
 
     def note_languages(self, logs: Iterable[Interaction]) -> None:
         """Keep the languages that these records were read with, so that none is detected again."""
@@ -431,10 +433,8 @@ class Journal:
 
     def mark_indexed(self, digests: Mapping[str, bytes]) -> None:
         """Note that the index has these records now."""
-        rows = list(digests.items())
-        self._db.transaction(
-            lambda db: db.executemany("INSERT OR REPLACE INTO indexed VALUES (?, ?)", rows)
-        )
+        sql = "INSERT OR REPLACE INTO indexed VALUES (?, ?)"
+        self._db.transaction(lambda db: db.executemany(sql, digests.items()))
 
     def clear_indexed(self) -> None:
         """Forget what the index has (before it is rebuilt)."""

@@ -18,24 +18,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from hashlib import blake2b
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
 from langchain_uno.errors import StoreError
 from langchain_uno.home import Home
-from langchain_uno.logs.filters import Supports, all_reasons, sameness
-from langchain_uno.logs.join import Joined, join_part, read, turn_of
+from langchain_uno.logs.filters import Supports, sameness
+from langchain_uno.logs.heard import Facts, Heard, facts_of, heard_of, part_of
+from langchain_uno.logs.join import Joined, attach, join_part, read, turn_of
 from langchain_uno.logs.journal import IN, Journal, JournalRow
 from langchain_uno.models.answers import open_cache
 from langchain_uno.records import Feedback, Interaction, Verdict
 
 FILE_NAME = "joined.sqlite3"
-VERSION = 2
+VERSION = 3
 """Raised when joining, filters or the facts below change what they say of a record."""
 _PAGE = 1000
 _T = TypeVar("_T")
@@ -43,7 +44,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _FEEDBACK: TypeAdapter[list[Feedback]] = TypeAdapter(list[Feedback])
 _TABLES = """
     DROP TABLE IF EXISTS logs; DROP TABLE IF EXISTS keys; DROP TABLE IF EXISTS facts;
-    DROP TABLE IF EXISTS seen; DROP TABLE IF EXISTS checks;
+    DROP TABLE IF EXISTS seen; DROP TABLE IF EXISTS checks; DROP TABLE IF EXISTS heard;
     CREATE TABLE logs (
         seq INTEGER PRIMARY KEY,   -- the journal's
         run_id TEXT NOT NULL UNIQUE,
@@ -58,6 +59,11 @@ _TABLES = """
     );
     CREATE INDEX logs_of_part ON logs (part);
     CREATE INDEX logs_alike ON logs (same, facts);
+    CREATE INDEX logs_by_time ON logs (created_at, run_id);
+    CREATE TABLE heard (           -- a row for each person who said something of a record
+        seq INTEGER, n INTEGER, log_id TEXT, user_id TEXT, said TEXT, content TEXT, plain TEXT,
+        words INTEGER, same BLOB, facts INTEGER, PRIMARY KEY (seq, n)
+    ) WITHOUT ROWID;
     CREATE TABLE keys (key INTEGER PRIMARY KEY, part INTEGER NOT NULL);
     CREATE TABLE facts (id INTEGER PRIMARY KEY, facts TEXT NOT NULL UNIQUE);
     CREATE TABLE seen (interactions INTEGER, feedback INTEGER, changes INTEGER, erasures INTEGER,
@@ -66,32 +72,6 @@ _TABLES = """
     CREATE TABLE checks (by TEXT, run_id TEXT, verdict TEXT, PRIMARY KEY (by, run_id))
         WITHOUT ROWID;
 """
-
-
-class Facts(NamedTuple):
-    """What many records have in common, for counting and choosing."""
-
-    reasons: list[str]
-    """Of the filters against it, all of them, with ``unsupported_language`` in any case."""
-    language: str
-    first: bool
-    """Whether it is a conversation's first turn."""
-    nameless: bool
-    """Whether it has feedback and names neither who asked nor who spoke."""
-    model: str | None
-    route: str | None
-    dataset: str | None
-    failed: bool
-    said: list[tuple[str, bool, bool]]
-    """Of each feedback: its key, whether it is an edit, whether it is a score."""
-
-    def reason(self, supports: Supports, ignore: Collection[str] = ()) -> str:
-        """Return the reason of :func:`~langchain_uno.logs.filters.verdict`."""
-        for reason in self.reasons:
-            known = reason == "unsupported_language" and supports(self.language)
-            if reason not in ignore and not known:
-                return reason
-        return "ok"
 
 
 def _whole(method: _F) -> _F:
@@ -141,7 +121,7 @@ class KeptLog:
             run_ids: only these records.
             heard: only records with feedback.
         """
-        out = Joined(nameless=self.nameless)
+        out = Joined()
         some = "1" if run_ids is None else f"run_id {IN}"
         some += " AND feedback IS NOT NULL" if heard else ""
         sql = f"SELECT run_id, own, feedback FROM logs WHERE {some} ORDER BY seq"  # noqa: S608
@@ -153,6 +133,45 @@ class KeptLog:
             if feedback:
                 out.feedback[run_id] = _FEEDBACK.validate_json(feedback)
         return out
+
+    @_whole
+    def heard(self) -> list[Heard]:
+        """Return what is known of the logs that people reacted to."""
+        facts = {id_: Facts(*json.loads(told)) for id_, told in self._read("SELECT * FROM facts")}
+        sql = (
+            "SELECT log_id, run_id, user_id, created_at, digest, content, plain, h.same, said, "
+            "words, h.facts FROM heard h JOIN logs USING (seq)"
+        )
+        return [
+            Heard._make([*one, tuple(json.loads(said)), bool(words), facts[told]])
+            for *one, said, words, told in self._read(sql)
+        ]
+
+    @_whole
+    def reader(self, heard: Sequence[Heard]) -> dict[str, Callable[[], Interaction]]:
+        """Return, by id, what reads each of these logs as it is at this moment."""
+        run_ids = list(dict.fromkeys(one.run_id for one in heard))
+        sql = f"SELECT run_id, own, feedback FROM logs WHERE run_id {IN}"  # noqa: S608
+        said = {run_id: rest for run_id, *rest in self._read(sql, (json.dumps(run_ids),))}
+        found = {run_id: rest for run_id, *rest in self._journal.bodies(run_ids)}
+
+        def read_one(one: Heard, stored: Sequence[Any], own: int, feedback: str) -> Interaction:
+            log = self._journal.record(*stored)
+            try:
+                given = _FEEDBACK.validate_json(feedback)
+            except ValueError:  # its message would quote the row
+                self._path.unlink(missing_ok=True)
+                raise StoreError(
+                    f"The file {str(self._path)!r} was damaged and is deleted: run the same call "
+                    "again, which makes it anew."
+                ) from None
+            return part_of(attach(log, given, own=bool(own)), one)
+
+        return {
+            one.log_id: partial(read_one, one, found[one.run_id], *said[one.run_id])
+            for one in heard
+            if one.run_id in found
+        }
 
     @_whole
     def digests(self) -> dict[str, bytes]:
@@ -219,25 +238,25 @@ class KeptLog:
         return found
 
     def checked(
-        self, by: str, logs: Sequence[Interaction], check: Callable[..., Mapping[str, Verdict]]
+        self, by: str, logs: Mapping[str, Interaction], check: Callable[..., Mapping[str, Verdict]]
     ) -> dict[str, Verdict]:
         """Return the verdicts of a costly check that looks at request and answer alone.
 
         Args:
             by: stands for the check and the model that makes it.
-            logs: records; each is checked once.
+            logs: records by id; each is checked, and read, once.
             check: given records, returns a verdict for those that fail.
         """
         known = self._checked(by)
-        new = [log for log in logs if log.run_id not in known]
+        new = [log_id for log_id in logs if log_id not in known]
         if new:
-            found = check(new)
-            fresh = {log.run_id: found.get(log.run_id) for log in new}
+            found = check([logs[log_id] for log_id in new])
+            fresh = {log_id: found.get(log_id) for log_id in new}
             rows = [(by, i, one.model_dump_json() if one else "") for i, one in fresh.items()]
             sql = "INSERT OR REPLACE INTO checks VALUES (?, ?, ?)"
             self._use(lambda: self._in_transaction(lambda: self._db.executemany(sql, rows)))
             known |= fresh
-        return {log.run_id: one for log in logs if (one := known[log.run_id])}
+        return {log_id: one for log_id in logs if (one := known[log_id])}
 
     @_whole
     def _checked(self, by: str) -> dict[str, Verdict | None]:
@@ -269,7 +288,7 @@ class KeptLog:
         """Do it; where the file is damaged or can't be used, once more with what is joined anew."""
         try:
             return work()
-        except (sqlite3.Error, TypeError, ValueError) as error:  # or a row is none
+        except (sqlite3.Error, LookupError, TypeError, ValueError) as error:  # or a row is none
             self._db.close()
             # Locked, or the disk is full; a text that is no UTF-8 is the same error.
             good = isinstance(error, sqlite3.OperationalError) and "UTF-8" not in str(error)
@@ -388,11 +407,9 @@ class KeptLog:
             self._journal.note_languages(logs)
         for log in logs:
             row = rows[log.run_id]
-            facts = json.dumps(_facts(log))
-            self._db.execute("INSERT OR IGNORE INTO facts (facts) VALUES (?)", (facts,))
+            facts = self._id_of(facts_of(log))
             self._db.execute(
-                "INSERT OR REPLACE INTO logs SELECT ?, ?, 0, ?, ?, ?, ?, ?, ?, id FROM facts "
-                "WHERE facts = ?",
+                "INSERT OR REPLACE INTO logs VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     row.seq,
                     log.run_id,
@@ -405,6 +422,20 @@ class KeptLog:
                     facts,
                 ),
             )
+            self._db.execute("DELETE FROM heard WHERE seq = ?", (row.seq,))
+            self._db.executemany(
+                "INSERT INTO heard VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    (row.seq, n, one.log_id, one.user_id, json.dumps(one.said), one.content,
+                     one.plain, one.words, one.same, self._id_of(one.facts))
+                    for n, one in enumerate(heard_of(log))
+                ),
+            )  # fmt: skip
+
+    def _id_of(self, facts: Facts) -> int:
+        told = (json.dumps(facts),)
+        self._db.execute("INSERT OR IGNORE INTO facts (facts) VALUES (?)", told)
+        return int(self._db.execute("SELECT id FROM facts WHERE facts = ?", told).fetchone()[0])
 
 
 def _make_tables(db: sqlite3.Connection) -> None:
@@ -436,17 +467,3 @@ def _parts(keys: Mapping[int, Sequence[int]]) -> dict[int, int]:
             a, b = sorted((root(seq), root(by_key.setdefault(key, seq))))
             first[b] = a
     return {seq: root(seq) for seq in keys}
-
-
-def _facts(log: Interaction) -> Facts:
-    return Facts(
-        reasons=all_reasons(log),
-        language=log.language,
-        first=sum(m.role == "user" for m in log.messages) == 1,
-        nameless=bool(log.feedback) and not any([log.user_id, *(f.user_id for f in log.feedback)]),
-        model=log.model,
-        route=log.route,
-        dataset=log.tags.get("dataset"),
-        failed=bool(log.error),
-        said=[(f.key, bool(f.correction), f.score is not None) for f in log.feedback],
-    )

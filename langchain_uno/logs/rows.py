@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import uuid5
 
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 from langchain_uno.errors import InputError
 from langchain_uno.logs.capture import check_feedback
 from langchain_uno.logs.conversation import (
+    MAX_ID,
     detect_language,
     language_of,
     run_name,
@@ -42,6 +44,7 @@ from langchain_uno.logs.readers.base import (
     Reader,
     Row,
     feedback_in,
+    feedback_of,
     first,
     literal,
     number,
@@ -53,7 +56,6 @@ from langchain_uno.logs.readers.bodies import cut_off
 from langchain_uno.messages import clean_text, clean_value, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
-_MAX_ID = 200
 _WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a reader raises where a field is a text that should be a list, say."""
 _MIN_UNIQUE = 16
@@ -170,8 +172,8 @@ def _own(row: Row, namespace: str) -> Interaction:
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{where!r}: {first['msg']}") from error
     for name in (found.run_id, *(f.feedback_id for f in found.feedback)):
-        if not 0 < len(name) <= _MAX_ID:
-            raise InputError(f"an id must have 1 to {_MAX_ID} characters")
+        if not 0 < len(name) <= MAX_ID:
+            raise InputError(f"an id must have 1 to {MAX_ID} characters")
     for one in found.feedback:
         if one.score is not None and not 0.0 <= one.score <= 1.0:
             raise InputError(f"a score must lie between 0 and 1, not {one.score!r}")
@@ -240,20 +242,17 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
                 model=model,
                 language=language
                 or language_of([m.content for m in prompt if m.role == "user"], said.content),
-                error=_id(chat.error if at == answers[-1] else None)
-                or cut_off(about[at])
-                or (cut_off(tags) if at == answers[-1] else None),
+                error=(_id(chat.error) or cut_off(about[at]) or cut_off(tags))
+                if at == answers[-1]
+                else cut_off(about[at]),
                 tags=tags,
                 created_at=stamp,
             )
         )
-    for n, one in enumerate(out):
-        if n + 1 < len(out):
-            text = _between(turns[answers[n] + 1 : answers[n + 1]])
-            if text:
-                one.feedback.append(follow_up(one.run_id, out[n + 1], text))
-    last = _between(turns[answers[-1] + 1 :])
-    if last:
+    for n, (one, later) in enumerate(pairwise(out)):
+        if text := _between(turns[answers[n] + 1 : answers[n + 1]]):
+            one.feedback.append(follow_up(one.run_id, later, text))
+    if last := _between(turns[answers[-1] + 1 :]):
         stamp = out[-1].created_at + timedelta(microseconds=1)
         open_end = Interaction(
             run_id=str(uuid5(SPACE, out[-1].run_id + "\0" + last)),
@@ -316,11 +315,11 @@ def _between(turns: Sequence[Message]) -> str:
 
 def _id(value: Any) -> str | None:
     text = clean_text(str(value)).replace("\0", "\ufffd")  # see run_ref
-    return text[:_MAX_ID] if value not in (None, "") else None
+    return text[:MAX_ID] if value not in (None, "") else None
 
 
 def _unique(value: Any) -> str | None:
-    if not isinstance(value, str) or not _MIN_UNIQUE <= len(value) <= _MAX_ID:
+    if not isinstance(value, str) or not _MIN_UNIQUE <= len(value) <= MAX_ID:
         return None
     return run_ref(clean_text(value))
 
@@ -449,17 +448,16 @@ def _add_implicit(row: Row, out: list[Interaction]) -> None:
             continue  # a round that was cut off before its answer
         about = out[turn]
         actions = one.get("implicit_actions", one.get("implicit_action")) or []
-        found: list[dict[str, Any]] = []
-        for action in actions if isinstance(actions, list) else [actions]:
-            if action in ("like", "dislike", "copy"):
-                found.append({"key": action, "score": {"like": 1.0, "dislike": 0.0}.get(action)})
+        told = actions if isinstance(actions, list) else [actions]
+        scores = {"like": 1.0, "dislike": 0.0, "copy": None}
+        found: list[dict[str, Any]] = [
+            {"key": one, "score": scores[one]} for one in told if one in tuple(scores)
+        ]
         satisfied = one.get("satisfaction_score")
         if isinstance(satisfied, int | float) and not isinstance(satisfied, bool):
             found.append({"key": "satisfaction", "value": float(satisfied)})
         for at, fields in enumerate(found):
             one_id = uuid5(SPACE, f"{about.run_id}\0implicit\0{n}\0{fields['key']}").hex
-            checked = check_feedback(
-                run_id=about.run_id, feedback_id=one_id, source="implicit", **fields
-            )
             stamp = about.created_at + timedelta(microseconds=2 + 4 * n + at)
-            about.feedback.append(checked.model_copy(update={"created_at": stamp}))
+            said = feedback_of(about.run_id, one_id, stamp, source="implicit", **fields)
+            about.feedback.append(said)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from langchain_uno.home import Home, load_settings
+from langchain_uno.logs.heard import Heard, heard_of, part_of
 from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, Where
 from langchain_uno.logs.join import read
 from langchain_uno.logs.journal import Journal
@@ -157,12 +158,28 @@ class LogStore:
             ours, others = list(run_ids), [log for log in others if log.run_id in wanted]
         return _oldest_first([*self._read(ours), *others])
 
-    def heard(self) -> list[Interaction]:
-        """Return those that have feedback, of all hosts, oldest first."""
+    def heard(self, *, whole: bool = False) -> list[Heard]:
+        """Return what is known of the logs with feedback, of all hosts, oldest first.
+
+        Args:
+            whole: a log is a record with all its feedback; else with that of one person.
+        """
         self._lease.check()
-        joined = self.kept.joined(heard=True)
-        ours = read(self.journal, joined)
-        return _oldest_first([*ours, *(log for log in self.others() if log.feedback)])
+        if whole:
+            ours = read(self.journal, self.kept.joined(heard=True))
+            found = [one for log in ours for one in heard_of(log, whole=True)]
+        else:
+            found = self.kept.heard()
+        found += [one for log in self.others() for one in heard_of(log, whole=whole)]
+        return sorted(found, key=lambda one: one.order)
+
+    def logs(self, heard: Sequence[Heard]) -> dict[str, Interaction | Callable[[], Interaction]]:
+        """Return these logs by id, or what reads them."""
+        self._lease.check()
+        others = {log.run_id: log for log in self.others()}
+        found = self.kept.reader([one for one in heard if one.run_id not in others])
+        theirs = {g.log_id: part_of(others[g.run_id], g) for g in heard if g.run_id in others}
+        return {**found, **theirs}
 
     def count_all(self) -> int:
         """How many interactions there are, of all hosts."""
@@ -283,7 +300,7 @@ def _open_index(
     where, tenant = _where(home, chroma)
     # A journal that never said where its marks belong knew the embedded folder only.
     before = journal.index_identity() or "embedded"
-    marked = len(journal.indexed())
+    marked = journal.database.read("SELECT count(*) FROM indexed")[0][0]
     if where == "embedded":
         reason = "as asked" if rebuild else ""
         if not rebuild and before == "embedded":

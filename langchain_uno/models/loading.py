@@ -65,13 +65,7 @@ def model_folder(model: str | None = None) -> Path:
             a folder without config and safetensors weights.
     """
     if is_bundled(model):
-        folder = bundled_path()
-        if not (folder / "config.json").is_file():
-            raise ModelNotFoundError(
-                "The bundled model's weights are missing from this installation: install "
-                "langchain-uno again, or name a model (--model NAME)."
-            )
-        return folder
+        return bundled_path()
     assert model is not None
     folder = Path(model).expanduser()
     if folder.exists():

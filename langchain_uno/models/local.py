@@ -132,18 +132,18 @@ class LocalEngine:
 
     async def agenerate(self, request: GenerateRequest) -> Generation:
         """Answer one request without blocking the event loop. Cancellable."""
-        arrived: asyncio.Queue[Chunk | BaseException] = asyncio.Queue()
-        put = partial(tell, asyncio.get_running_loop(), arrived.put_nowait)
-        with self._under_way(request, put, show=False):
-            chunk = await arrive(arrived, request.deadline)
+        [chunk] = [chunk async for chunk in self._arriving(request, show=False)]
         assert chunk.generation is not None, "nothing else is put without show"
         return chunk.generation
 
-    async def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
+    def astream(self, request: GenerateRequest) -> AsyncIterator[Chunk]:
         """Like :meth:`stream`, without blocking the event loop."""
+        return self._arriving(request, show=True)
+
+    async def _arriving(self, request: GenerateRequest, *, show: bool) -> AsyncIterator[Chunk]:
         arrived: asyncio.Queue[Chunk | BaseException] = asyncio.Queue()
         put = partial(tell, asyncio.get_running_loop(), arrived.put_nowait)
-        with self._under_way(request, put, show=True):
+        with self._under_way(request, put, show=show):
             chunk = Chunk()
             while chunk.generation is None:
                 chunk = await arrive(arrived, request.deadline)

@@ -213,8 +213,6 @@ class OpenAIEngine:
         )
 
     def _payload(self, request: GenerateRequest, stream: bool = False) -> dict[str, Any]:
-        if request.adapter is not None and request.adapter not in self._adapters:
-            raise EngineError(f"There is no adapter {request.adapter!r} here: load it first.")
         name = self._adapters.served_name(request.adapter, self.model_name)
         payload = payload_of(request, name, stream=stream, strict=self._is_vllm)
         payload["messages"] = in_turn(payload["messages"], self._refused or ())

@@ -174,8 +174,16 @@ class Http:
             raise EngineError("The engine is closed: load it again.")
         try:
             yield
+        except httpx.TimeoutException as error:
+            raise EngineTimeoutError(
+                f"The server at {self.url!r} did not answer in time ({type(error).__name__}): give "
+                "it more time (timeout=...), or see what keeps it."
+            ) from error
         except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+            raise EngineError(
+                f"The server at {self.url!r} does not answer ({type(error).__name__}): check that "
+                "it runs and that the address is right, then ask again."
+            ) from error
 
     def _worth_again(self, response: httpx.Response, payload: dict[str, Any]) -> bool:
         if response.status_code in _REFUSES and "messages" in payload:
@@ -207,17 +215,6 @@ class Http:
         if (seconds := left(deadline)) is not None:
             wait = httpx.Timeout(min(seconds, wait.read or seconds), connect=wait.connect)
         return {"json": payload, "timeout": wait}
-
-    def _unreachable(self, error: Exception) -> EngineError:
-        if isinstance(error, httpx.TimeoutException):
-            return EngineTimeoutError(
-                f"The server at {self.url!r} did not answer in time ({type(error).__name__}): give "
-                "it more time (timeout=...), or see what keeps it."
-            )
-        return EngineError(
-            f"The server at {self.url!r} does not answer ({type(error).__name__}): check that it "
-            "runs and that the address is right, then ask again."
-        )
 
     def _async_client(self) -> httpx.AsyncClient:
         loop = asyncio.get_running_loop()

@@ -155,4 +155,4 @@ class Reranker(Protocol):
     def covered_by_list(
         self, items: Sequence[tuple[str, Sequence[str]]], on_done: OnDone | None = None
     ) -> FloatArray:
-        """Return P(yes) for each (suggestion, all known rules): shape (n,); 0 for no rules."""
+        """Return P(yes) for each (suggestion, all known rules, one at least): shape (n,)."""

@@ -35,24 +35,21 @@ class EngineReranker:
     def covered_by_list(
         self, items: Sequence[tuple[str, Sequence[str]]], on_done: OnDone | None = None
     ) -> FloatArray:
-        """Return P(yes) for each (suggestion, all known rules): shape (n,); 0 for no rules.
+        """Return P(yes) for each (suggestion, all known rules): shape (n,).
 
         A prompt set that asks rule by rule gives the highest answer of a list's rules.
         """
+        asked = [self._prompts.cover_list_prompt(*item) for item in items]
+        if lists := [prompt for prompt in asked if prompt is not None]:  # all or none
+            found: FloatArray = self._engine.choose(lists, self._prompts.cover_options, on_done)
+            return found[:, 0]
+        rules = [(i, said, rule) for i, (said, known) in enumerate(items) for rule in known]
         out = np.zeros(len(items), np.float32)
-        places = [i for i, (_, known) in enumerate(items) if known]
-        prompts = [self._prompts.cover_list_prompt(*items[i]) for i in places]
-        lists = [prompt for prompt in prompts if prompt is not None]
-        if len(lists) < len(places):
-            asked = [(i, items[i][0], rule) for i in places for rule in items[i][1]]
-            answers = self.covered([(suggestion, rule) for _, suggestion, rule in asked])
-            np.maximum.at(out, [i for i, _, _ in asked], answers)
-            lists = []
-        elif lists:
-            options = self._prompts.cover_options
-            out[places] = self._engine.choose(lists, options, on_done)[:, 0]
-        if on_done is not None and len(lists) < len(items):
-            on_done(len(items) - len(lists))
+        np.maximum.at(
+            out, [i for i, *_ in rules], self.covered([(said, rule) for _, said, rule in rules])
+        )
+        if on_done is not None:
+            on_done(len(items))
         return out
 
 
@@ -107,17 +104,12 @@ class CausalReranker:
     def covered_by_list(
         self, items: Sequence[tuple[str, Sequence[str]]], on_done: OnDone | None = None
     ) -> FloatArray:
-        """Return P(yes) for each (suggestion, all known rules): shape (n,); 0 for no rules."""
-        out = np.zeros(len(items), np.float32)
-        places = [i for i, (_, known) in enumerate(items) if known]
-        if on_done is not None and len(places) < len(items):
-            on_done(len(items) - len(places))
+        """Return P(yes) for each (suggestion, all known rules): shape (n,)."""
         lists = [
-            (items[i][0], "\n".join(f"{n}. {rule}" for n, rule in enumerate(items[i][1], 1)))
-            for i in places
+            (said, "\n".join(f"{n}. {rule}" for n, rule in enumerate(known, 1)))
+            for said, known in items
         ]
-        out[places] = self.covered(lists, on_done)
-        return out
+        return self.covered(lists, on_done)
 
 
 def _plain(text: str) -> str:

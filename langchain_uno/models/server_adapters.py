@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from langchain_uno.errors import AdapterTakenError, ReleaseError
+from langchain_uno.errors import AdapterTakenError, EngineError, ReleaseError
 from langchain_uno.forks import ForkLock
 from langchain_uno.home import safe_name
 
@@ -57,15 +57,18 @@ class ServerAdapters:
         """What the server was told to load, the stand-in too."""
         self._lock = ForkLock()
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._paths
-
     def names(self) -> list[str]:
         """The adapters that were added."""
         return sorted(self._paths)
 
     def served_name(self, adapter: str | None, base: str) -> str:
-        """The name to ask the server for: the adapter's, the base's, or its stand-in's."""
+        """The name to ask the server for: the adapter's, the base's, or its stand-in's.
+
+        Raises:
+            EngineError: the adapter was not added.
+        """
+        if adapter is not None and adapter not in self._paths:
+            raise EngineError(f"There is no adapter {adapter!r} here: load it first.")
         return adapter or self._stand_in or base
 
     def add(self, name: str, path: Path) -> None:

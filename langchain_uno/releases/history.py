@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from langchain_uno.errors import HomeError
 from langchain_uno.home import Home
 from langchain_uno.records import utc_now
-from langchain_uno.releases.traffic import write_atomic
+from langchain_uno.releases.traffic import write_atomic, writing
 
 _log = logging.getLogger(__name__)
 _FILE = "history.jsonl"
@@ -40,21 +41,20 @@ def note(home: Home, what: str, release: str | None, why: str = "", by: str = ""
         by: who did it; the name of the process's user by default.
     """
     entry = _entry(by=by, what=what, release=release, why=why)
-    path = home.path / _FILE
     try:
-        append_lines(path, [entry])
-    except OSError as error:
-        _log.warning("%s can't be written (%s): %s", path, error.strerror or error, entry)
+        append_lines(home.path / _FILE, [entry])
+    except HomeError as error:
+        _log.warning("%s %s", error, entry)
 
 
 def append_lines(path: Path, entries: Sequence[dict[str, Any]]) -> None:
     """Add JSON objects to a file, a line each, durably; a line that was cut off stays apart.
 
     Raises:
-        OSError: the file can't be written; it holds none of the entries then.
+        HomeError: the file can't be written; it holds none of the entries then.
     """
     lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
-    with path.open("ab+", buffering=0) as file:
+    with writing(path), path.open("ab+", buffering=0) as file:
         size = file.tell()
         if size:
             file.seek(-1, os.SEEK_END)

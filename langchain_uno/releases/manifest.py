@@ -33,7 +33,7 @@ from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home, safe_name
 from langchain_uno.records import Cluster, utc_now
 
-MANIFEST_SCHEMA = 5
+MANIFEST_SCHEMA = 6
 MAX_JSON = 64 << 20
 
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
@@ -45,6 +45,8 @@ _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     3: lambda data: _without_conditions(_with_names_of_4(data)),
     # 5: requests are compared in a space of the release's own; there the threshold is 1 - cosine.
     4: lambda data: {**data, "schema_version": 5},
+    # 6: clusters say what rules a module that was kept had been taught.
+    5: lambda data: {**data, "schema_version": 6},
 }
 """Step n turns the raw manifest of schema n into schema n + 1. Steps are added, never edited."""
 

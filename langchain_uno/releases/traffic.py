@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -177,21 +177,33 @@ def write_atomic(path: Path, data: bytes) -> None:
     """
     temp = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temp.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temp, path)
-        fsync_folder(path.parent)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temp.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temp, path)
+            fsync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            temp.unlink()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Tell what to do where a file can't be written.
+
+    Raises:
+        HomeError: it can't.
+    """
+    try:
+        yield
     except OSError as error:
         raise HomeError(
             f"{str(path)!r} can't be written ({error.strerror or error}): free some space or mend "
             "its permissions, then call this again."
         ) from error
-    finally:
-        with suppress(OSError):
-            temp.unlink()
 
 
 def fsync_folder(folder: Path) -> None:

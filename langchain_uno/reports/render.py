@@ -136,20 +136,27 @@ def _template(name: str) -> Template:
     return _environment(html=".html" in name).get_template(name)
 
 
-@lru_cache
-def _environment(*, html: bool) -> Environment:
+def environment(package: str, *, html: bool = True, **filters: Any) -> Environment:
+    """Return the environment of a package's templates, in which what others wrote stays text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
-        loader=PackageLoader("langchain_uno.reports"),
+        loader=PackageLoader(package),
         autoescape=html,  # noqa: S701 - Markdown shows what others wrote as code instead
+        auto_reload=False,
         finalize=shown,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    made.filters |= {
+    made.filters |= filters
+    return made
+
+
+@lru_cache
+def _environment(*, html: bool) -> Environment:
+    filters = {
         "code": _code,
         "fence": _fence,
         "plain": lambda text: _MARKUP.sub(r"\\\1", " ".join(str(text).split())),
@@ -161,7 +168,7 @@ def _environment(*, html: bool) -> Environment:
         "size": lambda n: f"{n / 1e6:.1f} MB",
         "time": _time,
     }
-    return made
+    return environment("langchain_uno.reports", html=html, **filters)
 
 
 def _code(text: str) -> str:

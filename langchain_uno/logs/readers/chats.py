@@ -133,15 +133,6 @@ def _is_message(row: Row) -> bool:
     return "role" in row and bool({"content", "parts", "text"} & row.keys())
 
 
-def _conversation(row: Row) -> str:
-    """The name of a message's conversation; messages that name none are one together."""
-    return first_name(row, _THREADS) or ""
-
-
-def _message(row: Row) -> Iterable[Found]:
-    yield from _joined([row])
-
-
 def _joined(rows: Sequence[Row]) -> Iterable[Found]:
     """The messages of one conversation: in the order of their times, else of the file."""
     rows = [_stored(row) for row in rows]
@@ -208,5 +199,11 @@ WILDCHAT = Reader(
 MEMORYBENCH = Reader(
     "memorybench", lambda row: any(k.startswith("dialog") for k in row), _memorybench
 )
-MESSAGES = Reader("messages", _is_message, _message, _conversation, _joined)
+MESSAGES = Reader(
+    "messages",
+    _is_message,
+    lambda row: _joined([row]),
+    lambda row: first_name(row, _THREADS) or "",  # those that name none are one conversation
+    _joined,
+)
 ALPACA = Reader("alpaca", _is_alpaca, _alpaca)

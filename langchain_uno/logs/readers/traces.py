@@ -59,10 +59,6 @@ def _is_langsmith_feedback(row: Row) -> bool:
     return bool({"run_id", "trace_id"} & row.keys()) and "key" in row and not known
 
 
-def _is_example(row: Row) -> bool:
-    return "inputs" in row and "outputs" in row and isinstance(row["inputs"], Mapping)
-
-
 def _langsmith(row: Row) -> Iterable[Found]:
     if _is_langsmith_feedback(row):
         yield _langsmith_feedback(row)
@@ -295,15 +291,6 @@ _RESPONSE = ("response", "response_body", "responseBody", "res", "output", "outp
 _REDACTED = "redacted-by-litellm"
 
 
-def _request_of(row: Row) -> list[Any] | None:
-    whole = asked(row)
-    return whole or next((m for k in _REQUEST if row.get(k) and (m := asked(row[k]))), None)
-
-
-def _response_of(row: Row) -> list[Any] | None:
-    return next((m for k in _RESPONSE if row.get(k) and (m := said(row[k]))), None)
-
-
 def _is_request(row: Row) -> bool:
     whole = any(k in row for k in _REQUEST[:5]) and any(k in row for k in _RESPONSE)
     beside = any(k in row for k in _REQUEST[5:]) and any(row.get(k) for k in _RESPONSE)
@@ -321,7 +308,9 @@ def _is_litellm(row: Row) -> bool:
 
 
 def _request(row: Row) -> Iterable[Found]:
-    given, answer = _request_of(row), _response_of(row)
+    whole = [row, *(row[k] for k in _REQUEST if row.get(k))]
+    given = next(filter(None, map(asked, whole)), None)
+    answer = next((m for k in _RESPONSE if row.get(k) and (m := said(row[k]))), None)
     if given is None:
         raise InputError("the request has no messages that can be found")
     if answer is None:
@@ -365,13 +354,13 @@ def _request(row: Row) -> Iterable[Found]:
             source="thread",
             user_id=told["user"],
         )
-    whole = [row, *(body_of(row.get(k)) for k in _RESPONSE)]
+    ends = map(cut_off, (row, *(body_of(row.get(k)) for k in _RESPONSE)))
     told["created_at"] = told["created_at"] or response.get("created")
     yield Chat(
         [*given, *answer],
         run_id=run_id,
         feedback=feedback_in(row),
-        error=next(filter(None, map(cut_off, whole)), None),
+        error=next(filter(None, ends), None),
         **told,
     )
 
@@ -379,7 +368,9 @@ def _request(row: Row) -> Iterable[Found]:
 LANGSMITH = Reader(
     "langsmith",
     lambda row: (
-        _is_langsmith_feedback(row) or ("run_type" in row and "inputs" in row) or _is_example(row)
+        _is_langsmith_feedback(row)
+        or ("run_type" in row and "inputs" in row)
+        or ("outputs" in row and isinstance(row.get("inputs"), Mapping))
     ),
     _langsmith,
     _root,

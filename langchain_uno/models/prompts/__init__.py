@@ -15,7 +15,7 @@ __all__ = ["PROMPT_SETS", "get_prompt_set", "worded_alike"]
 
 PROMPT_SETS = ("real", "bundled")
 
-_SERVED_ALIKE = {"bundled": {"embedded-v1"}}
+_PRESENT = {"embedded-v1": "bundled-v1"}
 """Fingerprints of former versions of a set that word critiques and revisions as it does now."""
 
 
@@ -42,11 +42,4 @@ def worded_alike(one: str, other: str) -> bool:
 
     A release is served by the prompt set it was made with, or by one that serves alike.
     """
-    return _present(one) == _present(other)
-
-
-def _present(fingerprint: str) -> str:
-    for name, former in _SERVED_ALIKE.items():
-        if fingerprint in former:
-            return get_prompt_set(name).fingerprint
-    return fingerprint
+    return _PRESENT.get(one, one) == _PRESENT.get(other, other)

@@ -134,7 +134,7 @@ class Access:
             raise Refused(401, "Nobody has this token.")
         response.set_cookie(
             self._cookie,
-            self._sign([known[0].name, secrets.token_urlsafe(16)]),
+            str(self._serializer.dumps([known[0].name, secrets.token_urlsafe(16)])),
             max_age=SESSION_S,
             path=path,
             httponly=True,
@@ -164,7 +164,7 @@ class Access:
 
     def sign_message(self, session: Session, text: str) -> str:
         """Return a message for the next page, safe in a URL; only this session will believe it."""
-        return self._sign([session.id, text])
+        return str(self._serializer.dumps([session.id, text]))
 
     def message(self, session: Session, signed: str, seconds: int = _SAID_S) -> str:
         """Return what :meth:`sign_message` made so long ago at most; "" for anything else."""
@@ -173,9 +173,6 @@ class Access:
         except (BadData, ValueError, TypeError):
             return ""
         return str(text) if sid == session.id else ""
-
-    def _sign(self, value: list[str]) -> str:
-        return str(self._serializer.dumps(value))
 
 
 def check_same_site(request: Request) -> None:

@@ -117,16 +117,8 @@ class Guard:
                     response = await loop.run_in_executor(pool, handler, visit)
                 else:
                     response = await run_in_threadpool(handler, visit)
-            except Refused as refused:
-                response = self._refusal(request, base, session, refused)
-            except UNOError as error:
-                response = self._refusal(
-                    request, base, session, Refused(_status(error), str(error))
-                )
-            except Exception:
-                logging.getLogger(__name__).exception("A page of the console failed.")
-                reason = "The console made an error; its log says which."
-                response = self._refusal(request, base, session, Refused(500, reason))
+            except Exception as error:  # noqa: BLE001 - what is no refusal is logged
+                response = self._refusal(request, base, session, _refused(error))
             return _sealed(response)
 
         return endpoint
@@ -231,7 +223,12 @@ def _sealed(response: Response) -> Response:
     return response
 
 
-def _status(error: UNOError) -> int:
-    if isinstance(error, InputError):
-        return 422
-    return 409 if isinstance(error, ReleaseError) else 503
+def _refused(error: Exception) -> Refused:
+    """Return what a visitor is told of an error."""
+    if isinstance(error, Refused):
+        return error
+    for kind, status in ((InputError, 422), (ReleaseError, 409), (UNOError, 503)):
+        if isinstance(error, kind):
+            return Refused(status, str(error))
+    logging.getLogger(__name__).error("A page of the console failed.", exc_info=error)
+    return Refused(500, "The console made an error; its log says which.")

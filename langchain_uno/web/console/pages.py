@@ -59,40 +59,37 @@ class Console(Guard):
         """
         prefix = f"/{prefix.strip('/')}".rstrip("/")
         router = APIRouter(include_in_schema=False)
-        looks: tuple[tuple[str, Role, Handler], ...] = (
-            ("/", "read", self.overview),
-            ("/clusters", "read", self.clusters),
-            ("/clusters/{cluster}", "read", self.cluster),
-            ("/review", "read", self.review),
-            ("/releases", "read", self.releases),
-            ("/releases/{release}", "read", self.release),
-            ("/diff", "read", self.diff),
-            ("/report/{release}", "read", self.report),
-            ("/try", "read", self.trial),
-            ("/people", "read", self.people),
-            ("/forget", "release", self.ask_to_forget),
-            ("/health", "read", self.health),
+        routes: tuple[tuple[str, str, Role, Handler], ...] = (
+            ("GET", "/", "read", self.overview),
+            ("GET", "/clusters", "read", self.clusters),
+            ("GET", "/clusters/{cluster}", "read", self.cluster),
+            ("GET", "/review", "read", self.review),
+            ("GET", "/releases", "read", self.releases),
+            ("GET", "/releases/{release}", "read", self.release),
+            ("GET", "/diff", "read", self.diff),
+            ("GET", "/report/{release}", "read", self.report),
+            ("GET", "/try", "read", self.trial),
+            ("GET", "/people", "read", self.people),
+            ("GET", "/forget", "release", self.ask_to_forget),
+            ("GET", "/health", "read", self.health),
+            ("POST", "/releases/{release}/promote", "release", self.promote),
+            ("POST", "/releases/{release}/canary", "release", self.start_canary),
+            ("POST", "/canary/watch", "release", self.watch_canary),
+            ("POST", "/canary/stop", "release", self.stop_canary),
+            ("POST", "/rollback", "release", self.go_back),
+            ("POST", "/hold", "release", self.hold),
+            ("POST", "/hold/end", "release", self.end_hold),
+            ("POST", "/review", "review", self.decide),
+            ("POST", "/try/ask", "review", self.ask),
+            ("POST", "/try/rate", "review", self.rate),
+            ("POST", "/try/new", "review", self.begin),
+            ("POST", "/forget", "release", self.forget),
+            ("POST", "/leave", "read", self.leave),
         )
-        acts: tuple[tuple[str, Role, Handler], ...] = (
-            ("/releases/{release}/promote", "release", self.promote),
-            ("/releases/{release}/canary", "release", self.start_canary),
-            ("/canary/watch", "release", self.watch_canary),
-            ("/canary/stop", "release", self.stop_canary),
-            ("/rollback", "release", self.go_back),
-            ("/hold", "release", self.hold),
-            ("/hold/end", "release", self.end_hold),
-            ("/review", "review", self.decide),
-            ("/try/ask", "review", self.ask),
-            ("/try/rate", "review", self.rate),
-            ("/try/new", "review", self.begin),
-            ("/forget", "release", self.forget),
-            ("/leave", "read", self.leave),
-        )
-        for path, need, look in looks:
-            router.add_route(prefix + path, self.guarded(prefix, need, look), methods=["GET"])
-        for path, need, act in acts:
-            pool = self._asking if act == self.ask else None
-            router.add_route(prefix + path, self.guarded(prefix, need, act, pool), methods=["POST"])
+        for method, path, need, handler in routes:
+            pool = self._asking if handler == self.ask else None
+            endpoint = self.guarded(prefix, need, handler, pool)
+            router.add_route(prefix + path, endpoint, methods=[method])
         router.add_route(prefix + "/enter", self.enter(prefix), methods=["GET", "POST"])
         router.add_route(prefix + "/static/{name}", self.static, methods=["GET"])
         if prefix:

@@ -6,11 +6,11 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from langchain_uno.records import Cluster
 from langchain_uno.releases.summary import win_rate_of
-from langchain_uno.reports.render import counted, shown
+from langchain_uno.reports import render
 
 PAGE = 50
 
@@ -47,24 +47,15 @@ def told(change: dict[str, Any]) -> bool:
 
 def environment() -> Environment:
     """Return the templates' environment."""
-    made = Environment(
-        loader=PackageLoader("langchain_uno.web.console"),
-        autoescape=True,
-        auto_reload=False,
-        undefined=StrictUndefined,
-        finalize=shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return render.environment(
+        "langchain_uno.web.console",
+        when=_when,
+        percent=lambda share: "unknown" if share is None else f"{100 * share:.0f} %",
+        counted=render.counted,
+        number=lambda n: f"{n:,}",
+        won=win_rate_of,
+        link=lambda values: urlencode({k: v for k, v in values.items() if v}),
     )
-    made.filters |= {
-        "when": _when,
-        "percent": lambda share: "unknown" if share is None else f"{100 * share:.0f} %",
-        "counted": counted,
-        "number": lambda n: f"{n:,}",
-        "won": win_rate_of,
-        "link": lambda values: urlencode({k: v for k, v in values.items() if v}),
-    }
-    return made
 
 
 def _when(value: Any) -> str:

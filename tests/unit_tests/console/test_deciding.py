@@ -21,7 +21,7 @@ from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.reports import write_report
 from langchain_uno.web.console import console_app
 from tests.unit_tests.console.parts import OPERATORS, PAYLOADS, enter, post, words
-from tests.unit_tests.graphs.refresh_parts import RECIPE, logs, make_home, refresh, tiny_engine
+from tests.unit_tests.graphs.refresh_parts import TRIED, logs, make_home, refresh, tiny_engine
 from tests.unit_tests.reports.report_parts import cluster, report
 
 
@@ -36,7 +36,7 @@ def engine(tiny_model_path: Path) -> Iterator[Engine]:
 def ready(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose refresh has stopped after the pairs."""
     root = tmp_path_factory.mktemp("ready") / "home"
-    refresh(make_home(root, logs(36)), engine, RECIPE, until="pairs")
+    refresh(make_home(root, logs(36)), engine, TRIED, until="pairs")
     return root
 
 

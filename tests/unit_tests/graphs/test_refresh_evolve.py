@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from langchain_uno.home import Home
 from langchain_uno.learning import cluster as cluster_room
 from langchain_uno.learning import train as train_room
 from langchain_uno.learning import verify as verify_room
+from langchain_uno.learning.review import decide, review_table
+from langchain_uno.learning.train import Trial
 from langchain_uno.learning.work import RefreshResult
 from langchain_uno.models.adapters import count_base, count_weights
 from langchain_uno.models.protocols import Engine, FloatArray
@@ -24,7 +27,7 @@ from langchain_uno.releases import canary
 from langchain_uno.releases.history import hold, let_go
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
-from langchain_uno.releases.publish import make_current, revoke
+from langchain_uno.releases.publish import make_current, revoke, rollback
 from langchain_uno.trainers.verifier import Compared, Exam, HeldOut, compare_modules
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
@@ -38,10 +41,11 @@ from tests.unit_tests.graphs.refresh_parts import (
     make_home,
     refresh,
 )
-from tests.unit_tests.learning.toy_language import ToyEngine, log, plain
+from tests.unit_tests.learning.toy_language import ToyEmbedder, ToyEngine, log, plain
 
 # The tiny model's words are noise: a bar that noise can pass, so that modules ship.
 PASSING = changed(RECIPE, verify={"level": None, "win_rate": 0.0}, cluster={"threshold": 3.5})
+NOTHING = VerifierReport(kind="expert", n=0, win_rate=0.0, interval=(0.0, 1.0), passed=False)
 START = [one for one in logs(36) if one.feedback_turns != ["thanks"]]
 
 
@@ -328,7 +332,7 @@ def test_where_too_few_people_are_held_out_nothing_is_trained(
     home, teacher = make_home(tmp_path, logs()), ToyEngine()
     result = refresh(home, engine, teacher=teacher)
     assert [(c.route, c.pairs, c.judged) for c in result.clusters] == [("base", 0, 0)] * 2
-    told = "nothing was trained: people held out: 1, needed to decide: {}"
+    told = "nothing was trained: people held out: 2, needed to decide: {}"
     assert [one.note for one in result.clusters] == [told.format(6)] * 2
     assert "edit" not in teacher.roles()
     # A critic alone is one try: five people would do.
@@ -495,3 +499,102 @@ def test_a_verified_critic_teaches_an_expert_that_answers_in_its_place(
         max_steps=8,
     )
     assert {c.route for c in again.clusters} <= {"critic", "base"}
+
+
+def test_what_the_present_module_said_outlives_a_decision_on_a_pair(
+    home: Home, engine: Engine
+) -> None:
+    """The new module is compared with it afterwards."""
+    make_home(home.root, more(20))
+    result = refresh(home, engine, PASSING, until="pairs")
+    name = travel(current(home))
+    asked = {TRIP.format(i) for i in range(100, 120)}  # of somebody who did not teach it
+    rows = review_table(home, kind="pair", cluster=name, limit=None).rows
+    pair = next(row for row in rows if row.request in asked)
+    decide(home, [{"id": pair.id, "decision": "exclude"}], by="ann")
+    done = refresh(home, engine, PASSING)
+    assert done.refresh_id == result.refresh_id and done.release is not None
+    one = next(c for c in done.clusters if c.id == name)
+    assert "tried anew" in one.note and "compar" in one.note
+
+
+def test_a_kept_module_says_which_rules_it_was_taught(
+    home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = current(home)
+    name, taught = travel(first), first.cluster(travel(first)).rules
+
+    def never(*_: Any) -> VerifierReport:
+        return NOTHING.model_copy(update={"reason": "not proven"})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_room, "against_present", never)
+        again(home, engine, more(14, wish="sing; please hum"))
+    kept = current(home).cluster(name)
+    assert kept.made_in == first.id
+    assert (kept.learnt, set(kept.rules)) == (taught, {*taught, "hum"})
+    # So the new wish is tried again by the next refresh.
+    later = again(home, engine, more(1, first=300))
+    assert "tried anew: its rules changed" in next(c for c in later.clusters if c.id == name).note
+
+
+@pytest.mark.parametrize("held", ["taught it", "nobody"])
+def test_what_can_not_be_verified_is_what_users_have(
+    home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    """Nothing speaks against a module whose witnesses are gone."""
+    first = current(home)
+    if held == "nobody":
+        monkeypatch.setattr(train_room, "held_out", lambda *_: [])
+    else:
+        known = {opaque_id(lineage_key(home), one.run_id): one.run_id for one in START}
+        split = cluster_room.split_logs
+
+        def witnesses(members: Any, *args: Any, **more: Any) -> Any:
+            """Some who taught are held out."""
+            made = split(members, *args, **more)
+            teachers = [known[o] for c in first.manifest.clusters for o in c.trained_on]
+            moved = [i for i in made.train if i in teachers][:2]
+            train = [i for i in made.train if i not in moved]
+            return replace(made, train=train, verify=[*made.verify, *moved])
+
+        monkeypatch.setattr(cluster_room, "split_logs", witnesses)
+    monkeypatch.setattr(train_room, "_try_module", lambda *_, **__: Trial(note="did not pass"))
+    result = again(home, engine, more(2))
+    assert [c.route for c in result.clusters] == ["expert"] * 2
+    assert {c.made_in for c in current(home).manifest.clusters} == {first.id}
+    assert all("kept" in c.note for c in result.clusters)
+
+
+def test_a_retry_does_not_undo_a_rollback(
+    home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = current(home)
+
+    def breaks(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_room, "_try_module", breaks)
+        result = again(home, engine, more(20))
+    assert any(c.failed for c in result.clusters) and current(home).id == result.release
+    # A call that goes no further than the filter trains nothing.
+    before = {path: path.stat().st_mtime_ns for path in home.work.rglob("tried.json")}
+    refresh(home, engine, PASSING, until="filter")
+    assert {path: path.stat().st_mtime_ns for path in home.work.rglob("tried.json")} == before
+    rollback(home, why="bad release")
+    assert refresh(home, engine, PASSING).unchanged
+    assert current(home).id == first.id
+
+
+def test_an_embedder_that_an_older_version_called_otherwise_goes_on(
+    engine: Engine, tmp_path: Path
+) -> None:
+    class Renamed(ToyEmbedder):
+        fingerprint = "another name"
+        former_fingerprints = (ToyEmbedder.fingerprint,)
+
+    home = make_home(tmp_path / "home", logs())
+    first = refresh(home, engine, UNTRAINED)
+    again = refresh(home, engine, UNTRAINED, embedder=Renamed())
+    assert again.release != first.release

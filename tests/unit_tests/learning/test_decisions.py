@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from langchain_uno.learning.decisions import Decision, Rulings, instead
-from langchain_uno.learning.work import ClusterData, digest_of
-from langchain_uno.records import Message, PreferencePair
+from langchain_uno.learning.work import ClusterData
+from langchain_uno.records import Message, PreferencePair, digest_of
 
 RUNS = [f"run-{n}" for n in range(10)]
 

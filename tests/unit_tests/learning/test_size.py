@@ -1,4 +1,4 @@
-"""The bound on all modules' size: who is left out, and what is said about it."""
+"""All modules of a release are bounded in size; what users have goes last."""
 
 from __future__ import annotations
 
@@ -7,37 +7,38 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from langchain_uno.home import Home
+from langchain_uno.learning.evolve import Incumbent
 from langchain_uno.learning.size import bound_size
 from langchain_uno.learning.train import Decision
-from tests.unit_tests.releases.samples import write_adapter
+from langchain_uno.learning.work import ClusterData
+from langchain_uno.models import adapters
+from langchain_uno.records import VerifierReport
 
-
-@pytest.mark.parametrize(
-    ("most", "whys"),
-    [
-        (2.3, ["this one has 2.4 %", "this one has 2.4 %"]),
-        (2.4, [None, "others prove more"]),
-        (4.8, [None, None]),
-    ],
+REPORT = VerifierReport(
+    kind="expert", n=9, people=9, win_rate=0.9, interval=(0.6, 1.0), p_value=0.01, passed=True
 )
-def test_what_does_not_fit_is_told_apart_from_what_proves_less(
-    tmp_path: Path, most: float, whys: list[str | None]
+
+
+@pytest.mark.parametrize(("old", "route"), [(50, "expert"), (200, "base")])
+def test_the_present_module_stays_where_the_new_one_is_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: int, route: str
 ) -> None:
-    home = Home.locate(tmp_path).ensure()
-    home.settings.write_text(f"[releases]\nmax_percent = {most}\n")
-    for name in "ab":  # 24 weights each, of a base model's 1000
-        write_adapter(tmp_path / name)
-    work: Any = SimpleNamespace(
-        home=home,
-        engine=SimpleNamespace(model=torch.nn.Linear(100, 10, bias=False)),
-        folder=SimpleNamespace(path=lambda name: tmp_path / name),
+    home = Home(tmp_path).ensure()
+    (home.path / "settings.toml").write_text("[releases]\nmax_percent = 10\n")
+    sizes = {"new": 500, "old": old}
+    monkeypatch.setattr(adapters, "count_base", lambda _: 1000)
+    monkeypatch.setattr(adapters, "count_weights", lambda path: sizes[path.name])
+    present = Incumbent(
+        kind="expert", made_in="r1", trained_on=["a"], report=REPORT, adapter="old", stale="x"
     )
-    clusters: Any = [SimpleNamespace(run_ids=["run-1"])] * 2
-    decided = [Decision(route="expert", adapter=name) for name in "ab"]
-    bound_size(work, clusters, decided)
-    assert [one.route for one in decided] == ["base" if why else "expert" for why in whys]
-    for one, why in zip(decided, whys, strict=True):
-        assert [note.endswith(f" and {why}") for note in one.notes] == [True] * bool(why)
+    decision = Decision(route="expert", adapter="new", report=REPORT, instead=present)
+    cluster = ClusterData(id="c0", run_ids=["a"], train=["a"], verify=[], split_by="voice")
+    work: Any = SimpleNamespace(
+        home=home, engine=SimpleNamespace(model=None), folder=SimpleNamespace(path=Path)
+    )
+    bound_size(work, [cluster], [decision])
+    assert decision.route == route
+    assert decision.adapter == ("old" if route == "expert" else None)
+    assert (decision.kept is present) == (route == "expert")

@@ -15,15 +15,17 @@ import pytest
 from toys import START, WordEmbedder, assistant, log, user
 
 from langchain_uno.erasure import forget
+from langchain_uno.errors import StoreError
 from langchain_uno.home import Home
 from langchain_uno.logs.exchange import import_file, last, stats
-from langchain_uno.logs.filters import verdicts
+from langchain_uno.logs.filters import spoken, verdict, verdicts
+from langchain_uno.logs.heard import Logs, heard_of
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import FILE_NAME, KeptLog
 from langchain_uno.logs.store import LogStore
 from langchain_uno.recipe import FilterSettings
-from langchain_uno.records import Feedback, Interaction, Verdict
+from langchain_uno.records import Feedback, Interaction, Verdict, by_speaker
 
 ENGLISH = frozenset({"en"})
 
@@ -41,10 +43,11 @@ def same_as_whole(home: Home, journal: Journal) -> None:
     with KeptLog(home, journal) as kept:
         mine = kept.joined()
         assert (mine.order, mine.own) == (whole.order, whole.own)
-        assert mine.nameless == whole.nameless
         assert set(mine.feedback) == set(whole.feedback)
         logs = list(read(journal, whole))
         assert list(read(journal, mine)) == logs
+        voices = [{log.user_id, *(f.user_id for f in log.feedback)} for log in logs if log.feedback]
+        assert kept.nameless == voices.count({None})
         assert kept.digests() == {run_id: whole.digest(run_id) for run_id in whole.order}
         judged = verdicts(logs, FilterSettings(), lambda language: language in ENGLISH)
         passed = [i.run_id for i, v in zip(logs, judged, strict=True) if v.usable]
@@ -59,6 +62,14 @@ def same_as_whole(home: Home, journal: Journal) -> None:
         assert found == +reasons
         heard = kept.joined(heard=True)
         assert heard.order == [run_id for run_id in whole.order if run_id in whole.feedback]
+        said = sorted(kept.heard(), key=lambda one: one.order)
+        apart = {one.run_id: one for i in logs if i.feedback for one in by_speaker(i)}
+        anew = sorted((one for i in logs for one in heard_of(i)), key=lambda one: one.order)
+        assert json.dumps(said, default=bytes.hex) == json.dumps(anew, default=bytes.hex)
+        assert dict(Logs(kept.reader(said))) == {i: spoken(one) for i, one in apart.items()}
+        for one in said:
+            verdict_of = verdict(apart[one.log_id], FilterSettings(), lambda lang: lang in ENGLISH)
+            assert one.facts.reason(lambda lang: lang in ENGLISH) == verdict_of.reason
     assert len(journal.waiting()) == len(whole.waiting)
 
 
@@ -219,16 +230,18 @@ def test_a_file_of_no_use_is_made_anew(
         same_as_whole(home, journal)
 
 
-@pytest.mark.parametrize("where", ["logs SET feedback", "facts SET facts", "checks SET verdict"])
-@pytest.mark.parametrize("bad", ["'[1'", "'[{}]'", "x'ff'", "CAST(x'5bff' AS TEXT)", "7"])
+@pytest.mark.parametrize("where", [
+    "logs SET feedback", "facts SET facts", "checks SET verdict", "heard SET said",
+    "heard SET facts"])  # fmt: skip
+@pytest.mark.parametrize("bad", ["'[1'", "x'ff'", "CAST(x'5bff' AS TEXT)", "7"])
 def test_a_damaged_row_is_made_good(home: Home, where: str, bad: str) -> None:
-    logs = [log(n) for n in range(3)]
+    logs = {log(n).run_id: log(n) for n in range(3)}
 
     def check(logs: Sequence[Interaction]) -> dict[str, Verdict]:
         return {one.run_id: Verdict(usable=False, reason="too_long") for one in logs}
 
     with Journal(home.ensure().journal) as journal:
-        for one in logs:
+        for one in logs.values():
             journal.append_interaction(one)
             journal.append_feedback(fed(1, one.run_id, feedback_id=one.run_id))
         with KeptLog(home, journal) as kept:
@@ -239,12 +252,29 @@ def test_a_damaged_row_is_made_good(home: Home, where: str, bad: str) -> None:
         db.close()
         with KeptLog(home, journal) as kept:
             assert kept.checked("model", logs, check) == told
-            assert len(kept.latest(lambda facts: bool(facts.said), 9)) == 3
+            assert len(kept.latest(lambda facts: bool(facts.said), 9)) == len(kept.heard()) == 3
         same_as_whole(home, journal)
     db = sqlite3.connect(home.work / FILE_NAME)  # the file is mended, not only what was read
-    told = db.execute("SELECT facts FROM facts UNION ALL SELECT feedback FROM logs").fetchall()
-    assert [type(json.loads(text)) for (text,) in told] == [list] * 4
+    told = db.execute("SELECT feedback FROM logs UNION ALL SELECT said FROM heard").fetchall()
+    assert [len(json.loads(text)) for (text,) in told] == [1] * 6
     db.close()
+
+
+def test_a_damaged_row_that_is_read_late_is_not_quoted(home: Home) -> None:
+    with Journal(home.ensure().journal) as journal:
+        journal.append_interaction(log(1))
+        journal.append_feedback(fed(1, log(1).run_id))
+        KeptLog(home, journal).close()
+        db = sqlite3.connect(home.work / FILE_NAME)
+        db.execute("""UPDATE logs SET feedback = '[{"comment": "Shorter, please.'""")
+        db.commit()
+        db.close()
+        with KeptLog(home, journal) as kept:
+            late = Logs(kept.reader(kept.heard()))
+        with pytest.raises(StoreError, match="was damaged and is deleted") as failed:
+            list(late.values())
+        assert "please" not in str(failed.value)
+        same_as_whole(home, journal)
 
 
 def test_any_damaged_page_is_made_good(home: Home) -> None:
@@ -381,14 +411,14 @@ def test_a_check_is_made_once_a_log(home: Home) -> None:
         asked.extend(one.run_id for one in logs)
         return {logs[0].run_id: Verdict(usable=False, reason="refused_by_template")}
 
-    logs = [log(n) for n in range(3)]
+    logs = {log(n).run_id: log(n) for n in range(3)}
     with Journal(home.ensure().journal) as journal:
         for _ in range(2):
             with KeptLog(home, journal) as kept:
                 assert list(kept.checked("a model", logs, check)) == [log(0).run_id]
-        assert asked == [one.run_id for one in logs]
+        assert asked == list(logs)
         with KeptLog(home, journal) as kept:
-            kept.checked("another model", logs[:1], check)
+            kept.checked("another model", {log(0).run_id: log(0)}, check)
     assert asked[3:] == [log(0).run_id]
 
 

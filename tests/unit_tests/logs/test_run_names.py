@@ -179,11 +179,17 @@ def write_old(home: Home, logs: list[Interaction], said: list[Feedback]) -> None
     for step in STEPS[:9]:
         step(old)
     old.execute("PRAGMA user_version = 9")
-    for n, one in enumerate(logs):
+    for one in logs:
         old.execute(
             "INSERT INTO interactions (run_id, root_run_id, user_id, created_at, has_answer, body) "
             "VALUES (?, ?, ?, ?, 1, ?)",
-            (one.run_id, one.root_run_id, one.user_id, float(n), one.model_dump_json()),
+            (
+                one.run_id,
+                one.root_run_id,
+                one.user_id,
+                one.created_at.timestamp(),
+                one.model_dump_json(),
+            ),
         )
     for f in said:
         old.execute(

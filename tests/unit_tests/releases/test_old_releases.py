@@ -63,7 +63,7 @@ def old_release(home: Home, engine: LocalEngine) -> str:
 
 def test_it_is_read_by_its_present_names() -> None:
     read = parse_manifest(WRITTEN.read_bytes())
-    assert read.schema_version == 5
+    assert read.schema_version == 6
     assert read.base_model == "bundled"
     assert worded_alike(read.prompt_set_fingerprint, load_prompt_set("bundled").fingerprint)
     assert read.recipe["prompt_set"] == "bundled"

@@ -87,7 +87,7 @@ def test_a_manifest_of_schema_1_is_read_as_ever(home: Home, make: Callable[[], s
         for later in ("trained_on", "made_in"):
             del cluster[later]
     old = parse_manifest(json.dumps(raw).encode())
-    assert old.schema_version == 5
+    assert old.schema_version == 6
     assert old.clusters[0].trained_on == []
 
 
