@@ -209,7 +209,9 @@ def test_what_is_forgotten_is_not_kept(home: Home) -> None:
             assert kept.joined().order == []
 
 
-@pytest.mark.parametrize("damage", ["garbage", "truncated", "of another version", "read-only"])
+@pytest.mark.parametrize(
+    "damage", ["garbage", "truncated", "no text", "of another version", "read-only"]
+)
 def test_a_file_of_no_use_is_made_anew(
     home: Home, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +224,8 @@ def test_a_file_of_no_use_is_made_anew(
             path.write_bytes(b"no database at all " * 300)
         elif damage == "truncated":
             path.write_bytes(path.read_bytes()[:9000])
+        elif damage == "no text":  # SQLite's message quotes it
+            path.write_bytes(path.read_bytes().replace(b"TABLE logs", b"\x90\x91BLE logs"))
         elif damage == "of another version":
             monkeypatch.setattr("langchain_uno.logs.kept.VERSION", 99)
         else:
