@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, InputError
 from langchain_uno.home import Home, load_settings, read_toml
-from langchain_uno.metrics import refresh_noted
+from langchain_uno.metrics import FILE, refresh_noted
 from langchain_uno.recipe import Recipe, load_recipe, merged
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def refresh_home(
     began = time.monotonic()
     place = Home.locate(home, namespace)
     named = _Named(model, embeddings, reranker, teacher)
-    require_log(place)  # no figures of a refresh in a folder that is no home
+    if not (place.path / FILE).exists():  # no figures of a refresh in a folder that is no home
+        require_log(place)
     noted: AbstractContextManager[dict[str, Any]]
     noted = refresh_noted(place) if until is None else nullcontext({})
     with noted as told:

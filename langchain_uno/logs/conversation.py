@@ -60,9 +60,14 @@ def run_ref(value: object) -> str:
     return found.group(1).lower() if found else text.strip()[:MAX_ID]
 
 
-def forms_of(run_id: str) -> tuple[str, str]:
-    """Return a run id as it stands, and as a UUID's text where it is one's 32 digits alone."""
-    return run_id, str(UUID(run_id)) if _HEX.match(run_id) else run_id
+def run_name(value: object) -> str:
+    """Return :func:`run_ref`, and of a UUID's 32 digits alone the UUID's text.
+
+    Feedback and names are filed under it. A run or a trace that is imported under the digits keeps
+    them, as releases and tombstones know it by its own id; the UUID's text becomes a name of it.
+    """
+    reference = run_ref(value)
+    return str(UUID(reference)) if _HEX.match(reference) else reference
 
 
 def link(turns_said: Iterable[tuple[str, str]], answer: str) -> Links:

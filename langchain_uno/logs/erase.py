@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_uno.errors import StoreBusyError
-from langchain_uno.logs.conversation import MAX_ID, forms_of, run_ref
+from langchain_uno.logs.conversation import MAX_ID, run_name, run_ref
 from langchain_uno.logs.redaction import pseudonym
 from langchain_uno.logs.tombstones import (
     Kind,
@@ -76,12 +76,17 @@ class Pending:
 def named(kind: Kind, ids: Iterable[str]) -> list[tuple[Kind, str]]:
     """Return users, threads or runs as names of tombstones.
 
-    In every form that the log may have: as it is, as capture cuts it, and redacted; of runs, their
-    message ids and a UUID's digits too.
+    In every form that the log may have: as it is, as capture cuts it, and redacted; of a run's UUID
+    the text and the digits alone.
     """
     forms: set[str] = set()
     for one in ids:
-        for form in forms_of(run_ref(one)) if kind == "run" else (one,):
+        asked = {one}
+        if kind == "run":
+            name = run_name(one)
+            digits = name.replace("-", "")
+            asked = {run_ref(one), name, digits if run_name(digits) == name else name}
+        for form in asked:
             clean = clean_text(form)
             forms |= {clean, clean.strip(), clean.strip()[:MAX_ID]} - {""}
     return [(kind, name) for form in forms for name in (form, pseudonym(form))]
@@ -154,7 +159,7 @@ def choose(journal: Journal, asked: Sequence[tuple[Kind, str]]) -> Chosen:
     chosen.names = [*asked, *(("run", one) for one in (*chosen.run_ids, *chosen.roots))]
     chosen.names += [("thread", one) for one in _gone_threads(rows, every)]
     chosen.names += [("feedback", one) for one in chosen.feedback_ids]
-    chosen.names += [("about", name) for name, run_id in other_names.items() if run_id in every]
+    chosen.names += [("about", name) for name, one in other_names.items() if one in every | roots]
     chosen.names += [("about", one.run_id) for one in gone if one.feedback_id in on_them]
     chosen.names += _contents(journal, rows, every)
     ends = {row.run_id: row.after for row in rows}

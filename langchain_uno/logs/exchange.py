@@ -20,7 +20,6 @@ from typing import Any
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.containers import Groups, read_rows
-from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.filters import REASONS, Supports, judge_all
 from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
@@ -218,7 +217,7 @@ class _Import:
                     new = self.journal.append_feedback(one, replace=False)
                     self.result.feedback += new
         for one in found.feedback:
-            one.run_id = self.answers.name_of(run_ref(one.run_id))
+            one.run_id = self.answers.name_of(one.run_id)
             said, redacted = self.redact.feedback(one)
             said = self.scales.take(said)
             new = self.journal.append_feedback(said, redacted=redacted, replace=False)

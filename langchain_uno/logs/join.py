@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from langchain_uno.logs.conversation import run_ref, user_turn
+from langchain_uno.logs.conversation import user_turn
 from langchain_uno.logs.journal import Journal, JournalRow
 from langchain_uno.logs.trace import OTHER_TURN, OWN_CALL, QUOTES_IT
 from langchain_uno.records import Feedback, Interaction
@@ -115,8 +115,7 @@ def _join(
         joined.own |= _own(trace, shown[root], told=root in names)
     turns: set[tuple[str, str]] = set()
     for one in given:
-        reference = run_ref(one.run_id)
-        run_id = reference if reference in known else shown.get(reference)
+        run_id = one.run_id if one.run_id in known else shown.get(one.run_id)
         if run_id is None:
             joined.waiting.append(one)
         else:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from langchain_uno.errors import EmptyLogError, InputError, StoreError
 from langchain_uno.home import Home
-from langchain_uno.logs.conversation import forms_of, language_of, link, run_ref
+from langchain_uno.logs.conversation import language_of, link, run_name, run_ref
 from langchain_uno.logs.database import Database
 from langchain_uno.logs.machine_turns import client_task
 from langchain_uno.logs.tombstones import any_tombstones, feedback_is_forgotten, is_forgotten
@@ -36,12 +36,12 @@ _R = TypeVar("_R", bound=BaseModel)
 _to_json = TypeAdapter(Any).dump_json  # twice as fast as json
 _INSERT = (
     "INSERT OR IGNORE INTO interactions (run_id, root_run_id, thread_id, user_id, created_at, "
-    "has_answer, before, turn, after, redacted, body, rank, release, reached) "
-    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "has_answer, before, turn, after, redacted, body, rank, release, reached, nonce) "
+    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,randomblob(8))"
 )
 _INSERT_FEEDBACK = (
-    "INSERT INTO feedback (feedback_id, run_id, user_id, created_at, redacted, body) "
-    "VALUES (?,?,?,?,?,?) ON CONFLICT(feedback_id) DO "
+    "INSERT INTO feedback (feedback_id, run_id, user_id, created_at, redacted, body, nonce) "
+    "VALUES (?,?,?,?,?,?,randomblob(8)) ON CONFLICT(feedback_id) DO "
 )
 _REPLACE_FEEDBACK = (
     "UPDATE SET user_id = coalesce(feedback.user_id, excluded.user_id), "
@@ -49,12 +49,7 @@ _REPLACE_FEEDBACK = (
     "body = excluded.body WHERE excluded.run_id = feedback.run_id "
     "AND excluded.created_at > feedback.created_at"
 )
-_MEANT = (
-    "SELECT run_id FROM names WHERE name = ?1 UNION ALL SELECT ?2 WHERE ?1 != ?2 "
-    "AND EXISTS (SELECT 1 FROM interactions WHERE run_id = ?2 OR root_run_id = ?2) "
-    "AND NOT EXISTS (SELECT 1 FROM interactions WHERE run_id = ?1 OR root_run_id = ?1)"
-)
-"""Of a run id's two forms, what it stands for: by a name, or as the digits of a UUID alone."""
+_NAMED = "SELECT run_id FROM names WHERE name = ?"
 
 IN = "IN (SELECT value FROM json_each(?))"
 """For conditions in SQL: the values are a JSON list, of any length."""
@@ -177,7 +172,9 @@ class Journal:
             # What it says is no sign: the same may be asked again.
             if any_tombstones(db) and _row_forgotten(db, row, None):
                 return None
-            if db.execute(_INSERT, row).rowcount == 0:
+            if db.execute(_INSERT, row).rowcount > 0:
+                _give_names(db, _own_names(row))
+            else:
                 sql = "SELECT created_at FROM interactions WHERE run_id = ?"
                 if db.execute(sql, (run_id,)).fetchone()[0] == row[4]:
                     return run_id  # the same record once more
@@ -185,7 +182,6 @@ class Journal:
                 db.execute(_INSERT, _record_row({**record, "run_id": run_id}, redacted, rank))
                 _rename(db, [(row[0], run_id)])
             _give_names(db, [(name, run_id) for name in names])
-            _file_waiting(db, row)
             return run_id
 
         return self._db.transaction(work, timeout_s)
@@ -226,7 +222,7 @@ class Journal:
                 sql_end = "SELECT after FROM interactions WHERE run_id = ?"
                 about = None if replace else db.execute(sql_end, (filed[1],)).fetchone()
                 after = about[0] if about else None
-                if _feedback_forgotten(db, row, after) or _feedback_forgotten(db, filed, after):
+                if _feedback_forgotten(db, row, filed, after):
                     return False
             return db.execute(sql, filed).rowcount > 0
 
@@ -247,9 +243,9 @@ class Journal:
 
     def run_named(self, name: str) -> str:
         """Return the run id that a name of an answer stands for; the name itself: none is known."""
-        reference = run_ref(name)
-        found = self._db.read(_MEANT, forms_of(reference))
-        return str(found[0][0]) if found else reference
+        filed = run_name(name)
+        found = self._db.read(_NAMED, (filed,))
+        return str(found[0][0]) if found else filed
 
     def append_many(
         self, items: Iterable[tuple[Interaction, Mapping[str, int] | None]]
@@ -265,7 +261,7 @@ class Journal:
         rows = [
             (
                 _interaction_row(interaction, redacted),
-                [(run_ref(name), interaction.run_id) for name in interaction.message_ids],
+                [(name, interaction.run_id) for name in interaction.message_ids],
                 interaction.language if "language" in interaction.model_fields_set else None,
                 [
                     _feedback_row(f.model_copy(update={"run_id": f.run_id or interaction.run_id}))
@@ -284,14 +280,14 @@ class Journal:
                     continue
                 if db.execute(_INSERT, row).rowcount > 0:
                     new += 1
-                    _give_names(db, names)
-                    _file_waiting(db, row)
+                    _give_names(db, [*_own_names(row), *names])
                 if language:
                     db.execute("INSERT OR IGNORE INTO languages VALUES (?, ?)", (row[0], language))
                 for one in feedback:
-                    if ask and _feedback_forgotten(db, one, row[8]):
+                    filed = _filed(db, one)
+                    if ask and _feedback_forgotten(db, one, filed, row[8]):
                         continue
-                    cursor = db.execute(_INSERT_FEEDBACK + "NOTHING", _filed(db, one))
+                    cursor = db.execute(_INSERT_FEEDBACK + "NOTHING", filed)
                     new_feedback += max(cursor.rowcount, 0)
             return Appended(new, new_feedback, forgotten)
 
@@ -345,9 +341,7 @@ class Journal:
     def feedback(
         self, about: Sequence[str] | None = None, ids: Sequence[str] = ()
     ) -> list[Feedback]:
-        """Every feedback, in the order of arrival.
-
-        ``run_id`` is as it was given, or the run's own where a name of it was given.
+        """Every feedback, in the order of arrival; ``run_id`` is what it is filed under.
 
         Args:
             about: only what names one of these runs; None: all.
@@ -359,9 +353,8 @@ class Journal:
         out = []
         for run_id, body in self._db.read(sql, args):
             one = self._record(Feedback, body)
-            out.append(
-                one if run_ref(one.run_id) == run_id else one.model_copy(update={"run_id": run_id})
-            )
+            one.run_id = run_id
+            out.append(one)
         return out
 
     def counts(self) -> tuple[int, int]:
@@ -541,19 +534,22 @@ def _feedback_row(f: Feedback, redacted: Mapping[str, int] | None = None) -> tup
     )
 
 
+def _own_names(row: tuple[Any, ...]) -> list[tuple[str, str]]:
+    """Return what a run or a trace that has a UUID's digits for its id is found by."""
+    return [(run_name(one), one) for one in row[:2] if one and run_name(one) != run_ref(one)]
+
+
 def _give_names(db: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> None:
-    for name, run_id in names:
+    for given, run_id in names:
+        if (name := run_name(given)) == run_id:
+            continue
         db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", (name, run_id))
-        _give_feedback(db, name, run_id)
-
-
-def _give_feedback(db: sqlite3.Connection, name: str, run_id: str) -> None:
-    """File under a run the feedback that waits for a name; that of another run stays with it."""
-    db.execute(
-        "UPDATE feedback SET run_id = ?1 WHERE run_id = ?2 "
-        "AND NOT EXISTS (SELECT 1 FROM interactions WHERE run_id = ?2)",
-        (run_id, name),
-    )
+        # Feedback that waits under the name; what names a run of its own stays with that.
+        db.execute(
+            "UPDATE feedback SET run_id = ?1 WHERE run_id = ?2 "
+            "AND NOT EXISTS (SELECT 1 FROM interactions WHERE run_id = ?2)",
+            (run_id, name),
+        )
 
 
 def _rename(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
@@ -562,19 +558,11 @@ def _rename(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
     db.executemany("INSERT INTO changes (name) VALUES (?)", [(name,) for name, _ in names])
 
 
-def _file_waiting(db: sqlite3.Connection, row: tuple[Any, ...]) -> None:
-    """File feedback that came before a run and names it, or its trace, by a UUID's digits alone."""
-    for one in filter(None, row[:2]):
-        digits = one.replace("-", "")
-        waits = db.execute("SELECT 1 FROM feedback WHERE run_id = ?", (digits,)).fetchone()
-        if waits and digits != one and forms_of(digits)[1] == one:
-            _give_feedback(db, digits, one)
-
-
 def _filed(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a feedback's row under the run that it names."""
-    found = db.execute(_MEANT, forms_of(row[1])).fetchone()
-    return (row[0], found[0], *row[2:]) if found else row
+    name = run_name(row[1])
+    found = db.execute(_NAMED, (name,)).fetchone()
+    return (row[0], found[0] if found else name, *row[2:])
 
 
 def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | None) -> bool:
@@ -582,13 +570,15 @@ def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | 
     return is_forgotten(db, (run_id, root_run_id), user_id, thread_id, created_at, after)
 
 
-def _feedback_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | None) -> bool:
+def _feedback_forgotten(
+    db: sqlite3.Connection, row: tuple[Any, ...], filed: tuple[Any, ...], after: bytes | None
+) -> bool:
     feedback_id, run_id, user_id, created_at = row[:4]
     said = json.loads(row[-1]) if after is not None else {}
     texts = [str(said[name]) for name in ("comment", "correction", "value") if name in said]
     return any(
         feedback_is_forgotten(db, feedback_id, form, user_id, created_at, after, texts)
-        for form in forms_of(run_id)
+        for form in {run_id, run_name(run_id), filed[1]}
     )
 
 

@@ -20,9 +20,9 @@ import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import partial, wraps
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
@@ -40,6 +40,7 @@ VERSION = 3
 """Raised when joining, filters or the facts below change what they say of a record."""
 _PAGE = 1000
 _T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
 _FEEDBACK: TypeAdapter[list[Feedback]] = TypeAdapter(list[Feedback])
 _TABLES = """
     DROP TABLE IF EXISTS logs; DROP TABLE IF EXISTS keys; DROP TABLE IF EXISTS facts;
@@ -73,6 +74,16 @@ _TABLES = """
 """
 
 
+def _whole(method: _F) -> _F:
+    """Run a method of :class:`KeptLog`; the whole of it once more where its file is damaged."""
+
+    @wraps(method)
+    def run(self: KeptLog, *args: Any, **more: Any) -> Any:
+        return self._use(lambda: method(self, *args, **more))
+
+    return cast(_F, run)
+
+
 class KeptLog:
     """The joined journal of a home; a context manager. Open one for a short while.
 
@@ -96,9 +107,11 @@ class KeptLog:
         in_file = self._db.execute("PRAGMA database_list").fetchone()[2]
         if read and in_file and not self._journal.readonly:
             self._journal.database.write(
-                lambda db: db.execute("DELETE FROM changes WHERE seq <= ?", (read,))
+                # The last one tells later whether the journal is the same one.
+                lambda db: db.execute("DELETE FROM changes WHERE seq < ?", (read,))
             )
 
+    @_whole
     def joined(self, run_ids: Sequence[str] | None = None, *, heard: bool = False) -> Joined:
         """Return feedback by record, as :func:`~langchain_uno.logs.join.join` does.
 
@@ -121,6 +134,7 @@ class KeptLog:
                 out.feedback[run_id] = _FEEDBACK.validate_json(feedback)
         return out
 
+    @_whole
     def heard(self) -> list[Heard]:
         """Return what is known of the logs that people reacted to."""
         facts = {id_: Facts(*json.loads(told)) for id_, told in self._read("SELECT * FROM facts")}
@@ -133,6 +147,7 @@ class KeptLog:
             for *one, said, words, told in self._read(sql)
         ]
 
+    @_whole
     def reader(self, heard: Sequence[Heard]) -> dict[str, Callable[[], Interaction]]:
         """Return, by id, what reads each of these logs as it is at this moment."""
         run_ids = list(dict.fromkeys(one.run_id for one in heard))
@@ -142,7 +157,15 @@ class KeptLog:
 
         def read_one(one: Heard, stored: Sequence[Any], own: int, feedback: str) -> Interaction:
             log = self._journal.record(*stored)
-            return part_of(attach(log, _FEEDBACK.validate_json(feedback), own=bool(own)), one)
+            try:
+                given = _FEEDBACK.validate_json(feedback)
+            except ValueError:  # its message would quote the row
+                self._path.unlink(missing_ok=True)
+                raise StoreError(
+                    f"The file {str(self._path)!r} was damaged and is deleted: run the same call "
+                    "again, which makes it anew."
+                ) from None
+            return part_of(attach(log, given, own=bool(own)), one)
 
         return {
             one.log_id: partial(read_one, one, found[one.run_id], *said[one.run_id])
@@ -150,6 +173,7 @@ class KeptLog:
             if one.run_id in found
         }
 
+    @_whole
     def digests(self) -> dict[str, bytes]:
         """run_id -> digest of the feedback, of every record in the order of arrival."""
         return dict(self._read("SELECT run_id, digest FROM logs ORDER BY seq"))
@@ -159,17 +183,20 @@ class KeptLog:
         """How many records with feedback name neither who asked nor who spoke."""
         return sum(n for _, facts, n in self.facts() if facts.nameless)
 
+    @_whole
     def facts(self) -> list[tuple[int, Facts, int]]:
         """Return (id, facts, of how many records they are true)."""
         sql = "SELECT id, facts, n FROM facts JOIN (SELECT facts AS f, count(*) AS n FROM logs "
         found = self._read(sql + "GROUP BY facts) ON id = f")
         return [(id_, Facts(*json.loads(facts)), n) for id_, facts, n in found]
 
+    @_whole
     def distinct(self, supports: Supports) -> int:
         """How many records the filters let pass, those that say the same counted once."""
         sql = f"SELECT count(DISTINCT same) FROM logs WHERE facts {IN}"  # noqa: S608
         return int(self._read(sql, (self._passed(supports),))[0][0])
 
+    @_whole
     def first_of_equals(self, supports: Supports, run_ids: Sequence[str]) -> dict[str, bytes]:
         """Return those of some records that the filters let pass, and their feedback's digests."""
         ids = self._passed(supports)
@@ -182,6 +209,7 @@ class KeptLog:
     def _passed(self, supports: Supports) -> str:
         return json.dumps([i for i, facts, _ in self.facts() if facts.reason(supports) == "ok"])
 
+    @_whole
     def latest(
         self, passing: Callable[[Facts], bool], most: int, skip: int = 0, *, equal: bool = False
     ) -> list[str]:
@@ -202,6 +230,7 @@ class KeptLog:
         )
         return [run_id for (run_id,) in self._read(sql, (ids, equal, ids, most, skip))]
 
+    @_whole
     def span(self) -> tuple[int, int, float | None, float | None]:
         """How many records and threads there are, and when the first and last was made."""
         sql = "SELECT count(*), count(DISTINCT thread), min(created_at), max(created_at) FROM logs"
@@ -218,17 +247,21 @@ class KeptLog:
             logs: records by id; each is checked, and read, once.
             check: given records, returns a verdict for those that fail.
         """
-        known = dict(self._read("SELECT run_id, verdict FROM checks WHERE by = ?", (by,)))
+        known = self._checked(by)
         new = [log_id for log_id in logs if log_id not in known]
         if new:
             found = check([logs[log_id] for log_id in new])
-            fresh = {i: found[i].model_dump_json() if i in found else "" for i in new}
-            rows = [(by, run_id, told) for run_id, told in fresh.items()]
+            fresh = {log_id: found.get(log_id) for log_id in new}
+            rows = [(by, i, one.model_dump_json() if one else "") for i, one in fresh.items()]
             sql = "INSERT OR REPLACE INTO checks VALUES (?, ?, ?)"
             self._use(lambda: self._in_transaction(lambda: self._db.executemany(sql, rows)))
             known |= fresh
-        told = ((log_id, known[log_id]) for log_id in logs)
-        return {log_id: Verdict.model_validate_json(text) for log_id, text in told if text}
+        return {log_id: one for log_id in logs if (one := known[log_id])}
+
+    @_whole
+    def _checked(self, by: str) -> dict[str, Verdict | None]:
+        rows = self._read("SELECT run_id, verdict FROM checks WHERE by = ?", (by,))
+        return {i: Verdict.model_validate_json(told) if told else None for i, told in rows}
 
     def close(self) -> None:
         """Close the file. Closing twice is fine."""
@@ -255,9 +288,10 @@ class KeptLog:
         """Do it; where the file is damaged or can't be used, once more with what is joined anew."""
         try:
             return work()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, LookupError, TypeError, ValueError) as error:  # or a row is none
             self._db.close()
-            good = isinstance(error, sqlite3.OperationalError)  # locked, or the disk is full
+            # Locked, or the disk is full; a text that is no UTF-8 is the same error.
+            good = isinstance(error, sqlite3.OperationalError) and "UTF-8" not in str(error)
             if not good:
                 self._path.unlink(missing_ok=True)
             self._db = self._open(in_file=not good)
@@ -265,7 +299,7 @@ class KeptLog:
             return work()
 
     def _read(self, sql: str, args: Sequence[object] = ()) -> list[Any]:
-        return self._use(lambda: self._db.execute(sql, args).fetchall())
+        return self._db.execute(sql, args).fetchall()
 
     def _in_transaction(self, work: Callable[[], _T]) -> _T:
         self._db.execute("BEGIN IMMEDIATE")
@@ -290,7 +324,7 @@ class KeptLog:
         now = [n or 0 for n in now]
         # Changes have numbers without gaps: a missing one was deleted before it was read here.
         lost = unread != now[2] - seen[2]
-        if lost or seen[3] != now[3] or seen[4] != self._mark(*seen[:2]):
+        if lost or seen[3] != now[3] or seen[4] != self._mark(*seen[:3]):
             _make_tables(self._db)
             seen = (0, 0, 0)
         told = self._journal.database.read(
@@ -305,17 +339,17 @@ class KeptLog:
         if rows:
             self._join_anew(rows)
         self._db.execute("DELETE FROM seen")
-        marks = (*now, self._mark(*now[:2]))
+        marks = (*now, self._mark(*now[:3]))
         self._db.execute("INSERT INTO seen VALUES (?, ?, ?, ?, ?)", marks)
         return int(now[2])
 
-    def _mark(self, interactions: int, feedback: int) -> int:
-        """Identify the journal up to these of its numbers."""
+    def _mark(self, interactions: int, feedback: int, changes: int) -> int:
+        """Identify the journal up to these of its numbers, by random nonces."""
         found = self._journal.database.read(
-            "SELECT value, (SELECT run_id FROM interactions WHERE seq = ?), "
-            "(SELECT feedback_id FROM feedback WHERE seq = ?) "
+            "SELECT value, (SELECT nonce FROM interactions WHERE seq = ?), "
+            "(SELECT nonce FROM feedback WHERE seq = ?), (SELECT nonce FROM changes WHERE seq = ?) "
             "FROM meta WHERE name = 'tombstone_key'",
-            (interactions, feedback),
+            (interactions, feedback, changes),
         )
         return _hash("journal", repr(found))
 

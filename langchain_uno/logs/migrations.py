@@ -6,9 +6,11 @@ steps in one transaction each, so two processes that open an old journal at once
 
 from __future__ import annotations
 
+import re
 import secrets
 import sqlite3
 from collections.abc import Callable
+from uuid import UUID
 
 from langchain_uno.errors import StoreError
 
@@ -161,6 +163,60 @@ def m009_changes(db: sqlite3.Connection) -> None:
     )
 
 
+def m010_digits_and_nonces(db: sqlite3.Connection) -> None:
+    """A UUID's 32 digits mean the UUID; rows and changes tell one history from another.
+
+    Feedback that waits, and names, are filed under the UUID's text. Where the digits are a run's or
+    a trace's own id, the text is a name of it. A nonce is random: a journal that was restored and
+    written to again has another one at the same number.
+    """
+
+    def uuid_of(name: str | None) -> str | None:
+        return str(UUID(name)) if name and re.fullmatch("[0-9a-fA-F]{32}", name) else None
+
+    db.create_function("uuid_of", 1, uuid_of)
+    db.execute("UPDATE OR REPLACE names SET name = uuid_of(name) WHERE uuid_of(name) IS NOT NULL")
+    db.execute(
+        "INSERT OR IGNORE INTO names SELECT uuid_of(id), id FROM (SELECT run_id AS id FROM "
+        "interactions UNION SELECT root_run_id FROM interactions) WHERE uuid_of(id) IS NOT NULL"
+    )
+    db.execute(
+        "UPDATE feedback SET run_id = uuid_of(run_id) WHERE uuid_of(run_id) IS NOT NULL AND NOT "
+        "EXISTS (SELECT 1 FROM interactions i WHERE i.run_id = feedback.run_id "
+        "OR i.root_run_id = feedback.run_id)"
+    )
+    db.execute(
+        "UPDATE feedback SET run_id = (SELECT n.run_id FROM names n WHERE n.name = feedback.run_id)"
+        " WHERE run_id IN (SELECT name FROM names) AND NOT "
+        "EXISTS (SELECT 1 FROM interactions i WHERE i.run_id = feedback.run_id)"
+    )
+    db.execute("DROP TRIGGER names_go_with_their_run")
+    db.execute(
+        """CREATE TRIGGER names_go_with_their_run AFTER DELETE ON interactions BEGIN
+            DELETE FROM names WHERE run_id = OLD.run_id OR (
+                run_id = OLD.root_run_id AND NOT EXISTS (SELECT 1 FROM interactions
+                WHERE run_id = OLD.root_run_id OR root_run_id = OLD.root_run_id));
+        END"""
+    )
+    db.execute("ALTER TABLE interactions ADD COLUMN nonce BLOB")
+    db.execute("ALTER TABLE feedback ADD COLUMN nonce BLOB")
+    db.execute("DROP TABLE changes")  # what was joined before is joined anew
+    db.execute(
+        """CREATE TABLE changes (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            name TEXT NOT NULL,
+            nonce BLOB NOT NULL DEFAULT (randomblob(8))
+        )"""
+    )
+    db.execute(
+        "UPDATE interactions SET nonce = randomblob(8) "
+        "WHERE seq = (SELECT max(seq) FROM interactions)"
+    )
+    db.execute(
+        "UPDATE feedback SET nonce = randomblob(8) WHERE seq = (SELECT max(seq) FROM feedback)"
+    )
+
+
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m001_records,
     m002_meta_and_erasures,
@@ -171,6 +227,7 @@ STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
     m007_figures,
     m008_plain_figures,
     m009_changes,
+    m010_digits_and_nonces,
 )
 SCHEMA = len(STEPS)
 

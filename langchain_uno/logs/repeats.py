@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
-from langchain_uno.logs.conversation import link
+from langchain_uno.logs.conversation import link, run_name
 from langchain_uno.logs.join import FOLLOW_UP
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Feedback, Interaction
@@ -52,7 +52,8 @@ class Answers:
             return one
         same = self._same(one, after) if may_repeat else None
         if same is not None:
-            self._db.execute("INSERT OR IGNORE INTO other_names VALUES (?, ?)", (one.run_id, same))
+            name = run_name(one.run_id)
+            self._db.execute("INSERT OR IGNORE INTO other_names VALUES (?, ?)", (name, same))
             said = [f.model_copy(update={"run_id": same}) for f in one.feedback]
             return [f for f in said if self._note_turn(f)]
         row = (one.run_id, after, one.user_id, one.thread_id)
@@ -62,7 +63,7 @@ class Answers:
     def name_of(self, run_id: str) -> str:
         """Return the run id under which this import stored an answer; others as they are."""
         sql = "SELECT stored FROM other_names WHERE run_id = ?"
-        found = self._db.execute(sql, (run_id,)).fetchone()
+        found = self._db.execute(sql, (run_name(run_id),)).fetchone()
         return str(found[0]) if found else run_id
 
     def _same(self, one: Interaction, after: bytes) -> str | None:

@@ -23,7 +23,14 @@ from pydantic import ValidationError
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.capture import check_feedback
-from langchain_uno.logs.conversation import MAX_ID, detect_language, language_of, run_ref, user_turn
+from langchain_uno.logs.conversation import (
+    MAX_ID,
+    detect_language,
+    language_of,
+    run_name,
+    run_ref,
+    user_turn,
+)
 from langchain_uno.logs.join import follow_up
 from langchain_uno.logs.readers import OURS, reader_of
 from langchain_uno.logs.readers.base import (
@@ -409,9 +416,9 @@ def _fraction(rating: Any) -> float | None:
 def _about(one: Row, out: list[Interaction], n: int) -> Interaction:
     """The answer that is meant: by run_id, by ``turn`` (of the answers, from 0), else the last."""
     if one.get("run_id"):
-        wanted = run_ref(one["run_id"])
+        wanted = run_name(one["run_id"])
         for interaction in out:
-            if interaction.run_id == wanted:
+            if run_name(interaction.run_id) == wanted:
                 return interaction
     turn = one.get("turn")
     if turn is None:

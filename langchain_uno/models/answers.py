@@ -54,7 +54,7 @@ def open_cache(path: Path, table: str, *, again: bool = True) -> sqlite3.Connect
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(table)
         return db
-    except (OSError, sqlite3.DatabaseError) as error:
+    except (OSError, sqlite3.DatabaseError, UnicodeError) as error:  # a message may quote damage
         if db is not None:
             db.close()
         if not again or isinstance(error, OSError | sqlite3.OperationalError):

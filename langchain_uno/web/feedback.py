@@ -44,7 +44,7 @@ from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.errors import ConfigError, ForgottenError, InputError, StoreError, UNOError
 from langchain_uno.home import safe_name
 from langchain_uno.logs.capture import feedback_key
-from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.conversation import run_name, run_ref
 from langchain_uno.messages import clean_text
 from langchain_uno.metrics import exposition
 from langchain_uno.records import utc_now
@@ -440,7 +440,7 @@ def _bearer(request: Request) -> str | None:
 
 def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
     """Return the handler's arguments; refuse what the token does not allow."""
-    if said.run_id is not None and run_ref(said.run_id) != claims.run_id:
+    if said.run_id is not None and run_name(said.run_id) != run_name(claims.run_id):
         raise _Refused(403, "other_run", "The token is for another run.")
     fields = {
         name: clean_text(value) if isinstance(value, str) else value

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
+from shutil import rmtree
 from unittest.mock import Mock
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ from langchain_core.messages import AIMessage
 from prometheus_client.parser import text_string_to_metric_families
 
 from langchain_uno.callbacks import UNOFeedbackHandler
-from langchain_uno.errors import ConfigError, EngineError, StoreError
+from langchain_uno.errors import ConfigError, EmptyLogError, EngineError, StoreError
 from langchain_uno.home import Home
 from langchain_uno.metrics import FILE, answered, exposition, refresh_noted
 from langchain_uno.train import refresh_home
@@ -154,15 +155,26 @@ def test_without_the_library_a_refresh_writes_nothing_and_a_page_says_what_to_in
         feedback_app(tmp_path, secret=SECRET, metrics=True)
 
 
-def test_a_bad_recipe_is_a_refresh_that_failed(tmp_path: Path) -> None:
+def test_a_refresh_that_could_not_begin_is_one_that_failed(tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", logs(3))
     with refresh_noted(home):
         pass
+
+    def code() -> float:
+        return read((home.path / FILE).read_bytes())["langchain_uno_refresh_exit_code", ""]
+
+    assert code() == 0
     with pytest.raises(ConfigError):
         refresh_home(home.root, recipe="no-such-recipe")
-    told = (home.path / FILE).read_text().splitlines()
-    [code] = [line for line in told if line.startswith("langchain_uno_refresh_exit_code{")]
-    assert code.endswith(f" {ConfigError.exit_code}.0")
+    assert code() == ConfigError.exit_code == 2
+    rmtree(home.journal)
+    with pytest.raises(EmptyLogError):
+        refresh_home(home.root)
+    assert code() == EmptyLogError.exit_code
+    (home.path / FILE).unlink()
+    with pytest.raises(EmptyLogError):
+        refresh_home(home.root)
+    assert not (home.path / FILE).exists()
 
 
 def test_a_home_whose_name_has_no_text_form_is_refreshed_all_the_same(tmp_path: Path) -> None:

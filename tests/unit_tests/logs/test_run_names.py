@@ -1,0 +1,238 @@
+"""A run is found by every form of its id: a UUID's text, its digits, large or small, and names."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from test_kept import fed, same_as_whole
+from toys import assistant, log, user
+
+from langchain_uno.erasure import forget, forget_older
+from langchain_uno.home import Home
+from langchain_uno.logs.exchange import find, import_file
+from langchain_uno.logs.journal import FILE_NAME, Journal
+from langchain_uno.logs.kept import KeptLog
+from langchain_uno.logs.migrations import STEPS
+from langchain_uno.records import Feedback, Interaction
+
+RUN, ROOT = "abcdef00-1111-4222-8333-444455556666", "fedcba00-1111-4222-8333-444455556666"
+FORMS: list[Callable[[str], str]] = [
+    str,
+    str.upper,
+    lambda one: UUID(one).hex,
+    lambda one: UUID(one).hex.upper(),
+    lambda one: f"lc_run--{one}",
+]
+SECRET = "Nobody may keep these words."
+
+
+def fed_runs(home: Home, journal: Journal) -> dict[str, int]:
+    """Run id -> how much feedback it has."""
+    same_as_whole(home, journal)
+    with KeptLog(home, journal) as kept:
+        return {run_id: len(said) for run_id, said in kept.joined().feedback.items()}
+
+
+def holds_secret(home: Home) -> list[str]:
+    files = [one for one in home.path.rglob("*") if one.is_file()]
+    return [one.name for one in files if SECRET.encode() in one.read_bytes()]
+
+
+def as_row(run_id: str, **more: object) -> dict[str, object]:
+    talk = [user("What is the capital of France?"), assistant("Paris, of course.")]
+    return {"run_id": run_id, "messages": [m.model_dump(include={"role", "content"}) for m in talk],
+            **more}  # fmt: skip
+
+
+def put_in(home: Home, row: dict[str, object]) -> tuple[int, int, int]:
+    """Import one row; return how much is new, logs and feedback, and how much forgotten."""
+    rows = home.path / "rows.jsonl"
+    rows.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    done = import_file(rows, home)
+    rows.unlink()
+    return done.interactions, done.feedback, done.forgotten
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("named", [RUN, ROOT])
+@pytest.mark.parametrize("many", [False, True])
+def test_feedback_may_come_first_in_any_form(
+    home: Home, form: Callable[[str], str], named: str, many: bool
+) -> None:
+    one = log(1, run_id=RUN, root_run_id=ROOT)
+    with Journal(home.ensure().journal) as journal:
+        journal.append_feedback(fed(1, form(named)))
+        if many:
+            journal.append_interaction(one)
+        else:
+            journal.append_record(one.model_dump(exclude={"feedback"}))
+        journal.append_feedback(fed(2, form(named)))
+        assert journal.waiting() == []
+        assert fed_runs(home, journal) == {RUN: 2}
+    assert find(home, form(named))["run_id"] == RUN
+    assert forget(home, run_ids=[form(named)])["interactions"] == 1
+    with Journal(home.journal) as journal:
+        for other in FORMS:
+            assert not journal.append_feedback(fed(3, other(named)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("asked", FORMS)
+def test_what_waits_is_forgotten_in_any_form(
+    home: Home, form: Callable[[str], str], asked: Callable[[str], str]
+) -> None:
+    with Journal(home.ensure().journal) as journal:
+        journal.append_interaction(log(1))
+        journal.append_feedback(fed(1, form(RUN), SECRET))
+    assert holds_secret(home)
+    receipt = forget(home, run_ids=[asked(RUN)])
+    assert (receipt["found"], receipt["feedback"], holds_secret(home)) == (True, 1, [])
+
+
+def test_names_are_found_by_digits_too(home: Home) -> None:
+    record = log(1, run_id=RUN).model_dump(exclude={"feedback"})
+    with Journal(home.ensure().journal) as journal:
+        journal.append_feedback(fed(1, UUID(ROOT).hex))
+        journal.append_record(record)
+        other = journal.append_record({**record, "created_at": log(5).created_at})
+        assert other not in (None, RUN)
+        journal.append_feedback(fed(2, UUID(RUN).hex.upper()))
+        journal.append_names([(ROOT, RUN)])
+        journal.append_feedback(fed(3, UUID(ROOT).hex))
+        journal.append_interaction(log(7, message_ids=[UUID(log(8).run_id).hex]))
+        journal.append_feedback(fed(4, log(8).run_id))
+        assert journal.run_named(UUID(RUN).hex) == other
+        assert fed_runs(home, journal) == {RUN: 2, other: 1, log(7).run_id: 1}
+        assert journal.waiting() == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("where", ["run_id", "root_run_id"])
+def test_a_run_that_is_imported_under_digits_keeps_them(
+    home: Home, form: Callable[[str], str], early: bool, where: str
+) -> None:
+    digits = UUID(RUN).hex
+    one = log(1, **{where: digits})
+    with Journal(home.ensure().journal) as journal:
+        if not early:
+            journal.append_interaction(one)
+        journal.append_feedback(fed(1, form(RUN), SECRET))
+        if early:
+            journal.append_interaction(one)
+        journal.append_interaction(log(2))
+        assert fed_runs(home, journal) == {one.run_id: 1}
+        assert getattr(journal.rows()[0], where) == digits
+    assert find(home, form(RUN))[where] == digits
+    assert forget(home, run_ids=[form(RUN)])["interactions"] == 1
+    assert holds_secret(home) == []
+    with Journal(home.journal) as journal:
+        assert journal.names() == {}
+        assert not journal.append_interaction(one)
+        for other in FORMS:
+            assert not journal.append_feedback(fed(2, other(RUN)))
+
+
+def test_a_trace_of_digits_is_found_until_its_last_run_goes(home: Home) -> None:
+    digits = UUID(ROOT).hex
+    with Journal(home.ensure().journal) as journal:
+        for n in (1, 2):
+            journal.append_interaction(log(n, root_run_id=digits))
+    for n in (1, 2):
+        with Journal(home.journal) as journal:
+            assert journal.run_named(ROOT) == digits
+        forget(home, run_ids=[log(n).run_id])
+    with Journal(home.journal) as journal:
+        assert journal.names() == {}
+
+
+def test_a_row_of_digits_is_imported_once(home: Home) -> None:
+    digits = UUID(RUN).hex
+    said = [{"run_id": RUN, "comment": "Shorter, please."}]
+    row = as_row(digits, feedback=said)
+    assert put_in(home.ensure(), row) == (1, 1, 0)
+    assert put_in(home, row) == (0, 0, 0)
+    with Journal(home.journal) as journal:
+        assert fed_runs(home, journal) == {digits: 1}
+    forget(home, run_ids=[RUN])
+    assert put_in(home, row) == (0, 0, 1)
+
+
+def test_retention_knows_later_whose_digits_they_were(home: Home) -> None:
+    with Journal(home.ensure().journal) as journal:
+        journal.append_interaction(log(1, run_id=UUID(RUN).hex))
+        journal.append_interaction(log(2))
+    forget_older(home, days=1)
+    with Journal(home.journal) as journal:
+        assert (journal.counts(), journal.names()) == ((0, 0), {})
+    assert forget(home, run_ids=[RUN])["found"]
+
+
+def write_old(home: Home, logs: list[Interaction], said: list[Feedback]) -> None:
+    """Write a journal of schema 9, with feedback filed under what it was given for."""
+    old = sqlite3.connect(home.ensure().journal / FILE_NAME)
+    for step in STEPS[:9]:
+        step(old)
+    old.execute("PRAGMA user_version = 9")
+    for one in logs:
+        old.execute(
+            "INSERT INTO interactions (run_id, root_run_id, user_id, created_at, has_answer, body) "
+            "VALUES (?, ?, ?, ?, 1, ?)",
+            (
+                one.run_id,
+                one.root_run_id,
+                one.user_id,
+                one.created_at.timestamp(),
+                one.model_dump_json(),
+            ),
+        )
+    for f in said:
+        old.execute(
+            "INSERT INTO feedback (feedback_id, run_id, created_at, body) VALUES (?, ?, 2.0, ?)",
+            (f.feedback_id, f.run_id, f.model_dump_json()),
+        )
+    old.execute("INSERT INTO names VALUES (?, ?)", (UUID(log(8).run_id).hex, log(2).run_id))
+    old.commit()
+    old.close()
+
+
+@pytest.mark.parametrize("form", FORMS[2:4])
+@pytest.mark.parametrize("named", [RUN, ROOT])
+def test_feedback_of_an_old_home_is_filed_anew(
+    home: Home, form: Callable[[str], str], named: str
+) -> None:
+    logs = [
+        log(1, run_id=RUN, root_run_id=ROOT, user_id="ann"),
+        log(2, user_id="ben"),
+        log(3, run_id=UUID(log(3).run_id).hex, user_id="cem"),
+        log(4, root_run_id=UUID(log(5).run_id).hex, user_id="dan"),
+    ]
+    said = [
+        fed(1, form(named), SECRET),
+        fed(2, UUID(log(8).run_id).hex),
+        fed(3, logs[2].run_id),
+        fed(4, log(3).run_id),
+        fed(5, UUID(log(5).run_id).hex),
+        fed(6, log(5).run_id),
+        fed(7, form(log(9).run_id)),
+    ]
+    write_old(home, logs, said)
+    with Journal(home.journal) as journal:
+        found = fed_runs(home, journal)
+        assert found == {RUN: 1, log(2).run_id: 1, logs[2].run_id: 2, log(4).run_id: 2}
+        assert journal.waiting() == [log(9).run_id]
+    assert forget(home, user_id="ann")["feedback"] == 1
+    assert holds_secret(home) == []
+    with Journal(home.journal, readonly=True) as journal:
+        assert sum(fed_runs(home, journal).values()) == 5
+
+
+def test_an_old_home_opens_where_it_can_only_be_read(home: Home) -> None:
+    write_old(home, [log(1, run_id=RUN)], [fed(1, UUID(RUN).hex)])
+    with Journal(Path(home.journal), readonly=True) as journal:
+        assert fed_runs(home, journal) == {RUN: 1}
