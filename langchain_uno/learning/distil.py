@@ -31,7 +31,7 @@ from langchain_uno.learning.acts import (
     thumbs_teach,
 )
 from langchain_uno.learning.troubles import left_out_notes, stage_failed, without_breakers
-from langchain_uno.learning.work import DISTILLED, Work, uncollected
+from langchain_uno.learning.work import DISTILLED, Work, refresh_folders, uncollected
 from langchain_uno.logs.filters import acted_on
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
@@ -58,6 +58,8 @@ CHUNK = 64
 FEW = 5
 """Empty lists for so many logs, and for no log a rule, are no chance: the distiller is broken. So
 are so many failures, where nothing or less came of the others."""
+UNREADABLE = "unreadable answer"
+"""Why a log is left out of which a teacher wrote no list: it is likelier weak than broken."""
 _SPACE = re.compile(r"\s+")
 
 
@@ -68,7 +70,7 @@ def distil_stage(work: Work) -> dict[str, Any]:
         EmptyLogError: no rule came of any feedback, nobody edited or re-chose an answer, and too
             few people gave thumbs.
         EngineError: the models fail on every log that they are asked about in this call, on five
-            or more; or on most logs with words.
+            or more that no refresh was over without; or on most logs with words.
     """
     work.progress.start("distil", 2 * len(work.logs), "rules with and without feedback")
     keys = distil_keys(work, {log_id: one.plain for log_id, one in work.heard.items()})
@@ -77,16 +79,19 @@ def distil_stage(work: Work) -> dict[str, Any]:
     work.progress.advance("distil", 2 * (len(keys) - len(new)))
     new.sort(key=lambda log: not log.feedback_turns)  # a broken model shows at once
     left_out: dict[str, str] = {}
+    failed: dict[str, str] = {}
     before = heard = _heard(known)
+    refused = _left_out_before(work)
     for start in range(0, len(new), CHUNK):
         work.check_limits()
         made, left = _distil_and_keep(work, new[start : start + CHUNK], keys)
         known |= made
         left_out |= left
         heard = _heard(known) - {keys[log_id] for log_id in left_out}
-        if len(left_out) >= FEW and heard <= before:
+        failed = {i: why for i, why in left_out.items() if why != UNREADABLE}
+        if len(failed.keys() - refused) >= FEW and heard <= before:
             raise stage_failed("distil", left_out)
-    if len(left_out) > max(FEW - 1, len(heard)):
+    if len(failed) > max(FEW - 1, len(heard)):
         raise stage_failed("distil", left_out, len(heard))
     logs = list(work.logs.values())
     out = [
@@ -99,7 +104,7 @@ def distil_stage(work: Work) -> dict[str, Any]:
     rated = rated_answers(alone, work.voices)
     taught = n_rules or edited_pairs(logs) or liked_pairs(logs)
     if not taught and not thumbs_teach(thumbs_of(rated), work.recipe):
-        if left_out and not heard:
+        if failed and not heard:
             raise stage_failed("distil", left_out)
         raise EmptyLogError(_nothing(work, outcomes, notes, thumbs_of(rated)))
     work.folder.write_records("distilled.jsonl", out)
@@ -116,6 +121,12 @@ def distil_stage(work: Work) -> dict[str, Any]:
         "note": f"{n_rules} rules from {outcomes['rules']} of {asked} logs with words, "
         f"{len(rated)} lone thumbs",
     }
+
+
+def _left_out_before(work: Work) -> set[str]:
+    """Return what refreshes that went on left out: a teacher may refuse some logs for good."""
+    done = [one for one in refresh_folders(work.home.work) if one.has("distil.json")]
+    return {log_id for one in done for log_id in one.read_json("distil.json").get("left_out", ())}
 
 
 def _heard(known: Mapping[str, RuleSet]) -> set[str]:
@@ -152,7 +163,7 @@ def _distil_and_keep(
     made, broken = without_breakers(logs, partial(_distilled, work))
     why = {"failed": "no answer"}
     if work.teacher is not work.engine:
-        why["unparsable"] = "unreadable answer"
+        why["unparsable"] = UNREADABLE
     left = {log.run_id: reason for log, reason in broken}
     left |= {one.run_id: why[one.outcome] for one in made if one.outcome in why}
     rows = [

@@ -177,14 +177,14 @@ def test_an_account_that_runs_empty_ends_the_call(grown: Home, engine: Engine) -
 
 
 @pytest.mark.parametrize("more_logs", [[edited()], [thumb()], [edited(), thumb()]])
-@pytest.mark.parametrize("loss", ["raises", "nonsense", "refuses"])
+@pytest.mark.parametrize("loss", ["raises", "refuses"])
 def test_a_stage_that_fails_on_all_that_it_asks_ends_the_call_whatever_else_is_there(
     engine: Engine, tmp_path: Path, more_logs: list[Interaction], loss: str
 ) -> None:
     def answer(what: dict[str, Any], request: Any) -> str:
-        if what["role"] == "distil" and loss == "raises":
+        if what["role"] == "distil":
             raise ValueError
-        return "Sorry, I am overloaded." if what["role"] == "distil" else plain(what, request)
+        return plain(what, request)
 
     home = make_home(tmp_path / "home", logs() + more_logs)
     bad: Engine = ToyEngine(answer)  # type: ignore[assignment]
@@ -195,6 +195,30 @@ def test_a_stage_that_fails_on_all_that_it_asks_ends_the_call_whatever_else_is_t
             refresh(home, engine, PASSING, teacher=bad, until="distil")
     done = refresh(home, engine, PASSING, teacher=ToyEngine(), until="distil")
     assert done.left_out == {} and done.stages["distil"]["rules"] == 20
+
+
+def test_a_teacher_that_talks_nonsense_is_named_and_takes_no_module(
+    grown: Home, engine: Engine
+) -> None:
+    def answer(what: dict[str, Any], request: Any) -> str:
+        return "Sorry, I am overloaded." if what["role"] == "distil" else plain(what, request)
+
+    make_home(grown.root, [edited()])
+    result = refresh(grown, engine, PASSING, teacher=ToyEngine(answer))
+    assert result.left_out and any("unreadable answer" in note for note in result.notes)
+    assert [c.route for c in result.clusters if c.size > 10] == ["expert"] * 2
+
+
+def test_what_is_refused_for_good_ends_no_later_call(engine: Engine, tmp_path: Path) -> None:
+    """Six logs that a teacher never takes are left out each time; a new edit is learnt."""
+    home = make_home(tmp_path, logs(36))
+    bad = teacher(lambda what: Refused("x") if "FIX BUG 1" in what.get("query", "") else None)
+    first = refresh(home, engine, UNTRAINED, teacher=bad)
+    assert len(first.left_out) >= 5
+    make_home(tmp_path, [edited()])
+    later = refresh(home, engine, UNTRAINED, teacher=bad)
+    assert later.release not in (None, first.release)
+    assert later.left_out.keys() == first.left_out.keys()
 
 
 def test_all_that_is_asked_in_a_call_is_looked_at_however_much_is_known(
