@@ -6,7 +6,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,16 @@ from langchain_uno.forks import survive_forks
 from langchain_uno.logs.migrations import migrate
 
 _T = TypeVar("_T")
+
+
+def in_parts(ids: Sequence[str]) -> Iterator[tuple[list[str], str]]:
+    """Yield ids, 500 at a time, each part with its marks for SQL's IN.
+
+    Marks match every id; ``json_each`` ends a text at a NUL.
+    """
+    for start in range(0, len(ids), 500):
+        part = list(ids[start : start + 500])
+        yield part, ",".join("?" * len(part))
 
 
 class Database:

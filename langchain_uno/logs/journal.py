@@ -24,7 +24,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from langchain_uno.errors import EmptyLogError, InputError, StoreError
 from langchain_uno.home import Home
 from langchain_uno.logs.conversation import language_of, link, run_name, run_ref
-from langchain_uno.logs.database import Database
+from langchain_uno.logs.database import Database, in_parts
 from langchain_uno.logs.machine_turns import client_task
 from langchain_uno.logs.tombstones import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.logs.trace import OWN_CALL
@@ -49,10 +49,13 @@ _REPLACE_FEEDBACK = (
     "body = excluded.body WHERE excluded.run_id = feedback.run_id "
     "AND excluded.created_at > feedback.created_at"
 )
-_NAMED = "SELECT run_id FROM names WHERE name = ?"
+_NAMED = (  # ?1: a name (run_name), ?2: the same as it was given; digits may be a run's own id
+    "SELECT coalesce((SELECT run_id FROM names WHERE name = ?1), (SELECT ?2 WHERE EXISTS "
+    "(SELECT 1 FROM interactions WHERE run_id = ?2 OR root_run_id = ?2)), ?1)"
+)
 
 IN = "IN (SELECT value FROM json_each(?))"
-"""For conditions in SQL: the values are a JSON list, of any length."""
+"""For conditions in SQL: the values are a JSON list, of any length. A NUL ends a text there."""
 
 
 class JournalRow(NamedTuple):
@@ -173,7 +176,7 @@ class Journal:
             if any_tombstones(db) and _row_forgotten(db, row, None):
                 return None
             if db.execute(_INSERT, row).rowcount > 0:
-                _give_names(db, _own_names(row))
+                _give_names(db, _own_names(db, row))
             else:
                 sql = "SELECT created_at FROM interactions WHERE run_id = ?"
                 if db.execute(sql, (run_id,)).fetchone()[0] == row[4]:
@@ -243,9 +246,7 @@ class Journal:
 
     def run_named(self, name: str) -> str:
         """Return the run id that a name of an answer stands for; the name itself: none is known."""
-        filed = run_name(name)
-        found = self._db.read(_NAMED, (filed,))
-        return str(found[0][0]) if found else filed
+        return str(self._db.read(_NAMED, (run_name(name), run_ref(name)))[0][0])
 
     def append_many(
         self, items: Iterable[tuple[Interaction, Mapping[str, int] | None]]
@@ -280,7 +281,7 @@ class Journal:
                     continue
                 if db.execute(_INSERT, row).rowcount > 0:
                     new += 1
-                    _give_names(db, [*_own_names(row), *names])
+                    _give_names(db, [*_own_names(db, row), *names])
                 if language:
                     db.execute("INSERT OR IGNORE INTO languages VALUES (?, ?)", (row[0], language))
                 for one in feedback:
@@ -316,13 +317,12 @@ class Journal:
 
     def bodies(self, run_ids: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
         """The named interactions as they are stored: run id, JSON text, language if it is known."""
-        for start in range(0, len(run_ids), 500):
-            part = list(run_ids[start : start + 500])
+        for part, marks in in_parts(run_ids):
             sql = (
                 "SELECT run_id, body, language FROM interactions "  # noqa: S608
-                f"LEFT JOIN languages USING (run_id) WHERE run_id {IN}"
+                f"LEFT JOIN languages USING (run_id) WHERE run_id IN ({marks})"
             )
-            found = {row[0]: row for row in self._db.read(sql, (json.dumps(part),))}
+            found = {row[0]: row for row in self._db.read(sql, part)}
             yield from (found[run_id] for run_id in part if run_id in found)
 
     def record(self, body: str, language: str | None) -> Interaction:
@@ -347,11 +347,13 @@ class Journal:
             about: only what names one of these runs; None: all.
             ids: and these pieces of feedback.
         """
-        some = "" if about is None else f"WHERE run_id {IN} OR feedback_id {IN}"
-        args = () if about is None else (json.dumps(about), json.dumps(ids))
-        sql = f"SELECT run_id, body FROM feedback {some} ORDER BY seq"  # noqa: S608
+        sql = "SELECT seq, run_id, body FROM feedback"
+        found = set(self._db.read(sql)) if about is None else set()
+        for column, names in (("run_id", about or ()), ("feedback_id", ids)):
+            for part, marks in in_parts(names):
+                found.update(self._db.read(f"{sql} WHERE {column} IN ({marks})", part))
         out = []
-        for run_id, body in self._db.read(sql, args):
+        for _, run_id, body in sorted(found):
             one = self._record(Feedback, body)
             one.run_id = run_id
             out.append(one)
@@ -534,9 +536,17 @@ def _feedback_row(f: Feedback, redacted: Mapping[str, int] | None = None) -> tup
     )
 
 
-def _own_names(row: tuple[Any, ...]) -> list[tuple[str, str]]:
-    """Return what a run or a trace that has a UUID's digits for its id is found by."""
-    return [(run_name(one), one) for one in row[:2] if one and run_name(one) != run_ref(one)]
+def _own_names(db: sqlite3.Connection, row: tuple[Any, ...]) -> list[tuple[str, str]]:
+    """Return the text of a UUID whose digits are this id, unless the text is another one's id."""
+    names = []
+    sql = "SELECT 1 FROM interactions WHERE run_id = ?1 OR root_run_id = ?1"
+    for one in filter(None, row[:2]):
+        name, digits = run_name(one), one.replace("-", "")
+        if name == one == run_name(digits):
+            db.execute("DELETE FROM names WHERE name = ? AND lower(run_id) = ?", (one, digits))
+        elif name != run_ref(one) and not db.execute(sql, (name,)).fetchone():
+            names.append((name, one))
+    return names
 
 
 def _give_names(db: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> None:
@@ -560,9 +570,8 @@ def _rename(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
 
 def _filed(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return a feedback's row under the run that it names."""
-    name = run_name(row[1])
-    found = db.execute(_NAMED, (name,)).fetchone()
-    return (row[0], found[0] if found else name, *row[2:])
+    (run_id,) = db.execute(_NAMED, (run_name(row[1]), row[1])).fetchone()
+    return (row[0], run_id, *row[2:])
 
 
 def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | None) -> bool:

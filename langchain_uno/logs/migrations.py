@@ -167,8 +167,8 @@ def m010_digits_and_nonces(db: sqlite3.Connection) -> None:
     """A UUID's 32 digits mean the UUID; rows and changes tell one history from another.
 
     Feedback that waits, and names, are filed under the UUID's text. Where the digits are a run's or
-    a trace's own id, the text is a name of it. A nonce is random: a journal that was restored and
-    written to again has another one at the same number.
+    a trace's own id, the text is a name of it, unless another one has it for its own id. A nonce is
+    random: a journal that was restored and written to again has another one at the same number.
     """
 
     def uuid_of(name: str | None) -> str | None:
@@ -178,7 +178,9 @@ def m010_digits_and_nonces(db: sqlite3.Connection) -> None:
     db.execute("UPDATE OR REPLACE names SET name = uuid_of(name) WHERE uuid_of(name) IS NOT NULL")
     db.execute(
         "INSERT OR IGNORE INTO names SELECT uuid_of(id), id FROM (SELECT run_id AS id FROM "
-        "interactions UNION SELECT root_run_id FROM interactions) WHERE uuid_of(id) IS NOT NULL"
+        "interactions UNION SELECT root_run_id FROM interactions) WHERE uuid_of(id) IS NOT NULL "
+        "AND NOT EXISTS (SELECT 1 FROM interactions i WHERE i.run_id = uuid_of(id) "
+        "OR i.root_run_id = uuid_of(id))"
     )
     db.execute(
         "UPDATE feedback SET run_id = uuid_of(run_id) WHERE uuid_of(run_id) IS NOT NULL AND NOT "

@@ -171,6 +171,11 @@ def _own(row: Row, namespace: str) -> Interaction:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{where!r}: {first['msg']}") from error
+    found.run_id = _without_nul(found.run_id)
+    found.root_run_id = found.root_run_id and _without_nul(found.root_run_id)
+    found.message_ids = [_without_nul(one) for one in found.message_ids]
+    for f in found.feedback:
+        f.feedback_id, f.run_id = _without_nul(f.feedback_id), _without_nul(f.run_id)
     for name in (found.run_id, *(f.feedback_id for f in found.feedback)):
         if not 0 < len(name) <= MAX_ID:
             raise InputError(f"an id must have 1 to {MAX_ID} characters")
@@ -314,8 +319,12 @@ def _between(turns: Sequence[Message]) -> str:
 
 
 def _id(value: Any) -> str | None:
-    text = clean_text(str(value)).replace("\0", "\ufffd")  # see run_ref
+    text = _without_nul(clean_text(str(value)))
     return text[:MAX_ID] if value not in (None, "") else None
+
+
+def _without_nul(text: str) -> str:
+    return text.replace("\0", "\ufffd")  # see run_ref
 
 
 def _unique(value: Any) -> str | None:

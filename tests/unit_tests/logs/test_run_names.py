@@ -14,7 +14,7 @@ from toys import assistant, log, user
 
 from langchain_uno.erasure import forget, forget_older
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import find, import_file
+from langchain_uno.logs.exchange import export_lines, export_row, find, import_file, last, stats
 from langchain_uno.logs.journal import FILE_NAME, Journal
 from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.migrations import STEPS
@@ -151,6 +151,73 @@ def test_a_trace_of_digits_is_found_until_its_last_run_goes(home: Home) -> None:
         assert journal.names() == {}
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("where", ["run_id", "root_run_id"])
+@pytest.mark.parametrize("many", [False, True])
+def test_the_text_of_a_run_is_not_a_name_of_another_with_its_digits(
+    home: Home, late: bool, where: str, many: bool
+) -> None:
+    digits = UUID(RUN).hex
+    captured = log(1, user_id="ann", **{where: RUN})
+    imported = log(2, user_id="ben", run_id=digits, feedback=[fed(1, digits, SECRET)])
+    with Journal(home.ensure().journal) as journal:
+        for one in (imported, captured) if late else (captured, imported):
+            if many or one is imported:
+                journal.append_interaction(one)
+            else:
+                journal.append_record(one.model_dump(exclude={"feedback"}))
+        assert journal.names() == {}
+        journal.append_feedback(fed(2, RUN))
+        journal.append_feedback(fed(3, RUN.upper()))
+        journal.append_feedback(fed(4, digits))
+        assert fed_runs(home, journal) == {captured.run_id: 2, digits: 2}
+    assert find(home, RUN)["run_id"] == captured.run_id
+    assert find(home, digits)["run_id"] == digits
+    receipt = forget(home, user_id="ben")
+    assert (receipt["interactions"], receipt["feedback"], holds_secret(home)) == (1, 2, [])
+    with Journal(home.journal) as journal:
+        assert journal.append_feedback(fed(5, RUN))
+        assert fed_runs(home, journal) == {captured.run_id: 3}
+
+
+def test_a_nul_in_an_export_is_no_part_of_an_id(home: Home) -> None:
+    said = fed(1, "k\0run").model_copy(update={"feedback_id": "f\0one"})
+    one = log(1, run_id="k\0run", root_run_id="k\0root", message_ids=["k\0m"], feedback=[said])
+    assert put_in(home.ensure(), export_row(one)) == (1, 1, 0)
+    with Journal(home.journal) as journal:
+        assert journal.feedback_of("f\0one") is None
+        for name in ("k\0root", "k\0m", "k\0run"):
+            journal.append_feedback(fed(len(name), name))
+        assert fed_runs(home, journal) == {"k\ufffdrun": 4}
+    assert find(home, "k\0m")["root_run_id"] == "k\ufffdroot"
+    assert put_in(home, export_row(one)) == (0, 0, 0)
+    assert forget(home, run_ids=["k\0run"])["interactions"] == 1
+    assert put_in(home, export_row(one)) == (0, 0, 1)
+
+
+def test_a_home_that_holds_ids_with_a_nul_goes_on_working(home: Home) -> None:
+    talk = [log(n, run_id=f"k\0{n}", user_id=f"user-{n}") for n in range(3)]
+    with Journal(home.ensure().journal) as journal:
+        for one in talk:
+            journal.append_interaction(one)
+        journal.database.write(
+            lambda db: db.execute(
+                "INSERT INTO feedback (feedback_id, run_id, created_at, body) VALUES (?, ?, 2, ?)",
+                ("f1", talk[0].run_id, fed(1, talk[0].run_id).model_dump_json()),
+            )
+        )
+        assert set(fed_runs(home, journal)) == {"k\x000"}
+        with KeptLog(home, journal) as kept:
+            ids = [one.run_id for one in talk]
+            assert kept.joined(ids) == kept.joined()
+            assert {one().run_id for one in kept.reader(kept.heard()).values()} == {"k\x000"}
+    assert stats(home)["interactions"] == 3
+    assert {row["run_id"] for row in last(home)} == set(ids)
+    assert len(list(export_lines(home))) == 3
+    assert forget(home, user_id="user-1")["interactions"] == 1
+    assert stats(home)["interactions"] == 2
+
+
 def test_a_row_of_digits_is_imported_once(home: Home) -> None:
     digits = UUID(RUN).hex
     said = [{"run_id": RUN, "comment": "Shorter, please."}]
@@ -230,6 +297,17 @@ def test_feedback_of_an_old_home_is_filed_anew(
     assert holds_secret(home) == []
     with Journal(home.journal, readonly=True) as journal:
         assert sum(fed_runs(home, journal).values()) == 5
+
+
+def test_an_old_home_may_hold_a_run_and_another_with_its_digits(home: Home) -> None:
+    logs = [log(1, run_id=UUID(RUN).hex), log(2, run_id=RUN), log(3, run_id=UUID(ROOT).hex)]
+    write_old(home, [*logs, log(4, root_run_id=ROOT)], [fed(1, RUN), fed(2, logs[0].run_id)])
+    with Journal(home.journal) as journal:
+        assert set(journal.names().values()) == {log(2).run_id}  # what the old home had
+        assert fed_runs(home, journal) == {logs[0].run_id: 1, RUN: 1}
+        journal.append_feedback(fed(3, RUN))
+        journal.append_feedback(fed(4, ROOT))
+        assert fed_runs(home, journal) == {logs[0].run_id: 1, RUN: 2, log(4).run_id: 1}
 
 
 def test_an_old_home_opens_where_it_can_only_be_read(home: Home) -> None:
