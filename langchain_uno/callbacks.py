@@ -161,7 +161,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     def feedback(
         self,
-        run_id: str | UUID | None,
+        run_id: str | UUID | BaseMessage | None,
         key: str | None = None,
         score: float | bool | None = None,
         value: str | float | bool | None = None,
@@ -175,8 +175,8 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
         Args:
             run_id: the ``AIMessage.id`` (LangChain's or the provider's), the model run's id, or the
-                trace's root run id, which means the answer that the user was shown. The run need
-                not be known yet. (None, which message ids may be, is refused.)
+                trace's root run id, which means the answer that the user was shown; or the message
+                itself. The run need not be known yet. (None, which message ids may be, is refused.)
             key: the kind; None: ``correction``, ``comment`` or ``score`` by what is given. Implicit
                 signals: ``like``, ``dislike``, ``copy``, ``regenerate``, ``session``.
             score: in [0, 1]; True and False are thumbs up and down.
@@ -197,8 +197,11 @@ class UNOFeedbackHandler(BaseCallbackHandler):
             ForgottenError: somebody had the answer forgotten; nothing is recorded.
             StoreError: it could not be written; nothing is recorded.
         """
+        named = run_id.id if isinstance(run_id, BaseMessage) else run_id
+        if not isinstance(named, str | UUID | int | None):
+            raise InputError(f"{type(named).__name__} names no answer: give its id, a text.")
         checked = check_feedback(
-            run_id=run_ref("" if run_id is None else run_id),
+            run_id=run_ref("" if named is None else named),
             key=key,
             score=score,
             value=value,
@@ -239,7 +242,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         )
         return stands
 
-    async def afeedback(self, run_id: str | UUID | None, **said: Any) -> Feedback:
+    async def afeedback(self, run_id: str | UUID | BaseMessage | None, **said: Any) -> Feedback:
         """Like :meth:`feedback`, in a thread: for event loops that forbid blocking calls."""
         return await asyncio.to_thread(self.feedback, run_id, **said)
 

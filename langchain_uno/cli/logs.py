@@ -116,6 +116,11 @@ def import_(
 def _tell_what_is_missing(result: ImportResult) -> None:
     if not result.rows:
         err.print("The file has no rows: nothing was imported.")
+    if result.stars:
+        err.print(
+            f"{result.stars} ratings are of a scale that goes above 1: they are kept as values and "
+            "teach nothing. Give a `score` from 0 to 1 in their place, as the import guide says."
+        )
     if result.waiting:
         err.print(
             f"{result.waiting} pieces of feedback of this home wait: the answers that they name "

@@ -12,6 +12,7 @@ takes its place, or something speaks against it.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -27,6 +28,7 @@ from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.protocols import known_as
 from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
+from langchain_uno.releases.checks import CONFIG_FILE
 from langchain_uno.releases.load import Release, load_release, read_current, read_manifest
 from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
 from langchain_uno.releases.traffic import read_traffic
@@ -297,6 +299,10 @@ def incumbent(work: Work, cluster: ClusterData, verify: Verify | None) -> Incumb
     folder = work.folder.fresh_folder(f"clusters/{cluster.id}/incumbent")
     for file in release.adapters[old.adapter].iterdir():
         shutil.copyfile(file, folder / file.name)  # the release may be swept meanwhile
+    config = json.loads((folder / CONFIG_FILE).read_bytes())
+    # The model may lie elsewhere by now: its fingerprint says that it is the same.
+    config["base_model_name_or_path"] = work.engine.model_name
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2))
     kind: ModuleKind = "expert" if old.route == "expert" else "critic"
     stale = _stale(cluster, old, len(taught))
     if verify is None or not old.trained_on or taught & {*cluster.verify, *cluster.unlabelled}:

@@ -108,7 +108,7 @@ def pairs_stage(work: Work) -> dict[str, Any]:
         origins.update(p.origin for p in work.pairs(cluster))
         cut += work.folder.read_json(cut_name)
         left_out |= work.folder.read_json(f"clusters/{cluster.id}/pairs-left-out.json")
-    if len(asked) > 1 and asked <= left_out.keys():
+    if len(asked) > 1 and asked <= left_out.keys() and len(left_out) > sum(counts.values()):
         for cluster, *_ in todo:
             for name in ("pairs.jsonl", "pairs-found.jsonl"):
                 work.folder.remove(f"clusters/{cluster.id}/{name}")

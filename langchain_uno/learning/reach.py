@@ -5,9 +5,10 @@
 
 The paper sends every request to the nearest centroid. Here a request on another topic goes to the
 base model. Each eighth of the clusters is left out in turn; the limit refuses 99.5 % of the
-requests of three fifths of them (not of all: one topic may have fallen into two clusters), and lets
-90 % of requests in other wordings pass. With fewer than three clusters everyday requests
-(``everyday.txt``) stand for other topics.
+requests of half of them, and lets 90 % of requests in other wordings pass. A cluster whose requests
+lie as near to another one as that one's own in other wordings is the same topic, and is no
+witness. With fewer than three clusters everyday requests (``everyday.txt``) stand for
+other topics.
 """
 
 from __future__ import annotations
@@ -36,8 +37,6 @@ PASSING = 0.9
 cluster."""
 NOISE = 1e-6
 """1 - cosine of two equal vectors may be as much, or as much below 0."""
-TWINS = 0.4
-"""So many clusters may have a twin of the same topic that refuses nothing of theirs."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,12 @@ def find_reach(
     else:
         others = np.asarray(everyday, dtype=np.float64)
         left_out = [_farness(*_fitted(x, y, others), others)]
-    limit = float(np.quantile([np.quantile(far, 1 - unseen) for far in left_out], TWINS))
-    limit = max(limit, NOISE)
     far, home = _other_wordings(x, y, others)
-    coverage = None
-    if len(far):
-        limit = max(limit, float(np.quantile(far, PASSING)))
-        coverage = float(np.mean(home & (far <= limit)))
+    least = float(np.quantile(far, PASSING)) if len(far) else NOISE
+    apart = [one for one in left_out if np.median(one) > least] or left_out
+    limit = float(np.median([np.quantile(one, 1 - unseen) for one in apart]))
+    limit = max(limit, least, NOISE)
+    coverage = float(np.mean(home & (far <= limit))) if len(far) else None
     return Reach(table, _fitted(x, y, others)[0], limit, coverage)
 
 

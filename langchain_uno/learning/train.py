@@ -300,17 +300,21 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
     if present is None or not present.stands:
         return decision
     decision.instead = present
-    if not present.report.passed:
-        why = "kept, undecided as what is new is"
-        return decision.keep(present, why) if new is None else decision
     if new is None:
-        return decision.keep(present, "kept: nothing new passed")
+        proven = present.report.passed
+        why = "kept: nothing new passed" if proven else "kept, undecided as what is new is"
+        return decision.keep(present, why)
     assert new.report is not None
     own = "distilled" if decision.taught_by else new.report.kind
     better = against_present(work, cluster, new.report.kind, own)
-    if not better.passed:
+    # Of a present module that is undecided today it is enough not to lose.
+    loses = better.n > 0 and better.win_rate < 0.5
+    if loses or (present.report.passed and not better.passed):
         return decision.keep(present, f"kept: what is new, compared with it: {better.reason}")
-    decision.notes.append(f"wins {better.win_rate:.2f} of the comparisons with what it replaces")
+    if better.n:
+        decision.notes.append(
+            f"wins {better.win_rate:.2f} of the comparisons with what it replaces"
+        )
     return decision
 
 

@@ -15,6 +15,7 @@ from langchain_uno.learning.acts import was_content
 from langchain_uno.learning.cluster import asker_of, sent_to
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.distil import unique_rules
+from langchain_uno.learning.evolve import unverified
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.teacher import calls_of, judged_by
@@ -164,10 +165,13 @@ def against_present(
 
     def said_by(module: str) -> dict[str, Compared]:
         file = f"clusters/{cluster.id}/{module}-compared.jsonl"
-        return {one.id: one for one in work.folder.read_records(file, Compared)}
+        there = work.folder.has(file)  # not where the present one could not be verified
+        return {c.id: c for c in work.folder.read_records(file, Compared)} if there else {}
 
-    items = held_out(work, cluster)
-    return compare_modules(items, said_by(name), said_by("incumbent"), kind, work.recipe)
+    new, old = said_by(name), said_by("incumbent")
+    if not new.keys() & old.keys():
+        return unverified(kind, "both answered none of the same queries")
+    return compare_modules(held_out(work, cluster), new, old, kind, work.recipe)
 
 
 def look_outside(

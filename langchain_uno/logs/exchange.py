@@ -60,6 +60,8 @@ class ImportResult:
     """What was understood and holds nothing to import, by reason (``tie``, ``no_answer``, ...)."""
     languages: Counter[str] = field(default_factory=Counter)
     redacted: Counter[str] = field(default_factory=Counter)
+    stars: int = 0
+    """Ratings of a scale that goes above 1, new or known: values, which teach nothing."""
     waiting: int = 0
     """Feedback of the home whose answer is not in it."""
     without_user: int = 0
@@ -104,6 +106,7 @@ def import_file(
             if on_row:
                 on_row(1)
         work.finish()
+        work.result.stars = work.scales.stars
         work.result.waiting = len(journal.waiting())
         work.result.without_user = journal.nameless()
     return work.result
@@ -115,6 +118,7 @@ class _Scales:
     def __init__(self) -> None:
         self.late: list[Feedback] = []
         """Feedback that was taken for a thumb before its key was known to be a scale."""
+        self.stars = 0
         self._scales: set[str] = set()
         self._thumbs: dict[str, list[Feedback]] = defaultdict(list)
 
@@ -124,9 +128,13 @@ class _Scales:
         above = isinstance(said.value, int | float) and said.value > 1
         if said.score is None and above and key not in self._scales:
             self._scales.add(key)
-            self.late += map(_as_value, self._thumbs.pop(key, ()))
+            before = [_as_value(one) for one in self._thumbs.pop(key, ())]
+            self.late += before
+            self.stars += len(before)
+        self.stars += said.score is None and above
         if said.value is None and said.score in (0.0, 1.0):
             if key in self._scales:
+                self.stars += 1
                 return _as_value(said)
             if len(self._thumbs[key]) < _MAX_THUMBS:
                 self._thumbs[key].append(said)

@@ -78,6 +78,16 @@ def test_feedback_that_makes_no_sense_is_refused(
         handler.feedback("", score=1)
 
 
+def test_a_message_names_its_answer_and_other_things_name_none(
+    home: Path, handler: UNOFeedbackHandler
+) -> None:
+    assert handler.feedback(AIMessage("hello", id="run-7"), score=1).run_id == "run-7"
+    with pytest.raises(InputError, match="dict names no answer"):
+        handler.feedback({"id": "run-7"}, score=1)  # type: ignore[arg-type]
+    with pytest.raises(InputError):
+        handler.feedback(AIMessage("hello"), score=1)  # without an id
+
+
 def test_a_run_id_used_again_is_kept_apart_and_said(
     handler: UNOFeedbackHandler, home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -45,6 +45,9 @@ from tests.unit_tests.graphs.refresh_parts import (
 )
 from tests.unit_tests.learning.toy_language import ToyEmbedder, ToyEngine, log, plain
 
+SURE = VerifierReport(
+    kind="expert", n=9, people=9, win_rate=0.9, interval=(0.5, 1.0), p_value=0.01, passed=True
+)
 NOTHING = VerifierReport(kind="expert", n=0, win_rate=0.0, interval=(0.0, 1.0), passed=False)
 
 
@@ -486,6 +489,24 @@ def test_what_the_present_module_said_outlives_a_decision_on_a_pair(
     assert done.refresh_id == result.refresh_id and done.release is not None
     one = next(c for c in done.clusters if c.id == name)
     assert "tried anew" in one.note and "compar" in one.note
+
+
+def test_a_module_that_is_undecided_today_is_not_replaced_by_one_that_loses(
+    home: Home, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def report(*args: Any, **_: Any) -> VerifierReport:
+        present = "incumbent" in str(args[3][0])
+        return SURE.model_copy(update={"passed": not present, "undecided": present, "epoch": 1})
+
+    loses = SURE.model_copy(update={"passed": False, "win_rate": 0.3, "reason": "loses"})
+    monkeypatch.setattr(train_room, "verify_module", report)
+    monkeypatch.setattr(train_room, "against_present", lambda *_: loses)
+    first = current(home)
+    again(home, engine, more(20))
+    assert {c.made_in for c in current(home).manifest.clusters} == {first.id}
+    monkeypatch.setattr(train_room, "against_present", lambda *_: NOTHING)
+    again(home, engine, more(1, first=300))
+    assert None in {c.made_in for c in current(home).manifest.clusters}
 
 
 def test_a_kept_module_says_which_rules_it_was_taught(

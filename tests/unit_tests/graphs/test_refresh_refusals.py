@@ -27,6 +27,7 @@ from tests.unit_tests.graphs.refresh_parts import (
     TRIED,
     TRIP,
     UNTRAINED,
+    changed,
     clusters_of,
     logs,
     make_home,
@@ -295,3 +296,20 @@ def test_a_module_that_cannot_be_verified_stays_and_others_go_on(
     assert last.release != result.release
     mended = told(grown, last)["dance"]
     assert not mended.failed and mended.judged > 0
+
+
+def test_few_logs_whose_pairs_are_refused_cost_their_own_alone(
+    engine: Engine, tmp_path: Path
+) -> None:
+    edits = []
+    for n in range(24):
+        edit = Feedback(run_id=f"e{n}", correction=f"answer {n} [sing]", user_id=f"ed-{n}")
+        edits.append(log(f"e{n}", TRIP.format(n), f"answer {n}", extra=[edit], user_id=f"ed-{n}"))
+    words = [
+        log(f"w{n}", TRIP.format(900 + n), "a", "please sing", user_id=f"w-{n}") for n in range(4)
+    ]
+    bad = teacher(lambda what: Refused() if what["role"] in ("fresh", "edit") else None)
+    home = make_home(tmp_path, [*edits, *words])
+    recipe = changed(TRIED, rules={"min_users": 1})
+    result = refresh(home, engine, recipe, teacher=bad, until="pairs")
+    assert result.left_out and result.stages["pairs"]["pairs"] > len(result.left_out)

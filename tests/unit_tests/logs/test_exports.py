@@ -58,7 +58,7 @@ def test_one_star_of_five_is_no_thumb_up(home: Home, tmp_path: Path) -> None:
         for n in range(2)
     ]
     for _ in range(2):
-        bring(home, tmp_path, *stars, *thumbs, *votes)
+        assert bring(home, tmp_path, *stars, *thumbs, *votes).stars == 4
     found = [s[1:3] for log in logs(home) for s in said(log)]
     scale = [(None, 1.0), (None, 5.0), (None, 1.0), (None, 0.0)]
     assert found == [*scale, (0.0, None), (1.0, None)]
