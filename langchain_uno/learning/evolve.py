@@ -6,8 +6,8 @@ for, so nothing that was forgotten is needed.
 
 A module whose cluster wants what it wanted, and has grown little, stays if it passes verification
 on today's logs: nothing is trained there. Any other module that passes is the one to beat. One that
-today's logs are too few to decide on is what its users have: it goes only if something decided
-takes its place, or something speaks against it.
+today's logs are too few to decide on is what its users have: it goes only if a module that passes,
+and does not lose against it, takes its place, or if something speaks against it.
 """
 
 from __future__ import annotations

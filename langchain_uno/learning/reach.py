@@ -6,9 +6,8 @@
 The paper sends every request to the nearest centroid. Here a request on another topic goes to the
 base model. Each eighth of the clusters is left out in turn; the limit refuses 99.5 % of the
 requests of half of them, and lets 90 % of requests in other wordings pass. A cluster whose requests
-lie as near to another one as that one's own in other wordings is the same topic, and is no
-witness. With fewer than three clusters everyday requests (``everyday.txt``) stand for
-other topics.
+lie as near to another one as that one's own in other wordings is the same topic, and does not
+count. With fewer than three clusters everyday requests (``everyday.txt``) stand for other topics.
 """
 
 from __future__ import annotations
