@@ -36,7 +36,7 @@ from langchain_uno.logs.capture import Capture, Started, check_feedback
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.redaction import Redactor, redactor_of
-from langchain_uno.logs.trace import Trace, turns_of
+from langchain_uno.logs.trace import Inside, Trace, turns_of
 from langchain_uno.metrics import answered, captured, waiting
 from langchain_uno.records import Feedback
 
@@ -45,6 +45,8 @@ _Write = Callable[[float | None], None]
 """Writes one thing into the journal, waiting so many seconds at most for other writers."""
 _SHORT_WAIT_S = 0.005
 """Longest wait for other writers in an event loop, and while records wait in memory already."""
+_STEP = "graph:step:"
+"""A tag of the steps of LangGraph's graphs: an app is not told their ids."""
 _MAX_OPEN = 50_000
 """Runs remembered between their start and their end; the oldest are forgotten beyond."""
 
@@ -134,7 +136,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         self._journal = Journal(self.home.journal, full_sync=full_sync, timeout_s=0.25)
         self._open: dict[UUID, Started | None] = {}
         """None: two open runs have this id, and nothing tells them apart."""
-        self._roots: dict[UUID, Trace] = {}
+        self._roots: dict[UUID, Inside] = {}
         """Of every open run that is no model's: the trace it belongs to."""
         self._waiting: deque[_Write] = deque()
         self._max_waiting = max_waiting
@@ -320,7 +322,7 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Remember which trace the run belongs to; of a root, what the user said."""
-        self._enter(run_id, kwargs.get("parent_run_id"), inputs)
+        self._enter(run_id, kwargs.get("parent_run_id"), inputs, kwargs.get("tags") or ())
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Forget it; of a root with several answers, note which one was shown."""
@@ -348,21 +350,25 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _enter(self, run_id: UUID, parent: UUID | None, inputs: Any = None) -> None:
+    def _enter(
+        self, run_id: UUID, parent: UUID | None, inputs: Any = None, tags: Sequence[str] = ()
+    ) -> None:
         with self._never_raise():
-            trace = self._roots.get(parent) if parent is not None else None
-            if trace is None:
+            parent = parent or _around(var_child_runnable_config.get() or {})
+            above = self._roots.get(parent) if parent is not None else None
+            if above is None:
                 # Of a run below one that was not seen, the inputs may be the app's.
                 turns = turns_of(inputs) if parent is None else ()
-                trace = Trace(parent or run_id, turns)
-            self._roots[run_id] = trace
+                above = Inside(Trace(parent or run_id, turns))
+            is_step = run_id == above.trace.root or any(tag.startswith(_STEP) for tag in tags)
+            self._roots[run_id] = above if is_step else above.run(run_id)
             _trim(self._roots)
 
     def _leave(self, run_id: UUID, outputs: Any) -> None:
-        trace = self._roots.pop(run_id, None)
-        if trace is not None and trace.root == run_id:
+        inside = self._roots.pop(run_id, None)
+        if inside is not None and inside.trace.root == run_id:
             with self._never_raise():
-                self._note_names(trace, outputs)
+                self._note_names(inside.trace, outputs)
 
     def _start(
         self, run_id: UUID, prompt: Sequence[BaseMessage] | str, told: Mapping[str, Any]
@@ -371,8 +377,8 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         with self._never_raise():
             config: Mapping[str, Any] = var_child_runnable_config.get() or {}
             metadata = told.get("metadata") or {}
-            trace = self._trace_of(run_id, told.get("parent_run_id"), config, metadata)
-            if not self._capture.wants(trace.root):
+            inside = self._inside_of(run_id, told.get("parent_run_id"), config, metadata)
+            if not self._capture.wants(inside.trace.root):
                 return
             if run_id in self._open:
                 self._open[run_id] = None
@@ -380,36 +386,35 @@ class UNOFeedbackHandler(BaseCallbackHandler):
                 return
             self._open[run_id] = Started(
                 prompt,
-                trace,
+                inside.trace,
                 metadata,
                 told.get("invocation_params") or {},
                 told.get("tags") or (),
                 config.get("configurable") or {},
+                inside.runs,
             )
             _trim(self._open)
 
-    def _trace_of(
+    def _inside_of(
         self,
         run_id: UUID,
         parent: UUID | None,
         config: Mapping[str, Any],
         metadata: Mapping[str, Any],
-    ) -> Trace:
+    ) -> Inside:
         if parent is None:
-            # RunnableWithFallbacks gives its models no parent (langchain #36072), but runs them in
-            # its own context.
-            parent = getattr(config.get("callbacks"), "parent_run_id", None)
-            found = self._roots.get(parent) if parent is not None else None
-            return found or Trace(run_id)
+            around = _around(config)
+            found = self._roots.get(around) if around is not None else None
+            return found or Inside(Trace(run_id))
         if found := self._roots.get(parent):
             return found
         # A handler on the model alone sees no chains; LangGraph may say whose run it is.
         runtime = (config.get("configurable") or {}).get("__pregel_runtime")
         told = getattr(getattr(runtime, "execution_info", None), "run_id", None)
         try:
-            return Trace(UUID(str(told or metadata.get("run_id"))))
+            return Inside(Trace(UUID(str(told or metadata.get("run_id")))))
         except ValueError:
-            return Trace(parent)
+            return Inside(Trace(parent))
 
     def _finish(
         self, run_id: UUID, response: LLMResult | None, error: BaseException | None
@@ -502,6 +507,15 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         with self._lock:
             self._counts[name] = self._counts.get(name, 0) + 1
         captured(name)
+
+
+def _around(config: Mapping[str, Any]) -> UUID | None:
+    """The run in whose context another one runs.
+
+    RunnableWithFallbacks gives what it runs no parent (langchain #36072), but a context of its own.
+    """
+    found = getattr(config.get("callbacks"), "parent_run_id", None)
+    return found if isinstance(found, UUID) else None
 
 
 def _in_event_loop() -> bool:

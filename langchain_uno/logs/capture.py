@@ -40,6 +40,8 @@ class Started:
     tags: Sequence[str] = ()
     configurable: Mapping[str, Any] = field(default_factory=dict)
     """Of the run's config; LangChain copies a part of it into the metadata."""
+    inside: Sequence[UUID] = ()
+    """The runs around it, below the root."""
     created_at: datetime = field(default_factory=utc_now)
     clock: float = field(default_factory=time.perf_counter)
 
@@ -107,6 +109,8 @@ class Capture:
         if own := own_call(metadata, started.tags, rank):
             tags["own_call"], rank = clean_text(own)[:MAX_ID], OWN_CALL
         names = _message_ids(run_id, message, response)
+        if rank != OWN_CALL:
+            names += map(str, started.inside)  # each names the last answer inside it
         trace.answers.append(Answered(str(run_id), frozenset(names), said.strip(), rank))
         record: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,

@@ -131,6 +131,18 @@ class Trace:
         return max(inside, key=lambda a: len(a.text), default=None)
 
 
+class Inside(NamedTuple):
+    """Where in a trace something runs."""
+
+    trace: Trace
+    runs: tuple[UUID, ...] = ()
+    """The runs around it below the root whose ids an app may know: it may have chosen them."""
+
+    def run(self, run_id: UUID) -> Inside:
+        """Return the place inside a further run."""
+        return Inside(self.trace, (*self.runs, run_id))
+
+
 def _or_unknown(rank: int | None) -> int:
     return QUOTES_IT if rank is None else rank
 

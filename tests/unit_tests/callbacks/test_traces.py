@@ -472,7 +472,9 @@ class Broken(GenericFakeChatModel):
         raise RuntimeError("429")
 
 
-@pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "stream", "in a chain"])
+@pytest.mark.parametrize(
+    "way", ["invoke", "ainvoke", "batch", "stream", "in a chain", "of chains", "of retries"]
+)
 def test_the_root_of_models_with_fallbacks(
     handler: UNOFeedbackHandler, home: Path, way: str
 ) -> None:
@@ -486,6 +488,14 @@ def test_the_root_of_models_with_fallbacks(
         (RunnableLambda(lambda text: text) | chain).invoke(ASK, config)
     elif way == "batch":
         chain.batch([ASK], config)
+    elif way == "of chains":
+        good = RunnableLambda(lambda text: text) | FakeListChatModel(responses=[ANSWER])
+        Broken(messages=iter([])).with_fallbacks([good]).invoke(ASK, config)
+    elif way == "of retries":
+        twice: Any = Broken(messages=iter([])).with_retry(
+            stop_after_attempt=2, wait_exponential_jitter=False
+        )
+        twice.with_fallbacks([chain]).invoke(ASK, config)
     elif way == "stream":
         # A model that streams fails at its first piece.
         good = FakeListChatModel(responses=[ANSWER])
@@ -500,6 +510,30 @@ def test_the_root_of_models_with_fallbacks(
     assert {answer: words for answer, words in said(home).items() if answer} == {
         ANSWER: ["Shorter."]
     }
+
+
+@pytest.mark.parametrize("inner", ["chain", "agent"])
+def test_a_run_inside_a_trace_names_its_answer(
+    handler: UNOFeedbackHandler, home: Path, inner: str
+) -> None:
+    """LangGraph's docs, "Subgraphs": a node calls a graph or a chain, here with an id of its own."""
+    run, titles = uuid4(), FakeListChatModel(responses=["Refund time"])
+
+    def node(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        own: RunnableConfig = {**config, "run_id": run}
+        if inner == "chain":
+            chain = ChatPromptTemplate.from_template("{q}") | model(ANSWER)
+            return {"messages": [chain.invoke({"q": state["messages"][-1].content}, own)]}
+        agent = create_agent(Tools(messages=iter([AIMessage(ANSWER)])), [])
+        return {"messages": agent.invoke(state, own)["messages"][-1:]}
+
+    def title(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        titles.invoke("Write a title.", config)
+        return {}
+
+    graph(node, title).invoke({"messages": [HumanMessage(ASK)]}, {"callbacks": [handler]})
+    handler.feedback(run, comment="Shorter.")
+    assert said(home) == {ANSWER: ["Shorter."], "Refund time": []}
 
 
 def test_a_handler_on_the_model_alone_knows_the_graphs_run(
