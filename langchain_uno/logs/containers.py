@@ -14,7 +14,7 @@ import re
 import sqlite3
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -23,14 +23,13 @@ from typing import IO, Any, cast
 from langchain_uno.errors import InputError
 from langchain_uno.logs.readers import READERS
 from langchain_uno.logs.readers.base import Reader
+from langchain_uno.logs.readers.wrappers import rows_in
 
 _BUFFER = 1 << 20
 """Bytes; the first of them tell what the file is."""
 _CHUNK = 1 << 20
 """Characters that are read at a time of a value that is longer than a line."""
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
-_WRAPPERS = ("data", "rows", "items", "results", "records", "runs")
-"""Fields of a page of an API under which its rows may be."""
 _BY_NAME = {".csv": ",", ".tsv": "\t"}
 _SEPARATOR = re.compile(r"sep=(.)")
 """A first line that Excel writes and reads."""
@@ -84,7 +83,7 @@ def _unpacked(source: io.BufferedReader[Any], name: str) -> Iterator[Numbered]:
             yield from _unpacked(inner, name.removesuffix(".gz"))
     elif head[:4] == b"PAR1":
         yield from _parquet(source, name)
-    elif head[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd"):
+    elif head[:3] == b"BZh" or head[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zX"):
         raise InputError(f"The file {name!r} is packed: unpack it, or pack it with gzip.")
     else:
         yield from _text(source, head, name.lower())
@@ -103,7 +102,7 @@ def _text(source: io.BufferedReader[Any], head: bytes, name: str) -> Iterator[Nu
         one = _is_one_value(start)
         number = 0
         for at, value in _Values(source, encoding).rows() if one else _lines(source, encoding):
-            for row in _unwrapped(value):
+            for row in rows_in(value, _is_row):
                 number = max(number + 1, at)
                 yield number, row
 
@@ -171,8 +170,10 @@ def _is_one_value(start: str) -> bool:
     """Whether the text is an array, or an object over several lines."""
     line = start.split("\n", 1)[0].rstrip()
     if start[:1] == "[":
-        # An array in a line of its own is a (bad) row of JSON lines, not the file.
-        return line == "[" or start[1:].lstrip()[:1] in ("{", "]")
+        # Arrays in lines of their own are rows of JSON lines; one array is the file.
+        lines = [line for line in start.splitlines()[:3] if line.strip()]
+        one = len(lines) < 2 or lines[1].lstrip()[:1] != "[" or line[-1:] != "]"
+        return one and (line == "[" or start[1:].lstrip()[:1] in ("{", "[", "]"))
     return line[:1] == "{" and line[-1:] in ("[", "{", ",") and len(line) <= _MAX_OPENING
 
 
@@ -255,17 +256,8 @@ class _Values:
                 return value
 
 
-def _unwrapped(value: Any) -> Sequence[Any]:
-    """The rows of a page of an API; else the value, without a number that HuggingFace gives it."""
-    if not isinstance(value, dict):
-        return [value]
-    if "row_idx" in value and isinstance(value.get("row"), dict):
-        return [value["row"]]
-    pages = [value[name] for name in _WRAPPERS if isinstance(value.get(name), list)]
-    rows = next((page for page in pages if all(isinstance(row, dict) for row in page)), None)
-    if rows is None or any(reader.matches(value) for reader in READERS):
-        return [value]
-    return [row for one in rows for row in _unwrapped(one)]
+def _is_row(value: Any) -> bool:
+    return any(reader.matches(value) for reader in READERS)
 
 
 class Groups:
@@ -306,7 +298,7 @@ def _delimiter(line: str) -> str | None:
     """What separates the columns that a first line names; None: it names none."""
     if len(line) > _MAX_HEADER:
         return None
-    for delimiter in "\t;,":
+    for delimiter in "\t;,|":
         names = next(csv.reader([line], delimiter=delimiter), [])
         if len(names) > 1 and all(n.strip().replace(" ", "_").isidentifier() for n in names):
             return delimiter

@@ -19,6 +19,9 @@ USER_KEYS = (
     "langfuse_user_id",
     "end_user",
     "from_end_user_id",
+    "actor_id",
+    "user.id",
+    "mlflow.trace.user",
     "user",
 )
 """Who asked, the surest name first."""
@@ -36,6 +39,8 @@ THREAD_KEYS = (
     "langfuse_session_id",
     "chat_id",
     "chatId",
+    "session.id",
+    "mlflow.trace.session",
     "thread",
 )
 """Which conversation, the surest name first."""

@@ -22,7 +22,7 @@ from uuid import uuid5
 from pydantic import ValidationError
 
 from langchain_uno.errors import InputError
-from langchain_uno.logs.capture import check_feedback
+from langchain_uno.logs.capture import check_feedback, feedback_key
 from langchain_uno.logs.conversation import (
     MAX_ID,
     detect_language,
@@ -32,10 +32,12 @@ from langchain_uno.logs.conversation import (
     user_turn,
 )
 from langchain_uno.logs.join import follow_up
+from langchain_uno.logs.names import USER_KEYS, first_name
 from langchain_uno.logs.readers import OURS, reader_of
 from langchain_uno.logs.readers.base import (
     COMMENTS,
     FORMAT,
+    MADE,
     RATINGS,
     SPACE,
     Chat,
@@ -43,6 +45,7 @@ from langchain_uno.logs.readers.base import (
     Passed,
     Reader,
     Row,
+    as_object,
     feedback_in,
     feedback_of,
     first,
@@ -58,6 +61,9 @@ from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
 _WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a reader raises where a field is a text that should be a list, say."""
+_WORDS = ("text", "content", "reason", "rationale", "explanation", "note")
+_SPEAKERS = ("wb_user_id", "created_by", "source_id")
+"""Fields of a piece of feedback that hold its words, and whoever gave it."""
 _MIN_UNIQUE = 16
 """A message's own id is taken for unique from this length on: "m2" is in every conversation."""
 
@@ -231,7 +237,7 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
         name = "\0".join([told_apart, *who_where])
         run_id = _unique(about[at].get("id")) or _run_id(name, turns[: at + 1])
         who = next((u for m in reversed(about[:at]) if (u := _id(m.get("user_id")))), user)
-        stamp = _time(about[at].get("created_at"), passed) or start
+        stamp = _time(first(about[at], *MADE), passed) or start
         if out and stamp <= out[-1].created_at:
             stamp = out[-1].created_at + timedelta(microseconds=1)
         out.append(
@@ -289,7 +295,7 @@ def _turns(chat: Chat) -> tuple[list[Message], list[Row]]:
             raise InputError(str(error).replace("message 0", f"message {n}", 1)) from error
         own = given if isinstance(given, Mapping) else {}
         # Steps with tools share a message; its id and feedback are the last one's.
-        step = {k: own.get(k) for k in ("user_id", "created_at")}
+        step = {"user_id": own.get("user_id"), "created_at": first(own, *MADE)}
         for at, one in enumerate(found, 1):
             if one.role != "system" or one.content.strip():
                 tried = turns and turns[-1].role == one.role == "assistant"
@@ -378,8 +384,19 @@ def _add_explicit(
             one = {"score" if 0 <= one <= 1 else "rating": one}
         if not isinstance(one, Mapping):
             raise InputError(f"feedback {n} must be an object, a text or a score")
+        for inner in ("payload", "feedback", "source"):  # of Weave and MLflow
+            one = {**one, **as_object(one.get(inner))}
         fields = {k: one.get(k) for k in Feedback.model_fields if k in one}
+        if "value" in one:
+            fields["key"] = first(one, "key", "name", "assessment_name")
+        fields["user_id"] = first_name(one, (*USER_KEYS, *_SPEAKERS)) or user
+        fields["created_at"] = first(one, *MADE)
+        if isinstance(fields.get("source"), Mapping):
+            del fields["source"]
         _add_rating(one, fields)
+        if not feedback_key(fields) and any(k in one for k in (*RATINGS, "value", *COMMENTS)):
+            passed["empty_rating"] += 1
+            continue
         about = _about(one, out, n)
         stamp = _time(fields.pop("created_at", None), passed) or about.created_at + timedelta(
             microseconds=2 + n
@@ -389,7 +406,6 @@ def _add_explicit(
         fields.setdefault(
             "feedback_id", uuid5(SPACE, f"{about.run_id}\0{n}\0{clean_value(text)}").hex
         )
-        fields.setdefault("user_id", user)
         try:
             checked = check_feedback(**{k: v for k, v in fields.items() if v is not None})
         except (InputError, ValidationError) as error:
@@ -403,7 +419,7 @@ def _add_rating(one: Row, fields: dict[str, Any]) -> None:
         fields["score"] = 0.0
     if fields.get("score") is None:
         # A value that is called nothing is a rating, as Portkey and Chainlit have it.
-        rating = first(one, *RATINGS, *(() if fields.get("key") else ("value",)))
+        rating = first(one, *RATINGS, "emoji", *(() if one.get("key") else ("value",)))
         if (score := _fraction(rating)) is not None:
             fields["score"] = score
             fields.pop("value", None)
@@ -411,7 +427,9 @@ def _add_rating(one: Row, fields: dict[str, Any]) -> None:
             stars = number(rating)
             fields.setdefault("value", rating if stars is None else stars)
             fields.setdefault("key", "rating")
-    if fields.get("comment") is None and (words := first(one, *COMMENTS, "text")) is not None:
+    if isinstance(one.get("question"), str):  # Dify's annotation: the answer as it should be
+        fields["correction"] = one.get("content")
+    elif fields.get("comment") is None and (words := first(one, *COMMENTS, *_WORDS)) is not None:
         fields["comment"] = words
 
 

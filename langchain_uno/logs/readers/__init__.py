@@ -8,6 +8,8 @@ records of them. docs/guides/import.md has the table.
     trees.py    ChatGPT, Open WebUI, LibreChat, OpenAssistant
     pairs.py    preferences: OpenAI, TRL, KTO, ms-swift, LMArena, UltraFeedback
     traces.py   LangSmith, Langfuse, LiteLLM, requests and responses
+    spans.py    OpenTelemetry: Phoenix and the GenAI attributes
+    wrappers.py what stands around rows: pages of APIs, rows in parts
     bodies.py   the shapes of the providers' requests and responses
 """
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from langchain_uno.errors import InputError
-from langchain_uno.logs.readers import chats, pairs, traces, trees
+from langchain_uno.logs.readers import chats, pairs, spans, traces, trees
 from langchain_uno.logs.readers.base import FORMAT, Found, Reader, Row
 
 __all__ = ["OURS", "READERS", "reader_named", "reader_of"]
@@ -41,6 +43,7 @@ READERS: tuple[Reader, ...] = (
     pairs.PAIRS,
     pairs.MS_SWIFT,
     pairs.KTO,
+    spans.SPANS,
     traces.LANGSMITH,
     traces.LANGFUSE,
     traces.LITELLM,

@@ -106,9 +106,10 @@ def is_chat(value: Any) -> bool:
 
 
 _MODEL = ("model", "ai_model", "provided_model_name", "providedModelName", "default_model_slug",
-          "ls_model_name")  # fmt: skip
-_MADE = ("startTime", "start_time", "created_at", "createdAt", "timestamp", "tstamp", "create_time",
-         "created_date", "request_created_at")  # fmt: skip
+          "ls_model_name", "modelId", "model_name", "engine")  # fmt: skip
+MADE = ("startTime", "start_time", "created_at", "createdAt", "timestamp", "tstamp", "create_time",
+        "created_date", "request_created_at", "created", "createdDate", "started_at",
+        "request_start_time", "request_time", "time")  # fmt: skip
 
 
 def about(row: Row, *more: Any) -> dict[str, Any]:
@@ -124,7 +125,7 @@ def about(row: Row, *more: Any) -> dict[str, Any]:
         "user": user,
         "thread": thread,
         "model": next(filter(None, models), None),
-        "created_at": first(row, *_MADE),
+        "created_at": first(row, *MADE),
         "language": first(row, "language", "lang"),
     }
 
@@ -217,27 +218,51 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
     return checked.model_copy(update={"created_at": time}) if time else checked
 
 
+def scores_in(row: Row) -> list[Any]:
+    """Return the scores of a row in which tools have them by name: Langfuse and Braintrust."""
+    return [
+        {"name": name, "value": value}
+        for name, values in as_object(row.get("scores")).items()
+        for value in (values if isinstance(values, list) else [values])
+        if value is not None
+    ]
+
+
 RATINGS = ("rating", "thumb", "thumbs", "vote", "score", "feedback_rating", "feedback_score",
            "feedbackScore")  # fmt: skip
-COMMENTS = ("comment", "feedback_comment", "feedback_text")
+COMMENTS = ("comment", "feedback_comment", "feedback_text", "feedbackContent")
 """Fields by which apps rate an answer, beside it or in its feedback."""
+_FEEDBACK = ("feedback", "feedbacks", "user_feedback", "request_feedback", "feedback_scores",
+             "assessments")  # fmt: skip
+"""Fields in which apps keep what was said of an answer."""
+_RESPONSES = ".responses"
 
 
 def feedback_in(row: Row) -> list[Any]:
     """Return what a row or a message says of its answer: its feedback, and a rating beside it."""
-    given = row.get("feedback")
-    if given is None:
-        given = as_object(row.get("annotation"))  # Open WebUI's
-    found = list(given) if isinstance(given, list) else [given] if given not in ("", {}) else []
+    weave = as_object(as_object(row.get("summary")).get("weave"))
+    note = as_object(row.get("annotation"))  # Open WebUI's and Dify's
+    found: list[Any] = []
+    scores = row["scores"] if objects(row.get("scores")) else None  # Literal AI's
+    for given in (*map(row.get, _FEEDBACK), note, scores, weave.get("feedback")):
+        if given not in (None, "", {}):
+            found += given if isinstance(given, list) else [given]
+    for column in (name for name in row if name.endswith(_RESPONSES)):  # Argilla's
+        users = row.get(f"{column}.users") or ()
+        for n, value in enumerate(row[column] or ()):
+            who = users[n] if n < len(users) else None
+            words = isinstance(value, str) and thumb(value) is None
+            told = {"value": None if words else value, "comment": value if words else None}
+            found.append({"name": column.removesuffix(_RESPONSES), "user_id": who, **told})
     beside = {"rating": first(row, *RATINGS), "comment": first(row, *COMMENTS)}
     known = {k: v for k, v in beside.items() if isinstance(v, str | bool | int | float) and v != ""}
     return [*found, known] if known else found
 
 
 _UP = {"true", "1", "1.0", "up", "thumbsup", "thumb_up", "thumbs_up", "positive", "like", "liked",
-       "👍"}  # fmt: skip
+       "👍", "upvote"}  # fmt: skip
 _DOWN = {"false", "0", "0.0", "-1", "-1.0", "down", "thumbsdown", "thumb_down", "thumbs_down",
-         "negative", "dislike", "disliked", "👎"}  # fmt: skip
+         "negative", "dislike", "disliked", "👎", "downvote"}  # fmt: skip
 
 
 def thumb(value: Any) -> float | None:

@@ -15,10 +15,10 @@ from langchain_uno.messages import incomplete, text_of
 
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction", "system_prompt")
 _PROMPT = ("messages", "contents", "conversations", "conversation", "input", "prompt",
-           "prompts", "question", "query")  # fmt: skip
+           "prompts", "question", "query", "inputText")  # fmt: skip
 _ANSWER = ("choices", "candidates", "generations", "output", "message", "content", "parts",
            "messages", "output_text", "response", "completion", "generated_text", "generation",
-           "answer", "text", "result")  # fmt: skip
+           "answer", "text", "result", "results", "outputText")  # fmt: skip
 
 
 _REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
@@ -35,7 +35,7 @@ def body_of(value: Any) -> Any:
             return value  # words that begin with a bracket
     if isinstance(value, Mapping):
         inner = first(value, "body", "inputBodyJson", "outputBodyJson")  # the latter are Bedrock's
-        if isinstance(inner, Mapping | str):
+        if isinstance(inner, Mapping | str | list):
             return body_of(inner)
     return value
 
@@ -107,6 +107,8 @@ def said(value: Any) -> list[Any] | None:
             value = _streamed(value)
         return [_turn("assistant", value)] if value.strip() else None
     if isinstance(value, list):
+        if objects(value) and any("delta" in v for v in value):  # the events of a stream
+            return [_turn("assistant", "".join(map(_delta, value)))]
         if objects(value) and all(_is_block(v) for v in value):
             if any(v.get("type") == "message" or "call_id" in v for v in value):
                 return value  # items of OpenAI's Responses

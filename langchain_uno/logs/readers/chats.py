@@ -10,6 +10,7 @@ from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
 from langchain_uno.logs.readers.base import (
     COMMENTS,
+    MADE,
     RATINGS,
     Chat,
     Found,
@@ -20,19 +21,24 @@ from langchain_uno.logs.readers.base import (
     as_object,
     corrected,
     feedback_in,
+    feedback_of,
     first,
     is_chat,
     literal,
+    names_of,
     objects,
     read_all,
+    thumb,
     time_of,
 )
 from langchain_uno.logs.readers.bodies import asked, body_of
 from langchain_uno.logs.readers.pairs import is_flagged, prompt_of
 from langchain_uno.messages import clean_text
-from langchain_uno.records import Message
+from langchain_uno.records import Feedback, Message
 
 _MAX_TAG = 1000
+_MIN_ID = 32
+"""Characters of an id that names its row wherever it is named."""
 _LISTS = ("messages", "conversations", "conversation", "contents", "chat_messages", "history",
           "History", "input")  # fmt: skip
 _KNOWN = {
@@ -60,6 +66,11 @@ def _chat(row: Row) -> Iterable[Found]:
         return
     if not isinstance(given, list) or not given:
         raise InputError("'messages' must be a list of at least one message")
+    at = str(row.get("index"))
+    if "flag" in row and at.isdecimal() and int(at) < len(given):  # Gradio: a message was liked
+        flagged = {**as_object(given[int(at)]), "feedback": row["flag"]}
+        given = [flagged if n == int(at) else m for n, m in enumerate(given)]
+    given = [_stored(m) if isinstance(m, Mapping) else m for m in given if not _is_aside(m)]
     if all(isinstance(m, list) and len(m) == 2 for m in given):
         try:  # LangChain's pairs of a role and its words
             given = read_all([{"role": role, "content": words} for role, words in given])
@@ -68,6 +79,15 @@ def _chat(row: Row) -> Iterable[Found]:
     elif all(isinstance(m, Mapping) for m in given):
         given = asked({**row, "messages": given}) or given
     yield _told(row, given)
+
+
+def _is_aside(message: Any) -> bool:
+    """Whether it is a thought or a step that an app shows beside its answers."""
+    one = as_object(message)
+    kind = str(one.get("type") or "")
+    step = "output" in one and kind != "" and not kind.endswith((*_STEPS, "_output"))  # Chainlit's
+    title = as_object(one.get("metadata")).get("title")  # Gradio's
+    return step or one.get("isThought") is True or (one.get("role") == "assistant" and bool(title))
 
 
 def _state(row: Row) -> Any:
@@ -115,7 +135,11 @@ def _memorybench(row: Row) -> Iterable[Found]:
 # -- one message a row -----------------------------------------------------------------------------
 
 _THREADS = (*THREAD_KEYS, "chatId", "conversation_hash", "SessionId")
-_STORED = ("message", "History")
+_STORED = ("message", "History", "message_data")
+_STEPS = ("user_message", "assistant_message")
+_ITEMS = ("function_call", "function_call_output", "reasoning")
+_MEANT = ("messageId", "message_id", "forId")
+"""Fields by which a row of feedback names its message."""
 
 
 def _stored(row: Row) -> Row:
@@ -125,18 +149,46 @@ def _stored(row: Row) -> Row:
         inner = row
     if isinstance(inner.get("data"), Mapping):
         inner = {**inner["data"], "role": inner.get("type")}
+    if row.get("type") in _STEPS and "output" in row:  # Chainlit's
+        said = row["output"]
+        inner = {**row, "role": row["type"], "content": as_object(said).get("content", said)}
     return {**{k: v for k, v in row.items() if k not in _STORED}, **inner} if inner else row
 
 
 def _is_message(row: Row) -> bool:
     row = _stored(row)
-    return "role" in row and bool({"content", "parts", "text"} & row.keys())
+    item = "role" in row or row.get("type") in _ITEMS
+    return (item and bool({"content", "parts", "text", "call_id"} & row.keys())) or _is_vote(row)
+
+
+def _is_vote(row: Row) -> bool:
+    """Whether a row is what somebody said of a message in another row."""
+    rated = {*RATINGS, *COMMENTS, "value", "isUpvoted"} & row.keys()
+    return bool(rated) and first(row, *_MEANT) is not None and "role" not in row
+
+
+def _vote(row: Row) -> Feedback:
+    score = thumb(first(row, *RATINGS, "value", "isUpvoted"))
+    about = first(row, *_MEANT)
+    if score is None and not first(row, *COMMENTS, "content"):
+        raise InputError(
+            f"the feedback on the message {str(about)[:60]!r} is no thumb and no words"
+        )
+    return feedback_of(
+        about,
+        row.get("id") or f"vote-{about}",
+        first(row, *MADE),
+        key="thumb",
+        score=score,
+        comment=first(row, *COMMENTS, "content"),
+        user_id=names_of(row)[0],
+    )
 
 
 def _joined(rows: Sequence[Row]) -> Iterable[Found]:
     """The messages of one conversation: in the order of their times, else of the file."""
     rows = [_stored(row) for row in rows]
-    times = [first(r, "created_at", "createdAt", "timestamp") for r in rows]
+    times = [first(r, *MADE) for r in rows]
     order: Sequence[int] = range(len(rows))
     try:
         known = [t for given in times if (t := time_of(given)) is not None]
@@ -176,6 +228,8 @@ def _alpaca(row: Row) -> Iterable[Found]:
         return
     if not isinstance(answer, str):
         raise InputError("the answer must be a text")
+    if first_name(row, THREAD_KEYS) and len(str(row.get("id", ""))) >= _MIN_ID:  # Dify's messages
+        beside["run_id"] = row["id"]
     yield _told(beside, [*prompt_of(row), Message(role="assistant", content=answer)])
 
 
@@ -202,8 +256,9 @@ MEMORYBENCH = Reader(
 MESSAGES = Reader(
     "messages",
     _is_message,
-    lambda row: _joined([row]),
-    lambda row: first_name(row, _THREADS) or "",  # those that name none are one conversation
+    lambda row: [_vote(row)] if _is_vote(row) else _joined([row]),
+    # Those that name none are one conversation.
+    lambda row: None if _is_vote(row) else first_name(row, _THREADS) or "",
     _joined,
 )
 ALPACA = Reader("alpaca", _is_alpaca, _alpaca)

@@ -116,8 +116,8 @@ _WORSE = ("rejected", "rejected_response", "non_preferred_output")
 
 def _pair(row: Row) -> Iterable[Found]:
     scores = (
-        first(row, "score_chosen", "chosen_score"),
-        first(row, "score_rejected", "rejected_score"),
+        first(row, "score_chosen", "chosen_score", "chosen_rating", "chosen-rating"),
+        first(row, "score_rejected", "rejected_score", "rejected_rating", "rejected-rating"),
     )
     if None not in scores and scores[0] == scores[1]:
         yield Passed("tie")

@@ -21,6 +21,7 @@ from langchain_uno.logs.readers.base import (
     first,
     objects,
     read_all,
+    scores_in,
     thumb,
 )
 from langchain_uno.logs.readers.bodies import asked, body_of, cut_off, said
@@ -64,6 +65,8 @@ def _langsmith(row: Row) -> Iterable[Found]:
         yield _langsmith_feedback(row)
     elif "run_type" in row:
         yield _run(row)
+        if row.get("feedback_stats"):  # sums of feedback that has rows of its own
+            yield Passed("feedback_summary")
     else:
         yield _example(row)
 
@@ -182,7 +185,7 @@ def _trace(row: Row) -> Any:
 
 
 def _is_langfuse(row: Row) -> bool:
-    if _is_score(row) or _is_trace(row):
+    if _is_score(row) or _is_trace(row) or {"trace", "observations"} <= row.keys():
         return True
     kind = row.get("type")
     return isinstance(kind, str) and kind.upper() in _TYPES and "input" in row and bool(_trace(row))
@@ -205,6 +208,8 @@ def _is_score(row: Row) -> bool:
 
 
 def _langfuse(row: Row) -> Iterable[Found]:
+    if isinstance(row.get("trace"), Mapping):  # as its page downloads one
+        row = {**row["trace"], **{k: row.get(k) for k in ("observations", "scores")}}
     if _is_score(row):
         yield _score(row)
         return
@@ -243,8 +248,19 @@ def _langfuse(row: Row) -> Iterable[Found]:
         last_only=not whole,
         error=error,
         tags=_own_call(metadata, metadata.get("tags")),
+        feedback=[*scores_in(row), *scores_in({"scores": _columns(row)})],
         **about(row, metadata),
     )
+
+
+def _columns(row: Row) -> Row:
+    """The scores of a table that its page exports: a column a name, each with a list of values."""
+    lists = {k: v for k, v in row.items() if isinstance(v, list) and k != "tags"}
+    return {k: v for k, v in lists.items() if all(_is_value(one) for one in v)}
+
+
+def _is_value(one: Any) -> bool:
+    return isinstance(one, int | float) or (isinstance(one, str) and thumb(one) is not None)
 
 
 def _score(row: Row) -> Found:
@@ -329,7 +345,8 @@ def _request(row: Row) -> Iterable[Found]:
     request = next((o for k in _REQUEST[:6] if (o := _object(row.get(k)))), {})
     response = next((o for k in _RESPONSE[:4] if (o := _object(row.get(k)))), {})
     metadata = _object(row.get("metadata"))
-    told = about(row, metadata, response, request, _object(request.get("metadata")))
+    more = _object(request.get("metadata")), _object(row.get("trace_metadata"))
+    told = about(row, metadata, response, request, *more)
     told["user"] = told["user"] or first(
         {**request, **metadata, **row},
         "user_api_key_end_user_id", "user_api_key_user_id", "request_user_id", "_user",
@@ -356,10 +373,11 @@ def _request(row: Row) -> Iterable[Found]:
         )
     ends = map(cut_off, (row, *(body_of(row.get(k)) for k in _RESPONSE)))
     told["created_at"] = told["created_at"] or response.get("created")
+    told["model"] = told["model"] or first(_object(row.get("inputs")), "model")
     yield Chat(
         [*given, *answer],
         run_id=run_id,
-        feedback=feedback_in(row),
+        feedback=[*feedback_in(row), *scores_in(row)],
         error=next(filter(None, ends), None),
         **told,
     )

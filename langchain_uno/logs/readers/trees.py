@@ -145,8 +145,10 @@ def _chatgpt_feedback(row: Row) -> Found:
     """A row of message_feedback.json."""
     score = thumb(row["rating"])
     content = row.get("content")
-    if isinstance(content, str) and content.strip():
+    if isinstance(content, str) and content.lstrip()[:1] == "{":
         content = literal(content, "content")
+    elif isinstance(content, str):
+        content = {"text": content}  # Dify's
     content = as_object(content)
     run = run_ref(first(row, "message_id", "id") or "")
     if score is None or not run:
@@ -160,7 +162,7 @@ def _chatgpt_feedback(row: Row) -> Found:
         score=score,
         comment=words or None,
         source="chatgpt",
-        user_id=row.get("user_id"),
+        user_id=names_of(row)[0],
     )
 
 
@@ -287,22 +289,27 @@ def _librechat_chats(given: Sequence[Row], row: Row | None = None) -> Iterator[F
         }
         nodes.append(node)
         content = one.get("content") if isinstance(one.get("content"), list) else one.get("text")
-        if one.get("error") is True or (one.get("unfinished") is True and not content):
+        if _yes(one.get("error")) or (_yes(one.get("unfinished")) and not content):
             continue
-        spoke = one.get("isCreatedByUser")
-        if not isinstance(spoke, bool):
+        spoke = _yes(one.get("isCreatedByUser"))
+        if spoke is None:
             spoke = str(one.get("sender", "")).lower() == "user"
         node["role"] = "user" if spoke else "assistant"
         node["content"] = content or one.get("text") or ""
         node["created_at"] = first(one, "createdAt")
     answered = any(node.get("role") == "assistant" for node in nodes)
-    if not answered and any(m.get("error") is True for m in given):
+    if not answered and any(_yes(m.get("error")) for m in given):
         yield Passed("failed_request")
         return
     told = about(row or {}, *reversed(given))
     told["thread"] = (row or {}).get("conversationId") or given[0].get("conversationId")
     told["id"] = str(told["thread"] or "")
     yield from _chats(_by_id(nodes, any(m.get("parentMessageId") for m in given)), None, **told)
+
+
+def _yes(value: Any) -> bool | None:
+    """A truth value, or a table's word for one; None: it is none."""
+    return {"true": True, "false": False}.get(str(value).lower())
 
 
 def _flat(given: Sequence[Row]) -> list[Row]:
@@ -325,9 +332,7 @@ def _is_librechat(row: Row) -> bool:
 def _librechat_group(row: Row) -> str | None:
     if "messages" in row or "messagesTree" in row:
         return None
-    if not row.get("conversationId"):
-        raise InputError("the message names no 'conversationId'")
-    return str(row["conversationId"])
+    return str(row.get("conversationId") or "")  # a table holds one conversation
 
 
 # -- OpenAssistant ---------------------------------------------------------------------------------

@@ -516,7 +516,7 @@ def test_the_root_of_models_with_fallbacks(
 def test_a_run_inside_a_trace_names_its_answer(
     handler: UNOFeedbackHandler, home: Path, inner: str
 ) -> None:
-    """LangGraph's docs, "Subgraphs": a node calls a graph or a chain, here with an id of its own."""
+    """LangGraph's docs, "Subgraphs": a node calls a graph or a chain."""
     run, titles = uuid4(), FakeListChatModel(responses=["Refund time"])
 
     def node(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:

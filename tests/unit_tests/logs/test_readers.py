@@ -65,6 +65,7 @@ FILES: dict[str, tuple[set[str], int, int, dict[str, int]]] = {
     "requests.jsonl": ({"requests"}, 2, 2, {"failed_request": 1}),
     "responses.jsonl": ({"requests"}, 2, 0, {}),
     "sharegpt.jsonl": ({"sharegpt"}, 5, 1, {}),
+    "spans.jsonl": ({"spans"}, 2, 1, {"not_a_model_run": 1}),
     "ultrafeedback.jsonl": ({"ultrafeedback"}, 2, 2, {}),
     "ultrafeedback_binarized.jsonl": ({"pairs"}, 1, 1, {"tie": 1}),
     "wildchat.jsonl": ({"wildchat"}, 2, 1, {"toxic": 1}),

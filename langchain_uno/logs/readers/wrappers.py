@@ -1,0 +1,100 @@
+"""What stands around the rows of a file: pages of APIs, objects with a row's fields in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_uno.logs.readers.base import Row, as_object, first, objects
+
+_SAYS = {"content", "parts", "value"}
+_PAGES = ("data", "rows", "items", "results", "records", "runs")
+"""Fields of a page of an API under which its rows may be."""
+
+
+def rows_in(value: Any, is_row: Callable[[Row], bool]) -> Sequence[Any]:
+    """Return the rows that a value of a file holds: mostly one, itself.
+
+    Args:
+        value: a line, an element of an array, or the whole file.
+        is_row: whether an object has the shape of a format.
+    """
+    if isinstance(value, list) and objects(value):  # a conversation, or a page of rows
+        one = {"messages": value}
+        return [one] if is_row(one) and _speaks(value[0]) else _all(value, is_row)
+    if not isinstance(value, dict):
+        return [value]
+    if "row_idx" in value and isinstance(value.get("row"), dict):  # HuggingFace's viewer
+        return [value["row"]]
+    value = _whole(value)
+    lists = {n: one for n, one in value.items() if objects(one) or (n in _PAGES and one == [])}
+    parts = list(value.values())
+    if not (lists or objects(parts)) or is_row(value):
+        return [value]
+    name = next((n for n in _PAGES if n in lists), None)
+    name = name or next((n for n, one in lists.items() if is_row(_whole(one[0]))), None)
+    page: Any = lists.get(name or "")
+    if page and _speaks(page[0]) and (name not in _PAGES or "from" in page[0]):
+        return [{**{k: v for k, v in value.items() if k != name}, "messages": page}]
+    if page is None and objects(parts) and all(is_row(_whole(one)) for one in parts):
+        page = parts  # by their ids
+    return [value] if page is None else _all(page, is_row)
+
+
+def _all(page: Sequence[Any], is_row: Callable[[Row], bool]) -> list[Any]:
+    return [row for one in page for row in rows_in(one, is_row)]
+
+
+def _speaks(message: Row) -> bool:
+    return ("role" in message or "from" in message) and bool(_SAYS & message.keys())
+
+
+def _whole(row: Row) -> Row:
+    """Return a row whose fields stand in parts as one object."""
+    data = as_object(row.get("data"))
+    if data and isinstance(row.get("info"), Mapping):  # MLflow's traces
+        return {**row["info"], **data}
+    if data and isinstance(row.get("annotations"), list):  # Label Studio
+        notes = [as_object(one) for one in row["annotations"]]
+        said = [_label(one, note) for note in notes for one in note.get("result") or ()]
+        return {"created_at": row.get("created_at"), **data, "feedback": said}
+    if isinstance(row.get("fields"), Mapping) and isinstance(row.get("responses"), Mapping):
+        columns = {}  # Argilla's records
+        for name, given in row["responses"].items():
+            if objects(given):
+                columns[f"{name}.responses"] = [one.get("value") for one in given]
+                columns[f"{name}.responses.users"] = [one.get("user_id") for one in given]
+        return {**row["fields"], "metadata": row.get("metadata"), **columns}
+    if isinstance(row.get("chunkedPrompt"), Mapping):  # Google AI Studio
+        return {**row, "messages": row["chunkedPrompt"].get("chunks")}
+    if objects(states := row.get("states")) and len(states) == 2:  # FastChat's votes
+        winner = {"leftvote": "model_a", "rightvote": "model_b"}.get(str(row.get("type")), "tie")
+        sides = {f"conversation_{n}": _turns(s) for n, s in zip("ab", states, strict=True)}
+        models = {f"model_{n}": s.get("model_name") for n, s in zip("ab", states, strict=True)}
+        return {"tstamp": row.get("tstamp"), **models, **sides, "winner": winner}
+    if objects(row.get("steps")):  # Chainlit's threads
+        return {**row, "thread_id": row.get("id"), "messages": row["steps"]}
+    state = as_object(row.get("state"))
+    if "messages" in state and "type" in row:  # FastChat
+        turns = {"messages": state["messages"], "conversation_id": state.get("conv_id")}
+        return {**row, **turns, "feedback": row["type"] if "vote" in str(row["type"]) else None}
+    return row
+
+
+def _turns(state: Row) -> list[dict[str, Any]]:
+    return [{"role": role, "content": text} for role, text in state.get("messages") or ()]
+
+
+def _label(one: Any, note: Row) -> dict[str, Any]:
+    """One control's result in an annotation."""
+    value = as_object(as_object(one).get("value"))
+    words = value.get("text")
+    told = {"comment": "\n".join(map(str, words))} if isinstance(words, list) else {}
+    picked = first(value, "choices", "rating", "number", "selected")
+    rating = picked[0] if isinstance(picked, list) and picked else picked
+    return {
+        "name": one.get("from_name"),
+        "value": rating,
+        **told,
+        "user_id": note.get("completed_by"),
+    }

@@ -1,0 +1,244 @@
+"""What further tools export: each row asks and answers the same, and has a remark on the answer.
+
+The names say whose export it is; shapes are those of their documentation or source.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from langchain_uno.home import Home
+from langchain_uno.logs.exchange import export_lines, import_file
+
+ASKED, SAID, WISH = "Where is the ferry?", "At quay 6.", "Say which gate."
+U = {"role": "user", "content": ASKED}
+A = {"role": "assistant", "content": SAID}
+DONE = {"choices": [{"message": A}]}
+ID = "0190aaaa-0000-7000-8000-00000000000{}"
+TIME = "2025-05-01T10:00:00"
+DOWN = (0.0, WISH, "u2")
+
+STEPS = [
+    {"id": ID.format(1), "type": "user_message", "output": ASKED, "createdAt": TIME},
+    {"id": ID.format(3), "type": "llm", "output": "x", "createdAt": TIME},
+    {"id": ID.format(2), "type": "assistant_message", "output": SAID, "createdAt": TIME},
+]
+LANGFUSE = {
+    "id": "t1", "timestamp": TIME, "sessionId": "s", "userId": "u2", "input": [U], "output": A
+}  # fmt: skip
+
+# name: (rows, (score, words, who said it) of the one piece of feedback)
+TOOLS: dict[str, tuple[Any, tuple[Any, Any, Any]]] = {
+    "Dify, a message": (
+        {
+            "id": "m", "conversation_id": "c", "query": ASKED, "answer": SAID, "created_at": TIME,
+            "feedbacks": [{"rating": "dislike", "content": WISH, "from_end_user_id": "u2"}],
+            "from_end_user_id": "u1",
+        },
+        DOWN,
+    ),
+    "Dify, feedback by itself": (
+        [
+            {"id": ID.format(2), "conversation_id": "c", "query": ASKED, "answer": SAID,
+             "created_at": TIME},
+            {"id": "f", "message_id": ID.format(2), "conversation_id": "c", "rating": "dislike",
+             "content": WISH, "from_end_user_id": "u2"},
+        ],
+        DOWN,
+    ),
+    "Flowise, messages of the API": (
+        [
+            {"id": "1", "role": "userMessage", "content": ASKED, "sessionId": "s",
+             "createdDate": TIME},
+            {"id": "2", "role": "apiMessage", "content": SAID, "sessionId": "s",
+             "createdDate": TIME, "user_id": "u2",
+             "feedback": {"rating": "THUMBS_DOWN", "content": WISH, "userId": "u2"}},
+        ],
+        DOWN,
+    ),
+    "MLflow, a trace": (
+        {
+            "info": {
+                "trace_id": "t", "request_time": TIME,
+                "trace_metadata": {"mlflow.trace.user": "u1"},
+                "assessments": [{"assessment_name": "thumb", "feedback": {"value": False},
+                                 "rationale": WISH, "source": {"source_id": "u2"}}],
+            },
+            "data": {"request": json.dumps({"messages": [U]}), "response": json.dumps(DONE)},
+        },
+        DOWN,
+    ),
+    "Opik, a trace": (
+        {"id": "o", "input": {"messages": [U]}, "output": DONE, "start_time": TIME,
+         "feedback_scores": [{"name": "f", "value": 0.0, "reason": WISH, "created_by": "u2"}]},
+        DOWN,
+    ),
+    "Weave, a call": (
+        {"id": "w", "inputs": {"messages": [U]}, "output": DONE, "started_at": TIME,
+         "summary": {"weave": {"feedback": [{"feedback_type": "wandb.reaction.1",
+                                             "payload": {"emoji": "👎"}, "wb_user_id": "u2"}]}}},
+        (0.0, None, "u2"),
+    ),
+    "Braintrust, a log": (
+        {"id": "b", "input": [U], "output": SAID, "created": TIME, "scores": {"thumb": 0},
+         "metadata": {"user_id": "u2"}},
+        (0.0, None, "u2"),
+    ),
+    "Argilla, a record": (
+        {"fields": {"chat": [U, A]}, "metadata": {"created_at": TIME},
+         "responses": {"wish": [{"value": WISH, "user_id": "u2"}]}},
+        (None, WISH, "u2"),
+    ),
+    "Argilla, a table": (
+        {"prompt": ASKED, "response": SAID, "created_at": TIME, "wish.responses": [WISH],
+         "wish.responses.users": ["u2"]},
+        (None, WISH, "u2"),
+    ),
+    "Label Studio, a task": (
+        {"data": {"prompt": ASKED, "response": SAID}, "created_at": TIME,
+         "annotations": [{"completed_by": 2, "result": [
+             {"from_name": "wish", "type": "textarea", "value": {"text": [WISH]}}]}]},
+        (None, WISH, "2"),
+    ),
+    "Langfuse, a table of traces": ({**LANGFUSE, "tags": [], "thumb": [0]}, (0.0, None, "u2")),
+    "Langfuse, a downloaded trace": (
+        {"trace": LANGFUSE,
+         "observations": [{"id": "o", "traceId": "t1", "type": "GENERATION", "startTime": TIME,
+                           "input": json.dumps([U]), "output": json.dumps(A)}],
+         "scores": [{"id": "s", "traceId": "t1", "name": "thumb", "value": 0, "comment": WISH,
+                     "dataType": "NUMERIC", "authorUserId": "u2"}]},
+        DOWN,
+    ),
+    "Chainlit, a thread": (
+        {"id": "t", "userId": "u2", "steps": [*STEPS[:2], {
+            **STEPS[2], "feedback": {"forId": ID.format(2), "value": 0, "comment": WISH}}]},
+        DOWN,
+    ),
+    "Chainlit, tables": (
+        [{**STEPS[0], "threadId": "t"}, {**STEPS[2], "threadId": "t"},
+         {"id": "f", "forId": ID.format(2), "value": 0, "comment": WISH, "userId": "u2"}],
+        DOWN,
+    ),
+    "Vercel's chatbot, votes": (
+        [{"id": ID.format(1), "chatId": "c", "role": "user", "createdAt": TIME,
+          "parts": [{"type": "text", "text": ASKED}]},
+         {"id": ID.format(2), "chatId": "c", "role": "assistant", "createdAt": TIME,
+          "parts": [{"type": "text", "text": SAID}]},
+         {"chatId": "c", "messageId": ID.format(2), "isUpvoted": False}],
+        (0.0, None, None),
+    ),
+    "FastChat, a vote": (
+        {"tstamp": TIME, "type": "downvote",
+         "state": {"messages": [["USER", ASKED], ["ASSISTANT", SAID]], "conv_id": "c"}},
+        (0.0, None, None),
+    ),
+    "Gradio, a liked message": (
+        {"conversation": json.dumps([U, A]), "index": "1", "flag": "Dislike", "timestamp": TIME},
+        (0.0, None, None),
+    ),
+    "Helicone, feedback of a request": (
+        {"request_id": "h", "request_created_at": TIME, "request_body": {"messages": [U]},
+         "response_body": DONE, "request_user_id": "u2", "request_feedback": {"rating": False}},
+        (0.0, None, "u2"),
+    ),
+}  # fmt: skip
+
+
+def bring(home: Home, folder: Path, text: str) -> list[dict[str, Any]]:
+    path = folder / "rows"
+    path.write_text(text)
+    result = import_file(path, home)
+    assert (result.bad, result.waiting) == ([], 0)
+    return [json.loads(line) for line in export_lines(home)]
+
+
+def texts(log: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(m["role"], m["content"]) for m in log["messages"]]
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_remark_on_an_answer(home: Home, tmp_path: Path, name: str) -> None:
+    rows, expected = TOOLS[name]
+    rows = rows if isinstance(rows, list) else [rows]
+    [log] = bring(home, tmp_path, "".join(json.dumps(row) + "\n" for row in rows))
+    assert texts(log) == [("user", ASKED), ("assistant", SAID)]
+    [said] = log["feedback"]
+    assert (said.get("score"), said.get("comment"), said.get("user_id")) == expected
+    assert log["created_at"].startswith("2025-05-01T10:00:00") or "Argilla, a record" in name
+
+
+def test_an_edited_answer_of_dify(home: Home, tmp_path: Path) -> None:
+    row = {"query": ASKED, "answer": SAID, "annotation": {"question": ASKED, "content": "Quay 7."}}
+    [log] = bring(home, tmp_path, json.dumps(row))
+    assert [f["correction"] for f in log["feedback"]] == ["Quay 7."]
+
+
+def test_votes_of_fastchat_are_preferences(home: Home, tmp_path: Path) -> None:
+    sides = [{"messages": [["USER", ASKED], ["ASSISTANT", text]]} for text in ("Quay 7.", SAID)]
+    [log] = bring(home, tmp_path, json.dumps({"type": "leftvote", "states": sides}))
+    assert texts(log)[-1] == ("assistant", SAID)
+    assert [f["correction"] for f in log["feedback"]] == ["Quay 7."]
+
+
+MORE = [{"role": "user", "content": "And the bus?"}, {"role": "assistant", "content": "Outside."}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps([[U, A], MORE]),
+        json.dumps([U, A]) + "\n" + json.dumps(MORE),
+        json.dumps({"chats": [{"messages": [U, A]}, {"messages": MORE}]}, indent=1),
+        json.dumps({"a": {"messages": [U, A]}, "b": {"messages": MORE}}),
+        "".join(json.dumps({"id": n, "talk": t}) + "\n" for n, t in enumerate(([U, A], MORE))),
+        "".join(
+            json.dumps({"id": n, "items": [{"from": m["role"], "value": m["content"]} for m in t]})
+            + "\n"
+            for n, t in enumerate(([U, A], MORE))
+        ),
+    ],
+)
+def test_two_conversations_stay_two(home: Home, tmp_path: Path, text: str) -> None:
+    logs = bring(home, tmp_path, text)
+    assert [len(log["messages"]) for log in logs] == [2, 2]
+    assert [log["feedback"] for log in logs] == [[], []]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [U, {**A, "content": "hm", "metadata": {"title": "Thinking"}}, A]},  # Gradio
+        {"chunkedPrompt": {"chunks": [
+            {"role": "user", "text": ASKED}, {"role": "model", "text": "hm", "isThought": True},
+            {"role": "model", "text": SAID}]}},  # Google AI Studio
+        {"input": {"inputBodyJson": {"messages": [U]}}, "output": {"outputBodyJson": [
+            {"type": "message_start", "message": {}}, {"delta": {"text": "At quay"}},
+            {"delta": {"text": " 6."}}]}},  # a stream in Bedrock's logs
+        {"input": {"inputBodyJson": {"inputText": ASKED}},
+         "output": {"outputBodyJson": {"results": [{"outputText": SAID}]}}},  # Bedrock's Titan
+        {"message_data": json.dumps(U)},  # Agents SDK
+    ],
+)  # fmt: skip
+def test_thoughts_and_streams(home: Home, tmp_path: Path, row: dict[str, Any]) -> None:
+    rows = [row, {"message_data": json.dumps(A)}] if "message_data" in row else [row]
+    [log] = bring(home, tmp_path, "".join(json.dumps(one) + "\n" for one in rows))
+    assert texts(log) == [("user", ASKED), ("assistant", SAID)]
+
+
+def test_a_rating_that_was_taken_back_costs_no_words(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"query": ASKED, "answer": SAID, "feedback": {"rating": None}}))
+    result = import_file(path, home)
+    assert (result.bad, result.interactions) == ([], 1)
+    assert result.passed_over == {"empty_rating": 1}
+
+
+def test_a_table_of_librechat(home: Home, tmp_path: Path) -> None:
+    top = "sender,text,isCreatedByUser,error,unfinished,messageId,parentMessageId\n"
+    rows = f"User,{ASKED},true,false,false,m1,\nGPT,{SAID},false,false,false,m2,m1\n"
+    [log] = bring(home, tmp_path, top + rows)
+    assert texts(log) == [("user", ASKED), ("assistant", SAID)]
