@@ -32,7 +32,8 @@ _BROKEN = ("incomplete", "in_progress", "failed", "cancelled", "error", "content
 """How the APIs of OpenAI, Anthropic, Google, Bedrock, Cohere, Mistral and Ollama name the end of an
 answer that is not whole."""
 _MAX_DEPTH = 50
-_CONTENT = ("content", "parts", "value", "text", "message", "refusal")
+_CONTENT = ("content", "parts", "value", "text", "message", "refusal", "blocks", "items",
+            "contents")  # fmt: skip
 _CALL_IDS = ("tool_call_id", "call_id", "toolCallId", "toolUseId", "tool_use_id", "id")
 _NO_TEXT = ("reasoning", "think", "redacted_thinking", "summary_text", "tool", "function_call",
             "step-", "source-", "data-", "dynamic-tool", "server_tool")  # fmt: skip
@@ -285,7 +286,15 @@ def _content(body: Mapping[str, Any]) -> Any:
     audio = body.get("audio")  # what OpenAI's models said aloud
     spoken = audio.get("transcript") if isinstance(audio, Mapping) else None
     values = [v for v in (*map(body.get, _CONTENT), spoken) if v is not None]
-    return next(filter(None, values), values[0] if values else None)
+    found = next(filter(None, values), values[0] if values else None)
+    if isinstance(found, str) and found.lstrip().startswith("[{"):  # a database's column of JSON
+        try:
+            blocks = json.loads(found)
+        except (ValueError, RecursionError):
+            return found
+        if isinstance(blocks, list) and all(isinstance(b, dict) and "type" in b for b in blocks):
+            return blocks
+    return found
 
 
 def _turns(role: Role, content: Any) -> list[Message]:

@@ -139,9 +139,13 @@ def _decoded(source: io.BufferedReader[Any], encoding: str, **how: Any) -> Itera
 
 def _lines(source: io.BufferedReader[Any], encoding: str) -> Iterator[Numbered]:
     with _decoded(source, encoding, errors="surrogateescape", newline="\n") as text:
-        for number, line in enumerate(text, 1):
-            if line.strip():
-                yield number, _parsed(line)
+        number = 0
+        try:
+            for number, line in enumerate(text, 1):
+                if line.strip():
+                    yield number, _parsed(line)
+        except UnicodeDecodeError as error:
+            yield number + 1, InputError(f"{error.reason}; the rest of the file was not read")
 
 
 def _parsed(text: str) -> Any:

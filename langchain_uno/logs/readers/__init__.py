@@ -7,8 +7,7 @@ records of them. docs/guides/import.md has the table.
     chats.py    lists of messages: the plain form, ShareGPT, WildChat, one question and its answer
     trees.py    ChatGPT, Open WebUI, LibreChat, OpenAssistant
     pairs.py    preferences: OpenAI, TRL, KTO, ms-swift, LMArena, UltraFeedback
-    traces.py   LangSmith, Langfuse, LiteLLM, requests and responses
-    spans.py    OpenTelemetry: Phoenix and the GenAI attributes
+    traces.py   LangSmith, Langfuse, OpenTelemetry, LiteLLM, requests and responses
     wrappers.py what stands around rows: pages of APIs, rows in parts
     bodies.py   the shapes of the providers' requests and responses
 """
@@ -18,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from langchain_uno.errors import InputError
-from langchain_uno.logs.readers import chats, pairs, spans, traces, trees
+from langchain_uno.logs.readers import chats, pairs, traces, trees
 from langchain_uno.logs.readers.base import FORMAT, Found, Reader, Row
 
 __all__ = ["OURS", "READERS", "reader_named", "reader_of"]
@@ -43,7 +42,7 @@ READERS: tuple[Reader, ...] = (
     pairs.PAIRS,
     pairs.MS_SWIFT,
     pairs.KTO,
-    spans.SPANS,
+    traces.SPANS,
     traces.LANGSMITH,
     traces.LANGFUSE,
     traces.LITELLM,

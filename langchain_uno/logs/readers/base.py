@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from itertools import zip_longest
 from typing import Any, TypeGuard
 from uuid import UUID, uuid5
 
@@ -249,8 +250,9 @@ def feedback_in(row: Row) -> list[Any]:
             found += given if isinstance(given, list) else [given]
     for column in (name for name in row if name.endswith(_RESPONSES)):  # Argilla's
         users = row.get(f"{column}.users") or ()
-        for n, value in enumerate(row[column] or ()):
-            who = users[n] if n < len(users) else None
+        for value, who in zip_longest(row[column] or (), users):
+            if isinstance(value, Mapping):  # of a record, not of a table
+                value, who = value.get("value"), value.get("user_id")
             words = isinstance(value, str) and thumb(value) is None
             told = {"value": None if words else value, "comment": value if words else None}
             found.append({"name": column.removesuffix(_RESPONSES), "user_id": who, **told})

@@ -175,14 +175,9 @@ def _vote(row: Row) -> Feedback:
             f"the feedback on the message {str(about)[:60]!r} is no thumb and no words"
         )
     return feedback_of(
-        about,
-        row.get("id") or f"vote-{about}",
-        first(row, *MADE),
-        key="thumb",
-        score=score,
-        comment=first(row, *COMMENTS, "content"),
-        user_id=names_of(row)[0],
-    )
+        about, row.get("id") or f"vote-{about}", first(row, *MADE), key="thumb", score=score,
+        comment=first(row, *COMMENTS, "content"), user_id=names_of(row)[0],
+    )  # fmt: skip
 
 
 def _joined(rows: Sequence[Row]) -> Iterable[Found]:

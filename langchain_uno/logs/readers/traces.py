@@ -26,6 +26,7 @@ from langchain_uno.logs.readers.base import (
 )
 from langchain_uno.logs.readers.bodies import asked, body_of, cut_off, said
 from langchain_uno.logs.trace import own_call
+from langchain_uno.messages import text_of
 from langchain_uno.records import Feedback
 
 _ANSWERS = ("output", "answer", "content", "text", "response", "correction", "expected", "value")
@@ -166,11 +167,12 @@ def _edit(correction: Row) -> str | None:
     if len(texts) == len(correction) == 1:
         return next(iter(texts.values()))
     named = next((texts[k] for k in _ANSWERS if k in texts), None)
-    if named is not None or texts:
+    if named is not None:
         return named
     found = said(correction)
-    content = found[-1].get("content") if found else None
-    return content if isinstance(content, str) else None
+    if not found and len(correction) == 1:  # {"outputs": {"output": ...}}
+        return _edit(_object(next(iter(correction.values()))))
+    return text_of(found[-1].get("content"), "assistant") or None if found else None
 
 
 # -- Langfuse --------------------------------------------------------------------------------------
@@ -296,6 +298,74 @@ def _score(row: Row) -> Found:
     )
 
 
+# -- spans of OpenTelemetry ------------------------------------------------------------------------
+
+_WRAPPED = {"message", "message_content", "tool_call"}
+"""OpenInference puts each thing of a list into an object of this one field."""
+
+
+def _tree(value: Any) -> Any:
+    """Return attributes by their parts: ``llm.input_messages.0.message.role`` and the like."""
+    if isinstance(value, list):
+        return [_tree(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    out: dict[str, Any] = {}
+    for name, one in value.items():
+        *above, last = name.removeprefix("attributes.").split(".")
+        at = out
+        for part in above:
+            at = at.setdefault(part, {})
+        at[last] = one
+    if len(out) == 1 and out.keys() <= _WRAPPED:
+        return _tree(next(iter(out.values())))
+    if out and all(name.isdecimal() for name in out):
+        return [_tree(out[name]) for name in sorted(out, key=int)]
+    return {name: _tree(one) for name, one in out.items()}
+
+
+def _attributes(row: Row) -> Row:
+    given = body_of(row.get("attributes"))
+    columns = {k: v for k, v in row.items() if k.startswith("attributes.")}
+    return _object(_tree(given if isinstance(given, Mapping) else columns))
+
+
+def _span(row: Row) -> Iterable[Found]:
+    """Read a span as Langfuse's generation, an annotation as LangSmith's feedback."""
+    told = _tree({**row, "attributes": {}, **_object(row.get("context"))})
+    ids = {**told, **_object(told.get("context"))}
+    if "annotator_kind" in row:
+        told = {**told, **_object(told.get("result"))}
+        who = {"type": row["annotator_kind"], "user_id": told.get("identifier")}
+        score, label = told.get("score"), told.get("label")
+        yield _langsmith_feedback({
+            **told, "run_id": first(ids, "span_id", "trace_id"), "feedback_source": who,
+            "key": first(told, "name", "annotation_name"), "value": label, "score": score,
+            "comment": told.get("explanation"),
+        })  # fmt: skip
+        return
+    inner = _attributes(row)
+    llm, gen_ai = _object(inner.get("llm")), _object(inner.get("gen_ai"))
+    given = llm.get("input_messages") or _object(gen_ai.get("input")).get("messages")
+    answer = llm.get("output_messages") or _object(gen_ai.get("output")).get("messages")
+    yield from _langfuse({
+        "type": "GENERATION" if given or gen_ai.get("prompt") else "SPAN",
+        "input": given or gen_ai.get("prompt"), "output": answer or gen_ai.get("completion"),
+        "model": llm.get("model_name") or _object(gen_ai.get("request")).get("model"),
+        "id": first(ids, "span_id", "spanId"), "traceId": first(ids, "trace_id", "traceId") or "",
+        "level": row.get("status_code"), "statusMessage": row.get("status_message"),
+        "startTime": first(row, "start_time", "startTime"),
+        "userId": _object(inner.get("user")).get("id"),
+        "sessionId": _object(inner.get("session")).get("id"),
+    })  # fmt: skip
+
+
+def _is_span(row: Row) -> bool:
+    if "annotator_kind" in row or not any(k.startswith("attributes") for k in row):
+        return "annotator_kind" in row
+    return bool({"llm", "gen_ai", "openinference"} & _attributes(row).keys())
+
+
 # -- requests and responses ------------------------------------------------------------------------
 
 _REQUEST = ("request", "request_body", "requestBody", "req", "body", "kwargs", "input", "inputs",
@@ -394,6 +464,7 @@ LANGSMITH = Reader(
     _root,
     _roots,
 )
+SPANS = Reader("spans", _is_span, _span)
 LANGFUSE = Reader("langfuse", _is_langfuse, _langfuse)
 LITELLM = Reader("litellm", _is_litellm, _request)
 REQUESTS = Reader("requests", _is_request, _request)

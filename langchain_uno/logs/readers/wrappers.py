@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from langchain_uno.logs.readers.base import Row, as_object, first, objects
+from langchain_uno.logs.readers.base import Row, as_object, objects
 
 _SAYS = {"content", "parts", "value"}
 _PAGES = ("data", "rows", "items", "results", "records", "runs")
@@ -54,47 +54,19 @@ def _whole(row: Row) -> Row:
     data = as_object(row.get("data"))
     if data and isinstance(row.get("info"), Mapping):  # MLflow's traces
         return {**row["info"], **data}
-    if data and isinstance(row.get("annotations"), list):  # Label Studio
-        notes = [as_object(one) for one in row["annotations"]]
-        said = [_label(one, note) for note in notes for one in note.get("result") or ()]
-        return {"created_at": row.get("created_at"), **data, "feedback": said}
     if isinstance(row.get("fields"), Mapping) and isinstance(row.get("responses"), Mapping):
-        columns = {}  # Argilla's records
-        for name, given in row["responses"].items():
-            if objects(given):
-                columns[f"{name}.responses"] = [one.get("value") for one in given]
-                columns[f"{name}.responses.users"] = [one.get("user_id") for one in given]
-        return {**row["fields"], "metadata": row.get("metadata"), **columns}
+        given = {f"{name}.responses": one for name, one in row["responses"].items()}
+        return {**row["fields"], "metadata": row.get("metadata"), **given}  # Argilla's records
     if isinstance(row.get("chunkedPrompt"), Mapping):  # Google AI Studio
         return {**row, "messages": row["chunkedPrompt"].get("chunks")}
     if objects(states := row.get("states")) and len(states) == 2:  # FastChat's votes
         winner = {"leftvote": "model_a", "rightvote": "model_b"}.get(str(row.get("type")), "tie")
-        sides = {f"conversation_{n}": _turns(s) for n, s in zip("ab", states, strict=True)}
-        models = {f"model_{n}": s.get("model_name") for n, s in zip("ab", states, strict=True)}
-        return {"tstamp": row.get("tstamp"), **models, **sides, "winner": winner}
+        a, b = map(_turns, states)
+        return {**row, "conversation_a": a, "conversation_b": b, "winner": winner}
     if objects(row.get("steps")):  # Chainlit's threads
         return {**row, "thread_id": row.get("id"), "messages": row["steps"]}
-    state = as_object(row.get("state"))
-    if "messages" in state and "type" in row:  # FastChat
-        turns = {"messages": state["messages"], "conversation_id": state.get("conv_id")}
-        return {**row, **turns, "feedback": row["type"] if "vote" in str(row["type"]) else None}
     return row
 
 
 def _turns(state: Row) -> list[dict[str, Any]]:
     return [{"role": role, "content": text} for role, text in state.get("messages") or ()]
-
-
-def _label(one: Any, note: Row) -> dict[str, Any]:
-    """One control's result in an annotation."""
-    value = as_object(as_object(one).get("value"))
-    words = value.get("text")
-    told = {"comment": "\n".join(map(str, words))} if isinstance(words, list) else {}
-    picked = first(value, "choices", "rating", "number", "selected")
-    rating = picked[0] if isinstance(picked, list) and picked else picked
-    return {
-        "name": one.get("from_name"),
-        "value": rating,
-        **told,
-        "user_id": note.get("completed_by"),
-    }

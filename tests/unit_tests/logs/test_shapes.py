@@ -283,6 +283,12 @@ def test_steps_with_tools(home: Home, tmp_path: Path, name: str) -> None:
         ({"why": "shorter", "response": "In Oslo."}, "In Oslo.", None),
         ({"output": {"role": "assistant", "content": "In Oslo."}}, "In Oslo.", None),
         ({"messages": [{"role": "assistant", "content": "In Oslo."}]}, "In Oslo.", None),
+        (
+            {"role": "assistant", "content": [{"type": "text", "text": "In Oslo."}]},
+            "In Oslo.",
+            None,
+        ),
+        ({"outputs": {"output": "In Oslo."}}, "In Oslo.", None),
         ({"tone": "warm", "length": "short"}, None, '{"tone": "warm", "length": "short"}'),
         (["In Oslo."], "In Oslo.", None),
         ({"label": "table", "score": 3}, None, '{"label": "table", "score": 3}'),

@@ -98,12 +98,6 @@ TOOLS: dict[str, tuple[Any, tuple[Any, Any, Any]]] = {
          "wish.responses.users": ["u2"]},
         (None, WISH, "u2"),
     ),
-    "Label Studio, a task": (
-        {"data": {"prompt": ASKED, "response": SAID}, "created_at": TIME,
-         "annotations": [{"completed_by": 2, "result": [
-             {"from_name": "wish", "type": "textarea", "value": {"text": [WISH]}}]}]},
-        (None, WISH, "2"),
-    ),
     "Langfuse, a table of traces": ({**LANGFUSE, "tags": [], "thumb": [0]}, (0.0, None, "u2")),
     "Langfuse, a downloaded trace": (
         {"trace": LANGFUSE,
@@ -129,11 +123,6 @@ TOOLS: dict[str, tuple[Any, tuple[Any, Any, Any]]] = {
          {"id": ID.format(2), "chatId": "c", "role": "assistant", "createdAt": TIME,
           "parts": [{"type": "text", "text": SAID}]},
          {"chatId": "c", "messageId": ID.format(2), "isUpvoted": False}],
-        (0.0, None, None),
-    ),
-    "FastChat, a vote": (
-        {"tstamp": TIME, "type": "downvote",
-         "state": {"messages": [["USER", ASKED], ["ASSISTANT", SAID]], "conv_id": "c"}},
         (0.0, None, None),
     ),
     "Gradio, a liked message": (
@@ -221,6 +210,11 @@ def test_two_conversations_stay_two(home: Home, tmp_path: Path, text: str) -> No
         {"input": {"inputBodyJson": {"inputText": ASKED}},
          "output": {"outputBodyJson": {"results": [{"outputText": SAID}]}}},  # Bedrock's Titan
         {"message_data": json.dumps(U)},  # Agents SDK
+        {"messages": [{"role": m["role"], "blocks": [{"block_type": "text", "text": m["content"]}]}
+                      for m in (U, A)]},  # LlamaIndex
+        {"messages": [{"role": m["role"],
+                       "parts": json.dumps([{"type": "text", "text": m["content"]}])}
+                      for m in (U, A)]},  # a column of JSON in SQLite
     ],
 )  # fmt: skip
 def test_thoughts_and_streams(home: Home, tmp_path: Path, row: dict[str, Any]) -> None:
