@@ -251,11 +251,11 @@ def feedback_in(row: Row) -> list[Any]:
     for column in (name for name in row if name.endswith(_RESPONSES)):  # Argilla's
         users = row.get(f"{column}.users") or ()
         for value, who in zip_longest(row[column] or (), users):
-            if isinstance(value, Mapping):  # of a record, not of a table
-                value, who = value.get("value"), value.get("user_id")
+            told = as_object(value)  # of a record; a table has the value alone
+            value, who = told.get("value", value), told.get("user_id", who)
             words = isinstance(value, str) and thumb(value) is None
-            told = {"value": None if words else value, "comment": value if words else None}
-            found.append({"name": column.removesuffix(_RESPONSES), "user_id": who, **told})
+            given = {"value": None if words else value, "comment": value if words else None}
+            found.append({"name": column.removesuffix(_RESPONSES), "user_id": who, **given})
     beside = {"rating": first(row, *RATINGS), "comment": first(row, *COMMENTS)}
     known = {k: v for k, v in beside.items() if isinstance(v, str | bool | int | float) and v != ""}
     return [*found, known] if known else found
