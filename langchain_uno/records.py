@@ -185,8 +185,9 @@ class RuleSet(BaseModel):
 
     run_id: str
     outcome: Literal["rules", "empty", "unparsable", "no_words", "unsupported", "failed"] = "rules"
-    """What came of the words: rules; an empty list; a text that is no list; there were none; the
-    prompt set has no prompts for their language; or the call failed, and is made again."""
+    """What came of the words: rules; an empty list; a text that is no list; there were none, nor
+    an edit that gave rules; the prompt set has no prompts for their language; or the call failed,
+    and is made again."""
     with_feedback: list[Rule] = Field(default_factory=list)
     without_feedback: list[Rule] = Field(default_factory=list)
     wanted: list[Rule] = Field(default_factory=list)

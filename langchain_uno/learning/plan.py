@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, Field
 
-from langchain_uno.learning.distil import distil_keys, known_rules
+from langchain_uno.learning.distil import distil_keys, known_rules, remarks_of
 from langchain_uno.learning.work import DISTILLED, RESULT, RefreshResult, Work, refresh_folders
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import join, read
@@ -107,7 +107,8 @@ def plan_refresh(work: Work) -> Plan:
     plan.new = sum(log.run_id not in known for log in heard)
     keys = distil_keys(work, {log.run_id: content_of(log) for log in usable})
     done = known_rules(work.home.work / DISTILLED, set(keys.values()))
-    plan.to_distil = sum(bool(g.feedback_turns) and keys[g.run_id] not in done for g in usable)
+    new = [log for log in usable if keys[log.run_id] not in done]
+    plan.to_distil = sum(bool(remarks_of(log, work.teacher_prompts)) for log in new)
     if usable:
         _count(work, plan, usable, last)
         _time(work, plan, usable, last)

@@ -38,7 +38,7 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
     """Return a cluster's verification queries, each with the judge's standard.
 
     That is the rules which the log's own user named; where a module answered it, what this module
-    was there for besides. A log with an edit and no words has the edit. A log that says nothing of
+    was there for besides. A log with an edit and no rule has the edit. A log that says nothing of
     the kind has the rules that recur among the cluster's training logs, unless its user was content
     with the answer as it was: that is no witness for other wishes. So have requests that nobody
     reacted to; they fill up to ``recipe.verify.max_queries``. Where the judge can't be
