@@ -296,9 +296,9 @@ class Journal:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def rows(self, since: float = 0.0) -> list[JournalRow]:
-        """The ids and digests of interactions made after ``since``, in the order of arrival."""
-        return self.rows_where("created_at >= ?", since)
+    def rows(self) -> list[JournalRow]:
+        """The ids and digests of all interactions, in the order of arrival."""
+        return self.rows_where("1")
 
     def rows_where(self, condition: str, *args: Any) -> list[JournalRow]:
         """Those of which an SQL condition holds, in the order of arrival; a list is JSON text."""

@@ -441,7 +441,9 @@ class Console(Guard):
         try:
             found["undecided"] = canary.undecided(self.home)
             if plan := canary.running(self.home):
-                seen = self.shelf.glance("canary", lambda: canary.look(self.home))
+                seen = self.shelf.glance(
+                    "canary", lambda: canary.look(self.home, self.shelf.manifest)
+                )
                 found["canary"] = {"plan": plan, "seen": seen}
         except ReleaseError as error:
             found["damaged"] = str(error)
