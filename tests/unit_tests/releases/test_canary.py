@@ -360,7 +360,8 @@ def test_votes_are_those_of_joining_the_whole_journal(
                 created_at=plan.started + timedelta(seconds=rng.uniform(1, 1000)),
             )  # fmt: skip
             talk = [*talk, Message(role="assistant", content=log.answer)]
-            later = [rng.choice([log.run_id, f"name-{n}", trace or log.run_id]) for _ in range(2)]
+            names = [log.run_id, f"name-{n}", trace or log.run_id, f"answer-{rng.randint(0, n)}"]
+            later = rng.choices(names, k=2)
             if rng.random() < 0.3:  # it comes before its answer
                 journal.append_feedback(say(later.pop()))
             journal.append_interaction(log)
