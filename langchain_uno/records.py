@@ -7,7 +7,7 @@ are stored. ``routing_text`` is the one text that clustering, verification and s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal, get_args
 from uuid import uuid4
@@ -333,8 +333,13 @@ def voices_of(logs: Sequence[Interaction], *, threads: bool = False) -> dict[str
         logs: all of them.
         threads: whether threads without a user are voices beside named people too.
     """
-    named = any(f.user_id for log in logs for f in log.feedback) or any(g.user_id for g in logs)
-    return {log.run_id: voice_of(log, threads=threads or not named) for log in logs}
+    threads = threads or not any_named(logs)
+    return {log.run_id: voice_of(log, threads=threads) for log in logs}
+
+
+def any_named(logs: Iterable[Interaction]) -> bool:
+    """Whether any of these logs names who asked or who said something of it."""
+    return any(log.user_id or any(f.user_id for f in log.feedback) for log in logs)
 
 
 _SPEAKER = "#said-by-"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 from pathlib import Path
 from uuid import UUID
 
@@ -124,3 +125,24 @@ def test_a_pasted_text_does_not_outvote_the_request() -> None:
     pasted = "Der Vertrag wird für die Dauer von zwei Jahren geschlossen. " * 40
     asked = "Now only the dates, in a table, and nothing else please"
     assert language_of([pasted, asked], "| date |\n| 1 May |") == "en"
+
+
+def test_a_conversation_has_the_same_digests_however_it_was_read_before() -> None:
+    """Digests of what was said before are kept: those of talks that share a beginning too."""
+
+    def digest(*parts: str) -> bytes:
+        return blake2b("".join(parts).encode("utf-8", "replace"), digest_size=16).digest()
+
+    said: list[tuple[str, str]] = [("system", "Be kind.")]
+    whole: list[str] = []
+    for n in range(80):
+        asked, answer, other = f" turn {n} \ud800", f"answer {n}\n", f"another {n}"
+        for one in (other, answer, other):
+            found = link([*said, ("user", asked)], one)
+            new = [*whole, "\0u", asked.strip(), "\0a", one.strip()]
+            assert found.after == digest(*new)
+            assert found.before == (digest(*whole) if whole else None)
+            assert found.turn == digest(asked.strip())
+        said += [("user", asked), ("assistant", answer)]
+        whole += ["\0u", asked.strip(), "\0a", answer.strip()]
+    assert link(said, "").after is None
