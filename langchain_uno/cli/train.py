@@ -194,6 +194,8 @@ def _show_plan(plan: Plan) -> None:
     if plan.unchanged:
         say("Nothing is new since the last refresh: nothing would be done.")
         return
+    for note in plan.notes:
+        say(f"Note: {note}")
     left_out = f" (left out: {listed(plan.dropped)})" if plan.dropped else ""
     say(f"{plan.usable} of {counted(plan.heard, 'log')} can be learnt from{left_out}.")
     say(f"{plan.new} are new since the last refresh; {plan.to_distil} are to be distilled.")

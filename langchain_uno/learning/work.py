@@ -32,6 +32,7 @@ from langchain_uno.models.protocols import Embedder, Engine, FloatArray, OnDone,
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import (
+    STAGES,
     Interaction,
     PreferencePair,
     Route,
@@ -473,6 +474,26 @@ def refresh_folders(work: Path) -> list[WorkFolder]:
     """Return the folders of the refreshes that lie in ``work``, by name."""
     found = sorted(p for p in work.iterdir() if _REFRESH.match(p.name)) if work.is_dir() else []
     return [WorkFolder(path) for path in found]
+
+
+def stopped_at(folder: WorkFolder) -> str | None:
+    """Return the stage that a refresh has still to finish; None: it is over, or never began."""
+    if folder.has(RESULT) or not folder.has("snapshot.json"):
+        return None
+    return next((stage for stage in STAGES if not folder.has(f"{stage}.json")), STAGES[-1])
+
+
+def given_up(work: Work) -> list[str]:
+    """Say which stopped refreshes a new one does not go on with."""
+    folders = [f for f in refresh_folders(work.home.work) if f.root.name != work.id]
+    return [
+        f"A refresh that was stopped in stage {stage} had other settings or models. This one "
+        "begins anew and deletes its work when it is over; a call with those settings and models "
+        "goes on with it."
+        for folder in folders
+        if (stage := stopped_at(folder))
+        and folder.read_json("snapshot.json").get("fit") != work.fit
+    ]
 
 
 def clear_work(work: Path, run_ids: Iterable[str], *, whole: bool) -> None:
