@@ -252,7 +252,22 @@ def refresh_lock(home: Home, otherwise: str) -> AbstractContextManager[None]:
         f"A refresh of {str(home.path)!r} is running, {otherwise}: stop it, or wait for it to "
         "end. (If none is, this goes away by itself: the lock dies with its process.)"
     )
-    return locked(home, "refresh", 0, busy)
+    return locked(home, "refresh", 0.5, busy)  # somebody may just be looking
+
+
+def is_locked(home: Home, name: str) -> bool:
+    """Whether a process holds the lock of :func:`locked`; False where this one may not ask."""
+    from filelock import FileLock, Timeout
+
+    path = home.work / f"{name}.lock"
+    try:
+        if path.exists():
+            FileLock(path, timeout=0).acquire().lock.release()
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class _Section(BaseModel):

@@ -171,7 +171,8 @@ def promote(place: Home, release: ReleaseArgument, why: WhyOption = "", by: ByOp
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 the release is refused (nothing changes).
     """
     found = make_current(place, release, why=why, by=by)
-    say(f"Release {found.id} answers.")
+    bare = " It has no module: the base model answers everything." if not found.adapters else ""
+    say(f"Release {found.id} answers.{bare}")
 
 
 @app.command("rollback")

@@ -27,6 +27,7 @@ from langchain_uno.errors import HomeError, InputError
 from langchain_uno.home import Home
 from langchain_uno.learning.decisions import Decision, Kind
 from langchain_uno.learning.review import ReviewPage, ReviewRow, decide, review_table
+from langchain_uno.learning.work import refresh_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -83,6 +84,8 @@ def list_(
         table.add_row(row.id, row.cluster, row.state, str(row.people or "-"), shown)
     if page.rows:
         out.print(table)
+    if line := refresh_line(place):
+        say(f"{line[:1].upper()}{line[1:]}.")
     _say_page(page, offset)
 
 
