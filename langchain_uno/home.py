@@ -49,6 +49,7 @@ from langchain_uno.errors import (
     NameError_,
     StoreBusyError,
     UNOError,
+    reason_of,
 )
 
 if sys.version_info >= (3, 11):
@@ -255,21 +256,6 @@ def refresh_lock(home: Home, otherwise: str) -> AbstractContextManager[None]:
     return locked(home, "refresh", 0.5, busy)  # somebody may just be looking
 
 
-def is_locked(home: Home, name: str) -> bool:
-    """Whether a process holds the lock of :func:`locked`; False where this one may not ask."""
-    from filelock import FileLock, Timeout
-
-    path = home.work / f"{name}.lock"
-    try:
-        if path.exists():
-            FileLock(path, timeout=0).acquire().lock.release()
-    except Timeout:
-        return True
-    except OSError:
-        return False
-    return False
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -337,4 +323,4 @@ def load_settings(home: Home) -> HomeSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{name!r} has a bad value at {where!r}: {first['msg']}.") from error
+        raise ConfigError(f"{name!r} has a bad value at {where!r}: {reason_of(error)}.") from error

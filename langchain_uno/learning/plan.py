@@ -155,8 +155,7 @@ def settings_notes(home: Home, recipe: Recipe) -> list[str]:
         stays = "all modules are trained anew"
         if answers and recipe.keep:
             stays = (
-                "its modules stay where their cluster's wishes and logs changed little and they "
-                "pass verification again, the others are trained anew"
+                "modules stay where wishes changed little and they pass again, others are made anew"
             )
         if changed:
             return [

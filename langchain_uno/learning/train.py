@@ -364,7 +364,7 @@ def _thumbs_told(work: Work, cluster: ClusterData) -> list[str]:
     ups, downs = cluster.thumbs
     if not ups + downs or (cluster.people + cluster.acting and not cluster.by_thumbs):
         return []
-    told = f"thumbs up of {ups} people, down of {downs}"
+    told = f"people who gave a thumb up: {ups}, down: {downs}"
     least = max(1, work.recipe.rules.min_users)
     return [told if min(ups, downs) >= least else f"{told}: it takes {least} of each to learn"]
 

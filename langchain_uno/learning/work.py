@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -26,8 +26,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from langchain_uno.errors import PausedError, StoreError
-from langchain_uno.home import Home, is_locked
+from langchain_uno.errors import PausedError, StoreBusyError, StoreError
+from langchain_uno.home import Home, locked
 from langchain_uno.logs.heard import Heard
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, OnDone, Reranker
 from langchain_uno.models.roles import PromptSet
@@ -497,7 +497,9 @@ def refresh_line(home: Home) -> str | None:
     """Say that a refresh is running, or was stopped and can go on; None: neither. It is cheap."""
     with suppress(OSError):  # it ends meanwhile
         begun = {f.path("snapshot.json"): f for f in refresh_folders(home.work) if stopped_at(f)}
-        busy = is_locked(home, "refresh")
+        busy = (home.work / "refresh.lock").exists()
+        with suppress(StoreBusyError), locked(home, "refresh", 0, "") if busy else nullcontext():
+            busy = False
         if begun:
             last = max(begun, key=lambda path: path.parent.stat().st_mtime)
             since = datetime.fromtimestamp(last.stat().st_mtime, timezone.utc)

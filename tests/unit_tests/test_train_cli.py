@@ -133,7 +133,7 @@ def test_other_settings_than_the_last_are_told_before_the_work_begins(
     assert "settings" not in first.stderr
     told = (
         f"Settings differ from those of release {release}: cluster.min_size 6 -> 4, lora.rank 2 -> "
-        "4. Clusters are cut anew; its modules stay where"
+        "4. Clusters are cut anew; modules stay where"
     )
     keeps = "--set cluster.min_size=6 --set lora.rank=2 keeps the former settings."
     planned = run(*args, "--dry-run")
