@@ -125,8 +125,8 @@ def _tell_what_is_missing(result: ImportResult) -> None:
         )
     if result.waiting:
         err.print(
-            f"{counted(result.waiting, 'piece')} of feedback waiting for answers that this home does "
-            "not have. Import the file that has the answers."
+            f"{counted(result.waiting, 'piece')} of feedback waiting for answers that this home "
+            "does not have. Import the file that has the answers."
         )
     if result.without_user:
         err.print(
