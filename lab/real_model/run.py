@@ -4,9 +4,9 @@
     python -m lab.real_model.run --size study --model .models/smollm2 --out .study  # the study
 
 A week of the help desk (:mod:`.desk`) runs through the feedback handler, the base model answers;
-a refresh learns by ``langchain_uno.train`` with a *program* as teacher (:mod:`.teacher`); other
-people ask about other things in other words, and a program checks what comes. Stopped at any time,
-the same call goes on from there.
+a refresh learns by ``langchain_uno.train`` with a *program* as teacher (:mod:`.teacher`), or with
+the model itself (``--teacher self``); other people ask about other things in other words, and a
+program checks what comes. Stopped at any time, the same call goes on from there.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import json
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -43,16 +44,21 @@ from langchain_uno.train import refresh_home
 
 __all__ = ["SIZES", "Size", "app", "run_study"]
 
-TEACHER = "The teacher is a program, no model: it knows every wish and every wording."
-WORDS = {
-    "score": "wishes met",
-    "facts": "on topic",
-    "note": "The teacher is a program, no model.",
-    "closing": f"{TEACHER} It judges by the users' rules, and ranks an answer last that has no "
-    "word of the request, or adds fewer than three. The model that learns and answers is a real "
-    "one. 'On topic' looks for the thing that was asked about; whether what is said is true, "
-    "nobody checks.",
+Teacher = Literal["program", "self"]
+
+TEACHERS: dict[Teacher, tuple[str, str]] = {
+    "program": (
+        "The teacher is a program, no model.",
+        "The teacher is a program, no model: it knows every wish and every wording. It judges by "
+        "the users' rules, and ranks an answer last that has no word of the request, or adds fewer "
+        "than three. The model that learns and answers is a real one.",
+    ),
+    "self": (
+        "The model is its own teacher.",
+        "The model is its own teacher: it distils, revises and judges what it learns from.",
+    ),
 }
+"""What a run says of its teacher: in a table's head, and below it."""
 _BATCH = 32
 
 
@@ -107,6 +113,7 @@ def run_study(
     size: Size,
     progress: Any,
     embeddings: str | None = None,
+    teacher: Teacher = "program",
 ) -> dict[str, Any]:
     """Run (or finish) one seed in ``folder`` and return its report as plain data.
 
@@ -117,6 +124,7 @@ def run_study(
         size: how much.
         progress: hears how it comes on.
         embeddings: folder of an embedding model; None: the base model's token embeddings.
+        teacher: who distils, revises and judges: the program, or the model itself.
 
     Returns:
         The report that :func:`langchain_uno.demo.report.print_demo` prints.
@@ -130,22 +138,21 @@ def run_study(
     if home.path.is_dir() and any(home.path.iterdir()) and not notes_file.is_file():
         raise InputError(f"{str(folder)!r} is not empty, and no study made it: give another --out.")
     home.ensure()
-    settings = {"seed": seed, "model": Path(model).name, **asdict(size)}
+    settings = {"seed": seed, "model": Path(model).name, "teacher": teacher, **asdict(size)}
     notes = Notebook(notes_file, json.loads(json.dumps(settings)))
     notes.save()
     try:
         _week(home, model, desk.plan_week(seed, size.kinds, size.each), size, notes, progress)
         if "refresh" not in notes.data:
             stop_serving(home.root)
-            sets = [get_prompt_set(name) for name in PROMPT_SETS]
-            with serve_teacher(sets) as teacher, notes.timed("refresh"):
+            with _taught_by(teacher) as url, notes.timed("refresh"):
                 result = refresh_home(
                     home.root,
                     model=model,
                     recipe="default",
                     sets=size.sets,
                     seed=seed,
-                    teacher=teacher,
+                    teacher=url,
                     embeddings=embeddings,
                     progress=progress,
                 )
@@ -153,9 +160,15 @@ def run_study(
         answers = _exam(home, model, seed, size, notes, progress, embeddings)
     finally:
         stop_serving(home.root)
-    report = _report(home, Path(model), seed, size, notes, answers)
+    report = _report(home, Path(model), seed, size, notes, answers, teacher)
     draw_report(report, home.path / "demo.png")
     return report
+
+
+def _taught_by(teacher: Teacher) -> AbstractContextManager[str | None]:
+    if teacher == "self":
+        return nullcontext()
+    return serve_teacher([get_prompt_set(name) for name in PROMPT_SETS])
 
 
 def _chat(
@@ -342,7 +355,9 @@ def _report(
     size: Size,
     notes: Notebook,
     answers: dict[str, list[Answered]],
+    teacher: Teacher,
 ) -> dict[str, Any]:
+    note, closing = TEACHERS[teacher]
     tests = desk.held_out(seed, size.kinds, size.tests)
     kinds, people = [v.request.kind for v in tests], [v.user for v in tests]
     release = read_current(home)
@@ -351,7 +366,13 @@ def _report(
     return {
         **summary(kinds, people, answers, release),
         "model": model.name,
-        "words": WORDS,
+        "words": {
+            "score": "wishes met",
+            "facts": "on topic",
+            "note": note,
+            "closing": f"{closing} 'On topic' looks for the thing that was asked about; whether "
+            "what is said is true, nobody checks.",
+        },
         "general": notes.data["general"],
         "refresh": notes.data["refresh"],
         "seconds": notes.data["seconds"],
@@ -360,6 +381,7 @@ def _report(
         "result": {
             "seed": seed,
             "model": model.name,
+            "teacher": teacher,
             "users": people,
             "kinds": kinds,
             "answers": {name: _columns(rows) for name, rows in answers.items()},
@@ -421,11 +443,14 @@ def main(
     ),
     size: Annotated[str, typer.Option(help=f"One of {', '.join(SIZES)}.")] = "demo",
     seed: Annotated[int, typer.Option(help="Of week, refresh and tests.")] = 1,
+    teacher: Annotated[
+        str, typer.Option(help=f"Who distils, revises and judges: {' or '.join(TEACHERS)}.")
+    ] = "program",
     results: Annotated[
         Path | None, typer.Option(help="Where the figures go too, for the tables of the pages.")
     ] = None,
 ) -> None:
-    """Run the help desk on a real model, with a program as teacher, and show what came of it."""
+    """Run the help desk on a real model, and show what came of it."""
     with (
         clean_exit("Stopped. What is finished is kept: the same call again goes on from there."),
         warnings.catch_warnings(),
@@ -433,13 +458,22 @@ def main(
         warnings.simplefilter("ignore", FutureWarning)  # transformers' own
         if size not in SIZES:
             raise InputError(f"--size {size!r} is none of {', '.join(SIZES)}.")
+        if teacher not in TEACHERS:
+            raise InputError(f"--teacher {teacher!r} is none of {', '.join(TEACHERS)}.")
         with Bars() as bars:
             folder = str((embeddings or model.parent / "minilm").resolve())
             report = run_study(
-                out_folder, str(model.resolve()), seed, SIZES[size], bars, embeddings=folder
+                out_folder,
+                str(model.resolve()),
+                seed,
+                SIZES[size],
+                bars,
+                embeddings=folder,
+                teacher=cast(Teacher, teacher),
             )
         if results is not None:
-            name = f"real-{size}-{report['model']}-seed{seed}.json"
+            own = "-self" if teacher == "self" else ""
+            name = f"real-{size}{own}-{report['model']}-seed{seed}.json"
             told = {**report["result"], "size": size}
             write_atomic(results / name, json.dumps(told).encode())
         print_demo(report, Home.locate(out_folder).path, out)
