@@ -180,7 +180,8 @@ def rules_stage(work: Work) -> dict[str, Any]:
         "recurring": sum(len(c.rules) for c in clusters),
         "guarded": guarded,
         "notes": notes,
-        "note": f"{left} of {len(said)} rules taught, {sum(len(c.rules) for c in clusters)} recur",
+        "note": f"{left} of {len(said)} rules taught; {sum(len(c.rules) for c in clusters)} are "
+        "wanted by enough people to be taught to their whole cluster",
     }
 
 

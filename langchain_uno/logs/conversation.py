@@ -36,6 +36,9 @@ _UNSURE = 0.3
 _SURE = 0.7
 """Above this, what the user wrote decides alone."""
 
+_FEW = 4
+"""Words below which an unsure guess says nothing."""
+
 
 class Links(NamedTuple):
     """Digests by which the journal finds the answer that a user turn follows."""
@@ -138,7 +141,8 @@ def language_of(users: Sequence[str], answer: str) -> str:
     """Return the language of a conversation: of the user's turns, else the answer's, else ``en``.
 
     The system prompt decides nothing: English ones stand above Chinese conversations. Earlier turns
-    and the answer are asked where the latest turn has too few words to tell.
+    and the answer are asked where the latest turn has too few words to tell. Where all of it has,
+    plain ASCII words count as English.
     """
     # The latest turn first: a long pasted text in front must not outvote the request.
     found: str | None = None
@@ -148,8 +152,9 @@ def language_of(users: Sequence[str], answer: str) -> str:
         language, sure = _detect(said)
         found = language or found
         if language and sure >= _SURE:
-            break
-    return found or "en"
+            return language
+    too_short = said.isascii() and len(said.split()) < _FEW
+    return "en" if too_short else found or "en"
 
 
 def _detect(text: str) -> tuple[str | None, float]:

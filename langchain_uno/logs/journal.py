@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from langchain_uno.errors import EmptyLogError, InputError, StoreError
+from langchain_uno.errors import EmptyLogError, InputError, StoreError, reason_of
 from langchain_uno.home import Home
 from langchain_uno.logs.conversation import language_of, link, run_name, run_ref
 from langchain_uno.logs.database import Database, in_parts
@@ -404,7 +404,7 @@ class Journal:
         except ValidationError as error:
             raise StoreError(
                 f"The journal {str(self.path)!r} holds a record that is none "
-                f"({error.errors()[0]['msg']}): was it written by something else?"
+                f"({reason_of(error)}): was it written by something else?"
             ) from error
 
     # -- what models said ---------------------------------------------------------------------

@@ -18,6 +18,7 @@ from langchain_uno.erasure import forget, forget_preview
 from langchain_uno.errors import InputError, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.learning.review import decide, review_table
+from langchain_uno.learning.work import refresh_line
 from langchain_uno.logs.figures import people_in
 from langchain_uno.logs.journal import FILE_NAME, Journal
 from langchain_uno.records import STAGES
@@ -117,6 +118,7 @@ class Console(Guard):
             current=self.shelf.current(),
             held=held(self.home),
             waiting=waiting(self.home),
+            refresh=refresh_line(self.home),
             **self._canary(),
         )
 

@@ -80,7 +80,7 @@ class Shelf:
                 self._rows[key] = row_of(self._home, release, self.manifest(release), 0.0)
         except ReleaseError:
             return row_of(self._home, release, None, share)
-        state = state_of(self._home, release, share)
+        state = state_of(self._home, release, share, self._rows[key]["routes"])
         return {**self._rows[key], "share": share, "state": state}
 
     def report(self, release: str) -> Report | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -15,9 +16,12 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
+from langchain_uno.cli.command import app as cli
 from langchain_uno.errors import StoreError
-from langchain_uno.home import Home
+from langchain_uno.home import Home, refresh_lock
+from langchain_uno.learning.work import RESULT, refresh_line
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Cluster, Feedback, Interaction, Message, VerifierReport
 from langchain_uno.releases.history import note, read_history
@@ -70,6 +74,33 @@ def test_a_new_home_has_every_page(app: Any) -> None:
     assert "langchain-uno train" in client.get("/releases").text
     assert client.get("/releases/none").status_code == 409
     assert client.get("/releases/..%2f..%2fetc").status_code in (404, 422)
+
+
+def test_the_overview_says_that_a_refresh_runs_or_was_stopped_and_who_answers(
+    app: Any, home: Home
+) -> None:
+    release = release_of(home, [Cluster(id="c0", size=2, run_ids=["run-1"])])
+    client = enter(app)
+    shown = words(client.get("/").text)
+    assert f"{release} , which has no module: the base model" in shown
+    assert "a refresh" not in shown.lower()
+    folder = home.work / f"refresh-{'0' * 16}"
+    folder.mkdir()
+    for name in ("snapshot", "filter", "distil"):
+        (folder / f"{name}.json").write_text("{}")
+    shown = words(client.get("/").text)
+    assert "A refresh was stopped before stage cluster ended: the same `train` call" in shown
+    with refresh_lock(home, "as a refresh does"):
+        shown = words(client.get("/").text)
+        assert "A refresh is running (since " in shown and ", stage cluster)." in shown
+        told = CliRunner().invoke(cli, ["status", "--home", str(home.root), "--json"])
+        assert ", stage cluster)" in json.loads(told.stdout)["refresh"]
+        listed = CliRunner().invoke(cli, ["review", "list", "--home", str(home.root)])
+        assert "A refresh is running (since " in listed.stdout
+    (folder / RESULT).write_text("{}")
+    assert refresh_line(home) is None
+    with refresh_lock(home, "as a command does"):
+        assert "another command" in str(refresh_line(home))
 
 
 def test_users_words_stay_text_on_every_page(app: Any, home: Home) -> None:

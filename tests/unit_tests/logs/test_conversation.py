@@ -78,6 +78,33 @@ def test_the_answer_decides_where_the_user_says_too_little() -> None:
     assert language_of(["question 3 red"], "The third question is about red.") == "en"
 
 
+SHORT = (
+    "ok thanks", "no idea", "summarize", "be concise", "no emojis", "as a table", "no intro",
+    "again", "incorrect", "refund status", "vacation plan", "pasta recipe", "Bullets pls",
+)  # fmt: skip
+"""English words that the identifier takes for French, Italian, Spanish, German or Swedish."""
+
+
+@pytest.mark.parametrize("text", SHORT)
+def test_what_is_too_short_to_tell_is_no_foreign_language(text: str) -> None:
+    for answer in ("", "Done.", "You can reset it on the account page: open the settings."):
+        assert language_of([text], answer) == "en"
+
+
+def test_short_remarks_in_a_conversation_keep_their_language() -> None:
+    answers = {
+        "en": "Done, as you asked for it.",
+        "de": "Gerne, hier ist der Text, wie du ihn willst.",
+        "es": "Claro, aqui lo tienes como lo pediste.",
+        "zh": "好的，这是您要的内容。",
+    }
+    rows = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        assert language_of([row["text"]], answers[row["language"]]) == row["language"], row
+    alone = [row for row in rows if language_of([row["text"]], "") != row["language"]]
+    assert len(alone) <= 9 and not [row for row in alone if row["language"] == "en"]
+
+
 def test_the_users_language_counts_not_the_system_prompts() -> None:
     assert language_of(["请写一封信"], "OK, here it is: Dear Sir") == "zh"
     assert language_of(["123"], "三百六十五") == "zh"
