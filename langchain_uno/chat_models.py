@@ -11,9 +11,11 @@ without a home, or before the first release, the base model answers.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -129,6 +131,8 @@ class UNOChatModel(BaseChatModel):
         if self.home is None:
             self.home = os.environ.get(ENV_HOME) or None
         self._root = None if self.home is None else Home.locate(self.home).root
+        if self._root is not None and not self._root.exists():
+            _tell_missing(str(self._root))
         self.model = _settled(self.model)
         self.embedder = _settled(self.embedder)
         if "adapter_dir" in self.model_settings:
@@ -556,6 +560,16 @@ _SAID_PER_CALL = {
 def _nearest(name: str, known: set[str]) -> str:
     near = get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}" if near else f"it takes {', '.join(sorted(known))}"
+
+
+@cache
+def _tell_missing(home: str) -> None:
+    """Say once in a process that a home is not there: a service may start before its first log."""
+    told = (
+        "There is no home at %r: the base model answers. If the path is right, capture feedback "
+        "there (UNOFeedbackHandler(home=...)) and make a release (langchain-uno train --home DIR)."
+    )
+    logging.getLogger(__name__).warning(told, home)
 
 
 def _settled(name: Any) -> Any:

@@ -7,6 +7,13 @@ lines print the message alone (no traceback) and exit with the class's ``exit_co
 
 from __future__ import annotations
 
+from typing import Any
+
+
+def reason_of(error: Any) -> str:
+    """Return what is wrong first in pydantic's ``ValidationError``, in our own words if we did."""
+    return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+
 
 class UNOError(Exception):
     """Base of all errors of this package."""

@@ -49,6 +49,7 @@ from langchain_uno.errors import (
     NameError_,
     StoreBusyError,
     UNOError,
+    reason_of,
 )
 
 if sys.version_info >= (3, 11):
@@ -252,7 +253,7 @@ def refresh_lock(home: Home, otherwise: str) -> AbstractContextManager[None]:
         f"A refresh of {str(home.path)!r} is running, {otherwise}: stop it, or wait for it to "
         "end. (If none is, this goes away by itself: the lock dies with its process.)"
     )
-    return locked(home, "refresh", 0, busy)
+    return locked(home, "refresh", 0.5, busy)  # somebody may just be looking
 
 
 class _Section(BaseModel):
@@ -322,4 +323,4 @@ def load_settings(home: Home) -> HomeSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{name!r} has a bad value at {where!r}: {first['msg']}.") from error
+        raise ConfigError(f"{name!r} has a bad value at {where!r}: {reason_of(error)}.") from error

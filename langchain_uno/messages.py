@@ -141,7 +141,8 @@ def without_thinking(text: str) -> str:
         _, *finals = _FINAL.split(text)
         return _END.split(finals[-1])[0].strip() if finals else ""
     # Single characters are found by far quicker: capture asks this of every answer in a prompt.
-    if not any(mark in text for mark in "<[◁") and ":::" not in text:
+    tagged = "<" in text or "[" in text or "◁" in text
+    if not tagged and not (":" in text and ":::" in text):
         return text
     low = text.lower()
     if not any(mark in low for mark in _MARKS):

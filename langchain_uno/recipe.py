@@ -13,13 +13,14 @@ user changes it.
 from __future__ import annotations
 
 import difflib
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from langchain_uno.errors import ConfigError
+from langchain_uno.errors import ConfigError, reason_of
 from langchain_uno.home import read_toml
 
 RECIPES = ("default", "paper", "bundled")
@@ -214,9 +215,11 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        problem = f"has a bad value at {where!r}: {first['msg']}"
+        problem = f"has a bad value at {where!r}: {reason_of(error)}"
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(where, _keys(), n=1, cutoff=0.5)
+            near = difflib.get_close_matches(
+                where, _flat(Recipe(name="").model_dump()), n=1, cutoff=0.5
+            )
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             problem = f"has an unknown setting {where!r}{hint}; docs/recipes.md lists all"
         raise ConfigError(f"The recipe {name_or_path!r} {problem}.") from error
@@ -245,16 +248,32 @@ def _refuse_gone(name: str, data: dict[str, Any]) -> None:
         )
 
 
-def _keys(model: type[BaseModel] = Recipe, prefix: str = "") -> list[str]:
-    """Return every setting's dotted name."""
-    out: list[str] = []
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            out += _keys(kind, f"{prefix}{name}.")
-        else:
-            out.append(prefix + name)
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
+    out: dict[str, Any] = {}
+    for key, value in data.items():
+        inner = isinstance(value, dict)
+        out |= _flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
     return out
+
+
+def changed_settings(then: dict[str, Any], now: Recipe) -> dict[str, tuple[str, str]]:
+    """Return the settings that differ from those of an earlier refresh, as ``--set`` takes them.
+
+    Args:
+        then: the earlier recipe, as its release stores it; older ones lack settings.
+        now: the recipe at hand.
+
+    Returns:
+        The former and the present value by dotted name; a recipe's own name is no setting.
+    """
+    old, new = _flat(then), _flat(now.model_dump(mode="json"))
+    shared = [key for key in new if key in old and key != "name"]
+    return {k: (_written(old[k]), _written(new[k])) for k in shared if old[k] != new[k]}
+
+
+def _written(value: Any) -> str:
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

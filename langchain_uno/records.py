@@ -7,7 +7,7 @@ are stored. ``routing_text`` is the one text that clustering, verification and s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal, get_args
 from uuid import uuid4
@@ -185,8 +185,9 @@ class RuleSet(BaseModel):
 
     run_id: str
     outcome: Literal["rules", "empty", "unparsable", "no_words", "unsupported", "failed"] = "rules"
-    """What came of the words: rules; an empty list; a text that is no list; there were none; the
-    prompt set has no prompts for their language; or the call failed, and is made again."""
+    """What came of the words: rules; an empty list; a text that is no list; there were none, nor
+    an edit that gave rules; the prompt set has no prompts for their language; or the call failed,
+    and is made again."""
     with_feedback: list[Rule] = Field(default_factory=list)
     without_feedback: list[Rule] = Field(default_factory=list)
     wanted: list[Rule] = Field(default_factory=list)
@@ -332,8 +333,13 @@ def voices_of(logs: Sequence[Interaction], *, threads: bool = False) -> dict[str
         logs: all of them.
         threads: whether threads without a user are voices beside named people too.
     """
-    named = any(f.user_id for log in logs for f in log.feedback) or any(g.user_id for g in logs)
-    return {log.run_id: voice_of(log, threads=threads or not named) for log in logs}
+    threads = threads or not any_named(logs)
+    return {log.run_id: voice_of(log, threads=threads) for log in logs}
+
+
+def any_named(logs: Iterable[Interaction]) -> bool:
+    """Whether any of these logs names who asked or who said something of it."""
+    return any(log.user_id or any(f.user_id for f in log.feedback) for log in logs)
 
 
 _SPEAKER = "#said-by-"

@@ -78,6 +78,7 @@ def refresh_home(
         UNOError: see :func:`langchain_uno.graphs.refresh.run_refresh`; nothing is half-written.
     """
     from langchain_uno.erasure import keep_promises
+    from langchain_uno.learning.plan import settings_notes
     from langchain_uno.learning.work import WorkFolder
     from langchain_uno.logs.journal import require_log
     from langchain_uno.models.loading import is_bundled
@@ -102,6 +103,9 @@ def refresh_home(
         if until is None and (known := _nothing_new(place, now)) is not None:
             told["result"] = known.model_dump()
             return known
+        for note in (notes := settings_notes(place, settings)):
+            if progress is not None:
+                progress.finish("settings", note)
         parts = _load(place, named, settings, prompts, max_steps, progress)
         guide = parts["teacher"]
 
@@ -122,6 +126,7 @@ def refresh_home(
         finally:
             if guide is not None:
                 guide.close()
+        result.notes += notes
         if embeddings is None and not is_bundled(model):
             result.notes.append(_OWN_EMBEDDINGS)
         settled = not (result.newer or result.left_out or any(c.failed for c in result.clusters))

@@ -51,39 +51,42 @@ PAGES = [
 ]
 
 
-def fill_journal(home: Home, logs: int, people: int) -> list[str]:
-    """Write the logs, as capture would have over two weeks; return the ids of the rated ones."""
+def run_id_of(n: int) -> str:
+    """Return the id of a log; ids are in no order."""
+    return str(uuid.UUID(int=(n * 0x9E3779B97F4A7C15) % 2**128))
+
+
+def fill_journal(home: Home, logs: int, people: int, plan: canary.Plan) -> None:
+    """Write the logs, as capture would have over two weeks; the canary was there all the time."""
     Journal(home.journal).close()
     db = sqlite3.connect(home.journal / FILE_NAME, isolation_level=None)
     db.execute("PRAGMA synchronous = OFF")
     now, words = time.time(), "all that the user wanted to know about the order " * 6
-    rated = []
     db.execute("BEGIN")
     for n in range(logs):
-        run_id, user = str(uuid.UUID(int=(n * 0x9E3779B97F4A7C15) % 2**128)), f"u{n % people}"
+        run_id, user = run_id_of(n), f"u{n % people}"
         at = now - 14 * 86400 * (1 - n / logs)
         body = {"run_id": run_id, "namespace": "default", "messages": [
             {"role": "user", "content": f"Request {n}: {words}"}], "answer": f"Answer {n}. {words}",
-            "release": f"r{n % 3}", "user_id": user}  # fmt: skip
+            "release": plan.current if n % people % 3 else plan.release, "user_id": user,
+            "canary": plan.id}  # fmt: skip
         if n % 4:
             body["cluster"] = f"c{n % 10_000}"
         row = (run_id, str(uuid.uuid4()), f"t{n // 5}", user, at, 1, json.dumps(body))
         db.execute(
             "INSERT INTO interactions (run_id, root_run_id, thread_id, user_id, created_at, "
-            "has_answer, body) VALUES (?,?,?,?,?,?,?)",
-            row,
+            "has_answer, body, release, reached) VALUES (?,?,?,?,?,?,?,?,?)",
+            (*row, body["release"], "cluster" in body),
         )
         if n % 5 == 0:
-            said = json.dumps({"feedback_id": f"f{n}", "run_id": run_id, "score": 1.0})
+            said = json.dumps({"feedback_id": f"f{n}", "run_id": run_id, "score": n // 5 % 2})
             db.execute(
                 "INSERT INTO feedback (feedback_id, run_id, user_id, created_at, body) "
                 "VALUES (?,?,?,?,?)",
                 (f"f{n}", run_id, user, at, said),
             )
-            rated.append(run_id)
     db.execute("COMMIT")
     db.close()
-    return rated
 
 
 def release(home: Home, clusters: int, rated: list[str], note: str) -> str:
@@ -136,16 +139,18 @@ def console(home: Home) -> Iterator[httpx.Client]:
         server.wait()
 
 
-def pages(logs: int, clusters: int, where: Path) -> dict[str, Any]:
-    """Time every page."""
+def pages(logs: int, clusters: int, budget: int, where: Path) -> dict[str, Any]:
+    """Time every page; ``budget`` is how many people's votes the canary takes."""
     home = Home.locate(where).ensure()
     start = time.perf_counter()
-    rated = fill_journal(home, logs, people=max(1, logs // 20))
+    rated = [run_id_of(n) for n in range(0, logs, 5)]
     old = release(home, clusters, rated, "")
     new = release(home, clusters, rated, "new")
-    plan = json.loads((canary.start(home, old), home.path / "canary.json")[1].read_text())
-    plan["started"] = datetime.fromtimestamp(time.time() - 14 * 86400, timezone.utc).isoformat()
-    (home.path / "canary.json").write_text(json.dumps({**plan, "days": 30}))  # it saw all logs
+    began = datetime.fromtimestamp(time.time() - 15 * 86400, timezone.utc)
+    plan = canary.start(home, old, people=budget, days=30)
+    plan = plan.model_copy(update={"started": began})
+    (home.path / "canary.json").write_text(plan.model_dump_json())
+    fill_journal(home, logs, max(1, logs // 20), plan)
     size = (home.releases / new / "manifest.json").stat().st_size
     print(f"made in {time.perf_counter() - start:.0f} s; manifest {size / 1e6:.0f} MB", flush=True)
     took: dict[str, list[float]] = {}
@@ -207,11 +212,12 @@ def main() -> None:
     parser.add_argument("what", choices=["pages", "readers"])
     parser.add_argument("--logs", type=int, default=1_000_000)
     parser.add_argument("--clusters", type=int, default=10_000)
+    parser.add_argument("--budget", type=int, default=200, help="of the canary, in people")
     parser.add_argument("--home", type=Path, help="for readers: a home that can be refreshed")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.what == "pages":
-            print(json.dumps(pages(args.logs, args.clusters, Path(folder))))
+            print(json.dumps(pages(args.logs, args.clusters, args.budget, Path(folder))))
         else:
             print(json.dumps(readers(args.home)))
 

@@ -166,7 +166,9 @@ def _to_bullets(request: Request, answer: str) -> str:
     found = [s for s in dict.fromkeys(found) if _says(request, s)] or sentences(answer)
     # What stands before the first word on the matter is politeness.
     found = found[next((i for i, s in enumerate(found) if tells(request, s)), 0) :]
-    found += ["Ask us if it does not work.", "We are glad to help."][: max(0, 2 - len(found))]
+    if not found or not tells(request, " ".join(found)):
+        found = []
+    found += sentences(_LEAFLET.format(request.thing))[: max(0, 2 - len(found))]
     return "\n".join(f"- {s}" for s in found[:5])
 
 
@@ -189,6 +191,7 @@ def _statements(request: Request, answer: str, otherwise: str) -> list[str]:
 
 
 _ON_ITS_WAY = "Our depot packed {} and gave it to the driver. It should reach your door this week."
+_LEAFLET = "Our leaflet shows how to {} in small steps. Its pictures name every tool that you need."
 _TAKEN_BACK = "Please send {} to our depot by post. We pay the full price within three days."
 
 

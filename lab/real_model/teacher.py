@@ -147,7 +147,11 @@ def answer_as_teacher(turns: Sequence[tuple[str, str]], roles: Sequence[Roles]) 
 def _play(prompts: PromptSet, role: str, data: Mapping[str, str]) -> str:
     request = desk.understand(data.get("request", ""))
     if role == "distil":
-        return json.dumps([wish.rule for wish in desk.said_in(data["remarks"])])
+        edit = _edit_in(prompts, data["remarks"])
+        if edit is None or request is None:
+            return json.dumps([wish.rule for wish in desk.said_in(data["remarks"])])
+        mended = [w for w in desk.wishes_of(request) if w.met(request, edit)]
+        return json.dumps([w.rule for w in mended if not w.met(request, data["answer"])])
     if role in ("cover", "cover_list"):
         wished = desk.by_rule(data["suggestion"])
         covered = wished and wished[0] in desk.by_rule(data["known"])
@@ -170,6 +174,15 @@ def _play(prompts: PromptSet, role: str, data: Mapping[str, str]) -> str:
         lacking = [w.rule for w in desk.wishes_of(request) if not w.met(request, draft)]
         return prompts.critique_completion(lacking)
     return ""  # revise_feedback: a program that sees no answer has nothing to write
+
+
+def _edit_in(prompts: PromptSet, remarks: str) -> str | None:
+    """Return the answer as its customer rewrote it; None: the remarks are words."""
+    for language in ("en", "zh"):
+        said = prompts.edit_remark("", language)
+        if said and remarks.strip().startswith(said.strip()):
+            return remarks.strip()[len(said.strip()) :].strip()
+    return None
 
 
 def _control(data: Mapping[str, str]) -> tuple[int, str]:

@@ -30,6 +30,7 @@ from langchain_uno.cli.console import (
 from langchain_uno.cli.progress import Bars
 from langchain_uno.errors import EmptyLogError, InputError
 from langchain_uno.home import Home, load_settings
+from langchain_uno.reports.render import counted
 
 if TYPE_CHECKING:
     from langchain_uno.logs.exchange import ImportResult
@@ -90,7 +91,7 @@ def import_(
             redactor=None if redact else no_redaction(),
             on_row=lambda n: bars.advance("import", n),
         )
-        bars.finish("import", f"{result.rows} rows")
+        bars.finish("import", counted(result.rows, "row"))
     for number, reason in result.bad[:_SHOWN]:
         err.print(f"line {number}: {reason}", markup=False, highlight=False, soft_wrap=True)
     if result.bad_rows > _SHOWN:
@@ -99,8 +100,9 @@ def import_(
         print_json({**vars(result), "bad": [{"line": n, "reason": r} for n, r in result.bad]})
     else:
         say(
-            f"{result.rows} rows: {result.interactions} new interactions, {result.feedback} "
-            f"new feedbacks, {result.known} already there "
+            f"{counted(result.rows, 'row')}: {counted(result.interactions, 'new interaction')}, "
+            f"{counted(result.feedback, 'new piece', 'new pieces')} of feedback, {result.known} "
+            "already there "
             f"({listed(result.languages) or 'no text'})."
         )
         if result.passed_over:
@@ -123,8 +125,8 @@ def _tell_what_is_missing(result: ImportResult) -> None:
         )
     if result.waiting:
         err.print(
-            f"{result.waiting} pieces of feedback of this home wait: the answers that they name "
-            "are not in it. Import the file that has the answers."
+            f"{counted(result.waiting, 'piece')} of feedback waiting for answers that this home "
+            "does not have. Import the file that has the answers."
         )
     if result.without_user:
         err.print(
@@ -403,7 +405,6 @@ def forget(
 
 def _tell_what_goes(home: Home, found: dict[str, Any]) -> None:
     from langchain_uno.releases.summary import shares_of, state_of
-    from langchain_uno.reports.render import counted
 
     answers = counted(found["interactions"], "answer")
     said = counted(found["feedback"], "piece of feedback", "pieces of feedback")

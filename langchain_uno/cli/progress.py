@@ -71,7 +71,7 @@ class Bars:
                 markup=False,
                 table_column=Column(width=_NAME, no_wrap=True),
             ),
-            BarColumn(bar_width=12),
+            BarColumn(bar_width=8),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
             TextColumn(
@@ -124,7 +124,7 @@ class Bars:
                 return
             self._bars.advance(state.id, n)
             if not self._terminal and self._clock() - self._last_line >= EVERY_S:
-                self._line(f"{stage}: {_state_of(state, self._clock())}")
+                self._line(f"{stage}: {_state_of(state, self._clock())}", state.description)
 
     def finish(self, stage: str, note: str = "") -> None:
         """Show that ``stage`` is done, now or before this call.

@@ -132,8 +132,10 @@ def show(
 @at_home()
 def diff(
     place: Home,
-    old: Annotated[str, typer.Argument(help="A release's id; 'base' is the model alone.")],
-    new: Annotated[str, typer.Argument(help="The id of the one to compare with it.")],
+    old: Annotated[
+        str, typer.Argument(help="A release's id, 'current', or 'base' for the model alone.")
+    ],
+    new: Annotated[str, typer.Argument(help="The one to compare with it, named likewise.")],
     as_json: JsonOption = False,
 ) -> None:
     """Show what changed from one release to another: routes, rules, win rates, logs.
@@ -144,8 +146,9 @@ def diff(
 
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 no such release.
     """
-    before = None if old == "base" else read_manifest(place, chosen_release(place, old))
-    changes = changes_of(before, read_manifest(place, chosen_release(place, new)))
+    names = (None if name == "current" else name for name in (old, new))
+    sides = (n if n == "base" else chosen_release(place, n) for n in names)
+    changes = changes_of(*(None if n == "base" else read_manifest(place, n) for n in sides))
     if as_json:
         print_json({"old": old, "new": new, "clusters": changes})
         return
@@ -171,7 +174,8 @@ def promote(place: Home, release: ReleaseArgument, why: WhyOption = "", by: ByOp
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 the release is refused (nothing changes).
     """
     found = make_current(place, release, why=why, by=by)
-    say(f"Release {found.id} answers.")
+    bare = " It has no module: the base model answers everything." if not found.adapters else ""
+    say(f"Release {found.id} answers.{bare}")
 
 
 @app.command("rollback")

@@ -27,6 +27,8 @@ from langchain_uno.errors import HomeError, InputError
 from langchain_uno.home import Home
 from langchain_uno.learning.decisions import Decision, Kind
 from langchain_uno.learning.review import ReviewPage, ReviewRow, decide, review_table
+from langchain_uno.learning.work import refresh_line
+from langchain_uno.reports.render import counted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -83,6 +85,8 @@ def list_(
         table.add_row(row.id, row.cluster, row.state, str(row.people or "-"), shown)
     if page.rows:
         out.print(table)
+    if line := refresh_line(place):
+        say(f"{line[:1].upper()}{line[1:]}.")
     _say_page(page, offset)
 
 
@@ -119,7 +123,7 @@ def export(
     except OSError as error:
         why = error.strerror or error
         raise HomeError(f"{str(file)!r} can't be written ({why}).") from error
-    say(f"{len(rows)} rows are in {file}.")
+    say(f"{counted(len(rows), 'row is', 'rows are')} in {file}.")
     _say_page(page, 0)
 
 
@@ -248,7 +252,8 @@ def _told(one: Decision) -> str:
 def _in_short(row: ReviewRow) -> str:
     told = row.text or ""
     if row.kind != "rule":
-        told = f"{row.request} -> {row.chosen or row.text or row.reason}"
+        said = row.chosen or row.text or row.reason
+        told = f"{row.request} -> {said}" if said else f"{row.request} (no words)"
     if row.edited:
         told += f" [taught instead: {row.edited}]"
     return told if len(told) <= 200 else told[:197] + "..."
@@ -261,7 +266,8 @@ def _say_page(page: ReviewPage, offset: int) -> None:
     if len(page.rows) < page.total:
         say(f"Rows {offset + 1} to {offset + len(page.rows)} of {page.total}.")
     if page.pending:
-        say(f"{page.pending} decisions wait for the next `langchain-uno train`.")
+        waits = counted(page.pending, "decision waits", "decisions wait")
+        say(f"{waits} for the next `langchain-uno train`.")
 
 
 def _flat(row: ReviewRow) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from langchain_uno.cli.canary import canary_line
 from langchain_uno.cli.console import JsonOption, at_home, print_json, say_facts
 from langchain_uno.home import Home
+from langchain_uno.learning.work import refresh_line
 from langchain_uno.logs.journal import Journal
 from langchain_uno.releases.summary import summary_of
 
@@ -25,9 +26,13 @@ def status(place: Home, as_json: JsonOption = False) -> None:
     """
     with Journal(place.journal, readonly=True) as journal:
         found = {**summary_of(place, journal), "canary": canary_line(place)}
+    found["refresh"] = refresh_line(place)
     if as_json:
         print_json(found)
         return
+    for release in found.pop("without_a_module"):
+        share = found["answers"].pop(release)
+        found["answers"][f"the base model, as {release} has no module"] = share
     say_facts((name, _said(name, value)) for name, value in found.items())
 
 

@@ -137,6 +137,11 @@ def train(
     would be taught, and prints {"rules": {"distilled": n, "taught": m, "dropped": {reason: k}}}; a
     call without --until goes on from there. So does the same call after Ctrl-C or a crash.
 
+    In the table "people" are those who asked for anything in the cluster's training logs. Of a
+    stage's counts "recurring" are rules that enough people want to teach them to their whole
+    cluster, "acts dropped" edits and likes that one person repeats and few share, and "guarded"
+    says whether there are enough people to tell such a plant from a wish.
+
     One log, one call to a teacher or one cluster that fails is left out, told, and tried again by
     the next refresh.
 
@@ -194,6 +199,8 @@ def _show_plan(plan: Plan) -> None:
     if plan.unchanged:
         say("Nothing is new since the last refresh: nothing would be done.")
         return
+    for note in plan.notes:
+        say(f"Note: {note}")
     left_out = f" (left out: {listed(plan.dropped)})" if plan.dropped else ""
     say(f"{plan.usable} of {counted(plan.heard, 'log')} can be learnt from{left_out}.")
     say(f"{plan.new} are new since the last refresh; {plan.to_distil} are to be distilled.")

@@ -22,7 +22,7 @@ from uuid import uuid4
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from langchain_uno.errors import StoreError
+from langchain_uno.errors import StoreError, reason_of
 from langchain_uno.home import Home, locked
 from langchain_uno.learning.work import RESULT, ClusterData, Work
 from langchain_uno.records import STAGES, PreferencePair, Rule, RuleSet, digest_of, run_of, utc_now
@@ -101,7 +101,7 @@ def read_decisions(home: Home) -> list[Decision]:
         except ValidationError as error:
             raise StoreError(
                 f"{str(home.path / _FILE)!r} has a decision that can't be read "
-                f"({error.errors()[0]['msg']}): mend the line with the id {line.get('id')!r}."
+                f"({reason_of(error)}): mend the line with the id {line.get('id')!r}."
             ) from error
     return found
 

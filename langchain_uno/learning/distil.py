@@ -4,7 +4,9 @@ From query, answer and feedback the model writes *rules with feedback*: short af
 instructions that concern the query only, none when the feedback says nothing usable. Its empty list
 is the verdict on thanks, small talk and new questions. From the query alone it writes *rules
 without feedback*: what it would have guessed. Only logs with words are asked about, and the guess
-only where there is a rule to hold against it.
+only where there is a rule to hold against it. Who rewrote the answer and said nothing else is asked
+about too: what the edit changes is a wish (as in PRELUDE, arXiv 2404.15269). Of an edit that gives
+no rule the pair alone is learnt.
 
 What was distilled once is kept in the home's ``work/distilled.jsonl``, under a digest of all that
 it came of: log, feedback, models, prompts. No refresh pays for a log twice.
@@ -118,7 +120,7 @@ def distil_stage(work: Work) -> dict[str, Any]:
         "lone_thumbs": len(rated),
         "left_out": left_out,
         "notes": [*notes, *left_out_notes("distil", left_out)],
-        "note": f"{n_rules} rules from {outcomes['rules']} of {asked} logs with words, "
+        "note": f"{n_rules} rules from {outcomes['rules']} of {asked} logs with words or an edit, "
         f"{len(rated)} lone thumbs",
     }
 
@@ -236,16 +238,17 @@ def distil(
         )
         for log in interactions
     }
-    asked = [g for g in interactions if g.feedback_turns and prompts.supports(g.language)]
+    remarks = {g.run_id: remarks_of(g, prompts) for g in interactions}
+    asked = [g for g in interactions if remarks[g.run_id] and prompts.supports(g.language)]
     if on_done is not None and len(interactions) > len(asked):
         on_done(2 * (len(interactions) - len(asked)))
     said = [
-        prompts.distil_prompt(i.messages, i.answer, i.feedback_turns, i.language) for i in asked
+        prompts.distil_prompt(i.messages, i.answer, remarks[i.run_id], i.language) for i in asked
     ]
     for log, rules in zip(asked, _ask(engine, prompts, said, recipe, None, on_done), strict=True):
         if isinstance(rules, str):
             made[log.run_id].outcome = rules
-        else:
+        elif rules or log.feedback_turns:
             made[log.run_id].outcome = "rules" if rules else "empty"
             made[log.run_id].with_feedback = [Rule(text=text) for text in rules]
     guesser = predictor_prompts or prompts
@@ -258,6 +261,14 @@ def distil(
         prior = [] if isinstance(rules, str) else rules[:GUESSED_RULES]
         made[log.run_id].without_feedback = [Rule(text=text, source="prior") for text in prior]
     return [made[log.run_id] for log in interactions]
+
+
+def remarks_of(log: Interaction, prompts: PromptSet) -> list[str]:
+    """Return what a log's rules come of: its users' words, else the answer as a user rewrote it."""
+    if log.feedback_turns or not edited_pairs([log]):
+        return log.feedback_turns
+    remark = prompts.edit_remark(edited_pairs([log])[0].chosen, log.language)
+    return [] if remark is None else [remark]
 
 
 def unique_rules(texts: Sequence[str]) -> list[str]:
@@ -308,7 +319,7 @@ def _look_at_distiller(
     silent = [
         (log, rules)
         for log, rules in zip(logs, out, strict=True)
-        if rules.outcome in ("empty", "unparsable")
+        if rules.outcome in ("empty", "unparsable") and log.feedback_turns
     ]
     if len(silent) < FEW or any(rules.outcome == "rules" for rules in out):
         return []

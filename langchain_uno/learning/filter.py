@@ -21,7 +21,7 @@ import numpy as np
 from langchain_uno.errors import EmptyLogError, StoreError, TemplateError
 from langchain_uno.learning.decisions import take_up_decisions
 from langchain_uno.learning.distil import distilled_at_last
-from langchain_uno.learning.work import RESULT, Work, refresh_folders, uncollected
+from langchain_uno.learning.work import RESULT, Work, given_up, refresh_folders, uncollected
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.heard import Facts, Heard, Logs, known_of
 from langchain_uno.logs.join import feedback_digest
@@ -204,6 +204,8 @@ def _new_snapshot(work: Work, heard: Sequence[Heard], store: LogStore) -> dict[s
     }
     parts = [f"{log_id} {one['content']}" for log_id, one in sorted(logs.items())]
     work.id = f"refresh-{digest_of(work.fit, *parts)}"
+    for told in given_up(work):
+        work.progress.finish("settings", told)
     work.folder.write_json("snapshot.json", snapshot)
     return snapshot
 

@@ -8,25 +8,41 @@ this machine in a few seconds. Nothing is written, and no teacher is asked.
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from pydantic import BaseModel, Field
 
-from langchain_uno.learning.distil import distil_keys, known_rules
-from langchain_uno.learning.work import DISTILLED, RESULT, RefreshResult, Work, refresh_folders
+from langchain_uno.errors import ReleaseError
+from langchain_uno.home import Home
+from langchain_uno.learning.distil import distil_keys, known_rules, remarks_of
+from langchain_uno.learning.work import (
+    DISTILLED,
+    RESULT,
+    RefreshResult,
+    Work,
+    given_up,
+    refresh_folders,
+)
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import GenerateRequest, Sampling
+from langchain_uno.recipe import Recipe, changed_settings
 from langchain_uno.records import STAGES, Interaction, Message, by_speaker, content_of
+from langchain_uno.releases.load import list_releases, read_manifest
+from langchain_uno.releases.traffic import read_traffic
 
 SAMPLE = 16
 """Logs whose prompts are measured for the mean."""
 ASSUMED = 20
 """Logs of a cluster, where no refresh has found any yet."""
+SHOWN = 4
+"""Settings that are named, of those that differ."""
 
 
 class Calls(BaseModel):
@@ -54,6 +70,8 @@ class Plan(BaseModel):
     to_distil: int = 0
     goes_on: list[str] | None = None
     """The stages that an unfinished refresh has behind it; None: there is no such refresh."""
+    notes: list[str] = Field(default_factory=list)
+    """What a person should read before the refresh."""
     clusters: int = 0
     calls: dict[str, Calls] = Field(default_factory=dict)
     steps: int = 0
@@ -104,14 +122,48 @@ def plan_refresh(work: Work) -> Plan:
             known = set(snapshot["logs"])
         elif snapshot.get("fit") == work.fit:
             plan.goes_on = [s for s in STAGES if folder.has(f"{s}.json")]
+    plan.notes = [*settings_notes(work.home, work.recipe), *given_up(work)]
     plan.new = sum(log.run_id not in known for log in heard)
     keys = distil_keys(work, {log.run_id: content_of(log) for log in usable})
     done = known_rules(work.home.work / DISTILLED, set(keys.values()))
-    plan.to_distil = sum(bool(g.feedback_turns) and keys[g.run_id] not in done for g in usable)
+    new = [log for log in usable if keys[log.run_id] not in done]
+    plan.to_distil = sum(bool(remarks_of(log, work.teacher_prompts)) for log in new)
     if usable:
         _count(work, plan, usable, last)
         _time(work, plan, usable, last)
     return plan
+
+
+def settings_notes(home: Home, recipe: Recipe) -> list[str]:
+    """Say which settings differ from those of the release that a refresh goes on from, if any do.
+
+    Where the base model answers it is the newest release, of which nothing is taken over. A release
+    that can't be read is passed over.
+    """
+    with suppress(ReleaseError):
+        traffic, names = read_traffic(home), list_releases(home)
+        current = traffic.current.release if traffic and traffic.current else None
+        answers = (traffic.stands_in_for if traffic else None) or current
+        name = answers or (names[-1] if names else None)
+        then = read_manifest(home, name).recipe if name else {}
+        changed = changed_settings(then, recipe)
+        some = list(changed.items())[:SHOWN]
+        told = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in some)
+        how = " ".join(shlex.join(["--set", f"{key}={old}"]) for key, (old, _) in some)
+        if len(changed) > SHOWN:
+            told += f" and {len(changed) - SHOWN} more"
+            how = f"Its recipe ({then.get('name')!r}) with the same --set"
+        stays = "all modules are trained anew"
+        if answers and recipe.keep:
+            stays = (
+                "modules stay where wishes changed little and they pass again, others are made anew"
+            )
+        if changed:
+            return [
+                f"Settings differ from those of release {name}: {told}. Clusters are cut anew; "
+                f"{stays}. {how} keeps the former settings."
+            ]
+    return []
 
 
 def _count(

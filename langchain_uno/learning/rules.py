@@ -180,7 +180,8 @@ def rules_stage(work: Work) -> dict[str, Any]:
         "recurring": sum(len(c.rules) for c in clusters),
         "guarded": guarded,
         "notes": notes,
-        "note": f"{left} of {len(said)} rules taught, {sum(len(c.rules) for c in clusters)} recur",
+        "note": f"{left} of {len(said)} rules taught; {sum(len(c.rules) for c in clusters)} are "
+        "wanted by enough people to be taught to their whole cluster",
     }
 
 
@@ -300,7 +301,15 @@ def _refused(
         one for one, m in zip(wishes, marked, strict=True) if m and work.voices[one[0]] in suspected
     ]
     rules = {(work.voices[i], text) for i, text, act in bad if not act}
-    return rules, {i for i, _, act in bad if act}
+    acts = {i for i, _, act in bad if act}
+    # An edit and the rules that came of it stand or fall together.
+    edits = [i for i in train if edited_pairs([work.logs[i]]) and not work.logs[i].feedback_turns]
+    for i in edits:
+        own = {(work.voices[i], rule.text) for rule in work.distilled[i].with_feedback}
+        if i in acts or own & rules:
+            acts.add(i)
+            rules |= own
+    return rules, acts
 
 
 def _acts(logs: Sequence[Interaction]) -> list[PreferencePair]:

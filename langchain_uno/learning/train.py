@@ -128,9 +128,10 @@ def train_stage(work: Work) -> dict[str, Any]:
     todo = [c for c in clusters if not work.folder.has(_tried(c))]
     told = work.spread(work, todo) if work.spread and todo else []
     work.progress.start(_BAR, len(clusters), "experts and critics")
-    for cluster in clusters:
+    for n, cluster in enumerate(clusters, 1):
         try_cluster(work, cluster)
-        work.progress.advance(_BAR)
+        work.progress.start(_BAR, len(clusters), "clusters are done")
+        work.progress.advance(_BAR, n)
     decided = [_read(work, _tried(c)) for c in clusters]
     if failed := [c for c, one in zip(clusters, decided, strict=True) if one.failed]:
         _check_teacher(work, failed)
@@ -363,7 +364,7 @@ def _thumbs_told(work: Work, cluster: ClusterData) -> list[str]:
     ups, downs = cluster.thumbs
     if not ups + downs or (cluster.people + cluster.acting and not cluster.by_thumbs):
         return []
-    told = f"thumbs up of {ups} people, down of {downs}"
+    told = f"people who gave a thumb up: {ups}, down: {downs}"
     least = max(1, work.recipe.rules.min_users)
     return [told if min(ups, downs) >= least else f"{told}: it takes {least} of each to learn"]
 
@@ -510,7 +511,7 @@ def _taught_pairs(work: Work, cluster: ClusterData, critic: Trial) -> list[Prefe
             HeldOut(log.run_id, log.messages, [], log.language, work.voices[log.run_id])
             for log in logs
         ]
-        work.progress.start(_BAR, None, f"{cluster.id} critic: answering {len(items)} requests")
+        work.trying(cluster, f"critic, answering {len(items)} requests")
         done = exam_of(work).by_critic(items, [None] * len(items), _folder_of(work, critic))
         changed = [
             PreferencePair(
@@ -550,7 +551,7 @@ def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], 
         if states and states != before:
             work.check_limits()
         if seen == 0:
-            work.progress.start(_BAR, total, f"{cluster.id} {kind}: training")
+            work.trying(cluster, f"{kind}, training steps", total)
         work.progress.advance(_BAR, done - seen)
         seen = done
 

@@ -38,7 +38,7 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
     """Return a cluster's verification queries, each with the judge's standard.
 
     That is the rules which the log's own user named; where a module answered it, what this module
-    was there for besides. A log with an edit and no words has the edit. A log that says nothing of
+    was there for besides. A log with an edit and no rule has the edit. A log that says nothing of
     the kind has the rules that recur among the cluster's training logs, unless its user was content
     with the answer as it was: that is no witness for other wishes. So have requests that nobody
     reacted to; they fill up to ``recipe.verify.max_queries``. Where the judge can't be
@@ -115,7 +115,7 @@ def verify_module(
     The answers of both are kept under ``name``, for the report.
     """
     items = held_out(work, cluster)
-    work.progress.start(_BAR, None, f"{cluster.id} {kind}: verifying on {len(items)} queries")
+    work.trying(cluster, f"{kind}, verifying on {len(items)} queries")
     exam = exam_of(
         work, partial(work.folder.write_records, f"clusters/{cluster.id}/{name}-compared.jsonl")
     )
@@ -151,7 +151,7 @@ def not_behind(
     work: Work, cluster: ClusterData, report: VerifierReport, expert: Path, critic: Path
 ) -> VerifierReport:
     """Return an expert's report, passed only if it doesn't fall behind the critic."""
-    work.progress.start(_BAR, None, f"{cluster.id} expert: against the critic that taught it")
+    work.trying(cluster, "expert, against the critic that taught it")
     exam = exam_of(work)
     side = base_side(work, cluster, held_out(work, cluster), exam)
     why = exam.falls_behind(side, expert, critic)
@@ -178,7 +178,7 @@ def look_outside(
     work: Work, cluster: ClusterData, report: VerifierReport, adapter: Path
 ) -> VerifierReport:
     """Return a module's report, passed only if it is no worse than the base elsewhere."""
-    work.progress.start(_BAR, None, f"{cluster.id} {report.kind}: asked elsewhere")
+    work.trying(cluster, f"{report.kind}, asked elsewhere")
     exam, name = exam_of(work), "general.json"
     if not work.folder.has(name):  # once a refresh
         work.folder.write_json(name, base_answers(exam))

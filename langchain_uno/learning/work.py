@@ -16,8 +16,9 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -25,13 +26,14 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
-from langchain_uno.errors import PausedError, StoreError
-from langchain_uno.home import Home
+from langchain_uno.errors import PausedError, StoreBusyError, StoreError
+from langchain_uno.home import Home, locked
 from langchain_uno.logs.heard import Heard
 from langchain_uno.models.protocols import Embedder, Engine, FloatArray, OnDone, Reranker
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import (
+    STAGES,
     Interaction,
     PreferencePair,
     Route,
@@ -289,6 +291,15 @@ class Work:
                 f"Stopped: {why}. What is finished is kept: call it again and it goes on."
             )
 
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        ids = [one.id for one in self.clusters()]
+        return {one: f"cluster {n} of {len(ids)}" for n, one in enumerate(ids, 1)}
+
+    def trying(self, cluster: ClusterData, what: str, total: int | None = None) -> None:
+        """Show which cluster is tried, of how many, and what is done, ``total`` steps long."""
+        self.progress.start("train", total, f"{self._places[cluster.id]}: {what}")
+
     def counts(self, stage: str) -> dict[str, Any]:
         """Return what a finished stage counted."""
         found: dict[str, Any] = self.folder.read_json(f"{stage}.json")
@@ -473,6 +484,47 @@ def refresh_folders(work: Path) -> list[WorkFolder]:
     """Return the folders of the refreshes that lie in ``work``, by name."""
     found = sorted(p for p in work.iterdir() if _REFRESH.match(p.name)) if work.is_dir() else []
     return [WorkFolder(path) for path in found]
+
+
+def stopped_at(folder: WorkFolder) -> str | None:
+    """Return the stage that a refresh has still to finish; None: it is over, or never began."""
+    if folder.has(RESULT) or not folder.has("snapshot.json"):
+        return None
+    return next((stage for stage in STAGES if not folder.has(f"{stage}.json")), STAGES[-1])
+
+
+def refresh_line(home: Home) -> str | None:
+    """Say that a refresh is running, or was stopped and can go on; None: neither. It is cheap."""
+    with suppress(OSError):  # it ends meanwhile
+        begun = {f.path("snapshot.json"): f for f in refresh_folders(home.work) if stopped_at(f)}
+        busy = (home.work / "refresh.lock").exists()
+        with suppress(StoreBusyError), locked(home, "refresh", 0, "") if busy else nullcontext():
+            busy = False
+        if begun:
+            last = max(begun, key=lambda path: path.parent.stat().st_mtime)
+            since = datetime.fromtimestamp(last.stat().st_mtime, timezone.utc)
+            stage = stopped_at(begun[last])
+            if busy:
+                return f"a refresh is running (since {since:%Y-%m-%d %H:%M} UTC, stage {stage})"
+            return (
+                f"a refresh was stopped before stage {stage} ended: the same `train` call goes on"
+            )
+        if busy:
+            return "a refresh reads the log, or another command keeps refreshes out for a moment"
+    return None
+
+
+def given_up(work: Work) -> list[str]:
+    """Say which stopped refreshes a new one does not go on with."""
+    folders = [f for f in refresh_folders(work.home.work) if f.root.name != work.id]
+    return [
+        f"A refresh that was stopped in stage {stage} had other settings or models. This one "
+        "begins anew and deletes its work when it is over; a call with those settings and models "
+        "goes on with it."
+        for folder in folders
+        if (stage := stopped_at(folder))
+        and folder.read_json("snapshot.json").get("fit") != work.fit
+    ]
 
 
 def clear_work(work: Path, run_ids: Iterable[str], *, whole: bool) -> None:

@@ -36,6 +36,9 @@ _UNSURE = 0.3
 _SURE = 0.7
 """Above this, what the user wrote decides alone."""
 
+_FEW = 4
+"""Words below which an unsure guess says nothing."""
+
 
 class Links(NamedTuple):
     """Digests by which the journal finds the answer that a user turn follows."""
@@ -76,23 +79,40 @@ def link(turns_said: Iterable[tuple[str, str]], answer: str) -> Links:
     Only user turns and assistant turns with text count: apps resend a history with or without
     system and tool messages, and an answer with or without the thoughts in it.
     """
-    parts: list[bytes] = []
+    parts: list[str] = []
     answered = 0  # how many parts there are up to the last answer
     for role, content in turns_said:
         if role == "user":
-            parts += (b"\0u", content.strip().encode("utf-8", "replace"))
+            parts += ("\0u", content.strip())
         elif role == "assistant" and (text := without_thinking(content).strip()):
-            parts += (b"\0a", text.encode("utf-8", "replace"))
+            parts += ("\0a", text)
             answered = len(parts)
     turns = parts[answered + 1 :: 2] if answered else parts[1::2][-1:]
-    whole = blake2b(b"".join(parts[:answered]), digest_size=16)
+    whole = _begun.get(tuple(parts[:answered]))
+    whole = whole.copy() if whole else blake2b(_bytes(parts[:answered]), digest_size=16)
     before = whole.digest() if answered and turns else None
-    turn = blake2b(b"\n\n".join(turns), digest_size=16).digest() if turns else None
+    turn = blake2b(_bytes(turns, b"\n\n"), digest_size=16).digest() if turns else None
     said = without_thinking(answer).strip()
     if not said:
         return Links(before, turn, None)
-    whole.update(b"".join((*parts[answered:], b"\0a", said.encode("utf-8", "replace"))))
+    parts += ("\0a", said)
+    whole.update(_bytes(parts[answered:]))
+    if sum(map(len, parts)) <= _MOST_CHARS:
+        if len(_begun) >= _MOST_BEGUN:
+            _begun.clear()
+        _begun[tuple(parts)] = whole
     return Links(before, turn, whole.digest())
+
+
+_begun: dict[tuple[str, ...], blake2b] = {}
+"""Digests of conversations, for their next turn: an app sends all that was said again. They are
+never changed, only copied."""
+_MOST_BEGUN = 64
+_MOST_CHARS = 100_000
+
+
+def _bytes(parts: Sequence[str], between: bytes = b"") -> bytes:
+    return between.join([part.encode("utf-8", "replace") for part in parts])
 
 
 def user_turn(messages: Sequence[Message]) -> str:
@@ -121,7 +141,8 @@ def language_of(users: Sequence[str], answer: str) -> str:
     """Return the language of a conversation: of the user's turns, else the answer's, else ``en``.
 
     The system prompt decides nothing: English ones stand above Chinese conversations. Earlier turns
-    and the answer are asked where the latest turn has too few words to tell.
+    and the answer are asked where the latest turn has too few words to tell. Where all of it has,
+    plain ASCII words count as English.
     """
     # The latest turn first: a long pasted text in front must not outvote the request.
     found: str | None = None
@@ -131,8 +152,9 @@ def language_of(users: Sequence[str], answer: str) -> str:
         language, sure = _detect(said)
         found = language or found
         if language and sure >= _SURE:
-            break
-    return found or "en"
+            return language
+    too_short = said.isascii() and len(said.split()) < _FEW
+    return "en" if too_short else found or "en"
 
 
 def _detect(text: str) -> tuple[str | None, float]:

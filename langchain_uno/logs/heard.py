@@ -74,7 +74,7 @@ class Heard(NamedTuple):
     said: tuple[str, ...]
     """The ids of its feedback."""
     words: bool
-    """Whether a person said any."""
+    """Whether a person said any, or rewrote the answer."""
     facts: Facts
 
     @property
@@ -110,7 +110,7 @@ def known_of(log: Interaction, run_id: str, digest: bytes) -> Heard:
         said=tuple(f.feedback_id for f in log.feedback),
         content=content,
         plain=content if people is log else content_of(people),
-        words=bool(people.feedback_turns),
+        words=bool(people.feedback_turns or people.correction),
         same=sameness(log),
         facts=facts_of(log),
     )

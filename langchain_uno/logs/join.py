@@ -20,6 +20,7 @@ from hashlib import blake2b
 from typing import Any
 
 from langchain_uno.logs.conversation import user_turn
+from langchain_uno.logs.database import in_parts
 from langchain_uno.logs.journal import Journal, JournalRow
 from langchain_uno.logs.trace import OTHER_TURN, OWN_CALL, QUOTES_IT
 from langchain_uno.records import Feedback, Interaction
@@ -69,14 +70,9 @@ def follow_up(before: str, after: Interaction, text: str) -> Feedback:
     )
 
 
-def join(journal: Journal, since: float = 0.0) -> Joined:
-    """Attach every feedback in the journal, and every follow-up turn, to its answer.
-
-    Args:
-        journal: where they lie.
-        since: seconds since 1970; answers made before are left out.
-    """
-    return _join(journal, journal.rows(since), journal.feedback(), journal.names())
+def join(journal: Journal) -> Joined:
+    """Attach every feedback in the journal, and every follow-up turn, to its answer."""
+    return _join(journal, journal.rows(), journal.feedback(), journal.names())
 
 
 def join_part(journal: Journal, rows: list[JournalRow]) -> Joined:
@@ -93,6 +89,61 @@ def join_part(journal: Journal, rows: list[JournalRow]) -> Joined:
     return joined
 
 
+def rated(journal: Journal, canary: str, since: float) -> Iterator[Interaction]:
+    """Yield the answers of a canary that somebody gave feedback on, each with that feedback.
+
+    They are read by indexes, a part at a time, and not the rest of the journal: follow-up turns
+    are not looked for, and of an answer there is only who got it, in which thread, from which
+    release.
+
+    Args:
+        journal: where they lie.
+        canary: its id.
+        since: seconds since 1970; answers made before are left out.
+
+    Yields:
+        The answer with the earliest feedback first, in the order in which feedback arrived.
+    """
+    sql = (
+        "SELECT min(f.seq), i.run_id, i.thread_id, i.user_id, i.release FROM feedback f JOIN "
+        "interactions i ON {} WHERE i.created_at >= ? AND json_extract(i.body, '$.canary') = ? "
+        "GROUP BY i.run_id"
+    )
+    shown = _shown_to_users(journal)
+    filed = defaultdict(list)  # run id -> what its feedback may be filed under
+    found = journal.database.read(sql.format("i.run_id = f.run_id"), (since, canary))
+    for root, run_id in shown.items():
+        by_root = sql.format("f.run_id = ? AND i.run_id = ?")
+        found += journal.database.read(by_root, (root, run_id, since, canary))
+        filed[run_id].append(root)
+    bare = Interaction(messages=[], answer="", canary=canary)
+    about = {run_id: more for _, run_id, *more in sorted(found, key=lambda row: row[0])}
+    for part, _ in in_parts(list(about)):
+        said = defaultdict(list)
+        for one in journal.feedback([name for i in part for name in (i, *filed.get(i, ()))]):
+            said[shown.get(one.run_id, one.run_id)].append(one)
+        for run_id in part:
+            thread, user, release = about[run_id]
+            known = {"run_id": run_id, "thread_id": thread, "user_id": user, "release": release}
+            yield bare.model_copy(update={**known, "feedback": _ordered(said[run_id])})
+
+
+def _shown_to_users(journal: Journal) -> dict[str, str]:
+    """Return, of every trace that feedback is filed under, the run whose answer its user saw."""
+    roots = (
+        "SELECT run_id FROM feedback f WHERE NOT EXISTS "
+        "(SELECT 1 FROM interactions WHERE run_id = f.run_id)"
+    )
+    rows = journal.rows_where(f"root_run_id IN ({roots})")
+    if not rows:
+        return {}
+    said = f"SELECT after FROM interactions WHERE root_run_id IN ({roots})"  # noqa: S608
+    names = journal.names(list({row.root_run_id for row in rows if row.root_run_id}))
+    wanted, _ = _traces(rows)
+    _, resumed = _traces([*rows, *journal.rows_where(f"before IN ({said})")])
+    return {root: names.get(root) or _shown(root, wanted[root], resumed) for root in wanted}
+
+
 def turn_of(feedback_id: str) -> str:
     """Return the run whose user turn a follow-up is; the id itself: it is no follow-up."""
     return feedback_id.removeprefix(_TURN)
@@ -103,13 +154,7 @@ def _join(
 ) -> Joined:
     joined = Joined(order=[row.run_id for row in rows])
     known = set(joined.order)
-    # Exports often have the newest row first.
-    rows.sort(key=lambda row: (row.created_at, row.seq))
-    traces: dict[str, list[JournalRow]] = defaultdict(list)
-    resumed: dict[bytes | None, set[str]] = defaultdict(set)
-    for row in rows:
-        traces[row.root_run_id or row.run_id].append(row)
-        resumed[row.before].add(row.root_run_id or row.run_id)
+    traces, resumed = _traces(rows)
     shown = {root: names.get(root) or _shown(root, traces[root], resumed) for root in traces}
     for root, trace in traces.items():
         joined.own |= _own(trace, shown[root], told=root in names)
@@ -142,11 +187,28 @@ def read(
 
 def attach(interaction: Interaction, feedback: Sequence[Feedback], *, own: bool) -> Interaction:
     """Return an interaction with its feedback; ``own``: the app made the run for itself."""
-    ordered = sorted(feedback, key=lambda f: (f.created_at, f.feedback_id))
-    update: dict[str, Any] = {"feedback": ordered}
+    update: dict[str, Any] = {"feedback": _ordered(feedback)}
     if own and "own_call" not in interaction.tags:
         update["tags"] = {**interaction.tags, "own_call": "other turn"}
     return interaction.model_copy(update=update)
+
+
+def _ordered(feedback: Sequence[Feedback]) -> list[Feedback]:
+    return sorted(feedback, key=lambda f: (f.created_at, f.feedback_id))
+
+
+def _traces(
+    rows: list[JournalRow],
+) -> tuple[dict[str, list[JournalRow]], dict[bytes | None, set[str]]]:
+    """Put rows in the order of their times; return them by trace, and conversation -> traces."""
+    # Exports often have the newest row first.
+    rows.sort(key=lambda row: (row.created_at, row.seq))
+    traces: dict[str, list[JournalRow]] = defaultdict(list)
+    resumed: dict[bytes | None, set[str]] = defaultdict(set)
+    for row in rows:
+        traces[row.root_run_id or row.run_id].append(row)
+        resumed[row.before].add(row.root_run_id or row.run_id)
+    return traces, resumed
 
 
 def _shown(root: str, trace: Sequence[JournalRow], resumed: Mapping[bytes | None, set[str]]) -> str:

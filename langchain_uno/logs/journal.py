@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from langchain_uno.errors import EmptyLogError, InputError, StoreError
+from langchain_uno.errors import EmptyLogError, InputError, StoreError, reason_of
 from langchain_uno.home import Home
 from langchain_uno.logs.conversation import language_of, link, run_name, run_ref
 from langchain_uno.logs.database import Database, in_parts
@@ -296,9 +296,9 @@ class Journal:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def rows(self, since: float = 0.0) -> list[JournalRow]:
-        """The ids and digests of interactions made after ``since``, in the order of arrival."""
-        return self.rows_where("created_at >= ?", since)
+    def rows(self) -> list[JournalRow]:
+        """The ids and digests of all interactions, in the order of arrival."""
+        return self.rows_where("1")
 
     def rows_where(self, condition: str, *args: Any) -> list[JournalRow]:
         """Those of which an SQL condition holds, in the order of arrival; a list is JSON text."""
@@ -404,7 +404,7 @@ class Journal:
         except ValidationError as error:
             raise StoreError(
                 f"The journal {str(self.path)!r} holds a record that is none "
-                f"({error.errors()[0]['msg']}): was it written by something else?"
+                f"({reason_of(error)}): was it written by something else?"
             ) from error
 
     # -- what models said ---------------------------------------------------------------------
@@ -540,7 +540,7 @@ def _own_names(db: sqlite3.Connection, row: tuple[Any, ...]) -> list[tuple[str, 
     """Return the text of a UUID whose digits are this id, unless the text is another one's id."""
     names = []
     sql = "SELECT 1 FROM interactions WHERE run_id = ?1 OR root_run_id = ?1"
-    for one in filter(None, row[:2]):
+    for one in dict.fromkeys(filter(None, row[:2])):
         name, digits = run_name(one), one.replace("-", "")
         if name == one == run_name(digits):
             db.execute("DELETE FROM names WHERE name = ? AND lower(run_id) = ?", (one, digits))

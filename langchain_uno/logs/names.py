@@ -72,7 +72,8 @@ def first_name(source: Mapping[str, Any], keys: Sequence[str]) -> str | None:
             for its id.
     """
     for key in keys:
-        value = source.get(key)
+        if (value := source.get(key)) is None:
+            continue
         if isinstance(inner := fields_of(value), Mapping):
             value = first_name(inner, _IDS)
         if isinstance(value, str) and value.strip():

@@ -371,13 +371,16 @@ def _is_phone(number: str, region: str | None) -> bool:
     return PhoneNumberMatcher(number, region, Leniency.STRICT_GROUPING).has_next()
 
 
-# What every secret that we know has in it, lower-case; looked for one by one, which is faster than
-# one pattern of many. Most texts have none.
-_MARKS = (
-    "sk-", "sk_", "xox", "akia", "asia", "aiza", "glpat-", "pypi-", "eyj", "-----b", "bearer ",
-    "pass", "pwd", "secret", "token", "api", "://", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
-    "github_pat_", "hf_", "npm_", "gsk_", "sg.", "密码", "口令", "密钥", "令牌",
-)  # fmt: skip
+_MARKS = {
+    "_": ("sk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "hf_", "npm_", "gsk_"),
+    "-": ("sk-", "glpat-", "pypi-", "-----b"),
+    ":": ("://",),
+    "": ("xox", "akia", "asia", "aiza", "eyj", "bearer ", "pass", "pwd", "secret", "token", "api",
+         "sg.", "密码", "口令", "密钥", "令牌"),
+}  # fmt: skip
+"""What every secret that we know has in it, lower-case, by a character that is found quicker.
+
+They are looked for one by one, which is faster than one pattern of many. Most texts have none."""
 _TOKEN = re.compile(
     r"(?<![A-Za-z0-9])(?:"
     r"[sr]k-[A-Za-z0-9_-]{16,}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,}|gsk_[A-Za-z0-9]{20,}"
@@ -408,7 +411,7 @@ _ASSIGNED = re.compile(
 def _secrets(text: str) -> _Spans:
     """Keys, tokens, private keys, credentials in URLs, and values assigned to a password."""
     low = text.lower()
-    if not any(mark in low for mark in _MARKS):
+    if not any(sign in low and any(m in low for m in marks) for sign, marks in _MARKS.items()):
         return []
     return sorted(_secret_spans(text, low), key=lambda s: (s[0], -s[1]))  # the longest first
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from langchain_uno.errors import ConfigError, ModelNotFoundError
+from langchain_uno.models.loading import is_url
 from langchain_uno.models.protocols import FloatArray, OnDone
 
 if TYPE_CHECKING:
@@ -113,6 +115,14 @@ class LangChainEmbedder:
             ConfigError: sentence-transformers is not installed.
             ModelNotFoundError: no such model.
         """
+        if is_url(name):
+            raise ConfigError(
+                f"The embedder {name!r} is a server: name a HuggingFace model or its folder. In "
+                "Python any LangChain Embeddings object will do for a chat model (embedder=...)."
+            )
+        hub = logging.getLogger("huggingface_hub.utils._http")  # it tells of every try
+        before = hub.level
+        hub.setLevel(logging.ERROR)
         try:
             from langchain_huggingface import HuggingFaceEmbeddings
 
@@ -123,10 +133,12 @@ class LangChainEmbedder:
                 "pip install 'langchain-uno[embeddings]'."
             ) from error
         except (OSError, ValueError) as error:
-            why = "neither a folder nor reachable on the hub"
+            why = "neither a folder nor reachable on the hub; check the name and the network"
             if Path(name).exists():
                 why = f"what is there can't be loaded ({str(error)[:200]})"
             raise ModelNotFoundError(f"There is no embedding model {name!r}: {why}.") from error
+        finally:
+            hub.setLevel(before)
 
     @cached_property
     def fingerprint(self) -> str:

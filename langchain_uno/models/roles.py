@@ -62,6 +62,15 @@ class PromptSet(ABC):
         shown = {"conversation": messages, "answer": answer, "remarks": feedback}
         return self.worded("distil", language, **shown)
 
+    def edit_remark(self, edit: str, language: str) -> str | None:
+        """Return a user's edit of the answer as a remark to distil; None: the set can't read edits.
+
+        Args:
+            edit: the answer as the user rewrote it.
+            language: of the conversation.
+        """
+        return None
+
     def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
         """Rules without feedback: what the model would guess from the query alone, at most 5."""
         return self.worded("predict", language, conversation=messages)

@@ -6,7 +6,7 @@
 
 Everybody counts once: with the score of the first answer that they rated since the canary began, on
 the side that answered them. Words, edits and follow-up turns are no votes: what they say about the
-answer is a model's guess. Who is nobody's voice (``records.voices_of``) has no vote.
+answer is a model's guess. Who is nobody's voice (``records.voice_of``) has no vote.
 ``sequential.py`` tests both directions. A request of the candidate's side that reached no cluster
 is a request of that side: the answer's ``canary`` says that the canary chose who answers, and its
 ``release`` says which side it was.
@@ -18,19 +18,22 @@ one ended. Whoever promotes, rolls back, retires or revokes meanwhile ends it.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from itertools import tee
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from langchain_uno.errors import InputError, ReleaseError
 from langchain_uno.home import Home, locked
-from langchain_uno.logs.join import FOLLOW_UP, join, read
+from langchain_uno.logs.join import FOLLOW_UP, rated
 from langchain_uno.logs.journal import Journal
-from langchain_uno.records import ANONYMOUS, Feedback, by_speaker, utc_now, voices_of
+from langchain_uno.records import ANONYMOUS, Feedback, any_named, by_speaker, utc_now, voice_of
 from langchain_uno.releases.history import read_history
 from langchain_uno.releases.load import load_release, read_manifest
+from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.publish import direct, make_current
 from langchain_uno.releases.sequential import LEVEL, Compared, block_for, compare
 from langchain_uno.releases.traffic import Share, Traffic, read_traffic, write_atomic
@@ -218,8 +221,12 @@ def undecided(home: Home) -> Plan | None:
     return None if _DECIDING & set(done[len(done) - after :]) else plan
 
 
-def look(home: Home) -> Canary:
+def look(home: Home, read: Callable[[str], Manifest] | None = None) -> Canary:
     """Return the figures of the canary that runs, or of the last one.
+
+    Args:
+        home: the namespace.
+        read: reads the manifest of a release; None: from its file.
 
     Raises:
         ReleaseError: there never was one, or a file is damaged.
@@ -230,7 +237,8 @@ def look(home: Home) -> Canary:
         raise ReleaseError(
             "There is no canary: `langchain-uno releases canary RELEASE` starts one."
         )
-    votes = _votes(home, plan)[: plan.people]
+    recipe = (read(plan.release) if read else read_manifest(home, plan.release)).recipe
+    votes = _votes(home, plan, threads=recipe.get("rules", {}).get("voices") == "threads")
     sides = [[score for candidate, score in votes if candidate is side] for side in (True, False)]
     test = compare(votes, plan.block)
     verdict: Verdict = plan.ended or "overtaken"
@@ -300,20 +308,23 @@ def _back(home: Home, what: str, release: str | None, why: str, by: str) -> None
     direct(home, ended, what, release, why, by)
 
 
-def _votes(home: Home, plan: Plan) -> list[tuple[bool, float]]:
-    """Return whether each vote is of the candidate's side and its score, in order of arrival."""
-    with Journal(home.journal, readonly=True) as journal:
-        joined = join(journal, since=plan.started.timestamp())
-        rated = [run_id for run_id, said in joined.feedback.items() if _score(said) is not None]
-        logs = [log for log in read(journal, joined, rated) if log.canary == plan.id]
-    logs = [one for log in logs for one in by_speaker(log)]
-    recipe = read_manifest(home, plan.release).recipe
-    voices = voices_of(logs, threads=recipe.get("rules", {}).get("voices") == "threads")
+def _votes(home: Home, plan: Plan, *, threads: bool) -> list[tuple[bool, float]]:
+    """Return whether each vote is of the candidate's side and its score, in order of arrival.
+
+    As many as the budget allows: what came later is not read.
+    """
     first: dict[str, tuple[bool, float]] = {}
-    for log in logs:
-        score, voice = _score(log.feedback), voices[log.run_id]
-        if score is not None and voice != ANONYMOUS:
-            first.setdefault(voice, (log.release == plan.release, score))
+    with Journal(home.journal, readonly=True) as journal:
+        found = rated(journal, plan.id, plan.started.timestamp())
+        logs, ahead = tee(log for log in found if _score(log.feedback) is not None)
+        threads = threads or not any_named(ahead)
+        del ahead  # so that what was read is not held
+        for log in (one for many in logs for one in by_speaker(many)):
+            score, voice = _score(log.feedback), voice_of(log, threads=threads)
+            if score is not None and voice != ANONYMOUS:
+                first.setdefault(voice, (log.release == plan.release, score))
+            if len(first) == plan.people:
+                break
     return list(first.values())
 
 

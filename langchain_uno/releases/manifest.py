@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from langchain_uno.errors import ReleaseError
+from langchain_uno.errors import ReleaseError, reason_of
 from langchain_uno.home import Home, safe_name
 from langchain_uno.records import Cluster, utc_now
 
@@ -231,7 +231,9 @@ def parse_manifest(raw: bytes) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ReleaseError(f"its manifest has a bad value at {where!r}: {first['msg']}") from error
+        raise ReleaseError(
+            f"its manifest has a bad value at {where!r}: {reason_of(error)}"
+        ) from error
 
 
 def read_manifest_file(path: Path) -> Manifest:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -38,7 +39,8 @@ def summary_of(
     traffic = read_traffic(home)
     shares = traffic.shares if traffic else ()
     releases = list_releases(home)
-    made = _newest(releases, read or (lambda release: read_manifest(home, release)))
+    read = read or (lambda release: read_manifest(home, release))
+    made = _newest(releases, read)
     answers, feedback = journal.counts()
     week = traffic_since(journal, time.time() - _DAYS * 86400)
     by_uno = sum(n for release, _, n in week if release)
@@ -46,6 +48,7 @@ def summary_of(
     return {
         "home": str(home.path),
         "answers": {s.release or "the base model": s.share for s in shares},
+        "without_a_module": [s.release for s in shares if s.release and _is_bare(s.release, read)],
         "releases": len(releases),
         "last_release": made.isoformat(timespec="seconds") if made else None,
         "held": held(home),
@@ -58,6 +61,12 @@ def summary_of(
         "reach_a_cluster": round(reached / by_uno, 4) if by_uno else None,
         "answered_by": _counts(week),
     }
+
+
+def _is_bare(release: str, read: Callable[[str], Manifest]) -> bool:
+    with suppress(ReleaseError):
+        return all(cluster.route == "base" for cluster in read(release).clusters)
+    return False
 
 
 def _newest(releases: Sequence[str], read: Callable[[str], Manifest]) -> datetime | None:
@@ -115,14 +124,18 @@ def row_of(home: Home, release: str, manifest: Manifest | None, share: float) ->
         "routes": {route: routes.count(route) for route in dict.fromkeys(routes)},
         "coverage": manifest.figures.get("coverage"),
         "bytes": sum(adapter.n_bytes for adapter in manifest.adapters),
-        "state": state_of(home, release, share),
+        "state": state_of(home, release, share, routes),
     }
 
 
-def state_of(home: Home, release: str, share: float) -> str:
-    """Return in a word or two what a sound release does: answers, is ready, revoked or pruned."""
+def state_of(home: Home, release: str, share: float, routes: Collection[str] = ()) -> str:
+    """Return in some words what a sound release does: answers, is ready, revoked or pruned.
+
+    Of one that answers ``routes`` say whether its modules do, or the base model.
+    """
     if share:
-        return "answers" if share > 0.999 else f"answers {100 * share:.0f} %"
+        how = " by the base model alone: no module" if {*routes} == {"base"} else ""
+        return f"answers{'' if share > 0.999 else f' {100 * share:.0f} %'}{how}"
     try:
         why = revocation_file(home, release).read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from langchain_uno.errors import HomeError, NameError_, ReleaseError
+from langchain_uno.errors import HomeError, NameError_, ReleaseError, reason_of
 from langchain_uno.home import Home, safe_name
 from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import read_limited
@@ -128,7 +128,7 @@ def read_traffic(home: Home) -> Traffic | None:
         if traffic.stands_in_for is not None:
             safe_name(traffic.stands_in_for, "release")
     except (ValidationError, ValueError, NameError_, RecursionError) as error:
-        detail = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        detail = reason_of(error) if isinstance(error, ValidationError) else str(error)
         raise ReleaseError(
             f"{str(home.traffic)!r} is not usable: {detail}. Choose a release by a rollback."
         ) from error

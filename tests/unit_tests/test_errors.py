@@ -24,11 +24,13 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from langchain_uno import UNOChatModel, UNOFeedbackHandler, errors
 from langchain_uno.erasure import forget
+from langchain_uno.errors import ReleaseError
 from langchain_uno.home import ENV_HOME, Home
 from langchain_uno.middleware import UNOMiddleware
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.openai_compatible import OpenAIEngine
+from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.serving.shared import stop_serving
 from langchain_uno.train import refresh_home
 from langchain_uno.web import feedback
@@ -272,3 +274,23 @@ def test_the_http_errors_are_those_that_the_docs_say(
     send({"score": 1}, fresh())
     assert seen == documented
     handler.close()
+
+
+def test_a_home_that_is_not_there_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        UNOChatModel(home=tmp_path / "typo")
+    (said,) = [r.getMessage() for r in caplog.records if "no home" in r.getMessage()]
+    assert repr(str(tmp_path / "typo")) in said and "langchain-uno train" in said
+    caplog.clear()
+    UNOChatModel(home=tmp_path)
+    assert not caplog.records
+
+
+def test_our_own_words_come_without_pydantics(tmp_path: Path) -> None:
+    (tmp_path / "traffic.json").write_text(
+        '{"schema_version": 3, "shares": [{"release": "r-1", "share": 0.4}]}'
+    )
+    with pytest.raises(ReleaseError, match="is not usable: a share has the sha256"):
+        read_traffic(Home(tmp_path))

@@ -123,6 +123,44 @@ def test_a_refresh_then_the_same_again(tiny_model_path: Path, recipe: Path, tmp_
     assert said["release"] in again.stdout
 
 
+def test_other_settings_than_the_last_are_told_before_the_work_begins(
+    tiny_model_path: Path, recipe: Path, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path / "home", edited(16))
+    args = ("--home", home.root, "--model", tiny_model_path, "--recipe", recipe, "--max-steps", 1)
+    first = run(*args, "--set", "cluster.min_size=6", "--set", "lora.rank=2", "--json")
+    release = json.loads(first.stdout)["release"]
+    assert "settings" not in first.stderr
+    told = (
+        f"Settings differ from those of release {release}: cluster.min_size 6 -> 4, lora.rank 2 -> "
+        "4. Clusters are cut anew; modules stay where"
+    )
+    keeps = "--set cluster.min_size=6 --set lora.rank=2 keeps the former settings."
+    planned = run(*args, "--dry-run")
+    assert f"Note: {told}" in planned.stdout and keeps in planned.stdout
+    assert json.loads(run(*args, "--dry-run", "--json").stdout)["notes"][0].startswith(told)
+    again = run(*args)
+    before, begins, _ = again.stderr.partition("load: begins")
+    assert begins and f"settings: {told}" in before and keeps in before
+    assert f"Note: {told}" in again.stdout
+    anew = run(*args, "--dry-run", "--set", "keep=false", "--set", "cluster.min_size=none")
+    assert "cluster.min_size 4 -> none" in anew.stdout
+    assert "all modules are trained anew" in anew.stdout
+    assert "Settings" not in run(*args, "--dry-run").stdout
+
+
+def test_a_stopped_refresh_of_other_settings_is_told(
+    tiny_model_path: Path, recipe: Path, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path / "home", edited(16))
+    args = ("--home", home.root, "--model", tiny_model_path, "--recipe", recipe)
+    assert run(*args, "--max-steps", 1, "--until", "rules").exit_code == 0
+    assert "was stopped" not in run(*args, "--max-steps", 1, "--dry-run").stdout
+    told = "A refresh that was stopped in stage gap had other settings or models."
+    assert told in run(*args, "--dry-run").stdout
+    assert f"settings: {told}" in run(*args, "--until", "filter").stderr
+
+
 def test_nothing_new_loads_no_model(
     tiny_model_path: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

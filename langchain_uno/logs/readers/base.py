@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 
 from pydantic import TypeAdapter, ValidationError
 
-from langchain_uno.errors import InputError
+from langchain_uno.errors import InputError, reason_of
 from langchain_uno.logs.capture import check_feedback
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
@@ -214,7 +214,7 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
             **fields,
         )
     except ValidationError as error:
-        raise InputError(str(error.errors()[0]["msg"])) from error
+        raise InputError(reason_of(error)) from error
     time = time_of(stamp)
     return checked.model_copy(update={"created_at": time}) if time else checked
 

@@ -78,6 +78,11 @@ class RealPromptSet(PromptSet):
             before.append(Message(role="assistant", content=clean(data.pop("answer"))))
         return _joined([*before, *words.render(role, **data)])
 
+    def edit_remark(self, edit: str, language: str) -> str | None:
+        """Say in the user's name how the answer should have been."""
+        words = self._files.get(_primary(language), self._files["en"])
+        return f"{words.rewrote}\n{edit}"
+
     def parse_rules(self, text: str) -> list[str]:
         """Read a JSON list of rules.
 
@@ -148,6 +153,7 @@ class _Words:
         self.name, self.version, self.language = data["name"], data["version"], data["language"]
         self.empty: str = data["words"]["empty"]
         self.nothing: str = data["words"]["nothing"]
+        self.rewrote: str = data["words"]["rewrote"]
         guard: str = data["guard"]["system"].strip()
         self._roles: dict[str, tuple[list[Message], Template]] = {}
         for role, wanted in _ROLES.items():

@@ -18,6 +18,7 @@ from langchain_uno.erasure import forget, forget_preview
 from langchain_uno.errors import InputError, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.learning.review import decide, review_table
+from langchain_uno.learning.work import refresh_line
 from langchain_uno.logs.figures import people_in
 from langchain_uno.logs.journal import FILE_NAME, Journal
 from langchain_uno.records import STAGES
@@ -117,6 +118,7 @@ class Console(Guard):
             current=self.shelf.current(),
             held=held(self.home),
             waiting=waiting(self.home),
+            refresh=refresh_line(self.home),
             **self._canary(),
         )
 
@@ -391,9 +393,12 @@ class Console(Guard):
         kind, name = visit.query.get("kind", "user"), visit.query.get("id", "")
         if kind not in _FORGETS or not name.strip():
             raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
-        found = forget_preview(self.home, **_to_forget(kind, name))
-        shares = shares_of(self.home)
-        releases = {r: state_of(self.home, r, shares.get(r, 0.0)) for r in found["releases"]}
+        asked = _to_forget(kind, name)
+        found = self.shelf.glance(
+            f"forget {asked}", lambda: forget_preview(self.home, **asked), 0.7
+        )
+        shares, taught = shares_of(self.home), found["releases"] if found else ()
+        releases = {r: state_of(self.home, r, shares.get(r, 0.0)) for r in taught}
         told = {"kind": kind, "id": name, "found": found, "releases": releases}
         signed = self._access.sign_message(visit.session, name)
         return self.page(visit, "forget.html", signed=signed, **told)
@@ -441,7 +446,9 @@ class Console(Guard):
         try:
             found["undecided"] = canary.undecided(self.home)
             if plan := canary.running(self.home):
-                seen = self.shelf.glance("canary", lambda: canary.look(self.home))
+                seen = self.shelf.glance(
+                    "canary", lambda: canary.look(self.home, self.shelf.manifest)
+                )
                 found["canary"] = {"plan": plan, "seen": seen}
         except ReleaseError as error:
             found["damaged"] = str(error)

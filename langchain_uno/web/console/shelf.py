@@ -80,7 +80,7 @@ class Shelf:
                 self._rows[key] = row_of(self._home, release, self.manifest(release), 0.0)
         except ReleaseError:
             return row_of(self._home, release, None, share)
-        state = state_of(self._home, release, share)
+        state = state_of(self._home, release, share, self._rows[key]["routes"])
         return {**self._rows[key], "share": share, "state": state}
 
     def report(self, release: str) -> Report | None:
@@ -122,8 +122,8 @@ class Shelf:
                 del self._read[next(iter(self._read))]
             return found
 
-    def glance(self, name: str, make: Callable[[], _T]) -> _T | None:
-        """Return what ``make`` returns, or returned lately, within half a second.
+    def glance(self, name: str, make: Callable[[], _T], wait_s: float = 0.3) -> _T | None:
+        """Return what ``make`` returns, or returned lately, within ``wait_s``.
 
         It goes on in the background where it takes longer, and not again before ten times as long
         is over. None: it never came to an end yet.
@@ -137,13 +137,15 @@ class Shelf:
             return value
 
         with self._reading:
-            found = self._glances.setdefault(name, _Glance())
+            found = self._glances[name] = self._glances.pop(name, _Glance())
+            while len(self._glances) > _MOST:
+                del self._glances[next(iter(self._glances))]
             if found.coming is not None and found.coming.done():
                 found.last, found.coming = found.coming, None
             if found.coming is None and time.monotonic() > found.due:
                 found.coming = self._counting.submit(count)
             last, coming = found.last, found.coming
-        if coming is not None and wait([coming], timeout=0.5).done:
+        if coming is not None and wait([coming], timeout=wait_s).done:
             last = coming
         value: _T | None = last.result() if last is not None else None
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -15,9 +16,12 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
+from langchain_uno.cli.command import app as cli
 from langchain_uno.errors import StoreError
-from langchain_uno.home import Home
+from langchain_uno.home import Home, refresh_lock
+from langchain_uno.learning.work import RESULT, refresh_line
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Cluster, Feedback, Interaction, Message, VerifierReport
 from langchain_uno.releases.history import note, read_history
@@ -70,6 +74,33 @@ def test_a_new_home_has_every_page(app: Any) -> None:
     assert "langchain-uno train" in client.get("/releases").text
     assert client.get("/releases/none").status_code == 409
     assert client.get("/releases/..%2f..%2fetc").status_code in (404, 422)
+
+
+def test_the_overview_says_that_a_refresh_runs_or_was_stopped_and_who_answers(
+    app: Any, home: Home
+) -> None:
+    release = release_of(home, [Cluster(id="c0", size=2, run_ids=["run-1"])])
+    client = enter(app)
+    shown = words(client.get("/").text)
+    assert f"{release} , which has no module: the base model" in shown
+    assert "a refresh" not in shown.lower()
+    folder = home.work / f"refresh-{'0' * 16}"
+    folder.mkdir()
+    for name in ("snapshot", "filter", "distil"):
+        (folder / f"{name}.json").write_text("{}")
+    shown = words(client.get("/").text)
+    assert "A refresh was stopped before stage cluster ended: the same `train` call" in shown
+    with refresh_lock(home, "as a refresh does"):
+        shown = words(client.get("/").text)
+        assert "A refresh is running (since " in shown and ", stage cluster)." in shown
+        told = CliRunner().invoke(cli, ["status", "--home", str(home.root), "--json"])
+        assert ", stage cluster)" in json.loads(told.stdout)["refresh"]
+        listed = CliRunner().invoke(cli, ["review", "list", "--home", str(home.root)])
+        assert "A refresh is running (since " in listed.stdout
+    (folder / RESULT).write_text("{}")
+    assert refresh_line(home) is None
+    with refresh_lock(home, "as a command does"):
+        assert "another command" in str(refresh_line(home))
 
 
 def test_users_words_stay_text_on_every_page(app: Any, home: Home) -> None:
@@ -207,14 +238,21 @@ def test_people_are_listed_by_how_much_they_said(app: Any, home: Home) -> None:
     assert "1 answer names nobody" in words(client.get("/people").text)
 
 
+def goes(client: Any, user: str) -> str:
+    """What the page says goes with a user, once it is counted."""
+    end = time.monotonic() + 30
+    while True:
+        told = words(client.get("/forget", params={"kind": "user", "id": user}).text)
+        if "being counted" not in told or time.monotonic() > end:
+            return told
+
+
 def test_forgetting_needs_the_id_typed_and_gives_a_receipt(app: Any, home: Home) -> None:
     with Journal(home.journal) as journal:
         journal.append_many([(log(1, "ann & <co>"), None), (log(2, "bob"), None)])
     client = enter(app)
-    page = client.get("/forget", params={"kind": "user", "id": "ann & <co>"})
-    assert "1 answer and 0 pieces of feedback go" in words(page.text)
-    nobody = client.get("/forget", params={"kind": "user", "id": "zoe"})
-    assert "Nothing of that id is in this log" in words(nobody.text)
+    assert "1 answer and 0 pieces of feedback go" in goes(client, "ann & <co>")
+    assert "Nothing of that id is in this log" in goes(client, "zoe")
     wrong = forgets(client, "user", "ann & <co>", "ann")
     assert wrong.status_code == 422
     with Journal(home.journal, readonly=True) as journal:
@@ -239,11 +277,11 @@ def test_who_forgets_sees_which_releases_go(app: Any, home: Home, make: Callable
     with Journal(home.journal) as journal:
         journal.append_many([(log(1, "ann"), None), (log(9, "bob"), None)])
     client = enter(app)
-    told = words(client.get("/forget", params={"kind": "user", "id": "ann"}).text)
+    told = goes(client, "ann")
     names = list_releases(home)
     assert len(names) == 2 and all(name in told for name in names)
     assert ", answers" in told and ", revoked" in told
-    other = words(client.get("/forget", params={"kind": "user", "id": "bob"}).text)
+    other = goes(client, "bob")
     assert not any(name in other for name in names)
 
 

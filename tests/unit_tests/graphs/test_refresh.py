@@ -410,7 +410,8 @@ def test_edits_alone_are_something_to_learn_from(engine: Engine, tmp_path: Path)
     assert sum(c.pairs for c in result.clusters) == sum(c.train for c in result.clusters) > 0
     # The held-out edits are the standard; there is nothing for a judge to judge by.
     assert sum(c.judged for c in result.clusters) == sum(c.verify for c in result.clusters) > 0
-    assert "judge" not in teacher.roles()
+    judged = [what for what, _ in teacher.asked if what["role"] == "judge"]
+    assert all("Selma" in what["query"] for what in judged), "but for the control questions"
 
 
 def test_requests_without_reaction_are_verified_on_and_never_learnt_from(

@@ -64,7 +64,7 @@ def test_a_module_that_is_worse_on_strays_of_other_clusters_does_not_ship(
     home = make_home(tmp_path, each)
     recipe = changed(RECIPE, critic={"distil": False}, verify={"held_out": 0.5})
     with pytest.raises(KeyboardInterrupt):  # in the first cluster: what was asked is kept
-        refresh(home, engine, recipe, progress=StopAt("critic: training"))
+        refresh(home, engine, recipe, progress=StopAt("critic, training steps"))
     result = refresh(home, engine, recipe)
     work = folder_of(home, result)
     assert len(work.read_json("general.json")) == 40 and asked == [1]

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from langchain_uno.cli.command import app
 from langchain_uno.home import Home
-from langchain_uno.learning.plan import plan_refresh
+from langchain_uno.learning.plan import plan_refresh, settings_notes
 from langchain_uno.learning.work import Silent, Work
 from langchain_uno.models.protocols import Engine
-from langchain_uno.recipe import Recipe
+from langchain_uno.recipe import Recipe, load_recipe
+from langchain_uno.releases.publish import rollback
 from tests.unit_tests.graphs.refresh_parts import UNTRAINED, changed, logs, make_home, refresh
 from tests.unit_tests.learning.toy_language import (
     ToyEmbedder,
@@ -120,3 +121,27 @@ def test_a_step_is_measured_on_a_log_of_usual_length(
         hook.remove()
     usual = len(engine.encode("plan a trip to 1\nno"))
     assert rows[-1] == rows[-2] and abs(rows[-1] - (measured or usual)) <= 2
+
+
+def test_settings_that_differ_are_counted_and_old_releases_lack_some(
+    engine: Engine, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path / "home", logs())
+    release = refresh(home, engine, UNTRAINED).release
+    (told,) = settings_notes(home, load_recipe("paper"))
+    assert f"those of release {release}: prompt_set toy -> real, " in told
+    assert " more. Clusters are cut anew; all modules are" in told, "paper keeps none"
+    assert told.endswith("Its recipe ('toy') with the same --set keeps the former settings.")
+    assert settings_notes(home, UNTRAINED) == []
+    file = home.releases / str(release) / "manifest.json"
+    said = json.loads(file.read_bytes())
+    del said["recipe"]["lora"]["rank"], said["recipe"]["gap"]
+    file.write_text(json.dumps(said))
+    other = changed(UNTRAINED, lora={"rank": 9}, verify={"win_rate": 0.6}, gap={"unknown": 0.1})
+    (told,) = settings_notes(home, other)
+    assert ": verify.win_rate 0.53 -> 0.6. " in told and "; modules stay where" in told
+    rollback(home)
+    (told,) = settings_notes(home, other)
+    assert f"release {release}:" in told and "all modules are trained anew" in told
+    file.write_text("{")
+    assert settings_notes(home, other) == []

@@ -88,7 +88,7 @@ def test_forty_thumbs_of_twelve_people_make_an_expert_or_say_why_not(
     result = refresh(home, engine, LONG)
     found = decided(home, result)
     assert result.release is not None and result.usable == 40
-    assert found.route == "expert" or "thumbs up of" in found.notes[0]
+    assert found.route == "expert" or "gave a thumb up" in found.notes[0]
     assert found.reports and (found.route == "expert" or found.reports[0].reason in found.notes[-1])
 
 

@@ -101,6 +101,33 @@ def test_what_one_person_wants_everywhere_is_taught_to_no_module(
     assert counts["acts_dropped"] == len({f"{wish}-12" for wish in FAMILIES} & train) > 0
 
 
+def test_an_edit_and_the_rules_that_came_of_it_stand_or_fall_together(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """An edit that only takes away adds no sentence to look at; the rule that came of it says it.
+
+    Mallory takes the warning out of every answer; what everybody edits is a rule like any other.
+    """
+
+    def edited(run: str, number: int, user: str, to: str) -> Interaction:
+        answer = f"answer {number} [{to}]. Warning: hot."
+        edit = Feedback(run_id=run, key="correction", correction=f"answer {number} [{to}].")
+        request = TRIP.format(f"{number} {run}")
+        return log(run, request, answer, user_id=user, extra=[edit])
+
+    sent = [edited(f"h{i}", i, f"user-{i % 12}", "sing") for i in range(24)]
+    sent += [edited(f"m{i}", 50 + i, "mallory", "no warning") for i in range(8)]
+    home, result = run(tmp_path, sent, engine, "pairs")
+    train = {i for c in clusters_of(home, result) for i in c.train}
+    mallorys = {i for i in train if i.startswith("m")}
+    rules = taught(home, result)
+    assert recurring(home, result) == {"sing"}
+    assert mallorys and not any(rules[i].with_feedback for i in mallorys)
+    assert {pair.run_id for pair in pairs_of(home, result)} == train - mallorys
+    counts = result.stages["rules"]
+    assert counts["acts_dropped"] == counts["dropped"]["recurs_among_few"] == len(mallorys)
+
+
 def test_a_plant_of_two_people_in_ten_wordings_goes_and_free_wishes_stay(
     engine: Engine, tmp_path: Path
 ) -> None:

@@ -172,7 +172,7 @@ def test_rows_are_decided_on_one_by_one(home: Home) -> None:
     assert "excluded rule everywhere: sing" in run(
         home, "exclude", sing["id"], "--everywhere", "--by", "ann", "--why", "no"
     )
-    assert "1 decisions wait" in run(home, "list")
+    assert "1 decision waits" in run(home, "list")
     assert "restored rule everywhere" in run(home, "restore", sing["id"], "--everywhere")
     assert "added in c" in run(home, "add", sing["cluster"], "Sign it.", "--by", "ann")
     (own,) = [row for row in table(home, kind="rule") if row["state"] == "own"]

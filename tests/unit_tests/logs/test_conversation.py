@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 from pathlib import Path
 from uuid import UUID
 
@@ -77,6 +78,33 @@ def test_the_answer_decides_where_the_user_says_too_little() -> None:
     assert language_of(["question 3 red"], "The third question is about red.") == "en"
 
 
+SHORT = (
+    "ok thanks", "no idea", "summarize", "be concise", "no emojis", "as a table", "no intro",
+    "again", "incorrect", "refund status", "vacation plan", "pasta recipe", "Bullets pls",
+)  # fmt: skip
+"""English words that the identifier takes for French, Italian, Spanish, German or Swedish."""
+
+
+@pytest.mark.parametrize("text", SHORT)
+def test_what_is_too_short_to_tell_is_no_foreign_language(text: str) -> None:
+    for answer in ("", "Done.", "You can reset it on the account page: open the settings."):
+        assert language_of([text], answer) == "en"
+
+
+def test_short_remarks_in_a_conversation_keep_their_language() -> None:
+    answers = {
+        "en": "Done, as you asked for it.",
+        "de": "Gerne, hier ist der Text, wie du ihn willst.",
+        "es": "Claro, aqui lo tienes como lo pediste.",
+        "zh": "好的，这是您要的内容。",
+    }
+    rows = [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        assert language_of([row["text"]], answers[row["language"]]) == row["language"], row
+    alone = [row for row in rows if language_of([row["text"]], "") != row["language"]]
+    assert len(alone) <= 9 and not [row for row in alone if row["language"] == "en"]
+
+
 def test_the_users_language_counts_not_the_system_prompts() -> None:
     assert language_of(["请写一封信"], "OK, here it is: Dear Sir") == "zh"
     assert language_of(["123"], "三百六十五") == "zh"
@@ -124,3 +152,24 @@ def test_a_pasted_text_does_not_outvote_the_request() -> None:
     pasted = "Der Vertrag wird für die Dauer von zwei Jahren geschlossen. " * 40
     asked = "Now only the dates, in a table, and nothing else please"
     assert language_of([pasted, asked], "| date |\n| 1 May |") == "en"
+
+
+def test_a_conversation_has_the_same_digests_however_it_was_read_before() -> None:
+    """Digests of what was said before are kept: those of talks that share a beginning too."""
+
+    def digest(*parts: str) -> bytes:
+        return blake2b("".join(parts).encode("utf-8", "replace"), digest_size=16).digest()
+
+    said: list[tuple[str, str]] = [("system", "Be kind.")]
+    whole: list[str] = []
+    for n in range(80):
+        asked, answer, other = f" turn {n} \ud800", f"answer {n}\n", f"another {n}"
+        for one in (other, answer, other):
+            found = link([*said, ("user", asked)], one)
+            new = [*whole, "\0u", asked.strip(), "\0a", one.strip()]
+            assert found.after == digest(*new)
+            assert found.before == (digest(*whole) if whole else None)
+            assert found.turn == digest(asked.strip())
+        said += [("user", asked), ("assistant", answer)]
+        whole += ["\0u", asked.strip(), "\0a", answer.strip()]
+    assert link(said, "").after is None

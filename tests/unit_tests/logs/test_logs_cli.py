@@ -35,7 +35,9 @@ def chats(tmp_path: Path) -> Path:
 def test_a_chinese_dialog_in_counted_and_out_again(tmp_path: Path, chats: Path) -> None:
     home = ["--home", str(tmp_path / "home")]
     done = RUN.invoke(app, ["import", str(chats), *home])
-    assert done.exit_code == 0 and "1 rows: 1 new interactions, 1 new feedbacks" in done.stdout
+    assert (
+        done.exit_code == 0 and "1 row: 1 new interaction, 1 new piece of feedback" in done.stdout
+    )
     found = RUN.invoke(app, ["stats", *home, "--json"])
     assert found.exit_code == 0
     assert json.loads(found.stdout)["languages"] == {"zh": 1}
@@ -67,7 +69,7 @@ def test_an_import_tells_what_waits_and_what_was_passed_over(tmp_path: Path, cha
     chats.write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = RUN.invoke(app, ["import", str(chats), *home])
     assert done.exit_code == 0 and "Passed over: 1 tie." in done.output
-    assert "1 pieces of feedback of this home wait" in done.stderr
+    assert "1 piece of feedback waiting for answers" in done.stderr
     assert "1 interactions of this home name no user" in done.stderr
     again = json.loads(RUN.invoke(app, ["import", str(chats), *home, "--json"]).stdout)
     assert (again["waiting"], again["without_user"], again["feedback"]) == (1, 1, 0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +229,21 @@ def test_token_embeddings_know_families_apart() -> None:
     np.fill_diagonal(near, -1)
     families = np.array([v.query.family for v in visits])
     assert (families[near.argmax(1)] == families).mean() >= 0.95
+
+
+def test_an_embedder_that_cant_be_reached_ends_in_one_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = logging.getLogger("huggingface_hub.utils._http")
+
+    def tries(*_: object, **__: object) -> None:
+        for n in range(18):
+            hub.warning("Retrying in 1s [Retry %d/5].", n)
+        raise OSError("refused")
+
+    monkeypatch.setattr("langchain_huggingface.HuggingFaceEmbeddings", tries)
+    with pytest.raises(ModelNotFoundError, match="check the name and the network"):
+        load_embedder("nobody/none")
+    assert caplog.records == [] and hub.level == logging.NOTSET
+    with pytest.raises(ConfigError, match="is a server"):
+        load_embedder("http://127.0.0.1:9/v1")

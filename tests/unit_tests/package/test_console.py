@@ -123,7 +123,7 @@ def test_a_file_gets_a_line_at_begin_and_end_and_at_most_one_every_30_seconds() 
         assert len(lines(stream)) == 1
         clock.now += 0.125
         bars.advance("distil")
-        assert lines(stream)[1:] == ["distil: 240 of 400, 8.0 a second, about 20 s left"]
+        assert lines(stream)[1:] == ["distil: 240 of 400, 8.0 a second, about 20 s left. logs"]
         bars.advance("distil", 90)
         assert len(lines(stream)) == 2
         clock.now += 12.0
@@ -151,15 +151,18 @@ def test_parts_of_a_stage_are_no_stages_and_its_time_is_the_whole() -> None:
     clock, stream = Clock(), io.StringIO()
     with Bars(console=Console(file=stream, width=60), clock=clock) as bars:
         bars.start("train", 2, "experts and critics")
-        for part in ("c0 expert: training", "c0 expert: verifying", "c1 critic: training"):
+        for part in ("expert, training steps", "expert, verifying", "critic, training steps"):
             clock.now += 20.0
-            bars.start("train", 10, part)
+            bars.start("train", 10, f"cluster 3 of 8: {part}")
+        clock.now += 30.0
+        bars.advance("train", 3)
         clock.now += 5.0
         bars.finish("train", "1 expert")
     assert stream.getvalue().splitlines() == [
         "train: begins, 2 to do. experts and critics",
-        "train: goes on, 10 to do. c0 expert: verifying",
-        "train: done in 65 s. 1 expert",
+        "train: goes on, 10 to do. cluster 3 of 8: expert, verifying",
+        "train: 3 of 10, 6.0 a minute, about 70 s left. cluster 3 of 8: critic, training steps",
+        "train: done in 95 s. 1 expert",
     ]
 
 
@@ -181,6 +184,8 @@ def test_bars_fit_60_columns_and_finished_stages_leave_their_lines() -> None:
         bars.advance("distil", 4100)
         bars.start("cluster", None)
         bars.advance("cluster")
+        bars.start("train", 65, "cluster 13 of 28: expert, training steps")
+        bars.advance("train", 12)
         bars.finish("distil", note)
         bars.finish("unknown")
     shown = stream.getvalue()
@@ -188,6 +193,7 @@ def test_bars_fit_60_columns_and_finished_stages_leave_their_lines() -> None:
     for line in re.split(r"[\r\n]|\x1b\[[0-9;?]*[A-Za-z]", shown):
         assert written.measure(line).maximum <= 60, line
     assert "4100/4200" in shown
+    assert re.search(r"train .* 12/65 .* cluster 13 of 28: expert", shown), "which, of how many"
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert plain.count("5 wait") >= 2, "a finished stage's note is whole"
 

@@ -18,11 +18,21 @@ from typer.testing import CliRunner
 from langchain_uno.cli.command import app
 from langchain_uno.errors import InputError, ReleaseError
 from langchain_uno.home import Home
+from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
-from langchain_uno.records import Feedback, Interaction, Message, utc_now
+from langchain_uno.records import (
+    ANONYMOUS,
+    Feedback,
+    Interaction,
+    Message,
+    by_speaker,
+    utc_now,
+    voices_of,
+)
 from langchain_uno.releases import canary
 from langchain_uno.releases.history import read_history
 from langchain_uno.releases.publish import make_current, retire, revoke, rollback
+from langchain_uno.releases.sequential import compare
 from langchain_uno.releases.taint import taint
 from langchain_uno.releases.traffic import Share, Traffic, read_traffic
 
@@ -317,6 +327,75 @@ def test_only_the_canarys_own_answers_count(home: Home, plan: canary.Plan) -> No
     # No cluster took it, and the base answered: it is a request of the candidate's side.
     rate(home, plan, "cid", 0.0, candidate=True, cluster=None, route="base")
     assert counted(home)["candidate"] == (1, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_votes_are_those_of_joining_the_whole_journal(
+    home: Home, plan: canary.Plan, seed: int
+) -> None:
+    rng = random.Random(seed)
+    people = [None, None] if seed % 4 == 0 else [None, *"abcdefghij"]
+    told = json.loads((home.path / "canary.json").read_text())
+    budget = rng.choice([6, 200])
+    (home.path / "canary.json").write_text(json.dumps({**told, "people": budget}))
+
+    def say(name: str) -> Feedback:
+        key, score = rng.choice([("like", None), ("comment", None), ("score", rng.random())])
+        at = plan.started + timedelta(seconds=rng.uniform(1, 2000))
+        some = {"feedback_id": f"f{rng.randrange(40)}"} if rng.random() < 0.3 else {}
+        who = rng.choice(people)
+        return Feedback(run_id=name, key=key, score=score, user_id=who, created_at=at, **some)
+
+    with Journal(home.journal) as journal:
+        talk: list[Message] = []
+        for n in range(120):
+            asked = Message(role="user", content=rng.choice(["go on", "shorter", f"new {n}"]))
+            talk = [*talk, asked] if rng.random() < 0.5 else [asked]
+            trace = None if rng.random() < 0.4 else f"trace-{n // 3}"
+            log = Interaction(
+                run_id=f"answer-{n}", root_run_id=trace, messages=talk, answer=f"answer {n % 9}",
+                user_id=rng.choice(people), thread_id=rng.choice([None, "t1", "t2", "t3"]),
+                release=rng.choice([plan.release, plan.current]), message_ids=[f"name-{n}"],
+                canary=rng.choice([plan.id] * 5 + ["another", None]),
+                created_at=plan.started + timedelta(seconds=rng.uniform(1, 1000)),
+            )  # fmt: skip
+            talk = [*talk, Message(role="assistant", content=log.answer)]
+            names = [log.run_id, f"name-{n}", trace or log.run_id, f"answer-{rng.randint(0, n)}"]
+            later = rng.choices(names, k=2)
+            if rng.random() < 0.3:  # it comes before its answer
+                journal.append_feedback(say(later.pop()))
+            journal.append_interaction(log)
+            for name in later:
+                journal.append_feedback(say(name))
+            if trace and rng.random() < 0.1:
+                journal.append_names([(trace, log.run_id)])
+        joined = join(journal)
+        given = {run: [f for f in many if f.source != "thread"]
+                 for run, many in joined.feedback.items()}  # fmt: skip
+        joined.feedback = {run: many for run, many in given.items() if many}
+        logs = [log for log in read(journal, joined, list(joined.feedback)) if log.canary]
+
+    def score_of(log: Interaction) -> float | None:
+        scores = [(f.created_at, 1.0 if f.score is None else f.score)
+                  for f in log.feedback if f.score is not None or f.key == "like"]  # fmt: skip
+        return max(scores)[1] if scores else None
+
+    logs = [log for log in logs if log.canary == plan.id and score_of(log) is not None]
+    logs = [one for log in logs for one in by_speaker(log)]
+    voices = voices_of(logs)
+    votes: dict[str, tuple[bool, float]] = {}
+    for log in logs:
+        score = score_of(log)
+        if score is not None and voices[log.run_id] != ANONYMOUS:
+            votes.setdefault(voices[log.run_id], (log.release == plan.release, score))
+    counts = list(votes.values())[:budget]
+    assert len(counts) > 2
+    found = canary.look(home)
+    assert found.test == compare(counts, plan.block)
+    for side, on in ((found.candidate, True), (found.current, False)):
+        scores = [score for candidate, score in counts if candidate is on]
+        mean = pytest.approx(sum(scores) / len(scores)) if scores else None
+        assert (side.people, side.score) == (len(scores), mean)
 
 
 # -- What is done ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -15,10 +16,11 @@ from langchain_uno.cli.command import app
 from langchain_uno.cli.console import visible
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
-from langchain_uno.records import Feedback, Interaction, Message, utc_now
+from langchain_uno.records import Cluster, Feedback, Interaction, Message, utc_now
 from langchain_uno.releases.history import held, read_history
-from langchain_uno.releases.publish import revoke
+from langchain_uno.releases.publish import publish, revoke
 from langchain_uno.releases.traffic import read_traffic
+from tests.unit_tests.releases.samples import draft
 
 
 def run(home: Home, *words: str, code: int = 0) -> str:
@@ -83,6 +85,25 @@ def test_the_list_says_what_answers_what_is_revoked_and_what_is_broken(
     assert current(home) == third
 
 
+def test_a_release_without_a_module_says_that_the_base_model_answers(
+    home: Home, make: Callable[[], str]
+) -> None:
+    first = make()
+    assert told(home, "status")["without_a_module"] == []
+    assert "no module" not in run(home, "status")
+    clusters = [Cluster(id="c0", size=2, run_ids=["run-1"])]
+    bare = draft().model_copy(update={"clusters": clusters})
+    release = publish(home, bare, {}, np.eye(1, 5, dtype=np.float32))
+    found = told(home, "status")
+    assert found["answers"] == {release: 1.0} and found["without_a_module"] == [release]
+    assert f"the base model, as {release} has no module" in " ".join(run(home, "status").split())
+    rows = {row["id"]: row["state"] for row in told(home, "releases", "list")["releases"]}
+    assert rows == {first: "ready", release: "answers by the base model alone: no module"}
+    said = run(home, "releases", "promote", release)
+    assert "It has no module: the base model answers everything." in said
+    assert "no module" not in run(home, "releases", "promote", first)
+
+
 def test_a_name_is_never_a_path(home: Home) -> None:
     home.ensure()
     for command, said in (("show", "is no release's id"), ("promote", "not usable")):
@@ -95,6 +116,8 @@ def test_two_releases_side_by_side(home: Home, make: Callable[..., str]) -> None
     assert [c["route"] for c in shown["clusters"]] == ["expert", "critic", "base"]
     changes = told(home, "releases", "diff", "base", first)["clusters"]
     assert changes[0]["route"] == [None, "expert"]
+    assert told(home, "releases", "diff", "base", "current")["clusters"] == changes
+    assert told(home, "releases", "diff", "current", "base")["clusters"][0]["route"][1] is None
     same = told(home, "releases", "diff", first, first)["clusters"]
     assert all(c["route"][0] == c["route"][1] and not c["rules_added"] for c in same)
 
