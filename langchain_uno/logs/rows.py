@@ -387,14 +387,15 @@ def _add_explicit(
         for inner in ("payload", "feedback", "source"):  # of Weave and MLflow
             one = {**one, **as_object(one.get(inner))}
         fields = {k: one.get(k) for k in Feedback.model_fields if k in one}
-        if "value" in one:
-            fields["key"] = first(one, "key", "name", "assessment_name")
+        if "value" in one and (name := first(one, "key", "name", "assessment_name")):
+            fields["key"] = name
         fields["user_id"] = first_name(one, (*USER_KEYS, *_SPEAKERS)) or user
         fields["created_at"] = first(one, *MADE)
         if isinstance(fields.get("source"), Mapping):
             del fields["source"]
         _add_rating(one, fields)
-        if not feedback_key(fields) and any(k in one for k in (*RATINGS, "value", *COMMENTS)):
+        said = feedback_key({**fields, "key": one.get("key")}) or fields.get("value") is not None
+        if not said and any(k in one for k in (*RATINGS, "value", *COMMENTS)):
             passed["empty_rating"] += 1
             continue
         about = _about(one, out, n)
@@ -427,8 +428,8 @@ def _add_rating(one: Row, fields: dict[str, Any]) -> None:
             stars = number(rating)
             fields.setdefault("value", rating if stars is None else stars)
             fields.setdefault("key", "rating")
-    if isinstance(one.get("question"), str):  # Dify's annotation: the answer as it should be
-        fields["correction"] = one.get("content")
+    if isinstance(one.get("question"), str) and one.get("content"):  # Dify: an edited answer
+        fields["correction"] = one["content"]
     elif fields.get("comment") is None and (words := first(one, *COMMENTS, *_WORDS)) is not None:
         fields["comment"] = words
 

@@ -42,8 +42,8 @@ _MIN_ID = 32
 _LISTS = ("messages", "conversations", "conversation", "contents", "chat_messages", "history",
           "History", "input")  # fmt: skip
 _KNOWN = {
-    *_LISTS, *THREAD_KEYS, *USER_KEYS, *RATINGS, *COMMENTS, "feedback", "lang", "language", "model",
-    "run_id",
+    *_LISTS, *THREAD_KEYS, *USER_KEYS, *RATINGS, *COMMENTS, "feedback", "user_feedback",
+    "lang", "language", "model", "run_id",
     "created_at", "createdAt", "timestamp", "tstamp", "input_prompt", "input_chat_messages", "info",
     "tools", "usage", "format", "system", "instructions", "system_prompt", "systemInstruction",
     "system_instruction", "turn", "toxic", "redacted", "openai_moderation", "hashed_ip",

@@ -63,8 +63,9 @@ def _whole(row: Row) -> Row:
         winner = {"leftvote": "model_a", "rightvote": "model_b"}.get(str(row.get("type")), "tie")
         a, b = map(_turns, states)
         return {**row, "conversation_a": a, "conversation_b": b, "winner": winner}
-    if objects(row.get("steps")):  # Chainlit's threads
-        return {**row, "thread_id": row.get("id"), "messages": row["steps"]}
+    steps = row.get("steps")  # of Chainlit's threads
+    if objects(steps) and any(str(one.get("type")).endswith("_message") for one in steps):
+        return {**row, "thread_id": row.get("id"), "messages": steps}
     return row
 
 

@@ -200,3 +200,9 @@ def test_memory_does_not_grow_with_the_file(
 
     peak(100)  # what is loaded once
     assert peak(1500) < 1.5 * peak(300)
+
+
+def test_a_cut_file_of_utf_16_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes('{"messages": []}\n'.encode("utf-16") + b"{")
+    assert "the rest of the file was not read" in str([row for _, row in read_rows(path)][-1])

@@ -223,12 +223,28 @@ def test_thoughts_and_streams(home: Home, tmp_path: Path, row: dict[str, Any]) -
     assert texts(log) == [("user", ASKED), ("assistant", SAID)]
 
 
-def test_a_rating_that_was_taken_back_costs_no_words(home: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize("feedback", [{"rating": None}, {"name": "thumb", "value": None}])
+def test_a_rating_that_was_taken_back_costs_no_words(
+    home: Home, tmp_path: Path, feedback: dict[str, Any]
+) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"query": ASKED, "answer": SAID, "feedback": {"rating": None}}))
+    path.write_text(json.dumps({"query": ASKED, "answer": SAID, "feedback": feedback}))
     result = import_file(path, home)
     assert (result.bad, result.interactions) == ([], 1)
     assert result.passed_over == {"empty_rating": 1}
+
+
+@pytest.mark.parametrize("value", [5, "too long"])
+def test_a_value_without_a_name_is_a_rating(home: Home, tmp_path: Path, value: Any) -> None:
+    row = {"query": ASKED, "answer": SAID, "feedback": {"value": value}}
+    [log] = bring(home, tmp_path, json.dumps(row))
+    assert [(f["key"], f["value"]) for f in log["feedback"]] == [("rating", value)]
+
+
+def test_steps_beside_messages_are_something_else(home: Home, tmp_path: Path) -> None:
+    row = {"messages": [U, A], "steps": [{"type": "search", "output": "x"}]}
+    [log] = bring(home, tmp_path, json.dumps(row))
+    assert texts(log) == [("user", ASKED), ("assistant", SAID)]
 
 
 def test_a_table_of_librechat(home: Home, tmp_path: Path) -> None:
