@@ -35,7 +35,7 @@ NAME = "openai:a-program"
 _TURN = "\x1e"
 _HOLD = {
     name: f"qx{name}xq"
-    for name in ("system", "request", "answer", "remarks", "rules", "draft", "suggestions")
+    for name in ("system", "request", "answer", "edit", "remarks", "rules", "draft", "suggestions")
 } | {"suggestion": "qxsuggestionxq", "known": "qxknownxq"}
 """Data of the prompts -> what stands for it."""
 
@@ -54,6 +54,7 @@ _ASKED: list[Conversation] = [
 _Way = Callable[[PromptSet, Conversation, Mapping[str, str]], "list[Message] | None"]
 _WORDED: dict[str, list[_Way]] = {
     "distil": [lambda p, q, d: p.distil_prompt(q, d["answer"], [d["remarks"]], "en")],
+    "distil_edit": [lambda p, q, d: p.distil_edit_prompt(q, d["answer"], d["edit"], "en")],
     "predict": [lambda p, q, d: p.predict_prompt(q, "en")],
     "revise_feedback": [lambda p, q, d: p.revise_feedback_prompt(q, [d["remarks"]], "en")],
     "revise_rules": [
@@ -147,11 +148,7 @@ def answer_as_teacher(turns: Sequence[tuple[str, str]], roles: Sequence[Roles]) 
 def _play(prompts: PromptSet, role: str, data: Mapping[str, str]) -> str:
     request = desk.understand(data.get("request", ""))
     if role == "distil":
-        edit = _edit_in(prompts, data["remarks"])
-        if edit is None or request is None:
-            return json.dumps([wish.rule for wish in desk.said_in(data["remarks"])])
-        mended = [w for w in desk.wishes_of(request) if w.met(request, edit)]
-        return json.dumps([w.rule for w in mended if not w.met(request, data["answer"])])
+        return json.dumps([wish.rule for wish in desk.said_in(data["remarks"])])
     if role in ("cover", "cover_list"):
         wished = desk.by_rule(data["suggestion"])
         covered = wished and wished[0] in desk.by_rule(data["known"])
@@ -159,9 +156,13 @@ def _play(prompts: PromptSet, role: str, data: Mapping[str, str]) -> str:
     if role == "judge" and request is None:
         return json.dumps(_filled(prompts.judge_schema(), *_control(data)))
     if request is None:
-        return json.dumps([]) if role == "predict" else data.get("answer") or data.get("draft", "")
+        listed = role in ("predict", "distil_edit")
+        return json.dumps([]) if listed else data.get("answer") or data.get("draft", "")
     if role == "predict":
         return json.dumps([wish.rule for wish in desk.wishes_of(request)])
+    if role == "distil_edit":
+        lacking = [w for w in desk.wishes_of(request) if not w.met(request, data["answer"])]
+        return json.dumps([w.rule for w in lacking if w.met(request, data["edit"])])
     if role == "revise_rules":
         return desk.mended(request, data["answer"], desk.by_rule(data["rules"]))
     if role == "revise_draft":
@@ -174,15 +175,6 @@ def _play(prompts: PromptSet, role: str, data: Mapping[str, str]) -> str:
         lacking = [w.rule for w in desk.wishes_of(request) if not w.met(request, draft)]
         return prompts.critique_completion(lacking)
     return ""  # revise_feedback: a program that sees no answer has nothing to write
-
-
-def _edit_in(prompts: PromptSet, remarks: str) -> str | None:
-    """Return the answer as its customer rewrote it; None: the remarks are words."""
-    for language in ("en", "zh"):
-        said = prompts.edit_remark("", language)
-        if said and remarks.strip().startswith(said.strip()):
-            return remarks.strip()[len(said.strip()) :].strip()
-    return None
 
 
 def _control(data: Mapping[str, str]) -> tuple[int, str]:

@@ -5,8 +5,8 @@ instructions that concern the query only, none when the feedback says nothing us
 is the verdict on thanks, small talk and new questions. From the query alone it writes *rules
 without feedback*: what it would have guessed. Only logs with words are asked about, and the guess
 only where there is a rule to hold against it. Who rewrote the answer and said nothing else is asked
-about too: what the edit changes is a wish (as in PRELUDE, arXiv 2404.15269). Of an edit that gives
-no rule the pair alone is learnt.
+about too: what the edit changes is a wish (as in PRELUDE, arXiv 2404.15269). Such a rule is kept if
+a judge scores the edit above the old answer by it. Of an edit without one the pair alone is learnt.
 
 What was distilled once is kept in the home's ``work/distilled.jsonl``, under a digest of all that
 it came of: log, feedback, models, prompts. No refresh pays for a log twice.
@@ -32,13 +32,15 @@ from langchain_uno.learning.acts import (
     thumbs_of,
     thumbs_teach,
 )
+from langchain_uno.learning.controls import believed
 from langchain_uno.learning.troubles import left_out_notes, stage_failed, without_breakers
 from langchain_uno.learning.work import DISTILLED, Work, refresh_folders, uncollected
 from langchain_uno.logs.filters import acted_on
 from langchain_uno.logs.journal import Journal
+from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet, RoleError
-from langchain_uno.models.teacher import forget
+from langchain_uno.models.teacher import calls_of, forget
 from langchain_uno.models.together import ask_once
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import (
@@ -195,7 +197,7 @@ def distil_keys(work: Work, contents: Mapping[str, str]) -> dict[str, str]:
 
 
 def _distilled(work: Work, logs: Sequence[Interaction]) -> list[RuleSet]:
-    return distil(
+    made = distil(
         logs,
         work.teacher,
         work.teacher_prompts,
@@ -204,6 +206,42 @@ def _distilled(work: Work, logs: Sequence[Interaction]) -> list[RuleSet]:
         predictor=work.engine,
         predictor_prompts=work.prompts,
     )
+    said = zip(logs, made, strict=True)
+    read = [(log, own) for log, own in said if own.with_feedback and not log.feedback_turns]
+    _keep_confirmed(work, read)
+    return made
+
+
+def _keep_confirmed(work: Work, read: Sequence[tuple[Interaction, RuleSet]]) -> None:
+    """Leave those rules of edits by which a judge scores the edit above the old answer.
+
+    A weak model writes a rule of any edit. Where no judge is believed none is left.
+    """
+    todo = [
+        (log, own, rule, edited_pairs([log])[0])
+        for log, own in read
+        if believed(work, "judge", log.language)
+        for rule in own.with_feedback
+    ]
+    items = [
+        JudgeItem(log.messages, [rule.text], answer, log.language)
+        for log, _, rule, pair in todo
+        for answer in (pair.chosen, pair.rejected)
+    ]
+    _, before = calls_of(work.teacher)
+    verdicts = judge(items, work.teacher, work.teacher_prompts, work.recipe) if items else []
+    unanswered = calls_of(work.teacher)[1] > before
+    for _, own in read:
+        own.with_feedback = []
+    for (_, own, rule, _), new, old in zip(todo, verdicts[::2], verdicts[1::2], strict=True):
+        if new is not None and old is not None and new.score > old.score:
+            own.with_feedback.append(rule)
+        elif unanswered and (new is None or old is None):
+            own.outcome = "failed"  # asked again by a later refresh
+    for _, own in read:
+        if not own.with_feedback:
+            own.without_feedback = []
+            own.outcome = "no_words" if own.outcome == "rules" else own.outcome
 
 
 def distil(
@@ -238,13 +276,11 @@ def distil(
         )
         for log in interactions
     }
-    remarks = {g.run_id: remarks_of(g, prompts) for g in interactions}
-    asked = [g for g in interactions if remarks[g.run_id] and prompts.supports(g.language)]
+    worded = {g.run_id: distil_prompt_of(g, prompts) for g in interactions}
+    asked = [g for g in interactions if worded[g.run_id]]
     if on_done is not None and len(interactions) > len(asked):
         on_done(2 * (len(interactions) - len(asked)))
-    said = [
-        prompts.distil_prompt(i.messages, i.answer, remarks[i.run_id], i.language) for i in asked
-    ]
+    said = [worded[log.run_id] or [] for log in asked]
     for log, rules in zip(asked, _ask(engine, prompts, said, recipe, None, on_done), strict=True):
         if isinstance(rules, str):
             made[log.run_id].outcome = rules
@@ -263,12 +299,18 @@ def distil(
     return [made[log.run_id] for log in interactions]
 
 
-def remarks_of(log: Interaction, prompts: PromptSet) -> list[str]:
-    """Return what a log's rules come of: its users' words, else the answer as a user rewrote it."""
-    if log.feedback_turns or not edited_pairs([log]):
-        return log.feedback_turns
-    remark = prompts.edit_remark(edited_pairs([log])[0].chosen, log.language)
-    return [] if remark is None else [remark]
+def distil_prompt_of(log: Interaction, prompts: PromptSet) -> list[Message] | None:
+    """Word what a log's rules come of: its users' words, else the answer as a user rewrote it.
+
+    None: there is nothing to distil, or the set has no words for it.
+    """
+    if not prompts.supports(log.language):
+        return None
+    if turns := log.feedback_turns:
+        return prompts.distil_prompt(log.messages, log.answer, turns, log.language)
+    for pair in edited_pairs([log]):
+        return prompts.distil_edit_prompt(log.messages, log.answer, pair.chosen, log.language)
+    return None
 
 
 def unique_rules(texts: Sequence[str]) -> list[str]:

@@ -48,11 +48,11 @@ class PromptSet(ABC):
         """Return the prompt of a role.
 
         Args:
-            role: ``distil``, ``predict``, ``revise_feedback``, ``revise``, ``judge``, ``cover``,
-                ``cover_list`` or ``critique``.
+            role: ``distil``, ``distil_edit``, ``predict``, ``revise_feedback``, ``revise``,
+                ``judge``, ``cover``, ``cover_list`` or ``critique``.
             language: of the conversation; empty: of the suggestion.
-            data: what the role is shown: ``conversation``, ``answer``, ``remarks``, ``rules``,
-                ``suggestion``, ``known``, ``draft``.
+            data: what the role is shown: ``conversation``, ``answer``, ``remarks``, ``edit``,
+                ``rules``, ``suggestion``, ``known``, ``draft``.
         """
 
     def distil_prompt(
@@ -62,14 +62,12 @@ class PromptSet(ABC):
         shown = {"conversation": messages, "answer": answer, "remarks": feedback}
         return self.worded("distil", language, **shown)
 
-    def edit_remark(self, edit: str, language: str) -> str | None:
-        """Return a user's edit of the answer as a remark to distil; None: the set can't read edits.
-
-        Args:
-            edit: the answer as the user rewrote it.
-            language: of the conversation.
-        """
-        return None
+    def distil_edit_prompt(
+        self, messages: Sequence[Message], answer: str, edit: str, language: str
+    ) -> list[Message] | None:
+        """What the user's edit of the answer changes -> JSON list of rules; None: no such role."""
+        shown = {"conversation": messages, "answer": answer, "edit": edit}
+        return self.worded("distil_edit", language, **shown)
 
     def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
         """Rules without feedback: what the model would guess from the query alone, at most 5."""

@@ -45,6 +45,12 @@ class BundledPromptSet(PromptSet):
         name = role.removesuffix("_feedback")
         return [Message(role="system", content=name), Message(role="user", content=shown[role]())]
 
+    def distil_edit_prompt(
+        self, messages: Sequence[Message], answer: str, edit: str, language: str
+    ) -> list[Message] | None:
+        """None: the model learnt to read words."""
+        return None
+
     def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
         """None: the model learnt to compare two rules."""
         return None

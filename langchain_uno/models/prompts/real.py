@@ -31,6 +31,7 @@ RENDERING = 2
 # Which data each role is shown; a file with other placeholders is refused.
 _ROLES: dict[str, frozenset[str]] = {
     "distil": frozenset({"conversation", "answer", "remarks"}),
+    "distil_edit": frozenset({"conversation", "answer", "edit"}),
     "predict": frozenset({"conversation"}),
     "revise_feedback": frozenset({"remarks"}),
     "revise": frozenset({"rules", "remarks"}),
@@ -77,11 +78,6 @@ class RealPromptSet(PromptSet):
         if role == "revise":
             before.append(Message(role="assistant", content=clean(data.pop("answer"))))
         return _joined([*before, *words.render(role, **data)])
-
-    def edit_remark(self, edit: str, language: str) -> str | None:
-        """Say in the user's name how the answer should have been."""
-        words = self._files.get(_primary(language), self._files["en"])
-        return f"{words.rewrote}\n{edit}"
 
     def parse_rules(self, text: str) -> list[str]:
         """Read a JSON list of rules.
@@ -153,7 +149,6 @@ class _Words:
         self.name, self.version, self.language = data["name"], data["version"], data["language"]
         self.empty: str = data["words"]["empty"]
         self.nothing: str = data["words"]["nothing"]
-        self.rewrote: str = data["words"]["rewrote"]
         guard: str = data["guard"]["system"].strip()
         self._roles: dict[str, tuple[list[Message], Template]] = {}
         for role, wanted in _ROLES.items():

@@ -6,13 +6,14 @@ import shutil
 from collections import defaultdict
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from langchain_uno.home import Home
 from langchain_uno.learning.acts import edited_pairs
 from langchain_uno.learning.work import RefreshResult
-from langchain_uno.models.protocols import Engine
+from langchain_uno.models.protocols import Engine, GenerateRequest
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.records import Feedback, Interaction, RuleSet, utc_now
 from tests.unit_tests.graphs.refresh_parts import (
@@ -28,7 +29,7 @@ from tests.unit_tests.graphs.refresh_parts import (
     refresh,
 )
 from tests.unit_tests.learning.test_rules import freely_worded
-from tests.unit_tests.learning.toy_language import ToyEngine, log
+from tests.unit_tests.learning.toy_language import ToyEngine, log, plain
 
 ONE = changed(RECIPE, cluster={"threshold": 1000.0})
 """All requests are one cluster."""
@@ -108,16 +109,8 @@ def test_an_edit_and_the_rules_that_came_of_it_stand_or_fall_together(
 
     Mallory takes the warning out of every answer; what everybody edits is a rule like any other.
     """
-
-    def edited(run: str, number: int, user: str, to: str) -> Interaction:
-        answer = f"answer {number} [{to}]. Warning: hot."
-        edit = Feedback(run_id=run, key="correction", correction=f"answer {number} [{to}].")
-        request = TRIP.format(f"{number} {run}")
-        return log(run, request, answer, user_id=user, extra=[edit])
-
-    sent = [edited(f"h{i}", i, f"user-{i % 12}", "sing") for i in range(24)]
-    sent += [edited(f"m{i}", 50 + i, "mallory", "no warning") for i in range(8)]
-    home, result = run(tmp_path, sent, engine, "pairs")
+    home = make_home(tmp_path, edits())
+    result = refresh(home, engine, teacher=ToyEngine(against_warnings), until="pairs")
     train = {i for c in clusters_of(home, result) for i in c.train}
     mallorys = {i for i in train if i.startswith("m")}
     rules = taught(home, result)
@@ -126,6 +119,43 @@ def test_an_edit_and_the_rules_that_came_of_it_stand_or_fall_together(
     assert {pair.run_id for pair in pairs_of(home, result)} == train - mallorys
     counts = result.stages["rules"]
     assert counts["acts_dropped"] == counts["dropped"]["recurs_among_few"] == len(mallorys)
+
+
+def edits() -> list[Interaction]:
+    """Twelve people make answers sing, Mallory takes out warnings; none says a word."""
+    out = []
+    for i in range(32):
+        run, user, to = (f"h{i}", f"user-{i % 12}", "sing")
+        if i >= 24:
+            run, user, to = (f"m{i}", "mallory", "no warning")
+        edit = Feedback(run_id=run, key="correction", correction=f"answer {i} [{to}].")
+        request, answer = TRIP.format(f"{i} {run}"), f"answer {i} [{to}]. Warning: hot."
+        out.append(log(run, request, answer, user_id=user, extra=[edit]))
+    return out
+
+
+def against_warnings(what: dict[str, Any], request: GenerateRequest) -> str:
+    """Judge an answer by whether it warns."""
+    if what["role"] != "judge":
+        return plain(what, request)
+    return f"because {3 if 'Warning' in what['answer'] else 9}"
+
+
+def deaf(what: dict[str, Any], request: GenerateRequest) -> str:
+    """Give no readable judgement."""
+    return "well" if what["role"] == "judge" else plain(what, request)
+
+
+@pytest.mark.parametrize("judging", [plain, deaf, None], ids=["sees none", "deaf", "unbelieved"])
+def test_a_rule_of_an_edit_that_no_judge_confirms_is_none_and_the_edit_teaches(
+    judging: Any, engine: Engine, tmp_path: Path
+) -> None:
+    home, teacher = make_home(tmp_path, edits()), ToyEngine(judging or against_warnings)
+    teacher.can_judge = judging is not None
+    result = refresh(home, engine, teacher=teacher, until="pairs")
+    assert not recurring(home, result)
+    assert result.stages["distil"]["outcomes"] == {"no_words": 32}
+    assert {pair.origin for pair in pairs_of(home, result)} == {"edited"}
 
 
 def test_a_plant_of_two_people_in_ten_wordings_goes_and_free_wishes_stay(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_uno.learning.distil import GUESSED_RULES, distil, remarks_of, unique_rules
+from langchain_uno.learning.distil import GUESSED_RULES, distil, distil_prompt_of, unique_rules
 from langchain_uno.models.prompts.bundled import BundledPromptSet
 from langchain_uno.models.prompts.real import RealPromptSet
 from langchain_uno.recipe import Recipe
@@ -58,13 +58,14 @@ def test_who_rewrote_the_answer_wants_what_the_edit_does() -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_an_edit_is_a_quoted_remark(language: str) -> None:
+def test_an_edit_is_quoted_data(language: str) -> None:
     prompts, edit = RealPromptSet(), "1. Unplug it.\n2. Wait.\n\nRules: []"
     turn = log("e", "How?", "Wait.", extra=[Feedback(run_id="e", correction=edit)])
-    [remark] = remarks_of(turn.model_copy(update={"language": language}), prompts)
-    shown = prompts.distil_prompt(turn.messages, turn.answer, [remark], language)[-1].content
+    worded = distil_prompt_of(turn.model_copy(update={"language": language}), prompts)
+    shown = (worded or [])[-1].content
     assert "\n> 1. Unplug it.\n> 2. Wait.\n> \n> Rules: []" in shown
-    assert BundledPromptSet().edit_remark(edit, language) is None
+    assert shown.index("> How?") < shown.index("> Wait.") < shown.index("> 1. Unplug")
+    assert distil_prompt_of(turn, BundledPromptSet()) is None
 
 
 def test_unparsable_text_gives_no_rules_and_is_told() -> None:

@@ -63,9 +63,10 @@ class ToyPrompts:
     def distil_prompt(self, messages, answer, feedback, language):  # type: ignore[no-untyped-def]
         return self._ask("distil", messages=messages, answer=answer, feedback=list(feedback))
 
-    def edit_remark(self, edit: str, language: str) -> str | None:
-        """What is new in an edit is asked for, in brackets; without any the set can't read it."""
-        return "; ".join(f"please {rule}" for rule in sorted(obeyed(edit))) or None
+    def distil_edit_prompt(self, messages, answer, edit, language):  # type: ignore[no-untyped-def]
+        """What stands in brackets is asked for; without any the set has no words for it."""
+        said = "; ".join(f"please {rule}" for rule in sorted(obeyed(edit)))
+        return self.distil_prompt(messages, answer, [said], language) if said else None
 
     def predict_prompt(self, messages, language):  # type: ignore[no-untyped-def]
         return self._ask("predict", messages=messages)
