@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -41,6 +42,10 @@ LEAST = least_people(LEVEL)
 
 MOST_TOKENS = 512
 """Of an answer to an instruction: all ask for a few words. Room for thinking is in it."""
+
+SOFTER = 0.5
+"""Share of its change to the base model with which a module is tried again that is better for its
+own requests and worse elsewhere. It keeps most of what it learnt (arXiv 2109.01903)."""
 
 # -- General instructions --------------------------------------------------------------------------
 
@@ -177,6 +182,17 @@ def look_elsewhere(
     found.harm = "; ".join(harm)
     told = "; ".join(["worse elsewhere", *harm, report.reason]) if harm else report.reason
     return report.model_copy(update={"elsewhere": found, "passed": not harm, "reason": told})
+
+
+def softened(adapter: Path) -> Path:
+    """Write beside an adapter one with :data:`SOFTER` of its change to the base; return it."""
+    folder = adapter.with_name(f"{adapter.name}-{SOFTER}")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(adapter, folder)
+    config = json.loads((folder / "adapter_config.json").read_bytes())
+    config["lora_alpha"] *= SOFTER
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
+    return folder
 
 
 def _kept(answers: Sequence[str]) -> list[bool]:

@@ -64,6 +64,7 @@ from langchain_uno.records import (
     VerifierReport,
 )
 from langchain_uno.trainers.deciding import cluster_p_value, least_people, may_ship
+from langchain_uno.trainers.elsewhere import SOFTER, softened
 from langchain_uno.trainers.verifier import HeldOut
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Trial(BaseModel):
     note: str = ""
     adapter: str | None = None
     """Its folder, relative to the work folder; None: it failed, or was not made."""
+    softened: bool = False
+    """Whether it is a part of what was trained (:data:`SOFTER`)."""
 
     @property
     def passed(self) -> bool:
@@ -287,10 +290,11 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
         if trial.report is not None:
             decision.report = trial.report
             decision.reports.append(trial.report)
+        if not trial.passed or trial.softened:
+            decision.notes.append(f"{kind}: {trial.note}")
         if trial.passed:
             new = trial
             break
-        decision.notes.append(f"{kind}: {trial.note}")
     if new is not None and new.report is not None and new.report.kind == "critic":
         # It is asked only where the critic passed, so it adds no chance of a useless module.
         new = _distilled(work, cluster, new, decision, kinds=len(kinds))
@@ -402,6 +406,17 @@ def _try_module(
     """
     own = "distilled" if critic else kind
     name = f"clusters/{cluster.id}/{own}.json"
+
+    def verified(adapters: list[Path]) -> tuple[VerifierReport, Path]:
+        """Say what is known of the best of these adapters, and which one that is."""
+        report = verify_module(work, cluster, kind, adapters, kinds=kinds, name=own)
+        best = adapters[(report.epoch or 0) - 1]
+        if critic is not None and report.passed:
+            report = not_behind(work, cluster, report, best, _folder_of(work, critic))
+        if report.passed and work.recipe.verify.level is not None:
+            report = look_outside(work, cluster, report, best)
+        return report, best
+
     if not work.folder.has(name):
         _, before = calls_of(work.teacher)
         try:
@@ -412,14 +427,18 @@ def _try_module(
             # All examples too long, say: this cluster's module can't be trained, others can.
             trial = Trial(note=str(error))
         else:
-            report = verify_module(work, cluster, kind, epochs, kinds=kinds, name=own)
-            chosen = epochs[(report.epoch or 0) - 1]
-            if critic is not None and report.passed:
-                report = not_behind(work, cluster, report, chosen, _folder_of(work, critic))
-            if report.passed and work.recipe.verify.level is not None:
-                report = look_outside(work, cluster, report, chosen)
+            report, chosen = verified(epochs)
+            if report.elsewhere is not None and report.elsewhere.harm:
+                # It is asked only where the whole one passed, so it adds no chance.
+                half, soft = verified([softened(chosen)])
+                if half.passed:
+                    told = f"{SOFTER} of its change to the base, since whole it was {report.reason}"
+                    report, chosen = half.model_copy(update={"reason": told}), soft
+                else:
+                    work.folder.remove(str(soft.relative_to(work.folder.root)))
             kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
-            trial = Trial(report=report, note=report.reason, adapter=kept)
+            part = chosen not in epochs
+            trial = Trial(report=report, note=report.reason, adapter=kept, softened=part)
         if calls_of(work.teacher)[1] > before:
             return trial  # judged in part: a later call judges it again
         work.folder.write_json(name, trial.model_dump(mode="json"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from langchain_uno.home import Home
 from langchain_uno.learning import train as train_room
 from langchain_uno.learning import verify as verify_room
 from langchain_uno.learning.cluster import sent_to
@@ -27,6 +29,54 @@ from tests.unit_tests.graphs.refresh_parts import (
 )
 
 
+def passing(work: Any, cluster: Any, kind: Any, epochs: Any, **_: Any) -> VerifierReport:
+    return VerifierReport(
+        kind=kind, n=9, people=9, win_rate=0.9, interval=(0.5, 1.0), p_value=0.001,
+        passed=True, epoch=1, reason="9 held-out requests",
+    )  # fmt: skip
+
+
+def swapped(work: Work) -> dict[str, str | None]:
+    """All requests stray to the other cluster."""
+    one, two = work.clusters()
+    truth = {i: c.id for c in (one, two) for i in c.run_ids}
+    assert sent_to(work) == truth  # two topics: nothing strays
+    return {i: a.id for a, b in ((one, two), (two, one)) for i in b.run_ids}
+
+
+def home_of_two_topics(root: Path) -> Home:
+    asking = [one for one in logs(48) if one.feedback_turns != ["thanks"]]
+    each = [one.model_copy(update={"user_id": f"user-{i}"}) for i, one in enumerate(asking)]
+    return make_home(root, each)
+
+
+def test_a_module_that_is_worse_elsewhere_ships_with_half_of_its_change_if_that_is_not(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    def losing_whole(exam: Exam, side: BaseSide, expert: Path) -> dict[str, float]:
+        alpha = json.loads((expert / "adapter_config.json").read_bytes())["lora_alpha"]
+        seen.append(alpha)
+        return {item.voice: -0.5 if alpha == max(seen) else 0.0 for item in side.items}
+
+    monkeypatch.setattr(Exam, "gains", losing_whole)
+    monkeypatch.setattr(verify_room, "sent_to", swapped)
+    monkeypatch.setattr(train_room, "verify_module", passing)
+    home = home_of_two_topics(tmp_path)
+    result = refresh(home, engine, changed(RECIPE, verify={"held_out": 0.5}))
+    release = read_current(home)
+    assert release is not None
+    for cluster in release.manifest.clusters:
+        assert cluster.route == "expert" and cluster.adapter is not None
+        config = (release.adapters[cluster.adapter] / "adapter_config.json").read_bytes()
+        assert json.loads(config)["lora_alpha"] == max(seen) / 2
+        told = "expert: 0.5 of its change to the base, since whole it was worse elsewhere"
+        assert told in cluster.note
+    left = [f.name for f in folder_of(home, result).root.glob("clusters/*/expert/epoch-*")]
+    assert left and all(name.endswith("-0.5") for name in left)
+
+
 def test_a_module_that_is_worse_on_strays_of_other_clusters_does_not_ship(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,29 +89,15 @@ def test_a_module_that_is_worse_on_strays_of_other_clusters_does_not_ship(
     def losing(exam: Exam, side: BaseSide, expert: Path) -> dict[str, float]:
         return {item.voice: -0.5 for item in side.items}
 
-    def passing(work: Any, cluster: Any, kind: Any, epochs: Any, **_: Any) -> VerifierReport:
-        return VerifierReport(
-            kind=kind, n=9, people=9, win_rate=0.9, interval=(0.5, 1.0), p_value=0.001,
-            passed=True, epoch=1, reason="9 held-out requests",
-        )  # fmt: skip
-
     def counted(exam: Any) -> list[str]:
         asked.append(1)
         return base_answers(exam)
-
-    def swapped(work: Work) -> dict[str, str | None]:
-        one, two = work.clusters()
-        truth = {i: c.id for c in (one, two) for i in c.run_ids}
-        assert sent_to(work) == truth  # two topics: nothing strays
-        return {i: a.id for a, b in ((one, two), (two, one)) for i in b.run_ids}
 
     monkeypatch.setattr(Exam, "gains", losing)
     monkeypatch.setattr(verify_room, "sent_to", swapped)
     monkeypatch.setattr(train_room, "verify_module", passing)
     monkeypatch.setattr(verify_room, "base_answers", counted)
-    asking = [one for one in logs(48) if one.feedback_turns != ["thanks"]]
-    each = [one.model_copy(update={"user_id": f"user-{i}"}) for i, one in enumerate(asking)]
-    home = make_home(tmp_path, each)
+    home = home_of_two_topics(tmp_path)
     recipe = changed(RECIPE, critic={"distil": False}, verify={"held_out": 0.5})
     with pytest.raises(KeyboardInterrupt):  # in the first cluster: what was asked is kept
         refresh(home, engine, recipe, progress=StopAt("critic, training steps"))
