@@ -114,7 +114,7 @@ def test_two_accounts_with_sixty_thumbs_steer_nothing(engine: Engine, tmp_path: 
             folder_of(home, result).read_json(f"clusters/{cluster.id}/decision.json")
         )
         assert found.route == "base" and not found.reports
-        assert re.search(r"down of [12]: it takes 3 of each", found.notes[0])
+        assert re.search(r"down: [12]: it takes 3 of each", found.notes[0])
 
 
 def test_sixty_thumbs_of_two_accounts_weigh_as_much_as_two_of_the_others(
