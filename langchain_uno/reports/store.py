@@ -37,7 +37,7 @@ class Funnel(BaseModel):
     dropped: dict[str, int] = Field(default_factory=dict)
     usable: int
     asking: int | None = None
-    """Usable logs whose words ask for something; None: nobody looked."""
+    """Usable logs whose words or edits ask for something; None: nobody looked."""
     train: int
     held_out: int
     left_out: int

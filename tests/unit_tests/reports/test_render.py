@@ -163,7 +163,7 @@ def test_figures_stand_in_the_page() -> None:
         "1 person, 3 logs: it is repeated, and too few people share it",
         "6 won, 2 tied, 1 lost",
         "11 of 12 right (en)",
-        "20 of them say in words what they want",
+        "20 of them say what they want, in words or by an edit",
         "30 % of all differences",
         "1.3 MB",
     ):
