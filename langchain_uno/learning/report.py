@@ -221,6 +221,7 @@ class _Reporter:
             held_out=len(data.verify),
             unlabelled=len(data.unlabelled),
             by_thumbs=data.by_thumbs,
+            acting=data.acting,
             low=work.is_low(data),
             told=[*recurring, *single[:SINGLE_RULES]],
             told_not_shown=max(0, len(single) - SINGLE_RULES),
