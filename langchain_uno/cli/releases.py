@@ -113,7 +113,7 @@ def show(
     say(f"Release {release}: {row['state']}, made {row['created'][:16].replace('T', ' ')}.")
     say(f"Base model {manifest.base_model}; parent {manifest.parent or 'none'}.")
     say(f"Report: {row['report'] or 'none'}")
-    table = Table("cluster", "route", "logs", "people", "gap", "win rate", pad_edge=False)
+    table = Table("cluster", "route", "logs", "people in training", "gap", "win rate", pad_edge=False)
     for cluster in manifest.clusters:
         gap = "-" if cluster.gap is None else f"{cluster.gap:.2f}"
         size, people = str(cluster.size), str(cluster.people)

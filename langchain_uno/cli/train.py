@@ -137,8 +137,8 @@ def train(
     would be taught, and prints {"rules": {"distilled": n, "taught": m, "dropped": {reason: k}}}; a
     call without --until goes on from there. So does the same call after Ctrl-C or a crash.
 
-    In the table "people" are those who asked for anything in the cluster's training logs. Of a
-    stage's counts "recurring" are rules that enough people want to teach them to their whole
+    In the table "logs" counts the held-out ones too, and "people in training" those who asked for
+    anything in the others. Of a stage's counts "recurring" are rules that enough people want to teach them to their whole
     cluster, "acts dropped" edits and likes that one person repeats and few share, and "guarded"
     says whether there are enough people to tell such a plant from a wish.
 
@@ -275,7 +275,7 @@ def _show(result: RefreshResult, home: Home) -> None:
 
 def _table(result: RefreshResult) -> Table:
     table = Table("cluster", title=counted(len(result.clusters), "cluster"), pad_edge=False)
-    for name in ("logs", "people", "gap"):
+    for name in ("logs", "people in training", "gap"):
         table.add_column(name, justify="right")
     table.add_column("route")
     table.add_column("win rate")
