@@ -139,9 +139,9 @@ def train(
     call without --until goes on from there. So does the same call after Ctrl-C or a crash.
 
     In the table "logs" counts the held-out ones too, and "people" those who asked for anything
-    in the others. Of a stage's counts "recurring" are rules that enough people want to teach them to their whole
-    cluster, "acts dropped" edits and likes that one person repeats and few share, and "guarded"
-    says whether there are enough people to tell such a plant from a wish.
+    in the others. Of a stage's counts "recurring" are rules that enough people want to teach them
+    to their whole cluster, "acts dropped" edits and likes that one person repeats and few share,
+    and "guarded" says whether there are enough people to tell such a plant from a wish.
 
     One log, one call to a teacher or one cluster that fails is left out, told, and tried again by
     the next refresh.

@@ -64,6 +64,9 @@ def test_thumbs_of_enough_people_make_an_expert(engine: Engine, tmp_path: Path) 
     [cluster] = clusters_of(home, result)
     assert cluster.by_thumbs and min(cluster.thumbs) >= 10 and cluster.people >= 10
     assert result.stages["distil"]["lone_thumbs"] == 96
+    notes = {s: folder_of(home, result).read_json(f"{s}.json")["note"] for s in result.stages}
+    assert notes["cluster"].startswith("1 cluster of 98 logs, ")
+    assert notes["pairs"].startswith("none: no cluster trains an expert on pairs (")
     found = decided(home, result)
     assert (found.route, result.clusters[0].pairs) == ("expert", 0)
     [report] = found.reports
