@@ -122,8 +122,8 @@ def _tell_what_is_missing(result: ImportResult) -> None:
     if result.stars:
         err.print(
             f"{counted(result.stars, 'rating is', 'ratings are')} of a scale that goes above 1: "
-            "kept as values, which teach nothing. Give a `score` from 0 to 1 in their place, as the "
-            "import guide says."
+            "kept as values, which teach nothing. Give a `score` from 0 to 1 in their place, as "
+            "the import guide says."
         )
     if result.waiting:
         err.print(

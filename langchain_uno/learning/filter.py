@@ -369,9 +369,9 @@ def _why_none(work: Work, heard: Sequence[Heard], reasons: Counter[str]) -> str:
     foreign = {language for language in languages if not work.supports(language)}
     if foreign == languages:
         return (
-            f"All feedback, on {counted(len(heard), 'log')}, is in {', '.join(sorted(foreign))}, for "
-            f"which the prompt set {work.prompts.fingerprint!r} has no prompts: refresh with a real "
-            "model (--model NAME; its prompts cover en and zh)."
+            f"All feedback, on {counted(len(heard), 'log')}, is in {', '.join(sorted(foreign))}, "
+            f"for which the prompt set {work.prompts.fingerprint!r} has no prompts: refresh with a "
+            "real model (--model NAME; its prompts cover en and zh)."
         )
     counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
     return (

@@ -129,8 +129,8 @@ def pairs_stage(work: Work) -> dict[str, Any]:
         ],
         "note": f"{counted(total, 'pair')} in {counted(len(counts), 'cluster')}"
         if counts
-        else "none: no cluster trains an expert on pairs (its gap is high, too few people are held out, "
-        "thumbs teach it, or its module stays)",
+        else "none: no cluster trains an expert on pairs (its gap is high, too few people are "
+        "held out, thumbs teach it, or its module stays)",
     }
 
 
