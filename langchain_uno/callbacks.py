@@ -282,6 +282,10 @@ class UNOFeedbackHandler(BaseCallbackHandler):
     def stats(self) -> dict[str, int]:
         """Counts since this handler was made: recorded, feedback, waiting, dropped, errors.
 
+        ``waiting`` are records in memory, which the journal does not have because it can't be
+        written. Feedback on an answer that the journal does not have is none of them: `logs stats`
+        counts it as *waiting feedback*.
+
         With ``drain_every``, ``drained`` too; where it happened, ``renamed`` (answers whose run id
         another run had already) and ``outdated`` (feedback older than what stands).
         """

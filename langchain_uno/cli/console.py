@@ -29,6 +29,8 @@ from langchain_uno.home import ENV_HOME, Home, is_safe
 INTERRUPTED = 130
 out = Console()
 err = Console(stderr=True)
+COUNTED = "logs with the held-out ones; people in training who ask"
+"""What a table of clusters counts."""
 
 HomeOption = Annotated[
     Path | None,

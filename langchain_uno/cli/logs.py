@@ -111,7 +111,8 @@ def import_(
     if result.bad_rows:
         n_good = result.rows - result.bad_rows
         raise InputError(
-            f"{result.bad_rows} of {result.rows} rows could not be read; the other {n_good} are in."
+            f"{result.bad_rows} of {counted(result.rows, 'row')} could not be read; "
+            f"{counted(n_good, 'other is', 'others are')} in."
         )
 
 
@@ -120,8 +121,9 @@ def _tell_what_is_missing(result: ImportResult) -> None:
         err.print("The file has no rows: nothing was imported.")
     if result.stars:
         err.print(
-            f"{result.stars} ratings are of a scale that goes above 1: they are kept as values and "
-            "teach nothing. Give a `score` from 0 to 1 in their place, as the import guide says."
+            f"{counted(result.stars, 'rating is', 'ratings are')} of a scale that goes above 1: "
+            "kept as values, which teach nothing. Give a `score` from 0 to 1 in their place, as "
+            "the import guide says."
         )
     if result.waiting:
         err.print(
@@ -130,8 +132,8 @@ def _tell_what_is_missing(result: ImportResult) -> None:
         )
     if result.without_user:
         err.print(
-            f"{result.without_user} interactions of this home name no user: all feedback without "
-            "a name counts as one person's."
+            f"{counted(result.without_user, 'answer names', 'answers name')} no user in this home: "
+            "all feedback without a name counts as one person's."
         )
 
 

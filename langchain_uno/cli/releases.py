@@ -10,6 +10,7 @@ from rich.text import Text
 
 from langchain_uno.cli.canary import canary, canary_line, end_canary, watch
 from langchain_uno.cli.console import (
+    COUNTED,
     ByOption,
     JsonOption,
     ReleaseArgument,
@@ -113,7 +114,8 @@ def show(
     say(f"Release {release}: {row['state']}, made {row['created'][:16].replace('T', ' ')}.")
     say(f"Base model {manifest.base_model}; parent {manifest.parent or 'none'}.")
     say(f"Report: {row['report'] or 'none'}")
-    table = Table("cluster", "route", "logs", "people", "gap", "win rate", pad_edge=False)
+    columns = ("cluster", "route", "logs", "people", "gap", "win rate")
+    table = Table(*columns, caption=COUNTED, pad_edge=False)
     for cluster in manifest.clusters:
         gap = "-" if cluster.gap is None else f"{cluster.gap:.2f}"
         size, people = str(cluster.size), str(cluster.people)

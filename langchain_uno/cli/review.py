@@ -45,8 +45,8 @@ _Everywhere = Annotated[
 ]
 _COLUMNS = (
     "id", "kind", "cluster", "about", "state", "reason", "people", "source", "score",
-    "rejected_score", "text", "request", "rejected", "chosen", "decided", "decided_by",
-    "decided_at", "decided_why", "decision", "why",
+    "rejected_score", "text", "run", "request", "rejected", "said", "chosen",
+    "decided", "decided_by", "decided_at", "decided_why", "decision", "why",
 )  # fmt: skip
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 """How a cell begins that a spreadsheet may run, or that was marked so that it does not."""
@@ -82,6 +82,8 @@ def list_(
         table.add_column(name)
     for row in page.rows:
         shown = Text(visible(_in_short(row)))
+        if row.run:
+            shown.append(f"\nrun {visible(row.run)}", "dim")
         table.add_row(row.id, row.cluster, row.state, str(row.people or "-"), shown)
     if page.rows:
         out.print(table)
@@ -251,12 +253,19 @@ def _told(one: Decision) -> str:
 
 def _in_short(row: ReviewRow) -> str:
     told = row.text or ""
-    if row.kind != "rule":
-        said = row.chosen or row.text or row.reason
-        told = f"{row.request} -> {said}" if said else f"{row.request} (no words)"
+    if row.kind == "pair":
+        told = f"{row.request} -> {row.chosen}"
+    elif row.kind == "log":
+        parts = {"": row.said, "edit: ": row.chosen, "rules: ": row.text}
+        acts = [what + _cut(text, 120) for what, text in parts.items() if text]
+        return f"{_cut(row.request or '', 120)} -> {'; '.join(acts) or row.reason}"
     if row.edited:
         told += f" [taught instead: {row.edited}]"
-    return told if len(told) <= 200 else told[:197] + "..."
+    return _cut(told, 200)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _say_page(page: ReviewPage, offset: int) -> None:

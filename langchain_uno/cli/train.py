@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from langchain_uno.cli.console import (
+    COUNTED,
     EmbeddingsOption,
     JsonOption,
     ModelOption,
@@ -137,10 +138,10 @@ def train(
     would be taught, and prints {"rules": {"distilled": n, "taught": m, "dropped": {reason: k}}}; a
     call without --until goes on from there. So does the same call after Ctrl-C or a crash.
 
-    In the table "people" are those who asked for anything in the cluster's training logs. Of a
-    stage's counts "recurring" are rules that enough people want to teach them to their whole
-    cluster, "acts dropped" edits and likes that one person repeats and few share, and "guarded"
-    says whether there are enough people to tell such a plant from a wish.
+    In the table "logs" counts the held-out ones too, and "people" those who asked for anything
+    in the others. Of a stage's counts "recurring" are rules that enough people want to teach them
+    to their whole cluster, "acts dropped" edits and likes that one person repeats and few share,
+    and "guarded" says whether there are enough people to tell such a plant from a wish.
 
     One log, one call to a teacher or one cluster that fails is left out, told, and tried again by
     the next refresh.
@@ -253,7 +254,9 @@ def _show(result: RefreshResult, home: Home) -> None:
         rest = f"; the base model answers {counted(plain, 'other cluster')} as before"
         say(f"{modules}, learnt from {counted(n_logs, 'log')}{rest if plain else ''}.")
     elif result.release:
-        say("Nothing was learnt: no module passed its check, the base model answers as before.")
+        verified = any(c.win_rate is not None for c in result.clusters)
+        why = "no module passed its check" if verified else "no module was made"
+        say(f"Nothing was learnt: {why}, the base model answers as before.")
     if result.resumed:
         say(f"Taken over from an earlier call: {', '.join(result.resumed)}.")
     if result.seconds:
@@ -274,7 +277,8 @@ def _show(result: RefreshResult, home: Home) -> None:
 
 
 def _table(result: RefreshResult) -> Table:
-    table = Table("cluster", title=counted(len(result.clusters), "cluster"), pad_edge=False)
+    title = counted(len(result.clusters), "cluster")
+    table = Table("cluster", title=title, caption=COUNTED, pad_edge=False)
     for name in ("logs", "people", "gap"):
         table.add_column(name, justify="right")
     table.add_column("route")

@@ -26,6 +26,7 @@ from langchain_uno.learning.split import DECIDING, query_key, split_logs
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.records import Interaction
+from langchain_uno.reports.render import counted
 from langchain_uno.serving.router import Router
 
 WEIGHTS = (0.125, 0.25, 0.5, 1.0)
@@ -73,7 +74,8 @@ def cluster_stage(work: Work) -> dict[str, Any]:
         "clusters": len(clusters),
         "train": sum(len(c.train) for c in clusters),
         "held_out": held,
-        "note": f"{len(clusters)} clusters of {len(logs)} logs, {held} held out",
+        "note": f"{counted(len(clusters), 'cluster')} of {counted(len(logs), 'log')}, "
+        f"{held} held out",
     }
 
 

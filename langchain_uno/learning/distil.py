@@ -55,6 +55,7 @@ from langchain_uno.records import (
     run_of,
 )
 from langchain_uno.releases.history import append_lines, read_lines
+from langchain_uno.reports.render import counted
 
 GUESSED_RULES = 5
 """At most so many rules are guessed for a query (paper)."""
@@ -114,7 +115,6 @@ def distil_stage(work: Work) -> dict[str, Any]:
         raise EmptyLogError(_nothing(work, outcomes, notes, thumbs_of(rated)))
     work.folder.write_records("distilled.jsonl", out)
     _note_verdicts(work, logs, out)
-    asked = len(logs) - outcomes["no_words"]
     return {
         "logs": len(logs),
         "taken_over": len(logs) - len(new),
@@ -123,9 +123,44 @@ def distil_stage(work: Work) -> dict[str, Any]:
         "lone_thumbs": len(rated),
         "left_out": left_out,
         "notes": [*notes, *left_out_notes("distil", left_out)],
-        "note": f"{n_rules} rules from {outcomes['rules']} of {asked} logs with words or an edit, "
-        f"{len(rated)} lone thumbs",
+        "note": _ledger(logs, out, {one.run_id for one in rated}),
     }
+
+
+def _ledger(logs: Sequence[Interaction], out: Sequence[RuleSet], rated: set[str]) -> str:
+    """Say what came of all logs; every log is counted once.
+
+    Args:
+        logs: the usable ones.
+        out: their rules.
+        rated: the ids of those whose answer somebody plainly liked or disliked.
+    """
+    count: Counter[str] = Counter(
+        rules.outcome
+        if rules.outcome != "no_words"
+        else "edit"
+        if edited_pairs([log])
+        else "thumb"
+        if log.run_id in rated
+        else "nothing"
+        for log, rules in zip(logs, out, strict=True)
+    )
+    n_rules = sum(len(rules.with_feedback) for rules in out)
+    told = f"{counted(n_rules, 'rule')} from {counted(count['rules'], 'log')}"
+    others = [counted(count[what], *words) for what, words in _OTHERS.items() if count[what]]
+    return f"{told}; of the others {', '.join(others)}" if others else told
+
+
+_OTHERS = {
+    "empty": ("asks for nothing", "ask for nothing"),
+    "edit": ("is an edit alone", "are edits alone"),
+    "thumb": ("is a lone thumb", "are lone thumbs"),
+    "unparsable": ("got no readable rules", "got no readable rules"),
+    "failed": ("failed", "failed"),
+    "unsupported": ("is in no language of the prompts", "are in no language of the prompts"),
+    "nothing": ("has nothing to learn from", "have nothing to learn from"),
+}
+"""What came of logs without rules, of one and of many."""
 
 
 def _left_out_before(work: Work) -> set[str]:

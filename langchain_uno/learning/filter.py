@@ -31,6 +31,7 @@ from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Interaction, Verdict, digest_of, run_of, speaker_of
 from langchain_uno.releases.load import revocation_file
 from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.reports.render import counted
 
 
 @uncollected()
@@ -368,9 +369,9 @@ def _why_none(work: Work, heard: Sequence[Heard], reasons: Counter[str]) -> str:
     foreign = {language for language in languages if not work.supports(language)}
     if foreign == languages:
         return (
-            f"All {len(heard)} logs with feedback are in {', '.join(sorted(foreign))}, for which "
-            f"the prompt set {work.prompts.fingerprint!r} has no prompts: refresh with a real "
-            "model (--model NAME; its prompts cover en and zh)."
+            f"All feedback, on {counted(len(heard), 'log')}, is in {', '.join(sorted(foreign))}, "
+            f"for which the prompt set {work.prompts.fingerprint!r} has no prompts: refresh with a "
+            "real model (--model NAME; its prompts cover en and zh)."
         )
     counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
     return (

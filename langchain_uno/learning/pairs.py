@@ -37,6 +37,7 @@ from langchain_uno.models.teacher import Teacher
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, PreferencePair, RuleSet, run_of
 from langchain_uno.reflect import kept_share, request_text
+from langchain_uno.reports.render import counted
 
 
 def pairs_stage(work: Work) -> dict[str, Any]:
@@ -126,7 +127,10 @@ def pairs_stage(work: Work) -> dict[str, Any]:
             *([_CUT.format(cut, work.recipe.revision_tokens)] if cut else ()),
             *left_out_notes("pairs", left_out),
         ],
-        "note": f"{total} pairs in {len(counts)} clusters",
+        "note": f"{counted(total, 'pair')} in {counted(len(counts), 'cluster')}"
+        if counts
+        else "none: no cluster trains an expert on pairs (its gap is high, too few people are "
+        "held out, thumbs teach it, or its module stays)",
     }
 
 

@@ -107,6 +107,8 @@ def _damped(within: NDArray[np.float64]) -> FloatArray:
     """
     from sklearn.covariance import ledoit_wolf_shrinkage
 
+    if len(within) < 2:  # one log is its cluster's mean
+        return np.zeros((within.shape[1], 1), dtype=np.float32)
     some = within[:: -(-len(within) // ROWS)]
     shrinkage = ledoit_wolf_shrinkage(some, assume_centered=True)
     directions, size, _ = np.linalg.svd(some.T / np.sqrt(len(some)), full_matrices=False)

@@ -98,7 +98,7 @@ class _Reporter:
             base_model=work.engine.model_name,
             judge="" if own_judge else work.teacher.model_name,
             recipe=manifest.recipe,
-            verdict=_verdict(routes, promoted=promoted),
+            verdict=_verdict(routes, [d.report for d in decisions.values()], promoted=promoted),
             changes=self.changes(found, changes),
             people=len(set(work.voices.values())),
             funnel=self.funnel(found),
@@ -221,6 +221,7 @@ class _Reporter:
             held_out=len(data.verify),
             unlabelled=len(data.unlabelled),
             by_thumbs=data.by_thumbs,
+            acting=data.acting,
             low=work.is_low(data),
             told=[*recurring, *single[:SINGLE_RULES]],
             told_not_shown=max(0, len(single) - SINGLE_RULES),
@@ -364,11 +365,13 @@ def _asked(log: Interaction) -> str:
     return log.asked or (said[-1] if said else log.query)
 
 
-def _verdict(routes: Counter[Any], *, promoted: bool) -> str:
+def _verdict(routes: Counter[Any], reports: Sequence[Any], *, promoted: bool) -> str:
+    """Say in one sentence what answers; ``reports`` has what was found of each cluster, or None."""
     total = sum(routes.values())
     modules = total - routes["base"]
     if not modules:
-        said = "No module passed its check, so the base model answers everything as before."
+        why = "passed its check" if any(reports) else "was made"
+        said = f"No module {why}, so the base model answers everything as before."
     else:
         rest = ", the base model answers the others as before" if routes["base"] else ""
         verb = "is" if modules == 1 else "are"

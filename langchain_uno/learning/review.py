@@ -29,9 +29,12 @@ from langchain_uno.learning.decisions import (
     some_runs,
 )
 from langchain_uno.learning.work import RESULT, ClusterData, WorkFolder, refresh_folders
+from langchain_uno.logs.filters import spoken
+from langchain_uno.logs.join import read
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.kept import KeptLog
 from langchain_uno.messages import clean_text
-from langchain_uno.records import PreferencePair, digest_of, run_of
+from langchain_uno.records import Interaction, PreferencePair, by_speaker, digest_of, run_of
 from langchain_uno.releases.history import note, present_user
 
 State = Literal["in", "excluded", "edited", "own", "refused"]
@@ -47,16 +50,22 @@ class ReviewRow(BaseModel):
     about: str
     """A typical request of the cluster."""
     text: str | None = None
-    """Of a rule: the rule; of a log: what was asked for in its feedback."""
+    """Of a rule: the rule; of a log: the rules that came of its feedback."""
+    run: str | None = None
+    """Of a pair or log: the answer's run, as `logs show` takes it."""
     request: str | None = None
     rejected: str | None = None
     """The answer as it was logged."""
     chosen: str | None = None
-    """The better answer."""
+    """The better answer; of a log: the answer as a user rewrote it."""
+    said: str | None = None
+    """Of a log: what people said of the answer, oldest first; thumbs by their key and score."""
     edited: str | None = None
     """What a person wrote to be taught instead of ``text`` or ``chosen``."""
     people: int = 0
-    source: Literal["words", "edit", "like", "revised", "retained", "own"] = "words"
+    source: Literal["words", "edit", "like", "thumb", "revised", "retained", "own"] = "words"
+    """Where it comes from; of a log: the most that its people gave, words before an edit, an edit
+    before a thumb."""
     scores: tuple[float | None, float | None] | None = None
     """The judge's, of the better answer and of the logged one."""
     state: State = "in"
@@ -89,6 +98,7 @@ class _Table:
         self.home, self.folder, self.decisions = home, folder, decisions
         self.index: dict[str, Any] = folder.read_json(INDEX)
         self.read: dict[str, list[bytes]] = {}
+        self.logs: dict[str, Interaction] = {}
         clusters = self.index["clusters"]
         self.about = {one["id"]: one["about"] for one in clusters}
         self.number = {one["id"]: n for n, one in enumerate(clusters)}
@@ -138,8 +148,16 @@ class _Table:
                 made[f"pair-{digest_of(run, digest_of(pair.chosen))}"] = (pair, bool(refused))
         return made
 
-    def row(self, kind: Kind, cluster: str, row_id: str, made_of: Any) -> ReviewRow:
-        """Return a row as it stands after all decisions."""
+    def rows(self, kind: Kind, cluster: str, ids: Mapping[str, Any]) -> list[ReviewRow]:
+        """Return rows as they stand after all decisions."""
+        if kind == "log" and ids:
+            with Journal(self.home.journal, readonly=True) as journal:
+                with KeptLog(self.home, journal) as kept:
+                    joined = kept.joined([run for run, *_ in ids.values()])
+                self.logs = {log.run_id: spoken(log) for log in read(journal, joined)}
+        return [self._row(kind, cluster, row_id, made_of) for row_id, made_of in ids.items()]
+
+    def _row(self, kind: Kind, cluster: str, row_id: str, made_of: Any) -> ReviewRow:
         told: dict[str, Any] = {"id": row_id, "kind": kind, "cluster": cluster}
         told["about"] = self.about[cluster]
         if isinstance(made_of, Decision):
@@ -155,7 +173,8 @@ class _Table:
             standing = _standing(self.last.get(row_id))
             if held:
                 standing |= {"reason": "held out for verification"}
-            return ReviewRow(**told, **self._log(run), text=said, people=1, **standing)
+            found = _reacted(self.logs[run]) if run in self.logs else {"people": 1}
+            return ReviewRow(**told, run=run, text=said, **found, **standing)
         pair, refused = made_of
         whole = self.last.get(f"log-{digest_of(run_of(pair.run_id))}")
         state = _standing(self.last.get(row_id), _REFUSED if refused else "")
@@ -164,6 +183,7 @@ class _Table:
         scores = (pair.chosen_score, pair.rejected_score)
         return ReviewRow(
             **told,
+            run=run_of(pair.run_id),
             request=_request(pair.messages),
             rejected=pair.rejected,
             chosen=pair.chosen,
@@ -219,12 +239,6 @@ class _Table:
                 said |= {run: f"{said[run]} {text}" if run in said else text for run in runs}
         return said
 
-    def _log(self, run: str) -> dict[str, Any]:
-        with Journal(self.home.journal, readonly=True) as journal:
-            for log in journal.interactions([run]):
-                return {"request": _request(log.messages), "rejected": log.answer}
-        return {}
-
 
 _REFUSED = "whoever asks for it repeats it, and too few other people want it"
 
@@ -241,6 +255,26 @@ def _standing(last: Decision | None, refused: str = "") -> dict[str, Any]:
 
 def _request(messages: Sequence[Any]) -> str:
     return next((m.content for m in reversed(messages) if m.role == "user"), "")
+
+
+def _reacted(log: Interaction) -> dict[str, Any]:
+    """Return the answer of a log and all that its people said and did."""
+    acts = sorted(log.feedback, key=lambda one: one.created_at)
+    said = [
+        one.comment.strip()
+        if one.comment and one.comment.strip()
+        else " ".join(str(part) for part in (one.key, one.score, one.value) if part is not None)
+        for one in acts
+        if (one.comment and one.comment.strip()) or not one.correction
+    ]
+    return {
+        "request": _request(log.messages),
+        "rejected": log.answer,
+        "chosen": log.correction,
+        "said": "\n".join(said) or None,
+        "people": len(by_speaker(log)),
+        "source": "words" if log.feedback_turns else "edit" if log.correction else "thumb",
+    }
 
 
 def _table(home: Home, decisions: Sequence[Decision]) -> _Table | None:
@@ -296,8 +330,8 @@ def review_table(
             if page.total <= offset or (end is not None and start >= end):
                 continue
             part = slice(max(0, offset - start), None if end is None else end - start)
-            for row_id, made_of in list(table.ids(each, one["id"]).items())[part]:
-                page.rows.append(table.row(each, one["id"], row_id, made_of))
+            some = dict(list(table.ids(each, one["id"]).items())[part])
+            page.rows += table.rows(each, one["id"], some)
     return page
 
 
@@ -367,9 +401,9 @@ def _find(
         for cluster in sorted(table.about, key=lambda one: one not in likely):
             if mine <= found.keys():
                 break
-            for row_id, made_of in table.ids(kind, cluster).items():
-                if row_id in mine:
-                    found[row_id] = table.row(kind, cluster, row_id, made_of), made_of
+            some = {i: one for i, one in table.ids(kind, cluster).items() if i in mine}
+            for row in table.rows(kind, cluster, some):
+                found[row.id] = row, some[row.id]
     return found
 
 

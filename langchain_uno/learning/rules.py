@@ -66,6 +66,7 @@ from langchain_uno.records import (
     Rule,
     RuleSet,
 )
+from langchain_uno.reports.render import counted
 
 # Cosines of centred vectors. Measured on the rules of 200 real dialogs with a sentence embedder,
 # with wishes planted by two people in ten wordings (lab/results/rules.md).
@@ -171,16 +172,17 @@ def rules_stage(work: Work) -> dict[str, Any]:
     for cluster in clusters:
         alike[tuple(sorted({known.get(r, r) for r in cluster.rules}))].append(cluster.id)
     notes += [_ALIKE.format(" and ".join(c)) for r, c in alike.items() if r and len(c) > 1]
+    recurring = sum(len(c.rules) for c in clusters)
     return {
         "distilled": len(said),
         "taught": left,
         "dropped": {reason: n for reason, n in dropped.items() if n},
         "held_out": every - len(said) - out,
         "acts_dropped": len(acts),
-        "recurring": sum(len(c.rules) for c in clusters),
+        "recurring": recurring,
         "guarded": guarded,
         "notes": notes,
-        "note": f"{left} of {len(said)} rules taught; {sum(len(c.rules) for c in clusters)} are "
+        "note": f"{left} of {counted(len(said), 'rule')} taught; {counted(recurring, 'is', 'are')} "
         "wanted by enough people to be taught to their whole cluster",
     }
 

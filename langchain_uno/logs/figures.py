@@ -32,6 +32,8 @@ def log_mark(journal: Journal) -> str:
 def people_in(journal: Journal, part: str = "", offset: int = 0, limit: int = 50) -> list[Person]:
     """Who asked and who gave feedback, who gave most first.
 
+    Equals stand by name, and by the number at its end: "u-2" before "u-10".
+
     Args:
         journal: the journal.
         part: only ids that it is a part of; "": all.
@@ -44,7 +46,8 @@ def people_in(journal: Journal, part: str = "", offset: int = 0, limit: int = 50
         "WHERE user_id IS NOT NULL AND instr(user_id, ?1) GROUP BY user_id UNION ALL "
         "SELECT user_id, 0, count(*), max(created_at) FROM feedback "
         "WHERE user_id IS NOT NULL AND instr(user_id, ?1) GROUP BY user_id"
-        ") GROUP BY who ORDER BY 3 DESC, 2 DESC, 1 LIMIT ?2 OFFSET ?3"
+        ") GROUP BY who ORDER BY 3 DESC, 2 DESC, "
+        "rtrim(who, '0123456789'), length(who), who LIMIT ?2 OFFSET ?3"
     )
     return [Person(*row) for row in journal.database.read(sql, (part, limit, offset))]
 

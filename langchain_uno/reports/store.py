@@ -108,6 +108,8 @@ class ClusterReport(Cluster):
     held_out: int
     unlabelled: int = 0
     by_thumbs: bool = False
+    acting: int = 0
+    """People in training who edited an answer, or chose another one."""
     low: bool
     """Whether the gap is low, or counts as low: an expert is tried first."""
     told: list[RuleTold] = Field(default_factory=list)

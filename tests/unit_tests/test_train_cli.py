@@ -308,6 +308,7 @@ def test_the_summary_says_what_was_learnt_and_from_what(told: Any) -> None:
         "It took 6 min (longest: train 5 min, distil 30 s).",
         "Release r-1 is current; it lies in ",
         "0.71 (0.58-0.82)",
+        "logs with the held-out ones; people in training who ask",
     ):
         assert sentence in result.stdout
     table = result.stdout.partition("80 of 95")[0].partition("c2: ")[0]
@@ -315,11 +316,14 @@ def test_the_summary_says_what_was_learnt_and_from_what(told: Any) -> None:
 
 
 def test_a_release_of_the_base_alone_says_so(told: Any) -> None:
-    result = told(release="r-1", interactions=8, usable=8, clusters=CLUSTERS[2:])
+    tried = CLUSTERS[2].model_copy(update={"win_rate": 0.5, "interval": (0.2, 0.8)})
+    result = told(release="r-1", interactions=8, usable=8, clusters=[tried])
     assert "Nothing was learnt: no module passed its check" in result.stdout
     assert "Release r-1 has no module; it lies in " in result.stdout
     assert "learnt from 8" not in result.stdout and "is current" not in result.stdout
     assert "waiting" not in result.stdout and "without a user" not in result.stdout
+    result = told(release="r-1", clusters=CLUSTERS[2:])
+    assert "Nothing was learnt: no module was made, the base model" in result.stdout
 
 
 def test_nothing_new(told: Any) -> None:

@@ -19,6 +19,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from langchain_uno.callbacks import UNOFeedbackHandler
+from langchain_uno.home import Home
+from langchain_uno.logs.exchange import stats
 from tests.unit_tests.callbacks.parts import logs, model
 
 
@@ -78,6 +80,10 @@ def test_one_answer_with_everything_known(home: Path, handler: UNOFeedbackHandle
     assert handler.stats() == {
         "recorded": 1, "feedback": 1, "waiting": 0, "dropped": 0, "errors": 0,
     }  # fmt: skip
+    # Feedback on an unknown answer is in the journal: the log's own figure says that it waits.
+    handler.feedback("nowhere", score=0.0)
+    assert handler.stats()["waiting"] == 0
+    assert stats(Home(home))["waiting_feedback"] == 1
 
 
 def test_streaming_batch_and_async(home: Path, handler: UNOFeedbackHandler) -> None:

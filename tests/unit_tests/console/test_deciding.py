@@ -86,6 +86,9 @@ def test_a_pair_is_excluded_and_a_rule_of_ones_own_added(reviewed: Home) -> None
     logs = review_table(reviewed, kind="log").rows
     shown = entries(client.get("/review?kind=log").text)
     assert logs and all(" ".join((r.rejected or "").split()) in shown[r.id][1] for r in logs[:50])
+    for row in logs[:50]:
+        said = [row.said or "", row.chosen or "", f"Run {row.run}"]
+        assert all(" ".join(text.split()) in shown[row.id][1] for text in said)
     post(client, "/review", id=pair.id, cluster=pair.cluster, decision="exclude", why="untrue")
     rows = review_table(reviewed, kind="pair").rows
     assert [r.state for r in rows if r.id == pair.id] == ["excluded"]

@@ -27,6 +27,7 @@ from langchain_uno.releases.history import hold, let_go
 from langchain_uno.releases.load import Release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import make_current, revoke, rollback
+from langchain_uno.reports import read_report
 from langchain_uno.trainers.verifier import Compared, Exam, HeldOut, compare_modules
 from tests.unit_tests.graphs.refresh_parts import (
     PASSING,
@@ -307,6 +308,8 @@ def test_where_too_few_people_are_held_out_nothing_is_trained(
     assert [(c.route, c.pairs, c.judged) for c in result.clusters] == [("base", 0, 0)] * 2
     told = "nothing was trained: people held out: 2, needed to decide: {}"
     assert [one.note for one in result.clusters] == [told.format(6)] * 2
+    page = read_report(home, str(result.release))
+    assert page is not None and page.verdict.startswith("No module was made, so the base model")
     assert "edit" not in teacher.roles()
     # A critic alone is one try: five people would do.
     high = refresh(home, engine, changed(RECIPE, gap={"threshold": 0.0}))

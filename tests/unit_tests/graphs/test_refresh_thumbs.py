@@ -64,6 +64,9 @@ def test_thumbs_of_enough_people_make_an_expert(engine: Engine, tmp_path: Path) 
     [cluster] = clusters_of(home, result)
     assert cluster.by_thumbs and min(cluster.thumbs) >= 10 and cluster.people >= 10
     assert result.stages["distil"]["lone_thumbs"] == 96
+    notes = {s: folder_of(home, result).read_json(f"{s}.json")["note"] for s in result.stages}
+    assert notes["cluster"].startswith("1 cluster of 98 logs, ")
+    assert notes["pairs"].startswith("none: no cluster trains an expert on pairs (")
     found = decided(home, result)
     assert (found.route, result.clusters[0].pairs) == ("expert", 0)
     [report] = found.reports
@@ -174,3 +177,23 @@ def test_thumbs_teach_where_nobody_can_judge_the_words(engine: Engine, tmp_path:
     [cluster] = clusters_of(home, result)
     assert cluster.by_thumbs
     assert [report.kind for report in decided(home, result).reports] == ["expert"]
+
+
+def test_the_ledger_of_the_logs_counts_each_of_them_once(engine: Engine, tmp_path: Path) -> None:
+    def edited(n: int) -> Interaction:
+        edit = Feedback(run_id=f"edit-{n}", key="correction", correction=f"wholly other {n}")
+        return log(f"edit-{n}", TRIP.format(f"by edit {n}"), "text", extra=[edit])
+
+    asking = [log(f"ask-{n}", TRIP.format(f"ask {n}"), "text", "please sing") for n in range(4)]
+    thanks = [log(f"thank-{n}", TRIP.format(f"nice {n}"), "text", "thanks") for n in range(3)]
+    garble = [log("bad", TRIP.format("unread"), "text", "garble")]
+    both = [thumb(99, False, "one", "please dance; please sing")]
+    given = [*asking, *thanks, *garble, *both, edited(0), edited(1), thumb(7, True, "two")]
+    home = make_home(tmp_path, given)
+    result = refresh(home, engine, until="distil")
+    told = folder_of(home, result).read_json("distil.json")
+    assert told["logs"] == len(given) == 12
+    assert told["note"] == (
+        "6 rules from 5 logs; of the others 3 ask for nothing, 2 are edits alone, "
+        "1 is a lone thumb, 1 got no readable rules"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 
 from langchain_uno.cli.command import app
 from langchain_uno.home import Home
-from langchain_uno.learning.review import read_decisions
+from langchain_uno.learning.review import read_decisions, review_table
+from langchain_uno.logs.exchange import find
 from langchain_uno.models.protocols import Engine
 from langchain_uno.records import Feedback
 from tests.unit_tests.graphs.refresh_parts import TRIED, TRIP, logs, make_home, refresh
@@ -189,3 +191,39 @@ def test_without_a_refresh_there_is_nothing_to_review(tmp_path: Path) -> None:
         assert "train --until pairs" in run(home, *words)
     assert "train --until pairs" in run(home, "add", "c0", "Sign it.", code=2)
     assert told(home, "list")["rows"] == []
+
+
+def test_a_log_shows_what_its_people_said_and_did(engine: Engine, tmp_path: Path) -> None:
+    wish, edited, thumb, *others = logs(36)
+    said = [
+        Feedback(run_id=wish.run_id, key="follow_up", comment="[b]sing[/b] to me", user_id="eve"),
+        Feedback(run_id=wish.run_id, key="score", score=0.0, user_id="eve"),
+    ]
+    edit = Feedback(run_id=edited.run_id, key="correction", correction="la la [sing]")
+    down = Feedback(run_id=thumb.run_id, key="score", score=0.0)
+    told = [
+        wish.model_copy(update={"feedback": [*wish.feedback, *said]}),
+        edited.model_copy(update={"feedback": [edit]}),
+        thumb.model_copy(update={"feedback": [down]}),
+    ]
+    home = make_home(tmp_path / "home", [*told, *others])
+    refresh(home, engine, TRIED, until="rules")
+    table = {row.run: row for row in review_table(home, kind="log", limit=None).rows}
+    first, second, third = (table[one.run_id] for one in (wish, edited, thumb))
+    assert (first.source, first.people) == ("words", 2)
+    assert first.said == f"{wish.feedback_turns[0]}\n[b]sing[/b] to me\nscore 0.0"
+    assert (second.source, second.said, second.chosen) == ("edit", None, "la la [sing]")
+    assert second.rejected == edited.answer
+    assert (third.source, third.said, third.text) == ("thumb", "score 0.0", None)
+    assert find(home, str(first.run))["run_id"] == wish.run_id
+
+    file = tmp_path / "rows.csv"
+    run(home, "export", str(file), "--kind", "log")
+    cells = {row["run"]: row for row in csv.DictReader(io.StringIO(file.read_text("utf-8-sig")))}
+    assert cells[wish.run_id]["said"] == first.said
+    assert [cells[one.run_id]["source"] for one in (wish, edited, thumb)] == [
+        "words", "edit", "thumb",
+    ]  # fmt: skip
+    shown = "".join(run(home, "list", "--kind", "log").split())
+    for words in ("[b]sing[/b]tome", "edit:lala[sing]", "score0.0"):
+        assert words in re.sub(r"[^\w\[\]/:.]", "", shown)

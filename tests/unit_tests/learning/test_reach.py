@@ -91,6 +91,13 @@ def test_logs_that_do_not_differ_and_clusters_of_one_log() -> None:
     assert find_reach(np.eye(3, 8), [0, 1, 2], 0.995).coverage is None
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_log_makes_a_router_without_a_warning() -> None:
+    x, others = np.eye(1, D, dtype=np.float32), np.eye(D, dtype=np.float32)[1:]
+    reach = find_reach(x, [0], 0.995, others)
+    assert routed(reach, np.concatenate([x, -x])) == [0, -1]
+
+
 def test_one_request_over_and_over_in_every_cluster_makes_a_router() -> None:
     same = np.ones((30, 8), dtype=np.float32)
     reach = find_reach(same, np.repeat(np.arange(3), 10), 0.995)

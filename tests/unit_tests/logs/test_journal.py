@@ -266,6 +266,10 @@ def test_an_older_journal_is_counted_by_release_and_user(tmp_path: Path, schema:
         told = [(p.user_id, p.answers, p.feedback) for p in people_in(journal)]
         assert told == [("eve", 0, 2), ("ann", 2, 1), ("bob", 1, 0)]
         assert [p.user_id for p in people_in(journal, "n")] == ["ann"]
+        for who in ("u-10", "u-2", "u-1", "zoe"):
+            journal.append_feedback(Feedback(run_id="nowhere", score=1.0, user_id=who))
+        equal = [p.user_id for p in people_in(journal, offset=2, limit=4)]
+        assert equal == ["u-1", "u-2", "u-10", "zoe"]
         assert [p.user_id for p in people_in(journal, offset=1, limit=1)] == ["ann"]
 
 

@@ -55,7 +55,7 @@ def test_bad_rows_have_an_exit_code_and_their_lines(tmp_path: Path, chats: Path)
     done = RUN.invoke(app, ["import", str(chats), "--home", str(tmp_path / "home"), "--json"])
     assert done.exit_code == 2
     assert json.loads(done.stdout)["interactions"] == 1
-    assert "line 2: not JSON" in done.stderr and "the other 1 are in" in done.stderr
+    assert "line 2: not JSON" in done.stderr and "1 other is in" in done.stderr
 
 
 def test_an_import_tells_what_waits_and_what_was_passed_over(tmp_path: Path, chats: Path) -> None:
@@ -70,7 +70,7 @@ def test_an_import_tells_what_waits_and_what_was_passed_over(tmp_path: Path, cha
     done = RUN.invoke(app, ["import", str(chats), *home])
     assert done.exit_code == 0 and "Passed over: 1 tie." in done.output
     assert "1 piece of feedback waiting for answers" in done.stderr
-    assert "1 interactions of this home name no user" in done.stderr
+    assert "1 answer names no user in this home" in done.stderr
     again = json.loads(RUN.invoke(app, ["import", str(chats), *home, "--json"]).stdout)
     assert (again["waiting"], again["without_user"], again["feedback"]) == (1, 1, 0)
     assert again["passed_over"] == {"tie": 1} and again["bad_reasons"] == {}

@@ -171,6 +171,29 @@ def test_figures_stand_in_the_page() -> None:
 
 
 @pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (
+            {"gap": 1.0, "people": 2, "acting": 5},
+            "1.00 on 7 logs. An expert is tried first: more people edited answers or chose others "
+            "(5) than said what they want (2). ",
+        ),
+        ({"gap": 0.2, "acting": 5}, "An expert is tried first: the model guesses most of what"),
+        ({"gap": None}, "Unknown: nothing could be compared with what the model guesses. An "
+         "expert is tried first. "),
+        ({"gap": 0.9, "low": False}, "0.90 on 7 logs. A critic is tried: users ask for what"),
+        ({"gap": 0.2, "reports": []}, "An expert would be tried first: the model guesses"),
+        ({"gap": 0.9, "low": False, "reports": []}, "A critic would be tried: users ask"),
+        ({"change": "kept", "reports": [verified()]}, "An expert would be tried first: the model"),
+    ],
+)  # fmt: skip
+def test_the_gap_says_what_is_tried_and_why(facts: dict[str, object], said: str) -> None:
+    one = report().model_copy(update={"clusters": [cluster(**facts)]})
+    for text in (Page(render_html(one)).text, render_markdown(one)):
+        assert said in squeezed(text) + " "
+
+
+@pytest.mark.parametrize(
     ("decided", "route", "said"),
     [
         (None, "base", "Nothing was verified."),
