@@ -512,6 +512,80 @@ def test_the_root_of_models_with_fallbacks(
     }
 
 
+@pytest.mark.parametrize("over", [True, False])
+@pytest.mark.parametrize("asks", ["chain", "model"])
+def test_requests_of_a_worker_that_a_run_has_started_are_their_own(
+    handler: UNOFeedbackHandler, home: Path, asks: str, over: bool
+) -> None:
+    """``asyncio.create_task`` copies the context of the run that starts the worker."""
+    users = ("ann", "bob", "ann", "bob")
+
+    async def answer(text: str) -> Any:
+        return await model("On " + text).ainvoke(text)
+
+    async def work(started: asyncio.Event) -> None:
+        await started.wait()
+        for n, user in enumerate(users):
+            config: RunnableConfig = {"callbacks": [handler]}
+            config["metadata"] = {"user_id": user, "thread_id": user}
+            if asks == "chain":
+                await RunnableLambda(answer).ainvoke(f"{user} {n}", config)
+            else:
+                await model(f"On {user} {n}").ainvoke(f"{user} {n}", config)
+
+    async def app() -> None:
+        started, tasks = asyncio.Event(), []
+
+        async def first(text: str) -> str:
+            tasks.append(asyncio.create_task(work(started)))
+            if not over:
+                started.set()
+                await tasks[0]
+            return str((await model(ANSWER).ainvoke(text)).content)
+
+        config: RunnableConfig = {"callbacks": [handler], "metadata": {"user_id": "eve"}}
+        assert await RunnableLambda(first).ainvoke(ASK, config) == ANSWER
+        started.set()
+        await tasks[0]
+
+    asyncio.run(app())
+    assert len({log.root_run_id for log in logs(home)}) == 5
+    found = said(home)
+    assert {text: words for text, words in found.items() if words} == {
+        "On ann 0": ["ann 2"],
+        "On bob 1": ["bob 3"],
+    }
+    assert own(home) == set()
+
+
+def test_a_nameless_request_after_the_run_that_started_its_task_is_its_own(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """Whoever inherits a context inherits the user in it as well."""
+    run = uuid4()
+
+    async def app() -> None:
+        started, tasks = asyncio.Event(), []
+
+        async def later() -> None:
+            await started.wait()
+            chain = RunnableLambda(lambda text: model("Later.").invoke(text).content)
+            await chain.ainvoke("As a table.", {"callbacks": [handler], "run_id": run})
+
+        async def first(text: str) -> str:
+            tasks.append(asyncio.create_task(later()))
+            return str((await model(ANSWER).ainvoke(text)).content)
+
+        await RunnableLambda(first).ainvoke(ASK, {"callbacks": [handler]})
+        started.set()
+        await tasks[0]
+
+    asyncio.run(app())
+    handler.feedback(run, comment="Shorter.")
+    assert {log.answer: log.root_run_id for log in logs(home)}["Later."] == str(run)
+    assert said(home)["Later."] == ["Shorter."]
+
+
 @pytest.mark.parametrize("inner", ["chain", "agent"])
 def test_a_run_inside_a_trace_names_its_answer(
     handler: UNOFeedbackHandler, home: Path, inner: str
