@@ -326,12 +326,12 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         self._enter(run_id, kwargs, inputs)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it; of a root with several answers, note which one was shown."""
+        """Forget it; note which of the answers in it was shown."""
         self._leave(run_id, outputs)
 
     def on_chain_error(self, *said: Any, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it."""
-        self._roots.pop(run_id, None)
+        """Forget it; of a run below the root, note the likeliest answer in it."""
+        self._leave(run_id, None)
 
     def on_tool_start(self, serialized: Any, input_str: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Remember which trace the tool belongs to: it may call models, and be a root itself."""
@@ -387,9 +387,13 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     def _leave(self, run_id: UUID, outputs: Any) -> None:
         inside = self._roots.pop(run_id, None)
-        if inside is not None and inside.trace.root == run_id:
-            with self._never_raise():
-                self._note_names(inside.trace, outputs)
+        if inside is None:
+            return
+        with self._never_raise():
+            names = inside.trace.names(run_id, outputs)
+            if names and not self._closed:
+                clean = [(self._redactor.reference(name, {}) or "", one) for name, one in names]
+                self._store(partial(self._journal.append_names, clean))
 
     def _start(
         self, run_id: UUID, prompt: Sequence[BaseMessage] | str, told: Mapping[str, Any]
@@ -489,12 +493,6 @@ class UNOFeedbackHandler(BaseCallbackHandler):
                 record["run_id"],
                 stored,
             )
-
-    def _note_names(self, trace: Trace, outputs: Any) -> None:
-        if self._closed or not (names := trace.names(outputs)):
-            return
-        clean = [(self._redactor.reference(name, {}) or "", run_id) for name, run_id in names]
-        self._store(partial(self._journal.append_names, clean))
 
     def _keep(self, item: _Write) -> None:
         with self._lock:
