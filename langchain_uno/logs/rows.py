@@ -31,6 +31,7 @@ from langchain_uno.logs.conversation import (
     run_ref,
     user_turn,
 )
+from langchain_uno.logs.filters import is_evaluator
 from langchain_uno.logs.join import follow_up
 from langchain_uno.logs.names import USER_KEYS, first_name
 from langchain_uno.logs.readers import OURS, reader_of
@@ -389,10 +390,14 @@ def _add_explicit(
         fields = {k: one.get(k) for k in Feedback.model_fields if k in one}
         if "value" in one and (name := first(one, "key", "name", "assessment_name")):
             fields["key"] = name
+        fields.pop("source", None)
+        sources = (one.get(k) for k in ("source_type", "annotator_kind", "source"))
+        if source := next((name for name in sources if isinstance(name, str)), None):
+            fields["source"] = source
         fields["user_id"] = first_name(one, (*USER_KEYS, *_SPEAKERS)) or user
+        if is_evaluator(source):
+            fields["user_id"] = None
         fields["created_at"] = first(one, *MADE)
-        if isinstance(fields.get("source"), Mapping):
-            del fields["source"]
         _add_rating(one, fields)
         said = feedback_key({**fields, "key": one.get("key")}) or fields.get("value") is not None
         if not said and any(k in one for k in (*RATINGS, "value", *COMMENTS)):

@@ -10,6 +10,8 @@ from langchain_uno.errors import InputError
 from langchain_uno.logs.conversation import run_ref, user_turn
 from langchain_uno.logs.join import FOLLOW_UP
 from langchain_uno.logs.readers.base import (
+    FEEDBACK,
+    RATINGS,
     Chat,
     Found,
     Passed,
@@ -250,19 +252,20 @@ def _langfuse(row: Row) -> Iterable[Found]:
         last_only=not whole,
         error=error,
         tags=_own_call(metadata, metadata.get("tags")),
-        feedback=[*scores_in(row), *scores_in({"scores": _columns(row)})],
+        feedback=[*scores_in(row), *_columns(row)],
         **about(row, metadata),
     )
 
 
-def _columns(row: Row) -> Row:
-    """The scores of a table that its page exports: a column a name, each with a list of values."""
-    lists = {k: v for k, v in row.items() if isinstance(v, list) and k != "tags"}
-    return {k: v for k, v in lists.items() if all(_is_value(one) for one in v)}
-
-
-def _is_value(one: Any) -> bool:
-    return isinstance(one, int | float) or (isinstance(one, str) and thumb(one) is not None)
+def _columns(row: Row) -> list[Row]:
+    """The people's scores of a table that its page exports: a column a name, a list of values."""
+    return [
+        {"name": name, "value": one}
+        for name, values in row.items()
+        if isinstance(values, list) and name.replace("-", "_") in (*RATINGS, *FEEDBACK)
+        for one in values
+        if isinstance(one, str | int | float)
+    ]
 
 
 def _score(row: Row) -> Found:

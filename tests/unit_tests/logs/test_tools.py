@@ -13,6 +13,9 @@ import pytest
 
 from langchain_uno.home import Home
 from langchain_uno.logs.exchange import export_lines, import_file
+from langchain_uno.logs.filters import spoken
+from langchain_uno.logs.join import join, read
+from langchain_uno.logs.journal import Journal
 
 ASKED, SAID, WISH = "Where is the ferry?", "At quay 6.", "Say which gate."
 U = {"role": "user", "content": ASKED}
@@ -83,11 +86,6 @@ TOOLS: dict[str, tuple[Any, tuple[Any, Any, Any]]] = {
                                              "payload": {"emoji": "👎"}, "wb_user_id": "u2"}]}}},
         (0.0, None, "u2"),
     ),
-    "Braintrust, a log": (
-        {"id": "b", "input": [U], "output": SAID, "created": TIME, "scores": {"thumb": 0},
-         "metadata": {"user_id": "u2"}},
-        (0.0, None, "u2"),
-    ),
     "Argilla, a record": (
         {"fields": {"chat": [U, A]}, "metadata": {"created_at": TIME},
          "responses": {"wish": [{"value": WISH, "user_id": "u2"}]}},
@@ -99,6 +97,7 @@ TOOLS: dict[str, tuple[Any, tuple[Any, Any, Any]]] = {
         (None, WISH, "u2"),
     ),
     "Langfuse, a table of traces": ({**LANGFUSE, "tags": [], "thumb": [0]}, (0.0, None, "u2")),
+    "Langfuse, a table of words": ({**LANGFUSE, "user-feedback": ["down"]}, (0.0, None, "u2")),
     "Langfuse, a downloaded trace": (
         {"trace": LANGFUSE,
          "observations": [{"id": "o", "traceId": "t1", "type": "GENERATION", "startTime": TIME,
@@ -135,6 +134,80 @@ TOOLS: dict[str, tuple[Any, tuple[Any, Any, Any]]] = {
         (0.0, None, "u2"),
     ),
 }  # fmt: skip
+
+
+SCORE = {"name": "h", "value": 0.0, "reason": WISH, "comment": WISH}
+SPAN = {
+    "name": "llm", "context": {"span_id": "a" * 16, "trace_id": "b" * 32},
+    "attributes": {"user.id": "u2", "llm.input_messages": [U], "llm.output_messages": [A]},
+}  # fmt: skip
+RAN = {"id": "b", "input": [U], "output": DONE, "metadata": {"user_id": "u2"}}
+
+
+def _annotation(kind: str) -> list[dict[str, Any]]:
+    given = {"label": "hallucinated", "score": 0, "explanation": WISH}
+    return [SPAN, {"id": "a", "annotator_kind": kind, "name": "h", "result": given,
+                   "span_id": "a" * 16, "identifier": "judge"}]  # fmt: skip
+
+
+def _assessed(kind: str) -> dict[str, Any]:
+    source = {"source_type": kind, "source_id": "openai:/gpt-4o"}
+    given = {"assessment_name": "h", "source": source, "feedback": {"value": "no"},
+             "rationale": WISH}  # fmt: skip
+    return {
+        "info": {"trace_id": "t", "trace_metadata": {"mlflow.trace.user": "u2"},
+                 "assessments": [given]},
+        "data": {"request": json.dumps({"messages": [U]}), "response": json.dumps(DONE)},
+    }  # fmt: skip
+
+
+MACHINES: dict[str, tuple[Any, str]] = {  # what wrote of the answer, and what is kept as its source
+    "Phoenix, a model": (_annotation("LLM"), "LLM"),
+    "Phoenix, code": (_annotation("CODE"), "CODE"),
+    "MLflow, a model": (_assessed("LLM_JUDGE"), "LLM_JUDGE"),
+    "MLflow, an older model": (_assessed("AI_JUDGE"), "AI_JUDGE"),
+    "MLflow, code": (_assessed("CODE"), "CODE"),
+    "Opik, a rule": (
+        {**RAN, "feedback_scores": [{**SCORE, "source": "online_scoring", "created_by": "admin"}]},
+        "online_scoring",
+    ),
+    "Braintrust, a log": ({**RAN, "scores": {"Factuality": 0, "thumb": 1}}, "eval"),
+    "Helicone, scores": ({**RAN, "scores": {"right": {"value": 1, "valueType": "number"}}}, "eval"),
+    "Literal AI, a model": ({**RAN, "scores": [{**SCORE, "type": "AI"}]}, "AI"),
+    "Langfuse, an evaluator": (
+        [LANGFUSE, {**SCORE, "id": "s", "traceId": "t1", "source": "EVAL", "dataType": "NUMERIC",
+                    "authorUserId": "u2"}],
+        "EVAL",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_an_automatic_score_is_nobodys_vote_or_wish(home: Home, tmp_path: Path, name: str) -> None:
+    rows, source = MACHINES[name]
+    rows = rows if isinstance(rows, list) else [rows]
+    [log] = bring(home, tmp_path, "".join(json.dumps(row) + "\n" for row in rows))
+    assert {(f["source"], f.get("user_id")) for f in log["feedback"]} == {(source, None)}
+    with Journal(home.journal, readonly=True) as journal:
+        [read_back] = read(journal, join(journal))
+    assert spoken(read_back).feedback == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**RAN, "summary": {"weave": {"feedback": [{"feedback_type": "wandb.runnable.judge",
+                                                   "payload": {"output": {"score": 0}}}]}}},
+        {**_assessed("HUMAN"), "info": {"assessments": [{"assessment_name": "e",
+                                                         "expectation": {"value": "Quay 7"}}]}},
+        {**LANGFUSE, "embedding": [0.1, 0.2], "latency": [3], "toxic": ["true"]},
+    ],
+)  # fmt: skip
+def test_results_beside_an_answer_are_no_feedback(
+    home: Home, tmp_path: Path, row: dict[str, Any]
+) -> None:
+    [log] = bring(home, tmp_path, json.dumps(row))
+    assert log["feedback"] == []
 
 
 def bring(home: Home, folder: Path, text: str) -> list[dict[str, Any]]:
