@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.readers import READERS
-from langchain_uno.logs.readers.base import Reader
+from langchain_uno.logs.readers.base import Reader, told_as_input
 from langchain_uno.logs.readers.wrappers import rows_in
 
 _BUFFER = 1 << 20
@@ -279,7 +279,8 @@ class Groups:
         if reader not in self._readers:
             self._readers.append(reader)
         place = self._readers.index(reader)
-        body = json.dumps(row, default=str)
+        with told_as_input():
+            body = json.dumps(row, default=str)
         self._db.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", (place, name, number, body))
 
     def read(self) -> Iterator[tuple[int, Reader, list[Any]]]:

@@ -6,7 +6,8 @@ import ast
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -24,6 +25,8 @@ from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
 from langchain_uno.messages import clean_text, clean_value, read_turns
 from langchain_uno.records import Feedback, Interaction, Message
 
+_WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a reader raises where a field is a text that should be a list, say."""
 Row = Mapping[str, Any]
 FORMAT = "langchain-uno.interaction"
 """The ``format`` field of our own export."""
@@ -83,6 +86,19 @@ class Reader:
     """Names the conversation where a row is a single message of one; None: it is whole."""
     join: Callable[[Sequence[Row]], Iterable[Found]] | None = None
     """Reads the messages of one conversation together, in the order of the file."""
+
+
+@contextmanager
+def told_as_input() -> Iterator[None]:
+    """Say what was wrong with the row, whatever a reader stumbled over."""
+    try:
+        yield
+    except OverflowError as error:
+        raise InputError(f"a number or a time is out of range ({error})") from error
+    except InputError:
+        raise
+    except _WRONG_TYPES as error:
+        raise InputError(f"a field is of another type than the format has ({error})") from error
 
 
 def first(source: Row, *keys: str) -> Any:

@@ -307,19 +307,34 @@ _WRAPPED = {"message", "message_content", "tool_call"}
 """OpenInference puts each thing of a list into an object of this one field."""
 
 
+_MAX_DOTS = 32
+"""A name with more is no path."""
+
+
 def _tree(value: Any) -> Any:
-    """Return attributes by their parts: ``llm.input_messages.0.message.role`` and the like."""
+    """Return attributes by their parts: ``llm.input_messages.0.message.role`` and the like.
+
+    A value of a name that others go on from stands under "".
+    """
     if isinstance(value, list):
         return [_tree(one) for one in value]
     if not isinstance(value, Mapping):
         return value
     out: dict[str, Any] = {}
     for name, one in value.items():
-        *above, last = name.removeprefix("attributes.").split(".")
+        name = name.removeprefix("attributes.")
+        *above, last = name.split(".") if name.count(".") <= _MAX_DOTS else [name]
         at = out
         for part in above:
-            at = at.setdefault(part, {})
-        at[last] = one
+            inner = at.setdefault(part, {})
+            if not isinstance(inner, dict):
+                at[part] = inner = {"": inner}
+            at = inner
+        there = at.get(last)
+        if isinstance(there, dict):
+            there.update(one if isinstance(one, Mapping) else {"": one})
+        else:
+            at[last] = dict(one) if isinstance(one, Mapping) else one
     if len(out) == 1 and out.keys() <= _WRAPPED:
         return _tree(next(iter(out.values())))
     if out and all(name.isdecimal() for name in out):

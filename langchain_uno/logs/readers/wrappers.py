@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from langchain_uno.logs.readers.base import Row, as_object, objects
+from langchain_uno.errors import InputError
+from langchain_uno.logs.readers.base import Row, as_object, objects, told_as_input
 
 _SAYS = {"content", "parts", "value"}
 _PAGES = ("data", "rows", "items", "results", "records", "runs")
@@ -18,7 +19,18 @@ def rows_in(value: Any, is_row: Callable[[Row], bool]) -> Sequence[Any]:
     Args:
         value: a line, an element of an array, or the whole file.
         is_row: whether an object has the shape of a format.
+
+    Returns:
+        An ``InputError`` stands in place of a row that can't be looked into.
     """
+    try:
+        with told_as_input():
+            return _rows(value, is_row)
+    except InputError as error:
+        return [error]
+
+
+def _rows(value: Any, is_row: Callable[[Row], bool]) -> Sequence[Any]:
     if isinstance(value, list) and objects(value):  # a conversation, or a page of rows
         one = {"messages": value}
         return [one] if is_row(one) and _speaks(value[0]) else _all(value, is_row)

@@ -182,6 +182,46 @@ MACHINES: dict[str, tuple[Any, str]] = {  # what wrote of the answer, and what i
 }  # fmt: skip
 
 
+def _span(**more: Any) -> dict[str, Any]:
+    return {**SPAN, "attributes": {**SPAN["attributes"], **more}}
+
+
+USED = {"gen_ai.usage.input_tokens": 3, "gen_ai.usage.input_tokens.cached": 1}
+ODD = [  # a row, and whether it is read
+    (_span(**USED), True),
+    (_span(**dict(reversed(USED.items()))), True),
+    (_span(**{"llm": "a", "llm.model_name": "m", "llm.model_name.x": 3}), True),
+    (_span(**{"a" + ".b" * 3000: 1}), True),
+    ({"role": "user", "content": ASKED, "thread_id": "\ud800"}, False),
+    ({"type": "leftvote", "states": [{"messages": [{"role": "user", "id": 1, "content": "x"}]},
+                                     {"messages": []}]}, False),
+    ({"data": [{"states": [{"messages": 5}, {"messages": 4}]}]}, False),
+    (_span(**{"llm.input_messages.0.message.role": "user"}), False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "good"), ODD)
+def test_an_odd_row_does_not_end_an_import(
+    home: Home, tmp_path: Path, row: Any, good: bool
+) -> None:
+    others = [{"messages": [U, {**A, "content": said}]} for said in ("one", "two")]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in (others[0], row, others[1])))
+    result = import_file(path, home)
+    assert [number for number, _ in result.bad] == ([] if good else [2])
+    assert result.interactions == 2 + good
+
+
+def test_an_odd_row_of_a_page_costs_that_row(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    odd = {"states": [{"messages": 5}, {"messages": 4}]}
+    path.write_text(
+        json.dumps({"data": [{"messages": [U, A]}, odd, {"query": "x", "answer": "y"}]})
+    )
+    result = import_file(path, home)
+    assert (result.interactions, result.bad_rows) == (2, 1)
+
+
 @pytest.mark.parametrize("name", MACHINES)
 def test_an_automatic_score_is_nobodys_vote_or_wish(home: Home, tmp_path: Path, name: str) -> None:
     rows, source = MACHINES[name]
