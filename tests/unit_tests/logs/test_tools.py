@@ -182,6 +182,71 @@ MACHINES: dict[str, tuple[Any, str]] = {  # what wrote of the answer, and what i
 }  # fmt: skip
 
 
+PRIVATE = "I hate my boss Carl, help me write to him."
+TABLE = [
+    {**U, "conversation_id": "t1", "user_id": "ann"},
+    {**A, "conversation_id": "t1", "user_id": "ann"},
+    {"role": "user", "content": PRIVATE, "conversation_id": "t2", "user_id": "eve"},
+    {"role": "assistant", "content": "Dear Carl.", "conversation_id": "t2", "user_id": "eve"},
+]
+CHAINLIT = [
+    {**step, "threadId": f"t{n}", "id": ID.format(at + 2 * n)}
+    for n in (1, 2)
+    for at, step in enumerate((STEPS[0], STEPS[2]))
+]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"messages": TABLE}, {"history": TABLE}, {"data": TABLE}, TABLE, [TABLE],
+        {"messages": TABLE, "id": "export"}, {"messages": TABLE[::2] + TABLE[1::2]},
+        {"steps": CHAINLIT}, {"messages": CHAINLIT},
+    ],
+)  # fmt: skip
+def test_a_table_of_messages_is_several_conversations(
+    home: Home, tmp_path: Path, given: Any
+) -> None:
+    logs = bring(home, tmp_path, json.dumps(given))
+    assert [(len(log["messages"]), log["feedback"]) for log in logs] == [(2, []), (2, [])]
+    assert [log["thread_id"] for log in logs] == ["t1", "t2"]
+    if given not in ({"steps": CHAINLIT}, {"messages": CHAINLIT}):
+        assert [log["user_id"] for log in logs] == ["ann", "eve"]
+
+
+def test_the_user_beside_a_table_of_messages_is_kept(home: Home, tmp_path: Path) -> None:
+    table = [{k: v for k, v in one.items() if k != "user_id"} for one in TABLE]
+    logs = bring(home, tmp_path, json.dumps({"user_id": "u2", "messages": table}))
+    assert [(log["thread_id"], log["user_id"]) for log in logs] == [("t1", "u2"), ("t2", "u2")]
+
+
+def test_messages_that_no_reader_takes_one_by_one_are_not_mixed(home: Home, tmp_path: Path) -> None:
+    names = {"role": "from", "content": "value"}
+    table = [{names.get(k, k): v for k, v in one.items()} for one in TABLE]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"conversations": table}))
+    result = import_file(path, home)
+    assert (result.interactions, result.bad_rows) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"info": {"source": "x"}, "data": {"k": 1}},
+        {"fields": {"k": "v"}, "responses": {"wish": [{"value": "x"}]}},
+        {"chunkedPrompt": {"chunks": [{"role": "user", "text": "x"}]}},
+        {"steps": STEPS},
+        {"type": "leftvote", "states": [{"messages": []}, {"messages": []}]},
+    ],
+)
+def test_other_fields_of_a_chat_row_do_not_replace_it(
+    home: Home, tmp_path: Path, beside: dict[str, Any]
+) -> None:
+    [log] = bring(home, tmp_path, json.dumps({"messages": [U, A], "user_id": "u2", **beside}))
+    assert texts(log) == [("user", ASKED), ("assistant", SAID)]
+    assert log["user_id"] == "u2" and log["feedback"] == []
+
+
 def _span(**more: Any) -> dict[str, Any]:
     return {**SPAN, "attributes": {**SPAN["attributes"], **more}}
 
