@@ -214,6 +214,12 @@ def test_a_table_of_messages_is_several_conversations(
         assert [log["user_id"] for log in logs] == ["ann", "eve"]
 
 
+def test_a_table_of_messages_in_a_cell(home: Home, tmp_path: Path) -> None:
+    cell = json.dumps(TABLE).replace('"', '""')
+    logs = bring(home, tmp_path, f'id,messages\n1,"{cell}"\n')
+    assert [log["thread_id"] for log in logs] == ["t1", "t2"]
+
+
 def test_the_user_beside_a_table_of_messages_is_kept(home: Home, tmp_path: Path) -> None:
     table = [{k: v for k, v in one.items() if k != "user_id"} for one in TABLE]
     logs = bring(home, tmp_path, json.dumps({"user_id": "u2", "messages": table}))
