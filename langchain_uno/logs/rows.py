@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -31,6 +30,7 @@ from langchain_uno.logs.conversation import (
     run_ref,
     user_turn,
 )
+from langchain_uno.logs.filters import is_evaluator
 from langchain_uno.logs.join import follow_up
 from langchain_uno.logs.names import USER_KEYS, first_name
 from langchain_uno.logs.readers import OURS, reader_of
@@ -54,13 +54,12 @@ from langchain_uno.logs.readers.base import (
     read_all,
     thumb,
     time_of,
+    told_as_input,
 )
 from langchain_uno.logs.readers.bodies import cut_off
 from langchain_uno.messages import clean_text, clean_value, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
-_WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What a reader raises where a field is a text that should be a list, say."""
 _WORDS = ("text", "content", "reason", "rationale", "explanation", "note")
 _SPEAKERS = ("wb_user_id", "created_by", "source_id")
 """Fields of a piece of feedback that hold its words, and whoever gave it."""
@@ -96,7 +95,7 @@ def parse_row(row: Any, now: datetime, namespace: str, reader: Reader | None = N
         InputError: the row has none of the known forms, or its words or its answer can't be found;
             the message says what is wrong.
     """
-    with _told_as_input():
+    with told_as_input():
         if not isinstance(row, Mapping):
             raise InputError(f"a row must be a JSON object, not {type(row).__name__}")
         if row.get("format") == FORMAT:
@@ -113,9 +112,10 @@ def group_of(row: Any, reader: Reader | None = None) -> tuple[Reader, str] | Non
     """
     if not isinstance(row, Mapping) or row.get("format") == FORMAT:
         return None
-    reader = reader or reader_of(row)
-    name = reader.group(row) if reader.group else None
-    return (reader, name) if name is not None else None
+    with told_as_input():
+        reader = reader or reader_of(row)
+        name = reader.group(row) if reader.group else None
+    return (reader, clean_text(name)) if name is not None else None
 
 
 def parse_group(rows: Sequence[Row], now: datetime, namespace: str, reader: Reader) -> Parsed:
@@ -125,21 +125,8 @@ def parse_group(rows: Sequence[Row], now: datetime, namespace: str, reader: Read
         InputError: as :func:`parse_row`.
     """
     assert reader.join is not None
-    with _told_as_input():
+    with told_as_input():
         return _records(reader.name, reader.join(rows), now, namespace)
-
-
-@contextmanager
-def _told_as_input() -> Iterator[None]:
-    """Say what was wrong with the row, whatever a reader stumbled over."""
-    try:
-        yield
-    except OverflowError as error:
-        raise InputError(f"a number or a time is out of range ({error})") from error
-    except InputError:
-        raise
-    except _WRONG_TYPES as error:
-        raise InputError(f"a field is of another type than the format has ({error})") from error
 
 
 def _records(name: str, found: Iterable[Found], now: datetime, namespace: str) -> Parsed:
@@ -389,10 +376,14 @@ def _add_explicit(
         fields = {k: one.get(k) for k in Feedback.model_fields if k in one}
         if "value" in one and (name := first(one, "key", "name", "assessment_name")):
             fields["key"] = name
+        fields.pop("source", None)
+        sources = (one.get(k) for k in ("source_type", "annotator_kind", "source"))
+        if source := next((name for name in sources if isinstance(name, str)), None):
+            fields["source"] = source
         fields["user_id"] = first_name(one, (*USER_KEYS, *_SPEAKERS)) or user
+        if is_evaluator(source):
+            fields["user_id"] = None
         fields["created_at"] = first(one, *MADE)
-        if isinstance(fields.get("source"), Mapping):
-            del fields["source"]
         _add_rating(one, fields)
         said = feedback_key({**fields, "key": one.get("key")}) or fields.get("value") is not None
         if not said and any(k in one for k in (*RATINGS, "value", *COMMENTS)):

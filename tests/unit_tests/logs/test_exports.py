@@ -15,7 +15,7 @@ import pytest
 from test_readers import ASKED, bring, logs, said, texts
 
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import import_file
+from langchain_uno.logs.exchange import export_lines, import_file
 from langchain_uno.records import AT_LIMIT
 
 F = "As a table, please."
@@ -57,11 +57,14 @@ def test_one_star_of_five_is_no_thumb_up(home: Home, tmp_path: Path) -> None:
         {**SCORE, "id": f"s{n}", "observationId": f"o{n}", "name": "up", "value": n}
         for n in range(2)
     ]
+    kept = []
     for _ in range(2):
         assert bring(home, tmp_path, *stars, *thumbs, *votes).stars == 4
-    found = [s[1:3] for log in logs(home) for s in said(log)]
-    scale = [(None, 1.0), (None, 5.0), (None, 1.0), (None, 0.0)]
-    assert found == [*scale, (0.0, None), (1.0, None)]
+        found = [s[1:3] for log in logs(home) for s in said(log)]
+        scale = [(None, 1.0), (None, 5.0), (None, 1.0), (None, 0.0)]
+        assert found == [*scale, (0.0, None), (1.0, None)]
+        kept.append(list(export_lines(home)))
+    assert kept[0] == kept[1]
 
 
 def test_a_conversation_ends_before_a_turn_without_words(home: Home, tmp_path: Path) -> None:
