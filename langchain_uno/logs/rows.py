@@ -181,24 +181,31 @@ def _own(row: Row, namespace: str) -> Interaction:
 def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> list[Interaction]:
     """Return a record an answer, with feedback; ``passed`` counts what holds none, by reason.
 
-    A conversation ends before a turn without words: nobody can say what was answered after it.
+    A conversation ends before a turn without words: nobody can say what was answered after it. What
+    is told of a last answer without words is counted as ``no_answer``, and goes to no other one.
 
     Raises:
         InputError: a message can't be read, or nobody asked or answered.
     """
     turns, about = _turns(chat)
+    lost = 0  # answers to a user turn that nothing is left of
     while turns and turns[-1].role != "tool" and _is_empty(turns[-1]):
         own = chat.last_only or chat.run_id or all(m.role != "assistant" for m in turns[:-1])
-        if turns.pop().role == "assistant" and own:
+        if turns.pop().role != "assistant":
+            continue
+        if own:
             passed["no_answer"] += 1
             return []
+        passed["no_answer"] += len(feedback_in(about[len(turns)]))
+        lost += turns[-1].role != "assistant"
+    whole = not lost
     for n, m in enumerate(turns):
         if m.role in ("user", "assistant") and _is_empty(m):
             passed["empty_turn"] += 1
             # What is told of the last answer must not go to another one.
             if chat.last_only or chat.run_id or chat.feedback or chat.implicit:
                 return []
-            turns = turns[:n]
+            turns, whole = turns[:n], False
             if not any(t.role == "assistant" for t in turns):
                 return []
             break
@@ -227,6 +234,7 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
         stamp = _time(first(about[at], *MADE), passed) or start
         if out and stamp <= out[-1].created_at:
             stamp = out[-1].created_at + timedelta(microseconds=1)
+        told = whole and at == answers[-1]
         out.append(
             Interaction(
                 run_id=own_id if own_id and at == answers[-1] else run_id,
@@ -240,9 +248,9 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
                 model=model,
                 language=language
                 or language_of([m.content for m in prompt if m.role == "user"], said.content),
-                error=(_id(chat.error) or cut_off(about[at]) or cut_off(tags))
-                if at == answers[-1]
-                else cut_off(about[at]),
+                error=(_id(chat.error) if told else None)
+                or cut_off(about[at])
+                or (cut_off(tags) if told else None),
                 tags=tags,
                 created_at=stamp,
             )
@@ -262,7 +270,7 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
         out[-1].feedback.append(follow_up(out[-1].run_id, open_end, last))
     for one, at in zip(out, answers, strict=True):
         _add_explicit(feedback_in(about[at]), [one], one.user_id, passed)
-    _add_explicit(chat.feedback, out, user, passed)
+    _add_explicit(chat.feedback, out, user, passed, lost)
     _add_implicit(chat.implicit, out)
     return out
 
@@ -352,9 +360,11 @@ def _language(value: Any) -> str | None:
 
 
 def _add_explicit(
-    given: Any, out: list[Interaction], user: str | None, passed: Counter[str]
+    given: Any, out: list[Interaction], user: str | None, passed: Counter[str], lost: int = 0
 ) -> None:
     """Add feedback to a row's interactions: objects, texts (comments) or scores.
+
+    ``lost``: so many answers after the last of them had no words; feedback on those is counted.
 
     Raises:
         InputError: one of them can't be understood.
@@ -389,7 +399,10 @@ def _add_explicit(
         if not said and any(k in one for k in (*RATINGS, "value", *COMMENTS)):
             passed["empty_rating"] += 1
             continue
-        about = _about(one, out, n)
+        about = _about(one, out, n, lost)
+        if about is None:
+            passed["no_answer"] += 1
+            continue
         stamp = _time(fields.pop("created_at", None), passed) or about.created_at + timedelta(
             microseconds=2 + n
         )
@@ -432,19 +445,23 @@ def _fraction(rating: Any) -> float | None:
     return share if share is not None and 0 <= share <= 1 else None
 
 
-def _about(one: Row, out: list[Interaction], n: int) -> Interaction:
-    """The answer that is meant: by run_id, by ``turn`` (of the answers, from 0), else the last."""
+def _about(one: Row, out: list[Interaction], n: int, lost: int) -> Interaction | None:
+    """The answer that is meant: by run_id, by ``turn`` (of the answers, from 0), else the last.
+
+    None: it is one of the ``lost`` answers that came after them.
+    """
     if one.get("run_id"):
         wanted = run_name(one["run_id"])
         for interaction in out:
             if run_name(interaction.run_id) == wanted:
                 return interaction
-    turn = one.get("turn")
+    turn, count = one.get("turn"), len(out) + lost
     if turn is None:
-        return out[-1]
-    if isinstance(turn, bool) or not isinstance(turn, int) or not -len(out) <= turn < len(out):
-        raise InputError(f"feedback {n} names turn {turn!r}; there are {len(out)} answers")
-    return out[turn]
+        turn = -1
+    if isinstance(turn, bool) or not isinstance(turn, int) or not -count <= turn < count:
+        raise InputError(f"feedback {n} names turn {turn!r}; there are {count} answers")
+    at = turn % count
+    return out[at] if at < len(out) else None
 
 
 def _add_implicit(row: Row, out: list[Interaction]) -> None:

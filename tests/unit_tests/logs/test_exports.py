@@ -87,6 +87,43 @@ def test_a_conversation_ends_before_a_turn_without_words(home: Home, tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({"rating": 0}, []),
+        ({"feedback": {"turn": 1, "score": 0}}, []),
+        ({"feedback": {"turn": -1, "score": 0}}, []),
+        ({"feedback": [{"turn": -2, "score": 1}, {"comment": "Shorter."}]}, [1.0]),
+        ({"last": {"feedback": ["down"]}}, []),
+    ],
+)
+def test_what_is_told_of_a_last_answer_without_words_goes_to_no_other(
+    home: Home, tmp_path: Path, told: dict[str, Any], kept: list[float]
+) -> None:
+    six = {"role": "assistant", "content": "Six minutes."}
+    last = {"role": "assistant", "content": "", **told.pop("last", {})}
+    talk = [ASKED, six, {"role": "user", "content": F}, last]
+    result = bring(home, tmp_path, {"messages": talk, "finish_reason": "length", **told})
+    [log] = logs(home)
+    assert [f["comment"] for f in log["feedback"] if f["key"] == "follow_up"] == [F]
+    assert [f["score"] for f in log["feedback"] if f["key"] != "follow_up"] == kept
+    assert (result.bad, result.passed_over) == ([], {"no_answer": 1})
+    assert not log.get("error")
+
+
+def test_an_empty_step_after_an_answer_changes_nothing(home: Home, tmp_path: Path) -> None:
+    six = {"role": "assistant", "content": "Six minutes."}
+    bring(home, tmp_path, {"messages": [ASKED, six, {**six, "content": ""}], "rating": 0})
+    assert [f["score"] for f in logs(home)[0]["feedback"]] == [0.0]
+
+
+def test_an_error_of_the_last_answer_is_not_that_of_one_before(home: Home, tmp_path: Path) -> None:
+    six = {"role": "assistant", "content": "Six minutes."}
+    talk = [ASKED, six, {"role": "user", "content": ""}, {**six, "content": "Seven."}]
+    bring(home, tmp_path, {"messages": talk, "finish_reason": "length"})
+    assert not logs(home)[0].get("error")
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         {"content": None, "refusal": "Six."},  # OpenAI, structured outputs
