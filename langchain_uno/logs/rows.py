@@ -141,7 +141,7 @@ def _records(name: str, found: Iterable[Found], now: datetime, namespace: str) -
         else:
             out.repeats = not one.last_only
             dialog = _dialog(one, now, namespace, out.passed)
-            out.interactions += dialog[-1:] if one.last_only else dialog
+            out.interactions += dialog
     return out
 
 
@@ -216,6 +216,8 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
     answers = [n for n in answers if any(m.role == "user" for m in turns[:n])]
     if not answers:
         raise InputError("there is no user turn before the first answer")
+    if chat.last_only:
+        answers = answers[-1:]
     tags = {clean_text(str(k)): clean_text(str(v)) for k, v in chat.tags.items()}
     # "lang": what a person said of the row; "en"/"english" and the like are understood.
     language = _language(chat.language)

@@ -272,17 +272,29 @@ def feedback_in(row: Row) -> list[Any]:
         if given not in (None, "", {}):
             found += given if isinstance(given, list) else [given]
     found = [one for one in found if not _is_other(as_object(one))]
-    for column in (name for name in row if name.endswith(_RESPONSES)):  # Argilla's
-        users = row.get(f"{column}.users") or ()
-        for value, who in zip_longest(row[column] or (), users):
-            told = as_object(value)  # of a record; a table has the value alone
-            value, who = told.get("value", value), told.get("user_id", who)
-            words = isinstance(value, str) and thumb(value) is None
-            given = {"value": None if words else value, "comment": value if words else None}
-            found.append({"name": column.removesuffix(_RESPONSES), "user_id": who, **given})
+    found += _responses(row)
     beside = {"rating": first(row, *RATINGS), "comment": first(row, *COMMENTS)}
     known = {k: v for k, v in beside.items() if isinstance(v, str | bool | int | float) and v != ""}
     return [*found, known] if known else found
+
+
+def _responses(row: Row) -> Iterator[Row]:
+    """What annotators handed in on a record of Argilla: a column a question, a list of answers."""
+    for column, answers in row.items():
+        if not column.endswith(_RESPONSES) or not isinstance(answers, list):
+            continue
+        beside = (row.get(f"{column}.{name}") for name in ("users", "status"))
+        users, ends = (one if isinstance(one, list) else [] for one in beside)
+        for value, who, end in zip_longest(answers, users, ends):
+            told = as_object(value)  # of a record; a table has the value alone
+            value, who = told.get("value", value), told.get("user_id", who)
+            if told.get("status", end) not in (None, "submitted"):
+                continue
+            words = isinstance(value, str) and thumb(value) is None
+            if isinstance(value, Mapping | list):  # several labels, a ranking, spans
+                value = json.dumps(value, ensure_ascii=False)
+            given = {"value": None if words else value, "comment": value if words else None}
+            yield {"name": column.removesuffix(_RESPONSES), "user_id": who, **given}
 
 
 def _is_other(one: Row) -> bool:
@@ -319,11 +331,12 @@ def literal(value: Any, name: str) -> Any:
 
 
 def number(value: Any) -> float | None:
-    """Return the number that a value is or names; None: it is none."""
+    """Return the finite number that a value is or names; None: it is none."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return found if math.isfinite(found) else None
 
 
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))

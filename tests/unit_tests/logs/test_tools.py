@@ -6,6 +6,7 @@ The names say whose export it is; shapes are those of their documentation or sou
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,55 @@ MACHINES: dict[str, tuple[Any, str]] = {  # what wrote of the answer, and what i
         "EVAL",
     ),
 }  # fmt: skip
+
+
+RECORD = {"fields": {"prompt": ASKED, "response": SAID}, "metadata": {}}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({**RECORD, "responses": {"wish": [
+            {"value": WISH, "user_id": "u1", "status": "discarded"},
+            {"value": WISH, "user_id": "u2", "status": "draft"},
+            {"value": "Shorter.", "user_id": "u3", "status": "submitted"}]}},
+         [("wish", None, "Shorter.", "u3")]),
+        ({"prompt": ASKED, "response": SAID, "wish.responses": [WISH, "Shorter."],
+          "wish.responses.users": ["u1", "u2"],
+          "wish.responses.status": ["discarded", "submitted"]},
+         [("wish", None, "Shorter.", "u2")]),
+        ({**RECORD, "responses": {"topics": [{"value": ["ferry", "quay"], "user_id": "u1"}]}},
+         [("topics", '["ferry", "quay"]', None, "u1")]),
+        ({**RECORD, "responses": {"best": [{"value": [{"value": "a", "rank": 1}]}]}},
+         [("best", '[{"value": "a", "rank": 1}]', None, None)]),
+        ({"messages": [U, A], "survey.responses": "great"}, []),
+        ({"messages": [U, A], "survey.responses": ["great"], "survey.responses.users": "ann"},
+         [("survey", None, "great", None)]),
+    ],
+)  # fmt: skip
+def test_answers_of_annotators(
+    home: Home, tmp_path: Path, row: dict[str, Any], expected: list[Any]
+) -> None:
+    [log] = bring(home, tmp_path, json.dumps(row))
+    found = [(f["key"], *map(f.get, ("value", "comment", "user_id"))) for f in log["feedback"]]
+    assert found == expected
+
+
+@pytest.mark.parametrize("word", ["nan", "Infinity", "-inf", "1e999"])
+@pytest.mark.parametrize("name", ["feedback", "comment", "rating"])
+def test_a_number_that_is_none_is_a_word(home: Home, tmp_path: Path, name: str, word: str) -> None:
+    [log] = bring(home, tmp_path, json.dumps({"messages": [U, A], name: word}))
+    [said] = log["feedback"]
+    assert said.get("score") is None and word in (said.get("comment"), said.get("value"))
+
+
+def test_a_span_takes_as_long_as_its_turns(home: Home, tmp_path: Path) -> None:
+    turns = [dict(one, content=f"{n} {one['content']}") for n in range(3000) for one in (U, A)]
+    row = {**SPAN, "attributes": {"llm.input_messages": [*turns, U], "llm.output_messages": [A]}}
+    start = time.process_time()
+    [log] = bring(home, tmp_path, json.dumps(row))
+    assert time.process_time() - start < 5
+    assert len(log["messages"]) == 6002
 
 
 PRIVATE = "I hate my boss Carl, help me write to him."
