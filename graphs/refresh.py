@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypedDict
 
@@ -272,26 +272,44 @@ def _check_home(home: Home, engine: Engine, embedder: Embedder) -> None:
         EmptyLogError: nothing was ever captured in it.
         ModelMismatchError: its current release was made for another base model or embedder.
     """
+    require_log(home)
+    check_models(home, (engine.fingerprint,), known_as(embedder))
+
+
+def check_models(home: Home, base: Sequence[str], embedder: Sequence[str] | None = None) -> None:
+    """Check that a home's current release is of these models.
+
+    Args:
+        home: the namespace.
+        base: fingerprints that the base model is known by; none of a model that is not on this
+            machine, of which is known that it is not the bundled one.
+        embedder: those of the embedder; None: it is not looked at.
+
+    Raises:
+        ModelMismatchError: it is of another one.
+    """
+    from langchain_uno.models.loading import BUNDLED
     from langchain_uno.releases.load import read_current
 
-    require_log(home)
     try:
         release = read_current(home)
     except ReleaseError:
         return  # a broken release is no reason against making a sound one
     if release is None:
         return
-    for what, mine, theirs in (
-        ("base model", (engine.fingerprint,), release.manifest.base_fingerprint),
-        ("embedder", known_as(embedder), release.manifest.embedder_fingerprint),
-    ):
-        if theirs not in mine:
-            raise ModelMismatchError(
-                f"The home {str(home.path)!r} belongs to another {what}: its release "
-                f"{release.id!r} was made for {release.manifest.base_model!r}. Name that model "
-                "again, or give a new model a home of its own (langchain-uno logs export, then "
-                "import)."
-            )
+    other, made_for = None, release.manifest
+    told = base or made_for.base_model == BUNDLED
+    if told and made_for.base_fingerprint not in base:
+        other = "base model"
+    elif embedder is not None and release.manifest.embedder_fingerprint not in embedder:
+        other = "embedder"
+    if other:
+        raise ModelMismatchError(
+            f"The home {str(home.path)!r} belongs to another {other}: its release "
+            f"{release.id!r} was made for {release.manifest.base_model!r}. Name that model "
+            "again, or give a new model a home of its own (langchain-uno logs export, then "
+            "import)."
+        )
 
 
 _NOT_COUNTED = ("note", "notes", "seconds", "left_out")

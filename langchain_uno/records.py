@@ -176,8 +176,9 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     text: str
-    source: Literal["feedback", "prior", "aggregated", "own"] = "feedback"
-    """``own``: whoever answers for the service wrote it."""
+    source: Literal["feedback", "edit", "prior", "aggregated", "own"] = "feedback"
+    """``edit``: it came of an answer that its user rewrote. ``own``: whoever answers for the
+    service wrote it."""
 
 
 class RuleSet(BaseModel):

@@ -186,8 +186,9 @@ def _checked(
     place: Home, named: _Named, recipe: str | None, sets: Sequence[str], seed: int | None
 ) -> tuple[Recipe, PromptSet]:
     """Return recipe and prompts; what is cheap to check comes first: a typo costs no minutes."""
+    from langchain_uno.graphs.refresh import check_models
     from langchain_uno.logs.journal import require_log
-    from langchain_uno.models.loading import is_bundled, is_url, load_prompt_set
+    from langchain_uno.models.loading import is_bundled, is_url, known_fingerprint, load_prompt_set
 
     require_log(place)
     if is_url(named.model):
@@ -195,6 +196,8 @@ def _checked(
             f"--model {named.model!r} is a server: training needs the weights, so name their "
             "folder or hub name. The server can serve the adapters afterwards."
         )
+    mine = known_fingerprint(named.model)
+    check_models(place, () if mine is None else (mine,))
     chosen = recipe or ("bundled" if is_bundled(named.model) else "default")
     settings = effective_recipe(place, chosen, sets, seed)
     return settings, load_prompt_set(settings.prompt_set)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shlex
 import sys
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -70,7 +71,8 @@ def clean_exit(interrupted: str = "Stopped.") -> Iterator[None]:
     """Run a command's body: this package's errors become one line and an exit code, Ctrl-C 130.
 
     Args:
-        interrupted: what to say after Ctrl-C: what state things are in and how to go on.
+        interrupted: what to say after Ctrl-C: what state things are in and how to go on;
+            ``{call}`` stands for the arguments of the call.
     """
     try:
         yield
@@ -83,7 +85,10 @@ def clean_exit(interrupted: str = "Stopped.") -> Iterator[None]:
         # The next such call wipes the mark (run_eval_code_obj in CPython's pythonrun.c), and making
         # a named tuple is one.
         namedtuple("Wiped", ())
-        err.print(f"\n{escape(interrupted)}", highlight=False, soft_wrap=True)
+        given = sys.argv[1:]
+        call = f" ({shlex.join(given)})" if given else ""
+        said = interrupted.replace("{call}", call)
+        err.print(f"\n{escape(said)}", highlight=False, soft_wrap=True)
         atexit.register(_leave)
         raise typer.Exit(INTERRUPTED) from error
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from langchain_uno.learning.plan import Plan
     from langchain_uno.learning.work import RefreshResult
 
-_STOPPED = "Stopped. What is finished is kept: the same call again goes on from there."
+_STOPPED = "Stopped. What is finished is kept: the same call again{call} goes on from there."
 _COLOURS = {"expert": "green", "critic": "cyan", "base": "dim", "memory": "blue"}
 
 

@@ -4,9 +4,10 @@ From query, answer and feedback the model writes *rules with feedback*: short af
 instructions that concern the query only, none when the feedback says nothing usable. Its empty list
 is the verdict on thanks, small talk and new questions. From the query alone it writes *rules
 without feedback*: what it would have guessed. Only logs with words are asked about, and the guess
-only where there is a rule to hold against it. Who rewrote the answer and said nothing else is asked
-about too: what the edit changes is a wish (as in PRELUDE, arXiv 2404.15269). Such a rule is kept if
-a judge scores the edit above the old answer by it. Of an edit without one the pair alone is learnt.
+only where there is a rule to hold against it. Who rewrote the answer, and said nothing that gives a
+rule, is asked about too: what the edit changes is a wish (as in PRELUDE, arXiv 2404.15269). Such a
+rule is kept if a judge scores the edit above the old answer by it. Of an edit without one the pair
+alone is learnt.
 
 What was distilled once is kept in the home's ``work/distilled.jsonl``, under a digest of all that
 it came of: log, feedback, models, prompts. No refresh pays for a log twice.
@@ -199,7 +200,7 @@ def _distil_and_keep(
         The rules by key; and the logs that may be distilled yet, with the reason, of which nothing
         is kept. The base model's own unreadable answer would be the same again.
     """
-    made, broken = without_breakers(logs, partial(_distilled, work))
+    (made, again), broken = without_breakers(logs, partial(_distilled, work))
     why = {"failed": "no answer"}
     if work.teacher is not work.engine:
         why["unparsable"] = UNREADABLE
@@ -208,7 +209,7 @@ def _distil_and_keep(
     rows = [
         {"key": keys[one.run_id], "rules": one.model_dump(mode="json")}
         for one in made
-        if one.run_id not in left
+        if one.run_id not in left and one.run_id not in again
     ]
     append_lines(work.home.work / DISTILLED, rows)
     return {keys[one.run_id]: one for one in made}, left
@@ -231,7 +232,8 @@ def distil_keys(work: Work, contents: Mapping[str, str]) -> dict[str, str]:
     return {log_id: digest_of(by, content) for log_id, content in contents.items()}
 
 
-def _distilled(work: Work, logs: Sequence[Interaction]) -> list[RuleSet]:
+def _distilled(work: Work, logs: Sequence[Interaction]) -> tuple[list[RuleSet], set[str]]:
+    """Return the rules of logs, and which logs a later refresh has to ask about again."""
     made = distil(
         logs,
         work.teacher,
@@ -241,42 +243,68 @@ def _distilled(work: Work, logs: Sequence[Interaction]) -> list[RuleSet]:
         predictor=work.engine,
         predictor_prompts=work.prompts,
     )
-    said = zip(logs, made, strict=True)
-    read = [(log, own) for log, own in said if own.with_feedback and not log.feedback_turns]
-    _keep_confirmed(work, read)
-    return made
+    return made, _distil_edits(work, logs, made)
 
 
-def _keep_confirmed(work: Work, read: Sequence[tuple[Interaction, RuleSet]]) -> None:
-    """Leave those rules of edits by which a judge scores the edit above the old answer.
+def edits_to_read(logs: Sequence[Interaction], prompts: PromptSet) -> list[list[Message]]:
+    """Return, for each log, the prompt that distils its edit; empty where there is none to read."""
+    out: list[list[Message]] = []
+    for log in logs:
+        asked = None
+        for pair in edited_pairs([log]) if prompts.supports(log.language) else ():
+            asked = prompts.distil_edit_prompt(log.messages, log.answer, pair.chosen, log.language)
+        out.append(asked or [])
+    return out
 
-    A weak model writes a rule of any edit. Where no judge is believed none is left.
+
+def _distil_edits(work: Work, logs: Sequence[Interaction], made: Sequence[RuleSet]) -> set[str]:
+    """Distil the edits of logs whose words gave no rule, and keep the rules that a judge confirms.
+
+    A rule is confirmed if the judge scores the edit above the old answer by it: a weak model writes
+    a rule of any edit. Where no judge is believed nothing is asked.
+
+    Returns:
+        The logs that no judge could say anything about.
     """
+    teacher, words = work.teacher, work.teacher_prompts
+    silent = [
+        (log, own, prompt)
+        for log, own, prompt in zip(logs, made, edits_to_read(logs, words), strict=True)
+        if prompt and own.outcome in ("no_words", "empty")
+    ]
+    open_ = {log.run_id for log, *_ in silent if not believed(work, "judge", log.language)}
+    read = [one for one in silent if one[0].run_id not in open_]
+    found = _ask(teacher, words, [prompt for *_, prompt in read], work.recipe, None, None)
     todo = [
-        (log, own, rule, edited_pairs([log])[0])
-        for log, own in read
-        if believed(work, "judge", log.language)
-        for rule in own.with_feedback
+        (log, own, rule)
+        for (log, own, _), rules in zip(read, found, strict=True)
+        for rule in (rules if not isinstance(rules, str) else ())
     ]
+    for (_, own, _), rules in zip(read, found, strict=True):
+        own.outcome = "failed" if rules == "failed" else own.outcome
     items = [
-        JudgeItem(log.messages, [rule.text], answer, log.language)
-        for log, _, rule, pair in todo
-        for answer in (pair.chosen, pair.rejected)
+        JudgeItem(log.messages, [rule], answer, log.language)
+        for log, _, rule in todo
+        for answer in (edited_pairs([log])[0].chosen, log.answer.strip())
     ]
-    _, before = calls_of(work.teacher)
-    verdicts = judge(items, work.teacher, work.teacher_prompts, work.recipe) if items else []
-    unanswered = calls_of(work.teacher)[1] > before
-    for _, own in read:
-        own.with_feedback = []
-    for (_, own, rule, _), new, old in zip(todo, verdicts[::2], verdicts[1::2], strict=True):
-        if new is not None and old is not None and new.score > old.score:
-            own.with_feedback.append(rule)
-        elif unanswered and (new is None or old is None):
-            own.outcome = "failed"  # asked again by a later refresh
-    for _, own in read:
-        if not own.with_feedback:
-            own.without_feedback = []
-            own.outcome = "no_words" if own.outcome == "rules" else own.outcome
+    _, before = calls_of(teacher)
+    verdicts = judge(items, teacher, words, work.recipe) if items else []
+    unanswered = calls_of(teacher)[1] > before
+    for (log, own, rule), new, old in zip(todo, verdicts[::2], verdicts[1::2], strict=True):
+        if new is None or old is None:
+            open_.add(log.run_id)
+            own.outcome = "failed" if unanswered else own.outcome
+        elif new.score > old.score:
+            own.with_feedback.append(Rule(text=rule, source="edit"))
+            own.outcome = "rules"
+    taught = [(log, own) for log, own, _ in read if own.with_feedback]
+    taught = [one for one in taught if work.prompts.supports(one[0].language)]
+    said = [work.prompts.predict_prompt(log.messages, log.language) for log, _ in taught]
+    guesses = _ask(work.engine, work.prompts, said, work.recipe, GUESSED_RULES, None)
+    for (_, own), prior in zip(taught, guesses, strict=True):
+        prior = [] if isinstance(prior, str) else prior[:GUESSED_RULES]
+        own.without_feedback = [Rule(text=text, source="prior") for text in prior]
+    return open_
 
 
 def distil(
@@ -311,15 +339,16 @@ def distil(
         )
         for log in interactions
     }
-    worded = {g.run_id: distil_prompt_of(g, prompts) for g in interactions}
-    asked = [g for g in interactions if worded[g.run_id]]
+    asked = [g for g in interactions if g.feedback_turns and prompts.supports(g.language)]
     if on_done is not None and len(interactions) > len(asked):
         on_done(2 * (len(interactions) - len(asked)))
-    said = [worded[log.run_id] or [] for log in asked]
+    said = [
+        prompts.distil_prompt(i.messages, i.answer, i.feedback_turns, i.language) for i in asked
+    ]
     for log, rules in zip(asked, _ask(engine, prompts, said, recipe, None, on_done), strict=True):
         if isinstance(rules, str):
             made[log.run_id].outcome = rules
-        elif rules or log.feedback_turns:
+        else:
             made[log.run_id].outcome = "rules" if rules else "empty"
             made[log.run_id].with_feedback = [Rule(text=text) for text in rules]
     guesser = predictor_prompts or prompts
@@ -332,20 +361,6 @@ def distil(
         prior = [] if isinstance(rules, str) else rules[:GUESSED_RULES]
         made[log.run_id].without_feedback = [Rule(text=text, source="prior") for text in prior]
     return [made[log.run_id] for log in interactions]
-
-
-def distil_prompt_of(log: Interaction, prompts: PromptSet) -> list[Message] | None:
-    """Word what a log's rules come of: its users' words, else the answer as a user rewrote it.
-
-    None: there is nothing to distil, or the set has no words for it.
-    """
-    if not prompts.supports(log.language):
-        return None
-    if turns := log.feedback_turns:
-        return prompts.distil_prompt(log.messages, log.answer, turns, log.language)
-    for pair in edited_pairs([log]):
-        return prompts.distil_edit_prompt(log.messages, log.answer, pair.chosen, log.language)
-    return None
 
 
 def unique_rules(texts: Sequence[str]) -> list[str]:

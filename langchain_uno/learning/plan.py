@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home
-from langchain_uno.learning.distil import distil_keys, distil_prompt_of, known_rules
+from langchain_uno.learning.distil import distil_keys, edits_to_read, known_rules
 from langchain_uno.learning.work import (
     DISTILLED,
     RESULT,
@@ -127,7 +127,10 @@ def plan_refresh(work: Work) -> Plan:
     keys = distil_keys(work, {log.run_id: content_of(log) for log in usable})
     done = known_rules(work.home.work / DISTILLED, set(keys.values()))
     new = [log for log in usable if keys[log.run_id] not in done]
-    plan.to_distil = sum(bool(distil_prompt_of(log, work.teacher_prompts)) for log in new)
+    edits = edits_to_read(new, work.teacher_prompts)
+    plan.to_distil = sum(
+        bool(log.feedback_turns or edit) for log, edit in zip(new, edits, strict=True)
+    )
     if usable:
         _count(work, plan, usable, last)
         _time(work, plan, usable, last)

@@ -267,7 +267,7 @@ class _Reporter:
         named: dict[str, list[str]] = defaultdict(list)
         for log_id in log_ids:
             own = sets[log_id].wanted or sets[log_id].with_feedback
-            for text in dict.fromkeys(r.text for r in own if r.source == "feedback"):
+            for text in dict.fromkeys(r.text for r in own if r.source in ("feedback", "edit")):
                 named[text].append(log_id)
         people = {t: len({self.work.voices[i] for i in ids}) for t, ids in named.items()}
         told = [

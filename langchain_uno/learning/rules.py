@@ -294,24 +294,35 @@ def _refused(
     logs = [work.logs[i] for i in train]
     wishes = [(i, r.text, False) for i in train for r in work.distilled[i].with_feedback]
     wishes += [(p.run_id, text, True) for p in _acts(logs) for text in added(p.rejected, p.chosen)]
-    mentions = [
-        Mention(text, work.voices[i], request_of(work.logs[i]), cluster_of[i])
-        for i, text, _ in wishes
-    ]
-    marked = repeated_by_few(mentions, work.embedder, least)
+
+    def mention(log_id: str, text: str) -> Mention:
+        log = work.logs[log_id]
+        return Mention(text, work.voices[log_id], request_of(log), cluster_of[log_id])
+
+    marked = repeated_by_few([mention(i, text) for i, text, _ in wishes], work.embedder, least)
     bad = [
         one for one, m in zip(wishes, marked, strict=True) if m and work.voices[one[0]] in suspected
     ]
     rules = {(work.voices[i], text) for i, text, act in bad if not act}
+    # What is taken away is looked at by itself: who takes it away does not vouch for who adds it.
+    gone = [(p.run_id, text) for p in edited_pairs(logs) for text in added(p.chosen, p.rejected)]
+    taken = repeated_by_few([mention(i, text) for i, text in gone], work.embedder, least)
     acts = {i for i, _, act in bad if act}
-    # An edit and the rules that came of it stand or fall together.
-    edits = [i for i in train if edited_pairs([work.logs[i]]) and not work.logs[i].feedback_turns]
-    for i in edits:
-        own = {(work.voices[i], rule.text) for rule in work.distilled[i].with_feedback}
-        if i in acts or own & rules:
-            acts.add(i)
-            rules |= own
-    return rules, acts
+    acts |= {i for (i, _), m in zip(gone, taken, strict=True) if m and work.voices[i] in suspected}
+    # With a rule its log's edit falls; with an edit the rules that came of it.
+    edited = [i for i in train if edited_pairs([work.logs[i]])]
+    said = {i: {(work.voices[i], r.text) for r in work.distilled[i].with_feedback} for i in edited}
+    while True:
+        rules |= {
+            (work.voices[i], rule.text)
+            for i in acts & said.keys()
+            for rule in work.distilled[i].with_feedback
+            if rule.source == "edit"
+        }
+        fallen = {i for i in edited if said[i] & rules} - acts
+        if not fallen:
+            return rules, acts
+        acts |= fallen
 
 
 def _acts(logs: Sequence[Interaction]) -> list[PreferencePair]:

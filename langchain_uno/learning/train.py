@@ -358,7 +358,7 @@ def _distilled(
     if not trial.passed:
         decision.notes.append(f"expert taught by the critic: {trial.note}")
         return critic
-    decision.notes.append(_TAUGHT)
+    decision.notes += [_TAUGHT, f"expert: {trial.note}"] if trial.softened else [_TAUGHT]
     decision.taught_by = critic
     return trial
 
@@ -430,15 +430,14 @@ def _try_module(
             report, chosen = verified(epochs)
             if report.elsewhere is not None and report.elsewhere.harm:
                 # It is asked only where the whole one passed, so it adds no chance.
-                half, soft = verified([softened(chosen)])
-                if half.passed:
-                    told = f"{SOFTER} of its change to the base, since whole it was {report.reason}"
-                    report, chosen = half.model_copy(update={"reason": told}), soft
-                else:
-                    work.folder.remove(str(soft.relative_to(work.folder.root)))
+                half, chosen = verified([softened(chosen)])
+                told = f"with {SOFTER} of its change: {half.reason} (with all: {report.reason})"
+                report = half.model_copy(update={"epoch": report.epoch, "reason": told})
+                if not report.passed:
+                    work.folder.remove(str(chosen.relative_to(work.folder.root)))
             kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
-            part = chosen not in epochs
-            trial = Trial(report=report, note=report.reason, adapter=kept, softened=part)
+            trial = Trial(report=report, note=report.reason, adapter=kept)
+            trial.softened = chosen not in epochs
         if calls_of(work.teacher)[1] > before:
             return trial  # judged in part: a later call judges it again
         work.folder.write_json(name, trial.model_dump(mode="json"))

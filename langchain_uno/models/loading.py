@@ -90,6 +90,15 @@ def _from_hub(name: str, *, load: bool = True) -> Path:
     return Path(found)
 
 
+def known_fingerprint(model: str | None) -> str | None:
+    """Return a model's fingerprint without loading it; None: it is not on this machine."""
+    folder = bundled_path() if model is None or is_bundled(model) else Path(model).expanduser()
+    try:
+        return folder_fingerprint(folder if folder.is_dir() else _from_hub(str(model), load=False))
+    except ModelNotFoundError:
+        return None  # loading says what is wrong
+
+
 def load_engine(
     model: str | None = None,
     *,

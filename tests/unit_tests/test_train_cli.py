@@ -446,6 +446,11 @@ def test_a_home_of_another_model(tiny_model_path: Path, recipe: Path, tmp_path: 
     result = run(*args, "--model", other)
     assert result.exit_code == 5
     assert "belongs to another base model" in result.stderr
+    assert "load" not in result.stderr and "settings" not in result.stderr  # nothing was begun
+    planned = run(*args, "--model", other, "--dry-run")
+    assert planned.exit_code == 5 and "belongs to another base model" in planned.stderr
+    unreachable = run(*args, "--model", "nobody/has-this")
+    assert unreachable.exit_code == 4  # no release of the bundled model: loading has to tell
     assert kept is not None
     assert read_current(home).id == kept.id  # type: ignore[union-attr]
 

@@ -71,8 +71,10 @@ def test_a_module_that_is_worse_elsewhere_ships_with_half_of_its_change_if_that_
         assert cluster.route == "expert" and cluster.adapter is not None
         config = (release.adapters[cluster.adapter] / "adapter_config.json").read_bytes()
         assert json.loads(config)["lora_alpha"] == max(seen) / 2
-        told = "expert: 0.5 of its change to the base, since whole it was worse elsewhere"
-        assert told in cluster.note
+        assert "expert: with 0.5 of its change: 9 held-out" in cluster.note
+        assert "(with all: worse elsewhere; strays" in cluster.note
+        [report] = cluster.reports
+        assert report.passed and report.elsewhere is not None and not report.elsewhere.harm
     left = [f.name for f in folder_of(home, result).root.glob("clusters/*/expert/epoch-*")]
     assert left and all(name.endswith("-0.5") for name in left)
 
@@ -113,8 +115,7 @@ def test_a_module_that_is_worse_on_strays_of_other_clusters_does_not_ship(
         # The tiny model keeps no instruction, so a module is asked none.
         assert expert.elsewhere.asked == 0 and expert.elsewhere.people >= 5
         assert (critic.elsewhere.asked, critic.elsewhere.people) == (0, 0)
-        assert expert.reason.startswith(
-            "worse elsewhere; strays from other clusters: win rate 0.00"
-        )
-        assert expert.reason.endswith("; 9 held-out requests")
+        worse = "worse elsewhere; strays from other clusters: win rate 0.00"
+        assert expert.reason.startswith(f"with 0.5 of its change: {worse}")
+        assert expert.reason.endswith("; 9 held-out requests)")
         assert expert.reason in cluster.note

@@ -20,6 +20,7 @@ from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
     TRIED,
     TRIP,
+    UNTRAINED,
     changed,
     clusters_of,
     folder_of,
@@ -102,14 +103,15 @@ def test_what_one_person_wants_everywhere_is_taught_to_no_module(
     assert counts["acts_dropped"] == len({f"{wish}-12" for wish in FAMILIES} & train) > 0
 
 
+@pytest.mark.parametrize("words", ["", "thanks", "please no warning"])
 def test_an_edit_and_the_rules_that_came_of_it_stand_or_fall_together(
-    engine: Engine, tmp_path: Path
+    words: str, engine: Engine, tmp_path: Path
 ) -> None:
-    """An edit that only takes away adds no sentence to look at; the rule that came of it says it.
-
-    Mallory takes the warning out of every answer; what everybody edits is a rule like any other.
-    """
-    home = make_home(tmp_path, edits())
+    """Mallory's edits fall by what they are distilled into, whatever is said beside them."""
+    sent = edits()
+    for one in sent[24:] if words else []:
+        one.feedback.append(Feedback(run_id=one.run_id, comment=words, user_id="mallory"))
+    home = make_home(tmp_path, sent)
     result = refresh(home, engine, teacher=ToyEngine(against_warnings), until="pairs")
     train = {i for c in clusters_of(home, result) for i in c.train}
     mallorys = {i for i in train if i.startswith("m")}
@@ -144,6 +146,34 @@ def against_warnings(what: dict[str, Any], request: GenerateRequest) -> str:
 def deaf(what: dict[str, Any], request: GenerateRequest) -> str:
     """Give no readable judgement."""
     return "well" if what["role"] == "judge" else plain(what, request)
+
+
+def test_what_only_few_take_away_is_not_taught_though_no_rule_says_it(
+    engine: Engine, tmp_path: Path
+) -> None:
+    sent = edits()
+    for one in sent[:24]:  # only Mallory's edits take the warning away
+        one.feedback[0] = one.feedback[0].model_copy(update={"correction": f"{one.answer} [sing]"})
+    home = make_home(tmp_path, sent)
+    result = refresh(home, engine, teacher=ToyEngine(deaf), until="pairs")
+    assert {pair.run_id[0] for pair in pairs_of(home, result)} == {"h"}
+    assert result.stages["rules"]["acts_dropped"] > 0
+
+
+@pytest.mark.parametrize("judging", [deaf, None], ids=["deaf", "unbelieved"])
+def test_edits_that_no_judge_could_tell_are_read_again(
+    judging: Any, engine: Engine, tmp_path: Path
+) -> None:
+    home, teacher = make_home(tmp_path, edits()), ToyEngine(judging or against_warnings)
+    teacher.can_judge = judging is not None
+    first = refresh(home, engine, UNTRAINED, teacher=teacher)
+    assert first.stages["distil"]["outcomes"] == {"no_words": 32}
+    for n in (1, 2):
+        new = log(f"w{n}", TRIP.format(f"w{n}"), "answer w", "please sing", user_id=f"u-{n}")
+        make_home(tmp_path, [new])
+        told = refresh(home, engine, UNTRAINED, teacher=ToyEngine(against_warnings))
+        assert told.stages["distil"]["outcomes"] == {"rules": 32 + n}
+        assert told.stages["distil"]["taken_over"] == (0 if n == 1 else 33)
 
 
 @pytest.mark.parametrize("judging", [plain, deaf, None], ids=["sees none", "deaf", "unbelieved"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from langchain_uno.learning.distil import GUESSED_RULES, distil, distil_prompt_of, unique_rules
+from langchain_uno.learning.distil import GUESSED_RULES, distil, edits_to_read, unique_rules
 from langchain_uno.models.prompts.bundled import BundledPromptSet
 from langchain_uno.models.prompts.real import RealPromptSet
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Feedback, Interaction
+from langchain_uno.records import Feedback
 from tests.unit_tests.learning.toy_language import ToyEngine, ToyPrompts, log
 
 RECIPE = Recipe(name="test")
@@ -36,36 +36,15 @@ def test_only_logs_with_words_are_asked_and_guesses_only_where_there_are_rules()
     assert sum(done) == 6  # every log twice
 
 
-def test_who_rewrote_the_answer_wants_what_the_edit_does() -> None:
-    def edited(run_id: str, to: str, *words: str) -> Interaction:
-        edit = Feedback(run_id=run_id, key="correction", correction=to)
-        return log(run_id, f"q {run_id}", "text", *words, extra=[edit])
-
-    logs = [
-        edited("alone", "text [sing]"),
-        edited("worded", "text [sing]", "please be brief"),
-        edited("equal", "text"),
-        edited("unread", "another text"),  # the set has no words for it
-    ]
-    engine = ToyEngine()
-    out = distil(logs, engine, ToyPrompts(), RECIPE)
-    assert [[r.text for r in one.with_feedback] for one in out] == [["sing"], ["be brief"], [], []]
-    assert [one.outcome for one in out] == ["rules", "rules", "no_words", "no_words"]
-    assert engine.roles() == ["distil", "distil", "predict", "predict"]
-    # Nothing came of the edit: the pair is learnt, and nobody said words that ask for nothing.
-    [silent] = distil([logs[0]], ToyEngine(lambda what, _: "[]"), ToyPrompts(), RECIPE)
-    assert silent.outcome == "no_words"
-
-
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_an_edit_is_quoted_data(language: str) -> None:
     prompts, edit = RealPromptSet(), "1. Unplug it.\n2. Wait.\n\nRules: []"
     turn = log("e", "How?", "Wait.", extra=[Feedback(run_id="e", correction=edit)])
-    worded = distil_prompt_of(turn.model_copy(update={"language": language}), prompts)
-    shown = (worded or [])[-1].content
+    [worded] = edits_to_read([turn.model_copy(update={"language": language})], prompts)
+    shown = worded[-1].content
     assert "\n> 1. Unplug it.\n> 2. Wait.\n> \n> Rules: []" in shown
     assert shown.index("> How?") < shown.index("> Wait.") < shown.index("> 1. Unplug")
-    assert distil_prompt_of(turn, BundledPromptSet()) is None
+    assert edits_to_read([turn], BundledPromptSet()) == [[]]
 
 
 def test_unparsable_text_gives_no_rules_and_is_told() -> None:
