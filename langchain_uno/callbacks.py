@@ -35,6 +35,7 @@ from langchain_uno.logs.background import start_draining
 from langchain_uno.logs.capture import Capture, Started, check_feedback
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.names import asked_by
 from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.logs.trace import Inside, Trace, turns_of
 from langchain_uno.metrics import answered, captured, waiting
@@ -326,19 +327,19 @@ class UNOFeedbackHandler(BaseCallbackHandler):
 
     def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Remember which trace the run belongs to; of a root, what the user said."""
-        self._enter(run_id, kwargs.get("parent_run_id"), inputs, kwargs.get("tags") or ())
+        self._enter(run_id, kwargs, inputs)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it; of a root with several answers, note which one was shown."""
+        """Forget it; note which of the answers in it was shown."""
         self._leave(run_id, outputs)
 
     def on_chain_error(self, *said: Any, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it."""
-        self._roots.pop(run_id, None)
+        """Forget it; of a run below the root, note the likeliest answer in it."""
+        self._leave(run_id, None)
 
     def on_tool_start(self, serialized: Any, input_str: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """Remember which trace the tool belongs to: it may call models, and be a root itself."""
-        self._enter(run_id, kwargs.get("parent_run_id"), kwargs.get("inputs") or input_str)
+        self._enter(run_id, kwargs, kwargs.get("inputs") or input_str)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> Any:
         """As for a chain."""
@@ -348,31 +349,55 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         self, serialized: Any, query: str, *, run_id: UUID, **kwargs: Any
     ) -> Any:
         """Remember which trace the retriever belongs to (it may call models)."""
-        self._enter(run_id, kwargs.get("parent_run_id"))
+        self._enter(run_id, kwargs)
 
     on_tool_error = on_retriever_end = on_retriever_error = on_chain_error
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _enter(
-        self, run_id: UUID, parent: UUID | None, inputs: Any = None, tags: Sequence[str] = ()
-    ) -> None:
+    def _enter(self, run_id: UUID, told: Mapping[str, Any], inputs: Any = None) -> None:
+        """Remember a run that is no model's; ``told`` is what LangChain says beside the inputs."""
         with self._never_raise():
-            parent = parent or _around(var_child_runnable_config.get() or {})
-            above = self._roots.get(parent) if parent is not None else None
+            parent = told.get("parent_run_id")
+            above = self._above(parent, told.get("metadata") or {})
             if above is None:
                 # Of a run below one that was not seen, the inputs may be the app's.
                 turns = turns_of(inputs) if parent is None else ()
                 above = Inside(Trace(parent or run_id, turns))
-            is_step = run_id == above.trace.root or any(tag.startswith(_STEP) for tag in tags)
+            is_step = run_id == above.trace.root or any(
+                tag.startswith(_STEP) for tag in told.get("tags") or ()
+            )
             self._roots[run_id] = above if is_step else above.run(run_id)
             _trim(self._roots)
 
+    def _above(self, parent: UUID | None, metadata: Mapping[str, Any]) -> Inside | None:
+        """Return the place of the open run that another one runs in; None: none is known.
+
+        RunnableWithFallbacks gives what it runs no parent (langchain #36072), but a context of its
+        own. A task that an app starts has the context of its start for ever: a request in it is
+        another one where that run is over, or where it names a user or a thread of its own.
+        """
+        if parent is not None:
+            return self._roots.get(parent)
+        config: Mapping[str, Any] = var_child_runnable_config.get() or {}
+        around = getattr(config.get("callbacks"), "parent_run_id", None)
+        found = self._roots.get(around) if isinstance(around, UUID) else None
+        if found is None:
+            return None
+        told = config.get("metadata") or {}
+        known = asked_by(told, {}), asked_by(told, config.get("configurable") or {})
+        same = zip(asked_by(metadata, {}), *known, strict=True)
+        return found if all(one is None or one in names for one, *names in same) else None
+
     def _leave(self, run_id: UUID, outputs: Any) -> None:
         inside = self._roots.pop(run_id, None)
-        if inside is not None and inside.trace.root == run_id:
-            with self._never_raise():
-                self._note_names(inside.trace, outputs)
+        if inside is None:
+            return
+        with self._never_raise():
+            names = inside.trace.names(run_id, outputs)
+            if names and not self._closed:
+                clean = [(self._redactor.reference(name, {}) or "", one) for name, one in names]
+                self._store(partial(self._journal.append_names, clean))
 
     def _start(
         self, run_id: UUID, prompt: Sequence[BaseMessage] | str, told: Mapping[str, Any]
@@ -406,12 +431,10 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         config: Mapping[str, Any],
         metadata: Mapping[str, Any],
     ) -> Inside:
-        if parent is None:
-            around = _around(config)
-            found = self._roots.get(around) if around is not None else None
-            return found or Inside(Trace(run_id))
-        if found := self._roots.get(parent):
+        if found := self._above(parent, metadata):
             return found
+        if parent is None:
+            return Inside(Trace(run_id))
         # A handler on the model alone sees no chains; LangGraph may say whose run it is.
         runtime = (config.get("configurable") or {}).get("__pregel_runtime")
         told = getattr(getattr(runtime, "execution_info", None), "run_id", None)
@@ -475,12 +498,6 @@ class UNOFeedbackHandler(BaseCallbackHandler):
                 stored,
             )
 
-    def _note_names(self, trace: Trace, outputs: Any) -> None:
-        if self._closed or not (names := trace.names(outputs)):
-            return
-        clean = [(self._redactor.reference(name, {}) or "", run_id) for name, run_id in names]
-        self._store(partial(self._journal.append_names, clean))
-
     def _keep(self, item: _Write) -> None:
         with self._lock:
             self._waiting.append(item)
@@ -511,15 +528,6 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         with self._lock:
             self._counts[name] = self._counts.get(name, 0) + 1
         captured(name)
-
-
-def _around(config: Mapping[str, Any]) -> UUID | None:
-    """The run in whose context another one runs.
-
-    RunnableWithFallbacks gives what it runs no parent (langchain #36072), but a context of its own.
-    """
-    found = getattr(config.get("callbacks"), "parent_run_id", None)
-    return found if isinstance(found, UUID) else None
 
 
 def _in_event_loop() -> bool:

@@ -109,9 +109,9 @@ class Capture:
         if own := own_call(metadata, started.tags, rank):
             tags["own_call"], rank = clean_text(own)[:MAX_ID], OWN_CALL
         names = _message_ids(run_id, message, response)
-        if rank != OWN_CALL:
-            names += map(str, started.inside)  # each names the last answer inside it
-        trace.answers.append(Answered(str(run_id), frozenset(names), said.strip(), rank))
+        trace.answers.append(
+            Answered(str(run_id), frozenset(names), said.strip(), rank, started.inside)
+        )
         record: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "run_id": str(run_id),

@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.readers import READERS
-from langchain_uno.logs.readers.base import Reader
+from langchain_uno.logs.readers.base import Reader, told_as_input
 from langchain_uno.logs.readers.wrappers import rows_in
 
 _BUFFER = 1 << 20
@@ -82,7 +82,7 @@ def _unpacked(source: io.BufferedReader[Any], name: str) -> Iterator[Numbered]:
             inner = io.BufferedReader(cast(io.RawIOBase, packed), _BUFFER)
             yield from _unpacked(inner, name.removesuffix(".gz"))
     elif head[:4] == b"PAR1":
-        yield from _parquet(source, name)
+        yield from _unwrapped(_parquet(source, name))
     elif head[:3] == b"BZh" or head[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zX"):
         raise InputError(f"The file {name!r} is packed: unpack it, or pack it with gzip.")
     else:
@@ -97,14 +97,18 @@ def _text(source: io.BufferedReader[Any], head: bytes, name: str) -> Iterator[Nu
     if delimiter := told[1] if told else _delimiter(lines[0]) or _BY_NAME.get(name[-4:]):
         if encoding == "utf-8-sig" and not _is_utf8(head):
             encoding = "cp1252"  # as older programs on Windows write it
-        yield from _csv(source, encoding, delimiter, skip=bool(told))
+        yield from _unwrapped(_csv(source, encoding, delimiter, skip=bool(told)))
     else:
         one = _is_one_value(start)
-        number = 0
-        for at, value in _Values(source, encoding).rows() if one else _lines(source, encoding):
-            for row in rows_in(value, _is_row):
-                number = max(number + 1, at)
-                yield number, row
+        yield from _unwrapped(_Values(source, encoding).rows() if one else _lines(source, encoding))
+
+
+def _unwrapped(values: Iterator[Numbered]) -> Iterator[Numbered]:
+    number = 0
+    for at, value in values:
+        for row in rows_in(value, _is_row):
+            number = max(number + 1, at)
+            yield number, row
 
 
 def _encoding(head: bytes) -> str:
@@ -279,7 +283,8 @@ class Groups:
         if reader not in self._readers:
             self._readers.append(reader)
         place = self._readers.index(reader)
-        body = json.dumps(row, default=str)
+        with told_as_input():
+            body = json.dumps(row, default=str)
         self._db.execute("INSERT INTO messages VALUES (?, ?, ?, ?)", (place, name, number, body))
 
     def read(self) -> Iterator[tuple[int, Reader, list[Any]]]:

@@ -128,7 +128,7 @@ class _Scales:
         above = isinstance(said.value, int | float) and said.value > 1
         if said.score is None and above and key not in self._scales:
             self._scales.add(key)
-            before = [_as_value(one) for one in self._thumbs.pop(key, ())]
+            before = self._thumbs.pop(key, [])
             self.late += before
             self.stars += len(before)
         self.stars += said.score is None and above
@@ -194,7 +194,11 @@ class _Import:
                         self._refuse(number, error)
         self._write()
         for one in self.scales.late:
-            self.journal.append_feedback(one)
+            kept = self.journal.feedback_of(one.feedback_id)
+            if kept and kept.value is None and kept.score == one.score:
+                later = kept.created_at + timedelta(microseconds=1)  # the later-made one stands
+                value = _as_value(kept).model_copy(update={"created_at": later})
+                self.journal.append_feedback(value)
 
     def _at(self, number: int) -> datetime:
         """Rows without a time of their own keep the order of the file."""

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_uno.logs.machine_turns import machine_shape
 from langchain_uno.recipe import FilterSettings
@@ -150,12 +150,21 @@ def spoken(log: Interaction) -> Interaction:
     return log if len(people) == len(log.feedback) else log.model_copy(update={"feedback": people})
 
 
-_EVALUATORS = ("model", "auto_eval", "eval")
-"""Sources of scores that no person gave: LangSmith's evaluators, Langfuse's."""
+EVALUATED = "eval"
+"""The source of a score whose file does not say that a person gave it."""
+_EVALUATORS = (EVALUATED, "model", "auto_eval", "llm", "code", "llm_judge", "ai_judge", "ai",
+               "online_scoring")  # fmt: skip
+"""Sources of scores that no person gave: the names of LangSmith, Langfuse, Phoenix, MLflow, Literal
+AI and Opik."""
+
+
+def is_evaluator(source: Any) -> bool:
+    """Whether a source of feedback is a program."""
+    return isinstance(source, str) and source.lower() in _EVALUATORS
 
 
 def _by_machine(one: Feedback) -> bool:
-    if one.source.lower() in _EVALUATORS:
+    if is_evaluator(one.source):
         return True
     words_alone = one.score is None and one.correction is None and one.key not in _ACTIONS
     return words_alone and bool(one.comment) and machine_shape(one.comment or "") is not None

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -31,6 +30,7 @@ from langchain_uno.logs.conversation import (
     run_ref,
     user_turn,
 )
+from langchain_uno.logs.filters import is_evaluator
 from langchain_uno.logs.join import follow_up
 from langchain_uno.logs.names import USER_KEYS, first_name
 from langchain_uno.logs.readers import OURS, reader_of
@@ -54,13 +54,12 @@ from langchain_uno.logs.readers.base import (
     read_all,
     thumb,
     time_of,
+    told_as_input,
 )
 from langchain_uno.logs.readers.bodies import cut_off
 from langchain_uno.messages import clean_text, clean_value, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
-_WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What a reader raises where a field is a text that should be a list, say."""
 _WORDS = ("text", "content", "reason", "rationale", "explanation", "note")
 _SPEAKERS = ("wb_user_id", "created_by", "source_id")
 """Fields of a piece of feedback that hold its words, and whoever gave it."""
@@ -96,7 +95,7 @@ def parse_row(row: Any, now: datetime, namespace: str, reader: Reader | None = N
         InputError: the row has none of the known forms, or its words or its answer can't be found;
             the message says what is wrong.
     """
-    with _told_as_input():
+    with told_as_input():
         if not isinstance(row, Mapping):
             raise InputError(f"a row must be a JSON object, not {type(row).__name__}")
         if row.get("format") == FORMAT:
@@ -113,9 +112,10 @@ def group_of(row: Any, reader: Reader | None = None) -> tuple[Reader, str] | Non
     """
     if not isinstance(row, Mapping) or row.get("format") == FORMAT:
         return None
-    reader = reader or reader_of(row)
-    name = reader.group(row) if reader.group else None
-    return (reader, name) if name is not None else None
+    with told_as_input():
+        reader = reader or reader_of(row)
+        name = reader.group(row) if reader.group else None
+    return (reader, clean_text(name)) if name is not None else None
 
 
 def parse_group(rows: Sequence[Row], now: datetime, namespace: str, reader: Reader) -> Parsed:
@@ -125,21 +125,8 @@ def parse_group(rows: Sequence[Row], now: datetime, namespace: str, reader: Read
         InputError: as :func:`parse_row`.
     """
     assert reader.join is not None
-    with _told_as_input():
+    with told_as_input():
         return _records(reader.name, reader.join(rows), now, namespace)
-
-
-@contextmanager
-def _told_as_input() -> Iterator[None]:
-    """Say what was wrong with the row, whatever a reader stumbled over."""
-    try:
-        yield
-    except OverflowError as error:
-        raise InputError(f"a number or a time is out of range ({error})") from error
-    except InputError:
-        raise
-    except _WRONG_TYPES as error:
-        raise InputError(f"a field is of another type than the format has ({error})") from error
 
 
 def _records(name: str, found: Iterable[Found], now: datetime, namespace: str) -> Parsed:
@@ -154,7 +141,7 @@ def _records(name: str, found: Iterable[Found], now: datetime, namespace: str) -
         else:
             out.repeats = not one.last_only
             dialog = _dialog(one, now, namespace, out.passed)
-            out.interactions += dialog[-1:] if one.last_only else dialog
+            out.interactions += dialog
     return out
 
 
@@ -194,24 +181,31 @@ def _own(row: Row, namespace: str) -> Interaction:
 def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> list[Interaction]:
     """Return a record an answer, with feedback; ``passed`` counts what holds none, by reason.
 
-    A conversation ends before a turn without words: nobody can say what was answered after it.
+    A conversation ends before a turn without words: nobody can say what was answered after it. What
+    is told of a last answer without words is counted as ``no_answer``, and goes to no other one.
 
     Raises:
         InputError: a message can't be read, or nobody asked or answered.
     """
     turns, about = _turns(chat)
+    lost = 0  # answers to a user turn that nothing is left of
     while turns and turns[-1].role != "tool" and _is_empty(turns[-1]):
         own = chat.last_only or chat.run_id or all(m.role != "assistant" for m in turns[:-1])
-        if turns.pop().role == "assistant" and own:
+        if turns.pop().role != "assistant":
+            continue
+        if own:
             passed["no_answer"] += 1
             return []
+        passed["no_answer"] += len(feedback_in(about[len(turns)]))
+        lost += turns[-1].role != "assistant"
+    whole = not lost
     for n, m in enumerate(turns):
         if m.role in ("user", "assistant") and _is_empty(m):
             passed["empty_turn"] += 1
             # What is told of the last answer must not go to another one.
             if chat.last_only or chat.run_id or chat.feedback or chat.implicit:
                 return []
-            turns = turns[:n]
+            turns, whole = turns[:n], False
             if not any(t.role == "assistant" for t in turns):
                 return []
             break
@@ -222,6 +216,8 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
     answers = [n for n in answers if any(m.role == "user" for m in turns[:n])]
     if not answers:
         raise InputError("there is no user turn before the first answer")
+    if chat.last_only:
+        answers = answers[-1:]
     tags = {clean_text(str(k)): clean_text(str(v)) for k, v in chat.tags.items()}
     # "lang": what a person said of the row; "en"/"english" and the like are understood.
     language = _language(chat.language)
@@ -240,6 +236,7 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
         stamp = _time(first(about[at], *MADE), passed) or start
         if out and stamp <= out[-1].created_at:
             stamp = out[-1].created_at + timedelta(microseconds=1)
+        told = whole and at == answers[-1]
         out.append(
             Interaction(
                 run_id=own_id if own_id and at == answers[-1] else run_id,
@@ -253,9 +250,9 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
                 model=model,
                 language=language
                 or language_of([m.content for m in prompt if m.role == "user"], said.content),
-                error=(_id(chat.error) or cut_off(about[at]) or cut_off(tags))
-                if at == answers[-1]
-                else cut_off(about[at]),
+                error=(_id(chat.error) if told else None)
+                or cut_off(about[at])
+                or (cut_off(tags) if told else None),
                 tags=tags,
                 created_at=stamp,
             )
@@ -275,7 +272,7 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
         out[-1].feedback.append(follow_up(out[-1].run_id, open_end, last))
     for one, at in zip(out, answers, strict=True):
         _add_explicit(feedback_in(about[at]), [one], one.user_id, passed)
-    _add_explicit(chat.feedback, out, user, passed)
+    _add_explicit(chat.feedback, out, user, passed, lost)
     _add_implicit(chat.implicit, out)
     return out
 
@@ -365,9 +362,11 @@ def _language(value: Any) -> str | None:
 
 
 def _add_explicit(
-    given: Any, out: list[Interaction], user: str | None, passed: Counter[str]
+    given: Any, out: list[Interaction], user: str | None, passed: Counter[str], lost: int = 0
 ) -> None:
     """Add feedback to a row's interactions: objects, texts (comments) or scores.
+
+    ``lost``: so many answers after the last of them had no words; feedback on those is counted.
 
     Raises:
         InputError: one of them can't be understood.
@@ -389,16 +388,23 @@ def _add_explicit(
         fields = {k: one.get(k) for k in Feedback.model_fields if k in one}
         if "value" in one and (name := first(one, "key", "name", "assessment_name")):
             fields["key"] = name
+        fields.pop("source", None)
+        sources = (one.get(k) for k in ("source_type", "annotator_kind", "source"))
+        if source := next((name for name in sources if isinstance(name, str)), None):
+            fields["source"] = source
         fields["user_id"] = first_name(one, (*USER_KEYS, *_SPEAKERS)) or user
+        if is_evaluator(source):
+            fields["user_id"] = None
         fields["created_at"] = first(one, *MADE)
-        if isinstance(fields.get("source"), Mapping):
-            del fields["source"]
         _add_rating(one, fields)
         said = feedback_key({**fields, "key": one.get("key")}) or fields.get("value") is not None
         if not said and any(k in one for k in (*RATINGS, "value", *COMMENTS)):
             passed["empty_rating"] += 1
             continue
-        about = _about(one, out, n)
+        about = _about(one, out, n, lost)
+        if about is None:
+            passed["no_answer"] += 1
+            continue
         stamp = _time(fields.pop("created_at", None), passed) or about.created_at + timedelta(
             microseconds=2 + n
         )
@@ -441,19 +447,23 @@ def _fraction(rating: Any) -> float | None:
     return share if share is not None and 0 <= share <= 1 else None
 
 
-def _about(one: Row, out: list[Interaction], n: int) -> Interaction:
-    """The answer that is meant: by run_id, by ``turn`` (of the answers, from 0), else the last."""
+def _about(one: Row, out: list[Interaction], n: int, lost: int) -> Interaction | None:
+    """The answer that is meant: by run_id, by ``turn`` (of the answers, from 0), else the last.
+
+    None: it is one of the ``lost`` answers that came after them.
+    """
     if one.get("run_id"):
         wanted = run_name(one["run_id"])
         for interaction in out:
             if run_name(interaction.run_id) == wanted:
                 return interaction
-    turn = one.get("turn")
+    turn, count = one.get("turn"), len(out) + lost
     if turn is None:
-        return out[-1]
-    if isinstance(turn, bool) or not isinstance(turn, int) or not -len(out) <= turn < len(out):
-        raise InputError(f"feedback {n} names turn {turn!r}; there are {len(out)} answers")
-    return out[turn]
+        turn = -1
+    if isinstance(turn, bool) or not isinstance(turn, int) or not -count <= turn < count:
+        raise InputError(f"feedback {n} names turn {turn!r}; there are {count} answers")
+    at = turn % count
+    return out[at] if at < len(out) else None
 
 
 def _add_implicit(row: Row, out: list[Interaction]) -> None:

@@ -65,6 +65,8 @@ class Answered(NamedTuple):
     names: frozenset[str]
     text: str
     rank: int | None
+    inside: Sequence[UUID]
+    """The runs around it, below the root."""
 
 
 @dataclass(slots=True)
@@ -93,42 +95,58 @@ class Trace:
             return OTHER_TURN, None
         return QUOTES_IT, quoted.pop() if len(quoted) == 1 else None
 
-    def names(self, outputs: Any) -> list[tuple[str, str]]:
-        """Return further names of this trace's answers, by what its root gave back.
+    def names(self, run: UUID, outputs: Any) -> list[tuple[str, str]]:
+        """Return further names of this trace's answers, by what a run gave back.
 
-        Pairs (name, run id): ids that the app gave to the messages, and the root's own for the
-        answer that was shown, where there are several.
+        Args:
+            run: the root, or a run below it.
+            outputs: what it gave back; None: it failed.
+
+        Returns:
+            Pairs (name, run id): ids that the app gave to the messages, and the run's own for the
+            answer that was shown. A root has no name where it has one answer, or gave none back.
         """
-        if not self.answers:
+        is_root = run == self.root
+        # A copy: runs beside this one may end meanwhile.
+        answers = [one for one in tuple(self.answers) if is_root or run in one.inside]
+        if not answers:
             return []
         found: list[tuple[str, str]] = []
         shown: list[Answered] = []
         given = [(run_ref(i) if i else "", text) for i, text in _said(outputs)]
-        known = [(name, self._named(name) or self._saying(text)) for name, text in given]
+        known = [(name, _named(answers, name) or _saying(answers, text)) for name, text in given]
         if not any(one for _, one in known):
-            known = [(name, self._within(text)) for name, text in given]
+            known = [(name, _within(answers, text)) for name, text in given]
         for name, one in known:
             if one is None:
                 continue
             shown.append(one)
             if name and name != one.run_id and name not in one.names:
                 found.append((name, one.run_id))
-        if len(self.answers) > 1 and shown:
-            best = max(_or_unknown(one.rank) for one in shown)
-            last = [one for one in shown if _or_unknown(one.rank) == best][-1]
-            found.append((str(self.root), last.run_id))
+        if is_root:
+            likely = shown if len(answers) > 1 else []
+        else:  # no reader of the journal can tell what was inside it
+            likely = shown or [one for one in answers if one.rank != OWN_CALL]
+            likely = [one for one in likely if one.text] or likely
+        if likely:
+            best = max(_or_unknown(one.rank) for one in likely)
+            last = [one for one in likely if _or_unknown(one.rank) == best][-1]
+            found.append((str(run), last.run_id))
         return found
 
-    def _named(self, name: str) -> Answered | None:
-        return next((a for a in self.answers if name == a.run_id or name in a.names), None)
 
-    def _saying(self, text: str) -> Answered | None:
-        return next((a for a in reversed(self.answers) if text and a.text == text), None)
+def _named(answers: Sequence[Answered], name: str) -> Answered | None:
+    return next((a for a in answers if name == a.run_id or name in a.names), None)
 
-    def _within(self, text: str) -> Answered | None:
-        """Return the longest answer that stands whole in the text: apps add sources, say."""
-        inside = [a for a in reversed(self.answers) if a.text and a.text in text]
-        return max(inside, key=lambda a: len(a.text), default=None)
+
+def _saying(answers: Sequence[Answered], text: str) -> Answered | None:
+    return next((a for a in reversed(answers) if text and a.text == text), None)
+
+
+def _within(answers: Sequence[Answered], text: str) -> Answered | None:
+    """Return the longest answer that stands whole in the text: apps add sources, say."""
+    inside = [a for a in reversed(answers) if a.text and a.text in text]
+    return max(inside, key=lambda a: len(a.text), default=None)
 
 
 class Inside(NamedTuple):

@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from langchain_uno.errors import InputError, ReleaseError
 from langchain_uno.home import Home, locked
+from langchain_uno.logs.filters import is_evaluator
 from langchain_uno.logs.join import FOLLOW_UP, rated
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import ANONYMOUS, Feedback, any_named, by_speaker, utc_now, voice_of
@@ -333,7 +334,9 @@ def _score(said: list[Feedback]) -> float | None:
     given = [
         (one.created_at, _SAID.get(one.key, 0.5) if one.score is None else one.score)
         for one in said
-        if one.key != FOLLOW_UP and (one.score is not None or one.key in _SAID)
+        if one.key != FOLLOW_UP
+        and (one.score is not None or one.key in _SAID)
+        and not is_evaluator(one.source)
     ]
     return max(given)[1] if given else None
 

@@ -6,7 +6,8 @@ import ast
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -19,10 +20,13 @@ from pydantic import TypeAdapter, ValidationError
 from langchain_uno.errors import InputError, reason_of
 from langchain_uno.logs.capture import check_feedback
 from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.filters import EVALUATED, is_evaluator
 from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
 from langchain_uno.messages import clean_text, clean_value, read_turns
 from langchain_uno.records import Feedback, Interaction, Message
 
+_WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a reader raises where a field is a text that should be a list, say."""
 Row = Mapping[str, Any]
 FORMAT = "langchain-uno.interaction"
 """The ``format`` field of our own export."""
@@ -82,6 +86,19 @@ class Reader:
     """Names the conversation where a row is a single message of one; None: it is whole."""
     join: Callable[[Sequence[Row]], Iterable[Found]] | None = None
     """Reads the messages of one conversation together, in the order of the file."""
+
+
+@contextmanager
+def told_as_input() -> Iterator[None]:
+    """Say what was wrong with the row, whatever a reader stumbled over."""
+    try:
+        yield
+    except OverflowError as error:
+        raise InputError(f"a number or a time is out of range ({error})") from error
+    except InputError:
+        raise
+    except _WRONG_TYPES as error:
+        raise InputError(f"a field is of another type than the format has ({error})") from error
 
 
 def first(source: Row, *keys: str) -> Any:
@@ -203,6 +220,8 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
         fields["value"] = json.dumps(fields["value"], ensure_ascii=False)
     if isinstance(fields.get("value"), float) and not math.isfinite(fields["value"]):
         raise InputError("the value is not finite")
+    if is_evaluator(fields.get("source")):
+        fields.pop("user_id", None)
     run = run_ref(run_id) if isinstance(run_id, str) else ""
     # The id of a row without one is made of what LangSmith's rows have; source and user are not.
     said_ = {k: v for k, v in fields.items() if k not in ("source", "user_id")}
@@ -220,9 +239,12 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
 
 
 def scores_in(row: Row) -> list[Any]:
-    """Return the scores of a row in which tools have them by name: Langfuse and Braintrust."""
+    """Return the scores of a row that has them by name: Langfuse's, Braintrust's, Helicone's.
+
+    Nothing says who gave them, and most are evaluators'.
+    """
     return [
-        {"name": name, "value": value}
+        {"name": name, "value": as_object(value).get("value", value), "source": EVALUATED}
         for name, values in as_object(row.get("scores")).items()
         for value in (values if isinstance(values, list) else [values])
         if value is not None
@@ -233,7 +255,7 @@ RATINGS = ("rating", "thumb", "thumbs", "vote", "score", "feedback_rating", "fee
            "feedbackScore")  # fmt: skip
 COMMENTS = ("comment", "feedback_comment", "feedback_text", "feedbackContent")
 """Fields by which apps rate an answer, beside it or in its feedback."""
-_FEEDBACK = ("feedback", "feedbacks", "user_feedback", "request_feedback", "feedback_scores",
+FEEDBACK = ("feedback", "feedbacks", "user_feedback", "request_feedback", "feedback_scores",
              "assessments")  # fmt: skip
 """Fields in which apps keep what was said of an answer."""
 _RESPONSES = ".responses"
@@ -244,21 +266,40 @@ def feedback_in(row: Row) -> list[Any]:
     weave = as_object(as_object(row.get("summary")).get("weave"))
     note = as_object(row.get("annotation"))  # Open WebUI's and Dify's
     found: list[Any] = []
-    scores = row["scores"] if objects(row.get("scores")) else None  # Literal AI's
-    for given in (*map(row.get, _FEEDBACK), note, scores, weave.get("feedback")):
+    scores = row["scores"] if objects(row.get("scores")) else ()
+    scores = [{"source": one.get("type"), **one} for one in scores]  # Literal AI's
+    for given in (*map(row.get, FEEDBACK), note, scores, weave.get("feedback")):
         if given not in (None, "", {}):
             found += given if isinstance(given, list) else [given]
-    for column in (name for name in row if name.endswith(_RESPONSES)):  # Argilla's
-        users = row.get(f"{column}.users") or ()
-        for value, who in zip_longest(row[column] or (), users):
-            told = as_object(value)  # of a record; a table has the value alone
-            value, who = told.get("value", value), told.get("user_id", who)
-            words = isinstance(value, str) and thumb(value) is None
-            given = {"value": None if words else value, "comment": value if words else None}
-            found.append({"name": column.removesuffix(_RESPONSES), "user_id": who, **given})
+    found = [one for one in found if not _is_other(as_object(one))]
+    found += _responses(row)
     beside = {"rating": first(row, *RATINGS), "comment": first(row, *COMMENTS)}
     known = {k: v for k, v in beside.items() if isinstance(v, str | bool | int | float) and v != ""}
     return [*found, known] if known else found
+
+
+def _responses(row: Row) -> Iterator[Row]:
+    """What annotators handed in on a record of Argilla: a column a question, a list of answers."""
+    for column, answers in row.items():
+        if not column.endswith(_RESPONSES) or not isinstance(answers, list):
+            continue
+        beside = (row.get(f"{column}.{name}") for name in ("users", "status"))
+        users, ends = (one if isinstance(one, list) else [] for one in beside)
+        for value, who, end in zip_longest(answers, users, ends):
+            told = as_object(value)  # of a record; a table has the value alone
+            value, who = told.get("value", value), told.get("user_id", who)
+            if told.get("status", end) not in (None, "submitted"):
+                continue
+            words = isinstance(value, str) and thumb(value) is None
+            if isinstance(value, Mapping | list):  # several labels, a ranking, spans
+                value = json.dumps(value, ensure_ascii=False)
+            given = {"value": None if words else value, "comment": value if words else None}
+            yield {"name": column.removesuffix(_RESPONSES), "user_id": who, **given}
+
+
+def _is_other(one: Row) -> bool:
+    """Whether it is a result of Weave's scorers, or MLflow's ground truth, and no feedback."""
+    return str(one.get("feedback_type")).startswith("wandb.runnable.") or "expectation" in one
 
 
 _UP = {"true", "1", "1.0", "up", "thumbsup", "thumb_up", "thumbs_up", "positive", "like", "liked",
@@ -290,11 +331,12 @@ def literal(value: Any, name: str) -> Any:
 
 
 def number(value: Any) -> float | None:
-    """Return the number that a value is or names; None: it is none."""
+    """Return the finite number that a value is or names; None: it is none."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return found if math.isfinite(found) else None
 
 
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))

@@ -10,6 +10,8 @@ from langchain_uno.errors import InputError
 from langchain_uno.logs.conversation import run_ref, user_turn
 from langchain_uno.logs.join import FOLLOW_UP
 from langchain_uno.logs.readers.base import (
+    FEEDBACK,
+    RATINGS,
     Chat,
     Found,
     Passed,
@@ -250,19 +252,20 @@ def _langfuse(row: Row) -> Iterable[Found]:
         last_only=not whole,
         error=error,
         tags=_own_call(metadata, metadata.get("tags")),
-        feedback=[*scores_in(row), *scores_in({"scores": _columns(row)})],
+        feedback=[*scores_in(row), *_columns(row)],
         **about(row, metadata),
     )
 
 
-def _columns(row: Row) -> Row:
-    """The scores of a table that its page exports: a column a name, each with a list of values."""
-    lists = {k: v for k, v in row.items() if isinstance(v, list) and k != "tags"}
-    return {k: v for k, v in lists.items() if all(_is_value(one) for one in v)}
-
-
-def _is_value(one: Any) -> bool:
-    return isinstance(one, int | float) or (isinstance(one, str) and thumb(one) is not None)
+def _columns(row: Row) -> list[Row]:
+    """The people's scores of a table that its page exports: a column a name, a list of values."""
+    return [
+        {"name": name, "value": one}
+        for name, values in row.items()
+        if isinstance(values, list) and name.replace("-", "_") in (*RATINGS, *FEEDBACK)
+        for one in values
+        if isinstance(one, str | int | float)
+    ]
 
 
 def _score(row: Row) -> Found:
@@ -304,19 +307,34 @@ _WRAPPED = {"message", "message_content", "tool_call"}
 """OpenInference puts each thing of a list into an object of this one field."""
 
 
+_MAX_DOTS = 32
+"""A name with more is no path."""
+
+
 def _tree(value: Any) -> Any:
-    """Return attributes by their parts: ``llm.input_messages.0.message.role`` and the like."""
+    """Return attributes by their parts: ``llm.input_messages.0.message.role`` and the like.
+
+    A value of a name that others go on from stands under "".
+    """
     if isinstance(value, list):
         return [_tree(one) for one in value]
     if not isinstance(value, Mapping):
         return value
     out: dict[str, Any] = {}
     for name, one in value.items():
-        *above, last = name.removeprefix("attributes.").split(".")
+        name = name.removeprefix("attributes.")
+        *above, last = name.split(".") if name.count(".") <= _MAX_DOTS else [name]
         at = out
         for part in above:
-            at = at.setdefault(part, {})
-        at[last] = one
+            inner = at.setdefault(part, {})
+            if not isinstance(inner, dict):
+                at[part] = inner = {"": inner}
+            at = inner
+        there = at.get(last)
+        if isinstance(there, dict):
+            there.update(one if isinstance(one, Mapping) else {"": one})
+        else:
+            at[last] = dict(one) if isinstance(one, Mapping) else one
     if len(out) == 1 and out.keys() <= _WRAPPED:
         return _tree(next(iter(out.values())))
     if out and all(name.isdecimal() for name in out):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from langchain_uno.logs.readers.base import Row, as_object, objects
+from langchain_uno.errors import InputError
+from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
+from langchain_uno.logs.readers.base import Row, as_object, objects, told_as_input
+from langchain_uno.logs.readers.chats import MESSAGES
 
 _SAYS = {"content", "parts", "value"}
 _PAGES = ("data", "rows", "items", "results", "records", "runs")
@@ -18,25 +21,41 @@ def rows_in(value: Any, is_row: Callable[[Row], bool]) -> Sequence[Any]:
     Args:
         value: a line, an element of an array, or the whole file.
         is_row: whether an object has the shape of a format.
+
+    Returns:
+        An ``InputError`` stands in place of a row that can't be looked into.
     """
+    try:
+        with told_as_input():
+            return _rows(value, is_row)
+    except InputError as error:
+        return [error]
+
+
+def _rows(value: Any, is_row: Callable[[Row], bool]) -> Sequence[Any]:
     if isinstance(value, list) and objects(value):  # a conversation, or a page of rows
         one = {"messages": value}
+        if _is_table(value):
+            return value
         return [one] if is_row(one) and _speaks(value[0]) else _all(value, is_row)
     if not isinstance(value, dict):
         return [value]
     if "row_idx" in value and isinstance(value.get("row"), dict):  # HuggingFace's viewer
         return [value["row"]]
-    value = _whole(value)
+    value = _whole(value, is_row)
     lists = {n: one for n, one in value.items() if objects(one) or (n in _PAGES and one == [])}
     parts = list(value.values())
+    if table := next(filter(_is_table, lists.values()), None):
+        who = {name: value[name] for name in USER_KEYS if name in value}
+        return [{**who, **one} for one in table]
     if not (lists or objects(parts)) or is_row(value):
         return [value]
     name = next((n for n in _PAGES if n in lists), None)
-    name = name or next((n for n, one in lists.items() if is_row(_whole(one[0]))), None)
+    name = name or next((n for n, one in lists.items() if is_row(_whole(one[0], is_row))), None)
     page: Any = lists.get(name or "")
     if page and _speaks(page[0]) and (name not in _PAGES or "from" in page[0]):
         return [{**{k: v for k, v in value.items() if k != name}, "messages": page}]
-    if page is None and objects(parts) and all(is_row(_whole(one)) for one in parts):
+    if page is None and objects(parts) and all(is_row(_whole(one, is_row)) for one in parts):
         page = parts  # by their ids
     return [value] if page is None else _all(page, is_row)
 
@@ -45,12 +64,23 @@ def _all(page: Sequence[Any], is_row: Callable[[Row], bool]) -> list[Any]:
     return [row for one in page for row in rows_in(one, is_row)]
 
 
+def _is_table(page: Sequence[Any]) -> bool:
+    """Whether it holds the messages of several conversations, each a row."""
+    threads = {first_name(one, THREAD_KEYS) for one in page} - {None}
+    return len(threads) > 1 and any(_speaks(one) or MESSAGES.matches(one) for one in page)
+
+
 def _speaks(message: Row) -> bool:
     return ("role" in message or "from" in message) and bool(_SAYS & message.keys())
 
 
-def _whole(row: Row) -> Row:
-    """Return a row whose fields stand in parts as one object."""
+def _whole(row: Row, is_row: Callable[[Row], bool]) -> Row:
+    """Return a row whose fields stand in parts as one object; a row of a format is whole."""
+    whole = _joined(row)
+    return row if whole is row or is_row(row) else whole
+
+
+def _joined(row: Row) -> Row:
     data = as_object(row.get("data"))
     if data and isinstance(row.get("info"), Mapping):  # MLflow's traces
         return {**row["info"], **data}

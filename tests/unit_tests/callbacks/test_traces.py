@@ -16,10 +16,9 @@ from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
-from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -459,89 +458,3 @@ def test_requests_that_repeat_the_history_are_one_new_answer_each(
         talk.append(HumanMessage(text))
         talk.append(model(f"Answer {n}.").invoke(talk, {"callbacks": [handler]}))
     assert said(home) == {"Answer 0.": ["Shorter."], "Answer 1.": ["In hours."], "Answer 2.": []}
-
-
-# -- roots that LangChain does not name -----------------------------------------------------------
-
-
-class Broken(GenericFakeChatModel):
-    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        raise RuntimeError("429")
-
-    def _stream(self, *args: Any, **kwargs: Any) -> Any:
-        raise RuntimeError("429")
-
-
-@pytest.mark.parametrize(
-    "way", ["invoke", "ainvoke", "batch", "stream", "in a chain", "of chains", "of retries"]
-)
-def test_the_root_of_models_with_fallbacks(
-    handler: UNOFeedbackHandler, home: Path, way: str
-) -> None:
-    """langchain #36072: the models of RunnableWithFallbacks have no parent."""
-    chain: Any = Broken(messages=iter([])).with_fallbacks([FakeListChatModel(responses=[ANSWER])])
-    run = uuid4()
-    config: RunnableConfig = {"callbacks": [handler], "run_id": run}
-    if way == "ainvoke":
-        asyncio.run(chain.ainvoke(ASK, config))
-    elif way == "in a chain":
-        (RunnableLambda(lambda text: text) | chain).invoke(ASK, config)
-    elif way == "batch":
-        chain.batch([ASK], config)
-    elif way == "of chains":
-        good = RunnableLambda(lambda text: text) | FakeListChatModel(responses=[ANSWER])
-        Broken(messages=iter([])).with_fallbacks([good]).invoke(ASK, config)
-    elif way == "of retries":
-        twice: Any = Broken(messages=iter([])).with_retry(
-            stop_after_attempt=2, wait_exponential_jitter=False
-        )
-        twice.with_fallbacks([chain]).invoke(ASK, config)
-    elif way == "stream":
-        # A model that streams fails at its first piece.
-        good = FakeListChatModel(responses=[ANSWER])
-        list(
-            RunnableLambda(lambda text: good.with_fallbacks([good]).invoke(text)).stream(
-                ASK, config
-            )
-        )
-    else:
-        chain.invoke(ASK, config)
-    handler.feedback(run, comment="Shorter.")
-    assert {answer: words for answer, words in said(home).items() if answer} == {
-        ANSWER: ["Shorter."]
-    }
-
-
-@pytest.mark.parametrize("inner", ["chain", "agent"])
-def test_a_run_inside_a_trace_names_its_answer(
-    handler: UNOFeedbackHandler, home: Path, inner: str
-) -> None:
-    """LangGraph's docs, "Subgraphs": a node calls a graph or a chain."""
-    run, titles = uuid4(), FakeListChatModel(responses=["Refund time"])
-
-    def node(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
-        own: RunnableConfig = {**config, "run_id": run}
-        if inner == "chain":
-            chain = ChatPromptTemplate.from_template("{q}") | model(ANSWER)
-            return {"messages": [chain.invoke({"q": state["messages"][-1].content}, own)]}
-        agent = create_agent(Tools(messages=iter([AIMessage(ANSWER)])), [])
-        return {"messages": agent.invoke(state, own)["messages"][-1:]}
-
-    def title(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
-        titles.invoke("Write a title.", config)
-        return {}
-
-    graph(node, title).invoke({"messages": [HumanMessage(ASK)]}, {"callbacks": [handler]})
-    handler.feedback(run, comment="Shorter.")
-    assert said(home) == {ANSWER: ["Shorter."], "Refund time": []}
-
-
-def test_a_handler_on_the_model_alone_knows_the_graphs_run(
-    handler: UNOFeedbackHandler, home: Path
-) -> None:
-    one = FakeListChatModel(responses=[ANSWER], callbacks=[handler])
-    run = uuid4()
-    app = graph(lambda state, config: {"messages": [one.invoke(state["messages"], config)]})
-    app.invoke({"messages": [HumanMessage(ASK)]}, {"run_id": run})
-    handler.feedback(run, comment="Shorter.")
-    assert said(home) == {ANSWER: ["Shorter."]}

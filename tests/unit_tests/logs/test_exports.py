@@ -15,7 +15,7 @@ import pytest
 from test_readers import ASKED, bring, logs, said, texts
 
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import import_file
+from langchain_uno.logs.exchange import export_lines, import_file
 from langchain_uno.records import AT_LIMIT
 
 F = "As a table, please."
@@ -57,11 +57,14 @@ def test_one_star_of_five_is_no_thumb_up(home: Home, tmp_path: Path) -> None:
         {**SCORE, "id": f"s{n}", "observationId": f"o{n}", "name": "up", "value": n}
         for n in range(2)
     ]
+    kept = []
     for _ in range(2):
         assert bring(home, tmp_path, *stars, *thumbs, *votes).stars == 4
-    found = [s[1:3] for log in logs(home) for s in said(log)]
-    scale = [(None, 1.0), (None, 5.0), (None, 1.0), (None, 0.0)]
-    assert found == [*scale, (0.0, None), (1.0, None)]
+        found = [s[1:3] for log in logs(home) for s in said(log)]
+        scale = [(None, 1.0), (None, 5.0), (None, 1.0), (None, 0.0)]
+        assert found == [*scale, (0.0, None), (1.0, None)]
+        kept.append(list(export_lines(home)))
+    assert kept[0] == kept[1]
 
 
 def test_a_conversation_ends_before_a_turn_without_words(home: Home, tmp_path: Path) -> None:
@@ -81,6 +84,43 @@ def test_a_conversation_ends_before_a_turn_without_words(home: Home, tmp_path: P
     assert [s[3] for s in said(first)] == [F]
     assert (third["messages"][-1]["content"], len(third["messages"])) == ("7.", 2)
     assert (result.bad, result.passed_over) == ([], {"empty_turn": 2, "no_answer": 1})
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ({"rating": 0}, []),
+        ({"feedback": {"turn": 1, "score": 0}}, []),
+        ({"feedback": {"turn": -1, "score": 0}}, []),
+        ({"feedback": [{"turn": -2, "score": 1}, {"comment": "Shorter."}]}, [1.0]),
+        ({"last": {"feedback": ["down"]}}, []),
+    ],
+)
+def test_what_is_told_of_a_last_answer_without_words_goes_to_no_other(
+    home: Home, tmp_path: Path, told: dict[str, Any], kept: list[float]
+) -> None:
+    six = {"role": "assistant", "content": "Six minutes."}
+    last = {"role": "assistant", "content": "", **told.pop("last", {})}
+    talk = [ASKED, six, {"role": "user", "content": F}, last]
+    result = bring(home, tmp_path, {"messages": talk, "finish_reason": "length", **told})
+    [log] = logs(home)
+    assert [f["comment"] for f in log["feedback"] if f["key"] == "follow_up"] == [F]
+    assert [f["score"] for f in log["feedback"] if f["key"] != "follow_up"] == kept
+    assert (result.bad, result.passed_over) == ([], {"no_answer": 1})
+    assert not log.get("error")
+
+
+def test_an_empty_step_after_an_answer_changes_nothing(home: Home, tmp_path: Path) -> None:
+    six = {"role": "assistant", "content": "Six minutes."}
+    bring(home, tmp_path, {"messages": [ASKED, six, {**six, "content": ""}], "rating": 0})
+    assert [f["score"] for f in logs(home)[0]["feedback"]] == [0.0]
+
+
+def test_an_error_of_the_last_answer_is_not_that_of_one_before(home: Home, tmp_path: Path) -> None:
+    six = {"role": "assistant", "content": "Six minutes."}
+    talk = [ASKED, six, {"role": "user", "content": ""}, {**six, "content": "Seven."}]
+    bring(home, tmp_path, {"messages": talk, "finish_reason": "length"})
+    assert not logs(home)[0].get("error")
 
 
 @pytest.mark.parametrize(

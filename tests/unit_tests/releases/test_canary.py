@@ -298,6 +298,7 @@ def test_everybody_counts_once_with_their_first_rated_answer(home: Home, plan: c
     rate(home, plan, "cid", None, candidate=False, said={"key": "like"})
     rate(home, plan, "dan", None, candidate=False, said={"comment": "too long"})
     rate(home, plan, "fay", None, candidate=False, said={"correction": "so"})
+    rate(home, plan, "gus", 0.0, candidate=False, said={"key": "h", "source": "LLM"})
     rate(home, plan, None, 1.0, candidate=False)
     rate(home, plan, None, 1.0, candidate=True, thread_id="t1")
     assert counted(home) == {"candidate": (1, 1.0), "current": (2, 0.5)}
