@@ -135,16 +135,11 @@ def _ledger(logs: Sequence[Interaction], out: Sequence[RuleSet], rated: set[str]
         out: their rules.
         rated: the ids of those whose answer somebody plainly liked or disliked.
     """
-    count: Counter[str] = Counter(
-        rules.outcome
-        if rules.outcome != "no_words"
-        else "edit"
-        if edited_pairs([log])
-        else "thumb"
-        if log.run_id in rated
-        else "nothing"
-        for log, rules in zip(logs, out, strict=True)
-    )
+    silent = dict.fromkeys(rated, "thumb") | {p.run_id: "edit" for p in edited_pairs(logs)}
+    told_by = [
+        silent.get(r.run_id, "nothing") if r.outcome == "no_words" else r.outcome for r in out
+    ]
+    count = Counter(told_by)
     n_rules = sum(len(rules.with_feedback) for rules in out)
     told = f"{counted(n_rules, 'rule')} from {counted(count['rules'], 'log')}"
     others = [counted(count[what], *words) for what, words in _OTHERS.items() if count[what]]

@@ -151,9 +151,9 @@ class _Table:
     def rows(self, kind: Kind, cluster: str, ids: Mapping[str, Any]) -> list[ReviewRow]:
         """Return rows as they stand after all decisions."""
         if kind == "log" and ids:
-            with Journal(self.home.journal, readonly=True) as journal:
-                with KeptLog(self.home, journal) as kept:
-                    joined = kept.joined([run for run, *_ in ids.values()])
+            at = self.home.journal
+            with Journal(at, readonly=True) as journal, KeptLog(self.home, journal) as kept:
+                joined = kept.joined([run for run, *_ in ids.values()])
                 self.logs = {log.run_id: spoken(log) for log in read(journal, joined)}
         return [self._row(kind, cluster, row_id, made_of) for row_id, made_of in ids.items()]
 
@@ -259,14 +259,11 @@ def _request(messages: Sequence[Any]) -> str:
 
 def _reacted(log: Interaction) -> dict[str, Any]:
     """Return the answer of a log and all that its people said and did."""
-    acts = sorted(log.feedback, key=lambda one: one.created_at)
-    said = [
-        one.comment.strip()
-        if one.comment and one.comment.strip()
-        else " ".join(str(part) for part in (one.key, one.score, one.value) if part is not None)
-        for one in acts
-        if (one.comment and one.comment.strip()) or not one.correction
-    ]
+    said = []
+    for one in sorted(log.feedback, key=lambda one: one.created_at):
+        act = [str(part) for part in (one.key, one.score, one.value) if part is not None]
+        if words := (one.comment or "").strip() or ("" if one.correction else " ".join(act)):
+            said.append(words)
     return {
         "request": _request(log.messages),
         "rejected": log.answer,
