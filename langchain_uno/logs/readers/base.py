@@ -334,7 +334,7 @@ def number(value: Any) -> float | None:
     """Return the finite number that a value is or names; None: it is none."""
     try:
         found = float(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError):
         return None
     return found if math.isfinite(found) else None
 

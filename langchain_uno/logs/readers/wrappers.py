@@ -42,7 +42,7 @@ def _rows(value: Any, is_row: Callable[[Row], bool]) -> Sequence[Any]:
         return [value]
     if "row_idx" in value and isinstance(value.get("row"), dict):  # HuggingFace's viewer
         return [value["row"]]
-    value = _whole(value, is_row)
+    value = value if is_row(value) else _whole(value)
     lists = {n: one for n, one in value.items() if objects(one) or (n in _PAGES and one == [])}
     parts = list(value.values())
     if table := next(filter(_is_table, lists.values()), None):
@@ -51,11 +51,11 @@ def _rows(value: Any, is_row: Callable[[Row], bool]) -> Sequence[Any]:
     if not (lists or objects(parts)) or is_row(value):
         return [value]
     name = next((n for n in _PAGES if n in lists), None)
-    name = name or next((n for n, one in lists.items() if is_row(_whole(one[0], is_row))), None)
+    name = name or next((n for n, one in lists.items() if is_row(_whole(one[0]))), None)
     page: Any = lists.get(name or "")
     if page and _speaks(page[0]) and (name not in _PAGES or "from" in page[0]):
         return [{**{k: v for k, v in value.items() if k != name}, "messages": page}]
-    if page is None and objects(parts) and all(is_row(_whole(one, is_row)) for one in parts):
+    if page is None and objects(parts) and all(is_row(_whole(one)) for one in parts):
         page = parts  # by their ids
     return [value] if page is None else _all(page, is_row)
 
@@ -74,13 +74,8 @@ def _speaks(message: Row) -> bool:
     return ("role" in message or "from" in message) and bool(_SAYS & message.keys())
 
 
-def _whole(row: Row, is_row: Callable[[Row], bool]) -> Row:
-    """Return a row whose fields stand in parts as one object; a row of a format is whole."""
-    whole = _joined(row)
-    return row if whole is row or is_row(row) else whole
-
-
-def _joined(row: Row) -> Row:
+def _whole(row: Row) -> Row:
+    """Return a row whose fields stand in parts as one object."""
     data = as_object(row.get("data"))
     if data and isinstance(row.get("info"), Mapping):  # MLflow's traces
         return {**row["info"], **data}
