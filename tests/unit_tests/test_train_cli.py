@@ -432,7 +432,7 @@ def test_chinese_logs_and_english_prompts(tiny_model_path: Path, tmp_path: Path)
     home = make_home(tmp_path, edited(6, "请用列表", language="zh"))
     result = run("--home", tmp_path, "--model", tiny_model_path, "--recipe", "bundled")
     assert result.exit_code == 6
-    assert "are in zh" in result.stderr
+    assert "is in zh" in result.stderr
     assert "--model NAME" in result.stderr
     assert read_current(home) is None
 

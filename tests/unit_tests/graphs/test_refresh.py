@@ -364,7 +364,7 @@ def test_logs_without_usable_feedback(
 def test_logs_in_a_language_without_prompts(engine: Engine, tmp_path: Path) -> None:
     chinese = [log(f"r{i}", f"问题 {i}", "回答", "请用列表", language="zh") for i in range(6)]
     home = make_home(tmp_path, chinese)
-    with pytest.raises(EmptyLogError, match=r"are in zh.*real model"):
+    with pytest.raises(EmptyLogError, match=r"is in zh.*real model"):
         refresh(home, engine)
 
 
