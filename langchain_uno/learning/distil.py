@@ -288,7 +288,7 @@ def _distil_edits(work: Work, logs: Sequence[Interaction], made: Sequence[RuleSe
     for (log, own, rule), new, old in zip(todo, verdicts[::2], verdicts[1::2], strict=True):
         if new is None or old is None:
             open_.add(log.run_id)
-            own.outcome = "failed" if unanswered else own.outcome
+            own.outcome = "failed" if unanswered and not own.with_feedback else own.outcome
         elif new.score > old.score:
             own.with_feedback.append(Rule(text=rule, source="edit"))
             own.outcome = "rules"
