@@ -39,6 +39,9 @@ ANCHORS = 50
 SHARE = 0.25
 """A decision on a rule holds in every cluster that has so much of its anchor's logs."""
 
+FOUND = "pairs-found.jsonl"
+"""In a cluster's folder: its :class:`PairsFound`."""
+
 Kind = Literal["rule", "pair", "log"]
 KINDS: tuple[Kind, ...] = ("rule", "pair", "log")
 
@@ -80,6 +83,23 @@ class RuleRow(BaseModel):
     """Taught to nobody: one person repeats it and few share it."""
     decided: list[str] = Field(default_factory=list)
     """Ids of the decisions that were about it."""
+
+
+class PairsFound(BaseModel):
+    """The preference pairs of a cluster's training logs, before any decision of a person."""
+
+    pairs: list[PreferencePair] = Field(default_factory=list)
+    refused: list[PreferencePair] = Field(default_factory=list)
+    """Edits and likes that are taught to nobody."""
+    cut: int = 0
+    """Revisions that were cut at the limit."""
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Logs that a model failed on, and why, by id."""
+
+    @property
+    def every(self) -> list[PreferencePair]:
+        """All of them."""
+        return [*self.pairs, *self.refused]
 
 
 def read_decisions(home: Home) -> list[Decision]:
@@ -345,8 +365,6 @@ def renew_anchors(
             _rewrite(work.home, [new.get(one.id, one) for one in read_decisions(work.home)])
 
 
-FOUND = "pairs-found.jsonl"
-"""In a cluster's folder: a :class:`~langchain_uno.learning.work.PairsFound`."""
 _UNDECIDED = {FOUND, "base-side.json"}
 _UNDECIDED |= {"incumbent", "incumbent.json", "incumbent-compared.jsonl"}
 """What no decision on a pair changes."""

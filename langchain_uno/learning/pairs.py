@@ -25,10 +25,17 @@ from typing import Any
 
 from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.controls import believed
-from langchain_uno.learning.decisions import FOUND, INDEX, Rulings, instead, read_decisions
+from langchain_uno.learning.decisions import (
+    FOUND,
+    INDEX,
+    PairsFound,
+    Rulings,
+    instead,
+    read_decisions,
+)
 from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.troubles import left_out_notes, stage_failed, without_breakers
-from langchain_uno.learning.work import PairsFound, Work
+from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.judge import JudgeItem, judge, stable_seed
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
@@ -76,30 +83,20 @@ def pairs_stage(work: Work) -> dict[str, Any]:
     left_out: dict[str, str] = {}
     cut = excluded = 0
     for cluster, logs, rules, n in todo:
-        name, found_name = (f"clusters/{cluster.id}/{one}" for one in ("pairs.jsonl", FOUND))
-        if work.folder.has(found_name):
+        name = f"clusters/{cluster.id}/{FOUND}"
+        if work.folder.has(name):
             work.progress.advance("pairs", n)
         else:
             work.check_limits()
             make = partial(_found, work, refused, unjudged)
             made, broken = without_breakers(list(zip(logs, rules, strict=True)), make)
             made.left_out |= {log.run_id: why for (log, _), why in broken}
-            work.folder.write_records(found_name, [made])
-        [found] = work.folder.read_records(found_name, PairsFound)
-        kept = [one for pair in found.pairs if (one := _reviewed(pair, rulings))]
-        if not work.folder.has(name):
-            weights = balanced([work.voices[p.run_id] for p in kept])
-            work.folder.write_records(
-                name,
-                [
-                    p.model_copy(update={"voice": work.voices[p.run_id], "weight": w})
-                    for p, w in zip(kept, weights, strict=True)
-                ],
-            )
+            work.folder.write_records(name, [made])
+        [found] = work.folder.read_records(name, PairsFound)
+        excluded += _settle(work, cluster, found, rulings)
         counts[cluster.id] = len(work.pairs(cluster))
         shown[cluster.id] = len({(run_of(p.run_id), p.chosen) for p in found.every})
         origins.update(p.origin for p in work.pairs(cluster))
-        excluded += len(found.pairs) - len(kept)
         cut += found.cut
         left_out |= found.left_out
     if len(asked) > 1 and asked <= left_out.keys() and len(left_out) > sum(counts.values()):
@@ -148,6 +145,18 @@ def _found(
     if work.teacher is work.engine:  # its unreadable judgement would be the same again
         made.left_out = {}
     return made
+
+
+def _settle(work: Work, cluster: ClusterData, found: PairsFound, rulings: Rulings) -> int:
+    """Write the pairs that are taught, unless they are there; return how many are excluded."""
+    name = f"clusters/{cluster.id}/pairs.jsonl"
+    kept = [one for pair in found.pairs if (one := _reviewed(pair, rulings))]
+    if not work.folder.has(name):
+        voices = [work.voices[pair.run_id] for pair in kept]
+        each = zip(kept, voices, balanced(voices), strict=True)
+        pairs = [p.model_copy(update={"voice": v, "weight": w}) for p, v, w in each]
+        work.folder.write_records(name, pairs)
+    return len(found.pairs) - len(kept)
 
 
 _CUT = (

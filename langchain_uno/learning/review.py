@@ -23,19 +23,14 @@ from langchain_uno.learning.decisions import (
     KINDS,
     Decision,
     Kind,
+    PairsFound,
     RuleRow,
     append_decisions,
     deciding,
     read_decisions,
     some_runs,
 )
-from langchain_uno.learning.work import (
-    RESULT,
-    ClusterData,
-    PairsFound,
-    WorkFolder,
-    refresh_folders,
-)
+from langchain_uno.learning.work import RESULT, ClusterData, WorkFolder, refresh_folders
 from langchain_uno.logs.filters import spoken
 from langchain_uno.logs.join import read
 from langchain_uno.logs.journal import Journal

@@ -129,23 +129,6 @@ class ClusterData(BaseModel):
     """No reranker could be believed about any of its logs."""
 
 
-class PairsFound(BaseModel):
-    """The preference pairs of a cluster's training logs, before any decision of a person."""
-
-    pairs: list[PreferencePair] = Field(default_factory=list)
-    refused: list[PreferencePair] = Field(default_factory=list)
-    """Edits and likes that are taught to nobody."""
-    cut: int = 0
-    """Revisions that were cut at the limit."""
-    left_out: dict[str, str] = Field(default_factory=dict)
-    """Logs that a model failed on, and why, by id."""
-
-    @property
-    def every(self) -> list[PreferencePair]:
-        """All of them."""
-        return [*self.pairs, *self.refused]
-
-
 class ClusterResult(BaseModel):
     """What came of one cluster, for the summary and ``--json``."""
 

@@ -16,8 +16,9 @@ import pytest
 
 from langchain_uno.errors import EngineDownError, EngineError, HomeError, PausedError
 from langchain_uno.home import Home, why_unwritable
+from langchain_uno.learning.decisions import PairsFound
 from langchain_uno.learning.troubles import without_breakers
-from langchain_uno.learning.work import PairsFound, Work
+from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Engine, Generation
 from langchain_uno.releases.load import list_releases
 from tests.unit_tests.graphs.fault_parts import Died, faulty

@@ -16,9 +16,9 @@ from langchain_uno.erasure import forget, forget_older
 from langchain_uno.errors import HomeError, InputError, StoreError
 from langchain_uno.graphs.refresh import build_refresh_graph
 from langchain_uno.home import Home
-from langchain_uno.learning.decisions import RULE_ROWS, RuleRow
+from langchain_uno.learning.decisions import RULE_ROWS, PairsFound, RuleRow
 from langchain_uno.learning.review import ReviewRow, decide, read_decisions, review_table
-from langchain_uno.learning.work import PairsFound, RefreshResult, Silent, Work, refresh_folders
+from langchain_uno.learning.work import RefreshResult, Silent, Work, refresh_folders
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Feedback, Interaction, PreferencePair, RuleSet, utc_now
