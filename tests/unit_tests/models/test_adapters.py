@@ -38,8 +38,8 @@ def _first(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def _rename(tensors: dict[str, torch.Tensor]) -> None:
-    name = _first(tensors)
-    tensors[name.replace("layers.0", "layers.9")] = tensors.pop(name)
+    for name in list(tensors):
+        tensors[name.replace("layers.0", "layers.9")] = tensors.pop(name)
 
 
 def _to_pickle(folder: Path) -> None:
