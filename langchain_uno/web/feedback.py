@@ -58,6 +58,7 @@ try:
     from limits import RateLimitItem, parse
     from limits.storage import MemoryStorage
     from limits.strategies import MovingWindowRateLimiter
+    from starlette.requests import ClientDisconnect
 except ImportError as error:
     raise ConfigError(
         f"Feedback over HTTP needs a package that is missing ({error.name}): "
@@ -384,15 +385,10 @@ async def _read_body(request: Request, most: int) -> bytes:
 
     async def read() -> bytes:
         body = bytearray()
-        more = True
-        while more:
-            message = await request.receive()
-            if message["type"] == "http.disconnect":  # nobody reads the answer
-                raise _Refused(400, "hung_up", "The client hung up.")
-            body += message.get("body", b"")
+        async for part in request.stream():
+            body += part
             if len(body) > most:
                 raise too_large
-            more = message.get("more_body", False)
         return bytes(body)
 
     try:
@@ -400,37 +396,22 @@ async def _read_body(request: Request, most: int) -> bytes:
     except asyncio.TimeoutError as error:
         slow = f"The body took longer than {_BODY_S:g} s."
         raise _Refused(408, "too_slow", slow, Connection="close") from error
+    except ClientDisconnect as error:  # nobody reads the answer
+        raise _Refused(400, "hung_up", "The client hung up.") from error
 
 
 def _parse(body: bytes, kind: str) -> _Body:
     if kind.split(";")[0].strip().lower() not in ("application/json", "text/plain"):
         raise _Refused(415, "not_json", "Send JSON (application/json, or text/plain by a beacon).")
     try:
-        data = json.loads(
-            body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_each_once
-        )
-    except (ValueError, RecursionError) as error:
-        raise _Refused(400, "malformed", "The body is not JSON in UTF-8.") from error
-    if not isinstance(data, dict):
-        raise _Refused(400, "malformed", "The body is not a JSON object.")
-    try:
-        return _Body.model_validate(data)
+        return _Body.model_validate_json(body)
     except BadFields as error:
-        known = set(_Body.model_fields)
-        names = {str(e["loc"][0]) for e in error.errors()}
-        odd = ", ".join(sorted(names & known)) or "an unknown field"
+        found = error.errors(include_input=False, include_context=False)
+        if found[0]["type"] in ("json_invalid", "model_type"):
+            raise _Refused(400, "malformed", "The body is not a JSON object in UTF-8.") from error
+        names = {str(e["loc"][0]) for e in found} & set(_Body.model_fields)
+        odd = ", ".join(sorted(names)) or "an unknown field"
         raise _Refused(422, "bad_value", f"Not usable: {odd}.") from error
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is not JSON")
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
-    return found
 
 
 def _bearer(request: Request) -> str | None:
