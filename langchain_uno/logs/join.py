@@ -37,10 +37,9 @@ _QUOTABLE = 12
 
 @dataclass
 class Joined:
-    """Feedback by run_id, and the feedback whose run is not known yet."""
+    """Feedback by run_id; that whose run is not known yet is left out."""
 
     feedback: dict[str, list[Feedback]] = field(default_factory=dict)
-    waiting: list[Feedback] = field(default_factory=list)
     order: list[str] = field(default_factory=list)
     """Every run_id, in the order of arrival."""
     own: set[str] = field(default_factory=set)
@@ -78,15 +77,13 @@ def join(journal: Journal) -> Joined:
 def join_part(journal: Journal, rows: list[JournalRow]) -> Joined:
     """Do the same for these answers alone, which no other answer goes on from or goes before.
 
-    What waits is left out. It is as :func:`join` has it if the rows share no trace, thread or text
+    It is as :func:`join` has it if the rows share no trace, thread or text
     of a conversation with other ones.
     """
     runs = [row.run_id for row in rows]
     names = [*runs, *{row.root_run_id for row in rows if row.root_run_id}]
     turns = [f"{_TURN}{run_id}" for run_id in runs]
-    joined = _join(journal, rows, journal.feedback(names, turns), journal.names(names))
-    joined.waiting.clear()
-    return joined
+    return _join(journal, rows, journal.feedback(names, turns), journal.names(names))
 
 
 def rated(journal: Journal, canary: str, since: float) -> Iterator[Interaction]:
@@ -162,15 +159,14 @@ def _join(
     for one in given:
         run_id = one.run_id if one.run_id in known else shown.get(one.run_id)
         if run_id is None:
-            joined.waiting.append(one)
-        else:
-            if one.key == FOLLOW_UP and one.comment:
-                # A dialog may be imported before and after its next answer.
-                if (run_id, one.comment.strip()) in turns:
-                    continue
-                turns.add((run_id, one.comment.strip()))
-            one = one.model_copy(update={"run_id": run_id})
-            joined.feedback.setdefault(run_id, []).append(one)
+            continue
+        if one.key == FOLLOW_UP and one.comment:
+            # A dialog may be imported before and after its next answer.
+            if (run_id, one.comment.strip()) in turns:
+                continue
+            turns.add((run_id, one.comment.strip()))
+        one = one.model_copy(update={"run_id": run_id})
+        joined.feedback.setdefault(run_id, []).append(one)
     talk = [row for row in rows if row.run_id not in joined.own]
     _add_follow_ups(journal, talk, joined, set(shown.values()), {f.feedback_id for f in given})
     return joined
