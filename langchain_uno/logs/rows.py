@@ -131,17 +131,17 @@ def parse_group(rows: Sequence[Row], now: datetime, namespace: str, reader: Read
 
 def _records(name: str, found: Iterable[Found], now: datetime, namespace: str) -> Parsed:
     out = Parsed(name)
-    for one in found:
-        if isinstance(one, Feedback):
-            out.feedback.append(one)
-        elif isinstance(one, Passed):
-            out.passed[one.reason] += 1
-        elif isinstance(one, Interaction):
-            out.interactions.append(one)
-        else:
-            out.repeats = not one.last_only
-            dialog = _dialog(one, now, namespace, out.passed)
-            out.interactions += dialog
+    try:
+        for one in found:
+            if isinstance(one, Feedback):
+                out.feedback.append(one)
+            elif isinstance(one, Passed):
+                out.passed[one.reason] += 1
+            else:
+                out.repeats = not one.last_only
+                out.interactions += _dialog(one, now, namespace, out.passed)
+    except Passed as passed:
+        out.passed[passed.reason] += 1
     return out
 
 
@@ -392,7 +392,7 @@ def _add_explicit(
         sources = (one.get(k) for k in ("source_type", "annotator_kind", "source"))
         if source := next((name for name in sources if isinstance(name, str)), None):
             fields["source"] = source
-        fields["user_id"] = first_name(one, (*USER_KEYS, *_SPEAKERS)) or user
+        fields["user_id"] = first_name((*USER_KEYS, *_SPEAKERS), one) or user
         if is_evaluator(source):
             fields["user_id"] = None
         fields["created_at"] = first(one, *MADE)

@@ -28,6 +28,7 @@ from langchain_uno.logs.readers.base import (
     objects,
     thumb,
 )
+from langchain_uno.records import Feedback
 
 _Node = dict[str, Any]
 """One message: ``id``, ``parent`` (an id, or None), ``feedback``, ``role``, ``content`` and
@@ -141,7 +142,7 @@ def _chatgpt_message(given: Any) -> dict[str, Any]:
     return {"role": role, "content": said, "created_at": given.get("create_time")}
 
 
-def _chatgpt_feedback(row: Row) -> Found:
+def _chatgpt_feedback(row: Row) -> Feedback:
     """A row of message_feedback.json."""
     score = thumb(row["rating"])
     content = row.get("content")
@@ -299,8 +300,7 @@ def _librechat_chats(given: Sequence[Row], row: Row | None = None) -> Iterator[F
         node["created_at"] = first(one, "createdAt")
     answered = any(node.get("role") == "assistant" for node in nodes)
     if not answered and any(_yes(m.get("error")) for m in given):
-        yield Passed("failed_request")
-        return
+        raise Passed("failed_request")
     told = about(row or {}, *reversed(given))
     told["thread"] = (row or {}).get("conversationId") or given[0].get("conversationId")
     told["id"] = str(told["thread"] or "")
@@ -378,8 +378,7 @@ def _oasst_chats(given: Sequence[Row]) -> Iterable[Found]:
             edit = {"key": "rank", "correction": ranked[0]["text"]}
             nodes[ranked[-1]["message_id"]]["feedback"].append(edit)
     if not any(node["role"] != "prompter" for node in nodes.values()):
-        yield Passed("no_answer")
-        return
+        raise Passed("no_answer")
     root = given[0]
     told = {**about(root), "id": str(root.get("message_tree_id") or root["message_id"])}
     parents = {node["parent"] for node in nodes.values()}
