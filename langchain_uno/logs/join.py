@@ -22,7 +22,7 @@ from typing import Any
 from langchain_uno.logs.conversation import user_turn
 from langchain_uno.logs.database import in_parts
 from langchain_uno.logs.journal import Journal, JournalRow
-from langchain_uno.logs.trace import OTHER_TURN, OWN_CALL, QUOTES_IT
+from langchain_uno.logs.trace import OTHER_TURN, OWN_CALL, likely_rank
 from langchain_uno.records import Feedback, Interaction
 
 FOLLOW_UP = "follow_up"
@@ -213,8 +213,8 @@ def _shown(root: str, trace: Sequence[JournalRow], resumed: Mapping[bytes | None
     Of several, one from which another trace goes on (``resumed``: conversation -> traces).
     """
     answers = [row for row in trace if row.has_answer] or trace
-    best = max(_rank(row) for row in answers)
-    likely = [row for row in answers if _rank(row) == best]
+    best = max(likely_rank(row.rank) for row in answers)
+    likely = [row for row in answers if likely_rank(row.rank) == best]
     known = [row for row in likely if row.after and resumed.get(row.after, set()) - {root}]
     return (known or likely)[-1].run_id
 
@@ -227,11 +227,11 @@ def _own(trace: Sequence[JournalRow], shown: str, told: bool) -> set[str]:
     stronger sign, where the root run gave it back (``told``): it is not the app's, and what only
     quotes the user beside it is.
     """
-    best = max(_rank(row) for row in trace)
+    best = max(likely_rank(row.rank) for row in trace)
     ends = {row.after for row in trace if row.after is not None}
     own = set()
     for row in trace:
-        rank = _rank(row)
+        rank = likely_rank(row.rank)
         if row.run_id == shown and (told or rank != OWN_CALL):
             continue
         goes_on = row.before is not None and row.before in ends
@@ -239,10 +239,6 @@ def _own(trace: Sequence[JournalRow], shown: str, told: bool) -> set[str]:
         if rank == OWN_CALL or beside:
             own.add(row.run_id)
     return own
-
-
-def _rank(row: JournalRow) -> int:
-    return QUOTES_IT if row.rank is None else row.rank
 
 
 def _add_follow_ups(

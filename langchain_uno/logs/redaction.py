@@ -79,13 +79,9 @@ class Redactor:
         return found
 
     def _redact(self, text: str) -> tuple[str, dict[str, int]]:
-        if not text or not self._detectors:
-            return text, {}
         spans: list[tuple[int, int, str]] = []
         for kind, detect in self._detectors.items():
             spans += [(int(m["start"]), int(m["end"]), kind) for m in detect(text)]
-        if not spans:
-            return text, {}
         spans.sort(key=lambda span: (span[0], -span[1]))
         out: list[str] = []
         counts: dict[str, int] = {}

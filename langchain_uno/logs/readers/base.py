@@ -141,19 +141,13 @@ def about(row: Row, *more: Any) -> dict[str, Any]:
         row: the row.
         more: where user, thread and model are looked for besides: its metadata, say.
     """
-    user, thread = names_of(row, *more)
     return {
-        "user": user,
-        "thread": thread,
+        "user": first_name(USER_KEYS, row, *more),
+        "thread": first_name(THREAD_KEYS, row, *more),
         "model": first_name(_MODEL, row, *more),
         "created_at": first(row, *MADE),
         "language": first(row, "language", "lang"),
     }
-
-
-def names_of(*sources: Any) -> tuple[str | None, str | None]:
-    """Return user and thread, each from the first object that names it."""
-    return first_name(USER_KEYS, *sources), first_name(THREAD_KEYS, *sources)
 
 
 def read_all(messages: Any) -> list[Message]:
@@ -165,16 +159,23 @@ def read_all(messages: Any) -> list[Message]:
     messages = literal(messages, "messages")
     if not isinstance(messages, list) or not messages:
         raise InputError("'messages' must be a list of at least one message")
-    out: list[Message] = []
+    return [turn for turns in read_each(messages) for turn in turns]
+
+
+def read_each(messages: Sequence[Any]) -> Iterator[list[Message]]:
+    """Yield the turns of each message.
+
+    Raises:
+        InputError: one of them can't be read; says which.
+    """
     for n, one in enumerate(messages):
         try:
             if isinstance(one, Message):
-                out.append(one.model_copy(update={"content": clean_text(one.content)}))
+                yield [one.model_copy(update={"content": clean_text(one.content)})]
             else:
-                out += read_turns(one)
+                yield read_turns(one)
         except InputError as error:
             raise InputError(f"message {n} {error}") from error
-    return out
 
 
 def corrected(chosen: Sequence[Message], rejected: Sequence[Message], **told: Any) -> Chat:
@@ -324,7 +325,7 @@ def literal(value: Any, name: str) -> Any:
     Raises:
         InputError: it is neither.
     """
-    if not isinstance(value, str) or name == "feedback":
+    if not isinstance(value, str):
         return value
     for parse in (json.loads, ast.literal_eval):
         try:

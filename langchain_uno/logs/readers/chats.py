@@ -25,7 +25,6 @@ from langchain_uno.logs.readers.base import (
     first,
     is_chat,
     literal,
-    names_of,
     objects,
     read_all,
     thumb,
@@ -176,7 +175,7 @@ def _vote(row: Row) -> Feedback:
         )
     return feedback_of(
         about, row.get("id") or f"vote-{about}", first(row, *MADE), key="thumb", score=score,
-        comment=first(row, *COMMENTS, "content"), user_id=names_of(row)[0],
+        comment=first(row, *COMMENTS, "content"), user_id=first_name(USER_KEYS, row),
     )  # fmt: skip
 
 

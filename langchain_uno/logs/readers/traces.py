@@ -18,6 +18,7 @@ from langchain_uno.logs.readers.base import (
     Reader,
     Row,
     about,
+    as_object,
     feedback_in,
     feedback_of,
     first,
@@ -39,8 +40,7 @@ _MODELS = ("llm", "chat_model")
 
 
 def _object(value: Any) -> Row:
-    value = body_of(value)
-    return value if isinstance(value, Mapping) else {}
+    return as_object(body_of(value))
 
 
 def _talk(what: str, given: list[Any] | None, outputs: Any) -> list[Any]:

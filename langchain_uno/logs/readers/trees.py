@@ -13,6 +13,7 @@ from typing import Any
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.names import USER_KEYS, first_name
 from langchain_uno.logs.readers.base import (
     Chat,
     Found,
@@ -24,7 +25,6 @@ from langchain_uno.logs.readers.base import (
     feedback_of,
     first,
     literal,
-    names_of,
     objects,
     thumb,
 )
@@ -163,7 +163,7 @@ def _chatgpt_feedback(row: Row) -> Feedback:
         score=score,
         comment=words or None,
         source="chatgpt",
-        user_id=names_of(row)[0],
+        user_id=first_name(USER_KEYS, row),
     )
 
 
@@ -210,7 +210,7 @@ def _openwebui_feedback(row: Row) -> Iterator[Found]:
         nodes[shown]["feedback"] = said
         told = _openwebui_about(outer, chat)
         # Whoever rated may be another person than whoever asked.
-        told["user"] = names_of({**row, **outer})[0]
+        told["user"] = first_name(USER_KEYS, {**row, **outer})
         told["model"] = data.get("model_id") or told["model"]
         yield Chat(_chain(nodes, shown), **told)
     elif not name:
