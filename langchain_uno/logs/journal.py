@@ -386,14 +386,11 @@ class Journal(Closing):
 
     def redacted(self) -> dict[str, int]:
         """How much was taken out before storing, by kind."""
-        total: dict[str, int] = {}
-        for table in ("interactions", "feedback"):
-            for (text,) in self._db.read(
-                f"SELECT redacted FROM {table} WHERE redacted IS NOT NULL"  # noqa: S608
-            ):
-                for kind, n in json.loads(text).items():
-                    total[kind] = total.get(kind, 0) + int(n)
-        return total
+        sql = (
+            "SELECT key, sum(value) FROM (SELECT redacted taken FROM interactions UNION ALL "
+            "SELECT redacted FROM feedback), json_each(taken) GROUP BY key"
+        )
+        return dict(self._db.read(sql))
 
     def _record(self, kind: type[_R], body: str) -> _R:
         try:

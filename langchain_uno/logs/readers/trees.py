@@ -82,6 +82,25 @@ def _by_id(found: Sequence[_Node], linked: bool) -> dict[str, _Node]:
     return {one["id"]: one for one in found}
 
 
+def _flat(roots: Sequence[Any], below: str) -> list[Row]:
+    """The messages of trees that nest them in the field ``below``, one after the other.
+
+    Each has its parent's ``message_id`` as ``parent_id``.
+
+    Raises:
+        InputError: one is no object.
+    """
+    out: list[Row] = []
+    stack: list[tuple[Any, str | None]] = [(one, None) for one in reversed(roots)]
+    while stack:
+        one, parent = stack.pop()
+        if not isinstance(one, Mapping):
+            raise InputError(f"{below!r} must be a list of objects")
+        out.append({"parent_id": parent, **one})
+        stack += [(r, str(one.get("message_id"))) for r in reversed(one.get(below) or [])]
+    return out
+
+
 def _reason(value: Any) -> str | None:
     """A client's name of a reason as words: "not_helpful" becomes "not helpful"."""
     if isinstance(value, Mapping):
@@ -272,7 +291,7 @@ def _librechat(row: Row) -> Iterable[Found]:
     given = row.get("messages", row.get("messagesTree"))
     if not objects(given):
         raise InputError("'messages' must be a list of at least one message")
-    yield from _librechat_chats(_flat(given), row)
+    yield from _librechat_chats(_flat(given, "children"), row)
 
 
 def _librechat_chats(given: Sequence[Row], row: Row | None = None) -> Iterator[Found]:
@@ -312,18 +331,6 @@ def _yes(value: Any) -> bool | None:
     return {"true": True, "false": False}.get(str(value).lower())
 
 
-def _flat(given: Sequence[Row]) -> list[Row]:
-    """The messages of an export that nests them in ``children``, one after the other."""
-    out: list[Row] = []
-    stack = list(given)[::-1]
-    while stack:
-        one = stack.pop()
-        out.append(one)
-        if isinstance(children := one.get("children"), list):
-            stack += [c for c in children if isinstance(c, Mapping)][::-1]
-    return out
-
-
 def _is_librechat(row: Row) -> bool:
     given = row.get("messages", row.get("messagesTree"))
     return "isCreatedByUser" in row or (objects(given) and "isCreatedByUser" in given[0])
@@ -339,16 +346,7 @@ def _librechat_group(row: Row) -> str | None:
 
 
 def _oasst(row: Row) -> Iterable[Found]:
-    given: list[Row] = []
-    stack: list[tuple[Any, str | None]] = [(row["prompt"], None)]
-    while stack:
-        one, parent = stack.pop()
-        if not isinstance(one, Mapping):
-            raise InputError("'replies' must be a list of objects")
-        given.append({"parent_id": parent, **one})
-        replies = one.get("replies") or []
-        stack += [(r, str(one.get("message_id"))) for r in reversed(replies)]
-    yield from _oasst_chats(given)
+    yield from _oasst_chats(_flat([row["prompt"]], "replies"))
 
 
 def _oasst_chats(given: Sequence[Row]) -> Iterable[Found]:
