@@ -28,6 +28,7 @@ from datasets import Dataset
 from jinja2.exceptions import TemplateError
 from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback, TrainerState
+from trl.trainer import utils
 
 from langchain_uno.errors import InputError
 from langchain_uno.models.chat_format import render
@@ -40,6 +41,7 @@ OnStep = Callable[[int, int], None]
 
 
 _log = logging.getLogger(__name__)
+_trl: Any = utils
 
 BIG = 100_000_000
 """Parameters from which a model trains one example at a time."""
@@ -103,12 +105,16 @@ def borrowed(model: Any, tokenizer: Any) -> Iterator[None]:
     device = next(model.parameters()).device
     pad = tokenizer.pad_token
     states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    has_triton = _trl._use_triton
     try:
+        # TRL leaves prompts and padding out of the output layer only where there is Triton.
+        _trl._use_triton = lambda _: True
         with warnings.catch_warnings():
             # what transformers, PEFT and TRL say to each other about names of their next versions
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
+        _trl._use_triton = has_triton
         tokenizer.pad_token = pad
         for module, attributes, registries in modules:
             module.__dict__.clear()
@@ -427,6 +433,7 @@ def save_adapter(peft_model: Any, folder: Path, base_name: str, strength: float 
     if strength < 1:
         config.lora_alpha = ALPHA * config.r * strength  # the model at hand goes on as it was
     config.target_modules = sorted(config.target_modules)  # a set would be written in any order
+    peft_model.create_or_update_model_card = lambda _: None  # it takes as long as all the rest
     # With "auto", PEFT would ask the hub whether the vocabulary was changed.
     peft_model.save_pretrained(temp, safe_serialization=True, save_embedding_layers=False)
     shutil.rmtree(folder, ignore_errors=True)
@@ -446,6 +453,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Hears of an epoch's held-out loss, with the PEFT model."""
     epochs: int = 0
     """How many are behind a training that goes on."""
+    every: int = 1
+    """Epochs from one evaluation to the next, counted from the last one back."""
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
         """Report an optimiser step."""
@@ -455,6 +464,8 @@ class Watcher(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Count an epoch; the evaluation comes after this."""
         self.epochs += 1
+        if (math.ceil(args.num_train_epochs) - self.epochs) % self.every:
+            control.should_evaluate = False
         if self.on_epoch is not None:
             self.on_epoch(self.epochs, with_["model"])
 

@@ -4,7 +4,8 @@
 
 The prompt is query + draft, the completion the numbered rules that users' feedback gave; the loss
 is on the completion alone. A part of the examples validates, and the epoch with the lowest loss
-on it is kept. Whether the critic helps is for the verifier to say.
+on it is kept. Where epochs were added to reach ``min_steps``, about ``lora.epochs`` of them are
+looked at. Whether the critic helps is for the verifier to say.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ def train_critic(
         "packing": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
-    watcher = common.Watcher(on_step, on_loss=keep, epochs=keeper.epochs)
+    planned, _ = common.plan_epochs(len(training), settings)
+    every = max(1, planned // settings.epochs)
+    watcher = common.Watcher(on_step, on_loss=keep, epochs=keeper.epochs, every=every)
     with common.trained(
         *(_Trainer, SFTConfig, options, model, tokenizer, settings, seed, out),
         *(training, watcher, keeper, evaluation),
