@@ -35,6 +35,8 @@ from langchain_uno.trainers.common import OnStep, TrainSettings
 LOSS_WEIGHTS = (0.5, 0.5)
 """Of DPO and of SFT (the authors'); of KTO and of SFT. KTO alone loses facts: disliked answers,
 which it makes less likely, have them too (lab/experiments.md)."""
+SHORT = 512
+"""Up to so many tokens attention is a small part of what a row costs."""
 BETA = 0.1
 """How strongly DPO and KTO are held to the base model (the authors', and KTO's)."""
 
@@ -208,9 +210,12 @@ class _ByPairs(_WithReference, DPOTrainer):  # type: ignore[misc, unused-ignore]
         """Let answers share a row where that gives the base model's log-probabilities as well."""
         trainer: Any = self
         base = trainer.model.get_base_model()
-        if base.config._attn_implementation != "sdpa":
+        takes = set(inspect.signature(type(base).forward).parameters)
+        if base.config._attn_implementation != "sdpa" or "position_ids" not in takes:
             return
-        if "position_ids" in inspect.signature(type(base).forward).parameters:
+        # Of two long answers to a short prompt each would be read for the other's attention.
+        answers, tokens = (batch[name].sum() for name in ("completion_mask", "attention_mask"))
+        if batch["input_ids"].shape[1] <= SHORT or 2 * answers <= tokens:
             shared = trainer.compute_ref_log_probs(partial(_in_one_row, trainer.model), batch)
             pairs = zip(shared, found, strict=True)
             self._together = all(torch.allclose(a, b, rtol=0.01) for a, b in pairs)
