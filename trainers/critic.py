@@ -121,7 +121,7 @@ def train_critic(
     if found := watcher.notes.get("best"):
         best = (found[0], out / found[1])
     options = {
-        "per_device_eval_batch_size": common.at_once_of(model, settings),
+        "per_device_eval_batch_size": common.at_once_of(model, training, settings),
         "eval_strategy": "epoch" if evaluation else "no",
         "packing": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},

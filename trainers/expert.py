@@ -94,18 +94,19 @@ def train_expert(
     common.check_examples(what, "an expert", len(examples), left, rows, settings.max_length)
 
     # 2. What the loss needs besides.
+    at_once = common.at_once_of(model, rows, settings)
     options: dict[str, Any] = {
         "beta": BETA,
         # the reference is the base model: asked once per example, not once per example and epoch
         "precompute_ref_log_probs": True,
-        "precompute_ref_batch_size": common.at_once_of(model, settings),
+        "precompute_ref_batch_size": at_once,
         # TRL would switch off the LoRA layers' dropout (and the base model's, for good)
         "disable_dropout": False,
     }
     trainer: tuple[Any, Any] = (_ByPairs, DPOConfig)
     if rated:
         trainer = (_ByThumbs, KTOConfig)
-        options |= _thumb_options(rows, common.at_once_of(model, settings), settings.batch_size)
+        options |= _thumb_options(rows, at_once, settings.batch_size)
         _add_neighbours(rows, options["per_device_train_batch_size"], seed)
     else:
         options |= {"loss_type": ["sigmoid", "sft"], "loss_weights": list(LOSS_WEIGHTS)}
