@@ -26,6 +26,7 @@ from jinja2.exceptions import TemplateError
 from peft import LoraConfig
 from torch.nn.utils import get_total_norm
 from transformers import PrinterCallback, TrainerState
+from trl.trainer import utils
 
 from langchain_uno.errors import InputError
 from langchain_uno.models.chat_format import render
@@ -39,6 +40,7 @@ OnStep = Callable[[int, int], None]
 
 
 _log = logging.getLogger(__name__)
+_trl: Any = utils
 _LOWER = "lower expert.learning_rate, or critic.learning_rate (--set)."
 
 BIG = 100_000_000
@@ -334,7 +336,7 @@ def trained(
         watcher.clear()
     out.mkdir(parents=True, exist_ok=True)
     epochs, _ = plan_epochs(len(training), settings)
-    with borrowed(model, tokenizer):
+    with borrowed(model, tokenizer), _answers_scored_alone():
         at_once = at_once_of(model, training, settings)
         shared = shared_arguments(model, out, settings, seed, epochs, at_once)
         given = {**shared, **options}
@@ -363,6 +365,17 @@ def trained(
     watcher.clear()
 
 
+@contextmanager
+def _answers_scored_alone() -> Iterator[None]:
+    """Leave prompts and padding out of the output layer; TRL does so only where there is Triton."""
+    before = _trl._use_triton
+    _trl._use_triton = lambda _: True
+    try:
+        yield
+    finally:
+        _trl._use_triton = before
+
+
 def clear_epochs(out: Path, but: Path | None = None) -> None:
     """Remove the adapters that a training left in ``out``, one excepted."""
     for folder in [*out.glob("epoch-*"), *out.glob(".epoch-*.part")]:
@@ -388,6 +401,7 @@ def save_adapter(peft_model: Any, folder: Path, base_name: str, strength: float 
     if strength < 1:
         config.lora_alpha = ALPHA * config.r * strength  # the model at hand goes on as it was
     config.target_modules = sorted(config.target_modules)  # a set would be written in any order
+    peft_model.create_or_update_model_card = lambda _: None  # it takes as long as all the rest
     # With "auto", PEFT would ask the hub whether the vocabulary was changed.
     peft_model.save_pretrained(temp, safe_serialization=True, save_embedding_layers=False)
     shutil.rmtree(folder, ignore_errors=True)
@@ -405,6 +419,8 @@ class Watcher(Keeper):
     """Hears of an epoch's end, with the PEFT model."""
     on_loss: Callable[[int, float, Any], None] | None = None
     """Hears of an epoch's held-out loss, with the PEFT model."""
+    every: int = 1
+    """Epochs from one evaluation to the next, counted from the last one back."""
     lost: int = 0
     """Steps that were left out."""
 
@@ -434,6 +450,8 @@ class Watcher(Keeper):
     def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Count an epoch; the evaluation comes after this."""
         self.epochs += 1
+        if (math.ceil(args.num_train_epochs) - self.epochs) % self.every:
+            control.should_evaluate = False
         if self.on_epoch is not None:
             self.on_epoch(self.epochs, with_["model"])
         super().on_epoch_end(args, state, control, **with_)

@@ -34,7 +34,7 @@ from langchain_uno.cli.progress import Bars
 from langchain_uno.demo.asking import Answered, Reply, ask_chat, settle
 from langchain_uno.demo.evaluate import summary
 from langchain_uno.demo.report import draw_report, print_demo
-from langchain_uno.demo.run import Notebook
+from langchain_uno.demo.run import Notebook, logged
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
@@ -434,6 +434,7 @@ def _report(
         },
         "general": notes.data["general"],
         "refresh": notes.data["refreshes"]["uno"],
+        "log": logged(home),
         "seconds": notes.data["seconds"],
         "examples": _examples(tests, answers),
         "sizes": {"base": base, "adapters": sum(adapters), "n_adapters": len(adapters)},
