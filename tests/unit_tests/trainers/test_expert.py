@@ -88,29 +88,6 @@ def test_three_trainings_leave_the_base_bit_identical(
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
-def test_answers_of_a_pair_share_a_row_where_the_model_allows_it(
-    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, tokenizer = tiny
-    long = pair(7).model_copy(update={"chosen": "- no. 7\n" * 6, "rejected": "no"})
-    pairs = [*(pair(i) for i in range(3)), long, pair(4).model_copy(update={"rejected": "7 " * 9})]
-    rows: list[int] = []
-    trained = expert.DPOTrainer._compute_loss
-
-    def seen(self: Any, asked: Any, inputs: Any, more: Any) -> Any:
-        rows.append(len(inputs["input_ids"]) // (2 if asked is not self.model else 1))
-        return trained(self, asked, inputs, more)
-
-    monkeypatch.setattr(expert.DPOTrainer, "_compute_loss", seen)
-    whole = train_expert(model, tokenizer, pairs, tmp_path / "whole", SETTINGS, 1)[-1]
-    assert rows == [4, 1, 4, 1]
-    monkeypatch.setattr(model.config, "_attn_implementation", "eager")  # takes no such mask
-    apart = train_expert(model, tokenizer, pairs, tmp_path / "apart", SETTINGS, 1)[-1]
-    assert rows[4:] == [8, 2, 8, 2]
-    one, other = (load_file(folder / "adapter_model.safetensors") for folder in (whole, apart))
-    assert all(torch.allclose(one[name], other[name], atol=2e-4) for name in one)
-
-
 def test_a_step_without_numbers_is_left_out(
     tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
