@@ -207,11 +207,15 @@ class KeptLog(Closing):
     def first_of_equals(self, supports: Supports, run_ids: Sequence[str]) -> dict[str, bytes]:
         """Return those of some records that the filters let pass, and their feedback's digests."""
         ids = self._passed(supports)
-        sql = (
-            f"SELECT run_id, digest FROM logs a WHERE run_id {IN} AND facts {IN} AND NOT EXISTS "  # noqa: S608
-            f"(SELECT 1 FROM logs b WHERE b.same = a.same AND b.facts {IN} AND b.seq < a.seq)"
-        )
-        return dict(self._read(sql, (json.dumps(run_ids), ids, ids)))
+        found: dict[str, bytes] = {}
+        for part, marks in in_parts(run_ids):
+            sql = (
+                f"SELECT run_id, digest FROM logs a WHERE run_id IN ({marks}) AND facts {IN} AND "  # noqa: S608
+                "NOT EXISTS (SELECT 1 FROM logs b WHERE b.same = a.same "
+                f"AND b.facts {IN} AND b.seq < a.seq)"
+            )
+            found.update(self._read(sql, (*part, ids, ids)))
+        return found
 
     def _passed(self, supports: Supports) -> str:
         return json.dumps([i for i, facts, _ in self.facts() if facts.reason(supports) == "ok"])
