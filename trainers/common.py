@@ -9,13 +9,10 @@ which teaches a newline after the end of turn and, with templates that treat the
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 import math
-import random
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +24,12 @@ import torch
 from datasets import Dataset
 from jinja2.exceptions import TemplateError
 from peft import LoraConfig
-from transformers import PrinterCallback, TrainerCallback, TrainerState
+from torch.nn.utils import get_total_norm
+from transformers import PrinterCallback, TrainerState
 
 from langchain_uno.errors import InputError
 from langchain_uno.models.chat_format import render
+from langchain_uno.models.lending import borrowed
 from langchain_uno.models.training_state import Keeper, Resumable
 from langchain_uno.recipe import ExpertSettings, LoraSettings, Recipe
 from langchain_uno.records import Message
@@ -40,9 +39,14 @@ OnStep = Callable[[int, int], None]
 
 
 _log = logging.getLogger(__name__)
+_LOWER = "lower expert.learning_rate, or critic.learning_rate (--set)."
 
 BIG = 100_000_000
-"""Parameters from which a model trains one example at a time."""
+"""Parameters from which the CPU is no faster with several examples at a time."""
+TOGETHER = 8
+"""Most examples that go through a model together on the CPU; on a GPU as many as fit."""
+LOST = 0.25
+"""Share of steps without numbers from which a training has failed."""
 ROOM = 2 * 2**30
 """Bytes of activations that a step may keep on the CPU; on a GPU half of what is free."""
 MAX_GRAD_NORM = 1.0
@@ -73,60 +77,6 @@ class TrainSettings(ExpertSettings, LoraSettings):
         same = own.model_dump(include=set(ExpertSettings.model_fields))
         strength = STRENGTH if kind == "expert" and recipe.min_kept > 0 else 1.0
         return cls(**recipe.lora.model_dump(), **same, max_steps=max_steps, strength=strength)
-
-
-@contextmanager
-def borrowed(model: Any, tokenizer: Any) -> Iterator[None]:
-    """Hand the base model to a trainer and take it back exactly as it was, whatever happens.
-
-    TRL and PEFT write on the model they train: LoRA layers in place of the linear ones, a wrapper
-    around ``forward``, pad tokens in the configs, tags, ``requires_grad``, hooks and flags for
-    gradient checkpointing. All of it is undone here, also after an exception or Ctrl-C, so that one
-    base model in memory serves and trains any number of adapters: every module gets its attributes
-    and registries back. Weights are never copied, since frozen weights don't change. The process's
-    random states are put back too.
-    """
-    modules = [  # registries: _modules, _parameters, _forward_hooks, ...
-        (
-            module,
-            dict(module.__dict__),
-            {k: dict(v) for k, v in module.__dict__.items() if isinstance(v, dict)},
-        )
-        for module in model.modules()
-    ]
-    configs = [
-        (config, copy.deepcopy(config.__dict__))
-        for config in (getattr(model, "config", None), getattr(model, "generation_config", None))
-        if config is not None
-    ]
-    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    device = next(model.parameters()).device
-    pad = tokenizer.pad_token
-    states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    try:
-        with warnings.catch_warnings():
-            # what transformers, PEFT and TRL say to each other about names of their next versions
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        tokenizer.pad_token = pad
-        for module, attributes, registries in modules:
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-            for key, content in registries.items():
-                attributes[key].clear()
-                attributes[key].update(content)
-        for config, values in configs:
-            config.__dict__.clear()
-            config.__dict__.update(values)
-        for parameter, flag in trainable:
-            parameter.requires_grad_(flag)
-            parameter.grad = None
-        if not hasattr(model, "hf_device_map") and next(model.parameters()).device != device:
-            model.to(device)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
@@ -229,21 +179,28 @@ def lora_config(model: Any, settings: TrainSettings) -> LoraConfig:
     )
 
 
-def at_once_of(model: Any, settings: TrainSettings) -> int:
-    """Return how many examples go through the model together."""
-    return 1 if is_big(model) else min(8, settings.batch_size)
+def at_once_of(model: Any, rows: Sequence[Mapping[str, Any]], settings: TrainSettings) -> int:
+    """Return how many examples go through the model together.
 
-
-def is_big(model: Any) -> bool:
-    """Whether a model fills a device, so that memory is saved at the cost of time."""
-    return int(sum(p.numel() for p in model.parameters())) >= BIG
+    Args:
+        model: the base model, on the device to train on.
+        rows: what is trained, as tokens.
+        settings: whose batch is made of such parts.
+    """
+    batch = settings.batch_size
+    if next(model.parameters()).device.type == "cpu":
+        big = sum(p.numel() for p in model.parameters()) >= BIG
+        return 1 if big else min(TOGETHER, batch)
+    parts = [n for n in range(batch, 1, -1) if batch % n == 0]
+    return next((n for n in parts if fits(model, rows, n)), 1)
 
 
 def fits(model: Any, rows: Sequence[Mapping[str, Any]], at_once: int) -> bool:
     """Whether the activations of a step fit into memory; else they are computed twice.
 
     That takes half as much time again. Measured on the bundled model and SmolLM2, a decoder's
-    layer keeps 0.9 of what is counted here: 20 numbers of its width a token, and 6 of its MLP's.
+    layer keeps 0.9 of what is counted here: 20 numbers of its width a token, and 6 of its MLP's. On
+    a GPU the chances of all words count besides, three times.
 
     Args:
         model: the base model, on the device to train on.
@@ -255,8 +212,9 @@ def fits(model: Any, rows: Sequence[Mapping[str, Any]], at_once: int) -> bool:
     mlp = getattr(config, "intermediate_size", None) or 4 * width
     tokens = at_once * max(map(_padded, rows))
     need = 4 * config.num_hidden_layers * (20 * width + 6 * mlp) * tokens
-    room = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else ROOM
-    return bool(need <= room)
+    if device.type != "cuda":
+        return bool(need <= ROOM)
+    return bool(need + 12 * config.vocab_size * tokens <= torch.cuda.mem_get_info(device)[0] // 2)
 
 
 def _padded(row: Mapping[str, Any]) -> int:
@@ -267,11 +225,10 @@ def _padded(row: Mapping[str, Any]) -> int:
 
 
 def shared_arguments(
-    model: Any, out: Path, settings: TrainSettings, seed: int, epochs: int
+    model: Any, out: Path, settings: TrainSettings, seed: int, epochs: int, at_once: int
 ) -> dict[str, Any]:
     """Return the ``TrainingArguments`` that all trainings share, fit for the model's device."""
     device = next(model.parameters()).device
-    at_once = at_once_of(model, settings)
     return {
         "output_dir": str(out),
         "per_device_train_batch_size": at_once,
@@ -346,10 +303,8 @@ def trained(
     tokenizer: Any,
     settings: TrainSettings,
     seed: int,
-    out: Path,
     training: Sequence[Mapping[str, Any]],
     watcher: Watcher,
-    keeper: Keeper,
     evaluation: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[Any]:
     """Train a fresh PEFT LoRA over the borrowed base model, from the start or from a kept state.
@@ -362,10 +317,9 @@ def trained(
         tokenizer: its tokenizer.
         settings: of the training.
         seed: of the training.
-        out: folder for the epochs; emptied unless a state is gone on from.
         training: the rows.
-        watcher: hears of steps and epochs.
-        keeper: keeps the state; has none left after the block.
+        watcher: hears of steps and epochs, and keeps the state; none is left after the block. Its
+            folder is emptied unless a state is gone on from.
         evaluation: held-out rows.
 
     Yields:
@@ -374,13 +328,15 @@ def trained(
     Raises:
         InputError: the device lacks the memory.
     """
-    if keeper.checkpoint is None:
+    out = watcher.out
+    if watcher.checkpoint is None:
         clear_epochs(out)
-        keeper.clear()
+        watcher.clear()
     out.mkdir(parents=True, exist_ok=True)
     epochs, _ = plan_epochs(len(training), settings)
     with borrowed(model, tokenizer):
-        shared = shared_arguments(model, out, settings, seed, epochs)
+        at_once = at_once_of(model, training, settings)
+        shared = shared_arguments(model, out, settings, seed, epochs, at_once)
         given = {**shared, **options}
         kept = fits(model, training, given["per_device_train_batch_size"])
         arguments = config_type(**given, activation_checkpointing=not kept)
@@ -396,16 +352,15 @@ def trained(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watcher)
-        trainer.add_callback(keeper)
         try:
-            trainer.train(resume_from_checkpoint=keeper.checkpoint)
+            trainer.train(resume_from_checkpoint=watcher.checkpoint)
         except torch.OutOfMemoryError as error:
             raise InputError(
                 "The device lacks the memory for this training: lower expert.max_length, "
                 "critic.max_length or lora.rank (--set)."
             ) from error
         yield trainer.model
-    keeper.clear()
+    watcher.clear()
 
 
 def clear_epochs(out: Path, but: Path | None = None) -> None:
@@ -419,7 +374,13 @@ def save_adapter(peft_model: Any, folder: Path, base_name: str, strength: float 
     """Write a PEFT adapter folder (safetensors) whole or not at all; return it.
 
     A ``strength`` below 1 makes its alpha smaller, so that it changes the base model by less.
+
+    Raises:
+        InputError: its weights are no numbers.
     """
+    trained = [weights for weights in peft_model.parameters() if weights.requires_grad]
+    if not bool(get_total_norm(trained).isfinite()):
+        raise InputError(f"Its weights became no numbers: {_LOWER}")
     temp = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temp, ignore_errors=True)
     config = peft_model.peft_config["default"]
@@ -435,31 +396,51 @@ def save_adapter(peft_model: Any, folder: Path, base_name: str, strength: float 
 
 
 @dataclass(eq=False)
-class Watcher(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Reports steps, and what happens at the end of each epoch (numbered from 1)."""
+class Watcher(Keeper):
+    """Reports steps, and what happens at the end of each epoch (from 1); then keeps the state."""
 
-    on_step: OnStep | None
+    on_step: OnStep | None = None
     """Hears of optimiser steps."""
     on_epoch: Callable[[int, Any], None] | None = None
     """Hears of an epoch's end, with the PEFT model."""
     on_loss: Callable[[int, float, Any], None] | None = None
     """Hears of an epoch's held-out loss, with the PEFT model."""
-    epochs: int = 0
-    """How many are behind a training that goes on."""
+    lost: int = 0
+    """Steps that were left out."""
 
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: Any, state: TrainerState, control: Any, **with_: Any
+    ) -> None:
+        """Leave out a step whose gradients are no numbers, which would make all weights none.
+
+        Raises:
+            InputError: too many steps are.
+        """
+        moved = [weights for weights in with_["model"].parameters() if weights.grad is not None]
+        if bool(get_total_norm([weights.grad for weights in moved]).isfinite()):
+            return
+        for weights in moved:
+            weights.grad = None
+        self.lost += 1
+        if self.lost > LOST * state.max_steps:
+            raise InputError(f"{self.lost} steps had gradients that are no numbers: {_LOWER}")
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Report an optimiser step."""
         if self.on_step is not None:
             self.on_step(state.global_step, state.max_steps)
+        super().on_step_end(args, state, control, **with_)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Count an epoch; the evaluation comes after this."""
         self.epochs += 1
         if self.on_epoch is not None:
             self.on_epoch(self.epochs, with_["model"])
+        super().on_epoch_end(args, state, control, **with_)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Report the held-out loss."""
         loss = with_["metrics"].get("eval_loss", math.nan)
         if self.on_loss is not None and math.isfinite(loss):
             self.on_loss(self.epochs, loss, with_["model"])
+        super().on_evaluate(args, state, control, **with_)

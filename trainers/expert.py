@@ -25,8 +25,7 @@ from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import KTOTrainer
 
 from langchain_uno.errors import InputError
-from langchain_uno.models.training_state import Keeper, digest_of
-from langchain_uno.records import PreferencePair, RatedAnswer
+from langchain_uno.records import PreferencePair, RatedAnswer, digest_of
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
 
@@ -90,35 +89,34 @@ def train_expert(
     common.check_examples(what, "an expert", len(examples), left, rows, settings.max_length)
 
     # 2. What the loss needs besides.
+    at_once = common.at_once_of(model, rows, settings)
     options: dict[str, Any] = {
         "beta": BETA,
         # the reference is the base model: asked once per example, not once per example and epoch
         "precompute_ref_log_probs": True,
-        "precompute_ref_batch_size": common.at_once_of(model, settings),
+        "precompute_ref_batch_size": at_once,
         # TRL would switch off the LoRA layers' dropout (and the base model's, for good)
         "disable_dropout": False,
     }
     trainer: tuple[Any, Any] = (_ByPairs, DPOConfig)
     if rated:
         trainer = (_ByThumbs, KTOConfig)
-        options |= _thumb_options(rows, common.at_once_of(model, settings), settings.batch_size)
+        options |= _thumb_options(rows, at_once, settings.batch_size)
         _add_neighbours(rows, options["per_device_train_batch_size"], seed)
     else:
         options |= {"loss_type": ["sigmoid", "sft"], "loss_weights": list(LOSS_WEIGHTS)}
 
     # 3. The training: TRL's trainer on a fresh PEFT LoRA. Every epoch leaves an adapter.
-    keeper = Keeper(out, digest_of(rows, settings, seed))
     name = base_name or str(model.name_or_path)
-    saved = [out / f"epoch-{n}" for n in range(1, keeper.epochs + 1)]
 
     def keep(epoch: int, adapted: Any) -> None:
         folder = out / f"epoch-{epoch}"
         saved.append(common.save_adapter(adapted, folder, name, settings.strength))
 
-    watcher = common.Watcher(on_step, keep, epochs=keeper.epochs)
-    with common.trained(
-        *trainer, options, model, tokenizer, settings, seed, out, rows, watcher, keeper
-    ):
+    digest = digest_of(rows, settings, seed)
+    watcher = common.Watcher(out, digest, on_step=on_step, on_epoch=keep)
+    saved = [out / f"epoch-{n}" for n in range(1, watcher.epochs + 1)]
+    with common.trained(*trainer, options, model, tokenizer, settings, seed, rows, watcher):
         return saved
 
 

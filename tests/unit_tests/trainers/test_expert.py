@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,37 @@ def test_three_trainings_leave_the_base_bit_identical(
     assert "forward" not in model.__dict__
     assert not hasattr(model, "peft_config")
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_a_step_without_numbers_is_left_out(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU in bfloat16 one such step made all weights NaN, which ended the whole refresh."""
+    steps: list[int] = []
+    before = common.Watcher.on_pre_optimizer_step
+
+    def spoil(self: Any, args: Any, state: Any, control: Any, **with_: Any) -> None:
+        steps.append(state.global_step)
+        if len(steps) == 2:
+            next(p for p in with_["model"].parameters() if p.grad is not None).grad[0, 0] = math.nan
+        before(self, args, state, control, **with_)
+
+    monkeypatch.setattr(common.Watcher, "on_pre_optimizer_step", spoil)
+    settings = SETTINGS.model_copy(update={"batch_size": 2, "epochs": 4})
+    *_, last = train_expert(*tiny, [pair(i) for i in range(4)], tmp_path, settings, 0)
+    tensors = load_file(last / "adapter_model.safetensors")
+    assert len(steps) == 8 and all(bool(value.isfinite().all()) for value in tensors.values())
+    assert any(bool(value.any()) for name, value in tensors.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("rate", [1e36, math.inf])
+def test_a_training_without_numbers_fails_by_itself(
+    tiny: tuple[Any, Any], tmp_path: Path, rate: float
+) -> None:
+    settings = SETTINGS.model_copy(update={"learning_rate": rate})
+    with pytest.raises(InputError, match=r"no numbers: lower expert\.learning_rate"):
+        train_expert(*tiny, [pair(i) for i in range(4)], tmp_path, settings, 0)
+    assert not list(tmp_path.glob("epoch-*"))
 
 
 def test_a_weakened_expert_is_the_same_with_a_smaller_alpha(
