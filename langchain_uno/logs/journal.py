@@ -348,12 +348,14 @@ class Journal(Closing):
             about: only what names one of these runs; None: all.
             ids: and these pieces of feedback.
         """
-        some = "" if about is None else f" WHERE run_id {IN} OR feedback_id {IN}"
-        args = () if about is None else (json.dumps(about), json.dumps(ids))
-        found = self._db.read(f"SELECT body, run_id FROM feedback{some} ORDER BY seq", args)  # noqa: S608
+        sql = "SELECT seq, run_id, body FROM feedback"
+        found = set(self._db.read(sql)) if about is None else set()
+        for column, names in (("run_id", about or ()), ("feedback_id", ids)):
+            for part, marks in in_parts(names):
+                found.update(self._db.read(f"{sql} WHERE {column} IN ({marks})", part))
         return [
             self._record(Feedback, body).model_copy(update={"run_id": run_id})
-            for body, run_id in found
+            for _, run_id, body in sorted(found)
         ]
 
     def counts(self) -> tuple[int, int]:

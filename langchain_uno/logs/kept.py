@@ -22,13 +22,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial, wraps
 from hashlib import blake2b
+from itertools import chain
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
 from langchain_uno.errors import StoreError
 from langchain_uno.home import Home
-from langchain_uno.logs.database import Closing
+from langchain_uno.logs.database import Closing, in_parts
 from langchain_uno.logs.filters import Supports, sameness
 from langchain_uno.logs.heard import Facts, Heard, facts_of, heard_of, part_of
 from langchain_uno.logs.join import Joined, attach, join_part, read, turn_of
@@ -124,7 +125,7 @@ class KeptLog(Closing):
         """
         out = Joined()
         some = " AND feedback IS NOT NULL" if heard else ""
-        for run_id, own, feedback in self._logs(run_ids, some):
+        for _, run_id, own, feedback in self._logs(run_ids, some):
             out.order.append(run_id)
             if own:
                 out.own.add(run_id)
@@ -133,10 +134,13 @@ class KeptLog(Closing):
         return out
 
     def _logs(self, run_ids: Sequence[str] | None, some: str = "") -> list[tuple[Any, ...]]:
-        """Return run id, own and feedback of all records, or of these, in the order of arrival."""
-        which, args = ("1", []) if run_ids is None else (f"run_id {IN}", [json.dumps(run_ids)])
-        sql = f"SELECT run_id, own, feedback FROM logs WHERE {which}{some} ORDER BY seq"  # noqa: S608
-        return self._read(sql, args)
+        """Return number, run id, own and feedback of all records, or of these, by number."""
+        sql = "SELECT seq, run_id, own, feedback FROM logs WHERE "
+        if run_ids is None:
+            return self._read(f"{sql} 1{some} ORDER BY seq")
+        parts = in_parts(list(dict.fromkeys(run_ids)))
+        found = (self._read(f"{sql} run_id IN ({marks}){some}", part) for part, marks in parts)
+        return sorted(chain.from_iterable(found))
 
     @_whole
     def heard(self) -> list[Heard]:
@@ -155,7 +159,7 @@ class KeptLog(Closing):
     def reader(self, heard: Sequence[Heard]) -> dict[str, Callable[[], Interaction]]:
         """Return, by id, what reads each of these logs as it is at this moment."""
         run_ids = list(dict.fromkeys(one.run_id for one in heard))
-        said = {run_id: rest for run_id, *rest in self._logs(run_ids)}
+        said = {run_id: rest for _, run_id, *rest in self._logs(run_ids)}
         found = {run_id: rest for run_id, *rest in self._journal.bodies(run_ids)}
 
         def read_one(one: Heard, stored: Sequence[Any], own: int, feedback: str) -> Interaction:
@@ -203,11 +207,15 @@ class KeptLog(Closing):
     def first_of_equals(self, supports: Supports, run_ids: Sequence[str]) -> dict[str, bytes]:
         """Return those of some records that the filters let pass, and their feedback's digests."""
         ids = self._passed(supports)
-        sql = (
-            f"SELECT run_id, digest FROM logs a WHERE run_id {IN} AND facts {IN} AND NOT EXISTS "  # noqa: S608
-            f"(SELECT 1 FROM logs b WHERE b.same = a.same AND b.facts {IN} AND b.seq < a.seq)"
-        )
-        return dict(self._read(sql, (json.dumps(run_ids), ids, ids)))
+        found: dict[str, bytes] = {}
+        for part, marks in in_parts(run_ids):
+            sql = (
+                f"SELECT run_id, digest FROM logs a WHERE run_id IN ({marks}) AND facts {IN} AND "  # noqa: S608
+                "NOT EXISTS (SELECT 1 FROM logs b WHERE b.same = a.same "
+                f"AND b.facts {IN} AND b.seq < a.seq)"
+            )
+            found.update(self._read(sql, (*part, ids, ids)))
+        return found
 
     def _passed(self, supports: Supports) -> str:
         return json.dumps([i for i, facts, _ in self.facts() if facts.reason(supports) == "ok"])

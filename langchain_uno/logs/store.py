@@ -33,7 +33,8 @@ from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, known_a
 from langchain_uno.records import Interaction
 
 ENV_CHROMA = "LANGCHAIN_UNO_CHROMA"
-_BATCH = 200
+_BATCH = 100
+"""Records that are embedded and written together: what an interrupt loses."""
 _Index = ChromaIndex | ServerIndex
 
 

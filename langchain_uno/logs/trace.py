@@ -168,8 +168,6 @@ def likely_rank(rank: int | None) -> int:
 
 def turns_of(inputs: Any, depth: int = 0) -> tuple[str, ...]:
     """Return what a root run's inputs have of the user's: the last user message, else all texts."""
-    if isinstance(inputs, str):
-        return (inputs.strip(),) if inputs.strip() else ()
     if state := _state(inputs):
         if "messages" in state:
             return turns_of(state["messages"], depth + 1)
@@ -182,8 +180,9 @@ def turns_of(inputs: Any, depth: int = 0) -> tuple[str, ...]:
             for text in turns_of(value, depth + 1)
         ]
         return tuple(text for text in texts if len(text) >= 3)
-    last = _last_user(_messages(inputs))
-    return (last.strip(),) if last and last.strip() else ()
+    last = inputs if isinstance(inputs, str) else _last_user(_messages(inputs))
+    said = (last or "").strip()
+    return (said,) if said else ()
 
 
 def _said(outputs: Any, depth: int = 0) -> Iterator[tuple[str | None, str]]:

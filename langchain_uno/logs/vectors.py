@@ -9,7 +9,6 @@ Keyed by the embedder's fingerprint and a digest of the text; the text itself is
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from hashlib import blake2b
@@ -23,7 +22,7 @@ from langchain_uno.models.protocols import Embedder, FloatArray
 
 
 class CachedEmbedder:
-    """Wraps an embedder; thread-safe. The file is a cache: deleting it costs time only.
+    """Wraps an embedder. The file is a cache: deleting it costs time only.
 
     Args:
         embedder: asked for what is not in the file.
@@ -36,7 +35,6 @@ class CachedEmbedder:
     def __init__(self, embedder: Embedder, path: Path) -> None:
         self._embedder = embedder
         self._path = path
-        self._lock = threading.Lock()
         self._db = open_cache(
             path,
             "CREATE TABLE IF NOT EXISTS vectors (embedder TEXT, text BLOB, vector BLOB, "
@@ -59,21 +57,19 @@ class CachedEmbedder:
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
-            self._db.close()
+        self._db.close()
 
     def _look_up(self, keys: Sequence[bytes]) -> dict[bytes, FloatArray]:
         marks = ",".join("?" * len(keys))
         sql = f"SELECT text, vector FROM vectors WHERE embedder = ? AND text IN ({marks})"  # noqa: S608
-        with self._lock:
-            rows = self._db.execute(sql, [self._embedder.fingerprint, *keys]).fetchall()
+        rows = self._db.execute(sql, [self._embedder.fingerprint, *keys]).fetchall()
         return {key: np.frombuffer(blob, dtype="<f4") for key, blob in rows}
 
     def _keep(self, vectors: dict[bytes, FloatArray]) -> None:
         name = self._embedder.fingerprint
         rows = [(name, k, v.astype("<f4").tobytes()) for k, v in vectors.items()]
         try:
-            with self._lock, self._db:
+            with self._db:
                 self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
         except sqlite3.Error as error:
             raise StoreError(

@@ -47,7 +47,6 @@ try:
     from limits import RateLimitItem, parse
     from limits.storage import MemoryStorage
     from limits.strategies import MovingWindowRateLimiter
-    from starlette.requests import ClientDisconnect
 except ImportError as error:
     raise ConfigError(
         f"Feedback over HTTP needs a package that is missing ({error.name}): "
@@ -371,10 +370,15 @@ async def _read_body(request: Request, most: int) -> bytes:
 
     async def read() -> bytes:
         body = bytearray()
-        async for part in request.stream():
-            body += part
+        more = True
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":  # nobody reads the answer
+                raise _Refused(400, "hung_up", "The client hung up.")
+            body += message.get("body", b"")
             if len(body) > most:
                 raise too_large
+            more = message.get("more_body", False)
         return bytes(body)
 
     try:
@@ -382,8 +386,6 @@ async def _read_body(request: Request, most: int) -> bytes:
     except asyncio.TimeoutError as error:
         slow = f"The body took longer than {_BODY_S:g} s."
         raise _Refused(408, "too_slow", slow, Connection="close") from error
-    except ClientDisconnect as error:  # nobody reads the answer
-        raise _Refused(400, "hung_up", "The client hung up.") from error
 
 
 def _parse(body: bytes, kind: str) -> _Body:

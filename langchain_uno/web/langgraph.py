@@ -82,7 +82,8 @@ def refresh() -> CompiledStateGraph[RefreshOutcome, None, RefreshOutcome, Refres
 
 
 async def _respond(state: Conversation, runtime: Runtime[Settings]) -> Conversation:
-    chosen = Settings.model_validate(runtime.context or {})
+    given: Any = runtime.context
+    chosen = Settings.model_validate(given or {})
     user = get_config().get("configurable", {}).get("langgraph_auth_user_id") or None
     model = await asyncio.to_thread(_captured_model)
     # On a copy: settings of a config would replace the server's own. Its metadata stand above the
