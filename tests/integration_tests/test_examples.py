@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from langchain_uno.home import Home
+from langchain_uno.logs.exchange import export_lines
+
 REPO = Path(__file__).resolve().parents[2]
 EXAMPLES = {p.name for p in (REPO / "examples").glob("*.py")}
 
@@ -27,8 +30,7 @@ def run(*args: str, cwd: Path) -> str:
 
 
 def logged(home: Path) -> list[dict[str, Any]]:
-    out = run("-m", "langchain_uno", "logs", "export", "--home", str(home), cwd=home)
-    return [json.loads(line) for line in out.splitlines()]
+    return [json.loads(line) for line in export_lines(Home.locate(home))]
 
 
 def test_every_example_has_a_test() -> None:
