@@ -87,7 +87,7 @@ CLOCK = {"type": "function", "function": {"name": "clock", "parameters": None}}
 
 @pytest.fixture(scope="module", params=["marks are tokens", "marks are text"])
 def caller(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """An engine whose tokenizer has tokens for the marks of a tool call, and one that spells them."""
+    """Engines whose tokenizer has tokens for the marks of a tool call, and spells them."""
     from langchain_uno.testing import make_tiny_model
 
     folder = make_tiny_model(tmp_path_factory.mktemp("model") / "m")
@@ -289,7 +289,7 @@ SHORTEST: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("limits", [48, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_json_is_whole_at_every_limit_with_every_vocabulary(name: str, limits: int) -> None:
-    """Each schema with several limits, of models that talk on about one thing, or about anything."""
+    """Each schema with several limits, of models that talk on about one thing, or anything."""
     tokenizer, dice = vocabulary(name), random.Random(7)
     end = tokenizer.eos_token_id
     constrain = grammar_constrainer(tokenizer, frozenset([end]))
