@@ -69,7 +69,7 @@ def url(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        for _ in range(120):
+        for _ in range(480):
             try:
                 if httpx.get(f"http://127.0.0.1:{port}/ok").status_code == 200:
                     break

@@ -134,7 +134,7 @@ def test_a_model_on_an_accelerator_says_what_to_do(
     said = in_child(lambda: chat.invoke("Hi"))
     assert said.startswith(EngineError.__name__)
     assert "load it in each worker" in said
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 # bugs.python.org issue 6721 (locks held by other threads at a fork), sqlite.org's "How To Corrupt
