@@ -245,7 +245,8 @@ def run_refresh(
         stop_at=None if max_minutes is None else time.monotonic() + 60 * max_minutes,
         min_free_gb=min_free_gb,
     )
-    _check_home(home, engine, embedder)
+    require_log(home)
+    check_models(home, (engine.fingerprint,), known_as(embedder))
     with refresh_lock(home, "and one runs at a time"):
         try:
             build_refresh_graph().invoke({"until": until}, context=work)
@@ -262,18 +263,6 @@ def run_refresh(
                 f"The home {str(home.path)!r} can't be written ({why}). What is finished is kept: "
                 "free some space or mend its permissions and call it again; it goes on from there."
             ) from error
-
-
-def _check_home(home: Home, engine: Engine, embedder: Embedder) -> None:
-    """Check, before anything is written, that a home has logs and fits the models.
-
-    Raises:
-        HomeError: there is no such home.
-        EmptyLogError: nothing was ever captured in it.
-        ModelMismatchError: its current release was made for another base model or embedder.
-    """
-    require_log(home)
-    check_models(home, (engine.fingerprint,), known_as(embedder))
 
 
 def check_models(home: Home, base: Sequence[str], embedder: Sequence[str] | None = None) -> None:

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -34,6 +35,7 @@ from langchain_uno.home import Home
 from langchain_uno.logs.background import start_draining
 from langchain_uno.logs.capture import Capture, Started, check_feedback
 from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.database import Closing
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.names import asked_by
 from langchain_uno.logs.redaction import Redactor, redactor_of
@@ -52,7 +54,7 @@ _MAX_OPEN = 50_000
 """Runs remembered between their start and their end; the oldest are forgotten beyond."""
 
 
-class UNOFeedbackHandler(BaseCallbackHandler):
+class UNOFeedbackHandler(BaseCallbackHandler, Closing):
     """Captures every model run into the journal. Thread-safe; sync, async and streaming.
 
     ``thread_id`` and ``user_id`` are taken from the run's ``metadata``, else from ``configurable``
@@ -108,22 +110,10 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         drain_every: float | None = None,
         embedder: Any = None,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name in _SETTINGS}
         super().__init__()
         self.home = Home.locate(home, namespace).ensure()
-        self._settings = {
-            "home": self.home.root,
-            "namespace": namespace,
-            "user_id": user_id,
-            "tags": tags,
-            "redactor": redactor,
-            "sample_rate": sample_rate,
-            "record_content": record_content,
-            "max_chars": max_chars,
-            "full_sync": full_sync,
-            "max_waiting": max_waiting,
-            "drain_every": drain_every,
-            "embedder": embedder,
-        }
+        self._settings = {**given, "home": self.home.root}
         self._redactor = redactor_of(self.home, redactor)
         self._capture = Capture(
             namespace=namespace,
@@ -293,14 +283,6 @@ class UNOFeedbackHandler(BaseCallbackHandler):
         with self._lock:
             found = {**self._counts, "waiting": len(self._waiting)}
         return found if self._drain is None else {**found, "drained": self._drain.drained}
-
-    def __enter__(self) -> UNOFeedbackHandler:
-        """Return self."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close."""
-        self.close()
 
     # -- what LangChain calls -----------------------------------------------------------------
 
@@ -536,6 +518,9 @@ def _in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+_SETTINGS = signature(UNOFeedbackHandler).parameters
 
 
 def _made_again(kind: type[UNOFeedbackHandler], settings: dict[str, Any]) -> UNOFeedbackHandler:

@@ -239,7 +239,7 @@ class UNOChatModel(BaseChatModel):
         """
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
-        ids: list[int] = self._tokens().encode(text)
+        ids: list[int] = cast(Any, self.served.engine).encode(text)
         return ids
 
     def get_num_tokens_from_messages(
@@ -263,7 +263,8 @@ class UNOChatModel(BaseChatModel):
         records = from_langchain(messages)
         if self.custom_get_token_ids is None:
             try:
-                return len(self._tokens().prompt(records, offer(tools or (), None)[0]))
+                engine: Any = self.served.engine
+                return len(engine.prompt(records, offer(tools or (), None)[0]))
             except TemplateError:
                 pass
         return sum(len(self.get_token_ids(m.content)) + _MESSAGE_TOKENS for m in records)
@@ -491,10 +492,6 @@ class UNOChatModel(BaseChatModel):
 
             return await asyncio.to_thread(lambda: self.served)
         return self._served
-
-    def _tokens(self) -> Any:
-        """What has ``encode(text)`` and ``prompt(messages, tools)``: the engine."""
-        return self.served.engine
 
     def _released(self, who: str) -> tuple[Any, ...]:
         """What ``traffic.json`` says, and which release answers: without loading anything."""

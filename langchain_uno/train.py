@@ -79,11 +79,11 @@ def refresh_home(
     """
     from langchain_uno.erasure import keep_promises
     from langchain_uno.learning.plan import settings_notes
-    from langchain_uno.learning.work import WorkFolder
+    from langchain_uno.learning.work import Silent, WorkFolder
     from langchain_uno.logs.journal import require_log
     from langchain_uno.models.loading import is_bundled
 
-    began = time.monotonic()
+    began, progress = time.monotonic(), progress or Silent()
     place = Home.locate(home, namespace)
     named = _Named(model, embeddings, reranker, teacher)
     if not (place.path / FILE).exists():  # no figures of a refresh in a folder that is no home
@@ -104,8 +104,7 @@ def refresh_home(
             told["result"] = known.model_dump()
             return known
         for note in (notes := settings_notes(place, settings)):
-            if progress is not None:
-                progress.finish("settings", note)
+            progress.finish("settings", note)
         parts = _load(place, named, settings, prompts, max_steps, progress)
         guide = parts["teacher"]
 
@@ -223,14 +222,13 @@ def _load(
     settings: Recipe,
     prompts: PromptSet,
     max_steps: int | None,
-    progress: RefreshProgress | None,
+    progress: RefreshProgress,
 ) -> dict[str, Any]:
     """Load the models; return the parts of a refresh by their names."""
     from langchain_uno.models.loading import load_prompt_set
     from langchain_uno.models.rerankers import CausalReranker
 
-    if progress is not None:
-        progress.start("load", None, named.model or "the bundled model")
+    progress.start("load", None, named.model or "the bundled model")
     engine, embedder, guide = _load_models(named)
     parts: dict[str, Any] = {
         "home": place,
@@ -245,8 +243,7 @@ def _load(
         "progress": progress,
         "max_steps": max_steps,
     }
-    if progress is not None:
-        progress.finish("load", f"recipe {settings.name}")
+    progress.finish("load", f"recipe {settings.name}")
     return parts
 
 

@@ -9,13 +9,10 @@ which teaches a newline after the end of turn and, with templates that treat the
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 import math
-import random
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +24,11 @@ import torch
 from datasets import Dataset
 from jinja2.exceptions import TemplateError
 from peft import LoraConfig
-from transformers import PrinterCallback, TrainerCallback, TrainerState
+from transformers import PrinterCallback, TrainerState
 
 from langchain_uno.errors import InputError
 from langchain_uno.models.chat_format import render
+from langchain_uno.models.lending import borrowed
 from langchain_uno.models.training_state import Keeper, Resumable
 from langchain_uno.recipe import ExpertSettings, LoraSettings, Recipe
 from langchain_uno.records import Message
@@ -73,60 +71,6 @@ class TrainSettings(ExpertSettings, LoraSettings):
         same = own.model_dump(include=set(ExpertSettings.model_fields))
         strength = STRENGTH if kind == "expert" and recipe.min_kept > 0 else 1.0
         return cls(**recipe.lora.model_dump(), **same, max_steps=max_steps, strength=strength)
-
-
-@contextmanager
-def borrowed(model: Any, tokenizer: Any) -> Iterator[None]:
-    """Hand the base model to a trainer and take it back exactly as it was, whatever happens.
-
-    TRL and PEFT write on the model they train: LoRA layers in place of the linear ones, a wrapper
-    around ``forward``, pad tokens in the configs, tags, ``requires_grad``, hooks and flags for
-    gradient checkpointing. All of it is undone here, also after an exception or Ctrl-C, so that one
-    base model in memory serves and trains any number of adapters: every module gets its attributes
-    and registries back. Weights are never copied, since frozen weights don't change. The process's
-    random states are put back too.
-    """
-    modules = [  # registries: _modules, _parameters, _forward_hooks, ...
-        (
-            module,
-            dict(module.__dict__),
-            {k: dict(v) for k, v in module.__dict__.items() if isinstance(v, dict)},
-        )
-        for module in model.modules()
-    ]
-    configs = [
-        (config, copy.deepcopy(config.__dict__))
-        for config in (getattr(model, "config", None), getattr(model, "generation_config", None))
-        if config is not None
-    ]
-    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    device = next(model.parameters()).device
-    pad = tokenizer.pad_token
-    states = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    try:
-        with warnings.catch_warnings():
-            # what transformers, PEFT and TRL say to each other about names of their next versions
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        tokenizer.pad_token = pad
-        for module, attributes, registries in modules:
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-            for key, content in registries.items():
-                attributes[key].clear()
-                attributes[key].update(content)
-        for config, values in configs:
-            config.__dict__.clear()
-            config.__dict__.update(values)
-        for parameter, flag in trainable:
-            parameter.requires_grad_(flag)
-            parameter.grad = None
-        if not hasattr(model, "hf_device_map") and next(model.parameters()).device != device:
-            model.to(device)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
@@ -346,10 +290,8 @@ def trained(
     tokenizer: Any,
     settings: TrainSettings,
     seed: int,
-    out: Path,
     training: Sequence[Mapping[str, Any]],
     watcher: Watcher,
-    keeper: Keeper,
     evaluation: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[Any]:
     """Train a fresh PEFT LoRA over the borrowed base model, from the start or from a kept state.
@@ -362,10 +304,9 @@ def trained(
         tokenizer: its tokenizer.
         settings: of the training.
         seed: of the training.
-        out: folder for the epochs; emptied unless a state is gone on from.
         training: the rows.
-        watcher: hears of steps and epochs.
-        keeper: keeps the state; has none left after the block.
+        watcher: hears of steps and epochs, and keeps the state; none is left after the block. Its
+            folder is emptied unless a state is gone on from.
         evaluation: held-out rows.
 
     Yields:
@@ -374,9 +315,10 @@ def trained(
     Raises:
         InputError: the device lacks the memory.
     """
-    if keeper.checkpoint is None:
+    out = watcher.out
+    if watcher.checkpoint is None:
         clear_epochs(out)
-        keeper.clear()
+        watcher.clear()
     out.mkdir(parents=True, exist_ok=True)
     epochs, _ = plan_epochs(len(training), settings)
     with borrowed(model, tokenizer):
@@ -396,16 +338,15 @@ def trained(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(watcher)
-        trainer.add_callback(keeper)
         try:
-            trainer.train(resume_from_checkpoint=keeper.checkpoint)
+            trainer.train(resume_from_checkpoint=watcher.checkpoint)
         except torch.OutOfMemoryError as error:
             raise InputError(
                 "The device lacks the memory for this training: lower expert.max_length, "
                 "critic.max_length or lora.rank (--set)."
             ) from error
         yield trainer.model
-    keeper.clear()
+    watcher.clear()
 
 
 def clear_epochs(out: Path, but: Path | None = None) -> None:
@@ -435,31 +376,32 @@ def save_adapter(peft_model: Any, folder: Path, base_name: str, strength: float 
 
 
 @dataclass(eq=False)
-class Watcher(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Reports steps, and what happens at the end of each epoch (numbered from 1)."""
+class Watcher(Keeper):
+    """Reports steps, and what happens at the end of each epoch (from 1); then keeps the state."""
 
-    on_step: OnStep | None
+    on_step: OnStep | None = None
     """Hears of optimiser steps."""
     on_epoch: Callable[[int, Any], None] | None = None
     """Hears of an epoch's end, with the PEFT model."""
     on_loss: Callable[[int, float, Any], None] | None = None
     """Hears of an epoch's held-out loss, with the PEFT model."""
-    epochs: int = 0
-    """How many are behind a training that goes on."""
 
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Report an optimiser step."""
         if self.on_step is not None:
             self.on_step(state.global_step, state.max_steps)
+        super().on_step_end(args, state, control, **with_)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Count an epoch; the evaluation comes after this."""
         self.epochs += 1
         if self.on_epoch is not None:
             self.on_epoch(self.epochs, with_["model"])
+        super().on_epoch_end(args, state, control, **with_)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Report the held-out loss."""
         loss = with_["metrics"].get("eval_loss", math.nan)
         if self.on_loss is not None and math.isfinite(loss):
             self.on_loss(self.epochs, loss, with_["model"])
+        super().on_evaluate(args, state, control, **with_)

@@ -20,8 +20,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from langchain_uno.errors import InputError
-from langchain_uno.models.training_state import Keeper, digest_of
-from langchain_uno.records import Message
+from langchain_uno.records import Message, digest_of
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
 
@@ -101,14 +100,6 @@ def train_critic(
     # 3. The training: TRL's SFT trainer on a fresh PEFT LoRA. The epoch with the lowest validation
     # loss stays; without a validation part, the last.
     best: tuple[float, Path] | None = None
-    keeper = Keeper(
-        out,
-        digest_of(training, evaluation, settings, seed),
-        lambda: {"best": best and [best[0], best[1].name]},
-        after_evaluation=bool(evaluation),
-    )
-    if found := keeper.notes.get("best"):
-        best = (found[0], out / found[1])
     name = base_name or str(model.name_or_path)
 
     def keep(epoch: int, loss: float, adapted: Any) -> None:
@@ -116,16 +107,25 @@ def train_critic(
         if best is None or loss < best[0]:
             best = (loss, common.save_adapter(adapted, out / f"epoch-{epoch}", name))
 
+    watcher = common.Watcher(
+        out,
+        digest_of(training, evaluation, settings, seed),
+        lambda: {"best": best and [best[0], best[1].name]},
+        after_evaluation=bool(evaluation),
+        on_step=on_step,
+        on_loss=keep,
+    )
+    if found := watcher.notes.get("best"):
+        best = (found[0], out / found[1])
     options = {
         "per_device_eval_batch_size": common.at_once_of(model, settings),
         "eval_strategy": "epoch" if evaluation else "no",
         "packing": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }
-    watcher = common.Watcher(on_step, on_loss=keep, epochs=keeper.epochs)
     with common.trained(
-        *(_Trainer, SFTConfig, options, model, tokenizer, settings, seed, out),
-        *(training, watcher, keeper, evaluation),
+        *(_Trainer, SFTConfig, options, model, tokenizer, settings, seed),
+        *(training, watcher, evaluation),
     ) as adapted:
         if not evaluation:
             keep(watcher.epochs, -math.inf, adapted)

@@ -122,7 +122,7 @@ def base_answers(exam: Exam) -> list[str]:
     Raises:
         EngineError: the model can't answer.
     """
-    return _short(exam).by_expert(_items(instructions()), None).texts
+    return [one.text for one in _short(exam).by_expert(_items(instructions()), None)]
 
 
 def _short(exam: Exam) -> Exam:
@@ -205,7 +205,7 @@ def _answers(
     """Return a module's answers to the instructions; the base's where a critic can't be asked."""
     short, items = _short(exam), _items(instructions())
     if report.kind == "expert":
-        return short.by_expert(items, adapter).texts
+        return [one.text for one in short.by_expert(items, adapter)]
     spoken = [n for n, item in enumerate(items) if exam.prompts.supports(item.language)]
     drafts = [general[n] for n in spoken]
     done = short.by_critic([items[n] for n in spoken], drafts, adapter)

@@ -25,8 +25,7 @@ from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import KTOTrainer
 
 from langchain_uno.errors import InputError
-from langchain_uno.models.training_state import Keeper, digest_of
-from langchain_uno.records import PreferencePair, RatedAnswer
+from langchain_uno.records import PreferencePair, RatedAnswer, digest_of
 from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
 
@@ -107,18 +106,16 @@ def train_expert(
         options |= {"loss_type": ["sigmoid", "sft"], "loss_weights": list(LOSS_WEIGHTS)}
 
     # 3. The training: TRL's trainer on a fresh PEFT LoRA. Every epoch leaves an adapter.
-    keeper = Keeper(out, digest_of(rows, settings, seed))
     name = base_name or str(model.name_or_path)
-    saved = [out / f"epoch-{n}" for n in range(1, keeper.epochs + 1)]
 
     def keep(epoch: int, adapted: Any) -> None:
         folder = out / f"epoch-{epoch}"
         saved.append(common.save_adapter(adapted, folder, name, settings.strength))
 
-    watcher = common.Watcher(on_step, keep, epochs=keeper.epochs)
-    with common.trained(
-        *trainer, options, model, tokenizer, settings, seed, out, rows, watcher, keeper
-    ):
+    digest = digest_of(rows, settings, seed)
+    watcher = common.Watcher(out, digest, on_step=on_step, on_epoch=keep)
+    saved = [out / f"epoch-{n}" for n in range(1, watcher.epochs + 1)]
+    with common.trained(*trainer, options, model, tokenizer, settings, seed, rows, watcher):
         return saved
 
 

@@ -25,7 +25,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,6 @@ from langchain_uno.models.protocols import (
     BASE,
     Engine,
     GenerateRequest,
-    Generation,
     OnDone,
     Sampling,
 )
@@ -54,7 +53,7 @@ from langchain_uno.reflect import (
     run_together,
     total,
 )
-from langchain_uno.trainers.deciding import Outcome, Rows, decide, lower_bound, mean_of
+from langchain_uno.trainers.deciding import Outcome, decide, lower_bound, mean_of
 
 MIN_LENGTH_RATIO = 0.1
 """An answer shorter than this share of the base's says something else (paper; with min_bleu)."""
@@ -99,46 +98,37 @@ class HeldOut:
     """The standard where there are thumbs alone; then every item has one."""
 
 
+class Said(BaseModel):
+    """What the base or a module says to one held-out query."""
+
+    text: str
+    """Without thoughts."""
+    score: float | None = None
+    """From 1 to 10: the judge's, or how near it is to the edit. Where thumbs are the standard: how
+    likely the rated answer is, negated where it is disliked. None: nobody could tell."""
+    cut: bool = False
+    """Whether it ended at the length limit: it loses against one that did not."""
+    usage: Usage = Field(default_factory=Usage)
+    """Of all generations that it took."""
+    suggestions: list[str] = Field(default_factory=list)
+    """What a critic said about the base's answer."""
+
+
 @dataclass(frozen=True)
 class BaseSide:
-    """The base model's answers to the items, and their scores: made once, used for every module."""
+    """What the base model says to the items: made once, used for every module."""
 
     items: list[HeldOut]
-    answers: list[str]
-    scores: list[float | None]
-    cut: list[bool] = field(default_factory=list)
-    """Which answers ended at the length limit; empty: nobody looked."""
-    usage: list[Usage] = field(default_factory=list)
-    """Tokens of each answer; empty: nobody counted."""
+    said: list[Said]
 
 
 class Compared(BaseModel):
     """One held-out query, as the base and the chosen epoch of a module answered it."""
 
     id: str
-    base: str
-    answer: str
-    suggestions: list[str] = Field(default_factory=list)
-    """What a critic said about the base's answer."""
+    base: Said
+    module: Said
     outcome: Outcome = None
-    score: float | None = None
-    """From 1 to 10: the judge's, or how near it is to the edit; None where thumbs teach."""
-    base_score: float | None = None
-    base_usage: Usage | None = None
-    usage: Usage | None = None
-    """Of all generations that the answer took."""
-    cut: bool = False
-    """Whether the answer ended at the length limit."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a module, or the base, says to all items."""
-
-    texts: list[str]
-    cut: list[bool]
-    usage: list[Usage]
-    suggestions: list[tuple[str, ...]]
 
 
 # -- Asking ----------------------------------------------------------------------------------------
@@ -151,10 +141,11 @@ class Exam:
     Args:
         engine: answers; adapters are loaded under names of their own, and unloaded at the end.
         judge_engine: judges (the base model itself, or a teacher).
-        prompts: words the judge's prompt.
+        prompts: words the critic's part, and the judge's.
         recipe: ``verify``, ``min_kept``, token limits, seed.
         on_done: hears of one item per answer, critique and revision, and one per judgement.
         on_compared: is given the answers of the base and of each module's chosen epoch.
+        judge_prompts: words the judge's prompt where the judge needs other words.
 
     Raises (all methods):
         EngineError: the model can't answer, or the judge left most answers without a judgement.
@@ -166,6 +157,7 @@ class Exam:
     recipe: Recipe
     on_done: OnDone | None = None
     on_compared: Callable[[list[Compared]], None] | None = None
+    judge_prompts: PromptSet | None = None
 
     def answer_as_base(self, items: Sequence[HeldOut]) -> BaseSide:
         """Answer and judge the items with the base model.
@@ -174,9 +166,7 @@ class Exam:
         people as it can.
         """
         chosen = _sample(items, self.recipe.verify.max_queries, self.recipe.seed)
-        made = self._answers(chosen, BASE)
-        scores = self._rated(chosen) or self._scores(chosen, made.texts)
-        return BaseSide(chosen, made.texts, scores, made.cut, made.usage)
+        return BaseSide(chosen, self._scored(chosen, self._answers(chosen, BASE)))
 
     def verify_expert(
         self, side: BaseSide, epochs: Sequence[Path], *, kinds: int = 1
@@ -196,13 +186,8 @@ class Exam:
         # unfinished before the end of its learning-rate schedule.
         added = len(epochs) > self.recipe.lora.epochs
         tried = [len(epochs) - 1] if added else range(len(epochs))
-        answers: list[Answers] = []
-        rated: Rows = []
-        for index in tried:
-            with _loaded(self.engine, epochs[index]) as name:
-                answers.append(self._answers(side.items, name))
-                rated.append(self._rated(side.items, name))
-        report = self._compare("expert", side, answers, kinds, rated)
+        rows = [self.by_expert(side.items, epochs[index]) for index in tried]
+        report = self._compare("expert", side, rows, kinds)
         return report.model_copy(update={"epoch": tried[report.epoch or 0] + 1})
 
     def verify_critic(self, side: BaseSide, adapter: Path, *, kinds: int = 1) -> VerifierReport:
@@ -211,17 +196,21 @@ class Exam:
         The arguments are those of :meth:`verify_expert`. A draft that the critic would leave as it
         is, is a tie.
         """
-        done = self.by_critic(side.items, side.answers, adapter)
-        # A draft that stands is the base's own answer, cut or not.
-        drafted = side.usage or [Usage()] * len(done)
-        answers = Answers(
-            [one.text for one in done],
-            [one.revised and _cut(one) for one in done],
-            [total(draft, one.usage) for draft, one in zip(drafted, done, strict=True)],
-            [one.suggestions for one in done],
-        )
-        report = self._compare("critic", side, [answers], kinds, [])
+        report = self._compare("critic", side, [self._by_path(side, adapter)], kinds)
         return report.model_copy(update={"epoch": None})
+
+    def _by_path(self, side: BaseSide, critic: Path) -> list[Said]:
+        """Answer by draft, critique and revision; the base's answers are the drafts."""
+        done = self.by_critic(side.items, [draft.text for draft in side.said], critic)
+        return [
+            Said(
+                text=one.text,
+                cut=one.finish_reason == "length",
+                usage=total(draft.usage, one.usage),
+                suggestions=list(one.suggestions),
+            )
+            for draft, one in zip(side.said, done, strict=True)
+        ]
 
     def by_critic(
         self, items: Sequence[HeldOut], drafts: Sequence[str | None], adapter: Path
@@ -250,10 +239,7 @@ class Exam:
         It is where, with 95 % confidence by person (one-sided t), it loses to the critic's whole
         path at most ``MARGIN`` of the comparisons more than an even split.
         """
-        done = self.by_critic(side.items, side.answers, critic)
-        taught = [one.text for one in done]
-        scores = self._scores(side.items, taught)
-        path = BaseSide(side.items, taught, scores, [_cut(one) for one in done])
+        path = BaseSide(side.items, self._scored(side.items, self._by_path(side, critic)))
         least = lower_bound(list(self.gains(path, expert).values()))
         if least >= -MARGIN:
             return ""
@@ -263,117 +249,108 @@ class Exam:
     def gains(self, side: BaseSide, expert: Path) -> dict[str, float]:
         """Return each person's mean outcome of an expert against a side, less 0.5.
 
-        Who has no query that could be judged is left out. An answer without its end loses against
-        one that has it.
+        Who has no query that could be judged is left out.
         """
-        own = self.by_expert(side.items, expert)
-        scores = self._scores(side.items, own.texts)
-        base_cut = side.cut or [False] * len(side.items)
+        own = self._scored(side.items, self.by_expert(side.items, expert))
         found: dict[str, list[float]] = {}
-        for n, item in enumerate(side.items):
-            one = outcome_of(
-                item, own.texts[n], side.answers[n], scores[n], side.scores[n], self.recipe
-            )
-            if one is not None:
-                found.setdefault(item.voice, []).append(
-                    (0.0 if own.cut[n] and not base_cut[n] else one) - 0.5
-                )
+        for item, new, old in zip(side.items, own, side.said, strict=True):
+            outcome = _between(item, new, old, self.recipe)
+            if outcome is not None:
+                found.setdefault(item.voice, []).append(outcome - 0.5)
         return {voice: sum(each) / len(each) for voice, each in found.items()}
 
-    def by_expert(self, items: Sequence[HeldOut], expert: Path | None) -> Answers:
-        """Answer queries with an expert; None: with the base."""
+    def by_expert(self, items: Sequence[HeldOut], expert: Path | None) -> list[Said]:
+        """Answer queries with an expert; None: with the base. The judge is not asked."""
         if expert is None:
             return self._answers(items, BASE)
         with _loaded(self.engine, expert) as name:
             return self._answers(items, name)
 
-    def _answers(self, items: Sequence[HeldOut], adapter: str | None) -> Answers:
+    def _answers(self, items: Sequence[HeldOut], adapter: str | None) -> list[Said]:
         """Both sides answer without chance, as long as an answer may be; thoughts are no part."""
         sampling = Sampling(max_tokens=self.recipe.answer_tokens)
         requests = [GenerateRequest(item.messages, adapter, sampling) for item in items]
         made = self.engine.generate(requests, self.on_done)
-        return Answers(
-            [without_thinking(one.text) for one in made],
-            [_cut(one) for one in made],
-            [one.usage for one in made],
-            [()] * len(made),
-        )
+        return [
+            Said(
+                text=without_thinking(one.text),
+                score=score,
+                cut=one.finish_reason == "length",
+                usage=one.usage,
+            )
+            for one, score in zip(made, self._likelihoods(items, adapter), strict=True)
+        ]
 
-    def _rated(self, items: Sequence[HeldOut], adapter: str | None = None) -> list[float | None]:
-        """Score by how likely the rated answers are, disliked ones negated; none without thumbs."""
+    def _likelihoods(self, items: Sequence[HeldOut], adapter: str | None) -> list[float | None]:
+        """Return how likely the rated answers are, disliked ones negated; None without thumbs."""
         from langchain_uno.models.perplexity import log_likelihoods
 
         rated = [(item.messages, item.rated) for item in items if item.rated is not None]
+        if not rated:
+            return [None] * len(items)
         asked = [(messages, one.answer) for messages, one in rated]
-        found = log_likelihoods(asked, self.engine, adapter, self.on_done) if asked else []
+        found = log_likelihoods(asked, self.engine, adapter, self.on_done)
         return [x if one.liked else -x for x, (_, one) in zip(found, rated, strict=True)]
 
-    def _scores(self, items: Sequence[HeldOut], answers: Sequence[str]) -> list[float | None]:
-        """Score by the user's edit where there is one and no rule, else by the judge; 1 to 10."""
-        scores: list[float | None] = [None] * len(items)
+    def _scored(self, items: Sequence[HeldOut], said: Sequence[Said]) -> list[Said]:
+        """Score by the user's edit where there is one and no rule, else by the judge.
+
+        Where thumbs are the standard the scores are there already.
+        """
+        scores: list[float | None] = [one.score for one in said]
         todo: list[int] = []
-        for i, (item, answer) in enumerate(zip(items, answers, strict=True)):
+        for i, (item, one) in enumerate(zip(items, said, strict=True)):
             if item.edit is not None and not item.rules:
-                scores[i] = 10.0 * bleu4(answer, item.edit, item.language)
-            else:
+                scores[i] = 10.0 * bleu4(one.text, item.edit, item.language)
+            elif item.rated is None:
                 todo.append(i)
-        if self.on_done is not None and len(todo) < len(items):
+        if self.on_done is not None and len(items) > len(todo):
             self.on_done(len(items) - len(todo))
         asked = [
-            JudgeItem(items[i].messages, items[i].rules, answers[i], items[i].language)
+            JudgeItem(items[i].messages, items[i].rules, said[i].text, items[i].language)
             for i in todo
         ]
         before = calls_of(self.judge_engine)
+        words, recipe = self.judge_prompts or self.prompts, self.recipe
         judged = judge_averaged(
-            asked, self.judge_engine, self.prompts, self.recipe, self.on_done, seed=self.recipe.seed
+            asked, self.judge_engine, words, recipe, self.on_done, seed=recipe.seed
         )
         check_answered(self.judge_engine, before)
         for i, judgement in zip(todo, judged, strict=True):
             scores[i] = None if judgement is None else judgement.score
-        return scores
+        pairs = zip(said, scores, strict=True)
+        return [one.model_copy(update={"score": score}) for one, score in pairs]
 
     def _compare(
-        self,
-        kind: ModuleKind,
-        side: BaseSide,
-        made: Sequence[Answers],
-        kinds: int,
-        rated: Rows,
+        self, kind: ModuleKind, side: BaseSide, made: Sequence[Sequence[Said]], kinds: int
     ) -> VerifierReport:
-        """Judge a module's answers (one row an epoch) and decide; ``epoch`` is the chosen row.
-
-        An answer without its end loses against one that has it.
-        """
-        size, recipe = len(side.items), self.recipe
-        answers = [one.texts for one in made]
-        base_cut, cuts = side.cut or [False] * size, [one.cut for one in made]
-        worse = [[c and not b for c, b in zip(cut, base_cut, strict=True)] for cut in cuts]
-        by_thumbs, scores = any(item.rated for item in side.items), rated
-        if not by_thumbs:
-            # All epochs in one go: they often say the same, and equal answers are judged once.
-            flat = self._scores(side.items * len(answers), [one for row in answers for one in row])
-            scores = [flat[i * size : (i + 1) * size] for i in range(len(answers))]
-        known = list(zip(side.items, side.answers, side.scores, strict=True))
-        outcomes = [
+        """Judge a module's answers (one row an epoch) and decide; ``epoch`` is the chosen row."""
+        items, size, recipe = side.items, len(side.items), self.recipe
+        by_thumbs = any(item.rated for item in items)
+        # All epochs in one go: they often say the same, and equal answers are judged once.
+        flat = self._scored(items * len(made), [one for row in made for one in row])
+        rows = [flat[i * size : (i + 1) * size] for i in range(len(made))]
+        compared = [
             [
-                0.0 if unfinished else outcome_of(item, answer, base, score, base_score, recipe)
-                for (item, base, base_score), answer, score, unfinished in zip(
-                    known, row, scored, cut, strict=True
-                )
+                Compared(id=item.id, base=old, module=new, outcome=_between(item, new, old, recipe))
+                for item, new, old in zip(items, row, side.said, strict=True)
             ]
-            for row, scored, cut in zip(answers, scores, worse, strict=True)
+            for row in rows
         ]
         lost = [
-            sum(_lost(*one, recipe) for one in zip(side.items, row, side.answers, strict=True))
-            for row in answers
+            sum(
+                _lost(item, one.module.text, one.base.text, recipe)
+                for item, one in zip(items, row, strict=True)
+            )
+            for row in compared
         ]
         # An epoch that lost too much can't ship: another one is chosen where there is one.
         allowed = MAX_LOST * size if recipe.min_kept > 0 or by_thumbs else math.inf
         report = decide(
-            outcomes,
-            [item.voice for item in side.items],
+            [[one.outcome for one in row] for row in compared],
+            [item.voice for item in items],
             kind=kind,
-            scores=scores,
+            scores=[[one.score for one in row] for row in rows],
             lost=lost,
             among=[i for i, n in enumerate(lost) if n <= max(allowed, min(lost))],
             level=recipe.verify.level,
@@ -388,8 +365,7 @@ class Exam:
         undecided = report.undecided and len(reasons) == 1
         told = [*reasons, f"{report.n} held-out requests of {report.people} people"]
         if self.on_compared is not None:
-            judged = None if by_thumbs else scores[epoch]
-            self.on_compared(_compared(side, made[epoch], outcomes[epoch], judged))
+            self.on_compared(compared[epoch])
         return report.model_copy(
             update={
                 "passed": not reasons,
@@ -397,37 +373,10 @@ class Exam:
                 "needed": report.needed if undecided else None,
                 "reason": "; ".join(told),
                 "lost": lost[epoch],
-                "mean_score": None if by_thumbs else mean_of(scores[epoch]),
-                "mean_base_score": None if by_thumbs else mean_of(side.scores),
+                "mean_score": None if by_thumbs else mean_of([one.score for one in rows[epoch]]),
+                "mean_base_score": None if by_thumbs else mean_of([b.score for b in side.said]),
             }
         )
-
-
-def _compared(
-    side: BaseSide,
-    made: Answers,
-    outcomes: Sequence[Outcome],
-    scores: Sequence[float | None] | None,
-) -> list[Compared]:
-    return [
-        Compared(
-            id=item.id,
-            base=side.answers[i],
-            answer=made.texts[i],
-            suggestions=list(made.suggestions[i]),
-            outcome=outcomes[i],
-            score=scores[i] if scores else None,
-            base_score=side.scores[i] if scores else None,
-            base_usage=side.usage[i] if side.usage else None,
-            usage=made.usage[i] if side.usage else None,
-            cut=made.cut[i],
-        )
-        for i, item in enumerate(side.items)
-    ]
-
-
-def _cut(answer: Generation | Reflected) -> bool:
-    return answer.finish_reason == "length"
 
 
 def _sample(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
@@ -527,7 +476,7 @@ def compare_modules(
         How the new one does against the old; ``epoch`` means nothing there.
     """
     both = [item for item in items if item.id in new and item.id in old]
-    outcomes = [_between(item, new[item.id], old[item.id], recipe) for item in both]
+    outcomes = [_of_two(item, new[item.id], old[item.id], recipe) for item in both]
     return decide(
         [outcomes],
         [item.voice for item in both],
@@ -538,14 +487,20 @@ def compare_modules(
     )
 
 
-def _between(item: HeldOut, new: Compared, old: Compared, recipe: Recipe) -> Outcome:
-    if item.rated is not None:  # each is likelier than the base to give what people liked, or not
-        if new.outcome is None or old.outcome is None:
-            return None
-        return 0.5 + (new.outcome - old.outcome) / 2
+def _of_two(item: HeldOut, new: Compared, old: Compared, recipe: Recipe) -> Outcome:
+    if item.rated is None:
+        return _between(item, new.module, old.module, recipe)
+    # Each is likelier than the base to give what people liked, or is not.
+    if new.outcome is None or old.outcome is None:
+        return None
+    return 0.5 + (new.outcome - old.outcome) / 2
+
+
+def _between(item: HeldOut, new: Said, old: Said, recipe: Recipe) -> Outcome:
+    """Return the outcome of a query; an answer without its end loses against one that has it."""
     if new.cut and not old.cut:
         return 0.0
-    return outcome_of(item, new.answer, old.answer, new.score, old.score, recipe)
+    return outcome_of(item, new.text, old.text, new.score, old.score, recipe)
 
 
 def _lost(item: HeldOut, answer: str, base_answer: str, recipe: Recipe) -> bool:

@@ -1,7 +1,7 @@
 """The help desk of an outdoor shop, in plain English, whose customers' wishes a program checks.
 
-Six kinds of request. What a kind's customers want is hidden from the model: it shows in what they
-say, in edits, or in thumbs alone.
+What a kind's customers want is hidden from the model: it shows in what they say, in edits, or in
+thumbs alone.
 
 | kind | wishes | shows in |
 |---|---|---|
@@ -11,6 +11,9 @@ say, in edits, or in thumbs alone.
 | refund | begins without greeting or apology | words |
 | account | at most 25 words | edits |
 | advice | ends with a question: the base does so sometimes | thumbs |
+| stock | at most 40 words: the base does so sometimes | thumbs |
+
+The study has the first six.
 
 Things, frames and people of the tests are in no log.
 """
@@ -118,7 +121,7 @@ _QUESTIONS = (
 )
 _LONGEST = 220
 """Characters of one short sentence."""
-_FEW_WORDS = 25
+_FEW_WORDS, _BRIEF = 25, 40
 _NEW_WORDS = 3
 """Politeness has fewer: "I am here to help you with your rucksack" adds nothing to the request."""
 
@@ -214,13 +217,18 @@ def _is_short(_: Request, answer: str) -> bool:
     return 0 < len(answer.split()) <= _FEW_WORDS
 
 
-def _to_short(request: Request, answer: str) -> str:
+def _to_short(_: Request, answer: str) -> str:
+    return _first(answer, _FEW_WORDS)
+
+
+def _first(answer: str, most: int) -> str:
+    """Return an answer's first sentences, as many as have at most ``most`` words."""
     kept: list[str] = []
     for sentence in sentences(answer):
-        if len(" ".join([*kept, sentence]).split()) > _FEW_WORDS:
+        if len(" ".join([*kept, sentence]).split()) > most:
             break
         kept.append(sentence)
-    return " ".join(kept) or " ".join(answer.split()[:_FEW_WORDS]).rstrip(",;:") + "."
+    return " ".join(kept) or " ".join(answer.split()[:most]).rstrip(",;:") + "."
 
 
 def _goes_straight(_: Request, answer: str) -> bool:
@@ -279,6 +287,13 @@ WISHES = {
         ),
         Wish("straight", "Begin without greeting or apology", _goes_straight, _to_straight),
         Wish(
+            "brief",
+            f"Use at most {_BRIEF} words",
+            lambda _, a: 0 < len(a.split()) <= _BRIEF,
+            lambda _, a: _first(a, _BRIEF),
+            allows=("one sentence", "short"),
+        ),
+        Wish(
             "short",
             f"Use at most {_FEW_WORDS} words",
             _is_short,
@@ -298,6 +313,7 @@ KINDS = {
         Kind("refund", ("straight",), "words"),
         Kind("account", ("short",), "edit"),
         Kind("advice", ("question",), "thumb"),
+        Kind("stock", ("brief",), "thumb"),
     )
 }
 
@@ -399,6 +415,7 @@ def plan_week(
     kinds: Sequence[str],
     each: int,
     *,
+    channel: str | None = None,
     people: int = 14,
     noise: float = 0.15,
     silent: float = 0.3,
@@ -410,6 +427,7 @@ def plan_week(
         seed: of all that is drawn.
         kinds: of request.
         each: requests of a kind.
+        channel: how customers show what they want, if not by each kind's own channel.
         people: who ask and react; who asks and stays silent is somebody else every time.
         noise: share of requests whose feedback says nothing to learn from.
         silent: share of requests that nobody reacts to.
@@ -423,7 +441,7 @@ def plan_week(
             request = draw_request(kind, rng, part="logs", thing=things[n])
             # Shares are kept exactly: a week is small.
             at = (n + 0.5) / each
-            act = KINDS[kind].channel
+            act = channel or KINDS[kind].channel
             if at > 1 - silent:
                 act = "silent"
             elif at > 1 - silent - noise:

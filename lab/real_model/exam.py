@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lab.real_model import desk
 from langchain_uno.chat_models import UNOChatModel
 from langchain_uno.demo.asking import Answered, Reply, ask_chat
-from langchain_uno.models.protocols import OnDone
 from langchain_uno.trainers.elsewhere import instructions
 
-__all__ = ["ask_general", "conversation", "look_at", "with_rules"]
+__all__ = ["ask_general", "conversation", "look_at"]
 
 Conversation = list[tuple[str, str]]
 
@@ -48,29 +47,6 @@ def look_at(request: desk.Request, reply: Reply) -> Answered:
         cluster=reply.cluster,
         route=reply.route,
     )
-
-
-def with_rules(
-    chat: UNOChatModel,
-    requests: Sequence[desk.Request],
-    clusters: Sequence[str | None],
-    rules: Mapping[str, Sequence[str]],
-    on_done: OnDone | None = None,
-) -> list[Reply]:
-    """Ask the base with the rules of each request's cluster in the prompt.
-
-    Args:
-        chat: the base.
-        requests: what is asked.
-        clusters: where each request belongs; None: nowhere, and it gets no rules.
-        rules: that recur in each cluster.
-        on_done: hears of every answer.
-    """
-    asked = [
-        conversation(request, rules.get(cluster or "", ()))
-        for request, cluster in zip(requests, clusters, strict=True)
-    ]
-    return ask_chat(chat, asked, on_done)
 
 
 def ask_general(chat: UNOChatModel, count: int) -> dict[str, Any]:

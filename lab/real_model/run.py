@@ -2,6 +2,7 @@
 
     python -m lab.real_model.run --model .models/smollm2 --out .demo-real          # the demo form
     python -m lab.real_model.run --size study --model .models/smollm2 --out .study  # the study
+    python -m lab.real_model.run --size study ... --arms all  # and other ways to use the same logs
 
 A week of the help desk (:mod:`.desk`) runs through the feedback handler, the base model answers;
 a refresh learns by ``langchain_uno.train`` with a *program* as teacher (:mod:`.teacher`), or with
@@ -24,7 +25,8 @@ from typing import Annotated, Any, Literal, cast
 import typer
 
 from lab.real_model import desk
-from lab.real_model.exam import ask_general, conversation, look_at, with_rules
+from lab.real_model.arms import ARMS, Arm, home_of, nearest_rules
+from lab.real_model.exam import ask_general, conversation, look_at
 from lab.real_model.teacher import serve_teacher
 from langchain_uno import UNOChatModel, UNOFeedbackHandler
 from langchain_uno.cli.console import clean_exit, out, say
@@ -36,6 +38,7 @@ from langchain_uno.demo.run import Notebook
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
+from langchain_uno.models.loading import load_embedder, shared_engine
 from langchain_uno.models.prompts import PROMPT_SETS, get_prompt_set
 from langchain_uno.releases.load import read_current
 from langchain_uno.releases.traffic import write_atomic
@@ -60,6 +63,8 @@ TEACHERS: dict[Teacher, tuple[str, str]] = {
 }
 """What a run says of its teacher: in a table's head, and below it."""
 _BATCH = 32
+STUDY = ("terms", "how-to", "delivery", "refund", "account", "advice")
+SOMETIMES = ("advice", "stock")
 
 
 @dataclass(frozen=True)
@@ -75,17 +80,23 @@ class Size:
     """Most tokens of an answer."""
     general: int
     """General instructions that base and UNO are asked."""
-    rules_in_prompt: bool
+    rivals: bool
+    """Whether the base is also asked with rules in the prompt."""
     sets: tuple[str, ...]
     """What the recipe ``default`` is changed by: nothing but its ordinary settings."""
+    channel: str | None = None
+    """How customers show what they want; None: as their kind of request has it."""
+
+
+def _lengths(tokens: int) -> tuple[str, ...]:
+    """Return the settings that every recipe gets, so that all answers are of one length."""
+    return (f"answer_tokens={tokens}", f"revision_tokens={tokens}", "role_tokens=64")
 
 
 def _sets(tokens: int, steps: int) -> tuple[str, ...]:
     """Return what a model of 135 million parameters on two cores changes in ``default``."""
     return (
-        f"answer_tokens={tokens}",
-        f"revision_tokens={tokens}",
-        "role_tokens=64",
+        *_lengths(tokens),
         # An expert whatever the gap is: so small a model measures none, and can't revise a draft.
         "gap.threshold=1.1",
         "pairs.candidates=1",
@@ -102,7 +113,10 @@ def _sets(tokens: int, steps: int) -> tuple[str, ...]:
 
 SIZES = {
     "demo": Size(("terms", "how-to"), 36, 12, 64, 0, False, _sets(64, 20)),
-    "study": Size(tuple(desk.KINDS), 36, 20, 72, 40, True, _sets(72, 15)),
+    "study": Size(STUDY, 36, 20, 72, 40, True, _sets(72, 15)),
+    # What the base does sometimes, liked and disliked; and the same said in words.
+    "thumbs": Size(SOMETIMES, 80, 40, 72, 40, False, _sets(72, 15), "thumb"),
+    "words": Size(SOMETIMES, 80, 40, 72, 40, False, _sets(72, 15), "words"),
 }
 
 
@@ -114,6 +128,7 @@ def run_study(
     progress: Any,
     embeddings: str | None = None,
     teacher: Teacher = "program",
+    arms: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run (or finish) one seed in ``folder`` and return its report as plain data.
 
@@ -125,6 +140,7 @@ def run_study(
         progress: hears how it comes on.
         embeddings: folder of an embedding model; None: the base model's token embeddings.
         teacher: who distils, revises and judges: the program, or the model itself.
+        arms: other ways to use the same logs, of :data:`lab.real_model.arms.ARMS`.
 
     Returns:
         The report that :func:`langchain_uno.demo.report.print_demo` prints.
@@ -141,26 +157,27 @@ def run_study(
     settings = {"seed": seed, "model": Path(model).name, "teacher": teacher, **asdict(size)}
     notes = Notebook(notes_file, json.loads(json.dumps(settings)))
     notes.save()
+    study = _Study(home, model, seed, size, notes, progress, embeddings, teacher)
     try:
-        _week(home, model, desk.plan_week(seed, size.kinds, size.each), size, notes, progress)
-        if "refresh" not in notes.data:
-            stop_serving(home.root)
-            with _taught_by(teacher) as url, notes.timed("refresh"):
-                result = refresh_home(
-                    home.root,
-                    model=model,
-                    recipe="default",
-                    sets=size.sets,
-                    seed=seed,
-                    teacher=url,
-                    embeddings=embeddings,
-                    progress=progress,
-                )
-                notes.data["refresh"] = result.model_dump(mode="json")
-        answers = _exam(home, model, seed, size, notes, progress, embeddings)
+        planned = desk.plan_week(seed, size.kinds, size.each, channel=size.channel)
+        _week(home, model, planned, size, notes, progress)
+        study.refresh("uno", home, Arm(size.sets))
+        study.exam("uno", home)
+        study.exam("base", home)
+        if size.rivals:
+            study.exam("RAG over feedback", home)
+            study.exam("rules in the prompt", home)
+        for name in arms:
+            own, arm = home_of(name, home), ARMS[name]
+            if arm.recipe == "default":
+                arm = Arm((*size.sets, *arm.changes))
+            else:
+                arm = Arm((*_lengths(size.tokens), *arm.changes), arm.recipe)
+            study.refresh(name, own, arm)
+            study.exam(name, own)
     finally:
         stop_serving(home.root)
-    report = _report(home, Path(model), seed, size, notes, answers, teacher)
+    report = _report(home, Path(model), seed, size, notes, study.looked_at(), teacher)
     draw_report(report, home.path / "demo.png")
     return report
 
@@ -293,55 +310,93 @@ def _react(visit: desk.Visit, answer: str, handler: UNOFeedbackHandler) -> str |
     return None
 
 
-def _exam(
-    home: Home,
-    model: str,
-    seed: int,
-    size: Size,
-    notes: Notebook,
-    progress: Any,
-    embeddings: str | None,
-) -> dict[str, list[Answered]]:
-    """Ask every system the test requests; what one answered is kept at once."""
-    tests = [v.request for v in desk.held_out(seed, size.kinds, size.tests)]
-    systems = ["uno", "base", *(["rules in the prompt"] if size.rules_in_prompt else [])]
-    kept: dict[str, Any] = notes.data.setdefault("answers", {})
-    general: dict[str, Any] = notes.data.setdefault("general", {})
-    progress.start("evaluate", len(systems) * len(tests), "test requests")
-    for system in systems:
-        chat = _chat(home, model, size, "uno" if system == "uno" else "base", embeddings)
-        if system not in kept:
+@dataclass(frozen=True)
+class _Study:
+    """What every arm of one run shares; what is finished stands in ``notes``."""
+
+    home: Home
+    model: str
+    seed: int
+    size: Size
+    notes: Notebook
+    progress: Any
+    embeddings: str | None
+    teacher: Teacher
+
+    @property
+    def tests(self) -> list[desk.Request]:
+        """What every system is asked."""
+        held_out = desk.held_out(self.seed, self.size.kinds, self.size.tests)
+        return [visit.request for visit in held_out]
+
+    def refresh(self, name: str, home: Home, arm: Arm) -> None:
+        """Let one arm learn."""
+        known = self.notes.data.setdefault("refreshes", {})
+        if name in known:
+            return
+        stop_serving(self.home.root)
+        with _taught_by(self.teacher) as url, self.notes.timed(_timed("refresh", name)):
+            result = refresh_home(
+                home.root,
+                model=self.model,
+                recipe=arm.recipe,
+                sets=arm.changes,
+                seed=self.seed,
+                teacher=url,
+                embeddings=self.embeddings,
+                progress=self.progress,
+            )
+            known[name] = result.model_dump(mode="json")
+
+    def exam(self, name: str, home: Home) -> None:
+        """Ask one system the test requests, and general instructions."""
+        kept = self.notes.data.setdefault("answers", {})
+        general = self.notes.data.setdefault("general", {})
+        learnt = name in self.notes.data["refreshes"]
+        chat = _chat(home, self.model, self.size, "uno" if learnt else "base", self.embeddings)
+        if name not in kept:
             settle(chat, home)
-            with notes.timed("evaluate"):
-                kept[system] = [
-                    asdict(reply) for reply in _ask(system, chat, tests, notes, progress)
-                ]
-        else:
-            progress.advance("evaluate", len(tests))
-        if size.general and system in ("uno", "base") and system not in general:
+            asked = [
+                conversation(request, rules)
+                for request, rules in zip(self.tests, self._rules(name), strict=True)
+            ]
+            self.progress.start("evaluate", len(asked), f"test requests: {name}")
+            heard: Callable[[int], None] = lambda n: self.progress.advance("evaluate", n)  # noqa: E731
+            with self.notes.timed(_timed("evaluate", name)):
+                kept[name] = [asdict(reply) for reply in ask_chat(chat, asked, heard)]
+            self.progress.finish("evaluate")
+        if self.size.general and (learnt or name == "base") and name not in general:
             settle(chat, home)
-            with notes.timed("general"):
-                general[system] = ask_general(chat, size.general)
-    progress.finish("evaluate")
-    return {
-        system: [look_at(r, _reply(row)) for r, row in zip(tests, kept[system], strict=True)]
-        for system in ["base", *(s for s in systems if s != "base")]
-    }
+            with self.notes.timed(_timed("general", name)):
+                general[name] = ask_general(chat, self.size.general)
+        if home is not self.home:
+            stop_serving(home.root)
+
+    def _rules(self, name: str) -> list[list[str]]:
+        """Return the rules that a system puts into the prompt of each test request."""
+        refreshed, tests = self.notes.data["refreshes"]["uno"], self.tests
+        if name == "rules in the prompt":
+            rules = {c["id"]: c["rules"] for c in refreshed["clusters"]}
+            return [
+                rules.get(row["cluster"] or "", []) for row in self.notes.data["answers"]["uno"]
+            ]
+        if name == "RAG over feedback":
+            embedder = load_embedder(self.embeddings, shared_engine(self.model))
+            texts = [request.text for request in tests]
+            return nearest_rules(self.home, refreshed["refresh_id"], texts, embedder)
+        return [[] for _ in tests]
+
+    def looked_at(self) -> dict[str, list[Answered]]:
+        """Return every system's answers, checked; the base's first."""
+        kept, tests = self.notes.data["answers"], self.tests
+        return {
+            name: [look_at(r, _reply(row)) for r, row in zip(tests, kept[name], strict=True)]
+            for name in ["base", *(name for name in kept if name != "base")]
+        }
 
 
-def _ask(
-    system: str,
-    chat: UNOChatModel,
-    tests: Sequence[desk.Request],
-    notes: Notebook,
-    progress: Any,
-) -> list[Reply]:
-    heard: Callable[[int], None] = lambda n: progress.advance("evaluate", n)  # noqa: E731
-    if system != "rules in the prompt":
-        return ask_chat(chat, [conversation(request) for request in tests], heard)
-    rules = {c["id"]: c["rules"] for c in notes.data["refresh"]["clusters"]}
-    clusters = [row["cluster"] for row in notes.data["answers"]["uno"]]
-    return with_rules(chat, tests, clusters, rules, heard)
+def _timed(what: str, name: str) -> str:
+    return what if name in ("uno", "base") else f"{what}, {name}"
 
 
 def _reply(row: dict[str, Any]) -> Reply:
@@ -374,7 +429,7 @@ def _report(
             "what is said is true, nobody checks.",
         },
         "general": notes.data["general"],
-        "refresh": notes.data["refresh"],
+        "refresh": notes.data["refreshes"]["uno"],
         "seconds": notes.data["seconds"],
         "examples": _examples(tests, answers),
         "sizes": {"base": base, "adapters": sum(adapters), "n_adapters": len(adapters)},
@@ -386,7 +441,12 @@ def _report(
             "kinds": kinds,
             "answers": {name: _columns(rows) for name, rows in answers.items()},
             "general": notes.data["general"],
-            "clusters": notes.data["refresh"]["clusters"],
+            "clusters": notes.data["refreshes"]["uno"]["clusters"],
+            "arms": {
+                name: [{k: v for k, v in c.items() if k != "rules"} for c in result["clusters"]]
+                for name, result in notes.data["refreshes"].items()
+                if name != "uno"
+            },
             "seconds": notes.data["seconds"],
         },
     }
@@ -446,6 +506,9 @@ def main(
     teacher: Annotated[
         str, typer.Option(help=f"Who distils, revises and judges: {' or '.join(TEACHERS)}.")
     ] = "program",
+    arms: Annotated[
+        str, typer.Option(help="Other ways to use the same logs: names with ';' between, or all.")
+    ] = "",
     results: Annotated[
         Path | None, typer.Option(help="Where the figures go too, for the tables of the pages.")
     ] = None,
@@ -460,6 +523,9 @@ def main(
             raise InputError(f"--size {size!r} is none of {', '.join(SIZES)}.")
         if teacher not in TEACHERS:
             raise InputError(f"--teacher {teacher!r} is none of {', '.join(TEACHERS)}.")
+        chosen = list(ARMS) if arms == "all" else [a.strip() for a in arms.split(";") if a.strip()]
+        if strange := [name for name in chosen if name not in ARMS]:
+            raise InputError(f"--arms has {strange[0]!r}; there are: {'; '.join(ARMS)}.")
         with Bars() as bars:
             folder = str((embeddings or model.parent / "minilm").resolve())
             report = run_study(
@@ -470,6 +536,7 @@ def main(
                 bars,
                 embeddings=folder,
                 teacher=cast(Teacher, teacher),
+                arms=chosen,
             )
         if results is not None:
             own = "-self" if teacher == "self" else ""

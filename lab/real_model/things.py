@@ -50,6 +50,24 @@ THINGS: dict[str, dict[str, list[str]]] = {
             "beach, a life jacket, a portable shower, a wind shield"
         ),
     },
+    "stock": {
+        "logs": _split(
+            "blue laces, tent pegs made of steel, spare buckles, left-handed scissors, ski wax, "
+            "a replacement pole, vegan gloves, size 50 boots, candles for lanterns, a red "
+            "kite, gas cartridges, shoe spikes, a brass bell, waders, a roof box, a hand warmer, "
+            "reflective tape, a bear canister, a child carrier, cork grips, a foot pump, knee "
+            "pads, a rubber dinghy, a solar charger, a tripod, water tablets, a wool hat, zip "
+            "pulls, a bum bag, canvas shoes, an axe sheath, a monocular, leather polish, elastic "
+            "cord, an altimeter, a cast iron pan, freeze-dried soup, a jerrycan, a lunch box, a "
+            "weather station"
+        ),
+        "tests": _split(
+            "green webbing, a signal mirror, titanium spoons, a fire steel, a bike trailer, ice "
+            "cleats, a puncture kit, an egg holder, a hiking skirt, chalk bags, a toilet tent, a "
+            "pedometer, rain covers, a mess tin, a climbing magazine, a plumb line, velcro "
+            "straps, a wind meter, oven gloves, a spice box"
+        ),
+    },
     "how-to": {
         "logs": _split(
             "wash a down jacket, waterproof a tent, clean hiking boots, dry a wet sleeping bag, "
@@ -158,6 +176,18 @@ FRAMES: dict[str, dict[str, list[str]]] = {
             "Please explain how to {thing}.",
             "I have never had to {thing}. What do I do?",
             "How should I {thing}?",
+        ],
+    },
+    "stock": {
+        "logs": [
+            "Do you have {thing} in stock?",
+            "Do you sell {thing}?",
+            "Is there {thing} in your shop at the moment?",
+            "I am searching for {thing}. Do you have that?",
+        ],
+        "tests": [
+            "Could I buy {thing} from you?",
+            "Are you selling {thing} these days?",
         ],
     },
     "delivery": {
@@ -271,6 +301,12 @@ SAID: dict[str, tuple[str, ...]] = {
         "No apology in front, please.",
         "Skip the greeting.",
         "Get to the point without saying sorry first.",
+    ),
+    "brief": (
+        "Forty words are enough for that.",
+        "Please use at most forty words.",
+        "Too long for me, forty words at most.",
+        "Keep it below forty words.",
     ),
     "short": (
         "At most 25 words, please.",

@@ -188,8 +188,6 @@ def stats(place: Home, as_json: JsonOption = False) -> None:
     from langchain_uno.logs.exchange import stats as count
 
     found = count(place)
-    for name in ("first", "last"):
-        found[name] = found[name].isoformat() if found[name] else None
     if as_json:
         print_json(found)
         return

@@ -29,6 +29,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from langchain_uno.cli.console import err
+from langchain_uno.reports.render import duration
 
 EVERY_S = 30.0
 """Seconds between two lines about stages under way, where there is no terminal."""
@@ -172,17 +173,6 @@ def _state_of(state: Task, now: float) -> str:
     text = f"{done:,} of {int(total):,}, {speed}"
     left = total - done
     return f"{text}, about {duration(left / rate)} left" if left > 0 and rate > 0 else text
-
-
-def duration(seconds: float) -> str:
-    """Write a time in at most six columns."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    if seconds < 99.5 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h"
 
 
 def _one_stream() -> bool:

@@ -170,9 +170,9 @@ def _latest(home: Home, most: int) -> list[Interaction]:
     with Journal(home.journal, readonly=True) as journal:
         joined = join(journal)
         for log in read(journal, joined, joined.order[::-1]):
-            if len(found) < most and log.query and "own_call" not in log.tags:
+            if log.query and "own_call" not in log.tags:
                 found.setdefault((log.user_id, log.query), log)
-            elif len(found) >= most:
+            if len(found) == most:
                 break
     if not found:
         raise EmptyLogError(f"No request of a user lies in the log of {str(home.path)!r}.")

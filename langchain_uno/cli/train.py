@@ -25,11 +25,11 @@ from langchain_uno.cli.console import (
     say_facts,
     visible,
 )
-from langchain_uno.cli.progress import Bars, duration
+from langchain_uno.cli.progress import Bars
 from langchain_uno.home import Home
 from langchain_uno.records import Stage
 from langchain_uno.releases.history import held
-from langchain_uno.reports.render import counted
+from langchain_uno.reports.render import counted, duration
 
 if TYPE_CHECKING:
     from langchain_uno.learning.plan import Plan

@@ -89,10 +89,9 @@ def reach_of(work: Work, labels: Ints) -> Reach:
 
 def labels_of(work: Work, clusters: Sequence[ClusterData]) -> Ints:
     """Return each log's cluster as a row of ``clusters``, in the order of the logs."""
-    rows = {log_id: i for i, log_id in enumerate(work.logs)}
-    labels = np.empty(len(rows), dtype=np.int64)
+    labels = np.empty(len(work.logs), dtype=np.int64)
     for label, cluster in enumerate(clusters):
-        labels[[rows[log_id] for log_id in cluster.run_ids]] = label
+        labels[[work.rows[log_id] for log_id in cluster.run_ids]] = label
     return labels
 
 

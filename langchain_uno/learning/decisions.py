@@ -19,7 +19,6 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import uuid4
 
-import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from langchain_uno.errors import StoreError, reason_of
@@ -39,6 +38,9 @@ ANCHORS = 50
 """Logs by which a decision finds its cluster again, and by which it knows who said a wording."""
 SHARE = 0.25
 """A decision on a rule holds in every cluster that has so much of its anchor's logs."""
+
+FOUND = "pairs-found.jsonl"
+"""In a cluster's folder: its :class:`PairsFound`."""
 
 Kind = Literal["rule", "pair", "log"]
 KINDS: tuple[Kind, ...] = ("rule", "pair", "log")
@@ -83,6 +85,23 @@ class RuleRow(BaseModel):
     """Ids of the decisions that were about it."""
 
 
+class PairsFound(BaseModel):
+    """The preference pairs of a cluster's training logs, before any decision of a person."""
+
+    pairs: list[PreferencePair] = Field(default_factory=list)
+    refused: list[PreferencePair] = Field(default_factory=list)
+    """Edits and likes that are taught to nobody."""
+    cut: int = 0
+    """Revisions that were cut at the limit."""
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Logs that a model failed on, and why, by id."""
+
+    @property
+    def every(self) -> list[PreferencePair]:
+        """All of them."""
+        return [*self.pairs, *self.refused]
+
+
 def read_decisions(home: Home) -> list[Decision]:
     """Return all decisions, oldest first; a line that a crash cut short is left out.
 
@@ -106,10 +125,6 @@ def read_decisions(home: Home) -> list[Decision]:
     return found
 
 
-def _digest(decisions: Sequence[Decision]) -> str:
-    return digest_of(*(d.id for d in decisions))
-
-
 def take_up_decisions(work: Work) -> bool:
     """Let a refresh begin again at "rules" if decisions changed since; return whether they did.
 
@@ -118,7 +133,7 @@ def take_up_decisions(work: Work) -> bool:
     folder = work.folder
     if not folder.has("rules.json"):
         return False
-    if folder.read_json(INDEX)["digest"] == _digest(read_decisions(work.home)):
+    if folder.read_json(INDEX)["known"] == [one.id for one in read_decisions(work.home)]:
         return False
     # The mark of "rules" last: a kill in between leaves this to be done again.
     later = STAGES[STAGES.index("rules") :]
@@ -296,13 +311,6 @@ def write_review(
     work: Work, clusters: Sequence[ClusterData], rulings: Rulings, rows: Sequence[Sequence[RuleRow]]
 ) -> None:
     """Write what the table is read from: a line in the index a cluster, and the rules' rows."""
-    place = {log_id: n for n, log_id in enumerate(work.logs)}
-    about = []
-    for cluster in clusters:
-        members = np.array([place[i] for i in cluster.run_ids])
-        middle = work.queries[members].mean(axis=0)
-        nearest = int(np.linalg.norm(work.queries[members] - middle, axis=1).argmin())
-        about.append(work.logs[cluster.run_ids[nearest]].query)
     where = {log_id: c.id for c in clusters for log_id in c.run_ids}
     in_force: dict[str, set[str]] = defaultdict(set)
     for decision_id, logs in rulings.touched.items():
@@ -310,13 +318,17 @@ def write_review(
             in_force[where[log_id]].add(decision_id)
     work.folder.write_records(RULE_ROWS, [one for own in rows for one in own])
     index = {
-        "digest": _digest(rulings.decisions),
         "known": [one.id for one in rulings.decisions],
         "in_force": {c: sorted(ids) for c, ids in in_force.items()},
         "own": {c: [one.id for one in own.values()] for c, own in rulings.own.items() if own},
         "clusters": [
-            {"id": c.id, "about": text, "rules": len(own), "logs": len({*map(run_of, c.run_ids)})}
-            for c, text, own in zip(clusters, about, rows, strict=True)
+            {
+                "id": c.id,
+                "about": work.logs[work.typical(c)].query,
+                "rules": len(own),
+                "logs": len({*map(run_of, c.run_ids)}),
+            }
+            for c, own in zip(clusters, rows, strict=True)
         ],
     }
     work.folder.write_json(INDEX, index)
@@ -353,8 +365,8 @@ def renew_anchors(
             _rewrite(work.home, [new.get(one.id, one) for one in read_decisions(work.home)])
 
 
-_FOUND = {"pairs-found.jsonl", "pairs-refused.jsonl", "cut.json", "base-side.json"}
-_FOUND |= {"incumbent", "incumbent.json", "incumbent-compared.jsonl", "pairs-left-out.json"}
+_UNDECIDED = {FOUND, "base-side.json"}
+_UNDECIDED |= {"incumbent", "incumbent.json", "incumbent-compared.jsonl"}
 """What no decision on a pair changes."""
 
 
@@ -381,7 +393,7 @@ def remove_what_changed(
         folder = work.folder.path(f"clusters/{cluster_id}")
         if not folder.is_dir() or now.get(cluster_id) == [whole, pairs]:
             continue
-        kept = _FOUND if now.get(cluster_id, [None])[0] == whole else set()
+        kept = _UNDECIDED if now.get(cluster_id, [None])[0] == whole else set()
         for path in folder.iterdir():
             if path.name not in kept:
                 work.folder.remove(str(path.relative_to(work.folder.root)))

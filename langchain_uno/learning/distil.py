@@ -293,12 +293,7 @@ def _distil_edits(work: Work, logs: Sequence[Interaction], made: Sequence[RuleSe
             own.with_feedback.append(Rule(text=rule, source="edit"))
             own.outcome = "rules"
     taught = [(log, own) for log, own, _ in read if own.with_feedback]
-    taught = [one for one in taught if work.prompts.supports(one[0].language)]
-    said = [work.prompts.predict_prompt(log.messages, log.language) for log, _ in taught]
-    guesses = _ask(work.engine, work.prompts, said, work.recipe, GUESSED_RULES, None)
-    for (_, own), prior in zip(taught, guesses, strict=True):
-        prior = [] if isinstance(prior, str) else prior[:GUESSED_RULES]
-        own.without_feedback = [Rule(text=text, source="prior") for text in prior]
+    _guess(taught, work.engine, work.prompts, work.recipe, None)
     return open_
 
 
@@ -346,16 +341,29 @@ def distil(
         else:
             made[log.run_id].outcome = "rules" if rules else "empty"
             made[log.run_id].with_feedback = [Rule(text=text) for text in rules]
+    said_something = [(g, made[g.run_id]) for g in asked if made[g.run_id].with_feedback]
     guesser = predictor_prompts or prompts
-    guessed = [g for g in asked if made[g.run_id].with_feedback and guesser.supports(g.language)]
-    said = [guesser.predict_prompt(i.messages, i.language) for i in guessed]
-    guesses = _ask(predictor or engine, guesser, said, recipe, GUESSED_RULES, on_done)
-    if on_done is not None and len(asked) > len(guessed):
-        on_done(len(asked) - len(guessed))
-    for log, rules in zip(guessed, guesses, strict=True):
-        prior = [] if isinstance(rules, str) else rules[:GUESSED_RULES]
-        made[log.run_id].without_feedback = [Rule(text=text, source="prior") for text in prior]
+    guessed = _guess(said_something, predictor or engine, guesser, recipe, on_done)
+    if on_done is not None and len(asked) > guessed:
+        on_done(len(asked) - guessed)
     return [made[log.run_id] for log in interactions]
+
+
+def _guess(
+    logs: Sequence[tuple[Interaction, RuleSet]],
+    engine: Engine,
+    prompts: PromptSet,
+    recipe: Recipe,
+    on_done: OnDone | None,
+) -> int:
+    """Fill in the rules without feedback; return how many logs the model was asked about."""
+    asked = [(log, own) for log, own in logs if prompts.supports(log.language)]
+    said = [prompts.predict_prompt(log.messages, log.language) for log, _ in asked]
+    guesses = _ask(engine, prompts, said, recipe, GUESSED_RULES, on_done)
+    for (_, own), found in zip(asked, guesses, strict=True):
+        texts = [] if isinstance(found, str) else found[:GUESSED_RULES]
+        own.without_feedback = [Rule(text=text, source="prior") for text in texts]
+    return len(asked)
 
 
 def unique_rules(texts: Sequence[str]) -> list[str]:

@@ -24,12 +24,12 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from langchain_uno.errors import NameError_, ReleaseError
+from langchain_uno.errors import ReleaseError
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.protocols import known_as
 from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
 from langchain_uno.releases.checks import CONFIG_FILE
-from langchain_uno.releases.load import Release, load_release, read_current, read_manifest
+from langchain_uno.releases.load import Release, find_manifest, load_release, read_current
 from langchain_uno.releases.manifest import ADAPTER_ROUTES, lineage_key, opaque_id
 from langchain_uno.releases.traffic import read_traffic
 
@@ -217,11 +217,9 @@ def given_rules(work: Work) -> dict[str, list[str]]:
         if log.release is None or log.cluster is None or log.route in (None, "base"):
             continue
         if log.release not in known:
-            try:
-                manifest = read_manifest(work.home, log.release)
-                known[log.release] = {c.id: taught_rules(c) for c in manifest.clusters}
-            except (ReleaseError, NameError_):  # deleted or revoked since
-                known[log.release] = {}
+            manifest = find_manifest(work.home, log.release)  # None: deleted since
+            clusters = manifest.clusters if manifest else ()
+            known[log.release] = {c.id: taught_rules(c) for c in clusters}
         if rules := known[log.release].get(log.cluster):
             out[log_id] = rules
     return out

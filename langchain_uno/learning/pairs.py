@@ -19,16 +19,23 @@ Within a cluster every voice weighs the same, however much it writes (:func:`bal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
 from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.controls import believed
-from langchain_uno.learning.decisions import INDEX, Rulings, instead, read_decisions
+from langchain_uno.learning.decisions import (
+    FOUND,
+    INDEX,
+    PairsFound,
+    Rulings,
+    instead,
+    read_decisions,
+)
 from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.troubles import left_out_notes, stage_failed, without_breakers
-from langchain_uno.learning.work import Work
+from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.judge import JudgeItem, judge, stable_seed
 from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Sampling
@@ -68,57 +75,40 @@ def pairs_stage(work: Work) -> dict[str, Any]:
             }
         todo.append((cluster, logs, rules, count_work(logs, rules, work.recipe)))
     work.progress.start("pairs", sum(n for *_, n in todo), "revising and judging")
-    counts: dict[str, int] = {}
-    origins: Counter[str] = Counter()
-    cut = excluded = 0
     known = set(work.folder.read_json(INDEX)["known"])  # what comes later is the next call's
     rulings = Rulings([d for d in read_decisions(work.home) if d.id in known], work.clusters())
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
+    shown: dict[str, int] = {}
+    origins: Counter[str] = Counter()
     left_out: dict[str, str] = {}
+    cut = excluded = 0
     for cluster, logs, rules, n in todo:
-        name, found_name, refused_name, cut_name = (
-            f"clusters/{cluster.id}/{n}"
-            for n in ("pairs.jsonl", "pairs-found.jsonl", "pairs-refused.jsonl", "cut.json")
-        )
-        if not work.folder.has(found_name):
+        name = f"clusters/{cluster.id}/{FOUND}"
+        if work.folder.has(name):
+            work.progress.advance("pairs", n)
+        else:
             work.check_limits()
             make = partial(_found, work, refused, unjudged)
-            both = list(zip(logs, rules, strict=True))
-            (made, lost, unheard), broken = without_breakers(both, make)
-            names = {log.run_id: why for (log, _), why in broken} | unheard
-            work.folder.write_json(f"clusters/{cluster.id}/pairs-left-out.json", names)
-            work.folder.write_json(cut_name, len(lost))
-            left = [p for p in (*liked_pairs(logs), *edited_pairs(logs)) if p.run_id in refused]
-            work.folder.write_records(refused_name, left)
-            work.folder.write_records(found_name, made)
-        else:
-            work.progress.advance("pairs", n)
-        made = work.folder.read_records(found_name, PreferencePair)
-        shown = [*made, *work.folder.read_records(refused_name, PreferencePair)]
-        found[cluster.id] = len({(run_of(p.run_id), p.chosen) for p in shown})
-        kept = [one for pair in made if (one := _reviewed(pair, rulings))]
-        excluded += len(made) - len(kept)
-        if not work.folder.has(name):
-            voiced = [p.model_copy(update={"voice": work.voices[p.run_id]}) for p in kept]
-            weights = balanced([p.voice for p in voiced])
-            work.folder.write_records(
-                name,
-                [p.model_copy(update={"weight": w}) for p, w in zip(voiced, weights, strict=True)],
-            )
+            made, broken = without_breakers(list(zip(logs, rules, strict=True)), make)
+            made.left_out |= {log.run_id: why for (log, _), why in broken}
+            work.folder.write_records(name, [made])
+        [found] = work.folder.read_records(name, PairsFound)
+        excluded += _settle(work, cluster, found, rulings)
         counts[cluster.id] = len(work.pairs(cluster))
+        shown[cluster.id] = len({(run_of(p.run_id), p.chosen) for p in found.every})
         origins.update(p.origin for p in work.pairs(cluster))
-        cut += work.folder.read_json(cut_name)
-        left_out |= work.folder.read_json(f"clusters/{cluster.id}/pairs-left-out.json")
+        cut += found.cut
+        left_out |= found.left_out
     if len(asked) > 1 and asked <= left_out.keys() and len(left_out) > sum(counts.values()):
         for cluster, *_ in todo:
-            for name in ("pairs.jsonl", "pairs-found.jsonl"):
+            for name in ("pairs.jsonl", FOUND):
                 work.folder.remove(f"clusters/{cluster.id}/{name}")
         raise stage_failed("pairs", left_out)
     total = sum(counts.values())
     return {
         "pairs": total,
         "by_cluster": counts,
-        "found": found,
+        "found": shown,
         "excluded_in_review": excluded,
         "by_origin": dict(origins),
         "cut": cut,
@@ -139,14 +129,8 @@ def _found(
     refused: Collection[str],
     unjudged: Collection[str],
     some: Sequence[tuple[Interaction, RuleSet]],
-) -> tuple[list[PreferencePair], list[str], dict[str, str]]:
-    """Return the pairs of some logs, and the logs of the candidates that were cut.
-
-    And, with the reason, the logs that have no pair because a teacher did not answer.
-    """
-    lost: list[str] = []
-    unheard: dict[str, str] = {}
-    kept = isinstance(work.teacher, Teacher) and work.teacher.keeps
+) -> PairsFound:
+    """Return the pairs of some logs."""
     made = build_pairs(
         [log for log, _ in some],
         [rules for _, rules in some],
@@ -154,16 +138,25 @@ def _found(
         work.teacher,
         work.teacher_prompts,
         work.recipe,
-        work.counter("pairs", kept=kept),
+        work.counter("pairs", kept=isinstance(work.teacher, Teacher) and work.teacher.keeps),
         refused=refused,
         unjudged=unjudged,
-        on_cut=lost.append,
-        # The base model's own unreadable judgement would be the same again.
-        on_unheard=None if work.teacher is work.engine else unheard.__setitem__,
     )
-    for pair in made:
-        unheard.pop(pair.run_id, None)
-    return made, lost, unheard
+    if work.teacher is work.engine:  # its unreadable judgement would be the same again
+        made.left_out = {}
+    return made
+
+
+def _settle(work: Work, cluster: ClusterData, found: PairsFound, rulings: Rulings) -> int:
+    """Write the pairs that are taught, unless they are there; return how many are excluded."""
+    name = f"clusters/{cluster.id}/pairs.jsonl"
+    kept = [one for pair in found.pairs if (one := _reviewed(pair, rulings))]
+    if not work.folder.has(name):
+        voices = [work.voices[pair.run_id] for pair in kept]
+        each = zip(kept, voices, balanced(voices), strict=True)
+        pairs = [p.model_copy(update={"voice": v, "weight": w}) for p, v, w in each]
+        work.folder.write_records(name, pairs)
+    return len(found.pairs) - len(kept)
 
 
 _CUT = (
@@ -200,10 +193,8 @@ def build_pairs(
     *,
     refused: Collection[str] = (),
     unjudged: Collection[str] = (),
-    on_cut: Callable[[str], None] | None = None,
-    on_unheard: Callable[[str, str], None] | None = None,
-) -> list[PreferencePair]:
-    """Return at most one pair a log: edits, liked regenerations, judged revisions, retained logs.
+) -> PairsFound:
+    """Make at most one pair a log: edits, liked regenerations, judged revisions, retained logs.
 
     Give the *training* logs of one cluster.
 
@@ -217,15 +208,13 @@ def build_pairs(
         on_done: hears of written candidates and of judged answers; see :func:`count_work`.
         refused: ids of logs whose edits and likes are taught to nobody.
         unjudged: ids of logs about which the judge is not believed: nothing is revised for them.
-        on_cut: hears of the log of every candidate that was cut at the limit.
-        on_unheard: hears of every log with a candidate that did not come, or without a judgement;
-            and which it was.
 
     Raises:
         EngineError: a model can't answer at all.
     """
-    done = [*liked_pairs(interactions), *edited_pairs(interactions)]
-    made = {pair.run_id: pair for pair in done if pair.run_id not in refused}
+    acted = [*liked_pairs(interactions), *edited_pairs(interactions)]
+    found = PairsFound(refused=[pair for pair in acted if pair.run_id in refused])
+    made = {pair.run_id: pair for pair in acted if pair.run_id not in refused}
     # A log whose own feedback asked for nothing says nothing about its answer.
     todo = [
         (log, rules)
@@ -233,11 +222,8 @@ def build_pairs(
         if log.run_id not in made and rules.with_feedback and log.run_id not in unjudged
     ]
     logs, rules = [log for log, _ in todo], [r for _, r in todo]
-    told = on_unheard or (lambda log_id, why: None)
-    candidates = revise(
-        logs, rules, engine, prompts, recipe, on_done, on_cut=on_cut, on_unheard=told
-    )
-    for pair in _judged(logs, rules, candidates, judge_engine, prompts, recipe, on_done, told):
+    candidates = revise(logs, rules, engine, prompts, recipe, on_done, found)
+    for pair in _judged(logs, rules, candidates, judge_engine, prompts, recipe, on_done, found):
         made[pair.run_id] = pair
     if recipe.pairs.retention:
         for log, own in zip(interactions, rule_sets, strict=True):
@@ -245,7 +231,9 @@ def build_pairs(
                 continue
             if log.answer.strip():
                 made[log.run_id] = pair_of(log, log.answer.strip(), "retained")
-    return [made[log.run_id] for log in interactions if log.run_id in made]
+    found.pairs = [made[log.run_id] for log in interactions if log.run_id in made]
+    found.left_out = {i: why for i, why in found.left_out.items() if i not in made}
+    return found
 
 
 def count_work(
@@ -268,9 +256,12 @@ def _judged(
     prompts: PromptSet,
     recipe: Recipe,
     on_done: OnDone | None,
-    on_unheard: Callable[[str, str], None],
+    found: PairsFound,
 ) -> list[PreferencePair]:
-    """Judge originals and candidates in one go, and keep the logs whose best candidate wins."""
+    """Judge originals and candidates in one go, and keep the logs whose best candidate wins.
+
+    Logs without a readable judgement are noted in ``found``.
+    """
     todo = []
     for log, rules, texts in zip(logs, rule_sets, candidates, strict=True):
         # A candidate keeps what the logged answer quotes from the request.
@@ -289,7 +280,7 @@ def _judged(
         original = next(verdicts)
         read = [(v.score, text) for text in tries if (v := next(verdicts)) is not None]
         if original is None or not read:
-            on_unheard(log.run_id, "no readable judgement")
+            found.left_out[log.run_id] = "no readable judgement"
             continue
         score, best = max(read, key=lambda r: r[0])  # the first of equals: order is seeded
         strict = recipe.pairs.min_score > 0
@@ -314,9 +305,7 @@ def revise(
     prompts: PromptSet,
     recipe: Recipe,
     on_done: OnDone | None = None,
-    *,
-    on_cut: Callable[[str], None] | None = None,
-    on_unheard: Callable[[str, str], None] | None = None,
+    found: PairsFound | None = None,
 ) -> list[list[str]]:
     """Return the usable candidates of every log, in the order given (possibly none).
 
@@ -332,8 +321,7 @@ def revise(
         prompts: words the two inputs.
         recipe: ``pairs`` (numbers, temperature, top-p, length) and ``seed``.
         on_done: hears of every candidate (:func:`count_work` a log).
-        on_cut: hears of the log of every candidate that was cut.
-        on_unheard: hears of the log of every candidate that did not come.
+        found: notes candidates that were cut, and logs of which one did not come.
 
     Raises:
         EngineError: the model can't answer at all.
@@ -354,10 +342,10 @@ def revise(
     made = engine.generate(requests, on_done) if requests else []
     for i, generation in zip(owners, made, strict=True):
         text = without_thinking(generation.text).strip()
-        if generation.finish_reason == "length" and on_cut is not None:
-            on_cut(interactions[i].run_id)
-        if generation.finish_reason == "failed" and on_unheard is not None:
-            on_unheard(interactions[i].run_id, "no answer")
+        if found is not None and generation.finish_reason == "length":
+            found.cut += 1
+        if found is not None and generation.finish_reason == "failed":
+            found.left_out[interactions[i].run_id] = "no answer"
         known = [*out[i], interactions[i].answer.strip()]
         if text and generation.finish_reason == "stop" and text not in known:
             out[i].append(text)

@@ -6,7 +6,7 @@ it makes no second release.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ def release_stage(work: Work) -> dict[str, Any]:
     from langchain_uno.models.adapters import linear_shapes
     from langchain_uno.releases.history import note, read_history
     from langchain_uno.releases.load import read_manifest
-    from langchain_uno.releases.manifest import Manifest, new_release_id
-    from langchain_uno.releases.publish import make_current, publish
+    from langchain_uno.releases.manifest import new_release_id
+    from langchain_uno.releases.publish import make_current
 
     work.progress.start("release", 1)
     if not work.folder.has("release-id.json"):
@@ -43,51 +43,60 @@ def release_stage(work: Work) -> dict[str, Any]:
         elif not any(one.get("release") == release_id for one in read_history(work.home)):
             note(work.home, "publish, not promoted", release_id)  # it was killed before that
     else:
-        found = work.clusters()
-        labels = labels_of(work, found)
-        decisions = {c.id: read_decision(work, c.id) for c in found}
-        reach = reach_of(work, labels)
-        described = [_cluster(work, c, labels == n) for n, c in enumerate(found)]
-        waits = _waits(work, described)
-        draft = Manifest(
-            id=release_id,
-            base_model=work.engine.model_name,
-            base_fingerprint=work.engine.fingerprint,
-            embedder_fingerprint=work.embedder.fingerprint,
-            prompt_set_fingerprint=work.prompts.fingerprint,
-            recipe=work.recipe.model_dump(mode="json"),
-            clusters=described,
-            threshold=reach.limit,
-            figures={
-                "refresh": work.id,
-                "teacher": work.teacher.fingerprint,
-                "scorers": scorer_figures(work),
-                "seconds": work.seconds,
-                "coverage": reach.coverage,
-                "pairs": {c.id: len(work.pairs(c)) for c in found},
-                "train": {c.id: len(c.train) for c in found},
-                "verify": {c.id: len(c.verify) for c in found},
-                "review": {
-                    "in_force": work.folder.read_json(INDEX)["in_force"],
-                    "own": {c.id: c.own for c in found if c.own},
-                },
-            },
-        )
-        publish(
-            work.home,
-            draft,
-            {i: work.folder.path(d.adapter) for i, d in decisions.items() if d.adapter},
-            reach.centroids,
-            linear_shapes=shapes,
-            taught={i: d.kept.trained_on for i, d in decisions.items() if d.kept},
-            space=reach.space,
-            promote=not waits,
-        )
+        waits = _publish(work, release_id, shapes)
     work.progress.advance("release")
     coverage = read_manifest(work.home, release_id).figures.get("coverage")
     reached = f"; {100 * coverage:.0f} % of other wordings reach their cluster" if coverage else ""
     told = f"{release_id}{', not promoted' if waits else ''}{reached}"
     return {"release": release_id, "coverage": coverage, "promoted": not waits, "note": told}
+
+
+def _publish(work: Work, release_id: str, shapes: Mapping[str, tuple[int, int]]) -> bool:
+    """Write the release; return whether it waits for a person."""
+    from langchain_uno.releases.manifest import Manifest
+    from langchain_uno.releases.publish import publish
+
+    found = work.clusters()
+    labels = labels_of(work, found)
+    decisions = {c.id: read_decision(work, c.id) for c in found}
+    reach = reach_of(work, labels)
+    described = [_cluster(work, c, labels == n) for n, c in enumerate(found)]
+    waits = _waits(work, described)
+    draft = Manifest(
+        id=release_id,
+        base_model=work.engine.model_name,
+        base_fingerprint=work.engine.fingerprint,
+        embedder_fingerprint=work.embedder.fingerprint,
+        prompt_set_fingerprint=work.prompts.fingerprint,
+        recipe=work.recipe.model_dump(mode="json"),
+        clusters=described,
+        threshold=reach.limit,
+        figures={
+            "refresh": work.id,
+            "teacher": work.teacher.fingerprint,
+            "scorers": scorer_figures(work),
+            "seconds": work.seconds,
+            "coverage": reach.coverage,
+            "pairs": {c.id: len(work.pairs(c)) for c in found},
+            "train": {c.id: len(c.train) for c in found},
+            "verify": {c.id: len(c.verify) for c in found},
+            "review": {
+                "in_force": work.folder.read_json(INDEX)["in_force"],
+                "own": {c.id: c.own for c in found if c.own},
+            },
+        },
+    )
+    publish(
+        work.home,
+        draft,
+        {i: work.folder.path(d.adapter) for i, d in decisions.items() if d.adapter},
+        reach.centroids,
+        linear_shapes=shapes,
+        taught={i: d.kept.trained_on for i, d in decisions.items() if d.kept},
+        space=reach.space,
+        promote=not waits,
+    )
+    return waits
 
 
 def _waits(work: Work, clusters: Sequence[Cluster]) -> bool:

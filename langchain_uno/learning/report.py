@@ -72,7 +72,6 @@ class _Reporter:
         self.work, self.manifest = work, manifest
         self.redact: Redactor = redactor_of(work.home)
         self.key = lineage_key(work.home)
-        self.rows = {log_id: i for i, log_id in enumerate(work.logs)}
         self.parent = _parent_clusters(work, manifest)
         self.refused_acts = set(work.folder.read_json("refused-acts.json"))
         self.clusters = {c.id: c for c in manifest.clusters}
@@ -181,7 +180,7 @@ class _Reporter:
         """Return a sample of the logs in the two directions of most variance, and its share."""
         whose = [(i, c.id) for c in found for i in c.run_ids]
         whose = whose[:: -(-len(whose) // POINTS)]
-        x = np.asarray(self.work.queries[[self.rows[i] for i, _ in whose]], dtype=np.float64)
+        x = np.asarray(self.work.queries[[self.work.rows[i] for i, _ in whose]], dtype=np.float64)
         if len(x) < 3:
             return [], None
         x -= x.mean(axis=0)
@@ -199,7 +198,7 @@ class _Reporter:
 
     def cluster(self, data: ClusterData, decision: Decision, change: Change) -> ClusterReport:
         work, before = self.work, self.parent.get(data.id)
-        typical = self.typical(data)
+        typical = work.typical(data)
         told = self.rules(data.id, data.train, work.taught, data.rules)
         recurring = [
             *(RuleTold(text=t, people=0, logs=0, by=by) for t, by in data.own.items()),
@@ -209,7 +208,6 @@ class _Reporter:
         refused = self.rules(data.id, data.train, {i: _left_out(work, i) for i in data.train})
         compared = _compared(work, data.id, decision)
         outcomes = Counter(one.outcome for one in compared if one.outcome is not None)
-        counted = [one for one in compared if one.usage and one.base_usage]
         was = set(before.rules) if before else set()
         return ClusterReport(
             **self.clusters[data.id].model_dump(exclude={"run_ids", "trained_on", "radius"}),
@@ -235,19 +233,12 @@ class _Reporter:
             tied=outcomes[0.5],
             lost=outcomes[0.0],
             examples=self.examples(data, compared),
-            base_tokens=_mean(one.base_usage.output_tokens for one in counted if one.base_usage),
-            module_tokens=_mean(one.usage.output_tokens for one in counted if one.usage),
+            base_tokens=_mean(one.base.usage.output_tokens for one in compared),
+            module_tokens=_mean(one.module.usage.output_tokens for one in compared),
             module_bytes=self.sizes.get(data.id),
             pairs=len(work.pairs(data)),
             seconds=decision.seconds,
         )
-
-    def typical(self, data: ClusterData) -> str:
-        """Return the training log whose request is nearest to the cluster's middle."""
-        x = self.work.queries[[self.rows[i] for i in data.run_ids]]
-        among = data.train or data.run_ids
-        own = self.work.queries[[self.rows[i] for i in among]]
-        return among[int(((own - x.mean(axis=0)) ** 2).sum(axis=1).argmin())]
 
     def name(self, log_id: str) -> str:
         """Return what a log asks, as a name: on one line, short, ending with a whole word."""
@@ -291,7 +282,7 @@ class _Reporter:
         Only answers that differ show anything, so they come before those that do not.
         """
         items = {item.id: item for item in held_out(self.work, data)} if compared else {}
-        left = sorted(compared, key=lambda one: one.answer.strip() == one.base.strip())
+        left = sorted(compared, key=lambda one: one.module.text.strip() == one.base.text.strip())
         first = {one.outcome: one for one in reversed(left)}
         chosen = [first[outcome] for outcome in (1.0, 0.0, 0.5) if outcome in first]
         chosen += [one for one in left if one not in chosen]
@@ -304,12 +295,12 @@ class _Reporter:
                 Example(
                     log=self.opaque(one.id),
                     request=self.words(_asked(log), REQUEST_CHARS),
-                    base=self.words(one.base, ANSWER_CHARS),
-                    answer=self.words(one.answer, ANSWER_CHARS),
-                    suggestions=[self.words(s, RULE_CHARS) for s in one.suggestions],
+                    base=self.words(one.base.text, ANSWER_CHARS),
+                    answer=self.words(one.module.text, ANSWER_CHARS),
+                    suggestions=[self.words(s, RULE_CHARS) for s in one.module.suggestions],
                     outcome=one.outcome,
-                    score=one.score,
-                    base_score=one.base_score,
+                    score=None if rated else one.module.score,
+                    base_score=None if rated else one.base.score,
                     rules=[self.words(r, RULE_CHARS) for r in item.rules],
                     edit=self.words(item.edit, ANSWER_CHARS) if item.edit else None,
                     rated=self.words(rated.answer, ANSWER_CHARS) if rated else None,

@@ -18,10 +18,12 @@ from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.learning.decisions import (
     ANCHORS,
+    FOUND,
     INDEX,
     KINDS,
     Decision,
     Kind,
+    PairsFound,
     RuleRow,
     append_decisions,
     deciding,
@@ -34,7 +36,7 @@ from langchain_uno.logs.join import read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import KeptLog
 from langchain_uno.messages import clean_text
-from langchain_uno.records import Interaction, PreferencePair, by_speaker, digest_of, run_of
+from langchain_uno.records import Interaction, by_speaker, digest_of, run_of
 from langchain_uno.releases.history import note, present_user
 
 State = Literal["in", "excluded", "edited", "own", "refused"]
@@ -140,12 +142,12 @@ class _Table:
                 if (run := run_of(log_id))
             }
         made = {}
-        names = ("found", "refused") if cluster in self.pairs else ()
-        for refused, name in enumerate(names):
-            path = f"clusters/{cluster}/pairs-{name}.jsonl"
-            for pair in self.folder.read_records(path, PreferencePair):
+        if cluster in self.pairs:
+            [pairs] = self.folder.read_records(f"clusters/{cluster}/{FOUND}", PairsFound)
+            for n, pair in enumerate(pairs.every):
                 run = run_of(pair.run_id)
-                made[f"pair-{digest_of(run, digest_of(pair.chosen))}"] = (pair, bool(refused))
+                row_id = f"pair-{digest_of(run, digest_of(pair.chosen))}"
+                made[row_id] = (pair, n >= len(pairs.pairs))
         return made
 
     def rows(self, kind: Kind, cluster: str, ids: Mapping[str, Any]) -> list[ReviewRow]:

@@ -121,16 +121,8 @@ def rules_stage(work: Work) -> dict[str, Any]:
                 given[log_id] = [text for text in now if text is not None]
     for cluster in clusters:
         sets = {i: taught[i] for i in cluster.train}
-        cluster.people = len({work.voices[i] for i, s in sets.items() if s.with_feedback})
-        cluster.acting = len({work.voices[i] for i in sets if i in done})
+        _count_voices(work, cluster, sets, done)
         same = in_own_words(known, sets.values(), before.get(cluster.parent, ()))
-        rated = lone_thumbs(work, cluster.train)
-        cluster.thumbs = thumbs_of(rated)
-        saying = {work.voices[i] for i, s in sets.items() if i in done or _teaches(work, s)}
-        few = len(saying) < max(1, work.recipe.rules.min_users)
-        cluster.by_thumbs = few and not cluster.own and thumbs_teach(cluster.thumbs, work.recipe)
-        if cluster.by_thumbs:
-            cluster.people = len({one.voice for one in rated})
         # What thumbs teach is in no words: the module knows no rule.
         if support is not None and not cluster.by_thumbs:
             cluster.rules = recurring_rules(
@@ -165,13 +157,6 @@ def rules_stage(work: Work) -> dict[str, Any]:
     every = sum(len(s.with_feedback) for s in work.distilled.values())
     excluded = out + max(0, len(said) - recurs_among_few - left)
     dropped = {"recurs_among_few": recurs_among_few, "excluded_in_review": excluded}
-    notes = [] if guarded else [_UNGUARDED.format(work.recipe.rules.min_users)]
-    if len({work.voices[i] for i in work.logs}) == 1 and len(work.logs) > 1:
-        notes.append(_ONE_VOICE)
-    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for cluster in clusters:
-        alike[tuple(sorted({known.get(r, r) for r in cluster.rules}))].append(cluster.id)
-    notes += [_ALIKE.format(" and ".join(c)) for r, c in alike.items() if r and len(c) > 1]
     recurring = sum(len(c.rules) for c in clusters)
     return {
         "distilled": len(said),
@@ -181,10 +166,45 @@ def rules_stage(work: Work) -> dict[str, Any]:
         "acts_dropped": len(acts),
         "recurring": recurring,
         "guarded": guarded,
-        "notes": notes,
+        "notes": _notes(work, clusters, known, guarded),
         "note": f"{left} of {counted(len(said), 'rule')} taught; {counted(recurring, 'is', 'are')} "
         "wanted by enough people to be taught to their whole cluster",
     }
+
+
+def _count_voices(
+    work: Work, cluster: ClusterData, sets: Mapping[str, RuleSet], done: Collection[str]
+) -> None:
+    """Say of a cluster who asks for what, in words, acts or thumbs, and whether thumbs teach.
+
+    Args:
+        work: the refresh.
+        cluster: its counts are set.
+        sets: the rules of its training logs, by id.
+        done: the logs whose edits or likes are taught.
+    """
+    rated = lone_thumbs(work, cluster.train)
+    cluster.thumbs = thumbs_of(rated)
+    cluster.acting = len({work.voices[i] for i in sets if i in done})
+    saying = {work.voices[i] for i, s in sets.items() if i in done or _teaches(work, s)}
+    few = len(saying) < max(1, work.recipe.rules.min_users)
+    cluster.by_thumbs = few and not cluster.own and thumbs_teach(cluster.thumbs, work.recipe)
+    asking = {work.voices[i] for i, s in sets.items() if s.with_feedback}
+    cluster.people = len({one.voice for one in rated} if cluster.by_thumbs else asking)
+
+
+def _notes(
+    work: Work, clusters: Sequence[ClusterData], known: Mapping[str, str], guarded: bool
+) -> list[str]:
+    """Return what a person should read about voices, and about clusters that want the same."""
+    notes = [] if guarded else [_UNGUARDED.format(work.recipe.rules.min_users)]
+    if len({work.voices[i] for i in work.logs}) == 1 and len(work.logs) > 1:
+        notes.append(_ONE_VOICE)
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for cluster in clusters:
+        alike[tuple(sorted({known.get(r, r) for r in cluster.rules}))].append(cluster.id)
+    same = [ids for rules, ids in alike.items() if rules and len(ids) > 1]
+    return [*notes, *(_ALIKE.format(" and ".join(ids)) for ids in same)]
 
 
 def _wordings(

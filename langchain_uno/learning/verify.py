@@ -18,8 +18,8 @@ from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import unverified
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.work import ClusterData, Work
-from langchain_uno.models.teacher import calls_of, judged_by
-from langchain_uno.records import ModuleKind, Usage, VerifierReport
+from langchain_uno.models.teacher import calls_of
+from langchain_uno.records import ModuleKind, VerifierReport
 from langchain_uno.trainers.elsewhere import base_answers, look_elsewhere
 from langchain_uno.trainers.verifier import (
     BaseSide,
@@ -27,6 +27,7 @@ from langchain_uno.trainers.verifier import (
     Exam,
     HeldOut,
     Rated,
+    Said,
     compare_modules,
     evened,
 )
@@ -103,8 +104,8 @@ def exam_of(work: Work, keep: Callable[[list[Compared]], None] | None = None) ->
         work: the refresh.
         keep: is given what base and module said.
     """
-    words = judged_by(work.prompts, work.teacher_prompts)
-    return Exam(work.engine, work.teacher, words, work.recipe, work.counter(_BAR), keep)
+    asked = (work.engine, work.teacher, work.prompts, work.recipe)
+    return Exam(*asked, work.counter(_BAR), keep, work.teacher_prompts)
 
 
 def verify_module(
@@ -133,18 +134,12 @@ def base_side(work: Work, cluster: ClusterData, items: list[HeldOut], exam: Exam
         side = exam.answer_as_base(items)
         if calls_of(work.teacher)[1] > before:
             return side  # judged in part: it is judged again the next time
-        stored = {"ids": [i.id for i in side.items], "answers": side.answers, "scores": side.scores}
-        stored |= {"cut": side.cut, "usage": [one.model_dump() for one in side.usage]}
+        stored = {"ids": [i.id for i in side.items], "said": [s.model_dump() for s in side.said]}
         work.folder.write_json(name, stored)
     kept = work.folder.read_json(name)
     by_id = {item.id: item for item in items}
-    return BaseSide(
-        [by_id[i] for i in kept["ids"]],
-        kept["answers"],
-        kept["scores"],
-        kept["cut"],
-        [Usage.model_validate(one) for one in kept["usage"]],
-    )
+    said = [Said.model_validate(one) for one in kept["said"]]
+    return BaseSide([by_id[i] for i in kept["ids"]], said)
 
 
 def not_behind(

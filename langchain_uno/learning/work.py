@@ -45,7 +45,7 @@ from langchain_uno.records import (
 from langchain_uno.releases.history import read_lines
 from langchain_uno.releases.traffic import write_atomic
 
-FORMAT = 27
+FORMAT = 28
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"
@@ -348,6 +348,18 @@ class Work:
         if voices == "logs":
             return {log_id: log_id for log_id in self.logs}
         return voices_of(list(self.logs.values()), threads=voices == "threads")
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Each log's row in :attr:`queries`, by id."""
+        return {log_id: row for row, log_id in enumerate(self.logs)}
+
+    def typical(self, cluster: ClusterData) -> str:
+        """Return the training log whose request is nearest to the cluster's middle."""
+        among = cluster.train or cluster.run_ids
+        middle = self.queries[[self.rows[i] for i in cluster.run_ids]].mean(axis=0)
+        own = self.queries[[self.rows[i] for i in among]]
+        return among[int(((own - middle) ** 2).sum(axis=1).argmin())]
 
     def clusters(self) -> list[ClusterData]:
         """The clusters as the latest finished stage left them."""

@@ -105,10 +105,13 @@ def _text(source: io.BufferedReader[Any], head: bytes, name: str) -> Iterator[Nu
 
 def _unwrapped(values: Iterator[Numbered]) -> Iterator[Numbered]:
     number = 0
-    for at, value in values:
-        for row in rows_in(value, _is_row):
-            number = max(number + 1, at)
-            yield number, row
+    try:
+        for at, value in values:
+            for row in rows_in(value, _is_row):
+                number = max(number + 1, at)
+                yield number, row
+    except UnicodeDecodeError as error:
+        yield number + 1, InputError(f"{error.reason}; the rest of the file was not read")
 
 
 def _encoding(head: bytes) -> str:
@@ -143,13 +146,9 @@ def _decoded(source: io.BufferedReader[Any], encoding: str, **how: Any) -> Itera
 
 def _lines(source: io.BufferedReader[Any], encoding: str) -> Iterator[Numbered]:
     with _decoded(source, encoding, errors="surrogateescape", newline="\n") as text:
-        number = 0
-        try:
-            for number, line in enumerate(text, 1):
-                if line.strip():
-                    yield number, _parsed(line)
-        except UnicodeDecodeError as error:
-            yield number + 1, InputError(f"{error.reason}; the rest of the file was not read")
+        for number, line in enumerate(text, 1):
+            if line.strip():
+                yield number, _parsed(line)
 
 
 def _parsed(text: str) -> Any:
@@ -200,9 +199,8 @@ class _Values:
         try:
             for number, row in enumerate(self._top(), 1):
                 yield number, row
-        except (UnicodeDecodeError, InputError) as error:
-            why = error.reason if isinstance(error, UnicodeDecodeError) else error
-            yield number + 1, InputError(f"{why}; the rest of the file was not read")
+        except InputError as error:
+            yield number + 1, InputError(f"{error}; the rest of the file was not read")
 
     def _top(self) -> Iterator[Any]:
         """The elements of arrays, and values that stand one after the other."""
@@ -322,26 +320,19 @@ def _csv(
         if skip:
             next(text, None)
         table = csv.DictReader(text, delimiter=delimiter)
-        for number, row in _table_rows(table):
-            yield number + skip, row
-
-
-def _table_rows(table: csv.DictReader[str]) -> Iterator[Numbered]:
-    while True:
-        try:
-            row = next(table, None)
-        except UnicodeDecodeError as error:
-            yield table.line_num + 1, InputError(f"{error.reason}; the rest was not read")
-            return
-        except csv.Error as error:
-            yield table.line_num, InputError(f"not CSV ({error})")
-            continue
-        if row is None:
-            return
-        if None in row or None in row.values():
-            yield table.line_num, InputError("the row has another number of cells than the header")
-            continue
-        yield table.line_num, {_column(k): _cell(v) for k, v in row.items() if v != ""}
+        while True:
+            try:
+                row: Any = next(table, None)
+            except csv.Error as error:
+                yield table.line_num + skip, InputError(f"not CSV ({error})")
+                continue
+            if row is None:
+                return
+            if None in row or None in row.values():
+                row = InputError("the row has another number of cells than the header")
+            else:
+                row = {_column(k): _cell(v) for k, v in row.items() if v != ""}
+            yield table.line_num + skip, row
 
 
 def _column(name: str) -> str:

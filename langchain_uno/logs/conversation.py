@@ -88,27 +88,14 @@ def link(turns_said: Iterable[tuple[str, str]], answer: str) -> Links:
             parts += ("\0a", text)
             answered = len(parts)
     turns = parts[answered + 1 :: 2] if answered else parts[1::2][-1:]
-    whole = _begun.get(tuple(parts[:answered]))
-    whole = whole.copy() if whole else blake2b(_bytes(parts[:answered]), digest_size=16)
+    whole = blake2b(_bytes(parts[:answered]), digest_size=16)
     before = whole.digest() if answered and turns else None
     turn = blake2b(_bytes(turns, b"\n\n"), digest_size=16).digest() if turns else None
     said = without_thinking(answer).strip()
     if not said:
         return Links(before, turn, None)
-    parts += ("\0a", said)
-    whole.update(_bytes(parts[answered:]))
-    if sum(map(len, parts)) <= _MOST_CHARS:
-        if len(_begun) >= _MOST_BEGUN:
-            _begun.clear()
-        _begun[tuple(parts)] = whole
+    whole.update(_bytes([*parts[answered:], "\0a", said]))
     return Links(before, turn, whole.digest())
-
-
-_begun: dict[tuple[str, ...], blake2b] = {}
-"""Digests of conversations, for their next turn: an app sends all that was said again. They are
-never changed, only copied."""
-_MOST_BEGUN = 64
-_MOST_CHARS = 100_000
 
 
 def _bytes(parts: Sequence[str], between: bytes = b"") -> bytes:

@@ -15,6 +15,23 @@ from langchain_uno.forks import survive_forks
 from langchain_uno.logs.migrations import migrate
 
 _T = TypeVar("_T")
+_C = TypeVar("_C", bound="Closing")
+
+
+class Closing:
+    """What is closed at the end of a ``with`` block."""
+
+    def close(self) -> None:
+        """Close it."""
+        raise NotImplementedError
+
+    def __enter__(self: _C) -> _C:
+        """Return self."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+        self.close()
 
 
 def in_parts(ids: Sequence[str]) -> Iterator[tuple[list[str], str]]:
@@ -86,14 +103,8 @@ class Database:
 
         def whole(db: sqlite3.Connection) -> _T:
             db.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(db)
-                db.execute("COMMIT")
-                return result
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+            with db:  # commits, or rolls back
+                return work(db)
 
         return self.write(whole, timeout_s)
 

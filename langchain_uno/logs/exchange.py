@@ -225,17 +225,18 @@ class _Import:
                 self.batch.append((settled, redacted))
             else:  # the answer is there already; what was said of it joins it
                 self.result.known += 1
-                for one in map(self.scales.take, settled):
-                    new = self.journal.append_feedback(one, replace=False)
-                    self.result.feedback += new
+                for one in settled:
+                    self._file(one)
         for one in found.feedback:
             one.run_id = self.answers.name_of(one.run_id)
-            said, redacted = self.redact.feedback(one)
-            said = self.scales.take(said)
-            new = self.journal.append_feedback(said, redacted=redacted, replace=False)
-            self.result.feedback += new
+            self._file(*self.redact.feedback(one))
         if len(self.batch) >= _BATCH:
             self._write()
+
+    def _file(self, said: Feedback, redacted: dict[str, int] | None = None) -> None:
+        taken = self.scales.take(said)
+        new = self.journal.append_feedback(taken, redacted=redacted, replace=False)
+        self.result.feedback += new
 
     def _write(self) -> None:
         result, batch = self.result, self.batch
@@ -275,14 +276,13 @@ def export_lines(home: Home, *, usable_only: bool = False) -> Iterator[str]:
     """
     with Journal(home.require().journal, readonly=True) as journal:
         joined = join(journal)
-        wanted: set[str] | None = None
+        logs: Iterable[Interaction] = read(journal, joined)
         if usable_only:
-            logs = list(read(journal, joined))
-            judged = judge_all(journal, joined, logs, FilterSettings(), _supports(home))
-            wanted = {i.run_id for i, v in zip(logs, judged, strict=True) if v.usable}
-        for interaction in read(journal, joined):
-            if wanted is None or interaction.run_id in wanted:
-                yield json.dumps(export_row(interaction), ensure_ascii=False)
+            every = list(logs)
+            judged = judge_all(journal, joined, every, FilterSettings(), _supports(home))
+            logs = [log for log, one in zip(every, judged, strict=True) if one.usable]
+        for log in logs:
+            yield json.dumps(export_row(log), ensure_ascii=False)
 
 
 def find(home: Home, run: str) -> dict[str, Any]:
@@ -372,8 +372,8 @@ def stats(home: Home) -> dict[str, Any]:
         }
 
 
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc)
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).isoformat()
 
 
 def _counted(pairs: Iterable[tuple[str, int]]) -> Counter[str]:

@@ -97,24 +97,14 @@ def verdicts(
 ) -> list[Verdict]:
     """Judge many logs, in their order; of equal ones only the first stays usable."""
     out = [verdict(i, settings, supports) for i in interactions]
-    if "duplicate" not in settings.ignore:
-        usable = [i for i, v in zip(interactions, out, strict=True) if v.usable]
-        again = duplicates(usable)
-        for n, one in enumerate(interactions):
-            if one.run_id in again and out[n].usable:
-                detail = f"says the same as {again[one.run_id]}"
-                out[n] = Verdict(usable=False, reason="duplicate", detail=detail)
-    return out
-
-
-def duplicates(interactions: Iterable[Interaction]) -> dict[str, str]:
-    """run_id -> the earlier run_id of the same query, answer, user and feedback."""
+    if "duplicate" in settings.ignore:
+        return out
     first: dict[bytes, str] = {}
-    again: dict[str, str] = {}
-    for one in interactions:
-        if (earlier := first.setdefault(sameness(one), one.run_id)) != one.run_id:
-            again[one.run_id] = earlier
-    return again
+    for n, log in enumerate(interactions):
+        if out[n].usable and (same := first.setdefault(sameness(log), log.run_id)) != log.run_id:
+            detail = f"says the same as {same}"
+            out[n] = Verdict(usable=False, reason="duplicate", detail=detail)
+    return out
 
 
 def sameness(one: Interaction) -> bytes:

@@ -240,11 +240,11 @@ class InteractionCollection:
         except Exception as error:
             self._sound = self._sound and what != "write"
             raise StoreError(
-                f"Chroma could not {what} {self._where!r} ({_brief(error)}): {self.advice}."
+                f"Chroma could not {what} {self._where!r} ({brief(error)}): {self.advice}."
             ) from error
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """The error's first line: Chroma's messages may quote what was sent."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 

@@ -22,7 +22,7 @@ from typing import Any
 from langchain_uno.logs.conversation import user_turn
 from langchain_uno.logs.database import in_parts
 from langchain_uno.logs.journal import Journal, JournalRow
-from langchain_uno.logs.trace import OTHER_TURN, OWN_CALL, QUOTES_IT
+from langchain_uno.logs.trace import OTHER_TURN, OWN_CALL, likely_rank
 from langchain_uno.records import Feedback, Interaction
 
 FOLLOW_UP = "follow_up"
@@ -37,10 +37,9 @@ _QUOTABLE = 12
 
 @dataclass
 class Joined:
-    """Feedback by run_id, and the feedback whose run is not known yet."""
+    """Feedback by run_id; that whose run is not known yet is left out."""
 
     feedback: dict[str, list[Feedback]] = field(default_factory=dict)
-    waiting: list[Feedback] = field(default_factory=list)
     order: list[str] = field(default_factory=list)
     """Every run_id, in the order of arrival."""
     own: set[str] = field(default_factory=set)
@@ -78,15 +77,13 @@ def join(journal: Journal) -> Joined:
 def join_part(journal: Journal, rows: list[JournalRow]) -> Joined:
     """Do the same for these answers alone, which no other answer goes on from or goes before.
 
-    What waits is left out. It is as :func:`join` has it if the rows share no trace, thread or text
+    It is as :func:`join` has it if the rows share no trace, thread or text
     of a conversation with other ones.
     """
     runs = [row.run_id for row in rows]
     names = [*runs, *{row.root_run_id for row in rows if row.root_run_id}]
     turns = [f"{_TURN}{run_id}" for run_id in runs]
-    joined = _join(journal, rows, journal.feedback(names, turns), journal.names(names))
-    joined.waiting.clear()
-    return joined
+    return _join(journal, rows, journal.feedback(names, turns), journal.names(names))
 
 
 def rated(journal: Journal, canary: str, since: float) -> Iterator[Interaction]:
@@ -162,15 +159,14 @@ def _join(
     for one in given:
         run_id = one.run_id if one.run_id in known else shown.get(one.run_id)
         if run_id is None:
-            joined.waiting.append(one)
-        else:
-            if one.key == FOLLOW_UP and one.comment:
-                # A dialog may be imported before and after its next answer.
-                if (run_id, one.comment.strip()) in turns:
-                    continue
-                turns.add((run_id, one.comment.strip()))
-            one = one.model_copy(update={"run_id": run_id})
-            joined.feedback.setdefault(run_id, []).append(one)
+            continue
+        if one.key == FOLLOW_UP and one.comment:
+            # A dialog may be imported before and after its next answer.
+            if (run_id, one.comment.strip()) in turns:
+                continue
+            turns.add((run_id, one.comment.strip()))
+        one = one.model_copy(update={"run_id": run_id})
+        joined.feedback.setdefault(run_id, []).append(one)
     talk = [row for row in rows if row.run_id not in joined.own]
     _add_follow_ups(journal, talk, joined, set(shown.values()), {f.feedback_id for f in given})
     return joined
@@ -217,8 +213,8 @@ def _shown(root: str, trace: Sequence[JournalRow], resumed: Mapping[bytes | None
     Of several, one from which another trace goes on (``resumed``: conversation -> traces).
     """
     answers = [row for row in trace if row.has_answer] or trace
-    best = max(_rank(row) for row in answers)
-    likely = [row for row in answers if _rank(row) == best]
+    best = max(likely_rank(row.rank) for row in answers)
+    likely = [row for row in answers if likely_rank(row.rank) == best]
     known = [row for row in likely if row.after and resumed.get(row.after, set()) - {root}]
     return (known or likely)[-1].run_id
 
@@ -231,11 +227,11 @@ def _own(trace: Sequence[JournalRow], shown: str, told: bool) -> set[str]:
     stronger sign, where the root run gave it back (``told``): it is not the app's, and what only
     quotes the user beside it is.
     """
-    best = max(_rank(row) for row in trace)
+    best = max(likely_rank(row.rank) for row in trace)
     ends = {row.after for row in trace if row.after is not None}
     own = set()
     for row in trace:
-        rank = _rank(row)
+        rank = likely_rank(row.rank)
         if row.run_id == shown and (told or rank != OWN_CALL):
             continue
         goes_on = row.before is not None and row.before in ends
@@ -243,10 +239,6 @@ def _own(trace: Sequence[JournalRow], shown: str, told: bool) -> set[str]:
         if rank == OWN_CALL or beside:
             own.add(row.run_id)
     return own
-
-
-def _rank(row: JournalRow) -> int:
-    return QUOTES_IT if row.rank is None else row.rank
 
 
 def _add_follow_ups(

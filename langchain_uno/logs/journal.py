@@ -24,7 +24,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from langchain_uno.errors import EmptyLogError, InputError, StoreError, reason_of
 from langchain_uno.home import Home
 from langchain_uno.logs.conversation import language_of, link, run_name, run_ref
-from langchain_uno.logs.database import Database, in_parts
+from langchain_uno.logs.database import Closing, Database, in_parts
 from langchain_uno.logs.machine_turns import client_task
 from langchain_uno.logs.tombstones import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.logs.trace import OWN_CALL
@@ -102,7 +102,7 @@ def require_log(home: Home) -> None:
         )
 
 
-class Journal:
+class Journal(Closing):
     """One namespace's journal. Thread-safe, process-safe and fork-safe.
 
     Args:
@@ -329,7 +329,8 @@ class Journal:
         """Read an interaction as it is stored."""
         log = self._record(Interaction, body)
         if language or log.language == "en":  # not said, or by an older version
-            log.language = language or _language(log)
+            users = [m.content for m in log.messages if m.role == "user"]
+            log.language = language or language_of(users, log.answer)
         return log
 
     def note_languages(self, logs: Iterable[Interaction]) -> None:
@@ -347,17 +348,13 @@ class Journal:
             about: only what names one of these runs; None: all.
             ids: and these pieces of feedback.
         """
-        sql = "SELECT seq, run_id, body FROM feedback"
-        found = set(self._db.read(sql)) if about is None else set()
-        for column, names in (("run_id", about or ()), ("feedback_id", ids)):
-            for part, marks in in_parts(names):
-                found.update(self._db.read(f"{sql} WHERE {column} IN ({marks})", part))
-        out = []
-        for _, run_id, body in sorted(found):
-            one = self._record(Feedback, body)
-            one.run_id = run_id
-            out.append(one)
-        return out
+        some = "" if about is None else f" WHERE run_id {IN} OR feedback_id {IN}"
+        args = () if about is None else (json.dumps(about), json.dumps(ids))
+        found = self._db.read(f"SELECT body, run_id FROM feedback{some} ORDER BY seq", args)  # noqa: S608
+        return [
+            self._record(Feedback, body).model_copy(update={"run_id": run_id})
+            for body, run_id in found
+        ]
 
     def counts(self) -> tuple[int, int]:
         """How many interactions and feedbacks there are."""
@@ -389,14 +386,11 @@ class Journal:
 
     def redacted(self) -> dict[str, int]:
         """How much was taken out before storing, by kind."""
-        total: dict[str, int] = {}
-        for table in ("interactions", "feedback"):
-            for (text,) in self._db.read(
-                f"SELECT redacted FROM {table} WHERE redacted IS NOT NULL"  # noqa: S608
-            ):
-                for kind, n in json.loads(text).items():
-                    total[kind] = total.get(kind, 0) + int(n)
-        return total
+        sql = (
+            "SELECT key, sum(value) FROM (SELECT redacted taken FROM interactions UNION ALL "
+            "SELECT redacted FROM feedback), json_each(taken) GROUP BY key"
+        )
+        return dict(self._db.read(sql))
 
     def _record(self, kind: type[_R], body: str) -> _R:
         try:
@@ -466,18 +460,6 @@ class Journal:
     def close(self) -> None:
         """Close the file; further calls raise StoreError. Closing twice is fine."""
         self._db.close()
-
-    def __enter__(self) -> Journal:
-        """Return self."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close."""
-        self.close()
-
-
-def _language(log: Interaction) -> str:
-    return language_of([m.content for m in log.messages if m.role == "user"], log.answer)
 
 
 def _interaction_row(i: Interaction, redacted: Mapping[str, int] | None = None) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial, wraps
 from hashlib import blake2b
@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 
 from langchain_uno.errors import StoreError
 from langchain_uno.home import Home
-from langchain_uno.logs.database import in_parts
+from langchain_uno.logs.database import Closing
 from langchain_uno.logs.filters import Supports, sameness
 from langchain_uno.logs.heard import Facts, Heard, facts_of, heard_of, part_of
 from langchain_uno.logs.join import Joined, attach, join_part, read, turn_of
@@ -85,7 +85,7 @@ def _whole(method: _F) -> _F:
     return cast(_F, run)
 
 
-class KeptLog:
+class KeptLog(Closing):
     """The joined journal of a home; a context manager. Open one for a short while.
 
     Args:
@@ -124,7 +124,7 @@ class KeptLog:
         """
         out = Joined()
         some = " AND feedback IS NOT NULL" if heard else ""
-        for _, run_id, own, feedback in sorted(self._logs(run_ids, some)):
+        for run_id, own, feedback in self._logs(run_ids, some):
             out.order.append(run_id)
             if own:
                 out.own.add(run_id)
@@ -132,14 +132,11 @@ class KeptLog:
                 out.feedback[run_id] = _FEEDBACK.validate_json(feedback)
         return out
 
-    def _logs(self, run_ids: Sequence[str] | None, some: str = "") -> Iterator[tuple[Any, ...]]:
-        """Yield number, run id, own and feedback of all records, or of these, in no order."""
-        sql = "SELECT seq, run_id, own, feedback FROM logs WHERE "
-        if run_ids is None:
-            yield from self._read(f"{sql} 1{some}")
-        else:
-            for part, marks in in_parts(list(dict.fromkeys(run_ids))):
-                yield from self._read(f"{sql} run_id IN ({marks}){some}", part)
+    def _logs(self, run_ids: Sequence[str] | None, some: str = "") -> list[tuple[Any, ...]]:
+        """Return run id, own and feedback of all records, or of these, in the order of arrival."""
+        which, args = ("1", []) if run_ids is None else (f"run_id {IN}", [json.dumps(run_ids)])
+        sql = f"SELECT run_id, own, feedback FROM logs WHERE {which}{some} ORDER BY seq"  # noqa: S608
+        return self._read(sql, args)
 
     @_whole
     def heard(self) -> list[Heard]:
@@ -158,7 +155,7 @@ class KeptLog:
     def reader(self, heard: Sequence[Heard]) -> dict[str, Callable[[], Interaction]]:
         """Return, by id, what reads each of these logs as it is at this moment."""
         run_ids = list(dict.fromkeys(one.run_id for one in heard))
-        said = {run_id: rest for _, run_id, *rest in self._logs(run_ids)}
+        said = {run_id: rest for run_id, *rest in self._logs(run_ids)}
         found = {run_id: rest for run_id, *rest in self._journal.bodies(run_ids)}
 
         def read_one(one: Heard, stored: Sequence[Any], own: int, feedback: str) -> Interaction:
@@ -206,15 +203,11 @@ class KeptLog:
     def first_of_equals(self, supports: Supports, run_ids: Sequence[str]) -> dict[str, bytes]:
         """Return those of some records that the filters let pass, and their feedback's digests."""
         ids = self._passed(supports)
-        found: dict[str, bytes] = {}
-        for part, marks in in_parts(run_ids):
-            sql = (
-                f"SELECT run_id, digest FROM logs a WHERE run_id IN ({marks}) AND facts {IN} AND "  # noqa: S608
-                "NOT EXISTS (SELECT 1 FROM logs b WHERE b.same = a.same "
-                f"AND b.facts {IN} AND b.seq < a.seq)"
-            )
-            found.update(self._read(sql, (*part, ids, ids)))
-        return found
+        sql = (
+            f"SELECT run_id, digest FROM logs a WHERE run_id {IN} AND facts {IN} AND NOT EXISTS "  # noqa: S608
+            f"(SELECT 1 FROM logs b WHERE b.same = a.same AND b.facts {IN} AND b.seq < a.seq)"
+        )
+        return dict(self._read(sql, (json.dumps(run_ids), ids, ids)))
 
     def _passed(self, supports: Supports) -> str:
         return json.dumps([i for i, facts, _ in self.facts() if facts.reason(supports) == "ok"])
@@ -276,14 +269,6 @@ class KeptLog:
     def close(self) -> None:
         """Close the file. Closing twice is fine."""
         self._db.close()
-
-    def __enter__(self) -> KeptLog:
-        """Return self."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close."""
-        self.close()
 
     # -- bringing it up to date -----------------------------------------------------------------
 

@@ -248,15 +248,11 @@ def migrate(db: sqlite3.Connection, name: str) -> None:
         )
     while found < SCHEMA:
         db.execute("BEGIN IMMEDIATE")
-        try:
+        with db:  # commits, or rolls back
             found = _version(db)  # another process may have been quicker
             if found < SCHEMA:
                 STEPS[found](db)
                 db.execute(f"PRAGMA user_version = {found + 1}")
-            db.execute("COMMIT")
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
         found = _version(db)
 
 

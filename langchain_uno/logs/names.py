@@ -63,19 +63,19 @@ def fields_of(value: Any) -> Mapping[str, Any] | None:
     return None
 
 
-def first_name(source: Mapping[str, Any], keys: Sequence[str]) -> str | None:
+def first_name(keys: Sequence[str], *sources: Any) -> str | None:
     """Return the first value under ``keys`` that names something, as text; None if there is none.
 
     Args:
-        source: a run's metadata, its ``configurable``, or a row of an export.
         keys: :data:`USER_KEYS` or :data:`THREAD_KEYS`. An object under one of them is looked into
             for its id.
+        sources: a run's metadata, its ``configurable``, a row of an export, the surest first; what
+            is no object is passed over.
     """
-    for key in keys:
-        if (value := source.get(key)) is None:
-            continue
-        if isinstance(inner := fields_of(value), Mapping):
-            value = first_name(inner, _IDS)
+    values = (one[k] for one in sources if isinstance(one, Mapping) for k in keys if k in one)
+    for value in values:
+        if (inner := fields_of(value)) is not None:
+            value = first_name(_IDS, inner)
         if isinstance(value, str) and value.strip():
             return value.strip()
         if isinstance(value, float) and value.is_integer():  # a column of numbers with gaps
@@ -101,7 +101,5 @@ def asked_by(
         user = metadata[SERVER_USER] or None
     else:
         # Whom a LangGraph server let in comes before whom its client names.
-        users = (first_name(one, USER_KEYS) for one in told)
-        user = first_name(configurable, _LET_IN) or next(filter(None, users), None)
-    threads = (first_name(one, THREAD_KEYS) for one in told)
-    return user, next(filter(None, threads), None)
+        user = first_name(_LET_IN, configurable) or first_name(USER_KEYS, *told)
+    return user, first_name(THREAD_KEYS, *told)

@@ -51,7 +51,7 @@ from langchain_uno.logs.readers.base import (
     first,
     literal,
     number,
-    read_all,
+    read_each,
     thumb,
     time_of,
     told_as_input,
@@ -131,17 +131,17 @@ def parse_group(rows: Sequence[Row], now: datetime, namespace: str, reader: Read
 
 def _records(name: str, found: Iterable[Found], now: datetime, namespace: str) -> Parsed:
     out = Parsed(name)
-    for one in found:
-        if isinstance(one, Feedback):
-            out.feedback.append(one)
-        elif isinstance(one, Passed):
-            out.passed[one.reason] += 1
-        elif isinstance(one, Interaction):
-            out.interactions.append(one)
-        else:
-            out.repeats = not one.last_only
-            dialog = _dialog(one, now, namespace, out.passed)
-            out.interactions += dialog
+    try:
+        for one in found:
+            if isinstance(one, Feedback):
+                out.feedback.append(one)
+            elif isinstance(one, Passed):
+                out.passed[one.reason] += 1
+            else:
+                out.repeats = not one.last_only
+                out.interactions += _dialog(one, now, namespace, out.passed)
+    except Passed as passed:
+        out.passed[passed.reason] += 1
     return out
 
 
@@ -181,34 +181,13 @@ def _own(row: Row, namespace: str) -> Interaction:
 def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> list[Interaction]:
     """Return a record an answer, with feedback; ``passed`` counts what holds none, by reason.
 
-    A conversation ends before a turn without words: nobody can say what was answered after it. What
-    is told of a last answer without words is counted as ``no_answer``, and goes to no other one.
-
     Raises:
         InputError: a message can't be read, or nobody asked or answered.
     """
-    turns, about = _turns(chat)
-    lost = 0  # answers to a user turn that nothing is left of
-    while turns and turns[-1].role != "tool" and _is_empty(turns[-1]):
-        own = chat.last_only or chat.run_id or all(m.role != "assistant" for m in turns[:-1])
-        if turns.pop().role != "assistant":
-            continue
-        if own:
-            passed["no_answer"] += 1
-            return []
-        passed["no_answer"] += len(feedback_in(about[len(turns)]))
-        lost += turns[-1].role != "assistant"
-    whole = not lost
-    for n, m in enumerate(turns):
-        if m.role in ("user", "assistant") and _is_empty(m):
-            passed["empty_turn"] += 1
-            # What is told of the last answer must not go to another one.
-            if chat.last_only or chat.run_id or chat.feedback or chat.implicit:
-                return []
-            turns, whole = turns[:n], False
-            if not any(t.role == "assistant" for t in turns):
-                return []
-            break
+    found = _with_words(chat, passed)
+    if found is None:
+        return []
+    turns, about, whole, lost = found
     answers = [n for n, m in enumerate(turns) if m.role == "assistant"]
     if not answers:
         raise InputError("there is no assistant turn")
@@ -232,11 +211,12 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
         told_apart = "" if user and not said.content.strip() else clean_text(chat.id)
         name = "\0".join([told_apart, *who_where])
         run_id = _unique(about[at].get("id")) or _run_id(name, turns[: at + 1])
-        who = next((u for m in reversed(about[:at]) if (u := _id(m.get("user_id")))), user)
         stamp = _time(first(about[at], *MADE), passed) or start
         if out and stamp <= out[-1].created_at:
             stamp = out[-1].created_at + timedelta(microseconds=1)
-        told = whole and at == answers[-1]
+        error = cut_off(about[at])
+        if whole and at == answers[-1]:
+            error = _id(chat.error) or error or cut_off(tags)
         out.append(
             Interaction(
                 run_id=own_id if own_id and at == answers[-1] else run_id,
@@ -246,13 +226,11 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
                 tool_calls=said.tool_calls,
                 namespace=namespace,
                 thread_id=thread,
-                user_id=who,
+                user_id=_asker(about[:at], user),
                 model=model,
                 language=language
                 or language_of([m.content for m in prompt if m.role == "user"], said.content),
-                error=(_id(chat.error) if told else None)
-                or cut_off(about[at])
-                or (cut_off(tags) if told else None),
+                error=error,
                 tags=tags,
                 created_at=stamp,
             )
@@ -260,21 +238,64 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
     for n, (one, later) in enumerate(pairwise(out)):
         if text := _between(turns[answers[n] + 1 : answers[n + 1]]):
             one.feedback.append(follow_up(one.run_id, later, text))
+    end = out[-1]
     if last := _between(turns[answers[-1] + 1 :]):
-        stamp = out[-1].created_at + timedelta(microseconds=1)
-        open_end = Interaction(
-            run_id=str(uuid5(SPACE, out[-1].run_id + "\0" + last)),
-            messages=[],
-            answer="",
-            user_id=next((u for m in reversed(about) if (u := _id(m.get("user_id")))), user),
-            created_at=stamp,
+        later = end.model_copy(
+            update={
+                "run_id": str(uuid5(SPACE, end.run_id + "\0" + last)),
+                "user_id": _asker(about, user),
+                "created_at": end.created_at + timedelta(microseconds=1),
+            }
         )
-        out[-1].feedback.append(follow_up(out[-1].run_id, open_end, last))
+        end.feedback.append(follow_up(end.run_id, later, last))
     for one, at in zip(out, answers, strict=True):
         _add_explicit(feedback_in(about[at]), [one], one.user_id, passed)
     _add_explicit(chat.feedback, out, user, passed, lost)
     _add_implicit(chat.implicit, out)
     return out
+
+
+def _with_words(
+    chat: Chat, passed: Counter[str]
+) -> tuple[list[Message], list[Row], bool, int] | None:
+    """Return the turns up to one without words, and for each the message that it comes from.
+
+    Nobody can say what was answered after such a turn. Where what is told of the last answer would
+    go to another one, nothing can be imported: it is counted.
+
+    Returns:
+        The turns; their messages; whether nothing is left out; how many answers at the end have no
+        words. None: there is nothing to import.
+
+    Raises:
+        InputError: a message can't be read.
+    """
+    turns, about = _turns(chat)
+    lost = 0  # answers to a user turn that nothing is left of
+    while turns and turns[-1].role != "tool" and _is_empty(turns[-1]):
+        own = chat.last_only or chat.run_id or all(m.role != "assistant" for m in turns[:-1])
+        if turns.pop().role != "assistant":
+            continue
+        if own:
+            passed["no_answer"] += 1
+            return None
+        passed["no_answer"] += len(feedback_in(about[len(turns)]))
+        lost += turns[-1].role != "assistant"
+    spoken = ("user", "assistant")
+    empty = next((n for n, m in enumerate(turns) if m.role in spoken and _is_empty(m)), None)
+    if empty is None:
+        return turns, about, not lost, lost
+    passed["empty_turn"] += 1
+    # What is told of the last answer must not go to another one.
+    told = chat.last_only or chat.run_id or chat.feedback or chat.implicit
+    if told or all(m.role != "assistant" for m in turns[:empty]):
+        return None
+    return turns[:empty], about, False, lost
+
+
+def _asker(about: Sequence[Row], user: str | None) -> str | None:
+    """Return whom the latest message names that names anybody, else the conversation's user."""
+    return next((who for m in reversed(about) if (who := _id(m.get("user_id")))), user)
 
 
 def _turns(chat: Chat) -> tuple[list[Message], list[Row]]:
@@ -285,11 +306,7 @@ def _turns(chat: Chat) -> tuple[list[Message], list[Row]]:
     """
     turns: list[Message] = []
     about: list[Row] = []
-    for n, given in enumerate(chat.messages):
-        try:
-            found = read_all([given])
-        except InputError as error:
-            raise InputError(str(error).replace("message 0", f"message {n}", 1)) from error
+    for given, found in zip(chat.messages, read_each(chat.messages), strict=True):
         own = given if isinstance(given, Mapping) else {}
         # Steps with tools share a message; its id and feedback are the last one's.
         step = {"user_id": own.get("user_id"), "created_at": first(own, *MADE)}
@@ -371,7 +388,6 @@ def _add_explicit(
     Raises:
         InputError: one of them can't be understood.
     """
-    given = literal(given, "feedback")
     if given is None or given == "":
         return
     for n, one in enumerate(given if isinstance(given, list) else [given]):
@@ -392,7 +408,7 @@ def _add_explicit(
         sources = (one.get(k) for k in ("source_type", "annotator_kind", "source"))
         if source := next((name for name in sources if isinstance(name, str)), None):
             fields["source"] = source
-        fields["user_id"] = first_name(one, (*USER_KEYS, *_SPEAKERS)) or user
+        fields["user_id"] = first_name((*USER_KEYS, *_SPEAKERS), one) or user
         if is_evaluator(source):
             fields["user_id"] = None
         fields["created_at"] = first(one, *MADE)

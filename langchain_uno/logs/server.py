@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from langchain_uno.errors import ConfigError, StoreError, UNOError
 from langchain_uno.home import safe_name
-from langchain_uno.logs.index import COLLECTION, PAGE, InteractionCollection
+from langchain_uno.logs.index import COLLECTION, PAGE, InteractionCollection, brief
 
 ENV_TOKEN = "LANGCHAIN_UNO_CHROMA_TOKEN"  # noqa: S105 - a variable's name
 
@@ -99,9 +99,8 @@ def _reached(shown: str) -> Iterator[None]:
     except UNOError:
         raise
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise StoreError(
-            f"The Chroma server {shown!r} can't be used ({reason}): {ServerIndex.advice}."
+            f"The Chroma server {shown!r} can't be used ({brief(error)}): {ServerIndex.advice}."
         ) from error
 
 
@@ -166,10 +165,6 @@ def _ensure(get: Any, create: Any) -> None:
     try:
         get()
     except NotFoundError:
-        try:
+        with suppress(ChromaError):  # of several kinds when another host was quicker
             create()
-        except ChromaError as error:  # of several kinds when another host was quicker
-            try:
-                get()
-            except NotFoundError:
-                raise error from None
+        get()

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from langchain_uno.home import Home, load_settings
+from langchain_uno.logs.database import Closing
 from langchain_uno.logs.heard import Heard, heard_of, part_of
 from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, Where
 from langchain_uno.logs.join import read
@@ -42,7 +43,7 @@ def pending(journal: Journal, kept: KeptLog) -> int:
     return sum(indexed.get(run_id) != digest for run_id, digest in kept.digests().items())
 
 
-class LogStore:
+class LogStore(Closing):
     """Opened by :meth:`open`; a context manager."""
 
     def __init__(
@@ -70,9 +71,10 @@ class LogStore:
         *,
         rebuild: bool = False,
         say: Callable[[str], None] | None = None,
-        chroma: str | None = None,
     ) -> LogStore:
         """Open the store of ``home``, taking its lease.
+
+        Its index is where ``LANGCHAIN_UNO_CHROMA`` or the home's ``settings.toml`` say.
 
         Args:
             home: the home (made if missing).
@@ -80,8 +82,6 @@ class LogStore:
             timeout_s: how long to wait for another holder of the lease.
             rebuild: throw the index away and fill it again (with another embedder, say).
             say: told when the index has to be rebuilt; None: standard error.
-            chroma: ``"embedded"``, or the URL of a Chroma server; None: as ``LANGCHAIN_UNO_CHROMA``
-                or the home's ``settings.toml`` say.
 
         Raises:
             ConfigError: ``settings.toml`` or the server's URL is wrong.
@@ -96,7 +96,7 @@ class LogStore:
             journal = undo.enter_context(Journal(home.journal))
             cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")
             undo.callback(cached.close)
-            index, reason = _open_index(home, journal, known_as(embedder), rebuild, chroma)
+            index, reason = _open_index(home, journal, known_as(embedder), rebuild)
             undo.callback(index.close, clean=False)
             store = cls(home, lease, journal, index, cached)
             if reason and not rebuild:
@@ -156,7 +156,7 @@ class LogStore:
         else:
             wanted = set(run_ids)
             ours, others = list(run_ids), [log for log in others if log.run_id in wanted]
-        return _oldest_first([*self._read(ours), *others])
+        return sorted([*self._read(ours), *others], key=lambda log: (log.created_at, log.run_id))
 
     def heard(self, *, whole: bool = False) -> list[Heard]:
         """Return what is known of the logs with feedback, of all hosts, oldest first.
@@ -239,14 +239,6 @@ class LogStore:
         self.journal.close()
         self._lease.release()
 
-    def __enter__(self) -> LogStore:
-        """Return self."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close."""
-        self.close()
-
     def _rebuild(self, reason: str, say: Callable[[str], None] | None) -> None:
         from rich.console import Console
         from rich.progress import Progress
@@ -257,10 +249,6 @@ class LogStore:
             task = progress.add_task("Rebuilding the index", total=self.pending())
             n = self.drain(lambda done: progress.advance(task, done))
         say(f"The index was rebuilt from the journal: {n} records.")
-
-
-def _oldest_first(logs: list[Interaction]) -> list[Interaction]:
-    return sorted(logs, key=lambda log: (log.created_at, log.run_id))
 
 
 def index_is_embedded(home: Home) -> bool:
@@ -287,17 +275,17 @@ def forget_in_index(home: Home, journal: Journal, run_ids: Sequence[str]) -> Non
         ServerIndex.forget(where, tenant, home.namespace, run_ids)
 
 
-def _where(home: Home, chroma: str | None = None) -> tuple[str, str]:
+def _where(home: Home) -> tuple[str, str]:
     """``"embedded"`` or a server's URL, and the tenant there."""
     settings = load_settings(home).logs
-    return chroma or os.environ.get(ENV_CHROMA) or settings.chroma, settings.chroma_tenant
+    return os.environ.get(ENV_CHROMA) or settings.chroma, settings.chroma_tenant
 
 
 def _open_index(
-    home: Home, journal: Journal, known: tuple[str, ...], rebuild: bool, chroma: str | None
+    home: Home, journal: Journal, known: tuple[str, ...], rebuild: bool
 ) -> tuple[_Index, str]:
     """Open the index; also return why it has to be filled again ("": it need not be)."""
-    where, tenant = _where(home, chroma)
+    where, tenant = _where(home)
     # A journal that never said where its marks belong knew the embedded folder only.
     before = journal.index_identity() or "embedded"
     marked = journal.database.read("SELECT count(*) FROM indexed")[0][0]

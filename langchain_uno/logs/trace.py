@@ -129,8 +129,8 @@ class Trace:
             likely = shown or [one for one in answers if one.rank != OWN_CALL]
             likely = [one for one in likely if one.text] or likely
         if likely:
-            best = max(_or_unknown(one.rank) for one in likely)
-            last = [one for one in likely if _or_unknown(one.rank) == best][-1]
+            best = max(likely_rank(one.rank) for one in likely)
+            last = [one for one in likely if likely_rank(one.rank) == best][-1]
             found.append((str(run), last.run_id))
         return found
 
@@ -161,7 +161,8 @@ class Inside(NamedTuple):
         return Inside(self.trace, (*self.runs, run_id))
 
 
-def _or_unknown(rank: int | None) -> int:
+def likely_rank(rank: int | None) -> int:
+    """Return how far a request is the user's turn, where nobody may know it."""
     return QUOTES_IT if rank is None else rank
 
 

@@ -1,6 +1,7 @@
 """A cache of vectors on disk, so that nothing is embedded twice by the same embedder.
 
-    cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")   # is an Embedder itself
+    cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")
+    cached.embed(texts)   # some hundreds at a time
 
 Keyed by the embedder's fingerprint and a digest of the text; the text itself is not kept.
 """
@@ -18,9 +19,7 @@ import numpy as np
 
 from langchain_uno.errors import StoreError
 from langchain_uno.models.answers import open_cache
-from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, known_as
-
-_BATCH = 64
+from langchain_uno.models.protocols import Embedder, FloatArray
 
 
 class CachedEmbedder:
@@ -44,32 +43,16 @@ class CachedEmbedder:
             "PRIMARY KEY (embedder, text)) WITHOUT ROWID",
         )
 
-    @property
-    def fingerprint(self) -> str:
-        """The embedder's."""
-        return self._embedder.fingerprint
-
-    @property
-    def former_fingerprints(self) -> tuple[str, ...]:
-        """The embedder's."""
-        return known_as(self._embedder)[1:]
-
-    def embed(self, texts: Sequence[str], on_done: OnDone | None = None) -> FloatArray:
+    def embed(self, texts: Sequence[str]) -> FloatArray:
         """Return the vectors, shape (n, d), float32, from the file where it has them."""
         keys = [_key(t) for t in texts]
-        found = self._look_up(list(dict.fromkeys(keys)))
+        found = self._look_up(keys)
         missing = {k: t for k, t in zip(keys, texts, strict=True) if k not in found}
-        if on_done and len(keys) > len(missing):
-            on_done(sum(1 for k in keys if k in found))
-        todo = list(missing)
-        for start in range(0, len(todo), _BATCH):  # kept batch by batch: an interrupt loses little
-            part = todo[start : start + _BATCH]
-            vectors = np.asarray(self._embedder.embed([missing[k] for k in part]), dtype=np.float32)
-            fresh = dict(zip(part, vectors, strict=True))
+        if missing:
+            made = np.asarray(self._embedder.embed(list(missing.values())), dtype=np.float32)
+            fresh = dict(zip(missing, made, strict=True))
             self._keep(fresh)
-            found.update(fresh)
-            if on_done:
-                on_done(sum(1 for k in keys if k in fresh))
+            found |= fresh
         if not keys:
             return np.zeros((0, 0), dtype=np.float32)
         return np.stack([found[k] for k in keys]).astype(np.float32, copy=False)
@@ -80,18 +63,15 @@ class CachedEmbedder:
             self._db.close()
 
     def _look_up(self, keys: Sequence[bytes]) -> dict[bytes, FloatArray]:
-        out: dict[bytes, FloatArray] = {}
-        for start in range(0, len(keys), 500):
-            part = keys[start : start + 500]
-            marks = ",".join("?" * len(part))
-            sql = f"SELECT text, vector FROM vectors WHERE embedder = ? AND text IN ({marks})"  # noqa: S608
-            with self._lock:
-                rows = self._db.execute(sql, [self.fingerprint, *part]).fetchall()
-            out.update((key, np.frombuffer(blob, dtype="<f4")) for key, blob in rows)
-        return out
+        marks = ",".join("?" * len(keys))
+        sql = f"SELECT text, vector FROM vectors WHERE embedder = ? AND text IN ({marks})"  # noqa: S608
+        with self._lock:
+            rows = self._db.execute(sql, [self._embedder.fingerprint, *keys]).fetchall()
+        return {key: np.frombuffer(blob, dtype="<f4") for key, blob in rows}
 
     def _keep(self, vectors: dict[bytes, FloatArray]) -> None:
-        rows = [(self.fingerprint, k, v.astype("<f4").tobytes()) for k, v in vectors.items()]
+        name = self._embedder.fingerprint
+        rows = [(name, k, v.astype("<f4").tobytes()) for k, v in vectors.items()]
         try:
             with self._lock, self._db:
                 self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)

@@ -7,7 +7,7 @@ model first, and PEFT never sees the folder itself.
 PEFT's mixed batch (``adapter_names``) loops over the adapters in every layer, gathering and
 scattering rows; with eight adapters that is four times slower than one. Here the LoRA matrices of
 the adapters in a batch are stacked along their rank, so that each layer makes two products whatever
-their number:
+their number, and PEFT's own sums are switched off:
 
     y = W x + B_all ((A_all x) * own)        own: 1 where a column belongs to the row's adapter
 
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from langchain_uno.errors import EngineError, ReleaseError
-from langchain_uno.models.server_adapters import adapter_config
+from langchain_uno.models.server_adapters import adapter_config, check_matrices
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -71,14 +71,11 @@ def check_adapter(path: Path, model: Any) -> CheckedAdapter:
             names or shapes do not fit the base model.
     """
     from peft import LoraConfig
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     raw = adapter_config(path)
-    try:
-        tensors = load_file(path / "adapter_model.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise ReleaseError(f"The adapter in {str(path)!r} can't be read: {error}.") from error
+    weights = path / "adapter_model.safetensors"
+    check_matrices(weights, f"The adapter in {str(path)!r}", linear_shapes(model))
     extras = [key for key in _REFUSED if raw.get(key)]
     if extras or raw.get("bias", "none") != "none":
         raise ReleaseError(
@@ -96,35 +93,7 @@ def check_adapter(path: Path, model: Any) -> CheckedAdapter:
         )
     except (TypeError, ValueError) as error:
         raise ReleaseError(f"The adapter in {str(path)!r} has bad settings: {error}.") from error
-    _check_shapes(path, config, tensors, model)
-    return CheckedAdapter(config, tensors)
-
-
-def _check_shapes(
-    path: Path, config: LoraConfig, tensors: dict[str, torch.Tensor], model: Any
-) -> None:
-    shapes = linear_shapes(model)
-    seen: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name, tensor in tensors.items():
-        module, _, kind = name.removeprefix("base_model.model.").rpartition(".lora_")
-        if kind not in ("A.weight", "B.weight") or module not in shapes or tensor.ndim != 2:
-            raise ReleaseError(
-                f"The adapter in {str(path)!r} has a tensor {name!r} that fits nothing in the base "
-                "model: it was trained on another one."
-            )
-        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-            raise ReleaseError(f"The adapter in {str(path)!r} has bad numbers in {name!r}.")
-        seen.setdefault(module, {})[kind[0]] = tuple(tensor.shape)
-    if not seen:
-        raise ReleaseError(f"The adapter in {str(path)!r} holds no tensors.")
-    for module, parts in seen.items():
-        out_features, in_features = shapes[module]
-        a, b = parts.get("A"), parts.get("B")
-        if not a or not b or a[1] != in_features or b[0] != out_features or a[0] != b[1]:
-            raise ReleaseError(
-                f"The adapter in {str(path)!r} does not fit {module!r} of the base model: shapes "
-                f"{a} and {b} for a layer of {in_features} -> {out_features}."
-            )
+    return CheckedAdapter(config, load_file(weights))
 
 
 def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
@@ -152,28 +121,6 @@ def count_weights(folder: Path) -> int:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no dict
 
 
-def restore_base(model: Any) -> None:
-    """Make a model that was trained on the plain, serving base again; its weights are untouched.
-
-    Raises:
-        EngineError: LoRA layers were left in it.
-    """
-    model.__dict__.pop("forward", None)  # TRL's trainers wrap it, one deeper each time
-    model.eval()
-    model.config.use_cache = True
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        model.gradient_checkpointing_disable()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-        parameter.grad = None
-    left = [name for name, _ in model.named_modules() if ".lora_A" in name]
-    if left:
-        raise EngineError(
-            f"The training left LoRA layers in the base model (at {left[0]!r}): call unload() "
-            "on the PEFT model before the exclusive() block ends, then load the engine anew."
-        )
-
-
 class AdapterSet:
     """The adapters mounted on one model, and which of them each row of the next pass uses.
 
@@ -184,10 +131,9 @@ class AdapterSet:
     def __init__(self, model: Any) -> None:
         self.model = model
         self._peft: PeftModel | None = None
-        self._names: dict[str, str] = {}
-        self._paths: dict[str, Path] = {}
+        self._mounted: dict[str, tuple[str, Path]] = {}
+        """Name -> PEFT's name, and the folder."""
         self._count = 0
-        self._active: object = None
         self._stacked = _StackedLora()
 
     def mount(self, name: str, path: Path, checked: CheckedAdapter) -> None:
@@ -196,7 +142,6 @@ class AdapterSet:
 
         self._count += 1
         inner = f"u{self._count}"
-        self._active = None
         self._stacked.forget()
         try:
             if self._peft is None:
@@ -211,13 +156,15 @@ class AdapterSet:
             if left:
                 raise ReleaseError(f"The adapter {name!r} has tensors of no use: {left[:3]}.")
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
-            self._names[name] = inner
+            self._mounted[name] = inner, path
             self.unmount(name)
             if isinstance(error, ReleaseError):
                 raise
             raise ReleaseError(f"The adapter {name!r} can't be mounted: {error}") from error
-        self._names[name], self._paths[name] = inner, path
+        self._mounted[name] = inner, path
         self.model.eval()
+        tuner: Any = self._peft.base_model
+        tuner.disable_adapter_layers()
         self._stacked.hook(self.model)
 
     def mount_again(self, mounted: Mapping[str, Path]) -> list[str]:
@@ -237,27 +184,25 @@ class AdapterSet:
 
     def unmount(self, name: str) -> None:
         """Remove an adapter; the last one gone, the model is the plain base again."""
-        inner = self._names.pop(name, None)
-        self._paths.pop(name, None)
-        self._active = None
+        inner, _ = self._mounted.pop(name, (None, None))
         self._stacked.forget()
         if self._peft is None or inner is None:
             return
-        if not self._names:
+        if not self._mounted:
             self._restore()
         elif inner in self._peft.peft_config:
             if inner in self._peft.active_adapters:
-                self._peft.set_adapter(next(iter(self._names.values())), inference_mode=True)
+                other, _ = next(iter(self._mounted.values()))
+                self._peft.set_adapter(other, inference_mode=True)
             self._peft.delete_adapter(inner)
 
     def paths(self) -> dict[str, Path]:
         """Name -> folder of every mounted adapter."""
-        return dict(self._paths)
+        return {name: path for name, (_, path) in self._mounted.items()}
 
     def clear(self) -> None:
         """Unmount everything: the model is the plain base afterwards, bit for bit."""
-        self._names.clear()
-        self._paths.clear()
+        self._mounted.clear()
         self._restore()
 
     def _restore(self) -> None:
@@ -266,37 +211,16 @@ class AdapterSet:
             self.model.__dict__.pop("forward", None)
             self._peft = None
         self._stacked.clear()
-        self._active = None
 
     @contextmanager
     def rows(self, names: Sequence[str | None]) -> Iterator[None]:
         """Make the passes inside use ``names[i]`` (None: the base) for row ``i``."""
-        if self._peft is not None:
-            kinds = set(names)
-            if len(kinds) == 1:
-                [name] = kinds
-                self._switch(None if name is None else self._names[name])
-            else:
-                self._switch(None)
-                self._stacked.set_rows([None if n is None else self._names[n] for n in names])
+        inner = [None if name is None else self._mounted[name][0] for name in names]
+        self._stacked.set_rows(inner)
         try:
             yield
         finally:
-            self._stacked.set_rows(None)
-
-    def _switch(self, to: str | None) -> None:
-        """Let PEFT apply this adapter to all rows, or none at all (None)."""
-        wanted = to or "base"
-        if self._peft is None or wanted == self._active:
-            return
-        tuner: Any = self._peft.base_model
-        if to is None:
-            tuner.disable_adapter_layers()
-        else:
-            if self._active in (None, "base"):
-                tuner.enable_adapter_layers()
-            self._peft.set_adapter(to, inference_mode=True)
-        self._active = wanted
+            self._stacked.set_rows([])
 
 
 _KEPT = 4
@@ -313,7 +237,8 @@ class _StackedLora:
         self._hooked: dict[int, Any] = {}
         self._stacks: OrderedDict[tuple[str, ...], dict[int, _Stack | None]] = OrderedDict()
         self._now: dict[int, _Stack | None] | None = None
-        self._places: list[int] = []
+        self._places: list[int] | None = []
+        """Each row's adapter among those that are stacked; None: all rows have the only one."""
         self._own: dict[tuple[int, ...], torch.Tensor] = {}
 
     def hook(self, model: Any) -> None:
@@ -335,37 +260,38 @@ class _StackedLora:
         self.forget()
         self._hooked.clear()
 
-    def set_rows(self, names: Sequence[str | None] | None) -> None:
-        """Choose each row's adapter (PEFT's name; None: the base); None switches the sums off."""
-        if names is None:
+    def set_rows(self, names: Sequence[str | None]) -> None:
+        """Choose each row's adapter (PEFT's name; None: the base)."""
+        used = tuple(sorted({name for name in names if name is not None}))
+        if not used:
             self._now = None
             return
-        used = tuple(sorted({name for name in names if name is not None}))
         if used not in self._stacks:
             self._stacks[used] = {i: _stack(layer, used) for i, layer in self._hooked.items()}
             while len(self._stacks) > _KEPT:
                 self._stacks.popitem(last=False)
         self._stacks.move_to_end(used)
         self._now = self._stacks[used]
+        alone = set(names) == {*used} and len(used) == 1
         places = [-1 if name is None else used.index(name) for name in names]
         if places != self._places:
-            self._places, self._own = places, {}
+            self._places, self._own = None if alone else places, {}
 
     def _add(self, layer: Any, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
-        if self._now is None:
-            return None
-        stack = self._now[id(layer)]
-        if stack is None:
+        stack = self._now and self._now[id(layer)]
+        if not stack:
             return None
         a, b, ranks = stack
         x = args[0]
-        if x.dim() != 3 or x.shape[0] != len(self._places):
-            raise EngineError("This model's layers mix rows, so adapters can't share a batch.")
-        own = self._own.get(ranks)
-        if own is None:
-            own = self._own[ranks] = _own(self._places, ranks, a)
-        inner = torch.nn.functional.linear(x.to(a.dtype), a) * own
-        return output + torch.nn.functional.linear(inner, b).to(output.dtype)
+        inner = torch.nn.functional.linear(x.to(a.dtype), a)
+        if self._places is not None:
+            if x.dim() != 3 or x.shape[0] != len(self._places):
+                raise EngineError("This model's layers mix rows, so adapters can't share a batch.")
+            own = self._own.get(ranks)
+            if own is None:
+                own = self._own[ranks] = _own(self._places, ranks, a)
+            inner = inner * own
+        return (output + torch.nn.functional.linear(inner, b)).to(output.dtype)
 
 
 def _stack(layer: Any, names: Sequence[str]) -> _Stack | None:

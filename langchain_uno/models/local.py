@@ -24,10 +24,11 @@ import numpy as np
 from langchain_uno.errors import AdapterTakenError, EngineError
 from langchain_uno.forks import ForkLock
 from langchain_uno.home import safe_name
-from langchain_uno.models.adapters import check_adapter, restore_base
+from langchain_uno.models.adapters import check_adapter
 from langchain_uno.models.chat_format import end_tokens
 from langchain_uno.models.constraints import grammar_constrainer
 from langchain_uno.models.deadline import arrive, earliest, get
+from langchain_uno.models.lending import borrowed
 from langchain_uno.models.protocols import Chunk, FloatArray, GenerateRequest, Generation, OnDone
 from langchain_uno.models.rows import Call, Row, RowMaker, tell
 from langchain_uno.models.sampling import Constrainer
@@ -258,37 +259,31 @@ class LocalEngine:
         """Hand ``(model, tokenizer)`` to a trainer: the plain base, no adapters, nobody else on it.
 
         What is under way finishes first; new requests wait until the block ends. Afterwards the
-        model must be the plain base again (``trainer.model.unload()``): whatever wrapper TRL left
-        is removed, eval mode is restored and the adapters are mounted again from their folders.
-
-        Raises:
-            EngineError: the block left LoRA layers in the model.
+        model is the plain base again, and the adapters are mounted again from their folders.
         """
         self._refuse_inside_exclusive()
         with self._adapter_lock:
             resume = self._scheduler.pause()
             self._exclusive_thread = threading.get_ident()
+            adapters, ready = self._scheduler.adapters, self._scheduler.ready
+            mounted = adapters.paths()
             try:
-                mounted = self._scheduler.adapters.paths()
-                self._scheduler.adapters.clear()
-                try:
+                adapters.clear()
+                with borrowed(self.model, self.tokenizer):
                     yield self.model, self.tokenizer
-                finally:
-                    self._restore(mounted)
             finally:
-                self._exclusive_thread = None
-                resume()
+                try:
+                    ready.difference_update(mounted)
+                    ready.update(adapters.mount_again(mounted))
+                finally:
+                    self._exclusive_thread = None
+                    resume()
 
     def close(self) -> None:
         """Free the model; further calls raise EngineError."""
         self._finalizer()
 
     # -- inside ----------------------------------------------------------------------------------
-
-    def _restore(self, mounted: Mapping[str, Path]) -> None:
-        self._scheduler.ready.difference_update(mounted)
-        restore_base(self.model)
-        self._scheduler.ready.update(self._scheduler.adapters.mount_again(mounted))
 
     def _row(self, index: int, request: GenerateRequest) -> tuple[Row, Generation | None]:
         self._refuse_inside_exclusive()

@@ -56,7 +56,7 @@ def log_likelihoods(
     for messages, answer in items:
         job = partial(_one, engine, messages, answer)
         out.append(float(engine.call_in_owner(job, adapter)))
-        if on_done:
+        if on_done is not None:
             on_done(1)
     return out
 

@@ -16,11 +16,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
 
 from langchain_uno.errors import AdapterTakenError, EngineError, ReleaseError
 from langchain_uno.forks import ForkLock
@@ -31,6 +34,10 @@ STAND_IN = "uno-base-"
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _RANKS = ("rank_pattern", "alpha_pattern")
+_deserialize: Any = deserialize  # its stub carries no types
+
+LinearShapes = Mapping[str, tuple[int, int]]
+"""Module name -> (out features, in features) of the base model's linear layers."""
 
 
 @dataclass(eq=False)
@@ -156,7 +163,7 @@ class ServerAdapters:
     def _make_stand_in(self, config: dict[str, Any], folder: Path) -> str:
         """Make the adapter of zeros, of the layers that this adapter changes, and bring it."""
         import torch
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
         from safetensors.torch import save_file
 
         zeros: dict[str, Any] = {}
@@ -181,25 +188,89 @@ class ServerAdapters:
         return name
 
 
-def adapter_config(folder: Path) -> dict[str, Any]:
+def adapter_config(folder: Path, where: str = "") -> dict[str, Any]:
     """Return the settings of the LoRA adapter in a folder, as PEFT wrote them.
+
+    Args:
+        folder: the adapter's.
+        where: what an error calls it; by default by its folder.
 
     Raises:
         ReleaseError: the folder holds no LoRA adapter in safetensors.
     """
+    where = where or f"The adapter in {str(folder)!r}"
     for file in (_CONFIG, _WEIGHTS):
         if not (folder / file).is_file():
             raise ReleaseError(
-                f"The adapter folder {str(folder)!r} has no {file}: only LoRA adapters saved by "
-                "PEFT as safetensors are loaded."
+                f"{where} has no {file}: only LoRA adapters saved by PEFT as safetensors are loaded"
             )
     try:
-        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReleaseError(f"The adapter in {str(folder)!r} can't be read: {error}.") from error
+        config = json.loads((folder / _CONFIG).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ReleaseError(f"{where} has an {_CONFIG} that is not valid JSON") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise ReleaseError(f"The adapter in {str(folder)!r} is not a LoRA adapter.")
+        raise ReleaseError(f"{where} is not a LoRA adapter")
     return config
+
+
+def check_matrices(file: Path, where: str, shapes: LinearShapes | None) -> set[int]:
+    """Check the matrices of a LoRA adapter: pairs of A and B, finite, of the base model's layers.
+
+    Args:
+        file: the safetensors.
+        where: what an error calls the adapter.
+        shapes: of the base model; None: they are not compared.
+
+    Returns:
+        The ranks.
+
+    Raises:
+        ReleaseError: they are not sound; says which and why.
+    """
+    modules: dict[str, dict[str, list[int]]] = {}
+    for name, info in read_tensors(file, f"{where}/{file.name}").items():
+        module, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
+        if not module or part not in ("A.weight", "B.weight") or len(info["shape"]) != 2:
+            raise ReleaseError(f"{where} has a tensor {name!r} that is no LoRA matrix")
+        if not _finite(info):
+            raise ReleaseError(f"{where} has values that are not finite in {name!r}")
+        modules.setdefault(module, {})[part[0]] = list(info["shape"])
+    if not modules:
+        raise ReleaseError(f"{where} holds no weights")
+    for module, parts in modules.items():
+        a, b = parts.get("A"), parts.get("B")
+        if a is None or b is None or a[0] != b[1]:
+            raise ReleaseError(f"{where} has shapes A {a}, B {b} at {module!r}")
+        if shapes is not None and shapes.get(module) != (b[0], a[1]):
+            raise ReleaseError(
+                f"{where} changes {module!r} of shape {(b[0], a[1])}, the base model has "
+                f"{shapes.get(module, 'no such layer')}"
+            )
+    return {parts["B"][1] for parts in modules.values()}
+
+
+def read_tensors(file: Path, where: str) -> dict[str, dict[str, Any]]:
+    """Return the tensors of a safetensors file by name: shape, dtype and data.
+
+    Raises:
+        ReleaseError: it is none; ``where`` is what the error calls it.
+    """
+    try:
+        return dict(_deserialize(file.read_bytes()))
+    except SafetensorError as error:
+        raise ReleaseError(f"{where} is not a sound safetensors file ({error})") from error
+
+
+_EXPONENTS = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
+
+
+def _finite(info: dict[str, Any]) -> bool:
+    """Whether no value is inf or NaN (all exponent bits set): no torch needed, bf16 included."""
+    if info["dtype"] not in _EXPONENTS:
+        return False
+    kind, mask = _EXPONENTS[info["dtype"]]
+    bits = np.frombuffer(bytes(info["data"]), dtype=kind)
+    return not bool(((bits & mask) == mask).any())
 
 
 def _same(target: Path, folder: Path, config: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from langchain_uno.errors import EngineDownError, EngineError, ModelNotFoundError
 from langchain_uno.models.answers import Answers, key_of
@@ -23,7 +23,6 @@ from langchain_uno.models.protocols import (
     Generation,
     OnDone,
 )
-from langchain_uno.models.roles import PromptSet
 from langchain_uno.models.together import ask_together
 from langchain_uno.records import Usage
 
@@ -118,27 +117,6 @@ def check_answered(engine: Engine, since: tuple[int, int] = (0, 0)) -> None:
             "Check its credentials, limits and filters, then call again; the refresh goes on from "
             "there."
         )
-
-
-def judged_by(prompts: PromptSet, judge: PromptSet) -> PromptSet:
-    """Return ``prompts`` with the judge's role worded (and read back) by the set ``judge``.
-
-    Verification needs both: the critic and its reviser are the base model, the judge may be a
-    teacher that needs other words.
-    """
-    return prompts if prompts is judge else cast(PromptSet, _JudgedBy(prompts, judge))
-
-
-class _JudgedBy:
-    def __init__(self, prompts: PromptSet, judge: PromptSet) -> None:
-        self._prompts = prompts
-        self.fingerprint = f"{prompts.fingerprint}+{judge.fingerprint}"
-        self.judge_prompt = judge.judge_prompt
-        self.parse_judgement = judge.parse_judgement
-        self.judge_schema = judge.judge_schema
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._prompts, name)
 
 
 class Teacher(Engine):

@@ -1,6 +1,6 @@
 """Going on with a training that was killed: its state, kept every minute, without a pickle.
 
-    keeper = Keeper(out, digest_of(rows, settings, seed))
+    keeper = Keeper(out, records.digest_of(rows, settings, seed))
     trainer.add_callback(keeper)
     trainer.train(resume_from_checkpoint=keeper.checkpoint)
 
@@ -11,7 +11,6 @@ had. A state of other examples or settings, or one that can't be read, counts fo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -37,14 +36,6 @@ _REST = "rest.json"
 _TRAINER = "trainer_state.json"  # as transformers has it
 
 
-def digest_of(*parts: Any) -> str:
-    """Return what tells one training from another: of its examples, settings and seed."""
-    whole = hashlib.sha256()
-    for part in parts:
-        whole.update(repr(part).encode("utf-8", "surrogatepass") + b"\0")
-    return whole.hexdigest()[:32]
-
-
 @dataclass(eq=False)
 class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Keeps the state of a training, and finds the one that an earlier call left."""
@@ -52,13 +43,13 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
     out: Path
     """The training's folder."""
     digest: str
-    """Of what is trained (:func:`digest_of`)."""
+    """Of what is trained (:func:`langchain_uno.records.digest_of`)."""
     make_notes: Callable[[], dict[str, Any]] = dict
     """Returns what the caller wants back, as JSON."""
     after_evaluation: bool = False
     """Whether every epoch ends with an evaluation, which is waited for."""
     epochs: int = 0
-    """Epochs that the state found has behind it."""
+    """Epochs that are over, those before the state that was found among them."""
     notes: dict[str, Any] = field(default_factory=dict)
     """The caller's, as they were then."""
 

@@ -8,19 +8,22 @@ refusal says which file and why. :class:`ReleaseError` messages here are fragmen
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
 
 from langchain_uno.errors import NameError_, ReleaseError
 from langchain_uno.home import safe_name
 from langchain_uno.models.protocols import FloatArray
+from langchain_uno.models.server_adapters import (
+    LinearShapes,
+    adapter_config,
+    check_matrices,
+    read_tensors,
+)
 from langchain_uno.releases.manifest import (
     ADAPTER_ROUTES,
     AdapterEntry,
@@ -35,11 +38,6 @@ CENTROIDS_FILE = "centroids.safetensors"
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
-
-_deserialize: Any = deserialize  # its stub carries no types
-
-LinearShapes = Mapping[str, tuple[int, int]]
-"""Module name -> (out features, in features) of the base model's linear layers."""
 
 
 def file_sha256(path: Path) -> str:
@@ -129,7 +127,7 @@ def parse_centroids(path: Path, n_clusters: int) -> tuple[FloatArray, Space | No
     Releases of schema 4 and before may hold a projection. It is left out: their requests go to the
     nearest centroid.
     """
-    tensors = _tensors(path, CENTROIDS_FILE)
+    tensors = read_tensors(path, f"its {CENTROIDS_FILE}")
     names = set(tensors) - {"projection"}
     if names not in ({"centroids"}, {"centroids", "centre", "damped"}):
         raise ReleaseError(f"its {CENTROIDS_FILE} holds {sorted(tensors)}, not ['centroids']")
@@ -162,12 +160,7 @@ def check_adapter(
 ) -> None:
     """Check one PEFT adapter folder: kind, base model, pairs of A and B, shapes, finite values."""
     where = f"adapters/{entry.name}"
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ReleaseError(f"its {where}/{CONFIG_FILE} is not valid JSON") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise ReleaseError(f"its {where} is not a LoRA adapter")
+    config = adapter_config(folder, f"its {where}")
     if base_name(str(config.get("base_model_name_or_path"))) != manifest.base_model:
         raise ReleaseError(
             f"its {where} was made for base model {config.get('base_model_name_or_path')!r}, the "
@@ -178,42 +171,6 @@ def check_adapter(
     rank = config.get("r")
     if rank != entry.rank or not isinstance(rank, int) or rank < 1:
         raise ReleaseError(f"its {where} has rank {rank!r}, the manifest says {entry.rank}")
-    tensors = _tensors(folder / WEIGHTS_FILE, f"{where}/{WEIGHTS_FILE}")
-    modules: dict[str, dict[str, list[int]]] = {}
-    for name, info in tensors.items():
-        module, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
-        if not module or part not in ("A.weight", "B.weight") or len(info["shape"]) != 2:
-            raise ReleaseError(f"its {where} has a tensor {name!r} that is no LoRA matrix")
-        if not _finite(info):
-            raise ReleaseError(f"its {where} has values that are not finite in {name!r}")
-        modules.setdefault(module, {})[part[0]] = list(info["shape"])
-    if not modules:
-        raise ReleaseError(f"its {where} holds no weights")
-    for module, parts in modules.items():
-        a, b = parts.get("A"), parts.get("B")
-        if a is None or b is None or a[0] != rank or b[1] != rank:
-            raise ReleaseError(f"its {where} has shapes A {a}, B {b} at {module!r} for rank {rank}")
-        if shapes is not None and shapes.get(module) != (b[0], a[1]):
-            raise ReleaseError(
-                f"its {where} changes {module!r} of shape {(b[0], a[1])}, the base model has "
-                f"{shapes.get(module, 'no such layer')}"
-            )
-
-
-def _tensors(path: Path, where: str) -> dict[str, dict[str, Any]]:
-    try:
-        return dict(_deserialize(path.read_bytes()))
-    except SafetensorError as error:
-        raise ReleaseError(f"its {where} is not a sound safetensors file ({error})") from error
-
-
-_EXPONENTS = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
-
-
-def _finite(info: dict[str, Any]) -> bool:
-    """Whether no value is inf or NaN (all exponent bits set): no torch needed, bf16 included."""
-    if info["dtype"] not in _EXPONENTS:
-        return False
-    kind, mask = _EXPONENTS[info["dtype"]]
-    bits = np.frombuffer(bytes(info["data"]), dtype=kind)
-    return not bool(((bits & mask) == mask).any())
+    ranks = check_matrices(folder / WEIGHTS_FILE, f"its {where}", shapes)
+    if ranks != {rank}:
+        raise ReleaseError(f"its {where} has matrices of rank {sorted(ranks)}, not {rank}")

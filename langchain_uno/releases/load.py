@@ -18,9 +18,9 @@ from langchain_uno.errors import HomeError, NameError_, ReleaseError, ReleaseMis
 from langchain_uno.home import Home, is_safe, safe_name
 from langchain_uno.models.prompts import worded_alike
 from langchain_uno.models.protocols import FloatArray
+from langchain_uno.models.server_adapters import LinearShapes
 from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
-from langchain_uno.releases.checks import LinearShapes
 from langchain_uno.releases.manifest import Manifest, read_manifest_file
 from langchain_uno.releases.space import Space
 from langchain_uno.releases.traffic import read_traffic

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from html import escape
@@ -50,6 +51,17 @@ def shown(value: Any) -> Any:
 def counted(n: int, one: str, many: str = "") -> str:
     """Return a number with its noun: ``1 answer``, ``2 answers``."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time in at most six columns."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"
 
 
 def render_html(report: Report) -> str:
@@ -105,9 +117,7 @@ def cluster_map(points: Sequence[MapPoint]) -> str:
 
 
 def _by_size(points: Sequence[MapPoint]) -> list[str]:
-    count: dict[str, int] = {}
-    for point in points:
-        count[point.cluster] = count.get(point.cluster, 0) + 1
+    count = Counter(point.cluster for point in points)
     return sorted(count, key=lambda name: (-count[name], name))
 
 
@@ -166,7 +176,7 @@ def _environment(*, html: bool) -> Environment:
         "day": lambda at: f"{at.day} {at:%B %Y, %H:%M}",
         "words": lambda name: name.replace("_", " "),
         "size": lambda n: f"{n / 1e6:.1f} MB",
-        "time": _time,
+        "time": duration,
     }
     return environment("langchain_uno.reports", html=html, **filters)
 
@@ -189,9 +199,3 @@ def _fence(text: str) -> str:
 
 def _longest(text: str) -> int:
     return max(map(len, re.findall("`+", text)), default=0)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -28,24 +28,13 @@ from hashlib import blake2b, sha256
 from secrets import token_urlsafe
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    field_validator,
-)
-from pydantic import ValidationError as BadFields
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.errors import ConfigError, ForgottenError, InputError, StoreError, UNOError
 from langchain_uno.home import safe_name
 from langchain_uno.logs.capture import feedback_key
 from langchain_uno.logs.conversation import run_name, run_ref
-from langchain_uno.messages import clean_text
 from langchain_uno.metrics import exposition
 from langchain_uno.records import utc_now
 
@@ -58,6 +47,7 @@ try:
     from limits import RateLimitItem, parse
     from limits.storage import MemoryStorage
     from limits.strategies import MovingWindowRateLimiter
+    from starlette.requests import ClientDisconnect
 except ImportError as error:
     raise ConfigError(
         f"Feedback over HTTP needs a package that is missing ({error.name}): "
@@ -91,9 +81,6 @@ class Claims:
     """What a token is good for."""
 
     run_id: str
-    namespace: str
-    expires: float
-    """Seconds since 1970."""
     user_id: str | None = None
     keys: tuple[str, ...] | None = None
     """The feedback keys allowed; None: any."""
@@ -202,23 +189,23 @@ class FeedbackTokens:
             raise TokenError("The token is of another namespace.")
         if time.time() > float(expires):
             raise TokenError("The token has expired: ask for a new one.")
-        return Claims(run_id, of, expires, user_id, tuple(keys) if keys is not None else None)
+        return Claims(run_id, user_id, tuple(keys) if keys is not None else None)
 
 
 class _Body(BaseModel):
     """The body; the names are LangSmith's."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
-    token: StrictStr | None = None
-    run_id: StrictStr | None = Field(default=None, max_length=200)
+    token: str | None = None
+    run_id: str | None = Field(default=None, max_length=200)
     """Not needed; when given, it must be the token's."""
-    key: StrictStr | None = Field(default=None, min_length=1, max_length=200)
-    score: StrictBool | StrictInt | StrictFloat | None = None
-    value: StrictStr | StrictBool | StrictInt | StrictFloat | None = None
-    comment: StrictStr | None = Field(default=None, max_length=_MAX_TEXT)
-    correction: StrictStr | None = Field(default=None, max_length=200_000)
-    feedback_id: StrictStr | None = Field(default=None, min_length=1, max_length=200)
+    key: str | None = Field(default=None, min_length=1, max_length=200)
+    score: bool | int | float | None = None
+    value: str | bool | int | float | None = None
+    comment: str | None = Field(default=None, max_length=_MAX_TEXT)
+    correction: str | None = Field(default=None, max_length=200_000)
+    feedback_id: str | None = Field(default=None, min_length=1, max_length=200)
 
     @field_validator("value", mode="before")
     @classmethod
@@ -384,15 +371,10 @@ async def _read_body(request: Request, most: int) -> bytes:
 
     async def read() -> bytes:
         body = bytearray()
-        more = True
-        while more:
-            message = await request.receive()
-            if message["type"] == "http.disconnect":  # nobody reads the answer
-                raise _Refused(400, "hung_up", "The client hung up.")
-            body += message.get("body", b"")
+        async for part in request.stream():
+            body += part
             if len(body) > most:
                 raise too_large
-            more = message.get("more_body", False)
         return bytes(body)
 
     try:
@@ -400,37 +382,22 @@ async def _read_body(request: Request, most: int) -> bytes:
     except asyncio.TimeoutError as error:
         slow = f"The body took longer than {_BODY_S:g} s."
         raise _Refused(408, "too_slow", slow, Connection="close") from error
+    except ClientDisconnect as error:  # nobody reads the answer
+        raise _Refused(400, "hung_up", "The client hung up.") from error
 
 
 def _parse(body: bytes, kind: str) -> _Body:
     if kind.split(";")[0].strip().lower() not in ("application/json", "text/plain"):
         raise _Refused(415, "not_json", "Send JSON (application/json, or text/plain by a beacon).")
     try:
-        data = json.loads(
-            body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_each_once
-        )
-    except (ValueError, RecursionError) as error:
-        raise _Refused(400, "malformed", "The body is not JSON in UTF-8.") from error
-    if not isinstance(data, dict):
-        raise _Refused(400, "malformed", "The body is not a JSON object.")
-    try:
-        return _Body.model_validate(data)
-    except BadFields as error:
-        known = set(_Body.model_fields)
-        names = {str(e["loc"][0]) for e in error.errors()}
-        odd = ", ".join(sorted(names & known)) or "an unknown field"
+        return _Body.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_context=False)
+        if found[0]["type"] in ("json_invalid", "model_type"):
+            raise _Refused(400, "malformed", "The body is not a JSON object in UTF-8.") from error
+        names = {str(e["loc"][0]) for e in found} & set(_Body.model_fields)
+        odd = ", ".join(sorted(names)) or "an unknown field"
         raise _Refused(422, "bad_value", f"Not usable: {odd}.") from error
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is not JSON")
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name stands twice")
-    return found
 
 
 def _bearer(request: Request) -> str | None:
@@ -442,11 +409,8 @@ def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
     """Return the handler's arguments; refuse what the token does not allow."""
     if said.run_id is not None and run_name(said.run_id) != run_name(claims.run_id):
         raise _Refused(403, "other_run", "The token is for another run.")
-    fields = {
-        name: clean_text(value) if isinstance(value, str) else value
-        for name in ("key", "score", "value", "comment", "correction")
-        if (value := getattr(said, name)) is not None
-    }
+    told = {"key", "score", "value", "comment", "correction"}
+    fields = said.model_dump(include=told, exclude_none=True)
     key, words = feedback_key(fields) or "", {"comment", "correction"} & fields.keys()
     # One person's words may teach, one person's thumb does not: words need a key of their own.
     if claims.keys is not None and not {key, *words} <= set(claims.keys):
@@ -456,8 +420,9 @@ def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
     name = f"key:{key}"
     if words and key not in words and not {"score", "value"} & fields.keys():
         name += "/words"
-    if given := clean_text(said.feedback_id or ""):
-        name = json.dumps(["id", sorted(claims.keys) if claims.keys is not None else None, given])
+    if said.feedback_id:
+        allowed = sorted(claims.keys) if claims.keys is not None else None
+        name = json.dumps(["id", allowed, said.feedback_id])
     parts = "\0".join((claims.run_id, claims.user_id or "", name))
     digest = blake2b(parts.encode(), digest_size=16).hexdigest()
     return {

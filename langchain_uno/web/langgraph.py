@@ -82,8 +82,7 @@ def refresh() -> CompiledStateGraph[RefreshOutcome, None, RefreshOutcome, Refres
 
 
 async def _respond(state: Conversation, runtime: Runtime[Settings]) -> Conversation:
-    given: Any = runtime.context
-    chosen = given if isinstance(given, Settings) else Settings.model_validate(given or {})
+    chosen = Settings.model_validate(runtime.context or {})
     user = get_config().get("configurable", {}).get("langgraph_auth_user_id") or None
     model = await asyncio.to_thread(_captured_model)
     # On a copy: settings of a config would replace the server's own. Its metadata stand above the

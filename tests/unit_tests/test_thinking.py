@@ -63,7 +63,7 @@ def test_rules_candidates_and_pairs() -> None:
     log, model = a_log(), Thinker()
     assert [r.text for r in distil([log], model, PROMPTS, RECIPE)[0].with_feedback] == ["Be brief."]
     assert revise([log], [rules_of(log)], model, PROMPTS, RECIPE) == [["Good."]]
-    [pair] = build_pairs([log], [rules_of(log)], model, model, PROMPTS, RECIPE)
+    [pair] = build_pairs([log], [rules_of(log)], model, model, PROMPTS, RECIPE).pairs
     assert (pair.chosen, pair.rejected, pair.chosen_score) == ("Good.", "Long.", 9)
     assert not any("SCRATCH" in prompt for prompt in model.asked)
 
@@ -72,7 +72,7 @@ def test_rules_candidates_and_pairs() -> None:
 def test_a_candidate_that_is_only_thought_is_empty(says: str) -> None:
     log, model = a_log(), Thinker(says)
     assert revise([log], [rules_of(log)], model, PROMPTS, RECIPE) == [[]]
-    assert build_pairs([log], [rules_of(log)], model, model, PROMPTS, RECIPE) == []
+    assert build_pairs([log], [rules_of(log)], model, model, PROMPTS, RECIPE).pairs == []
 
 
 def test_an_edit_is_chosen_without_its_thoughts() -> None:
@@ -111,6 +111,6 @@ def test_the_verifier_compares_answers(monkeypatch: pytest.MonkeyPatch, tmp_path
     exam = Exam(model, model, PROMPTS, RECIPE)
     asked = [Message(role="user", content="How do I reset it?")]
     side = exam.answer_as_base([HeldOut("1", asked, ["Be brief."], "en", "ann")])
-    assert side.answers == ["Good."] and side.scores == [9]
+    assert [(said.text, said.score) for said in side.said] == [("Good.", 9)]
     [made] = exam.by_critic(side.items, [None], tmp_path)
     assert (made.text, made.draft) == ("Good.", "Good.")

@@ -23,7 +23,7 @@ from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.filters import EVALUATED, is_evaluator
 from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
 from langchain_uno.messages import clean_text, clean_value, read_turns
-from langchain_uno.records import Feedback, Interaction, Message
+from langchain_uno.records import Feedback, Message
 
 _WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What a reader raises where a field is a text that should be a list, say."""
@@ -62,15 +62,19 @@ class Chat:
     """Earlier answers in the prompt are other rows' answers."""
 
 
-@dataclass(frozen=True)
-class Passed:
-    """Something that was understood and holds nothing to import."""
+class Passed(Exception):
+    """Something that was understood and holds nothing to import; raised where no more comes.
 
-    reason: str
-    """A short stable word."""
+    Args:
+        reason: a short stable word.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
-Found = Chat | Feedback | Interaction | Passed
+Found = Chat | Feedback | Passed
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Reader:
     matches: Callable[[Row], bool]
     """Whether a row has the format's shape."""
     read: Callable[[Row], Iterable[Found]]
-    """Raises InputError where something can't be found in the row."""
+    """Raises InputError where something can't be found in the row, and :class:`Passed`."""
     group: Callable[[Row], str | None] | None = None
     """Names the conversation where a row is a single message of one; None: it is whole."""
     join: Callable[[Sequence[Row]], Iterable[Found]] | None = None
@@ -137,23 +141,13 @@ def about(row: Row, *more: Any) -> dict[str, Any]:
         row: the row.
         more: where user, thread and model are looked for besides: its metadata, say.
     """
-    user, thread = names_of(row, *more)
-    models = (first_name(one, _MODEL) for one in (row, *more) if isinstance(one, Mapping))
     return {
-        "user": user,
-        "thread": thread,
-        "model": next(filter(None, models), None),
+        "user": first_name(USER_KEYS, row, *more),
+        "thread": first_name(THREAD_KEYS, row, *more),
+        "model": first_name(_MODEL, row, *more),
         "created_at": first(row, *MADE),
         "language": first(row, "language", "lang"),
     }
-
-
-def names_of(*sources: Any) -> tuple[str | None, str | None]:
-    """Return user and thread, each from the first object that names it."""
-    found = [s for s in sources if isinstance(s, Mapping)]
-    users = (first_name(s, USER_KEYS) for s in found)
-    threads = (first_name(s, THREAD_KEYS) for s in found)
-    return next(filter(None, users), None), next(filter(None, threads), None)
 
 
 def read_all(messages: Any) -> list[Message]:
@@ -165,23 +159,34 @@ def read_all(messages: Any) -> list[Message]:
     messages = literal(messages, "messages")
     if not isinstance(messages, list) or not messages:
         raise InputError("'messages' must be a list of at least one message")
-    out: list[Message] = []
+    return [turn for turns in read_each(messages) for turn in turns]
+
+
+def read_each(messages: Sequence[Any]) -> Iterator[list[Message]]:
+    """Yield the turns of each message.
+
+    Raises:
+        InputError: one of them can't be read; says which.
+    """
     for n, one in enumerate(messages):
         try:
             if isinstance(one, Message):
-                out.append(one.model_copy(update={"content": clean_text(one.content)}))
+                yield [one.model_copy(update={"content": clean_text(one.content)})]
             else:
-                out += read_turns(one)
+                yield read_turns(one)
         except InputError as error:
             raise InputError(f"message {n} {error}") from error
-    return out
 
 
-def corrected(chosen: Sequence[Message], rejected: Sequence[Message], **told: Any) -> Found:
+def corrected(chosen: Sequence[Message], rejected: Sequence[Message], **told: Any) -> Chat:
     """Return the rejected answer with the chosen one as its correction.
 
     Where the conversations part earlier than at their last answers, the first answers that differ
     are taken: up to there both answered the same.
+
+    Raises:
+        Passed: both are equal, or one is empty.
+        InputError: nothing in them can be compared.
     """
     for n, (better, worse) in enumerate(zip(chosen, rejected, strict=False)):
         if better.role != worse.role:
@@ -191,11 +196,11 @@ def corrected(chosen: Sequence[Message], rejected: Sequence[Message], **told: An
         if worse.role != "assistant":
             raise InputError("the two conversations differ before their answers do")
         if not better.content.strip() or not worse.content.strip():
-            return Passed("no_answer")
+            raise Passed("no_answer")
         edit = {"correction": better.content}
         return Chat(list(rejected[: n + 1]), feedback=[edit], **told)
     if [m.content.strip() for m in chosen] == [m.content.strip() for m in rejected]:
-        return Passed("tie")
+        raise Passed("tie")
     raise InputError("the two conversations have no answers that can be compared")
 
 
@@ -320,7 +325,7 @@ def literal(value: Any, name: str) -> Any:
     Raises:
         InputError: it is neither.
     """
-    if not isinstance(value, str) or name == "feedback":
+    if not isinstance(value, str):
         return value
     for parse in (json.loads, ast.literal_eval):
         try:

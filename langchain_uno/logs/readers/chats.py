@@ -25,7 +25,6 @@ from langchain_uno.logs.readers.base import (
     first,
     is_chat,
     literal,
-    names_of,
     objects,
     read_all,
     thumb,
@@ -99,8 +98,8 @@ def _state(row: Row) -> Any:
 def _told(row: Row, messages: Sequence[Any], **more: Any) -> Chat:
     """The conversation with what its row says of it."""
     told = about(row, row.get("metadata"), as_object(row.get("config")).get("configurable"))
-    told["user"] = told["user"] or first_name(row, ("hashed_ip",))
-    told["thread"] = told["thread"] or first_name(row, ("conversation_hash", "uuid", "SessionId"))
+    told["user"] = told["user"] or first_name(("hashed_ip",), row)
+    told["thread"] = told["thread"] or first_name(("conversation_hash", "uuid", "SessionId"), row)
     return Chat(
         messages,
         id=str(row.get("id", row.get("test_idx", ""))),
@@ -176,7 +175,7 @@ def _vote(row: Row) -> Feedback:
         )
     return feedback_of(
         about, row.get("id") or f"vote-{about}", first(row, *MADE), key="thumb", score=score,
-        comment=first(row, *COMMENTS, "content"), user_id=names_of(row)[0],
+        comment=first(row, *COMMENTS, "content"), user_id=first_name(USER_KEYS, row),
     )  # fmt: skip
 
 
@@ -191,7 +190,7 @@ def _joined(rows: Sequence[Row]) -> Iterable[Found]:
         known = []  # the record's own time is counted as a bad one
     if len(known) == len(rows):
         order = sorted(order, key=lambda n: known[n])
-    thread = first_name(rows[0], _THREADS)
+    thread = first_name(_THREADS, rows[0])
     told = {**about({}, *reversed(rows)), "id": thread or "", "thread": thread}
     yield Chat([{**rows[n], "created_at": times[n]} for n in order], **told)
 
@@ -211,8 +210,7 @@ def _is_alpaca(row: Row) -> bool:
 def _alpaca(row: Row) -> Iterable[Found]:
     answer = first(row, *_ANSWER)
     if answer is None or answer == "":
-        yield Passed("no_answer")
-        return
+        raise Passed("no_answer")
     used = {*_QUESTION, *_ANSWER, "context", "history", "system", "system_prompt"}
     beside = {k: v for k, v in row.items() if k not in used}
     if isinstance(answer, list) and len(answer) == 2:  # LLaMA-Factory: the better and the worse one
@@ -223,7 +221,7 @@ def _alpaca(row: Row) -> Iterable[Found]:
         return
     if not isinstance(answer, str):
         raise InputError("the answer must be a text")
-    if first_name(row, THREAD_KEYS) and len(str(row.get("id", ""))) >= _MIN_ID:  # Dify's messages
+    if first_name(THREAD_KEYS, row) and len(str(row.get("id", ""))) >= _MIN_ID:  # Dify's messages
         beside["run_id"] = row["id"]
     yield _told(beside, [*prompt_of(row), Message(role="assistant", content=answer)])
 
@@ -253,7 +251,7 @@ MESSAGES = Reader(
     _is_message,
     lambda row: [_vote(row)] if _is_vote(row) else _joined([row]),
     # Those that name none are one conversation.
-    lambda row: None if _is_vote(row) else first_name(row, _THREADS) or "",
+    lambda row: None if _is_vote(row) else first_name(_THREADS, row) or "",
     _joined,
 )
 ALPACA = Reader("alpaca", _is_alpaca, _alpaca)

@@ -120,12 +120,10 @@ def _pair(row: Row) -> Iterable[Found]:
         first(row, "score_rejected", "rejected_score", "rejected_rating", "rejected-rating"),
     )
     if None not in scores and scores[0] == scores[1]:
-        yield Passed("tie")
-        return
+        raise Passed("tie")
     chosen, rejected = first(row, *_BETTER), first(row, *_WORSE)
     if not chosen or not rejected:
-        yield Passed("no_answer")
-        return
+        raise Passed("no_answer")
     prompt = prompt_of({k: v for k, v in row.items() if k != "messages"})
     yield corrected(
         _side(prompt, chosen, "chosen"), _side(prompt, rejected, "rejected"), **_told(row)
@@ -189,13 +187,11 @@ def _arena(row: Row) -> Iterable[Found]:
         columns = ("winner_model_a", "winner_model_b", "winner_tie")
         winner = next((c[7:] for c in columns if thumb(row.get(c)) == 1), "")
     if "tie" in winner or "bad" in winner:
-        yield Passed("tie")
-        return
+        raise Passed("tie")
     if winner not in ("model_a", "model_b"):
         raise InputError(f"the winner {winner[:40]!r} is neither model_a, model_b nor a tie")
     if row.get("toxic") is True or is_flagged(row.get("openai_moderation")):
-        yield Passed("toxic")
-        return
+        raise Passed("toxic")
     sides = {name: _arena_side(row, name) for name in ("a", "b")}
     won, lost = ("a", "b") if winner == "model_a" else ("b", "a")
     about = {**_told(row), "model": row.get(f"model_{lost}")}

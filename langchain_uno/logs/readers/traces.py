@@ -18,6 +18,7 @@ from langchain_uno.logs.readers.base import (
     Reader,
     Row,
     about,
+    as_object,
     feedback_in,
     feedback_of,
     first,
@@ -39,16 +40,20 @@ _MODELS = ("llm", "chat_model")
 
 
 def _object(value: Any) -> Row:
-    value = body_of(value)
-    return value if isinstance(value, Mapping) else {}
+    return as_object(body_of(value))
 
 
-def _talk(what: str, given: list[Any] | None, outputs: Any) -> list[Any] | Passed:
-    """Return the messages of a request and of its response."""
+def _talk(what: str, given: list[Any] | None, outputs: Any) -> list[Any]:
+    """Return the messages of a request and of its response.
+
+    Raises:
+        Passed: there is no response.
+        InputError: the messages of one of them can't be found.
+    """
     if given is None:
         raise InputError(f"the {what} has no messages that can be found")
     if not outputs:
-        return Passed("no_answer")
+        raise Passed("no_answer")
     answer = said(outputs)
     if answer is None:
         raise InputError(f"the {what} has no answer that can be found")
@@ -67,9 +72,9 @@ def _langsmith(row: Row) -> Iterable[Found]:
     if _is_langsmith_feedback(row):
         yield _langsmith_feedback(row)
     elif "run_type" in row:
-        yield _run(row)
         if row.get("feedback_stats"):  # sums of feedback that has rows of its own
             yield Passed("feedback_summary")
+        yield _run(row)
     else:
         yield _example(row)
 
@@ -87,15 +92,13 @@ def _roots(rows: Sequence[Row]) -> Iterable[Found]:
     yield _run({"trace_id": rows[-1]["id"], **rows[-1], "run_type": "llm"})
 
 
-def _run(row: Row) -> Found:
+def _run(row: Row) -> Chat:
     if row["run_type"] not in _MODELS:
-        return Passed("not_a_model_run")
+        raise Passed("not_a_model_run")
     inputs = row.get("inputs")
     if not isinstance(inputs, Mapping):
         raise InputError("the run's 'inputs' must be an object")
     turns = _talk("run", asked(inputs), row.get("outputs"))
-    if isinstance(turns, Passed):
-        return turns
     metadata = _object(_object(row.get("extra")).get("metadata"))
     dated = {"start_time": row.get("start_time")}  # the row's own session_id is the project
     return Chat(
@@ -116,7 +119,7 @@ def _own_call(metadata: Row, tags: Any) -> dict[str, str]:
     return {"own_call": why} if why else {}
 
 
-def _example(row: Row) -> Found:
+def _example(row: Row) -> Chat:
     """An example of a dataset: its outputs are the answer."""
     given, answer = row["inputs"], row["outputs"]
     turns = _talk(
@@ -124,8 +127,6 @@ def _example(row: Row) -> Found:
         asked(given) or _only_text(given, "user"),
         answer if said(answer) else _only_text(answer, "assistant") or answer,
     )
-    if isinstance(turns, Passed):
-        return turns
     dated = {"created_at": row.get("created_at")}
     return Chat(turns, id=str(row.get("id") or ""), **about(dated, row.get("metadata")))
 
@@ -230,17 +231,13 @@ def _langfuse(row: Row) -> Iterable[Found]:
         for one in row.get("scores") or ():
             if isinstance(one, Mapping):
                 yield _score({"traceId": row["id"], **one})
-        if inner or not row.get("input"):
-            if not inner:
-                yield Passed("no_question")
+        if inner:
             return
+        if not row.get("input"):
+            raise Passed("no_question")
     if not whole and not _is_generation(row):
-        yield Passed("not_a_model_run")
-        return
+        raise Passed("not_a_model_run")
     turns = _talk("row", asked(row.get("input")), row.get("output"))
-    if isinstance(turns, Passed):
-        yield turns
-        return
     metadata = _object(row.get("metadata"))
     error = cut_off(body_of(row.get("output")))
     if str(row.get("level")).upper() == "ERROR":
@@ -422,14 +419,12 @@ def _request(row: Row) -> Iterable[Found]:
         if str(status).lower() in ("failure", "error", "failed", "false") or (
             str(status).isdecimal() and int(str(status)) >= 400
         ):
-            yield Passed("failed_request")
-        elif not any(row.get(k) for k in _RESPONSE):
-            yield Passed("no_answer")
-        elif any(_object(row.get(k)).get("error") for k in _RESPONSE):
-            yield Passed("failed_request")
-        else:
-            raise InputError("the response has no answer that can be found")
-        return
+            raise Passed("failed_request")
+        if not any(row.get(k) for k in _RESPONSE):
+            raise Passed("no_answer")
+        if any(_object(row.get(k)).get("error") for k in _RESPONSE):
+            raise Passed("failed_request")
+        raise InputError("the response has no answer that can be found")
     request = next((o for k in _REQUEST[:6] if (o := _object(row.get(k)))), {})
     response = next((o for k in _RESPONSE[:4] if (o := _object(row.get(k)))), {})
     metadata = _object(row.get("metadata"))
@@ -443,8 +438,7 @@ def _request(row: Row) -> Iterable[Found]:
     if last and last == answer[-1].get("content") and read_all(given[-1:])[-1].role == "assistant":
         answer = []  # the log's messages have the answer already
     if any(m.get("content") == _REDACTED for m in (*given, *answer) if isinstance(m, Mapping)):
-        yield Passed("redacted")
-        return
+        raise Passed("redacted")
     run_id = first(row, "id", "request_id", "requestId") or response.get("id")
     before = first({**response, **request, **row}, "previous_response_id")
     if before and run_id and (turn := user_turn(read_all(given))):

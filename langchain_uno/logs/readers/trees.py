@@ -13,6 +13,7 @@ from typing import Any
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.names import USER_KEYS, first_name
 from langchain_uno.logs.readers.base import (
     Chat,
     Found,
@@ -24,10 +25,10 @@ from langchain_uno.logs.readers.base import (
     feedback_of,
     first,
     literal,
-    names_of,
     objects,
     thumb,
 )
+from langchain_uno.records import Feedback
 
 _Node = dict[str, Any]
 """One message: ``id``, ``parent`` (an id, or None), ``feedback``, ``role``, ``content`` and
@@ -79,6 +80,25 @@ def _by_id(found: Sequence[_Node], linked: bool) -> dict[str, _Node]:
         for before, one in pairwise(found):
             one["parent"] = before["id"]
     return {one["id"]: one for one in found}
+
+
+def _flat(roots: Sequence[Any], below: str) -> list[Row]:
+    """The messages of trees that nest them in the field ``below``, one after the other.
+
+    Each has its parent's ``message_id`` as ``parent_id``.
+
+    Raises:
+        InputError: one is no object.
+    """
+    out: list[Row] = []
+    stack: list[tuple[Any, str | None]] = [(one, None) for one in reversed(roots)]
+    while stack:
+        one, parent = stack.pop()
+        if not isinstance(one, Mapping):
+            raise InputError(f"{below!r} must be a list of objects")
+        out.append({"parent_id": parent, **one})
+        stack += [(r, str(one.get("message_id"))) for r in reversed(one.get(below) or [])]
+    return out
 
 
 def _reason(value: Any) -> str | None:
@@ -141,7 +161,7 @@ def _chatgpt_message(given: Any) -> dict[str, Any]:
     return {"role": role, "content": said, "created_at": given.get("create_time")}
 
 
-def _chatgpt_feedback(row: Row) -> Found:
+def _chatgpt_feedback(row: Row) -> Feedback:
     """A row of message_feedback.json."""
     score = thumb(row["rating"])
     content = row.get("content")
@@ -162,7 +182,7 @@ def _chatgpt_feedback(row: Row) -> Found:
         score=score,
         comment=words or None,
         source="chatgpt",
-        user_id=names_of(row)[0],
+        user_id=first_name(USER_KEYS, row),
     )
 
 
@@ -209,7 +229,7 @@ def _openwebui_feedback(row: Row) -> Iterator[Found]:
         nodes[shown]["feedback"] = said
         told = _openwebui_about(outer, chat)
         # Whoever rated may be another person than whoever asked.
-        told["user"] = names_of({**row, **outer})[0]
+        told["user"] = first_name(USER_KEYS, {**row, **outer})
         told["model"] = data.get("model_id") or told["model"]
         yield Chat(_chain(nodes, shown), **told)
     elif not name:
@@ -271,7 +291,7 @@ def _librechat(row: Row) -> Iterable[Found]:
     given = row.get("messages", row.get("messagesTree"))
     if not objects(given):
         raise InputError("'messages' must be a list of at least one message")
-    yield from _librechat_chats(_flat(given), row)
+    yield from _librechat_chats(_flat(given, "children"), row)
 
 
 def _librechat_chats(given: Sequence[Row], row: Row | None = None) -> Iterator[Found]:
@@ -299,8 +319,7 @@ def _librechat_chats(given: Sequence[Row], row: Row | None = None) -> Iterator[F
         node["created_at"] = first(one, "createdAt")
     answered = any(node.get("role") == "assistant" for node in nodes)
     if not answered and any(_yes(m.get("error")) for m in given):
-        yield Passed("failed_request")
-        return
+        raise Passed("failed_request")
     told = about(row or {}, *reversed(given))
     told["thread"] = (row or {}).get("conversationId") or given[0].get("conversationId")
     told["id"] = str(told["thread"] or "")
@@ -310,18 +329,6 @@ def _librechat_chats(given: Sequence[Row], row: Row | None = None) -> Iterator[F
 def _yes(value: Any) -> bool | None:
     """A truth value, or a table's word for one; None: it is none."""
     return {"true": True, "false": False}.get(str(value).lower())
-
-
-def _flat(given: Sequence[Row]) -> list[Row]:
-    """The messages of an export that nests them in ``children``, one after the other."""
-    out: list[Row] = []
-    stack = list(given)[::-1]
-    while stack:
-        one = stack.pop()
-        out.append(one)
-        if isinstance(children := one.get("children"), list):
-            stack += [c for c in children if isinstance(c, Mapping)][::-1]
-    return out
 
 
 def _is_librechat(row: Row) -> bool:
@@ -339,16 +346,7 @@ def _librechat_group(row: Row) -> str | None:
 
 
 def _oasst(row: Row) -> Iterable[Found]:
-    given: list[Row] = []
-    stack: list[tuple[Any, str | None]] = [(row["prompt"], None)]
-    while stack:
-        one, parent = stack.pop()
-        if not isinstance(one, Mapping):
-            raise InputError("'replies' must be a list of objects")
-        given.append({"parent_id": parent, **one})
-        replies = one.get("replies") or []
-        stack += [(r, str(one.get("message_id"))) for r in reversed(replies)]
-    yield from _oasst_chats(given)
+    yield from _oasst_chats(_flat([row["prompt"]], "replies"))
 
 
 def _oasst_chats(given: Sequence[Row]) -> Iterable[Found]:
@@ -378,8 +376,7 @@ def _oasst_chats(given: Sequence[Row]) -> Iterable[Found]:
             edit = {"key": "rank", "correction": ranked[0]["text"]}
             nodes[ranked[-1]["message_id"]]["feedback"].append(edit)
     if not any(node["role"] != "prompter" for node in nodes.values()):
-        yield Passed("no_answer")
-        return
+        raise Passed("no_answer")
     root = given[0]
     told = {**about(root), "id": str(root.get("message_tree_id") or root["message_id"])}
     parents = {node["parent"] for node in nodes.values()}

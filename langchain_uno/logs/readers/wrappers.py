@@ -66,7 +66,7 @@ def _all(page: Sequence[Any], is_row: Callable[[Row], bool]) -> list[Any]:
 
 def _is_table(page: Sequence[Any]) -> bool:
     """Whether it holds the messages of several conversations, each a row."""
-    threads = {first_name(one, THREAD_KEYS) for one in page} - {None}
+    threads = {first_name(THREAD_KEYS, one) for one in page} - {None}
     return len(threads) > 1 and any(_speaks(one) or MESSAGES.matches(one) for one in page)
 
 

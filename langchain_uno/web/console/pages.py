@@ -251,7 +251,7 @@ class Console(Guard):
         part, page = visit.query.get("q", "").strip(), visit.page
         with self._journal() as journal:
             found = people_in(journal, part, (page - 1) * PAGE, PAGE + 1)
-            nameless = self.shelf.lately("nameless", journal.nameless)
+            nameless = self.shelf.glance("nameless", journal.nameless, None)
         return self.page(
             visit,
             "people.html",
@@ -435,7 +435,7 @@ class Console(Guard):
     # -- parts --------------------------------------------------------------------------------
 
     def _summary(self) -> dict[str, Any]:
-        return self.shelf.lately("summary", self._look)
+        return self.shelf.glance("summary", self._look, None) or {}
 
     def _canary(self) -> dict[str, Any]:
         """Return the canary that runs, with its figures as far as they are counted.

@@ -43,10 +43,8 @@ class Shelf:
         """Manifests and reports by the state of their files; what was asked for last stays."""
         self._rows: dict[Hashable, dict[str, Any]] = {}
         self._reading = threading.Lock()
-        self._figures: dict[str, tuple[float, Any]] = {}
-        self._looking = threading.Lock()
         self._glances: dict[str, _Glance] = {}
-        self._counting = ThreadPoolExecutor(1, thread_name_prefix="uno-console-counts")
+        self._counting = ThreadPoolExecutor(4, thread_name_prefix="uno-console-counts")
 
     def releases(self) -> list[str]:
         """Return the ids of all releases, oldest first."""
@@ -96,23 +94,12 @@ class Shelf:
         key = ("report", release, found.st_mtime_ns, found.st_size)
         return self._once(key, lambda: read_report(self._home, release))
 
-    def lately(self, name: str, make: Callable[[], _T]) -> _T:
-        """Return what ``make`` returned at most five seconds ago; one caller makes it anew."""
-        with self._looking:
-            at, found = self._figures.get(name, (float("-inf"), None))
-            if time.monotonic() - at > _FRESH_S:
-                found = make()
-                self._figures[name] = (time.monotonic(), found)
-            value: _T = found
-            return value
-
     def forget(self) -> None:
         """Drop all that was read: some of it may have been forgotten."""
         with self._reading:
             self._read.clear()
             self._rows.clear()
             self._glances.clear()
-        self._figures.clear()
 
     def _once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         with self._reading:
@@ -122,8 +109,8 @@ class Shelf:
                 del self._read[next(iter(self._read))]
             return found
 
-    def glance(self, name: str, make: Callable[[], _T], wait_s: float = 0.3) -> _T | None:
-        """Return what ``make`` returns, or returned lately, within ``wait_s``.
+    def glance(self, name: str, make: Callable[[], _T], wait_s: float | None = 0.3) -> _T | None:
+        """Return what ``make`` returns, or returned lately, within ``wait_s`` (None: however long).
 
         It goes on in the background where it takes longer, and not again before ten times as long
         is over. None: it never came to an end yet.

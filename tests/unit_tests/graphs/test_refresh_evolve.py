@@ -154,7 +154,7 @@ def test_what_is_new_is_compared_with_what_it_would_replace(
     [(old, report)] = seen
     work = folder_of(home, result)
     said = work.read_records(f"clusters/{name}/incumbent-compared.jsonl", Compared)
-    assert old == [line.answer for line in said]
+    assert old == [line.module.text for line in said]
     assert report.passed == (report.win_rate >= least)
     replaced = current(home).cluster(name).made_in is None
     assert replaced == report.passed

@@ -140,10 +140,10 @@ def test_figures_are_those_of_the_artefacts(home: Home) -> None:
         assert one.won + one.tied + one.lost == one.decided.n == len(compared)
         # The win rate over requests, as the paper's rule has it.
         assert one.decided.win_rate == pytest.approx((one.won + one.tied / 2) / len(compared))
-        written = [c.usage.output_tokens for c in compared if c.usage]
+        written = [c.module.usage.output_tokens for c in compared]
         assert one.module_tokens == pytest.approx(sum(written) / len(compared))
         assert one.base_tokens is not None and one.base_tokens > 0
-        answers = {(c.base.strip(), c.answer.strip()) for c in compared}
+        answers = {(c.base.text.strip(), c.module.text.strip()) for c in compared}
         assert 1 <= len(one.examples) <= 3
         assert all((e.base, e.answer) in answers for e in one.examples)
         held = {opaque_id(key, c.id) for c in compared}
@@ -188,7 +188,8 @@ def test_where_nothing_passes_the_last_try_is_shown(engine: Engine, tmp_path: Pa
         assert not any(t.passed for t in one.reports)
         work = folder_of(home, result)
         last = work.read_records(f"clusters/{one.id}/critic-compared.jsonl", Compared)
-        assert one.examples and {e.answer for e in one.examples} <= {c.answer.strip() for c in last}
+        written = {c.module.text.strip() for c in last}
+        assert one.examples and {e.answer for e in one.examples} <= written
         assert one.note
 
 
@@ -337,8 +338,9 @@ def test_personal_data_in_what_a_model_wrote_is_redacted(
     [work] = refresh_folders(home.work)
     for path in work.root.glob("clusters/*/*-compared.jsonl"):
         rows = work.read_records(str(path.relative_to(work.root)), Compared)
-        told = [r.model_copy(update={"answer": "Ask anna.muster@example.org \ud800"}) for r in rows]
-        text = "".join(json.dumps(r.model_dump()) + "\n" for r in told)
+        for row in rows:
+            row.module.text = "Ask anna.muster@example.org \ud800"
+        text = "".join(json.dumps(row.model_dump()) + "\n" for row in rows)
         path.write_text(text.replace("\\ud800", ""), encoding="utf-8")
     refresh(home, engine, TRIED)
     answers = {e.answer for c in the_report(home).clusters for e in c.examples}

@@ -16,6 +16,7 @@ import pytest
 
 from langchain_uno.errors import EngineDownError, EngineError, HomeError, PausedError
 from langchain_uno.home import Home, why_unwritable
+from langchain_uno.learning.decisions import PairsFound
 from langchain_uno.learning.troubles import without_breakers
 from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Engine, Generation
@@ -189,8 +190,8 @@ def test_a_log_that_breaks_its_pairs_costs_its_own_pair_alone(
     assert set(result.left_out) <= {"run-004"}
     trained = "run-004" in {
         i
-        for c in folder_of(home, result).path("clusters").glob("*/pairs-left-out.json")
-        for i in c.read_text().split('"')
+        for c in folder_of(home, result).path("clusters").glob("*/pairs-found.jsonl")
+        for i in PairsFound.model_validate_json(c.read_text()).left_out
     }
     assert result.stages["pairs"]["pairs"] == whole.stages["pairs"]["pairs"] - trained
 

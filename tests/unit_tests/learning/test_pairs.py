@@ -38,7 +38,8 @@ def build(
     judge: ToyEngine | None = None,
     recipe: Recipe = RECIPE,
 ) -> list[PreferencePair]:
-    return build_pairs(logs, rules, ToyEngine(), judge or ToyEngine(), ToyPrompts(), recipe)
+    writer, reader = ToyEngine(), judge or ToyEngine()
+    return build_pairs(logs, rules, writer, reader, ToyPrompts(), recipe).pairs
 
 
 def said(run_id: str, **what: Any) -> Feedback:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from toys import assistant, log, user
 
-from langchain_uno.logs.filters import REASONS, duplicates, judge_all, spoken, verdict, verdicts
+from langchain_uno.logs.filters import REASONS, judge_all, spoken, verdict, verdicts
 from langchain_uno.logs.join import join
 from langchain_uno.logs.journal import Journal
 from langchain_uno.recipe import FilterSettings
@@ -261,8 +261,9 @@ def test_of_equal_logs_the_first_stays() -> None:
         one(4, "Use bullets", user_id="another"),
         history,
     ]
-    assert duplicates(logs) == {logs[1].run_id: logs[0].run_id}
-    assert [v.reason for v in verdicts(logs, SETTINGS, both)] == [
+    found = verdicts(logs, SETTINGS, both)
+    assert found[1].detail == f"says the same as {logs[0].run_id}"
+    assert [v.reason for v in found] == [
         "ok", "duplicate", "ok", "ok", "ok",
     ]  # fmt: skip
 

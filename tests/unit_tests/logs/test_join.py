@@ -52,7 +52,7 @@ def test_feedback_may_come_before_its_run(tmp_path: Path) -> None:
     early = Feedback(run_id=log(1).run_id, comment="late answer")
     assert joined(tmp_path, early) == {}
     with Journal(tmp_path, readonly=True) as journal:
-        assert [f.comment for f in join(journal).waiting] == ["late answer"]
+        assert len(journal.waiting()) == 1 and not join(journal).feedback
     assert joined(tmp_path, log(1)) == {1: ["late answer"]}
 
 

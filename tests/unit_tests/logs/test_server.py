@@ -51,14 +51,17 @@ def drained(home: Home, **how: object) -> list[str]:
         return [one.run_id for one in store.interactions()]
 
 
-def test_server_and_folder_hold_the_same(server: ChromaServer, tmp_path: Path, tenant: str) -> None:
+def test_server_and_folder_hold_the_same(
+    server: ChromaServer, tmp_path: Path, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = home_on(server, tmp_path / "home", tenant)
     capture(home, range(1300), user_id="u")  # more than a page
     with Journal(home.journal) as journal:
         journal.append_feedback(Feedback(run_id=log(3).run_id, comment="shorter"))
     found = {}
     for where in (server.url, "embedded", server.url):
-        with LogStore.open(home, WordEmbedder(), chroma=where) as store:
+        monkeypatch.setenv(ENV_CHROMA, where)
+        with LogStore.open(home, WordEmbedder()) as store:
             store.drain()
             logs = store.interactions()
             ids = [one.run_id for one in logs]
@@ -113,7 +116,7 @@ def test_a_rebuild_by_one_host_is_noticed_by_the_other(
 
 
 def test_namespaces_are_databases_of_their_own(
-    server: ChromaServer, tmp_path: Path, tenant: str
+    server: ChromaServer, tmp_path: Path, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = home_on(server, tmp_path / "home", tenant, "a")
     b = home_on(server, tmp_path / "home", tenant, "b")
@@ -122,8 +125,9 @@ def test_namespaces_are_databases_of_their_own(
     assert len(drained(a)) == 5
     assert len(drained(b)) == 7
     assert len(drained(a)) == 5
+    monkeypatch.setenv(ENV_CHROMA, server.url)
     with pytest.raises(NameError_):
-        LogStore.open(Home(tmp_path, "../b"), WordEmbedder(), chroma=server.url)
+        LogStore.open(Home(tmp_path, "../b"), WordEmbedder())
 
 
 def drain_until_it_dies(home: Home, server: ChromaServer) -> None:
@@ -174,9 +178,12 @@ def test_killed_and_started_again_nothing_is_lost(tmp_path: Path, tenant: str) -
         ("http://", "give 'embedded', or a server"),
     ],
 )
-def test_wrong_urls_are_refused_with_a_sentence(home: Home, url: str, complaint: str) -> None:
+def test_wrong_urls_are_refused_with_a_sentence(
+    home: Home, url: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENV_CHROMA, url)
     with pytest.raises(ConfigError, match=complaint) as caught:
-        LogStore.open(home, WordEmbedder(), chroma=url)
+        LogStore.open(home, WordEmbedder())
     assert ":p@" not in str(caught.value)
 
 

@@ -38,8 +38,8 @@ def _first(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def _rename(tensors: dict[str, torch.Tensor]) -> None:
-    name = _first(tensors)
-    tensors[name.replace("layers.0", "layers.9")] = tensors.pop(name)
+    for name in list(tensors):
+        tensors[name.replace("layers.0", "layers.9")] = tensors.pop(name)
 
 
 def _to_pickle(folder: Path) -> None:
@@ -52,10 +52,10 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (lambda f: (f / "adapter_model.safetensors").unlink(), "no adapter_model"),
     "a pickle": (_to_pickle, "no adapter_model.safetensors"),
     "no config": (lambda f: (f / "adapter_config.json").unlink(), "no adapter_config.json"),
-    "config is no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "can't be read"),
+    "config is no JSON": (lambda f: (f / "adapter_config.json").write_text("{"), "not valid JSON"),
     "damaged weights": (
         lambda f: (f / "adapter_model.safetensors").write_bytes(b"\0" * 64),
-        "can't be read",
+        "not a sound safetensors",
     ),
     "another method": (lambda f: _config(f, peft_type="IA3"), "not a LoRA"),
     "DoRA": (lambda f: _config(f, use_dora=True), "use_dora"),
@@ -63,16 +63,16 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "whole modules": (lambda f: _config(f, modules_to_save=["lm_head"]), "modules_to_save"),
     "no rank": (lambda f: _config(f, r=0), "bad settings|can't be mounted"),
     "another rank": (lambda f: _config(f, r=3), "can't be mounted"),
-    "unknown layer": (lambda f: _tensors(f, _rename), "fits nothing"),
+    "unknown layer": (lambda f: _tensors(f, _rename), "no such layer"),
     "wrong shape": (
         lambda f: _tensors(f, lambda t: t.update({_first(t): torch.zeros(4, 7)})),
-        "does not fit",
+        "the base model has",
     ),
     "not a number": (
         lambda f: _tensors(f, lambda t: t[_first(t)].fill_(float("nan"))),
-        "bad numbers",
+        "not finite",
     ),
-    "empty": (lambda f: _tensors(f, lambda t: t.clear()), "no tensors"),
+    "empty": (lambda f: _tensors(f, lambda t: t.clear()), "no weights"),
 }
 
 
@@ -99,7 +99,7 @@ def test_bad_folders_are_refused(
 
 def test_another_base_s_adapter_is_refused(engine: LocalEngine, tmp_path: Path) -> None:
     wider = make_tiny_model(tmp_path / "wider", hidden=96)
-    with pytest.raises(ReleaseError, match="does not fit"):
+    with pytest.raises(ReleaseError, match="the base model has"):
         engine.load_adapter("foreign", make_tiny_adapter(tmp_path / "foreign", wider))
 
 

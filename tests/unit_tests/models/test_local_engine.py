@@ -437,9 +437,11 @@ def test_requests_wait_while_a_trainer_has_the_model(own_engine: LocalEngine) ->
     assert answers == [own_engine.generate([ask("wait", "a0")])[0].text]
 
 
-def test_lora_layers_left_in_the_base_are_an_error(own_engine: LocalEngine) -> None:
-    with pytest.raises(EngineError, match="left LoRA layers"), own_engine.exclusive() as (model, _):
+def test_lora_layers_left_in_the_base_are_taken_out(own_engine: LocalEngine) -> None:
+    before = own_engine.generate([ask("left", "a0"), ask("left")])
+    with own_engine.exclusive() as (model, _):
         get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    assert own_engine.generate([ask("left", "a0"), ask("left")]) == before
 
 
 def test_an_error_in_the_block_frees_the_engine(own_engine: LocalEngine) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.records import Message, VerifierReport
-from langchain_uno.trainers.verifier import Compared, HeldOut, Rated, compare_modules
+from langchain_uno.trainers.verifier import Compared, HeldOut, Rated, Said, compare_modules
 
 DEFAULT = load_recipe("default")
 
@@ -25,7 +25,10 @@ def said(scores: Sequence[float | None], name: str, **more: Any) -> dict[str, Co
     """What a module said: it wins on every query against the base."""
     return {
         str(n): Compared(
-            id=str(n), base="At nine.", answer=f"{name} {n}", outcome=1.0, score=score, **more
+            id=str(n),
+            base=Said(text="At nine."),
+            module=Said(text=f"{name} {n}", score=score, **more),
+            outcome=1.0,
         )
         for n, score in enumerate(scores)
     }
