@@ -33,7 +33,7 @@ from langchain_uno.errors import (
     ReleaseError,
     UNOError,
 )
-from langchain_uno.home import Home, load_settings, refresh_lock, why_unwritable
+from langchain_uno.home import ONE_AT_A_TIME, Home, load_settings, refresh_lock, why_unwritable
 from langchain_uno.learning.cluster import cluster_stage
 from langchain_uno.learning.controls import look_at_scorers, scorer_notes
 from langchain_uno.learning.decisions import KINDS, take_up_decisions
@@ -48,6 +48,7 @@ from langchain_uno.learning.rules import rules_stage
 from langchain_uno.learning.train import retry_failed, train_stage
 from langchain_uno.learning.work import (
     RESULT,
+    UNTIL,
     RefreshProgress,
     RefreshResult,
     Silent,
@@ -122,6 +123,7 @@ def _node(name: str) -> Any:
         last = STAGES.index(state.get("until") or STAGES[-1])
         if name == "filter" or not work.id:
             filter_stage(work)  # says which refresh this is, also to a process that goes on
+            work.folder.remove(UNTIL)
             if last >= STAGES.index("train"):
                 retry_failed(work)
         if name != "filter":
@@ -247,9 +249,11 @@ def run_refresh(
     )
     require_log(home)
     check_models(home, (engine.fingerprint,), known_as(embedder))
-    with refresh_lock(home, "and one runs at a time"):
+    with refresh_lock(home, ONE_AT_A_TIME):
         try:
             build_refresh_graph().invoke({"until": until}, context=work)
+            if until is not None:
+                work.folder.write_json(UNTIL, until)
             return _result(work)
         except EmptyLogError:
             if work.id:  # there is nothing to go on from; what was copied of the log goes again
@@ -284,8 +288,8 @@ def check_models(home: Home, base: Sequence[str], embedder: Sequence[str] | None
         release = read_current(home)
     except ReleaseError:
         return  # a broken release is no reason against making a sound one
-    if release is None:
-        return
+    if release is None or not release.manifest.adapters:
+        return  # nothing in it is of a model
     other, made_for = None, release.manifest
     told = base or made_for.base_model == BUNDLED
     if told and made_for.base_fingerprint not in base:

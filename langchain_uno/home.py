@@ -242,6 +242,10 @@ def locked(home: Home, name: str, wait_s: float, busy: str) -> Iterator[None]:
         lock.release()
 
 
+ONE_AT_A_TIME = "and one runs at a time"
+"""Why a refresh does not go on while another runs."""
+
+
 def refresh_lock(home: Home, otherwise: str) -> AbstractContextManager[None]:
     """Keep refreshes of a home out; see :func:`locked`.
 

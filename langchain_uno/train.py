@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, InputError
-from langchain_uno.home import Home, load_settings, read_toml
+from langchain_uno.home import ONE_AT_A_TIME, Home, load_settings, read_toml, refresh_lock
 from langchain_uno.metrics import FILE, refresh_noted
 from langchain_uno.recipe import Recipe, load_recipe, merged
 
@@ -98,6 +98,8 @@ def refresh_home(
 
             spread = RayWorkers(ray, partial(_load_models, named))
         place.ensure()
+        with refresh_lock(place, ONE_AT_A_TIME):
+            pass  # what is refused is refused before a model is loaded
         keep_promises(place)  # before anything is learnt
         now = _state(place, named, settings, prompts, max_steps)
         if until is None and (known := _nothing_new(place, now)) is not None:

@@ -24,7 +24,9 @@ import torch
 from datasets import Dataset
 from jinja2.exceptions import TemplateError
 from peft import LoraConfig
+from torch.nn.utils import get_total_norm
 from transformers import PrinterCallback, TrainerState
+from trl.trainer import utils
 
 from langchain_uno.errors import InputError
 from langchain_uno.models.chat_format import render
@@ -38,9 +40,15 @@ OnStep = Callable[[int, int], None]
 
 
 _log = logging.getLogger(__name__)
+_trl: Any = utils
+_LOWER = "lower expert.learning_rate, or critic.learning_rate (--set)."
 
 BIG = 100_000_000
-"""Parameters from which a model trains one example at a time."""
+"""Parameters from which the CPU is no faster with several examples at a time."""
+TOGETHER = 8
+"""Most examples that go through a model together on the CPU; on a GPU as many as fit."""
+LOST = 0.25
+"""Share of steps without numbers from which a training has failed."""
 ROOM = 2 * 2**30
 """Bytes of activations that a step may keep on the CPU; on a GPU half of what is free."""
 MAX_GRAD_NORM = 1.0
@@ -173,21 +181,28 @@ def lora_config(model: Any, settings: TrainSettings) -> LoraConfig:
     )
 
 
-def at_once_of(model: Any, settings: TrainSettings) -> int:
-    """Return how many examples go through the model together."""
-    return 1 if is_big(model) else min(8, settings.batch_size)
+def at_once_of(model: Any, rows: Sequence[Mapping[str, Any]], settings: TrainSettings) -> int:
+    """Return how many examples go through the model together.
 
-
-def is_big(model: Any) -> bool:
-    """Whether a model fills a device, so that memory is saved at the cost of time."""
-    return int(sum(p.numel() for p in model.parameters())) >= BIG
+    Args:
+        model: the base model, on the device to train on.
+        rows: what is trained, as tokens.
+        settings: whose batch is made of such parts.
+    """
+    batch = settings.batch_size
+    if next(model.parameters()).device.type == "cpu":
+        big = sum(p.numel() for p in model.parameters()) >= BIG
+        return 1 if big else min(TOGETHER, batch)
+    parts = [n for n in range(batch, 1, -1) if batch % n == 0]
+    return next((n for n in parts if fits(model, rows, n)), 1)
 
 
 def fits(model: Any, rows: Sequence[Mapping[str, Any]], at_once: int) -> bool:
     """Whether the activations of a step fit into memory; else they are computed twice.
 
     That takes half as much time again. Measured on the bundled model and SmolLM2, a decoder's
-    layer keeps 0.9 of what is counted here: 20 numbers of its width a token, and 6 of its MLP's.
+    layer keeps 0.9 of what is counted here: 20 numbers of its width a token, and 6 of its MLP's. On
+    a GPU the chances of all words count besides, three times.
 
     Args:
         model: the base model, on the device to train on.
@@ -199,8 +214,9 @@ def fits(model: Any, rows: Sequence[Mapping[str, Any]], at_once: int) -> bool:
     mlp = getattr(config, "intermediate_size", None) or 4 * width
     tokens = at_once * max(map(_padded, rows))
     need = 4 * config.num_hidden_layers * (20 * width + 6 * mlp) * tokens
-    room = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else ROOM
-    return bool(need <= room)
+    if device.type != "cuda":
+        return bool(need <= ROOM)
+    return bool(need + 12 * config.vocab_size * tokens <= torch.cuda.mem_get_info(device)[0] // 2)
 
 
 def _padded(row: Mapping[str, Any]) -> int:
@@ -211,11 +227,10 @@ def _padded(row: Mapping[str, Any]) -> int:
 
 
 def shared_arguments(
-    model: Any, out: Path, settings: TrainSettings, seed: int, epochs: int
+    model: Any, out: Path, settings: TrainSettings, seed: int, epochs: int, at_once: int
 ) -> dict[str, Any]:
     """Return the ``TrainingArguments`` that all trainings share, fit for the model's device."""
     device = next(model.parameters()).device
-    at_once = at_once_of(model, settings)
     return {
         "output_dir": str(out),
         "per_device_train_batch_size": at_once,
@@ -321,8 +336,9 @@ def trained(
         watcher.clear()
     out.mkdir(parents=True, exist_ok=True)
     epochs, _ = plan_epochs(len(training), settings)
-    with borrowed(model, tokenizer):
-        shared = shared_arguments(model, out, settings, seed, epochs)
+    with borrowed(model, tokenizer), _answers_scored_alone():
+        at_once = at_once_of(model, training, settings)
+        shared = shared_arguments(model, out, settings, seed, epochs, at_once)
         given = {**shared, **options}
         kept = fits(model, training, given["per_device_train_batch_size"])
         arguments = config_type(**given, activation_checkpointing=not kept)
@@ -349,6 +365,17 @@ def trained(
     watcher.clear()
 
 
+@contextmanager
+def _answers_scored_alone() -> Iterator[None]:
+    """Leave prompts and padding out of the output layer; TRL does so only where there is Triton."""
+    before = _trl._use_triton
+    _trl._use_triton = lambda _: True
+    try:
+        yield
+    finally:
+        _trl._use_triton = before
+
+
 def clear_epochs(out: Path, but: Path | None = None) -> None:
     """Remove the adapters that a training left in ``out``, one excepted."""
     for folder in [*out.glob("epoch-*"), *out.glob(".epoch-*.part")]:
@@ -360,7 +387,13 @@ def save_adapter(peft_model: Any, folder: Path, base_name: str, strength: float 
     """Write a PEFT adapter folder (safetensors) whole or not at all; return it.
 
     A ``strength`` below 1 makes its alpha smaller, so that it changes the base model by less.
+
+    Raises:
+        InputError: its weights are no numbers.
     """
+    trained = [weights for weights in peft_model.parameters() if weights.requires_grad]
+    if not bool(get_total_norm(trained).isfinite()):
+        raise InputError(f"Its weights became no numbers: {_LOWER}")
     temp = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(temp, ignore_errors=True)
     config = peft_model.peft_config["default"]
@@ -368,6 +401,7 @@ def save_adapter(peft_model: Any, folder: Path, base_name: str, strength: float 
     if strength < 1:
         config.lora_alpha = ALPHA * config.r * strength  # the model at hand goes on as it was
     config.target_modules = sorted(config.target_modules)  # a set would be written in any order
+    peft_model.create_or_update_model_card = lambda _: None  # it takes as long as all the rest
     # With "auto", PEFT would ask the hub whether the vocabulary was changed.
     peft_model.save_pretrained(temp, safe_serialization=True, save_embedding_layers=False)
     shutil.rmtree(folder, ignore_errors=True)
@@ -385,6 +419,27 @@ class Watcher(Keeper):
     """Hears of an epoch's end, with the PEFT model."""
     on_loss: Callable[[int, float, Any], None] | None = None
     """Hears of an epoch's held-out loss, with the PEFT model."""
+    every: int = 1
+    """Epochs from one evaluation to the next, counted from the last one back."""
+    lost: int = 0
+    """Steps that were left out."""
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: TrainerState, control: Any, **with_: Any
+    ) -> None:
+        """Leave out a step whose gradients are no numbers, which would make all weights none.
+
+        Raises:
+            InputError: too many steps are.
+        """
+        moved = [weights for weights in with_["model"].parameters() if weights.grad is not None]
+        if bool(get_total_norm([weights.grad for weights in moved]).isfinite()):
+            return
+        for weights in moved:
+            weights.grad = None
+        self.lost += 1
+        if self.lost > LOST * state.max_steps:
+            raise InputError(f"{self.lost} steps had gradients that are no numbers: {_LOWER}")
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Report an optimiser step."""
@@ -395,6 +450,8 @@ class Watcher(Keeper):
     def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
         """Count an epoch; the evaluation comes after this."""
         self.epochs += 1
+        if (math.ceil(args.num_train_epochs) - self.epochs) % self.every:
+            control.should_evaluate = False
         if self.on_epoch is not None:
             self.on_epoch(self.epochs, with_["model"])
         super().on_epoch_end(args, state, control, **with_)

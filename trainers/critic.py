@@ -4,7 +4,8 @@
 
 The prompt is query + draft, the completion the numbered rules that users' feedback gave; the loss
 is on the completion alone. A part of the examples validates, and the epoch with the lowest loss
-on it is kept. Whether the critic helps is for the verifier to say.
+on it is kept. Where epochs were added to reach ``min_steps``, about ``lora.epochs`` of them are
+looked at. Whether the critic helps is for the verifier to say.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ def train_critic(
         if best is None or loss < best[0]:
             best = (loss, common.save_adapter(adapted, out / f"epoch-{epoch}", name))
 
+    planned, _ = common.plan_epochs(len(training), settings)
     watcher = common.Watcher(
         out,
         digest_of(training, evaluation, settings, seed),
@@ -114,11 +116,12 @@ def train_critic(
         after_evaluation=bool(evaluation),
         on_step=on_step,
         on_loss=keep,
+        every=max(1, planned // settings.epochs),
     )
     if found := watcher.notes.get("best"):
         best = (found[0], out / found[1])
     options = {
-        "per_device_eval_batch_size": common.at_once_of(model, settings),
+        "per_device_eval_batch_size": common.at_once_of(model, training, settings),
         "eval_strategy": "epoch" if evaluation else "no",
         "packing": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},

@@ -12,12 +12,15 @@ which of them ships, if any, is the verifier's business.
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -32,6 +35,8 @@ from langchain_uno.trainers.common import OnStep, TrainSettings
 LOSS_WEIGHTS = (0.5, 0.5)
 """Of DPO and of SFT (the authors'); of KTO and of SFT. KTO alone loses facts: disliked answers,
 which it makes less likely, have them too (lab/experiments.md)."""
+SHORT = 512
+"""Up to so many tokens attention is a small part of what a row costs."""
 BETA = 0.1
 """How strongly DPO and KTO are held to the base model (the authors', and KTO's)."""
 
@@ -89,18 +94,19 @@ def train_expert(
     common.check_examples(what, "an expert", len(examples), left, rows, settings.max_length)
 
     # 2. What the loss needs besides.
+    at_once = common.at_once_of(model, rows, settings)
     options: dict[str, Any] = {
         "beta": BETA,
         # the reference is the base model: asked once per example, not once per example and epoch
         "precompute_ref_log_probs": True,
-        "precompute_ref_batch_size": common.at_once_of(model, settings),
+        "precompute_ref_batch_size": at_once,
         # TRL would switch off the LoRA layers' dropout (and the base model's, for good)
         "disable_dropout": False,
     }
     trainer: tuple[Any, Any] = (_ByPairs, DPOConfig)
     if rated:
         trainer = (_ByThumbs, KTOConfig)
-        options |= _thumb_options(rows, common.at_once_of(model, settings), settings.batch_size)
+        options |= _thumb_options(rows, at_once, settings.batch_size)
         _add_neighbours(rows, options["per_device_train_batch_size"], seed)
     else:
         options |= {"loss_type": ["sigmoid", "sft"], "loss_weights": list(LOSS_WEIGHTS)}
@@ -185,14 +191,92 @@ class _WithReference(common.QuietTrainer):
         for start in range(0, len(rows), batch_size):
             some = [rows[i] for i in order[start : start + batch_size]]
             batch = trainer._prepare_inputs(trainer.data_collator(some))
-            found = [one.tolist() for one in trainer.compute_ref_log_probs(trainer.model, batch)]
-            for row, *both in zip(some, *found, strict=True):
+            found = trainer.compute_ref_log_probs(trainer.model, batch)
+            if not start:
+                self._look_at_longest(batch, found)
+            for row, *both in zip(some, *(one.tolist() for one in found), strict=True):
                 row.update(zip(self.reference, both, strict=True))
         return Dataset.from_list(rows)
+
+    def _look_at_longest(self, batch: Any, found: Sequence[Any]) -> None:
+        """Hear of the batch with the longest rows and of its reference log-probabilities."""
 
 
 class _ByPairs(_WithReference, DPOTrainer):  # type: ignore[misc, unused-ignore]
     reference = ("ref_chosen_logps", "ref_rejected_logps")
+    _together = False
+    """Whether a pair's answers go through the model in one row (:func:`_in_one_row`)."""
+
+    def _look_at_longest(self, batch: Any, found: Sequence[Any]) -> None:
+        """Let answers share a row where that gives the base model's log-probabilities as well."""
+        trainer: Any = self
+        base = trainer.model.get_base_model()
+        takes = set(inspect.signature(type(base).forward).parameters)
+        if base.config._attn_implementation != "sdpa" or "position_ids" not in takes:
+            return
+        # Of two long answers to a short prompt each would be read for the other's attention.
+        answers, tokens = (batch[name].sum() for name in ("completion_mask", "attention_mask"))
+        if batch["input_ids"].shape[1] <= SHORT or 2 * answers <= tokens:
+            shared = trainer.compute_ref_log_probs(partial(_in_one_row, trainer.model), batch)
+            pairs = zip(shared, found, strict=True)
+            self._together = all(torch.allclose(a, b, rtol=0.01) for a, b in pairs)
+
+    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
+        trainer: Any = super()
+        asked = partial(_in_one_row, model) if self._together else model
+        return trainer._compute_loss(asked, inputs, return_outputs)
+
+
+def _in_one_row(model: Any, input_ids: Any, attention_mask: Any, labels: Any, **more: Any) -> Any:
+    """Run pairs with each prompt once: prompts and padding are most of what DPO computes.
+
+    A row is the prompt, the chosen answer, the prompt's last token again, the rejected answer. The
+    last two see of the first two only the prompt before its last token, and take the places that
+    follow on it.
+
+    Args:
+        model: TRL's.
+        input_ids: the chosen rows, then as many rejected ones, padded at the right.
+        attention_mask: of them.
+        labels: of them; -100 for what is no answer.
+        more: for the model.
+
+    Returns:
+        What the model returns of such rows.
+    """
+    half, ends = len(labels) // 2, attention_mask.sum(1)
+    prompts = (labels[:half] >= 0).int().argmax(1)
+    rows, places, targets = [], [], []
+    for i in range(half):
+        for row, start in ((i, 0), (half + i, prompts[i] - 1)):
+            rows.append(input_ids[row, start : ends[row]])
+            places.append(torch.arange(start, ends[row], device=ends.device))
+            own = labels[row, start + 1 : ends[row]]
+            targets.append(torch.nn.functional.pad(own, (0, 1), value=-100))
+    ids, place, target = (
+        torch.nn.utils.rnn.pad_sequence(
+            [torch.cat(both) for both in zip(some[::2], some[1::2], strict=True)], True, fill
+        )
+        for some, fill in ((rows, 0), (places, 0), (targets, -100))
+    )
+    at, first = torch.arange(ids.shape[1], device=ids.device), ends[:half, None]
+    mine = at >= prompts[:, None] - 1
+    hidden = (at >= first)[:, :, None] & (mine & (at < first))[:, None, :]
+    seen = (at <= at[:, None]) & ~hidden
+    out = model(
+        input_ids=ids,
+        attention_mask=seen[:, None],
+        position_ids=place,
+        shift_labels=target,
+        fused_lm_head=True,
+        **{k: v for k, v in more.items() if k != "fused_lm_head"},
+    )
+    wanted, apart = target >= 0, labels[:, 1:] >= 0
+    for name in ("log_probs", "entropy", "mean_logits", "is_top1"):
+        if (found := out[name]) is not None:
+            both = [found[wanted & (at < first)], found[wanted & (at >= first)]]
+            out[name] = found.new_zeros(apart.shape).masked_scatter(apart, torch.cat(both))
+    return out
 
 
 class _ByThumbs(_WithReference, KTOTrainer):  # type: ignore[misc, unused-ignore]

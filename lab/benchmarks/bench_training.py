@@ -2,9 +2,9 @@
 
     python -m lab.benchmarks.bench_training --model .models/smollm2 --pairs 64 --tokens 512
 
-Every pair has a prompt and two answers of random words. Counted as work are 4 operations a parameter
-and token of a step (forward, and back through weights that stay) and 2 of the reference's one pass;
-with the chip's peak given, the share of it is printed.
+Every pair has a prompt and two answers of random words. Counted as work are 4 operations a
+parameter and token of a step (forward, and back through weights that stay) and 2 of the reference's
+one pass; with the chip's peak given, the share of it is printed.
 """
 
 from __future__ import annotations

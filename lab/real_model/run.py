@@ -34,7 +34,7 @@ from langchain_uno.cli.progress import Bars
 from langchain_uno.demo.asking import Answered, Reply, ask_chat, settle
 from langchain_uno.demo.evaluate import summary
 from langchain_uno.demo.report import draw_report, print_demo
-from langchain_uno.demo.run import Notebook
+from langchain_uno.demo.run import Notebook, logged
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
@@ -86,6 +86,8 @@ class Size:
     """What the recipe ``default`` is changed by: nothing but its ordinary settings."""
     channel: str | None = None
     """How customers show what they want; None: as their kind of request has it."""
+    people: int = 14
+    """Customers who react."""
 
 
 def _lengths(tokens: int) -> tuple[str, ...]:
@@ -115,8 +117,8 @@ SIZES = {
     "demo": Size(("terms", "how-to"), 36, 12, 64, 0, False, _sets(64, 20)),
     "study": Size(STUDY, 36, 20, 72, 40, True, _sets(72, 15)),
     # What the base does sometimes, liked and disliked; and the same said in words.
-    "thumbs": Size(SOMETIMES, 80, 40, 72, 40, False, _sets(72, 15), "thumb"),
-    "words": Size(SOMETIMES, 80, 40, 72, 40, False, _sets(72, 15), "words"),
+    "thumbs": Size(SOMETIMES, 120, 40, 72, 40, False, _sets(72, 15), "thumb", 40),
+    "words": Size(SOMETIMES, 120, 40, 72, 40, False, _sets(72, 15), "words", 40),
 }
 
 
@@ -159,7 +161,9 @@ def run_study(
     notes.save()
     study = _Study(home, model, seed, size, notes, progress, embeddings, teacher)
     try:
-        planned = desk.plan_week(seed, size.kinds, size.each, channel=size.channel)
+        planned = desk.plan_week(
+            seed, size.kinds, size.each, channel=size.channel, people=size.people
+        )
         _week(home, model, planned, size, notes, progress)
         study.refresh("uno", home, Arm(size.sets))
         study.exam("uno", home)
@@ -374,17 +378,17 @@ class _Study:
 
     def _rules(self, name: str) -> list[list[str]]:
         """Return the rules that a system puts into the prompt of each test request."""
-        refreshed, tests = self.notes.data["refreshes"]["uno"], self.tests
+        if name not in ("rules in the prompt", "RAG over feedback"):
+            return [[] for _ in self.tests]
+        refreshed = self.notes.data["refreshes"]["uno"]
         if name == "rules in the prompt":
             rules = {c["id"]: c["rules"] for c in refreshed["clusters"]}
             return [
                 rules.get(row["cluster"] or "", []) for row in self.notes.data["answers"]["uno"]
             ]
-        if name == "RAG over feedback":
-            embedder = load_embedder(self.embeddings, shared_engine(self.model))
-            texts = [request.text for request in tests]
-            return nearest_rules(self.home, refreshed["refresh_id"], texts, embedder)
-        return [[] for _ in tests]
+        embedder = load_embedder(self.embeddings, shared_engine(self.model))
+        texts = [request.text for request in self.tests]
+        return nearest_rules(self.home, refreshed["refresh_id"], texts, embedder)
 
     def looked_at(self) -> dict[str, list[Answered]]:
         """Return every system's answers, checked; the base's first."""
@@ -430,6 +434,7 @@ def _report(
         },
         "general": notes.data["general"],
         "refresh": notes.data["refreshes"]["uno"],
+        "log": logged(home),
         "seconds": notes.data["seconds"],
         "examples": _examples(tests, answers),
         "sizes": {"base": base, "adapters": sum(adapters), "n_adapters": len(adapters)},

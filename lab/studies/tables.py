@@ -76,13 +76,14 @@ def real_tables(results: Sequence[Result]) -> str:
 
 
 def real_rows(results: Sequence[Result]) -> Rows:
-    """Return a row a system, pooled over seeds, with intervals by person."""
-    users = [f"{r['seed']}/{user}" for r in results for user in r["users"]]
-    head = "system, wishes met, on topic, others' wishes obeyed, general kept, tokens in + out, s"
-    rows = [head.split(", ")]
-    for name in results[0]["answers"]:
+    """Return a row a system, pooled over the seeds that asked it, with intervals by person."""
+    head = "system, requests, wishes met, on topic, others' wishes obeyed, general kept"
+    rows = [[*head.split(", "), "tokens in + out", "s"]]
+    for name in dict.fromkeys(name for r in results for name in r["answers"]):
+        mine = [r for r in results if name in r["answers"]]
+        users = [f"{r['seed']}/{user}" for r in mine for user in r["users"]]
         columns = {
-            key: [v for r in results for v in r["answers"][name][key]]
+            key: [v for r in mine for v in r["answers"][name][key]]
             for key in ("score", "facts", "unwanted", "tokens_in", "tokens_out", "seconds")
         }
         shown = [as_range(by_person(columns[key], users)) for key in ("score", "facts", "unwanted")]
@@ -90,7 +91,8 @@ def real_rows(results: Sequence[Result]) -> Rows:
         tokens = f"{means['tokens_in']:.0f} + {means['tokens_out']:.0f}"
         kept = [r["general"][name] for r in results if name in r["general"]]
         general = f"{sum(k['kept'] for k in kept)} of {sum(k['asked'] for k in kept)}"
-        rows.append([name, *shown, general if kept else "", tokens, f"{means['seconds']:.1f}"])
+        told = [general if kept else "", tokens, f"{means['seconds']:.1f}"]
+        rows.append([name, str(len(users)), *shown, *told])
     return rows
 
 

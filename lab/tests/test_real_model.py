@@ -165,7 +165,9 @@ def test_requests_are_understood_and_tests_are_apart() -> None:
     )
     acts = [visit.act for visit in week]
     assert {"words", "follow_up", "edit", "thumb", "noise", "silent"} == set(acts)
-    assert acts.count("silent") == 72 and acts.count("noise") == 36
+    assert acts.count("silent") == 12 * len(desk.KINDS) and acts.count("noise") == 6 * len(
+        desk.KINDS
+    )
 
 
 def test_every_wording_says_its_wish_and_noise_says_none() -> None:
@@ -334,15 +336,17 @@ def test_a_run_goes_to_its_end_and_is_taken_up(
         def advance(self, *_: object) -> None: ...
         def finish(self, *_: object) -> None: ...
 
-    report = run_study(tmp_path / "run", model, 1, size, Silent())
-    assert report["n"] == 9 and set(report["systems"]) == {"base", "uno", "rules in the prompt"}
+    arms = ("without stable clusters",)
+    report = run_study(tmp_path / "run", model, 1, size, Silent(), arms=arms)
+    rivals = {"RAG over feedback", "rules in the prompt"}
+    assert report["n"] == 9 and set(report["systems"]) == {"base", "uno", *rivals, *arms}
     assert report["refresh"]["interactions"] >= 36
     # What such a model babbles tells nothing: what is imitated is what the teacher wrote itself.
     assert "base" not in {c["route"] for c in report["refresh"]["clusters"]}
     assert (tmp_path / "run" / "demo.png").stat().st_size > 0
     monkeypatch.setattr("lab.real_model.run.refresh_home", None)
     monkeypatch.setattr("lab.real_model.run.ask_chat", None)
-    again = run_study(tmp_path / "run", model, 1, size, Silent())
+    again = run_study(tmp_path / "run", model, 1, size, Silent(), arms=arms)
     assert again["systems"] == report["systems"]
     with pytest.raises(InputError, match="other settings"):
         run_study(tmp_path / "run", model, 2, size, Silent())
@@ -359,8 +363,10 @@ def test_the_table_says_who_teaches() -> None:
             "users": ["a", "b"],
             "answers": {"base": columns, "rules in the prompt": columns},
             "general": {"base": {"kept": 3, "asked": 4}}}  # fmt: skip
-    told = real_tables([cell, {**cell, "seed": 8}])
+    more = {**cell["answers"], "RAG": columns}
+    told = real_tables([cell, {**cell, "seed": 8, "answers": more}])
     assert "smollm2, 2 kinds of request, seeds 7, 8 (4 requests). The teacher is a prog" in told
-    [base, rules] = told.splitlines()[-2:]
-    assert base.startswith("| base | 50.0 (0.0 to 100.0) | 100.0 ")
+    [base, rules, rag] = told.splitlines()[-3:]
+    assert base.startswith("| base | 4 | 50.0 (0.0 to 100.0) | 100.0 ")
+    assert rag.startswith("| RAG | 2 | 50.0 ")
     assert base.endswith("| 6 of 8 | 9 + 5 | 0.6 |") and rules.endswith("|  | 9 + 5 | 0.6 |")

@@ -119,6 +119,9 @@ def import_(
 def _tell_what_is_missing(result: ImportResult) -> None:
     if not result.rows:
         err.print("The file has no rows: nothing was imported.")
+    if result.unread:
+        names = ", ".join(map(visible, result.unread))
+        err.print(f"Columns that no reader knows: {names}.", markup=False, highlight=False)
     if result.stars:
         err.print(
             f"{counted(result.stars, 'rating is', 'ratings are')} of a scale that goes above 1: "

@@ -29,7 +29,7 @@ ROUTES = {"expert": "#2a6f97", "critic": "#e07a2f", "memory": "#8e6c8a", "base":
 def print_demo(report: Report, home: Path, console: Console) -> None:
     """Print what the demo did: the refresh, examples, the figures, the time, where things lie."""
     refresh = report["refresh"]
-    _print_logs(refresh, console)
+    _print_logs(report, console)
     console.print(_cluster_table(report, {c["id"]: c for c in refresh["clusters"]}))
     for note in refresh.get("notes", ()):
         console.print(Text(str(note)))
@@ -53,13 +53,13 @@ def _words(report: Report) -> Mapping[str, str]:
     return {**WORDS, **report.get("words", {})}
 
 
-def _print_logs(refresh: Report, console: Console) -> None:
-    dropped = refresh["dropped"]
-    reasons = ", ".join(f"{n} {why.replace('_', ' ')}" for why, n in dropped.items() if n)
+def _print_logs(report: Report, console: Console) -> None:
+    log = report["log"]
+    verdicts = ", ".join(f"{n} {why.replace('_', ' ')}" for why, n in log["verdicts"].items())
     _say(
         console,
-        f"{refresh['interactions']} logs, {refresh['usable']} to learn from. "
-        f"Left out: {reasons or 'none'}.",
+        f"{log['interactions']} interactions with {log['feedback']} pieces of feedback and "
+        f"{log['follow_ups']} follow-ups; verdicts: {verdicts}.",
     )
 
 

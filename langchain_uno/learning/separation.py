@@ -5,8 +5,8 @@ height is right for 50 logs and for 10,000. Two questions about a node's two chi
 on the number of logs, nor on the number of clusters, nor on the scale of the vectors:
 
 - *separation*: take the direction between the children from three quarters of their logs, and split
-  the *other* quarter along it. One cloud cut in two comes out near 2.65 (two halves of a Gaussian, in
-  units of their own spread) whatever its size and dimension; two clouds at their real distance.
+  the *other* quarter along it. One cloud cut in two comes out near 2.65 (two halves of a Gaussian,
+  in units of their own spread) whatever its size and dimension; two clouds at their real distance.
 - *mixing*: how often a near neighbour of the smaller child's logs lies in the other child, against
   what chance would give (1.0). Halves of one cloud mix; two clouds hardly do.
 

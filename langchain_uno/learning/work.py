@@ -53,6 +53,8 @@ DISTILLED = "distilled.jsonl"
 
 RESULT = "result.json"
 """In a refresh's folder: written when it is over."""
+UNTIL = "until.json"
+"""Likewise: the stage after which it was told to stop, until it goes on."""
 
 Record = TypeVar("Record", bound=BaseModel)
 _REFRESH = re.compile(r"refresh-[0-9a-f]{16}\Z")
@@ -518,6 +520,8 @@ def refresh_line(home: Home) -> str | None:
             stage = stopped_at(begun[last])
             if busy:
                 return f"a refresh is running (since {since:%Y-%m-%d %H:%M} UTC, stage {stage})"
+            if begun[last].has(UNTIL):
+                return f"a refresh waits before stage {stage}, as --until said: `train` goes on"
             return (
                 f"a refresh was stopped before stage {stage} ended: the same `train` call goes on"
             )

@@ -22,7 +22,7 @@ from typing import IO, Any, cast
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.readers import READERS
-from langchain_uno.logs.readers.base import Reader, told_as_input
+from langchain_uno.logs.readers.base import Reader, TableRow, told_as_input
 from langchain_uno.logs.readers.wrappers import rows_in
 
 _BUFFER = 1 << 20
@@ -331,7 +331,7 @@ def _csv(
             if None in row or None in row.values():
                 row = InputError("the row has another number of cells than the header")
             else:
-                row = {_column(k): _cell(v) for k, v in row.items() if v != ""}
+                row = TableRow({_column(k): _cell(v) for k, v in row.items() if v != ""})
             yield table.line_num + skip, row
 
 
@@ -366,6 +366,6 @@ def _parquet(source: io.BufferedReader[Any], name: str) -> Iterator[Numbered]:
         for batch in file.iter_batches(batch_size=256):
             for row in batch.to_pylist():
                 number += 1
-                yield number, {k: v for k, v in row.items() if v is not None}
+                yield number, TableRow({k: v for k, v in row.items() if v is not None})
     except (ArrowInvalid, OSError) as error:
         raise InputError(f"The file {name!r} is no Parquet file that can be read.") from error

@@ -25,7 +25,7 @@ from langchain_uno.logs.join import FOLLOW_UP, join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.readers import reader_named
-from langchain_uno.logs.readers.base import FORMAT, Reader
+from langchain_uno.logs.readers.base import FORMAT, Reader, TableRow
 from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.logs.repeats import Answers
 from langchain_uno.logs.rows import Parsed, group_of, parse_group, parse_row
@@ -58,6 +58,8 @@ class ImportResult:
     """Rows by format."""
     passed_over: Counter[str] = field(default_factory=Counter)
     """What was understood and holds nothing to import, by reason (``tie``, ``no_answer``, ...)."""
+    unread: list[str] = field(default_factory=list)
+    """Columns of a table that the reader does not know; their texts may be kept as tags."""
     languages: Counter[str] = field(default_factory=Counter)
     redacted: Counter[str] = field(default_factory=Counter)
     stars: int = 0
@@ -106,6 +108,7 @@ def import_file(
             if on_row:
                 on_row(1)
         work.finish()
+        work.result.unread = sorted(work.columns - work.read)
         work.result.stars = work.scales.stars
         work.result.waiting = len(journal.waiting())
         work.result.without_user = journal.nameless()
@@ -159,6 +162,9 @@ class _Import:
     batch: list[tuple[Interaction, dict[str, int]]] = field(default_factory=list)
     groups: Groups | None = None
     scales: _Scales = field(default_factory=_Scales)
+    columns: set[str] = field(default_factory=set)
+    """Of a table, with ``read`` those that a reader looked at."""
+    read: set[str] = field(default_factory=set)
 
     def take(self, number: int, row: Any) -> None:
         """Read one row; a message of a conversation is kept until the end of the file."""
@@ -171,6 +177,9 @@ class _Import:
                 self.groups.add(*group, number, row)
                 return
             self._store(parse_row(row, self._at(number), self.namespace, self.reader))
+            if isinstance(row, TableRow):
+                self.read |= row.read
+                self.columns.update(row)
         except InputError as error:
             self._refuse(number, error)
 

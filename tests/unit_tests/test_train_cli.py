@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 
 from langchain_uno.cli.command import app
 from langchain_uno.errors import ConfigError
-from langchain_uno.home import Home, HomeSettings, load_settings
-from langchain_uno.learning.work import ClusterResult, RefreshResult
+from langchain_uno.home import Home, HomeSettings, load_settings, refresh_lock
+from langchain_uno.learning.work import ClusterResult, RefreshResult, refresh_line
 from langchain_uno.logs.journal import Journal
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Feedback, Interaction, Message
@@ -207,6 +207,7 @@ def test_until_rules_then_the_rest(tiny_model_path: Path, recipe: Path, tmp_path
     assert said.keys() == {"rules"}
     assert {"distilled", "taught", "dropped"} <= said["rules"].keys()
     assert read_current(home) is None
+    assert "waits before stage gap, as --until said" in str(refresh_line(home))
     done = run(*args)
     assert done.exit_code == 0, done.stderr
     assert "Taken over from an earlier call: filter, distil" in done.stdout
@@ -428,6 +429,33 @@ def test_no_usable_feedback(tiny_model_path: Path, recipe: Path, tmp_path: Path)
     assert not list(home.work.glob("refresh-*"))
 
 
+def test_a_release_without_a_module_binds_a_home_to_no_model(
+    tiny_model_path: Path, recipe: Path, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path / "home", edited())
+    args = ("--home", home.root, "--recipe", recipe, "--max-steps", 1)
+    assert run(*args, "--model", tiny_model_path).exit_code == 0
+    first, other = read_current(home), make_tiny_model(tmp_path / "other", seed=5)
+    assert first is not None and not first.manifest.adapters
+    assert "logs drain --rebuild" in run(*args, "--model", other).stderr  # of the index's vectors
+    words = ["logs", "drain", "--rebuild", "--home", str(home.root), "--model", str(other)]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    again = run(*args, "--model", other)
+    assert again.exit_code == 0, again.stderr
+    found = read_current(home)
+    assert found is not None and found.id != first.id
+
+
+def test_a_second_refresh_is_refused_before_anything_is_loaded(
+    recipe: Path, tmp_path: Path
+) -> None:
+    home = make_home(tmp_path / "home", edited())
+    with refresh_lock(home, "as a refresh does"):
+        result = run("--home", home.root, "--recipe", recipe)
+    assert result.exit_code == 8 and "one runs at a time" in result.stderr
+    assert "load" not in result.stderr
+
+
 def test_chinese_logs_and_english_prompts(tiny_model_path: Path, tmp_path: Path) -> None:
     home = make_home(tmp_path, edited(6, "请用列表", language="zh"))
     result = run("--home", tmp_path, "--model", tiny_model_path, "--recipe", "bundled")
@@ -440,8 +468,10 @@ def test_chinese_logs_and_english_prompts(tiny_model_path: Path, tmp_path: Path)
 def test_a_home_of_another_model(tiny_model_path: Path, recipe: Path, tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", edited())
     args = ("--home", home.root, "--recipe", recipe, "--max-steps", 1)
+    args = (*args, "--set", "verify.level=none", "--set", "verify.win_rate=0")
     assert run(*args, "--model", tiny_model_path).exit_code == 0
     kept = read_current(home)
+    assert kept is not None and kept.manifest.adapters
     other = make_tiny_model(tmp_path / "other", seed=5)
     result = run(*args, "--model", other)
     assert result.exit_code == 5

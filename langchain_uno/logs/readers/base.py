@@ -6,7 +6,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -90,6 +90,32 @@ class Reader:
     """Names the conversation where a row is a single message of one; None: it is whole."""
     join: Callable[[Sequence[Row]], Iterable[Found]] | None = None
     """Reads the messages of one conversation together, in the order of the file."""
+
+
+class TableRow(dict[str, Any]):
+    """A row of a table, which notes the columns that its reader asks for by name."""
+
+    def __init__(self, cells: Mapping[str, Any], read: set[str] | None = None) -> None:
+        super().__init__(cells)
+        self.read = set() if read is None else read
+
+    def __getitem__(self, column: str) -> Any:
+        self.read.add(column)
+        return super().__getitem__(column)
+
+    def get(self, column: str, default: Any = None) -> Any:
+        """Return a cell, as a dictionary does."""
+        self.read.add(column)
+        return super().get(column, default)
+
+    def __iter__(self) -> Iterator[str]:  # makes {**row} ask for each cell
+        return super().__iter__()
+
+
+def without(row: Row, names: Collection[str]) -> dict[str, Any]:
+    """Return a row without some fields; what it is asked for counts as asked of the row."""
+    left = {k: v for k, v in row.items() if k not in names}
+    return TableRow(left, row.read) if isinstance(row, TableRow) else left
 
 
 @contextmanager
@@ -285,8 +311,9 @@ def feedback_in(row: Row) -> list[Any]:
 
 def _responses(row: Row) -> Iterator[Row]:
     """What annotators handed in on a record of Argilla: a column a question, a list of answers."""
-    for column, answers in row.items():
-        if not column.endswith(_RESPONSES) or not isinstance(answers, list):
+    for column in row:
+        answers = row[column] if column.endswith(_RESPONSES) else None
+        if not isinstance(answers, list):
             continue
         beside = (row.get(f"{column}.{name}") for name in ("users", "status"))
         users, ends = (one if isinstance(one, list) else [] for one in beside)

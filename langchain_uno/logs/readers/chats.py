@@ -29,6 +29,7 @@ from langchain_uno.logs.readers.base import (
     read_all,
     thumb,
     time_of,
+    without,
 )
 from langchain_uno.logs.readers.bodies import asked, body_of
 from langchain_uno.logs.readers.pairs import is_flagged, prompt_of
@@ -212,7 +213,7 @@ def _alpaca(row: Row) -> Iterable[Found]:
     if answer is None or answer == "":
         raise Passed("no_answer")
     used = {*_QUESTION, *_ANSWER, "context", "history", "system", "system_prompt"}
-    beside = {k: v for k, v in row.items() if k not in used}
+    beside = without(row, used)
     if isinstance(answer, list) and len(answer) == 2:  # LLaMA-Factory: the better and the worse one
         better, worse = (
             [*prompt_of(row), Message(role="assistant", content=str(a))] for a in answer

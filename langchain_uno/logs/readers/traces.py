@@ -258,9 +258,9 @@ def _columns(row: Row) -> list[Row]:
     """The people's scores of a table that its page exports: a column a name, a list of values."""
     return [
         {"name": name, "value": one}
-        for name, values in row.items()
-        if isinstance(values, list) and name.replace("-", "_") in (*RATINGS, *FEEDBACK)
-        for one in values
+        for name in row
+        if name.replace("-", "_") in (*RATINGS, *FEEDBACK) and isinstance(row[name], list)
+        for one in row[name]
         if isinstance(one, str | int | float)
     ]
 
@@ -341,7 +341,7 @@ def _tree(value: Any) -> Any:
 
 def _attributes(row: Row) -> Row:
     given = body_of(row.get("attributes"))
-    columns = {k: v for k, v in row.items() if k.startswith("attributes.")}
+    columns = {k: row[k] for k in row if k.startswith("attributes.")}
     return _object(_tree(given if isinstance(given, Mapping) else columns))
 
 

@@ -66,12 +66,15 @@ REPORT: dict[str, Any] = {
          "score": {"base": 1.0, "uno": 70.0}, "facts": {"base": 99.0, "uno": 98.0}},
     ],
     "refresh": {
-        "interactions": 410, "usable": 250, "dropped": {"too_short": 4, "duplicate": 0},
         "notes": ["Nothing guards it."],
         "clusters": [
             {"id": "c0", "size": 31, "people": 14, "gap": 0.81, "route": "critic", "win_rate": 0.9},
             {"id": "c1", "size": 9, "people": 3, "gap": None, "route": "base", "win_rate": None},
         ],
+    },
+    "log": {
+        "interactions": 410, "feedback": 130, "follow_ups": 120,
+        "verdicts": {"ok": 250, "too_short": 4},
     },
     "examples": {"critic": EXAMPLE, "expert": EXAMPLE},
     "seconds": {"service": 20.0, "refresh": 200.0},
@@ -84,7 +87,7 @@ def test_what_the_demo_prints() -> None:
     print_demo(REPORT, Path("home"), console)
     text = console.export_text()
     for said in (
-        "410 logs, 250 to learn from. Left out: 4 too short.",
+        "410 interactions with 130 pieces of feedback and 120 follow-ups; verdicts: 250 ok, 4 too",
         "pets", "0.81", "critic", "90 %", "0 -> 88", "99 -> 97",
         "the critic suggests", "1. Add a title.", "Add a title. no -> yes",
         "Tell of the [b]dog[/b] Bo.", "before, the base",

@@ -143,7 +143,7 @@ def test_what_is_new_is_compared_with_what_it_would_replace(
         assert {item.id for item in items} == new.keys() == old.keys()
         own = changed(recipe, verify={"win_rate": least})
         report = compare_modules(items, new, old, kind, own)
-        seen.append(([one.answer for one in old.values()], report))
+        seen.append(([one.module.text for one in old.values()], report))
         return report
 
     monkeypatch.setattr(verify_room, "compare_modules", compare)

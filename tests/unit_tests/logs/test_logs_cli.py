@@ -256,3 +256,13 @@ def test_search_finds_the_nearest_feedback(tmp_path: Path, tiny_model_path: Path
     shown = RUN.invoke(app, ["search", "list 3 facts about whales", "-k", "2", *where, *model])
     assert "shorter, please" in shown.stdout and "[why]?" in shown.stdout
     assert RUN.invoke(app, ["search", " ", *where, *model]).exit_code == 2
+
+
+def test_columns_that_no_reader_knows_are_named(tmp_path: Path) -> None:
+    table, home = tmp_path / "rows.csv", ["--home", str(tmp_path / "home")]
+    table.write_text("question,answer,rating,user,stars,[b]mood\nHi there,Hello,1,ada,5,glad\n")
+    done = RUN.invoke(app, ["import", str(table), *home])
+    assert done.exit_code == 0
+    assert done.stderr.count("Columns that no reader knows: [b]mood, stars.") == 1
+    told = json.loads(RUN.invoke(app, ["import", str(table), *home, "--json"]).stdout)
+    assert told["unread"] == ["[b]mood", "stars"]

@@ -219,13 +219,17 @@ def test_status_counts_the_requests_of_a_week(
                     created_at=when,
                 )
             )
+        for n, model in enumerate((None, None, "small")):
+            some = {"run_id": f"other-{n}", "messages": said, "answer": "hello", "model": model}
+            journal.append_interaction(Interaction(**some, created_at=when))
         journal.append_feedback(Feedback(run_id="run-0", score=1.0))
         journal.append_feedback(Feedback(run_id="elsewhere", score=0.0))
     found = told(home, "status")
     assert found["answers"] == {release: 1.0}
-    assert found["requests_in_7_days"] == 2 * counted
+    assert found["requests_in_7_days"] == 5 * counted
     assert found["reach_a_cluster"] == (0.5 if counted else None)
-    assert found["answered_by"] == ({release: 2} if counted else {})
+    own = {release: 2, "an unknown model": 2, "no release": 1}
+    assert found["answered_by"] == (own if counted else {})
     assert (found["feedback"], found["feedback_that_waits_for_its_answer"]) == (2, 1)
     assert found["feedback_since_the_last_release"] == 2
     assert "50 %" in run(home, "status") or not counted

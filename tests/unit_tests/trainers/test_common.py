@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,6 +105,9 @@ def test_alpha_is_twice_the_rank_on_every_linear_layer(tiny: tuple[Any, Any]) ->
     }
 
 
+ROW = {"prompt_ids": [5] * 40, "chosen_ids": [5] * 60, "rejected_ids": [5] * 20}
+
+
 @pytest.mark.parametrize(
     ("big", "at_once", "accumulated"), [(10**8, 8, 4), (1, 1, 32)], ids=["small", "big"]
 )
@@ -116,9 +120,28 @@ def test_a_step_sees_the_batch_however_many_fit_at_once(
     accumulated: int,
 ) -> None:
     monkeypatch.setattr(common, "BIG", big)
-    found = common.shared_arguments(tiny[0], tmp_path, TrainSettings(batch_size=32), 0, 8)
+    settings = TrainSettings(batch_size=32)
+    assert common.at_once_of(tiny[0], [ROW], settings) == at_once
+    found = common.shared_arguments(tiny[0], tmp_path, settings, 0, 8, at_once)
     assert found["per_device_train_batch_size"] == at_once
     assert found["gradient_accumulation_steps"] == accumulated
+
+
+@pytest.mark.parametrize(("free", "at_once"), [(10**12, 12), (5 * 10**7, 4), (0, 1)])
+def test_on_a_gpu_as_many_as_fit_go_together(
+    monkeypatch: pytest.MonkeyPatch, free: int, at_once: int
+) -> None:
+    """Whatever the model's size; 12 are never made of parts of 8."""
+    config = SimpleNamespace(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, vocab_size=999
+    )
+    weights = SimpleNamespace(device=torch.device("cuda"), numel=lambda: 10**9)
+    model = SimpleNamespace(
+        config=SimpleNamespace(get_text_config=lambda: config),
+        parameters=lambda: iter([weights]),
+    )
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 8 * 10**10))
+    assert common.at_once_of(model, [ROW], TrainSettings(batch_size=12)) == at_once
 
 
 def test_activations_are_kept_where_they_fit(
@@ -128,7 +151,6 @@ def test_activations_are_kept_where_they_fit(
     from peft import get_peft_model
 
     model, tokenizer = tiny
-    row = {"prompt_ids": [5] * 40, "chosen_ids": [5] * 60, "rejected_ids": [5] * 20}
     kept: dict[int, int] = {}
 
     def keep(value: torch.Tensor) -> torch.Tensor:
@@ -148,9 +170,9 @@ def test_activations_are_kept_where_they_fit(
     took = sum(kept.values())
     for room, fits in ((1.5 * took, True), (took - 1, False)):
         monkeypatch.setattr(common, "ROOM", room)
-        assert common.fits(model, [row], 1) == fits
+        assert common.fits(model, [ROW], 1) == fits
     monkeypatch.setattr(common, "ROOM", 1.5 * took)
-    assert not common.fits(model, [row], 2)
+    assert not common.fits(model, [ROW], 2)
 
 
 def test_the_borrowed_model_comes_back_as_it_was(tiny: tuple[Any, Any]) -> None:

@@ -70,6 +70,23 @@ def test_a_critic_learns_and_its_best_epoch_is_kept(
         assert loss(tuned, tokenizer, unseen) < base - 0.3
 
 
+def test_of_added_epochs_a_few_are_looked_at(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    evaluated = common.Watcher.on_evaluate
+
+    def look(self: common.Watcher, *args: Any, **more: Any) -> None:
+        looked.append(self.epochs)
+        evaluated(self, *args, **more)
+
+    monkeypatch.setattr(common.Watcher, "on_evaluate", look)
+    settings = SETTINGS.model_copy(update={"min_steps": 20})  # 2 steps an epoch, 3 epochs asked for
+    best = train_critic(*tiny, [example(i) for i in range(10)], tmp_path, settings, seed=0)
+    assert looked == [1, 4, 7, 10]
+    assert best == tmp_path / "epoch-10"
+
+
 def test_few_examples_keep_the_last_epoch(tiny: tuple[Any, Any], tmp_path: Path) -> None:
     model, tokenizer = tiny
     best = train_critic(model, tokenizer, [example(i) for i in range(3)], tmp_path, SETTINGS, 0)
