@@ -46,7 +46,7 @@ class BundledStandard(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"max_tokens": 200}
+        return {"max_tokens": 80}
 
     @property
     def has_tool_calling(self) -> bool:

@@ -13,4 +13,4 @@ class TestLocalEngine(BundledStandard):
 
 @pytest.mark.parametrize("name", [*IN_FORM, *LOCAL_ONLY])
 def test_tools_in_form(name: str) -> None:
-    ToolsInForm({"max_tokens": 200}).run(name)
+    ToolsInForm({"max_tokens": 80}).run(name)

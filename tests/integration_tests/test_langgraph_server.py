@@ -17,6 +17,9 @@ import httpx
 import pytest
 from langgraph_sdk import get_client
 
+from langchain_uno.home import Home
+from langchain_uno.logs.exchange import export_lines
+
 ROOT = Path(__file__).parents[2]
 AUTH = """
 from langgraph_sdk import Auth
@@ -66,7 +69,7 @@ def url(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        for _ in range(120):
+        for _ in range(480):
             try:
                 if httpx.get(f"http://127.0.0.1:{port}/ok").status_code == 200:
                     break
@@ -81,13 +84,7 @@ def url(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _kept(home: Path) -> dict[str, dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, "-m", "langchain_uno", "logs", "export", "--home", str(home)],
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [json.loads(line) for line in export_lines(Home.locate(home))]
     return {row["run_id"]: row for row in rows}
 
 

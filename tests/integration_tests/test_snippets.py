@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from langchain_uno.cli.command import app
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = sorted([REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").rglob("*.md")])
@@ -67,6 +71,25 @@ def bash(code: str, cwd: Path) -> None:
     assert done.returncode == 0, f"{code}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
 
+def in_shell(code: str, cwd: Path) -> None:
+    """Run a block's lines in their order: in this process what is the command alone, else by bash.
+
+    A process of its own for each command would load torch each time.
+    """
+    shell = ""
+    for line in code.splitlines(keepends=True):
+        if not re.fullmatch(r"langchain-uno [^|<>&;$\\]*\n", line):
+            shell += line
+            continue
+        if shell:
+            bash(shell, cwd)
+        shell = ""
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, f"{line}\n{result.output[-4000:]}"
+    if shell:
+        bash(shell, cwd)
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if runnable(p)], ids=show)
 def test_snippets_of_a_page_run(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,7 +98,7 @@ def test_snippets_of_a_page_run(
     namespace: dict[str, object] = {"__name__": "__main__"}
     for block in runnable(page):
         if block.language == "bash":
-            bash(block.code, tmp_path)
+            in_shell(block.code, tmp_path)
         else:
             code = compile("\n" * block.line + block.code, show(page), "exec")
             exec(code, namespace)

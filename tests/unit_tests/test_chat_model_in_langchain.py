@@ -292,15 +292,17 @@ def test_text_in_blocks_is_read(model: UNOChatModel) -> None:
 def test_a_batch_goes_in_together_unless_told_otherwise(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, config: Any, most: int
 ) -> None:
-    lock, here, seen = threading.Lock(), 0, 0
+    together, here, seen = threading.Condition(), 0, 0
 
     def answer(self: Any, *args: Any, **kwargs: Any) -> ChatResult:
         nonlocal here, seen
-        with lock:
+        with together:
             here += 1
             seen = max(seen, here)
-        time.sleep(0.2)
-        with lock:
+            together.notify_all()
+            together.wait_for(lambda: seen >= most, 30)
+        time.sleep(0.02)  # whoever else would be let in comes now
+        with together:
             here -= 1
         return ChatResult(generations=[ChatGeneration(message=AIMessage("ok"))])
 

@@ -524,7 +524,7 @@ def hears_ctrl_c() -> None:
 def test_ctrl_c_then_the_same_call_again(
     tiny_model_path: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    home = make_home(tmp_path / "home", edited(40, "please be brief"))
+    home = make_home(tmp_path / "home", edited(24, "please be brief"))
     call = [sys.executable, "-m", "langchain_uno.train", "--home", str(home.root)]
     call += ["--model", str(tiny_model_path), "--recipe", str(recipe), "--max-steps", "1", "--json"]
     process = subprocess.Popen(

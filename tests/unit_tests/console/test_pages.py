@@ -343,7 +343,7 @@ def test_a_figure_that_takes_long_holds_no_page_up(home: Home) -> None:
     start = time.monotonic()
     assert shelf.glance("slow", slow) is None
     assert shelf.glance("slow", slow) is None
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 25
     go.set()
     for _ in range(100):
         if (found := shelf.glance("slow", slow)) is not None:

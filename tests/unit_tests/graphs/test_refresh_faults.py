@@ -177,7 +177,7 @@ KILLS.sort(key=lambda kill: STAGES.index(kill[0]))
 """When: as a stage begins, or after its first item."""
 
 KILLER = """
-import os, signal, sys
+import gc, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {repo!r})
 import chromadb, torch, peft, transformers
@@ -198,6 +198,7 @@ class Kill(Silent):
         if stage == self.stage and self.after:
             os.kill(os.getpid(), signal.SIGKILL)
 
+gc.freeze()
 for stage, after in parts.KILLS:
     child = os.fork()
     if child == 0:
@@ -221,7 +222,7 @@ def test_a_process_killed_in_every_stage_leaves_a_refresh_that_the_next_finishes
     home = copy_of(start, tmp_path / "home")
     code = KILLER.format(repo=str(repo), model=str(tiny_model_path), home=str(home.root))
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", code], cwd=repo, capture_output=True, text=True, timeout=500
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{stage} {after} 9" for stage, after in KILLS]

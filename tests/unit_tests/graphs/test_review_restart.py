@@ -70,7 +70,7 @@ def test_a_review_survives_the_process_that_asked_for_it(
         target=ask_and_die, args=(home, tiny_model_path, tmp_path / "wanted")
     )
     child.start()
-    child.join(120)
+    child.join(300)
     assert child.exitcode == -signal.SIGKILL
     wanted = (tmp_path / "wanted").read_text()
     answer = {"decisions": [{"id": wanted, "decision": "exclude"}], "by": "ann"}

@@ -148,12 +148,12 @@ def test_killed_and_started_again_nothing_is_lost(tmp_path: Path, tenant: str) -
             while not stop.is_set():
                 assert journal.append_interaction(log(written, f"question {written % 7}"))
                 written += 1
-                time.sleep(0.002)
+                time.sleep(0.005)
 
     worker = threading.Thread(target=keep_capturing)
     worker.start()
     try:
-        for _ in range(3):
+        for _ in range(2):
             with pytest.raises(StoreError, match="check that the Chroma server is up") as caught:
                 drain_until_it_dies(home, server)
             assert "question" not in str(caught.value)

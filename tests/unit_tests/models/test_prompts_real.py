@@ -391,13 +391,13 @@ def test_reading_never_fails_otherwise_than_by_role_error(text: str) -> None:
 @pytest.mark.parametrize("piece", ["[", "{", '["', "['", "<think>", "1. ", '{"score":', "[1,"])
 def test_endless_brackets_are_refused_at_once(piece: str) -> None:
     text = piece * 20_000 + "]" * 20_000
-    start = time.perf_counter()
+    start = time.process_time()
     for read in (SET.parse_rules, SET.parse_judgement, SET.parse_critique):
         try:
             read(text)  # type: ignore[operator]
         except RoleError:
             continue
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_schemas_accept_what_the_readers_read() -> None:

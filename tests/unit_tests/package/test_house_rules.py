@@ -7,7 +7,6 @@ import io
 import re
 import sys
 import tokenize
-from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import distributions, files, packages_distributions, requires
 from pathlib import Path
@@ -45,6 +44,7 @@ FRONT = {"UNOChatModel": "chat_models", "UNOFeedbackHandler": "callbacks",
 """Where the names of ``langchain_uno`` itself lie; they are imported when asked for."""
 
 
+@cache
 def modules() -> list[Path]:
     """All modules of the package, through the two links too (rglob does not follow links)."""
     linked = [p for link in ("graphs", "trainers") for p in (PACKAGE / link).glob("**/*.py")]
@@ -63,12 +63,18 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> Iterator[tuple[str, ast.stmt]]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> list[tuple[str, ast.stmt]]:
     """All imports that can run, those inside functions too.
 
     Not those for type checkers alone, and not what a module does as a command.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree, found = parsed(path), list[tuple[str, ast.stmt]]()
     elsewhere = {
         id(child)
         for node in ast.walk(tree)
@@ -81,14 +87,15 @@ def imports(path: Path) -> Iterator[tuple[str, ast.stmt]]:
         if id(node) in elsewhere:
             continue
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node) for alias in node.names)
+            found += [(alias.name, node) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             assert node.module is not None
             if node.module == "langchain_uno":
-                yield from ((f"langchain_uno.{alias.name}", node) for alias in node.names)
+                found += [(f"langchain_uno.{alias.name}", node) for alias in node.names]
             else:
-                yield node.module, node
+                found.append((node.module, node))
+    return found
 
 
 def show(path: Path) -> str:
@@ -136,7 +143,7 @@ def test_lines_of_code_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_is_a_file_with_its_node(stage: str) -> None:
-    tree = ast.parse((PACKAGE / "learning" / f"{stage}.py").read_text(encoding="utf-8"))
+    tree = parsed(PACKAGE / "learning" / f"{stage}.py")
     assert f"{stage}_stage" in {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
 
 
@@ -206,7 +213,7 @@ def in_order(name: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("path", modules(), ids=show)
 def test_what_a_package_hands_on_is_explicit_sorted_and_true(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     found = [
         node.value
         for node in tree.body
@@ -323,7 +330,7 @@ PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "she
 
 @pytest.mark.parametrize("path", modules(), ids=show)
 def test_nothing_is_unpickled_and_no_words_are_run(path: Path) -> None:
-    assert unsafe(ast.parse(path.read_text(encoding="utf-8"))) == []
+    assert unsafe(parsed(path)) == []
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_forgetting_waits_for_requests_under_way(
             running = threads.submit(engine.generate, [request])
             time.sleep(0.05)
             pool.forget([name])
-        assert running.result()[0].usage.output_tokens > 0
+            assert running.result()[0].usage.output_tokens > 0
     with pytest.raises(EngineError, match="no more"), pool.hold(name):
         pass
 

@@ -95,7 +95,7 @@ def test_a_model_forked_under_load_answers(engine: LocalEngine) -> None:
     for one in busy:
         one.start()
     try:
-        for _ in range(8):
+        for _ in range(4):
             assert in_child(lambda: chat.invoke("Hello").content) == told
     finally:
         stop.set()
@@ -134,7 +134,7 @@ def test_a_model_on_an_accelerator_says_what_to_do(
     said = in_child(lambda: chat.invoke("Hi"))
     assert said.startswith(EngineError.__name__)
     assert "load it in each worker" in said
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 # bugs.python.org issue 6721 (locks held by other threads at a fork), sqlite.org's "How To Corrupt
@@ -159,7 +159,7 @@ def test_forks_while_eight_threads_capture(tmp_path: Path) -> None:
         return "done"
 
     try:
-        assert [in_child(child) for _ in range(40)] == ["done"] * 40
+        assert [in_child(child) for _ in range(16)] == ["done"] * 16
     finally:
         stop.set()
         for one in busy:
@@ -169,9 +169,9 @@ def test_forks_while_eight_threads_capture(tmp_path: Path) -> None:
     assert (stats["dropped"], stats["waiting"], stats["errors"]) == (0, 0, 0)
     with closing(sqlite3.connect(tmp_path / "home" / "journal" / "journal.sqlite3")) as db:
         assert db.execute("SELECT count(*) FROM interactions").fetchone() == (
-            stats["recorded"] + 40,
+            stats["recorded"] + 16,
         )
-        assert db.execute("SELECT count(*) FROM feedback").fetchone() == (40,)
+        assert db.execute("SELECT count(*) FROM feedback").fetchone() == (16,)
     handler.close()
 
 
