@@ -4,9 +4,9 @@ A height in a Ward tree says what a merge costs, and that grows with the number 
 height is right for 50 logs and for 10,000. Two questions about a node's two children depend neither
 on the number of logs, nor on the number of clusters, nor on the scale of the vectors:
 
-- *separation*: take the direction between the children from three quarters of their logs, and split
-  the *other* quarter along it. One cloud cut in two comes out near 2.65 (two halves of a Gaussian,
-  in units of their own spread) whatever its size and dimension; two clouds at their real distance.
+- *separation*: take the direction between the children from one half of their logs, and split the
+  *other* half along it. One cloud cut in two comes out near 2.65 (two halves of a Gaussian, in
+  units of their own spread) whatever its size and dimension; two clouds at their real distance.
 - *mixing*: how often a near neighbour of the smaller child's logs lies in the other child, against
   what chance would give (1.0). Halves of one cloud mix; two clouds hardly do.
 
@@ -32,8 +32,8 @@ SMALL_PENALTY = 10.0
 MAX_MIXING = 0.5
 """Mixing, as a share of chance, up to which two children count as two clouds."""
 NEIGHBOURS = 8
-REPEATS, FOLDS = 4, 4
-"""Random divisions over which the separation is averaged, and the parts of each."""
+REPEATS = 4
+"""Random halvings over which the separation is averaged (each used in both directions)."""
 REFINE_STEPS = 3
 """Steps of k-means between two children, before they are looked at."""
 BLOCK = 512
@@ -113,27 +113,21 @@ def _nearer(x: Floats, a: Ints, b: Ints) -> tuple[Ints, Ints]:
 
 
 def _separation(x: Floats, a: Ints, b: Ints, rng: np.random.Generator) -> float:
-    """Mean held-out separation of rows a and b, in pooled standard deviations.
-
-    A fold's rows are split along the direction between the means of all others.
-    """
+    """Mean held-out separation of rows a and b, in pooled standard deviations."""
     values = []
     for _ in range(REPEATS):
-        folds_a, folds_b = (np.array_split(rng.permutation(side), FOLDS) for side in (a, b))
-        parts = []
-        for nth in range(FOLDS):
-            rest_a, rest_b = (np.concatenate(f[:nth] + f[nth + 1 :]) for f in (folds_a, folds_b))
-            ca, cb = x[rest_a].mean(axis=0), x[rest_b].mean(axis=0)
-            axis = (cb - ca) / max(float(np.linalg.norm(cb - ca)), 1e-9)
-            held = np.concatenate([folds_a[nth], folds_b[nth]])
-            parts.append(x[held] @ axis - (ca + cb) @ axis / 2)
-        p = np.concatenate(parts)
-        left, right = p[p <= 0], p[p > 0]
-        if len(left) < 2 or len(right) < 2:
-            values.append(0.0)
-            continue
-        variance = (left.var() * len(left) + right.var() * len(right)) / (len(p) - 2)
-        values.append((right.mean() - left.mean()) / np.sqrt(variance + 1e-18))
+        pa, pb = rng.permutation(a), rng.permutation(b)
+        for side in (0, 1):
+            ca, cb = x[pa[side::2]].mean(axis=0), x[pb[side::2]].mean(axis=0)
+            axis = cb - ca
+            held = np.concatenate([pa[1 - side :: 2], pb[1 - side :: 2]])
+            p = x[held] @ axis - (ca + cb) @ axis / 2
+            left, right = p[p <= 0], p[p > 0]
+            if len(left) < 2 or len(right) < 2:
+                values.append(0.0)
+                continue
+            variance = (left.var() * len(left) + right.var() * len(right)) / max(len(p) - 2, 1)
+            values.append((right.mean() - left.mean()) / np.sqrt(variance + 1e-18))
     return float(np.mean(values))
 
 
