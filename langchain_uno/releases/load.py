@@ -120,8 +120,9 @@ def load_release(
         raise ReleaseError(
             f"Release {release_id!r} is refused: a file can't be read ({error.strerror or error})."
         ) from error
+    base = fits.get("base_fingerprint") if release.manifest.adapters else None
     for what, wanted, found in (
-        ("base model", fits.get("base_fingerprint"), release.manifest.base_fingerprint),
+        ("base model", base, release.manifest.base_fingerprint),
         ("embedder", fits.get("embedder_fingerprint"), release.manifest.embedder_fingerprint),
         ("prompt set", fits.get("prompt_set_fingerprint"), release.manifest.prompt_set_fingerprint),
     ):

@@ -35,6 +35,7 @@ from langchain_uno.releases.load import list_releases, read_current
 from langchain_uno.releases.publish import make_current, revoke
 from langchain_uno.testing import make_tiny_model
 from tests.unit_tests.graphs.refresh_parts import (
+    PASSING,
     RECIPE,
     TRIED,
     TRIP,
@@ -370,11 +371,11 @@ def test_logs_in_a_language_without_prompts(engine: Engine, tmp_path: Path) -> N
 
 def test_a_home_of_another_base_model_is_refused(engine: Engine, tmp_path: Path) -> None:
     home = make_home(tmp_path / "home", logs(12))
-    first = refresh(home, engine, UNTRAINED)
+    first = refresh(home, engine, PASSING)
     other = tiny_engine(make_tiny_model(tmp_path / "other", seed=1))
     before = {p: p.stat().st_mtime_ns for p in home.path.rglob("*") if p.is_file()}
     with pytest.raises(ModelMismatchError, match="another base model"):
-        refresh(home, other, UNTRAINED)
+        refresh(home, other, PASSING)
     assert before == {p: p.stat().st_mtime_ns for p in home.path.rglob("*") if p.is_file()}
     assert read_current(home).id == first.release  # type: ignore[union-attr]
     other.close()
