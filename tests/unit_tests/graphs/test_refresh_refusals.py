@@ -161,7 +161,7 @@ def test_judgements_that_an_outage_kept_from_coming_are_asked_for_again(
     assert before is not None and current is not None and before.id == current.id
     assert not [*grown.work.glob("refresh-*/clusters/*/incumbent.json")]
     assert not any(
-        None in json.loads(path.read_text())["scores"]
+        None in [one["score"] for one in json.loads(path.read_text())["said"]]
         for path in grown.work.glob("refresh-*/clusters/*/base-side.json")
     )
     found = told(grown, refresh(grown, engine, PASSING, teacher=teacher()))
