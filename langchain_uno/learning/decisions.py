@@ -39,7 +39,7 @@ ANCHORS = 50
 SHARE = 0.25
 """A decision on a rule holds in every cluster that has so much of its anchor's logs."""
 
-FOUND = "pairs-found.jsonl"
+FOUND = "pairs-and-refused.jsonl"
 """In a cluster's folder: its :class:`PairsFound`."""
 
 Kind = Literal["rule", "pair", "log"]

@@ -113,7 +113,8 @@ class _Table:
         self.new = [one for one in decisions if one.id not in known]
         self.pairs: dict[str, int] = {}
         if folder.has("pairs.json"):
-            self.pairs = folder.read_json("pairs.json")["found"]
+            found = folder.read_json("pairs.json")["found"].items()
+            self.pairs = {c: n for c, n in found if folder.has(f"clusters/{c}/{FOUND}")}
         self.last: dict[str, Decision] = {}
         for one in decisions:
             if one.kind != "rule":

@@ -16,7 +16,7 @@ import pytest
 
 from langchain_uno.errors import EngineDownError, EngineError, HomeError, PausedError
 from langchain_uno.home import Home, why_unwritable
-from langchain_uno.learning.decisions import PairsFound
+from langchain_uno.learning.decisions import FOUND, PairsFound
 from langchain_uno.learning.troubles import without_breakers
 from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Engine, Generation
@@ -190,7 +190,7 @@ def test_a_log_that_breaks_its_pairs_costs_its_own_pair_alone(
     assert set(result.left_out) <= {"run-004"}
     trained = "run-004" in {
         i
-        for c in folder_of(home, result).path("clusters").glob("*/pairs-found.jsonl")
+        for c in folder_of(home, result).path("clusters").glob(f"*/{FOUND}")
         for i in PairsFound.model_validate_json(c.read_text()).left_out
     }
     assert result.stages["pairs"]["pairs"] == whole.stages["pairs"]["pairs"] - trained

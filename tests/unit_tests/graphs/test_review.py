@@ -16,7 +16,7 @@ from langchain_uno.erasure import forget, forget_older
 from langchain_uno.errors import HomeError, InputError, StoreError
 from langchain_uno.graphs.refresh import build_refresh_graph
 from langchain_uno.home import Home
-from langchain_uno.learning.decisions import RULE_ROWS, PairsFound, RuleRow
+from langchain_uno.learning.decisions import FOUND, RULE_ROWS, PairsFound, RuleRow
 from langchain_uno.learning.review import ReviewRow, decide, read_decisions, review_table
 from langchain_uno.learning.work import RefreshResult, Silent, Work, refresh_folders
 from langchain_uno.models.protocols import Engine
@@ -574,7 +574,20 @@ def test_a_hold_of_changes_lets_through_what_changes_no_route(
 def test_pairs_are_read_as_they_were_written(home: Home) -> None:
     for cluster in clusters_of(home, _result(_refresh(home))):
         folder = home.work / str(_refresh(home)) / "clusters" / cluster.id
-        found = PairsFound.model_validate_json((folder / "pairs-found.jsonl").read_text())
+        found = PairsFound.model_validate_json((folder / FOUND).read_text())
         lines = (folder / "pairs.jsonl").read_text().splitlines()
         kept = [PreferencePair.model_validate_json(line) for line in lines]
         assert [pair.chosen for pair in found.pairs] == [pair.chosen for pair in kept]
+
+
+def test_a_table_whose_pairs_an_earlier_version_found_is_shown_without_them(home: Home) -> None:
+    clusters = home.work / str(_refresh(home)) / "clusters"
+    for found in clusters.glob(f"*/{FOUND}"):
+        pairs = PairsFound.model_validate_json(found.read_text()).pairs
+        lines = [pair.model_dump_json() + "\n" for pair in pairs]
+        found.rename(found.with_name("pairs-found.jsonl")).write_text("".join(lines))
+    page = review_table(home, limit=None)
+    assert {row.kind for row in page.rows} == {"rule", "log"}
+    assert page.total == len(page.rows)
+    exclude(home, rule(home, "sing"))
+    assert rule(home, "sing").state == "excluded"
