@@ -71,6 +71,7 @@ def check_adapter(path: Path, model: Any) -> CheckedAdapter:
             names or shapes do not fit the base model.
     """
     from peft import LoraConfig
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     raw = adapter_config(path)
@@ -93,7 +94,10 @@ def check_adapter(path: Path, model: Any) -> CheckedAdapter:
         )
     except (TypeError, ValueError) as error:
         raise ReleaseError(f"The adapter in {str(path)!r} has bad settings: {error}.") from error
-    return CheckedAdapter(config, load_file(weights))
+    try:
+        return CheckedAdapter(config, load_file(weights))
+    except (SafetensorError, OSError) as error:
+        raise ReleaseError(f"The adapter in {str(path)!r} can't be read: {error}.") from error
 
 
 def linear_shapes(model: Any) -> dict[str, tuple[int, int]]:
@@ -176,7 +180,7 @@ class AdapterSet:
         for name, path in mounted.items():
             try:
                 self.mount(name, path, check_adapter(path, self.model))
-            except ReleaseError as gone:
+            except (ReleaseError, OSError) as gone:
                 _log.error("The adapter %s is given up: %s", name, gone)
             else:
                 there.append(name)

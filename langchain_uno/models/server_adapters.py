@@ -232,6 +232,8 @@ def check_matrices(file: Path, where: str, shapes: LinearShapes | None) -> set[i
         module, _, part = name.removeprefix("base_model.model.").rpartition(".lora_")
         if not module or part not in ("A.weight", "B.weight") or len(info["shape"]) != 2:
             raise ReleaseError(f"{where} has a tensor {name!r} that is no LoRA matrix")
+        if info["dtype"] not in _EXPONENTS:
+            raise ReleaseError(f"{where} has {info['dtype']} in {name!r}, not {[*_EXPONENTS]}")
         if not _finite(info):
             raise ReleaseError(f"{where} has values that are not finite in {name!r}")
         modules.setdefault(module, {})[part[0]] = list(info["shape"])
@@ -257,17 +259,16 @@ def read_tensors(file: Path, where: str) -> dict[str, dict[str, Any]]:
     """
     try:
         return dict(_deserialize(file.read_bytes()))
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise ReleaseError(f"{where} is not a sound safetensors file ({error})") from error
 
 
 _EXPONENTS = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
+_EXPONENTS["F64"] = ("<u8", 0x7FF0000000000000)
 
 
 def _finite(info: dict[str, Any]) -> bool:
     """Whether no value is inf or NaN (all exponent bits set): no torch needed, bf16 included."""
-    if info["dtype"] not in _EXPONENTS:
-        return False
     kind, mask = _EXPONENTS[info["dtype"]]
     bits = np.frombuffer(bytes(info["data"]), dtype=kind)
     return not bool(((bits & mask) == mask).any())

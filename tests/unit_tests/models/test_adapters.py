@@ -72,6 +72,12 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda f: _tensors(f, lambda t: t[_first(t)].fill_(float("nan"))),
         "not finite",
     ),
+    "another type of number": (
+        lambda f: _tensors(
+            f, lambda t: t.update({_first(t): t[_first(t)].to(torch.float8_e4m3fn)})
+        ),
+        "F8_E4M3",
+    ),
     "empty": (lambda f: _tensors(f, lambda t: t.clear()), "no weights"),
 }
 
@@ -95,6 +101,18 @@ def test_bad_folders_are_refused(
     assert engine.generate([_ask("a0"), _ask(None)]) == before
     with pytest.raises(EngineError, match="no adapter 'bad'"):
         engine.generate([_ask("bad")])
+
+
+def test_weights_in_double_precision_are_loaded(
+    engine: LocalEngine, adapter_paths: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(adapter_paths["a1"], tmp_path / "double"))
+    _tensors(folder, lambda t: t.update({name: one.double() for name, one in t.items()}))
+    engine.load_adapter("double", folder)
+    asked = [_ask("double", max_tokens=20), _ask("a1", max_tokens=20)]
+    double, single = engine.generate(asked)
+    assert double.text == single.text
+    engine.unload_adapter("double")
 
 
 def test_another_base_s_adapter_is_refused(engine: LocalEngine, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from langchain_uno.errors import EngineError, InputError
+from langchain_uno.errors import EngineError, InputError, ReleaseError
 from langchain_uno.models.chat_format import render
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
@@ -442,6 +442,26 @@ def test_lora_layers_left_in_the_base_are_taken_out(own_engine: LocalEngine) -> 
     with own_engine.exclusive() as (model, _):
         get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
     assert own_engine.generate([ask("left", "a0"), ask("left")]) == before
+
+
+def test_an_adapter_that_cannot_be_read_again_costs_itself_alone(
+    own_engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, names = own_engine.generate([ask("left", "a1")]), own_engine.adapters()
+    lost = own_engine._scheduler.adapters.paths()["a0"] / "adapter_model.safetensors"
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == lost:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    with own_engine.exclusive():
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert own_engine.adapters() == [name for name in names if name != "a0"]
+    assert own_engine.generate([ask("left", "a1")]) == before
+    with pytest.raises(ReleaseError, match="Permission denied"):
+        own_engine.load_adapter("lost", lost.parent)
 
 
 def test_an_error_in_the_block_frees_the_engine(own_engine: LocalEngine) -> None:
