@@ -165,6 +165,10 @@ def _ensure(get: Any, create: Any) -> None:
     try:
         get()
     except NotFoundError:
-        with suppress(ChromaError):  # of several kinds when another host was quicker
+        try:
             create()
-        get()
+        except ChromaError as refused:  # of several kinds when another host was quicker
+            try:
+                get()
+            except NotFoundError:
+                raise refused from None

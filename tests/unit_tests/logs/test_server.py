@@ -200,3 +200,18 @@ def test_addresses_and_the_environment(
     assert not (home.chroma / "chroma.sqlite3").exists()
     everything = b"".join(p.read_bytes() for p in home.path.rglob("*") if p.is_file())
     assert b"s3cret-token" not in everything
+
+
+def test_a_server_that_makes_no_tenants_says_why(
+    server: ChromaServer, tmp_path: Path, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chromadb.api.fastapi import FastAPI
+    from chromadb.errors import AuthorizationError
+
+    def refuse(self: FastAPI, name: str) -> None:
+        raise AuthorizationError("you may not create tenants")
+
+    monkeypatch.setattr(FastAPI, "create_tenant", refuse)
+    home = home_on(server, tmp_path / "home", tenant)
+    with pytest.raises(StoreError, match="you may not create tenants"):
+        drained(home)
