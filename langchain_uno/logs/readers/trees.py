@@ -88,16 +88,19 @@ def _flat(roots: Sequence[Any], below: str) -> list[Row]:
     Each has its parent's ``message_id`` as ``parent_id``.
 
     Raises:
-        InputError: one is no object.
+        InputError: one of "replies" is no object; elsewhere those are passed over.
     """
     out: list[Row] = []
     stack: list[tuple[Any, str | None]] = [(one, None) for one in reversed(roots)]
     while stack:
         one, parent = stack.pop()
-        if not isinstance(one, Mapping):
+        if isinstance(one, Mapping):
+            out.append({"parent_id": parent, **one})
+            more = one.get(below) or []
+            more = more if isinstance(more, list) else [None]
+            stack += [(r, str(one.get("message_id"))) for r in reversed(more)]
+        elif below == "replies":
             raise InputError(f"{below!r} must be a list of objects")
-        out.append({"parent_id": parent, **one})
-        stack += [(r, str(one.get("message_id"))) for r in reversed(one.get(below) or [])]
     return out
 
 

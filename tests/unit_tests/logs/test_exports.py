@@ -422,3 +422,13 @@ def test_librechat_that_got_an_error_only(home: Home, tmp_path: Path) -> None:
     ]
     result = bring(home, tmp_path, *rows)
     assert (result.bad, result.passed_over) == ([], {"failed_request": 1})
+
+
+@pytest.mark.parametrize("odd", ["m2", ["m2"], [None], 5, {"a": 1}])
+def test_librechat_children_that_are_no_messages_are_passed_over(
+    home: Home, tmp_path: Path, odd: Any
+) -> None:
+    asked = {"messageId": "m1", "isCreatedByUser": True, "text": "hi", "children": odd}
+    said_ = {"messageId": "m2", "parentMessageId": "m1", "isCreatedByUser": False, "text": "hello"}
+    result = bring(home, tmp_path, {"conversationId": "c1", "messages": [asked, said_]})
+    assert (result.bad, [texts(log)[-1][1] for log in logs(home)]) == ([], ["hello"])
