@@ -152,7 +152,8 @@ def _own(row: Row, namespace: str) -> Interaction:
             f"its schema_version is {schema!r}, this release knows up to {SCHEMA_VERSION}: upgrade "
             "langchain-uno if it was exported by a newer release"
         )
-    fields = {k: v for k, v in row.items() if k not in ("format", "verdict")}
+    fields = {**row}
+    fields.pop("verdict", None)
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise InputError("'messages' must be the prompt followed by the answer")

@@ -119,7 +119,7 @@ def _tags(row: Row) -> dict[str, str]:
             continue
         if isinstance(value, str | int | float):
             out[clean_text(key)[:80]] = clean_text(str(value))[:_MAX_TAG]
-    if "dataset_name" in out:
+    if isinstance(row.get("dataset_name"), str):
         out.setdefault("dataset", out["dataset_name"])
     return out
 
@@ -152,7 +152,10 @@ def _stored(row: Row) -> Row:
     if row.get("type") in _STEPS and "output" in row:  # Chainlit's
         said = row["output"]
         inner = {**row, "role": row["type"], "content": as_object(said).get("content", said)}
-    return {**{k: v for k, v in row.items() if k not in _STORED}, **inner} if inner else row
+    if inner:
+        row = without(row, _STORED)
+        row.update(inner)
+    return row
 
 
 def _is_message(row: Row) -> bool:

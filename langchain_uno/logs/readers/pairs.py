@@ -24,6 +24,7 @@ from langchain_uno.logs.readers.base import (
     number,
     read_all,
     thumb,
+    without,
 )
 from langchain_uno.logs.readers.bodies import asked
 from langchain_uno.records import Message
@@ -124,7 +125,7 @@ def _pair(row: Row) -> Iterable[Found]:
     chosen, rejected = first(row, *_BETTER), first(row, *_WORSE)
     if not chosen or not rejected:
         raise Passed("no_answer")
-    prompt = prompt_of({k: v for k, v in row.items() if k != "messages"})
+    prompt = prompt_of(without(row, {"messages"}))
     yield corrected(
         _side(prompt, chosen, "chosen"), _side(prompt, rejected, "rejected"), **_told(row)
     )

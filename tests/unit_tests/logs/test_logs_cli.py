@@ -266,3 +266,37 @@ def test_columns_that_no_reader_knows_are_named(tmp_path: Path) -> None:
     assert done.stderr.count("Columns that no reader knows: [b]mood, stars.") == 1
     told = json.loads(RUN.invoke(app, ["import", str(table), *home, "--json"]).stdout)
     assert told["unread"] == ["[b]mood", "stars"]
+
+
+STORED = '{{""type"": ""{}"", ""data"": {{""content"": ""Hi""}}}}'
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "system,question,chosen,rejected\nBe brief.,What is rust?,Iron oxide.,Dear me.\n",
+        "session_id,created_at,message\n"
+        + "".join(f's,2026-01-01,"{STORED.format(who)}"\n' for who in ("human", "ai")),
+    ],
+    ids=["pairs", "LangChain's history"],
+)
+def test_columns_that_were_read_are_not_named(tmp_path: Path, table: str) -> None:
+    file, home = tmp_path / "rows.csv", ["--home", str(tmp_path / "home")]
+    file.write_text(table)
+    done = RUN.invoke(app, ["import", str(file), *home])
+    assert (done.exit_code, "no reader knows" in done.stderr) == (0, False), done.stderr
+
+
+def test_no_column_of_an_export_is_named(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "in.csv").write_text("question,answer,rating,user\nHi there,Hello,1,ada\n")
+    where = ["--home", str(tmp_path / "home")]
+    assert RUN.invoke(app, ["import", str(tmp_path / "in.csv"), *where]).exit_code == 0
+    exported = RUN.invoke(app, ["export", *where]).stdout
+    own = [{k: v for k, v in json.loads(one).items() if v} for one in exported.splitlines()]
+    parquet.write_table(pyarrow.Table.from_pylist(own), tmp_path / "own.parquet")
+    other = ["--home", str(tmp_path / "other"), "--json"]
+    done = RUN.invoke(app, ["import", str(tmp_path / "own.parquet"), *other])
+    told = json.loads(done.stdout)
+    assert (told["bad"], told["unread"]) == ([], [])
