@@ -445,10 +445,11 @@ def test_lora_layers_left_in_the_base_are_taken_out(own_engine: LocalEngine) -> 
 
 
 def test_an_adapter_that_cannot_be_read_again_costs_itself_alone(
-    own_engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+    own_engine: LocalEngine, adapter_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, names = own_engine.generate([ask("left", "a1")]), own_engine.adapters()
-    lost = own_engine._scheduler.adapters.paths()["a0"] / "adapter_model.safetensors"
+    own_engine.load_adapter("a1", adapter_paths["a1"])
+    before = own_engine.generate([ask("left", "a1")])
+    lost = adapter_paths["a0"] / "adapter_model.safetensors"
     read = Path.read_bytes
 
     def refuse(path: Path) -> bytes:
@@ -458,7 +459,7 @@ def test_an_adapter_that_cannot_be_read_again_costs_itself_alone(
 
     with own_engine.exclusive():
         monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert own_engine.adapters() == [name for name in names if name != "a0"]
+    assert own_engine.adapters() == ["a1"]
     assert own_engine.generate([ask("left", "a1")]) == before
     with pytest.raises(ReleaseError, match="Permission denied"):
         own_engine.load_adapter("lost", lost.parent)
