@@ -152,8 +152,7 @@ def _own(row: Row, namespace: str) -> Interaction:
             f"its schema_version is {schema!r}, this release knows up to {SCHEMA_VERSION}: upgrade "
             "langchain-uno if it was exported by a newer release"
         )
-    fields = {**row}
-    fields.pop("verdict", None)
+    fields = {**row, "verdict": None}
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise InputError("'messages' must be the prompt followed by the answer")

@@ -234,7 +234,9 @@ def check_matrices(file: Path, where: str, shapes: LinearShapes | None) -> set[i
             raise ReleaseError(f"{where} has a tensor {name!r} that is no LoRA matrix")
         if info["dtype"] not in _EXPONENTS:
             raise ReleaseError(f"{where} has {info['dtype']} in {name!r}, not {[*_EXPONENTS]}")
-        if not _finite(info):
+        kind, mask = _EXPONENTS[info["dtype"]]
+        bits = np.frombuffer(bytes(info["data"]), dtype=kind)
+        if ((bits & mask) == mask).any():
             raise ReleaseError(f"{where} has values that are not finite in {name!r}")
         modules.setdefault(module, {})[part[0]] = list(info["shape"])
     if not modules:
@@ -265,13 +267,7 @@ def read_tensors(file: Path, where: str) -> dict[str, dict[str, Any]]:
 
 _EXPONENTS = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
 _EXPONENTS["F64"] = ("<u8", 0x7FF0000000000000)
-
-
-def _finite(info: dict[str, Any]) -> bool:
-    """Whether no value is inf or NaN (all exponent bits set): no torch needed, bf16 included."""
-    kind, mask = _EXPONENTS[info["dtype"]]
-    bits = np.frombuffer(bytes(info["data"]), dtype=kind)
-    return not bool(((bits & mask) == mask).any())
+"""The bits of the exponent, which are all set in inf and NaN: no torch needed, bf16 included."""
 
 
 def _same(target: Path, folder: Path, config: dict[str, Any]) -> bool:

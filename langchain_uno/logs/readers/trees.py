@@ -97,8 +97,8 @@ def _flat(roots: Sequence[Any], below: str) -> list[Row]:
         if isinstance(one, Mapping):
             out.append({"parent_id": parent, **one})
             more = one.get(below) or []
-            more = more if isinstance(more, list) else [None]
-            stack += [(r, str(one.get("message_id"))) for r in reversed(more)]
+            more = more[::-1] if isinstance(more, list) else [None]
+            stack += [(r, str(one.get("message_id"))) for r in more]
         elif below == "replies":
             raise InputError(f"{below!r} must be a list of objects")
     return out
