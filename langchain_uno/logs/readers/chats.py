@@ -152,10 +152,7 @@ def _stored(row: Row) -> Row:
     if row.get("type") in _STEPS and "output" in row:  # Chainlit's
         said = row["output"]
         inner = {**row, "role": row["type"], "content": as_object(said).get("content", said)}
-    if inner:
-        row = without(row, _STORED)
-        row.update(inner)
-    return row
+    return {**{k: v for k, v in row.items() if k not in _STORED}, **inner} if inner else row
 
 
 def _is_message(row: Row) -> bool:

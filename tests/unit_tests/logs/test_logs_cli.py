@@ -268,21 +268,9 @@ def test_columns_that_no_reader_knows_are_named(tmp_path: Path) -> None:
     assert told["unread"] == ["[b]mood", "stars"]
 
 
-STORED = '{{""type"": ""{}"", ""data"": {{""content"": ""Hi""}}}}'
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        "system,question,chosen,rejected\nBe brief.,What is rust?,Iron oxide.,Dear me.\n",
-        "session_id,created_at,message\n"
-        + "".join(f's,2026-01-01,"{STORED.format(who)}"\n' for who in ("human", "ai")),
-    ],
-    ids=["pairs", "LangChain's history"],
-)
-def test_columns_that_were_read_are_not_named(tmp_path: Path, table: str) -> None:
+def test_columns_that_were_read_are_not_named(tmp_path: Path) -> None:
     file, home = tmp_path / "rows.csv", ["--home", str(tmp_path / "home")]
-    file.write_text(table)
+    file.write_text("system,question,chosen,rejected\nBe brief.,What is rust?,Oxide.,Dear me.\n")
     done = RUN.invoke(app, ["import", str(file), *home])
     assert (done.exit_code, "no reader knows" in done.stderr) == (0, False), done.stderr
 
