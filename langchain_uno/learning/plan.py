@@ -31,9 +31,11 @@ from langchain_uno.learning.work import (
     refresh_folders,
 )
 from langchain_uno.logs.filters import spoken, verdicts
+from langchain_uno.logs.index import check_embedder
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
-from langchain_uno.models.protocols import GenerateRequest, Sampling
+from langchain_uno.logs.store import index_is_embedded
+from langchain_uno.models.protocols import GenerateRequest, Sampling, known_as
 from langchain_uno.recipe import Recipe, changed_settings
 from langchain_uno.records import STAGES, Interaction, Message, by_speaker, content_of
 from langchain_uno.releases.load import list_releases, read_manifest
@@ -107,8 +109,11 @@ def plan_refresh(work: Work) -> Plan:
     Raises:
         EmptyLogError: there is nothing to learn from.
         EngineError: the model can't answer.
+        ModelMismatchError: the index holds another embedder's vectors.
         StoreError: the journal can't be read.
     """
+    if index_is_embedded(work.home):
+        check_embedder(work.home.chroma, known_as(work.embedder))
     with Journal(work.home.journal, readonly=True) as journal:
         every = list(read(journal, join(journal)))
         waiting = journal.waiting()

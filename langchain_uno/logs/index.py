@@ -13,9 +13,10 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from hashlib import shake_256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -227,11 +228,7 @@ class InteractionCollection:
         )
 
     def _mismatch(self, ours: str, theirs: str) -> str:
-        return (
-            f"The vectors in {self._where!r} were made by embedder {theirs!r}, this run's is "
-            f"{ours!r}: use the model they were made with (--model), choose another --home, or "
-            "embed all logs anew with: langchain-uno logs drain --rebuild --home DIR"
-        )
+        return _other_embedder(self._where, ours, theirs)
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
@@ -242,6 +239,35 @@ class InteractionCollection:
             raise StoreError(
                 f"Chroma could not {what} {self._where!r} ({brief(error)}): {self.advice}."
             ) from error
+
+
+def check_embedder(folder: Path, known: Sequence[str]) -> None:
+    """Check who made the vectors of a closed folder, without opening it in Chroma, which writes.
+
+    Raises:
+        ModelMismatchError: another embedder did.
+    """
+    if not _is_sealed(folder):
+        return  # it is filled again
+    uri = f"{(folder / 'chroma.sqlite3').absolute().as_uri()}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(uri, uri=True)) as database, suppress(sqlite3.OperationalError):
+        found = dict(database.execute(_METADATA, (COLLECTION,)).fetchall())
+        if found.get("schema") == _SCHEMA and found["embedder"] not in known:
+            raise ModelMismatchError(_other_embedder(str(folder), known[0], found["embedder"]))
+
+
+_METADATA = (
+    "SELECT m.key, coalesce(m.str_value, m.int_value) FROM collection_metadata m "
+    "JOIN collections c ON c.id = m.collection_id WHERE c.name = ?"
+)
+
+
+def _other_embedder(where: str, ours: str, theirs: str) -> str:
+    return (
+        f"The vectors in {where!r} were made by embedder {theirs!r}, this run's is "
+        f"{ours!r}: use the model they were made with (--model), choose another --home, or "
+        "embed all logs anew with: langchain-uno logs drain --rebuild --home DIR"
+    )
 
 
 def brief(error: Exception) -> str:

@@ -10,10 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from langchain_uno.cli.command import app
-from langchain_uno.errors import EmptyLogError
+from langchain_uno.errors import EmptyLogError, ModelMismatchError
 from langchain_uno.home import Home
 from langchain_uno.learning.plan import plan_refresh, settings_notes
 from langchain_uno.learning.work import Silent, Work
+from langchain_uno.logs.store import LogStore
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.releases.publish import rollback
@@ -110,6 +111,24 @@ def test_a_plan_without_feedback_says_what_a_refresh_says(engine: Engine, tmp_pa
     for call in (plan, refresh):
         with pytest.raises(EmptyLogError, match=told):
             call(home, engine)
+
+
+def test_a_plan_refuses_the_vectors_of_another_embedder(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path, logs())
+    refresh(home, engine, PLANNED, embedder=Other())
+    before, told = files(home), "embed all logs anew with: langchain-uno logs drain --rebuild"
+    for call in (plan, refresh):
+        with pytest.raises(ModelMismatchError, match=told):
+            call(home, engine, PLANNED)
+        assert call is refresh or files(home) == before
+    LogStore.open(home, ToyEmbedder(), rebuild=True).close()
+    assert plan(home, engine).usable == 24
+
+
+class Other(ToyEmbedder):
+    """The toy by another name."""
+
+    fingerprint = "other"
 
 
 def test_the_command_plans_without_writing(tmp_path: Path, tiny_model_path: Path) -> None:
