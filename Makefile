@@ -71,7 +71,7 @@ typecheck: $(READY) ## mypy --strict
 
 check: lint typecheck test ## what has to pass before a change is handed in
 
-test-properties: $(READY) ## 12,000 malformed messages, feedbacks and import rows; 10,000 limits (minutes)
+test-properties: $(READY) ## 12,000 malformed messages, feedbacks and import rows; 1,000 limits of answers (minutes)
 	$(PY) -m pytest -m slow tests/unit_tests/logs/test_properties.py tests/unit_tests/models/test_constraints.py
 
 # A virtual environment of its own: vLLM pins other versions. Once, 3.5 GB.

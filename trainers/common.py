@@ -191,8 +191,8 @@ def at_once_of(model: Any, rows: Sequence[Mapping[str, Any]], settings: TrainSet
     """
     batch = settings.batch_size
     if next(model.parameters()).device.type == "cpu":
-        big = sum(p.numel() for p in model.parameters()) >= BIG
-        return 1 if big else min(TOGETHER, batch)
+        most = 1 if sum(p.numel() for p in model.parameters()) >= BIG else TOGETHER
+        return next(n for n in range(min(most, batch), 0, -1) if batch % n == 0)
     parts = [n for n in range(batch, 1, -1) if batch % n == 0]
     return next((n for n in parts if fits(model, rows, n)), 1)
 
@@ -421,8 +421,6 @@ class Watcher(Keeper):
     """Hears of an epoch's held-out loss, with the PEFT model."""
     every: int = 1
     """Epochs from one evaluation to the next, counted from the last one back."""
-    lost: int = 0
-    """Steps that were left out."""
 
     def on_pre_optimizer_step(
         self, args: Any, state: TrainerState, control: Any, **with_: Any

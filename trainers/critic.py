@@ -113,7 +113,6 @@ def train_critic(
         out,
         digest_of(training, evaluation, settings, seed),
         lambda: {"best": best and [best[0], best[1].name]},
-        after_evaluation=bool(evaluation),
         on_step=on_step,
         on_loss=keep,
         every=max(1, planned // settings.epochs),

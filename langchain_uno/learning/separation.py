@@ -32,7 +32,7 @@ SMALL_PENALTY = 10.0
 MAX_MIXING = 0.5
 """Mixing, as a share of chance, up to which two children count as two clouds."""
 NEIGHBOURS = 8
-REPEATS = 4
+REPEATS = 16
 """Random halvings over which the separation is averaged (each used in both directions)."""
 REFINE_STEPS = 3
 """Steps of k-means between two children, before they are looked at."""

@@ -59,12 +59,3 @@ def traffic_since(journal: Journal, since: float) -> list[tuple[str | None, bool
         "GROUP BY release, reached ORDER BY release, reached"
     )
     return [(release, bool(c), n) for release, c, n in journal.database.read(sql, (since,))]
-
-
-def unnamed_since(journal: Journal, since: float) -> int:
-    """Count the answers of no release, made after a moment, that name no model: imported ones."""
-    sql = (
-        "SELECT count(*) FROM interactions WHERE release IS NULL AND created_at > ? "
-        "AND json_extract(body, '$.model') IS NULL"
-    )
-    return int(journal.database.read(sql, (since,))[0][0])

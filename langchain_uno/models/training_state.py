@@ -46,10 +46,10 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Of what is trained (:func:`langchain_uno.records.digest_of`)."""
     make_notes: Callable[[], dict[str, Any]] = dict
     """Returns what the caller wants back, as JSON."""
-    after_evaluation: bool = False
-    """Whether every epoch ends with an evaluation, which is waited for."""
     epochs: int = 0
     """Epochs that are over, those before the state that was found among them."""
+    lost: int = 0
+    """Steps that were left out."""
     notes: dict[str, Any] = field(default_factory=dict)
     """The caller's, as they were then."""
 
@@ -71,7 +71,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
             except (OSError, ValueError, TypeError, SafetensorError):
                 continue
             if rest["digest"] == self.digest:
-                self.epochs, self.notes = rest["epochs"], rest["notes"]
+                self.epochs, self.lost, self.notes = rest["epochs"], rest["lost"], rest["notes"]
                 return str(folder)
         return None
 
@@ -86,8 +86,8 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
             self._keep(state, **with_)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
-        """Keep a state between two epochs."""
-        if not self.after_evaluation:
+        """Keep a state between two epochs, unless an evaluation comes between them."""
+        if not control.should_evaluate:
             self._keep(state, **with_)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: Any, **with_: Any) -> None:
@@ -120,6 +120,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
         rest = {
             "digest": self.digest,
             "epochs": int(state.epoch or 0.0),
+            "lost": self.lost,
             "notes": self.make_notes(),
             "rates": [group["lr"] for group in moments["param_groups"]],
             "scheduler": lr_scheduler.state_dict(),

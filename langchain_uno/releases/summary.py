@@ -11,7 +11,7 @@ from typing import Any
 
 from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home
-from langchain_uno.logs.figures import traffic_since, unnamed_since
+from langchain_uno.logs.figures import traffic_since
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Cluster
 from langchain_uno.releases.history import held, waiting
@@ -43,8 +43,7 @@ def summary_of(
     read = read or (lambda release: read_manifest(home, release))
     made = _newest(releases, read)
     answers, feedback = journal.counts()
-    since = time.time() - _DAYS * 86400
-    week = traffic_since(journal, since)
+    week = traffic_since(journal, time.time() - _DAYS * 86400)
     by_uno = sum(n for release, _, n in week if release)
     reached = sum(n for _, cluster, n in week if cluster)
     return {
@@ -61,7 +60,7 @@ def summary_of(
         "feedback_that_waits_for_its_answer": len(journal.waiting()),
         "requests_in_7_days": sum(n for _, _, n in week),
         "reach_a_cluster": round(reached / by_uno, 4) if by_uno else None,
-        "answered_by": _counts(week, unnamed_since(journal, since)),
+        "answered_by": _counts(week),
     }
 
 
@@ -81,11 +80,11 @@ def _newest(releases: Sequence[str], read: Callable[[str], Manifest]) -> datetim
     return None
 
 
-def _counts(week: list[tuple[str | None, bool, int]], unnamed: int) -> dict[str, int]:
-    found = Counter({"an unknown model": unnamed, "no release": -unnamed})
+def _counts(week: list[tuple[str | None, bool, int]]) -> dict[str, int]:
+    found: Counter[str] = Counter()
     for release, _, n in week:
-        found[release or "no release"] += n
-    return dict(+found)
+        found[release or "no release, or imported"] += n
+    return dict(found)
 
 
 def shares_of(home: Home) -> dict[str, float]:

@@ -47,6 +47,7 @@ try:
     from limits import RateLimitItem, parse
     from limits.storage import MemoryStorage
     from limits.strategies import MovingWindowRateLimiter
+    from starlette.requests import ClientDisconnect
 except ImportError as error:
     raise ConfigError(
         f"Feedback over HTTP needs a package that is missing ({error.name}): "
@@ -370,15 +371,13 @@ async def _read_body(request: Request, most: int) -> bytes:
 
     async def read() -> bytes:
         body = bytearray()
-        more = True
-        while more:
-            message = await request.receive()
-            if message["type"] == "http.disconnect":  # nobody reads the answer
-                raise _Refused(400, "hung_up", "The client hung up.")
-            body += message.get("body", b"")
-            if len(body) > most:
-                raise too_large
-            more = message.get("more_body", False)
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    raise too_large
+        except ClientDisconnect as error:  # nobody reads the answer
+            raise _Refused(400, "hung_up", "The client hung up.") from error
         return bytes(body)
 
     try:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -81,6 +81,17 @@ def test_a_thumb_lands_on_its_answer_and_changing_ones_mind_counts_once(
     assert {f["source"] for f in row["feedback"]} == {"http"}
     assert router.counts == {"recorded": 5}
     assert client.get("/feedback/health").json() == {"status": "ok"}
+
+
+def test_an_apps_own_look_at_the_body_keeps_it_from_nobody(handler: UNOFeedbackHandler) -> None:
+    async def look(request: Request) -> None:
+        await request.body()
+
+    router = feedback_router(handler, secret=SECRET)
+    app = FastAPI()
+    app.include_router(router, dependencies=[Depends(look)])
+    done = send(TestClient(app), router.tokens.sign(RUN), score=1)
+    assert done.status_code == 200, done.text
 
 
 def test_words_and_presses_stand_beside_each_other_and_both_are_taken_back(

@@ -286,7 +286,7 @@ SHORTEST: dict[str, tuple[dict[str, Any], str]] = {
 """Schemas, and for each one of its shortest values."""
 
 
-@pytest.mark.parametrize("limits", [48, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("limits", [48, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_json_is_whole_at_every_limit_with_every_vocabulary(name: str, limits: int) -> None:
     """Each schema with several limits, of models that talk on about one thing, or anything."""

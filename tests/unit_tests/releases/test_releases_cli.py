@@ -228,7 +228,7 @@ def test_status_counts_the_requests_of_a_week(
     assert found["answers"] == {release: 1.0}
     assert found["requests_in_7_days"] == 5 * counted
     assert found["reach_a_cluster"] == (0.5 if counted else None)
-    own = {release: 2, "an unknown model": 2, "no release": 1}
+    own = {release: 2, "no release, or imported": 3}
     assert found["answered_by"] == (own if counted else {})
     assert (found["feedback"], found["feedback_that_waits_for_its_answer"]) == (2, 1)
     assert found["feedback_since_the_last_release"] == 2

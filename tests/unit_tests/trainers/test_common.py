@@ -109,18 +109,20 @@ ROW = {"prompt_ids": [5] * 40, "chosen_ids": [5] * 60, "rejected_ids": [5] * 20}
 
 
 @pytest.mark.parametrize(
-    ("big", "at_once", "accumulated"), [(10**8, 8, 4), (1, 1, 32)], ids=["small", "big"]
+    ("big", "batch", "at_once", "accumulated"),
+    [(10**8, 32, 8, 4), (10**8, 12, 6, 2), (1, 32, 1, 32)],
 )
 def test_a_step_sees_the_batch_however_many_fit_at_once(
     tiny: tuple[Any, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     big: int,
+    batch: int,
     at_once: int,
     accumulated: int,
 ) -> None:
     monkeypatch.setattr(common, "BIG", big)
-    settings = TrainSettings(batch_size=32)
+    settings = TrainSettings(batch_size=batch)
     assert common.at_once_of(tiny[0], [ROW], settings) == at_once
     found = common.shared_arguments(tiny[0], tmp_path, settings, 0, 8, at_once)
     assert found["per_device_train_batch_size"] == at_once

@@ -7,14 +7,17 @@ that was killed while its checkpoint was written).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from langchain_uno.errors import InputError
 from langchain_uno.models import training_state
 from langchain_uno.records import Message, PreferencePair, RatedAnswer
+from langchain_uno.trainers import common
 from langchain_uno.trainers.common import OnStep, TrainSettings
 from langchain_uno.trainers.critic import CriticExample, train_critic
 from langchain_uno.trainers.expert import train_expert
@@ -94,6 +97,39 @@ def test_killed_at_any_step_it_ends_with_the_same_weights(
         assert heard == list(range(step, 10))
         assert sorted(p.name for p in out.iterdir()) == sorted(n for n, _ in expected)
         assert not list(out.rglob("*.bin")) and not list(out.rglob("*.pt*"))
+
+
+def test_of_epochs_that_are_not_evaluated_a_state_is_kept_too(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine epochs of a step, of which every third is evaluated."""
+    settings = SETTINGS.model_copy(update={"batch_size": 12, "min_steps": 9})
+    train = critic(tiny, settings)
+    expected = weights(train(tmp_path / "whole", None))
+    monkeypatch.setattr(training_state, "EVERY_S", 0.0)
+    killed_at(6, train, tmp_path / "out")
+    heard: list[int] = []
+    assert weights(train(tmp_path / "out", lambda done, of: heard.append(done))) == expected
+    assert heard[0] == 6
+
+
+def test_steps_without_numbers_are_counted_over_a_kill(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of nine steps three have none, before and after the kill: a quarter is too many."""
+    before = common.Watcher.on_pre_optimizer_step
+
+    def spoil(self: Any, args: Any, state: Any, control: Any, **with_: Any) -> None:
+        if state.global_step in (1, 3, 7):
+            next(p for p in with_["model"].parameters() if p.grad is not None).grad[0, 0] = math.nan
+        before(self, args, state, control, **with_)
+
+    monkeypatch.setattr(common.Watcher, "on_pre_optimizer_step", spoil)
+    monkeypatch.setattr(training_state, "EVERY_S", 0.0)
+    train = expert(tiny, SETTINGS)
+    killed_at(6, train, tmp_path)
+    with pytest.raises(InputError, match="3 steps had gradients that are no numbers"):
+        train(tmp_path, None)
 
 
 def test_killed_again_and_again_it_comes_to_its_end(
