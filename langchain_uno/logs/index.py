@@ -117,7 +117,9 @@ class InteractionCollection:
                 self._collection = self._create(d)
             self._check(self._collection)  # another host may have been first
         if self.dimension != d:
-            raise ModelMismatchError(self._mismatch(f"{d} numbers a vector", f"{self.dimension}"))
+            raise ModelMismatchError(
+                _other_embedder(self._where, f"{d} numbers a vector", f"{self.dimension}")
+            )
         told, apart = [dict(m) for m in metadatas], vectors + self._apart(run_ids)
         with self._asking("write"):
             self._collection.upsert(ids=list(run_ids), embeddings=apart, metadatas=told)
@@ -216,7 +218,7 @@ class InteractionCollection:
             raise IndexBroken(f"The index {self._where!r} is of another version.")
         there = str(metadata.get("embedder"))
         if self._known and there not in self._known:
-            raise ModelMismatchError(self._mismatch(self._known[0], there))
+            raise ModelMismatchError(_other_embedder(self._where, self._known[0], there))
 
     def _create(self, dimension: int) -> Any:
         # "get_or": several hosts may begin at once; the first one's metadata stand.
@@ -226,9 +228,6 @@ class InteractionCollection:
             metadata={"schema": _SCHEMA, "embedder": self._known[0], "dimension": dimension},
             configuration={"hnsw": {"space": "l2", "ef_search": _SEARCHED}},
         )
-
-    def _mismatch(self, ours: str, theirs: str) -> str:
-        return _other_embedder(self._where, ours, theirs)
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
