@@ -215,9 +215,10 @@ def _show_plan(plan: Plan) -> None:
         table.add_row(role, one.who, *(f"{n:,}" for n in figures))
     out.print(table)
     if plan.people < plan.needed:
-        gave = f"{counted(plan.people, 'person', 'people')} gave feedback that can be learnt from"
+        gave = counted(plan.people, "person", "people")
         say(
-            f"Nothing would be trained: {gave}, about {plan.needed} are needed for each kind of request."
+            f"Nothing would be trained: {gave} gave feedback that can be learnt from, about "
+            f"{plan.needed} are needed for each kind of request."
         )
     else:
         say(
