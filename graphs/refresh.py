@@ -47,6 +47,7 @@ from langchain_uno.learning.review import decide, review_table
 from langchain_uno.learning.rules import rules_stage
 from langchain_uno.learning.train import retry_failed, train_stage
 from langchain_uno.learning.work import (
+    CALL,
     RESULT,
     UNTIL,
     RefreshProgress,
@@ -124,6 +125,8 @@ def _node(name: str) -> Any:
         if name == "filter" or not work.id:
             filter_stage(work)  # says which refresh this is, also to a process that goes on
             work.folder.remove(UNTIL)
+            if work.call:
+                work.folder.write_json(CALL, work.call)
             if last >= STAGES.index("train"):
                 retry_failed(work)
         if name != "filter":
@@ -193,6 +196,7 @@ def run_refresh(
     spread: Spread | None = None,
     max_minutes: float | None = None,
     min_free_gb: float | None = None,
+    call: str = "",
 ) -> RefreshResult:
     """Refresh a home: learn from its log and make the release current.
 
@@ -212,6 +216,7 @@ def run_refresh(
         spread: tries the clusters elsewhere (:mod:`langchain_uno.learning.workers`).
         max_minutes: after which to stop, at the next end of a piece of work; None: when it is done.
         min_free_gb: stop, likewise, when fewer GB are free on the home's disk; None: never.
+        call: the command that goes on with this refresh, without secrets; "": there is none.
 
     Raises:
         EmptyLogError: there is nothing to learn from.
@@ -246,6 +251,7 @@ def run_refresh(
         spread=spread,
         stop_at=None if max_minutes is None else time.monotonic() + 60 * max_minutes,
         min_free_gb=min_free_gb,
+        call=call,
     )
     require_log(home)
     check_models(home, (engine.fingerprint,), known_as(embedder))

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +121,7 @@ def refresh_home(
             "spread": spread,
             "max_minutes": left,
             "min_free_gb": min_free_gb,
+            "call": _call(place, named, recipe, sets, seed=seed, max_steps=max_steps),
         }
         try:
             if guide is not None:
@@ -181,6 +184,18 @@ class _Named:
     embeddings: str | None
     reranker: str | None
     teacher: str | None
+
+
+def _call(
+    place: Home, named: _Named, recipe: str | None, sets: Sequence[str], **numbers: int | None
+) -> str:
+    """Return the command of a refresh, with what decides which refresh it is; URLs left out."""
+    where = {"home": place.root.absolute(), "namespace": place.namespace}
+    given = {**where, **asdict(named), "recipe": recipe, **numbers}
+    words = [(f"--{key.replace('_', '-')}", str(v)) for key, v in given.items() if v is not None]
+    words += [("--set", one) for one in sets]
+    told = ((key, "URL" if "://" in value else value) for key, value in words)
+    return shlex.join(["langchain-uno", "train", *chain.from_iterable(told)])
 
 
 def _checked(

@@ -213,15 +213,22 @@ def _show_plan(plan: Plan) -> None:
     for role, one in plan.calls.items():
         figures = (one.calls, one.input_tokens, one.output_tokens)
         table.add_row(role, one.who, *(f"{n:,}" for n in figures))
-    if plan.calls:
-        out.print(table)
+    out.print(table)
+    if plan.people < plan.needed:
+        gave = counted(plan.people, "person", "people")
+        say(
+            f"Nothing would be trained: {gave} gave feedback that can be learnt from, about "
+            f"{plan.needed} are needed for each kind of request."
+        )
+    else:
         say(
             f"Training: {plan.steps:,} steps at most, in {counted(plan.clusters, 'cluster')}; a "
             f"step takes about {plan.step_seconds:.2f} s here, and the model writes "
-            f"{plan.tokens_per_second:.0f} tokens a second."
+            f"{plan.tokens_per_second:.0f} tokens a second. The clusters are not known yet: a "
+            "cluster with too few people is not trained, so this is an upper bound."
         )
-        how = "as the last refresh took" if plan.as_last else "at most, without a teacher's time"
-        say(f"It would take about {duration(60 * plan.total_minutes)} ({how}).")
+    how = "as the last refresh took" if plan.as_last else "at most, without a teacher's time"
+    say(f"It would take about {duration(60 * plan.total_minutes)} ({how}).")
     say("Nothing was done: this was a dry run.")
 
 

@@ -48,7 +48,9 @@ def filter_stage(work: Work) -> None:
         store.drain(work.counter("filter"))
         heard = store.heard(whole=work.recipe.rules.voices == "logs")
         if not heard:
-            raise EmptyLogError(_nothing_heard(str(work.home.path), store))
+            raise EmptyLogError(
+                nothing_heard(str(work.home.path), store.count_all(), store.journal.waiting())
+            )
         snapshot = _unfinished(work, heard, store) or _new_snapshot(work, heard, store)
         chosen, changed = _restricted(work, heard, snapshot["logs"], store)
         known = {one.log_id: one for one in chosen}
@@ -58,7 +60,7 @@ def filter_stage(work: Work) -> None:
         if not work.folder.has("queries.npy"):
             kept, dropped, by_model = _checked(work, store.kept, chosen, logs)
             if not kept:
-                raise EmptyLogError(_why_none(work, chosen, dropped))
+                raise EmptyLogError(why_none(work, [one.facts.language for one in chosen], dropped))
             work.folder.write_json("usable.json", [one.log_id for one in kept])
             work.folder.write_json("dropped.json", dict(dropped))
             work.folder.write_json("by-model.json", by_model)
@@ -116,8 +118,8 @@ def is_unchanged(work: Work) -> bool:
     return False
 
 
-def _nothing_heard(where: str, store: LogStore) -> str:
-    n, waiting = store.count_all(), store.journal.waiting()
+def nothing_heard(where: str, n: int, waiting: Sequence[str]) -> str:
+    """Say why there is no feedback in a log of ``n`` interactions."""
     if not n:
         return (
             f"The log of {where!r} is empty: attach UNOFeedbackHandler(home=...) to a chat model, "
@@ -364,18 +366,18 @@ def _surprising(work: Work, kept: KeptLog, logs: Mapping[str, Interaction]) -> d
     return kept.checked(digest_of("perplexity", work.engine.fingerprint, most), logs, check)
 
 
-def _why_none(work: Work, heard: Sequence[Heard], reasons: Counter[str]) -> str:
-    languages = {one.facts.language for one in heard}
-    foreign = {language for language in languages if not work.supports(language)}
-    if foreign == languages:
+def why_none(work: Work, languages: Sequence[str], reasons: Counter[str]) -> str:
+    """Say why no log with feedback can be learnt from, given the language of each."""
+    n, foreign = len(languages), sorted(set(languages))
+    if not any(work.supports(language) for language in foreign):
         return (
-            f"All feedback, on {counted(len(heard), 'log')}, is in {', '.join(sorted(foreign))}, "
+            f"All feedback, on {counted(n, 'log')}, is in {', '.join(foreign)}, "
             f"for which the prompt set {work.prompts.fingerprint!r} has no prompts: refresh with a "
             "real model (--model NAME; its prompts cover en and zh)."
         )
     counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
     return (
-        f"None of the {len(heard)} logs with feedback can be learnt from ({counts}): see "
+        f"None of the {n} logs with feedback can be learnt from ({counts}): see "
         "langchain-uno logs stats, and [filter] in the recipe."
     )
 

@@ -17,9 +17,11 @@ from typing import Any, cast
 
 from pydantic import BaseModel, Field
 
-from langchain_uno.errors import ReleaseError
+from langchain_uno.errors import EmptyLogError, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.learning.distil import distil_keys, edits_to_read, known_rules
+from langchain_uno.learning.filter import nothing_heard, why_none
+from langchain_uno.learning.split import people_for
 from langchain_uno.learning.work import (
     DISTILLED,
     RESULT,
@@ -29,13 +31,16 @@ from langchain_uno.learning.work import (
     refresh_folders,
 )
 from langchain_uno.logs.filters import spoken, verdicts
+from langchain_uno.logs.index import check_embedder
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
-from langchain_uno.models.protocols import GenerateRequest, Sampling
+from langchain_uno.logs.store import index_is_embedded
+from langchain_uno.models.protocols import GenerateRequest, Sampling, known_as
 from langchain_uno.recipe import Recipe, changed_settings
 from langchain_uno.records import STAGES, Interaction, Message, by_speaker, content_of
 from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.trainers.deciding import least_people
 
 SAMPLE = 16
 """Logs whose prompts are measured for the mean."""
@@ -66,6 +71,10 @@ class Plan(BaseModel):
     new: int = 0
     """Those that the last refresh did not have."""
     usable: int = 0
+    people: int = 0
+    """Who gave the feedback of these."""
+    needed: int = 0
+    """People without whom no kind of request is trained for; 0: the paper's rule, any number."""
     dropped: dict[str, int] = Field(default_factory=dict)
     to_distil: int = 0
     goes_on: list[str] | None = None
@@ -95,25 +104,40 @@ def plan_refresh(work: Work) -> Plan:
     """Return what a refresh with these models and this recipe would do.
 
     Args:
-        work: the refresh; its home is only read.
+        work: the refresh; its home is only read, its logs are set.
 
     Raises:
+        EmptyLogError: there is nothing to learn from.
         EngineError: the model can't answer.
+        ModelMismatchError: the index holds another embedder's vectors.
         StoreError: the journal can't be read.
     """
+    if index_is_embedded(work.home):
+        check_embedder(work.home.chroma, known_as(work.embedder))
     with Journal(work.home.journal, readonly=True) as journal:
         every = list(read(journal, join(journal)))
+        waiting = journal.waiting()
     heard = [log for log in every if log.feedback]
+    if not heard:
+        raise EmptyLogError(nothing_heard(str(work.home.path), len(every), waiting))
     if work.recipe.rules.voices != "logs":
         heard = [one for log in heard for one in by_speaker(log)]
     judged = verdicts(heard, work.recipe.filter, work.supports)
     usable = [spoken(log) for log, one in zip(heard, judged, strict=True) if one.usable]
+    dropped = Counter(one.reason for one in judged if not one.usable)
+    if not usable:
+        raise EmptyLogError(why_none(work, [log.language for log in heard], dropped))
+    work.logs = {log.run_id: log for log in usable}
+    verify = work.recipe.verify
     plan = Plan(
         interactions=len(every),
         heard=len(heard),
         usable=len(usable),
-        dropped=dict(Counter(one.reason for one in judged if not one.usable)),
+        dropped=dict(dropped),
+        people=len(set(work.voices.values())),
     )
+    if verify.level is not None:
+        plan.needed = people_for(least_people(verify.level), verify.held_out)
     last, known = None, set[str]()
     for folder in refresh_folders(work.home.work):
         snapshot = folder.read_json("snapshot.json") if folder.has("snapshot.json") else {}
@@ -131,9 +155,8 @@ def plan_refresh(work: Work) -> Plan:
     plan.to_distil = sum(
         bool(log.feedback_turns or edit) for log, edit in zip(new, edits, strict=True)
     )
-    if usable:
-        _count(work, plan, usable, last)
-        _time(work, plan, usable, last)
+    _count(work, plan, usable, last)
+    _time(work, plan, usable, last)
     return plan
 
 
@@ -181,10 +204,11 @@ def _count(
     plan.clusters = len(last.clusters) if last else max(1, len(usable) // ASSUMED)
     each = math.ceil(train / plan.clusters)
     epochs, steps = plan_epochs(each, TrainSettings.of(recipe, "expert", work.max_steps))
-    plan.steps = plan.clusters * steps
-    candidates = 2 * recipe.pairs.candidates * spoke
-    answers = (len(usable) - train) * (1 + min(epochs, recipe.lora.epochs))
-    judged = candidates + train + answers * max(1, recipe.verify.judgements)
+    enough = plan.people >= plan.needed
+    plan.steps = enough * plan.clusters * steps
+    candidates = enough * 2 * recipe.pairs.candidates * spoke
+    answers = enough * (len(usable) - train) * (1 + min(epochs, recipe.lora.epochs))
+    judged = candidates + enough * train + answers * max(1, recipe.verify.judgements)
     words, own = work.teacher_prompts, work.prompts
     prompts: dict[str, Callable[[Interaction], Sequence[Message]]] = {
         "distil": lambda g: words.distil_prompt(g.messages, g.answer, g.feedback_turns, g.language),

@@ -6,6 +6,7 @@ side where there are at least two; otherwise whole queries do. No query text sta
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,12 @@ def split_logs(
     if split.verify:
         return split
     return _divide(logs, held_out, seed, query_key, teachers, deciding, "query")
+
+
+def people_for(held: int, share: float) -> int:
+    """Return about how many people it takes that so many are held out, at this share of logs."""
+    most = 2 if held <= FEWEST else 3 if held <= DECIDING else math.inf
+    return math.ceil(held * max(2, min(most, 1 / share)))
 
 
 def query_key(log: Interaction) -> str:

@@ -44,12 +44,14 @@ from langchain_uno.learning.filter import was_taken_back
 from langchain_uno.learning.pairs import balanced
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.size import bound_size
+from langchain_uno.learning.split import people_for
 from langchain_uno.learning.troubles import is_of_one, kind_of
 from langchain_uno.learning.verify import (
     against_present,
     exam_of,
     held_out,
     look_outside,
+    none_held_out,
     not_behind,
     verify_module,
 )
@@ -336,14 +338,14 @@ def _too_few(work: Work, cluster: ClusterData) -> str:
     if len(cluster.run_ids) < smallest:
         return f"fewer than {smallest} logs"
     if not held_out(work, cluster):
-        return f"no held-out {'thumbs up and down' if cluster.by_thumbs else 'log'} to verify on"
-    if level is None:
-        return ""
-    least = least_people(level / len(_kinds(work, cluster)))
+        return none_held_out(work, cluster)
+    least = 0 if level is None else least_people(level / len(_kinds(work, cluster)))
     people = len({item.voice for item in held_out(work, cluster)})
     if people >= least:
         return ""
-    return f"nothing was trained: people held out: {people}, needed to decide: {least}"
+    every = people_for(least, work.recipe.verify.held_out)
+    told = f"people held out: {people}, needed to decide: {least} (about {every} people in all)"
+    return f"nothing was trained: {told}"
 
 
 def _distilled(

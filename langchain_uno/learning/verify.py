@@ -76,6 +76,14 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
     return items
 
 
+def none_held_out(work: Work, cluster: ClusterData) -> str:
+    """Say that a cluster has no verification query; what logs ask is cut by a review alone."""
+    asked, left = work.distilled, work.taught
+    if any(asked[i].with_feedback and not left[i].with_feedback for i in cluster.verify):
+        return "no held-out log to verify on: their rules were excluded in review"
+    return f"no held-out {'thumbs up and down' if cluster.by_thumbs else 'log'} to verify on"
+
+
 def _rated_items(work: Work, cluster: ClusterData) -> list[HeldOut]:
     """Return the held-out rated answers, with the lengths that liked answers of training have."""
     lengths = [len(one.answer) for one in lone_thumbs(work, cluster.train) if one.liked]

@@ -56,6 +56,9 @@ RESULT = "result.json"
 UNTIL = "until.json"
 """Likewise: the stage after which it was told to stop, until it goes on."""
 
+CALL = "call.json"
+"""Likewise: the command that goes on with it."""
+
 Record = TypeVar("Record", bound=BaseModel)
 _REFRESH = re.compile(r"refresh-[0-9a-f]{16}\Z")
 
@@ -218,6 +221,8 @@ class Work:
     """Tries the clusters elsewhere; None: this process tries them, one after the other."""
     stop_at: float | None = None
     """When (``time.monotonic()``) to stop; None: when it is done."""
+    call: str = ""
+    """The command that goes on with this refresh; "": there is none."""
     min_free_gb: float | None = None
     """GB that stay free on the home's disk; None: it may fill up."""
     scorers: Any = None
@@ -517,14 +522,14 @@ def refresh_line(home: Home) -> str | None:
         if begun:
             last = max(begun, key=lambda path: path.parent.stat().st_mtime)
             since = datetime.fromtimestamp(last.stat().st_mtime, timezone.utc)
-            stage = stopped_at(begun[last])
+            stage, call = stopped_at(begun[last]), "the same call"
+            if begun[last].has(CALL):
+                call = f"`{begun[last].read_json(CALL)}`"
             if busy:
                 return f"a refresh is running (since {since:%Y-%m-%d %H:%M} UTC, stage {stage})"
             if begun[last].has(UNTIL):
-                return f"a refresh waits before stage {stage}, as --until said: `train` goes on"
-            return (
-                f"a refresh was stopped before stage {stage} ended: the same `train` call goes on"
-            )
+                return f"a refresh waits before stage {stage}, as --until said: {call} goes on"
+            return f"a refresh was stopped before stage {stage} ended: {call} goes on"
         if busy:
             return "a refresh reads the log, or another command keeps refreshes out for a moment"
     return None

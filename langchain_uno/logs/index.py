@@ -13,9 +13,10 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from hashlib import shake_256
 from pathlib import Path
 from typing import Any, ClassVar
@@ -116,7 +117,9 @@ class InteractionCollection:
                 self._collection = self._create(d)
             self._check(self._collection)  # another host may have been first
         if self.dimension != d:
-            raise ModelMismatchError(self._mismatch(f"{d} numbers a vector", f"{self.dimension}"))
+            raise ModelMismatchError(
+                _other_embedder(self._where, f"{d} numbers a vector", f"{self.dimension}")
+            )
         told, apart = [dict(m) for m in metadatas], vectors + self._apart(run_ids)
         with self._asking("write"):
             self._collection.upsert(ids=list(run_ids), embeddings=apart, metadatas=told)
@@ -215,7 +218,7 @@ class InteractionCollection:
             raise IndexBroken(f"The index {self._where!r} is of another version.")
         there = str(metadata.get("embedder"))
         if self._known and there not in self._known:
-            raise ModelMismatchError(self._mismatch(self._known[0], there))
+            raise ModelMismatchError(_other_embedder(self._where, self._known[0], there))
 
     def _create(self, dimension: int) -> Any:
         # "get_or": several hosts may begin at once; the first one's metadata stand.
@@ -224,13 +227,6 @@ class InteractionCollection:
             embedding_function=None,
             metadata={"schema": _SCHEMA, "embedder": self._known[0], "dimension": dimension},
             configuration={"hnsw": {"space": "l2", "ef_search": _SEARCHED}},
-        )
-
-    def _mismatch(self, ours: str, theirs: str) -> str:
-        return (
-            f"The vectors in {self._where!r} were made by embedder {theirs!r}, this run's is "
-            f"{ours!r}: use the model they were made with (--model), choose another --home, or "
-            "embed all logs anew with: langchain-uno logs drain --rebuild --home DIR"
         )
 
     @contextmanager
@@ -242,6 +238,35 @@ class InteractionCollection:
             raise StoreError(
                 f"Chroma could not {what} {self._where!r} ({brief(error)}): {self.advice}."
             ) from error
+
+
+def check_embedder(folder: Path, known: Sequence[str]) -> None:
+    """Check who made the vectors of a closed folder, without opening it in Chroma, which writes.
+
+    Raises:
+        ModelMismatchError: another embedder did.
+    """
+    if not _is_sealed(folder):
+        return  # it is filled again
+    uri = f"{(folder / 'chroma.sqlite3').absolute().as_uri()}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(uri, uri=True)) as database, suppress(sqlite3.OperationalError):
+        found = dict(database.execute(_METADATA, (COLLECTION,)).fetchall())
+        if found.get("schema") == _SCHEMA and found["embedder"] not in known:
+            raise ModelMismatchError(_other_embedder(str(folder), known[0], found["embedder"]))
+
+
+_METADATA = (
+    "SELECT m.key, coalesce(m.str_value, m.int_value) FROM collection_metadata m "
+    "JOIN collections c ON c.id = m.collection_id WHERE c.name = ?"
+)
+
+
+def _other_embedder(where: str, ours: str, theirs: str) -> str:
+    return (
+        f"The vectors in {where!r} were made by embedder {theirs!r}, this run's is "
+        f"{ours!r}: use the model they were made with (--model), choose another --home, or "
+        "embed all logs anew with: langchain-uno logs drain --rebuild --home DIR"
+    )
 
 
 def brief(error: Exception) -> str:

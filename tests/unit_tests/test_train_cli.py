@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -207,8 +208,11 @@ def test_until_rules_then_the_rest(tiny_model_path: Path, recipe: Path, tmp_path
     assert said.keys() == {"rules"}
     assert {"distilled", "taught", "dropped"} <= said["rules"].keys()
     assert read_current(home) is None
-    assert "waits before stage gap, as --until said" in str(refresh_line(home))
-    done = run(*args)
+    waits = str(refresh_line(home))
+    assert "waits before stage gap, as --until said: `langchain-uno train --home " in waits
+    call = shlex.split(waits.split("`")[1])
+    assert {str(one) for one in args} <= set(call)
+    done = run(*call[2:])
     assert done.exit_code == 0, done.stderr
     assert "Taken over from an earlier call: filter, distil" in done.stdout
     assert str(home.releases) in done.stdout
@@ -325,6 +329,12 @@ def test_a_release_of_the_base_alone_says_so(told: Any) -> None:
     assert "waiting" not in result.stdout and "without a user" not in result.stdout
     result = told(release="r-1", clusters=CLUSTERS[2:])
     assert "Nothing was learnt: no module was made, the base model" in result.stdout
+
+
+def test_the_call_that_goes_on_is_kept_without_secrets(told: Any) -> None:
+    told("--set", "name=https://ann:pass@host", "--seed", "7", release="r-1")
+    assert told.seen["call"].endswith("--seed 7 --set URL")
+    assert told.seen["call"].startswith("langchain-uno train --home /")
 
 
 def test_nothing_new(told: Any) -> None:

@@ -89,7 +89,7 @@ def test_the_overview_says_that_a_refresh_runs_or_was_stopped_and_who_answers(
     for name in ("snapshot", "filter", "distil"):
         (folder / f"{name}.json").write_text("{}")
     shown = words(client.get("/").text)
-    assert "A refresh was stopped before stage cluster ended: the same `train` call" in shown
+    assert "A refresh was stopped before stage cluster ended: the same call goes on" in shown
     (folder / "until.json").write_text('"distil"')
     shown = words(client.get("/").text)
     assert "A refresh waits before stage cluster, as --until said" in shown

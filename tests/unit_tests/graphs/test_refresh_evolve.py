@@ -306,14 +306,14 @@ def test_where_too_few_people_are_held_out_nothing_is_trained(
     home, teacher = make_home(tmp_path, logs()), ToyEngine()
     result = refresh(home, engine, teacher=teacher)
     assert [(c.route, c.pairs, c.judged) for c in result.clusters] == [("base", 0, 0)] * 2
-    told = "nothing was trained: people held out: 2, needed to decide: {}"
-    assert [one.note for one in result.clusters] == [told.format(6)] * 2
+    told = "nothing was trained: people held out: 2, needed to decide: {} (about {} people in all)"
+    assert [one.note for one in result.clusters] == [told.format(6, 12)] * 2
     page = read_report(home, str(result.release))
     assert page is not None and page.verdict.startswith("No module was made, so the base model")
     assert "edit" not in teacher.roles()
     # A critic alone is one try: five people would do.
     high = refresh(home, engine, changed(RECIPE, gap={"threshold": 0.0}))
-    assert [one.note for one in high.clusters] == [told.format(5)] * 2
+    assert [one.note for one in high.clusters] == [told.format(5, 10)] * 2
 
 
 def test_where_modules_are_too_large_together_those_that_prove_least_go(

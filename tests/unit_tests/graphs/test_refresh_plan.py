@@ -10,9 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from langchain_uno.cli.command import app
+from langchain_uno.errors import EmptyLogError, ModelMismatchError
 from langchain_uno.home import Home
 from langchain_uno.learning.plan import plan_refresh, settings_notes
 from langchain_uno.learning.work import Silent, Work
+from langchain_uno.logs.store import LogStore
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.releases.publish import rollback
@@ -25,7 +27,9 @@ from tests.unit_tests.learning.toy_language import (
     log,
 )
 
-PLANNED = changed(UNTRAINED, verify={"held_out": 0.25}, lora={"epochs": 2, "batch_size": 4})
+LORA = {"epochs": 2, "batch_size": 4}
+PLANNED = changed(UNTRAINED, verify={"held_out": 0.25, "level": None}, lora=LORA)
+"""By the paper's rule any number of people will do."""
 
 
 def plan(home: Home, engine: Engine, recipe: Recipe = PLANNED) -> Any:
@@ -87,6 +91,46 @@ def test_a_plan_knows_the_last_refresh_and_an_unfinished_one(
     assert found.goes_on == ["filter", "distil", "cluster", "rules"] and found.to_distil == 0
 
 
+def test_a_plan_counts_no_training_where_too_few_people_spoke(
+    engine: Engine, tmp_path: Path
+) -> None:
+    every = [
+        log(f"r-{n}", f"plan a trip to {n}", "no", "please sing", user_id=f"u-{n}")
+        for n in range(10)
+    ]
+    home, decided = make_home(tmp_path, every[:9]), changed(PLANNED, verify={"level": 0.05})
+    found = plan(home, engine, decided)
+    assert (found.people, found.needed, found.steps) == (9, 10, 0)
+    assert [found.calls[role].calls for role in ("revise", "judge", "answer")] == [0] * 3
+    assert plan(home, engine).steps == plan(make_home(tmp_path, every), engine, decided).steps == 2
+
+
+def test_a_plan_without_feedback_says_what_a_refresh_says(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path, [one.model_copy(update={"feedback": []}) for one in logs(3)])
+    told = "None of the 3 interactions in .* has feedback"
+    for call in (plan, refresh):
+        with pytest.raises(EmptyLogError, match=told):
+            call(home, engine)
+
+
+def test_a_plan_refuses_the_vectors_of_another_embedder(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path, logs())
+    refresh(home, engine, PLANNED, embedder=Other())
+    before, told = files(home), "embed all logs anew with: langchain-uno logs drain --rebuild"
+    for call in (plan, refresh):
+        with pytest.raises(ModelMismatchError, match=told):
+            call(home, engine, PLANNED)
+        assert call is refresh or files(home) == before
+    LogStore.open(home, ToyEmbedder(), rebuild=True).close()
+    assert plan(home, engine).usable == 24
+
+
+class Other(ToyEmbedder):
+    """The toy by another name."""
+
+    fingerprint = "other"
+
+
 def test_the_command_plans_without_writing(tmp_path: Path, tiny_model_path: Path) -> None:
     home = make_home(tmp_path / "home", logs(8))
     before = files(home)
@@ -98,6 +142,8 @@ def test_the_command_plans_without_writing(tmp_path: Path, tiny_model_path: Path
     assert found["usable"] == 8 and not found["unchanged"]
     shown = CliRunner().invoke(app, words)
     assert "8 of 8 logs can be learnt from" in shown.stdout
+    assert "Nothing would be trained: 8 people gave" in shown.stdout
+    assert "Training:" not in shown.stdout
     assert "Nothing was done: this was a dry run." in shown.stdout
     assert files(home) == before
 

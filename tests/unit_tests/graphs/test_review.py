@@ -171,6 +171,12 @@ def test_what_no_decision_touches_is_not_made_again(home: Home, engine: Engine) 
     assert {"[dance]" in pair.chosen for pair in pairs_of(home, result)} == {True}
 
 
+def test_a_cluster_whose_rules_are_excluded_says_so(home: Home, engine: Engine) -> None:
+    exclude(home, rule(home, "sing"))
+    told = "no held-out log to verify on: their rules were excluded in review"
+    assert sorted(told in one.note for one in refresh(home, engine, PASSING).clusters) == [0, 1]
+
+
 def test_the_next_refresh_does_not_bring_an_excluded_rule_back(home: Home, engine: Engine) -> None:
     exclude(home, rule(home, "sing"))
     refresh(home, engine, PASSING)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from langchain_uno.learning.split import Split, query_key, split_logs
+from langchain_uno.learning.split import Split, people_for, query_key, split_logs
 from langchain_uno.records import Interaction, voices_of
 from tests.unit_tests.learning.toy_language import log
 
@@ -33,6 +33,14 @@ def test_whole_users_are_held_out() -> None:
     assert len(split.verify) == 10
     assert not {who[r] for r in split.train} & {who[r] for r in split.verify}
     assert len(split.train) + len(split.verify) == 40
+
+
+def test_so_many_people_are_enough_and_one_fewer_is_not() -> None:
+    for held, share, people in ((5, 0.2, 10), (6, 0.2, 12), (8, 0.2, 24), (10, 0.2, 50)):
+        assert people_for(held, share) == people
+        for n, enough in ((people, True), (people - 1 - (held == 10) * 2, False)):
+            split = divide(of([f"user-{i}" for i in range(n)]), share, 1, deciding=8)
+            assert (len(split.verify) >= held) == enough, (held, n)
 
 
 def test_seeded_and_independent_of_the_order() -> None:
