@@ -19,6 +19,8 @@ __all__ = ["on_files", "on_page_content", "on_page_markdown", "tour"]
 
 REPO = Path(__file__).resolve().parents[1]
 _FENCE = re.compile(r"(^```.*?^```$)", re.M | re.S)
+_TAG = re.compile(r"^(```\w+) no-run$", re.M)
+"""Says that the tests do not run a block; the site's Markdown would take it for no block at all."""
 _LINK = re.compile(r"(\]\()(?!\w+:|#)([^)#\s]+)")
 _ROLE = re.compile(r":\w+:<code>~?(?:[\w.]*\.)?(\w+)</code>")
 """A Sphinx role of a docstring, as Markdown leaves it."""
@@ -46,7 +48,11 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """Turn links between files of the checkout into links between files of the site."""
+    """Turn links between files of the checkout into links between files of the site.
+
+    What is said to the tests alone goes.
+    """
+    markdown = _TAG.sub(r"\1", markdown)
     uri = page.file.src_uri
     path = {"index.md": "README.md"}.get(uri, uri if (REPO / uri).is_file() else f"docs/{uri}")
 

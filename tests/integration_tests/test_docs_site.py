@@ -65,6 +65,15 @@ def test_every_page_of_docs_is_in_the_menu(site: Path) -> None:
     assert {"tour/", "CHANGELOG/", "CONTRIBUTING/", "api/"} <= menu
 
 
+def test_every_heading_of_docs_is_one_on_the_site(site: Path) -> None:
+    """A block whose first line is not understood swallows what follows it."""
+    for path in (REPO / "docs").rglob("*.md"):
+        text = re.sub(r"(?ms)^```.*?^```$", "", path.read_text(encoding="utf-8"))
+        page = site / path.relative_to(REPO / "docs").with_suffix("") / "index.html"
+        headings = page.read_text(encoding="utf-8").count('<h2 id="')
+        assert headings == len(re.findall(r"(?m)^## ", text)), path
+
+
 def test_no_page_asks_another_host(site: Path) -> None:
     asked = [
         (path.name, url)
