@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from langchain_uno.learning.work import RefreshResult
 
 VISITS = 380
-"""Requests of the week: about five minutes on two quiet cores, all in all."""
+"""Requests of the week: about six minutes on two quiet cores, all in all."""
 PER_FAMILY = 15
 """Test requests a family."""
 
