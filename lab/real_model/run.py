@@ -17,7 +17,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Literal, cast
@@ -131,6 +131,7 @@ def run_study(
     embeddings: str | None = None,
     teacher: Teacher = "program",
     arms: Sequence[str] = (),
+    sets: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Run (or finish) one seed in ``folder`` and return its report as plain data.
 
@@ -143,6 +144,7 @@ def run_study(
         embeddings: folder of an embedding model; None: the base model's token embeddings.
         teacher: who distils, revises and judges: the program, or the model itself.
         arms: other ways to use the same logs, of :data:`lab.real_model.arms.ARMS`.
+        sets: settings in place of the size's, which fit 135 million parameters.
 
     Returns:
         The report that :func:`langchain_uno.demo.report.print_demo` prints.
@@ -156,6 +158,7 @@ def run_study(
     if home.path.is_dir() and any(home.path.iterdir()) and not notes_file.is_file():
         raise InputError(f"{str(folder)!r} is not empty, and no study made it: give another --out.")
     home.ensure()
+    size = replace(size, sets=(*size.sets, *sets))
     settings = {"seed": seed, "model": Path(model).name, "teacher": teacher, **asdict(size)}
     notes = Notebook(notes_file, json.loads(json.dumps(settings)))
     notes.save()
@@ -514,6 +517,10 @@ def main(
     arms: Annotated[
         str, typer.Option(help="Other ways to use the same logs: names with ';' between, or all.")
     ] = "",
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE of every arm's recipe, say another learning rate."),
+    ] = None,
     results: Annotated[
         Path | None, typer.Option(help="Where the figures go too, for the tables of the pages.")
     ] = None,
@@ -542,11 +549,12 @@ def main(
                 embeddings=folder,
                 teacher=cast(Teacher, teacher),
                 arms=chosen,
+                sets=sets or (),
             )
         if results is not None:
             own = "-self" if teacher == "self" else ""
             name = f"real-{size}{own}-{report['model']}-seed{seed}.json"
-            told = {**report["result"], "size": size}
+            told = {**report["result"], "size": size, "sets": sets or []}
             write_atomic(results / name, json.dumps(told).encode())
         print_demo(report, Home.locate(out_folder).path, out)
         for system, kept in report["general"].items():
