@@ -55,6 +55,9 @@ _Way = Callable[[PromptSet, Conversation, Mapping[str, str]], "list[Message] | N
 _WORDED: dict[str, list[_Way]] = {
     "distil": [lambda p, q, d: p.distil_prompt(q, d["answer"], [d["remarks"]], "en")],
     "distil_edit": [lambda p, q, d: p.distil_edit_prompt(q, d["answer"], d["edit"], "en")],
+    "distil_thumbs": [
+        lambda p, q, d: p.distil_thumbs_prompt([(q, d["answer"])], [(q, d["edit"])], "en")
+    ],
     "predict": [lambda p, q, d: p.predict_prompt(q, "en")],
     "revise_feedback": [lambda p, q, d: p.revise_feedback_prompt(q, [d["remarks"]], "en")],
     "revise_rules": [
@@ -146,6 +149,8 @@ def answer_as_teacher(turns: Sequence[tuple[str, str]], roles: Sequence[Roles]) 
 
 
 def _play(prompts: PromptSet, role: str, data: Mapping[str, str]) -> str:
+    if role == "distil_thumbs":
+        return json.dumps(_set_apart(data))
     request = desk.understand(data.get("request", ""))
     if role == "distil":
         return json.dumps([wish.rule for wish in desk.said_in(data["remarks"])])
@@ -175,6 +180,24 @@ def _play(prompts: PromptSet, role: str, data: Mapping[str, str]) -> str:
         lacking = [w.rule for w in desk.wishes_of(request) if not w.met(request, draft)]
         return prompts.critique_completion(lacking)
     return ""  # revise_feedback: a program that sees no answer has nothing to write
+
+
+_NEXT = re.compile(r"\n\nuser:\n.*?\n[^\n]*:\n", re.DOTALL)
+"""What stands between two rated answers: the request of the second."""
+
+
+def _set_apart(data: Mapping[str, str]) -> list[str]:
+    """Return the wishes that liked answers meet oftener than disliked ones, by half at least."""
+
+    def met(side: str, wish: desk.Wish, request: desk.Request) -> float:
+        answers = _NEXT.split(data[side])
+        return sum(wish.met(request, one) for one in answers) / len(answers)
+
+    request = desk.understand(data["request"])
+    if request is None:
+        return []
+    wishes = desk.wishes_of(request)
+    return [w.rule for w in wishes if met("answer", w, request) - met("edit", w, request) >= 0.5]
 
 
 def _control(data: Mapping[str, str]) -> tuple[int, str]:

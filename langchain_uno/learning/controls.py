@@ -163,7 +163,7 @@ def _asked_in(language: str) -> str:
 
 
 def scorer_figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
-    """Return both scorers' figures by the languages of the logs with words.
+    """Return both scorers' figures by the languages of the logs that they are needed for.
 
     Figures that pass are kept in the home's ``work/``: the same models are asked once.
     """
@@ -174,6 +174,10 @@ def scorer_figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
 
 def _figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
     said = {one.facts.language for one in work.heard.values() if one.words}
+    wordless = [log for log_id, log in work.logs.items() if not work.heard[log_id].words]
+    rated = rated_answers(wordless, work.voices)
+    if thumbs_teach(thumbs_of(rated), work.recipe):
+        said |= {work.logs[one.run_id].language for one in rated}
     by = digest_of(
         getattr(work.reranker, "fingerprint", type(work.reranker).__name__),
         work.teacher.fingerprint,

@@ -269,7 +269,7 @@ def _distil_edits(work: Work, logs: Sequence[Interaction], made: Sequence[RuleSe
     ]
     open_ = {log.run_id for log, *_ in silent if not believed(work, "judge", log.language)}
     read = [one for one in silent if one[0].run_id not in open_]
-    found = _ask(teacher, words, [prompt for *_, prompt in read], work.recipe, None, None)
+    found = ask_for_rules(teacher, words, [prompt for *_, prompt in read], work.recipe)
     todo = [
         (log, own, rule)
         for (log, own, _), rules in zip(read, found, strict=True)
@@ -335,7 +335,8 @@ def distil(
     said = [
         prompts.distil_prompt(i.messages, i.answer, i.feedback_turns, i.language) for i in asked
     ]
-    for log, rules in zip(asked, _ask(engine, prompts, said, recipe, None, on_done), strict=True):
+    found = ask_for_rules(engine, prompts, said, recipe, on_done=on_done)
+    for log, rules in zip(asked, found, strict=True):
         if isinstance(rules, str):
             made[log.run_id].outcome = rules
         else:
@@ -359,7 +360,7 @@ def _guess(
     """Fill in the rules without feedback; return how many logs the model was asked about."""
     asked = [(log, own) for log, own in logs if prompts.supports(log.language)]
     said = [prompts.predict_prompt(log.messages, log.language) for log, _ in asked]
-    guesses = _ask(engine, prompts, said, recipe, GUESSED_RULES, on_done)
+    guesses = ask_for_rules(engine, prompts, said, recipe, GUESSED_RULES, on_done)
     for (_, own), found in zip(asked, guesses, strict=True):
         texts = [] if isinstance(found, str) else found[:GUESSED_RULES]
         own.without_feedback = [Rule(text=text, source="prior") for text in texts]
@@ -380,13 +381,13 @@ def unique_rules(texts: Sequence[str]) -> list[str]:
     return list(seen.values())
 
 
-def _ask(
+def ask_for_rules(
     engine: Engine,
     prompts: PromptSet,
     asked: Sequence[Sequence[Message]],
     recipe: Recipe,
-    max_rules: int | None,
-    on_done: OnDone | None,
+    max_rules: int | None = None,
+    on_done: OnDone | None = None,
 ) -> list[list[str] | Literal["unparsable", "failed"]]:
     """Ask for one list of rules a prompt, greedily; equal prompts once."""
     requests = [

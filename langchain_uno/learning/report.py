@@ -18,6 +18,7 @@ import numpy as np
 
 from langchain_uno.learning.controls import scorer_figures
 from langchain_uno.learning.decisions import INDEX, RULE_ROWS, RuleRow, read_decisions
+from langchain_uno.learning.rules import lone_thumbs
 from langchain_uno.learning.train import Decision, read_decision
 from langchain_uno.learning.verify import held_out
 from langchain_uno.learning.work import ClusterData, Work
@@ -204,6 +205,12 @@ class _Reporter:
             *(RuleTold(text=t, people=0, logs=0, by=by) for t, by in data.own.items()),
             *(rule for rule in told if rule.recurs),
         ]
+        if data.by_thumbs:
+            people, logs = data.people, len(lone_thumbs(work, data.train))
+            recurring = [
+                RuleTold(text=self.words(t, RULE_CHARS), people=people, logs=logs, recurs=True)
+                for t in data.rules
+            ]
         single = [rule for rule in told if not rule.recurs]
         refused = self.rules(data.id, data.train, {i: _left_out(work, i) for i in data.train})
         compared = _compared(work, data.id, decision)

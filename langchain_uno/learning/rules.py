@@ -1,6 +1,6 @@
 """Stage "rules": what is taught of what users asked for, decided from training logs alone.
 
-A log teaches its own rules, as in the paper. Three things are done to them:
+A log teaches its own rules, as in the paper. What else is done:
 
 - *What one person wants everywhere is taught to nobody.* A wish that its voice repeats over several
   requests, and that fewer than ``min_users`` people have, is a personal taste or a plant. Edits and
@@ -9,6 +9,8 @@ A log teaches its own rules, as in the paper. Three things are done to them:
   What nobody is named for is looked at there too, if others are named.
 - *What enough people want completes the logs that did not say it.* Users name some of their wishes,
   not all; trained on partial mentions alone a module would learn to do a part each time.
+- *What lone thumbs ask for*, where they teach, is drawn from the answers themselves
+  (:mod:`langchain_uno.learning.thumbs`).
 - *What a person decided in review holds* (:mod:`langchain_uno.learning.decisions`). What is
   excluded is taught by no log and judges none. Rules that people add complete the logs like
   recurring ones, however few want them.
@@ -39,6 +41,7 @@ from langchain_uno.learning.acts import (
 )
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.decisions import (
+    RuleRow,
     Rulings,
     instead,
     read_decisions,
@@ -49,6 +52,7 @@ from langchain_uno.learning.decisions import (
 )
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import given_rules, known_wordings, mark_reviewed
+from langchain_uno.learning.thumbs import rules_of_thumbs
 from langchain_uno.learning.wordings import (
     BACKGROUND,
     centred,
@@ -65,6 +69,7 @@ from langchain_uno.records import (
     RatedAnswer,
     Rule,
     RuleSet,
+    run_of,
 )
 from langchain_uno.reports.render import counted
 
@@ -119,12 +124,13 @@ def rules_stage(work: Work) -> dict[str, Any]:
             if log_id in given:
                 now = [instead(text, on_all(cluster.id, text)) for text in given[log_id]]
                 given[log_id] = [text for text in now if text is not None]
-    for cluster in clusters:
+    for cluster, own_rows in zip(clusters, rows, strict=True):
         sets = {i: taught[i] for i in cluster.train}
         _count_voices(work, cluster, sets, done)
         same = in_own_words(known, sets.values(), before.get(cluster.parent, ()))
-        # What thumbs teach is in no words: the module knows no rule.
-        if support is not None and not cluster.by_thumbs:
+        if cluster.by_thumbs:
+            cluster.rules = _asked_by_thumbs(work, cluster, rulings, own_rows)
+        elif support is not None:
             cluster.rules = recurring_rules(
                 list(sets.values()),
                 [work.voices[i] for i in sets],
@@ -191,6 +197,26 @@ def _count_voices(
     cluster.by_thumbs = few and not cluster.own and thumbs_teach(cluster.thumbs, work.recipe)
     asking = {work.voices[i] for i, s in sets.items() if s.with_feedback}
     cluster.people = len({one.voice for one in rated} if cluster.by_thumbs else asking)
+
+
+def _asked_by_thumbs(
+    work: Work, cluster: ClusterData, rulings: Rulings, rows: list[RuleRow]
+) -> list[str]:
+    """Return the rules drawn from a cluster's thumbs as decisions leave them; add their rows."""
+    rated = lone_thumbs(work, cluster.train)
+    found = rules_of_thumbs(work, rated)
+    same = group_wordings([found], work.embedder, also=rulings.texts) if rulings.texts else {}
+    decision_on = rulings.on_rules(same)
+    kept = []
+    for text in found:
+        made = decision_on(cluster.id, text)
+        said = {text: [run_of(one.run_id) for one in rated]}
+        decided = [made.id] if made else []
+        rows.append(RuleRow(text=text, wordings=said, people=cluster.people, decided=decided))
+        if made is not None and made.what != "restore":
+            rulings.touched[made.id].update(one.run_id for one in rated)
+        kept.append(instead(text, made))
+    return [text for text in kept if text is not None]
 
 
 def _notes(

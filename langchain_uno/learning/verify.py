@@ -45,9 +45,11 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
     reacted to; they fill up to ``recipe.verify.max_queries``. Where the judge can't be
     believed, edits alone are a standard.
 
-    Where thumbs teach, the standard is the answers that people rated (:func:`evened`).
+    Where thumbs teach, it is the rules that set liked answers apart
+    (:mod:`langchain_uno.learning.thumbs`), for requests of liked answers too. Where none is known,
+    it is the answers that people rated (:func:`evened`).
     """
-    if cluster.by_thumbs:
+    if cluster.by_thumbs and not cluster.rules:
         return _rated_items(work, cluster)
     given = work.folder.read_json("given.json")
     items: list[HeldOut] = []
@@ -60,7 +62,7 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
             rules = unique_rules([*rules, *given.get(log_id, ())])
         elif log.correction:
             edit = log.correction
-        elif not was_content(log):
+        elif cluster.by_thumbs or not was_content(log):
             rules = cluster.rules
         if rules or edit:
             voice = work.voices[log_id]

@@ -14,6 +14,9 @@ from typing import Any
 
 from langchain_uno.records import Message
 
+Answered = tuple[Sequence[Message], str]
+"""A conversation, and an answer to it."""
+
 
 class RoleError(ValueError):
     """A text lacks the form its role asks for; the caller drops or retries it."""
@@ -48,11 +51,11 @@ class PromptSet(ABC):
         """Return the prompt of a role.
 
         Args:
-            role: ``distil``, ``distil_edit``, ``predict``, ``revise_feedback``, ``revise``,
-                ``judge``, ``cover``, ``cover_list`` or ``critique``.
+            role: ``distil``, ``distil_edit``, ``distil_thumbs``, ``predict``, ``revise_feedback``,
+                ``revise``, ``judge``, ``cover``, ``cover_list`` or ``critique``.
             language: of the conversation; empty: of the suggestion.
             data: what the role is shown: ``conversation``, ``answer``, ``remarks``, ``edit``,
-                ``rules``, ``suggestion``, ``known``, ``draft``.
+                ``rules``, ``suggestion``, ``known``, ``draft``, ``liked``, ``disliked``.
         """
 
     def distil_prompt(
@@ -68,6 +71,12 @@ class PromptSet(ABC):
         """What the user's edit of the answer changes -> JSON list of rules; None: no such role."""
         shown = {"conversation": messages, "answer": answer, "edit": edit}
         return self.worded("distil_edit", language, **shown)
+
+    def distil_thumbs_prompt(
+        self, liked: Sequence[Answered], disliked: Sequence[Answered], language: str
+    ) -> list[Message] | None:
+        """What sets liked answers apart from disliked ones -> JSON list; None: no such role."""
+        return self.worded("distil_thumbs", language, liked=liked, disliked=disliked)
 
     def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
         """Rules without feedback: what the model would guess from the query alone, at most 5."""

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_uno.models.roles import Judgement, PromptSet, RoleError
+from langchain_uno.models.roles import Answered, Judgement, PromptSet, RoleError
 from langchain_uno.records import Message
 
 _NUMBERED = re.compile(r"\d+\.\s+(.*\S)")
@@ -47,6 +47,12 @@ class BundledPromptSet(PromptSet):
 
     def distil_edit_prompt(
         self, messages: Sequence[Message], answer: str, edit: str, language: str
+    ) -> list[Message] | None:
+        """None: the model learnt to read words."""
+        return None
+
+    def distil_thumbs_prompt(
+        self, liked: Sequence[Answered], disliked: Sequence[Answered], language: str
     ) -> list[Message] | None:
         """None: the model learnt to read words."""
         return None

@@ -49,6 +49,11 @@ def quoted(text: str) -> str:
     return "\n".join(f"> {line}" for line in clean(text).splitlines() or [""])
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a text, or its first ``most`` characters and a mark that it goes on."""
+    return text if len(text) <= most else f"{text[:most].rstrip()} …"
+
+
 def numbered(items: Sequence[str], empty: str) -> str:
     """Return numbered items of one line each, or the word ``empty`` when there are none."""
     lines = [f"{i}. {' '.join(clean(item).split())}" for i, item in enumerate(items, 1)]

@@ -32,6 +32,7 @@ RENDERING = 2
 _ROLES: dict[str, frozenset[str]] = {
     "distil": frozenset({"conversation", "answer", "remarks"}),
     "distil_edit": frozenset({"conversation", "answer", "edit"}),
+    "distil_thumbs": frozenset({"liked", "disliked"}),
     "predict": frozenset({"conversation"}),
     "revise_feedback": frozenset({"remarks"}),
     "revise": frozenset({"rules", "remarks"}),
@@ -149,6 +150,7 @@ class _Words:
         self.name, self.version, self.language = data["name"], data["version"], data["language"]
         self.empty: str = data["words"]["empty"]
         self.nothing: str = data["words"]["nothing"]
+        self.answer: str = data["words"]["answer"]
         guard: str = data["guard"]["system"].strip()
         self._roles: dict[str, tuple[list[Message], Template]] = {}
         for role, wanted in _ROLES.items():
@@ -185,6 +187,9 @@ class _Words:
         if name == "conversation":  # an example's is its one request
             one = isinstance(value, str)
             return transcript([Message(role="user", content=value)] if one else value)
+        if name in ("liked", "disliked"):
+            asked = [(self._block("conversation", request), answer) for request, answer in value]
+            return "\n\n".join(f"{one}\n{self.answer}\n{quoted(answer)}" for one, answer in asked)
         if name == "remarks":
             return "\n\n".join(quoted(remark) for remark in value)
         return quoted(value) if isinstance(value, str) else numbered(value, self.empty)
