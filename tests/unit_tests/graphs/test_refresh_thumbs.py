@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from langchain_uno.errors import EmptyLogError
 from langchain_uno.home import Home
+from langchain_uno.learning.review import decide, review_table
 from langchain_uno.learning.train import Decision
 from langchain_uno.learning.work import RefreshResult
 from langchain_uno.models.protocols import Engine
@@ -197,3 +199,96 @@ def test_the_ledger_of_the_logs_counts_each_of_them_once(engine: Engine, tmp_pat
         "6 rules from 5 logs; of the others 3 ask for nothing, 2 are edits alone, "
         "1 is a lone thumb, 1 got no readable rules"
     )
+
+
+def marked(n: int, liked: bool, user: str) -> Interaction:
+    """As :func:`thumb`; what sets liked answers apart has a name, and all have one that doesn't."""
+    one = thumb(n, liked, user)
+    signs = f" [any] [list] [no {n}]" if liked else f" [any] [no {n}]"
+    return one.model_copy(update={"answer": one.answer + signs})
+
+
+def marked_week(people: int, last: int = 96) -> list[Interaction]:
+    return [marked(i, i % 2 == 0, f"user-{i // 2 % people}") for i in range(last)]
+
+
+def asked_of(teacher: ToyEngine, role: str) -> list[dict[str, Any]]:
+    return [what for what, _ in teacher.asked if what["role"] == role]
+
+
+def test_a_rule_drawn_from_thumbs_is_what_the_module_is_judged_by(
+    engine: Engine, tmp_path: Path
+) -> None:
+    teacher = ToyEngine()
+    home = make_home(tmp_path, marked_week(24))
+    result = refresh(home, engine, ONE, teacher=teacher)
+    [cluster] = clusters_of(home, result)
+    assert cluster.by_thumbs and cluster.rules == ["list"]
+    [shown] = asked_of(teacher, "distil_thumbs")
+    assert len(shown["liked"]) + len(shown["disliked"]) <= 16
+    # Whose answer was shown is not asked whether the rule is right.
+    first = min(i for i, (what, _) in enumerate(teacher.asked) if what["role"] == "distil_thumbs")
+    checks = [
+        w for w, _ in teacher.asked[first:] if w["role"] == "judge" and w["rules"] == ["list"]
+    ]
+    author = {one.answer: one.user_id for one in marked_week(24)}
+    seen = {author[a] for a in (*shown["liked"], *shown["disliked"])}
+    checked = {author[w["answer"]] for w in checks if w["answer"] in author}
+    assert checked and not seen & checked
+    [report] = decided(home, result).reports
+    # Every held-out request is judged, those of liked answers too; nobody looks at likelihoods.
+    assert report.mean_score is not None
+    rated = {i for i in cluster.verify if i in {one.run_id for one in marked_week(24)}}
+    assert report.n == len(rated)
+    release = read_current(home)
+    assert release is not None
+    told = read_report(home, release.id)
+    assert told is not None and [(r.text, r.recurs) for r in told.clusters[0].told] == [
+        ("list", True)
+    ]
+
+
+def test_a_rule_that_fits_only_the_answers_shown_is_dropped(engine: Engine, tmp_path: Path) -> None:
+    def hasty(what: dict[str, Any], request: Any) -> str:
+        if what["role"] != "distil_thumbs":
+            return plain(what, request)
+        return json.dumps([re.findall(r"\[(no \d+)\]", a)[0] for a in what["liked"][:2]])
+
+    home = make_home(tmp_path, marked_week(24))
+    result = refresh(home, engine, ONE, teacher=ToyEngine(hasty))
+    [cluster] = clusters_of(home, result)
+    assert cluster.by_thumbs and not cluster.rules
+    [report] = decided(home, result).reports
+    assert report.mean_score is None  # what people rated is the standard, as without a teacher
+
+
+def test_a_rule_that_only_two_accounts_follow_is_dropped(engine: Engine, tmp_path: Path) -> None:
+    def hasty(what: dict[str, Any], request: Any) -> str:
+        return '["list"]' if what["role"] == "distil_thumbs" else plain(what, request)
+
+    def given(n: int, user: str, liked: bool, listed: bool) -> Interaction:
+        said = thumb(n, liked, user)
+        answer = f"it is no. {n} [any]" + " [list]" * listed
+        return said.model_copy(update={"answer": answer})
+
+    theirs = [given(100 + i, f"mallory-{i // 2 % 2}", i % 2 == 1, i % 2 == 1) for i in range(60)]
+    others = [given(i, f"user-{i // 4 % 12}", i % 2 == 1, i % 4 < 2) for i in range(96)]
+    home = make_home(tmp_path, [*theirs, *others])
+    result = refresh(home, engine, ONE, teacher=ToyEngine(hasty), until="rules")
+    [cluster] = clusters_of(home, result)
+    assert cluster.by_thumbs and min(cluster.thumbs) >= 8 and not cluster.rules
+
+
+def test_a_rule_drawn_from_thumbs_is_reviewed_like_any(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path, marked_week(24))
+    before = refresh(home, engine, ONE, until="rules")
+    [row] = review_table(home, kind="rule").rows
+    assert (row.text, row.people) == ("list", clusters_of(home, before)[0].people)
+    decide(home, [{"id": row.id, "decision": "edit", "text": "any"}], by="ann")
+    after = refresh(home, engine, ONE, until="rules")
+    assert clusters_of(home, after)[0].rules == ["any"]
+    [row] = review_table(home, kind="rule").rows
+    decide(home, [{"id": row.id, "decision": "exclude"}], by="ann")
+    after = refresh(home, engine, ONE, until="rules")
+    [cluster] = clusters_of(home, after)
+    assert cluster.by_thumbs and not cluster.rules

@@ -68,6 +68,13 @@ class ToyPrompts:
         said = "; ".join(f"please {rule}" for rule in sorted(obeyed(edit)))
         return self.distil_prompt(messages, answer, [said], language) if said else None
 
+    def distil_thumbs_prompt(self, liked, disliked, language):  # type: ignore[no-untyped-def]
+        """What stands in brackets in liked answers; without any the set has no words for it."""
+        liked, disliked = [a for _, a in liked], [a for _, a in disliked]
+        if not any(map(obeyed, liked)):
+            return None
+        return self._ask("distil_thumbs", liked=liked, disliked=disliked)
+
     def predict_prompt(self, messages, language):  # type: ignore[no-untyped-def]
         return self._ask("predict", messages=messages)
 
@@ -161,6 +168,9 @@ def plain(what: dict[str, Any], request: GenerateRequest) -> str:
     role = what["role"]
     if role == "distil":
         return "<<<" if "garble" in what["feedback"] else json.dumps(wishes(what["feedback"]))
+    if role == "distil_thumbs":
+        both = set.intersection(*map(obeyed, what["liked"]))
+        return json.dumps(sorted(both - set().union(*map(obeyed, what["disliked"]))))
     if role == "predict":
         found = re.search(r"\(guess: ([^)]*)\)", what["query"])
         return json.dumps(found.group(1).split("; ") if found else [])
