@@ -111,7 +111,7 @@ class Bars:
             self._stages[stage] = self._bars.tasks[-1]
             if self._terminal:
                 return
-            amount = "" if total is None else f", {total:,} to do"
+            amount = f", {total:,} to do" if total else ""
             if known is None:
                 self._line(f"{stage}: begins{amount}", note)
             elif now - self._last_line >= EVERY_S:

@@ -79,7 +79,7 @@ def list_(
     table = Table(pad_edge=False)
     table.add_column("id", no_wrap=True)
     for name in ("cluster", "state", "people", "what"):
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for row in page.rows:
         shown = Text(visible(_in_short(row)))
         if row.run:

@@ -118,7 +118,7 @@ def _cluster_table(report: Report, refreshed: Mapping[str, Report]) -> Table:
             str(how.get("people", "")),
             _gap(gap),
             str(how.get("route", row.get("route"))),
-            "" if rate is None else f"{100 * rate:.0f} %",
+            "" if rate is None else f"{rate:.2f}",
             _change(row.get("score", {})),
             _change(row.get("facts", {})),
         )
