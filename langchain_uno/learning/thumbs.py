@@ -21,9 +21,10 @@ from langchain_uno.models.roles import Answered
 from langchain_uno.records import Message, RatedAnswer, digest_of
 
 SHOWN = 4
-"""People of either side whose answer the teacher sees, and at most half of them."""
-CHECKED = 16
-"""People of either side whose answers a judge scores by each rule."""
+"""People of either side whose answer the teacher sees, at most half of them; first those who are on
+both sides."""
+CHECKED, EACH = 16, 3
+"""People of either side whose answers a judge scores by each rule, and answers of each of them."""
 MOST_RULES = 3
 LEVEL = 0.05
 """A rule that says nothing of the answers stands so often, however many are tried."""
@@ -48,10 +49,16 @@ def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> list[str]:
     if not words.supports(language) or not believed(work, "judge", language):
         return []
     own = [one for one in rated if work.logs[one.run_id].language == language]
-    likers, dislikers = (_first_of_each(work, own, up) for up in (True, False))
-    shown = {one.voice for side in (likers, dislikers) for one in side[: _shown(side)]}
+    likers, dislikers = (_by_person(work, own, up) for up in (True, False))
+    both = likers.keys() & dislikers.keys()
+    shown = {
+        voice
+        for side in (likers, dislikers)
+        for voice in sorted(side, key=lambda v: v not in both)[: min(SHOWN, len(side) // 2)]
+    }
     liked, disliked = (
-        [_short(one) for one in side if one.voice in shown] for side in (likers, dislikers)
+        [_short(one[0]) for voice, one in side.items() if voice in shown]
+        for side in (likers, dislikers)
     )
     prompt = words.distil_thumbs_prompt(liked, disliked, language)
     if prompt is None:
@@ -59,22 +66,22 @@ def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> list[str]:
     [found] = ask_for_rules(work.teacher, words, [prompt], work.recipe, MOST_RULES)
     tried = [] if isinstance(found, str) else found[:MOST_RULES]
     good, bad = (
-        [one for one in side if one.voice not in shown][:CHECKED] for side in (likers, dislikers)
+        [one for voice, one in side.items() if voice not in shown][:CHECKED]
+        for side in (likers, dislikers)
     )
     return [rule for rule in tried if _tells(work, rule, good, bad, LEVEL / len(tried))]
 
 
-def _first_of_each(work: Work, rated: Sequence[RatedAnswer], up: bool) -> list[RatedAnswer]:
-    """Return one answer of each person who liked (or disliked) any, in an order drawn by lot."""
+def _by_person(work: Work, rated: Sequence[RatedAnswer], up: bool) -> dict[str, list[RatedAnswer]]:
+    """Return some answers that each person liked (or disliked); all in an order drawn by lot."""
     drawn = sorted(
         (one for one in rated if one.liked is up),
-        key=lambda one: digest_of(str(work.recipe.seed), one.voice, one.run_id),
+        key=lambda one: (digest_of(str(work.recipe.seed), one.voice), one.run_id),
     )
-    return list({one.voice: one for one in reversed(drawn)}.values())
-
-
-def _shown(side: Sequence[RatedAnswer]) -> int:
-    return min(SHOWN, len(side) // 2)
+    found: dict[str, list[RatedAnswer]] = {}
+    for one in drawn:
+        found.setdefault(one.voice, []).append(one)
+    return {voice: some[:EACH] for voice, some in found.items()}
 
 
 def _short(one: RatedAnswer) -> Answered:
@@ -85,19 +92,30 @@ def _short(one: RatedAnswer) -> Answered:
 
 
 def _tells(
-    work: Work, rule: str, good: Sequence[RatedAnswer], bad: Sequence[RatedAnswer], level: float
+    work: Work,
+    rule: str,
+    good: Sequence[Sequence[RatedAnswer]],
+    bad: Sequence[Sequence[RatedAnswer]],
+    level: float,
 ) -> bool:
-    """Whether a judge scores the good answers above the bad ones by a rule (Mann-Whitney)."""
+    """Whether a judge scores the good answers above the bad ones by a rule.
+
+    Each person counts once, by the mean of their answers (Mann-Whitney's one-sided test).
+    """
     from scipy.stats import mannwhitneyu
 
     items = [
         JudgeItem(one.messages, [rule], one.answer, work.logs[one.run_id].language)
-        for one in (*good, *bad)
+        for some in (*good, *bad)
+        for one in some
     ]
-    verdicts = judge(items, work.teacher, work.teacher_prompts, work.recipe)
-    scores = [None if one is None else one.score for one in verdicts]
-    above = [s for s in scores[: len(good)] if s is not None]
-    below = [s for s in scores[len(good) :] if s is not None]
+    verdicts = iter(judge(items, work.teacher, work.teacher_prompts, work.recipe))
+
+    def means(people: Sequence[Sequence[RatedAnswer]]) -> list[float]:
+        scores = [[v.score for _ in some if (v := next(verdicts))] for some in people]
+        return [sum(own) / len(own) for own in scores if own]
+
+    above, below = means(good), means(bad)
     if not above or not below:
         return False
     return bool(mannwhitneyu(above, below, alternative="greater").pvalue <= level)
