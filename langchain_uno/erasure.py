@@ -251,7 +251,7 @@ def _finish_all(home: Home, journal: Journal, on_step: OnStep = _silent) -> list
         keep_only(home.work / "vectors.sqlite3", (log.query for log in journal.interactions(left)))
         on_step("work")
         clear_work(home.work, one.run_ids, whole=receipt["what"] != "retention")
-        forget_decisions(home, one.run_ids, left)
+        forget_decisions(home, one.run_ids, left, whole=receipt["what"] != "retention")
         on_step("bytes")
         erase.shrink(journal)
         receipt = {**receipt, "releases_tainted": len(tainted), "finished": True}

@@ -64,6 +64,8 @@ class Decision(BaseModel):
     """The rule or the answer to teach instead; of "add" and "remove", the person's own rule."""
     wordings: dict[str, list[str]] = Field(default_factory=dict)
     """Of a rule: what people said, and some of the runs in whose feedback they did."""
+    drawn: list[str] = Field(default_factory=list)
+    """The wordings that were drawn from all of their runs together, and may quote any of them."""
     anchor: list[str] = Field(default_factory=list)
     """Of a rule: some runs of its cluster; none: it holds everywhere."""
     log: str | None = None
@@ -79,6 +81,8 @@ class RuleRow(BaseModel):
     wordings: dict[str, list[str]]
     """What people said, and the runs in whose feedback they did."""
     people: int
+    drawn: bool = False
+    """Drawn from the answers of all these runs together, whose people gave thumbs."""
     refused: bool = False
     """Taught to nobody: one person repeats it and few share it."""
     decided: list[str] = Field(default_factory=list)
@@ -344,9 +348,11 @@ def renew_anchors(
     today = {run_of(i) for i in work.logs}
     by_id = {c.id: c for c in clusters}
     said: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    drawn: dict[str, list[str]] = defaultdict(list)
     for row in (row for own in rows for row in own):
         for one_id in row.decided:
             said[one_id] |= {text: runs[-ANCHORS:] for text, runs in row.wordings.items()}
+            drawn[one_id] += row.wordings if row.drawn else ()
 
     def few(runs: Iterable[str]) -> bool:
         return len(today.intersection(runs)) < ANCHORS // 2
@@ -358,7 +364,9 @@ def renew_anchors(
             anchor = list(dict.fromkeys([*anchor, *some_runs(by_id[rulings.main[one.id]])]))
         if few(run for runs in wordings.values() for run in runs):
             wordings = {**wordings, **said[one.id]}
-        renewed.append(one.model_copy(update={"anchor": anchor, "wordings": wordings}))
+        together = [*one.drawn, *(t for t in drawn[one.id] if t not in one.wordings)]
+        update = {"anchor": anchor, "wordings": wordings, "drawn": together}
+        renewed.append(one.model_copy(update=update))
     if renewed != rulings.decisions:
         with deciding(work.home):
             new = {one.id: one for one in renewed}
@@ -414,23 +422,28 @@ def append_decisions(home: Home, made: Sequence[Decision]) -> None:
     append_lines(home.path / _FILE, [one.model_dump(mode="json") for one in made])
 
 
-def forget_decisions(home: Home, run_ids: Collection[str], left: Collection[str]) -> int:
+def forget_decisions(
+    home: Home, run_ids: Collection[str], left: Collection[str], *, whole: bool
+) -> int:
     """Take out of ``review.jsonl`` what quotes these runs or names them; return how much goes.
 
-    A decision on a rule stays as long as somebody else said a wording of it. A decision that takes
-    a pair or log out, which quotes nobody, stays as long as the run does.
+    A decision on a rule stays as long as somebody else said a wording of it. A wording that was
+    drawn from several runs goes with any of them. A decision that takes a pair or log out, which
+    quotes nobody, stays as long as the run does.
 
     Args:
         home: the namespace.
         run_ids: runs that go, and those that lose feedback.
         left: runs that stay.
+        whole: False where retention takes them: then somebody else's run is enough for a wording
+            that was drawn, too.
     """
     if not (home.path / _FILE).exists():
         return 0
     gone, kept_runs = set(run_ids), set(left)
     with deciding(home):
         decisions = read_decisions(home)
-        kept = [one for old in decisions if (one := _without(old, gone, kept_runs))]
+        kept = [one for old in decisions if (one := _without(old, gone, kept_runs, whole))]
         _rewrite(home, kept)  # also where none goes: a line that was cut off may quote them
     return len(decisions) - len(kept)
 
@@ -440,14 +453,16 @@ def _rewrite(home: Home, decisions: Sequence[Decision]) -> None:
     write_atomic(home.path / _FILE, b"".join(lines))
 
 
-def _without(one: Decision, gone: Collection[str], left: Collection[str]) -> Decision | None:
+def _without(one: Decision, gone: set[str], left: Collection[str], whole: bool) -> Decision | None:
     """Return a decision without these runs; None: nothing of it is left."""
     if one.log is not None:
         quotes = one.what == "edit" or one.log not in left
         return None if one.log in gone and quotes else one
     anchor = [run for run in one.anchor if run not in gone]
+    quoting = [t for t in one.drawn if whole and not gone.isdisjoint(one.wordings.get(t, ()))]
     said = {text: [r for r in runs if r not in gone] for text, runs in one.wordings.items()}
-    said = {text: runs for text, runs in said.items() if runs}
+    said = {text: runs for text, runs in said.items() if runs and text not in quoting}
     if (one.anchor and not anchor) or (one.wordings and not said):
         return None
-    return one.model_copy(update={"anchor": anchor, "wordings": said})
+    drawn = [text for text in one.drawn if text in said]
+    return one.model_copy(update={"anchor": anchor, "wordings": said, "drawn": drawn})

@@ -345,7 +345,8 @@ def _present(work: Work) -> dict[str, list[str]]:
 
 
 def _stale(cluster: ClusterData, old: Cluster, taught: int) -> str | None:
-    if set(cluster.rules) != set(taught_rules(old)):
+    # Rules of thumbs teach nothing, and the teacher words them anew: the verifier alone decides.
+    if not cluster.by_thumbs and set(cluster.rules) != set(taught_rules(old)):
         return "its rules changed"
     if cluster.restored:
         return "what it was made without was restored"

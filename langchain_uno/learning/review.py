@@ -446,6 +446,7 @@ def _made(
         return [*gone, _own(table, "add", row.cluster, text, who)] if what == "edit" else gone
     if isinstance(made_of, RuleRow):
         told["wordings"] = {said: runs[-ANCHORS:] for said, runs in made_of.wordings.items()}
+        told["drawn"] = list(made_of.wordings) if made_of.drawn else []
         told["anchor"] = [] if wanted.get("everywhere") else table.anchor(row.cluster)
     elif row.kind == "log":
         told["log"] = made_of[0]

@@ -52,7 +52,7 @@ from langchain_uno.learning.decisions import (
 )
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import given_rules, known_wordings, mark_reviewed
-from langchain_uno.learning.thumbs import rules_of_thumbs
+from langchain_uno.learning.thumbs import Drawn, rules_of_thumbs
 from langchain_uno.learning.wordings import (
     BACKGROUND,
     centred,
@@ -69,7 +69,7 @@ from langchain_uno.records import (
     RatedAnswer,
     Rule,
     RuleSet,
-    run_of,
+    digest_of,
 )
 from langchain_uno.reports.render import counted
 
@@ -125,6 +125,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
                 now = [instead(text, on_all(cluster.id, text)) for text in given[log_id]]
                 given[log_id] = [text for text in now if text is not None]
     for cluster, own_rows in zip(clusters, rows, strict=True):
+        work.check_limits()
         sets = {i: taught[i] for i in cluster.train}
         _count_voices(work, cluster, sets, done)
         same = in_own_words(known, sets.values(), before.get(cluster.parent, ()))
@@ -199,22 +200,40 @@ def _count_voices(
     cluster.people = len({one.voice for one in rated} if cluster.by_thumbs else asking)
 
 
+def _drawn(work: Work, cluster: ClusterData) -> Drawn:
+    """Return what comes of a cluster's thumbs; asked once, also where the stage is done again."""
+    rated = lone_thumbs(work, cluster.train)
+    of = digest_of(*(f"{one.run_id} {one.liked}" for one in rated))
+    name = f"drawn/{cluster.id}.json"  # a decision removes the folder of its cluster
+    known = work.folder.read_json(name) if work.folder.has(name) else {}
+    if known.get("of") != of:
+        known = {"of": of, "drawn": rules_of_thumbs(work, rated)._asdict()}
+        work.folder.write_json(name, known)
+    return Drawn(**known["drawn"])
+
+
 def _asked_by_thumbs(
     work: Work, cluster: ClusterData, rulings: Rulings, rows: list[RuleRow]
 ) -> list[str]:
     """Return the rules drawn from a cluster's thumbs as decisions leave them; add their rows."""
-    rated = lone_thumbs(work, cluster.train)
-    found = rules_of_thumbs(work, rated)
-    same = group_wordings([found], work.embedder, also=rulings.texts) if rulings.texts else {}
+    found, runs, _ = _drawn(work, cluster)
+    rated = [one.run_id for one in lone_thumbs(work, cluster.train)]
+    same: dict[str, str] = {}
+    if found and rulings.texts:
+        able = all(believed(work, "reranker", work.logs[i].language) for i in rated)
+        reranker = work.reranker if able else None
+        same = group_wordings([found], work.embedder, reranker, also=rulings.texts)
     decision_on = rulings.on_rules(same)
     kept = []
     for text in found:
         made = decision_on(cluster.id, text)
-        said = {text: [run_of(one.run_id) for one in rated]}
         decided = [made.id] if made else []
-        rows.append(RuleRow(text=text, wordings=said, people=cluster.people, decided=decided))
+        said = {text: runs}
+        rows.append(
+            RuleRow(text=text, wordings=said, people=cluster.people, decided=decided, drawn=True)
+        )
         if made is not None and made.what != "restore":
-            rulings.touched[made.id].update(one.run_id for one in rated)
+            rulings.touched[made.id].update(rated)
         kept.append(instead(text, made))
     return [text for text in kept if text is not None]
 
@@ -224,6 +243,8 @@ def _notes(
 ) -> list[str]:
     """Return what a person should read about voices, and about clusters that want the same."""
     notes = [] if guarded else [_UNGUARDED.format(work.recipe.rules.min_users)]
+    unread = [c.id for c in clusters if c.by_thumbs and _drawn(work, c).unread]
+    notes += [_UNREAD.format(work.teacher.model_name, ", ".join(unread))] if unread else []
     if len({work.voices[i] for i in work.logs}) == 1 and len(work.logs) > 1:
         notes.append(_ONE_VOICE)
     alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
@@ -279,6 +300,12 @@ def _with_own(work: Work, cluster: ClusterData, rules: RuleSet, learning: bool) 
 _UNGUARDED = (
     "So few people speak in this log (fewer than twice min_users = {}) that nothing tells a plant "
     "from a wish: all is taught."
+)
+
+
+_UNREAD = (
+    "The teacher {!r} wrote no readable rules for the thumbs of {}: their modules are verified by "
+    "the answers that people rated. If it is so again, name a stronger one (--teacher NAME)."
 )
 
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.distil import ask_for_rules
+from langchain_uno.learning.troubles import is_of_one, without_breakers
 from langchain_uno.learning.work import Work
 from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.prompts.data_blocks import shortened
 from langchain_uno.models.roles import Answered
-from langchain_uno.records import Message, RatedAnswer, digest_of
+from langchain_uno.records import Message, RatedAnswer, digest_of, run_of
 
 SHOWN = 4
 """People of either side whose answer the teacher sees, at most half of them; first those who are on
@@ -28,11 +30,24 @@ CHECKED, EACH = 16, 3
 MOST_RULES = 3
 LEVEL = 0.05
 """A rule that says nothing of the answers stands so often, however many are tried."""
-_REQUEST, _ANSWER = 500, 1_500
-"""Characters of each that the teacher sees."""
+_LENGTHS = ((500, 1_500), (200, 400))
+"""Characters of each request and answer that the teacher sees; less, where it can't read these."""
 
 
-def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> list[str]:
+class Drawn(NamedTuple):
+    """What came of a cluster's thumbs."""
+
+    rules: list[str]
+    runs: list[str]
+    """The runs whose answers the teacher saw: a rule may quote any of them."""
+    unread: bool = False
+    """Whether the teacher gave no list that can be read."""
+
+
+NOTHING = Drawn([], [])
+
+
+def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> Drawn:
     """Return the rules that set liked answers apart from disliked ones; often none.
 
     Args:
@@ -42,12 +57,15 @@ def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> list[str]:
     Returns:
         At most ``MOST_RULES``. None where the judge can't be believed, the prompt set has no such
         role, or too few people are left to check a rule on.
+
+    Raises:
+        EngineDownError: the teacher answers nobody.
     """
     spoken = Counter(work.logs[one.run_id].language for one in rated)
     language = spoken.most_common(1)[0][0]
     words = work.teacher_prompts
     if not words.supports(language) or not believed(work, "judge", language):
-        return []
+        return NOTHING
     own = [one for one in rated if work.logs[one.run_id].language == language]
     likers, dislikers = (_by_person(work, own, up) for up in (True, False))
     both = likers.keys() & dislikers.keys()
@@ -56,27 +74,30 @@ def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> list[str]:
         for side in (likers, dislikers)
         for voice in sorted(side, key=lambda v: v not in both)[: min(SHOWN, len(side) // 2)]
     }
-    liked, disliked = (
-        [_short(one[0]) for voice, one in side.items() if voice in shown]
-        for side in (likers, dislikers)
-    )
-    prompt = words.distil_thumbs_prompt(liked, disliked, language)
-    if prompt is None:
-        return []
-    [found] = ask_for_rules(work.teacher, words, [prompt], work.recipe, MOST_RULES)
-    tried = [] if isinstance(found, str) else found[:MOST_RULES]
+    seen = [[o[0] for v, o in side.items() if v in shown] for side in (likers, dislikers)]
+    if not all(seen):
+        return NOTHING
+    tried = _asked(work, seen, language)
+    runs = [run_of(one.run_id) for side in seen for one in side]
+    if tried is None:
+        return Drawn([], runs, unread=True)
     good, bad = (
         [one for voice, one in side.items() if voice not in shown][:CHECKED]
         for side in (likers, dislikers)
     )
-    return [rule for rule in tried if _tells(work, rule, good, bad, LEVEL / len(tried))]
+    level = LEVEL / max(1, len(tried))
+    return Drawn([rule for rule in tried if _tells(work, rule, good, bad, level)], runs)
 
 
 def _by_person(work: Work, rated: Sequence[RatedAnswer], up: bool) -> dict[str, list[RatedAnswer]]:
-    """Return some answers that each person liked (or disliked); all in an order drawn by lot."""
+    """Return some answers that each person liked (or disliked).
+
+    People and their answers come in an order drawn by lot, however many thumbs they gave.
+    """
+    seed = str(work.recipe.seed)
     drawn = sorted(
         (one for one in rated if one.liked is up),
-        key=lambda one: (digest_of(str(work.recipe.seed), one.voice), one.run_id),
+        key=lambda one: (digest_of(seed, one.voice), digest_of(seed, one.run_id)),
     )
     found: dict[str, list[RatedAnswer]] = {}
     for one in drawn:
@@ -84,11 +105,29 @@ def _by_person(work: Work, rated: Sequence[RatedAnswer], up: bool) -> dict[str, 
     return {voice: some[:EACH] for voice, some in found.items()}
 
 
-def _short(one: RatedAnswer) -> Answered:
+def _asked(work: Work, seen: Sequence[Sequence[RatedAnswer]], language: str) -> list[str] | None:
+    """Return the teacher's rules for liked and disliked answers; None: it gave no list."""
+    words = work.teacher_prompts
+    for lengths in _LENGTHS:
+        liked, disliked = ([_short(one, *lengths) for one in side] for side in seen)
+        prompt = words.distil_thumbs_prompt(liked, disliked, language)
+        if prompt is None:
+            return []
+        try:
+            [found] = ask_for_rules(work.teacher, words, [prompt], work.recipe, MOST_RULES)
+        except Exception as error:  # a server refuses what is too long for its model
+            if not is_of_one(error):
+                raise
+            continue
+        if not isinstance(found, str):
+            return found[:MOST_RULES]
+    return None
+
+
+def _short(one: RatedAnswer, request: int, answer: int) -> Answered:
     """Return the last request and the answer, as much as the teacher sees of them."""
     asked = next((m.content for m in reversed(one.messages) if m.role == "user"), "")
-    request = Message(role="user", content=shortened(asked, _REQUEST))
-    return [request], shortened(one.answer, _ANSWER)
+    return [Message(role="user", content=shortened(asked, request))], shortened(one.answer, answer)
 
 
 def _tells(
@@ -104,18 +143,17 @@ def _tells(
     """
     from scipy.stats import mannwhitneyu
 
-    items = [
-        JudgeItem(one.messages, [rule], one.answer, work.logs[one.run_id].language)
-        for some in (*good, *bad)
-        for one in some
-    ]
-    verdicts = iter(judge(items, work.teacher, work.teacher_prompts, work.recipe))
-
     def means(people: Sequence[Sequence[RatedAnswer]]) -> list[float]:
+        items = [
+            JudgeItem(one.messages, [rule], one.answer, work.logs[one.run_id].language)
+            for some in people
+            for one in some
+        ]
+        verdicts = iter(judge(items, work.teacher, work.teacher_prompts, work.recipe))
         scores = [[v.score for _ in some if (v := next(verdicts))] for some in people]
         return [sum(own) / len(own) for own in scores if own]
 
-    above, below = means(good), means(bad)
+    above, below = (without_breakers(side, means)[0] for side in (good, bad))
     if not above or not below:
         return False
     return bool(mannwhitneyu(above, below, alternative="greater").pvalue <= level)
