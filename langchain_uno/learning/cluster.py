@@ -21,7 +21,15 @@ from numpy.typing import ArrayLike, NDArray
 from langchain_uno.errors import InputError
 from langchain_uno.learning.evolve import Parent, match_parents
 from langchain_uno.learning.reach import Reach, everyday_requests, find_reach, means_of
-from langchain_uno.learning.separation import Floats, Ints, are_apart, cut_tree, ward_tree
+from langchain_uno.learning.separation import (
+    COMPARED,
+    Floats,
+    Ints,
+    are_apart,
+    cut_tree,
+    split_more,
+    ward_tree,
+)
 from langchain_uno.learning.split import DECIDING, query_key, split_logs
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.judge import stable_seed
@@ -39,8 +47,6 @@ LEAST = 16
 """Logs of a sample below which nothing is a cluster: a few strays make no centre."""
 ODD = 4_000
 """Logs far from the clusters of the sample that are looked at for rare kinds of requests."""
-COMPARED = 1_000
-"""Logs of a cluster that tell whether a rare kind beside it is another one."""
 BLOCK = 16_384
 """Logs that are compared with all clusters at a time."""
 WEIGHT_SAMPLE = 3_000
@@ -362,6 +368,7 @@ def _cut(x: Floats, min_size: int, seed: int) -> Floats:
     x = np.asarray(x, dtype=np.float64)
     labels = _compact(cut_tree(x, *ward_tree(x), min_size, seed))
     labels = _absorb(labels, means_of(x, labels), min_size)
+    labels = split_more(x, labels, min_size, seed)
     return means_of(x, labels)
 
 

@@ -36,6 +36,10 @@ REPEATS = 16
 """Random halvings over which the separation is averaged (each used in both directions)."""
 REFINE_STEPS = 3
 """Steps of k-means between two children, before they are looked at."""
+STARTS = 10
+"""Runs of k-means of which the best is a split to look at."""
+COMPARED = 1_000
+"""Logs of a side that tell whether it is another cloud than the other one."""
 BLOCK = 512
 
 
@@ -67,6 +71,40 @@ def are_apart(a: Floats, b: Floats, rng: np.random.Generator) -> bool:
     near = [_nearest(block, at, min(NEIGHBOURS, len(x) - 1)) for at, block in _distances(x)]
     rows = np.arange(len(x))
     return split_evidence(x, np.concatenate(near), rows[: len(a)], rows[len(a) :], rng) > 0
+
+
+def split_more(x: Floats, labels: Ints, min_size: int, seed: int = 0) -> Ints:
+    """Split clusters in two for as long as the best of some k-means is two clouds.
+
+    Ward joins for good: where it joined two kinds early, no node of its tree parts them.
+
+    Args:
+        x: vectors, (n, d).
+        labels: ints from 0, (n,).
+        min_size: no part is smaller.
+        seed: of k-means and the halvings.
+
+    Returns:
+        New labels; the parts split off have the highest ones.
+    """
+    from sklearn.cluster import KMeans
+
+    labels, rng = labels.copy(), np.random.default_rng(seed)
+    todo = list(range(int(labels.max()) + 1))
+    while todo:
+        label = todo.pop()
+        rows = np.flatnonzero(labels == label)
+        if len(rows) < 2 * min_size:
+            continue
+        right = KMeans(2, n_init=STARTS, random_state=seed).fit_predict(x[rows]) == 1
+        if min(right.sum(), (~right).sum()) < min_size:
+            continue
+        sides = [rng.permutation(rows[side])[:COMPARED] for side in (~right, right)]
+        if are_apart(x[np.sort(sides[0])], x[np.sort(sides[1])], rng):
+            new = int(labels.max()) + 1
+            labels[rows[right]] = new
+            todo += [label, new]
+    return labels
 
 
 def _distances(x: Floats) -> Iterator[tuple[int, Floats]]:
