@@ -1,10 +1,12 @@
-"""What lone thumbs ask for: a rule that sets the answers people liked apart from the others.
+"""What lone thumbs ask for: rules that set the answers people liked apart from the others.
 
 A thumb says that an answer was good or bad, and not why. So the teacher is shown some answers that
-people liked and some that they disliked, and names what sets them apart. A rule stands if a judge
-scores the liked answers of *other* people above the disliked ones by it (a hypothesis from a few
-samples, checked on the rest, as in arXiv 2201.12323). What stands is the standard by which the
-cluster's module is verified: on its own answers, like any module.
+people liked and some that they disliked, and names what sets them apart. A judge then scores
+answers that *other* people rated by each rule. The rule stands if liked answers score higher than
+disliked ones (a hypothesis from a few samples, checked on the rest, as in arXiv 2201.12323).
+
+The rules that stand are the standard by which the judge compares the answers of the cluster's
+module with the base model's. They train nothing: the expert learns from the rated answers.
 """
 
 from __future__ import annotations
@@ -21,26 +23,32 @@ from langchain_uno.models.roles import Answered
 from langchain_uno.records import Message, RatedAnswer, digest_of
 
 SHOWN = 4
-"""People of either side whose answer the teacher sees, and at most half of them."""
+"""People of each side (likers, dislikers) drawn for the teacher, at most half of the side. Whoever
+rated both ways is shown on both sides."""
 CHECKED = 16
-"""People of either side whose answers a judge scores by each rule."""
+"""Other people of each side whose answers a judge scores by each rule, at most."""
 MOST_RULES = 3
 LEVEL = 0.05
-"""A rule that says nothing of the answers stands so often, however many are tried."""
+"""The chance that any rule stands though none tells liked answers from disliked ones."""
 _REQUEST, _ANSWER = 500, 1_500
-"""Characters of each that the teacher sees."""
+"""Characters of a request and of an answer that the teacher sees at most."""
 
 
 def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> list[str]:
-    """Return the rules that set liked answers apart from disliked ones; often none.
+    """Return the rules that set liked answers apart from disliked ones.
+
+    Only answers in the language that most of them have are used, one of each person and side.
 
     Args:
-        work: the refresh; its teacher writes and judges.
-        rated: the rated answers of one cluster's training logs.
+        work: the refresh; its teacher writes the rules and judges by them.
+        rated: the rated answers of one cluster's training logs, at least one.
 
     Returns:
-        At most ``MOST_RULES``. None where the judge can't be believed, the prompt set has no such
-        role, or too few people are left to check a rule on.
+        At most ``MOST_RULES``, often an empty list. It is empty where the judge is not believed,
+        where the prompt set lacks the language or the role, and where no rule stands.
+
+    Raises:
+        EngineError: the teacher can't answer.
     """
     spoken = Counter(work.logs[one.run_id].language for one in rated)
     language = spoken.most_common(1)[0][0]
@@ -65,7 +73,7 @@ def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> list[str]:
 
 
 def _first_of_each(work: Work, rated: Sequence[RatedAnswer], up: bool) -> list[RatedAnswer]:
-    """Return one answer of each person who liked (or disliked) any, in an order drawn by lot."""
+    """Return one answer of each person who liked (or disliked) any, in an order by the seed."""
     drawn = sorted(
         (one for one in rated if one.liked is up),
         key=lambda one: digest_of(str(work.recipe.seed), one.voice, one.run_id),
@@ -78,7 +86,7 @@ def _shown(side: Sequence[RatedAnswer]) -> int:
 
 
 def _short(one: RatedAnswer) -> Answered:
-    """Return the last request and the answer, as much as the teacher sees of them."""
+    """Return the last request and the answer, cut to what the teacher sees."""
     asked = next((m.content for m in reversed(one.messages) if m.role == "user"), "")
     request = Message(role="user", content=shortened(asked, _REQUEST))
     return [request], shortened(one.answer, _ANSWER)
@@ -87,7 +95,10 @@ def _short(one: RatedAnswer) -> Answered:
 def _tells(
     work: Work, rule: str, good: Sequence[RatedAnswer], bad: Sequence[RatedAnswer], level: float
 ) -> bool:
-    """Whether a judge scores the good answers above the bad ones by a rule (Mann-Whitney)."""
+    """Whether a judge scores the good answers above the bad ones by a rule.
+
+    One-sided Mann-Whitney test at ``level``; answers without a judgement are left out.
+    """
     from scipy.stats import mannwhitneyu
 
     items = [
