@@ -33,7 +33,7 @@ def recipe(
     namespace: NamespaceOption = "default",
     as_json: JsonOption = False,
 ) -> None:
-    """Print a recipe: every setting, and when to change it.
+    """Print a recipe: every setting, what it is and when to change it.
 
     With a home, its settings.toml is applied, as `train` does. What is printed is a recipe file:
     save it, change it, and give it to `train --recipe FILE`.
