@@ -256,8 +256,8 @@ def _refuse_gone(name: str, data: dict[str, Any]) -> None:
     told = [f"{key}: {gone[key]}." for key in gone if key in named]
     if told:
         raise ConfigError(
-            f"The recipe {name!r} has settings that are no longer there. {' '.join(told)} "
-            "docs/recipes.md lists all there are."
+            f"The recipe {name!r} has settings of earlier versions. {' '.join(told)} "
+            "docs/recipes.md lists today's settings."
         )
 
 

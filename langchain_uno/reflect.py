@@ -156,7 +156,7 @@ def run_together(
     Args:
         plans: fresh plans.
         engine: generates.
-        on_done: hears of every generation.
+        on_done: is told of every generation.
 
     Returns:
         One result a plan, in their order, without thoughts.

@@ -320,7 +320,7 @@ def trained(
         settings: of the training.
         seed: of the training.
         training: the rows.
-        watcher: hears of steps and epochs, and keeps the state; none is left after the block. Its
+        watcher: is told of steps and epochs, and keeps the state; none is left after the block. Its
             folder is emptied unless a state is gone on from.
         evaluation: held-out rows.
 

@@ -144,7 +144,7 @@ class Exam:
         judge_engine: judges (the base model itself, or a teacher).
         prompts: words the critic's part, and the judge's.
         recipe: ``verify``, ``min_kept``, token limits, seed.
-        on_done: hears of one item per answer, critique and revision, and one per judgement.
+        on_done: is told of one item per answer, critique and revision, and one per judgement.
         on_compared: is given the answers of the base and of each module's chosen epoch.
         judge_prompts: words the judge's prompt where the judge needs other words.
 

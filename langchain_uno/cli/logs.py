@@ -384,8 +384,8 @@ def forget(
         langchain-uno logs forget --user u-17 --home ./home --dry-run --json
 
     Exit codes: 0 done (also when nothing was found), 1 the answer was no, 2 nothing named, or --yes
-    is missing off a terminal, 3 no such home, 7 the journal or Chroma can't be used, 8 a refresh or
-    drain is running, 130 stopped.
+    is missing without a terminal, 3 no such home, 7 the journal or Chroma can't be used, 8 a
+    refresh or drain is running, 130 stopped.
     """
     from langchain_uno.erasure import forget as forget_
     from langchain_uno.erasure import forget_preview
@@ -400,7 +400,7 @@ def forget(
         if dry_run:
             return
         if not sys.stdin.isatty():
-            raise InputError("Nobody can be asked off a terminal: give --yes if you mean it.")
+            raise InputError("There is no terminal to ask on: give --yes to go on unasked.")
         typer.confirm("This can't be undone. Forget it?", abort=True, err=True)
     found = _erase("forget", partial(forget_, place, **asked), quiet, as_json)
     if not found["found"] and not as_json:
@@ -452,7 +452,7 @@ def retain(
 def _erase(
     name: str, work: Callable[..., dict[str, Any]], quiet: bool, as_json: bool
 ) -> dict[str, Any]:
-    """Do an erasure, show how it comes on, print its receipt and return it."""
+    """Do an erasure, show its progress, print its receipt and return it."""
     from langchain_uno.erasure import STEPS
 
     with Bars(quiet, as_json=as_json) as bars:

@@ -315,7 +315,7 @@ def distil(
         engine: writes the rules with feedback (the base model, or a teacher).
         prompts: words both roles for ``engine``.
         recipe: ``role_tokens``.
-        on_done: hears of every log twice: when its feedback was read, and when its guess was made
+        on_done: is told of every log twice: when its feedback was read, and when its guess was made
             or found unneeded (``2 * len(interactions)`` in all).
         predictor: guesses the rules without feedback; the *base* model, whatever the teacher is,
             because the gap is the base model's. Default: ``engine``.
@@ -398,7 +398,7 @@ def ask_for_rules(
         asked: the prompts.
         recipe: ``role_tokens``.
         max_rules: the longest list that the form of the answer allows; None: any.
-        on_done: hears of every prompt.
+        on_done: is told of every prompt.
 
     Returns:
         In the order of the prompts: the rules, each once; ``"unparsable"`` for a text that is no

@@ -336,7 +336,7 @@ def _refused(
 ) -> tuple[set[tuple[str, str]], set[str]]:
     """Return what is not taught: rules as (voice, text), and logs whose edits or likes are not.
 
-    Without a guard only the anonymous voice is looked at, and only beside named people.
+    Without a guard only the anonymous voice is checked, and only beside named people.
     """
     suspected = {work.voices[i] for i in train}
     if not guarded:

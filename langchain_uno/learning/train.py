@@ -559,7 +559,7 @@ def _folder_of(work: Work, trial: Trial) -> Path:
 def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], None]:
     """Return a trainer's progress callback, which drives the stage's bar.
 
-    Limits are looked at when a state was kept, so that a training which is stopped loses nothing.
+    Limits are checked when a state was kept, so that a training which is stopped loses nothing.
     """
     seen = 0
     out = work.folder.path(f"clusters/{cluster.id}/{kind}")
