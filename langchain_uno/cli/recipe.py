@@ -67,7 +67,7 @@ def settings_of(recipe: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any,
 
 
 def as_toml(recipe: Recipe) -> str:
-    """Write a recipe as a TOML file that explains itself; :func:`load_recipe` reads it back."""
+    """Write a recipe as a TOML file that explains itself; ``load_recipe`` reads it back."""
     lines, section = ["# A recipe: langchain-uno train --recipe FILE"], ""
     for name, value, when in settings_of(recipe):
         head, _, key = name.rpartition(".")

@@ -218,8 +218,8 @@ def _restricted(
 ) -> tuple[list[Heard], dict[str, Interaction]]:
     """Return the logs of a snapshot, as far as they are there, with the feedback they had then.
 
-    They are told by their feedback: the numbers of :func:`by_speaker` go by who spoke first, and
-    that may be another person by now.
+    They are told apart by their feedback: the numbers of ``records.by_speaker`` go by who spoke
+    first, and that may be another person by now.
 
     Returns:
         What is known of them, and those that are not as they are in the log today.
