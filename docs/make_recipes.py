@@ -75,7 +75,7 @@ published code (github.com/bebr2/UNO); those with a star from the code alone.
 
 @@ROWS@@
 
-Some differences of substance lie in code rather than in a value. Taken as the authors have them:
+Some of the authors' choices are code rather than values. Taken over:
 
 - Logs whose feedback gave no rules stay in their cluster, and anchor its expert as pairs whose
   chosen and rejected answers are the same (`pairs.retention`).
@@ -84,21 +84,21 @@ Some differences of substance lie in code rather than in a value. Taken as the a
 - Answers may have 2,048 tokens and revisions 8,000 to 16,000. At 1,024 more than half of the
   answers of WritingBench are cut.
 - Alpha is twice the rank, whatever the rank.
-- With `verify.min_bleu` the base model's answer is beaten by nothing shorter than a tenth of it.
+- With `verify.min_bleu` no answer shorter than a tenth of the base model's wins.
 
 Not taken over:
 
 - Their log is a dialog, its feedback all later user turns, numbered. Here every answer of a dialog
-  is a log, and the next user turn is its feedback: what is said of the second answer is not held
-  against the first.
+  is a log, and the next user turn is its feedback: what users say of the second answer does not
+  count against the first.
 - Their expert prompts are cut to the last 512 tokens, by a default of their trainer that nobody
   set. Here a pair longer than `expert.max_length` is left out, and none is cut.
 - Their LoRA dropout has no effect. Here it has.
 - They train an expert and a critic for every cluster and choose afterwards. Here only what the gap
-  and the verifier ask for is trained; what is released is chosen alike.
+  and the verifier ask for is trained; the choice of what is released is the same.
 - They verify experts alone. Here critics are verified too: in the authors' own results critics made
   two of seven changed sets worse.
-- Prompts are written anew.
+- Prompts are our own.
 """
 
 
@@ -108,7 +108,7 @@ def render() -> str:
     from langchain_uno.recipe import load_recipe
 
     others = [dict(_values(name)) for name in ("paper", "bundled")]
-    rows = ["| setting | default | paper | bundled | when to change it |", "|---|---|---|---|---|"]
+    rows = ["| setting | default | paper | bundled | what it is |", "|---|---|---|---|---|"]
     for key, value, when in settings_of(load_recipe("default")):
         shown = [toml_value(value)]
         shown += ["" if other[key] == value else toml_value(other[key]) for other in others]

@@ -2,10 +2,9 @@
 
     filter -> distil -> cluster -> rules -> gap -> pairs -> (review) -> train -> release
 
-Each node is a stage, one file of ``langchain_uno/learning/``, and writes what it found to
-``work/<refresh-id>/``, atomically. A refresh that was killed is finished by calling it again: what
-is done (stages, clusters, logs distilled) is read, not repeated. One refresh of a home runs at a
-time.
+Each node is a stage, one file of ``langchain_uno/learning/``, and writes its result to
+``work/<refresh-id>/``, atomically. The same call finishes a refresh that was killed: finished
+stages, clusters and distilled logs are read, not repeated. One refresh of a home runs at a time.
 
     result = run_refresh(home, engine, embedder, prompts=prompts, recipe=recipe)
 """
@@ -101,8 +100,8 @@ def build_refresh_graph(
         review: whether the graph stops before it trains. The interrupt's value says what is to be
             taught: ``{"refresh", "counts", "rows"}``. ``Command(resume={"decisions": [...], "by":
             name, "why": words})`` goes on, with decisions as
-            :func:`langchain_uno.learning.review.decide` takes them, or none. Where they can't be
-            taken the graph asks again, and the value has an ``"error"``.
+            :func:`langchain_uno.learning.review.decide` takes them, or none. Where a decision is
+            wrong the graph asks again, and the value has an ``"error"``.
     """
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(RefreshState, context_schema=Work)
     for name in STAGES:
@@ -123,7 +122,7 @@ def _node(name: str) -> Any:
         work = runtime.context
         last = STAGES.index(state.get("until") or STAGES[-1])
         if name == "filter" or not work.id:
-            filter_stage(work)  # says which refresh this is, also to a process that goes on
+            filter_stage(work)  # sets which refresh this is, also in a process that goes on with it
             work.folder.remove(UNTIL)
             if work.call:
                 work.folder.write_json(CALL, work.call)
@@ -167,7 +166,7 @@ _SHOWN = 20
 def _after_review(state: RefreshState, runtime: Runtime[Work]) -> str:
     if is_unchanged(runtime.context):
         return END
-    # What is done is passed over: it goes on at "rules" where something was decided.
+    # Finished stages are passed over: the refresh goes on at "rules" if something was decided.
     return "train" if runtime.context.folder.has("pairs.json") else STAGES[1]
 
 
@@ -204,19 +203,22 @@ def run_refresh(
         home: the namespace to refresh; it must exist.
         engine: a local engine; its base model is what is trained and verified.
         embedder: of queries and rules; the same for the life of the home.
-        reranker: yes/no judge of the gap; the base model's own by default.
+        reranker: measures the gap by yes or no; the base model by default.
         teacher: distils, revises and judges; the base model by default.
         prompts: the base model's prompt set.
         recipe: all settings.
         teacher_prompts: the teacher's prompt set; ``prompts`` by default.
-        progress: hears how it comes on.
-        max_steps: caps the optimiser steps of every training (for quick tries).
+        progress: is told of every stage.
+        max_steps: the most optimiser steps of every training (for quick tries).
         until: the stage after which to stop; None: the last. The next call goes on from there.
         promote: whether the release answers users at once; False leaves that to a person.
-        spread: tries the clusters elsewhere (:mod:`langchain_uno.learning.workers`).
-        max_minutes: after which to stop, at the next end of a piece of work; None: when it is done.
-        min_free_gb: stop, likewise, when fewer GB are free on the home's disk; None: never.
+        spread: tries the clusters in other processes (:mod:`langchain_uno.learning.workers`).
+        max_minutes: minutes after which to stop at the end of a piece of work; None: no limit.
+        min_free_gb: stop in the same way when fewer GB are free on the home's disk; None: never.
         call: the command that goes on with this refresh, without secrets; "": there is none.
+
+    Returns:
+        What the refresh did; ``unchanged`` is True where nothing was new.
 
     Raises:
         EmptyLogError: there is nothing to learn from.
@@ -262,7 +264,7 @@ def run_refresh(
                 work.folder.write_json(UNTIL, until)
             return _result(work)
         except EmptyLogError:
-            if work.id:  # there is nothing to go on from; what was copied of the log goes again
+            if work.id:  # nothing can go on from here: remove what was copied of the log
                 shutil.rmtree(work.folder.root, ignore_errors=True)
             raise
         except Exception as error:
@@ -280,12 +282,12 @@ def check_models(home: Home, base: Sequence[str], embedder: Sequence[str] | None
 
     Args:
         home: the namespace.
-        base: fingerprints that the base model is known by; none of a model that is not on this
-            machine, of which is known that it is not the bundled one.
-        embedder: those of the embedder; None: it is not looked at.
+        base: the fingerprints of the base model. Empty: they are unknown, because the model is not
+            on this machine; it is not the bundled one then.
+        embedder: the fingerprints of the embedder; None: it is not checked.
 
     Raises:
-        ModelMismatchError: it is of another one.
+        ModelMismatchError: the release is of another model.
     """
     from langchain_uno.models.loading import BUNDLED
     from langchain_uno.releases.load import read_current
@@ -295,7 +297,7 @@ def check_models(home: Home, base: Sequence[str], embedder: Sequence[str] | None
     except ReleaseError:
         return  # a broken release is no reason against making a sound one
     if release is None or not release.manifest.adapters:
-        return  # nothing in it is of a model
+        return  # a release without modules binds the home to no model
     other, made_for = None, release.manifest
     told = base or made_for.base_model == BUNDLED
     if told and made_for.base_fingerprint not in base:
@@ -312,7 +314,7 @@ def check_models(home: Home, base: Sequence[str], embedder: Sequence[str] | None
 
 
 _NOT_COUNTED = ("note", "notes", "seconds", "left_out")
-"""Told elsewhere in a result than among its counts."""
+"""What a result tells apart from the counts of its stages."""
 
 
 def _result(work: Work) -> RefreshResult:
@@ -385,7 +387,7 @@ def stored_result(home: Home, folder: WorkFolder) -> RefreshResult:
         folder: of the refresh.
 
     Raises:
-        StoreError: what is stored is damaged.
+        StoreError: the stored result is damaged.
     """
     known = RefreshResult.model_validate(folder.read_json(RESULT))
     current, said = _standing(home, known.release)

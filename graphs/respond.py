@@ -1,4 +1,4 @@
-"""The serving graph: one query, one answer, by the path that its cluster has earned.
+"""The serving graph: one query, one answer, by the route of the query's cluster.
 
     classify_cluster -> expert_generate          an expert answers, or the base model
                      -> draft_critique_revise    base drafts, critic suggests, base revises
@@ -44,11 +44,11 @@ class RespondContext:
     """One request's settings (plain JSON, so that a graph server can take them)."""
 
     mode: Mode = "uno"
-    """``"single"``: reflective clusters fall back to the base; ``"base"``: everything does."""
+    """``"single"``: clusters with a critic fall back to the base; ``"base"``: all clusters do."""
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int | None = None
-    """None: what the release's answers were verified with."""
+    """The most tokens of an answer; None: what the release's answers were verified with."""
     seed: int | None = None
     stop: Sequence[str] = ()
     tools: Sequence[dict[str, Any]] = ()
@@ -57,12 +57,12 @@ class RespondContext:
     """``"auto"``, ``"required"``, or the name of the one tool to call."""
     json_schema: dict[str, Any] | None = None
     timeout: float | None = None
-    """Seconds that the answer may take once its cluster is known; None: as long as it takes."""
+    """Seconds that the answer may take once its cluster is known; None: no limit."""
     stream: bool = True
     """Whether tokens are sent as custom stream events."""
     sticky: str = ""
-    """Stands for who asks: of several releases with shares, the same one always answers them.
-    Empty: each request is drawn by itself."""
+    """A name for who asks. Where several releases have shares, the same release answers all
+    requests of one name. Empty: each request is drawn by itself."""
 
     def request(
         self,
@@ -102,7 +102,7 @@ class RespondState(TypedDict, total=False):
     """The release this request is served from, from its start to its end."""
     cluster: str | None
     distance: float | None
-    """Euclidean, to the nearest centroid (also when that was too far: an unseen query)."""
+    """To the nearest centroid, also of an unseen query: 1 - cosine, or Euclidean (recipe paper)."""
     route: Route
     adapter: str | None
     canary: str | None
@@ -202,8 +202,8 @@ def expert_generate(given: Given) -> Plan:
 def draft_critique_revise(given: Given) -> Plan:
     """The base drafts, the critic suggests, the base revises (paper, stage 9).
 
-    In releases of older versions a cluster of the route ``"memory"`` has no critic: its rules are
-    what is suggested.
+    In releases of version 0.1.0 a cluster of the route ``"memory"`` has no critic: its rules are
+    the suggestions.
     """
     snapshot = given.snapshot
     assert snapshot.prompts is not None, "a release with clusters has prompts"
@@ -274,7 +274,7 @@ class Running(Runnable[RespondState, RespondState]):
 
 @dataclass
 class _Run:
-    """One request's way through its plan; who drives it decides how to wait."""
+    """One request's way through its plan; the caller decides how to wait."""
 
     plan: Plan
     given: Given
@@ -289,7 +289,7 @@ class _Run:
     """By stage, the pieces that were not shown."""
 
     def next(self) -> GenerateRequest | None:
-        """Return what the plan wants generated now; None: it has ended, ``result`` is there."""
+        """Return the next generation that the plan wants; None: it has ended with ``result``."""
         try:
             if self.ask is None:
                 self.ask = next(self.plan)
@@ -326,7 +326,7 @@ class _Run:
     def _end(self, done: Reflected) -> None:
         if done.kept is not None and not done.revised:
             self.write({"type": "progress", "stage": "keep draft", "kept": done.kept})
-        # A text that was held back stands: show it in the pieces it was written in.
+        # The answer was held back: show it in the pieces it was written in.
         for piece in self.held.get("revise" if done.revised else "draft", ()):
             self.write({"type": "token", "text": piece})
         self.result = RespondState(
@@ -348,7 +348,7 @@ async def _aheld(serving: Serving, adapter: str | None) -> AsyncIterator[str | N
         entering = asyncio.ensure_future(asyncio.to_thread(held.__enter__))
         try:
             name = await asyncio.shield(entering)
-        except asyncio.CancelledError:  # the thread goes on: give back what it gets
+        except asyncio.CancelledError:  # the thread goes on: release the adapter when it has it
             entering.add_done_callback(
                 lambda done: None if done.exception() else held.__exit__(None, None, None)
             )
@@ -369,7 +369,7 @@ def _settings(runtime: Runtime[RespondContext]) -> RespondContext:
 
 
 def _runtime(config: RunnableConfig | None) -> Runtime[RespondContext]:
-    """The run's context and stream writer; by config, since Python 3.10 loses them in tasks."""
+    """The run's context and stream writer, from the config: Python 3.10 loses them in tasks."""
     with set_config_context(config or {}) as scope:
         return scope.run(get_runtime, RespondContext)
 

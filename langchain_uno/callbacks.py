@@ -5,8 +5,8 @@
     handler.feedback(answer.id, score=0.0, comment="Please answer in bullet points.")
 
 Every answer is appended to the home's journal with its prompt, tool calls, usage, latency, ids and
-model. The journal is all that the request path writes: no embedding, no Chroma (a refresh, or
-``langchain-uno logs drain``, does that later). The handler never raises into the app.
+model. The request path writes nothing else: a refresh, or ``langchain-uno logs drain``, embeds the
+records and fills Chroma later. The callbacks never raise into the app.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
     """Captures every model run into the journal. Thread-safe; sync, async and streaming.
 
     ``thread_id`` and ``user_id`` are taken from the run's ``metadata``, else from ``configurable``
-    of the chain or graph around it. On a LangGraph server, whom its auth let in comes first.
+    of the chain or graph around it. On a LangGraph server the user that its auth names comes first.
 
     Args:
         home: the home folder; None: the environment variable ``LANGCHAIN_UNO_HOME``.
@@ -66,17 +66,18 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
         user_id: of runs whose metadata names no ``user_id``.
         tags: scalars kept with every record (an app's version, say); never used for learning.
         redactor: takes personal data out before storing; None: what the home's ``settings.toml``
-            says (by default e-mail, payment card, IP address, phone, secrets); False: nothing.
+            says (by default e-mail, payment card, IP address, phone, secrets); False: takes nothing
+            out.
         sample_rate: share of traces to record, 0 to 1 (whole traces, chosen by their id).
         record_content: False keeps ids, usage and latency, but no text.
         max_chars: longest text kept of one message; the rest is cut off and marked.
         full_sync: fsync every record (see :class:`~langchain_uno.logs.journal.Journal`).
         max_waiting: records kept in memory while the journal can't be written (disk full, locked);
             beyond, the oldest is dropped and counted.
-        drain_every: seconds between two looks of a background thread that embeds what is new and
-            brings it into Chroma; None (the default): the app embeds nothing, a refresh does.
-        embedder: for that thread: a LangChain ``Embeddings`` or an ``Embedder``, the one that
-            refreshes use; None: the bundled model's.
+        drain_every: seconds between two runs of a background thread that embeds new records and
+            writes them into Chroma; None: the app embeds nothing, a refresh does.
+        embedder: of that thread: the LangChain ``Embeddings`` or ``Embedder`` that refreshes use;
+            None: the bundled model's.
 
     Raises:
         InputError: no home is given, or an argument is out of range.
@@ -87,10 +88,10 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
 
     @property
     def run_inline(self) -> bool:  # type: ignore[override]
-        """In async apps, run in the event loop (tens of microseconds), without a hop to a thread.
+        """Whether async apps run the handler in the event loop (tens of microseconds).
 
-        LangChain takes a thread while records wait for a journal that another program has locked,
-        and where blocking calls in a loop are forbidden (``langgraph dev`` does, by blockbuster).
+        LangChain takes a thread instead while records wait for a locked journal, and where blocking
+        calls in a loop are forbidden (``langgraph dev`` forbids them by blockbuster).
         """
         return not self._waiting and "blockbuster" not in sys.modules
 
@@ -167,22 +168,22 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
         """Record what somebody said or did about one answer; the names are LangSmith's.
 
         Args:
-            run_id: the ``AIMessage.id`` (LangChain's or the provider's), the model run's id, or the
-                trace's root run id, which means the answer that the user was shown; or the message
-                itself. The run need not be known yet. (None, which message ids may be, is refused.)
+            run_id: the message itself, its ``AIMessage.id`` (LangChain's or the provider's), the
+                model run's id, or the trace's root run id, which names the answer that the user was
+                shown. The run need not be known yet. None is refused.
             key: the kind; None: ``correction``, ``comment`` or ``score`` by what is given. Implicit
-                signals: ``like``, ``dislike``, ``copy``, ``regenerate``, ``session``.
+                actions: ``like``, ``dislike``, ``copy``, ``regenerate``, ``session``.
             score: in [0, 1]; True and False are thumbs up and down.
             value: any scalar beside the score.
             comment: words.
             correction: the answer as the user would have written it.
             source: where it came from.
             user_id: who said it; several people may rate one run.
-            feedback_id: give one to be able to change your mind: of the same id, the last stands.
+            feedback_id: names this piece of feedback, so that a later call can replace it.
 
         Returns:
-            The record as stored (redacted). Where feedback of this ``feedback_id`` stands that is
-            younger by its clock, that one, and a warning is logged.
+            The record as stored (redacted). Where stored feedback of this ``feedback_id`` is
+            younger by its clock, that one is returned and kept, and a warning is logged.
 
         Raises:
             InputError: nothing usable is given, a value is out of range, or the ``feedback_id`` is
@@ -271,14 +272,15 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
             self._journal.close()
 
     def stats(self) -> dict[str, int]:
-        """Counts since this handler was made: recorded, feedback, waiting, dropped, errors.
+        """Return counts since this handler was made: recorded, feedback, waiting, dropped, errors.
 
-        ``waiting`` are records in memory, which the journal does not have because it can't be
-        written. Feedback on an answer that the journal does not have is none of them: `logs stats`
-        counts it as *waiting feedback*.
+        ``waiting`` counts records in memory while the journal can't be written. It does not count
+        feedback on an answer that the journal lacks: ``logs stats`` counts that as *waiting
+        feedback*.
 
-        With ``drain_every``, ``drained`` too; where it happened, ``renamed`` (answers whose run id
-        another run had already) and ``outdated`` (feedback older than what stands).
+        With ``drain_every`` there is ``drained`` too. Where it happened there are ``renamed``
+        (answers whose run id another run had already) and ``outdated`` (feedback older than what is
+        stored).
         """
         with self._lock:
             found = {**self._counts, "waiting": len(self._waiting)}
@@ -308,15 +310,15 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
         self._finish(run_id, partial if isinstance(partial, LLMResult) else None, error)
 
     def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Remember which trace the run belongs to; of a root, what the user said."""
+        """Remember which trace the run belongs to, and of a root run what the user said."""
         self._enter(run_id, kwargs, inputs)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it; note which of the answers in it was shown."""
+        """Forget the run; note which of the answers in it was shown."""
         self._leave(run_id, outputs)
 
     def on_chain_error(self, *said: Any, run_id: UUID, **kwargs: Any) -> Any:
-        """Forget it; of a run below the root, note the likeliest answer in it."""
+        """Forget the run; of a run below the root, note the likeliest answer in it."""
         self._leave(run_id, None)
 
     def on_tool_start(self, serialized: Any, input_str: Any, *, run_id: UUID, **kwargs: Any) -> Any:
@@ -343,7 +345,7 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
             parent = told.get("parent_run_id")
             above = self._above(parent, told.get("metadata") or {})
             if above is None:
-                # Of a run below one that was not seen, the inputs may be the app's.
+                # The inputs of a run whose parent was not seen may be the app's, not the user's.
                 turns = turns_of(inputs) if parent is None else ()
                 above = Inside(Trace(parent or run_id, turns))
             is_step = run_id == above.trace.root or any(
@@ -355,9 +357,9 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
     def _above(self, parent: UUID | None, metadata: Mapping[str, Any]) -> Inside | None:
         """Return the place of the open run that another one runs in; None: none is known.
 
-        RunnableWithFallbacks gives what it runs no parent (langchain #36072), but a context of its
-        own. A task that an app starts has the context of its start for ever: a request in it is
-        another one where that run is over, or where it names a user or a thread of its own.
+        RunnableWithFallbacks gives its runs no parent (langchain #36072), but its context. A task
+        that an app starts has the context of its start as long as it runs: a request in such a task
+        is inside that run unless the run is over, or the request names another user or thread.
         """
         if parent is not None:
             return self._roots.get(parent)
@@ -500,7 +502,7 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
             self._complain(problem)
 
     def _complain(self, problem: Exception) -> None:
-        """Say it once per hundred times, without anybody's text (messages may quote it)."""
+        """Log every hundredth error, without its message where that may quote somebody."""
         self._count("errors")
         if self._counts["errors"] % 100 == 1:
             detail = str(problem) if isinstance(problem, StoreError) else type(problem).__name__

@@ -4,9 +4,9 @@
     model = UNOChatModel(home="my-service")
     model.invoke("How do I reset the router?").content
 
-It stands where ``ChatOpenAI`` or ``ChatHuggingFace`` stood. Each request goes to the cluster that
-its conversation belongs to, by the release that the home's ``traffic.json`` names at that moment;
-without a home, or before the first release, the base model answers.
+It takes the place of ``ChatOpenAI`` or ``ChatHuggingFace``. Each request goes to the cluster that
+its conversation belongs to, by the release that the home's ``traffic.json`` names at that moment.
+Without a home, or before the first release, the base model answers.
 """
 
 from __future__ import annotations
@@ -64,15 +64,16 @@ _AT_ONCE = 32
 class UNOChatModel(BaseChatModel):
     """A chat model with routed LoRA experts and critics behind it.
 
-    ``response_metadata`` of every answer: ``model_name``, ``release``, ``cluster``, ``distance``,
-    ``route`` (``expert``, ``memory``, ``critic`` or ``base``), ``adapter``, ``finish_reason``. Its
-    ``usage_metadata`` is summed over draft, critique and revision.
+    The ``response_metadata`` of every answer has ``model_name``, ``release``, ``cluster``,
+    ``distance``, ``route`` (``expert``, ``critic`` or ``base``; ``memory`` in releases of version
+    0.1.0), ``adapter``, ``finish_reason``, and ``canary`` while one runs. The ``usage_metadata`` is
+    summed over draft, critique and revision.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
 
     home: str | os.PathLike[str] | None = None
-    """The service's home; by default what ``LANGCHAIN_UNO_HOME`` names, else none: base answers."""
+    """The service's home; by default ``LANGCHAIN_UNO_HOME``. Without a home the base answers."""
     model: str | None = None
     """A folder, a hub name, or an OpenAI-compatible server's URL; None: the bundled model."""
     mode: Mode = "uno"
@@ -83,17 +84,17 @@ class UNOChatModel(BaseChatModel):
     """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     max_tokens: int | None = Field(default=None, ge=1)
-    """An answer's limit; None: what the release's answers were verified with (2,048 before there is
-    a release)."""
+    """The most tokens of an answer; None: what the release's answers were verified with (2,048
+    before there is a release)."""
     seed: int | None = None
     """Makes sampled answers repeatable."""
     stop: list[str] | None = None
-    """Strings at which an answer ends (they are cut off)."""
+    """Strings at which an answer ends; they are cut off."""
     timeout: float | None = Field(default=None, gt=0.0)
-    """Seconds that an answer may take (``EngineTimeoutError``, a ``TimeoutError``, beyond them)."""
+    """Seconds that an answer may take; beyond, ``EngineTimeoutError`` (a ``TimeoutError``)."""
     embedder: Any = Field(default=None, exclude=True)
-    """LangChain ``Embeddings``, a HuggingFace name, or None for the base model's token embeddings;
-    must be what the home's releases were made with."""
+    """LangChain ``Embeddings``, a HuggingFace name, or None for the base model's token embeddings.
+    It must be what the home's releases were made with."""
     model_settings: dict[str, Any] = Field(default_factory=dict, exclude=True)
     """Further arguments of ``langchain_uno.models.loading.load_engine`` (device, dtype, ...)."""
     engine: Any = Field(default=None, exclude=True)
@@ -127,7 +128,7 @@ class UNOChatModel(BaseChatModel):
 
     @model_validator(mode="after")
     def _settle_paths(self) -> Self:
-        """Work out paths where the model is made: the current folder may be another one later."""
+        """Make paths absolute when the model is made: the current folder may change later."""
         if self.home is None:
             self.home = os.environ.get(ENV_HOME) or None
         self._root = None if self.home is None else Home.locate(self.home).root
@@ -166,8 +167,11 @@ class UNOChatModel(BaseChatModel):
     def from_langchain(cls, other: Any, **kwargs: Any) -> UNOChatModel:
         """Take model and tokenizer out of a ``ChatHuggingFace`` or ``HuggingFacePipeline``.
 
-        The object is not wrapped (it has no async, no tools, no usage), only its parts are used; do
-        not run it beside the new model.
+        Do not run the other object beside the new model: they share the weights.
+
+        Args:
+            other: holds a local transformers model and its tokenizer.
+            kwargs: fields of the chat model.
 
         Raises:
             InputError: ``other`` holds no local transformers model.
@@ -197,10 +201,7 @@ class UNOChatModel(BaseChatModel):
         }
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        """The key of LangChain's cache: a new release never gives an old one's answers.
-
-        Nor does one side of a canary give the other's.
-        """
+        """Return the key of LangChain's cache, which tells releases and sides of a canary apart."""
         who = kwargs.pop(_STICKY, "")
         return f"{super()._get_llm_string(stop, **kwargs)}---{self._released(who)}"
 
@@ -294,6 +295,9 @@ class UNOChatModel(BaseChatModel):
     def explain(self, messages: LanguageModelInput) -> RouteChoice | None:
         """Say where a conversation would go, and how near the nearest clusters are.
 
+        Args:
+            messages: the conversation, in any form that ``invoke`` takes.
+
         Returns:
             Cluster (None: unseen), distance and the ``top_k`` nearest; None when there is nothing
             to choose from (no release, or no text).
@@ -306,7 +310,7 @@ class UNOChatModel(BaseChatModel):
 
     # -- who asks --------------------------------------------------------------------------------
 
-    # LangChain gives a stream no run manager, so that it is told here who asks.
+    # LangChain gives a stream no run manager to learn from who asks: its config is read instead.
 
     def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
         return super()._generate_with_cache(*args, **_asked_by(kwargs))
@@ -351,7 +355,7 @@ class UNOChatModel(BaseChatModel):
     ) -> list[AIMessage]:
         """Answer many requests, 32 at a time unless ``max_concurrency`` says otherwise.
 
-        So many share a forward pass. LangChain's default is the number of cores and four.
+        32 is what shares a forward pass; LangChain's default depends on the number of cores.
         """
         configs = [
             {**one, "max_concurrency": one.get("max_concurrency") or _AT_ONCE}
@@ -424,7 +428,7 @@ class UNOChatModel(BaseChatModel):
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Offer tools to the model, through its own chat template.
 
-        The form of a call is certain: its arguments are JSON of the tool's schema.
+        On the local engine the arguments of a call are certain to be JSON of the tool's schema.
 
         Args:
             tools: anything that LangChain can turn into an OpenAI tool.
@@ -455,8 +459,8 @@ class UNOChatModel(BaseChatModel):
                 ``json_mode``: any JSON object.
             method: ``"json_schema"``: the answer is JSON of the schema; ``"function_calling"``: a
                 call of a tool of that form; ``"json_mode"``: any JSON object, read by the schema.
-            include_raw: return ``{"raw", "parsed", "parsing_error"}``, never raise for the form.
-            strict: taken for other providers' sake; the form is always enforced here.
+            include_raw: return ``{"raw", "parsed", "parsing_error"}`` and raise no parsing error.
+            strict: accepted as by other providers; the form is always enforced.
             kwargs: bound to the model as they are.
 
         Raises:
@@ -520,7 +524,7 @@ class UNOChatModel(BaseChatModel):
     ) -> dict[str, Any]:
         """What the graph is asked: messages, config and context."""
         for name in kwargs.keys() - _SAID_PER_CALL - set(type(self).model_fields):
-            # What LangChain and other providers' users pass on beside these is left alone.
+            # Keywords of LangChain and of other providers are ignored.
             if near := get_close_matches(name, _SAID_PER_CALL, cutoff=0.8):
                 raise InputError(f"There is no setting {name!r}: did you mean {near[0]!r}?")
         tools, choice = offer(kwargs.get("tools") or (), kwargs.get("tool_choice"))
@@ -539,13 +543,13 @@ class UNOChatModel(BaseChatModel):
 
 
 _EVENTS = ["custom", "values"]
-"""Of the graph, what a stream is made of."""
+"""Stream modes of the graph that a stream of answers is made of."""
 _STICKY = "uno_sticky"
 """The keyword by which a call learns who asks."""
 _MESSAGE_TOKENS = 4
-"""About what a chat template writes around a message."""
+"""About how many tokens a chat template writes around a message."""
 _LEFT_ALONE = ("api_key", "max_retries", "streaming")
-"""LangChain's standard parameters that say nothing to a model in this process."""
+"""LangChain's standard parameters that mean nothing to a model in this process."""
 _CHOICES = ("mode", "temperature", "top_p", "max_tokens", "seed", "timeout")
 """Settings of the model that a call may replace."""
 _SAID_PER_CALL = {
@@ -561,7 +565,7 @@ def _nearest(name: str, known: set[str]) -> str:
 
 @cache
 def _tell_missing(home: str) -> None:
-    """Say once in a process that a home is not there: a service may start before its first log."""
+    """Warn once in a process that a home is missing: a service may start before its first log."""
     told = (
         "There is no home at %r: the base model answers. If the path is right, capture feedback "
         "there (UNOFeedbackHandler(home=...)) and make a release (langchain-uno train --home DIR)."

@@ -37,7 +37,7 @@ OnStep = Callable[[str], None]
 
 
 def _silent(step: str) -> None:
-    """Nobody hears of it."""
+    """Nobody is told of it."""
 
 
 def forget(
@@ -59,7 +59,7 @@ def forget(
         user_id: all that this user asked, and the feedback this user gave on any run.
         thread_id: all of this conversation.
         run_ids: these runs: model runs, root runs, or message ids.
-        on_step: hears of each of :data:`STEPS` when it begins.
+        on_step: is told of each of :data:`STEPS` when it begins.
 
     Raises:
         InputError: not exactly one of the three is given.

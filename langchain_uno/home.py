@@ -1,6 +1,6 @@
 """A home: where everything lies on disk, its own settings, and which names a path may hold.
 
-A home is one folder per service; a namespace (tenant) is a folder of it, above all else::
+A home is one folder per service. Each namespace (tenant) has a folder of its own in it::
 
     HOME/                       namespace "default" is the home itself
       settings.toml  traffic.json  canary.json  history.jsonl  review.jsonl
@@ -20,7 +20,7 @@ A home is one folder per service; a namespace (tenant) is a folder of it, above 
     max_adapters = 32                         # default: all of the release are loaded
 
     [releases]
-    keep = 10                                 # releases that stay to go back to
+    keep = 10                                 # releases that keep their weights, to go back to
     max_percent = 200                         # of the base model's weights, all modules together
 
     [recipe.lora]                             # any setting of the recipe
@@ -102,16 +102,16 @@ _FULL = ("no space left", "disk is full", "quota exceeded")
 
 
 def why_unwritable(error: BaseException) -> str | None:
-    """Return why the disk can't be written, if that is what an error is about; else None.
+    """Return why the disk can't be written, if an error says so; else None.
 
     Args:
-        error: of any library; what caused it is looked at too.
+        error: of any library, with its causes.
     """
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in _UNWRITABLE:
             return seen.strerror or str(seen)
-        ours = isinstance(seen, UNOError)  # these say what to do about a full disk, in any case
+        ours = isinstance(seen, UNOError)  # its message says what to do, and may have such words
         if not ours and any(words in str(seen).lower() for words in _FULL):
             return "no space left on the disk"
         seen = seen.__cause__ or seen.__context__
@@ -140,8 +140,8 @@ class Home:
     def locate(cls, home: str | os.PathLike[str] | None = None, namespace: str = "default") -> Home:
         """Return the home given, or the one that ``LANGCHAIN_UNO_HOME`` names.
 
-        Links are followed and ``..`` is worked out, so that one folder is one home however it is
-        spelled, and whatever the current folder is later.
+        The path is resolved, so that one folder is one home however it is spelled, and whatever the
+        current folder is later.
 
         Raises:
             InputError: neither is set, or it is no path.
@@ -192,7 +192,7 @@ class Home:
         try:
             for folder in (self.journal, self.chroma, self.work, self.releases):
                 folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):  # a name of its own
+            with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
             raise HomeError(
@@ -221,9 +221,9 @@ def locked(home: Home, name: str, wait_s: float, busy: str) -> Iterator[None]:
 
     Args:
         home: the namespace; its folders are made if they are missing.
-        name: of what is locked.
-        wait_s: how long to wait for another holder.
-        busy: the error's message then.
+        name: of the lock.
+        wait_s: seconds to wait for another holder.
+        busy: the error's message where it stays locked.
 
     Raises:
         StoreBusyError: another process holds it.
@@ -251,7 +251,7 @@ def refresh_lock(home: Home, otherwise: str) -> AbstractContextManager[None]:
 
     Args:
         home: the namespace.
-        otherwise: why not to go on while a refresh runs, for the error.
+        otherwise: why the caller can't go on while a refresh runs, for the message.
     """
     busy = (
         f"A refresh of {str(home.path)!r} is running, {otherwise}: stop it, or wait for it to "
@@ -293,10 +293,10 @@ class ReleaseSettings(_Section):
     """How much of what was learnt is kept."""
 
     keep: int = Field(default=10, ge=1)
-    """After a refresh only so many releases keep their weights and reports: the newest, besides
-    those in use."""
+    """How many of the newest releases keep their weights and reports after a refresh, besides those
+    in use."""
     max_percent: float = Field(default=200.0, gt=0)
-    """Weights that all modules of a release may have together, in percent of the base model's.
+    """The most weights that all modules of a release have together, in percent of the base model's.
     Beyond, the clusters with the least proven gain stay with the base model."""
 
 

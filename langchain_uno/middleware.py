@@ -1,4 +1,4 @@
-"""``UNOMiddleware``: an existing agent answers by what its users taught, and is captured.
+"""``UNOMiddleware``: answers an agent's model calls by a home's releases, and captures them.
 
     agent = create_agent("openai:gpt-4.1", tools, middleware=[UNOMiddleware(home="~/uno")])
 
@@ -25,9 +25,9 @@ class UNOMiddleware(AgentMiddleware[Any, Any, Any]):
     Args:
         home: the service's home; by default ``LANGCHAIN_UNO_HOME``.
         model: the chat model to answer with; by default ``UNOChatModel(home=home, **settings)``.
-        handler: captures; None: a handler over the same home and namespace; False: nothing is
-            captured (say because the agent's callbacks have a handler already).
-        settings: further arguments of the chat model: ``model``, ``mode``, ``namespace``, ...
+        handler: captures; None or True: a handler over the same home and namespace; False: nothing
+            is captured (because the agent's callbacks have a handler already, say).
+        settings: further arguments of the chat model: ``mode``, ``namespace``, ``embedder``, ...
 
     The user is named by ``config["metadata"]["user_id"]``, or by a ``user_id`` in the agent's
     runtime context.
@@ -60,7 +60,7 @@ class UNOMiddleware(AgentMiddleware[Any, Any, Any]):
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
-        """Answer by the home's releases."""
+        """Answer by the home's releases; arguments and result are those of LangChain's hook."""
         return handler(request.override(model=self._for(request)))
 
     async def awrap_model_call(
@@ -68,7 +68,7 @@ class UNOMiddleware(AgentMiddleware[Any, Any, Any]):
         request: ModelRequest[Any],
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> ModelResponse[Any]:
-        """Answer by the home's releases."""
+        """Answer by the home's releases; arguments and result are those of LangChain's hook."""
         return await handler(request.override(model=self._for(request)))
 
     def _for(self, request: ModelRequest[Any]) -> UNOChatModel:

@@ -1,7 +1,7 @@
 """A recipe: every setting of a refresh, in one typed file.
 
-    recipe = load_recipe("default")                         # ours, for real models
-    recipe = load_recipe("paper", {"expert": {"rank": 16}})  # the authors' settings, one changed
+    recipe = load_recipe("default")                       # ours, for real models
+    recipe = load_recipe("paper", {"lora": {"rank": 16}})  # the authors' settings, one changed
 
 ``recipes/default.toml`` is what a refresh of a real model takes, ``recipes/paper.toml`` holds the
 authors' settings exactly, ``recipes/bundled.toml`` those of the bundled toy model. A home's
@@ -42,25 +42,27 @@ class FilterSettings(_Section):
     """Which logs may be learnt from at all."""
 
     ignore: list[str] = Field(default_factory=list)
-    """Change it to learn from logs that a check leaves out: ``["duplicate"]``, say."""
+    """Reasons for which no log is left out. Change it to learn from such logs: ``["duplicate"]``,
+    say."""
     max_perplexity: float | None = None
-    """Set it to leave out answers that surprise the base model more than this."""
+    """Set it to leave out answers that surprise the base model more than this perplexity."""
 
 
 class RuleSettings(_Section):
     """What is taught of what users asked for."""
 
     voices: Literal["people", "threads", "logs"] = "people"
-    """Whose votes count: every person's once (all feedback of unnamed people is one voice beside
-    named ones); every unnamed thread's too; or every log's (paper)."""
+    """Whose votes count. "people": every person has one vote; beside named people all others
+    together have one. "threads": every thread without a user has one too. "logs": every log has one
+    (paper)."""
     min_users: int = 3
-    """Raise it where many accounts may belong to one person: a wish that recurs needs so many, and
-    so do lone thumbs, up and down."""
+    """Raise it where many accounts may belong to one person. A wish that recurs needs so many
+    people; lone thumbs need so many up and so many down."""
     support: float | None = 0.25
-    """Lower it where users seldom say all they want: a wish named by this share of a cluster's
-    voices completes the logs that did not name it. None: a log teaches its own rules alone."""
+    """Lower it where users seldom say all they want. A wish that this share of a cluster's voices
+    names is added to the logs that name others. None: a log teaches its own rules alone."""
     half_life_days: float | None = None
-    """Set it where wishes change with time: a log of this age counts half."""
+    """Set it where wishes change with time: a log so many days old counts half."""
 
 
 class ClusterSettings(_Section):
@@ -71,45 +73,50 @@ class ClusterSettings(_Section):
     threshold: float = 4.0
     """The Ward distance of the cut "ward"."""
     min_size: int | None = Field(default=None, ge=1)
-    """Raise it to get fewer modules; None grows it slowly with the number of logs."""
+    """The fewest logs of a cluster. Raise it to get fewer modules. None: it grows slowly with the
+    number of logs."""
     unseen: float = Field(default=0.995, ge=0, lt=1)
-    """Lower it to let clusters answer more requests in other words, at the price of more on other
-    topics. 0: each goes to the nearest cluster."""
+    """The share of requests on other topics that must go to the base. Lower it to let clusters
+    answer more requests in other words, and more on other topics. 0: every request goes to the
+    nearest cluster."""
 
 
 class GapSettings(_Section):
     """Stage 5: the cognitive gap."""
 
     threshold: float = 0.45
-    """Raise it to train experts for more clusters, lower it for more critics."""
+    """The gap from which on it is high. Raise it to train experts for more clusters, lower it to
+    train critics for more."""
     over: Literal["list", "pairs"] = "list"
-    """Take "pairs" with a reranker that judges two sentences better than a sentence and a list."""
+    """Take "pairs" with a reranker that compares two rules better than a rule and a list."""
     unknown: float = 1.0
-    """The gap of a cluster in which nothing was guessed: unknown is high. The authors take 0."""
+    """The gap of a cluster in which nothing was guessed. 1 is high; the authors take 0."""
 
 
 class PairSettings(_Section):
     """Stages 2 and 3: revised answers and preference pairs."""
 
     candidates: int = 3
-    """Raise it for better pairs at a higher price: so many revisions of each of the two kinds."""
+    """Revisions written of each of the two kinds. Raise it for better pairs at a higher price."""
     min_score: float = 6.0
-    """Raise it with a strict judge: a worse revision is not imitated. 0: the best always is."""
+    """The lowest score, from 1 to 10, of a revision that is imitated. Raise it with a lenient
+    judge. 0: the best is imitated whatever its score."""
     retention: bool = False
-    """Whether logs without rules anchor the expert on the answers that they had (paper)."""
+    """Whether a log without rules is paired with itself, which holds the expert to the answers that
+    it has (paper). Lone thumbs teach nothing then."""
 
 
 class LoraSettings(_Section):
     """What experts and critics share. Alpha is twice the rank, as the authors have it."""
 
     rank: int = 64
-    """Lower it for smaller adapters: 14 on all linear layers of Qwen3-8B is half a percent."""
+    """Lower it for smaller adapters: 14 on all linear layers of Qwen3-8B is 0.5 % of the model."""
     dropout: float = 0.05
     """Lower it for models of a few million parameters."""
     batch_size: int = 32
     """Examples an optimiser step; lower it where clusters have few."""
     epochs: int = 8
-    """Lower it to train faster. Of an expert's the verifier chooses, of a critic's the loss."""
+    """Lower it to train faster. The verifier chooses an expert's epoch, the loss a critic's."""
 
 
 class ExpertSettings(_Section):
@@ -120,38 +127,42 @@ class ExpertSettings(_Section):
     min_steps: int = 0
     """Raise it for small clusters: epochs are added until so many steps are reached."""
     max_length: int = 12_000
-    """Lower it to the memory at hand: a longer pair, in tokens, is left out."""
+    """The longest pair or rated answer with its prompt, in tokens; longer ones are left out. Lower
+    it to the memory at hand."""
 
 
 class CriticSettings(ExpertSettings):
     """Stage 8: SFT."""
 
     max_length: int = 8000
-    """Lower it to the memory at hand: a longer example, in tokens, is left out."""
+    """The longest example, in tokens; longer ones are left out. Lower it to the memory at hand."""
     distil: bool = True
-    """Whether a verified critic teaches an expert, which answers in its place if it is no worse: in
-    one generation instead of three. False (paper) spares that training."""
+    """Whether a verified critic teaches an expert, which answers in its place if it is no worse, in
+    one generation instead of three. False (paper) saves that training."""
 
 
 class VerifySettings(_Section):
     """Stage 7: what may ship."""
 
     held_out: float = 0.2
-    """Raise it in small homes, where verification lacks people."""
+    """The share of a cluster's logs that is held out. Raise it in small homes, where verification
+    lacks people."""
     judgements: int = 3
-    """Lower it with a steady judge, to save its calls; the first is greedy."""
+    """Judgements of an answer, averaged; the first is greedy. Lower it with a steady judge, to save
+    its calls."""
     win_rate: float = 0.53
-    """A module's rate against the base, ties half: below it, it never ships."""
+    """The lowest win rate against the base, ties counting half, with which a module ships."""
     level: float | None = 0.05
-    """The share of releases that may hold a module no better than the base; see
-    docs/guides/evaluation.md. None: ``win_rate`` alone decides (paper)."""
+    """The chance that a refresh in which no module helps releases one, and the share of released
+    modules that may be no better than the base (docs/guides/evaluation.md). None: ``win_rate``
+    alone decides (paper)."""
     min_bleu: float = 0.0
-    """The authors take 0.05: an answer less like the base's, or below a tenth of its length, never
-    wins. It forbids "shorter"."""
+    """Above 0, an answer with no more BLEU-4 against the base's, or below a tenth of its length,
+    never wins. The authors take 0.05. It forbids "shorter"."""
     max_queries: int = 200
-    """Lower it to save judge calls in large clusters."""
+    """The most held-out requests of a cluster. Lower it to save calls of the judge."""
     unlabelled: int = 2000
-    """So many of the latest requests that nobody reacted to may be asked again: 0 for none."""
+    """How many of the latest requests that nobody reacted to may be asked again; 0: none."""
 
 
 class Recipe(_Section):
@@ -164,21 +175,23 @@ class Recipe(_Section):
     seed: int = 0
     """Change it to draw splits, samples and initial weights anew."""
     answer_tokens: int = 2048
-    """Raise it for long answers: one cut at the limit is never imitated."""
+    """The most tokens of an answer. Raise it for long answers: one cut at the limit is never
+    imitated."""
     revision_tokens: int = 8192
-    """Raise it for models that think before they revise an answer."""
+    """The most tokens of a revision. Raise it for models that think before they revise."""
     role_tokens: int = 512
-    """Raise it where rules, judgements or critiques are cut: a cut one is not used."""
+    """The most tokens of rules, a judgement or a critique. Raise it where they are cut: a cut one
+    is not used."""
     temperature: float = 1.0
-    """Lower it for small models: of revision candidates and of judgements after the first."""
+    """Of revision candidates, and of judgements after the first. Lower it for small models."""
     top_p: float = 0.9
-    """Lower it for small models, like ``temperature``."""
+    """Of the same as ``temperature``. Lower it for small models."""
     min_kept: float = 0.0
-    """Raise it where answers must repeat what the request says (numbers, names): a revised or new
-    answer keeps at least this share of what the answer before it quotes, and experts change the
-    base by a little less. 0: not looked at."""
+    """Raise it where answers must repeat what the request says (numbers, names). A new answer then
+    keeps at least this share of the words that the old one quotes from the request, and experts
+    change the base a little less. 0: not checked."""
     keep: bool = True
-    """Whether a module that is still good stays (False: every refresh makes all anew, paper)."""
+    """Whether a module that is still good stays. False: every refresh makes all anew (paper)."""
     filter: FilterSettings = Field(default_factory=FilterSettings)
     rules: RuleSettings = Field(default_factory=RuleSettings)
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
@@ -243,8 +256,8 @@ def _refuse_gone(name: str, data: dict[str, Any]) -> None:
     told = [f"{key}: {gone[key]}." for key in gone if key in named]
     if told:
         raise ConfigError(
-            f"The recipe {name!r} has settings that are no longer there. {' '.join(told)} "
-            "docs/recipes.md lists all there are."
+            f"The recipe {name!r} has settings of earlier versions. {' '.join(told)} "
+            "docs/recipes.md lists today's settings."
         )
 
 

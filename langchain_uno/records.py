@@ -88,7 +88,7 @@ class Feedback(BaseModel):
 
 
 class Verdict(BaseModel):
-    """Whether a log may be learnt from, and if not, why. Flagged logs stay in the store."""
+    """Whether a log may be learnt from, and if not, why. Logs that may not stay in the store."""
 
     usable: bool
     reason: str = "ok"
@@ -138,7 +138,7 @@ class Interaction(BaseModel):
     tags: dict[str, str] = Field(default_factory=dict)
     """Scalars the app wants kept (a data set's name, say); never used for learning.
 
-    ``own_call`` says why the app is taken to have asked for itself, and not for the user."""
+    The tag ``own_call`` says why the request counts as the app's own and not the user's."""
     created_at: Time = Field(default_factory=utc_now)
 
     @property
@@ -177,8 +177,8 @@ class Rule(BaseModel):
 
     text: str
     source: Literal["feedback", "edit", "prior", "aggregated", "own"] = "feedback"
-    """``edit``: it came of an answer that its user rewrote. ``own``: whoever answers for the
-    service wrote it."""
+    """``feedback``: distilled from words. ``edit``: distilled from a user's edit. ``prior``: the
+    model's guess. ``aggregated``: recurs in the cluster. ``own``: added in review."""
 
 
 class RuleSet(BaseModel):
@@ -186,15 +186,15 @@ class RuleSet(BaseModel):
 
     run_id: str
     outcome: Literal["rules", "empty", "unparsable", "no_words", "unsupported", "failed"] = "rules"
-    """What came of the words: rules; an empty list; a text that is no list; there were none, nor
-    an edit that gave rules; the prompt set has no prompts for their language; or the call failed,
-    and is made again."""
+    """What came of the words. ``rules``: rules. ``empty``: an empty list. ``unparsable``: a text
+    that is no list. ``no_words``: there were none, nor an edit that gave rules. ``unsupported``:
+    the prompt set lacks their language. ``failed``: the call failed and is made again."""
     with_feedback: list[Rule] = Field(default_factory=list)
     without_feedback: list[Rule] = Field(default_factory=list)
     wanted: list[Rule] = Field(default_factory=list)
     """``with_feedback`` completed by the rules that recur among similar logs of the cluster."""
     novelty: float | None = None
-    """min over rules of 1 - P(covered); None when either list is empty (paper, stage 5)."""
+    """Least 1 - P(covered) of the rules; None when either list is empty (paper, stage 5)."""
 
 
 Origin = Literal["revised", "edited", "liked", "retained"]
@@ -233,15 +233,17 @@ class Elsewhere(BaseModel):
     """How a module did against the base on what its cluster's users do not ask."""
 
     asked: int = 0
-    """General instructions; 0: the base keeps too few of them for a loss to show."""
+    """General instructions asked; 0: the base keeps too few of them for a loss to show."""
     kept: int = 0
+    """Of these, by the module."""
     base_kept: int = 0
+    """Of all general instructions, by the base."""
     people: int = 0
-    """Whose held-out requests belong to other clusters and would reach this module all the same."""
+    """People whose held-out requests belong to other clusters and would reach this module."""
     win_rate: float | None = None
-    """On these, every person counting once; None: they were too few to ask."""
+    """On these requests, every person counting once; None: too few people to ask."""
     harm: str = ""
-    """Where it is worse than the base; empty: nowhere."""
+    """Where the module is worse than the base; empty: nowhere."""
 
 
 class VerifierReport(BaseModel):
@@ -251,16 +253,16 @@ class VerifierReport(BaseModel):
     n: int
     """Queries that could be compared."""
     people: int = 0
-    """Whose queries these were."""
+    """People whose queries these were."""
     win_rate: float
-    """Ties half. Every person counts once; by the paper's rule every query does."""
+    """Ties count half. Every person counts once; by the paper's rule every query does."""
     interval: tuple[float, float]
     """95 % interval of the win rate."""
     p_value: float | None = None
     """How likely a module no better than the base looks so good; None: nothing was compared."""
     passed: bool
     undecided: bool = False
-    """Not passed for want of people alone: nothing that was seen speaks against the module."""
+    """Not passed only because there were too few people: nothing speaks against the module."""
     needed: int | None = None
     """About how many more held-out people would decide; None unless undecided."""
     epoch: int | None = None
@@ -271,7 +273,7 @@ class VerifierReport(BaseModel):
     """The judge's; None where rated answers were the standard."""
     mean_base_score: float | None = None
     elsewhere: Elsewhere | None = None
-    """None: nobody looked, because it had failed before, by the paper's rule, or long ago."""
+    """None: not asked, because the module failed, by the paper's rule, or in an old release."""
 
 
 class Cluster(BaseModel):
@@ -292,7 +294,7 @@ class Cluster(BaseModel):
     people: int = 0
     """How many people's feedback it was made of."""
     trained_on: list[str] = Field(default_factory=list)
-    """The logs that the module learnt from (a part of ``run_ids``); none without a module."""
+    """The logs that the module learnt from (a part of ``run_ids``); empty without a module."""
     made_in: str | None = None
     """The release whose refresh made the module; None: this one."""
     learnt: list[str] | None = None
@@ -331,7 +333,7 @@ def voices_of(logs: Sequence[Interaction], *, threads: bool = False) -> dict[str
     """Return the voice of every log of a home, by run id; see :func:`voice_of`.
 
     Args:
-        logs: all of them.
+        logs: all logs of the home.
         threads: whether threads without a user are voices beside named people too.
     """
     threads = threads or not any_named(logs)
@@ -349,9 +351,9 @@ _SPEAKER = "#said-by-"
 def by_speaker(log: Interaction) -> list[Interaction]:
     """Return a log once for each person who said something about it, with their feedback alone.
 
-    Whoever comments on other people's answers has a vote of their own, and does not borrow theirs.
-    The first keeps the run id, the others' ids are told apart by a number (:func:`run_of`). A run
-    id that looks like one of these gets a number too.
+    Whoever comments on other people's answers has a vote of their own. The log of the first speaker
+    keeps the run id, the others' have a number behind it (:func:`run_of`). A run id that looks like
+    one of these gets a number too.
     """
     alike = _SPEAKER in log.run_id
     said: dict[str | None, list[Feedback]] = {}
@@ -372,7 +374,7 @@ def by_speaker(log: Interaction) -> list[Interaction]:
 
 
 def run_of(log_id: str) -> str:
-    """Return the run id of a log that :func:`by_speaker` may have told apart."""
+    """Return the run id of a log that :func:`by_speaker` may have given a number."""
     return log_id.rpartition(_SPEAKER)[0] or log_id
 
 

@@ -4,9 +4,9 @@
     [result] = run_together([plan], engine)
 
 The base model drafts, a critic writes suggestions, the base model revises. A plan is a generator
-for one request: it yields the generation that it wants (:class:`Ask`) and is sent what came of it.
+for one request: it yields the generation that it wants (:class:`Ask`) and is sent the result.
 Serving drives one plan, token by token or at once; :func:`run_together` drives many, in full
-batches. The rules of what stands in the end are the same for both.
+batches. Whether the draft or the revision is the answer is decided here for both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.records import Message, Usage
 
 CRITIQUE_TEMPERATURE = 0.1
-"""The authors' temperature of critiques: nearly greedy, but no endless loops."""
+"""The authors' temperature of critiques: nearly greedy, without its endless loops."""
 
 Stage = Literal["answer", "draft", "critique", "revise"]
 
@@ -35,14 +35,14 @@ class Ask:
     request: GenerateRequest
     stage: Stage
     final: bool = False
-    """Whether its text is the answer for certain, so that its tokens can be shown as they come."""
+    """Whether its text is surely the answer, so that its tokens can be shown as they come."""
     suggestions: tuple[str, ...] = ()
     """What a revision is asked to follow."""
 
 
 @dataclass(frozen=True)
 class Reflected:
-    """What a plan came to."""
+    """The result of a plan."""
 
     text: str
     """The answer."""
@@ -51,7 +51,7 @@ class Reflected:
     revised: bool = False
     """Whether the answer is the revision; otherwise the draft stands."""
     kept: float | None = None
-    """The share of the draft's quotes that the revision keeps; None where it was not looked at."""
+    """The share of the draft's quotes that the revision keeps; None where it was not checked."""
     usage: Usage = field(default_factory=Usage)
     """Summed over all the generations asked for."""
     finish_reason: str = "stop"
@@ -77,19 +77,19 @@ def reflect(
 
     The draft stands when it is empty or calls a tool, when there are no suggestions, when the
     critique has no readable form, and when the revision is empty or keeps less than ``min_kept`` of
-    what the draft quotes from the request. Thoughts are no part of either.
+    what the draft quotes from the request. Thoughts are no part of draft and revision.
 
     Args:
         request: the base model's request for the draft.
-        prompts: words critique and revision.
-        critic: name of the loaded adapter that criticises. None: nobody does.
-        suggestions: what to revise by where nobody criticises.
+        prompts: writes the prompts of critique and revision.
+        critic: name of the loaded adapter that writes the critique; None: there is no critique.
+        suggestions: what to revise by where there is no critique.
         draft: the base model's answer when it is known already.
-        critique_tokens: limit of the critique.
+        critique_tokens: the most tokens of the critique.
         revision: how the revision is decoded; None: as the draft.
-        min_kept: from 0 (not looked at) to 1. Where it is 0, and where the draft quotes nothing,
-            the revision's tokens can be shown as they come.
-        language: of the conversation; None: found from its words.
+        min_kept: from 0 (not checked) to 1. Where it is 0, and where the draft quotes nothing, the
+            revision's tokens can be shown as they come.
+        language: of the conversation; None: detected from its words.
 
     Yields:
         What to generate, one after the other.
@@ -109,7 +109,7 @@ def reflect(
     )
     if critic is not None:
         prompt = prompts.critique_prompt(request.messages, said, spoken)
-        # A request that asks for a repeatable answer gets one: greedy requests have no seed.
+        # Greedy requests have no seed, and their answers must be repeatable.
         greedy = request.sampling.temperature == 0 and request.sampling.seed is None
         sampling = Sampling(
             temperature=CRITIQUE_TEMPERATURE,
@@ -156,7 +156,7 @@ def run_together(
     Args:
         plans: fresh plans.
         engine: generates.
-        on_done: hears of every generation.
+        on_done: is told of every generation.
 
     Returns:
         One result a plan, in their order, without thoughts.
@@ -188,7 +188,7 @@ def result_of(
     told: tuple[str, ...] = (),
     kept: float | None = None,
 ) -> Reflected:
-    """Return what a plan came to whose last generation is ``answer``."""
+    """Return the result of a plan whose last generation is ``answer``."""
     return Reflected(
         text=answer.text,
         draft=first.text,
@@ -230,14 +230,14 @@ def bleu4(answer: str, reference: str, language: str) -> float:
 def kept_share(request: str, first: str, answer: str) -> float:
     """Return the share of the words quoted from the request that the answer still has, in [0, 1].
 
-    A judge reads rules better than digits and names, and one that shares the writer's blind spots
-    misses the writer's slips. This check is blind to style and sees exactly those slips.
+    A judge checks rules better than digits and names, and misses the slips of a writer that is the
+    same model. This check sees these slips and nothing else.
 
     Args:
         request: what was asked.
-        first: the answer to compare with. Its words that stand in the request as well count as
-            quoted; none at all gives 1.
-        answer: the new answer. Case, order and everything it adds are of no account.
+        first: the answer to compare with. Its words that also stand in the request count as quoted;
+            where there are none the share is 1.
+        answer: the new answer. Case, order and added words do not count.
     """
     words = quoted(request, first)
     return len(words & _words(answer)) / len(words) if words else 1.0

@@ -51,7 +51,7 @@ def refresh_home(
     min_free_gb: float | None = None,
     progress: RefreshProgress | None = None,
 ) -> RefreshResult:
-    """Do what the command does, from Python.
+    """Refresh a home as ``langchain-uno train`` does.
 
     Args:
         home: whose log to learn from; by default ``LANGCHAIN_UNO_HOME``.
@@ -59,18 +59,18 @@ def refresh_home(
         model: the base model, a folder or a hub name; None: the bundled model.
         recipe: a recipe's name or a TOML file; None: "default", or "bundled" for the bundled model.
         sets: overrides of the recipe, ``"lora.rank=8"``.
-        seed: of the whole refresh.
+        seed: overrides the recipe's.
         embeddings: a HuggingFace embedding model; None: the base model's token embeddings.
         reranker: a yes/no reranker for the gap; None: the base model.
-        teacher: distils, revises and judges; None: the base model.
-        max_steps: caps the steps of every training.
-        until: the stage to stop after; None: all are run.
+        teacher: the model that distils, revises and judges; None: the base model.
+        max_steps: the most optimiser steps of every training; None: as the recipe has it.
+        until: the stage to stop after; None: the last.
         promote: whether the release answers users at once.
         ray: address of the Ray cluster that trains and verifies; "auto": this machine's. None:
-            this process does.
-        max_minutes: after which to stop, loading included, at the next end of a piece of work.
-        min_free_gb: stop, likewise, when fewer GB are free on the home's disk.
-        progress: hears how it comes on.
+            this process trains and verifies.
+        max_minutes: minutes, loading included, after which to stop at the end of a piece of work.
+        min_free_gb: stop in the same way when fewer GB are free on the home's disk.
+        progress: is told of every stage.
 
     Returns:
         What the refresh did.
@@ -88,7 +88,7 @@ def refresh_home(
     began, progress = time.monotonic(), progress or Silent()
     place = Home.locate(home, namespace)
     named = _Named(model, embeddings, reranker, teacher)
-    if not (place.path / FILE).exists():  # no figures of a refresh in a folder that is no home
+    if not (place.path / FILE).exists():  # write no metrics into a folder that is no home
         require_log(place)
     noted: AbstractContextManager[dict[str, Any]]
     noted = refresh_noted(place) if until is None else nullcontext({})
@@ -101,7 +101,7 @@ def refresh_home(
             spread = RayWorkers(ray, partial(_load_models, named))
         place.ensure()
         with refresh_lock(place, ONE_AT_A_TIME):
-            pass  # what is refused is refused before a model is loaded
+            pass  # a second refresh is refused before a model is loaded
         keep_promises(place)  # before anything is learnt
         now = _state(place, named, settings, prompts, max_steps)
         if until is None and (known := _nothing_new(place, now)) is not None:
@@ -156,7 +156,11 @@ def plan_home(
 ) -> Plan:
     """Say what :func:`refresh_home` would do with these arguments, and what it would cost.
 
-    The home is only read. The model is loaded, and measured for a few seconds.
+    The home is only read. The model is loaded, and measured for a few seconds. The arguments are
+    those of :func:`refresh_home`.
+
+    Returns:
+        The plan; its ``unchanged`` is True where nothing is new.
 
     Raises:
         UNOError: as :func:`refresh_home`.
@@ -201,7 +205,7 @@ def _call(
 def _checked(
     place: Home, named: _Named, recipe: str | None, sets: Sequence[str], seed: int | None
 ) -> tuple[Recipe, PromptSet]:
-    """Return recipe and prompts; what is cheap to check comes first: a typo costs no minutes."""
+    """Check what is cheap to check, so that a typo costs no minutes; return recipe and prompts."""
     from langchain_uno.graphs.refresh import check_models
     from langchain_uno.logs.journal import require_log
     from langchain_uno.models.loading import is_bundled, is_url, known_fingerprint, load_prompt_set
@@ -222,7 +226,7 @@ def _checked(
 def _state(
     place: Home, named: _Named, settings: Recipe, prompts: PromptSet, max_steps: int | None
 ) -> dict[str, str]:
-    """Return what stands for all that a refresh comes of."""
+    """Return digests of all that the result of a refresh depends on."""
     from langchain_uno import __version__
     from langchain_uno.learning.work import FORMAT
     from langchain_uno.records import digest_of
@@ -282,7 +286,7 @@ _LAST = "last.json"
 
 
 def _log_mark(home: Home) -> str:
-    """Return what stands for the log and the decisions of people as they are."""
+    """Return a digest of the log and of people's decisions."""
     from langchain_uno.learning.decisions import read_decisions
     from langchain_uno.logs.figures import log_mark
     from langchain_uno.logs.journal import Journal
@@ -293,7 +297,7 @@ def _log_mark(home: Home) -> str:
 
 
 def _stamp(model: str | None) -> str:
-    """Return what is another one when a model's files changed: cheap, without reading them."""
+    """Return a text that changes with a model's files, without reading them."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -313,10 +317,10 @@ def _stamp(model: str | None) -> str:
 
 
 def _nothing_new(home: Home, now: dict[str, str]) -> RefreshResult | None:
-    """Return the result of the last refresh if it was of just this, without loading a model.
+    """Return the result of the last refresh if nothing changed since, without loading a model.
 
-    None where anything is new, where other hosts may have seen something, or where the refresh has
-    to look again: its release is gone.
+    None where anything is new, where other hosts may have recorded something (a Chroma server), or
+    where the release of that refresh is gone.
     """
     from langchain_uno.learning.work import RESULT, WorkFolder
     from langchain_uno.logs.store import index_is_embedded
@@ -348,7 +352,7 @@ _OWN_EMBEDDINGS = (
 def effective_recipe(
     home: Home | None, name: str, sets: Sequence[str] = (), seed: int | None = None
 ) -> Recipe:
-    """Load a recipe, then the home's overrides on top, then those of the command.
+    """Return a recipe with the home's overrides on top, and then those of the command.
 
     Args:
         home: whose ``settings.toml`` is read; None: no home's.
@@ -374,7 +378,7 @@ def effective_recipe(
 
 
 def _assignment(text: str) -> dict[str, Any]:
-    """Read ``lora.rank=8`` as TOML; a value that is none is a bare word, a string."""
+    """Read ``lora.rank=8`` as TOML; a value that is no TOML is taken as a string."""
     key, equals, value = text.partition("=")
     for written in (value, json.dumps(value)):
         try:

@@ -57,8 +57,8 @@ ALPHA = 2
 """LoRA's alpha, as a multiple of the rank (the authors')."""
 STRENGTH = 0.85
 """Share of an expert's change to the base model that is kept where ``recipe.min_kept`` asks for it.
-Between the base's weights and the trained ones lies a model that has learnt the task and unlearnt
-less (arXiv 2109.01903). Of facts lost two fifths come back, of wishes met a point is lost
+A model between the base and the trained one has learnt the task and unlearnt less (arXiv
+2109.01903). Two fifths of the lost facts come back, and one point of met wishes is lost
 (lab/experiments.md)."""
 
 
@@ -200,9 +200,9 @@ def at_once_of(model: Any, rows: Sequence[Mapping[str, Any]], settings: TrainSet
 def fits(model: Any, rows: Sequence[Mapping[str, Any]], at_once: int) -> bool:
     """Whether the activations of a step fit into memory; else they are computed twice.
 
-    That takes half as much time again. Measured on the bundled model and SmolLM2, a decoder's
-    layer keeps 0.9 of what is counted here: 20 numbers of its width a token, and 6 of its MLP's. On
-    a GPU the chances of all words count besides, three times.
+    Computing them twice takes half as much time again. Counted are, a token and a layer, 20 numbers
+    of the layer's width and 6 of its MLP's (measured on the bundled model and SmolLM2: 0.9 of
+    that), and on a GPU the logits, three times.
 
     Args:
         model: the base model, on the device to train on.
@@ -320,7 +320,7 @@ def trained(
         settings: of the training.
         seed: of the training.
         training: the rows.
-        watcher: hears of steps and epochs, and keeps the state; none is left after the block. Its
+        watcher: is told of steps and epochs, and keeps the state; none is left after the block. Its
             folder is emptied unless a state is gone on from.
         evaluation: held-out rows.
 

@@ -64,7 +64,7 @@ def train_critic(
             any other are removed. Only the best one is kept in the end.
         settings: ``TrainSettings.of(recipe, "critic")``.
         seed: of the validation part, initial weights, order and copies.
-        on_step: hears of (steps done, steps in all).
+        on_step: is told of (steps done, steps in all).
         base_name: what the adapter names as its base model; by default the model's own name.
 
     Raises:

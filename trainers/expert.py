@@ -60,7 +60,7 @@ def train_expert(
             any other are removed.
         settings: ``TrainSettings.of(recipe, "expert")``. The dropout is that of the LoRA layers.
         seed: of initial weights, order and copies; same seed, same adapters on the same machine.
-        on_step: hears of (steps done, steps in all).
+        on_step: is told of (steps done, steps in all).
         base_name: what the adapters name as their base model; by default the model's own name.
 
     Raises:

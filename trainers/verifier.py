@@ -1,4 +1,4 @@
-"""Stage 7: the simulated performance verifier. No module ships that was not seen to beat the base.
+"""Stage 7: the simulated performance verifier. Only a module that is seen to beat the base ships.
 
     exam = Exam(engine, judge_engine, prompts, recipe)
     side = exam.answer_as_base(items)
@@ -6,14 +6,14 @@
 
 Held-out queries are answered by the base model and by the module; the judge scores both with the
 users' rules as the standard. A critic passes the same check over its whole draft-critique-revise
-path, the base's answer being the draft. The judge is the model's own (or a teacher's): the figures
-are its opinion, never the truth.
+path, the base's answer being the draft. The judge is the base model or a teacher: the figures are
+its opinion, never the truth.
 
-Where thumbs alone teach, the sign of the implicit reward (DPO, arXiv 2305.18290; KTO, 2402.01306)
-decides: a module wins on a liked answer that it finds likelier than the base does, and on a
-disliked one that it finds less likely. As many people liked as disliked (:func:`evened`), so a
-module that makes all answers likelier, or all less likely, wins half. Its own answers must not be
-empty, lose content, or be far longer or shorter than liked ones.
+Where thumbs alone teach and gave no rule, the sign of the implicit reward (DPO, arXiv 2305.18290;
+KTO, 2402.01306) decides: a module wins on a liked answer that it finds likelier than the base does,
+and on a disliked one that it finds less likely. As many people who liked are taken as people who
+disliked (:func:`evened`), so a module that makes all answers likelier, or all less likely, wins
+half. Its own answers must not be empty, lose content, or be far longer or shorter than liked ones.
 
 What comes of the comparisons is decided in ``trainers/deciding.py``.
 """
@@ -59,16 +59,16 @@ MIN_LENGTH_RATIO = 0.1
 """An answer shorter than this share of the base's says something else (paper; with min_bleu)."""
 
 MAX_LOST = 0.05
-"""The share of queries on which a module may lose content where ``recipe.min_kept`` is looked at,
-or where answers are not judged (thumbs): wishes met do not pay for facts lost."""
+"""The share of queries on which a module may lose content, where ``recipe.min_kept`` is set or
+rated answers are the standard: met wishes do not make up for lost facts."""
 
 MAX_STRETCH = 2.0
-"""Where thumbs are the standard: so many times the longest liked answer, or this part of the
-shortest, is too far from liked answers."""
+"""Where rated answers are the standard: so many times an answer may be longer than the longest
+liked one, or shorter than the shortest."""
 
 MARGIN = 0.1
-"""An expert that a critic taught may lose so much more than half of the comparisons with it: what
-the critic's path costs in tokens pays for no more."""
+"""An expert that a critic taught may lose half of the comparisons with it and so much more: the
+tokens that it saves are worth no more."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class HeldOut:
     """What the user made of the answer. Where there are no rules it is the standard: the better
     answer is the one nearer to it (BLEU-4)."""
     rated: Rated | None = None
-    """The standard where there are thumbs alone; then every item has one."""
+    """The standard where thumbs teach and gave no rule; then every item has one."""
 
 
 class Said(BaseModel):
@@ -104,10 +104,11 @@ class Said(BaseModel):
     text: str
     """Without thoughts."""
     score: float | None = None
-    """From 1 to 10: the judge's, or how near it is to the edit. Where thumbs are the standard: how
-    likely the rated answer is, negated where it is disliked. None: nobody could tell."""
+    """From 1 to 10: the judge's. Where an edit is the standard: ten times BLEU-4 against it. Where
+    rated answers are: the mean log-probability a token of the rated answer, negated where it is
+    disliked. None: nobody could tell."""
     cut: bool = False
-    """Whether it ended at the length limit: it loses against one that did not."""
+    """Whether it ended at the length limit: such an answer loses against one that did not."""
     usage: Usage = Field(default_factory=Usage)
     """Of all generations that it took."""
     suggestions: list[str] = Field(default_factory=list)
@@ -143,7 +144,7 @@ class Exam:
         judge_engine: judges (the base model itself, or a teacher).
         prompts: words the critic's part, and the judge's.
         recipe: ``verify``, ``min_kept``, token limits, seed.
-        on_done: hears of one item per answer, critique and revision, and one per judgement.
+        on_done: is told of one item per answer, critique and revision, and one per judgement.
         on_compared: is given the answers of the base and of each module's chosen epoch.
         judge_prompts: words the judge's prompt where the judge needs other words.
 
@@ -191,10 +192,10 @@ class Exam:
         return report.model_copy(update={"epoch": tried[report.epoch or 0] + 1})
 
     def verify_critic(self, side: BaseSide, adapter: Path, *, kinds: int = 1) -> VerifierReport:
-        """Compare the whole draft-critique-revise path of a critic with the base answer, its draft.
+        """Compare a critic's draft-critique-revise path with the base's answers, its drafts.
 
-        The arguments are those of :meth:`verify_expert`. A draft that the critic would leave as it
-        is, is a tie.
+        The arguments are those of :meth:`verify_expert`, with one adapter folder for the epochs. A
+        draft that the critic leaves as it is is a tie.
         """
         report = self._compare("critic", side, [self._by_path(side, adapter)], kinds)
         return report.model_copy(update={"epoch": None})
@@ -236,8 +237,8 @@ class Exam:
     def falls_behind(self, side: BaseSide, expert: Path, critic: Path) -> str:
         """Say why an expert is not as good as the critic that taught it; empty: it is.
 
-        It is where, with 95 % confidence by person (one-sided t), it loses to the critic's whole
-        path at most ``MARGIN`` of the comparisons more than an even split.
+        It is as good if, with 95 % confidence by person (one-sided t), it loses at most half of the
+        comparisons with the critic's whole path and ``MARGIN`` more.
         """
         path = BaseSide(side.items, self._scored(side.items, self._by_path(side, critic)))
         least = lower_bound(list(self.gains(path, expert).values()))
@@ -282,7 +283,7 @@ class Exam:
         ]
 
     def _likelihoods(self, items: Sequence[HeldOut], adapter: str | None) -> list[float | None]:
-        """Return how likely the rated answers are, disliked ones negated; None without thumbs."""
+        """Return how likely the rated answers are, disliked ones negated; None where not rated."""
         from langchain_uno.models.perplexity import log_likelihoods
 
         rated = [(item.messages, item.rated) for item in items if item.rated is not None]
@@ -295,7 +296,7 @@ class Exam:
     def _scored(self, items: Sequence[HeldOut], said: Sequence[Said]) -> list[Said]:
         """Score by the user's edit where there is one and no rule, else by the judge.
 
-        Where thumbs are the standard the scores are there already.
+        Where rated answers are the standard the scores are there already.
         """
         scores: list[float | None] = [one.score for one in said]
         todo: list[int] = []
@@ -441,7 +442,10 @@ def outcome_of(
     base_score: float | None,
     recipe: Recipe,
 ) -> Outcome:
-    """Return the module's outcome on one query: an answer that lost content never wins or ties."""
+    """Return the module's outcome on one query: 1 won, 0.5 tied, 0 lost; None: not judged.
+
+    An answer that lost content (:func:`_lost`) loses.
+    """
     if score is None or base_score is None:
         return None
     if answer.strip() == base_answer.strip() and item.rated is None:
@@ -462,8 +466,8 @@ def compare_modules(
 ) -> VerifierReport:
     """Compare a module with the one that it would replace, by the test that it passed on the base.
 
-    Nothing is asked anew. Where a module wins on nearly every query against the base, a better one
-    and a worse one look alike there.
+    Nothing is asked anew. Comparisons with the base do not tell a better module from a worse one
+    where both win nearly all of them.
 
     Args:
         items: the held-out queries; those that only one of them answered are left out.
@@ -504,13 +508,13 @@ def _between(item: HeldOut, new: Said, old: Said, recipe: Recipe) -> Outcome:
 
 
 def _lost(item: HeldOut, answer: str, base_answer: str, recipe: Recipe) -> bool:
-    """Whether an answer lost what the base's says; where that is empty there is nothing to lose.
+    """Whether an answer lost content of the base's answer; an empty base answer has none.
 
-    It did when it is empty, or keeps less than ``min_kept`` of what it quotes from the request.
-    With ``verify.min_bleu`` (paper) also where it is shorter than ``MIN_LENGTH_RATIO`` of it, or
-    its BLEU-4 against it is no more than that: both forbid to learn "one sentence". Where thumbs
-    are the standard it also did when it is far longer or shorter than liked answers
-    (``MAX_STRETCH``) while the base's is not.
+    - It is empty, or it keeps less than ``min_kept`` of what the base's quotes from the request.
+    - With ``verify.min_bleu`` (paper): it is shorter than ``MIN_LENGTH_RATIO`` of the base's, or
+      its BLEU-4 against the base's is no more than ``min_bleu``. Both forbid "one sentence".
+    - Where rated answers are the standard: it is empty, or far longer or shorter than liked answers
+      (``MAX_STRETCH``) while the base's is not.
     """
     base, new = base_answer.strip(), answer.strip()
     if item.rated is not None and new != base:

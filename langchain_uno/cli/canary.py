@@ -28,11 +28,11 @@ _ENDED_BY_A_PERSON = 14
 def canary(
     place: Home,
     release: ReleaseArgument,
-    share: Annotated[float, typer.Option(help="Of the people that it answers, 0.05 to 0.5.")] = 0.2,
+    share: Annotated[float, typer.Option(help="Share of people it answers, 0.05 to 0.5.")] = 0.2,
     people: Annotated[
-        int, typer.Option(help="After so many people's votes it ends undecided.", min=2)
+        int, typer.Option(help="It ends undecided after so many people's votes.", min=2)
     ] = 200,
-    days: Annotated[float, typer.Option(help="After so many days it ends undecided.")] = 14.0,
+    days: Annotated[float, typer.Option(help="It ends undecided after so many days.")] = 14.0,
     by: ByOption = "",
     why: WhyOption = "",
 ) -> None:
@@ -61,10 +61,9 @@ def watch(
     every: Annotated[float, typer.Option(help="Seconds between two looks.", min=1.0)] = 60.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at the canary until it is decided: promote, roll back, or end it at its budget.
+    """Watch the canary until it is decided: promote, roll back, or end it at its budget.
 
-    Looking often does no harm: the test holds under continuous watching. Ctrl-C ends the watching
-    and leaves the canary as it is.
+    The test holds however often it looks. Ctrl-C ends the watching and leaves the canary as it is.
 
         langchain-uno releases watch --every 60 --home ./home
 
@@ -89,7 +88,7 @@ def watch(
 
 @at_home()
 def end_canary(place: Home, by: ByOption = "", why: WhyOption = "") -> None:
-    """End the canary: what was current answers everybody. Or leave one that ended undecided.
+    """End the canary: the current release answers everybody. Or dismiss one that ended undecided.
 
         langchain-uno releases end-canary --home ./home --why "wrong release"
 

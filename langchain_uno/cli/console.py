@@ -39,7 +39,7 @@ HomeOption = Annotated[
 ByOption = Annotated[
     str, typer.Option("--by", help="Who does it. [default: the user of the system]")
 ]
-WhyOption = Annotated[str, typer.Option("--why", help="A word for the history.")]
+WhyOption = Annotated[str, typer.Option("--why", help="The reason, kept in the history.")]
 ReleaseArgument = Annotated[
     str, typer.Argument(help="The release's id, as `releases list` prints it.")
 ]

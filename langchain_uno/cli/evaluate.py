@@ -12,7 +12,7 @@ from langchain_uno.cli.progress import Bars
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 
-app = typer.Typer(no_args_is_help=True, help="What a release is worth, on unseen requests.")
+app = typer.Typer(no_args_is_help=True, help="Answer a benchmark with a release.")
 
 
 @app.command()
@@ -28,8 +28,8 @@ def memorybench(
 ) -> None:
     """Answer MemoryBench's test rows, for its own evaluate().
 
-    First import the train split with `logs import` and run `train`. That no test request is in the
-    log is checked. Called again, it asks the rows that --out does not hold yet.
+    First import the train split with `logs import` and run `train`. A test request that is in the
+    log is refused. The same call again asks the rows that --out does not hold yet.
 
         langchain-uno evaluate memorybench test.jsonl --out predictions.json --home bench
 

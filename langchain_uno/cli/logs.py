@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="What users asked, were answered, and said.")
 
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask whether I mean it.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
 _SHOWN = 20
 """Bad rows that are named one by one."""
 _LISTED = 200
@@ -54,7 +54,7 @@ def import_(
     ],
     format: Annotated[
         str | None,
-        typer.Option(help="The rows' format. [default: each row's shape tells]"),
+        typer.Option(help="The rows' format. [default: told by each row's shape]"),
     ] = None,
     redact: Annotated[
         bool,
@@ -145,7 +145,7 @@ def _tell_what_is_missing(result: ImportResult) -> None:
 def export(
     place: Home,
     usable: Annotated[
-        bool, typer.Option("--usable", help="Leave out what the filters flag.")
+        bool, typer.Option("--usable", help="Leave out logs that the filters flag.")
     ] = False,
 ) -> None:
     """Write every interaction to standard output as JSON lines.
@@ -206,7 +206,7 @@ def drain(
     model: ModelOption = None,
     embeddings: EmbeddingsOption = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Throw the index away and make it anew.")
+        bool, typer.Option("--rebuild", help="Delete the index and make it anew.")
     ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -367,24 +367,25 @@ def forget(
 ) -> None:
     """Forget a user, a conversation or runs, for good.
 
-    It says first what would go and which releases would be revoked, and asks on a terminal. Off a
-    terminal it needs --yes. With --json it never asks.
+    On a terminal it first says what would go and which releases would be revoked, and asks. Without
+    a terminal it needs --yes. With --json it never asks.
 
-    Takes the records, the feedback, what quotes them, their vectors and what refreshes had made of
-    them; releases that learnt from them are revoked, and the nearest sound one (or the base model)
-    answers. The next `train` makes anew what they taught and keeps the other modules. Keyed hashes
-    stay behind, so that importing an old export brings nothing back. Prints a receipt with counts
-    and nobody's ids. Where nothing is found nothing is changed. Files that were exported lie
-    outside the home: delete them yourself. Every host has a log of its own: call it on each. A
-    killed call is finished by any next one.
+    It deletes the records, the feedback, what quotes them, their vectors and what refreshes made of
+    them. Releases that learnt from them are revoked, and the nearest sound one (or the base model)
+    answers. The next `train` trains the modules anew that learnt from them, and keeps the others.
+    Keyed hashes stay behind, so that importing an old export brings nothing back. It prints a
+    receipt with counts and nobody's ids. Where nothing is found nothing is changed.
+
+    Exported files lie outside the home: delete them yourself. Every host has a log of its own: call
+    it on each. The next call finishes a killed one.
 
         langchain-uno logs forget --user u-17 --home ./home
 
         langchain-uno logs forget --user u-17 --home ./home --dry-run --json
 
     Exit codes: 0 done (also when nothing was found), 1 the answer was no, 2 nothing named, or --yes
-    is missing off a terminal, 3 no such home, 7 the journal or Chroma can't be used, 8 a refresh or
-    drain is running, 130 stopped.
+    is missing without a terminal, 3 no such home, 7 the journal or Chroma can't be used, 8 a
+    refresh or drain is running, 130 stopped.
     """
     from langchain_uno.erasure import forget as forget_
     from langchain_uno.erasure import forget_preview
@@ -399,7 +400,7 @@ def forget(
         if dry_run:
             return
         if not sys.stdin.isatty():
-            raise InputError("Nobody can be asked off a terminal: give --yes if you mean it.")
+            raise InputError("There is no terminal to ask on: give --yes to go on unasked.")
         typer.confirm("This can't be undone. Forget it?", abort=True, err=True)
     found = _erase("forget", partial(forget_, place, **asked), quiet, as_json)
     if not found["found"] and not as_json:
@@ -431,8 +432,8 @@ def retain(
 ) -> None:
     """Forget what is older than the namespace keeps.
 
-    Refreshes do this by themselves. Releases that learnt from it stay, until somebody whose it was
-    asks to be forgotten.
+    Refreshes do this by themselves. Releases that learnt from deleted logs stay, until a person
+    whose logs these were asks to be forgotten.
 
     Exit codes: 0 done, 2 no number of days is set, 3 no such home, 7 the journal or Chroma can't be
     used, 8 a refresh or drain is running, 130 stopped.
@@ -451,7 +452,7 @@ def retain(
 def _erase(
     name: str, work: Callable[..., dict[str, Any]], quiet: bool, as_json: bool
 ) -> dict[str, Any]:
-    """Do an erasure, show how it comes on, print its receipt and return it."""
+    """Do an erasure, show its progress, print its receipt and return it."""
     from langchain_uno.erasure import STEPS
 
     with Bars(quiet, as_json=as_json) as bars:

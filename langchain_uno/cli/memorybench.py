@@ -4,7 +4,7 @@ MemoryBench (Ai et al. 2025, arXiv 2510.17281; github.com/LittleDinoC/MemoryBenc
 as rows of two splits. Rows of ``train`` hold dialogs with simulated users and are imported like any
 log (``langchain-uno logs import train.jsonl``); rows of ``test`` are asked here. Its own
 ``evaluate`` and ``summary_results`` grade what this writes: a JSON list of ``{"test_idx",
-"dataset", "response"}``. No test row may be in the log: that is checked, not hoped.
+"dataset", "response"}``. A test row that is in the log is refused.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def predict(
         out: JSON list of ``{"test_idx", "dataset", "response"}``; answers in it are kept.
         mode: "uno", "single" or "base".
         model: the base model; None: the bundled one.
-        on_done: hears of every answer.
+        on_done: is told of every answer.
 
     Raises:
         InputError: a test request is in the log, or ``out`` holds something else.

@@ -33,7 +33,7 @@ def recipe(
     namespace: NamespaceOption = "default",
     as_json: JsonOption = False,
 ) -> None:
-    """Print a recipe: every setting, and when to change it.
+    """Print a recipe: every setting, what it is and when to change it.
 
     With a home, its settings.toml is applied, as `train` does. What is printed is a recipe file:
     save it, change it, and give it to `train --recipe FILE`.
@@ -67,7 +67,7 @@ def settings_of(recipe: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any,
 
 
 def as_toml(recipe: Recipe) -> str:
-    """Write a recipe as a TOML file that explains itself; :func:`load_recipe` reads it back."""
+    """Write a recipe as a TOML file that explains itself; ``load_recipe`` reads it back."""
     lines, section = ["# A recipe: langchain-uno train --recipe FILE"], ""
     for name, value, when in settings_of(recipe):
         head, _, key = name.rpartition(".")

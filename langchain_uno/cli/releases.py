@@ -87,8 +87,9 @@ def show(
 ) -> None:
     """Show a release's clusters: who answers, on what evidence, by which rules.
 
-    It names the report of the refresh too: one HTML file that needs no network, with whose feedback
-    changed what, and answers before and after. The same in Markdown and as data lies beside it.
+    It also prints the path of the refresh's report: one HTML file that needs no network, with what
+    was learnt from how many people, and answers before and after. The same lies beside it in
+    Markdown and as data.
 
         langchain-uno releases show r20260301-120000-4f1c9a --home ./home
 
@@ -137,12 +138,12 @@ def diff(
     old: Annotated[
         str, typer.Argument(help="A release's id, 'current', or 'base' for the model alone.")
     ],
-    new: Annotated[str, typer.Argument(help="The one to compare with it, named likewise.")],
+    new: Annotated[str, typer.Argument(help="The release to compare it with, named alike.")],
     as_json: JsonOption = False,
 ) -> None:
     """Show what changed from one release to another: routes, rules, win rates, logs.
 
-    A cluster that was continued has the same name in both.
+    A cluster of the one that goes on in the other has the same name in both.
 
         langchain-uno releases diff r20260301-120000-4f1c9a r20260308-120000-77ab02 --home ./home
 
@@ -191,11 +192,10 @@ def rollback_(
     why: WhyOption = "",
     by: ByOption = "",
 ) -> None:
-    """Go back to what answered when this release was made, and stay there.
+    """Go back to what answered when this release was made, until there is something new to learn.
 
-    Before the first release that is the base model. `train` without new logs changes nothing.
-
-    New logs make a new release, which answers at once; `releases hold` leaves that to you.
+    For the first release that is the base model. `train` without new logs changes nothing. With new
+    logs it makes a new release, which answers at once; after `releases hold` it waits for you.
 
         langchain-uno releases rollback --home ./home --why "complaints about refunds"
 
@@ -219,14 +219,13 @@ def hold_(
         HoldWhen,
         typer.Option(
             metavar="WHEN",
-            help="'always', or 'routes': only where another kind of module, or none, answers a "
-            "cluster than in the current release.",
+            help="'always', or 'routes': only releases that change the route of a cluster.",
         ),
     ] = "always",
     why: WhyOption = "",
     by: ByOption = "",
 ) -> None:
-    """Let refreshes publish, but leave it to a person to promote, until `hold --off`.
+    """Let refreshes publish releases, which wait for a person to promote them, until `hold --off`.
 
         langchain-uno releases hold --home ./home --why "audit this week"
 
@@ -259,9 +258,9 @@ def prune_(
 ) -> None:
     """Delete the weights and reports of old releases.
 
-    Refreshes do this by themselves. The newest releases stay, and whatever their number what
-    answers, takes part in a canary or waits for approval, with its parent. What is pruned can't be
-    rolled back to; its manifest stays while the log has answers of it.
+    Refreshes do this by themselves. The newest releases stay. So does any release that answers,
+    takes part in a canary or waits for approval, and its parent. Nobody can roll back to a pruned
+    release; its manifest stays while the log has answers of it.
 
         langchain-uno releases prune --keep 5 --dry-run --home ./home
 

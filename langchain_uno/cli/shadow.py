@@ -50,9 +50,9 @@ def shadow(
     requests: Annotated[int, typer.Option(min=1, help="The latest requests, at most.")] = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a release answer recent requests unseen, and compare it with what answers now.
+    """Let a release answer recent requests, shown to nobody, and compare it with the current one.
 
-    The judge's opinion is not the users': what it finds better is worth a canary.
+    A judge compares, and not the users: try in a canary what it finds better.
 
         langchain-uno releases shadow r20260308-120000-77ab02 --requests 100 --home ./home
 

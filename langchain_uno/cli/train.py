@@ -68,7 +68,7 @@ def train(
     ] = None,
     teacher: TeacherOption = None,
     max_steps: Annotated[
-        int | None, typer.Option(min=1, help="Cap on the steps of every training: a quick try.")
+        int | None, typer.Option(min=1, help="The most steps of every training, for a quick try.")
     ] = None,
     until: Annotated[
         Stage | None,
@@ -102,11 +102,9 @@ def train(
     ] = None,
     min_free_gb: Annotated[
         float | None,
-        typer.Option(
-            min=0, help="Stop likewise when fewer GB than this are free on the home's disk."
-        ),
+        typer.Option(min=0, help="Stop in the same way when fewer GB are free on the home's disk."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the whole refresh.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed, in place of the recipe's.")] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -120,11 +118,11 @@ def train(
 ) -> None:
     """Learn from the log of a home: make a release.
 
-    Similar logs form a cluster. Where users want about what the model would guess, an expert is
-    trained, which answers by itself. Where they want something else, or an expert fails its check,
-    a critic is trained: the base model drafts, the critic suggests, the base model revises. What
-    wins no check on held-out requests is not shipped, and the base model answers as before. The new
-    release is current at once.
+    Similar logs form a cluster. Where users want about what the model would guess, or gave thumbs
+    alone, an expert is trained, which answers by itself. Where they want something else, or an
+    expert fails, a critic is trained: the base model drafts, the critic suggests, the base model
+    revises. A module that does not beat the base model on held-out requests is not released. The
+    new release answers at once.
 
         langchain-uno train --home ./home
 
@@ -138,13 +136,13 @@ def train(
     would be taught, and prints {"rules": {"distilled": n, "taught": m, "dropped": {reason: k}}}; a
     call without --until goes on from there. So does the same call after Ctrl-C or a crash.
 
-    In the table "logs" counts the held-out ones too, and "people" those who asked for anything
-    in the others. Of a stage's counts "recurring" are rules that enough people want to teach them
-    to their whole cluster, "acts dropped" edits and likes that one person repeats and few share,
-    and "guarded" says whether there are enough people to tell such a plant from a wish.
+    In the table "logs" counts all logs of a cluster, and "people" the training people who asked for
+    anything. Among a stage's counts "recurring" are rules that are taught to their whole cluster
+    because enough people want them, and "acts dropped" are edits and likes that one person repeats
+    and few share; "guarded" says whether there are enough people to tell such a plant from a wish.
 
-    One log, one call to a teacher or one cluster that fails is left out, told, and tried again by
-    the next refresh.
+    A log, a call to a teacher or a cluster that fails is left out and named. The same call again,
+    or the next refresh, tries it again.
 
     Exit codes: 0 done, 2 bad argument, recipe or settings, 3 home missing, read-only or its disk
     full, 4 no such model, 5 home of another model, 6 nothing to learn from, 7 the journal or Chroma

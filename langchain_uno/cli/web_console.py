@@ -31,16 +31,18 @@ def console(
 ) -> None:
     """Serve the console: look at a home, try it, approve releases, roll back, forget people.
 
-    It prints an address with a token to click. On this machine alone that is enough. For others,
-    name who may what, and listen on an address of your own behind TLS:
+    It prints an address with a token to click, which is enough on this machine:
 
         langchain-uno console --home ./home
 
-        LANGCHAIN_UNO_CONSOLE_TOKENS="ann:release:TOKEN,bob:review:TOKEN" \
-            langchain-uno console --home ./home --host 0.0.0.0
+    For other people, name who may do what, and listen behind TLS:
 
-    Roles: read looks; review tries the model too; release also promotes, rolls back and forgets.
-    Every action stands in the history under its name.
+        export LANGCHAIN_UNO_CONSOLE_TOKENS="ann:release:TOKEN,bob:review:TOKEN"
+
+        langchain-uno console --home ./home --host 0.0.0.0
+
+    Roles: "read" sees every page; "review" also decides in the review and tries the model;
+    "release" also promotes, rolls back and forgets. The history keeps every action with its name.
 
     Exit codes: 2 bad argument or token, the address can't be used, or a package is missing, 3 no
     such home, 7 the journal can't be read, 130 stopped by Ctrl-C.

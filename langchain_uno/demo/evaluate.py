@@ -38,7 +38,7 @@ def evaluate(
         world: whose hidden preferences are the truth.
         home: whose current release answers.
         per_family: test requests a family.
-        on_done: hears of every answer.
+        on_done: is told of every answer.
 
     Returns:
         ``systems`` and ``differences`` (points, with intervals), ``clusters``, and ``coverage``:

@@ -97,7 +97,7 @@ def run_demo(
     Args:
         home: where everything goes; empty at first.
         seed: of the world: who wants what.
-        progress: hears how it comes on (``start``, ``advance``, ``finish``).
+        progress: is told of every stage (``start``, ``advance``, ``finish``).
         visits: requests of the week.
         per_family: test requests a family.
         noise: share of feedback that says nothing usable.
@@ -163,7 +163,7 @@ def run_week(
         world: theirs.
         planned: the visits, from the first on; those that ``notes`` counts have been.
         notes: counts the visits.
-        progress: hears of them.
+        progress: is told of them.
         mode: of the chat model; "base" for a service that has not learnt yet.
         reaction: what they do with an answer; by default what honest people do.
     """

@@ -1,7 +1,7 @@
 """What users did with answers in place of words: edits, likes, other answers that they chose.
 
-An edit, and a liked answer after one that was disliked or replaced, are preference pairs as they
-stand. Thumbs and implicit actions say how an answer was taken; alone they rate it.
+An edit is a preference pair as it stands, and so is a liked answer after one that was disliked or
+replaced. Thumbs and implicit actions rate an answer.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from langchain_uno.records import Interaction, Origin, PreferencePair, RatedAnsw
 
 _LIKED, _DISLIKED = 0.75, 0.25
 _ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}
-"""What an implicit action says about an answer when it carries no score of its own."""
+"""The score, in [0, 1], of an implicit action that comes without one."""
 
 
 def approval(interaction: Interaction) -> float | None:
-    """Return how its users took the answer, in [0, 1]: the mean of scores and implicit signals.
+    """Return how its users took the answer, in [0, 1]: the mean of scores and implicit actions.
 
     None when nobody gave either.
     """
@@ -41,9 +41,10 @@ def rated_answers(
 ) -> list[RatedAnswer]:
     """Return the answers that somebody plainly liked or disliked, as KTO's examples.
 
+    Edited and empty answers are left out, and liked ones that a token limit cut.
+
     Args:
-        interactions: logs whose words, if any, ask for nothing. Whoever edited an answer said more
-            than a thumb.
+        interactions: logs whose words, if any, ask for nothing.
         voices: whose vote each log is, by id.
     """
     out = []
@@ -75,8 +76,8 @@ def thumbs_of(rated: Sequence[RatedAnswer]) -> tuple[int, int]:
 def thumbs_teach(thumbs: tuple[int, int], recipe: Recipe) -> bool:
     """Whether thumbs of so many people (:func:`thumbs_of`) teach anything.
 
-    Each direction takes ``min_users`` people, however many thumbs they gave: in training the rarer
-    one weighs as much as the other. Where logs without rules anchor the expert (paper) none does.
+    Each direction takes ``min_users`` people, however many thumbs they gave, because in training
+    both weigh the same. With ``pairs.retention`` (paper) thumbs teach nothing.
     """
     return min(thumbs) >= max(1, recipe.rules.min_users) and not recipe.pairs.retention
 

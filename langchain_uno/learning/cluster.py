@@ -2,11 +2,11 @@
 
 Queries and rules are embedded apart and joined, and Ward's tree over them is cut. The cut "ward" is
 the authors': both halves L2-normalised, joined, normalised again, cut at distance 4. That threshold
-depends on the number of logs. The cut "stable" goes where halves of the data repeat it
+depends on the number of logs. The cut "stable" splits where halves of the data agree on the split
 (:mod:`langchain_uno.learning.separation`), makes no cluster below a minimum size, and chooses the
 weight of the rule half from the data, without labels.
 
-From here on verification logs are not looked at before the verifier does.
+After this stage nothing but the verifier uses held-out logs.
 """
 
 from __future__ import annotations

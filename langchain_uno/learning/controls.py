@@ -1,15 +1,15 @@
-"""Control questions: a scorer is believed only where it tells what is plain to everybody.
+"""Control questions: a scorer is believed only where it gets plain cases right.
 
 Small models often say yes to every question, or give every answer the same score. So before a
 refresh spends hours it asks its two scorers a dozen questions in each language of its logs:
 
 - the *reranker*: six pairs of rules that ask for the same, six that ask for different things;
-- the *judge*: six answers that follow a rule, each beside one that follows none and beside one that
-  follows another rule.
+- the *judge*: six answers that follow a rule, each compared with one that follows none and with one
+  that follows another rule.
 
 A scorer passes with five right of six of each kind; a coin does that 1 time in 84. Without a
-reranker near wordings alone count as one rule, and gaps are unknown. What a judge that fails would
-have to judge is left out; where nothing else teaches, the refresh stops.
+reranker near wordings alone count as one rule, and gaps are unknown. Without a judge nothing is
+learnt or verified that needs one; where nothing else teaches, the refresh stops.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ from langchain_uno.records import Message, digest_of
 
 Scorer = Literal["reranker", "judge"]
 Figure = tuple[int, int]
-"""How many of six were right: of the pairs alike and apart; against no rule and another rule."""
+"""How many of six were right, twice. Reranker: of the pairs that ask for the same, and of the
+others. Judge: against an answer that follows no rule, and against one that follows another."""
 
 _ASKED = read_toml(files("langchain_uno.learning").joinpath("controls.toml").read_bytes())
 SAME = {lang: [(rule, other) for rule, other, _ in of["rules"]] for lang, of in _ASKED.items()}
-"""By language: pairs that ask for the same. A wish and the next one's other wording do not."""
+"""By language: pairs that ask for the same. Two texts of different pairs do not."""
 ANSWERS = {
     lang: {rule: form.format(of["plain"]) for rule, _, form in of["rules"]}
     for lang, of in _ASKED.items()
@@ -97,7 +98,7 @@ def judge_figure(engine: Engine, prompts: PromptSet, recipe: Recipe, language: s
 def believed(work: Work, scorer: Scorer, language: str) -> bool:
     """Return whether a scorer of this refresh passed the control questions in a language.
 
-    In a language in which nobody said anything it was asked none.
+    It is asked only in languages of logs that need it, and is not believed in others.
     """
     return passes(scorer_figures(work)[scorer].get(_asked_in(language), (0, 0)))
 
@@ -107,7 +108,7 @@ def look_at_scorers(work: Work, *, judged: bool) -> None:
 
     Args:
         work: the filter stage is done.
-        judged: whether this call comes to where answers are judged.
+        judged: whether this call reaches a stage that judges answers.
 
     Raises:
         EngineError: the judge is needed, fails in every language, and nothing teaches without it;

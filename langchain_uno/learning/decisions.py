@@ -1,12 +1,12 @@
-"""What people decided about rules, pairs and logs, and how it holds in a refresh.
+"""What people decided about rules, pairs and logs, and how a refresh applies it.
 
-Decisions are lines of ``HOME/review.jsonl`` that are only ever added; an erasure alone takes some
-out. The latest decision on a thing counts. The stages "rules" and "pairs" apply them, so that the
-next refresh, or the one under way, begins again at "rules" (:func:`take_up_decisions`).
+Decisions are lines of ``HOME/review.jsonl``. Lines are only added; an erasure takes some out. The
+latest decision on a thing counts. The stages "rules" and "pairs" apply decisions, so a refresh with
+new decisions begins again at "rules" (:func:`take_up_decisions`).
 
-A decision on a rule holds for all wordings of it: for those that it names, and for those that the
-refresh finds to be the same rule. It holds everywhere, or where the logs of its cluster are today:
-clusters change their names, logs do not.
+A decision on a rule holds for all its wordings: for those that it names, and for those that the
+refresh finds to be the same rule. It holds in all clusters, or in those that have the logs of its
+cluster today: clusters change their names, logs do not.
 """
 
 from __future__ import annotations

@@ -3,14 +3,15 @@
 From query, answer and feedback the model writes *rules with feedback*: short affirmative
 instructions that concern the query only, none when the feedback says nothing usable. Its empty list
 is the verdict on thanks, small talk and new questions. From the query alone it writes *rules
-without feedback*: what it would have guessed. Only logs with words are asked about, and the guess
-only where there is a rule to hold against it. Who rewrote the answer, and said nothing that gives a
-rule, is asked about too: what the edit changes is a wish (as in PRELUDE, arXiv 2404.15269). Such a
-rule is kept if a judge scores the edit above the old answer by it. Of an edit without one the pair
-alone is learnt.
+without feedback*: what it would have guessed. It guesses only where there is a rule to compare the
+guess with.
 
-What was distilled once is kept in the home's ``work/distilled.jsonl``, under a digest of all that
-it came of: log, feedback, models, prompts. No refresh pays for a log twice.
+Logs with words are distilled, and logs with an edit whose words gave no rule: what the edit changes
+is a wish (as in PRELUDE, arXiv 2404.15269). A rule of an edit is kept if a judge, going by the
+rule, scores the edit above the old answer. An edit without such a rule teaches as a pair alone.
+
+What was distilled is kept in the home's ``work/distilled.jsonl``, under a digest of all that it was
+made of: log, feedback, models, prompts. No refresh pays for a log twice.
 """
 
 from __future__ import annotations
@@ -314,7 +315,7 @@ def distil(
         engine: writes the rules with feedback (the base model, or a teacher).
         prompts: words both roles for ``engine``.
         recipe: ``role_tokens``.
-        on_done: hears of every log twice: when its feedback was read, and when its guess was made
+        on_done: is told of every log twice: when its feedback was read, and when its guess was made
             or found unneeded (``2 * len(interactions)`` in all).
         predictor: guesses the rules without feedback; the *base* model, whatever the teacher is,
             because the gap is the base model's. Default: ``engine``.
@@ -389,7 +390,23 @@ def ask_for_rules(
     max_rules: int | None = None,
     on_done: OnDone | None = None,
 ) -> list[list[str] | Literal["unparsable", "failed"]]:
-    """Ask for one list of rules a prompt, greedily; equal prompts once."""
+    """Ask for one list of rules a prompt, greedily; equal prompts once.
+
+    Args:
+        engine: writes the rules.
+        prompts: reads what it writes.
+        asked: the prompts.
+        recipe: ``role_tokens``.
+        max_rules: the longest list that the form of the answer allows; None: any.
+        on_done: is told of every prompt.
+
+    Returns:
+        In the order of the prompts: the rules, each once; ``"unparsable"`` for a text that is no
+        list, ``"failed"`` for a call that failed.
+
+    Raises:
+        EngineError: the model can't answer at all.
+    """
     requests = [
         GenerateRequest(
             messages=messages,

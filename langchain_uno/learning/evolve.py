@@ -1,13 +1,13 @@
 """What a refresh takes over from the release that is current (paper, stage 10).
 
 A cluster goes on from the cluster of that release with which it shares most logs. The release holds
-opaque ids of its logs; with the home's key those of the present logs are computed again and looked
-for, so nothing that was forgotten is needed.
+opaque ids of its logs. The ids of the present logs are computed with the home's key and compared,
+so nothing that was forgotten is needed.
 
-A module whose cluster wants what it wanted, and has grown little, stays if it passes verification
-on today's logs: nothing is trained there. Any other module that passes is the one to beat. One that
-today's logs are too few to decide on is what its users have: it goes only if a module that passes,
-and does not lose against it, takes its place, or if something speaks against it.
+A module stays, and nothing is trained, if it passes verification on today's logs, its cluster has
+the same rules, and the cluster has grown little. Any other module that passes is replaced only by a
+better one. A module that today's logs are too few to decide on is replaced by one that passes and
+does not lose against it; it also goes if something speaks against it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Stage "filter": what a refresh learns from. It reads the log once and takes a snapshot of it.
 
-The journal is the truth. New records go into the index first (their vectors are cached), then every
-log with feedback is read, told apart by who said it, and checked
-(:mod:`langchain_uno.logs.filters`). Whether the words ask for anything is the distiller's to say.
+New records of the journal go into the index first (their vectors are cached). Then every log with
+feedback is read, one for each person who said something, and checked
+(:mod:`langchain_uno.logs.filters`). Whether the words ask for anything is decided by the distiller.
 
-A refresh that was killed is taken up with the logs that it began with: what arrived or was changed
-since is the next one's.
+A refresh that was killed goes on with the logs that it began with: what arrived or changed since
+belongs to the next refresh.
 """
 
 from __future__ import annotations
@@ -218,8 +218,8 @@ def _restricted(
 ) -> tuple[list[Heard], dict[str, Interaction]]:
     """Return the logs of a snapshot, as far as they are there, with the feedback they had then.
 
-    They are told by their feedback: the numbers of :func:`by_speaker` go by who spoke first, and
-    that may be another person by now.
+    They are told apart by their feedback: the numbers of ``records.by_speaker`` go by who spoke
+    first, and that may be another person by now.
 
     Returns:
         What is known of them, and those that are not as they are in the log today.

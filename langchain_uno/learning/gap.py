@@ -1,16 +1,16 @@
 """Stage "gap": how far what users want lies from what the model would guess (paper, stage 5).
 
-Every rule distilled *with* feedback is held against the list that the model wrote *without* it.
-``novelty`` of a rule is ``1 - P(covered)``; of a log, the smallest over its rules; of a cluster,
-the mean over its training logs that have both lists. With ``gap.over = "list"`` (paper) the
-reranker is asked about the whole list at once; with "pairs" about every pair, and the best match
-counts: small rerankers judge single pairs far more reliably (99 % against 76 % in the bundled
-model's pilot).
+Every rule distilled *with* feedback is compared with the list that the model wrote *without* it.
+The novelty of a rule is ``1 - P(covered)``, that of a log the smallest of its rules. The gap of a
+cluster is the mean novelty of its training logs that have both lists. With ``gap.over = "list"``
+(paper) the reranker is asked about the whole list at once; with "pairs" about every pair, and the
+best match counts: small rerankers judge single pairs far more reliably (99 % against 76 % in the
+bundled model's pilot).
 
-Measured on what each log's user asked, not on the rules that recur in the cluster: those would give
-every log the same list. Where nothing was guessed the gap is unknown, which is not low. Where the
-reranker fails its control questions nobody can tell: an expert is tried first, which costs less
-than a critic, and then a critic.
+The gap is measured on what each log's user asked, not on the rules that recur in the cluster: those
+would give every log the same list. Where nothing was guessed the gap is unknown, which counts as
+``gap.unknown``. Where the reranker fails its control questions the gap can't be measured: an expert
+is tried first, which costs less than a critic, and then a critic.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def gap_stage(work: Work) -> dict[str, Any]:
     given = work.folder.read_json("given.json")
     sets: list[list[RuleSet]] = []
     for cluster in clusters:
-        # What is asked of a module is what it lacks; the gap is the base's.
+        # Wishes about a module's answers say what the module lacks; the gap is that of the base.
         plain = [j for j in cluster.train if j not in given and work.taught[j].with_feedback]
         able = [
             j
@@ -70,7 +70,7 @@ def cognitive_gap(
     Args:
         rule_sets: one per log, of any clusters; they are not changed.
         reranker: says how likely a suggestion is covered.
-        on_done: hears of every question asked (:func:`count_questions` in all).
+        on_done: is told of every question asked (:func:`count_questions` in all).
         over: what a rule is held against at once.
 
     Raises:

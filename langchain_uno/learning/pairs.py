@@ -205,7 +205,7 @@ def build_pairs(
         judge_engine: scores them.
         prompts: the prompt set of both.
         recipe: ``pairs``, ``seed``, token limits, temperature, ``min_kept``.
-        on_done: hears of written candidates and of judged answers; see :func:`count_work`.
+        on_done: is told of written candidates and of judged answers; see :func:`count_work`.
         refused: ids of logs whose edits and likes are taught to nobody.
         unjudged: ids of logs about which the judge is not believed: nothing is revised for them.
 
@@ -320,7 +320,7 @@ def revise(
         engine: the writer (the base model, or a teacher).
         prompts: words the two inputs.
         recipe: ``pairs`` (numbers, temperature, top-p, length) and ``seed``.
-        on_done: hears of every candidate (:func:`count_work` a log).
+        on_done: is told of every candidate (:func:`count_work` a log).
         found: notes candidates that were cut, and logs of which one did not come.
 
     Raises:

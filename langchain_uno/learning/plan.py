@@ -1,8 +1,8 @@
 """What a refresh would do and cost, without doing it: ``langchain-uno train --dry-run``.
 
-Logs and calls are counted; how many clusters there are is taken from the last refresh of the home,
-or assumed. Minutes come of the last refresh's own, stage by stage, or of what the model does on
-this machine in a few seconds. Nothing is written, and no teacher is asked.
+Logs and calls are counted; the number of clusters is that of the home's last refresh, or assumed.
+Minutes are scaled from the last refresh, stage by stage, or estimated from a few seconds of
+measuring the model on this machine. Nothing is written, and no teacher is asked.
 """
 
 from __future__ import annotations

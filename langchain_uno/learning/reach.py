@@ -1,13 +1,14 @@
-"""How far a cluster reaches: where new requests go, and from where on they go to the base.
+"""How far a cluster reaches: which cluster answers a new request, and when the base does.
 
     reach = find_reach(vectors, labels, 0.995, everyday)
     router = Router(reach.centroids, ids, reach.limit, space=reach.space)
 
 The paper sends every request to the nearest centroid. Here a request on another topic goes to the
-base model. Each eighth of the clusters is left out in turn; the limit refuses 99.5 % of the
-requests of half of them, and lets 90 % of requests in other wordings pass. A cluster whose requests
-lie as near to another one as that one's own in other wordings is the same topic, and does not
-count. With fewer than three clusters everyday requests (``everyday.txt``) stand for other topics.
+base model. Each eighth of the clusters is left out in turn, and stands for other topics. For half
+of the clusters the limit refuses 99.5 % of the left-out requests; it always lets 90 % of the
+requests in other wordings pass. A cluster whose requests lie as near to another cluster as that
+cluster's own requests in other wordings is of the same topic, and does not count. With fewer than
+three clusters everyday requests (``everyday.txt``) stand for other topics.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ DIRECTIONS = 128
 ROWS = 1000
 """Logs that the directions are looked for in: enough for as many, and bounds the time."""
 LOGS = 1000
-"""Logs of a cluster that the limit is made from: those of a million take no longer."""
+"""Logs of a cluster that the limit is made from: it bounds the time for a million logs."""
 FOLDS = 8
 PHRASINGS = 4
 """Groups of a cluster's logs that are left out in turn: they stand for other wordings."""
 PASSING = 0.9
-"""So many of these pass, whatever the others refuse: logs of other topics may have got into every
-cluster."""
+"""Share of requests in other wordings that pass, whatever left-out clusters say: logs of other
+topics may have got into every cluster."""
 NOISE = 1e-6
-"""1 - cosine of two equal vectors may be as much, or as much below 0."""
+"""How far 1 - cosine of two equal vectors may be from 0."""
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,23 @@
 """Stage "rules": what is taught of what users asked for, decided from training logs alone.
 
-A log teaches its own rules, as in the paper. What else is done:
+A log teaches its own rules, as in the paper. Four things change them:
 
-- *What one person wants everywhere is taught to nobody.* A wish that its voice repeats over several
-  requests, and that fewer than ``min_users`` people have, is a personal taste or a plant. Edits and
-  liked answers are wishes too: what they add is looked at like a rule. In a home of few people
-  (fewer than twice ``min_users``) nothing is personal, all is taught, and the refresh says so.
-  What nobody is named for is looked at there too, if others are named.
+- *What one person repeats and few share is taught to nobody.* A wish that its voice repeats over
+  several requests, and that fewer than ``min_users`` people have, is a personal taste or a plant.
+  Edits and liked answers are wishes too: what they add, and what edits take away, is checked like a
+  rule. In a home of few people (fewer than twice ``min_users`` speak) nothing tells a plant from a
+  wish: all is taught, and the refresh says so. Only the anonymous voice is still checked there, if
+  others are named.
 - *What enough people want completes the logs that did not say it.* Users name some of their wishes,
   not all; trained on partial mentions alone a module would learn to do a part each time.
-- *What lone thumbs ask for*, where they teach, is drawn from the answers themselves
+- *What lone thumbs ask for*, where they teach, is drawn from the rated answers
   (:mod:`langchain_uno.learning.thumbs`).
 - *What a person decided in review holds* (:mod:`langchain_uno.learning.decisions`). What is
   excluded is taught by no log and judges none. Rules that people add complete the logs like
   recurring ones, however few want them.
 
-Which wishes are the same is told by meaning: by the embedder's vectors, and for completing by the
-reranker besides, where it can tell control pairs apart.
+Which wishes are the same is told by meaning: by the embedder's vectors, and for completing also by
+the reranker, where it passes its control questions.
 """
 
 from __future__ import annotations
@@ -182,11 +183,11 @@ def rules_stage(work: Work) -> dict[str, Any]:
 def _count_voices(
     work: Work, cluster: ClusterData, sets: Mapping[str, RuleSet], done: Collection[str]
 ) -> None:
-    """Say of a cluster who asks for what, in words, acts or thumbs, and whether thumbs teach.
+    """Count a cluster's people by words, acts and thumbs, and set whether thumbs teach it.
 
     Args:
         work: the refresh.
-        cluster: its counts are set.
+        cluster: gets ``thumbs``, ``acting``, ``people`` and ``by_thumbs``.
         sets: the rules of its training logs, by id.
         done: the logs whose edits or likes are taught.
     """
@@ -215,7 +216,14 @@ def _drawn(work: Work, cluster: ClusterData) -> Drawn:
 def _asked_by_thumbs(
     work: Work, cluster: ClusterData, rulings: Rulings, rows: list[RuleRow]
 ) -> list[str]:
-    """Return the rules drawn from a cluster's thumbs as decisions leave them; add their rows."""
+    """Return the rules drawn from a cluster's thumbs, less or edited where review decided so.
+
+    Args:
+        work: the refresh.
+        cluster: one that thumbs teach.
+        rulings: the decisions of people.
+        rows: the cluster's rows of the review; gets a row for each rule drawn.
+    """
     found, runs, _ = _drawn(work, cluster)
     rated = [one.run_id for one in lone_thumbs(work, cluster.train)]
     same: dict[str, str] = {}
@@ -333,7 +341,7 @@ def _teaches(work: Work, rules: RuleSet) -> bool:
 
 
 def lone_thumbs(work: Work, log_ids: Sequence[str]) -> list[RatedAnswer]:
-    """Return the answers among these that were rated, and of which nobody said more than that."""
+    """Return the answers among these that were liked or disliked, and no more was said of them."""
     alone = [work.logs[i] for i in log_ids if not work.distilled[i].with_feedback]
     return rated_answers(alone, work.voices)
 
@@ -341,7 +349,7 @@ def lone_thumbs(work: Work, log_ids: Sequence[str]) -> list[RatedAnswer]:
 def _is_guarded(work: Work, train: Collection[str]) -> bool:
     settings = work.recipe.rules
     if settings.voices == "logs" or settings.min_users < 2:
-        return True  # asked for: nothing to warn of, and nobody is below the bound
+        return True  # the settings ask for no guard, so there is nothing to warn of
     speaking = {
         work.voices[i] for i in train if work.distilled[i].with_feedback or work.logs[i].correction
     }
@@ -355,7 +363,7 @@ def _refused(
 ) -> tuple[set[tuple[str, str]], set[str]]:
     """Return what is not taught: rules as (voice, text), and logs whose edits or likes are not.
 
-    Without a guard only the anonymous voice is looked at, and only beside named people.
+    Without a guard only the anonymous voice is checked, and only beside named people.
     """
     suspected = {work.voices[i] for i in train}
     if not guarded:
@@ -377,7 +385,7 @@ def _refused(
         one for one, m in zip(wishes, marked, strict=True) if m and work.voices[one[0]] in suspected
     ]
     rules = {(work.voices[i], text) for i, text, act in bad if not act}
-    # What is taken away is looked at by itself: who takes it away does not vouch for who adds it.
+    # What edits take away is checked by itself: who takes it away does not vouch for who adds it.
     gone = [(p.run_id, text) for p in edited_pairs(logs) for text in added(p.chosen, p.rejected)]
     taken = repeated_by_few([mention(i, text) for i, text in gone], work.embedder, least)
     acts = {i for i, _, act in bad if act}
@@ -435,13 +443,15 @@ def repeated_by_few(
 ) -> NDArray[np.bool_]:
     """Return which mentions are of a wish that its voice repeats and too few people share, (n,).
 
-    A wish is shared where mentions of ``min_users`` voices lie around it; a voice that has it in
-    :data:`SPREAD` clusters asks for it whatever the request is, and vouches for nobody, unless so
-    many do (:data:`POPULAR`) that it is everybody's. Of the wishes that are not shared, those of
-    one voice that are alike are one; said on several requests it is marked, with whatever other
-    unshared wish of this voice belongs to it. What another voice says once is that voice's own:
-    nobody strikes out others' wishes by repeating them. Whoever repeats what few share vouches for
-    nothing else either, in words, edits or likes.
+    A wish is shared where mentions of ``min_users`` voices lie around it. A voice that has it in
+    :data:`SPREAD` clusters asks for it whatever the request is, and does not count, unless so many
+    voices have the wish (:data:`POPULAR`) that it is everybody's.
+
+    Of the wishes that are not shared, those of one voice that are alike are taken as one. If that
+    one is said on several requests it is marked, with all other unshared wishes of this voice that
+    belong to it. What another voice says once is not marked: nobody strikes out others' wishes by
+    repeating them. Whoever repeats what few share does not count for any other wish either, in
+    words, edits or likes.
     """
     out = np.zeros(len(mentions), dtype=np.bool_)
     if not mentions:
@@ -522,7 +532,7 @@ def recurring_rules(
         min_voices: voices that must name a rule; it must be named in two logs besides.
         support: share of the voices that ask for anything which must name it.
         given: for each log the rules that the module which answered was taught: nobody asks for
-            what he has got, so such a log says nothing about them, unless it names them.
+            what they have got, so such a log says nothing about them, unless it names them.
         weights: how much each log's vote counts, in (0, 1]; None: all fully.
     """
     weight = list(weights) if weights is not None else [1.0] * len(sets)

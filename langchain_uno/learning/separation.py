@@ -1,18 +1,19 @@
 """Where to cut a Ward tree without a threshold: keep the splits that the data repeat.
 
-A height in a Ward tree says what a merge costs, and that grows with the number of logs, so no fixed
-height is right for 50 logs and for 10,000. Two questions about a node's two children depend neither
-on the number of logs, nor on the number of clusters, nor on the scale of the vectors:
+The height of a merge in a Ward tree grows with the number of logs, so no fixed height is right for
+50 logs and for 10,000. Two figures of a node's two children depend neither on the number of logs,
+nor on the number of clusters, nor on the scale of the vectors:
 
 - *separation*: take the direction between the children from one half of their logs, and split the
-  *other* half along it. One cloud cut in two comes out near 2.65 (two halves of a Gaussian, in
-  units of their own spread) whatever its size and dimension; two clouds at their real distance.
-- *mixing*: how often a near neighbour of the smaller child's logs lies in the other child, against
-  what chance would give (1.0). Halves of one cloud mix; two clouds hardly do.
+  *other* half along it. For one cloud cut in two it is near 2.65 (two halves of a Gaussian, in
+  units of their own spread) whatever the cloud's size and dimension; for two clouds it is their
+  distance.
+- *mixing*: how often a near neighbour of the smaller child's logs lies in the other child, as a
+  share of what chance would give. Halves of one cloud mix; two clouds hardly do.
 
-A node is split when both say so, or when the splits below it outweigh its own doubt. The constants
-were set on planted mixtures and are the same for every input (``lab/experiments.md`` has the
-figures, and what did worse).
+A node is split when both figures say so, or when the evidence for the splits below it outweighs the
+evidence against its own. The constants are the same for every input (``lab/experiments.md`` has the
+figures).
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ Ints = NDArray[np.int64]
 MIN_SEPARATION = 4.0
 """Held-out separation from which two large children count as two clouds (one cloud: 2.65)."""
 SMALL_PENALTY = 10.0
-"""Added to it, divided by the smaller child's size: few logs look separated by luck."""
+"""Divided by the smaller child's size and added to that bound: few logs look separated by luck."""
 MAX_MIXING = 0.5
 """Mixing, as a share of chance, up to which two children count as two clouds."""
 NEIGHBOURS = 8
 REPEATS = 16
 """Random halvings over which the separation is averaged (each used in both directions)."""
 REFINE_STEPS = 3
-"""Steps of k-means between two children, before they are looked at."""
+"""Steps of k-means between two children, before the figures are taken."""
 STARTS = 10
 """Runs of k-means of which the best is a split to look at."""
 COMPARED = 1_000

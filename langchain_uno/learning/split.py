@@ -1,7 +1,7 @@
 """Hold part of a cluster's logs back for verification, before anything is learnt from the rest.
 
-Held-out *people* tell whether a module serves people it never heard of, so whole voices go to one
-side where there are at least two; otherwise whole queries do. No query text stands on both sides.
+Held-out *people* show whether a module serves people that did not teach it, so whole voices go to
+one side where there are at least two; otherwise whole queries do. No query text is on both sides.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Literal
 from langchain_uno.records import Interaction
 
 DECIDING = 8
-"""Held-out people that can decide on a module: seven wins of eight are enough for two kinds."""
+"""Held-out people that can decide on a module: with two kinds tried seven wins of eight pass."""
 
 FEWEST = 6
-"""Held-out people without whom nothing can be decided for two kinds: all of them have to win."""
+"""The fewest held-out people that can decide where two kinds are tried: all of them have to win."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Split:
     train: list[str]
     verify: list[str]
     left_out: list[str]
-    """Good for neither side: held-out voices' logs whose query text also stands in training."""
+    """On neither side: held-out voices' logs whose query text is also in training."""
     by: Literal["voice", "query"]
 
 
@@ -43,11 +43,12 @@ def split_logs(
 ) -> Split:
     """Split one cluster's logs into training and verification.
 
-    About ``held_out`` of the logs are held back, and ``deciding`` voices where these are a third of
-    all at most, or ``FEWEST`` of them where these are half: at least one voice where there are two;
-    no log where all ask the same thing. Those voices are the ones with the fewest logs: ten logs of
-    ten people witness more than ten of one. What the share wants besides is drawn by chance, and
-    half of the voices stay in training at least, or it would be left to the few who write most.
+    About ``held_out`` of the logs are held back, and ``deciding`` voices where these are at most a
+    third of all, or ``FEWEST`` where these are at most half. At least one voice is held back where
+    there are two; no log where all ask the same thing. These voices are the ones with the fewest
+    logs: ten logs of ten people say more than ten of one. What is missing to the share is drawn by
+    chance. At least half of the voices stay in training, which would else be left to the few who
+    write most.
 
     Args:
         logs: the members of one cluster.

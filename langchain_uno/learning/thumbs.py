@@ -1,10 +1,12 @@
-"""What lone thumbs ask for: a rule that sets the answers people liked apart from the others.
+"""What lone thumbs ask for: rules that set the answers people liked apart from the others.
 
 A thumb says that an answer was good or bad, and not why. So the teacher is shown some answers that
-people liked and some that they disliked, and names what sets them apart. A rule stands if a judge
-scores the liked answers of *other* people above the disliked ones by it (a hypothesis from a few
-samples, checked on the rest, as in arXiv 2201.12323). What stands is the standard by which the
-cluster's module is verified: on its own answers, like any module.
+people liked and some that they disliked, and names what sets them apart. A judge then scores
+answers that *other* people rated by each rule. The rule stands if liked answers score higher than
+disliked ones (a hypothesis from a few samples, checked on the rest, as in arXiv 2201.12323).
+
+The rules that stand are the standard by which the judge compares the answers of the cluster's
+module with the base model's. They train nothing: the expert learns from the rated answers.
 """
 
 from __future__ import annotations
@@ -23,15 +25,17 @@ from langchain_uno.models.roles import Answered
 from langchain_uno.records import Message, RatedAnswer, digest_of, run_of
 
 SHOWN = 4
-"""People of either side whose answer the teacher sees, at most half of them; first those who are on
-both sides."""
+"""People of each side (likers, dislikers) drawn for the teacher, at most half of the side. Whoever
+rated both ways is drawn first, and shown on both sides."""
 CHECKED, EACH = 16, 3
-"""People of either side whose answers a judge scores by each rule, and answers of each of them."""
+"""Other people of each side whose answers a judge scores by each rule, and answers of each, at
+most."""
 MOST_RULES = 3
 LEVEL = 0.05
-"""A rule that says nothing of the answers stands so often, however many are tried."""
+"""The chance that any rule stands though none tells liked answers from disliked ones."""
 _LENGTHS = ((500, 1_500), (200, 400))
-"""Characters of each request and answer that the teacher sees; less, where it can't read these."""
+"""Characters of a request and of an answer that the teacher sees at most; less, where it can't read
+these."""
 
 
 class Drawn(NamedTuple):
@@ -48,15 +52,17 @@ NOTHING = Drawn([], [])
 
 
 def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> Drawn:
-    """Return the rules that set liked answers apart from disliked ones; often none.
+    """Return the rules that set liked answers apart from disliked ones.
+
+    Only answers in the language that most of them have are used.
 
     Args:
-        work: the refresh; its teacher writes and judges.
-        rated: the rated answers of one cluster's training logs.
+        work: the refresh; its teacher writes the rules and judges by them.
+        rated: the rated answers of one cluster's training logs, at least one.
 
     Returns:
-        At most ``MOST_RULES``. None where the judge can't be believed, the prompt set has no such
-        role, or too few people are left to check a rule on.
+        At most ``MOST_RULES`` rules, often none: where the judge is not believed, where the prompt
+        set lacks the language or the role, and where no rule stands.
 
     Raises:
         EngineDownError: the teacher answers nobody.
@@ -92,7 +98,7 @@ def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> Drawn:
 def _by_person(work: Work, rated: Sequence[RatedAnswer], up: bool) -> dict[str, list[RatedAnswer]]:
     """Return some answers that each person liked (or disliked).
 
-    People and their answers come in an order drawn by lot, however many thumbs they gave.
+    The seed orders people and their answers, however many thumbs they gave.
     """
     seed = str(work.recipe.seed)
     drawn = sorted(
@@ -125,7 +131,7 @@ def _asked(work: Work, seen: Sequence[Sequence[RatedAnswer]], language: str) -> 
 
 
 def _short(one: RatedAnswer, request: int, answer: int) -> Answered:
-    """Return the last request and the answer, as much as the teacher sees of them."""
+    """Return the last request and the answer, cut to what the teacher sees."""
     asked = next((m.content for m in reversed(one.messages) if m.role == "user"), "")
     return [Message(role="user", content=shortened(asked, request))], shortened(one.answer, answer)
 
@@ -139,7 +145,8 @@ def _tells(
 ) -> bool:
     """Whether a judge scores the good answers above the bad ones by a rule.
 
-    Each person counts once, by the mean of their answers (Mann-Whitney's one-sided test).
+    One-sided Mann-Whitney test at ``level``. Each person counts once, by the mean of their answers;
+    answers without a judgement are left out.
     """
     from scipy.stats import mannwhitneyu
 

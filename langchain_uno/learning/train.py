@@ -9,21 +9,21 @@ A verified critic answers in three generations. With ``critic.distil`` its answe
 requests teach an expert (context distillation, arXiv 2209.15189), which answers in its place if it
 passes like any module and is no worse than the critic.
 
-A cluster in which fewer than ``min_users`` people said what they want, in words (that a judge can
-tell) or by acts, learns from the thumbs of the others. Where so many did, thumbs teach nothing:
-words also ask for what the base model never does, and a liked answer would hold the expert to what
-these people want changed.
+Lone thumbs teach a cluster in which fewer than ``min_users`` people said what they want, in words
+(that a judge can verify) or by acts. Where enough people said it, thumbs teach nothing: words also
+ask for what the base model never does, and the expert would imitate liked answers that other people
+want changed.
 
 A module of the current release that is still good stays (:mod:`langchain_uno.learning.evolve`). It
-is replaced only by one that is proven better than it on the same queries, by the test that says who
-beats the base. Where so few people are held out that nothing could be decided, nothing is trained.
-What passes by itself ships unless there were so many tries in this refresh that it may be chance
-(:func:`langchain_uno.trainers.deciding.may_ship`), or it gets worse where nobody asked for anything
+is replaced only by one that is proven better on the same queries, by the test that compares modules
+with the base. Where so few people are held out that nothing could be decided, nothing is trained. A
+module that passes does not ship if so many were tried in this refresh that it may be chance
+(:func:`langchain_uno.trainers.deciding.may_ship`), or if it is worse elsewhere
 (:mod:`langchain_uno.trainers.elsewhere`; not by the paper's rule).
 
 Every training and every verification is kept as soon as it is done, and nothing is deleted before
 what it was needed for is written. A training keeps its state every minute, so a refresh that was
-stopped repeats a minute of one, or one verification.
+stopped repeats a minute of training, or one verification.
 """
 
 from __future__ import annotations
@@ -559,7 +559,7 @@ def _folder_of(work: Work, trial: Trial) -> Path:
 def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], None]:
     """Return a trainer's progress callback, which drives the stage's bar.
 
-    Limits are looked at when a state was kept, so that a training which is stopped loses nothing.
+    Limits are checked when a state was kept, so that a training which is stopped loses nothing.
     """
     seen = 0
     out = work.folder.path(f"clusters/{cluster.id}/{kind}")

@@ -1,8 +1,8 @@
 """Stage "verify": what a cluster's module is asked, by which standard, and how it did.
 
 ``train`` calls it after each training; the comparison itself is ``trainers/verifier.py``, and the
-look elsewhere ``trainers/elsewhere.py``. No log that taught a module is asked here. The base's
-answers are asked once a cluster, and what both sides said is kept for the report.
+look elsewhere ``trainers/elsewhere.py``. No log that taught a module is asked here. The base model
+answers once a cluster, and what both sides said is kept for the report.
 """
 
 from __future__ import annotations
@@ -36,18 +36,21 @@ _BAR = "train"
 
 
 def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
-    """Return a cluster's verification queries, each with the judge's standard.
+    """Return a cluster's verification queries, each with its standard.
 
-    That is the rules which the log's own user named; where a module answered it, what this module
-    was there for besides. A log with an edit and no rule has the edit. A log that says nothing of
-    the kind has the rules that recur among the cluster's training logs, unless its user was content
-    with the answer as it was: that is no witness for other wishes. So have requests that nobody
-    reacted to; they fill up to ``recipe.verify.max_queries``. Where the judge can't be
-    believed, edits alone are a standard.
+    - A log with rules: the rules that its own user named, and those that the module which answered
+      it was taught.
+    - A log with an edit and no rule: the edit.
+    - Another log: the rules of the cluster, unless its user was content with the answer as it was;
+      such a log is no witness for other people's wishes.
+    - Requests that nobody reacted to: the rules of the cluster. They fill up to
+      ``recipe.verify.max_queries``.
 
-    Where thumbs teach, it is the rules that set liked answers apart
-    (:mod:`langchain_uno.learning.thumbs`), for requests of liked answers too. Where none is known,
-    it is the answers that people rated (:func:`evened`).
+    The rules of a cluster are those that recur among its training logs. Where thumbs teach, they
+    are those drawn from thumbs (:mod:`langchain_uno.learning.thumbs`), and requests of liked
+    answers are judged by them too; if none was drawn, the standard is the answers that people rated
+    (:func:`evened`), and nothing else is asked. Where the judge is not believed, only edits are a
+    standard.
     """
     if cluster.by_thumbs and not cluster.rules:
         return _rated_items(work, cluster)
@@ -79,7 +82,7 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
 
 
 def none_held_out(work: Work, cluster: ClusterData) -> str:
-    """Say that a cluster has no verification query; what logs ask is cut by a review alone."""
+    """Say why a cluster has no verification query: review took the rules, or no log is held out."""
     asked, left = work.distilled, work.taught
     if any(asked[i].with_feedback and not left[i].with_feedback for i in cluster.verify):
         return "no held-out log to verify on: their rules were excluded in review"
@@ -121,9 +124,15 @@ def exam_of(work: Work, keep: Callable[[list[Compared]], None] | None = None) ->
 def verify_module(
     work: Work, cluster: ClusterData, kind: ModuleKind, epochs: list[Path], *, kinds: int, name: str
 ) -> VerifierReport:
-    """Compare a module with the base on held-out queries; of a critic there is one epoch.
+    """Compare a module with the base on held-out queries.
 
-    The answers of both are kept under ``name``, for the report.
+    Args:
+        work: the refresh.
+        cluster: whose held-out queries are asked.
+        kind: of the module.
+        epochs: its adapter folders; of a critic the last is verified.
+        kinds: how many kinds of module are tried in this cluster.
+        name: the answers of both sides are kept under it, for the report.
     """
     items = held_out(work, cluster)
     work.trying(cluster, f"{kind}, verifying on {len(items)} queries")
@@ -187,7 +196,8 @@ def look_outside(
     exam, name = exam_of(work), "general.json"
     if not work.folder.has(name):  # once a refresh
         work.folder.write_json(name, base_answers(exam))
-    # Requests that nobody reacted to are where serving sends them. Thumbs judge no other answer.
+    # Requests that nobody reacted to lie where serving sends them, so none of them is a stray. A
+    # cluster that thumbs teach has none either: rated answers are no standard for other answers.
     others = [c for c in work.clusters() if c.id != cluster.id and not c.by_thumbs]
     sent = sent_to(work) if report.kind == "expert" else {}
     strays = [i for c in others for i in held_out(work, c) if sent.get(i.id) == cluster.id]

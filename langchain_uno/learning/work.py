@@ -64,7 +64,7 @@ _REFRESH = re.compile(r"refresh-[0-9a-f]{16}\Z")
 
 
 class RefreshProgress(Protocol):
-    """Hears how a refresh comes on; ``langchain_uno.cli.progress`` shows it."""
+    """Is told of the progress of a refresh; ``langchain_uno.cli.progress`` shows it."""
 
     def start(self, stage: str, total: int | None, note: str = "") -> None:
         """A stage begins; ``total`` items are expected (None: unknown)."""

@@ -30,7 +30,7 @@ LoadModels = Callable[[], tuple[Engine, Embedder, Engine | None]]
 """Returns base model, embedder and teacher (None: the base model); Ray must be able to send it."""
 
 LOOK_S = 30.0
-"""Seconds between two looks at the limits of the refresh."""
+"""Seconds between two checks of the limits of the refresh."""
 RETRIES = 3
 """Times that a worker, and the cluster that it was at, is started again."""
 _ANSWER_S = 10.0
@@ -105,7 +105,7 @@ class RayWorkers:
             )
             # A worker puts its own models in the place of these.
             own: dict[str, Any] = dict.fromkeys(("engine", "embedder", "reranker", "teacher"))
-            # Limits are looked at here: a monotonic clock is its machine's own.
+            # Limits are checked in this process: other machines have other monotonic clocks.
             own |= {"stop_at": None, "min_free_gb": None}
             bare = replace(work, progress=Silent(), spread=None, **own)
             sent = self._ray.put((bare, self._load, work.engine.fingerprint, threads))

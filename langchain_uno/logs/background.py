@@ -1,7 +1,8 @@
-"""Draining beside the app, for those who ask for it: one quiet thread that never gets in the way.
+"""Draining in a thread of the app, where a handler asks for it (``drain_every``).
 
-It embeds and writes in batches when it can have the lease, steps back when something else has it or
-the store can't be reached, and stops within a batch. The journal is complete without it.
+The thread embeds and writes in batches while it holds the store's lease. It waits where another
+process holds the lease or the store can't be reached, and stops within a batch. The journal is
+complete without it.
 """
 
 from __future__ import annotations

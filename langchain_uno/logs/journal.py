@@ -399,8 +399,8 @@ class Journal(Closing):
             return kind.model_validate_json(body)
         except ValidationError as error:
             raise StoreError(
-                f"The journal {str(self.path)!r} holds a record that is none "
-                f"({reason_of(error)}): was it written by something else?"
+                f"The journal {str(self.path)!r} holds a row that is no record "
+                f"({reason_of(error)}): restore it from a backup."
             ) from error
 
     # -- what models said ---------------------------------------------------------------------

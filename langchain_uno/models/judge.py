@@ -53,7 +53,7 @@ def judge(
         engine: the judge (the base model itself, or a teacher).
         prompts: words the judge's prompt and parses its text.
         recipe: ``role_tokens``; ``top_p`` where judgements are sampled.
-        on_done: hears of every judged item, those that needed no asking included.
+        on_done: is told of every judged item, those that needed no asking included.
         temperature: 0 judges greedily.
         seed: makes a sampled judgement repeatable; another seed is another judgement.
 
@@ -98,9 +98,9 @@ def judge_averaged(
     """Judge every item once greedily and ``judgements - 1`` times sampled, and average the scores.
 
     There are ``recipe.verify.judgements``, sampled at ``recipe.temperature`` and
-    ``recipe.top_p``. ``on_done`` hears of ``len(items) * judgements`` items. Unreadable judgements
-    are left out of the average; an item with none that can be read gets None. The reason is the
-    greedy judgement's.
+    ``recipe.top_p``. ``on_done`` is told of ``len(items) * judgements`` items. Unreadable
+    judgements are left out of the average; an item with none that can be read gets None. The reason
+    is the greedy judgement's.
 
     Raises:
         EngineError: the judge can't answer at all.

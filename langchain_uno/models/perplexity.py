@@ -42,7 +42,7 @@ def log_likelihoods(
             has -inf.
         engine: a local one.
         adapter: a loaded one; None: the plain base model.
-        on_done: hears of each answer.
+        on_done: is told of each answer.
 
     Raises:
         ConfigError: the engine's model runs on a server.

@@ -23,7 +23,7 @@ def ask_together(
         ask: called in threads.
         items: what is asked.
         width: calls under way at a time.
-        on_done: hears of each answer.
+        on_done: is told of each answer.
     """
     answers: list[R] = []
     pool = ContextThreadPoolExecutor(width)
@@ -42,7 +42,7 @@ def ask_once(
 ) -> list[Generation]:
     """Return the engine's answers, in the order of the requests; equal ones are asked once.
 
-    ``on_done`` hears of every request.
+    ``on_done`` is told of every request.
     """
     keys = [key_of("", request) for request in requests]
     unique = dict(zip(keys, requests, strict=True))

@@ -156,7 +156,7 @@ def start(
         traffic = read_traffic(home) or Traffic()
         current = traffic.current or Share(release=None)
         if current.release == release:
-            raise ReleaseError(f"Release {release!r} is current: it has nothing to prove.")
+            raise ReleaseError(f"Release {release!r} is current: name another one to try.")
         under_way = running(home)
         if under_way is not None and (under_way.release != release or share < under_way.share):
             raise ReleaseError(

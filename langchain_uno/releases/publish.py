@@ -1,4 +1,4 @@
-"""Making releases, and moving between them. Every step is atomic: done or not done, never half.
+"""Making releases, and moving between them. Every step is atomic.
 
 A release is written to a hidden folder beside its place, synced, *checked by the same code that
 serves it*, renamed, and only then named in ``traffic.json``. A kill at any moment leaves the former

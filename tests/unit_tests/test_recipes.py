@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from langchain_uno import recipe as recipe_module
 from langchain_uno.cli.command import app
 from langchain_uno.cli.recipe import as_toml, settings_of
 from langchain_uno.errors import ConfigError
@@ -179,3 +181,9 @@ def test_a_name_may_hold_anything(tmp_path: Path) -> None:
 def test_a_cluster_holds_at_least_one_log(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cluster\.min_size"):
         load_recipe("default", {"cluster": {"min_size": 0}})
+
+
+def test_the_examples_of_the_docstring_load() -> None:
+    calls = re.findall(r"^    recipe = (load_recipe\(.*\))", recipe_module.__doc__ or "", re.M)
+    loaded = [eval(call, {"load_recipe": load_recipe}) for call in calls]
+    assert [(one.name, one.lora.rank) for one in loaded] == [("default", 64), ("paper", 16)]
