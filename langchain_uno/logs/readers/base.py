@@ -335,9 +335,9 @@ def _is_other(one: Row) -> bool:
 
 
 _UP = {"true", "1", "1.0", "up", "thumbsup", "thumb_up", "thumbs_up", "positive", "like", "liked",
-       "👍", "upvote"}  # fmt: skip
+       "👍", "upvote", "good"}  # fmt: skip
 _DOWN = {"false", "0", "0.0", "-1", "-1.0", "down", "thumbsdown", "thumb_down", "thumbs_down",
-         "negative", "dislike", "disliked", "👎", "downvote"}  # fmt: skip
+         "negative", "dislike", "disliked", "👎", "downvote", "bad"}  # fmt: skip
 
 
 def thumb(value: Any) -> float | None:

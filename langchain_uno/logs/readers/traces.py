@@ -213,7 +213,7 @@ def _is_score(row: Row) -> bool:
 
 
 def _langfuse(row: Row) -> Iterable[Found]:
-    if isinstance(row.get("trace"), Mapping):  # as its page downloads one
+    if isinstance(row.get("trace"), Mapping) and not _is_score(row):  # as its page downloads one
         row = {**row["trace"], **{k: row.get(k) for k in ("observations", "scores")}}
     if _is_score(row):
         yield _score(row)
@@ -360,18 +360,28 @@ def _span(row: Row) -> Iterable[Found]:
         })  # fmt: skip
         return
     inner = _attributes(row)
-    llm, gen_ai = _object(inner.get("llm")), _object(inner.get("gen_ai"))
+    llm, gen_ai, ai = (_object(inner.get(name)) for name in ("llm", "gen_ai", "ai"))
     given = llm.get("input_messages") or _object(gen_ai.get("input")).get("messages")
+    given = given or gen_ai.get("prompt") or _object(ai.get("prompt")).get("messages")
     answer = llm.get("output_messages") or _object(gen_ai.get("output")).get("messages")
+    answer = answer or gen_ai.get("completion")
+    if not answer and (made := _object(ai.get("response"))):  # the AI SDK's
+        answer = {"content": made.get("text"), "finish_reason": made.get("finishReason")}
+    if system := gen_ai.get("system_instructions"):
+        given = {"messages": given, "system": body_of(system)}
     yield from _langfuse({
-        "type": "GENERATION" if given or gen_ai.get("prompt") else "SPAN",
-        "input": given or gen_ai.get("prompt"), "output": answer or gen_ai.get("completion"),
+        "type": "GENERATION" if given else "SPAN",
+        "input": given, "output": answer,
+        "metadata": _object(ai.get("telemetry")).get("metadata")
+        or _object(_object(inner.get("traceloop")).get("association")).get("properties"),
         "model": llm.get("model_name") or _object(gen_ai.get("request")).get("model"),
         "id": first(ids, "span_id", "spanId"), "traceId": first(ids, "trace_id", "traceId") or "",
         "level": row.get("status_code"), "statusMessage": row.get("status_message"),
         "startTime": first(row, "start_time", "startTime"),
         "userId": _object(inner.get("user")).get("id"),
-        "sessionId": _object(inner.get("session")).get("id"),
+        "sessionId": first(
+            {**_object(gen_ai.get("conversation")), **_object(inner.get("session"))}, "id"
+        ),
     })  # fmt: skip
 
 
@@ -384,7 +394,7 @@ def _is_span(row: Row) -> bool:
 # -- requests and responses ------------------------------------------------------------------------
 
 _REQUEST = ("request", "request_body", "requestBody", "req", "body", "kwargs", "input", "inputs",
-            "prompt", "messages", "contents")  # fmt: skip
+            "prompt", "messages", "contents", "proxy_server_request")  # fmt: skip
 _RESPONSE = ("response", "response_body", "responseBody", "res", "output", "outputs", "completion",
              "choices", "candidates", "message", "answer", "reply")  # fmt: skip
 
