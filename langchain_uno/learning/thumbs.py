@@ -43,9 +43,6 @@ class Drawn(NamedTuple):
     """Whether the teacher gave no list that can be read."""
 
 
-NOTHING = Drawn([], [])
-
-
 def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> Drawn:
     """Return the rules that set liked answers apart from disliked ones; often none.
 
@@ -64,13 +61,13 @@ def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> Drawn:
     language = spoken.most_common(1)[0][0]
     words = work.teacher_prompts
     if not words.supports(language) or not believed(work, "judge", language):
-        return NOTHING
+        return Drawn([], [])
     own = [one for one in rated if work.logs[one.run_id].language == language]
     likers, dislikers = (_first_of_each(work, own, up) for up in (True, False))
     shown = {one.voice for side in (likers, dislikers) for one in side[: _shown(side)]}
     seen = [[one for one in side if one.voice in shown] for side in (likers, dislikers)]
     if not all(seen):
-        return NOTHING
+        return Drawn([], [])
     tried = _asked(work, seen, language)
     runs = [run_of(one.run_id) for side in seen for one in side]
     if tried is None:

@@ -135,14 +135,10 @@ def _events(value: Any) -> list[Any]:
         lines = (line for line in value.splitlines() if line.startswith("data:"))
         events = [body_of(line.removeprefix("data:").strip()) for line in lines]
         return [one for one in events if isinstance(one, Mapping)]
-    if objects(value) and any("delta" in v or _is_chunk(v) for v in value):
-        return [*value]
-    return []
-
-
-def _is_chunk(event: Mapping[str, Any]) -> bool:
-    given = event.get("choices")
-    return objects(given) and "delta" in given[0]
+    if not objects(value):
+        return []
+    firsts = [v["choices"][0] if objects(v.get("choices")) else v for v in value]
+    return [*value] if any("delta" in one for one in firsts) else []
 
 
 def _delta(event: Mapping[str, Any]) -> str:

@@ -102,14 +102,11 @@ def _run(row: Row) -> Chat:
     metadata = _object(_object(row.get("extra")).get("metadata"))
     dated = {"start_time": row.get("start_time")}  # the row's own session_id is the project
     return Chat(
-        turns,
-        run_id=str(row.get("id") or "") or None,
-        root_run_id=str(row["trace_id"]) if row.get("trace_id") else None,
-        last_only=True,
+        turns, run_id=str(row.get("id") or "") or None,
+        root_run_id=str(row["trace_id"]) if row.get("trace_id") else None, last_only=True,
         error=str(row.get("error") or "") or cut_off(row.get("outputs")),
-        tags=_own_call(metadata, row.get("tags")),
-        **about(dated, metadata),
-    )
+        tags=_own_call(metadata, row.get("tags")), **about(dated, metadata),
+    )  # fmt: skip
 
 
 def _own_call(metadata: Row, tags: Any) -> dict[str, str]:
@@ -151,17 +148,11 @@ def _langsmith_feedback(row: Row) -> Feedback:
     if score is None and isinstance(value, str):
         score = thumb(value)
     return feedback_of(
-        first(row, "run_id", "trace_id"),
-        row.get("id") or row.get("feedback_id"),
-        row.get("created_at"),
-        key=row.get("key"),
-        score=0.0 if score == -1 else score,
-        value=value,
-        comment=comment,
-        correction=correction,
-        source=str(source.get("type") or "langsmith"),
+        first(row, "run_id", "trace_id"), row.get("id") or row.get("feedback_id"),
+        row.get("created_at"), key=row.get("key"), score=0.0 if score == -1 else score, value=value,
+        comment=comment, correction=correction, source=str(source.get("type") or "langsmith"),
         user_id=str(source["user_id"]) if source.get("user_id") else None,
-    )
+    )  # fmt: skip
 
 
 def _edit(correction: Row) -> str | None:
@@ -243,15 +234,11 @@ def _langfuse(row: Row) -> Iterable[Found]:
     if str(row.get("level")).upper() == "ERROR":
         error = str(first(row, "statusMessage", "status_message") or "error")
     yield Chat(
-        turns,
-        run_id=str(row["id"]) if row.get("id") and not whole else None,
-        root_run_id=str(row["id"] if whole else _trace(row)),
-        last_only=not whole,
-        error=error,
-        tags=_own_call(metadata, metadata.get("tags")),
-        feedback=[*scores_in(row), *_columns(row)],
+        turns, run_id=str(row["id"]) if row.get("id") and not whole else None,
+        root_run_id=str(row["id"] if whole else _trace(row)), last_only=not whole, error=error,
+        tags=_own_call(metadata, metadata.get("tags")), feedback=[*scores_in(row), *_columns(row)],
         **about(row, metadata),
-    )
+    )  # fmt: skip
 
 
 def _columns(row: Row) -> list[Row]:
@@ -287,15 +274,10 @@ def _score(row: Row) -> Found:
         except (TypeError, ValueError) as error:
             raise InputError(f"the score's value {str(value)[:40]!r} is no number") from error
     return feedback_of(
-        str(about),
-        row.get("id"),
-        first(row, "timestamp", "createdAt", "created_at"),
-        key=str(row["name"]),
-        comment=comment or None,
-        source=str(row.get("source") or "langfuse"),
-        user_id=first(row, "authorUserId", "author_user_id"),
-        **fields,
-    )
+        str(about), row.get("id"), first(row, "timestamp", "createdAt", "created_at"),
+        key=str(row["name"]), comment=comment or None, source=str(row.get("source") or "langfuse"),
+        user_id=first(row, "authorUserId", "author_user_id"), **fields,
+    )  # fmt: skip
 
 
 # -- spans of OpenTelemetry ------------------------------------------------------------------------
@@ -455,24 +437,16 @@ def _request(row: Row) -> Iterable[Found]:
         # OpenAI's Responses name the answer that the user goes on from, and leave the turns out.
         name = f"follow-up-{run_ref(str(run_id))}"
         yield feedback_of(
-            str(before),
-            name,
-            None,
-            key=FOLLOW_UP,
-            comment=turn,
-            source="thread",
+            str(before), name, None, key=FOLLOW_UP, comment=turn, source="thread",
             user_id=told["user"],
-        )
+        )  # fmt: skip
     ends = map(cut_off, (row, *(body_of(row.get(k)) for k in _RESPONSE)))
     told["created_at"] = told["created_at"] or response.get("created")
     told["model"] = told["model"] or first(_object(row.get("inputs")), "model")
     yield Chat(
-        [*given, *answer],
-        run_id=run_id,
-        feedback=[*feedback_in(row), *scores_in(row)],
-        error=next(filter(None, ends), None),
-        **told,
-    )
+        [*given, *answer], run_id=run_id, feedback=[*feedback_in(row), *scores_in(row)],
+        error=next(filter(None, ends), None), **told,
+    )  # fmt: skip
 
 
 LANGSMITH = Reader(

@@ -178,15 +178,9 @@ def _chatgpt_feedback(row: Row) -> Feedback:
         raise InputError("the rating is no thumb, or names no message")
     words = content.get("text") or ", ".join(filter(None, map(_reason, content.get("tags") or [])))
     return feedback_of(
-        run,
-        f"chatgpt-{run}",
-        first(row, "create_time", "created_at"),
-        key="thumb",
-        score=score,
-        comment=words or None,
-        source="chatgpt",
-        user_id=first_name(USER_KEYS, row),
-    )
+        run, f"chatgpt-{run}", first(row, "create_time", "created_at"), key="thumb", score=score,
+        comment=words or None, source="chatgpt", user_id=first_name(USER_KEYS, row),
+    )  # fmt: skip
 
 
 # -- Open WebUI ------------------------------------------------------------------------------------
@@ -208,14 +202,10 @@ def _openwebui_feedback(row: Row) -> Iterator[Found]:
     if rating is not None and thumb(rating) is None:
         raise InputError(f"the rating {str(rating)[:40]!r} is neither 1 nor -1")
     said = _rated(
-        "rating",
-        rating,
-        data.get("comment"),
-        data.get("reason"),
-        as_object(data.get("details")).get("rating"),
-        user_id=row.get("user_id"),
+        "rating", rating, data.get("comment"), data.get("reason"),
+        as_object(data.get("details")).get("rating"), user_id=row.get("user_id"),
         created_at=row.get("created_at"),
-    )
+    )  # fmt: skip
     name = meta.get("message_id")
     outer = as_object(row.get("snapshot")).get("chat")
     if not said:
@@ -269,18 +259,13 @@ def _openwebui_nodes(chat: Row) -> dict[str, _Node]:
     for n, one in enumerate(given):
         note = as_object(one.get("annotation")) or {"rating": one.get("score") or None}
         above = one.get("ancestors") or [None]
-        nodes.append(
-            {
-                "id": str(one.get("id") or n),
-                "parent": above[-1] if branches else one.get("parentId") if found else None,
-                "feedback": _rated(
-                    "rating", note.get("rating"), note.get("comment"), note.get("reason")
-                ),
-                "role": first(one, "role", "from"),
-                "content": one.get("content") or "",
-                "created_at": first(one, "timestamp", "createdAt"),
-            }
-        )
+        said = (note.get(name) for name in ("rating", "comment", "reason"))
+        nodes.append({
+            "id": str(one.get("id") or n), "feedback": _rated("rating", *said),
+            "parent": above[-1] if branches else one.get("parentId") if found else None,
+            "role": first(one, "role", "from"), "content": one.get("content") or "",
+            "created_at": first(one, "timestamp", "createdAt"),
+        })  # fmt: skip
     return _by_id(nodes, bool(found) or branches)
 
 

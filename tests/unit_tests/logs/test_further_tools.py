@@ -162,7 +162,7 @@ def test_spans_of_the_ai_sdk(home: Home, tmp_path: Path, reason: str) -> None:
     assert (one.error is None) is (reason == "stop")
 
 
-@pytest.mark.parametrize(("word", "score"), [("GOOD", 1.0), ("bad", 0.0)])
-def test_ratings_of_anythingllm(home: Home, tmp_path: Path, word: str, score: float) -> None:
+@pytest.mark.parametrize(("word", "score"), [("GOOD", 1.0), ("bad", 0.0), ("👎🏽", 0.0)])
+def test_ratings_in_words_and_signs(home: Home, tmp_path: Path, word: str, score: float) -> None:
     [one] = imported(home, tmp_path, {"prompt": ASKED, "response": SAID, "rating": word})
     assert one.score == score
