@@ -21,10 +21,11 @@ _ANSWER = ("choices", "candidates", "generations", "output", "message", "content
            "answer", "text", "result", "results", "outputText")  # fmt: skip
 
 
-_REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
+_REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason",
+            "stop_type")  # fmt: skip
 _AROUND = ("choices", "delta", "candidates", "generations", "message", "kwargs", "data",
            "generation_info", "response_metadata", "additional_kwargs", "llm_output",
-           "response")  # fmt: skip
+           "response", "meta_info", "details")  # fmt: skip
 
 
 def body_of(value: Any) -> Any:
@@ -93,6 +94,7 @@ def cut_off(value: Any, depth: int = 0) -> str | None:
         return None
     details = as_object(value.get("incomplete_details"))
     for word in (*map(value.get, _REASONS), details.get("reason")):
+        word = word.get("type") if isinstance(word, Mapping) else word  # SGLang's
         if isinstance(word, str) and (broken := incomplete(word)):
             return broken
     return next((e for k in _AROUND if (e := cut_off(value.get(k), depth + 1))), None)

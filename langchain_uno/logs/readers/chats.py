@@ -102,14 +102,10 @@ def _told(row: Row, messages: Sequence[Any], **more: Any) -> Chat:
     told["user"] = told["user"] or first_name(("hashed_ip",), row)
     told["thread"] = told["thread"] or first_name(("conversation_hash", "uuid", "SessionId"), row)
     return Chat(
-        messages,
-        id=str(row.get("id", row.get("test_idx", ""))),
-        run_id=run_ref(row["run_id"]) if row.get("run_id") else None,
-        feedback=feedback_in(row),
-        tags=_tags(row),
-        **told,
-        **more,
-    )
+        messages, id=str(row.get("id", row.get("test_idx", ""))),
+        run_id=run_ref(row["run_id"]) if row.get("run_id") else None, feedback=feedback_in(row),
+        tags=_tags(row), **told, **more,
+    )  # fmt: skip
 
 
 def _tags(row: Row) -> dict[str, str]:

@@ -72,7 +72,7 @@ def _langsmith(row: Row) -> Iterable[Found]:
     if _is_langsmith_feedback(row):
         yield _langsmith_feedback(row)
     elif "run_type" in row:
-        if row.get("feedback_stats"):  # sums of feedback that has rows of its own
+        if _object(row.get("feedback_stats")):  # sums of feedback that has rows of its own
             yield Passed("feedback_summary")
         yield _run(row)
     else:
@@ -95,17 +95,17 @@ def _roots(rows: Sequence[Row]) -> Iterable[Found]:
 def _run(row: Row) -> Chat:
     if row["run_type"] not in _MODELS:
         raise Passed("not_a_model_run")
-    inputs = row.get("inputs")
+    inputs, outputs = body_of(row.get("inputs")), body_of(row.get("outputs"))
     if not isinstance(inputs, Mapping):
         raise InputError("the run's 'inputs' must be an object")
-    turns = _talk("run", asked(inputs), row.get("outputs"))
+    turns = _talk("run", asked(inputs), outputs)
     metadata = _object(_object(row.get("extra")).get("metadata"))
     dated = {"start_time": row.get("start_time")}  # the row's own session_id is the project
     return Chat(
         turns, run_id=str(row.get("id") or "") or None,
         root_run_id=str(row["trace_id"]) if row.get("trace_id") else None, last_only=True,
-        error=str(row.get("error") or "") or cut_off(row.get("outputs")),
-        tags=_own_call(metadata, row.get("tags")), **about(dated, metadata),
+        error=str(row.get("error") or "") or cut_off(outputs),
+        tags=_own_call(metadata, body_of(row.get("tags"))), **about(dated, metadata),
     )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def _chats(nodes: Mapping[str, _Node], shown: Any, **about: Any) -> Iterator[Fou
         covered |= {one["id"] for one in chain}
         if any(str(one["role"]).lower() != "system" for one in chain):
             found = True
-            yield Chat(chain, **about)
+            yield Chat(chain, **{**about, "model": nodes[leaf].get("model") or about["model"]})
     if not found:
         yield Passed("empty_conversation")
 
@@ -264,6 +264,7 @@ def _openwebui_nodes(chat: Row) -> dict[str, _Node]:
             "id": str(one.get("id") or n), "feedback": _rated("rating", *said),
             "parent": above[-1] if branches else one.get("parentId") if found else None,
             "role": first(one, "role", "from"), "content": one.get("content") or "",
+            "model": one.get("model"),
             "created_at": first(one, "timestamp", "createdAt"),
         })  # fmt: skip
     return _by_id(nodes, bool(found) or branches)

@@ -166,3 +166,49 @@ def test_spans_of_the_ai_sdk(home: Home, tmp_path: Path, reason: str) -> None:
 def test_ratings_in_words_and_signs(home: Home, tmp_path: Path, word: str, score: float) -> None:
     [one] = imported(home, tmp_path, {"prompt": ASKED, "response": SAID, "rating": word})
     assert one.score == score
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"meta_info": {"finish_reason": {"type": "length", "length": 8}}},
+        {"stop_type": "limit", "truncated": False},
+        {"details": {"finish_reason": "length"}},
+    ],
+    ids=["SGLang", "llama.cpp", "TGI"],
+)
+def test_servers_that_say_elsewhere_that_an_answer_was_cut(
+    home: Home, tmp_path: Path, end: dict[str, Any]
+) -> None:
+    row = {"request": {"prompt": ASKED}, "response": {"content": SAID, **end}}
+    [one] = imported(home, tmp_path, row)
+    assert (one.answer, one.error) == (SAID, AT_LIMIT)
+
+
+def test_the_columns_of_langsmiths_bulk_export_are_texts(home: Home, tmp_path: Path) -> None:
+    def dumped(kind: str, content: str) -> dict[str, Any]:
+        return {"lc": 1, "type": "constructor", "kwargs": {"content": content, "type": kind}}
+
+    row = {
+        "id": "0190aaaa-0000-7000-8000-000000000001", "run_type": "llm", "feedback_stats": "{}",
+        "trace_id": "0190aaaa-0000-7000-8000-000000000009", "tags": '["nostream"]',
+        "inputs": json.dumps({"messages": [[dumped("human", ASKED)]]}),
+        "outputs": json.dumps({"generations": [[{"text": SAID, "message": dumped("ai", SAID)}]]}),
+        "extra": json.dumps({"metadata": {"user_id": "u2"}}),
+    }  # fmt: skip
+    [one] = imported(home, tmp_path, row)
+    assert (one.query, one.answer, one.user_id) == (ASKED, SAID, "u2")
+    assert one.tags["own_call"] == "nostream"
+
+
+def test_open_webui_names_the_model_of_each_answer(home: Home, tmp_path: Path) -> None:
+    asked = {"id": "m1", "parentId": None, "role": "user", "content": ASKED}
+    tries = [
+        {"id": f"m-{name}", "parentId": "m1", "role": "assistant", "content": f"Of {name}.",
+         "model": name, "annotation": {"rating": 1}}
+        for name in ("a", "b")
+    ]  # fmt: skip
+    messages = {one["id"]: one for one in (asked, *tries)}
+    chat = {"models": ["a", "b"], "history": {"currentId": "m-b", "messages": messages}}
+    found = imported(home, tmp_path, {"id": "c", "user_id": "u2", "chat": chat})
+    assert {one.answer: one.model for one in found} == {"Of a.": "a", "Of b.": "b"}
