@@ -24,7 +24,7 @@ _SAID: dict[Role, str] = {
 }
 _ROLES = {word: role for role, words in _SAID.items() for word in words.split()}
 """The words of the formats that are read, in small letters."""
-_LIMITS = ("length", "max_tokens", "max_output_tokens", "model_length",
+_LIMITS = ("length", "limit", "max_tokens", "max_output_tokens", "model_length",
            "model_context_window_exceeded")  # fmt: skip
 _BROKEN = ("incomplete", "in_progress", "failed", "cancelled", "error", "content_filter",
            "content_filtered", "guardrail_intervened", "safety", "recitation", "blocklist",

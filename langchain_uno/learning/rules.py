@@ -235,13 +235,12 @@ def _asked_by_thumbs(
     kept = []
     for text in found:
         made = decision_on(cluster.id, text)
-        decided = [made.id] if made else []
-        said = {text: runs}
-        rows.append(
-            RuleRow(text=text, wordings=said, people=cluster.people, decided=decided, drawn=True)
-        )
-        if made is not None and made.what != "restore":
-            rulings.touched[made.id].update(rated)
+        row = RuleRow(text=text, wordings={text: runs}, people=cluster.people, drawn=True)
+        if made is not None:
+            row.decided.append(made.id)
+            if made.what != "restore":
+                rulings.touched[made.id].update(rated)
+        rows.append(row)
         kept.append(instead(text, made))
     return [text for text in kept if text is not None]
 

@@ -48,9 +48,6 @@ class Drawn(NamedTuple):
     """Whether the teacher gave no list that can be read."""
 
 
-NOTHING = Drawn([], [])
-
-
 def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> Drawn:
     """Return the rules that set liked answers apart from disliked ones.
 
@@ -71,7 +68,7 @@ def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> Drawn:
     language = spoken.most_common(1)[0][0]
     words = work.teacher_prompts
     if not words.supports(language) or not believed(work, "judge", language):
-        return NOTHING
+        return Drawn([], [])
     own = [one for one in rated if work.logs[one.run_id].language == language]
     likers, dislikers = (_by_person(work, own, up) for up in (True, False))
     both = likers.keys() & dislikers.keys()
@@ -82,7 +79,7 @@ def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> Drawn:
     }
     seen = [[o[0] for v, o in side.items() if v in shown] for side in (likers, dislikers)]
     if not all(seen):
-        return NOTHING
+        return Drawn([], [])
     tried = _asked(work, seen, language)
     runs = [run_of(one.run_id) for side in seen for one in side]
     if tried is None:

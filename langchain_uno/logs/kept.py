@@ -429,11 +429,21 @@ class KeptLog(Closing):
             self._db.executemany(
                 "INSERT INTO heard VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    (row.seq, n, one.log_id, one.user_id, json.dumps(one.said), one.content,
-                     one.plain, one.words, one.same, self._id_of(one.facts))
+                    (
+                        row.seq,
+                        n,
+                        one.log_id,
+                        one.user_id,
+                        json.dumps(one.said),
+                        one.content,
+                        one.plain,
+                        one.words,
+                        one.same,
+                        self._id_of(one.facts),
+                    )
                     for n, one in enumerate(heard_of(log))
                 ),
-            )  # fmt: skip
+            )
 
     def _id_of(self, facts: Facts) -> int:
         told = (json.dumps(facts),)

@@ -335,14 +335,19 @@ def _is_other(one: Row) -> bool:
 
 
 _UP = {"true", "1", "1.0", "up", "thumbsup", "thumb_up", "thumbs_up", "positive", "like", "liked",
-       "👍", "upvote"}  # fmt: skip
+       "👍", "upvote", "good"}  # fmt: skip
 _DOWN = {"false", "0", "0.0", "-1", "-1.0", "down", "thumbsdown", "thumb_down", "thumbs_down",
-         "negative", "dislike", "disliked", "👎", "downvote"}  # fmt: skip
+         "negative", "dislike", "disliked", "👎", "downvote", "bad"}  # fmt: skip
+
+
+_SKIN = re.compile("[\U0001f3fb-\U0001f3ff\ufe0f]")
+"""What a keyboard adds to a thumb: its colour, and that it is a picture."""
 
 
 def thumb(value: Any) -> float | None:
     """Return 1 for a thumb up, 0 for a thumb down, in the words of the formats; None: neither."""
-    word = str(value).strip().lower().replace("-", "_" if str(value)[:1] != "-" else "-")
+    word = _SKIN.sub("", str(value)).strip().lower()
+    word = word.replace("-", "_" if word[:1] != "-" else "-")
     return 1.0 if word in _UP else 0.0 if word in _DOWN else None
 
 

@@ -21,9 +21,11 @@ _ANSWER = ("choices", "candidates", "generations", "output", "message", "content
            "answer", "text", "result", "results", "outputText")  # fmt: skip
 
 
-_REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
-_AROUND = ("choices", "candidates", "generations", "message", "kwargs", "data", "generation_info",
-           "response_metadata", "additional_kwargs", "llm_output", "response")  # fmt: skip
+_REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason",
+            "stop_type")  # fmt: skip
+_AROUND = ("choices", "delta", "candidates", "generations", "message", "kwargs", "data",
+           "generation_info", "response_metadata", "additional_kwargs", "llm_output",
+           "response", "meta_info", "details")  # fmt: skip
 
 
 def body_of(value: Any) -> Any:
@@ -84,12 +86,15 @@ def cut_off(value: Any, depth: int = 0) -> str | None:
     """
     if depth > 8:
         return None
+    if events := _events(value):
+        return next((e for one in events[::-1] if (e := cut_off(one, depth + 1))), None)
     if isinstance(value, list):
         return cut_off(value[0], depth + 1) if value else None
     if not isinstance(value, Mapping):
         return None
     details = as_object(value.get("incomplete_details"))
     for word in (*map(value.get, _REASONS), details.get("reason")):
+        word = word.get("type") if isinstance(word, Mapping) else word  # SGLang's
         if isinstance(word, str) and (broken := incomplete(word)):
             return broken
     return next((e for k in _AROUND if (e := cut_off(value.get(k), depth + 1))), None)
@@ -102,13 +107,12 @@ def said(value: Any) -> list[Any] | None:
         value: a response's body, an item of one, or the words alone.
     """
     value = body_of(value)
+    if events := _events(value):
+        text = "".join(map(_delta, events))
+        return [_turn("assistant", text)] if text.strip() or isinstance(value, list) else None
     if isinstance(value, str):
-        if value.lstrip().startswith(("data:", "event:")):
-            value = _streamed(value)
         return [_turn("assistant", value)] if value.strip() else None
     if isinstance(value, list):
-        if objects(value) and any("delta" in v for v in value):  # the events of a stream
-            return [_turn("assistant", "".join(map(_delta, value)))]
         if objects(value) and all(_is_block(v) for v in value):
             if any(v.get("type") == "message" or "call_id" in v for v in value):
                 return value  # items of OpenAI's Responses
@@ -127,14 +131,16 @@ def said(value: Any) -> list[Any] | None:
     return next((m for k in _ANSWER if value.get(k) and (m := said(value[k]))), None)
 
 
-def _streamed(text: str) -> str:
-    """The words of a stream that was recorded as it came; the text itself where it is none."""
-    parts: list[str] = []
-    for line in text.splitlines():
-        event = body_of(line.removeprefix("data:").strip()) if line.startswith("data:") else None
-        if isinstance(event, Mapping):
-            parts.append(_delta(event))
-    return "".join(parts) if parts else text
+def _events(value: Any) -> list[Any]:
+    """The events of a stream that was recorded, as it came or as a list; none: it is no stream."""
+    if isinstance(value, str) and value.lstrip().startswith(("data:", "event:")):
+        lines = (line for line in value.splitlines() if line.startswith("data:"))
+        events = [body_of(line.removeprefix("data:").strip()) for line in lines]
+        return [one for one in events if isinstance(one, Mapping)]
+    if not objects(value):
+        return []
+    firsts = [v["choices"][0] if objects(v.get("choices")) else v for v in value]
+    return [*value] if any("delta" in one for one in firsts) else []
 
 
 def _delta(event: Mapping[str, Any]) -> str:

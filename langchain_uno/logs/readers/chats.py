@@ -175,9 +175,14 @@ def _vote(row: Row) -> Feedback:
             f"the feedback on the message {str(about)[:60]!r} is no thumb and no words"
         )
     return feedback_of(
-        about, row.get("id") or f"vote-{about}", first(row, *MADE), key="thumb", score=score,
-        comment=first(row, *COMMENTS, "content"), user_id=first_name(USER_KEYS, row),
-    )  # fmt: skip
+        about,
+        row.get("id") or f"vote-{about}",
+        first(row, *MADE),
+        key="thumb",
+        score=score,
+        comment=first(row, *COMMENTS, "content"),
+        user_id=first_name(USER_KEYS, row),
+    )
 
 
 def _joined(rows: Sequence[Row]) -> Iterable[Found]:

@@ -72,7 +72,7 @@ def _langsmith(row: Row) -> Iterable[Found]:
     if _is_langsmith_feedback(row):
         yield _langsmith_feedback(row)
     elif "run_type" in row:
-        if row.get("feedback_stats"):  # sums of feedback that has rows of its own
+        if _object(row.get("feedback_stats")):  # sums of feedback that has rows of its own
             yield Passed("feedback_summary")
         yield _run(row)
     else:
@@ -95,10 +95,10 @@ def _roots(rows: Sequence[Row]) -> Iterable[Found]:
 def _run(row: Row) -> Chat:
     if row["run_type"] not in _MODELS:
         raise Passed("not_a_model_run")
-    inputs = row.get("inputs")
+    inputs, outputs = body_of(row.get("inputs")), body_of(row.get("outputs"))
     if not isinstance(inputs, Mapping):
         raise InputError("the run's 'inputs' must be an object")
-    turns = _talk("run", asked(inputs), row.get("outputs"))
+    turns = _talk("run", asked(inputs), outputs)
     metadata = _object(_object(row.get("extra")).get("metadata"))
     dated = {"start_time": row.get("start_time")}  # the row's own session_id is the project
     return Chat(
@@ -106,8 +106,8 @@ def _run(row: Row) -> Chat:
         run_id=str(row.get("id") or "") or None,
         root_run_id=str(row["trace_id"]) if row.get("trace_id") else None,
         last_only=True,
-        error=str(row.get("error") or "") or cut_off(row.get("outputs")),
-        tags=_own_call(metadata, row.get("tags")),
+        error=str(row.get("error") or "") or cut_off(outputs),
+        tags=_own_call(metadata, body_of(row.get("tags"))),
         **about(dated, metadata),
     )
 
@@ -213,7 +213,7 @@ def _is_score(row: Row) -> bool:
 
 
 def _langfuse(row: Row) -> Iterable[Found]:
-    if isinstance(row.get("trace"), Mapping):  # as its page downloads one
+    if isinstance(row.get("trace"), Mapping) and not _is_score(row):  # as its page downloads one
         row = {**row["trace"], **{k: row.get(k) for k in ("observations", "scores")}}
     if _is_score(row):
         yield _score(row)
@@ -353,26 +353,47 @@ def _span(row: Row) -> Iterable[Found]:
         told = {**told, **_object(told.get("result"))}
         who = {"type": row["annotator_kind"], "user_id": told.get("identifier")}
         score, label = told.get("score"), told.get("label")
-        yield _langsmith_feedback({
-            **told, "run_id": first(ids, "span_id", "trace_id"), "feedback_source": who,
-            "key": first(told, "name", "annotation_name"), "value": label, "score": score,
-            "comment": told.get("explanation"),
-        })  # fmt: skip
+        yield _langsmith_feedback(
+            {
+                **told,
+                "run_id": first(ids, "span_id", "trace_id"),
+                "feedback_source": who,
+                "key": first(told, "name", "annotation_name"),
+                "value": label,
+                "score": score,
+                "comment": told.get("explanation"),
+            }
+        )
         return
     inner = _attributes(row)
-    llm, gen_ai = _object(inner.get("llm")), _object(inner.get("gen_ai"))
+    llm, gen_ai, ai = (_object(inner.get(name)) for name in ("llm", "gen_ai", "ai"))
     given = llm.get("input_messages") or _object(gen_ai.get("input")).get("messages")
+    given = given or gen_ai.get("prompt") or _object(ai.get("prompt")).get("messages")
     answer = llm.get("output_messages") or _object(gen_ai.get("output")).get("messages")
-    yield from _langfuse({
-        "type": "GENERATION" if given or gen_ai.get("prompt") else "SPAN",
-        "input": given or gen_ai.get("prompt"), "output": answer or gen_ai.get("completion"),
-        "model": llm.get("model_name") or _object(gen_ai.get("request")).get("model"),
-        "id": first(ids, "span_id", "spanId"), "traceId": first(ids, "trace_id", "traceId") or "",
-        "level": row.get("status_code"), "statusMessage": row.get("status_message"),
-        "startTime": first(row, "start_time", "startTime"),
-        "userId": _object(inner.get("user")).get("id"),
-        "sessionId": _object(inner.get("session")).get("id"),
-    })  # fmt: skip
+    answer = answer or gen_ai.get("completion")
+    if not answer and (made := _object(ai.get("response"))):  # the AI SDK's
+        answer = {"content": made.get("text"), "finish_reason": made.get("finishReason")}
+    if system := gen_ai.get("system_instructions"):
+        given = {"messages": given, "system": body_of(system)}
+    yield from _langfuse(
+        {
+            "type": "GENERATION" if given else "SPAN",
+            "input": given,
+            "output": answer,
+            "metadata": _object(ai.get("telemetry")).get("metadata")
+            or _object(_object(inner.get("traceloop")).get("association")).get("properties"),
+            "model": llm.get("model_name") or _object(gen_ai.get("request")).get("model"),
+            "id": first(ids, "span_id", "spanId"),
+            "traceId": first(ids, "trace_id", "traceId") or "",
+            "level": row.get("status_code"),
+            "statusMessage": row.get("status_message"),
+            "startTime": first(row, "start_time", "startTime"),
+            "userId": _object(inner.get("user")).get("id"),
+            "sessionId": first(
+                {**_object(gen_ai.get("conversation")), **_object(inner.get("session"))}, "id"
+            ),
+        }
+    )
 
 
 def _is_span(row: Row) -> bool:
@@ -384,7 +405,7 @@ def _is_span(row: Row) -> bool:
 # -- requests and responses ------------------------------------------------------------------------
 
 _REQUEST = ("request", "request_body", "requestBody", "req", "body", "kwargs", "input", "inputs",
-            "prompt", "messages", "contents")  # fmt: skip
+            "prompt", "messages", "contents", "proxy_server_request")  # fmt: skip
 _RESPONSE = ("response", "response_body", "responseBody", "res", "output", "outputs", "completion",
              "choices", "candidates", "message", "answer", "reply")  # fmt: skip
 
@@ -432,8 +453,11 @@ def _request(row: Row) -> Iterable[Found]:
     told = about(row, metadata, response, request, *more)
     told["user"] = told["user"] or first(
         {**request, **metadata, **row},
-        "user_api_key_end_user_id", "user_api_key_user_id", "request_user_id", "_user",
-    )  # fmt: skip
+        "user_api_key_end_user_id",
+        "user_api_key_user_id",
+        "request_user_id",
+        "_user",
+    )
     last = _object(given[-1]).get("content")
     if last and last == answer[-1].get("content") and read_all(given[-1:])[-1].role == "assistant":
         answer = []  # the log's messages have the answer already

@@ -69,7 +69,7 @@ def _chats(nodes: Mapping[str, _Node], shown: Any, **about: Any) -> Iterator[Fou
         covered |= {one["id"] for one in chain}
         if any(str(one["role"]).lower() != "system" for one in chain):
             found = True
-            yield Chat(chain, **about)
+            yield Chat(chain, **{**about, "model": nodes[leaf].get("model") or about["model"]})
     if not found:
         yield Passed("empty_conversation")
 
@@ -246,9 +246,9 @@ def _openwebui_feedback(row: Row) -> Iterator[Found]:
 
 def _openwebui_about(row: Row, chat: Row) -> dict[str, Any]:
     models = chat.get("models")
-    name = first(row, "id") or chat.get("id")
-    model = models[0] if isinstance(models, list) and models else None
-    return {**about(row), "id": str(name or ""), "thread": name, "model": model}
+    name = first_name(("id", "_id"), row, chat)
+    model = models[0] if isinstance(models, list) and models else row.get("model")
+    return {**about(row), "id": name or "", "thread": name, "model": model}
 
 
 def _current(chat: Row) -> Any:
@@ -256,33 +256,43 @@ def _current(chat: Row) -> Any:
 
 
 def _openwebui_nodes(chat: Row) -> dict[str, _Node]:
-    """The messages of a chat; without a history its list is the branch that is shown."""
+    """The messages of a chat; without a history its list is the branch that is shown.
+
+    The list of a chat of HuggingFace's UI has all branches.
+    """
     found = as_object(as_object(chat.get("history")).get("messages"))
     given = list(found.values()) or chat.get("messages")
     if not objects(given):
         raise InputError("the chat has no 'history.messages'")
     nodes = []
+    branches = _has_branches(given)
     for n, one in enumerate(given):
-        note = as_object(one.get("annotation"))
+        note = as_object(one.get("annotation")) or {"rating": one.get("score") or None}
+        above = one.get("ancestors") or [None]
+        said = (note.get(name) for name in ("rating", "comment", "reason"))
         nodes.append(
             {
                 "id": str(one.get("id") or n),
-                "parent": one.get("parentId") if found else None,
-                "feedback": _rated(
-                    "rating", note.get("rating"), note.get("comment"), note.get("reason")
-                ),
-                "role": one.get("role"),
+                "feedback": _rated("rating", *said),
+                "parent": above[-1] if branches else one.get("parentId") if found else None,
+                "role": first(one, "role", "from"),
                 "content": one.get("content") or "",
-                "created_at": first(one, "timestamp"),
+                "model": one.get("model"),
+                "created_at": first(one, "timestamp", "createdAt"),
             }
         )
-    return _by_id(nodes, bool(found))
+    return _by_id(nodes, bool(found) or branches)
+
+
+def _has_branches(messages: Any) -> bool:
+    return objects(messages) and any(isinstance(m.get("ancestors"), list) for m in messages)
 
 
 def _is_openwebui(row: Row) -> bool:
     whole = bool({"history", "messages"} & as_object(row.get("chat")).keys())
     rating = "rating" in as_object(row.get("data")) and "meta" in row
-    return whole or "messages" in as_object(row.get("history")) or rating
+    listed = "messages" in as_object(row.get("history")) or _has_branches(row.get("messages"))
+    return whole or listed or rating
 
 
 # -- LibreChat -------------------------------------------------------------------------------------

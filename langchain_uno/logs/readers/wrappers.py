@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_uno.errors import InputError
 from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
-from langchain_uno.logs.readers.base import Row, as_object, objects, told_as_input
+from langchain_uno.logs.readers.base import Row, as_object, first, literal, objects, told_as_input
 from langchain_uno.logs.readers.chats import MESSAGES
 
 _SAYS = {"content", "parts", "value"}
@@ -78,7 +78,7 @@ def _whole(row: Row) -> Row:
     """Return a row whose fields stand in parts as one object."""
     data = as_object(row.get("data"))
     if data and isinstance(row.get("info"), Mapping):  # MLflow's traces
-        return {**row["info"], **data}
+        return {**row["info"], **_of_root(data), **data}
     if isinstance(row.get("fields"), Mapping) and isinstance(row.get("responses"), Mapping):
         given = {f"{name}.responses": one for name, one in row["responses"].items()}
         return {**row["fields"], "metadata": row.get("metadata"), **given}  # Argilla's records
@@ -92,6 +92,15 @@ def _whole(row: Row) -> Row:
     if objects(steps) and any(str(one.get("type")).endswith("_message") for one in steps):
         return {**row, "thread_id": row.get("id"), "messages": steps}
     return row
+
+
+def _of_root(data: Row) -> Row:
+    """What the first span of an MLflow trace was asked, and what it gave."""
+    spans = [one for one in data.get("spans") or () if isinstance(one, Mapping)]
+    root = next((one for one in spans if not first(one, "parent_span_id", "parent_id")), {})
+    told = as_object(root.get("attributes"))
+    found = {"request": told.get("mlflow.spanInputs"), "response": told.get("mlflow.spanOutputs")}
+    return {k: literal(v, "spans") for k, v in found.items() if v}
 
 
 def _turns(state: Row) -> list[dict[str, Any]]:

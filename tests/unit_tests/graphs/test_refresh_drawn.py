@@ -17,6 +17,7 @@ from langchain_uno.learning.thumbs import SHOWN, _by_person
 from langchain_uno.learning.work import RefreshResult, Work, WorkFolder
 from langchain_uno.models.protocols import Engine
 from langchain_uno.records import RatedAnswer, run_of
+from langchain_uno.releases.load import read_current
 from tests.unit_tests.graphs import refresh_parts
 from tests.unit_tests.graphs.refresh_parts import (
     changed,
@@ -202,3 +203,27 @@ def test_likes_and_dislikes_in_two_languages_set_nothing_apart(
     result = refresh(home, engine, ONE, until="rules", teacher=teacher)
     assert clusters_of(home, result)[0].by_thumbs
     assert not asked_of(teacher, "distil_thumbs")
+
+
+def test_forgetting_who_was_shown_leaves_no_byte_of_the_rule(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """The rule quotes one person, whose answer alone has the word."""
+    word = "xylofon"
+
+    def quoting(what: dict[str, Any], request: Any) -> str:
+        said = plain({**what, "rules": [r.split()[0] for r in what.get("rules", ())]}, request)
+        return json.dumps([f"list {word}"]) if what["role"] == "distil_thumbs" else said
+
+    home = make_home(tmp_path, marked_week(24))
+    refresh(home, engine, LENIENT, teacher=ToyEngine(quoting))
+    [row] = review_table(home, kind="rule").rows
+    decide(home, [{"id": row.id, "decision": "restore"}], by="ann")
+    result = refresh(home, engine, LENIENT, teacher=ToyEngine(quoting))
+    first = read_current(home)
+    assert first is not None and first.manifest.clusters[0].rules == [f"list {word}"]
+    who = {run_of(one.run_id): str(one.user_id) for one in marked_week(24)}
+    forget(home, user_id=who[shown_runs(home, result)[0]])
+    assert read_current(home) is None
+    left = [p for p in home.root.rglob("*") if p.is_file() and word.encode() in p.read_bytes()]
+    assert [p for p in left if p.name != "data_level0.bin"] == []
