@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from langchain_uno.learning.controls import believed
 from langchain_uno.learning.distil import ask_for_rules
 from langchain_uno.learning.troubles import is_of_one, without_breakers
@@ -142,10 +144,10 @@ def _tells(
 ) -> bool:
     """Whether a judge scores the good answers above the bad ones by a rule.
 
-    One-sided Mann-Whitney test at ``level``. Each person counts once, by the mean of their answers;
-    answers without a judgement are left out.
+    One-sided permutation test of the difference of means at ``level``: exact for few people. Each
+    person counts once, by the mean of their answers; answers without a judgement are left out.
     """
-    from scipy.stats import mannwhitneyu
+    from scipy.stats import permutation_test
 
     def means(people: Sequence[Sequence[RatedAnswer]]) -> list[float]:
         items = [
@@ -158,6 +160,12 @@ def _tells(
         return [sum(own) / len(own) for own in scores if own]
 
     above, below = (without_breakers(side, means)[0] for side in (good, bad))
-    if not above or not below:
+    if min(len(above), len(below)) < 2:  # one person alone decides nothing
         return False
-    return bool(mannwhitneyu(above, below, alternative="greater").pvalue <= level)
+    found = permutation_test(
+        (above, below),
+        lambda a, b, axis: np.mean(a, axis=axis) - np.mean(b, axis=axis),
+        alternative="greater",
+        random_state=work.recipe.seed,
+    )
+    return bool(found.pvalue <= level)
