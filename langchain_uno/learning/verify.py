@@ -86,7 +86,8 @@ def none_held_out(work: Work, cluster: ClusterData) -> str:
     asked, left = work.distilled, work.taught
     if any(asked[i].with_feedback and not left[i].with_feedback for i in cluster.verify):
         return "no held-out log to verify on: their rules were excluded in review"
-    return f"no held-out {'thumbs up and down' if cluster.by_thumbs else 'log'} to verify on"
+    rated = cluster.by_thumbs and not cluster.rules
+    return f"no held-out {'thumbs up and down' if rated else 'log'} to verify on"
 
 
 def _rated_items(work: Work, cluster: ClusterData) -> list[HeldOut]:
@@ -196,9 +197,10 @@ def look_outside(
     exam, name = exam_of(work), "general.json"
     if not work.folder.has(name):  # once a refresh
         work.folder.write_json(name, base_answers(exam))
-    # Requests that nobody reacted to lie where serving sends them, so none of them is a stray. A
-    # cluster that thumbs teach has none either: rated answers are no standard for other answers.
-    others = [c for c in work.clusters() if c.id != cluster.id and not c.by_thumbs]
+    # Requests that nobody reacted to lie where serving sends them, so none of them is a stray.
+    # Rated answers are no standard for other answers.
+    others = [c for c in work.clusters() if c.id != cluster.id]
     sent = sent_to(work) if report.kind == "expert" else {}
-    strays = [i for c in others for i in held_out(work, c) if sent.get(i.id) == cluster.id]
+    items = [item for c in others for item in held_out(work, c) if item.rated is None]
+    strays = [item for item in items if sent.get(item.id) == cluster.id]
     return look_elsewhere(exam, report, adapter, work.folder.read_json(name), strays)

@@ -27,6 +27,7 @@ from tests.unit_tests.graphs.refresh_parts import (
     make_home,
     refresh,
 )
+from tests.unit_tests.graphs.test_refresh_thumbs import marked_week
 
 
 def passing(work: Any, cluster: Any, kind: Any, epochs: Any, **_: Any) -> VerifierReport:
@@ -119,3 +120,27 @@ def test_a_module_that_is_worse_on_strays_of_other_clusters_does_not_ship(
         assert expert.reason.startswith(f"with 0.5 of its change: {worse}")
         assert expert.reason.endswith("; 9 held-out requests)")
         assert expert.reason in cluster.note
+
+
+def test_strays_of_a_cluster_that_thumbs_teach_count_by_the_rule_drawn_from_them(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[tuple[str, ...]] = []
+
+    def heard(exam: Exam, side: BaseSide, expert: Path) -> dict[str, float]:
+        judged.extend(tuple(item.rules) for item in side.items)
+        return {item.voice: 0.0 for item in side.items}
+
+    monkeypatch.setattr(Exam, "gains", heard)
+
+    def to_the_other(work: Work) -> dict[str, str | None]:
+        one, two = work.clusters()
+        return {i: a.id for a, b in ((one, two), (two, one)) for i in b.run_ids}
+
+    monkeypatch.setattr(verify_room, "sent_to", to_the_other)
+    monkeypatch.setattr(train_room, "verify_module", passing)
+    words = [one.model_copy(update={"user_id": f"w-{one.run_id}"}) for one in logs(48)]
+    asking = [one for one in words if "BUG" in one.query and one.feedback_turns != ["thanks"]]
+    home = make_home(tmp_path, [*marked_week(24), *asking])
+    refresh(home, engine, changed(RECIPE, critic={"distil": False}))
+    assert set(judged) == {("list",), ("dance",)}
