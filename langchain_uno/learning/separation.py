@@ -39,6 +39,8 @@ REFINE_STEPS = 3
 """Steps of k-means between two children, before the figures are taken."""
 STARTS = 10
 """Runs of k-means of which the best is a split to look at."""
+LEAST_SHARE = 0.3
+"""Share of a cluster that such a split has on its smaller side at least."""
 COMPARED = 1_000
 """Logs of a side that tell whether it is another cloud than the other one."""
 BLOCK = 512
@@ -82,7 +84,7 @@ def split_more(x: Floats, labels: Ints, min_size: int, seed: int = 0) -> Ints:
     Args:
         x: vectors, (n, d).
         labels: ints from 0, (n,).
-        min_size: no part is smaller.
+        min_size: no part is smaller than twice that.
         seed: of k-means and the halvings.
 
     Returns:
@@ -95,10 +97,11 @@ def split_more(x: Floats, labels: Ints, min_size: int, seed: int = 0) -> Ints:
     while todo:
         label = todo.pop()
         rows = np.flatnonzero(labels == label)
-        if len(rows) < 2 * min_size:
+        if len(rows) < 4 * min_size:
             continue
         right = KMeans(2, n_init=STARTS, random_state=seed).fit_predict(x[rows]) == 1
-        if min(right.sum(), (~right).sum()) < min_size:
+        # What takes off a fringe, requests that come up again, is no other kind.
+        if min(right.sum(), (~right).sum()) < max(2 * min_size, LEAST_SHARE * len(rows)):
             continue
         sides = [rng.permutation(rows[side])[:COMPARED] for side in (~right, right)]
         if are_apart(x[np.sort(sides[0])], x[np.sort(sides[1])], rng):

@@ -88,7 +88,7 @@ def test_what_the_demo_prints() -> None:
     text = console.export_text()
     for said in (
         "410 interactions with 130 pieces of feedback and 120 follow-ups; verdicts: 250 ok, 4 too",
-        "pets", "0.81", "critic", "90 %", "0 -> 88", "99 -> 97",
+        "pets", "0.81", "critic", "0.90", "0 -> 88", "99 -> 97",
         "the critic suggests", "1. Add a title.", "Add a title. no -> yes",
         "Tell of the [b]dog[/b] Bo.", "before, the base",
         "50.0 (40 to 61)", "+50.0 (+40 to +61)", "93 % of the requests reached a cluster",
