@@ -12,6 +12,7 @@ import pytest
 
 from langchain_uno.erasure import forget, forget_older
 from langchain_uno.errors import EngineDownError, EngineError
+from langchain_uno.home import Home
 from langchain_uno.learning.review import decide, review_table
 from langchain_uno.learning.thumbs import SHOWN, _by_person
 from langchain_uno.learning.work import RefreshResult, Work, WorkFolder
@@ -91,7 +92,16 @@ def test_what_is_excluded_stays_out_in_other_words(engine: Engine, tmp_path: Pat
     assert clusters_of(home, after)[0].rules == []
 
 
-def shown_runs(home: Any, result: RefreshResult) -> list[str]:
+def reviewed(engine: Engine, root: Path, **decision: str) -> tuple[Home, RefreshResult]:
+    """A home whose refresh stopped after the rules, and whose one rule was decided on."""
+    home = make_home(root, marked_week(24))
+    result = refresh(home, engine, ONE, until="rules")
+    [row] = review_table(home, kind="rule").rows
+    decide(home, [{"id": row.id, **decision}], by="ann")
+    return home, result
+
+
+def shown_runs(home: Home, result: RefreshResult) -> list[str]:
     [path] = WorkFolder(home.work / result.refresh_id).path("drawn").iterdir()
     return list(json.loads(path.read_bytes())["drawn"]["runs"])
 
@@ -99,10 +109,7 @@ def shown_runs(home: Any, result: RefreshResult) -> list[str]:
 def test_forgetting_anybody_whose_answer_was_shown_takes_the_rule_out_of_the_review(
     engine: Engine, tmp_path: Path
 ) -> None:
-    home = make_home(tmp_path, marked_week(24))
-    result = refresh(home, engine, ONE, until="rules")
-    [row] = review_table(home, kind="rule").rows
-    decide(home, [{"id": row.id, "decision": "edit", "text": "any"}], by="ann")
+    home, result = reviewed(engine, tmp_path, decision="edit", text="any")
     runs = shown_runs(home, result)
     who = {run_of(one.run_id): str(one.user_id) for one in marked_week(24)}
     away = next(user for user in who.values() if user not in {who[run] for run in runs})
@@ -115,10 +122,7 @@ def test_forgetting_anybody_whose_answer_was_shown_takes_the_rule_out_of_the_rev
 def test_retention_of_a_shown_answer_leaves_what_people_decided(
     engine: Engine, tmp_path: Path
 ) -> None:
-    home = make_home(tmp_path, marked_week(24))
-    result = refresh(home, engine, ONE, until="rules")
-    [row] = review_table(home, kind="rule").rows
-    decide(home, [{"id": row.id, "decision": "exclude"}], by="ann")
+    home, result = reviewed(engine, tmp_path, decision="exclude")
     first = shown_runs(home, result)[0]
     aged = next(one for one in marked_week(24) if one.run_id == first)
     aged = aged.model_copy(
