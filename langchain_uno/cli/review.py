@@ -325,7 +325,10 @@ def _read(file: Path) -> list[tuple[int, dict[str, Any]]]:
         # Spreadsheets write what separates lists where they run.
         cut = max(",;\t", key=header.count)
         csv.field_size_limit(1 << 30)
-        found = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=cut))
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=cut)
+        if len(set(table.fieldnames or ())) < len(table.fieldnames or ()):
+            raise ValueError("two columns have one name")
+        found = list(table)
     except UnicodeDecodeError as error:
         raise InputError(f"{str(file)!r} is not UTF-8: save it as CSV in UTF-8.") from error
     except (OSError, ValueError, RecursionError, csv.Error) as error:

@@ -19,9 +19,11 @@ from pydantic import BaseModel, Field
 
 from langchain_uno.errors import EmptyLogError, ReleaseError
 from langchain_uno.home import Home
+from langchain_uno.learning.acts import rated_answers, thumbs_of, thumbs_teach
 from langchain_uno.learning.distil import distil_keys, edits_to_read, known_rules
 from langchain_uno.learning.filter import nothing_heard, why_none
 from langchain_uno.learning.split import people_for
+from langchain_uno.learning.thumbs import CHECKED, EACH, MOST_RULES
 from langchain_uno.learning.work import (
     DISTILLED,
     RESULT,
@@ -209,6 +211,9 @@ def _count(
     candidates = enough * 2 * recipe.pairs.candidates * spoke
     answers = enough * (len(usable) - train) * (1 + min(epochs, recipe.lora.epochs))
     judged = candidates + enough * train + answers * max(1, recipe.verify.judgements)
+    rated = _lone_thumbs(work, plan, usable)
+    judged += min(rated, 2 * CHECKED * EACH * plan.clusters) * MOST_RULES
+    asked = plan.to_distil + (plan.clusters if rated else 0)
     words, own = work.teacher_prompts, work.prompts
     prompts: dict[str, Callable[[Interaction], Sequence[Message]]] = {
         "distil": lambda g: words.distil_prompt(g.messages, g.answer, g.feedback_turns, g.language),
@@ -219,7 +224,7 @@ def _count(
     }
     some = [log for log in usable if log.feedback_turns][-SAMPLE:] or list(usable[-SAMPLE:])
     for role, who, calls, most in (
-        ("distil", by, plan.to_distil, recipe.role_tokens),
+        ("distil", by, asked, recipe.role_tokens),
         ("guess", "model", plan.to_distil, recipe.role_tokens),
         ("revise", by, candidates, recipe.revision_tokens),
         ("judge", by, judged, recipe.role_tokens),
@@ -232,6 +237,14 @@ def _count(
             input_tokens=calls * tokens // len(some),
             output_tokens=calls * most,
         )
+
+
+def _lone_thumbs(work: Work, plan: Plan, usable: Sequence[Interaction]) -> int:
+    """Return how many lone thumbs rules are drawn from: none where enough people say things."""
+    speaking = {work.voices[log.run_id] for log in usable if log.feedback_turns}
+    rated = rated_answers([log for log in usable if not log.feedback_turns], work.voices)
+    teach = len(speaking) < plan.needed and thumbs_teach(thumbs_of(rated), work.recipe)
+    return len(rated) if teach else 0
 
 
 def _time(

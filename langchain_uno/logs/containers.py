@@ -14,6 +14,7 @@ import re
 import sqlite3
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
@@ -86,7 +87,7 @@ def _unpacked(source: io.BufferedReader[Any], name: str) -> Iterator[Numbered]:
     elif head[:3] == b"BZh" or head[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zX"):
         raise InputError(f"The file {name!r} is packed: unpack it, or pack it with gzip.")
     else:
-        yield from _text(source, head, name.lower())
+        yield from _text(source, head, name)
 
 
 def _text(source: io.BufferedReader[Any], head: bytes, name: str) -> Iterator[Numbered]:
@@ -94,10 +95,10 @@ def _text(source: io.BufferedReader[Any], head: bytes, name: str) -> Iterator[Nu
     start = head.decode(encoding, "ignore").lstrip()
     lines = start.splitlines() or [""]
     told = _SEPARATOR.fullmatch(lines[0])
-    if delimiter := told[1] if told else _delimiter(lines[0]) or _BY_NAME.get(name[-4:]):
+    if delimiter := told[1] if told else _delimiter(lines[0]) or _BY_NAME.get(name[-4:].lower()):
         if encoding == "utf-8-sig" and not _is_utf8(head):
             encoding = "cp1252"  # as older programs on Windows write it
-        yield from _unwrapped(_csv(source, encoding, delimiter, skip=bool(told)))
+        yield from _unwrapped(_csv(source, name, encoding, delimiter, skip=bool(told)))
     else:
         one = _is_one_value(start)
         yield from _unwrapped(_Values(source, encoding).rows() if one else _lines(source, encoding))
@@ -313,13 +314,19 @@ def _delimiter(line: str) -> str | None:
 
 
 def _csv(
-    source: io.BufferedReader[Any], encoding: str, delimiter: str, skip: bool
+    source: io.BufferedReader[Any], name: str, encoding: str, delimiter: str, skip: bool
 ) -> Iterator[Numbered]:
     csv.field_size_limit(1 << 30)
     with _decoded(source, encoding, newline="") as text:
         if skip:
             next(text, None)
         table = csv.DictReader(text, delimiter=delimiter)
+        columns = Counter(_column(column) for column in table.fieldnames or ())
+        if twice := [column for column, n in columns.items() if column and n > 1]:
+            raise InputError(
+                f"The header of {name!r} has two columns {twice[0]!r}, and a row would lose the "
+                "cell of one: rename it."
+            )
         while True:
             try:
                 row: Any = next(table, None)

@@ -19,6 +19,7 @@ from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.releases.publish import rollback
 from tests.unit_tests.graphs.refresh_parts import UNTRAINED, changed, logs, make_home, refresh
+from tests.unit_tests.graphs.test_refresh_thumbs import week
 from tests.unit_tests.learning.toy_language import (
     ToyEmbedder,
     ToyEngine,
@@ -103,6 +104,17 @@ def test_a_plan_counts_no_training_where_too_few_people_spoke(
     assert (found.people, found.needed, found.steps) == (9, 10, 0)
     assert [found.calls[role].calls for role in ("revise", "judge", "answer")] == [0] * 3
     assert plan(home, engine).steps == plan(make_home(tmp_path, every), engine, decided).steps == 2
+
+
+def test_a_plan_counts_what_drawing_rules_from_thumbs_takes(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path, week(96, 24))
+    found = plan(home, engine, changed(PLANNED, verify={"level": 0.05}))
+    assert found.to_distil == 0 and found.clusters == 4
+    assert found.calls["distil"].calls == 4  # one a cluster
+    # Each thumb is judged by each of three rules.
+    less = plan(home, engine, changed(PLANNED, verify={"level": 0.05}, pairs={"retention": True}))
+    assert less.calls["distil"].calls == 0
+    assert found.calls["judge"].calls - less.calls["judge"].calls == 3 * 96
 
 
 def test_a_plan_without_feedback_says_what_a_refresh_says(engine: Engine, tmp_path: Path) -> None:

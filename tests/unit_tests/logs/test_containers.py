@@ -123,6 +123,13 @@ def test_tables_of_excel(tmp_path: Path) -> None:
     assert [n for n, _ in read_rows(tmp_path / "table.csv")] == [3, 4]
 
 
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    """Python's reader would keep the last of them, and lose the other's cells."""
+    text = "question,answer,Answer\nWhen?,At nine.,At ten.\n"
+    with pytest.raises(InputError, match="two columns 'answer'.*rename"):
+        read(tmp_path, text, "table.csv")
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_tables(tmp_path: Path, separator: str) -> None:
     cells = ["id", "question", "answer", "messages"]
