@@ -176,9 +176,10 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     text: str
-    source: Literal["feedback", "edit", "prior", "aggregated", "own"] = "feedback"
+    source: Literal["feedback", "edit", "prior", "aggregated", "own", "thumbs"] = "feedback"
     """``feedback``: distilled from words. ``edit``: distilled from a user's edit. ``prior``: the
-    model's guess. ``aggregated``: recurs in the cluster. ``own``: added in review."""
+    model's guess. ``aggregated``: recurs in the cluster. ``own``: added in review. ``thumbs``:
+    drawn from lone thumbs."""
 
 
 class RuleSet(BaseModel):

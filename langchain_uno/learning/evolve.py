@@ -345,7 +345,7 @@ def _present(work: Work) -> dict[str, list[str]]:
 
 
 def _stale(cluster: ClusterData, old: Cluster, taught: int) -> str | None:
-    # Rules of thumbs teach nothing, and the teacher words them anew: the verifier alone decides.
+    # The teacher words rules of thumbs anew each time: the verifier alone decides.
     if not cluster.by_thumbs and set(cluster.rules) != set(taught_rules(old)):
         return "its rules changed"
     if cluster.restored:

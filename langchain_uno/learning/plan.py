@@ -208,10 +208,10 @@ def _count(
     epochs, steps = plan_epochs(each, TrainSettings.of(recipe, "expert", work.max_steps))
     enough = plan.people >= plan.needed
     plan.steps = enough * plan.clusters * steps
-    candidates = enough * 2 * recipe.pairs.candidates * spoke
+    rated = _lone_thumbs(work, plan, usable)
+    candidates = enough * recipe.pairs.candidates * (2 * spoke + rated)
     answers = enough * (len(usable) - train) * (1 + min(epochs, recipe.lora.epochs))
     judged = candidates + enough * train + answers * max(1, recipe.verify.judgements)
-    rated = _lone_thumbs(work, plan, usable)
     judged += min(rated, 2 * CHECKED * EACH * plan.clusters) * MOST_RULES
     asked = plan.to_distil + (plan.clusters if rated else 0)
     words, own = work.teacher_prompts, work.prompts

@@ -89,6 +89,8 @@ SPREAD = 3
 POPULAR = 0.25
 """Share of all voices that make a wish everybody's, wherever they ask for it."""
 
+_SAID = ("feedback", "edit")
+"""Sources of a log's own rules."""
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 
 
@@ -144,7 +146,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
             )
         cluster.rules = unique_rules([*cluster.rules, *cluster.own])
         for log_id in (*cluster.train, *cluster.verify):
-            taught[log_id] = _with_own(work, cluster, taught[log_id], log_id in learning)
+            taught[log_id] = _with_more(work, cluster, taught[log_id], log_id in learning)
         for log_id in cluster.train:
             taught[log_id] = _completed(taught[log_id], cluster.rules, same)
         work.progress.advance("rules")
@@ -160,7 +162,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
     write_review(work, clusters, rulings, rows)
     said = [(i, r.text) for i in train for r in work.distilled[i].with_feedback]
     recurs_among_few = sum(is_refused(*one) for one in said)
-    left = sum(r.source != "own" for i in train for r in taught[i].with_feedback)
+    left = sum(r.source in _SAID for i in train for r in taught[i].with_feedback)
     out = sum(len(s.with_feedback) for i, s in work.distilled.items() if rulings.is_out(i))
     every = sum(len(s.with_feedback) for s in work.distilled.values())
     excluded = out + max(0, len(said) - recurs_among_few - left)
@@ -289,19 +291,19 @@ def _wordings(
     return found, group_wordings(list(texts.values()), work.embedder, reranker, also=also)
 
 
-def _with_own(work: Work, cluster: ClusterData, rules: RuleSet, learning: bool) -> RuleSet:
-    """Return a log's rules with those that people added to its cluster.
+def _with_more(work: Work, cluster: ClusterData, rules: RuleSet, learning: bool) -> RuleSet:
+    """Return a log's rules with those that people added to its cluster, or that thumbs gave it.
 
     A training log has them unless its user was content with the answer as it was. A held-out log
     has them where its user asked for something; where nobody did, see
-    :func:`langchain_uno.learning.train.held_out`.
+    :func:`langchain_uno.learning.verify.held_out`.
     """
-    asked = bool(rules.with_feedback)
-    if not cluster.own or not (asked or (learning and not was_content(work.logs[rules.run_id]))):
+    asked, more = bool(rules.with_feedback), cluster.rules if cluster.by_thumbs else [*cluster.own]
+    if not more or not (asked or (learning and not was_content(work.logs[rules.run_id]))):
         return rules
-    own = [Rule(text=text, source="own") for text in cluster.own]
-    said = [rule for rule in rules.with_feedback if rule.text not in cluster.own]
-    return rules.model_copy(update={"with_feedback": [*said, *own]})
+    added = [Rule(text=text, source="thumbs" if cluster.by_thumbs else "own") for text in more]
+    said = [rule for rule in rules.with_feedback if rule.text not in more]
+    return rules.model_copy(update={"with_feedback": [*said, *added]})
 
 
 _UNGUARDED = (

@@ -243,7 +243,8 @@ def trains_expert(work: Work, cluster: ClusterData) -> bool | None:
 
     None: it may be. What its users have could not be verified; stage "train" tries that again.
     """
-    if cluster.by_thumbs or not work.is_low(cluster) or _too_few(work, cluster):
+    rated = cluster.by_thumbs and not cluster.rules
+    if rated or not work.is_low(cluster) or _too_few(work, cluster):
         return False
     try:
         present = _incumbent(work, cluster)
@@ -461,10 +462,10 @@ def _trained(
         examples: Any
         if critic is not None:
             examples = _taught_pairs(work, cluster, critic)
-        elif cluster.by_thumbs:
-            examples = _rated(work, cluster)
         else:
             examples = work.pairs(cluster) if expert else _critic_examples(work, cluster)
+            if not examples and cluster.by_thumbs:
+                examples = _rated(work, cluster)
         if not examples:
             raise InputError("no preference pairs" if expert else "no rules to teach")
         with cast(Any, work.engine).exclusive() as (model, tokenizer):
@@ -496,7 +497,7 @@ def _tidy(work: Work, cluster: ClusterData) -> None:
 
 
 def _rated(work: Work, cluster: ClusterData) -> list[RatedAnswer]:
-    """Return what thumbs teach an expert: each training log's answer, liked or not."""
+    """Return what thumbs teach where no pair comes of them: training answers, liked or not."""
     rated = lone_thumbs(work, cluster.train)
     weights = balanced([one.voice for one in rated])
     return [one.model_copy(update={"weight": w}) for one, w in zip(rated, weights, strict=True)]

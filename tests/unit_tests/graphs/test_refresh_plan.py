@@ -111,10 +111,11 @@ def test_a_plan_counts_what_drawing_rules_from_thumbs_takes(engine: Engine, tmp_
     found = plan(home, engine, changed(PLANNED, verify={"level": 0.05}))
     assert found.to_distil == 0 and found.clusters == 4
     assert found.calls["distil"].calls == 4  # one a cluster
-    # Each thumb is judged by each of three rules.
+    # Each thumb is judged by each of three rules, and a revision of its answer is.
+    assert found.calls["revise"].calls == 96
     less = plan(home, engine, changed(PLANNED, verify={"level": 0.05}, pairs={"retention": True}))
     assert less.calls["distil"].calls == 0
-    assert found.calls["judge"].calls - less.calls["judge"].calls == 3 * 96
+    assert found.calls["judge"].calls - less.calls["judge"].calls == 4 * 96
 
 
 def test_a_plan_without_feedback_says_what_a_refresh_says(engine: Engine, tmp_path: Path) -> None:

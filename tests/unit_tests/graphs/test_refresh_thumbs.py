@@ -14,10 +14,10 @@ from langchain_uno.errors import EmptyLogError
 from langchain_uno.home import Home
 from langchain_uno.learning.review import decide, review_table
 from langchain_uno.learning.train import Decision
-from langchain_uno.learning.work import RefreshResult
+from langchain_uno.learning.work import RefreshResult, WorkFolder
 from langchain_uno.models.protocols import Engine
 from langchain_uno.recipe import Recipe, load_recipe
-from langchain_uno.records import Feedback, Interaction, RatedAnswer
+from langchain_uno.records import Feedback, Interaction, PreferencePair, RatedAnswer
 from langchain_uno.releases.load import read_current
 from langchain_uno.reports import read_report
 from langchain_uno.trainers import expert
@@ -216,12 +216,12 @@ def asked_of(teacher: ToyEngine, role: str) -> list[dict[str, Any]]:
     return [what for what, _ in teacher.asked if what["role"] == role]
 
 
-def test_a_rule_drawn_from_thumbs_is_what_the_module_is_judged_by(
+def test_a_rule_drawn_from_thumbs_is_taught_and_is_what_the_module_is_judged_by(
     engine: Engine, tmp_path: Path
 ) -> None:
     teacher = ToyEngine()
     home = make_home(tmp_path, marked_week(24))
-    result = refresh(home, engine, ONE, teacher=teacher)
+    result = refresh(home, engine, ONE, teacher=teacher, until="rules")
     [cluster] = clusters_of(home, result)
     assert cluster.by_thumbs and cluster.rules == ["list"]
     [shown] = asked_of(teacher, "distil_thumbs")
@@ -235,6 +235,15 @@ def test_a_rule_drawn_from_thumbs_is_what_the_module_is_judged_by(
     seen = {author[a] for a in (*shown["liked"], *shown["disliked"])}
     checked = {author[w["answer"]] for w in checks if w["answer"] in author}
     assert checked and not seen & checked
+    # Answers that people disliked are revised by the rule, and nothing else is.
+    result = refresh(home, engine, ONE, teacher=teacher)
+    pairs = WorkFolder(home.work / result.refresh_id).read_records(
+        f"clusters/{cluster.id}/pairs.jsonl", PreferencePair
+    )
+    disliked = {one.run_id for one in marked_week(24) if one.answer.startswith("well")}
+    assert {p.run_id for p in pairs} == {i for i in cluster.train if i in disliked}
+    assert all([r.text for r in p.rules] == ["list"] for p in pairs)
+    assert result.clusters[0].pairs == len(pairs) > 10
     [report] = decided(home, result).reports
     # Every held-out request is judged, those of liked answers too; nobody looks at likelihoods.
     assert report.mean_score is not None
@@ -246,6 +255,28 @@ def test_a_rule_drawn_from_thumbs_is_what_the_module_is_judged_by(
     assert told is not None and [(r.text, r.recurs) for r in told.clusters[0].told] == [
         ("list", True)
     ]
+
+
+def test_where_nothing_is_revised_the_rated_answers_teach(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def idle(what: dict[str, Any], request: Any) -> str:
+        return what.get("answer", "") if what["role"] in ("fresh", "edit") else plain(what, request)
+
+    given: list[Any] = []
+
+    def listening(model: Any, tokenizer: Any, examples: Any, *rest: Any, **named: Any) -> Any:
+        given.extend(examples)
+        return train_expert(model, tokenizer, examples, *rest, **named)
+
+    monkeypatch.setattr(expert, "train_expert", listening)
+    home = make_home(tmp_path, marked_week(24))
+    result = refresh(home, engine, ONE, teacher=ToyEngine(idle))
+    [cluster] = clusters_of(home, result)
+    assert cluster.rules == ["list"] and result.clusters[0].pairs == 0
+    assert given and all(isinstance(one, RatedAnswer) for one in given)
+    [report] = decided(home, result).reports
+    assert report.mean_score is not None  # the rule is the standard all the same
 
 
 def test_a_rule_that_fits_only_the_answers_shown_is_dropped(engine: Engine, tmp_path: Path) -> None:
