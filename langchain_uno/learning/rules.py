@@ -57,12 +57,13 @@ from langchain_uno.learning.thumbs import Drawn, rules_of_thumbs
 from langchain_uno.learning.wordings import (
     BACKGROUND,
     centred,
+    confirmed,
     group_wordings,
     in_own_words,
     plain,
 )
 from langchain_uno.learning.work import ClusterData, Work
-from langchain_uno.models.protocols import Embedder
+from langchain_uno.models.protocols import Embedder, Reranker
 from langchain_uno.records import (
     ANONYMOUS,
     Interaction,
@@ -381,14 +382,21 @@ def _refused(
         log = work.logs[log_id]
         return Mention(text, work.voices[log_id], request_of(log), cluster_of[log_id])
 
-    marked = repeated_by_few([mention(i, text) for i, text, _ in wishes], work.embedder, least)
+    able = all(believed(work, "reranker", work.logs[i].language) for i, *_ in wishes)
+    repeated = partial(
+        repeated_by_few,
+        embedder=work.embedder,
+        min_users=least,
+        reranker=work.reranker if able else None,
+    )
+    marked = repeated([mention(i, text) for i, text, _ in wishes])
     bad = [
         one for one, m in zip(wishes, marked, strict=True) if m and work.voices[one[0]] in suspected
     ]
     rules = {(work.voices[i], text) for i, text, act in bad if not act}
     # What edits take away is checked by itself: who takes it away does not vouch for who adds it.
     gone = [(p.run_id, text) for p in edited_pairs(logs) for text in added(p.chosen, p.rejected)]
-    taken = repeated_by_few([mention(i, text) for i, text in gone], work.embedder, least)
+    taken = repeated([mention(i, text) for i, text in gone])
     acts = {i for i, _, act in bad if act}
     acts |= {i for (i, _), m in zip(gone, taken, strict=True) if m and work.voices[i] in suspected}
     # With a rule its log's edit falls; with an edit the rules that came of it.
@@ -440,13 +448,17 @@ def added(before: str, after: str) -> list[str]:
 
 
 def repeated_by_few(
-    mentions: Sequence[Mention], embedder: Embedder, min_users: int
+    mentions: Sequence[Mention],
+    embedder: Embedder,
+    min_users: int,
+    reranker: Reranker | None = None,
 ) -> NDArray[np.bool_]:
     """Return which mentions are of a wish that its voice repeats and too few people share, (n,).
 
-    A wish is shared where mentions of ``min_users`` voices lie around it. A voice that has it in
-    :data:`SPREAD` clusters asks for it whatever the request is, and does not count, unless so many
-    voices have the wish (:data:`POPULAR`) that it is everybody's.
+    A wish is shared where mentions of ``min_users`` voices lie around it and, if there is a
+    reranker, are the same wish: to an embedder "name the source" is near "name the deadline". A
+    voice that has it in :data:`SPREAD` clusters asks for it whatever the request is, and does not
+    count, unless so many voices have the wish (:data:`POPULAR`) that it is everybody's.
 
     Of the wishes that are not shared, those of one voice that are alike are taken as one. If that
     one is said on several requests it is marked, with all other unshared wishes of this voice that
@@ -463,10 +475,17 @@ def repeated_by_few(
     who: list[dict[str, set[str]]] = [defaultdict(set) for _ in texts]
     for m in mentions:
         who[place[m.text]][m.voice].add(m.cluster)
-    bad = _repeated(mentions, place, x, _shared(x, who, min_users))
+    near = _near(x)
+    if reranker is not None:
+        suspected = {i for _, i in _repeated(mentions, place, x, np.zeros(len(x), dtype=np.bool_))}
+        pairs = {(min(i, j), max(i, j)) for i in suspected for j in near[i] if i != j}
+        same = set(confirmed(sorted(pairs), texts, reranker))
+        for i in suspected:
+            near[i] = [j for j in near[i] if i == j or (min(i, j), max(i, j)) in same]
+    bad = _repeated(mentions, place, x, _shared(near, who, min_users))
     if repeating := {voice for voice, _ in bad}:
         others = [{v: c for v, c in by.items() if v not in repeating} for by in who]
-        bad |= _repeated(mentions, place, x, _shared(x, others, min_users))
+        bad |= _repeated(mentions, place, x, _shared(near, others, min_users))
     return np.array([(m.voice, place[m.text]) in bad for m in mentions], dtype=np.bool_)
 
 
@@ -497,20 +516,26 @@ def _repeated(
     return bad
 
 
+def _near(x: NDArray[np.float64]) -> list[list[int]]:
+    """Return the rows around each row, itself among them."""
+    starts = range(0, len(x), 1024)  # bounds the table of cosines
+    tables = (x[start : start + 1024] @ x.T >= SHARED for start in starts)
+    return [np.flatnonzero(row).tolist() for table in tables for row in table]
+
+
 def _shared(
-    x: NDArray[np.float64], who: Sequence[Mapping[str, set[str]]], min_users: int
+    near: Sequence[Sequence[int]], who: Sequence[Mapping[str, set[str]]], min_users: int
 ) -> NDArray[np.bool_]:
     """Return which wishes enough voices vouch for; ``who``: in which clusters each has them."""
-    out = np.zeros(len(x), dtype=np.bool_)
+    out = np.zeros(len(near), dtype=np.bool_)
     many = POPULAR * len(set().union(*(set(by) for by in who)))
-    for start in range(0, len(x), 1024):  # bounds the table of cosines
-        for i, row in enumerate(x[start : start + 1024] @ x.T >= SHARED, start):
-            where: dict[str, set[str]] = defaultdict(set)
-            for j in np.flatnonzero(row).tolist():
-                for voice, clusters in who[j].items():
-                    where[voice] |= clusters
-            vouching = sum(len(clusters) < SPREAD for clusters in where.values())
-            out[i] = vouching >= min_users or len(where) >= max(many, min_users)
+    for i, around in enumerate(near):
+        where: dict[str, set[str]] = defaultdict(set)
+        for j in around:
+            for voice, clusters in who[j].items():
+                where[voice] |= clusters
+        vouching = sum(len(clusters) < SPREAD for clusters in where.values())
+        out[i] = vouching >= min_users or len(where) >= max(many, min_users)
     return out
 
 

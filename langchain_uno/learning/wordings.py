@@ -71,7 +71,7 @@ def group_wordings(
         pairs = _proposals(vectors, slice(said, len(keys)), with_reranker=reranker is not None)
         pairs = _without_companions(pairs, keys, logs)
         if reranker is not None:
-            pairs = _confirmed(pairs, [heads[key] for key in keys], reranker)
+            pairs = confirmed(pairs, [heads[key] for key in keys], reranker)
         # From the most frequent down, each joins the most frequent leader it equals: no chains.
         for rarer, commoner in sorted(pairs):
             if leader[keys[rarer]] == keys[rarer] and leader[keys[commoner]] == keys[commoner]:
@@ -110,9 +110,10 @@ def _without_companions(
     return [p for p in pairs if together[p] <= TOGETHER * min(alone[p[0]], alone[p[1]])]
 
 
-def _confirmed(
+def confirmed(
     pairs: list[tuple[int, int]], texts: list[str], reranker: Reranker
 ) -> list[tuple[int, int]]:
+    """Return the pairs of texts that a reranker takes for one wish, both ways round."""
     if not pairs:
         return []
     asked = [(texts[a], texts[b]) for a, b in pairs] + [(texts[b], texts[a]) for a, b in pairs]

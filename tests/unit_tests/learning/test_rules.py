@@ -19,7 +19,7 @@ from langchain_uno.learning.rules import (
 from langchain_uno.learning.wordings import group_wordings, in_own_words, plain
 from langchain_uno.models.protocols import FloatArray, OnDone
 from langchain_uno.records import Rule, RuleSet
-from tests.unit_tests.learning.toy_language import ToyEmbedder, log
+from tests.unit_tests.learning.toy_language import ToyEmbedder, ToyReranker, log
 
 
 def freely_worded(n: int, seed: int = 0) -> list[str]:
@@ -62,6 +62,24 @@ def test_a_plant_is_told_though_all_its_requests_come_in_one_thread() -> None:
     turn = first.messages[0].model_copy(update={"content": "shorter"})
     later = first.model_copy(update={"run_id": "later", "messages": [*first.messages, turn]})
     assert request_of(later) == request_of(first)
+
+
+def test_a_wish_in_nearly_the_same_words_vouches_for_no_plant() -> None:
+    """To an embedder "name the source" is near "name the deadline"; a reranker tells them apart."""
+    others = [Mention("name the deadline", f"user-{i}", f"r-{i}", cluster="c0") for i in range(9)]
+    kept = [Mention("name a deadline", "user-1", f"s-{i}", cluster="c0") for i in range(2)]
+    plants = [Mention("name the source", "mallory", f"m-{i}", cluster=f"c{i}") for i in range(9)]
+
+    class Same(ToyReranker):
+        def _covers(self, a: str, b: str) -> float:
+            return float(("deadline" in a) == ("deadline" in b))
+
+    every, reranker = [*honest(), *others, *kept, *plants], Same()
+    assert not any(marked(every)[200:])
+    found = repeated_by_few(every, ToyEmbedder(), 3, reranker).tolist()
+    assert all(found[-9:]) and not any(found[200:-9])
+    # Asked is about what somebody repeats and others say in nearly the same words.
+    assert 0 < len(reranker.asked) <= 6
 
 
 def test_who_repeats_what_few_share_vouches_for_nothing_else() -> None:
