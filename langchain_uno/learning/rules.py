@@ -223,7 +223,7 @@ def _asked_by_thumbs(
 
     Args:
         work: the refresh.
-        cluster: one that thumbs teach.
+        cluster: one that thumbs teach; no longer where review excluded all that they ask for.
         rulings: the decisions of people.
         rows: the cluster's rows of the review; gets a row for each rule drawn.
     """
@@ -245,7 +245,9 @@ def _asked_by_thumbs(
                 rulings.touched[made.id].update(rated)
         rows.append(row)
         kept.append(instead(text, made))
-    return [text for text in kept if text is not None]
+    left = [text for text in kept if text is not None]
+    cluster.by_thumbs = bool(left) or not found
+    return left
 
 
 def _notes(

@@ -84,7 +84,8 @@ def held_out(work: Work, cluster: ClusterData) -> list[HeldOut]:
 def none_held_out(work: Work, cluster: ClusterData) -> str:
     """Say why a cluster has no verification query: review took the rules, or no log is held out."""
     asked, left = work.distilled, work.taught
-    if any(asked[i].with_feedback and not left[i].with_feedback for i in cluster.verify):
+    drawn = work.folder.has(f"drawn/{cluster.id}.json") and not cluster.by_thumbs
+    if drawn or any(asked[i].with_feedback and not left[i].with_feedback for i in cluster.verify):
         return "no held-out log to verify on: their rules were excluded in review"
     rated = cluster.by_thumbs and not cluster.rules
     return f"no held-out {'thumbs up and down' if rated else 'log'} to verify on"

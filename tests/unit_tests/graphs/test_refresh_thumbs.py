@@ -320,6 +320,13 @@ def test_a_rule_drawn_from_thumbs_is_reviewed_like_any(engine: Engine, tmp_path:
     assert clusters_of(home, after)[0].rules == ["any"]
     [row] = review_table(home, kind="rule").rows
     decide(home, [{"id": row.id, "decision": "exclude"}], by="ann")
-    after = refresh(home, engine, ONE, until="rules")
+    after = refresh(home, engine, ONE)
     [cluster] = clusters_of(home, after)
-    assert cluster.by_thumbs and not cluster.rules
+    # The thumbs themselves would teach what a person took out.
+    assert not cluster.by_thumbs and not cluster.rules
+    found = decided(home, after)
+    assert found.route == "base" and not found.reports
+    assert "their rules were excluded in review" in " ".join(found.notes)
+    decide(home, [{"id": row.id, "decision": "restore"}], by="ann")
+    again = refresh(home, engine, ONE, until="rules")
+    assert clusters_of(home, again)[0].by_thumbs and clusters_of(home, again)[0].rules == ["list"]
