@@ -16,21 +16,18 @@ A log teaches its own rules, as in the paper. Four things change them:
   excluded is taught by no log and judges none. Rules that people add complete the logs like
   recurring ones, however few want them.
 
-Which wishes are the same is told by meaning: by the embedder's vectors, and for completing also by
-the reranker, where it passes its control questions.
+Which wishes are the same is told by meaning: by the embedder's vectors, then by the reranker, where
+it passes its control questions (:mod:`langchain_uno.learning.plants`,
+:mod:`langchain_uno.learning.wordings`).
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from langchain_uno.learning.acts import (
     edited_pairs,
@@ -53,17 +50,14 @@ from langchain_uno.learning.decisions import (
 )
 from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import given_rules, known_wordings, mark_reviewed
+from langchain_uno.learning.plants import Mention, added, repeated_by_few, request_of
 from langchain_uno.learning.thumbs import Drawn, rules_of_thumbs
 from langchain_uno.learning.wordings import (
-    BACKGROUND,
-    centred,
-    confirmed,
     group_wordings,
     in_own_words,
     plain,
 )
 from langchain_uno.learning.work import ClusterData, Work
-from langchain_uno.models.protocols import Embedder, Reranker
 from langchain_uno.records import (
     ANONYMOUS,
     Interaction,
@@ -75,24 +69,8 @@ from langchain_uno.records import (
 )
 from langchain_uno.reports.render import counted
 
-# Cosines of centred vectors. Measured on the rules of 200 real dialogs with a sentence embedder,
-# with wishes planted by two people in ten wordings (lab/results/rules.md).
-SHARED = 0.55
-"""Two people have the same wish."""
-REPEATED = 0.5
-"""One person has the same wish on two requests."""
-BELONGS = 0.4
-"""A wish belongs to those that one person repeats: to the mean of them."""
-RECURS = 2
-"""Requests on which a voice must have a wish before it is more than a wish about one of them."""
-SPREAD = 3
-"""Clusters in which a voice must have a wish to have it whatever the request is."""
-POPULAR = 0.25
-"""Share of all voices that make a wish everybody's, wherever they ask for it."""
-
 _SAID = ("feedback", "edit")
 """Sources of a log's own rules."""
-_SENTENCE = re.compile(r"(?<=[.!?。！？])\s*|\n+")
 
 
 def rules_stage(work: Work) -> dict[str, Any]:
@@ -420,125 +398,6 @@ def _refused(
 def _acts(logs: Sequence[Interaction]) -> list[PreferencePair]:
     """Return what people did in place of words: answers that they wrote or chose."""
     return [*edited_pairs(logs), *liked_pairs(logs)]
-
-
-class Mention(NamedTuple):
-    """One wish as one voice said it on one request."""
-
-    text: str
-    voice: str
-    request: str
-    cluster: str = ""
-    """Where the request belongs."""
-
-
-def request_of(log: Interaction) -> str:
-    """Return what tells one request from another: how the conversation began, and its thread.
-
-    A thread alone does not: its id is the client's to choose, and any number of requests may be
-    sent under one.
-    """
-    first = next((m.content for m in log.messages if m.role == "user"), "")
-    return f"{log.thread_id or ''}\0{plain(first)}"
-
-
-def added(before: str, after: str) -> list[str]:
-    """Return the sentences that one answer has and another one before it has not."""
-    known = {plain(part) for part in _SENTENCE.split(before)}
-    new = [part.strip() for part in _SENTENCE.split(after)]
-    return [part for part in new if plain(part) and plain(part) not in known]
-
-
-def repeated_by_few(
-    mentions: Sequence[Mention],
-    embedder: Embedder,
-    min_users: int,
-    reranker: Reranker | None = None,
-) -> NDArray[np.bool_]:
-    """Return which mentions are of a wish that its voice repeats and too few people share, (n,).
-
-    A wish is shared where mentions of ``min_users`` voices lie around it and, if there is a
-    reranker, are the same wish: to an embedder "name the source" is near "name the deadline". A
-    voice that has it in :data:`SPREAD` clusters asks for it whatever the request is, and does not
-    count, unless so many voices have the wish (:data:`POPULAR`) that it is everybody's.
-
-    Of the wishes that are not shared, those of one voice that are alike are taken as one. If that
-    one is said on several requests it is marked, with all other unshared wishes of this voice that
-    belong to it. What another voice says once is not marked: nobody strikes out others' wishes by
-    repeating them. Whoever repeats what few share does not count for any other wish either, in
-    words, edits or likes.
-    """
-    out = np.zeros(len(mentions), dtype=np.bool_)
-    if not mentions:
-        return out
-    texts = list(dict.fromkeys(m.text for m in mentions))
-    place = {text: i for i, text in enumerate(texts)}
-    x = centred(embedder.embed([*texts, *BACKGROUND]))[: len(texts)]
-    who: list[dict[str, set[str]]] = [defaultdict(set) for _ in texts]
-    for m in mentions:
-        who[place[m.text]][m.voice].add(m.cluster)
-    near = _near(x)
-    if reranker is not None:
-        suspected = {i for _, i in _repeated(mentions, place, x, np.zeros(len(x), dtype=np.bool_))}
-        pairs = {(min(i, j), max(i, j)) for i in suspected for j in near[i] if i != j}
-        same = set(confirmed(sorted(pairs), texts, reranker))
-        for i in suspected:
-            near[i] = [j for j in near[i] if i == j or (min(i, j), max(i, j)) in same]
-    bad = _repeated(mentions, place, x, _shared(near, who, min_users))
-    if repeating := {voice for voice, _ in bad}:
-        others = [{v: c for v, c in by.items() if v not in repeating} for by in who]
-        bad |= _repeated(mentions, place, x, _shared(near, others, min_users))
-    return np.array([(m.voice, place[m.text]) in bad for m in mentions], dtype=np.bool_)
-
-
-def _repeated(
-    mentions: Sequence[Mention],
-    place: Mapping[str, int],
-    x: NDArray[np.float64],
-    shared: NDArray[np.bool_],
-) -> set[tuple[str, int]]:
-    """Return the unshared wishes that their voice repeats, as (voice, row of ``x``)."""
-    from scipy.sparse.csgraph import connected_components
-
-    spoken: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for m in mentions:
-        if not shared[place[m.text]]:
-            spoken[m.voice][place[m.text]].add(m.request)
-    bad: set[tuple[str, int]] = set()
-    for voice, said in spoken.items():
-        rows = np.array(sorted(said))
-        _, labels = connected_components(x[rows] @ x[rows].T >= REPEATED, directed=False)
-        for label in range(labels.max() + 1):
-            part = rows[labels == label]
-            if len(set().union(*(said[i] for i in part))) < RECURS:
-                continue
-            mean = x[part].mean(axis=0)
-            near = x[rows] @ (mean / max(float(np.linalg.norm(mean)), 1e-12)) >= BELONGS
-            bad.update((voice, i) for i in {*part.tolist(), *rows[near].tolist()})
-    return bad
-
-
-def _near(x: NDArray[np.float64]) -> list[list[int]]:
-    """Return the rows around each row, itself among them."""
-    starts = range(0, len(x), 1024)  # bounds the table of cosines
-    tables = (x[start : start + 1024] @ x.T >= SHARED for start in starts)
-    return [np.flatnonzero(row).tolist() for table in tables for row in table]
-
-
-def _shared(
-    near: Sequence[Sequence[int]], who: Sequence[Mapping[str, set[str]]], min_users: int
-) -> NDArray[np.bool_]:
-    """Return which wishes enough voices vouch for; ``who``: in which clusters each has them."""
-    out = np.zeros(len(near), dtype=np.bool_)
-    many = POPULAR * len(set().union(*(set(by) for by in who)))
-    for i, around in enumerate(near):
-        where: dict[str, set[str]] = defaultdict(set)
-        for j in around:
-            for voice, clusters in who[j].items():
-                where[voice] |= clusters
-        vouching = sum(len(clusters) < SPREAD for clusters in where.values())
-        out[i] = vouching >= min_users or len(where) >= max(many, min_users)
-    return out
 
 
 def recurring_rules(

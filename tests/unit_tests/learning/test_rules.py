@@ -8,14 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from langchain_uno.learning.rules import (
-    Mention,
-    added,
-    recurring_rules,
-    repeated_by_few,
-    request_of,
-    wanted_rules,
-)
+from langchain_uno.learning.plants import Mention, added, repeated_by_few, request_of
+from langchain_uno.learning.rules import recurring_rules, wanted_rules
 from langchain_uno.learning.wordings import group_wordings, in_own_words, plain
 from langchain_uno.models.protocols import FloatArray, OnDone
 from langchain_uno.records import Rule, RuleSet
