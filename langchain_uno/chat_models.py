@@ -113,7 +113,7 @@ class UNOChatModel(BaseChatModel):
         """
         known = {*type(self).model_fields, *_LEFT_ALONE}
         for name in kwargs.keys() - known:
-            raise InputError(f"UNOChatModel takes no {name!r}: {_nearest(name, known)}.")
+            raise InputError(f"UNOChatModel takes no {name!r}: {_nearest(name, known)}")
         key = kwargs.pop("api_key", None)
         if key is not None and str(kwargs.get("model")).startswith(("http://", "https://")):
             secret = key.get_secret_value() if isinstance(key, SecretStr) else key
@@ -560,7 +560,7 @@ _SAID_PER_CALL = {
 
 def _nearest(name: str, known: set[str]) -> str:
     near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}" if near else f"it takes {', '.join(sorted(known))}"
+    return f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(known))}."
 
 
 @cache

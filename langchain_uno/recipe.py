@@ -234,7 +234,7 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
                 where, _flat(Recipe(name="").model_dump()), n=1, cutoff=0.5
             )
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            problem = f"has an unknown setting {where!r}{hint}; docs/recipes.md lists all"
+            problem = f"has an unknown setting {where!r}{hint}; `langchain-uno recipe` prints all"
         raise ConfigError(f"The recipe {name_or_path!r} {problem}.") from error
 
 
@@ -257,7 +257,7 @@ def _refuse_gone(name: str, data: dict[str, Any]) -> None:
     if told:
         raise ConfigError(
             f"The recipe {name!r} has settings of earlier versions. {' '.join(told)} "
-            "docs/recipes.md lists today's settings."
+            "`langchain-uno recipe` prints today's settings."
         )
 
 

@@ -107,9 +107,9 @@ def refresh_home(
         if until is None and (known := _nothing_new(place, now)) is not None:
             told["result"] = known.model_dump()
             return known
-        for note in (notes := settings_notes(place, settings)):
-            progress.finish("settings", note)
         parts = _load(place, named, settings, prompts, max_steps, progress)
+        for note in (notes := settings_notes(place, settings, parts["engine"])):
+            progress.finish("settings", note)
         guide = parts["teacher"]
 
         from langchain_uno.graphs.refresh import run_refresh

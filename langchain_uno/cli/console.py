@@ -29,7 +29,7 @@ from langchain_uno.home import ENV_HOME, Home, is_safe
 INTERRUPTED = 130
 out = Console()
 err = Console(stderr=True)
-COUNTED = "logs with the held-out ones; people in training who ask"
+COUNTED = "Logs: held-out too. People: in training, asking in words."
 """What a table of clusters counts."""
 
 HomeOption = Annotated[

@@ -229,7 +229,7 @@ def drain(
     if as_json:
         print_json({"drained": n, "total": total})
     else:
-        say(f"{n} records written; the store has {total}.")
+        say(f"{counted(n, 'record')} written; the store has {total:,}.")
 
 
 @app.command()
@@ -259,7 +259,8 @@ def search(
     with LogStore.open(place, _embedder(model, embeddings)) as store:
         waiting, found = store.pending(), _nearest_feedback(store, text, k)
     if waiting:
-        err.print(f"{waiting} records are not in the index yet: langchain-uno logs drain.")
+        wait = counted(waiting, "record is", "records are")
+        err.print(f"{wait} not in the index yet: langchain-uno logs drain.")
     if as_json:
         print_json({"found": found, "pending": waiting})
         return
@@ -412,11 +413,11 @@ def _tell_what_goes(home: Home, found: dict[str, Any]) -> None:
 
     answers = counted(found["interactions"], "answer")
     said = counted(found["feedback"], "piece of feedback", "pieces of feedback")
-    err.print(f"It takes {answers} and {said}.")
+    err.print(f"This deletes {answers} and {said}.")
     shares = shares_of(home)
     for release in found["releases"]:
         state = state_of(home, release, shares.get(release, 0.0))
-        err.print(f"It revokes release {release} ({state}).", markup=False, highlight=False)
+        err.print(f"This revokes release {release} ({state}).", markup=False, highlight=False)
 
 
 @app.command()

@@ -30,6 +30,7 @@ from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.prune import prune
 from langchain_uno.releases.publish import make_current, retire, rollback
 from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
+from langchain_uno.reports.render import counted
 from langchain_uno.reports.store import report_paths
 
 app = typer.Typer(no_args_is_help=True, help="What was learnt, what answers, and going back.")
@@ -55,7 +56,7 @@ def list_(place: Home, as_json: JsonOption = False) -> None:
     if not rows:
         say("There is no release yet: `langchain-uno train` makes one.")
     else:
-        table = Table(pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         table.add_column("release", no_wrap=True)
         for name in ("modules", "coverage", "MB", "state"):
             table.add_column(name)
@@ -116,12 +117,13 @@ def show(
     say(f"Base model {manifest.base_model}; parent {manifest.parent or 'none'}.")
     say(f"Report: {row['report'] or 'none'}")
     columns = ("cluster", "route", "logs", "people", "gap", "win rate")
-    table = Table(*columns, caption=COUNTED, pad_edge=False)
+    table = Table(*columns, pad_edge=False)
     for cluster in manifest.clusters:
         gap = "-" if cluster.gap is None else f"{cluster.gap:.2f}"
         size, people = str(cluster.size), str(cluster.people)
         table.add_row(cluster.id, cluster.route, size, people, gap, win_rate_of(cluster))
     out.print(table)
+    say(COUNTED)
     for cluster in manifest.clusters:
         if cluster.rules:
             say(f"{cluster.id} wants: {' '.join(map(visible, cluster.rules))}")
@@ -309,7 +311,7 @@ def _row(home: Home, release: str, shares: dict[str, float]) -> dict[str, Any]:
 
 
 def _modules(routes: dict[str, int]) -> str:
-    named = [f"{n} {route}" for route, n in routes.items() if route != "base"]
+    named = [counted(n, route) for route, n in routes.items() if route != "base"]
     return ", ".join(named) or "none"
 
 

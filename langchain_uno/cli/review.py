@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.padding import Padding
 from rich.text import Text
 
 from langchain_uno.cli.console import (
@@ -76,17 +76,13 @@ def list_(
     if as_json:
         print_json(page.model_dump(mode="json"))
         return
-    table = Table(pad_edge=False)
-    table.add_column("id", no_wrap=True)
-    for name in ("cluster", "state", "people", "what"):
-        table.add_column(name, overflow="fold")
     for row in page.rows:
+        who = f", {counted(row.people, 'person', 'people')}" if row.people else ""
+        out.print(Text(f"{row.id} ({row.cluster}, {row.state}{who})", "bold"))
         shown = Text(visible(_in_short(row)))
         if row.run:
             shown.append(f"\nrun {visible(row.run)}", "dim")
-        table.add_row(row.id, row.cluster, row.state, str(row.people or "-"), shown)
-    if page.rows:
-        out.print(table)
+        out.print(Padding(shown, (0, 0, 0, 2)))
     if line := refresh_line(place):
         say(f"{line[:1].upper()}{line[1:]}.")
     _say_page(page, offset)

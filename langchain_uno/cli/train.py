@@ -202,7 +202,7 @@ def _show_plan(plan: Plan) -> None:
         say(f"Note: {note}")
     left_out = f" (left out: {listed(plan.dropped)})" if plan.dropped else ""
     say(f"{plan.usable} of {counted(plan.heard, 'log')} can be learnt from{left_out}.")
-    say(f"{plan.new} are new since the last refresh; {plan.to_distil} are to be distilled.")
+    say(f"New since the last refresh: {plan.new}; to be distilled: {plan.to_distil}.")
     if plan.goes_on is not None:
         say(f"An unfinished refresh goes on; it has done: {', '.join(plan.goes_on) or 'nothing'}.")
     table = Table("role", "asked", pad_edge=False, title="Calls, at most")
@@ -247,6 +247,7 @@ def _show(result: RefreshResult, home: Home) -> None:
         return
     if result.clusters:
         out.print(_table(result))
+        say(COUNTED)
     for cluster in result.clusters:
         if cluster.note:
             say(f"{cluster.id}: {cluster.note}")
@@ -283,7 +284,7 @@ def _show(result: RefreshResult, home: Home) -> None:
 
 def _table(result: RefreshResult) -> Table:
     title = counted(len(result.clusters), "cluster")
-    table = Table("cluster", title=title, caption=COUNTED, pad_edge=False)
+    table = Table("cluster", title=title, pad_edge=False)
     for name in ("logs", "people", "gap"):
         table.add_column(name, justify="right")
     table.add_column("route")

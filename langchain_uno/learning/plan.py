@@ -1,8 +1,8 @@
 """What a refresh would do and cost, without doing it: ``langchain-uno train --dry-run``.
 
 Logs and calls are counted; the number of clusters is that of the home's last refresh, or assumed.
-Minutes are scaled from the last refresh, stage by stage, or estimated from a few seconds of
-measuring the model on this machine. Nothing is written, and no teacher is asked.
+Minutes are scaled from the last refresh of this model, stage by stage, or estimated from a few
+seconds of measuring the model on this machine. Nothing is written, and no teacher is asked.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from langchain_uno.logs.index import check_embedder
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.store import index_is_embedded
-from langchain_uno.models.protocols import GenerateRequest, Sampling, known_as
+from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling, known_as
 from langchain_uno.recipe import Recipe, changed_settings
 from langchain_uno.records import STAGES, Interaction, Message, by_speaker, content_of
 from langchain_uno.releases.load import list_releases, read_manifest
@@ -148,7 +148,7 @@ def plan_refresh(work: Work) -> Plan:
             known = set(snapshot["logs"])
         elif snapshot.get("fit") == work.fit:
             plan.goes_on = [s for s in STAGES if folder.has(f"{s}.json")]
-    plan.notes = [*settings_notes(work.home, work.recipe), *given_up(work)]
+    plan.notes = [*settings_notes(work.home, work.recipe, work.engine), *given_up(work)]
     plan.new = sum(log.run_id not in known for log in heard)
     keys = distil_keys(work, {log.run_id: content_of(log) for log in usable})
     done = known_rules(work.home.work / DISTILLED, set(keys.values()))
@@ -162,18 +162,18 @@ def plan_refresh(work: Work) -> Plan:
     return plan
 
 
-def settings_notes(home: Home, recipe: Recipe) -> list[str]:
+def settings_notes(home: Home, recipe: Recipe, engine: Engine) -> list[str]:
     """Say which settings differ from those of the release that a refresh goes on from, if any do.
 
     Where the base model answers it is the newest release, of which nothing is taken over. A release
-    that can't be read is passed over.
+    that can't be read, or that is of another base model, is passed over.
     """
     with suppress(ReleaseError):
         traffic, names = read_traffic(home), list_releases(home)
         current = traffic.current.release if traffic and traffic.current else None
         answers = (traffic.stands_in_for if traffic else None) or current
         name = answers or (names[-1] if names else None)
-        then = read_manifest(home, name).recipe if name else {}
+        then = read_manifest(home, str(name)).recipe if _is_of(home, name, engine) else {}
         changed = changed_settings(then, recipe)
         some = list(changed.items())[:SHOWN]
         told = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in some)
@@ -192,6 +192,13 @@ def settings_notes(home: Home, recipe: Recipe) -> list[str]:
                 f"{stays}. {how} keeps the former settings."
             ]
     return []
+
+
+def _is_of(home: Home, name: str | None, engine: Engine) -> bool:
+    """Whether a release was made with this base model; one that can't be read was not."""
+    with suppress(ReleaseError):
+        return bool(name) and read_manifest(home, str(name)).base_fingerprint == engine.fingerprint
+    return False
 
 
 def _count(
@@ -271,7 +278,7 @@ def _time(
         model(input_ids=ids.to(model.device))
         took = time.perf_counter() - start
     plan.step_seconds = round(took * 3 * 2 * work.recipe.lora.batch_size, 4)
-    if last is not None and last.usable:
+    if last is not None and last.usable and _is_of(work.home, last.release, work.engine):
         plan.as_last = True
         then = last.stages.get("distil", {})
         fresh = then.get("logs", 0) - then.get("taken_over", 0)

@@ -241,7 +241,7 @@ def _notes(
     for cluster in clusters:
         alike[tuple(sorted({known.get(r, r) for r in cluster.rules}))].append(cluster.id)
     same = [ids for rules, ids in alike.items() if rules and len(ids) > 1]
-    return [*notes, *(_ALIKE.format(" and ".join(ids)) for ids in same)]
+    return [*notes, *(_ALIKE.format(", ".join(ids)) for ids in same)]
 
 
 def _wordings(
@@ -288,8 +288,8 @@ def _with_more(work: Work, cluster: ClusterData, rules: RuleSet, learning: bool)
 
 
 _UNGUARDED = (
-    "So few people speak in this log (fewer than twice min_users = {}) that nothing tells a plant "
-    "from a wish: all is taught."
+    "So few people in training ask for anything (fewer than twice min_users = {}) that nothing "
+    "tells a plant from a wish: all is taught."
 )
 
 

@@ -264,8 +264,9 @@ _METADATA = (
 def _other_embedder(where: str, ours: str, theirs: str) -> str:
     return (
         f"The vectors in {where!r} were made by embedder {theirs!r}, this run's is "
-        f"{ours!r}: use the model they were made with (--model), choose another --home, or "
-        "embed all logs anew with: langchain-uno logs drain --rebuild --home DIR"
+        f"{ours!r}: name the models they were made with (--model, --embeddings), choose another "
+        "--home, or embed all logs anew with: langchain-uno logs drain --rebuild --home DIR, with "
+        "the same --model and --embeddings as this call"
     )
 
 

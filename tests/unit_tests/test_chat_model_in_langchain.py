@@ -67,7 +67,7 @@ def test_a_wrong_keyword_is_refused_with_the_near_name(wrong: str, near: str) ->
         with pytest.raises(InputError, match=wrong):
             UNOChatModel(**known)
         return
-    with pytest.raises(InputError, match=f"no '{wrong}': did you mean '{near}'"):
+    with pytest.raises(InputError, match=rf"no '{wrong}': did you mean '{near}'\?$"):
         UNOChatModel(**known)
 
 

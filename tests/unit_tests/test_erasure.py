@@ -169,8 +169,8 @@ def test_a_release_that_learnt_from_their_word_on_other_peoples_answers_is_revok
     assert seen["releases"] == list_releases(home) and seen["finished"] is False
     assert {p: p.read_bytes() for p in home.releases.rglob("*") if p.is_file()} == before_it
     asked = RUN.invoke(app, ["forget", "--user", AUTHOR, "--home", str(home.root), "--dry-run"])
-    assert f"It revokes release {after} (answers)." in asked.output
-    assert f"It revokes release {before} (ready)." in asked.output
+    assert f"This revokes release {after} (answers)." in asked.output
+    assert f"This revokes release {before} (ready)." in asked.output
     receipt = forget(home, user_id=AUTHOR)
     told_before = {k: v for k, v in seen.items() if k not in ("releases", "at", "finished")}
     assert {k: receipt[k] for k in told_before} == told_before
@@ -331,7 +331,7 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert RUN.invoke(app, ["show", "nobody", *where]).exit_code == 2
     asked = RUN.invoke(app, ["forget", "--user", AUTHOR, *where], input="n\n")
     assert asked.exit_code == 2 and "give --yes" in asked.output
-    assert "It takes 3 answers and 3 pieces of feedback." in asked.output
+    assert "This deletes 3 answers and 3 pieces of feedback." in asked.output
     with monkeypatch.context() as patch:
         terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
         patch.setattr("langchain_uno.cli.logs.sys", terminal)

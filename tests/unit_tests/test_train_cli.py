@@ -141,7 +141,7 @@ def test_other_settings_than_the_last_are_told_before_the_work_begins(
     assert f"Note: {told}" in planned.stdout and keeps in planned.stdout
     assert json.loads(run(*args, "--dry-run", "--json").stdout)["notes"][0].startswith(told)
     again = run(*args)
-    before, begins, _ = again.stderr.partition("load: begins")
+    before, begins, _ = again.stderr.partition("filter: begins")
     assert begins and f"settings: {told}" in before and keeps in before
     assert f"Note: {told}" in again.stdout
     anew = run(*args, "--dry-run", "--set", "keep=false", "--set", "cluster.min_size=none")
@@ -313,7 +313,7 @@ def test_the_summary_says_what_was_learnt_and_from_what(told: Any) -> None:
         "It took 6 min (longest: train 5 min, distil 30 s).",
         "Release r-1 is current; it lies in ",
         "0.71 (0.58-0.82)",
-        "logs with the held-out ones; people in training who ask",
+        "Logs: held-out too. People: in training, asking in words.",
     ):
         assert sentence in result.stdout
     table = result.stdout.partition("80 of 95")[0].partition("c2: ")[0]

@@ -87,6 +87,11 @@ def test_a_plan_knows_the_last_refresh_and_an_unfinished_one(
     assert found.as_last and found.clusters == len(done.clusters)
     each = done.seconds["cluster"] * 36 / 24 / 60
     assert found.minutes["cluster"] == pytest.approx(each, abs=0.006)
+    file = home.releases / str(done.release) / "manifest.json"
+    told = file.read_text()
+    file.write_text(json.dumps(json.loads(told) | {"base_fingerprint": "another model's"}))
+    assert not plan(home, engine).as_last, "another model takes another time"
+    file.write_text(told)
     refresh(home, engine, PLANNED, until="rules")
     found = plan(home, engine)
     assert found.goes_on == ["filter", "distil", "cluster", "rules"] and found.to_distil == 0
@@ -129,7 +134,8 @@ def test_a_plan_without_feedback_says_what_a_refresh_says(engine: Engine, tmp_pa
 def test_a_plan_refuses_the_vectors_of_another_embedder(engine: Engine, tmp_path: Path) -> None:
     home = make_home(tmp_path, logs())
     refresh(home, engine, PLANNED, embedder=Other())
-    before, told = files(home), "embed all logs anew with: langchain-uno logs drain --rebuild"
+    before = files(home)
+    told = "langchain-uno logs drain --rebuild --home DIR, with the same --model and --embeddings"
     for call in (plan, refresh):
         with pytest.raises(ModelMismatchError, match=told):
             call(home, engine, PLANNED)
@@ -187,20 +193,22 @@ def test_settings_that_differ_are_counted_and_old_releases_lack_some(
 ) -> None:
     home = make_home(tmp_path / "home", logs())
     release = refresh(home, engine, UNTRAINED).release
-    (told,) = settings_notes(home, load_recipe("paper"))
+    (told,) = settings_notes(home, load_recipe("paper"), engine)
     assert f"those of release {release}: prompt_set toy -> real, " in told
     assert " more. Clusters are cut anew; all modules are" in told, "paper keeps none"
     assert told.endswith("Its recipe ('toy') with the same --set keeps the former settings.")
-    assert settings_notes(home, UNTRAINED) == []
+    assert settings_notes(home, UNTRAINED, engine) == []
     file = home.releases / str(release) / "manifest.json"
     said = json.loads(file.read_bytes())
     del said["recipe"]["lora"]["rank"], said["recipe"]["gap"]
     file.write_text(json.dumps(said))
     other = changed(UNTRAINED, lora={"rank": 9}, verify={"win_rate": 0.6}, gap={"unknown": 0.1})
-    (told,) = settings_notes(home, other)
+    (told,) = settings_notes(home, other, engine)
     assert ": verify.win_rate 0.53 -> 0.6. " in told and "; modules stay where" in told
     rollback(home)
-    (told,) = settings_notes(home, other)
+    (told,) = settings_notes(home, other, engine)
     assert f"release {release}:" in told and "all modules are trained anew" in told
+    file.write_text(json.dumps(said | {"base_fingerprint": "another model's"}))
+    assert settings_notes(home, other, engine) == [], "its settings are not to be kept"
     file.write_text("{")
-    assert settings_notes(home, other) == []
+    assert settings_notes(home, other, engine) == []

@@ -430,7 +430,7 @@ def test_clusters_that_want_the_same_are_told(engine: Engine, tmp_path: Path) ->
     names = [c.id for c in clusters_of(home, result)]
     assert len(names) == 2
     assert [n for n in result.notes if "want the same" in n] == [
-        f"The clusters {names[0]} and {names[1]} want the same. If their requests are of one kind, "
+        f"The clusters {names[0]}, {names[1]} want the same. If their requests are of one kind, "
         "a larger cluster.min_size makes one of them, which has more people to learn from and to "
         "verify on."
     ]

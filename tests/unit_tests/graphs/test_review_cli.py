@@ -224,6 +224,8 @@ def test_a_log_shows_what_its_people_said_and_did(engine: Engine, tmp_path: Path
     assert [cells[one.run_id]["source"] for one in (wish, edited, thumb)] == [
         "words", "edit", "thumb",
     ]  # fmt: skip
-    shown = "".join(run(home, "list", "--kind", "log").split())
+    shown = run(home, "list", "--kind", "log")
+    assert f"\n  run {wish.run_id}" in shown, "an id is never broken"
+    shown = "".join(shown.split())
     for words in ("[b]sing[/b]tome", "edit:lala[sing]", "score0.0"):
         assert words in re.sub(r"[^\w\[\]/:.]", "", shown)

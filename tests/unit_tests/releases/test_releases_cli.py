@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from langchain_uno.cli.command import app
@@ -19,6 +20,7 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Cluster, Feedback, Interaction, Message, utc_now
 from langchain_uno.releases.history import held, read_history
 from langchain_uno.releases.publish import publish, revoke
+from langchain_uno.releases.summary import row_of
 from langchain_uno.releases.traffic import read_traffic
 from tests.unit_tests.releases.samples import draft
 
@@ -67,6 +69,20 @@ def test_rolling_back_and_promoting_are_told_in_the_history(
     ]
     assert all(e["at"] and e["by"] for e in read_history(home))
     assert "complaints" in run(home, "releases", "list")
+
+
+def test_the_list_fits_into_60_columns(
+    home: Home, make: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    monkeypatch.setattr("langchain_uno.cli.releases.out", Console(width=60))
+    monkeypatch.setattr(
+        "langchain_uno.cli.releases.row_of",
+        lambda *args: {**row_of(*args), "routes": {"critic": 4, "base": 1}},
+    )
+    head, row, *_ = run(home, "releases", "list").splitlines()
+    assert head.split() == ["release", "modules", "coverage", "MB", "state"]
+    assert "  4 critics  " in row and row.split()[-1] == "answers"
 
 
 def test_the_list_says_what_answers_what_is_revoked_and_what_is_broken(
