@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from langchain_uno.errors import ConfigError, ModelNotFoundError
-from langchain_uno.models.loading import is_url
+from langchain_uno.models.loading import is_url, without_bars
 from langchain_uno.models.protocols import FloatArray, OnDone
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ class LangChainEmbedder:
         try:
             from langchain_huggingface import HuggingFaceEmbeddings
 
-            return cls(HuggingFaceEmbeddings(model_name=name))
+            with without_bars():
+                return cls(HuggingFaceEmbeddings(model_name=name))
         except ImportError as error:
             raise ConfigError(
                 f"The embedder {name!r} needs sentence-transformers: "

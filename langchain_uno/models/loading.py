@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -157,30 +159,39 @@ def load_weights(folder: Path, *, device: str = "cpu", dtype: str = "float32") -
         ModelNotFoundError: transformers can't load what the folder holds.
     """
     import torch
-    import transformers.utils.logging as transformers_logging
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    hf_logging: Any = transformers_logging
     auto_model: Any = AutoModelForCausalLM
 
     kind = dtype if dtype == "auto" else getattr(torch, dtype, None)
     if kind is None:
         raise ConfigError(f"There is no dtype {dtype!r}: give 'float32', 'bfloat16' or 'auto'.")
-    bars = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
     try:
-        model = auto_model.from_pretrained(
-            folder, dtype=kind, use_safetensors=True, trust_remote_code=False
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with without_bars():
+            model = auto_model.from_pretrained(
+                folder, dtype=kind, use_safetensors=True, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelNotFoundError(
             f"The model in {str(folder)!r} can't be loaded: {error}"
         ) from error
-    finally:
-        if bars:
-            hf_logging.enable_progress_bar()
     return model.to(device), tokenizer
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars while it loads weights."""
+    import transformers.utils.logging as transformers_logging
+
+    bars: Any = transformers_logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def engine_from_objects(model: Any, tokenizer: Any, **settings: Any) -> LocalEngine:
