@@ -9,6 +9,8 @@ which teaches a newline after the end of turn and, with templates that treat the
 
 from __future__ import annotations
 
+import functools
+import gc
 import itertools
 import logging
 import math
@@ -17,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -35,6 +38,8 @@ from langchain_uno.models.training_state import Keeper, Resumable
 from langchain_uno.recipe import ExpertSettings, LoraSettings, Recipe
 from langchain_uno.records import Message
 
+P = ParamSpec("P")
+R = TypeVar("R")
 OnStep = Callable[[int, int], None]
 """Progress of a training: optimiser steps done, and in all."""
 
@@ -50,7 +55,11 @@ TOGETHER = 8
 LOST = 0.25
 """Share of steps without numbers from which a training has failed."""
 ROOM = 2 * 2**30
-"""Bytes of activations that a step may keep on the CPU; on a GPU half of what is free."""
+"""Bytes of activations that a step may keep on the CPU."""
+SHARE = 0.8
+"""Part of a GPU's free memory that a step may fill."""
+_too_many: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+"""Tokens that were too many at once for a model on its device."""
 MAX_GRAD_NORM = 1.0
 """The authors'."""
 ALPHA = 2
@@ -190,10 +199,10 @@ def at_once_of(model: Any, rows: Sequence[Mapping[str, Any]], settings: TrainSet
         settings: whose batch is made of such parts.
     """
     batch = settings.batch_size
+    parts = [n for n in range(batch, 1, -1) if batch % n == 0]
     if next(model.parameters()).device.type == "cpu":
         most = 1 if sum(p.numel() for p in model.parameters()) >= BIG else TOGETHER
-        return next(n for n in range(min(most, batch), 0, -1) if batch % n == 0)
-    parts = [n for n in range(batch, 1, -1) if batch % n == 0]
+        return next((n for n in parts if n <= most and _together(model, rows, n) < math.inf), 1)
     return next((n for n in parts if fits(model, rows, n)), 1)
 
 
@@ -202,7 +211,7 @@ def fits(model: Any, rows: Sequence[Mapping[str, Any]], at_once: int) -> bool:
 
     Computing them twice takes half as much time again. Counted are, a token and a layer, 20 numbers
     of the layer's width and 6 of its MLP's (measured on the bundled model and SmolLM2: 0.9 of
-    that), and on a GPU the logits, three times.
+    that). A GPU computes in bfloat16; with weights in float32 it keeps copies of both kinds.
 
     Args:
         model: the base model, on the device to train on.
@@ -210,16 +219,40 @@ def fits(model: Any, rows: Sequence[Mapping[str, Any]], at_once: int) -> bool:
         at_once: rows that go through the model together.
     """
     config = model.config.get_text_config()
-    width, device = config.hidden_size, next(model.parameters()).device
+    weights, width = next(model.parameters()), config.hidden_size
     mlp = getattr(config, "intermediate_size", None) or 4 * width
-    tokens = at_once * max(map(_padded, rows))
-    need = 4 * config.num_hidden_layers * (20 * width + 6 * mlp) * tokens
-    if device.type != "cuda":
-        return bool(need <= ROOM)
-    return bool(need + 12 * config.vocab_size * tokens <= torch.cuda.mem_get_info(device)[0] // 2)
+    numbers = config.num_hidden_layers * (20 * width + 6 * mlp)
+    tokens = _together(model, rows, at_once)
+    if weights.device.type != "cuda":
+        return bool(4 * numbers * tokens <= ROOM)
+    torch.cuda.empty_cache()  # what generation left to the allocator is free too
+    # A LoRA of rank 64 with its moments is as large as 256 tokens; the output layer takes 2 GiB.
+    need = max(2, weights.element_size()) * numbers * (tokens + 256) + 2**31
+    return bool(need <= SHARE * torch.cuda.mem_get_info(weights.device)[0])
 
 
-def _padded(row: Mapping[str, Any]) -> int:
+def _together(model: Any, rows: Sequence[Mapping[str, Any]], at_once: int) -> float:
+    """Return the tokens that so many rows make at most; infinity where that was too much before."""
+    tokens = min(at_once, len(rows)) * max(map(padded, rows))
+    return tokens if tokens < _too_many.get(model, math.inf) else math.inf
+
+
+def within_memory(train: Callable[P, R]) -> Callable[P, R]:
+    """Answer out of memory by fewer examples at a time, from the training's kept state on."""
+
+    @functools.wraps(train)
+    def again(*given: P.args, **named: P.kwargs) -> R:
+        while True:
+            try:
+                return train(*given, **named)
+            except torch.OutOfMemoryError:
+                _log.warning("Out of memory: the training goes on with fewer examples at a time.")
+            gc.collect()  # the trainer that failed refers to itself
+
+    return again
+
+
+def padded(row: Mapping[str, Any]) -> int:
     """Return the tokens of a row's texts, all as long as the longest."""
     prompt = len(row.get("prompt_ids", ()))
     texts = [len(row[name]) for name in row if name.endswith("_ids") and name != "prompt_ids"]
@@ -328,7 +361,8 @@ def trained(
         The trained PEFT model.
 
     Raises:
-        InputError: the device lacks the memory.
+        InputError: the device lacks the memory for one example at a time; for more of them
+            OutOfMemoryError (see :func:`within_memory`).
     """
     out = watcher.out
     if watcher.checkpoint is None:
@@ -344,19 +378,22 @@ def trained(
         arguments = config_type(**given, activation_checkpointing=not kept)
         if arguments.n_gpu > 1:  # Trainer would replicate the model on all of them
             arguments._n_gpu = 1
-        trainer = trainer_type(
-            model=model,
-            args=arguments,
-            train_dataset=Dataset.from_list(training),
-            eval_dataset=Dataset.from_list(evaluation) if evaluation else None,
-            processing_class=tokenizer,
-            peft_config=lora_config(model, settings),
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(watcher)
         try:
+            trainer = trainer_type(
+                model=model,
+                args=arguments,
+                train_dataset=Dataset.from_list(training),
+                eval_dataset=Dataset.from_list(evaluation) if evaluation else None,
+                processing_class=tokenizer,
+                peft_config=lora_config(model, settings),
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.add_callback(watcher)
             trainer.train(resume_from_checkpoint=watcher.checkpoint)
         except torch.OutOfMemoryError as error:
+            if at_once > 1 or kept:
+                _too_many[model] = _together(model, training, at_once)
+                raise
             raise InputError(
                 "The device lacks the memory for this training: lower expert.max_length, "
                 "critic.max_length or lora.rank (--set)."

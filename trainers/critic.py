@@ -41,6 +41,7 @@ class CriticExample(BaseModel):
     weight: float = 1.0
 
 
+@common.within_memory
 def train_critic(
     model: Any,
     tokenizer: Any,

@@ -36,6 +36,7 @@ BETA = 0.1
 """How strongly DPO and KTO are held to the base model (the authors', and KTO's)."""
 
 
+@common.within_memory
 def train_expert(
     model: Any,
     tokenizer: Any,
@@ -92,9 +93,6 @@ def train_expert(
     at_once = common.at_once_of(model, rows, settings)
     options: dict[str, Any] = {
         "beta": BETA,
-        # the reference is the base model: asked once per example, not once per example and epoch
-        "precompute_ref_log_probs": True,
-        "precompute_ref_batch_size": at_once,
         # TRL would switch off the LoRA layers' dropout (and the base model's, for good)
         "disable_dropout": False,
     }
@@ -175,21 +173,24 @@ class _WithReference(common.QuietTrainer):
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
 
-    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """Compute the reference log-probabilities as TRL does, but keep them in memory.
-
-        TRL's own hashes the whole model and writes a cache file; this sorts by length besides.
-        """
+    def __init__(self, *args: Any, **named: Any) -> None:
+        """Make TRL's trainer, and ask the base model once an example for its log-probabilities."""
+        # TRL's own way hashes the whole model and switches the adapter off and on for each batch.
+        super().__init__(*args, **named)
         trainer: Any = self
-        rows = dataset.to_list()
-        order = sorted(range(len(rows)), key=lambda i: -_length(rows[i]))
-        for start in range(0, len(rows), batch_size):
-            some = [rows[i] for i in order[start : start + batch_size]]
-            batch = trainer._prepare_inputs(trainer.data_collator(some))
-            found = [one.tolist() for one in trainer.compute_ref_log_probs(trainer.model, batch)]
-            for row, *both in zip(some, *found, strict=True):
-                row.update(zip(self.reference, both, strict=True))
-        return Dataset.from_list(rows)
+        rows, at_once = trainer.train_dataset.to_list(), trainer.args.per_device_train_batch_size
+        longest_first = sorted(rows, key=common.padded, reverse=True)
+        with trainer.model.disable_adapter():
+            trainer.ref_model = trainer.model
+            for start in range(0, len(rows), at_once):
+                some = longest_first[start : start + at_once]
+                batch = trainer._prepare_inputs(trainer.data_collator(some))
+                found = trainer.compute_ref_log_probs(trainer.model, batch)
+                for row, *both in zip(some, *(one.tolist() for one in found), strict=True):
+                    row.update(zip(self.reference, both, strict=True))
+            trainer.ref_model = None
+        trainer.train_dataset = Dataset.from_list(rows)
+        trainer.precompute_ref_logps = True
 
 
 class _ByPairs(_WithReference, DPOTrainer):  # type: ignore[misc, unused-ignore]
@@ -218,8 +219,3 @@ class _ByThumbs(_WithReference, KTOTrainer):  # type: ignore[misc, unused-ignore
         each = -found.sum(-1) / mask.sum(-1)
         # A batch has as many liked answers as it happens to have; all have a weight of n / (2 ups).
         return loss + sft * 2 * self.desirable_weight * each.sum() / len(liked)
-
-
-def _length(row: Mapping[str, Any]) -> int:
-    answers = [n for n in row if n.endswith("_ids") and n != "prompt_ids"]
-    return len(row["prompt_ids"]) + max(len(row[name]) for name in answers)

@@ -239,6 +239,8 @@ class _StackedLora:
 
     def __init__(self) -> None:
         self._hooked: dict[int, Any] = {}
+        self._dtype = torch.float32
+        """The model's, in which its passes compute; PEFT keeps adapters in float32."""
         self._stacks: OrderedDict[tuple[str, ...], dict[int, _Stack | None]] = OrderedDict()
         self._now: dict[int, _Stack | None] | None = None
         self._places: list[int] | None = []
@@ -249,6 +251,7 @@ class _StackedLora:
         """Attach to LoRA layers that are new in the model."""
         from peft.tuners.lora import LoraLayer
 
+        self._dtype = model.dtype
         for module in model.modules():
             if isinstance(module, LoraLayer) and id(module) not in self._hooked:
                 layer: Any = module
@@ -271,7 +274,8 @@ class _StackedLora:
             self._now = None
             return
         if used not in self._stacks:
-            self._stacks[used] = {i: _stack(layer, used) for i, layer in self._hooked.items()}
+            kept = {i: _stack(one, used, self._dtype) for i, one in self._hooked.items()}
+            self._stacks[used] = kept
             while len(self._stacks) > _KEPT:
                 self._stacks.popitem(last=False)
         self._stacks.move_to_end(used)
@@ -298,7 +302,7 @@ class _StackedLora:
         return (output + torch.nn.functional.linear(inner, b)).to(output.dtype)
 
 
-def _stack(layer: Any, names: Sequence[str]) -> _Stack | None:
+def _stack(layer: Any, names: Sequence[str], dtype: torch.dtype) -> _Stack | None:
     """Stack the matrices of the adapters that change this layer; None when none does."""
     ranks = tuple(
         int(layer.lora_A[name].weight.shape[0]) if name in layer.lora_A else 0 for name in names
@@ -309,7 +313,7 @@ def _stack(layer: Any, names: Sequence[str]) -> _Stack | None:
             return None
         a = torch.cat([layer.lora_A[name].weight for name in has])
         b = torch.cat([layer.lora_B[name].weight * layer.scaling[name] for name in has], dim=1)
-    return a, b, ranks
+    return a.to(dtype), b.to(dtype), ranks
 
 
 def _own(places: Sequence[int], ranks: Sequence[int], like: torch.Tensor) -> torch.Tensor:

@@ -117,6 +117,7 @@ class RunningBatch:
     @torch.inference_mode()
     def step(self) -> torch.Tensor:
         """Run one token of every row; returns logits of the live rows, shape (live, vocabulary)."""
+        self._compact()
         device = self._model.device
         live = [i for i, row in enumerate(self.rows) if row is not None]
         tokens = [row.tokens[-1] if row is not None else self._pad for row in self.rows]
@@ -139,12 +140,12 @@ class RunningBatch:
         return logits if len(live) == len(self.rows) else logits[live]
 
     def leave(self, row: Row) -> None:
-        """Take a row out. Its place is freed by the next :meth:`compact` or join."""
+        """Take a row out. Its place is freed by a later step or join."""
         self.rows = [None if r is row else r for r in self.rows]
         if not self.live:
             self.clear()
 
-    def compact(self) -> None:
+    def _compact(self) -> None:
         """Drop the places of rows that left, once they are a quarter of the batch."""
         gone = sum(row is None for row in self.rows)
         if gone and self.can_join and gone * 4 >= len(self.rows):
@@ -282,14 +283,15 @@ def _joined(parts: Sequence[tuple[Cache, torch.Tensor | None, int]], length: int
     """Return one cache of ``length`` columns from the rightmost columns of each part.
 
     Args:
-        parts: (cache, row indices to keep or None for all, columns to keep).
+        parts: (cache, row indices to keep or None for all, columns to keep). The caches are emptied
+            layer by layer, so that no more than one layer is there twice.
         length: columns of the widest part.
     """
     joined = _RowCache()
     for index in range(len(parts[0][0].layers)):
         pieces = []
         for cache, rows, columns in parts:
-            source = cache.layers[index]
+            source, cache.layers[index] = cache.layers[index], _Layer()
             assert isinstance(source, _Layer)
             keys, values = (x[:, :, source.length - columns :] for x in source.shown())
             pieces.append((keys, values) if rows is None else (keys[rows], values[rows]))

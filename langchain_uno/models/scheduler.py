@@ -251,7 +251,6 @@ class Scheduler:
                 self._shrink([*live, *fresh])
                 return
             self._take(logits, fresh or live)
-            self._batch.compact()
         except Exception as error:  # noqa: BLE001 (a model raises what it likes; callers get it)
             _log.exception(
                 "A forward pass failed; %d requests are answered with the error.", len(live)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from langchain_uno.errors import EngineError, NameError_, ReleaseError
+from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
 from langchain_uno.records import Message
@@ -101,6 +102,28 @@ def test_bad_folders_are_refused(
     assert engine.generate([_ask("a0"), _ask(None)]) == before
     with pytest.raises(EngineError, match="no adapter 'bad'"):
         engine.generate([_ask("bad")])
+
+
+def test_an_adapter_computes_in_the_type_of_its_base(
+    tiny_model_path: Path, adapter_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in its training, and without casts; PEFT mounts every adapter in float32."""
+    one = load_engine(str(tiny_model_path), device="cpu", dtype="bfloat16")
+    assert isinstance(one, LocalEngine)
+    one.load_adapter("a0", adapter_paths["a0"])
+    seen: list[torch.dtype] = []
+    real = torch.nn.functional.linear
+
+    def linear(x: torch.Tensor, weight: torch.Tensor, *more: Any) -> torch.Tensor:
+        seen.append(weight.dtype)
+        return real(x, weight, *more)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    one.generate([_ask(None, max_tokens=1)])
+    plain = len(seen)
+    one.generate([_ask("a0", max_tokens=1)])
+    assert len(seen) > 2 * plain and set(seen) == {torch.bfloat16}
+    one.close()
 
 
 def test_weights_in_double_precision_are_loaded(

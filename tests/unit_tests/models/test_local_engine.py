@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -396,6 +397,36 @@ def test_out_of_memory_is_answered_by_fewer_answers_at_a_time(
     most = length - 1
     with pytest.raises(EngineError, match="no memory left"):
         one.generate(requests[:1])
+    one.close()
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_rows_that_left_are_dropped_layer_by_layer(
+    tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    """Out of memory meanwhile, too, is answered by fewer answers at a time."""
+    one = load_engine(str(tiny_model_path), device="cpu")
+    requests = [ask(f"q{i}", max_tokens=3 if i < 2 else 12) for i in range(8)]
+    want = [one.generate([request])[0].text for request in requests]
+    real = torch.Tensor.new_zeros
+    before: list[weakref.ref[torch.Tensor]] = []
+    there: list[int] = []
+
+    def new_zeros(self: torch.Tensor, size: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        buffer = real(self, size, *args, **kwargs)
+        if isinstance(size, tuple) and size[0] == 8:
+            before.append(weakref.ref(buffer))
+        elif isinstance(size, tuple) and size[0] == 6:
+            there.append(sum(ref() is not None for ref in before))
+            if not room and len(there) == 2:
+                raise torch.OutOfMemoryError("no memory left")
+        return buffer
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", new_zeros)
+    assert [got.text for got in one.generate(requests)] == want
+    assert len(before) >= 4 and there
+    if room:
+        assert there[-1] == 2, "keys and values of the last layer"
     one.close()
 
 

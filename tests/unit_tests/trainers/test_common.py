@@ -129,21 +129,47 @@ def test_a_step_sees_the_batch_however_many_fit_at_once(
     assert found["gradient_accumulation_steps"] == accumulated
 
 
-@pytest.mark.parametrize(("free", "at_once"), [(10**12, 12), (5 * 10**7, 4), (0, 1)])
+class OnGpu:
+    """A model of 7 billion weights on a GPU."""
+
+    def __init__(self, dtype: torch.dtype = torch.bfloat16) -> None:
+        self.config = SimpleNamespace(get_text_config=lambda: self.config)
+        self.config.hidden_size, self.config.intermediate_size = 3584, 18944
+        self.config.num_hidden_layers = 28
+        device = torch.device("cuda")
+        self.weights = SimpleNamespace(
+            device=device, numel=lambda: 7 * 10**9, element_size=lambda: dtype.itemsize
+        )
+
+    def parameters(self) -> Any:
+        return iter([self.weights])
+
+
+LONG = {"prompt_ids": [5] * 300, "chosen_ids": [5] * 724, "rejected_ids": [5] * 100}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "free", "rows", "at_once"),
+    [
+        (torch.bfloat16, 10**12, 99, 12),  # never parts of 8
+        (torch.bfloat16, 64, 99, 2),
+        (torch.float32, 64, 99, 1),
+        (torch.bfloat16, 96, 99, 3),
+        (torch.bfloat16, 64, 2, 12),  # there are no more
+        (torch.bfloat16, 0, 99, 1),
+    ],
+)
 def test_on_a_gpu_as_many_as_fit_go_together(
-    monkeypatch: pytest.MonkeyPatch, free: int, at_once: int
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, free: int, rows: int, at_once: int
 ) -> None:
-    """Whatever the model's size; 12 are never made of parts of 8."""
-    config = SimpleNamespace(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=2, vocab_size=999
+    """A pair of 2,048 tokens takes 21 GB in bfloat16; what the allocator holds idle is free."""
+    emptied: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda _: (free * 10**9 if emptied else 0, 8 * 10**10)
     )
-    weights = SimpleNamespace(device=torch.device("cuda"), numel=lambda: 10**9)
-    model = SimpleNamespace(
-        config=SimpleNamespace(get_text_config=lambda: config),
-        parameters=lambda: iter([weights]),
-    )
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 8 * 10**10))
-    assert common.at_once_of(model, [ROW], TrainSettings(batch_size=12)) == at_once
+    settings = TrainSettings(batch_size=12)
+    assert common.at_once_of(OnGpu(dtype), [LONG] * rows, settings) == at_once
 
 
 def test_activations_are_kept_where_they_fit(
@@ -174,7 +200,8 @@ def test_activations_are_kept_where_they_fit(
         monkeypatch.setattr(common, "ROOM", room)
         assert common.fits(model, [ROW], 1) == fits
     monkeypatch.setattr(common, "ROOM", 1.5 * took)
-    assert not common.fits(model, [ROW], 2)
+    assert common.fits(model, [ROW], 2), "there is one row"
+    assert not common.fits(model, [ROW] * 2, 2)
 
 
 def test_the_borrowed_model_comes_back_as_it_was(tiny: tuple[Any, Any]) -> None:

@@ -223,8 +223,13 @@ def test_an_interrupt_leaves_whole_epochs_and_a_clean_base(
 
 
 def test_too_little_memory_is_an_error_of_this_training_alone(
-    tiny: tuple[Any, Any], tmp_path: Path
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Fewer examples at a time are tried first, then activations that are computed twice."""
+    made: list[Any] = []
+    monkeypatch.setattr(
+        expert, "DPOConfig", lambda real=expert.DPOConfig, **kw: made.append(real(**kw)) or made[-1]
+    )
     model, tokenizer = tiny
     names = [name for name, _ in model.named_modules()]
 
@@ -234,6 +239,32 @@ def test_too_little_memory_is_an_error_of_this_training_alone(
     with pytest.raises(InputError, match="lower expert.max_length"):
         train_expert(model, tokenizer, [pair(i) for i in range(4)], tmp_path, SETTINGS, 0, full)
     assert [name for name, _ in model.named_modules()] == names
+    tried = [(one.per_device_train_batch_size, one.activation_checkpointing) for one in made]
+    assert tried == [(4, False), (2, False), (1, False), (1, True)]
+    assert {one.per_device_train_batch_size * one.gradient_accumulation_steps for one in made} == {
+        4
+    }
+
+
+def test_the_base_is_asked_once_an_example_without_its_hash(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The adapter is switched off once, however many batches there are."""
+    from peft import PeftModel
+    from trl.trainer import dpo_trainer, kto_trainer
+
+    for module in (dpo_trainer, kto_trainer):
+        monkeypatch.setattr(module, "hash_module", lambda _: pytest.fail("hashes all weights"))
+    off: list[int] = []
+    plain = PeftModel.disable_adapter
+    monkeypatch.setattr(PeftModel, "disable_adapter", lambda self: off.append(1) or plain(self))
+    monkeypatch.setattr(common, "BIG", 1)
+    short = SETTINGS.model_copy(update={"max_steps": 2})
+    examples: Any
+    for examples in ([pair(i) for i in range(5)], thumbs(3, 3)):
+        off.clear()
+        train_expert(*tiny, examples, tmp_path, short, 0)
+        assert len(off) == 1
 
 
 def test_the_same_seed_gives_the_same_adapter(tiny: tuple[Any, Any], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from langchain_uno.errors import InputError
 from langchain_uno.models import training_state
@@ -97,6 +98,34 @@ def test_killed_at_any_step_it_ends_with_the_same_weights(
         assert heard == list(range(step, 10))
         assert sorted(p.name for p in out.iterdir()) == sorted(n for n, _ in expected)
         assert not list(out.rglob("*.bin")) and not list(out.rglob("*.pt*"))
+
+
+@pytest.mark.parametrize(("made", "again"), [(expert, 5), (thumbs, 1), (critic, 5)])
+def test_out_of_memory_is_answered_by_fewer_examples_at_a_time(
+    tiny: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any, again: int
+) -> None:
+    """The training goes on from its state; thumbs, which get other neighbours, begin again."""
+    monkeypatch.setattr(training_state, "EVERY_S", 0.0)
+    forward, refused, room, heard = tiny[0].model.forward, [0], [99], []
+
+    def small(*args: Any, **kwargs: Any) -> Any:
+        if len(kwargs["input_ids"]) > room[0]:
+            refused[0] += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*args, **kwargs)
+
+    def shrink(done: int, of: int) -> None:
+        heard.append(done)
+        room[0] = 2 if done == 4 else room[0]
+
+    monkeypatch.setattr(tiny[0].model, "forward", small, raising=False)
+    epochs = made(tiny, SETTINGS)(tmp_path / "out", shrink)
+    assert heard == [*range(1, 5), *range(again, 10)]
+    assert epochs and all((e / "adapter_model.safetensors").is_file() for e in epochs)
+    assert not list((tmp_path / "out").glob("*state*"))
+    before = refused[0]
+    made(tiny, SETTINGS, 2)(tmp_path / "next", None)
+    assert refused[0] == before > 0, "the next training begins with what fits"
 
 
 def test_of_epochs_that_are_not_evaluated_a_state_is_kept_too(
