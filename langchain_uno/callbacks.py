@@ -39,7 +39,7 @@ from langchain_uno.logs.database import Closing
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.names import asked_by
 from langchain_uno.logs.redaction import Redactor, redactor_of
-from langchain_uno.logs.trace import Inside, Trace, turns_of
+from langchain_uno.logs.trace import OWN_CALL, Inside, Trace, traced_around, turns_of
 from langchain_uno.metrics import answered, captured, waiting
 from langchain_uno.records import Feedback
 
@@ -346,8 +346,8 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
             above = self._above(parent, told.get("metadata") or {})
             if above is None:
                 # The inputs of a run whose parent was not seen may be the app's, not the user's.
-                turns = turns_of(inputs) if parent is None else ()
-                above = Inside(Trace(parent or run_id, turns))
+                trace = traced_around(parent) if parent else Trace(run_id, turns_of(inputs))
+                above = Inside(trace)
             is_step = run_id == above.trace.root or any(
                 tag.startswith(_STEP) for tag in told.get("tags") or ()
             )
@@ -425,7 +425,7 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
         try:
             return Inside(Trace(UUID(str(told or metadata.get("run_id")))))
         except ValueError:
-            return Inside(Trace(parent))
+            return Inside(traced_around(parent))
 
     def _finish(
         self, run_id: UUID, response: LLMResult | None, error: BaseException | None
@@ -441,6 +441,9 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
             item = self._capture.record(run_id, started, ended, response, error)
             answered(item[0])
             self._store(partial(self._record, *item))
+            if started.trace.unseen and item[2] != OWN_CALL and not started.inside:
+                names = [(name, str(run_id)) for name in started.trace.unseen]
+                self._store(partial(self._journal.append_names, names))
 
     def _store(self, item: _Write) -> None:
         """Write an item after those that wait, or let it wait with them."""

@@ -27,7 +27,6 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import get_config_list
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -50,9 +49,11 @@ from langchain_uno.serving.shared import Served, serve
 from langchain_uno.serving.structured import (
     ANY_JSON,
     Method,
+    checked,
     json_schema_of,
     offer,
     parser_of,
+    schema_of,
     with_raw,
 )
 from langchain_uno.serving.tracing import child_config, sticky
@@ -482,7 +483,7 @@ class UNOChatModel(BaseChatModel):
                 **kwargs,
             )
         else:
-            wanted = ANY_JSON if method == "json_mode" else convert_to_json_schema(form)
+            wanted = ANY_JSON if method == "json_mode" else schema_of(form)
             model = self.bind(json_schema=wanted, ls_structured_output_format=told, **kwargs)
         parser = parser_of(schema, method)
         return with_raw(model, parser) if include_raw else model | parser
@@ -528,7 +529,11 @@ class UNOChatModel(BaseChatModel):
             if near := get_close_matches(name, _SAID_PER_CALL, cutoff=0.8):
                 raise InputError(f"There is no setting {name!r}: did you mean {near[0]!r}?")
         tools, choice = offer(kwargs.get("tools") or (), kwargs.get("tool_choice"))
-        chosen = {name: value for name in _CHOICES if (value := kwargs.get(name)) is not None}
+        chosen = {
+            name: checked(type(self), name, v)
+            for name in _CHOICES
+            if (v := kwargs.get(name)) is not None
+        }
         context = RespondContext(
             **{name: chosen.get(name, getattr(self, name)) for name in _CHOICES},
             stop=tuple(stop or self.stop or ()),

@@ -14,7 +14,7 @@ from langchain_uno.records import Message
 
 _RUN = re.compile(
     r"\s*(?:lc_run--|run--|run-)?"
-    r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-\d+)?\s*\Z",
+    r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-0)?\s*\Z",
     re.IGNORECASE,
 )
 _HEX = re.compile(r"[0-9a-fA-F]{32}\Z")

@@ -12,6 +12,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from langchain_uno.records import person
+
 USER_KEYS = (
     "user_id",
     "userId",
@@ -102,4 +104,4 @@ def asked_by(
     else:
         # Whom a LangGraph server let in comes before whom its client names.
         user = first_name(_LET_IN, configurable) or first_name(USER_KEYS, *told)
-    return user, first_name(THREAD_KEYS, *told)
+    return person(user), first_name(THREAD_KEYS, *told)

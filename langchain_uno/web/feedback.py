@@ -17,7 +17,6 @@ Needs the extra ``langchain-uno[server]``.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
@@ -27,16 +26,18 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from secrets import token_urlsafe
 from typing import Any
+from uuid import UUID
 
+from langchain_core.messages import BaseMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.errors import ConfigError, ForgottenError, InputError, StoreError, UNOError
 from langchain_uno.home import safe_name
 from langchain_uno.logs.capture import feedback_key
-from langchain_uno.logs.conversation import run_name, run_ref
+from langchain_uno.logs.conversation import MAX_ID, run_name, run_ref
 from langchain_uno.metrics import exposition
-from langchain_uno.records import utc_now
+from langchain_uno.records import person, utc_now
 
 try:
     from fastapi import APIRouter, FastAPI, Request, Response
@@ -47,7 +48,8 @@ try:
     from limits import RateLimitItem, parse
     from limits.storage import MemoryStorage
     from limits.strategies import MovingWindowRateLimiter
-    from starlette.requests import ClientDisconnect
+
+    from langchain_uno.web.bodies import BadBody, read_body
 except ImportError as error:
     raise ConfigError(
         f"Feedback over HTTP needs a package that is missing ({error.name}): "
@@ -62,11 +64,9 @@ _MAX_TOKEN = 2000
 _MAX_TEXT = 20_000
 _MAX_NUMBER = 2**53
 """Beyond it whole numbers are no longer exact in browsers."""
-_BODY_S = 10.0
-"""Seconds that a body may take to come in."""
 _EXPECTED = (
-    "Say something: a score from 0 to 1, a comment, a correction, a value (a finite scalar) or a "
-    "key (a short name)."
+    "Say something: a score from 0 to 1, a comment, a correction or a key (a short name); a value "
+    "(a finite scalar) stands beside a key."
 )
 
 
@@ -118,7 +118,7 @@ class FeedbackTokens:
         self,
         run_id: object,
         *,
-        user_id: str | None = None,
+        user_id: str | int | UUID | None = None,
         ttl_s: float = 3 * 3600,
         keys: Sequence[str] | None = None,
         namespace: str = "default",
@@ -126,7 +126,7 @@ class FeedbackTokens:
         """Return a token for one run, safe in URLs.
 
         Args:
-            run_id: the model run's id, the root run id, or the ``AIMessage.id``.
+            run_id: the model run's id, the root run id, the message or its ``AIMessage.id``.
             user_id: who it is for; stored with the feedback.
             ttl_s: seconds until it expires.
             keys: feedback keys that it allows (``["like", "dislike"]``); None: any. A comment
@@ -134,16 +134,23 @@ class FeedbackTokens:
             namespace: of the handler that will take it.
 
         Raises:
-            InputError: no run id, or a time that is not positive.
+            InputError: no run id, a time that is not positive, keys that are one text, or a user id
+                that no feedback takes.
         """
-        reference = run_ref("" if run_id is None else run_id)
+        named = run_id.id if isinstance(run_id, BaseMessage) else run_id
+        reference = run_ref("" if named is None else named)
         if not reference or not ttl_s > 0:
             raise InputError("A token needs a run id and a time to live above 0 seconds.")
+        who = person(str(user_id)) if user_id is not None else None
+        if isinstance(keys, str) or len(who or "") > MAX_ID:
+            raise InputError(
+                f"A token needs keys as a list, and a user id of {MAX_ID} characters at most."
+            )
         claims = [
             reference,
             safe_name(namespace, "namespace"),
             round(time.time() + ttl_s, 3),
-            user_id,
+            who,
             list(keys) if keys is not None else None,
         ]
         return str(self._serializer.dumps(claims))
@@ -277,7 +284,12 @@ def feedback_router(
 
     async def record(request: Request) -> dict[str, str]:
         limit(per_client, "client", request.client.host if request.client else "unknown")
-        said = _parse(await _read_body(request, max_body), request.headers.get("content-type", ""))
+        try:
+            body = await read_body(request, max_body)
+        except BadBody as bad:
+            gone = {"Connection": "close"} if bad.status in (408, 413) else {}
+            raise _Refused(bad.status, bad.error, bad.detail, **gone) from bad
+        said = _parse(body, request.headers.get("content-type", ""))
         token = _bearer(request) or said.token
         if token is None:
             raise _Refused(401, "no_token", "Send the token as Authorization: Bearer TOKEN.")
@@ -360,31 +372,6 @@ def feedback_app(
             allow_headers=["authorization", "content-type"],
         )
     return app
-
-
-async def _read_body(request: Request, most: int) -> bytes:
-    """Read the body, never holding more than is allowed, and not for longer."""
-    too_large = _Refused(413, "too_large", f"The body may have {most} bytes.", Connection="close")
-    length = request.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > most):
-        raise too_large
-
-    async def read() -> bytes:
-        body = bytearray()
-        try:
-            async for part in request.stream():
-                body += part
-                if len(body) > most:
-                    raise too_large
-        except ClientDisconnect as error:  # nobody reads the answer
-            raise _Refused(400, "hung_up", "The client hung up.") from error
-        return bytes(body)
-
-    try:
-        return await asyncio.wait_for(read(), _BODY_S)
-    except asyncio.TimeoutError as error:
-        slow = f"The body took longer than {_BODY_S:g} s."
-        raise _Refused(408, "too_slow", slow, Connection="close") from error
 
 
 def _parse(body: bytes, kind: str) -> _Body:

@@ -249,6 +249,25 @@ def test_bad_arguments_are_clear(engine: LocalEngine, tmp_path: Path) -> None:
         UNOChatModel(engine=engine).invoke("x" * 5000)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_tokens": 0},
+        {"max_tokens": "many"},
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"top_p": 0},
+        {"timeout": 0},
+        {"mode": "best"},
+    ],
+)
+def test_a_call_takes_no_setting_that_the_model_would_not(
+    engine: LocalEngine, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        UNOChatModel(engine=engine).invoke("Hello", **wrong)
+
+
 def test_stop_settings_and_per_call_overrides(engine: LocalEngine) -> None:
     model = UNOChatModel(engine=engine, max_tokens=40, temperature=2.0, seed=3)
     whole = str(model.invoke("say a lot").content)
