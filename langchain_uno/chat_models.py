@@ -96,8 +96,9 @@ class UNOChatModel(BaseChatModel):
     embedder: Any = Field(default=None, exclude=True)
     """LangChain ``Embeddings``, a HuggingFace name, or None for the base model's token embeddings.
     It must be what the home's releases were made with."""
-    model_settings: dict[str, Any] = Field(default_factory=dict, exclude=True)
-    """Further arguments of ``langchain_uno.models.loading.load_engine`` (device, dtype, ...)."""
+    model_settings: dict[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
+    """Further arguments of ``langchain_uno.models.loading.load_engine`` (device, dtype, ...). A
+    server's key is among them, and LangChain shows every tracer a model's ``repr``."""
     engine: Any = Field(default=None, exclude=True)
     """A running engine to use instead of loading ``model``."""
 
@@ -439,7 +440,7 @@ class UNOChatModel(BaseChatModel):
             kwargs: bound to the model as they are.
 
         Raises:
-            InputError: ``tool_choice`` names none of the tools.
+            InputError: ``tool_choice`` names none of the tools, or one of them is no function.
         """
         offered, choice = offer(tools, tool_choice, parallel_tool_calls)
         return self.bind(tools=offered, tool_choice=choice, **kwargs)

@@ -56,9 +56,9 @@ def offer(
         parallel: whether a required answer may hold several calls.
 
     Raises:
-        InputError: the choice names none of the tools.
+        InputError: the choice names none of the tools, or one is no function.
     """
-    offered = [convert_to_openai_tool(tool) for tool in tools]
+    offered = [_function_of(tool) for tool in tools]
     name: Any = choice
     if isinstance(choice, Mapping):
         name = choice.get("function", choice).get("name") or choice.get("type")
@@ -73,6 +73,20 @@ def offer(
     if name not in names:
         raise InputError(f"tool_choice names {name!r}, which is none of the tools given.")
     return offered, str(name)
+
+
+def _function_of(tool: Any) -> dict[str, Any]:
+    try:
+        found = convert_to_openai_tool(tool)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"This is no tool: {str(tool)[:80]!r}.") from error
+    if found.get("type") == "function" and "name" in found:  # as OpenAI's Responses API has it
+        return {"type": "function", "function": {k: v for k, v in found.items() if k != "type"}}
+    if "function" not in found:
+        raise InputError(
+            f"{found.get('type')!r} is a tool that its provider runs: this model calls functions."
+        )
+    return found
 
 
 def json_schema_of(
