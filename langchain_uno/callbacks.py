@@ -34,7 +34,7 @@ from langchain_uno.forks import ForkLock, survive_forks
 from langchain_uno.home import Home
 from langchain_uno.logs.background import start_draining
 from langchain_uno.logs.capture import Capture, Started, check_feedback
-from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.conversation import is_further, run_ref
 from langchain_uno.logs.database import Closing
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.names import asked_by
@@ -186,14 +186,16 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
             younger by its clock, that one is returned and kept, and a warning is logged.
 
         Raises:
-            InputError: nothing usable is given, a value is out of range, or the ``feedback_id`` is
-                that of feedback on another answer.
+            InputError: nothing usable is given, a value is out of range, the ``feedback_id`` is
+                that of feedback on another answer, or the id that of a further one (``n > 1``).
             ForgottenError: somebody had the answer forgotten; nothing is recorded.
             StoreError: it could not be written; nothing is recorded.
         """
         named = run_id.id if isinstance(run_id, BaseMessage) else run_id
         if not isinstance(named, str | UUID | int | None):
             raise InputError(f"{type(named).__name__} names no answer: give its id, a text.")
+        if is_further(named):
+            raise InputError(_FURTHER.format(named))
         checked = check_feedback(
             run_id=run_ref("" if named is None else named),
             key=key,
@@ -525,6 +527,7 @@ def _in_event_loop() -> bool:
     return True
 
 
+_FURTHER = "{!r} is a further answer to one request (n > 1): the first alone is recorded."
 _SETTINGS = signature(UNOFeedbackHandler).parameters
 
 

@@ -42,8 +42,8 @@ _SHORT, _LONG = 10**6, 10**30
 _CONTENT = ("content", "parts", "value", "text", "message", "refusal", "blocks", "items",
             "contents")  # fmt: skip
 _CALL_IDS = ("tool_call_id", "call_id", "toolCallId", "toolUseId", "tool_use_id", "id")
-_NO_TEXT = ("reasoning", "think", "redacted_thinking", "summary_text", "tool", "function_call",
-            "step-", "source-", "data-", "dynamic-tool", "server_tool")  # fmt: skip
+_NO_TEXT = ("reasoning", "think", "thought", "redacted_thinking", "summary_text", "tool",
+            "function_call", "step-", "source-", "data-", "dynamic-tool", "server_tool")  # fmt: skip
 """Blocks that begin like this are no words of the message: they are passed over."""
 _MEDIA = ("image", "audio", "video", "file", "document", "media", "inline", "attachment")
 """What stands in the type of a block that has no words by its nature."""
@@ -81,7 +81,7 @@ def incomplete(end: str | None) -> str | None:
     Args:
         end: a provider's finish reason, or the status of its response.
     """
-    word = (end or "").lower()
+    word = (end or "").rpartition(".")[2].lower()  # FinishReason.MAX_TOKENS
     if twice := _TWICE.fullmatch(word):
         word = twice.group(1)
     if word in _LIMITS:

@@ -35,7 +35,7 @@ from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.errors import ConfigError, ForgottenError, InputError, StoreError, UNOError
 from langchain_uno.home import safe_name
 from langchain_uno.logs.capture import feedback_key
-from langchain_uno.logs.conversation import MAX_ID, run_name, run_ref
+from langchain_uno.logs.conversation import MAX_ID, is_further, run_name, run_ref
 from langchain_uno.metrics import exposition
 from langchain_uno.records import person, utc_now
 
@@ -139,7 +139,7 @@ class FeedbackTokens:
         """
         named = run_id.id if isinstance(run_id, BaseMessage) else run_id
         reference = run_ref("" if named is None else named)
-        if not reference or not ttl_s > 0:
+        if not reference or is_further(named) or not ttl_s > 0:
             raise InputError("A token needs a run id and a time to live above 0 seconds.")
         who = person(str(user_id)) if user_id is not None else None
         if isinstance(keys, str) or len(who or "") > MAX_ID:

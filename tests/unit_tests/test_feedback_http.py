@@ -501,6 +501,8 @@ def test_a_token_takes_the_ids_that_people_have(handler: UNOFeedbackHandler) -> 
     assert kept == ["7", str(UUID(int=7)), pseudonym("ada@example.org")]
     with pytest.raises(InputError, match="user id"):
         router.tokens.sign(answer, user_id="u" * 201)
+    with pytest.raises(InputError, match="run id"):
+        router.tokens.sign(f"lc_run--{RUN}-1")  # of n > 1
     with pytest.raises(InputError, match="keys as a list"):
         router.tokens.sign(answer, keys="thumb")
 

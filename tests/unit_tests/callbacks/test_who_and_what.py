@@ -221,6 +221,7 @@ def test_an_answer_without_an_end_is_an_error(
     [
         {"model_provider": "openai", "finish_reason": "length"},
         {"model_provider": "openai", "finish_reason": "lengthlength"},
+        {"model_provider": "google_genai", "finish_reason": "FinishReason.MAX_TOKENS"},
         {"model_provider": "anthropic", "stop_reason": "max_tokens"},
         {"model_provider": "google_genai", "finish_reason": "MAX_TOKENS"},
         {
