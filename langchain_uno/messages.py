@@ -43,7 +43,8 @@ _CONTENT = ("content", "parts", "value", "text", "message", "refusal", "blocks",
             "contents")  # fmt: skip
 _CALL_IDS = ("tool_call_id", "call_id", "toolCallId", "toolUseId", "tool_use_id", "id")
 _NO_TEXT = ("reasoning", "think", "thought", "redacted_thinking", "summary_text", "tool",
-            "function_call", "step-", "source-", "data-", "dynamic-tool", "server_tool")  # fmt: skip
+            "function_call", "step-", "source-", "data-", "dynamic-tool",
+            "server_tool")  # fmt: skip
 """Blocks that begin like this are no words of the message: they are passed over."""
 _MEDIA = ("image", "audio", "video", "file", "document", "media", "inline", "attachment")
 """What stands in the type of a block that has no words by its nature."""
