@@ -195,7 +195,7 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
         if not isinstance(named, str | UUID | int | None):
             raise InputError(f"{type(named).__name__} names no answer: give its id, a text.")
         if is_further(named):
-            raise InputError(_FURTHER.format(named))
+            raise InputError(f"{named!r} is one of further answers (n > 1): the first is recorded.")
         checked = check_feedback(
             run_id=run_ref("" if named is None else named),
             key=key,
@@ -527,7 +527,6 @@ def _in_event_loop() -> bool:
     return True
 
 
-_FURTHER = "{!r} is a further answer to one request (n > 1): the first alone is recorded."
 _SETTINGS = signature(UNOFeedbackHandler).parameters
 
 

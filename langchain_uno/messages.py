@@ -25,14 +25,13 @@ _SAID: dict[Role, str] = {
 _ROLES = {word: role for role, words in _SAID.items() for word in words.split()}
 """The words of the formats that are read, in small letters."""
 _LIMITS = ("length", "limit", "max_tokens", "max_output_tokens", "model_length", "token_limit",
-           "error_limit",
-           "model_context_window_exceeded")  # fmt: skip
+           "error_limit", "model_context_window_exceeded")  # fmt: skip
 _BROKEN = ("incomplete", "in_progress", "failed", "cancelled", "error", "content_filter",
-           "content_filtered", "guardrail_intervened", "safety", "recitation", "blocklist",
-           "prohibited_content", "spii", "malformed_function_call", "unexpected_tool_call",
-           "image_safety", "language", "other", "refusal", "pause_turn", "malformed_model_output",
-           "malformed_tool_use", "error_toxic", "user_cancel", "timeout", "time_limit", "abort",
-           "insufficient_system_resource", "sensitive", "network_error")  # fmt: skip
+           "content_filtered", "sensitive", "guardrail_intervened", "safety", "image_safety",
+           "recitation", "blocklist", "prohibited_content", "spii", "malformed_function_call",
+           "malformed_model_output", "malformed_tool_use", "unexpected_tool_call", "language",
+           "other", "refusal", "pause_turn", "error_toxic", "user_cancel", "timeout", "time_limit",
+           "abort", "insufficient_system_resource", "network_error")  # fmt: skip
 """How the APIs of OpenAI, Anthropic, Google, Bedrock, Cohere, Mistral, Ollama, DeepSeek, Zhipu,
 watsonx and vLLM name the end of an answer that is not whole."""
 _TWICE = re.compile(r"(.{3,}?)\1+")

@@ -23,17 +23,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from langchain_uno.errors import EmptyLogError, InputError, StoreError, reason_of
 from langchain_uno.home import Home
+from langchain_uno.logs import run_names
 from langchain_uno.logs.conversation import language_of, link, run_name, run_ref
 from langchain_uno.logs.database import Closing, Database, in_parts
 from langchain_uno.logs.machine_turns import client_task
-from langchain_uno.logs.run_names import (
-    NAMED,
-    filed_under,
-    give_names,
-    is_there,
-    own_names,
-    rename,
-)
 from langchain_uno.logs.tombstones import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.logs.trace import OWN_CALL
 from langchain_uno.messages import without_thinking
@@ -180,14 +173,14 @@ class Journal(Closing):
             if any_tombstones(db) and _row_forgotten(db, row, None):
                 return None
             if db.execute(_INSERT, row).rowcount > 0:
-                give_names(db, own_names(db, row))
-            elif is_there(db, row, record):
+                run_names.give_names(db, run_names.own_names(db, row))
+            elif run_names.is_there(db, row, record):
                 return run_id
             else:
                 run_id = str(uuid4())
                 db.execute(_INSERT, _record_row({**record, "run_id": run_id}, redacted, rank))
-                rename(db, [(row[0], run_id)], again=True)
-            give_names(db, [(name, run_id) for name in names])
+                run_names.rename(db, [(row[0], run_id)], again=True)
+            run_names.give_names(db, [(name, run_id) for name in names])
             return run_id
 
         return self._db.transaction(work, timeout_s)
@@ -200,7 +193,7 @@ class Journal(Closing):
         Raises:
             StoreError: the journal can't be written.
         """
-        self._db.transaction(lambda db: rename(db, names), wait_s)
+        self._db.transaction(lambda db: run_names.rename(db, names), wait_s)
 
     def append_feedback(
         self,
@@ -223,7 +216,7 @@ class Journal(Closing):
         sql = _INSERT_FEEDBACK + (_REPLACE_FEEDBACK if replace else "NOTHING")
 
         def work(db: sqlite3.Connection) -> bool:
-            filed = filed_under(db, row)
+            filed = run_names.filed_under(db, row)
             if any_tombstones(db):
                 sql_end = "SELECT after FROM interactions WHERE run_id = ?"
                 about = None if replace else db.execute(sql_end, (filed[1],)).fetchone()
@@ -249,7 +242,7 @@ class Journal(Closing):
 
     def run_named(self, name: str) -> str:
         """Return the run id that a name of an answer stands for; the name itself: none is known."""
-        return str(self._db.read(NAMED, (run_name(name), run_ref(name)))[0][0])
+        return str(self._db.read(run_names.NAMED, (run_name(name), run_ref(name)))[0][0])
 
     def append_many(
         self, items: Iterable[tuple[Interaction, Mapping[str, int] | None]]
@@ -284,11 +277,11 @@ class Journal(Closing):
                     continue
                 if db.execute(_INSERT, row).rowcount > 0:
                     new += 1
-                    give_names(db, [*own_names(db, row), *names])
+                    run_names.give_names(db, [*run_names.own_names(db, row), *names])
                 if language:
                     db.execute("INSERT OR IGNORE INTO languages VALUES (?, ?)", (row[0], language))
                 for one in feedback:
-                    filed = filed_under(db, one)
+                    filed = run_names.filed_under(db, one)
                     if ask and _feedback_forgotten(db, one, filed, row[8]):
                         continue
                     cursor = db.execute(_INSERT_FEEDBACK + "NOTHING", filed)

@@ -207,14 +207,8 @@ def _default_detectors() -> dict[str, Detector]:
     def of(find: Callable[[str], _Spans]) -> Detector:
         return lambda text: [{"start": start, "end": end} for start, end in find(text)]
 
-    return {
-        "email": of(_emails),
-        "credit_card": of(_cards),
-        "iban": of(_ibans),
-        "ip": of(_addresses),
-        "phone": of(_phones),
-        "secret": of(_secrets),
-    }
+    finds = (_emails, _cards, _ibans, _addresses, _phones, _secrets)
+    return {kind: of(find) for kind, find in zip(DEFAULT_KINDS, finds, strict=True)}
 
 
 _SHAPE = bytes(

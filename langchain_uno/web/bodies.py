@@ -11,21 +11,22 @@ BODY_S = 10.0
 """Seconds that a body may take to come in."""
 
 
-class BadBody(Exception):
-    """A body that was not read: ``status``, a short name and a sentence."""
+class Refused(Exception):
+    """What a request is refused with: a status, a short name, a sentence, and headers."""
 
-    def __init__(self, status: int, error: str, detail: str) -> None:
+    def __init__(self, status: int, error: str, detail: str, **headers: str) -> None:
         super().__init__(detail)
         self.status, self.error, self.detail = status, error, detail
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 async def read_body(request: Request, most: int) -> bytes:
     """Return the body of a request.
 
     Raises:
-        BadBody: it is too large (413), too slow (408), or the client hung up (400).
+        Refused: it is too large (413), too slow (408), or the client hung up (400).
     """
-    too_large = BadBody(413, "too_large", f"The body may have {most} bytes.")
+    too_large = Refused(413, "too_large", f"The body may have {most} bytes.", Connection="close")
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > most):
         raise too_large
@@ -38,10 +39,11 @@ async def read_body(request: Request, most: int) -> bytes:
                 if len(body) > most:
                     raise too_large
         except ClientDisconnect as error:  # nobody reads the answer
-            raise BadBody(400, "hung_up", "The client hung up.") from error
+            raise Refused(400, "hung_up", "The client hung up.") from error
         return bytes(body)
 
     try:
         return await asyncio.wait_for(read(), BODY_S)
     except asyncio.TimeoutError as error:
-        raise BadBody(408, "too_slow", f"The body took longer than {BODY_S:g} s.") from error
+        slow = f"The body took longer than {BODY_S:g} s."
+        raise Refused(408, "too_slow", slow, Connection="close") from error

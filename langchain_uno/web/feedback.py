@@ -49,7 +49,7 @@ try:
     from limits.storage import MemoryStorage
     from limits.strategies import MovingWindowRateLimiter
 
-    from langchain_uno.web.bodies import BadBody, read_body
+    from langchain_uno.web.bodies import Refused, read_body
 except ImportError as error:
     raise ConfigError(
         f"Feedback over HTTP needs a package that is missing ({error.name}): "
@@ -222,12 +222,6 @@ class _Body(BaseModel):
         return value
 
 
-class _Refused(Exception):
-    def __init__(self, status: int, error: str, detail: str, **headers: str) -> None:
-        self.status, self.error, self.detail = status, error, detail
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-
 class FeedbackRouter(APIRouter):
     """An ``APIRouter`` with its ``tokens`` and ``counts`` of responses (by error or status).
 
@@ -280,33 +274,29 @@ def feedback_router(
     def limit(item: RateLimitItem, *who: str) -> None:
         if not limiter.hit(item, *who):
             wait = max(1, round(limiter.get_window_stats(item, *who).reset_time - time.time()))
-            raise _Refused(429, "too_many", "Slow down.", Retry_After=str(wait))
+            raise Refused(429, "too_many", "Slow down.", Retry_After=str(wait))
 
     async def record(request: Request) -> dict[str, str]:
         limit(per_client, "client", request.client.host if request.client else "unknown")
-        try:
-            body = await read_body(request, max_body)
-        except BadBody as bad:
-            gone = {"Connection": "close"} if bad.status in (408, 413) else {}
-            raise _Refused(bad.status, bad.error, bad.detail, **gone) from bad
+        body = await read_body(request, max_body)
         said = _parse(body, request.headers.get("content-type", ""))
         token = _bearer(request) or said.token
         if token is None:
-            raise _Refused(401, "no_token", "Send the token as Authorization: Bearer TOKEN.")
+            raise Refused(401, "no_token", "Send the token as Authorization: Bearer TOKEN.")
         try:
             claims = tokens.verify(token, namespace=namespace)
         except TokenError as error:
-            raise _Refused(401, "bad_token", str(error)) from error
+            raise Refused(401, "bad_token", str(error)) from error
         limit(per_token, "token", blake2b(token.encode(), digest_size=16).hexdigest())
         fields = _fields(said, claims)
         try:
             done = await run_in_threadpool(handler.feedback, claims.run_id, **fields)
         except ForgottenError as error:
-            raise _Refused(410, "forgotten", "This answer was forgotten: rate no more.") from error
+            raise Refused(410, "forgotten", "This answer was forgotten: rate no more.") from error
         except InputError as error:
-            raise _Refused(422, "bad_value", _EXPECTED) from error
+            raise Refused(422, "bad_value", _EXPECTED) from error
         except StoreError as error:
-            raise _Refused(503, "store", "Try again soon.", Retry_After="5") from error
+            raise Refused(503, "store", "Try again soon.", Retry_After="5") from error
         # What stands may be younger by the clock of another host: the handler gives it back then.
         status = "outdated" if done.created_at > utc_now() else "recorded"
         return {"status": status, "feedback_id": done.feedback_id, "key": done.key}
@@ -314,7 +304,7 @@ def feedback_router(
     async def answer(request: Request) -> JSONResponse:
         try:
             told = await record(request)
-        except _Refused as refused:
+        except Refused as refused:
             counts[refused.error] += 1
             content = {"error": refused.error, "detail": refused.detail}
             return JSONResponse(content, refused.status, headers=refused.headers)
@@ -376,16 +366,16 @@ def feedback_app(
 
 def _parse(body: bytes, kind: str) -> _Body:
     if kind.split(";")[0].strip().lower() not in ("application/json", "text/plain"):
-        raise _Refused(415, "not_json", "Send JSON (application/json, or text/plain by a beacon).")
+        raise Refused(415, "not_json", "Send JSON (application/json, or text/plain by a beacon).")
     try:
         return _Body.model_validate_json(body)
     except ValidationError as error:
         found = error.errors(include_input=False, include_context=False)
         if found[0]["type"] in ("json_invalid", "model_type"):
-            raise _Refused(400, "malformed", "The body is not a JSON object in UTF-8.") from error
+            raise Refused(400, "malformed", "The body is not a JSON object in UTF-8.") from error
         names = {str(e["loc"][0]) for e in found} & set(_Body.model_fields)
         odd = ", ".join(sorted(names)) or "an unknown field"
-        raise _Refused(422, "bad_value", f"Not usable: {odd}.") from error
+        raise Refused(422, "bad_value", f"Not usable: {odd}.") from error
 
 
 def _bearer(request: Request) -> str | None:
@@ -396,13 +386,13 @@ def _bearer(request: Request) -> str | None:
 def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
     """Return the handler's arguments; refuse what the token does not allow."""
     if said.run_id is not None and run_name(said.run_id) != run_name(claims.run_id):
-        raise _Refused(403, "other_run", "The token is for another run.")
+        raise Refused(403, "other_run", "The token is for another run.")
     told = {"key", "score", "value", "comment", "correction"}
     fields = said.model_dump(include=told, exclude_none=True)
     key, words = feedback_key(fields) or "", {"comment", "correction"} & fields.keys()
     # One person's words may teach, one person's thumb does not: words need a key of their own.
     if claims.keys is not None and not {key, *words} <= set(claims.keys):
-        raise _Refused(403, "key_not_allowed", f"The token allows: {', '.join(claims.keys)}.")
+        raise Refused(403, "key_not_allowed", f"The token allows: {', '.join(claims.keys)}.")
     # Nobody can name another's feedback: ids are made of the run, the user and the key; a name that
     # the page gives is its own for what its token allows. Words alone replace no press of a key.
     name = f"key:{key}"

@@ -22,7 +22,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from langchain_uno.errors import ConfigError
 from langchain_uno.releases.history import present_user
-from langchain_uno.web.bodies import BadBody, read_body
+from langchain_uno.web import bodies
 
 ENV_TOKENS = "LANGCHAIN_UNO_CONSOLE_TOKENS"
 Role = Literal["read", "review", "release"]
@@ -215,8 +215,8 @@ async def read_form(request: Request) -> dict[str, str]:
     if kind != "application/x-www-form-urlencoded":
         raise Refused(415, "Forms are sent as application/x-www-form-urlencoded.")
     try:
-        body = await read_body(request, _MOST_FORM)
-    except BadBody as bad:
+        body = await bodies.read_body(request, _MOST_FORM)
+    except bodies.Refused as bad:
         raise Refused(bad.status, bad.detail) from bad
     try:
         fields = parse_qsl(body.decode("utf-8", "replace"), True, max_num_fields=_MOST_FIELDS)

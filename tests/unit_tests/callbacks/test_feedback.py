@@ -195,6 +195,6 @@ def test_feedback_on_a_further_candidate_is_none_on_the_first(
     handler.on_chat_model_start({}, [[HumanMessage("Which?")]], run_id=run)
     handler.on_llm_end(result, run_id=run)
     handler.feedback(f"lc_run--{run}-0", comment="Of the first.")
-    with pytest.raises(InputError, match="further answer"):
+    with pytest.raises(InputError, match="further answers"):
         handler.feedback(f"lc_run--{run}-1", comment="Of the second.")
     assert [log.feedback_turns for log in logs(home)] == [["Of the first."]]
