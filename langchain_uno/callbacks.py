@@ -34,12 +34,12 @@ from langchain_uno.forks import ForkLock, survive_forks
 from langchain_uno.home import Home
 from langchain_uno.logs.background import start_draining
 from langchain_uno.logs.capture import Capture, Started, check_feedback
-from langchain_uno.logs.conversation import run_ref
+from langchain_uno.logs.conversation import is_further, run_ref
 from langchain_uno.logs.database import Closing
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.names import asked_by
 from langchain_uno.logs.redaction import Redactor, redactor_of
-from langchain_uno.logs.trace import Inside, Trace, turns_of
+from langchain_uno.logs.trace import OWN_CALL, Inside, Trace, traced_around, turns_of
 from langchain_uno.metrics import answered, captured, waiting
 from langchain_uno.records import Feedback
 
@@ -186,14 +186,16 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
             younger by its clock, that one is returned and kept, and a warning is logged.
 
         Raises:
-            InputError: nothing usable is given, a value is out of range, or the ``feedback_id`` is
-                that of feedback on another answer.
+            InputError: nothing usable is given, a value is out of range, the ``feedback_id`` is
+                that of feedback on another answer, or the id that of a further one (``n > 1``).
             ForgottenError: somebody had the answer forgotten; nothing is recorded.
             StoreError: it could not be written; nothing is recorded.
         """
         named = run_id.id if isinstance(run_id, BaseMessage) else run_id
         if not isinstance(named, str | UUID | int | None):
             raise InputError(f"{type(named).__name__} names no answer: give its id, a text.")
+        if is_further(named):
+            raise InputError(f"{named!r} is one of further answers (n > 1): the first is recorded.")
         checked = check_feedback(
             run_id=run_ref("" if named is None else named),
             key=key,
@@ -346,8 +348,8 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
             above = self._above(parent, told.get("metadata") or {})
             if above is None:
                 # The inputs of a run whose parent was not seen may be the app's, not the user's.
-                turns = turns_of(inputs) if parent is None else ()
-                above = Inside(Trace(parent or run_id, turns))
+                trace = traced_around(parent) if parent else Trace(run_id, turns_of(inputs))
+                above = Inside(trace)
             is_step = run_id == above.trace.root or any(
                 tag.startswith(_STEP) for tag in told.get("tags") or ()
             )
@@ -425,7 +427,7 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
         try:
             return Inside(Trace(UUID(str(told or metadata.get("run_id")))))
         except ValueError:
-            return Inside(Trace(parent))
+            return Inside(traced_around(parent))
 
     def _finish(
         self, run_id: UUID, response: LLMResult | None, error: BaseException | None
@@ -441,6 +443,9 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
             item = self._capture.record(run_id, started, ended, response, error)
             answered(item[0])
             self._store(partial(self._record, *item))
+            if started.trace.unseen and item[2] != OWN_CALL and not started.inside:
+                names = [(name, str(run_id)) for name in started.trace.unseen]
+                self._store(partial(self._journal.append_names, names))
 
     def _store(self, item: _Write) -> None:
         """Write an item after those that wait, or let it wait with them."""

@@ -27,7 +27,6 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import get_config_list
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -44,17 +43,10 @@ from langchain_uno.graphs.respond import Mode, RespondContext, RespondInput, bui
 from langchain_uno.home import ENV_HOME, Home
 from langchain_uno.messages import from_langchain
 from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.serving import structured
 from langchain_uno.serving.answers import as_chunk, as_result
 from langchain_uno.serving.router import RouteChoice
 from langchain_uno.serving.shared import Served, serve
-from langchain_uno.serving.structured import (
-    ANY_JSON,
-    Method,
-    json_schema_of,
-    offer,
-    parser_of,
-    with_raw,
-)
 from langchain_uno.serving.tracing import child_config, sticky
 
 _AT_ONCE = 32
@@ -95,8 +87,9 @@ class UNOChatModel(BaseChatModel):
     embedder: Any = Field(default=None, exclude=True)
     """LangChain ``Embeddings``, a HuggingFace name, or None for the base model's token embeddings.
     It must be what the home's releases were made with."""
-    model_settings: dict[str, Any] = Field(default_factory=dict, exclude=True)
-    """Further arguments of ``langchain_uno.models.loading.load_engine`` (device, dtype, ...)."""
+    model_settings: dict[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
+    """Further arguments of ``langchain_uno.models.loading.load_engine`` (device, dtype, ...). A
+    server's key is among them, and LangChain shows every tracer a model's ``repr``."""
     engine: Any = Field(default=None, exclude=True)
     """A running engine to use instead of loading ``model``."""
 
@@ -218,17 +211,9 @@ class UNOChatModel(BaseChatModel):
         return params
 
     def _resolve_model_profile(self) -> Any:
-        return {
-            "text_inputs": True,
-            "text_outputs": True,
-            "image_inputs": False,
-            "audio_inputs": False,
-            "video_inputs": False,
-            "tool_calling": True,
-            "tool_choice": True,
-            "structured_output": True,
-            "reasoning_output": False,
-        }
+        can = ("text_inputs", "text_outputs", "tool_calling", "tool_choice", "structured_output")
+        no = ("image_inputs", "audio_inputs", "video_inputs", "reasoning_output")
+        return {**dict.fromkeys(can, True), **dict.fromkeys(no, False)}
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -265,7 +250,7 @@ class UNOChatModel(BaseChatModel):
         if self.custom_get_token_ids is None:
             try:
                 engine: Any = self.served.engine
-                return len(engine.prompt(records, offer(tools or (), None)[0]))
+                return len(engine.prompt(records, structured.offer(tools or (), None)[0]))
             except TemplateError:
                 pass
         return sum(len(self.get_token_ids(m.content)) + _MESSAGE_TOKENS for m in records)
@@ -438,16 +423,16 @@ class UNOChatModel(BaseChatModel):
             kwargs: bound to the model as they are.
 
         Raises:
-            InputError: ``tool_choice`` names none of the tools.
+            InputError: ``tool_choice`` names none of the tools, or one of them is no function.
         """
-        offered, choice = offer(tools, tool_choice, parallel_tool_calls)
+        offered, choice = structured.offer(tools, tool_choice, parallel_tool_calls)
         return self.bind(tools=offered, tool_choice=choice, **kwargs)
 
     def with_structured_output(
         self,
         schema: dict[str, Any] | type | None = None,
         *,
-        method: Method = "json_schema",
+        method: structured.Method = "json_schema",
         include_raw: bool = False,
         strict: bool | None = None,
         **kwargs: Any,
@@ -466,7 +451,7 @@ class UNOChatModel(BaseChatModel):
         Raises:
             InputError: an unknown method, or no schema where one is needed.
         """
-        if method not in get_args(Method) or (schema is None and method != "json_mode"):
+        if method not in get_args(structured.Method) or (schema is None and method != "json_mode"):
             raise InputError(
                 f"with_structured_output(method={method!r}): the methods are 'json_schema' and "
                 "'function_calling', which need a schema, and 'json_mode'."
@@ -482,10 +467,10 @@ class UNOChatModel(BaseChatModel):
                 **kwargs,
             )
         else:
-            wanted = ANY_JSON if method == "json_mode" else convert_to_json_schema(form)
+            wanted = structured.ANY_JSON if method == "json_mode" else structured.schema_of(form)
             model = self.bind(json_schema=wanted, ls_structured_output_format=told, **kwargs)
-        parser = parser_of(schema, method)
-        return with_raw(model, parser) if include_raw else model | parser
+        parser = structured.parser_of(schema, method)
+        return structured.with_raw(model, parser) if include_raw else model | parser
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -527,14 +512,18 @@ class UNOChatModel(BaseChatModel):
             # Keywords of LangChain and of other providers are ignored.
             if near := get_close_matches(name, _SAID_PER_CALL, cutoff=0.8):
                 raise InputError(f"There is no setting {name!r}: did you mean {near[0]!r}?")
-        tools, choice = offer(kwargs.get("tools") or (), kwargs.get("tool_choice"))
-        chosen = {name: value for name in _CHOICES if (value := kwargs.get(name)) is not None}
+        tools, choice = structured.offer(kwargs.get("tools") or (), kwargs.get("tool_choice"))
+        chosen = {
+            name: structured.checked(type(self), name, v)
+            for name in _CHOICES
+            if (v := kwargs.get(name)) is not None
+        }
         context = RespondContext(
             **{name: chosen.get(name, getattr(self, name)) for name in _CHOICES},
             stop=tuple(stop or self.stop or ()),
             tools=tuple(tools),
             tool_choice=choice,
-            json_schema=json_schema_of(kwargs.get("json_schema"), kwargs.get("response_format")),
+            json_schema=structured.json_schema_of(*map(kwargs.get, _FORMS)),
             stream=stream,
             sticky=kwargs.get(_STICKY, ""),
         )
@@ -552,9 +541,10 @@ _LEFT_ALONE = ("api_key", "max_retries", "streaming")
 """LangChain's standard parameters that mean nothing to a model in this process."""
 _CHOICES = ("mode", "temperature", "top_p", "max_tokens", "seed", "timeout")
 """Settings of the model that a call may replace."""
+_FORMS = ("json_schema", "response_format")
 _SAID_PER_CALL = {
     *(*_CHOICES, "stop"),
-    *("tools", "tool_choice", "parallel_tool_calls", "json_schema", "response_format"),
+    *("tools", "tool_choice", "parallel_tool_calls", *_FORMS),
 }
 
 

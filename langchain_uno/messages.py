@@ -24,41 +24,53 @@ _SAID: dict[Role, str] = {
 }
 _ROLES = {word: role for role, words in _SAID.items() for word in words.split()}
 """The words of the formats that are read, in small letters."""
-_LIMITS = ("length", "limit", "max_tokens", "max_output_tokens", "model_length",
-           "model_context_window_exceeded")  # fmt: skip
+_LIMITS = ("length", "limit", "max_tokens", "max_output_tokens", "model_length", "token_limit",
+           "error_limit", "model_context_window_exceeded")  # fmt: skip
 _BROKEN = ("incomplete", "in_progress", "failed", "cancelled", "error", "content_filter",
-           "content_filtered", "guardrail_intervened", "safety", "recitation", "blocklist",
-           "prohibited_content", "spii", "malformed_function_call")  # fmt: skip
-"""How the APIs of OpenAI, Anthropic, Google, Bedrock, Cohere, Mistral and Ollama name the end of an
-answer that is not whole."""
+           "content_filtered", "sensitive", "guardrail_intervened", "safety", "image_safety",
+           "recitation", "blocklist", "prohibited_content", "spii", "malformed_function_call",
+           "malformed_model_output", "malformed_tool_use", "unexpected_tool_call", "language",
+           "other", "refusal", "pause_turn", "error_toxic", "user_cancel", "timeout", "time_limit",
+           "abort", "insufficient_system_resource", "network_error")  # fmt: skip
+"""How the APIs of OpenAI, Anthropic, Google, Bedrock, Cohere, Mistral, Ollama, DeepSeek, Zhipu,
+watsonx and vLLM name the end of an answer that is not whole."""
+_TWICE = re.compile(r"(.{3,}?)\1+")
+"""LangChain joins the words of chunks that each name the end: ``lengthlength``."""
 _MAX_DEPTH = 50
+_SHORT, _LONG = 10**6, 10**30
 _CONTENT = ("content", "parts", "value", "text", "message", "refusal", "blocks", "items",
             "contents")  # fmt: skip
 _CALL_IDS = ("tool_call_id", "call_id", "toolCallId", "toolUseId", "tool_use_id", "id")
-_NO_TEXT = ("reasoning", "think", "redacted_thinking", "summary_text", "tool", "function_call",
-            "step-", "source-", "data-", "dynamic-tool", "server_tool")  # fmt: skip
+_NO_TEXT = ("reasoning", "think", "thought", "redacted_thinking", "summary_text", "tool",
+            "function_call", "step-", "source-", "data-", "dynamic-tool",
+            "server_tool")  # fmt: skip
 """Blocks that begin like this are no words of the message: they are passed over."""
 _MEDIA = ("image", "audio", "video", "file", "document", "media", "inline", "attachment")
 """What stands in the type of a block that has no words by its nature."""
 
 _THINKING = re.compile(
     r"(?P<fence>^[ \t]*```)"
-    r"|(?P<open><(?:think|thinking|thought|reasoning|seed:think)>|\[THINK\]|◁think▷"
-    r"|<\|begin_of_thought\|>|<\|channel>thought\b)"
-    r"|(?P<close></(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]|◁/think▷"
-    r"|<\|end_of_thought\|>|<channel\|>)"
+    r"|(?P<open><(?:(?:seed:|longcat_)?think|(?:ant)?thinking|thought|reasoning)>|\[THINK\]|◁think▷"
+    r"|<\|(?:begin_of_thought|START_THINKING|inner_prefix)\|>|<\|channel>thought\b)"
+    r"|(?P<close></(?:(?:seed:|longcat_)?think|(?:ant)?thinking|thought|reasoning)>|\[/THINK\]"
+    r"|◁/think▷|<\|(?:end_of_thought|END_THINKING|inner_suffix)\|>|<channel\|>)"
     r"|(?P<block><details\s[^>]*\btype=\"reasoning\"[^>]*>|^:::thinking\b)"
     r"|(?P<unblock></details>|^:::[ \t]*$)",
     re.MULTILINE | re.IGNORECASE,
 )
 """What stands around the thoughts of models where a server does not parse them (DeepSeek, Qwen,
-Seed-OSS, Magistral, Kimi, OpenThoughts, Gemma), and where apps store them: Open WebUI's details,
-LibreChat's :::thinking."""
+Seed-OSS, LongCat, Magistral, Kimi, OpenThoughts, Command A, Apertus, Gemma; Claude asked to think),
+and where apps store them: Open WebUI's details, LibreChat's :::thinking."""
 _MARKS = ("think>", "thinking>", "thought>", "reasoning>", "think]", "think▷", "_thought|>",
-          "<|channel>thought",
+          "_thinking|>", "<|inner_", "<|channel>thought",
           'type="reasoning"', ":::thinking")  # fmt: skip
 _HARMONY = ("<|channel|>", "<|start|>assistant<|channel|>")
-_SOLUTION = re.compile(r"<\|(?:begin|end)_of_solution\|>")
+_SOLUTION = re.compile(
+    r"<\|(?:(?:begin|end)_of_solution|(?:START|END)_RESPONSE)\|>|\A\s*<answer>(?=.*</answer>\s*\Z)"
+    r"|</answer>\s*\Z",
+    re.DOTALL,
+)
+"""What stands around the answer where thoughts stood before it (Hunyuan: ``<answer>``)."""
 _FINAL = re.compile(r"<\|channel\|>final\b[^\n]*?<\|message\|>")
 _END = re.compile(r"<\|(?:end|return)\|>")
 
@@ -69,7 +81,9 @@ def incomplete(end: str | None) -> str | None:
     Args:
         end: a provider's finish reason, or the status of its response.
     """
-    word = (end or "").lower()
+    word = (end or "").rpartition(".")[2].lower()  # FinishReason.MAX_TOKENS
+    if twice := _TWICE.fullmatch(word):
+        word = twice.group(1)
     if word in _LIMITS:
         return AT_LIMIT
     return f"incomplete: the answer ended by {end!r}" if word in _BROKEN else None
@@ -456,6 +470,8 @@ def clean_value(value: Any) -> Any:
 def map_texts(value: Any, change: Callable[[str], str], depth: int = 0) -> Any:
     """Return a value of JSON with every text in it changed, names of fields too.
 
+    A long whole number (a card's, a phone's) is changed as its digits are.
+
     Raises:
         InputError: nested too deeply.
     """
@@ -463,6 +479,9 @@ def map_texts(value: Any, change: Callable[[str], str], depth: int = 0) -> Any:
         return change(value)
     if depth > _MAX_DEPTH:
         raise InputError("nested too deeply")
+    if isinstance(value, int | float) and _SHORT <= abs(value) < _LONG and value == int(value):
+        digits = str(int(value))
+        return value if (clean := change(digits)) == digits else clean
     if isinstance(value, list | tuple):
         return [map_texts(v, change, depth + 1) for v in value]
     if isinstance(value, Mapping):

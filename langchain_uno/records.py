@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal, get_args
+from unicodedata import normalize
 from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -39,6 +40,14 @@ def _aware(at: datetime) -> datetime:
     return at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)
 
 
+def person(name: str | None) -> str | None:
+    """Return the one form of a user's id: without blanks, an e-mail address in small letters."""
+    name = normalize("NFC", name).strip() if name else None
+    return (name.lower() if "@" in name else name) if name else None
+
+
+Person = Annotated[str | None, AfterValidator(person)]
+"""Who asked or said something, in the one form of :func:`person`."""
 Time = Annotated[datetime, AfterValidator(_aware)]
 """A time with its zone; one without a zone is UTC."""
 
@@ -83,7 +92,7 @@ class Feedback(BaseModel):
     correction: str | None = None
     """The answer as the user would have written it."""
     source: str = "api"
-    user_id: str | None = None
+    user_id: Person = None
     created_at: Time = Field(default_factory=utc_now)
 
 
@@ -122,7 +131,7 @@ class Interaction(BaseModel):
     feedback: list[Feedback] = Field(default_factory=list)
     namespace: str = "default"
     thread_id: str | None = None
-    user_id: str | None = None
+    user_id: Person = None
     model: str | None = None
     language: str = "en"
     usage: Usage | None = None

@@ -19,7 +19,7 @@ from langchain_uno.logs.names import SERVER_USER, asked_by
 from langchain_uno.logs.redaction import Redactor
 from langchain_uno.logs.trace import OWN_CALL, Answered, Trace, own_call
 from langchain_uno.messages import clean_text, incomplete, message_fields, text_of, without_thinking
-from langchain_uno.records import SCHEMA_VERSION, Feedback, Route, utc_now
+from langchain_uno.records import SCHEMA_VERSION, Feedback, Route, person, utc_now
 
 _ROUTES = get_args(Route)
 _MAX_DEPTH = 40
@@ -146,7 +146,7 @@ class Capture:
         trace = started.trace
         user, thread = map(_name, asked_by(started.metadata, started.configurable))
         if SERVER_USER not in started.metadata:
-            user = user or _only(trace.users) or self.user_id
+            user = user or _only(trace.users) or person(self.user_id)
         thread = thread or _only(trace.threads)
         if user:
             trace.users.add(user)

@@ -84,7 +84,7 @@ def _unpacked(source: io.BufferedReader[Any], name: str) -> Iterator[Numbered]:
             yield from _unpacked(inner, name.removesuffix(".gz"))
     elif head[:4] == b"PAR1":
         yield from _unwrapped(_parquet(source, name))
-    elif head[:3] == b"BZh" or head[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zX"):
+    elif head[4:10] == b"1AY&SY" or head[:4] in (b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"\xfd7zX"):
         raise InputError(f"The file {name!r} is packed: unpack it, or pack it with gzip.")
     else:
         yield from _text(source, head, name)

@@ -14,7 +14,7 @@ from langchain_uno.records import Message
 
 _RUN = re.compile(
     r"\s*(?:lc_run--|run--|run-)?"
-    r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-\d+)?\s*\Z",
+    r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-(\d+))?\s*\Z",
     re.IGNORECASE,
 )
 _HEX = re.compile(r"[0-9a-fA-F]{32}\Z")
@@ -61,6 +61,12 @@ def run_ref(value: object) -> str:
     text = str(value).replace("\0", "\ufffd")  # at which SQLite's JSON ends a text
     found = _RUN.match(text)
     return found.group(1).lower() if found else text.strip()[:MAX_ID]
+
+
+def is_further(value: object) -> bool:
+    """Whether an ``AIMessage.id`` is that of a further answer to one request (``n > 1``)."""
+    found = _RUN.match(str(value))
+    return found is not None and int(found.group(2) or 0) > 0
 
 
 def run_name(value: object) -> str:

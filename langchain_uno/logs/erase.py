@@ -27,6 +27,7 @@ from langchain_uno.logs.tombstones import (
     words_about,
 )
 from langchain_uno.messages import clean_text
+from langchain_uno.records import person
 
 if TYPE_CHECKING:  # the journal asks for tombstones
     from langchain_uno.logs.join import Joined
@@ -86,6 +87,8 @@ def named(kind: Kind, ids: Iterable[str]) -> list[tuple[Kind, str]]:
             name = run_name(one)
             digits = name.replace("-", "")
             asked = {run_ref(one), name, digits if run_name(digits) == name else name}
+        if kind == "user":
+            asked = {one, person(one) or one}
         for form in asked:
             clean = clean_text(form)
             forms |= {clean, clean.strip(), clean.strip()[:MAX_ID]} - {""}
@@ -103,7 +106,9 @@ def choose(journal: Journal, asked: Sequence[tuple[Kind, str]]) -> Chosen:
     """
     from langchain_uno.logs.join import join  # which reads the journal, and that asks here
 
-    rows, joined, given = journal.rows(), join(journal), _given(journal)
+    joined, given = join(journal), _given(journal)
+    # Logs of older versions have users as they were named.
+    rows = [row._replace(user_id=person(row.user_id)) for row in journal.rows()]
     users, threads, runs = (
         {name for kind, name in asked if kind == wanted} for wanted in ("user", "thread", "run")
     )
@@ -228,7 +233,7 @@ def _given(journal: Journal) -> list[_Given]:
     first = journal.database.read("SELECT user_id, run_id, created_at FROM feedback ORDER BY seq")
     out = []
     for (author, run_id, at), one in zip(first, journal.feedback(), strict=True):
-        authors = {name for name in (author, one.user_id) if name}
+        authors = {name for name in (author, person(author), one.user_id) if name}
         out.append(_Given(one.feedback_id, run_id, at, authors, texts_of(one)))
     return out
 

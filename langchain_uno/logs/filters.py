@@ -26,19 +26,10 @@ if TYPE_CHECKING:
     from langchain_uno.logs.journal import Journal
 
 REASONS = (
-    "ok",
-    "error_answer",
-    "empty_answer",
-    "unsupported_language",
-    "too_short",
-    "too_long",
-    "machine_turn",
-    "no_feedback",
-    "duplicate",
-    "refused_by_template",
-    "high_perplexity",
+    "ok", "error_answer", "empty_answer", "unsupported_language", "too_short", "too_long",
+    "machine_turn", "no_feedback", "duplicate", "refused_by_template", "high_perplexity",
     "nothing_asked",
-)
+)  # fmt: skip
 _ACTIONS = frozenset({"like", "dislike", "copy", "regenerate"})
 
 MIN_QUERY_CHARS = 2

@@ -311,6 +311,8 @@ def _candidates(
     threads: dict[str, list[JournalRow]] = defaultdict(list)
     matched: set[str] = set()
     """Traces whose user turn was found by the conversation's text."""
+    whole: set[str | None] = set()
+    """Threads of those: a request without a history begins one anew, or edits what began it."""
     opened: dict[str, str] = {}
     """Trace -> its first run with a user turn, that stands for the trace in a bare thread."""
     bare: list[tuple[JournalRow, list[JournalRow]]] = []
@@ -324,6 +326,7 @@ def _candidates(
             ]
             if found:
                 matched.add(trace)
+                whole.add(row.thread_id)
                 yield row, found, False
         if (
             row.thread_id
@@ -342,7 +345,8 @@ def _candidates(
         if row.thread_id:
             threads[row.thread_id].append(row)
     for row, earlier in bare:
-        if (row.root_run_id or row.run_id) not in matched:
+        anew = row.before is None and row.thread_id in whole
+        if not anew and (row.root_run_id or row.run_id) not in matched:
             yield row, earlier, True
 
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from langchain_uno.errors import EmptyLogError, InputError, StoreError, reason_of
 from langchain_uno.home import Home
+from langchain_uno.logs import run_names
 from langchain_uno.logs.conversation import language_of, link, run_name, run_ref
 from langchain_uno.logs.database import Closing, Database, in_parts
 from langchain_uno.logs.machine_turns import client_task
@@ -48,10 +49,6 @@ _REPLACE_FEEDBACK = (
     "created_at = excluded.created_at, redacted = excluded.redacted, "
     "body = excluded.body WHERE excluded.run_id = feedback.run_id "
     "AND excluded.created_at > feedback.created_at"
-)
-_NAMED = (  # ?1: a name (run_name), ?2: the same as it was given; digits may be a run's own id
-    "SELECT coalesce((SELECT run_id FROM names WHERE name = ?1), (SELECT ?2 WHERE EXISTS "
-    "(SELECT 1 FROM interactions WHERE run_id = ?2 OR root_run_id = ?2)), ?1)"
 )
 
 IN = "IN (SELECT value FROM json_each(?))"
@@ -176,15 +173,14 @@ class Journal(Closing):
             if any_tombstones(db) and _row_forgotten(db, row, None):
                 return None
             if db.execute(_INSERT, row).rowcount > 0:
-                _give_names(db, _own_names(db, row))
+                run_names.give_names(db, run_names.own_names(db, row))
+            elif run_names.is_there(db, row, record):
+                return run_id
             else:
-                sql = "SELECT created_at FROM interactions WHERE run_id = ?"
-                if db.execute(sql, (run_id,)).fetchone()[0] == row[4]:
-                    return run_id  # the same record once more
                 run_id = str(uuid4())
                 db.execute(_INSERT, _record_row({**record, "run_id": run_id}, redacted, rank))
-                _rename(db, [(row[0], run_id)])
-            _give_names(db, [(name, run_id) for name in names])
+                run_names.rename(db, [(row[0], run_id)], again=True)
+            run_names.give_names(db, [(name, run_id) for name in names])
             return run_id
 
         return self._db.transaction(work, timeout_s)
@@ -197,7 +193,7 @@ class Journal(Closing):
         Raises:
             StoreError: the journal can't be written.
         """
-        self._db.transaction(lambda db: _rename(db, names), wait_s)
+        self._db.transaction(lambda db: run_names.rename(db, names), wait_s)
 
     def append_feedback(
         self,
@@ -220,7 +216,7 @@ class Journal(Closing):
         sql = _INSERT_FEEDBACK + (_REPLACE_FEEDBACK if replace else "NOTHING")
 
         def work(db: sqlite3.Connection) -> bool:
-            filed = _filed(db, row)
+            filed = run_names.filed_under(db, row)
             if any_tombstones(db):
                 sql_end = "SELECT after FROM interactions WHERE run_id = ?"
                 about = None if replace else db.execute(sql_end, (filed[1],)).fetchone()
@@ -246,7 +242,7 @@ class Journal(Closing):
 
     def run_named(self, name: str) -> str:
         """Return the run id that a name of an answer stands for; the name itself: none is known."""
-        return str(self._db.read(_NAMED, (run_name(name), run_ref(name)))[0][0])
+        return str(self._db.read(run_names.NAMED, (run_name(name), run_ref(name)))[0][0])
 
     def append_many(
         self, items: Iterable[tuple[Interaction, Mapping[str, int] | None]]
@@ -281,11 +277,11 @@ class Journal(Closing):
                     continue
                 if db.execute(_INSERT, row).rowcount > 0:
                     new += 1
-                    _give_names(db, [*_own_names(db, row), *names])
+                    run_names.give_names(db, [*run_names.own_names(db, row), *names])
                 if language:
                     db.execute("INSERT OR IGNORE INTO languages VALUES (?, ?)", (row[0], language))
                 for one in feedback:
-                    filed = _filed(db, one)
+                    filed = run_names.filed_under(db, one)
                     if ask and _feedback_forgotten(db, one, filed, row[8]):
                         continue
                     cursor = db.execute(_INSERT_FEEDBACK + "NOTHING", filed)
@@ -518,44 +514,6 @@ def _feedback_row(f: Feedback, redacted: Mapping[str, int] | None = None) -> tup
         json.dumps(redacted) if redacted else None,
         _body(f, f.feedback_id, set()),
     )
-
-
-def _own_names(db: sqlite3.Connection, row: tuple[Any, ...]) -> list[tuple[str, str]]:
-    """Return the text of a UUID whose digits are this id, unless the text is another one's id."""
-    names = []
-    sql = "SELECT 1 FROM interactions WHERE run_id = ?1 OR root_run_id = ?1"
-    for one in dict.fromkeys(filter(None, row[:2])):
-        name, digits = run_name(one), one.replace("-", "")
-        if name == one == run_name(digits):
-            db.execute("DELETE FROM names WHERE name = ? AND lower(run_id) = ?", (one, digits))
-        elif name != run_ref(one) and not db.execute(sql, (name,)).fetchone():
-            names.append((name, one))
-    return names
-
-
-def _give_names(db: sqlite3.Connection, names: Iterable[tuple[str, str]]) -> None:
-    for given, run_id in names:
-        if (name := run_name(given)) == run_id:
-            continue
-        db.execute("INSERT OR REPLACE INTO names VALUES (?, ?)", (name, run_id))
-        # Feedback that waits under the name; what names a run of its own stays with that.
-        db.execute(
-            "UPDATE feedback SET run_id = ?1 WHERE run_id = ?2 "
-            "AND NOT EXISTS (SELECT 1 FROM interactions WHERE run_id = ?2)",
-            (run_id, name),
-        )
-
-
-def _rename(db: sqlite3.Connection, names: Sequence[tuple[str, str]]) -> None:
-    """Give names that traces or runs may be known by: what was shown of them is another answer."""
-    _give_names(db, names)
-    db.executemany("INSERT INTO changes (name) VALUES (?)", [(name,) for name, _ in names])
-
-
-def _filed(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return a feedback's row under the run that it names."""
-    (run_id,) = db.execute(_NAMED, (run_name(row[1]), row[1])).fetchone()
-    return (row[0], run_id, *row[2:])
 
 
 def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | None) -> bool:

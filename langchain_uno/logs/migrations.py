@@ -220,17 +220,9 @@ def m010_digits_and_nonces(db: sqlite3.Connection) -> None:
 
 
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
-    m001_records,
-    m002_meta_and_erasures,
-    m003_model_verdicts,
-    m004_languages,
-    m005_names,
-    m006_expired,
-    m007_figures,
-    m008_plain_figures,
-    m009_changes,
-    m010_digits_and_nonces,
-)
+    m001_records, m002_meta_and_erasures, m003_model_verdicts, m004_languages, m005_names,
+    m006_expired, m007_figures, m008_plain_figures, m009_changes, m010_digits_and_nonces,
+)  # fmt: skip
 SCHEMA = len(STEPS)
 
 

@@ -12,37 +12,21 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
+from langchain_uno.records import person
+
 USER_KEYS = (
-    "user_id",
-    "userId",
-    "langgraph_auth_user_id",
-    "langfuse_user_id",
-    "end_user",
-    "from_end_user_id",
-    "actor_id",
-    "user.id",
-    "mlflow.trace.user",
-    "user",
-)
+    "user_id", "userId", "langgraph_auth_user_id", "langfuse_user_id", "end_user",
+    "from_end_user_id", "actor_id", "user.id", "mlflow.trace.user", "user",
+)  # fmt: skip
 """Who asked, the surest name first."""
 
 SERVER_USER = "langchain_uno_user"
 """Metadata by which a server of ours says who asked, or that nobody is known; clients may not."""
 
 THREAD_KEYS = (
-    "thread_id",
-    "threadId",
-    "conversation_id",
-    "conversationId",
-    "session_id",
-    "sessionId",
-    "langfuse_session_id",
-    "chat_id",
-    "chatId",
-    "session.id",
-    "mlflow.trace.session",
-    "thread",
-)
+    "thread_id", "threadId", "conversation_id", "conversationId", "session_id", "sessionId",
+    "langfuse_session_id", "chat_id", "chatId", "session.id", "mlflow.trace.session", "thread",
+)  # fmt: skip
 """Which conversation, the surest name first."""
 
 
@@ -102,4 +86,4 @@ def asked_by(
     else:
         # Whom a LangGraph server let in comes before whom its client names.
         user = first_name(_LET_IN, configurable) or first_name(USER_KEYS, *told)
-    return user, first_name(THREAD_KEYS, *told)
+    return person(user), first_name(THREAD_KEYS, *told)

@@ -207,14 +207,8 @@ def _default_detectors() -> dict[str, Detector]:
     def of(find: Callable[[str], _Spans]) -> Detector:
         return lambda text: [{"start": start, "end": end} for start, end in find(text)]
 
-    return {
-        "email": of(_emails),
-        "credit_card": of(_cards),
-        "iban": of(_ibans),
-        "ip": of(_addresses),
-        "phone": of(_phones),
-        "secret": of(_secrets),
-    }
+    finds = (_emails, _cards, _ibans, _addresses, _phones, _secrets)
+    return {kind: of(find) for kind, find in zip(DEFAULT_KINDS, finds, strict=True)}
 
 
 _SHAPE = bytes(
@@ -238,9 +232,12 @@ def _digits_in_a_row(text: str, n: int) -> bool:
     return b"0" * n in dateless.translate(None, b" -.()/+")
 
 
-# Bounded, as runs of words without an address may be long. ASCII: a Chinese character beside an
-# address is none of its letters.
-_EMAIL = re.compile(r"[a-z0-9._%+-]{1,64}@[a-z0-9.-]{1,255}\.[a-z]{2,}\b", re.ASCII | re.IGNORECASE)
+# Bounded, as runs of words without an address may be long. Letters are Latin, Greek and Cyrillic:
+# a Chinese character beside an address is none of its own. %40 is the sign in URLs.
+_EMAIL = re.compile(
+    r"[{0}0-9._%+-]{{1,64}}(?:@|%40|＠)[{0}0-9.-]{{1,255}}\.(?:xn--[a-z0-9-]{{2,}}|[{0}]{{2,}})"
+    r"(?![{0}0-9_])".format("a-zA-Z\u00c0-\u024f\u0370-\u052f")
+)
 _CARD = re.compile(
     # 4-4-4-4 and 4-6-5 groups, or none; the first digits of the networks
     r"(?<![\d.-])(?:(?:4\d{3}|5[1-5]\d\d|2[2-7]\d\d|6\d{3})(?:[ -]?\d{4}){3}"
@@ -252,7 +249,8 @@ _IBAN = re.compile(
 
 
 def _emails(text: str) -> _Spans:
-    return [m.span() for m in _EMAIL.finditer(text)] if "@" in text else []
+    some = "@" in text or "%40" in text or "＠" in text
+    return [m.span() for m in _EMAIL.finditer(text)] if some else []
 
 
 def _cards(text: str) -> _Spans:
@@ -368,11 +366,12 @@ def _is_phone(number: str, region: str | None) -> bool:
 
 
 _MARKS = {
-    "_": ("sk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "hf_", "npm_", "gsk_"),
-    "-": ("sk-", "glpat-", "pypi-", "-----b"),
+    "_": ("sk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "hf_", "npm_", "gsk_",
+          "lsv2_", "whsec_"),
+    "-": ("sk-", "glpat-", "pypi-", "tvly-", "-----b"),
     ":": ("://",),
-    "": ("xox", "akia", "asia", "aiza", "eyj", "bearer ", "pass", "pwd", "secret", "token", "api",
-         "sg.", "密码", "口令", "密钥", "令牌"),
+    "": ("xox", "akia", "asia", "aiza", "eyj", "bearer ", "basic ", "pass", "pwd", "secret",
+         "token", "api", "accountkey", "sg.", "密码", "口令", "密钥", "令牌"),
 }  # fmt: skip
 """What every secret that we know has in it, lower-case, by a character that is found quicker.
 
@@ -384,6 +383,7 @@ _TOKEN = re.compile(
     r"|xox[abeprs]-[A-Za-z0-9-]{10,}|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[A-Za-z0-9_-]{35}"
     r"|hf_[A-Za-z0-9]{20,}|glpat-[A-Za-z0-9_-]{16,}|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}"
     r"|SG\.[A-Za-z0-9_-]{16,64}\.[A-Za-z0-9_-]{16,64}"
+    r"|lsv2_[a-z]{2}_[A-Za-z0-9_]{20,}|tvly-[A-Za-z0-9-]{20,}|whsec_[A-Za-z0-9+/=]{20,}"
     r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"
     r")"
 )
@@ -393,12 +393,16 @@ _PEM = re.compile(
     r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|(?=-----BEGIN )|\Z)",
     re.DOTALL,
 )
-_BEARER = re.compile(r"\bbearer\s+([A-Za-z0-9._~+/-]{20,}=*)", re.IGNORECASE)
+_BEARER = re.compile(
+    r"(?:\bbearer\s+(?=.{20})|\bauthorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?basic\s+)"
+    r"([A-Za-z0-9._~+/-]{8,}=*)",
+    re.IGNORECASE,
+)
 _USERINFO = re.compile(r"[a-z][a-z0-9+.-]{0,20}://[^\s/@:]{0,100}:([^\s/@]{1,200})@", re.IGNORECASE)
 _ASSIGNED = re.compile(
     r"(?:(?:\b|_)(?:password|passwort|passwd|passphrase|pwd|secret(?:[ _-]?(?:access)?[ _-]?key)?|"
-    r"api[ _-]?key|(?:access|auth|api|secret|bearer|refresh)[ _-]?token|token|client[ _-]?secret)"
-    r"\b[\"']?|密码|口令|密钥|令牌)"
+    r"(?:api|account)[ _-]?key|(?:access|auth|api|secret|bearer|refresh)[ _-]?token|token|"
+    r"client[ _-]?secret)\b[\"']?|密码|口令|密钥|令牌)"
     r"\s{0,3}(?:(?P<sign>[=:：]>?)|is|was|是|为)\s{0,3}[\"'`]?(?P<value>[^\s\"'`,;，。；]{6,200})",
     re.IGNORECASE,
 )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from langchain_core.messages import BaseMessage, convert_to_messages
+from langsmith.run_helpers import get_current_run_tree
 
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import fields_of
@@ -78,6 +79,8 @@ class Trace:
     """What the user may have said: the root's last user message, else the texts of its inputs."""
     users: set[str] = field(default_factory=set)
     threads: set[str] = field(default_factory=set)
+    unseen: tuple[str, ...] = ()
+    """Runs around it below the root that no callback tells of: LangSmith's traced functions."""
     answers: deque[Answered] = field(default_factory=lambda: deque(maxlen=_MOST))
 
     def rank(self, prompt: Sequence[BaseMessage] | str) -> tuple[int | None, str | None]:
@@ -131,7 +134,7 @@ class Trace:
         if likely:
             best = max(likely_rank(one.rank) for one in likely)
             last = [one for one in likely if likely_rank(one.rank) == best][-1]
-            found.append((str(run), last.run_id))
+            found += [(name, last.run_id) for name in (str(run), *self.unseen)]
         return found
 
 
@@ -159,6 +162,15 @@ class Inside(NamedTuple):
     def run(self, run_id: UUID) -> Inside:
         """Return the place inside a further run."""
         return Inside(self.trace, (*self.runs, run_id))
+
+
+def traced_around(parent: UUID) -> Trace:
+    """Return the trace of a run whose parent was not seen: LangSmith may trace a function."""
+    tree = get_current_run_tree()
+    if tree is None or tree.id != parent:
+        return Trace(parent)
+    _, *unseen = (part[-36:] for part in tree.dotted_order.split("."))
+    return Trace(tree.trace_id, unseen=tuple(unseen))
 
 
 def likely_rank(rank: int | None) -> int:

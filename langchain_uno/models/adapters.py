@@ -38,17 +38,10 @@ _log = logging.getLogger(__name__)
 
 _SETTINGS = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora")
 _REFUSED = (
-    "use_dora",
-    "modules_to_save",
-    "layer_replication",
-    "target_parameters",
-    "trainable_token_indices",
-    "alora_invocation_tokens",
-    "megatron_config",
-    "lora_bias",
-    "exclude_modules",
-    "fan_in_fan_out",
-)
+    "use_dora", "modules_to_save", "layer_replication", "target_parameters",
+    "trainable_token_indices", "alora_invocation_tokens", "megatron_config", "lora_bias",
+    "exclude_modules", "fan_in_fan_out",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

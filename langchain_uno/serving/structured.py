@@ -1,10 +1,11 @@
-"""Tools and structured output: from what LangChain's users write to what an engine takes."""
+"""Settings, tools and structured output: from LangChain's forms to an engine's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
@@ -12,13 +13,33 @@ from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from langchain_uno.errors import InputError
+from langchain_uno.errors import InputError, reason_of
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
 ANY_JSON = {"type": "object"}
 """The schema of ``json_mode``: any JSON object."""
+
+
+def checked(of: type[BaseModel], name: str, value: Any) -> Any:
+    """Return a call's setting as the field of a model takes it.
+
+    Raises:
+        InputError: the model could not have been made with it.
+    """
+    try:
+        return _form_of(of, name).validate_python(value)
+    except ValidationError as error:
+        raise InputError(f"{name}={value!r}: {reason_of(error)}.") from None
+
+
+@cache
+def _form_of(of: type[BaseModel], name: str) -> TypeAdapter[Any]:
+    field = of.model_fields[name]
+    form: Any = Annotated[field.annotation, field]
+    return TypeAdapter(form)
 
 
 def offer(
@@ -35,9 +56,9 @@ def offer(
         parallel: whether a required answer may hold several calls.
 
     Raises:
-        InputError: the choice names none of the tools.
+        InputError: the choice names none of the tools, or one is no function.
     """
-    offered = [convert_to_openai_tool(tool) for tool in tools]
+    offered = [_function_of(tool) for tool in tools]
     name: Any = choice
     if isinstance(choice, Mapping):
         name = choice.get("function", choice).get("name") or choice.get("type")
@@ -52,6 +73,20 @@ def offer(
     if name not in names:
         raise InputError(f"tool_choice names {name!r}, which is none of the tools given.")
     return offered, str(name)
+
+
+def _function_of(tool: Any) -> dict[str, Any]:
+    try:
+        found = convert_to_openai_tool(tool)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"This is no tool: {str(tool)[:80]!r}.") from error
+    if found.get("type") == "function" and "name" in found:  # as OpenAI's Responses API has it
+        return {"type": "function", "function": {k: v for k, v in found.items() if k != "type"}}
+    if "function" not in found:
+        raise InputError(
+            f"{found.get('type')!r} is a tool that its provider runs: this model calls functions."
+        )
+    return found
 
 
 def json_schema_of(
@@ -70,7 +105,7 @@ def json_schema_of(
     if json_schema is not None or response_format is None:
         return json_schema
     if not isinstance(response_format, Mapping):
-        return convert_to_json_schema(response_format)
+        return schema_of(response_format)
     kind = response_format.get("type")
     if kind == "text":
         return None
@@ -81,6 +116,12 @@ def json_schema_of(
     raise InputError(
         f"response_format {kind!r} is none of 'json_schema', 'json_object' and 'text'."
     )
+
+
+def schema_of(form: Any) -> dict[str, Any]:
+    """Return the JSON schema of a form; a pydantic class's own, as it may contain itself."""
+    is_class = isinstance(form, type) and issubclass(form, BaseModel)
+    return form.model_json_schema() if is_class else convert_to_json_schema(form)
 
 
 def parser_of(schema: dict[str, Any] | type | None, method: Method) -> Runnable[Any, Any]:

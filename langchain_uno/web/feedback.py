@@ -17,7 +17,6 @@ Needs the extra ``langchain-uno[server]``.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
@@ -27,16 +26,18 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from secrets import token_urlsafe
 from typing import Any
+from uuid import UUID
 
+from langchain_core.messages import BaseMessage
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.errors import ConfigError, ForgottenError, InputError, StoreError, UNOError
 from langchain_uno.home import safe_name
 from langchain_uno.logs.capture import feedback_key
-from langchain_uno.logs.conversation import run_name, run_ref
+from langchain_uno.logs.conversation import MAX_ID, is_further, run_name, run_ref
 from langchain_uno.metrics import exposition
-from langchain_uno.records import utc_now
+from langchain_uno.records import person, utc_now
 
 try:
     from fastapi import APIRouter, FastAPI, Request, Response
@@ -47,7 +48,8 @@ try:
     from limits import RateLimitItem, parse
     from limits.storage import MemoryStorage
     from limits.strategies import MovingWindowRateLimiter
-    from starlette.requests import ClientDisconnect
+
+    from langchain_uno.web.bodies import Refused, read_body
 except ImportError as error:
     raise ConfigError(
         f"Feedback over HTTP needs a package that is missing ({error.name}): "
@@ -62,11 +64,9 @@ _MAX_TOKEN = 2000
 _MAX_TEXT = 20_000
 _MAX_NUMBER = 2**53
 """Beyond it whole numbers are no longer exact in browsers."""
-_BODY_S = 10.0
-"""Seconds that a body may take to come in."""
 _EXPECTED = (
-    "Say something: a score from 0 to 1, a comment, a correction, a value (a finite scalar) or a "
-    "key (a short name)."
+    "Say something: a score from 0 to 1, a comment, a correction or a key (a short name); a value "
+    "(a finite scalar) stands beside a key."
 )
 
 
@@ -118,7 +118,7 @@ class FeedbackTokens:
         self,
         run_id: object,
         *,
-        user_id: str | None = None,
+        user_id: str | int | UUID | None = None,
         ttl_s: float = 3 * 3600,
         keys: Sequence[str] | None = None,
         namespace: str = "default",
@@ -126,7 +126,7 @@ class FeedbackTokens:
         """Return a token for one run, safe in URLs.
 
         Args:
-            run_id: the model run's id, the root run id, or the ``AIMessage.id``.
+            run_id: the model run's id, the root run id, the message or its ``AIMessage.id``.
             user_id: who it is for; stored with the feedback.
             ttl_s: seconds until it expires.
             keys: feedback keys that it allows (``["like", "dislike"]``); None: any. A comment
@@ -134,16 +134,23 @@ class FeedbackTokens:
             namespace: of the handler that will take it.
 
         Raises:
-            InputError: no run id, or a time that is not positive.
+            InputError: no run id, a time that is not positive, keys that are one text, or a user id
+                that no feedback takes.
         """
-        reference = run_ref("" if run_id is None else run_id)
-        if not reference or not ttl_s > 0:
+        named = run_id.id if isinstance(run_id, BaseMessage) else run_id
+        reference = run_ref("" if named is None else named)
+        if not reference or is_further(named) or not ttl_s > 0:
             raise InputError("A token needs a run id and a time to live above 0 seconds.")
+        who = person(str(user_id)) if user_id is not None else None
+        if isinstance(keys, str) or len(who or "") > MAX_ID:
+            raise InputError(
+                f"A token needs keys as a list, and a user id of {MAX_ID} characters at most."
+            )
         claims = [
             reference,
             safe_name(namespace, "namespace"),
             round(time.time() + ttl_s, 3),
-            user_id,
+            who,
             list(keys) if keys is not None else None,
         ]
         return str(self._serializer.dumps(claims))
@@ -215,12 +222,6 @@ class _Body(BaseModel):
         return value
 
 
-class _Refused(Exception):
-    def __init__(self, status: int, error: str, detail: str, **headers: str) -> None:
-        self.status, self.error, self.detail = status, error, detail
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
-
-
 class FeedbackRouter(APIRouter):
     """An ``APIRouter`` with its ``tokens`` and ``counts`` of responses (by error or status).
 
@@ -273,28 +274,29 @@ def feedback_router(
     def limit(item: RateLimitItem, *who: str) -> None:
         if not limiter.hit(item, *who):
             wait = max(1, round(limiter.get_window_stats(item, *who).reset_time - time.time()))
-            raise _Refused(429, "too_many", "Slow down.", Retry_After=str(wait))
+            raise Refused(429, "too_many", "Slow down.", Retry_After=str(wait))
 
     async def record(request: Request) -> dict[str, str]:
         limit(per_client, "client", request.client.host if request.client else "unknown")
-        said = _parse(await _read_body(request, max_body), request.headers.get("content-type", ""))
+        body = await read_body(request, max_body)
+        said = _parse(body, request.headers.get("content-type", ""))
         token = _bearer(request) or said.token
         if token is None:
-            raise _Refused(401, "no_token", "Send the token as Authorization: Bearer TOKEN.")
+            raise Refused(401, "no_token", "Send the token as Authorization: Bearer TOKEN.")
         try:
             claims = tokens.verify(token, namespace=namespace)
         except TokenError as error:
-            raise _Refused(401, "bad_token", str(error)) from error
+            raise Refused(401, "bad_token", str(error)) from error
         limit(per_token, "token", blake2b(token.encode(), digest_size=16).hexdigest())
         fields = _fields(said, claims)
         try:
             done = await run_in_threadpool(handler.feedback, claims.run_id, **fields)
         except ForgottenError as error:
-            raise _Refused(410, "forgotten", "This answer was forgotten: rate no more.") from error
+            raise Refused(410, "forgotten", "This answer was forgotten: rate no more.") from error
         except InputError as error:
-            raise _Refused(422, "bad_value", _EXPECTED) from error
+            raise Refused(422, "bad_value", _EXPECTED) from error
         except StoreError as error:
-            raise _Refused(503, "store", "Try again soon.", Retry_After="5") from error
+            raise Refused(503, "store", "Try again soon.", Retry_After="5") from error
         # What stands may be younger by the clock of another host: the handler gives it back then.
         status = "outdated" if done.created_at > utc_now() else "recorded"
         return {"status": status, "feedback_id": done.feedback_id, "key": done.key}
@@ -302,7 +304,7 @@ def feedback_router(
     async def answer(request: Request) -> JSONResponse:
         try:
             told = await record(request)
-        except _Refused as refused:
+        except Refused as refused:
             counts[refused.error] += 1
             content = {"error": refused.error, "detail": refused.detail}
             return JSONResponse(content, refused.status, headers=refused.headers)
@@ -362,43 +364,18 @@ def feedback_app(
     return app
 
 
-async def _read_body(request: Request, most: int) -> bytes:
-    """Read the body, never holding more than is allowed, and not for longer."""
-    too_large = _Refused(413, "too_large", f"The body may have {most} bytes.", Connection="close")
-    length = request.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > most):
-        raise too_large
-
-    async def read() -> bytes:
-        body = bytearray()
-        try:
-            async for part in request.stream():
-                body += part
-                if len(body) > most:
-                    raise too_large
-        except ClientDisconnect as error:  # nobody reads the answer
-            raise _Refused(400, "hung_up", "The client hung up.") from error
-        return bytes(body)
-
-    try:
-        return await asyncio.wait_for(read(), _BODY_S)
-    except asyncio.TimeoutError as error:
-        slow = f"The body took longer than {_BODY_S:g} s."
-        raise _Refused(408, "too_slow", slow, Connection="close") from error
-
-
 def _parse(body: bytes, kind: str) -> _Body:
     if kind.split(";")[0].strip().lower() not in ("application/json", "text/plain"):
-        raise _Refused(415, "not_json", "Send JSON (application/json, or text/plain by a beacon).")
+        raise Refused(415, "not_json", "Send JSON (application/json, or text/plain by a beacon).")
     try:
         return _Body.model_validate_json(body)
     except ValidationError as error:
         found = error.errors(include_input=False, include_context=False)
         if found[0]["type"] in ("json_invalid", "model_type"):
-            raise _Refused(400, "malformed", "The body is not a JSON object in UTF-8.") from error
+            raise Refused(400, "malformed", "The body is not a JSON object in UTF-8.") from error
         names = {str(e["loc"][0]) for e in found} & set(_Body.model_fields)
         odd = ", ".join(sorted(names)) or "an unknown field"
-        raise _Refused(422, "bad_value", f"Not usable: {odd}.") from error
+        raise Refused(422, "bad_value", f"Not usable: {odd}.") from error
 
 
 def _bearer(request: Request) -> str | None:
@@ -409,13 +386,13 @@ def _bearer(request: Request) -> str | None:
 def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
     """Return the handler's arguments; refuse what the token does not allow."""
     if said.run_id is not None and run_name(said.run_id) != run_name(claims.run_id):
-        raise _Refused(403, "other_run", "The token is for another run.")
+        raise Refused(403, "other_run", "The token is for another run.")
     told = {"key", "score", "value", "comment", "correction"}
     fields = said.model_dump(include=told, exclude_none=True)
     key, words = feedback_key(fields) or "", {"comment", "correction"} & fields.keys()
     # One person's words may teach, one person's thumb does not: words need a key of their own.
     if claims.keys is not None and not {key, *words} <= set(claims.keys):
-        raise _Refused(403, "key_not_allowed", f"The token allows: {', '.join(claims.keys)}.")
+        raise Refused(403, "key_not_allowed", f"The token allows: {', '.join(claims.keys)}.")
     # Nobody can name another's feedback: ids are made of the run, the user and the key; a name that
     # the page gives is its own for what its token allows. Words alone replace no press of a key.
     name = f"key:{key}"

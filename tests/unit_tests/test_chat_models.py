@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import ContextOverflowError
+from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
 from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -249,6 +250,25 @@ def test_bad_arguments_are_clear(engine: LocalEngine, tmp_path: Path) -> None:
         UNOChatModel(engine=engine).invoke("x" * 5000)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_tokens": 0},
+        {"max_tokens": "many"},
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"top_p": 0},
+        {"timeout": 0},
+        {"mode": "best"},
+    ],
+)
+def test_a_call_takes_no_setting_that_the_model_would_not(
+    engine: LocalEngine, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        UNOChatModel(engine=engine).invoke("Hello", **wrong)
+
+
 def test_stop_settings_and_per_call_overrides(engine: LocalEngine) -> None:
     model = UNOChatModel(engine=engine, max_tokens=40, temperature=2.0, seed=3)
     whole = str(model.invoke("say a lot").content)
@@ -346,6 +366,28 @@ _Other = {
     "type": "object",
     "properties": {"x": {"type": "integer"}},
 }
+
+
+def test_tools_that_are_no_functions_are_refused_and_the_flat_form_is_read(
+    engine: LocalEngine,
+) -> None:
+    chat = UNOChatModel(engine=engine)
+    for wrong in ({"type": "web_search"}, {"type": "file_search"}, "search", None, 3):
+        with pytest.raises(InputError, match="tool"):
+            chat.bind_tools([wrong])  # type: ignore[list-item]
+    flat = {"type": "function", "name": "go", "parameters": {"type": "object", "properties": {}}}
+    bound: Any = chat.bind_tools([flat], tool_choice="go")
+    assert bound.kwargs["tools"][0]["function"]["name"] == "go"
+
+
+def test_a_servers_key_is_shown_to_no_tracer() -> None:
+    """LangChain hands ``repr(model)`` to callbacks, LangSmith and ``dumps``."""
+    key = "sk-quagga-0123456789"
+    for settings in ({"api_key": key}, {"model_settings": {"api_key": key}}):
+        chat = UNOChatModel(model="http://127.0.0.1:9/v1", **settings)  # type: ignore[arg-type]
+        shown = [repr(chat), dumps(chat), str(chat.model_dump()), str(chat._identifying_params)]
+        assert not [one for one in shown if key in one]
+        assert chat.model_settings["api_key"] == key
 
 
 async def test_cancelling_an_async_request(engine: LocalEngine) -> None:

@@ -366,3 +366,24 @@ def test_an_id_that_was_redacted_is_forgotten_by_its_plain_form(tmp_path: Path) 
     assert forget(home, user_id="ola@example.org")["interactions"] == 1
     again = import_file(rows, home)
     assert (again.interactions, again.forgotten) == (0, 1)
+
+
+@pytest.mark.parametrize("asked", ["petronella@example.org", " Petronella@Example.org"])
+def test_a_user_is_found_in_whichever_case_the_address_was_written(
+    tmp_path: Path, asked: str
+) -> None:
+    """Also in logs of versions that kept names as they were written."""
+    home = make_home(tmp_path / "home", [*logs()[:2], *theirs()[:1]])
+    said = Feedback(run_id="run-001", comment=SECRET, user_id="petronella@example.org")
+    with Journal(home.journal) as journal:
+        journal.append_feedback(said)
+        for table in ("interactions", "feedback"):
+            journal.database.write(
+                lambda db, table=table: db.execute(
+                    f"UPDATE {table} SET user_id = 'PETRONELLA@example.org' "
+                    "WHERE user_id LIKE '%petronella%'"
+                )
+            )
+    receipt = forget(home, user_id=asked)
+    assert (receipt["interactions"], receipt["feedback"]) == (1, 2)
+    assert leaks(home) == []

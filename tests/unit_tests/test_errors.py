@@ -33,7 +33,7 @@ from langchain_uno.models.openai_compatible import OpenAIEngine
 from langchain_uno.releases.traffic import read_traffic
 from langchain_uno.serving.shared import stop_serving
 from langchain_uno.train import refresh_home
-from langchain_uno.web import feedback
+from langchain_uno.web import bodies, feedback
 
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
 SECRET = "s" * 40
@@ -229,7 +229,7 @@ def test_the_http_errors_are_those_that_the_docs_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     documented = {(int(status), error.strip("`")) for status, error, _ in rows(2)}
-    monkeypatch.setattr(feedback, "_BODY_S", 0.05)
+    monkeypatch.setattr(bodies, "BODY_S", 0.05)
     handler = UNOFeedbackHandler(home=tmp_path)
     router = feedback.feedback_router(handler, secret=SECRET, rate="4/minute")
     app = FastAPI()
@@ -270,7 +270,7 @@ def test_the_http_errors_are_those_that_the_docs_say(
     async def slow(*_: Any) -> Any:
         raise asyncio.TimeoutError
 
-    monkeypatch.setattr(feedback.asyncio, "wait_for", slow)
+    monkeypatch.setattr(bodies.asyncio, "wait_for", slow)
     send({"score": 1}, fresh())
     assert seen == documented
     handler.close()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -26,6 +27,7 @@ from langchain_uno.erasure import forget
 from langchain_uno.errors import ConfigError, InputError
 from langchain_uno.logs.exchange import export_lines, find
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.redaction import pseudonym
 from langchain_uno.records import Feedback, utc_now
 from langchain_uno.web.feedback import (
     ENV_SECRET,
@@ -449,7 +451,7 @@ def opened(tmp_path: Path) -> tuple[Any, int, uvicorn.Server, threading.Thread]:
 def test_slow_bodies_and_hang_ups_end_quietly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("langchain_uno.web.feedback._BODY_S", 0.3)
+    monkeypatch.setattr("langchain_uno.web.bodies.BODY_S", 0.3)
     app, port, server, thread = opened(tmp_path)
     head = b"POST /feedback HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     head += b"Content-Length: 1000\r\n\r\n{"
@@ -486,3 +488,27 @@ def test_a_page_is_told_what_became_of_a_press(handler: UNOFeedbackHandler) -> N
     gone = send(client, token, key="thumb", score=0)
     assert (gone.status_code, gone.json()["error"]) == (410, "forgotten")
     assert router.counts == {"recorded": 1, "outdated": 1, "forgotten": 1}
+
+
+def test_a_token_takes_the_ids_that_people_have(handler: UNOFeedbackHandler) -> None:
+    """Numbers and UUIDs of databases, addresses; the message itself."""
+    client, router = routed(handler)
+    answer = FakeListChatModel(responses=["fine"]).invoke("hi", config={"callbacks": [handler]})
+    for user in (7, UUID(int=7), "Ada@Example.org"):
+        token = router.tokens.sign(answer, user_id=user)
+        assert send(client, token, key="thumb", score=1).status_code == 200
+    kept = [f.user_id for f in stored(handler)]
+    assert kept == ["7", str(UUID(int=7)), pseudonym("ada@example.org")]
+    with pytest.raises(InputError, match="user id"):
+        router.tokens.sign(answer, user_id="u" * 201)
+    with pytest.raises(InputError, match="run id"):
+        router.tokens.sign(f"lc_run--{RUN}-1")  # of n > 1
+    with pytest.raises(InputError, match="keys as a list"):
+        router.tokens.sign(answer, keys="thumb")
+
+
+def test_a_value_alone_is_told_what_it_lacks(handler: UNOFeedbackHandler) -> None:
+    client, router = routed(handler)
+    refused = send(client, router.tokens.sign(RUN), value="up")
+    assert refused.status_code == 422
+    assert "a value (a finite scalar) stands beside a key" in refused.json()["detail"]

@@ -106,3 +106,19 @@ def test_a_method_without_its_schema_says_so(model: UNOChatModel, bad: Any) -> N
     method, schema = bad
     with pytest.raises(InputError, match="with_structured_output"):
         model.with_structured_output(schema, method=method)
+
+
+class Tree(BaseModel):
+    """A thing of things."""
+
+    name: Literal["leaf", "twig"]
+    parts: list[Tree] = []
+
+
+def test_a_class_that_contains_itself_binds_every_depth(model: UNOChatModel) -> None:
+    """langchain #26704: LangChain's own schema of it says nothing of what is inside."""
+    bound: Any = model.with_structured_output(Tree)
+    schema = bound.first.kwargs["json_schema"]
+    assert schema["$defs"]["Tree"]["properties"]["parts"]["items"] == {"$ref": "#/$defs/Tree"}
+    nested = model.bind(json_schema={**schema, "$defs": {"Tree": {"const": 7}}})
+    assert nested.invoke("Which?").text == "7"

@@ -31,29 +31,11 @@ OURS = Reader("langchain-uno", lambda row: row.get("format") == FORMAT, _not_our
 """Our own export; ``logs/rows.py`` reads it, as it holds finished records."""
 
 READERS: tuple[Reader, ...] = (
-    OURS,
-    trees.OPENWEBUI,
-    trees.CHATGPT,
-    trees.LIBRECHAT,
-    trees.OASST,
-    pairs.LMARENA,
-    pairs.OPENAI_PREFERENCE,
-    pairs.ULTRAFEEDBACK,
-    pairs.PAIRS,
-    pairs.MS_SWIFT,
-    pairs.KTO,
-    traces.SPANS,
-    traces.LANGSMITH,
-    traces.LANGFUSE,
-    traces.LITELLM,
-    chats.MEMORYBENCH,
-    chats.WILDCHAT,
-    chats.SHAREGPT,
-    chats.ALPACA,
-    traces.REQUESTS,
-    chats.CHAT,
-    chats.MESSAGES,
-)
+    OURS, trees.OPENWEBUI, trees.CHATGPT, trees.LIBRECHAT, trees.OASST, pairs.LMARENA,
+    pairs.OPENAI_PREFERENCE, pairs.ULTRAFEEDBACK, pairs.PAIRS, pairs.MS_SWIFT, pairs.KTO,
+    traces.SPANS, traces.LANGSMITH, traces.LANGFUSE, traces.LITELLM, chats.MEMORYBENCH,
+    chats.WILDCHAT, chats.SHAREGPT, chats.ALPACA, traces.REQUESTS, chats.CHAT, chats.MESSAGES,
+)  # fmt: skip
 """In the order in which they are asked: the first whose shape a row has reads it."""
 
 

@@ -22,6 +22,7 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from langchain_uno.errors import ConfigError
 from langchain_uno.releases.history import present_user
+from langchain_uno.web import bodies
 
 ENV_TOKENS = "LANGCHAIN_UNO_CONSOLE_TOKENS"
 Role = Literal["read", "review", "release"]
@@ -208,16 +209,15 @@ async def read_form(request: Request) -> dict[str, str]:
     """Return the fields of a form, which is held to 2 MB; of a name that stands twice, the last.
 
     Raises:
-        Refused: it is larger, or no plain form.
+        Refused: it is larger or too slow, the client hung up, or it is no plain form.
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         raise Refused(415, "Forms are sent as application/x-www-form-urlencoded.")
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_FORM:
-            raise Refused(413, "A form may have 2 MB.")
+    try:
+        body = await bodies.read_body(request, _MOST_FORM)
+    except bodies.Refused as bad:
+        raise Refused(bad.status, bad.detail) from bad
     try:
         fields = parse_qsl(body.decode("utf-8", "replace"), True, max_num_fields=_MOST_FIELDS)
     except ValueError as error:

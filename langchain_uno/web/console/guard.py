@@ -16,17 +16,7 @@ from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from langchain_uno.errors import InputError, ReleaseError, UNOError
-from langchain_uno.web.console.access import (
-    Access,
-    Operator,
-    Refused,
-    Role,
-    Session,
-    check_form,
-    check_same_site,
-    checked_next,
-    read_form,
-)
+from langchain_uno.web.console import access
 from langchain_uno.web.console.views import environment
 
 _STATIC = {"console.css": "text/css", "htmx.min.js": "text/javascript"}
@@ -48,7 +38,7 @@ _HEADERS = {
 class Visit:
     """One request of somebody who was let in."""
 
-    session: Session
+    session: access.Session
     base: str
     """What the console's paths begin with here."""
     path: dict[str, str]
@@ -81,12 +71,12 @@ class Guard:
         operators: who may come in.
     """
 
-    def __init__(self, operators: Sequence[Operator]) -> None:
-        self._access = Access(operators)
+    def __init__(self, operators: Sequence[access.Operator]) -> None:
+        self._access = access.Access(operators)
         self._templates = environment()
 
     def guarded(
-        self, prefix: str, need: Role, handler: Handler, pool: Executor | None = None
+        self, prefix: str, need: access.Role, handler: Handler, pool: Executor | None = None
     ) -> Callable[[Request], Any]:
         """Put the checks before a page: who asks, whether they may, whose form it is."""
 
@@ -95,16 +85,16 @@ class Guard:
             session = None
             try:
                 if request.method == "POST":
-                    check_same_site(request)
+                    access.check_same_site(request)
                 session = self._access.session(request)
                 form: dict[str, str] = {}
                 if request.method == "POST":
-                    form = await read_form(request)
-                    check_form(session, form.get("csrf", ""))
+                    form = await access.read_form(request)
+                    access.check_form(session, form.get("csrf", ""))
                     if len(form.get("why", "")) > _MOST_WHY:
                         raise InputError(f"Give the reason in {_MOST_WHY} characters.")
                 if not session.operator.may(need):
-                    raise Refused(
+                    raise access.Refused(
                         403,
                         f"This needs the role {need}; {session.operator.name} has the role "
                         f"{session.operator.role}.",
@@ -127,8 +117,8 @@ class Guard:
         self,
         request: Request,
         base: str,
-        session: Session | None,
-        refused: Refused,
+        session: access.Session | None,
+        refused: access.Refused,
         after: str | None = None,
     ) -> Response:
         """Return the page that says why not; without a session, with a form for the token.
@@ -160,16 +150,16 @@ class Guard:
             given: dict[str, str] = {}
             try:
                 if request.method == "POST":
-                    check_same_site(request)
-                    given = await read_form(request)
+                    access.check_same_site(request)
+                    given = await access.read_form(request)
                 else:
                     given = dict(request.query_params)
                 token = given.get("token", "")
                 response: Response = RedirectResponse(
-                    checked_next(given.get("next", ""), base), 303
+                    access.checked_next(given.get("next", ""), base), 303
                 )
                 self._access.enter(request, response, token, base or "/")
-            except Refused as refused:
+            except access.Refused as refused:
                 response = self._refusal(request, base, None, refused, given.get("next", ""))
             return _sealed(response)
 
@@ -223,12 +213,12 @@ def _sealed(response: Response) -> Response:
     return response
 
 
-def _refused(error: Exception) -> Refused:
+def _refused(error: Exception) -> access.Refused:
     """Return what a visitor is told of an error."""
-    if isinstance(error, Refused):
+    if isinstance(error, access.Refused):
         return error
     for kind, status in ((InputError, 422), (ReleaseError, 409), (UNOError, 503)):
         if isinstance(error, kind):
-            return Refused(status, str(error))
+            return access.Refused(status, str(error))
     logging.getLogger(__name__).error("A page of the console failed.", exc_info=error)
-    return Refused(500, "The console made an error; its log says which.")
+    return access.Refused(500, "The console made an error; its log says which.")

@@ -8,6 +8,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableLambda
@@ -152,3 +154,47 @@ def test_feedback_on_a_forgotten_answer_is_refused_in_words(
     with pytest.raises(ForgottenError, match="was forgotten"):
         handler.feedback(answer.id, score=0)
     assert handler.stats()["feedback"] == 0
+
+
+def test_two_handlers_on_one_home_record_an_answer_once(
+    handler: UNOFeedbackHandler, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One on the model and one among the config's callbacks."""
+    with UNOFeedbackHandler(home=home) as other:
+        chat = FakeListChatModel(responses=["One."], callbacks=[handler])
+        answer = chat.invoke("Which?", {"callbacks": [other]})
+        other.feedback(answer, comment="Shorter.")
+    assert [(log.answer, log.feedback_turns) for log in logs(home)] == [("One.", ["Shorter."])]
+    assert "used before" not in caplog.text
+
+
+def test_an_answer_from_langchains_cache_is_an_answer_of_its_own(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """LangChain gives it with the message id of the run that filled the cache."""
+    chat = FakeListChatModel(responses=["One."], cache=InMemoryCache())
+    runs = {"ada": uuid4(), "bob": uuid4()}
+    for user, run in runs.items():
+        chat.invoke(
+            "Which?", {"callbacks": [handler], "run_id": run, "metadata": {"user_id": user}}
+        )
+    for user, run in runs.items():
+        handler.feedback(run, comment=f"I am {user}.")
+    assert {log.user_id: log.feedback_turns for log in logs(home)} == {
+        "ada": ["I am ada."],
+        "bob": ["I am bob."],
+    }
+
+
+def test_feedback_on_a_further_candidate_is_none_on_the_first(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """Of several answers to one request (``n=2``) LangChain gives the first, which is kept."""
+    result = LLMResult(generations=[[ChatGeneration(message=AIMessage(a)) for a in ("A", "B")]])
+    run = uuid4()
+    handler.on_chat_model_start({}, [[HumanMessage("Which?")]], run_id=run)
+    handler.on_llm_end(result, run_id=run)
+    handler.feedback(f"lc_run--{run}-0", comment="Of the first.")
+    with pytest.raises(InputError, match="further answers"):
+        handler.feedback(f"lc_run--{run}-1", comment="Of the second.")
+    assert [log.feedback_turns for log in logs(home)] == [["Of the first."]]

@@ -9,6 +9,7 @@ import asyncio
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 from uuid import uuid4
 
 import pytest
@@ -20,6 +21,7 @@ from langchain_core.outputs import ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.graph import MessagesState
+from langsmith import Client, get_current_run_tree, traceable, tracing_context
 
 from langchain_uno.callbacks import UNOFeedbackHandler
 from tests.unit_tests.callbacks.parts import (
@@ -253,3 +255,38 @@ def test_a_handler_on_the_model_alone_knows_the_graphs_run(
     app.invoke({"messages": [HumanMessage(ASK)]}, {"run_id": run})
     handler.feedback(run, comment="Shorter.")
     assert said(home) == {ANSWER: ["Shorter."]}
+
+
+@pytest.mark.parametrize("in_a_chain", [False, True])
+def test_functions_that_langsmith_traces_name_the_answer(
+    handler: UNOFeedbackHandler, home: Path, in_a_chain: bool
+) -> None:
+    """LangSmith's "Log user feedback" guide: the id is that of a traced function, often nested."""
+    ids = {}
+
+    @traceable
+    def answer(question: str) -> None:
+        ids["answer"] = _traced()
+        one = FakeListChatModel(responses=[ANSWER])
+        step = RunnableLambda(lambda said, config: one.invoke(said, config))
+        (step if in_a_chain else one).invoke(question, {"callbacks": [handler]})
+
+    @traceable
+    def service(question: str) -> None:
+        ids["service"] = _traced()
+        title = FakeListChatModel(responses=["Refunds"])
+        title.invoke(f"A title for: {question}", {"callbacks": [handler], "tags": ["nostream"]})
+        answer(question)
+
+    offline = Client(api_key="none", session=MagicMock(), info={}, auto_batch_tracing=False)
+    with tracing_context(enabled="local", client=offline):
+        service(ASK)
+    for name in ("service", "answer"):
+        handler.feedback(ids[name], comment=name)
+    assert said(home) == {"Refunds": [], ANSWER: ["service", "answer"]}
+
+
+def _traced() -> str:
+    tree = get_current_run_tree()
+    assert tree is not None
+    return str(tree.id)

@@ -337,6 +337,7 @@ def test_blocks_of_a_providers_own_tools_are_no_words(
         {"type": "executableCode", "code": "1"},
         {"type": "non_standard", "value": {}},
         {"reasoningContent": {"reasoningText": {"text": "days"}}},
+        {"type": "thought", "text": "days"},
         {"type": "text", "text": ANSWER},
         {"type": "web_search_tool_result", "content": []},
         {"type": "image", "url": "https://example.com/a.png"},

@@ -92,6 +92,19 @@ def test_the_context_of_a_graphs_run_says_who_asks(handler: UNOFeedbackHandler, 
     assert [log.user_id for log in logs(home)] == ["u"]
 
 
+def test_one_person_is_one_voice_however_the_name_is_written(
+    handler: UNOFeedbackHandler, home: Path
+) -> None:
+    """Addresses in other case; blanks of a form's field; letters as macOS decomposes them."""
+    who = ["zoé@example.org", " Zoe\u0301@Example.org", "ZOÉ@example.org\n", "bob", "Bob"]
+    for name in who:
+        answer = model("A").invoke(ASK, {"callbacks": [handler], "metadata": {"user_id": name}})
+        handler.feedback(answer, comment="Shorter.", user_id=f"{name.swapcase()} ")
+    found = logs(home)
+    assert len({log.user_id for log in found}) == 3  # names that are no addresses stay as they are
+    assert [log.user_id for log in found[:3]] == [log.feedback[0].user_id for log in found[:3]]
+
+
 def test_runs_of_one_trace_are_one_persons(handler: UNOFeedbackHandler, home: Path) -> None:
     one = FakeListChatModel(responses=[ANSWER])
 
@@ -117,6 +130,12 @@ def test_runs_of_one_trace_are_one_persons(handler: UNOFeedbackHandler, home: Pa
         "[THINK]days[/THINK]{}",  # Magistral's model card
         "{}\n<think>I should stop here, but",
         "<THINK>days</THINK>{}",
+        # Command A Reasoning's, Apertus's and LongCat's chat templates, Hunyuan-A13B's model card
+        "<|START_THINKING|>days<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
+        "<|inner_prefix|>days<|inner_suffix|>{}",
+        "<longcat_think>days</longcat_think>{}",
+        "<think>\ndays\n</think>\n<answer>\n{}\n</answer>",
+        "<antThinking>days</antThinking>{}",
         "◁think▷days◁/think▷{}",  # Kimi-VL-Thinking's model card
         "<|begin_of_thought|>days<|end_of_thought|>\n\n"
         "<|begin_of_solution|>{}<|end_of_solution|>",  # OpenThoughts, Sky-T1
@@ -143,6 +162,7 @@ def test_thoughts_are_no_part_of_an_answer(
     "text",
     [
         "Write `<think>` first.",
+        "<answer>five days</answer>",
         "```xml\n<think>a</think>\n```\nis such a block.",
         "1 < 2 > 0",
         "<details><summary>Days</summary>five</details>",
@@ -174,6 +194,13 @@ def test_an_answer_about_such_tags_stays_whole(
         ({"model_provider": "ollama", "done": False}, True),
         ({"model_provider": "ollama", "done": True}, False),
         ({"finish_reason": "content_filter"}, True),
+        # Anthropic, vLLM, DeepSeek, Gemini; chunks that each name the end (OpenRouter's streams)
+        ({"model_provider": "anthropic", "stop_reason": "refusal"}, True),
+        ({"finish_reason": "abort"}, True),
+        ({"finish_reason": "insufficient_system_resource"}, True),
+        ({"finish_reason": "UNEXPECTED_TOOL_CALL"}, True),
+        ({"finish_reason": "errorerror"}, True),
+        ({"finish_reason": "stopstop"}, False),
     ],
 )
 def test_an_answer_without_an_end_is_an_error(
@@ -193,6 +220,8 @@ def test_an_answer_without_an_end_is_an_error(
     "metadata",
     [
         {"model_provider": "openai", "finish_reason": "length"},
+        {"model_provider": "openai", "finish_reason": "lengthlength"},
+        {"model_provider": "google_genai", "finish_reason": "FinishReason.MAX_TOKENS"},
         {"model_provider": "anthropic", "stop_reason": "max_tokens"},
         {"model_provider": "google_genai", "finish_reason": "MAX_TOKENS"},
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -306,3 +307,36 @@ def test_tokens_of_blanks_alone_are_none(home: Home, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("uvicorn.Server.run", lambda *args, **more: None)
     words = ["console", "--home", str(home.root), "--no-model", "--port", "0"]
     assert "/enter?token=" in CliRunner().invoke(cli, words).output
+
+
+@pytest.mark.parametrize("path", ["/enter", "/rollback"])
+async def test_slow_forms_and_hang_ups_end_quietly(
+    app: Any, path: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody needs a token to send half a form."""
+    monkeypatch.setattr("langchain_uno.web.bodies.BODY_S", 0.05)
+    cookie = "; ".join(f"{k}={v}" for k, v in enter(app).cookies.items())
+    kind = b"application/x-www-form-urlencoded"
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", kind), (b"cookie", cookie.encode()), (b"host", b"x")],
+    }
+    said: list[Any] = []
+
+    async def hung_up() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def slow() -> Any:
+        await asyncio.sleep(5)
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    for receive in (hung_up, slow):
+        await app(scope, receive, send)
+    assert [m["status"] for m in said if "status" in m] == [400, 408]
+    assert not [r for r in caplog.records if r.levelname == "ERROR"]

@@ -218,3 +218,15 @@ def test_thoughts_in_imported_answers_are_left_out(tmp_path: Path) -> None:
     assert joined(tmp_path, first, later) == {1: ["When?"]}
     with Journal(tmp_path, readonly=True) as journal:
         assert next(journal.interactions([first.run_id])).answer == "Quay 6."
+
+
+def test_a_question_that_is_edited_is_no_remark(tmp_path: Path) -> None:
+    """Open WebUI, LibreChat, LangGraph's forks: the thread goes on from a new beginning."""
+    one = log(1, thread_id="t")
+    two = follow(2, one, "And to Spain?", thread_id="t")
+    anew = log(3, "How long does it take to Italy?", thread_id="t")
+    four = follow(4, anew, "Shorter, please.", thread_id="t")
+    assert joined(tmp_path, one, two, anew, four) == {
+        1: ["And to Spain?"],
+        3: ["Shorter, please."],
+    }

@@ -66,6 +66,16 @@ def test_precision_on_the_labelled_lines() -> None:
         ("host 192.168.10.7 is down", "host [REDACTED_IP] is down"),
         ("pay to NO93 8601 1117 947.", "pay to [REDACTED_IBAN]."),
         ("+49 (0)30 1234567 is the office", "[REDACTED_PHONE] is the office"),
+        ("jörg.maß@müller.de, иван@почта.рф", "[REDACTED_EMAIL], [REDACTED_EMAIL]"),
+        ("/unsubscribe?to=ann%40example.org&id=7", "/unsubscribe?to=[REDACTED_EMAIL]&id=7"),
+        ("邮箱ann＠example.org谢谢", "邮箱[REDACTED_EMAIL]谢谢"),
+        ("ann@sub.xn--p1ai", "[REDACTED_EMAIL]"),
+        ("Authorization: Basic dXNlcjpwYXNzd29yZDEyMw==", "Authorization: Basic [REDACTED_SECRET]"),
+        (
+            "basic understanding of lsv2_pt_0123456789abcdef01234567_89abcdef",
+            "basic understanding of [REDACTED_SECRET]",
+        ),
+        ("AccountKey=abCD1234abCD1234abCD1234==;", "AccountKey=[REDACTED_SECRET];"),
         ("a@b.org and c@d.org", "[REDACTED_EMAIL] and [REDACTED_EMAIL]"),
         ("", ""),
     ],
@@ -376,3 +386,16 @@ def test_a_private_key_without_an_end_goes_up_to_the_next_or_to_the_end() -> Non
     text, found = REDACT(f"a {begin}\nMIIab {begin}\nMIIcd\n-----END PRIVATE KEY----- b")
     assert text == "a [REDACTED_SECRET][REDACTED_SECRET] b" and found == {"secret": 2}
     assert REDACT(f"a {begin}\nMIIab\n----- and more")[0] == "a [REDACTED_SECRET]"
+
+
+def test_numbers_in_arguments_are_looked_at_as_their_digits() -> None:
+    call = {"card": 4111111111111111, "phones": [13812345678.0], "order": 20240117, "price": 19.5}
+    one = log(1, "pay", "yes").model_copy(update={"tool_calls": [{"name": "pay", "args": call}]})
+    clean, counts = REDACT.interaction(one)
+    assert clean.tool_calls[0]["args"] == {
+        "card": "[REDACTED_CREDIT_CARD]",
+        "phones": ["[REDACTED_PHONE]"],
+        "order": 20240117,
+        "price": 19.5,
+    }
+    assert counts == {"credit_card": 1, "phone": 1}
