@@ -42,8 +42,9 @@ def _aware(at: datetime) -> datetime:
 
 def person(name: str | None) -> str | None:
     """Return the one form of a user's id: without blanks, an e-mail address in small letters."""
-    name = normalize("NFC", name).strip() if name else None
-    return (name.lower() if "@" in name else name) if name else None
+    name = normalize("NFC", name).strip() if name else ""
+    is_address = "." in name.partition("@")[2]  # other ids may differ by their case alone
+    return (name.lower() if is_address else name) or None
 
 
 Person = Annotated[str | None, AfterValidator(person)]

@@ -30,6 +30,8 @@ RECURS = 2
 """Requests on which a voice must have a wish before it is more than a wish about one of them."""
 SPREAD = 3
 """Clusters in which a voice must have a wish to have it whatever the request is."""
+WITNESSES = 32
+"""Voices of whom a reranker is asked whether they have a wish, at most."""
 POPULAR = 0.25
 """Share of all voices that make a wish everybody's, wherever they ask for it."""
 
@@ -91,17 +93,17 @@ def repeated_by_few(
     who: list[dict[str, set[str]]] = [defaultdict(set) for _ in texts]
     for m in mentions:
         who[place[m.text]][m.voice].add(m.cluster)
-    near = _near(x)
+    near, same = _near(x), dict[int, list[int]]()
     if reranker is not None:
         suspected = {i for _, i in _repeated(mentions, place, x, np.zeros(len(x), dtype=np.bool_))}
-        pairs = {(min(i, j), max(i, j)) for i in suspected for j in near[i] if i != j}
-        same = set(confirmed(sorted(pairs), texts, reranker))
-        for i in suspected:
-            near[i] = [j for j in near[i] if i == j or (min(i, j), max(i, j)) in same]
-    bad = _repeated(mentions, place, x, _shared(near, who, min_users))
+        asked = [(i, j) for i in sorted(suspected) for j in _witnesses(i, near[i], x, who)]
+        same = {i: [i] for i in suspected}
+        for i, j in confirmed(asked, texts, reranker):
+            same[i].append(j)
+    bad = _repeated(mentions, place, x, _shared(near, same, who, min_users))
     if repeating := {voice for voice, _ in bad}:
         others = [{v: c for v, c in by.items() if v not in repeating} for by in who]
-        bad |= _repeated(mentions, place, x, _shared(near, others, min_users))
+        bad |= _repeated(mentions, place, x, _shared(near, same, others, min_users))
     return np.array([(m.voice, place[m.text]) in bad for m in mentions], dtype=np.bool_)
 
 
@@ -139,10 +141,32 @@ def _near(x: NDArray[np.float64]) -> list[list[int]]:
     return [np.flatnonzero(row).tolist() for table in tables for row in table]
 
 
+def _witnesses(
+    i: int, near: Sequence[int], x: NDArray[np.float64], who: Sequence[Mapping[str, set[str]]]
+) -> list[int]:
+    """Return the wishes around one, nearest first, each of a voice that no nearer one has."""
+    found, heard = list[int](), set(who[i])
+    for j in sorted(near, key=lambda j: -float(x[i] @ x[j])):
+        if not who[j].keys() <= heard and len(heard) < WITNESSES:
+            found.append(j)
+            heard |= who[j].keys()
+    return found
+
+
 def _shared(
-    near: Sequence[Sequence[int]], who: Sequence[Mapping[str, set[str]]], min_users: int
+    near: Sequence[Sequence[int]],
+    same: Mapping[int, Sequence[int]],
+    who: Sequence[Mapping[str, set[str]]],
+    min_users: int,
 ) -> NDArray[np.bool_]:
-    """Return which wishes enough voices vouch for; ``who``: in which clusters each has them."""
+    """Return which wishes enough voices vouch for, (n,).
+
+    Args:
+        near: the rows around each wish, by which a voice has it in so many clusters.
+        same: the rows whose voices may vouch for a wish, where a reranker was asked.
+        who: in which clusters each voice has each wish.
+        min_users: voices that it takes.
+    """
     out = np.zeros(len(near), dtype=np.bool_)
     many = POPULAR * len(set().union(*(set(by) for by in who)))
     for i, around in enumerate(near):
@@ -150,6 +174,7 @@ def _shared(
         for j in around:
             for voice, clusters in who[j].items():
                 where[voice] |= clusters
-        vouching = sum(len(clusters) < SPREAD for clusters in where.values())
-        out[i] = vouching >= min_users or len(where) >= max(many, min_users)
+        voices = set().union(*(who[j] for j in same.get(i, around)))
+        vouching = sum(len(where[voice]) < SPREAD for voice in voices)
+        out[i] = vouching >= min_users or len(voices) >= max(many, min_users)
     return out

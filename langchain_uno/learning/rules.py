@@ -52,11 +52,7 @@ from langchain_uno.learning.distil import unique_rules
 from langchain_uno.learning.evolve import given_rules, known_wordings, mark_reviewed
 from langchain_uno.learning.plants import Mention, added, repeated_by_few, request_of
 from langchain_uno.learning.thumbs import Drawn, rules_of_thumbs
-from langchain_uno.learning.wordings import (
-    group_wordings,
-    in_own_words,
-    plain,
-)
+from langchain_uno.learning.wordings import group_wordings, in_own_words, plain
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.records import (
     ANONYMOUS,
@@ -68,9 +64,6 @@ from langchain_uno.records import (
     digest_of,
 )
 from langchain_uno.reports.render import counted
-
-_SAID = ("feedback", "edit")
-"""Sources of a log's own rules."""
 
 
 def rules_stage(work: Work) -> dict[str, Any]:
@@ -141,7 +134,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
     write_review(work, clusters, rulings, rows)
     said = [(i, r.text) for i in train for r in work.distilled[i].with_feedback]
     recurs_among_few = sum(is_refused(*one) for one in said)
-    left = sum(r.source in _SAID for i in train for r in taught[i].with_feedback)
+    left = sum(r.source in ("feedback", "edit") for i in train for r in taught[i].with_feedback)
     out = sum(len(s.with_feedback) for i, s in work.distilled.items() if rulings.is_out(i))
     every = sum(len(s.with_feedback) for s in work.distilled.values())
     excluded = out + max(0, len(said) - recurs_among_few - left)
@@ -363,12 +356,8 @@ def _refused(
         return Mention(text, work.voices[log_id], request_of(log), cluster_of[log_id])
 
     able = all(believed(work, "reranker", work.logs[i].language) for i, *_ in wishes)
-    repeated = partial(
-        repeated_by_few,
-        embedder=work.embedder,
-        min_users=least,
-        reranker=work.reranker if able else None,
-    )
+    ask = work.reranker if able else None
+    repeated = partial(repeated_by_few, embedder=work.embedder, min_users=least, reranker=ask)
     marked = repeated([mention(i, text) for i, text, _ in wishes])
     bad = [
         one for one, m in zip(wishes, marked, strict=True) if m and work.voices[one[0]] in suspected

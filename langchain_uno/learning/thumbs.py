@@ -5,9 +5,9 @@ people liked and some that they disliked, and names what sets them apart. A judg
 answers that *other* people rated by each rule. The rule stands if liked answers score higher than
 disliked ones (a hypothesis from a few samples, checked on the rest, as in arXiv 2201.12323).
 
-The rules that stand are taught like any other: the teacher revises answers that people disliked, or
-only spoke of, by these rules, and the expert learns from the pairs. They are also the standard by
-which the judge compares the module's answers with the base model's. Where none stands, the expert
+The rules that stand are taught like any other: the teacher revises by them the answers that nobody
+liked, and the expert learns from the pairs. They are also the standard by which the judge compares
+the module's answers with the base model's. Where none stands, or no pair comes of it, the expert
 learns from the rated answers themselves.
 """
 

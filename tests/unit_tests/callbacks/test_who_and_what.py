@@ -20,6 +20,7 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.middleware import UNOMiddleware
+from langchain_uno.records import person
 from tests.unit_tests.callbacks.parts import (
     ANSWER,
     ASK,
@@ -250,3 +251,18 @@ def test_the_middleware_names_the_agents_run(home: Path) -> None:
     [log] = logs(home)
     assert log.feedback_turns == ["Shorter."]
     learnt.handler.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (" Ada@X.org ", "ada@x.org"),
+        ("tenant@AbC", "tenant@AbC"),  # no address: another one may be tenant@aBC
+        ("Ab1", "Ab1"),
+        ("  ", None),
+    ],
+)
+def test_addresses_have_one_form_and_other_ids_keep_their_case(
+    given: str, kept: str | None
+) -> None:
+    assert person(given) == kept

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from langchain_uno.learning.plants import Mention, added, repeated_by_few, request_of
+from langchain_uno.learning.plants import (
+    WITNESSES,
+    Mention,
+    added,
+    repeated_by_few,
+    request_of,
+)
 from langchain_uno.learning.rules import recurring_rules, wanted_rules
 from langchain_uno.learning.wordings import group_wordings, in_own_words, plain
 from langchain_uno.models.protocols import FloatArray, OnDone
@@ -74,6 +80,31 @@ def test_a_wish_in_nearly_the_same_words_vouches_for_no_plant() -> None:
     assert all(found[-9:]) and not any(found[200:-9])
     # Asked is about what somebody repeats and others say in nearly the same words.
     assert 0 < len(reranker.asked) <= 6
+
+
+class Agreeing(ToyReranker):
+    def _covers(self, a: str, b: str) -> float:
+        return float(a.split("~")[0] == b.split("~")[0])
+
+
+def test_a_reranker_is_asked_about_a_few_people_though_all_have_a_wish() -> None:
+    wishes = [
+        Mention(f"brief~{i}", f"user-{i}", f"r-{i}-{n}", cluster="c0")
+        for i in range(80)
+        for n in range(2)
+    ]
+    reranker = Agreeing()
+    assert not repeated_by_few([*honest(), *wishes], ToyEmbedder(), 3, reranker)[200:].any()
+    assert 0 < len(reranker.asked) < 2 * 80 * WITNESSES
+
+
+def test_who_has_a_wish_everywhere_vouches_for_none_of_its_wordings() -> None:
+    """Five people, each with ten wordings of one wish, and each wording in one cluster."""
+    plants = [
+        Mention(f"plant~{i}", f"mallory-{i % 5}", f"p-{i}", cluster=f"c{i // 5}") for i in range(50)
+    ]
+    found = repeated_by_few([*honest(), *plants], ToyEmbedder(), 3, Agreeing()).tolist()
+    assert all(found[200:])
 
 
 def test_who_repeats_what_few_share_vouches_for_nothing_else() -> None:
