@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +19,7 @@ from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_uno.errors import ConfigError, InputError
 from langchain_uno.home import ONE_AT_A_TIME, Home, load_settings, read_toml, refresh_lock
@@ -43,6 +44,8 @@ def refresh_home(
     embeddings: str | None = None,
     reranker: str | None = None,
     teacher: str | None = None,
+    generate_url: str | None = None,
+    generate_adapters: str | None = None,
     max_steps: int | None = None,
     until: str | None = None,
     promote: bool = True,
@@ -63,6 +66,10 @@ def refresh_home(
         embeddings: a HuggingFace embedding model; None: the base model's token embeddings.
         reranker: a yes/no reranker for the gap; None: the base model.
         teacher: the model that distils, revises and judges; None: the base model.
+        generate_url: an OpenAI-compatible server of the base model, which writes its answers,
+            adapters under test included; None: the model in this process does.
+        generate_adapters: the folder that the server's filesystem resolver watches; None: it loads
+            adapters by its own call.
         max_steps: the most optimiser steps of every training; None: as the recipe has it.
         until: the stage to stop after; None: the last.
         promote: whether the release answers users at once.
@@ -88,6 +95,7 @@ def refresh_home(
     began, progress = time.monotonic(), progress or Silent()
     place = Home.locate(home, namespace)
     named = _Named(model, embeddings, reranker, teacher)
+    written = _Written(generate_url, generate_adapters)
     if not (place.path / FILE).exists():  # write no metrics into a folder that is no home
         require_log(place)
     noted: AbstractContextManager[dict[str, Any]]
@@ -98,7 +106,7 @@ def refresh_home(
         if ray is not None:
             from langchain_uno.learning.workers import RayWorkers
 
-            spread = RayWorkers(ray, partial(_load_models, named))
+            spread = RayWorkers(ray, partial(_load_models, named, written))
         place.ensure()
         with refresh_lock(place, ONE_AT_A_TIME):
             pass  # a second refresh is refused before a model is loaded
@@ -107,7 +115,8 @@ def refresh_home(
         if until is None and (known := _nothing_new(place, now)) is not None:
             told["result"] = known.model_dump()
             return known
-        parts = _load(place, named, settings, prompts, max_steps, progress)
+        parts = _load(place, named, written, settings, prompts, max_steps, progress)
+        _check_server(place, settings, parts["engine"], progress)
         for note in (notes := settings_notes(place, settings, parts["engine"])):
             progress.finish("settings", note)
         guide = parts["teacher"]
@@ -121,7 +130,7 @@ def refresh_home(
             "spread": spread,
             "max_minutes": left,
             "min_free_gb": min_free_gb,
-            "call": _call(place, named, recipe, sets, seed=seed, max_steps=max_steps),
+            "call": _call(place, (named, written), recipe, sets, seed=seed, max_steps=max_steps),
         }
         try:
             if guide is not None:
@@ -151,6 +160,8 @@ def plan_home(
     embeddings: str | None = None,
     reranker: str | None = None,
     teacher: str | None = None,
+    generate_url: str | None = None,
+    generate_adapters: str | None = None,
     max_steps: int | None = None,
     progress: RefreshProgress | None = None,
 ) -> Plan:
@@ -171,10 +182,11 @@ def plan_home(
 
     place = Home.locate(home, namespace)
     named = _Named(model, embeddings, reranker, teacher)
+    written = _Written(generate_url, generate_adapters)
     settings, prompts = _checked(place, named, recipe, sets, seed)
     if _nothing_new(place, _state(place, named, settings, prompts, max_steps)) is not None:
         return Plan(unchanged=True)
-    parts = _load(place, named, settings, prompts, max_steps, progress or Silent())
+    parts = _load(place, named, written, settings, prompts, max_steps, progress or Silent())
     parts["teacher"] = parts["teacher"] or parts["engine"]
     parts["reranker"] = parts["reranker"] or EngineReranker(parts["engine"], prompts)
     return plan_refresh(Work(**parts))
@@ -190,12 +202,24 @@ class _Named:
     teacher: str | None
 
 
+@dataclass(frozen=True)
+class _Written:
+    """What writes the base model's answers; the release does not depend on it."""
+
+    generate_url: str | None
+    generate_adapters: str | None
+
+
 def _call(
-    place: Home, named: _Named, recipe: str | None, sets: Sequence[str], **numbers: int | None
+    place: Home,
+    models: tuple[_Named, _Written],
+    recipe: str | None,
+    sets: Sequence[str],
+    **numbers: int | None,
 ) -> str:
     """Return the command of a refresh, with what decides which refresh it is; URLs left out."""
     where = {"home": place.root.absolute(), "namespace": place.namespace}
-    given = {**where, **asdict(named), "recipe": recipe, **numbers}
+    given = {**where, **asdict(models[0]), **asdict(models[1]), "recipe": recipe, **numbers}
     words = [(f"--{key.replace('_', '-')}", str(v)) for key, v in given.items() if v is not None]
     words += [("--set", one) for one in sets]
     told = ((key, "URL" if "://" in value else value) for key, value in words)
@@ -214,7 +238,8 @@ def _checked(
     if is_url(named.model):
         raise InputError(
             f"--model {named.model!r} is a server: training needs the weights, so name their "
-            "folder or hub name. The server can serve the adapters afterwards."
+            "folder or hub name. The server can write the answers meanwhile (--generate-url), and "
+            "serve the adapters afterwards."
         )
     mine = known_fingerprint(named.model)
     check_models(place, () if mine is None else (mine,))
@@ -240,6 +265,7 @@ def _state(
 def _load(
     place: Home,
     named: _Named,
+    written: _Written,
     settings: Recipe,
     prompts: PromptSet,
     max_steps: int | None,
@@ -250,7 +276,7 @@ def _load(
     from langchain_uno.models.rerankers import CausalReranker
 
     progress.start("load", None, named.model or "the bundled model")
-    engine, embedder, guide = _load_models(named)
+    engine, embedder, guide = _load_models(named, written)
     parts: dict[str, Any] = {
         "home": place,
         "engine": engine,
@@ -268,11 +294,31 @@ def _load(
     return parts
 
 
-def _load_models(named: _Named) -> tuple[Engine, Embedder, Engine | None]:
+def _check_server(place: Home, settings: Recipe, engine: Engine, progress: RefreshProgress) -> None:
+    """Check that a server which is to write the answers can, before hours are spent."""
+    server = getattr(engine, "server", None)
+    if server is None:
+        return
+    from langchain_uno.trainers.common import TrainSettings, save_untrained
+
+    progress.start("server", None, "control questions")
+    folder = place.work / ".untrained"
+    try:
+        save_untrained(engine, TrainSettings.of(settings, "expert"), folder)
+        cast(Any, engine).check_server(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    progress.finish("server", f"answers are written by {server.model_name!r} at {server.url}")
+
+
+def _load_models(named: _Named, written: _Written) -> tuple[Engine, Embedder, Engine | None]:
     """Load base model, embedder and teacher; workers of a Ray cluster do that too."""
     from langchain_uno.models.loading import load_embedder, load_engine
 
-    engine = load_engine(named.model)
+    server = None
+    if written.generate_url is not None:
+        server = load_engine(written.generate_url, adapter_dir=written.generate_adapters)
+    engine = load_engine(named.model, server=server)
     embedder = load_embedder(named.embeddings, engine)
     if named.teacher is None:
         return engine, embedder, None

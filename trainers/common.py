@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from jinja2.exceptions import TemplateError
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from torch.nn.utils import get_total_norm
 from transformers import PrinterCallback, TrainerState
 from trl.trainer import utils
@@ -188,6 +188,18 @@ def lora_config(model: Any, settings: TrainSettings) -> LoraConfig:
         bias="none",
         task_type="CAUSAL_LM",
     )
+
+
+def save_untrained(engine: Any, settings: TrainSettings, folder: Path) -> None:
+    """Write an adapter as training begins with it: it adds nothing to the base model.
+
+    Args:
+        engine: a local engine; its model is as before afterwards.
+        settings: whose rank it has.
+        folder: where to.
+    """
+    with engine.exclusive() as (model, _):
+        get_peft_model(model, lora_config(model, settings)).save_pretrained(str(folder))
 
 
 def at_once_of(model: Any, rows: Sequence[Mapping[str, Any]], settings: TrainSettings) -> int:

@@ -21,11 +21,11 @@ What comes of the comparisons is decided in ``trainers/deciding.py``.
 from __future__ import annotations
 
 import math
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -422,8 +422,12 @@ def evened(items: Sequence[HeldOut], at_most: int, seed: int) -> list[HeldOut]:
 
 @contextmanager
 def _loaded(engine: Engine, path: Path) -> Iterator[str]:
-    """Load an adapter under a name that nothing else ever has, for the time of the block."""
-    name = f"verify-{secrets.token_hex(6)}"
+    """Load an adapter for the time of the block, under a name of its place and content.
+
+    So after a kill the next call finds on a server what was left there, and removes it.
+    """
+    content = [file.read_bytes() for file in sorted(path.glob("adapter_*"))]
+    name = "verify-" + sha256(b"".join([str(path).encode(), *content])).hexdigest()[:16]
     engine.load_adapter(name, path)
     try:
         yield name

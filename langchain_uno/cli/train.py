@@ -67,6 +67,23 @@ def train(
         ),
     ] = None,
     teacher: TeacherOption = None,
+    generate_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="OpenAI-compatible server of the base model, such as vLLM with --enable-lora, "
+            "that writes its answers while training stays here; checked before the work begins. "
+            "[default: the model in this process]",
+        ),
+    ] = None,
+    generate_adapters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder that this server's filesystem resolver watches. [default: the server "
+            "loads adapters under test from the home]",
+        ),
+    ] = None,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="The most steps of every training, for a quick try.")
     ] = None,
@@ -162,6 +179,8 @@ def train(
         "embeddings": embeddings,
         "reranker": reranker,
         "teacher": teacher,
+        "generate_url": generate_url,
+        "generate_adapters": generate_adapters,
         "max_steps": max_steps,
     }
     with Bars(quiet, as_json=as_json) as bars:

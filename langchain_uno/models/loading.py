@@ -108,6 +108,7 @@ def load_engine(
     dtype: str | None = None,
     server_model: str | None = None,
     api_key: str | None = None,
+    server: Engine | None = None,
     **settings: Any,
 ) -> Engine:
     """Load a model and return an engine over it.
@@ -120,6 +121,8 @@ def load_engine(
             weights are stored in elsewhere. The bundled model always runs in float32.
         server_model: for a URL, the served model's name; by default the first one it lists.
         api_key: for a URL.
+        server: for a model that is no URL: the engine of a server that has the same weights and
+            writes the answers (:class:`~langchain_uno.models.served.ServedEngine`).
         settings: further arguments of :class:`~langchain_uno.models.local.LocalEngine` (or
             :class:`~langchain_uno.models.openai_compatible.OpenAIEngine` for a URL).
 
@@ -146,10 +149,13 @@ def load_engine(
     chosen = "cpu" if bundled else device or ("cuda" if torch.cuda.is_available() else "cpu")
     stored = dtype or ("float32" if chosen == "cpu" else "auto")
     weights, tokenizer = load_weights(folder, device=chosen, dtype="float32" if bundled else stored)
-    name = BUNDLED if bundled else str(model)
-    return LocalEngine(
-        weights, tokenizer, name=name, fingerprint=folder_fingerprint(folder), **settings
-    )
+    settings["name"] = BUNDLED if bundled else str(model)
+    settings["fingerprint"] = folder_fingerprint(folder)
+    if server is None:
+        return LocalEngine(weights, tokenizer, **settings)
+    from langchain_uno.models.served import ServedEngine
+
+    return ServedEngine(weights, tokenizer, server=server, **settings)
 
 
 def load_weights(folder: Path, *, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:

@@ -39,6 +39,8 @@ from langchain_uno.models.together import ask_together
 from langchain_uno.records import Message
 
 _CHAT = "chat/completions"
+_PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Told to vLLM, which would sample as generation_config.json says; modules are verified without."""
 
 
 class OpenAIEngine:
@@ -94,6 +96,11 @@ class OpenAIEngine:
         """The served base model's name."""
         self._root = str(card.get("root") or self.model_name)
         self._is_vllm = card.get("owned_by") == "vllm"
+        self.url = self._http.url
+        """The server's address."""
+        most = card.get("max_model_len")
+        self.positions = most if isinstance(most, int) else None
+        """Tokens of a prompt and its answer, as vLLM was started; None: it does not tell."""
         self._template_kwargs = {"enable_thinking": False, **dict(template_kwargs or {})}
         self._adapters = ServerAdapters(
             self._root,
@@ -218,6 +225,7 @@ class OpenAIEngine:
         payload["messages"] = in_turn(payload["messages"], self._refused or ())
         if self._is_vllm:
             payload["chat_template_kwargs"] = self._template_kwargs
+            payload = {**_PLAIN, **payload}
         return payload
 
     def _reword(self, payload: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from langchain_uno.errors import EngineError, EngineTimeoutError, InputError
+from langchain_uno.errors import EngineDownError, EngineError, EngineTimeoutError, InputError
 from langchain_uno.forks import survive_forks
 from langchain_uno.messages import text_of
 from langchain_uno.models.chat_format import as_openai, closed, closed_tools, parse_tool_calls
@@ -182,7 +182,7 @@ class Http:
                 "it more time (timeout=...), or see what keeps it."
             ) from error
         except httpx.HTTPError as error:
-            raise EngineError(
+            raise EngineDownError(
                 f"The server at {self.url!r} does not answer ({type(error).__name__}): check that "
                 "it runs and that the address is right, then ask again."
             ) from error

@@ -143,16 +143,23 @@ class RowMaker:
             raise InputError("The prompt is empty: give at least one message.")
         return ids
 
+    def room(self, request: GenerateRequest) -> tuple[list[int], Sampling | None]:
+        """Return a request's prompt, and its sampling within what is held; None: no room."""
+        prompt, sampling = self.prompt(request.messages, request.tools), request.sampling
+        most = sampling.max_tokens
+        if self.positions is not None:
+            most = min(most, self.positions - len(prompt))
+        return prompt, replace(sampling, max_tokens=most) if most >= 1 else None
+
+    def no_room(self, prompt: Sequence[int]) -> Generation:
+        """Return the empty answer to a prompt that leaves no room for one."""
+        return Generation("", Usage(input_tokens=len(prompt)), finish_reason="length")
+
     def generating(self, index: int, request: GenerateRequest) -> tuple[Row, Generation | None]:
         """Return the request's row, or with it the (empty) answer when there is no room for any."""
-        prompt = self.prompt(request.messages, request.tools)
-        sampling = request.sampling
-        room = None if self.positions is None else self.positions - len(prompt)
-        if sampling.max_tokens < 1 or (room is not None and room < 1):
-            usage = Usage(input_tokens=len(prompt))
-            return Row(index, prompt), Generation("", usage, finish_reason="length")
-        if room is not None and sampling.max_tokens > room:
-            sampling = replace(sampling, max_tokens=room)
+        prompt, sampling = self.room(request)
+        if sampling is None:
+            return Row(index, prompt), self.no_room(prompt)
         row = Row(
             index,
             prompt,

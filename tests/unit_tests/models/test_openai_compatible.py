@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import StreamingResponse
-from langchain_core.messages import convert_to_messages
+from fastapi import FastAPI, HTTPException
 
 from langchain_uno import UNOChatModel
 from langchain_uno.errors import (
@@ -26,7 +19,6 @@ from langchain_uno.errors import (
     ReleaseError,
 )
 from langchain_uno.home import Home
-from langchain_uno.messages import from_langchain
 from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
@@ -34,88 +26,8 @@ from langchain_uno.models.openai_compatible import OpenAIEngine
 from langchain_uno.models.openai_wire import Collector
 from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling
 from langchain_uno.records import Message
+from tests.unit_tests.models.openai_server import like_vllm, serving
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny
-
-
-def _app(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> Any:
-    """What vLLM does, over the local engine: adapters found by name in ``resolver``."""
-    app = FastAPI()
-
-    @app.get("/v1/models")
-    async def models() -> Any:
-        card = {"id": "tiny", "root": engine.model_name, "owned_by": "vllm", "parent": None}
-        paths = engine._scheduler.adapters.paths()
-        loaded = [{**card, "id": k, "root": str(v), "parent": "tiny"} for k, v in paths.items()]
-        return {"data": [*loaded, card]}
-
-    @app.post("/v1/unload_lora_adapter")
-    async def unload(body: dict[str, Any]) -> Any:
-        if body["lora_name"] not in engine.adapters():
-            raise HTTPException(404, "not loaded yet")
-        await asyncio.to_thread(engine.unload_adapter, body["lora_name"])
-
-    @app.post("/v1/load_lora_adapter")
-    async def load(body: dict[str, Any]) -> Any:
-        if body["lora_name"] in engine.adapters():
-            raise HTTPException(
-                400, f"The lora adapter {body['lora_name']} has already been loaded"
-            )
-        engine.load_adapter(body["lora_name"], Path(body["lora_path"]))
-        return "Success"
-
-    @app.post("/v1/chat/completions")
-    async def chat(request: Request) -> Any:
-        body = await request.json()
-        seen.append({**body, "authorization": request.headers.get("authorization")})
-        name = None if body["model"] == "tiny" else body["model"]
-        if name is not None and name not in engine.adapters():
-            config = resolver / name / "adapter_config.json"
-            if not config.is_file():
-                raise HTTPException(404, f"The model {name} does not exist.")
-            assert json.loads(config.read_text())["base_model_name_or_path"] == engine.model_name
-            engine.load_adapter(name, resolver / name)
-        messages = from_langchain(convert_to_messages(body["messages"]))
-        sampling = Sampling(
-            body["temperature"],
-            body.get("top_p", 1.0),
-            body["max_tokens"],
-            body.get("seed"),
-            tuple(body.get("stop", ())),
-        )
-        ask = GenerateRequest(messages, name, sampling, tuple(body.get("tools", ())))
-        if not body.get("stream"):
-            done = await engine.agenerate(ask)
-            return {
-                "choices": [
-                    {"message": {"content": done.text}, "finish_reason": done.finish_reason}
-                ],
-                "usage": _usage(done),
-            }
-
-        async def events() -> Any:
-            async for chunk in engine.astream(ask):
-                if chunk.text:
-                    yield _sse({"choices": [{"delta": {"content": chunk.text}}]})
-                if chunk.generation:
-                    reason = chunk.generation.finish_reason
-                    yield _sse({"choices": [{"delta": {}, "finish_reason": reason}]})
-                    yield _sse({"choices": [], "usage": _usage(chunk.generation)})
-            yield "data: [DONE]\n\n"
-
-        return StreamingResponse(events(), media_type="text/event-stream")
-
-    return app
-
-
-def _usage(done: Any) -> dict[str, int]:
-    return {
-        "prompt_tokens": done.usage.input_tokens,
-        "completion_tokens": done.usage.output_tokens,
-    }
-
-
-def _sse(event: dict[str, Any]) -> str:
-    return f"data: {json.dumps(event)}\n\n"
 
 
 @pytest.fixture(scope="module")
@@ -128,27 +40,9 @@ def seen() -> list[dict[str, Any]]:
     return []
 
 
-@contextmanager
-def _serving(app: Any) -> Iterator[str]:
-    import uvicorn
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    while not running.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}"
-    running.should_exit = True
-    thread.join(20)
-
-
 @pytest.fixture(scope="module")
 def server(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]]) -> Iterator[str]:
-    with _serving(_app(engine, resolver, seen)) as url:
+    with serving(like_vllm(engine, resolver, seen)) as url:
         yield url
 
 
@@ -207,7 +101,7 @@ async def test_a_server_whose_template_refuses_is_asked_in_its_form(way: str) ->
         return {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
 
     turns = [Message(role="system", content="S"), Message(role="user", content="U")]
-    with _serving(app) as url:
+    with serving(app) as url:
         engine = load_engine(url)
         made = []
         for _ in range(2):
