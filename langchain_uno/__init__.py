@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from langchain_uno.callbacks import UNOFeedbackHandler
     from langchain_uno.chat_models import UNOChatModel
+    from langchain_uno.middleware import UNOMiddleware
 
-__all__ = ["UNOChatModel", "UNOFeedbackHandler", "__version__"]
+__all__ = ["UNOChatModel", "UNOFeedbackHandler", "UNOMiddleware", "__version__"]
 
 __version__ = "0.2.0"
 
 _HOME_OF = {
     "UNOChatModel": "langchain_uno.chat_models",
     "UNOFeedbackHandler": "langchain_uno.callbacks",
+    "UNOMiddleware": "langchain_uno.middleware",
 }
 
 

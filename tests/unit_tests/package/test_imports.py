@@ -28,16 +28,19 @@ def loaded_after(code: str, repo: Path) -> set[str]:
 
 
 def test_public_names_are_pinned() -> None:
-    assert langchain_uno.__all__ == ["UNOChatModel", "UNOFeedbackHandler", "__version__"]
+    names = ["UNOChatModel", "UNOFeedbackHandler", "UNOMiddleware", "__version__"]
+    assert langchain_uno.__all__ == names
     assert set(langchain_uno.__all__) <= set(dir(langchain_uno))
 
 
 def test_public_names_are_the_documented_classes() -> None:
+    from langchain.agents.middleware import AgentMiddleware
     from langchain_core.callbacks import BaseCallbackHandler
     from langchain_core.language_models import BaseChatModel
 
     assert issubclass(langchain_uno.UNOChatModel, BaseChatModel)
     assert issubclass(langchain_uno.UNOFeedbackHandler, BaseCallbackHandler)
+    assert issubclass(langchain_uno.UNOMiddleware, AgentMiddleware)
 
 
 def test_version_is_the_changelogs_newest(repo: Path) -> None:
