@@ -21,12 +21,18 @@ from langchain_uno.testing import make_tiny_adapter
 SLOTS = 2
 """``--max-loras``: few, so that all are in use at once."""
 
+COMPACT = (
+    "--structured-outputs-config",
+    '{"backend": "xgrammar", "disable_any_whitespace": true}',
+)
+"""Without it a small model may write blanks for ever inside JSON."""
+
 
 class Server:
     """vLLM with the bundled model; it can be killed and started again on the same port."""
 
-    def __init__(self, python: str, folder: Path) -> None:
-        self.python, self.folder = python, folder
+    def __init__(self, python: str, folder: Path, *more: str) -> None:
+        self.python, self.folder, self.more = python, folder, more
         self.adapters = folder / "adapters"
         self.adapters.mkdir()
         with socket.socket() as free:
@@ -50,11 +56,7 @@ class Server:
             "float32 --max-model-len 1024 --enable-auto-tool-choice --tool-call-parser hermes "
             f"--host 127.0.0.1 --port {self.port}"
         )
-        compact = [
-            "--structured-outputs-config",
-            '{"backend": "xgrammar", "disable_any_whitespace": true}',
-        ]
-        command = [self.python, *words.split(), "--model", str(bundled_path()), *compact]
+        command = [self.python, *words.split(), "--model", str(bundled_path()), *self.more]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, env=env, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
@@ -79,7 +81,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     python = os.environ.get("VLLM_PYTHON")
     if not python:
         pytest.fail("VLLM_PYTHON names no interpreter with vLLM: run `make test-vllm`.")
-    made = Server(python, tmp_path_factory.mktemp("vllm"))
+    made = Server(python, tmp_path_factory.mktemp("vllm"), *COMPACT)
     made.start()
     yield made
     made.kill()
