@@ -95,18 +95,18 @@ def refresh_home(
     began, progress = time.monotonic(), progress or Silent()
     place = Home.locate(home, namespace)
     named = _Named(model, embeddings, reranker, teacher)
-    written = _Written(generate_url, generate_adapters)
     if not (place.path / FILE).exists():  # write no metrics into a folder that is no home
         require_log(place)
     noted: AbstractContextManager[dict[str, Any]]
     noted = refresh_noted(place) if until is None else nullcontext({})
     with noted as told:
+        written = _written(generate_url, generate_adapters)
         settings, prompts = _checked(place, named, recipe, sets, seed)
         spread = None
         if ray is not None:
             from langchain_uno.learning.workers import RayWorkers
 
-            spread = RayWorkers(ray, partial(_load_models, named, written))
+            spread = RayWorkers(ray, partial(_load_models, named, written, place.work))
         place.ensure()
         with refresh_lock(place, ONE_AT_A_TIME):
             pass  # a second refresh is refused before a model is loaded
@@ -123,6 +123,7 @@ def refresh_home(
 
         from langchain_uno.graphs.refresh import run_refresh
 
+        given = {**asdict(named), **written, "recipe": recipe, "seed": seed, "max_steps": max_steps}
         left = None if max_minutes is None else max_minutes - (time.monotonic() - began) / 60
         more: dict[str, Any] = {
             "until": until,
@@ -130,13 +131,14 @@ def refresh_home(
             "spread": spread,
             "max_minutes": left,
             "min_free_gb": min_free_gb,
-            "call": _call(place, (named, written), recipe, sets, seed=seed, max_steps=max_steps),
+            "call": _call(place, sets, given),
         }
         try:
             if guide is not None:
                 guide.keep_answers(place.work / "answers.sqlite3")
             result = run_refresh(**parts, **more)
         finally:
+            parts["engine"].close()
             if guide is not None:
                 guide.close()
         result.notes += notes
@@ -182,7 +184,7 @@ def plan_home(
 
     place = Home.locate(home, namespace)
     named = _Named(model, embeddings, reranker, teacher)
-    written = _Written(generate_url, generate_adapters)
+    written = _written(generate_url, generate_adapters)
     settings, prompts = _checked(place, named, recipe, sets, seed)
     if _nothing_new(place, _state(place, named, settings, prompts, max_steps)) is not None:
         return Plan(unchanged=True)
@@ -202,25 +204,26 @@ class _Named:
     teacher: str | None
 
 
-@dataclass(frozen=True)
-class _Written:
-    """What writes the base model's answers; the release does not depend on it."""
+def _written(url: str | None, folder: str | None) -> dict[str, str | None]:
+    """Return what writes the base model's answers, checked; the release does not depend on it."""
+    from langchain_uno.models.loading import is_url
 
-    generate_url: str | None
-    generate_adapters: str | None
+    if url is not None and not is_url(url):
+        raise InputError(f"--generate-url {url!r} is no URL: give http://host:port/v1.")
+    at = None if folder is None else os.path.abspath(os.path.expanduser(folder))
+    if at and not (url and folder and os.path.isdir(at) and os.access(at, os.W_OK)):
+        raise InputError(
+            f"--generate-adapters {folder!r} is to be a folder that can be written here, which the "
+            "server of --generate-url watches (VLLM_LORA_RESOLVER_CACHE_DIR)."
+        )
+    return {"generate_url": url, "generate_adapters": at}
 
 
-def _call(
-    place: Home,
-    models: tuple[_Named, _Written],
-    recipe: str | None,
-    sets: Sequence[str],
-    **numbers: int | None,
-) -> str:
+def _call(place: Home, sets: Sequence[str], given: dict[str, Any]) -> str:
     """Return the command of a refresh, with what decides which refresh it is; URLs left out."""
     where = {"home": place.root.absolute(), "namespace": place.namespace}
-    given = {**where, **asdict(models[0]), **asdict(models[1]), "recipe": recipe, **numbers}
-    words = [(f"--{key.replace('_', '-')}", str(v)) for key, v in given.items() if v is not None]
+    every = {**where, **given}.items()
+    words = [(f"--{key.replace('_', '-')}", str(v)) for key, v in every if v is not None]
     words += [("--set", one) for one in sets]
     told = ((key, "URL" if "://" in value else value) for key, value in words)
     return shlex.join(["langchain-uno", "train", *chain.from_iterable(told)])
@@ -265,7 +268,7 @@ def _state(
 def _load(
     place: Home,
     named: _Named,
-    written: _Written,
+    written: dict[str, str | None],
     settings: Recipe,
     prompts: PromptSet,
     max_steps: int | None,
@@ -276,7 +279,7 @@ def _load(
     from langchain_uno.models.rerankers import CausalReranker
 
     progress.start("load", None, named.model or "the bundled model")
-    engine, embedder, guide = _load_models(named, written)
+    engine, embedder, guide = _load_models(named, written, place.work)
     parts: dict[str, Any] = {
         "home": place,
         "engine": engine,
@@ -311,13 +314,14 @@ def _check_server(place: Home, settings: Recipe, engine: Engine, progress: Refre
     progress.finish("server", f"answers are written by {server.model_name!r} at {server.url}")
 
 
-def _load_models(named: _Named, written: _Written) -> tuple[Engine, Embedder, Engine | None]:
+def _load_models(
+    named: _Named, written: dict[str, str | None], work: Path
+) -> tuple[Engine, Embedder, Engine | None]:
     """Load base model, embedder and teacher; workers of a Ray cluster do that too."""
     from langchain_uno.models.loading import load_embedder, load_engine
 
-    server = None
-    if written.generate_url is not None:
-        server = load_engine(written.generate_url, adapter_dir=written.generate_adapters)
+    url, at = written["generate_url"], written["generate_adapters"]
+    server = None if url is None else load_engine(url, adapter_dir=at, work=work)
     engine = load_engine(named.model, server=server)
     embedder = load_embedder(named.embeddings, engine)
     if named.teacher is None:

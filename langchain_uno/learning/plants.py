@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,17 +93,16 @@ def repeated_by_few(
     who: list[dict[str, set[str]]] = [defaultdict(set) for _ in texts]
     for m in mentions:
         who[place[m.text]][m.voice].add(m.cluster)
-    near, same = _near(x), dict[int, list[int]]()
+    same = dict[int, list[int]]()
     if reranker is not None:
         suspected = {i for _, i in _repeated(mentions, place, x, np.zeros(len(x), dtype=np.bool_))}
-        asked = [(i, j) for i in sorted(suspected) for j in _witnesses(i, near[i], x, who)]
         same = {i: [i] for i in suspected}
-        for i, j in confirmed(asked, texts, reranker):
+        for i, j in confirmed([*_witnesses(suspected, x, who)], texts, reranker):
             same[i].append(j)
-    bad = _repeated(mentions, place, x, _shared(near, same, who, min_users))
+    bad = _repeated(mentions, place, x, _shared(x, same, who, min_users))
     if repeating := {voice for voice, _ in bad}:
         others = [{v: c for v, c in by.items() if v not in repeating} for by in who]
-        bad |= _repeated(mentions, place, x, _shared(near, same, others, min_users))
+        bad |= _repeated(mentions, place, x, _shared(x, same, others, min_users))
     return np.array([(m.voice, place[m.text]) in bad for m in mentions], dtype=np.bool_)
 
 
@@ -114,8 +113,6 @@ def _repeated(
     shared: NDArray[np.bool_],
 ) -> set[tuple[str, int]]:
     """Return the unshared wishes that their voice repeats, as (voice, row of ``x``)."""
-    from scipy.sparse.csgraph import connected_components
-
     spoken: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for m in mentions:
         if not shared[place[m.text]]:
@@ -123,8 +120,11 @@ def _repeated(
     bad: set[tuple[str, int]] = set()
     for voice, said in spoken.items():
         rows = np.array(sorted(said))
-        _, labels = connected_components(x[rows] @ x[rows].T >= REPEATED, directed=False)
-        for label in range(labels.max() + 1):
+        labels = np.arange(len(rows))
+        for alike, _ in _near(x[rows], REPEATED):
+            if np.ptp(own := labels[alike]):
+                labels[np.isin(labels, own)] = own.min()
+        for label in np.unique(labels):
             part = rows[labels == label]
             if len(set().union(*(said[i] for i in part))) < RECURS:
                 continue
@@ -134,44 +134,43 @@ def _repeated(
     return bad
 
 
-def _near(x: NDArray[np.float64]) -> list[list[int]]:
-    """Return the rows around each row, itself among them."""
-    starts = range(0, len(x), 1024)  # bounds the table of cosines
-    tables = (x[start : start + 1024] @ x.T >= SHARED for start in starts)
-    return [np.flatnonzero(row).tolist() for table in tables for row in table]
+def _near(x: NDArray[np.float64], least: float) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield the rows around each row, itself among them, and their cosines."""
+    for start in range(0, len(x), 256):  # all at once would take room for the square of the rows
+        for cosines in x[start : start + 256] @ x.T:
+            rows = np.flatnonzero(cosines >= least)
+            yield rows, cosines[rows]
 
 
 def _witnesses(
-    i: int, near: Sequence[int], x: NDArray[np.float64], who: Sequence[Mapping[str, set[str]]]
-) -> list[int]:
-    """Return the wishes around one, nearest first, each of a voice that no nearer one has."""
-    found, heard = list[int](), set(who[i])
-    for j in sorted(near, key=lambda j: -float(x[i] @ x[j])):
-        if not who[j].keys() <= heard and len(heard) < WITNESSES:
-            found.append(j)
-            heard |= who[j].keys()
-    return found
+    suspected: Collection[int], x: NDArray[np.float64], who: Sequence[Mapping[str, set[str]]]
+) -> Iterator[tuple[int, int]]:
+    """Yield each wish with those around it, nearest first, of a voice that no nearer one has."""
+    for i, (near, cosines) in enumerate(_near(x, SHARED)):
+        heard = set(who[i])
+        for j in near[np.argsort(-cosines, kind="stable")].tolist() if i in suspected else ():
+            if len(heard) >= WITNESSES:
+                break
+            if not who[j].keys() <= heard:
+                heard |= who[j].keys()
+                yield i, j
 
 
 def _shared(
-    near: Sequence[Sequence[int]],
+    x: NDArray[np.float64],
     same: Mapping[int, Sequence[int]],
     who: Sequence[Mapping[str, set[str]]],
     min_users: int,
 ) -> NDArray[np.bool_]:
     """Return which wishes enough voices vouch for, (n,).
 
-    Args:
-        near: the rows around each wish, by which a voice has it in so many clusters.
-        same: the rows whose voices may vouch for a wish, where a reranker was asked.
-        who: in which clusters each voice has each wish.
-        min_users: voices that it takes.
+    Those of ``same`` may, where a reranker was asked; of ``who`` are the clusters of each voice.
     """
-    out = np.zeros(len(near), dtype=np.bool_)
+    out = np.zeros(len(x), dtype=np.bool_)
     many = POPULAR * len(set().union(*(set(by) for by in who)))
-    for i, around in enumerate(near):
+    for i, (rows, _) in enumerate(_near(x, SHARED)):
         where: dict[str, set[str]] = defaultdict(set)
-        for j in around:
+        for j in (around := rows.tolist()):
             for voice, clusters in who[j].items():
                 where[voice] |= clusters
         voices = set().union(*(who[j] for j in same.get(i, around)))

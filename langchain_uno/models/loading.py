@@ -131,6 +131,8 @@ def load_engine(
         EngineError: the server does not answer.
     """
     if is_url(model):
+        if server is not None:
+            raise InputError(f"{model!r} is a server: name the weights that are to be here.")
         try:
             from langchain_uno.models.openai_compatible import OpenAIEngine
         except ImportError as error:

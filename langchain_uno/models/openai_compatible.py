@@ -34,11 +34,12 @@ from langchain_uno.models.protocols import (
     OnDone,
 )
 from langchain_uno.models.rows import RowMaker
-from langchain_uno.models.server_adapters import STAND_IN, ServerAdapters
+from langchain_uno.models.server_adapters import ServerAdapters
 from langchain_uno.models.together import ask_together
 from langchain_uno.records import Message
 
 _CHAT = "chat/completions"
+_PATIENCE_S, _WAITS_S = 1_800.0, (1, 2, 5, 15, 30, 60)
 _PLAIN = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Told to vLLM, which would sample as generation_config.json says; modules are verified without."""
 
@@ -53,6 +54,8 @@ class OpenAIEngine:
             are never sent to an address that somebody typed.
         adapter_dir: the folder that the server's filesystem resolver watches.
         timeout: seconds for one answer.
+        work: where a refresh has room for adapters. A refresh is patient: it waits half an hour for
+            one answer, and two minutes while the server is too busy or not up.
         max_concurrency: requests under way at a time in :meth:`generate`.
         tokenizer: the model's, as a folder or a name on the hub, for counting tokens; by default
             that of the folder the server loaded, where it can be read here.
@@ -72,6 +75,7 @@ class OpenAIEngine:
         api_key: str | None = None,
         adapter_dir: str | os.PathLike[str] | None = None,
         timeout: float = 300.0,
+        work: Path | None = None,
         max_concurrency: int = 16,
         tokenizer: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
@@ -80,9 +84,10 @@ class OpenAIEngine:
         self._http = Http(
             base_url,
             key,
-            timeout,
+            timeout if work is None else _PATIENCE_S,
             bring_again=lambda name: self._adapters.bring_again(name),
             reword=self._reword,
+            waits=() if work is None else _WAITS_S,
         )
         self._refused: frozenset[str] | None = None
         """What the served chat template refuses; None: it refused nothing so far."""
@@ -108,6 +113,7 @@ class OpenAIEngine:
             load=self._load_on_server,
             unload=self._unload_on_server,
             wants_stand_in=self._is_vllm,
+            made_in=work if adapter_dir is None else None,
         )
         self.load_adapter = self._adapters.add
         self.unload_adapter = self._adapters.remove
@@ -201,8 +207,8 @@ class OpenAIEngine:
     def close(self) -> None:
         """Close the connections; further calls raise EngineError."""
         self.closed = True
-        self._http.close()
         self._adapters.close()
+        self._http.close()
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -253,10 +259,10 @@ class OpenAIEngine:
         except EngineError as error:
             if "already been loaded" not in str(error):
                 raise
-            # By a process before this one; a stand-in's name says what is in it.
+            # By a process before this one.
             cards = self._http.get("models").get("data") or []
             roots = [str(card.get("root")) for card in cards if card.get("id") == name]
-            if str(folder) not in roots and not name.startswith(STAND_IN):
+            if str(folder) not in roots:
                 raise ReleaseError(
                     f"The adapter name {name!r} is taken on the server by other weights: a new "
                     "version needs a new name."

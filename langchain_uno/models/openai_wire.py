@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import weakref
 from asyncio import to_thread
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +28,8 @@ from langchain_uno.records import Usage
 
 _REFUSES = (400, 422, 500)
 """What servers answer to messages that the chat template refuses (vLLM, TGI, llama.cpp)."""
+_OF_ALL = (401, 429, 502, 503, 504)
+"""What servers answer to whatever they are asked: no key, too busy, not up."""
 _NO_JSON = (ValueError, RecursionError)
 """What reading JSON raises: it is none, has a number too long to read, or is too deep."""
 _SHOWN = 300
@@ -40,6 +43,7 @@ class Http:
         base_url: the server's address.
         api_key: sent as a bearer token.
         timeout: seconds for one answer.
+        waits: seconds between the tries of a blocking POST while nobody is answered.
         bring_again: called with the name of a model that the server does not know; whether it is
             worth asking again.
         reword: called with a payload that the server refuses; whether it said it in another way.
@@ -52,14 +56,17 @@ class Http:
         timeout: float,
         bring_again: Callable[[str], bool] = lambda name: False,
         reword: Callable[[dict[str, Any]], bool] = lambda payload: False,
+        waits: Sequence[float] = (),
     ) -> None:
+        self.waits = waits
         parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.query:
             raise InputError(f"{base_url!r} is not the URL of a server (http://host:port/v1).")
         path = parts.path.rstrip("/") or "/v1"
-        self.url = f"{parts.scheme}://{parts.netloc}{path}"
+        self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
+        """The address without a name and a password: messages and reports show it."""
         self._settings: dict[str, Any] = {
-            "base_url": self.url,
+            "base_url": f"{parts.scheme}://{parts.netloc}{path}",
             "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
             "timeout": httpx.Timeout(timeout, connect=10.0),
             "limits": httpx.Limits(max_connections=256, max_keepalive_connections=64),
@@ -92,15 +99,23 @@ class Http:
         return self._read(self.tell(path, payload, deadline))
 
     def tell(
-        self, path: str, payload: dict[str, Any], deadline: float | None = None
+        self, path: str, payload: dict[str, Any], deadline: float | None = None, tried: int = 0
     ) -> httpx.Response:
-        """POST JSON; the answer has any form."""
+        """POST JSON; the answer has any form. Asked again where nobody is answered."""
         asked = self._asked(payload, deadline)
-        with self._reaching():
-            response = self._client.post(path, **asked)
-            if self._worth_again(response, payload):
+        try:
+            with self._reaching():
                 response = self._client.post(path, **asked)
-        self._check(response)
+                if self._worth_again(response, payload):
+                    response = self._client.post(path, **asked)
+            self._check(response)
+        except EngineDownError as error:
+            late = isinstance(error.__cause__, httpx.ReadTimeout)
+            if late or tried >= len(waits := self.waits):
+                self.waits = ()  # it was given up: nothing more waits for it
+                raise
+            time.sleep(waits[tried])
+            return self.tell(path, payload, deadline, tried + 1)
         return response
 
     def takes(self, path: str, payload: dict[str, Any]) -> bool:
@@ -176,8 +191,9 @@ class Http:
             raise EngineError("The engine is closed: load it again.")
         try:
             yield
-        except httpx.TimeoutException as error:
-            raise EngineTimeoutError(
+        except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout) as error:
+            kind = EngineDownError if self.waits else EngineTimeoutError
+            raise kind(
                 f"The server at {self.url!r} did not answer in time ({type(error).__name__}): give "
                 "it more time (timeout=...), or see what keeps it."
             ) from error
@@ -194,9 +210,11 @@ class Http:
         return unknown and self._bring_again(payload["model"])
 
     def _check(self, response: httpx.Response) -> None:
-        if response.is_error:
-            raise EngineError(
-                f"The server at {self.url!r} refused with {response.status_code}: "
+        if not response.is_success:
+            kind = EngineDownError if response.status_code in _OF_ALL else EngineError
+            key = " (LANGCHAIN_UNO_API_KEY holds its key)" if response.status_code == 401 else ""
+            raise kind(
+                f"The server at {self.url!r} refused with {response.status_code}{key}: "
                 f"{_message(response)}"
             )
 

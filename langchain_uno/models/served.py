@@ -49,7 +49,7 @@ class ServedEngine(LocalEngine):
     def __init__(self, model: Any, tokenizer: Any, *, server: Engine, **settings: Any) -> None:
         super().__init__(model, tokenizer, **settings)
         if not isinstance(server, OpenAIEngine):
-            raise InputError(f"{server.model_name!r} is no server: give the engine of a URL.")
+            raise InputError(f"{type(server).__name__} is no server: give the engine of a URL.")
         self.server = server
         """Writes the answers."""
         limits = (self._rows.positions, server.positions)
@@ -83,13 +83,7 @@ class ServedEngine(LocalEngine):
         return [next(made) if one is None else one for one in results]
 
     def load_adapter(self, name: str, path: Path) -> None:
-        """Make the adapter in folder ``path`` available as ``name``, here and on the server.
-
-        Raises:
-            NameError_: the name is not safe.
-            ReleaseError: the name is taken, or the folder is no LoRA adapter of this model.
-            EngineError: the server can't load adapters.
-        """
+        """Make the adapter in folder ``path`` available as ``name``, here and on the server."""
         super().load_adapter(name, path)
         try:
             self.server.load_adapter(name, path)
@@ -138,8 +132,8 @@ class ServedEngine(LocalEngine):
         if (same := _same(here, base)) < _SAME * len(asked):
             raise ModelMismatchError(
                 f"{where} answers {same} of {len(asked)} control questions as "
-                f"{self.model_name!r} does here: it serves other weights. Start it with the model "
-                "that is trained."
+                f"{self.model_name!r} does here: it serves other weights, or a reasoning parser "
+                "takes words away. Start it with the model that is trained."
             )
         name = f"probe-{secrets.token_hex(6)}"
         try:

@@ -54,6 +54,8 @@ class ServerAdapters:
     """Tells the server to forget a name; may fail."""
     wants_stand_in: bool
     """Whether the base is asked for through an adapter of zeros."""
+    made_in: Path | None = None
+    """Where this is made; None: the system's folder for temporary files."""
 
     def __post_init__(self) -> None:
         """Begin without adapters."""
@@ -126,6 +128,8 @@ class ServerAdapters:
     def close(self) -> None:
         """Remove what was made for this engine alone."""
         if self._made is not None:
+            if self.folder is None and self._stand_in is not None:
+                self.unload(self._stand_in)
             self._made.cleanup()
 
     # -- inside ----------------------------------------------------------------------------------
@@ -151,7 +155,8 @@ class ServerAdapters:
             temp = Path(tempfile.mkdtemp(prefix=".adapter-", dir=self.folder))
             (temp / _CONFIG).write_text(json.dumps(config), encoding="utf-8")
             shutil.copyfile(folder / _WEIGHTS, temp / _WEIGHTS)
-            temp.chmod(0o755)
+            for one, mode in ((temp, 0o755), (temp / _CONFIG, 0o644), (temp / _WEIGHTS, 0o644)):
+                one.chmod(mode)  # the server is another user
             os.rename(temp, target)
         except OSError as error:
             if temp is not None:
@@ -178,8 +183,10 @@ class ServerAdapters:
         plain = {k: v for k, v in config.items() if k not in _RANKS}
         plain |= {"r": 1, "lora_alpha": 1, "use_rslora": False}
         shapes = sorted((key, tuple(value.shape)) for key, value in zeros.items())
-        name = STAND_IN + sha256(f"{self.root}{shapes}".encode()).hexdigest()[:16]
-        self._made = tempfile.TemporaryDirectory(prefix=STAND_IN)
+        self._made = tempfile.TemporaryDirectory(prefix=f".{STAND_IN}", dir=self.made_in)
+        # vLLM 0.32 ends when an adapter that it reads again is gone: a name is of one folder.
+        of = "" if self.folder is not None else self._made.name
+        name = STAND_IN + sha256(f"{self.root}{shapes}{of}".encode()).hexdigest()[:16]
         made = Path(self._made.name) / name
         made.mkdir()
         (made / _CONFIG).write_text(json.dumps(plain), encoding="utf-8")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeVar
-
-from langchain_core.runnables.config import ContextThreadPoolExecutor
+from concurrent.futures import Future, as_completed
+from contextvars import copy_context
+from typing import Any, TypeVar
 
 from langchain_uno.models.answers import key_of
 from langchain_uno.models.protocols import Engine, GenerateRequest, Generation, OnDone
@@ -17,24 +19,31 @@ R = TypeVar("R")
 def ask_together(
     ask: Callable[[T], R], items: Sequence[T], width: int, on_done: OnDone | None
 ) -> list[R]:
-    """Return what ``ask`` gives for each item, in the order of the items.
+    """Return what ``ask`` gives for each item, in the order of the items; ``width`` at a time.
 
-    Args:
-        ask: called in threads.
-        items: what is asked.
-        width: calls under way at a time.
-        on_done: is told of each answer.
+    ``ask`` is called in threads. ``on_done`` is told of each answer.
     """
-    answers: list[R] = []
-    pool = ContextThreadPoolExecutor(width)
+    futures: list[Future[R]] = [Future() for _ in items]
+    ends: list[Any] = [None] * min(width, len(items))
+    waiting = deque([*zip(futures, items, strict=True), *ends])
+
+    def work() -> None:
+        for future, item in iter(waiting.popleft, None):
+            try:
+                future.set_result(ask(item))
+            except BaseException as error:  # noqa: BLE001 - raised below
+                future.set_exception(error)
+
+    for _ in ends:  # daemons: after an error or Ctrl-C nobody waits for them, nor does Python's end
+        threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
     try:
-        for answer in pool.map(ask, items):
-            answers.append(answer)
+        for future in as_completed(futures):
+            future.result()
             if on_done is not None:
                 on_done(1)
-    finally:  # after an error or Ctrl-C nobody waits for the rest
-        pool.shutdown(wait=False, cancel_futures=True)
-    return answers
+    finally:
+        waiting.extendleft(ends)
+    return [future.result() for future in futures]
 
 
 def ask_once(

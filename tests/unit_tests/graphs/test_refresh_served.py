@@ -100,3 +100,38 @@ def test_a_server_that_can_not_do_it_is_told_before_the_work(
     done = train(home, tiny_model_path, tmp_path, *wrong)
     assert done.exit_code == 10 and "--enable-lora" in " ".join(done.output.split())
     assert not [path for path in home.work.iterdir() if path.is_dir()]
+
+
+def test_wrong_options_are_told_before_a_model_is_loaded(
+    tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = train_cli.make_home(tmp_path / "home", train_cli.edited(8))
+    there, url = str(tmp_path), "http://127.0.0.1:9/v1"
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("langchain_uno.train._load_models", None)
+    for options, said in (
+        (("--generate-url", "localhost:8000/v1"), "is no URL"),
+        (("--generate-url", tiny_model_path), "is no URL"),
+        (("--generate-url", ""), "is no URL"),
+        (("--generate-adapters", there), "which the server of --generate-url watches"),
+        (("--generate-url", url, "--generate-adapters", ""), "'' is to be a folder"),
+        (("--generate-url", url, "--generate-adapters", f"{there}/file"), "is to be a folder"),
+        (("--generate-url", url, "--generate-adapters", f"{there}/none"), "is to be a folder"),
+    ):
+        for more in ((), ("--dry-run",)):
+            done = train(home, tiny_model_path, tmp_path, *options, *more)
+            assert done.exit_code == 2 and said in " ".join(done.output.split()), done.output
+
+
+def test_the_call_that_goes_on_names_the_folder_from_anywhere_and_no_secret(
+    url: str, tiny_model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = train_cli.make_home(tmp_path / "home", train_cli.edited(8))
+    monkeypatch.chdir(tmp_path)
+    with_password = url.replace("://", "://ada:secret@")
+    there = ("--generate-url", with_password, "--generate-adapters", "resolver")
+    done = train(home, tiny_model_path, tmp_path, "--until", "filter", *there)
+    assert done.exit_code == 0, done.output
+    noted = [p.read_text() for p in home.work.rglob("*.json")]
+    assert any(f"--generate-adapters {tmp_path / 'resolver'}" in one for one in noted)
+    assert not any("secret" in one for one in [*noted, done.output])

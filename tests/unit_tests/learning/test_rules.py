@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,6 +50,21 @@ def test_a_wish_planted_by_two_people_in_ten_wordings_is_told_from_free_ones() -
     found = marked([*honest(), *plants])
     assert all(found[200:])
     assert sum(found[:200]) <= 4  # two in a hundred
+
+
+def test_the_room_that_plants_take_does_not_grow_with_the_square_of_the_wishes() -> None:
+    """Wishes of one kind are all near each other, and nameless people are one voice."""
+    n = 1500
+    texts = [f"short~{i}" for i in range(n)]
+    rows = ToyEmbedder().embed(texts).nbytes
+    for voice in ("user-{}", "nameless"):
+        every = [Mention(text, voice.format(i), f"r{i}") for i, text in enumerate(texts)]
+        tracemalloc.start()
+        found = marked(every)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert any(found) == (voice == "nameless")
+        assert most < 8 * n**2 + 6 * rows, f"{most / 1e6:.0f} MB"
 
 
 def test_a_plant_is_told_though_all_its_requests_come_in_one_thread() -> None:

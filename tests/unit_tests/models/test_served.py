@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fastapi.responses import JSONResponse
 
 from langchain_uno.errors import (
     AdapterTakenError,
     EngineDownError,
     EngineError,
+    EngineTimeoutError,
     InputError,
     ModelMismatchError,
     ReleaseError,
 )
+from langchain_uno.models import openai_compatible
 from langchain_uno.models.loading import load_engine
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.models.protocols import GenerateRequest, Sampling
 from langchain_uno.models.served import ServedEngine
+from langchain_uno.models.together import ask_together
 from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Message
 from langchain_uno.testing import make_tiny_model
@@ -191,5 +199,126 @@ def test_a_server_that_is_gone_ends_everything(tiny_model_path: Path, engine: Lo
 
 
 def test_a_local_engine_is_no_server(tiny_model_path: Path, engine: LocalEngine) -> None:
-    with pytest.raises(InputError, match="is no server"):
-        load_engine(str(tiny_model_path), device="cpu", server=engine)
+    for server in (engine, "http://localhost:8000/v1"):
+        with pytest.raises(InputError, match="is no server"):
+            load_engine(str(tiny_model_path), device="cpu", server=server)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="name the weights"):
+        load_engine("http://127.0.0.1:9/v1", server=engine)
+
+
+def test_a_server_that_is_busy_or_started_again_is_asked_again(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One busy answer, or one connection closed at the wrong moment, does not end a refresh."""
+    app, trouble = like_vllm(engine, tmp_path, []), deque[int]()
+
+    @app.middleware("http")
+    async def troubled(request: Any, call_next: Any) -> Any:
+        if request.method == "POST" and trouble:
+            if (status := trouble.popleft()) == 0:
+                raise ConnectionResetError  # uvicorn closes the connection, or answers with 500
+            return JSONResponse({"error": {"message": "busy"}}, status)
+        return await call_next(request)
+
+    monkeypatch.setattr(openai_compatible, "_WAITS_S", (0.0, 0.0, 0.0))
+    with serving(app) as url:
+        patient, hasty = load_engine(url, work=tmp_path), load_engine(url)
+        for status in (429, 502, 503, 504):
+            trouble.extend([status] * 3)
+            assert patient.generate([ask("one")]) == engine.generate([ask("one")])
+            trouble.append(status)
+            with pytest.raises(EngineDownError, match=f"refused with {status}: busy"):
+                hasty.generate([ask("one")])
+        trouble.extend([413, 503])
+        with pytest.raises(EngineError, match="413") as refused:
+            patient.generate([ask("one")])
+        assert not isinstance(refused.value, EngineDownError), "one request's own fault"
+        trouble.clear()
+        trouble.extend([503] * 5)
+        with pytest.raises(EngineDownError):
+            patient.generate([ask("one")])
+        assert len(trouble) == 1
+        with pytest.raises(EngineDownError):
+            patient.generate([ask("one")])
+        assert not trouble, "what was given up is not waited for once more"
+        patient.close()
+        hasty.close()
+
+
+def test_a_refresh_takes_a_server_that_does_not_answer_in_time_for_down(
+    engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its logs would be tried again in ever smaller parts, each as long."""
+    app, asked = like_vllm(engine, tmp_path, []), list[str]()
+
+    @app.middleware("http")
+    async def slow(request: Any, call_next: Any) -> Any:
+        asked.append(request.method)
+        await asyncio.sleep(0.6 * (request.method == "POST"))
+        return await call_next(request)
+
+    monkeypatch.setattr(openai_compatible, "_PATIENCE_S", 0.2)
+    with serving(app) as url:
+        patient = load_engine(url, work=tmp_path)
+        with pytest.raises(EngineDownError, match="did not answer in time"):
+            patient.generate([ask("one")])
+        assert asked == ["GET", "POST"], "and it is not asked again"
+        hasty = load_engine(url, timeout=0.2)
+        with pytest.raises(EngineTimeoutError):
+            hasty.generate([ask("one")])
+
+
+def test_nobody_waits_for_what_is_under_way_after_an_error() -> None:
+    go_on, begun, counted = threading.Event(), threading.Barrier(4), list[int]()
+
+    def answer(n: int) -> int:
+        counted.append(n)
+        if n < 4:
+            begun.wait(10)
+        if n == 0:
+            raise EngineError("refused")
+        go_on.wait(10)
+        return n
+
+    before = set(threading.enumerate())
+    with pytest.raises(EngineError, match="refused"):
+        ask_together(answer, range(50), 4, None)
+    left = set(threading.enumerate()) - before
+    assert len(left) >= 3 and all(one.daemon for one in left), "they don't keep Python from ending"
+    go_on.set()
+    for one in left:
+        one.join(10)
+    assert len(counted) <= 8, "what was not begun is not asked"
+
+
+def test_what_the_server_reads_is_made_in_the_home_and_can_be_read(
+    start: Starts, engine: LocalEngine, adapter_paths: dict[str, Path], tmp_path: Path
+) -> None:
+    """A server in a container sees the home and no /tmp; a resolver's may be another user."""
+    (tmp_path / "work").mkdir()
+    before, known = os.umask(0o077), set(engine.adapters())
+    try:
+        with serving(like_vllm(engine, tmp_path, [])) as url:
+            explicit = load_engine(url, work=tmp_path / "work")
+            explicit.load_adapter("explicit", adapter_paths["a0"])
+            [stand_in] = (tmp_path / "work").glob(".uno-base-*/uno-base-*")
+            with closing(load_engine(url, work=tmp_path / "work")) as other:
+                other.load_adapter("explicit", adapter_paths["a0"])
+                there = set(engine.adapters()) - known - {"explicit"}
+                assert len(there) == 2 and stand_in.name in there, "none is of another's folder"
+            explicit.unload_adapter("explicit")
+            explicit.close()
+            explicit.close()
+            assert set(engine.adapters()) == known
+        assert not list((tmp_path / "work").iterdir())
+        start().load_adapter("mine", adapter_paths["a0"])
+        placed = [tmp_path / "resolver" / "mine", *(tmp_path / "resolver" / "mine").iterdir()]
+        assert all(path.stat().st_mode & 0o044 == 0o044 for path in placed)
+    finally:
+        os.umask(before)
+
+
+def test_no_message_holds_a_password() -> None:
+    with pytest.raises(EngineDownError) as error:
+        load_engine("http://ada:secret@127.0.0.1:9/v1")
+    assert "127.0.0.1:9" in str(error.value) and "secret" not in str(error.value)
