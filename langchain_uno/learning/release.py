@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from langchain_uno.learning.cluster import labels_of, reach_of
 from langchain_uno.learning.controls import scorer_figures
 from langchain_uno.learning.decisions import INDEX
@@ -57,10 +54,9 @@ def _publish(work: Work, release_id: str, shapes: Mapping[str, tuple[int, int]])
     from langchain_uno.releases.publish import publish
 
     found = work.clusters()
-    labels = labels_of(work, found)
     decisions = {c.id: read_decision(work, c.id) for c in found}
-    reach = reach_of(work, labels)
-    described = [_cluster(work, c, labels == n) for n, c in enumerate(found)]
+    reach = reach_of(work, labels_of(work, found))
+    described = [_cluster(work, c) for c in found]
     waits = _waits(work, described)
     draft = Manifest(
         id=release_id,
@@ -124,18 +120,15 @@ def _waits(work: Work, clusters: Sequence[Cluster]) -> bool:
     return then != now
 
 
-def _cluster(work: Work, cluster: ClusterData, rows: NDArray[np.bool_]) -> Cluster:
-    """Return what a manifest says of a cluster; ``rows`` are its logs."""
+def _cluster(work: Work, cluster: ClusterData) -> Cluster:
+    """Return what a manifest says of a cluster."""
     decision = read_decision(work, cluster.id)
-    queries = work.queries[rows]
-    centre = queries.mean(axis=0)
     new = decision.route != "base" and not decision.kept
     return Cluster(
         **cluster.model_dump(include={"id", "gap", "n_gap_logs", "rules", "people"}),
         size=len(cluster.run_ids),
         run_ids=list(dict.fromkeys(map(run_of, cluster.run_ids))),
         route=decision.route,
-        radius=float(np.linalg.norm(queries - centre, axis=1).max()),
         # A kept module's are opaque already.
         trained_on=list(dict.fromkeys(map(run_of, cluster.train))) if new else [],
         made_in=decision.kept.made_in if decision.kept else None,
