@@ -86,7 +86,7 @@ def judge_figure(engine: Engine, prompts: PromptSet, recipe: Recipe, language: s
         for answer in (answers[i], _ASKED[language]["plain"], answers[i - 1])
     ]
     before = calls_of(engine)
-    scores = [v.score if v else math.nan for v in judge(items, engine, prompts, recipe)]
+    scores = [score or math.nan for score in judge(items, engine, prompts, recipe)]
     check_answered(engine, before)
     good, plain, other = scores[::3], scores[1::3], scores[2::3]
     return (

@@ -284,13 +284,13 @@ def _distil_edits(work: Work, logs: Sequence[Interaction], made: Sequence[RuleSe
         for answer in (edited_pairs([log])[0].chosen, log.answer.strip())
     ]
     _, before = calls_of(teacher)
-    verdicts = judge(items, teacher, words, work.recipe) if items else []
+    scores = judge(items, teacher, words, work.recipe) if items else []
     unanswered = calls_of(teacher)[1] > before
-    for (log, own, rule), new, old in zip(todo, verdicts[::2], verdicts[1::2], strict=True):
+    for (log, own, rule), new, old in zip(todo, scores[::2], scores[1::2], strict=True):
         if new is None or old is None:
             open_.add(log.run_id)
             own.outcome = "failed" if unanswered and not own.with_feedback else own.outcome
-        elif new.score > old.score:
+        elif new > old:
             own.with_feedback.append(Rule(text=rule, source="edit"))
             own.outcome = "rules"
     taught = [(log, own) for log, own, _ in read if own.with_feedback]
