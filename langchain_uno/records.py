@@ -219,7 +219,6 @@ class PreferencePair(BaseModel):
     messages: list[Message]
     chosen: str
     rejected: str
-    rules: list[Rule] = Field(default_factory=list)
     origin: Origin = "revised"
     chosen_score: float | None = None
     rejected_score: float | None = None

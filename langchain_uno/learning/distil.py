@@ -110,7 +110,7 @@ def distil_stage(work: Work) -> dict[str, Any]:
     alone = [log for log, rules in zip(logs, out, strict=True) if not rules.with_feedback]
     rated = rated_answers(alone, work.voices)
     taught = n_rules or edited_pairs(logs) or liked_pairs(logs)
-    if not taught and not thumbs_teach(thumbs_of(rated), work.recipe):
+    if not taught and not thumbs_teach(rated, work.recipe):
         if failed and not heard:
             raise stage_failed("distil", left_out)
         raise EmptyLogError(_nothing(work, outcomes, notes, thumbs_of(rated)))

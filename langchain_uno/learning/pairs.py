@@ -276,7 +276,7 @@ def _judged(
     ]
     scores = iter(judge(items, engine, prompts, recipe, on_done))
     out = []
-    for log, rules, tries in todo:
+    for log, _, tries in todo:
         original = next(scores)
         read = [(one, text) for text in tries if (one := next(scores)) is not None]
         if original is None or not read:
@@ -291,7 +291,6 @@ def _judged(
                 log,
                 best,
                 "revised",
-                rules=rules.wanted or rules.with_feedback,
                 scores=(score, original),
             )
         )
