@@ -25,6 +25,7 @@ from langchain_uno.learning.work import RESULT, Work, given_up, refresh_folders,
 from langchain_uno.logs.filters import spoken
 from langchain_uno.logs.heard import Facts, Heard, Logs, facts_of, known_of
 from langchain_uno.logs.join import feedback_digest
+from langchain_uno.logs.journal import EMPTY
 from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.store import LogStore
 from langchain_uno.models.protocols import FloatArray
@@ -121,10 +122,7 @@ def is_unchanged(work: Work) -> bool:
 def nothing_heard(where: str, n: int, waiting: Sequence[str]) -> str:
     """Say why there is no feedback in a log of ``n`` interactions."""
     if not n:
-        return (
-            f"The log of {where!r} is empty: attach UNOFeedbackHandler(home=...) to a chat model, "
-            "or import one (langchain-uno logs import FILE --home DIR)."
-        )
+        return EMPTY.format(where)
     if waiting:
         return (
             f"None of the {n} interactions in {where!r} has feedback. All feedback "
