@@ -167,27 +167,23 @@ class InteractionCollection:
             k: how many at most.
             where: only records like this.
         """
-        if self._collection is None or not len(vectors) or k < 1:
-            return [[] for _ in vectors]
-        found: list[list[tuple[str, float]]] = []
-        asked = np.asarray(vectors, dtype=np.float32)
-        for start in range(0, len(asked), 100):
-            part = asked[start : start + 100]
+        found: list[list[tuple[str, float]]] = [[] for _ in vectors]
+        if self._collection is None or k < 1:
+            return found
+        for near, one in zip(found, np.asarray(vectors, dtype=np.float32), strict=True):
             with self._asking("search"):
                 got = self._collection.query(
-                    query_embeddings=part,
+                    query_embeddings=one,
                     n_results=max(k, _LEAST),
                     where=dict(where) if where else None,
                     include=["embeddings"],
                 )
-            for one, ids, there in zip(part, got["ids"], got["embeddings"], strict=True):
-                if not ids:
-                    found.append([])
-                    continue
+            [ids], [there] = got["ids"], got["embeddings"]
+            if ids:
                 true = np.asarray(there, dtype=np.float32) - self._apart(ids)
-                far = np.linalg.norm(true - one, axis=1)
-                near = sorted(zip(far.tolist(), ids, strict=True))[:k]
-                found.append([(run_id, distance) for distance, run_id in near])
+                far = np.linalg.norm(true - one, axis=1).tolist()
+                nearest = sorted(zip(far, ids, strict=True))[:k]
+                near += [(run_id, distance) for distance, run_id in nearest]
         return found
 
     # -- inside -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Journal into Chroma: idempotent, leased, rebuilt when broken, never two embedders."""
+"""Journal into Chroma: idempotent, locked, rebuilt when broken, never two embedders."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_another_embedder_is_refused_until_rebuilt(home: Home) -> None:
         store.drain()
     with pytest.raises(ModelMismatchError, match=r"drain --rebuild --home"):
         LogStore.open(home, WordEmbedder(name="two"))
-    with LogStore.open(home, WordEmbedder(name="one")) as store:  # the lease was given back
+    with LogStore.open(home, WordEmbedder(name="one")) as store:  # the lock was given back
         assert store.count() == 1
     with LogStore.open(home, WordEmbedder(16, name="two"), rebuild=True) as store:
         assert store.drain() == 1
