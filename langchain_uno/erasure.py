@@ -25,8 +25,8 @@ from uuid import UUID
 from langchain_uno.errors import InputError
 from langchain_uno.home import MAX_RETENTION_DAYS, Home, load_settings, refresh_lock
 from langchain_uno.logs import erase
-from langchain_uno.logs.index import Lease
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.store import forget_in_index, store_lock
 from langchain_uno.logs.tombstones import Kind, plant, taught_before
 from langchain_uno.records import utc_now
 from langchain_uno.releases.manifest import lineage_key, opaque_id
@@ -185,12 +185,9 @@ def keep_promises(home: Home) -> None:
 def _alone(home: Home) -> Any:
     """Hold what a refresh and a drain hold."""
     home.require()
-    with refresh_lock(home, "which must not learn from what is being forgotten"):
-        lease = Lease(home.chroma)
-        try:
-            yield
-        finally:
-            lease.release()
+    refreshes = refresh_lock(home, "which must not learn from what is being forgotten")
+    with refreshes, store_lock(home):
+        yield
 
 
 def _take_out(
@@ -231,7 +228,6 @@ def _finish_all(home: Home, journal: Journal, on_step: OnStep = _silent) -> list
     """Do what the journal says is left to do; every step may be repeated."""
     from langchain_uno.learning.decisions import forget_decisions
     from langchain_uno.learning.work import clear_work
-    from langchain_uno.logs.store import forget_in_index
     from langchain_uno.logs.vectors import keep_only
     from langchain_uno.releases.taint import taint
 

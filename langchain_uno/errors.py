@@ -72,7 +72,7 @@ class StoreError(UNOError, RuntimeError):
 
 
 class StoreBusyError(StoreError):
-    """Another process holds the store's lease."""
+    """Another process holds the store's lock."""
 
     exit_code = 8
 

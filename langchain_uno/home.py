@@ -231,7 +231,8 @@ def locked(home: Home, name: str, wait_s: float, busy: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(home.ensure().work / f"{name}.lock", timeout=wait_s)
+    # Another thread may end the block than began it.
+    lock = FileLock(home.ensure().work / f"{name}.lock", timeout=wait_s, thread_local=False)
     try:
         lock.acquire()
     except Timeout as error:

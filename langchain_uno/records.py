@@ -219,7 +219,6 @@ class PreferencePair(BaseModel):
     messages: list[Message]
     chosen: str
     rejected: str
-    rules: list[Rule] = Field(default_factory=list)
     origin: Origin = "revised"
     chosen_score: float | None = None
     rejected_score: float | None = None
@@ -298,8 +297,6 @@ class Cluster(BaseModel):
     n_gap_logs: int = 0
     route: Route = "base"
     adapter: str | None = None
-    radius: float | None = None
-    """Largest distance of a member's query to the centroid."""
     rules: list[str] = Field(default_factory=list)
     """The rules that recur among its people, most supported first."""
     people: int = 0

@@ -321,7 +321,11 @@ def _load_models(
     from langchain_uno.models.loading import load_embedder, load_engine
 
     url, at = written["generate_url"], written["generate_adapters"]
-    server = None if url is None else load_engine(url, adapter_dir=at, work=work)
+    server = (
+        None
+        if url is None
+        else load_engine(url, adapter_dir=at, work=work, max_concurrency=_AT_ONCE)
+    )
     engine = load_engine(named.model, server=server)
     embedder = load_embedder(named.embeddings, engine)
     if named.teacher is None:
@@ -331,6 +335,8 @@ def _load_models(
     return engine, embedder, load_teacher(named.teacher)
 
 
+_AT_ONCE = 64
+"""Requests under way at a server, which batches them."""
 _LAST = "last.json"
 """In ``work/``: with which settings, models and log the last refresh ended."""
 

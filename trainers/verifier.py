@@ -317,8 +317,8 @@ class Exam:
             asked, self.judge_engine, words, recipe, self.on_done, seed=recipe.seed
         )
         check_answered(self.judge_engine, before)
-        for i, judgement in zip(todo, judged, strict=True):
-            scores[i] = None if judgement is None else judgement.score
+        for i, score in zip(todo, judged, strict=True):
+            scores[i] = score
         pairs = zip(said, scores, strict=True)
         return [one.model_copy(update={"score": score}) for one, score in pairs]
 

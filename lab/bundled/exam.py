@@ -341,7 +341,7 @@ class Exam:
 
     def _score(self, text: str) -> float:
         try:
-            return self.prompts.parse_judgement(text).score
+            return self.prompts.parse_judgement(text)
         except RoleError:
             return 0.0
 

@@ -131,7 +131,7 @@ def _role_judge(engine: Engine, prompts: PromptSet, items: list[dict[str, Any]])
         for item in items
         for answer in (item["good"], item["answer"])
     ]
-    scores = [v.score if v else None for v in judge(asked, engine, prompts, RECIPE)]
+    scores = judge(asked, engine, prompts, RECIPE)
     both = list(zip(scores[::2], scores[1::2], strict=True))
     print(both)
     above = sum(g is not None and b is not None and g > b for g, b in both)

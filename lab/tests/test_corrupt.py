@@ -30,7 +30,7 @@ def test_judge_evidence_agrees_with_the_checker() -> None:
         assert (score == 10) == (clean.faithful and clean.met == set(asked))
         evidence = judge_evidence(LANGUAGE, query, asked, text)
         assert evidence.endswith(f"score {score}")
-        assert curriculum.prompts.parse_judgement(evidence).score == score
+        assert curriculum.prompts.parse_judgement(evidence) == score
 
 
 def test_corruption_is_real_nearly_always() -> None:

@@ -216,7 +216,7 @@ def test_the_teacher_plays_every_role(prompts: PromptSet, roles: list[Roles], sy
 
     def score(rules: Sequence[str], answer: str) -> float:
         judged = told(prompts.judge_prompt(asked, rules, answer, "en"))
-        return prompts.parse_judgement(judged).score
+        return prompts.parse_judgement(judged)
 
     assert score(both, good) == 9 and score(both, LONG) == 3
     assert score(both, good.replace("fleece", "dog").replace("Wash", "Eat")) == 2
@@ -238,7 +238,7 @@ def test_the_teacher_passes_the_control_questions(prompts: PromptSet, roles: lis
     for rule, answer in ANSWERS["en"].items():
         for other in ANSWERS["en"].values():
             prompt = prompts.judge_prompt(asked, [rule], other, "en")
-            score = prompts.parse_judgement(answer_as_teacher(turns(prompt), roles)).score
+            score = prompts.parse_judgement(answer_as_teacher(turns(prompt), roles))
             assert score == (9 if other == answer else 3), (rule, other)
 
 

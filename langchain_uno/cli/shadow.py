@@ -142,8 +142,7 @@ def answer_unseen(
         for side in sides
         for item, done in zip(items, side, strict=True)
     ]
-    judged = judge_averaged(asked, judge, prompts, recipe, seed=recipe.seed)
-    scores = [None if one is None else one.score for one in judged]
+    scores = judge_averaged(asked, judge, prompts, recipe, seed=recipe.seed)
     size, verify = len(items), recipe.verify
     outcomes = [
         outcome_of(item, sides[0][n][0], sides[1][n][0], scores[n], scores[size + n], recipe)

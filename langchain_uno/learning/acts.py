@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from langchain_uno.messages import without_thinking
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Interaction, Origin, PreferencePair, RatedAnswer, Rule
+from langchain_uno.records import Interaction, Origin, PreferencePair, RatedAnswer
 
 _LIKED, _DISLIKED = 0.75, 0.25
 _ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}
@@ -73,13 +73,13 @@ def thumbs_of(rated: Sequence[RatedAnswer]) -> tuple[int, int]:
     return len(ups), len(downs)
 
 
-def thumbs_teach(thumbs: tuple[int, int], recipe: Recipe) -> bool:
-    """Whether thumbs of so many people (:func:`thumbs_of`) teach anything.
+def thumbs_teach(rated: Sequence[RatedAnswer], recipe: Recipe) -> bool:
+    """Whether these thumbs teach anything.
 
     Each direction takes ``min_users`` people, however many thumbs they gave, because in training
     both weigh the same. With ``pairs.retention`` (paper) thumbs teach nothing.
     """
-    return min(thumbs) >= max(1, recipe.rules.min_users) and not recipe.pairs.retention
+    return min(thumbs_of(rated)) >= max(1, recipe.rules.min_users) and not recipe.pairs.retention
 
 
 def edited_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
@@ -124,7 +124,6 @@ def pair_of(
     chosen: str,
     origin: Origin,
     *,
-    rules: Sequence[Rule] = (),
     scores: tuple[float, float] | None = None,
 ) -> PreferencePair:
     """Return the pair of a log's answer and a better one; ``scores`` are (chosen, rejected)."""
@@ -133,7 +132,6 @@ def pair_of(
         messages=log.messages,
         chosen=chosen,
         rejected=log.answer.strip(),
-        rules=list(rules),
         origin=origin,
         chosen_score=scores[0] if scores else None,
         rejected_score=scores[1] if scores else None,

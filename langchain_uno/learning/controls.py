@@ -27,7 +27,6 @@ from langchain_uno.learning.acts import (
     edited_pairs,
     liked_pairs,
     rated_answers,
-    thumbs_of,
     thumbs_teach,
 )
 from langchain_uno.learning.work import Work, WorkFolder
@@ -86,7 +85,7 @@ def judge_figure(engine: Engine, prompts: PromptSet, recipe: Recipe, language: s
         for answer in (answers[i], _ASKED[language]["plain"], answers[i - 1])
     ]
     before = calls_of(engine)
-    scores = [v.score if v else math.nan for v in judge(items, engine, prompts, recipe)]
+    scores = [score or math.nan for score in judge(items, engine, prompts, recipe)]
     check_answered(engine, before)
     good, plain, other = scores[::3], scores[1::3], scores[2::3]
     return (
@@ -120,7 +119,7 @@ def look_at_scorers(work: Work, *, judged: bool) -> None:
     logs = list(work.logs.values())
     words = any(log.feedback_turns for log in logs)
     rated = rated_answers([log for log in logs if not log.feedback_turns], work.voices)
-    acted = edited_pairs(logs) or liked_pairs(logs) or thumbs_teach(thumbs_of(rated), work.recipe)
+    acted = edited_pairs(logs) or liked_pairs(logs) or thumbs_teach(rated, work.recipe)
     if words and not acted:
         raise EngineError(_USELESS.format(work.teacher.model_name, _told(figures)))
 
@@ -177,7 +176,7 @@ def _figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
     said = {one.facts.language for one in work.heard.values() if one.words}
     wordless = [log for log_id, log in work.logs.items() if not work.heard[log_id].words]
     rated = rated_answers(wordless, work.voices)
-    if thumbs_teach(thumbs_of(rated), work.recipe):
+    if thumbs_teach(rated, work.recipe):
         said |= {work.logs[one.run_id].language for one in rated}
     by = digest_of(
         getattr(work.reranker, "fingerprint", type(work.reranker).__name__),

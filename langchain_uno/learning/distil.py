@@ -110,7 +110,7 @@ def distil_stage(work: Work) -> dict[str, Any]:
     alone = [log for log, rules in zip(logs, out, strict=True) if not rules.with_feedback]
     rated = rated_answers(alone, work.voices)
     taught = n_rules or edited_pairs(logs) or liked_pairs(logs)
-    if not taught and not thumbs_teach(thumbs_of(rated), work.recipe):
+    if not taught and not thumbs_teach(rated, work.recipe):
         if failed and not heard:
             raise stage_failed("distil", left_out)
         raise EmptyLogError(_nothing(work, outcomes, notes, thumbs_of(rated)))
@@ -284,13 +284,13 @@ def _distil_edits(work: Work, logs: Sequence[Interaction], made: Sequence[RuleSe
         for answer in (edited_pairs([log])[0].chosen, log.answer.strip())
     ]
     _, before = calls_of(teacher)
-    verdicts = judge(items, teacher, words, work.recipe) if items else []
+    scores = judge(items, teacher, words, work.recipe) if items else []
     unanswered = calls_of(teacher)[1] > before
-    for (log, own, rule), new, old in zip(todo, verdicts[::2], verdicts[1::2], strict=True):
+    for (log, own, rule), new, old in zip(todo, scores[::2], scores[1::2], strict=True):
         if new is None or old is None:
             open_.add(log.run_id)
             own.outcome = "failed" if unanswered and not own.with_feedback else own.outcome
-        elif new.score > old.score:
+        elif new > old:
             own.with_feedback.append(Rule(text=rule, source="edit"))
             own.outcome = "rules"
     taught = [(log, own) for log, own, _ in read if own.with_feedback]

@@ -22,9 +22,10 @@ from langchain_uno.errors import EmptyLogError, StoreError, TemplateError
 from langchain_uno.learning.decisions import take_up_decisions
 from langchain_uno.learning.distil import distilled_at_last
 from langchain_uno.learning.work import RESULT, Work, given_up, refresh_folders, uncollected
-from langchain_uno.logs.filters import spoken, verdicts
-from langchain_uno.logs.heard import Facts, Heard, Logs, known_of
+from langchain_uno.logs.filters import spoken
+from langchain_uno.logs.heard import Facts, Heard, Logs, facts_of, known_of
 from langchain_uno.logs.join import feedback_digest
+from langchain_uno.logs.journal import EMPTY
 from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.store import LogStore
 from langchain_uno.models.protocols import FloatArray
@@ -121,10 +122,7 @@ def is_unchanged(work: Work) -> bool:
 def nothing_heard(where: str, n: int, waiting: Sequence[str]) -> str:
     """Say why there is no feedback in a log of ``n`` interactions."""
     if not n:
-        return (
-            f"The log of {where!r} is empty: attach UNOFeedbackHandler(home=...) to a chat model, "
-            "or import one (langchain-uno logs import FILE --home DIR)."
-        )
+        return EMPTY.format(where)
     if waiting:
         return (
             f"None of the {n} interactions in {where!r} has feedback. All feedback "
@@ -262,20 +260,14 @@ def _unheard(work: Work, store: LogStore) -> list[Interaction]:
     First turns only: what somebody says later in a conversation may itself be a reaction.
     """
     most, settings = work.recipe.verify.unlabelled, work.recipe.filter
-    lenient = settings.model_copy(update={"ignore": [*settings.ignore, "no_feedback"]})
+    ignore = [*settings.ignore, "no_feedback"]
     equal = "duplicate" in settings.ignore
 
     def passing(one: Facts) -> bool:
-        usable = one.reason(work.supports, lenient.ignore) == "ok"
+        usable = one.reason(work.supports, ignore) == "ok"
         return usable and one.first and not one.said
 
-    others = [
-        log
-        for log in store.others()
-        if not log.feedback and sum(m.role == "user" for m in log.messages) == 1
-    ]
-    judged = verdicts(others, lenient, work.supports)
-    found = [log for log, one in zip(others, judged, strict=True) if one.usable]
+    found = [log for log in store.others() if passing(facts_of(log))]
     refused = _refused(work, store.kept, {log.run_id: log for log in found})
     found = [log for log in found if log.run_id not in refused]
     skipped, wanted = 0, most + len(found)

@@ -274,25 +274,24 @@ def _judged(
         for log, rules, tries in todo
         for answer in (log.answer, *tries)
     ]
-    verdicts = iter(judge(items, engine, prompts, recipe, on_done))
+    scores = iter(judge(items, engine, prompts, recipe, on_done))
     out = []
-    for log, rules, tries in todo:
-        original = next(verdicts)
-        read = [(v.score, text) for text in tries if (v := next(verdicts)) is not None]
+    for log, _, tries in todo:
+        original = next(scores)
+        read = [(one, text) for text in tries if (one := next(scores)) is not None]
         if original is None or not read:
             found.left_out[log.run_id] = "no readable judgement"
             continue
         score, best = max(read, key=lambda r: r[0])  # the first of equals: order is seeded
         strict = recipe.pairs.min_score > 0
-        if strict and (score <= original.score or score < recipe.pairs.min_score):
+        if strict and (score <= original or score < recipe.pairs.min_score):
             continue
         out.append(
             pair_of(
                 log,
                 best,
                 "revised",
-                rules=rules.wanted or rules.with_feedback,
-                scores=(score, original.score),
+                scores=(score, original),
             )
         )
     return out

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from langchain_uno.errors import EmptyLogError, ReleaseError
 from langchain_uno.home import Home
-from langchain_uno.learning.acts import rated_answers, thumbs_of, thumbs_teach
+from langchain_uno.learning.acts import rated_answers, thumbs_teach
 from langchain_uno.learning.distil import distil_keys, edits_to_read, known_rules
 from langchain_uno.learning.filter import nothing_heard, why_none
 from langchain_uno.learning.split import people_for
@@ -250,7 +250,7 @@ def _lone_thumbs(work: Work, plan: Plan, usable: Sequence[Interaction]) -> int:
     """Return how many lone thumbs rules are drawn from: none where enough people say things."""
     speaking = {work.voices[log.run_id] for log in usable if log.feedback_turns}
     rated = rated_answers([log for log in usable if not log.feedback_turns], work.voices)
-    teach = len(speaking) < plan.needed and thumbs_teach(thumbs_of(rated), work.recipe)
+    teach = len(speaking) < plan.needed and thumbs_teach(rated, work.recipe)
     return len(rated) if teach else 0
 
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from langchain_uno.errors import ReleaseError
 from langchain_uno.learning.cluster import labels_of, reach_of
 from langchain_uno.learning.controls import scorer_figures
 from langchain_uno.learning.decisions import INDEX
 from langchain_uno.learning.train import read_decision
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.records import Cluster, run_of
+from langchain_uno.releases.canary import running
+from langchain_uno.releases.history import held, note, read_history
+from langchain_uno.releases.load import read_current, read_manifest
+from langchain_uno.releases.manifest import Manifest, new_release_id
+from langchain_uno.releases.publish import make_current, publish
 
 
 def release_stage(work: Work) -> dict[str, Any]:
@@ -26,10 +29,6 @@ def release_stage(work: Work) -> dict[str, Any]:
     Unless that is left to a person, or a canary is running, which must not be cut short.
     """
     from langchain_uno.models.adapters import linear_shapes
-    from langchain_uno.releases.history import note, read_history
-    from langchain_uno.releases.load import read_manifest
-    from langchain_uno.releases.manifest import new_release_id
-    from langchain_uno.releases.publish import make_current
 
     work.progress.start("release", 1)
     if not work.folder.has("release-id.json"):
@@ -53,14 +52,10 @@ def release_stage(work: Work) -> dict[str, Any]:
 
 def _publish(work: Work, release_id: str, shapes: Mapping[str, tuple[int, int]]) -> bool:
     """Write the release; return whether it waits for a person."""
-    from langchain_uno.releases.manifest import Manifest
-    from langchain_uno.releases.publish import publish
-
     found = work.clusters()
-    labels = labels_of(work, found)
     decisions = {c.id: read_decision(work, c.id) for c in found}
-    reach = reach_of(work, labels)
-    described = [_cluster(work, c, labels == n) for n, c in enumerate(found)]
+    reach = reach_of(work, labels_of(work, found))
+    described = [_cluster(work, c) for c in found]
     waits = _waits(work, described)
     draft = Manifest(
         id=release_id,
@@ -105,11 +100,6 @@ def _waits(work: Work, clusters: Sequence[Cluster]) -> bool:
     A hold of changes lets a release through whose modules answer the same clusters, by the same
     routes, as those of the current one.
     """
-    from langchain_uno.errors import ReleaseError
-    from langchain_uno.releases.canary import running
-    from langchain_uno.releases.history import held
-    from langchain_uno.releases.load import read_current
-
     hold = held(work.home)
     if not work.promote or running(work.home) or (hold is not None and hold["when"] != "routes"):
         return True
@@ -124,18 +114,15 @@ def _waits(work: Work, clusters: Sequence[Cluster]) -> bool:
     return then != now
 
 
-def _cluster(work: Work, cluster: ClusterData, rows: NDArray[np.bool_]) -> Cluster:
-    """Return what a manifest says of a cluster; ``rows`` are its logs."""
+def _cluster(work: Work, cluster: ClusterData) -> Cluster:
+    """Return what a manifest says of a cluster."""
     decision = read_decision(work, cluster.id)
-    queries = work.queries[rows]
-    centre = queries.mean(axis=0)
     new = decision.route != "base" and not decision.kept
     return Cluster(
         **cluster.model_dump(include={"id", "gap", "n_gap_logs", "rules", "people"}),
         size=len(cluster.run_ids),
         run_ids=list(dict.fromkeys(map(run_of, cluster.run_ids))),
         route=decision.route,
-        radius=float(np.linalg.norm(queries - centre, axis=1).max()),
         # A kept module's are opaque already.
         trained_on=list(dict.fromkeys(map(run_of, cluster.train))) if new else [],
         made_in=decision.kept.made_in if decision.kept else None,

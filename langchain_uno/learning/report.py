@@ -217,7 +217,7 @@ class _Reporter:
         outcomes = Counter(one.outcome for one in compared if one.outcome is not None)
         was = set(before.rules) if before else set()
         return ClusterReport(
-            **self.clusters[data.id].model_dump(exclude={"run_ids", "trained_on", "radius"}),
+            **self.clusters[data.id].model_dump(exclude={"run_ids", "trained_on"}),
             request=self.name(typical),
             request_log=self.opaque(typical),
             change=change,

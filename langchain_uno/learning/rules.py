@@ -170,7 +170,7 @@ def _count_voices(
     cluster.acting = len({work.voices[i] for i in sets if i in done})
     saying = {work.voices[i] for i, s in sets.items() if i in done or _teaches(work, s)}
     few = len(saying) < max(1, work.recipe.rules.min_users)
-    cluster.by_thumbs = few and not cluster.own and thumbs_teach(cluster.thumbs, work.recipe)
+    cluster.by_thumbs = few and not cluster.own and thumbs_teach(rated, work.recipe)
     asking = {work.voices[i] for i, s in sets.items() if s.with_feedback}
     cluster.people = len({one.voice for one in rated} if cluster.by_thumbs else asking)
 

@@ -18,8 +18,6 @@ figures).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,37 +41,30 @@ LEAST_SHARE = 0.3
 """Share of a cluster that such a split has on its smaller side at least."""
 COMPARED = 1_000
 """Logs of a side that tell whether it is another cloud than the other one."""
-BLOCK = 512
 
 
-def ward_tree(x: Floats, neighbours: int = NEIGHBOURS) -> tuple[Floats, Ints]:
+def ward_tree(x: Floats) -> tuple[Floats, Ints]:
     """Return scipy's Ward linkage of x (n, d) and each row's nearest rows, nearest first (n, k).
 
-    Distances are made in blocks by matrix products (many times faster than ``pdist``). Peak memory
-    is about twice the condensed float64 matrix: 8 n^2 bytes, 0.8 GB at n = 10,000.
+    Peak memory is about twice the condensed float64 matrix: 8 n^2 bytes, 0.8 GB at n = 10,000.
     """
     from scipy.cluster.hierarchy import linkage
 
-    n = len(x)
-    condensed = np.empty(n * (n - 1) // 2)
-    near = np.empty((n, min(neighbours, n - 1)), dtype=np.int64)
-    filled = 0
-    for start, block in _distances(x):
-        for row, far in enumerate(block, start):
-            upper = far[row + 1 :]
-            condensed[filled : filled + len(upper)] = upper
-            filled += len(upper)
-        near[start : start + len(block)] = _nearest(block, start, near.shape[1])
-    np.sqrt(condensed, out=condensed)
-    return np.asarray(linkage(condensed, "ward")), near
+    return np.asarray(linkage(x, "ward")), _near(x)
+
+
+def _near(x: Floats) -> Ints:
+    """Return the nearest other rows of each row, nearest first, (n, k)."""
+    from sklearn.neighbors import NearestNeighbors
+
+    found = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(x) - 1), algorithm="brute").fit(x)
+    return np.asarray(found.kneighbors(return_distance=False), dtype=np.int64)
 
 
 def are_apart(a: Floats, b: Floats, rng: np.random.Generator) -> bool:
     """Whether two groups of rows are two clouds; see :func:`split_evidence`."""
-    x = np.concatenate([a, b])
-    near = [_nearest(block, at, min(NEIGHBOURS, len(x) - 1)) for at, block in _distances(x)]
-    rows = np.arange(len(x))
-    return split_evidence(x, np.concatenate(near), rows[: len(a)], rows[len(a) :], rng) > 0
+    x, rows = np.concatenate([a, b]), np.arange(len(a) + len(b))
+    return split_evidence(x, _near(x), rows[: len(a)], rows[len(a) :], rng) > 0
 
 
 def split_more(x: Floats, labels: Ints, min_size: int, seed: int = 0) -> Ints:
@@ -109,24 +100,6 @@ def split_more(x: Floats, labels: Ints, min_size: int, seed: int = 0) -> Ints:
             labels[rows[right]] = new
             todo += [label, new]
     return labels
-
-
-def _distances(x: Floats) -> Iterator[tuple[int, Floats]]:
-    """Yield the squared distances of some rows to all, and which row is the first of them."""
-    square = np.einsum("ij,ij->i", x, x)
-    for start in range(0, len(x), BLOCK):
-        part = slice(start, start + BLOCK)
-        block = square[part, None] + square[None, :] - 2.0 * (x[part] @ x.T)
-        yield start, np.maximum(block, 0.0, out=block)
-
-
-def _nearest(block: Floats, start: int, k: int) -> Ints:
-    """Return the ``k`` nearest rows of each row, nearest first; the block is changed."""
-    rows = np.arange(len(block))
-    block[rows, start + rows] = np.inf
-    chosen = np.argpartition(block, k - 1, axis=1)[:, :k]
-    rank = np.argsort(np.take_along_axis(block, chosen, axis=1), axis=1)
-    return np.asarray(np.take_along_axis(chosen, rank, axis=1), dtype=np.int64)
 
 
 def split_evidence(x: Floats, near: Ints, a: Ints, b: Ints, rng: np.random.Generator) -> float:

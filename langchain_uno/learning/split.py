@@ -10,7 +10,6 @@ import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from langchain_uno.records import Interaction
 
@@ -23,13 +22,13 @@ FEWEST = 6
 
 @dataclass(frozen=True)
 class Split:
-    """Ids of one cluster's logs, in the order they came; the three are disjoint."""
+    """Ids of one cluster's logs, in the order they came; nothing is on both sides.
+
+    On neither side are held-out voices' logs whose query text is also in training.
+    """
 
     train: list[str]
     verify: list[str]
-    left_out: list[str]
-    """On neither side: held-out voices' logs whose query text is also in training."""
-    by: Literal["voice", "query"]
 
 
 def split_logs(
@@ -59,10 +58,10 @@ def split_logs(
             training. The held-out side may come out small, or empty.
         deciding: voices that are worth holding back beyond the share.
     """
-    split = _divide(logs, held_out, seed, lambda g: voices[g.run_id], teachers, deciding, "voice")
+    split = _divide(logs, held_out, seed, lambda g: voices[g.run_id], teachers, deciding)
     if split.verify:
         return split
-    return _divide(logs, held_out, seed, query_key, teachers, deciding, "query")
+    return _divide(logs, held_out, seed, query_key, teachers, deciding)
 
 
 def people_for(held: int, share: float) -> int:
@@ -83,7 +82,6 @@ def _divide(
     key: Callable[[Interaction], str],
     teachers: Collection[str],
     deciding: int,
-    by: Literal["voice", "query"],
 ) -> Split:
     groups: dict[str, list[Interaction]] = {}
     for log in sorted(logs, key=lambda g: g.run_id):
@@ -107,6 +105,4 @@ def _divide(
     known = {query_key(log) for log in logs if key(log) not in taken}
     train = [log.run_id for log in logs if key(log) not in taken]
     held = [log for log in logs if key(log) in taken]
-    verify = [log.run_id for log in held if query_key(log) not in known]
-    left_out = [log.run_id for log in held if query_key(log) in known]
-    return Split(train, verify, left_out, by)
+    return Split(train, [log.run_id for log in held if query_key(log) not in known])

@@ -157,9 +157,9 @@ def _tells(
             for some in people
             for one in some
         ]
-        verdicts = iter(judge(items, work.teacher, work.teacher_prompts, work.recipe))
-        scores = [[v.score for _ in some if (v := next(verdicts))] for some in people]
-        return [sum(own) / len(own) for own in scores if own]
+        scores = iter(judge(items, work.teacher, work.teacher_prompts, work.recipe))
+        read = [[score for _ in some if (score := next(scores))] for some in people]
+        return [sum(own) / len(own) for own in read if own]
 
     above, below = (without_breakers(side, means)[0] for side in (good, bad))
     if min(len(above), len(below)) < 2:  # one person alone decides nothing

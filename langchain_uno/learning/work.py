@@ -89,17 +89,6 @@ class Silent:
         """Do nothing."""
 
 
-class Spread(Protocol):
-    """Tries clusters in other processes."""
-
-    def __call__(self, work: Work, clusters: Sequence[ClusterData]) -> list[str]:
-        """Try clusters as :func:`langchain_uno.learning.train.try_cluster` does, or fail to.
-
-        Returns:
-            What to tell of those that failed; the process of the refresh tries them then.
-        """
-
-
 class ClusterData(BaseModel):
     """One cluster as the stages so far have left it; ids in the order of the logs."""
 
@@ -198,6 +187,12 @@ class RefreshResult(BaseModel):
     again; those of "pairs" are tried by the next refresh that learns something new."""
     notes: list[str] = Field(default_factory=list)
     """What a person should read."""
+
+
+Spread = Callable[["Work", Sequence[ClusterData]], list[str]]
+"""Tries clusters in other processes, as :func:`langchain_uno.learning.train.try_cluster` does.
+
+It returns what to tell of those that failed; the process of the refresh tries them then."""
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Draining in a thread of the app, where a handler asks for it (``drain_every``).
 
-The thread embeds and writes in batches while it holds the store's lease. It waits where another
-process holds the lease or the store can't be reached, and stops within a batch. The journal is
+The thread embeds and writes in batches while it holds the store's lock. It waits where another
+process holds the lock or the store can't be reached, and stops within a batch. The journal is
 complete without it.
 """
 

@@ -13,10 +13,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from langchain_uno.errors import StoreBusyError
 from langchain_uno.logs.conversation import MAX_ID, run_name, run_ref
+from langchain_uno.logs.join import Joined, join
+from langchain_uno.logs.journal import Journal, JournalRow
 from langchain_uno.logs.redaction import pseudonym
 from langchain_uno.logs.tombstones import (
     Kind,
@@ -27,12 +29,7 @@ from langchain_uno.logs.tombstones import (
     words_about,
 )
 from langchain_uno.messages import clean_text
-from langchain_uno.records import person
-
-if TYPE_CHECKING:  # the journal asks for tombstones
-    from langchain_uno.logs.join import Joined
-    from langchain_uno.logs.journal import Journal, JournalRow
-    from langchain_uno.records import Feedback, Interaction
+from langchain_uno.records import Feedback, Interaction, person
 
 
 @dataclass
@@ -104,8 +101,6 @@ def choose(journal: Journal, asked: Sequence[tuple[Kind, str]]) -> Chosen:
         journal: read, not changed.
         asked: whom or what (:func:`named`).
     """
-    from langchain_uno.logs.join import join  # which reads the journal, and that asks here
-
     joined, given = join(journal), _given(journal)
     # Logs of older versions have users as they were named.
     rows = [row._replace(user_id=person(row.user_id)) for row in journal.rows()]
@@ -182,8 +177,6 @@ def choose(journal: Journal, asked: Sequence[tuple[Kind, str]]) -> Chosen:
 
 def choose_older(journal: Journal, before: float) -> Chosen:
     """Find all records and feedback made before a time, in seconds since 1970."""
-    from langchain_uno.logs.join import join
-
     sql = "SELECT run_id FROM interactions WHERE created_at < ?"
     every = {run_id for (run_id,) in journal.database.read(sql, (before,))}
     rows, joined = journal.rows(), join(journal)

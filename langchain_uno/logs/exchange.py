@@ -1,4 +1,4 @@
-"""Logs in and out of a home, through the journal alone: no model, no Chroma, no lease.
+"""Logs in and out of a home, through the journal alone: no model, no Chroma, no lock.
 
 result = import_file(Path("chats.jsonl"), home)
 for line in export_lines(home): print(line)

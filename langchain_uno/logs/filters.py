@@ -15,15 +15,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from langchain_uno.logs.join import Joined
+from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.machine_turns import machine_shape
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, Verdict
-
-if TYPE_CHECKING:
-    from langchain_uno.logs.join import Joined
-    from langchain_uno.logs.journal import Journal
 
 REASONS = (
     "ok", "error_answer", "empty_answer", "unsupported_language", "too_short", "too_long",

@@ -3,8 +3,8 @@
 Chroma's native code does not survive every damage: a truncated header ends the process, and links
 that a killed save left incomplete make the next one write terabytes. So a folder that was not
 closed, or whose files changed since, is never opened: it is filled again from the journal. One
-owner a folder at a time (:class:`Lease`). ``server.ServerIndex`` opens the same collection on a
-Chroma server.
+owner a folder at a time (``store.store_lock``). ``server.ServerIndex`` opens the same collection
+on a Chroma server.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +21,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from langchain_uno.errors import ModelMismatchError, StoreBusyError, StoreError
+from langchain_uno.errors import ModelMismatchError, StoreError
 from langchain_uno.models.protocols import FloatArray
 
 COLLECTION = "interactions"
@@ -169,27 +167,23 @@ class InteractionCollection:
             k: how many at most.
             where: only records like this.
         """
-        if self._collection is None or not len(vectors) or k < 1:
-            return [[] for _ in vectors]
-        found: list[list[tuple[str, float]]] = []
-        asked = np.asarray(vectors, dtype=np.float32)
-        for start in range(0, len(asked), 100):
-            part = asked[start : start + 100]
+        found: list[list[tuple[str, float]]] = [[] for _ in vectors]
+        if self._collection is None or k < 1:
+            return found
+        for near, one in zip(found, np.asarray(vectors, dtype=np.float32), strict=True):
             with self._asking("search"):
                 got = self._collection.query(
-                    query_embeddings=part,
+                    query_embeddings=one,
                     n_results=max(k, _LEAST),
                     where=dict(where) if where else None,
                     include=["embeddings"],
                 )
-            for one, ids, there in zip(part, got["ids"], got["embeddings"], strict=True):
-                if not ids:
-                    found.append([])
-                    continue
+            [ids], [there] = got["ids"], got["embeddings"]
+            if ids:
                 true = np.asarray(there, dtype=np.float32) - self._apart(ids)
-                far = np.linalg.norm(true - one, axis=1)
-                near = sorted(zip(far.tolist(), ids, strict=True))[:k]
-                found.append([(run_id, distance) for distance, run_id in near])
+                far = np.linalg.norm(true - one, axis=1).tolist()
+                nearest = sorted(zip(far, ids, strict=True))[:k]
+                near += [(run_id, distance) for distance, run_id in nearest]
         return found
 
     # -- inside -------------------------------------------------------------------------------
@@ -276,7 +270,7 @@ def brief(error: Exception) -> str:
 
 
 class ChromaIndex(InteractionCollection):
-    """Only ever open one under the folder's lease.
+    """Only ever open one under the store's lock.
 
     Args:
         folder: the embedded Chroma folder (``home.chroma``).
@@ -375,61 +369,3 @@ def _client(folder: Path) -> Any:
     return chromadb.PersistentClient(
         path=str(folder), settings=Settings(anonymized_telemetry=False)
     )
-
-
-class Lease:
-    """Take the lease on ``folder`` (the lock lies beside it, so that the folder may be replaced).
-
-    Args:
-        folder: what is guarded.
-        timeout_s: how long to wait for another holder.
-
-    Raises:
-        StoreBusyError: another process, or another opener in this one, holds it.
-        StoreError: the lock can't be made (a read-only folder, say).
-    """
-
-    def __init__(self, folder: Path, timeout_s: float = 10.0) -> None:
-        self._holder = folder.with_name(folder.name + ".holder")
-        lock = FileLock(str(folder.with_name(folder.name + ".lease")), thread_local=False)
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        who = f"process {os.getpid()} on {socket.gethostname()} since {stamp}\n"
-        try:
-            lock.acquire(timeout=max(timeout_s, 0.0), poll_interval=0.05)
-            self._holder.write_text(who)
-        except Timeout as error:
-            raise StoreBusyError(
-                f"The store {str(folder)!r} is in use by {self._who()}: wait for it to finish, or "
-                "stop it. Capturing goes on meanwhile."
-            ) from error
-        except OSError as error:
-            lock.release()  # it may be held: on a full disk the holder's name can't be written
-            raise StoreError(
-                f"The store {str(folder)!r} can't be locked ({error.strerror or error}): choose "
-                "another --home, or mend its permissions."
-            ) from error
-        self._lock = lock
-        self._pid = os.getpid()
-
-    def check(self) -> None:
-        """Raise unless this very process took the lease.
-
-        Raises:
-            StoreError: this is a forked child of the holder.
-        """
-        if os.getpid() != self._pid:
-            raise StoreError(
-                "This store was opened before the process forked: open it in the child instead."
-            )
-
-    def release(self) -> None:
-        """Give the lease back; twice is fine."""
-        if os.getpid() == self._pid and self._lock.is_locked:
-            self._holder.unlink(missing_ok=True)
-            self._lock.release()
-
-    def _who(self) -> str:
-        try:
-            return self._holder.read_text().strip() or "another process"
-        except OSError:
-            return "another process"

@@ -51,6 +51,11 @@ _REPLACE_FEEDBACK = (
     "AND excluded.created_at > feedback.created_at"
 )
 
+EMPTY = (
+    "The log of {!r} is empty: attach UNOFeedbackHandler(home=...) to a chat model, or import one "
+    "(langchain-uno logs import FILE --home DIR)."
+)
+
 IN = "IN (SELECT value FROM json_each(?))"
 """For conditions in SQL: the values are a JSON list, of any length. A NUL ends a text there."""
 
@@ -93,10 +98,7 @@ def require_log(home: Home) -> None:
     """
     home.require()
     if not (home.journal / FILE_NAME).exists():
-        raise EmptyLogError(
-            f"The log of {str(home.path)!r} is empty: attach UNOFeedbackHandler(home=...) to a "
-            "chat model, or import one (langchain-uno logs import FILE --home DIR)."
-        )
+        raise EmptyLogError(EMPTY.format(str(home.path)))
 
 
 class Journal(Closing):
@@ -170,7 +172,7 @@ class Journal(Closing):
         def work(db: sqlite3.Connection) -> str | None:
             run_id: str = row[0]
             # What it says is no sign: the same may be asked again.
-            if any_tombstones(db) and _row_forgotten(db, row, None):
+            if any_tombstones(db) and is_forgotten(db, row, None):
                 return None
             if db.execute(_INSERT, row).rowcount > 0:
                 run_names.give_names(db, run_names.own_names(db, row))
@@ -221,7 +223,7 @@ class Journal(Closing):
                 sql_end = "SELECT after FROM interactions WHERE run_id = ?"
                 about = None if replace else db.execute(sql_end, (filed[1],)).fetchone()
                 after = about[0] if about else None
-                if _feedback_forgotten(db, row, filed, after):
+                if feedback_is_forgotten(db, row, (run_name(row[1]), filed[1]), after):
                     return False
             return db.execute(sql, filed).rowcount > 0
 
@@ -272,7 +274,7 @@ class Journal(Closing):
             new = new_feedback = forgotten = 0
             ask = any_tombstones(db)
             for row, names, language, feedback in rows:
-                if ask and _row_forgotten(db, row, row[8]):
+                if ask and is_forgotten(db, row, row[8]):
                     forgotten += 1
                     continue
                 if db.execute(_INSERT, row).rowcount > 0:
@@ -282,7 +284,8 @@ class Journal(Closing):
                     db.execute("INSERT OR IGNORE INTO languages VALUES (?, ?)", (row[0], language))
                 for one in feedback:
                     filed = run_names.filed_under(db, one)
-                    if ask and _feedback_forgotten(db, one, filed, row[8]):
+                    forms = (run_name(one[1]), filed[1])
+                    if ask and feedback_is_forgotten(db, one, forms, row[8]):
                         continue
                     cursor = db.execute(_INSERT_FEEDBACK + "NOTHING", filed)
                     new_feedback += max(cursor.rowcount, 0)
@@ -513,23 +516,6 @@ def _feedback_row(f: Feedback, redacted: Mapping[str, int] | None = None) -> tup
         f.created_at.timestamp(),
         json.dumps(redacted) if redacted else None,
         _body(f, f.feedback_id, set()),
-    )
-
-
-def _row_forgotten(db: sqlite3.Connection, row: tuple[Any, ...], after: bytes | None) -> bool:
-    run_id, root_run_id, thread_id, user_id, created_at = row[:5]
-    return is_forgotten(db, (run_id, root_run_id), user_id, thread_id, created_at, after)
-
-
-def _feedback_forgotten(
-    db: sqlite3.Connection, row: tuple[Any, ...], filed: tuple[Any, ...], after: bytes | None
-) -> bool:
-    feedback_id, run_id, user_id, created_at = row[:4]
-    said = json.loads(row[-1]) if after is not None else {}
-    texts = [str(said[name]) for name in ("comment", "correction", "value") if name in said]
-    return any(
-        feedback_is_forgotten(db, feedback_id, form, user_id, created_at, after, texts)
-        for form in {run_id, run_name(run_id), filed[1]}
     )
 
 

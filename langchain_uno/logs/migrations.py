@@ -87,27 +87,32 @@ def m004_languages(db: sqlite3.Connection) -> None:
     db.execute("CREATE TABLE languages (run_id TEXT PRIMARY KEY, language TEXT NOT NULL)")
 
 
-def m005_names(db: sqlite3.Connection) -> None:
-    """Other names of a run (a provider's message id, say), and how far it answers the user's turn.
+def m010_names_and_figures(db: sqlite3.Connection) -> None:
+    """Other names of a run, figures of the whole log, and what changed since somebody read it.
 
-    Feedback is filed under the run that its name stands for; it is looked for when a name comes.
+    - A name (a provider's message id, say) stands for a run. A UUID's 32 digits mean the UUID:
+      feedback that waits is filed under the UUID's text. Where the digits are a run's or a trace's
+      own id, the text is a name of it, unless another one has it for its own id.
+    - ``rank`` says how far a run answers the user's turn; NULL: unknown.
+    - ``expired`` has what people taught whose records retention took, in case they ask later.
+    - Release, ``reached`` and the indexes are for counts that read no record.
+    - The changes are of records that are there, by names of runs and traces; who has read them
+      deletes them. A nonce is random: a journal that was restored and written to again has another
+      one at the same number.
     """
+
+    def uuid_of(name: str | None) -> str | None:
+        return str(UUID(name)) if name and re.fullmatch("[0-9a-fA-F]{32}", name) else None
+
+    db.create_function("uuid_of", 1, uuid_of)
+    for column in ("rank INTEGER", "release TEXT", "reached INTEGER", "nonce BLOB"):
+        db.execute(f"ALTER TABLE interactions ADD COLUMN {column}")
+    db.execute("ALTER TABLE feedback ADD COLUMN nonce BLOB")
     db.execute(
-        "ALTER TABLE interactions ADD COLUMN rank INTEGER"
-    )  # see capture.Rank; NULL: unknown
-    db.execute("CREATE TABLE names (name TEXT PRIMARY KEY, run_id TEXT NOT NULL) WITHOUT ROWID")
-    db.execute("CREATE INDEX names_of_run ON names (run_id)")
-    db.execute("CREATE INDEX feedback_of_run ON feedback (run_id)")
-    # Whoever deletes a record (an erasure, a retention) deletes its names with it.
-    db.execute(
-        """CREATE TRIGGER names_go_with_their_run AFTER DELETE ON interactions BEGIN
-            DELETE FROM names WHERE run_id = OLD.run_id;
-        END"""
+        "UPDATE interactions SET release = json_extract(body, '$.release'), "
+        "reached = json_extract(body, '$.cluster') IS NOT NULL"
     )
-
-
-def m006_expired(db: sqlite3.Connection) -> None:
-    """What people taught whose records retention took: keyed hashes, in case they ask later."""
+    db.execute("CREATE TABLE names (name TEXT PRIMARY KEY, run_id TEXT NOT NULL) WITHOUT ROWID")
     db.execute(
         """CREATE TABLE expired (
             who BLOB NOT NULL,       -- of "user:...", "thread:..." or "run:...", as in tombstones
@@ -115,67 +120,15 @@ def m006_expired(db: sqlite3.Connection) -> None:
             PRIMARY KEY (who, opaque)
         ) WITHOUT ROWID"""
     )
-
-
-def m007_figures(db: sqlite3.Connection) -> None:
-    """What counts of the whole log need: who answered, whom, when; read from indexes alone."""
-    for column in (
-        "release TEXT AS (json_extract(body, '$.release')) VIRTUAL",
-        "reached INTEGER AS (json_extract(body, '$.cluster') IS NOT NULL) VIRTUAL",
+    for index in (
+        "names_of_run ON names (run_id)",
+        "feedback_of_run ON feedback (run_id)",
+        "feedback_of_user ON feedback (user_id, created_at)",
+        "interactions_of_release ON interactions (release, reached, created_at)",
+        "interactions_of_user ON interactions (user_id, created_at)",
+        "interactions_of_trace ON interactions (root_run_id) WHERE root_run_id IS NOT NULL",
     ):
-        db.execute(f"ALTER TABLE interactions ADD COLUMN {column}")
-    db.execute(
-        "CREATE INDEX interactions_of_release ON interactions (release, reached, created_at)"
-    )
-    db.execute("CREATE INDEX interactions_of_user ON interactions (user_id, created_at)")
-    db.execute(
-        "CREATE INDEX interactions_of_trace ON interactions (root_run_id) "
-        "WHERE root_run_id IS NOT NULL"
-    )
-    db.execute("CREATE INDEX feedback_of_user ON feedback (user_id, created_at)")
-
-
-def m008_plain_figures(db: sqlite3.Connection) -> None:
-    """Release and reached as plain columns: to read them from the body cost every append."""
-    db.execute("DROP INDEX interactions_of_release")
-    for column, kind in (("release", "TEXT"), ("reached", "INTEGER")):
-        db.execute(f"ALTER TABLE interactions DROP COLUMN {column}")
-        db.execute(f"ALTER TABLE interactions ADD COLUMN {column} {kind}")
-    db.execute(
-        "UPDATE interactions SET release = json_extract(body, '$.release'), "
-        "reached = json_extract(body, '$.cluster') IS NOT NULL"
-    )
-    db.execute(
-        "CREATE INDEX interactions_of_release ON interactions (release, reached, created_at)"
-    )
-
-
-def m009_changes(db: sqlite3.Connection) -> None:
-    """What changed of records that are there, for those who read what is new alone.
-
-    The names are of runs and traces; who has read them deletes them.
-    """
-    db.execute("CREATE TABLE changes (seq INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL)")
-    db.execute(
-        """CREATE TRIGGER feedback_changes AFTER UPDATE ON feedback BEGIN
-            INSERT INTO changes (name) VALUES (OLD.run_id), (NEW.run_id);
-        END"""
-    )
-
-
-def m010_digits_and_nonces(db: sqlite3.Connection) -> None:
-    """A UUID's 32 digits mean the UUID; rows and changes tell one history from another.
-
-    Feedback that waits, and names, are filed under the UUID's text. Where the digits are a run's or
-    a trace's own id, the text is a name of it, unless another one has it for its own id. A nonce is
-    random: a journal that was restored and written to again has another one at the same number.
-    """
-
-    def uuid_of(name: str | None) -> str | None:
-        return str(UUID(name)) if name and re.fullmatch("[0-9a-fA-F]{32}", name) else None
-
-    db.create_function("uuid_of", 1, uuid_of)
-    db.execute("UPDATE OR REPLACE names SET name = uuid_of(name) WHERE uuid_of(name) IS NOT NULL")
+        db.execute(f"CREATE INDEX {index}")
     db.execute(
         "INSERT OR IGNORE INTO names SELECT uuid_of(id), id FROM (SELECT run_id AS id FROM "
         "interactions UNION SELECT root_run_id FROM interactions) WHERE uuid_of(id) IS NOT NULL "
@@ -192,7 +145,7 @@ def m010_digits_and_nonces(db: sqlite3.Connection) -> None:
         " WHERE run_id IN (SELECT name FROM names) AND NOT "
         "EXISTS (SELECT 1 FROM interactions i WHERE i.run_id = feedback.run_id)"
     )
-    db.execute("DROP TRIGGER names_go_with_their_run")
+    # Whoever deletes a record (an erasure, a retention) deletes its names with it.
     db.execute(
         """CREATE TRIGGER names_go_with_their_run AFTER DELETE ON interactions BEGIN
             DELETE FROM names WHERE run_id = OLD.run_id OR (
@@ -200,9 +153,6 @@ def m010_digits_and_nonces(db: sqlite3.Connection) -> None:
                 WHERE run_id = OLD.root_run_id OR root_run_id = OLD.root_run_id));
         END"""
     )
-    db.execute("ALTER TABLE interactions ADD COLUMN nonce BLOB")
-    db.execute("ALTER TABLE feedback ADD COLUMN nonce BLOB")
-    db.execute("DROP TABLE changes")  # what was joined before is joined anew
     db.execute(
         """CREATE TABLE changes (
             seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -211,41 +161,42 @@ def m010_digits_and_nonces(db: sqlite3.Connection) -> None:
         )"""
     )
     db.execute(
-        "UPDATE interactions SET nonce = randomblob(8) "
-        "WHERE seq = (SELECT max(seq) FROM interactions)"
-    )
-    db.execute(
-        "UPDATE feedback SET nonce = randomblob(8) WHERE seq = (SELECT max(seq) FROM feedback)"
+        """CREATE TRIGGER feedback_changes AFTER UPDATE ON feedback BEGIN
+            INSERT INTO changes (name) VALUES (OLD.run_id), (NEW.run_id);
+        END"""
     )
 
 
-STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (
-    m001_records, m002_meta_and_erasures, m003_model_verdicts, m004_languages, m005_names,
-    m006_expired, m007_figures, m008_plain_figures, m009_changes, m010_digits_and_nonces,
-)  # fmt: skip
-SCHEMA = len(STEPS)
+STEPS: dict[int, Callable[[sqlite3.Connection], None]] = {
+    1: m001_records,
+    2: m002_meta_and_erasures,
+    3: m003_model_verdicts,
+    4: m004_languages,
+    10: m010_names_and_figures,
+}
+"""By the schema that each leads to; no release had one of those between 4 and 10."""
+SCHEMA = max(STEPS)
 
 
 def migrate(db: sqlite3.Connection, name: str) -> None:
     """Bring ``db`` (in autocommit mode) to :data:`SCHEMA`.
 
     Raises:
-        StoreError: the journal was written by a newer release of this package.
+        StoreError: the journal was written by a newer release of this package, or by none.
     """
     found = _version(db)
-    if found > SCHEMA:
+    if found not in (0, *STEPS):
         raise StoreError(
-            f"The journal {name!r} has schema {found}, this release knows up to {SCHEMA}: upgrade "
-            "langchain-uno, or use the release that wrote it."
+            f"The journal {name!r} has schema {found}, this release knows up to {SCHEMA} and none "
+            "between releases: upgrade langchain-uno, or use the version that wrote it."
         )
-    while found < SCHEMA:
-        db.execute("BEGIN IMMEDIATE")
-        with db:  # commits, or rolls back
-            found = _version(db)  # another process may have been quicker
-            if found < SCHEMA:
-                STEPS[found](db)
-                db.execute(f"PRAGMA user_version = {found + 1}")
-        found = _version(db)
+    for schema, step in STEPS.items():
+        if schema > found:
+            db.execute("BEGIN IMMEDIATE")
+            with db:  # commits, or rolls back
+                if schema > _version(db):  # another process may have been quicker
+                    step(db)
+                    db.execute(f"PRAGMA user_version = {schema}")
 
 
 def _version(db: sqlite3.Connection) -> int:

@@ -136,12 +136,12 @@ def _records(name: str, found: Iterable[Found], now: datetime, namespace: str) -
             if isinstance(one, Feedback):
                 out.feedback.append(one)
             elif isinstance(one, Passed):
-                out.passed[one.reason] += 1
+                out.passed[str(one)] += 1
             else:
                 out.repeats = not one.last_only
                 out.interactions += _dialog(one, now, namespace, out.passed)
     except Passed as passed:
-        out.passed[passed.reason] += 1
+        out.passed[str(passed)] += 1
     return out
 
 

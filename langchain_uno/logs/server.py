@@ -45,10 +45,8 @@ class ServerIndex(InteractionCollection):
     def __init__(self, url: str, tenant: str, namespace: str, known: tuple[str, ...]) -> None:
         host, port, ssl = server_address(url)
         shown = f"{'https' if ssl else 'http'}://{host}:{port}/{tenant}/{namespace}"
-        self._tenant = safe_name(tenant, "chroma tenant")
         with _reached(shown):
-            client = _connect(host, port, ssl, self._tenant, _database(namespace))
-            super().__init__(client, shown, known)
+            super().__init__(_connect(url, tenant, namespace), shown, known)
 
     @staticmethod
     def forget(url: str, tenant: str, namespace: str, run_ids: Sequence[str]) -> None:
@@ -78,17 +76,12 @@ def _anyones(url: str, tenant: str, namespace: str) -> Iterator[Any]:
     """A client for a collection of whatever embedder; that there is none is fine."""
     from chromadb.errors import NotFoundError
 
-    host, port, ssl = server_address(url)
-    with _reached(f"{host}:{port}"), suppress(NotFoundError):
-        client = _connect(host, port, ssl, safe_name(tenant, "chroma tenant"), _database(namespace))
+    with _reached(url), suppress(NotFoundError):
+        client = _connect(url, tenant, namespace)
         try:
             yield client
         finally:
             client.close()
-
-
-def _database(namespace: str) -> str:
-    return "uno-" + safe_name(namespace, "namespace")  # Chroma wants three characters at least
 
 
 @contextmanager
@@ -132,10 +125,14 @@ def server_address(url: str) -> tuple[str, int, bool]:
     )
 
 
-def _connect(host: str, port: int, ssl: bool, tenant: str, database: str) -> Any:
+def _connect(url: str, tenant: str, namespace: str) -> Any:
     import chromadb
     from chromadb.config import Settings
 
+    host, port, ssl = server_address(url)
+    safe_name(tenant, "chroma tenant")
+    # Chroma wants three characters at least.
+    database = "uno-" + safe_name(namespace, "namespace")
     given: dict[str, Any] = {"anonymized_telemetry": False}
     if token := os.environ.get(ENV_TOKEN):
         given["chroma_client_auth_provider"] = "chromadb.auth.token_authn.TokenAuthClientProvider"

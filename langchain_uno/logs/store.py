@@ -10,7 +10,7 @@ The journal is the truth. Chroma is an index: broken, missing, emptied or of an 
 filled again on opening, out of the vector cache where that has the vectors. It is a folder of the
 home, which holds no text, or, for many hosts on one store, a Chroma server (``[logs] chroma`` in
 ``settings.toml``, or ``LANGCHAIN_UNO_CHROMA``): there each host keeps its own journal, fills in its
-own records whole, and reads everybody's. One drainer a journal at a time (a lease).
+own records whole, and reads everybody's. One drainer a journal at a time (a lock).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
-from langchain_uno.home import Home, load_settings
+from langchain_uno.errors import StoreError
+from langchain_uno.home import Home, load_settings, locked
 from langchain_uno.logs.database import Closing
 from langchain_uno.logs.heard import Heard, heard_of, part_of
-from langchain_uno.logs.index import ChromaIndex, IndexBroken, Lease, Where
+from langchain_uno.logs.index import ChromaIndex, IndexBroken, Where
 from langchain_uno.logs.join import read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import KeptLog
@@ -50,14 +51,14 @@ class LogStore(Closing):
     def __init__(
         self,
         home: Home,
-        lease: Lease,
         journal: Journal,
         index: _Index,
         embedder: CachedEmbedder,
     ) -> None:
         self.home = home
         self.journal = journal
-        self._lease = lease
+        self._pid = os.getpid()
+        self._closing = ExitStack()
         self._index = index
         self._embedder = embedder
         self.kept = KeptLog(home, journal)
@@ -73,14 +74,14 @@ class LogStore(Closing):
         rebuild: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> LogStore:
-        """Open the store of ``home``, taking its lease.
+        """Open the store of ``home``, taking its lock.
 
         Its index is where ``LANGCHAIN_UNO_CHROMA`` or the home's ``settings.toml`` say.
 
         Args:
             home: the home (made if missing).
             embedder: makes the vectors; cached by fingerprint.
-            timeout_s: how long to wait for another holder of the lease.
+            timeout_s: how long to wait for another holder of the lock.
             rebuild: throw the index away and fill it again (with another embedder, say).
             say: told when the index has to be rebuilt; None: standard error.
 
@@ -92,17 +93,17 @@ class LogStore(Closing):
         """
         home.ensure()
         with ExitStack() as undo:
-            lease = Lease(home.chroma, timeout_s)
-            undo.callback(lease.release)
+            undo.enter_context(store_lock(home, timeout_s))
             journal = undo.enter_context(Journal(home.journal))
             cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")
             undo.callback(cached.close)
             index, reason = _open_index(home, journal, known_as(embedder), rebuild)
             undo.callback(index.close, clean=False)
-            store = cls(home, lease, journal, index, cached)
+            store = cls(home, journal, index, cached)
+            undo.callback(store.kept.close)
             if reason and not rebuild:
                 store._rebuild(reason, say)
-            undo.pop_all()
+            store._closing = undo.pop_all()
             return store
 
     def drain(self, on_done: OnDone | None = None) -> int:
@@ -116,7 +117,7 @@ class LogStore(Closing):
         Returns:
             How many records were written.
         """
-        self._lease.check()
+        self._check()
         self.kept.update()
         self._others = None
         indexed, digests = self.journal.indexed(), self.kept.digests()
@@ -149,7 +150,7 @@ class LogStore(Closing):
         Args:
             run_ids: only these; None: all, with a server also those of other hosts.
         """
-        self._lease.check()
+        self._check()
         others = self.others()
         if run_ids is None:
             indexed = self.journal.indexed()
@@ -165,7 +166,7 @@ class LogStore(Closing):
         Args:
             whole: a log is a record with all its feedback; else with that of one person.
         """
-        self._lease.check()
+        self._check()
         if whole:
             ours = read(self.journal, self.kept.joined(heard=True))
             found = [one for log in ours for one in heard_of(log, whole=True)]
@@ -176,7 +177,7 @@ class LogStore(Closing):
 
     def logs(self, heard: Sequence[Heard]) -> dict[str, Interaction | Callable[[], Interaction]]:
         """Return these logs by id, or what reads them."""
-        self._lease.check()
+        self._check()
         others = {log.run_id: log for log in self.others()}
         found = self.kept.reader([one for one in heard if one.run_id not in others])
         theirs = {g.log_id: part_of(others[g.run_id], g) for g in heard if g.run_id in others}
@@ -205,7 +206,7 @@ class LogStore(Closing):
         Raises:
             StoreError: one of them is not drained.
         """
-        self._lease.check()
+        self._check()
         return self._index.vectors(run_ids)
 
     def near(
@@ -220,12 +221,12 @@ class LogStore(Closing):
                 (seconds since 1970), ``language``, ``root_run_id``, ``thread_id``, ``user_id``,
                 ``model``, ``release``, ``cluster``, ``route``, ``n_feedback`` and ``score``.
         """
-        self._lease.check()
+        self._check()
         return self._index.near(vectors, k, where)
 
     def nearest(self, text: str, k: int = 5) -> list[tuple[str, float]]:
         """The past feedback nearest to a request: (run_id, distance) of logs that have some."""
-        self._lease.check()
+        self._check()
         return self.near(self._embedder.embed([text]), k, {"n_feedback": {"$gt": 0}})[0]
 
     def count(self) -> int:
@@ -233,12 +234,16 @@ class LogStore(Closing):
         return self._index.count()
 
     def close(self) -> None:
-        """Close everything and give the lease back. Closing twice is fine."""
-        self._index.close()
-        self._embedder.close()
-        self.kept.close()
-        self.journal.close()
-        self._lease.release()
+        """Close everything and give the lock back. Twice is fine; a forked child closes nothing."""
+        if os.getpid() == self._pid:
+            self._index.close()
+            self._closing.close()
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreError(
+                "This store was opened before the process forked: open it in the child instead."
+            )
 
     def _rebuild(self, reason: str, say: Callable[[str], None] | None) -> None:
         from rich.console import Console
@@ -252,13 +257,26 @@ class LogStore(Closing):
         say(f"The index was rebuilt from the journal: {n} records.")
 
 
+def store_lock(home: Home, timeout_s: float = 10.0) -> AbstractContextManager[None]:
+    """Keep other processes, and other openers in this one, from index and erasing.
+
+    Raises:
+        StoreBusyError: somebody holds it.
+    """
+    busy = (
+        f"The store {str(home.chroma)!r} is in use by another process, or by this one already: "
+        "wait until that is done, or stop it. Capturing goes on meanwhile."
+    )
+    return locked(home, "store", max(timeout_s, 0.0), busy)
+
+
 def index_is_embedded(home: Home) -> bool:
     """Whether the index is a folder of the home, and not on a server."""
     return _where(home)[0] == "embedded"
 
 
 def forget_in_index(home: Home, journal: Journal, run_ids: Sequence[str]) -> None:
-    """Take forgotten records out of the index; hold the lease while you call it.
+    """Take forgotten records out of the index; hold the store's lock while you call it.
 
     An embedded folder goes whole (deleting leaves bytes in its files) and is filled again, from the
     vector cache, by the next drain. On a server the records are deleted; when their bytes leave its

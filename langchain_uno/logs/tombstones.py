@@ -11,10 +11,11 @@ releases can be revoked when one of these people asks to be forgotten later.
 from __future__ import annotations
 
 import hmac
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 from langchain_uno.logs.redaction import pseudonym
 
@@ -41,14 +42,7 @@ def any_tombstones(db: sqlite3.Connection) -> bool:
     return bool(db.execute("SELECT EXISTS(SELECT 1 FROM tombstones)").fetchone()[0])
 
 
-def is_forgotten(
-    db: sqlite3.Connection,
-    run_ids: Iterable[str | None],
-    user_id: str | None,
-    thread_id: str | None,
-    created_at: float,
-    after: bytes | None,
-) -> bool:
+def is_forgotten(db: sqlite3.Connection, row: Sequence[Any], after: bytes | None) -> bool:
     """Whether a record may not come in.
 
     Its ids tell, or its user or thread and its time: a run that began before they were forgotten is
@@ -57,15 +51,13 @@ def is_forgotten(
 
     Args:
         db: of the journal.
-        run_ids: its run, and its trace's root run.
-        user_id: who asked.
-        thread_id: the conversation.
-        created_at: seconds since 1970.
+        row: its run, its trace's root run, the thread, who asked, when (seconds since 1970), ...
         after: digest of the conversation with the answer (``conversation.link``); None: what is
             said is no sign.
     """
+    run_id, root_run_id, thread_id, user_id, created_at = row[:5]
     planted = _Planted(db)
-    if any(planted.at("run", one) for one in run_ids if one):
+    if any(planted.at("run", one) for one in (run_id, root_run_id) if one):
         return True
     names: list[tuple[Kind, str]] = [("user", user_id)] if user_id else []
     names += [("thread", thread_id)] if thread_id else []
@@ -82,34 +74,30 @@ def is_forgotten(
 
 
 def feedback_is_forgotten(
-    db: sqlite3.Connection,
-    feedback_id: str,
-    run_id: str,
-    user_id: str | None,
-    created_at: float,
-    after: bytes | None,
-    texts: Iterable[str],
+    db: sqlite3.Connection, row: Sequence[Any], run_ids: Iterable[str], after: bytes | None
 ) -> bool:
     """Whether a feedback may not come back: its own, its run's or its user's tombstone.
 
     Args:
         db: of the journal.
-        feedback_id: its own id.
-        run_id: the run that it names.
-        user_id: who said it.
-        created_at: seconds since 1970.
+        row: its id, the run that it names, who said it, when (seconds since 1970), ... and last its
+            body: forgotten words come back under no other id.
+        run_ids: other forms of the run's id.
         after: digest of the conversation that an export's feedback is about.
-        texts: what such a feedback says: forgotten words come back under no other id.
     """
     planted = _Planted(db)
-    if planted.at("feedback", feedback_id) or planted.at("run", run_id):
+    feedback_id, run_id, user_id, created_at = row[:4]
+    runs: tuple[Kind, ...] = ("run", "about")
+    if planted.at("feedback", feedback_id):
         return True
-    if planted.at("about", run_id):
+    if any(planted.at(kind, one) for kind in runs for one in {run_id, *run_ids}):
         return True
     if user_id and planted.at("user", user_id) >= created_at:
         return True
     if after is None or (user_id and not planted.at("user", user_id)):
         return False
+    said = json.loads(row[-1])
+    texts = [str(said[name]) for name in ("comment", "correction", "value") if name in said]
     return any(planted.at("words", words_about(after, text)) for text in texts)
 
 

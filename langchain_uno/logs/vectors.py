@@ -8,7 +8,6 @@ Keyed by the embedder's fingerprint and a digest of the text; the text itself is
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from hashlib import blake2b
@@ -16,9 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from langchain_uno.errors import StoreError
-from langchain_uno.models.answers import open_cache
+from langchain_uno.models.answers import Cache
 from langchain_uno.models.protocols import Embedder, FloatArray
+
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS vectors (embedder TEXT, text BLOB, vector BLOB, "
+    "PRIMARY KEY (embedder, text)) WITHOUT ROWID"
+)
 
 
 class CachedEmbedder:
@@ -34,12 +37,9 @@ class CachedEmbedder:
 
     def __init__(self, embedder: Embedder, path: Path) -> None:
         self._embedder = embedder
-        self._path = path
-        self._db = open_cache(
-            path,
-            "CREATE TABLE IF NOT EXISTS vectors (embedder TEXT, text BLOB, vector BLOB, "
-            "PRIMARY KEY (embedder, text)) WITHOUT ROWID",
-        )
+        self._cache = Cache(path, _TABLE)
+        self.close = self._cache.close
+        """Closes the file."""
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Return the vectors, shape (n, d), float32, from the file where it has them."""
@@ -55,27 +55,16 @@ class CachedEmbedder:
             return np.zeros((0, 0), dtype=np.float32)
         return np.stack([found[k] for k in keys]).astype(np.float32, copy=False)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
     def _look_up(self, keys: Sequence[bytes]) -> dict[bytes, FloatArray]:
         marks = ",".join("?" * len(keys))
         sql = f"SELECT text, vector FROM vectors WHERE embedder = ? AND text IN ({marks})"  # noqa: S608
-        rows = self._db.execute(sql, [self._embedder.fingerprint, *keys]).fetchall()
+        rows = self._cache.run(sql, self._embedder.fingerprint, *keys)
         return {key: np.frombuffer(blob, dtype="<f4") for key, blob in rows}
 
     def _keep(self, vectors: dict[bytes, FloatArray]) -> None:
         name = self._embedder.fingerprint
         rows = [(name, k, v.astype("<f4").tobytes()) for k, v in vectors.items()]
-        try:
-            with self._db:
-                self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"The vector cache {str(self._path)!r} can't be written ({error}): make room on "
-                "the disk, or delete the file."
-            ) from error
+        self._cache.run_many("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
 
 def keep_only(path: Path, texts: Iterable[str]) -> None:
@@ -90,19 +79,13 @@ def keep_only(path: Path, texts: Iterable[str]) -> None:
     """
     if not path.is_file():
         return
-    try:
-        with closing(sqlite3.connect(path, timeout=30.0, isolation_level=None)) as db:
-            db.execute("PRAGMA secure_delete = ON")
-            db.execute("CREATE TEMP TABLE kept (text BLOB PRIMARY KEY) WITHOUT ROWID")
-            db.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((_key(t),) for t in texts))
-            db.execute("DELETE FROM vectors WHERE text NOT IN (SELECT text FROM kept)")
-            db.execute("VACUUM")
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.Error as error:
-        raise StoreError(
-            f"The vector cache {str(path)!r} can't be used ({error}): it is a cache, delete it and "
-            "run the same call again."
-        ) from error
+    with closing(Cache(path, _TABLE)) as cache:
+        cache.run("PRAGMA secure_delete = ON")
+        cache.run("CREATE TEMP TABLE kept (text BLOB PRIMARY KEY) WITHOUT ROWID")
+        cache.run_many("INSERT OR IGNORE INTO kept VALUES (?)", ((_key(t),) for t in texts))
+        cache.run("DELETE FROM vectors WHERE text NOT IN (SELECT text FROM kept)")
+        cache.run("VACUUM")
+        cache.run("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _key(text: str) -> bytes:

@@ -14,15 +14,18 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
 from langchain_uno.errors import StoreError
 from langchain_uno.models.protocols import GenerateRequest, Generation
 
+T = TypeVar("T")
 _KEPT = TypeAdapter(Generation)
 _KEPT_S = 90 * 24 * 3600.0
 """Seconds after which an answer that no refresh asked for is deleted: a quarter of a year."""
@@ -63,20 +66,55 @@ def open_cache(path: Path, table: str, *, again: bool = True) -> sqlite3.Connect
     return open_cache(path, table, again=False)
 
 
-class Answers:
-    """A table of answers by key; thread-safe.
+class Cache:
+    """A SQLite file of one table that may be lost; thread-safe.
 
     Args:
-        path: the SQLite file; made if missing.
+        path: the file; made if missing.
+        table: the statement that makes its table where it is missing.
 
     Raises:
         StoreError: the file can't be used (all methods).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, table: str) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._db = open_cache(
+        self._db = open_cache(path, table)
+
+    def run(self, sql: str, *values: object) -> list[Any]:
+        """Run a statement and return its rows."""
+        return self._do(lambda db: db.execute(sql, values).fetchall())
+
+    def run_many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run a statement for each row, all of them or none."""
+        self._do(lambda db: db.executemany(sql, rows))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            with self._lock, self._db:
+                return work(self._db)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"The cache {str(self._path)!r} can't be used ({error}): make room on the disk, or "
+                "delete the file."
+            ) from error
+
+
+class Answers(Cache):
+    """A table of answers by key.
+
+    Args:
+        path: the SQLite file; made if missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
             path,
             "CREATE TABLE IF NOT EXISTS answers "
             "(key BLOB PRIMARY KEY, answer TEXT, used REAL) WITHOUT ROWID",
@@ -84,33 +122,22 @@ class Answers:
 
     def get(self, key: bytes) -> Generation | None:
         """Return the answer kept under a key; None: there is none."""
-        found = self._run("SELECT answer FROM answers WHERE key = ?", key)
+        found = self.run("SELECT answer FROM answers WHERE key = ?", key)
         if not found:
             return None
-        self._run("UPDATE answers SET used = ? WHERE key = ?", time.time(), key)
+        self.run("UPDATE answers SET used = ? WHERE key = ?", time.time(), key)
         return _KEPT.validate_json(found[0][0])
 
     def put(self, key: bytes, answer: Generation) -> None:
         """Keep an answer."""
         sql = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)"
-        self._run(sql, key, _KEPT.dump_json(answer).decode(), time.time())
+        self.run(sql, key, _KEPT.dump_json(answer).decode(), time.time())
 
     def drop(self, key: bytes) -> None:
         """Delete the answer kept under a key, if there is one."""
-        self._run("DELETE FROM answers WHERE key = ?", key)
+        self.run("DELETE FROM answers WHERE key = ?", key)
 
     def close(self) -> None:
         """Delete what nobody asked for in a long time, and close the file."""
-        self._run("DELETE FROM answers WHERE used < ?", time.time() - _KEPT_S)
-        with self._lock:
-            self._db.close()
-
-    def _run(self, sql: str, *values: object) -> list[tuple[str]]:
-        try:
-            with self._lock, self._db:
-                return self._db.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise StoreError(
-                f"The cache {str(self._path)!r} can't be used ({error}): make room on the disk, or "
-                "delete the file."
-            ) from error
+        self.run("DELETE FROM answers WHERE used < ?", time.time() - _KEPT_S)
+        super().close()

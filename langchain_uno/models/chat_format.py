@@ -289,13 +289,8 @@ class TextStream:
 
 def _open_prefix(text: str, marks: Sequence[str]) -> int:
     """The length of the longest end of ``text`` that begins one of the marks."""
-    longest = 0
-    for mark in marks:
-        for size in range(min(len(mark) - 1, len(text)), longest, -1):
-            if text.endswith(mark[:size]):
-                longest = size
-                break
-    return longest
+    sizes = (size for mark in marks for size in range(1, len(mark)) if text.endswith(mark[:size]))
+    return max(sizes, default=0)
 
 
 def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.protocols import Engine, GenerateRequest, Generation, OnDone, Sampling
-from langchain_uno.models.roles import Judgement, PromptSet, RoleError
+from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.models.teacher import forget
 from langchain_uno.models.together import ask_once
 from langchain_uno.recipe import Recipe
@@ -43,7 +43,7 @@ def judge(
     *,
     temperature: float = 0.0,
     seed: int = 0,
-) -> list[Judgement | None]:
+) -> list[float | None]:
     """Judge every item once, in the order given; equal items are asked once.
 
     Thoughts are not shown to the judge: an answer that is nothing else is empty.
@@ -58,7 +58,7 @@ def judge(
         seed: makes a sampled judgement repeatable; another seed is another judgement.
 
     Returns:
-        One judgement an item, or None where the judge's text had no readable form.
+        One score an item, or None where the judge's text had no readable form.
 
     Raises:
         EngineError: the judge can't answer at all.
@@ -79,11 +79,10 @@ def judge(
         for item in spoken
     ]
     made = zip(requests, ask_once(engine, requests, on_done), strict=True)
-    verdicts = iter([_read(engine, prompts, *one) for one in made])
+    scores = iter([_read(engine, prompts, *one) for one in made])
     if on_done is not None and len(items) > len(spoken):
         on_done(len(items) - len(spoken))
-    empty = Judgement(LOWEST, "the answer is empty")
-    return [next(verdicts) if item.answer.strip() else empty for item in items]
+    return [next(scores) if item.answer.strip() else LOWEST for item in items]
 
 
 def judge_averaged(
@@ -94,13 +93,12 @@ def judge_averaged(
     on_done: OnDone | None = None,
     *,
     seed: int = 0,
-) -> list[Judgement | None]:
+) -> list[float | None]:
     """Judge every item once greedily and ``judgements - 1`` times sampled, and average the scores.
 
     There are ``recipe.verify.judgements``, sampled at ``recipe.temperature`` and
     ``recipe.top_p``. ``on_done`` is told of ``len(items) * judgements`` items. Unreadable
-    judgements are left out of the average; an item with none that can be read gets None. The reason
-    is the greedy judgement's.
+    judgements are left out of the average; an item with none that can be read gets None.
 
     Raises:
         EngineError: the judge can't answer at all.
@@ -117,12 +115,8 @@ def judge_averaged(
         )
         for k in range(max(1, recipe.verify.judgements))
     ]
-    out: list[Judgement | None] = []
-    for verdicts in zip(*per_round, strict=True):
-        read = [v for v in verdicts if v is not None]
-        mean = sum(v.score for v in read) / len(read) if read else 0.0
-        out.append(Judgement(mean, read[0].reason) if read else None)
-    return out
+    read = [[score for score in each if score is not None] for each in zip(*per_round, strict=True)]
+    return [sum(scores) / len(scores) if scores else None for scores in read]
 
 
 def stable_seed(base: int, *parts: str) -> int:
@@ -133,11 +127,9 @@ def stable_seed(base: int, *parts: str) -> int:
 
 def _read(
     engine: Engine, prompts: PromptSet, request: GenerateRequest, made: Generation
-) -> Judgement | None:
+) -> float | None:
     try:
-        verdict = prompts.parse_judgement(made.text)
+        return prompts.parse_judgement(made.text)
     except RoleError:
         forget(engine, request)
         return None
-    # A model may write 0 or 11; the scale is the method's, not the model's.
-    return Judgement(min(10.0, max(LOWEST, verdict.score)), verdict.reason)

@@ -211,11 +211,7 @@ def engine_from_objects(model: Any, tokenizer: Any, **settings: Any) -> LocalEng
     from langchain_uno.models.local import LocalEngine
 
     name = str(getattr(model.config, "_name_or_path", "") or "in-memory")
-    folder = Path(name)
-    try:
-        print_ = folder_fingerprint(folder if folder.is_dir() else _from_hub(name, load=False))
-    except ModelNotFoundError:
-        print_ = model_fingerprint(model)
+    print_ = known_fingerprint(name) or model_fingerprint(model)
     return LocalEngine(model, tokenizer, name=name, fingerprint=print_, **settings)
 
 

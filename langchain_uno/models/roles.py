@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from langchain_uno.records import Message
@@ -20,14 +19,6 @@ Answered = tuple[Sequence[Message], str]
 
 class RoleError(ValueError):
     """A text lacks the form its role asks for; the caller drops or retries it."""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A judge's verdict on one answer: reason first, then the score in [1, 10] (paper, stage 3)."""
-
-    score: float
-    reason: str = ""
 
 
 class PromptSet(ABC):
@@ -41,6 +32,8 @@ class PromptSet(ABC):
     """Name and version of the set; stored in releases."""
     cover_options = ("yes", "no")
     """The two answer words, yes first."""
+    lacks: frozenset[str] = frozenset()
+    """Roles that it has no words for; others do without them."""
 
     @abstractmethod
     def supports(self, language: str) -> bool:
@@ -58,6 +51,9 @@ class PromptSet(ABC):
                 ``rules``, ``suggestion``, ``known``, ``draft``, ``liked``, ``disliked``.
         """
 
+    def _if_worded(self, role: str, language: str, **data: Any) -> list[Message] | None:
+        return None if role in self.lacks else self.worded(role, language, **data)
+
     def distil_prompt(
         self, messages: Sequence[Message], answer: str, feedback: Sequence[str], language: str
     ) -> list[Message]:
@@ -70,13 +66,13 @@ class PromptSet(ABC):
     ) -> list[Message] | None:
         """What the user's edit of the answer changes -> JSON list of rules; None: no such role."""
         shown = {"conversation": messages, "answer": answer, "edit": edit}
-        return self.worded("distil_edit", language, **shown)
+        return self._if_worded("distil_edit", language, **shown)
 
     def distil_thumbs_prompt(
         self, liked: Sequence[Answered], disliked: Sequence[Answered], language: str
     ) -> list[Message] | None:
         """What sets liked answers apart from disliked ones -> JSON list; None: no such role."""
-        return self.worded("distil_thumbs", language, liked=liked, disliked=disliked)
+        return self._if_worded("distil_thumbs", language, liked=liked, disliked=disliked)
 
     def predict_prompt(self, messages: Sequence[Message], language: str) -> list[Message]:
         """Rules without feedback: what the model would guess from the query alone, at most 5."""
@@ -115,8 +111,8 @@ class PromptSet(ABC):
         return self.worded("judge", language, conversation=messages, rules=rules, answer=answer)
 
     @abstractmethod
-    def parse_judgement(self, text: str) -> Judgement:
-        """Parse a judgement: reason first, then score."""
+    def parse_judgement(self, text: str) -> float:
+        """Parse a judgement, whose score in [1, 10] stands behind its reason (paper, stage 3)."""
 
     def judge_schema(self) -> dict[str, Any] | None:
         """JSON schema of a judgement, or None when the set's form is not JSON."""
@@ -128,7 +124,7 @@ class PromptSet(ABC):
 
     def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
         """Is it covered by the list of known rules? None: a set that asks rule by rule."""
-        return self.worded("cover_list", "", suggestion=suggestion, known=known)
+        return self._if_worded("cover_list", "", suggestion=suggestion, known=known)
 
     def critique_prompt(
         self, messages: Sequence[Message], draft: str, language: str

@@ -22,7 +22,6 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -35,20 +34,6 @@ from langchain_uno.records import Cluster, utc_now
 
 MANIFEST_SCHEMA = 6
 MAX_JSON = 64 << 20
-
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    # 2: a projection may lie beside the centroids; clusters say what their modules learnt from.
-    1: lambda data: {**data, "schema_version": 2},
-    # 3: a cluster's route may be "memory", which has no adapter.
-    2: lambda data: {**data, "schema_version": 3},
-    # 4: rules hold for every request of their cluster; the toy model is the bundled one.
-    3: lambda data: _without_conditions(_with_names_of_4(data)),
-    # 5: requests are compared in a space of the release's own; there the threshold is 1 - cosine.
-    4: lambda data: {**data, "schema_version": 5},
-    # 6: clusters say what rules a module that was kept had been taught.
-    5: lambda data: {**data, "schema_version": 6},
-}
-"""Step n turns the raw manifest of schema n into schema n + 1. Steps are added, never edited."""
 
 _NAMES_OF_4 = {"embedded": "bundled"}
 """What the bundled model and its prompt set were called up to schema 3, and are called now."""
@@ -146,29 +131,32 @@ def opaque_id(key: bytes, run_id: str) -> str:
 
 
 def migrate(data: dict[str, Any]) -> dict[str, Any]:
-    """Bring a raw manifest to the present schema by the numbered steps.
+    """Bring a raw manifest to the present schema.
+
+    What schemas added may be left out: 2, what lies beside the centroids, and what modules learnt
+    from; 3, the route "memory", which has no adapter; 5, a space of the release's own, where the
+    threshold is 1 - cosine; 6, what rules a module that was kept had been taught. Schema 4 changed
+    what was there: rules hold for every request of their cluster, and the toy model is the bundled
+    one.
 
     Raises:
         ReleaseError: no schema version, one from the future, or values that a step can't
             read.
     """
-    while True:
-        version = data.get("schema_version")
-        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise ReleaseError(f"its manifest has no usable schema_version (found {version!r})")
-        if version == MANIFEST_SCHEMA:
-            return data
-        if version > MANIFEST_SCHEMA:
-            raise ReleaseError(
-                f"its manifest has schema {version}, this software knows up to {MANIFEST_SCHEMA}: "
-                "upgrade langchain-uno"
-            )
-        try:
-            data = _MIGRATIONS[version]({**data})
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise ReleaseError(
-                f"its manifest of schema {version} is malformed ({error})"
-            ) from error
+    version = data.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ReleaseError(f"its manifest has no usable schema_version (found {version!r})")
+    if version > MANIFEST_SCHEMA:
+        raise ReleaseError(
+            f"its manifest has schema {version}, this software knows up to {MANIFEST_SCHEMA}: "
+            "upgrade langchain-uno"
+        )
+    try:
+        if version < 4:
+            data = _without_conditions(_with_names_of_4(data))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ReleaseError(f"its manifest of schema {version} is malformed ({error})") from error
+    return {**data, "schema_version": MANIFEST_SCHEMA}
 
 
 def _with_names_of_4(data: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +168,7 @@ def _with_names_of_4(data: dict[str, Any]) -> dict[str, Any]:
         "role_tokens": recipe.get("max_critique_tokens", 512),
     }
     name = base_name(data["base_model"])
-    return {**data, "base_model": name, "recipe": recipe, "schema_version": 4}
+    return {**data, "base_model": name, "recipe": recipe}
 
 
 def _without_conditions(data: dict[str, Any]) -> dict[str, Any]:

@@ -106,26 +106,17 @@ def row_of(home: Home, release: str, manifest: Manifest | None, share: float) ->
         manifest: what it says of itself; None: that can't be read.
         share: its part of the requests.
     """
-    found: dict[str, Any] = {
+    routes = [cluster.route for cluster in manifest.clusters] if manifest else []
+    broken = "broken: it can't be read"
+    return {
         "id": release,
         "share": share,
-        "created": None,
-        "parent": None,
-        "routes": {},
-        "coverage": None,
-        "bytes": 0,
-    }
-    if manifest is None:
-        return {**found, "state": "broken: it can't be read"}
-    routes = [cluster.route for cluster in manifest.clusters]
-    return {
-        **found,
-        "created": manifest.created.isoformat(timespec="seconds"),
-        "parent": manifest.parent,
+        "created": manifest.created.isoformat(timespec="seconds") if manifest else None,
+        "parent": manifest.parent if manifest else None,
         "routes": {route: routes.count(route) for route in dict.fromkeys(routes)},
-        "coverage": manifest.figures.get("coverage"),
-        "bytes": sum(adapter.n_bytes for adapter in manifest.adapters),
-        "state": state_of(home, release, share, routes),
+        "coverage": manifest.figures.get("coverage") if manifest else None,
+        "bytes": sum(adapter.n_bytes for adapter in manifest.adapters) if manifest else 0,
+        "state": state_of(home, release, share, routes) if manifest else broken,
     }
 
 

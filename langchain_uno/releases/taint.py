@@ -22,7 +22,7 @@ from langchain_uno.releases.manifest import Manifest, read_manifest_file
 from langchain_uno.releases.publish import revoke
 from langchain_uno.releases.traffic import write_atomic
 
-_KEPT = {"id", "size", "run_ids", "gap", "n_gap_logs", "radius", "trained_on", "made_in", "reports"}
+_KEPT = {"id", "size", "run_ids", "gap", "n_gap_logs", "trained_on", "made_in", "reports"}
 """What stays of a tainted cluster: named one by one, so that no later field keeps users' words."""
 
 REASON = "tainted: it learnt from a log that was forgotten"

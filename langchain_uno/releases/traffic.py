@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from hashlib import blake2b
@@ -119,8 +119,7 @@ def read_traffic(home: Home) -> Traffic | None:
     try:
         data = json.loads(raw)
         if isinstance(data, dict):
-            for step in _STEPS[_schema(data) :]:
-                data = step(data)
+            data = _migrated(data)
         traffic = Traffic.model_validate(data)
         for share in traffic.shares:
             if share.release is not None:
@@ -135,31 +134,18 @@ def read_traffic(home: Home) -> Traffic | None:
     return traffic
 
 
-def _schema(data: dict[str, Any]) -> int:
-    """Return how many steps were taken before the file was written."""
+def _migrated(data: dict[str, Any]) -> dict[str, Any]:
+    """Bring a file of an older schema to the present one: what came since may be left out.
+
+    2: a share may be the base model's, and a canary may divide the shares. 3: the traffic may stand
+    in for a release that an erasure revoked.
+    """
     found = data.get("schema_version")
     if isinstance(found, bool) or not isinstance(found, int) or not 1 <= found <= TRAFFIC_SCHEMA:
         raise ValueError(
             f"schema {found!r} is unknown here, this version knows up to {TRAFFIC_SCHEMA}"
         )
-    return found - 1
-
-
-def m002_base_and_canary(data: dict[str, Any]) -> dict[str, Any]:
-    """A share may be the base model's, and a canary may divide the shares."""
-    return {**data, "schema_version": 2}
-
-
-def m003_stand_in(data: dict[str, Any]) -> dict[str, Any]:
-    """The traffic may stand in for a release that an erasure revoked."""
-    return {**data, "schema_version": 3}
-
-
-_STEPS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (
-    m002_base_and_canary,
-    m003_stand_in,
-)
-"""From schema 1 up. A step is never changed once released; a new one is appended."""
+    return {**data, "schema_version": TRAFFIC_SCHEMA}
 
 
 def write_traffic(home: Home, traffic: Traffic) -> None:

@@ -65,13 +65,8 @@ class Chat:
 class Passed(Exception):
     """Something that was understood and holds nothing to import; raised where no more comes.
 
-    Args:
-        reason: a short stable word.
+    Its text is the reason, a short stable word.
     """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 Found = Chat | Feedback | Passed

@@ -139,30 +139,25 @@ def _openai(row: Row) -> Iterable[Found]:
     yield from _pair({**row, **beside, "prompt": prompt, "input": None})
 
 
-def _kto(row: Row) -> Iterable[Found]:
-    label = first(row, "label", "kto_tag")
-    score = thumb(label)
-    if score is None:
-        raise InputError(f"the label {str(label)[:40]!r} is neither true nor false")
+def _rated(row: Row) -> Iterable[Found]:
+    """An answer with a thumb, or with a worse one beside it."""
     answer = first(row, "completion", "response", "output")
-    turns = prompt_of(row) if answer is None else _side(prompt_of(row), answer, "completion")
-    yield Chat(turns, feedback=[{"key": "thumb", "score": score}], **_told(row))
-
-
-def _ms_swift(row: Row) -> Iterable[Found]:
-    if row.get("messages"):
-        chosen = prompt_of({"messages": row["messages"], "system": row.get("system")})
+    if row.get("messages") or answer is None:
+        chosen = prompt_of(row)
         prompt = chosen[:-1]
     else:
         prompt = prompt_of(row)
-        chosen = _side(prompt, row.get("response") or "", "response")
+        chosen = _side(prompt, answer, "completion")
     worse = first(row, "rejected_response", "rejected_messages")
     if worse:
         if isinstance(worse, list) and all(isinstance(w, str) for w in worse):
             worse = worse[0]
         yield corrected(chosen, _side(prompt, worse, "rejected_response"), **_told(row))
         return
-    score = thumb(row["label"]) if row.get("label") is not None else None
+    label = first(row, "label", "kto_tag")
+    score = thumb(label)
+    if label is not None and score is None:
+        raise InputError(f"the label {str(label)[:40]!r} is neither true nor false")
     said = [{"key": "thumb", "score": score}] if score is not None else []
     yield Chat(chosen, feedback=said, **_told(row))
 
@@ -269,9 +264,9 @@ def _critique(one: Row) -> str:
 OPENAI_PREFERENCE = Reader("openai-preference", lambda row: "preferred_output" in row, _openai)
 PAIRS = Reader("pairs", lambda row: {"chosen", "rejected"} <= row.keys(), _pair)
 KTO = Reader(
-    "kto", lambda row: "kto_tag" in row or {"prompt", "completion", "label"} <= row.keys(), _kto
+    "kto", lambda row: "kto_tag" in row or {"prompt", "completion", "label"} <= row.keys(), _rated
 )
-MS_SWIFT = Reader("ms-swift", _is_ms_swift, _ms_swift)
+MS_SWIFT = Reader("ms-swift", _is_ms_swift, _rated)
 LMARENA = Reader(
     "lmarena",
     lambda row: (

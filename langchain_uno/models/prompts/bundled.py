@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_uno.models.roles import Answered, Judgement, PromptSet, RoleError
+from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.records import Message
 
 _NUMBERED = re.compile(r"\d+\.\s+(.*\S)")
@@ -23,6 +23,8 @@ class BundledPromptSet(PromptSet):
     """Implements :class:`langchain_uno.models.roles.PromptSet` for the bundled model."""
 
     fingerprint = "bundled-v1"
+    lacks = frozenset({"distil_edit", "distil_thumbs", "cover_list"})
+    """The model learnt to read words, and to compare two rules."""
 
     def supports(self, language: str) -> bool:
         """English only."""
@@ -45,22 +47,6 @@ class BundledPromptSet(PromptSet):
         name = role.removesuffix("_feedback")
         return [Message(role="system", content=name), Message(role="user", content=shown[role]())]
 
-    def distil_edit_prompt(
-        self, messages: Sequence[Message], answer: str, edit: str, language: str
-    ) -> list[Message] | None:
-        """None: the model learnt to read words."""
-        return None
-
-    def distil_thumbs_prompt(
-        self, liked: Sequence[Answered], disliked: Sequence[Answered], language: str
-    ) -> list[Message] | None:
-        """None: the model learnt to read words."""
-        return None
-
-    def cover_list_prompt(self, suggestion: str, known: Sequence[str]) -> list[Message] | None:
-        """None: the model learnt to compare two rules."""
-        return None
-
     def parse_rules(self, text: str) -> list[str]:
         """Parse a JSON list of strings."""
         try:
@@ -78,12 +64,12 @@ class BundledPromptSet(PromptSet):
             schema["maxItems"] = max_rules
         return schema
 
-    def parse_judgement(self, text: str) -> Judgement:
+    def parse_judgement(self, text: str) -> float:
         """The score stands alone on the last line: ``score 7``."""
         match = _SCORE.search(text.strip())
         if not match:
             raise RoleError(f"no score in the judgement: {text[-80:]!r}")
-        return Judgement(float(match.group(1)), text.strip()[: match.start()].strip())
+        return float(match.group(1))
 
     def critique_completion(self, rules: Sequence[str]) -> str:
         """The rules numbered, or ``none``."""

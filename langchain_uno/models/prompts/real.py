@@ -21,7 +21,7 @@ from langchain_uno.home import read_toml
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.prompts.data_blocks import clean, numbered, quoted, transcript, turns
 from langchain_uno.models.prompts.reading import json_values, numbered_items, string_list
-from langchain_uno.models.roles import Judgement, PromptSet, RoleError
+from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.records import Message
 
 LANGUAGES = ("en", "zh")
@@ -93,7 +93,7 @@ class RealPromptSet(PromptSet):
         schema: dict[str, Any] = {"type": "array", "items": {"type": "string", "minLength": 1}}
         return schema if max_rules is None else {**schema, "maxItems": max_rules}
 
-    def parse_judgement(self, text: str) -> Judgement:
+    def parse_judgement(self, text: str) -> float:
         """Read the JSON object that the schema describes; a broken one by its score field.
 
         Raises:
@@ -102,13 +102,12 @@ class RealPromptSet(PromptSet):
         text = without_thinking(text)
         found = [v for v in json_values(text, "{") if isinstance(v, dict) and "score" in v]
         if found:
-            told = [str(found[-1].get(part) or "").strip() for part in ("reason", *_DIMENSIONS)]
-            return Judgement(_score(found[-1]["score"]), "; ".join(filter(None, told)))
+            return _score(found[-1]["score"])
         # The judge's own score comes last; one quoted from the answer stands before it.
         scores = _SCORE.findall(text)
         if not scores:
             raise RoleError(f"expected a judgement, got {len(text)} characters without a score")
-        return Judgement(_score(scores[-1]), "")
+        return _score(scores[-1])
 
     def judge_schema(self) -> dict[str, Any] | None:
         """JSON schema of a judgement: a few words for each dimension, then the score."""

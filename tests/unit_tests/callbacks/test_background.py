@@ -15,8 +15,8 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
-from langchain_uno.logs.index import Lease
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.store import store_lock
 from langchain_uno.models.embedders import LangChainEmbedder
 
 EMBEDDINGS = DeterministicFakeEmbedding(size=8)
@@ -49,15 +49,16 @@ def test_what_is_captured_arrives_in_chroma_by_itself(home: Path) -> None:
     assert indexed(home) == 5
 
 
-def test_it_waits_for_the_lease_and_goes_on(home: Path, caplog: pytest.LogCaptureFixture) -> None:
-    lease = Lease(Home.locate(home).ensure().chroma)
+def test_it_waits_for_the_lock_and_goes_on(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lock = store_lock(Home.locate(home))
+    lock.__enter__()
     with UNOFeedbackHandler(
         home=home, drain_every=0.05, embedder=LangChainEmbedder(EMBEDDINGS)
     ) as handler:
         ask(handler, 2)
         time.sleep(0.3)
         assert handler.stats()["drained"] == 0
-        lease.release()
+        lock.__exit__(None, None, None)
         until(lambda: handler.stats()["drained"] == 2)
     assert caplog.records == []  # a refresh at work is no trouble
 

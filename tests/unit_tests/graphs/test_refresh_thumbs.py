@@ -242,7 +242,6 @@ def test_a_rule_drawn_from_thumbs_is_taught_and_is_what_the_module_is_judged_by(
     )
     disliked = {one.run_id for one in marked_week(24) if one.answer.startswith("well")}
     assert {p.run_id for p in pairs} == {i for i in cluster.train if i in disliked}
-    assert all([r.text for r in p.rules] == ["list"] for p in pairs)
     assert result.clusters[0].pairs == len(pairs) > 10
     [report] = decided(home, result).reports
     # Every held-out request is judged, those of liked answers too; nobody looks at likelihoods.

@@ -18,7 +18,7 @@ import numpy as np
 
 from langchain_uno.learning.controls import ANSWERS, SAME
 from langchain_uno.models.protocols import FloatArray, GenerateRequest, Generation, OnDone
-from langchain_uno.models.roles import Judgement, RoleError
+from langchain_uno.models.roles import RoleError
 from langchain_uno.records import Feedback, Interaction, Message
 
 CONTROLS = {rule: answer for own in ANSWERS.values() for rule, answer in own.items()}
@@ -99,10 +99,9 @@ class ToyPrompts:
     def judge_prompt(self, messages, rules, answer, language):  # type: ignore[no-untyped-def]
         return self._ask("judge", messages=messages, rules=list(rules), answer=answer)
 
-    def parse_judgement(self, text: str) -> Judgement:
+    def parse_judgement(self, text: str) -> float:
         try:
-            reason, score = text.rsplit(" ", 1)
-            return Judgement(float(score), reason)
+            return float(text.rpartition(" ")[2])
         except ValueError as error:
             raise RoleError(text) from error
 

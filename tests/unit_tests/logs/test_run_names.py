@@ -241,11 +241,11 @@ def test_retention_knows_later_whose_digits_they_were(home: Home) -> None:
 
 
 def write_old(home: Home, logs: list[Interaction], said: list[Feedback]) -> None:
-    """Write a journal of schema 9, with feedback filed under what it was given for."""
+    """Write a journal of version 0.1.0, with feedback filed under what it was given for."""
     old = sqlite3.connect(home.ensure().journal / FILE_NAME)
-    for step in STEPS[:9]:
-        step(old)
-    old.execute("PRAGMA user_version = 9")
+    for schema in range(1, 5):
+        STEPS[schema](old)
+    old.execute("PRAGMA user_version = 4")
     for one in logs:
         old.execute(
             "INSERT INTO interactions (run_id, root_run_id, user_id, created_at, has_answer, body) "
@@ -263,7 +263,6 @@ def write_old(home: Home, logs: list[Interaction], said: list[Feedback]) -> None
             "INSERT INTO feedback (feedback_id, run_id, created_at, body) VALUES (?, ?, 2.0, ?)",
             (f.feedback_id, f.run_id, f.model_dump_json()),
         )
-    old.execute("INSERT INTO names VALUES (?, ?)", (UUID(log(8).run_id).hex, log(2).run_id))
     old.commit()
     old.close()
 
@@ -281,7 +280,7 @@ def test_feedback_of_an_old_home_is_filed_anew(
     ]
     said = [
         fed(1, form(named), SECRET),
-        fed(2, UUID(log(8).run_id).hex),
+        fed(2, log(2).run_id),
         fed(3, logs[2].run_id),
         fed(4, log(3).run_id),
         fed(5, UUID(log(5).run_id).hex),
@@ -303,7 +302,7 @@ def test_an_old_home_may_hold_a_run_and_another_with_its_digits(home: Home) -> N
     logs = [log(1, run_id=UUID(RUN).hex), log(2, run_id=RUN), log(3, run_id=UUID(ROOT).hex)]
     write_old(home, [*logs, log(4, root_run_id=ROOT)], [fed(1, RUN), fed(2, logs[0].run_id)])
     with Journal(home.journal) as journal:
-        assert set(journal.names().values()) == {log(2).run_id}  # what the old home had
+        assert journal.names() == {}
         assert fed_runs(home, journal) == {logs[0].run_id: 1, RUN: 1}
         journal.append_feedback(fed(3, RUN))
         journal.append_feedback(fed(4, ROOT))

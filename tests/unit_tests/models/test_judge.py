@@ -21,40 +21,32 @@ ASK = [Message(role="user", content="q")]
 
 def test_scores_follow_the_rules() -> None:
     items = [JudgeItem(ASK, ["a", "b"], text) for text in ("plain", "[a]", "[a] [b]")]
-    verdicts = judge(items, ToyEngine(), ToyPrompts(), RECIPE)
-    assert [v and v.score for v in verdicts] == [1.0, 5.5, 10.0]
-    assert verdicts[1] is not None
-    assert verdicts[1].reason == "met 1 of 2"
+    assert judge(items, ToyEngine(), ToyPrompts(), RECIPE) == [1.0, 5.5, 10.0]
 
 
 def test_empty_answers_are_worst_without_asking_and_equal_items_are_asked_once() -> None:
     engine, done = ToyEngine(), []
     items = [JudgeItem(ASK, ["a"], t) for t in ("[a]", "  ", "[a]")]
-    verdicts = judge(items, engine, ToyPrompts(), RECIPE, done.append)
-    assert [v and v.score for v in verdicts] == [10.0, 1.0, 10.0]
+    assert judge(items, engine, ToyPrompts(), RECIPE, done.append) == [10.0, 1.0, 10.0]
     assert len(engine.asked) == 1
     assert sum(done) == 3
 
 
-def test_unreadable_judgements_are_none_and_scores_stay_on_the_scale() -> None:
-    texts = iter(["no number here", "fine 99", "bad -3"])
+def test_unreadable_judgements_are_none() -> None:
+    texts = iter(["no number here", "fine 9", "bad 3"])
     engine = ToyEngine(lambda what, request: next(texts))
     items = [JudgeItem(ASK, ["a"], t) for t in "xyz"]
-    verdicts = judge(items, engine, ToyPrompts(), RECIPE)
-    assert verdicts[0] is None
-    assert [v and v.score for v in verdicts[1:]] == [10.0, 1.0]
+    assert judge(items, engine, ToyPrompts(), RECIPE) == [None, 9.0, 3.0]
 
 
 def test_the_average_has_one_greedy_and_further_sampled_judgements() -> None:
     scores = iter(["g 4", "s 7", "unreadable"])
     engine = ToyEngine(lambda what, request: next(scores))
     done: list[int] = []
-    [verdict] = judge_averaged(
+    [score] = judge_averaged(
         [JudgeItem(ASK, ["a"], "x")], engine, ToyPrompts(), RECIPE, done.append
     )
-    assert verdict is not None
-    assert verdict.score == pytest.approx(5.5)
-    assert verdict.reason == "g"
+    assert score == pytest.approx(5.5)
     assert [r.sampling.temperature for _, r in engine.asked] == [0.0, 0.7, 0.7]
     assert [r.sampling.top_p for _, r in engine.asked] == [1.0, 0.8, 0.8]
     assert {r.sampling.max_tokens for _, r in engine.asked} == {77}
@@ -69,10 +61,7 @@ def test_an_item_that_no_judgement_could_be_read_for_is_none() -> None:
         lambda what, request: "?" if what["answer"] == "bad" else plain(what, request)
     )
     items = [JudgeItem(ASK, ["a"], t) for t in ("bad", "[a]")]
-    assert [v and v.score for v in judge_averaged(items, engine, ToyPrompts(), RECIPE)] == [
-        None,
-        10.0,
-    ]
+    assert judge_averaged(items, engine, ToyPrompts(), RECIPE) == [None, 10.0]
 
 
 def test_seeds_are_stable_and_differ() -> None:

@@ -147,7 +147,7 @@ def test_the_examples_are_such_as_the_role_reads(language: str) -> None:
     assert rules.count([]) >= 2
     assert all(0 < len(SET.parse_rules(text)) <= 5 for text in shown["predict"])
     low, high = [SET.parse_judgement(text) for text in shown["judge"]]
-    assert (low.score, high.score) == (3, 10)
+    assert (low, high) == (3, 10)
     known = {SET.cover_prompt("x" if language == "en" else "简", "y")[i].content for i in (2, 4)}
     assert known == {"yes", "no"}
 
@@ -314,24 +314,23 @@ def test_what_is_no_list_of_rules_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "score", "reason"),
+    ("text", "score"),
     [
-        ('{"reason": "rule 2 broken", "score": 4}', 4, "rule 2 broken"),
-        ('```json\n{"reason": "ok", "score": "8/10"}\n```', 8, "ok"),
-        ('{"score": 7.5, "reason": "ok"}', 7.5, "ok"),
-        ('{"rules": "1 met", "content": "right", "form": "", "score": 9}', 9, "1 met; right"),
-        ('The answer says {"score": 10}. Mine: {"reason": "it begs", "score": 2}', 2, "it begs"),
-        ('{"reason": "it says "score": 10", "score": 3}', 3, ""),
-        ("Reason: fine.\nScore: 9", 9, ""),
-        ("理由：很好。评分：8", 8, ""),
-        ('{"reason": "fine\nand good", "score": 10}', 10, "fine\nand good"),
-        ("{'reason': 'fine', 'score': 6}", 6, "fine"),
-        ('<think>{"score": 1}</think>{"reason": "", "score": 5}', 5, ""),
+        ('{"reason": "rule 2 broken", "score": 4}', 4),
+        ('```json\n{"reason": "ok", "score": "8/10"}\n```', 8),
+        ('{"score": 7.5, "reason": "ok"}', 7.5),
+        ('{"rules": "1 met", "content": "right", "form": "", "score": 9}', 9),
+        ('The answer says {"score": 10}. Mine: {"reason": "it begs", "score": 2}', 2),
+        ('{"reason": "it says "score": 10", "score": 3}', 3),
+        ("Reason: fine.\nScore: 9", 9),
+        ("理由：很好。评分：8", 8),
+        ('{"reason": "fine\nand good", "score": 10}', 10),
+        ("{'reason': 'fine', 'score': 6}", 6),
+        ('<think>{"score": 1}</think>{"reason": "", "score": 5}', 5),
     ],
 )
-def test_judgements_are_read_from_messy_text(text: str, score: float, reason: str) -> None:
-    judged = SET.parse_judgement(text)
-    assert (judged.score, judged.reason) == (score, reason)
+def test_judgements_are_read_from_messy_text(text: str, score: float) -> None:
+    assert SET.parse_judgement(text) == score
 
 
 @pytest.mark.parametrize(
@@ -404,7 +403,7 @@ def test_schemas_accept_what_the_readers_read() -> None:
     jsonschema = pytest.importorskip("jsonschema")
     judgement = {"rules": "x", "content": "", "form": "", "score": 3}
     jsonschema.validate(judgement, SET.judge_schema())
-    assert SET.parse_judgement(json.dumps(judgement)).score == 3
+    assert SET.parse_judgement(json.dumps(judgement)) == 3
     jsonschema.validate(["a"] * 5, SET.rules_schema(5))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(["a"] * 6, SET.rules_schema(5))

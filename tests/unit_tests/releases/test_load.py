@@ -15,7 +15,6 @@ from safetensors.numpy import save_file
 
 from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home
-from langchain_uno.releases import manifest as manifest_module
 from langchain_uno.releases.load import load_release, read_current
 from langchain_uno.releases.traffic import read_traffic
 
@@ -216,13 +215,3 @@ def test_a_bad_traffic_file_is_refused(home: Home, make: Callable[[], str], text
     home.traffic.write_text(text)
     with pytest.raises(ReleaseError, match=r"traffic.json.* is not usable"):
         read_traffic(home)
-
-
-def test_manifests_migrate_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest_module, "MANIFEST_SCHEMA", 3)
-    steps = {
-        1: lambda d: {**d, "schema_version": 2, "b": d["a"]},
-        2: lambda d: {**d, "schema_version": 3, "c": d["b"] + 1},
-    }
-    monkeypatch.setattr(manifest_module, "_MIGRATIONS", steps)
-    assert manifest_module.migrate({"schema_version": 1, "a": 1})["c"] == 2

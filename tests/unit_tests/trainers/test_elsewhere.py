@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from langchain_uno.models.protocols import GenerateRequest, Generation
-from langchain_uno.models.roles import Judgement
 from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Message, ModuleKind, VerifierReport
 from langchain_uno.trainers.elsewhere import (
@@ -111,8 +110,8 @@ class Desk:
     def judge_schema(self) -> None:
         return None
 
-    def parse_judgement(self, text: str) -> Judgement:
-        return Judgement(float(text))
+    def parse_judgement(self, text: str) -> float:
+        return float(text)
 
     def critique_prompt(self, messages: Any, draft: str, language: str) -> list[Message]:
         return [Message(role="user", content=f"critique {draft}")]

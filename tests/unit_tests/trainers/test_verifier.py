@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from langchain_uno.models.protocols import GenerateRequest, Generation
-from langchain_uno.models.roles import Judgement, RoleError
+from langchain_uno.models.roles import RoleError
 from langchain_uno.recipe import Recipe, VerifySettings, load_recipe
 from langchain_uno.records import ANONYMOUS, Message, VerifierReport
 from langchain_uno.reflect import bleu4
@@ -36,9 +36,9 @@ class Words:
     def judge_prompt(self, messages: Any, rules: Any, answer: str, language: str) -> list[Message]:
         return [Message(role="user", content=f"judge {'|'.join(rules)} >> {answer}")]
 
-    def parse_judgement(self, text: str) -> Judgement:
+    def parse_judgement(self, text: str) -> float:
         try:
-            return Judgement(float(text))
+            return float(text)
         except ValueError as error:
             raise RoleError(text) from error
 
