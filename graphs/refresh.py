@@ -268,7 +268,7 @@ def run_refresh(
                 shutil.rmtree(work.folder.root, ignore_errors=True)
             raise
         except Exception as error:
-            why = None if isinstance(error, HomeError) else why_unwritable(error)
+            why = None if isinstance(error, HomeError) else why_unwritable(error, home.path)
             if why is None:
                 raise
             raise HomeError(

@@ -32,6 +32,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -99,14 +100,21 @@ def read_toml(data: bytes, what: str = "The file") -> dict[str, Any]:
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FULL = ("no space left", "disk is full", "quota exceeded")
 """What libraries say in errors that carry no number: SQLite, safetensors, Chroma."""
+_LEAST_BYTES = 2**16
+"""Free on a disk that is not full."""
 
 
-def why_unwritable(error: BaseException) -> str | None:
+def why_unwritable(error: BaseException, at: Path | None = None) -> str | None:
     """Return why the disk can't be written, if an error says so; else None.
 
     Args:
         error: of any library, with its causes.
+        at: what was written to. SQLite only says "disk I/O error" where a full disk has no room
+            for its index of the log.
     """
+    vague = "disk i/o error" in str(error).lower()
+    if at and vague and shutil.disk_usage(at).free < _LEAST_BYTES:
+        return "no space left on the disk"
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in _UNWRITABLE:

@@ -320,12 +320,9 @@ def _load_models(
     """Load base model, embedder and teacher; workers of a Ray cluster do that too."""
     from langchain_uno.models.loading import load_embedder, load_engine
 
-    url, at = written["generate_url"], written["generate_adapters"]
-    server = (
-        None
-        if url is None
-        else load_engine(url, adapter_dir=at, work=work, max_concurrency=_AT_ONCE)
-    )
+    server, at = None, written["generate_adapters"]
+    if url := written["generate_url"]:
+        server = load_engine(url, adapter_dir=at, work=work, max_concurrency=_AT_ONCE)
     engine = load_engine(named.model, server=server)
     embedder = load_embedder(named.embeddings, engine)
     if named.teacher is None:

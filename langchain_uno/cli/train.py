@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from langchain_uno.learning.work import RefreshResult
 
 _STOPPED = "Stopped. What is finished is kept: the same call again{call} goes on from there."
-_COLOURS = {"expert": "green", "critic": "cyan", "base": "dim", "memory": "blue"}
+_COLOURS = {"expert": "green", "critic": "cyan", "base": "dim"}
 
 
 @at_home(_STOPPED, must_exist=False)
@@ -71,17 +71,15 @@ def train(
         str | None,
         typer.Option(
             metavar="URL",
-            help="OpenAI-compatible server of the base model, such as vLLM with --enable-lora, "
-            "that writes its answers while training stays here; checked before the work begins. "
-            "[default: the model in this process]",
+            help="Server of the base model, such as vLLM, that writes its answers while training "
+            "stays here; checked before the work begins. [default: the model in this process]",
         ),
     ] = None,
     generate_adapters: Annotated[
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder that this server's filesystem resolver watches. [default: the server "
-            "loads adapters under test from the home]",
+            help="Folder that it finds adapters in. [default: it loads them from the home]",
         ),
     ] = None,
     max_steps: Annotated[

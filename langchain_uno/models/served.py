@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,20 +116,16 @@ class ServedEngine(LocalEngine):
                 f"{where} serves {self.server.model_name!r}, which has other weights than "
                 f"{self.model_name!r}: start it with the model that is trained."
             )
-        sampling = Sampling(max_tokens=_TOKENS)
-        asked = [
-            GenerateRequest([Message(role="user", content=text)], sampling=sampling)
-            for text in _ASKED
-        ]
+        turns = [[Message(role="user", content=text)] for text in _ASKED]
+        asked = [GenerateRequest(one, sampling=Sampling(max_tokens=_TOKENS)) for one in turns]
         here, base = super().generate(asked), self.generate(asked)
-        pairs = list(zip(here, base, strict=True))
-        counts = [(a.usage.input_tokens, b.usage.input_tokens) for a, b in pairs]
-        if other := [one for one in counts if one[1] and one[0] != one[1]]:
-            raise ModelMismatchError(
-                f"{where} makes {other[0][1]} tokens of a question that has {other[0][0]} here: "
-                "its chat template or its tokenizer is another one. Start it with those of "
-                f"{self.model_name!r}."
-            )
+        for own, other in zip(here, base, strict=True):
+            mine, theirs = own.usage.input_tokens, other.usage.input_tokens
+            if theirs not in (0, mine):
+                raise ModelMismatchError(
+                    f"{where} makes {theirs} tokens of a question that has {mine} here: start it "
+                    f"with the chat template and the tokenizer of {self.model_name!r}."
+                )
         if (same := _same(here, base)) < _SAME * len(asked):
             raise ModelMismatchError(
                 f"{where} answers {same} of {len(asked)} control questions as "
@@ -137,11 +134,10 @@ class ServedEngine(LocalEngine):
             )
         name = f"probe-{secrets.token_hex(6)}"
         try:
-            self.load_adapter(name, untrained)
-            try:
+            with ExitStack() as undo:
+                self.load_adapter(name, untrained)
+                undo.callback(self.unload_adapter, name)
                 adapted = self.generate([replace(one, adapter=name) for one in asked])
-            finally:
-                self.unload_adapter(name)
         except EngineError as error:
             raise EngineError(
                 f"{where} can't answer with an adapter under test ({error}) Start vLLM with "
@@ -150,10 +146,7 @@ class ServedEngine(LocalEngine):
                 "--generate-adapters names (without it: the home, under the same path)."
             ) from error
         if _same(base, adapted) < _SAME * len(asked):
-            raise EngineError(
-                f"{where} answers differently with an adapter that adds nothing: what it would "
-                "say of a trained one means nothing."
-            )
+            raise EngineError(f"{where} answers differently with an adapter that adds nothing.")
 
     def close(self) -> None:
         """Free the model and the connections; further calls raise EngineError."""

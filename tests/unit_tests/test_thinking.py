@@ -86,8 +86,7 @@ def test_the_judge_sees_no_thoughts() -> None:
     asked = [Message(role="user", content="How?")]
     items = [JudgeItem(asked, ["Be brief."], answer) for answer in (THOUGHT + "Good.", THOUGHT)]
     good, empty = judge(items, model, PROMPTS, RECIPE)
-    assert good is not None and good.score == 9
-    assert empty is not None and empty.score == LOWEST
+    assert (good, empty) == (9, LOWEST)
     assert len(model.asked) == 1 and "SCRATCH" not in model.asked[0]
 
 

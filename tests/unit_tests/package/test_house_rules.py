@@ -23,7 +23,7 @@ else:
 REPO = Path(__file__).resolve().parents[3]
 PACKAGE = REPO / "langchain_uno"
 MAX_LINES = 600
-MAX_PRODUCT = 26_560
+MAX_PRODUCT = 26_550
 """Lines of code, without blank ones, comments and docstrings."""
 
 
