@@ -69,7 +69,8 @@ def real_tables(results: Sequence[Result]) -> str:
         asked = sum(len(one["users"]) for one in mine)
         told = f"{kinds} kinds of request, seeds {seeds} ({asked} requests)"
         parts.append(
-            f"A real language model (--size {size}), {model}, {told}. The teacher is a program, no model:\n\n"
+            f"A real language model (--size {size}), {model}, {told}. The teacher is a program, "
+            "no model:\n\n"
             f"{_table(real_rows(mine))}"
         )
     return "\n\n".join(parts)
