@@ -30,9 +30,8 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	touch $(READY)
 
-# So small a model is as fast with one thread; two wait for each other where another program runs.
 demo: $(READY) ## the whole loop: feedback in, better answers out
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m langchain_uno demo --home $(HOME_DIR) --seed $(SEED)
+	$(PY) -m langchain_uno demo --home $(HOME_DIR) --seed $(SEED)
 
 # OpenMP threads that spin while they wait cost a forward pass two thirds of its time on shared cores.
 MODELS_DIR ?= .models

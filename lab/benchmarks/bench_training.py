@@ -1,10 +1,12 @@
 """``python -m lab.benchmarks.bench_training``: tokens a second of an expert's training.
 
     python -m lab.benchmarks.bench_training --model .models/smollm2 --pairs 64 --tokens 512
+    python -m lab.benchmarks.bench_training --model SHAPE --random --dtype bfloat16 --peak 989
 
 Every pair has a prompt and two answers of random words. Counted as work are 4 operations a
 parameter and token of a step (forward, and back through weights that stay) and 2 of the reference's
-one pass; with the chip's peak given, the share of it is printed.
+one pass; with the chip's peak given, the share of it is printed. ``--random`` takes no more than a
+folder with a config and a tokenizer, and leaves its weights there: they cost the same time.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from typing import Annotated
 import typer
 
 from langchain_uno.cli.console import clean_exit
-from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Message, PreferencePair
+from langchain_uno.train import effective_recipe
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -34,6 +36,12 @@ def main(
     epochs: Annotated[int, typer.Option(help="Passes over the pairs.")] = 2,
     dtype: Annotated[str | None, typer.Option(help="Of the weights.")] = None,
     peak: Annotated[float | None, typer.Option(help="The chip's peak, in TFLOP/s.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe, say lora.dropout=0.")
+    ] = None,
+    random: Annotated[
+        bool, typer.Option(help="Draw weights of the shape in the folder's config.json.")
+    ] = False,
 ) -> None:
     """Train an expert on random pairs, and say how fast that was."""
     with clean_exit():
@@ -41,6 +49,8 @@ def main(
         from langchain_uno.trainers.common import TrainSettings
         from langchain_uno.trainers.expert import train_expert
 
+        if random:
+            draw_weights(model, dtype or "float32")
         engine = load_engine(str(model), dtype=dtype)
         base, tokenizer = engine.model, engine.tokenizer
         rng = Random(0)
@@ -57,10 +67,8 @@ def main(
             )
             for n in range(pairs)
         ]
-        recipe = load_recipe(
-            "default",
-            {"lora": {"batch_size": batch, "epochs": epochs}, "expert": {"min_steps": 0}},
-        )
+        own = (f"lora.batch_size={batch}", f"lora.epochs={epochs}", "expert.min_steps=0")
+        recipe = effective_recipe(None, "default", (*own, *(sets or ())))
         with tempfile.TemporaryDirectory() as folder:
             settings = TrainSettings.of(recipe, "expert")
             train_expert(base, tokenizer, examples[:4], Path(folder) / "warm", settings, 0)
@@ -83,6 +91,17 @@ def main(
         if peak:
             told["share_of_peak"] = round(operations / seconds / 1e12 / peak, 4)
         typer.echo(json.dumps(told))
+
+
+def draw_weights(folder: Path, dtype: str) -> None:
+    """Write weights at random of the shape that a folder's config names."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model.save_pretrained(folder)
 
 
 if __name__ == "__main__":

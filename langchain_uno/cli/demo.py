@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,8 @@ def demo(
     Exit codes: 0 done, 2 bad argument, or the folder holds a demo with other settings, 3 the folder
     can't be written, 130 stopped: the same call goes on from there.
     """
+    # The toy model is as fast on one thread, and does not wait for a core that others have.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with (
         clean_exit("Stopped. What is finished is kept: the same call again goes on from there."),
         warnings.catch_warnings(),

@@ -24,7 +24,6 @@ from langchain_uno.errors import InputError, reason_of
 from langchain_uno.logs.capture import check_feedback, feedback_key
 from langchain_uno.logs.conversation import (
     MAX_ID,
-    detect_language,
     language_of,
     run_name,
     run_ref,
@@ -368,11 +367,8 @@ def _language(value: Any) -> str | None:
     word = value.strip().lower().replace("_", "-")
     names = {"english": "en", "chinese": "zh", "cn": "zh", "mandarin": "zh"}
     word = names.get(word, word.split("-")[0])
-    return (
-        word
-        if word.isalpha() and word.isascii() and len(word) in (2, 3)
-        else detect_language(value)
-    )
+    # Of another name ("Simplified Chinese") nothing is made: what is said tells the language.
+    return word if word.isalpha() and word.isascii() and len(word) in (2, 3) else None
 
 
 # -- feedback --------------------------------------------------------------------------------------

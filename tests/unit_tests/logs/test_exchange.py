@@ -332,6 +332,22 @@ def test_stats_count_what_there_is(home: Home, tmp_path: Path) -> None:
     assert len(list(export_lines(home, usable_only=True))) == 3
 
 
+@pytest.mark.parametrize(
+    ("named", "said", "language"),
+    [
+        ("Simplified Chinese", "请写一封关于渡轮的信。", "zh"),
+        ("German", "Schreibe bitte einen kurzen Brief über die Fähre.", "de"),
+        ("zh-Hans", "OK", "zh"),
+        ("Chinese", "OK", "zh"),
+    ],
+)
+def test_a_code_names_the_language_else_what_is_said(
+    home: Home, tmp_path: Path, named: str, said: str, language: str
+) -> None:
+    bring(home, tmp_path, {"messages": turns(said, said), "language": named, "feedback": ["ok"]})
+    assert stats(home)["languages"] == {language: 1}
+
+
 def test_missing_home_and_file(home: Home, tmp_path: Path) -> None:
     with pytest.raises(HomeError, match="no home"):
         stats(home)
