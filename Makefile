@@ -12,7 +12,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 READY := .venv/.ready
 
-.PHONY: help setup test-browser demo demo-real study-real test test-all lint format typecheck check test-properties test-vllm \
+.PHONY: help setup test-browser test-floors demo demo-real study-real test test-all lint format typecheck check test-properties test-vllm \
         bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash bench-kills \
         bench-gap bench-refresh bench bench-clusters bench-clusters-scale bench-growth bench-bundled docs docs-serve wheel constraints clean
 
@@ -70,6 +70,15 @@ typecheck: $(READY) ## mypy --strict
 	$(PY) -m mypy
 
 check: lint typecheck test ## what has to pass before a change is handed in
+
+# The oldest versions that pyproject.toml allows; UV_INDEX, UV_FIND_LINKS and UV_OVERRIDE name others.
+FLOORS := .venv-floors
+test-floors: $(READY) ## the default tests on the oldest versions allowed (3 GB where torch brings CUDA)
+	$(PIP) install -q $(PIP_ARGS) 'uv>=0.9'
+	$(PY) -m uv venv -q --clear --seed --python $(PY) $(FLOORS)
+	$(PY) -m uv pip compile -q --resolution lowest-direct --extra dev pyproject.toml -o $(FLOORS)/floors.txt
+	$(PY) -m uv pip install -q --python $(FLOORS)/bin/python -r $(FLOORS)/floors.txt -e .
+	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -m 'not slow' -n 2 --dist worksteal
 
 test-properties: $(READY) ## 12,000 malformed messages, feedbacks and import rows; 1,000 limits of answers (minutes)
 	$(PY) -m pytest -m slow tests/unit_tests/logs/test_properties.py tests/unit_tests/models/test_constraints.py
