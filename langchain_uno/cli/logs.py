@@ -469,8 +469,8 @@ def _erase(
 
 def _said(feedback: dict[str, Any]) -> str:
     """Write one piece of feedback in a line: its key, its score or value, its words."""
-    given = map(feedback.get, ("key", "score", "value"))
-    told = " ".join(str(one) for one in given if one is not None)
+    parts = (("{}", "key"), (" {}", "score"), (" (value {})", "value"))
+    told = "".join(form.format(feedback[k]) for form, k in parts if feedback.get(k) is not None)
     words = feedback.get("comment") or feedback.get("correction")
     return f"{told}: {words}" if words else told
 

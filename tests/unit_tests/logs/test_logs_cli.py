@@ -140,7 +140,7 @@ def test_show_has_a_value_beside_the_words(tmp_path: Path) -> None:
     table.write_text("question,answer,rating,comment\nHi,Hello,5,Great\nHo,Hello,0,\n")
     assert RUN.invoke(app, ["import", str(table), *home]).exit_code == 0
     shown = RUN.invoke(app, ["show", *home]).stdout
-    assert "rating 5.0: Great" in shown and "score 0.0" in shown
+    assert "rating (value 5.0): Great" in shown and "score (value 0.0)" in shown
 
 
 def test_an_empty_log(tmp_path: Path) -> None:
