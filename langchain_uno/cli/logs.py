@@ -411,9 +411,8 @@ def forget(
 def _tell_what_goes(home: Home, found: dict[str, Any]) -> None:
     from langchain_uno.releases.summary import shares_of, state_of
 
-    answers = counted(found["interactions"], "answer")
     said = counted(found["feedback"], "piece of feedback", "pieces of feedback")
-    say(f"This deletes {answers} and {said}.")
+    say(f"This deletes {counted(found['interactions'], 'answer')} and {said}.")
     for release in found["releases"]:
         state = state_of(home, release, shares_of(home).get(release, 0.0))
         say(f"This revokes release {release} ({state}).")
