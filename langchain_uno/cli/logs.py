@@ -120,8 +120,8 @@ def _tell_what_is_missing(result: ImportResult) -> None:
     if not result.rows:
         err.print("The file has no rows: nothing was imported.")
     if result.unread:
-        names = ", ".join(map(visible, result.unread))
-        err.print(f"Columns that no reader knows: {names}.", markup=False, highlight=False)
+        names = f"{', '.join(map(visible, result.unread))}. The import guide names those it knows."
+        err.print(f"Columns that no reader knows: {names}", markup=False, highlight=False)
     if result.stars:
         err.print(
             f"{counted(result.stars, 'rating is', 'ratings are')} of a scale that goes above 1: "
@@ -411,13 +411,11 @@ def forget(
 def _tell_what_goes(home: Home, found: dict[str, Any]) -> None:
     from langchain_uno.releases.summary import shares_of, state_of
 
-    answers = counted(found["interactions"], "answer")
     said = counted(found["feedback"], "piece of feedback", "pieces of feedback")
-    err.print(f"This deletes {answers} and {said}.")
-    shares = shares_of(home)
+    say(f"This deletes {counted(found['interactions'], 'answer')} and {said}.")
     for release in found["releases"]:
-        state = state_of(home, release, shares.get(release, 0.0))
-        err.print(f"This revokes release {release} ({state}).", markup=False, highlight=False)
+        state = state_of(home, release, shares_of(home).get(release, 0.0))
+        say(f"This revokes release {release} ({state}).")
 
 
 @app.command()
@@ -469,10 +467,11 @@ def _erase(
 
 
 def _said(feedback: dict[str, Any]) -> str:
-    """Write one piece of feedback in a line: its key, its score, its words."""
-    words = feedback.get("comment") or feedback.get("correction") or feedback.get("value") or ""
-    score = "" if feedback.get("score") is None else f" {feedback['score']}"
-    return f"{feedback['key']}{score}: {words}" if words else f"{feedback['key']}{score}"
+    """Write one piece of feedback in a line: its key, its score or value, its words."""
+    parts = (("{}", "key"), (" {}", "score"), (" (value {})", "value"))
+    told = "".join(form.format(feedback[k]) for form, k in parts if feedback.get(k) is not None)
+    words = feedback.get("comment") or feedback.get("correction")
+    return f"{told}: {words}" if words else told
 
 
 def _embedder(model: str | None, embeddings: str | None) -> Any:

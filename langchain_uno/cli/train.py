@@ -152,9 +152,9 @@ def train(
     call without --until goes on from there. So does the same call after Ctrl-C or a crash.
 
     In the table "logs" counts all logs of a cluster, and "people" the training people who asked for
-    anything. Among a stage's counts "recurring" are rules that are taught to their whole cluster
-    because enough people want them, and "acts dropped" are edits and likes that one person repeats
-    and few share; "guarded" says whether there are enough people to tell such a plant from a wish.
+    anything. Among a stage's counts "held out" are rules of held-out logs, "recurring" those that
+    enough people want for their whole cluster, and "acts dropped" edits and likes that one person
+    repeats and few share; "guarded": there are enough people to tell such a plant from a wish.
 
     A log, a call to a teacher or a cluster that fails is left out and named. The same call again,
     or the next refresh, tries it again.

@@ -583,7 +583,7 @@ def _summary(work: Work, cluster: ClusterData, decision: Decision) -> ClusterRes
     report = decision.report
     shipped = decision.route != "base" and not decision.kept
     told: dict[str, Any] = cluster.model_dump(include={"id", "people", "gap", "rules"})
-    if report is not None:
+    if report is not None and report.n:
         told |= report.model_dump(include={"win_rate", "interval", "p_value", "needed"})
         told |= {"judged": report.n, "epoch": report.epoch if shipped else None}
     return ClusterResult(

@@ -50,7 +50,7 @@ def facts_of(log: Interaction) -> Facts:
         model=log.model,
         route=log.route,
         dataset=log.tags.get("dataset"),
-        failed=bool(log.error),
+        failed=bool(log.error) and not log.cut,
         said=[(f.key, bool(f.correction), f.score is not None) for f in log.feedback],
     )
 

@@ -136,8 +136,8 @@ def state_of(home: Home, release: str, share: float, routes: Collection[str] = (
 
 
 def win_rate_of(cluster: Cluster) -> str:
-    """Return a cluster's latest win rate with its interval, for people; "-": there is none."""
-    if not cluster.reports:
+    """Return a cluster's latest win rate with its interval, for people; "-": it is unknown."""
+    if not cluster.reports or not cluster.reports[-1].n:
         return "-"
     report = cluster.reports[-1]
     low, high = report.interval

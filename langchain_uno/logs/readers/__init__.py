@@ -64,5 +64,5 @@ def reader_of(row: Row) -> Reader:
     fields = ", ".join(str(k) for k in list(row)[:8]) or "none"
     raise InputError(
         f"there is no 'messages' list, and the fields ({fields[:120]}) are of no known format; "
-        "--format names one"
+        "rename them as the import guide says, or name a --format"
     )

@@ -25,7 +25,7 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import FILE_NAME, KeptLog
 from langchain_uno.logs.store import LogStore
 from langchain_uno.recipe import FilterSettings
-from langchain_uno.records import Feedback, Interaction, Verdict, by_speaker
+from langchain_uno.records import AT_LIMIT, Feedback, Interaction, Verdict, by_speaker
 
 ENGLISH = frozenset({"en"})
 
@@ -397,7 +397,9 @@ def denied(self: Path, *args: object, **kwargs: object) -> None:
 def test_counts_need_no_record(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     with Journal(home.ensure().journal) as journal:
         for n in range(20):
-            journal.append_interaction(log(n % 15 + 100 * (n // 15), f"Ask {n % 15}", "Yes."))
+            cut = {"error": AT_LIMIT} if n == 0 else {}  # a token limit is no failure
+            asked = log(n % 15 + 100 * (n // 15), f"Ask {n % 15}", "Yes.").model_copy(update=cut)
+            journal.append_interaction(asked)
         for n in range(5):
             journal.append_feedback(fed(n, log(n).run_id, score=1.0))
     first = stats(home)
@@ -405,6 +407,7 @@ def test_counts_need_no_record(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
     again = stats(home)
     assert again == first
     assert (first["interactions"], first["usable"], first["scores"]) == (20, 5, 5)
+    assert first["errors"] == 0
     assert first["verdicts"] == {"no_feedback": 15, "ok": 5}
     monkeypatch.undo()
     assert [one["run_id"] for one in last(home, 2)] == [log(104).run_id, log(103).run_id]

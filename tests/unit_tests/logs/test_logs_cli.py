@@ -135,6 +135,14 @@ def test_show_lists_the_last_logs_and_no_words_steer_the_terminal(tmp_path: Path
     assert "\x07" not in listed.stdout + one.stdout
 
 
+def test_show_has_a_value_beside_the_words(tmp_path: Path) -> None:
+    table, home = tmp_path / "stars.csv", ["--home", str(tmp_path / "home")]
+    table.write_text("question,answer,rating,comment\nHi,Hello,5,Great\nHo,Hello,0,\n")
+    assert RUN.invoke(app, ["import", str(table), *home]).exit_code == 0
+    shown = RUN.invoke(app, ["show", *home]).stdout
+    assert "rating (value 5.0): Great" in shown and "score (value 0.0)" in shown
+
+
 def test_an_empty_log(tmp_path: Path) -> None:
     home = ["--home", str(tmp_path)]
     done = RUN.invoke(app, ["stats", *home])

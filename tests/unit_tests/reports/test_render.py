@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from langchain_uno.records import REFLECTIVE
+from langchain_uno.records import REFLECTIVE, Cluster
+from langchain_uno.releases.summary import win_rate_of
 from langchain_uno.reports import cluster_map
 from langchain_uno.reports.render import render_html, render_markdown, shown
 from langchain_uno.reports.store import MapPoint, Report
@@ -201,6 +202,7 @@ def test_the_gap_says_what_is_tried_and_why(facts: dict[str, object], said: str)
         (verified(), "base", "It passed alone, but not among all"),
         (verified(passed=False, undecided=True, needed=4), "base", "about 4 more people"),
         (verified(passed=False, undecided=True, needed=1), "base", "about 1 more person"),
+        (verified(passed=False, undecided=True, reason="too new"), "critic", "Undecided: too new."),
         (verified(passed=False), "base", "It was not better"),
         (verified(passed=False, elsewhere={"harm": "x"}), "base", "but got worse elsewhere"),
     ],
@@ -231,6 +233,16 @@ def test_how_a_module_does_elsewhere_is_said_in_one_line(found: object, said: st
     assert said in squeezed(Page(render_html(made)).text)
     assert f"- {said}\n" in render_markdown(made).replace("\\", "")
     assert "Elsewhere" not in render_html(report())
+
+
+def test_a_module_that_was_compared_on_nothing_has_no_win_rate() -> None:
+    unknown = verified(passed=False, undecided=True, n=0, win_rate=0.0, interval=(0.0, 1.0))
+    bare = cluster(reports=[unknown], decided=unknown, examples=[])
+    made = report().model_copy(update={"clusters": [bare]})
+    assert "win rate unknown, 0 requests" in render_markdown(made)
+    assert "0.00" not in render_html(made)
+    told = Cluster(id="c0", size=9, route="critic", reports=[unknown])
+    assert win_rate_of(told) == "-"
 
 
 def test_what_is_not_known_is_said() -> None:
