@@ -34,16 +34,18 @@ class Arm:
     recipe: str = "default"
 
 
-_CRITIC = ("gap.threshold=0", "critic.learning_rate=1e-3", "critic.min_steps=20")
+# Where the reranker can't measure the gap an expert is tried first: one that learns nothing fails.
+_CRITIC = (
+    "gap.threshold=0",
+    "expert.learning_rate=1e-9",
+    "critic.learning_rate=1e-3",
+    "critic.min_steps=20",
+)
 
 ARMS: dict[str, Arm] = {
     "UNO (paper)": Arm(recipe="paper"),
     "experts, not verified": Arm(("verify.level=none", "verify.win_rate=0")),
-    "critics, not verified": Arm(
-        (*_CRITIC, "critic.distil=false", "verify.level=none", "verify.win_rate=0")
-    ),
     "critics": Arm((*_CRITIC, "critic.distil=false")),
-    "critics, distilled": Arm(_CRITIC),
     "without stable clusters": Arm(("cluster.cut=ward",)),
     "without an unseen limit": Arm(("cluster.unseen=0",)),
     "without completed rules": Arm(("rules.support=none",)),
