@@ -183,7 +183,7 @@ def settings_notes(home: Home, recipe: Recipe, engine: Engine) -> list[str]:
             how = f"Its recipe ({then.get('name')!r}) with the same --set"
         stays = "all modules are trained anew"
         if answers and recipe.keep:
-            stays = "modules stay where wishes changed little and no test is against them; others are new"
+            stays = "modules stay where wishes changed little and no test is against them"
         if changed:
             return [
                 f"Settings differ from those of release {name}: {told}. Clusters are cut anew; "
