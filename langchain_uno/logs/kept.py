@@ -38,7 +38,7 @@ from langchain_uno.models.answers import open_cache
 from langchain_uno.records import Feedback, Interaction, Verdict
 
 FILE_NAME = "joined.sqlite3"
-VERSION = 6
+VERSION = 7
 """Raised when joining, filters or the facts below change what they say of a record."""
 _PAGE = 1000
 _T = TypeVar("_T")
