@@ -136,10 +136,11 @@ def state_of(home: Home, release: str, share: float, routes: Collection[str] = (
 
 
 def win_rate_of(cluster: Cluster) -> str:
-    """Return a cluster's latest win rate with its interval, for people; "-": there is none."""
+    """Return the win rate of what answers a cluster, else of the last try; "-": there is none."""
     if not cluster.reports:
         return "-"
-    report = cluster.reports[-1]
+    answering = [report for report in cluster.reports if report.kind == cluster.route]
+    report = (answering or cluster.reports)[-1]
     low, high = report.interval
     return f"{report.win_rate:.2f} ({low:.2f}-{high:.2f})"
 
