@@ -219,20 +219,18 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     """Load one of :data:`RECIPES` or a TOML file; ``overrides`` is a nested dict on top.
 
     Raises:
-        ConfigError: no such recipe, not TOML, an unknown key or a value of the wrong type.
+        ConfigError: no such recipe, or not readable; not TOML; an unknown key or a bad value.
     """
-    source = Path(name_or_path)
-    if name_or_path in RECIPES:
-        text = _shipped(name_or_path)
-    elif source.is_file():
-        text = source.read_bytes()
-    else:
+    try:
+        known = name_or_path in RECIPES
+        text = _shipped(name_or_path) if known else Path(name_or_path).read_bytes()
+    except OSError as error:
         gone = read_toml(_shipped("gone"))["recipes"].get(name_or_path)
         raise ConfigError(
             f"There is no recipe {name_or_path!r}: "
             + (f"{gone}; else " if gone else "")
-            + f"give {', '.join(map(repr, RECIPES))} or a TOML file's path."
-        )
+            + f"give {', '.join(map(repr, RECIPES))} or a TOML file's path ({error.strerror})."
+        ) from error
     try:
         data = merged(read_toml(text, f"The recipe {name_or_path!r}"), overrides or {})
         _refuse_gone(name_or_path, data)

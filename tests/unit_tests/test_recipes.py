@@ -173,6 +173,25 @@ def test_a_recipe_of_another_name() -> None:
         load_recipe("default", {"lora": {"rnak": 8}})
 
 
+def test_a_recipe_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("x" * 300, str(tmp_path)):
+        assert CliRunner().invoke(app, ["recipe", name]).exit_code == 2
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "gone.toml":
+            return b"[recipes]"
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        load_recipe(str(tmp_path / "mine.toml"))
+
+
+def test_a_file_may_begin_as_some_editors_write_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "mine"\n', encoding="utf-8-sig")
+    assert load_recipe(str(tmp_path / "mine.toml")).name == "mine"
+
+
 def test_a_name_may_hold_anything(tmp_path: Path) -> None:
     odd = Recipe(name='quotes " and ümlauts\n[lora]')
     (tmp_path / "odd.toml").write_text(as_toml(odd), encoding="utf-8")
