@@ -27,8 +27,8 @@ settings, `bundled` is for the bundled toy model. `langchain-uno train` takes `d
 rank = 14
 ```
 
-A setting that does not exist is refused; one that an earlier version had is refused with what to do
-instead.
+A setting that does not exist is refused, and so is a value out of its bounds; a setting that an
+earlier version had is refused with what to do instead.
 
 """
 PAPER_VALUES = [

@@ -124,7 +124,7 @@ def _node(name: str) -> Any:
         if name == "filter" or not work.id:
             filter_stage(work)  # sets which refresh this is, also in a process that goes on with it
             work.folder.remove(UNTIL)
-            if work.call:
+            if work.call is not None:
                 work.folder.write_json(CALL, work.call)
             if last >= STAGES.index("train"):
                 retry_failed(work)
@@ -195,7 +195,7 @@ def run_refresh(
     spread: Spread | None = None,
     max_minutes: float | None = None,
     min_free_gb: float | None = None,
-    call: str = "",
+    call: Sequence[str] | None = None,
 ) -> RefreshResult:
     """Refresh a home: learn from its log and make the release current.
 
@@ -215,7 +215,8 @@ def run_refresh(
         spread: tries the clusters in other processes (:mod:`langchain_uno.learning.workers`).
         max_minutes: minutes after which to stop at the end of a piece of work; None: no limit.
         min_free_gb: stop in the same way when fewer GB are free on the home's disk; None: never.
-        call: the command that goes on with this refresh, without secrets; "": there is none.
+        call: the options of the command that goes on with this refresh, without secrets and without
+            home; None: there is no command.
 
     Returns:
         What the refresh did; ``unchanged`` is True where nothing was new.

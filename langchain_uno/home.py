@@ -92,7 +92,7 @@ def read_toml(data: bytes, what: str = "The file") -> dict[str, Any]:
         ConfigError: it is not TOML; ``what`` begins the message.
     """
     try:
-        return tomllib.loads(data.decode())
+        return tomllib.loads(data.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{what} is not valid TOML: {error}.") from error
 

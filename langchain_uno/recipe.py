@@ -16,7 +16,7 @@ import difflib
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -24,10 +24,22 @@ from langchain_uno.errors import ConfigError, reason_of
 from langchain_uno.home import read_toml
 
 RECIPES = ("default", "paper", "bundled")
+Share = Annotated[float, Field(ge=0, le=1)]
+Part = Annotated[float, Field(gt=0, lt=1)]
+Above = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Ignorable = Literal[
+    "error_answer", "empty_answer", "unsupported_language", "too_short", "too_long",
+    "machine_turn", "no_feedback", "duplicate", "high_perplexity",
+]  # fmt: skip
+"""The reasons of ``logs/filters.py`` that a recipe may ignore."""
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -41,10 +53,10 @@ class _Section(BaseModel):
 class FilterSettings(_Section):
     """Which logs may be learnt from at all."""
 
-    ignore: list[str] = Field(default_factory=list)
+    ignore: list[Ignorable] = Field(default_factory=list)
     """Reasons for which no log is left out. Change it to learn from such logs: ``["duplicate"]``,
     say."""
-    max_perplexity: float | None = None
+    max_perplexity: Above | None = None
     """Set it to leave out answers that surprise the base model more than this perplexity."""
 
 
@@ -55,13 +67,13 @@ class RuleSettings(_Section):
     """Whose votes count. "people": every person has one vote; beside named people all others
     together have one. "threads": every thread without a user has one too. "logs": every log has one
     (paper)."""
-    min_users: int = 3
+    min_users: Count = 3
     """Raise it where many accounts may belong to one person. A wish that recurs needs so many
     people; lone thumbs need so many up and so many down."""
-    support: float | None = 0.25
+    support: Share | None = 0.25
     """Lower it where users seldom say all they want. A wish that this share of a cluster's voices
     names is added to the logs that name others. None: a log teaches its own rules alone."""
-    half_life_days: float | None = None
+    half_life_days: Above | None = None
     """Set it where wishes change with time: a log so many days old counts half."""
 
 
@@ -70,9 +82,9 @@ class ClusterSettings(_Section):
 
     cut: Literal["stable", "ward"] = "stable"
     """"ward" cuts the tree at ``threshold`` (paper); "stable" where halves of the data agree."""
-    threshold: float = 4.0
+    threshold: float = Field(default=4.0, ge=0)
     """The Ward distance of the cut "ward"."""
-    min_size: int | None = Field(default=None, ge=1)
+    min_size: Count | None = None
     """The fewest logs of a cluster. Raise it to get fewer modules. None: it grows slowly with the
     number of logs."""
     unseen: float = Field(default=0.995, ge=0, lt=1)
@@ -89,16 +101,16 @@ class GapSettings(_Section):
     train critics for more."""
     over: Literal["list", "pairs"] = "list"
     """Take "pairs" with a reranker that compares two rules better than a rule and a list."""
-    unknown: float = 1.0
+    unknown: Share = 1.0
     """The gap of a cluster in which nothing was guessed. 1 is high; the authors take 0."""
 
 
 class PairSettings(_Section):
     """Stages 2 and 3: revised answers and preference pairs."""
 
-    candidates: int = 3
+    candidates: Whole = 3
     """Revisions written of each of the two kinds. Raise it for better pairs at a higher price."""
-    min_score: float = 6.0
+    min_score: float = Field(default=6.0, ge=0, le=10)
     """The lowest score, from 1 to 10, of a revision that is imitated. Raise it with a lenient
     judge. 0: the best is imitated whatever its score."""
     retention: bool = False
@@ -109,24 +121,24 @@ class PairSettings(_Section):
 class LoraSettings(_Section):
     """What experts and critics share. Alpha is twice the rank, as the authors have it."""
 
-    rank: int = 64
+    rank: Count = 64
     """Lower it for smaller adapters: 14 on all linear layers of Qwen3-8B is 0.5 % of the model."""
-    dropout: float = 0.05
+    dropout: float = Field(default=0.05, ge=0, lt=1)
     """Lower it for models of a few million parameters."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Examples an optimiser step; lower it where clusters have few."""
-    epochs: int = 8
+    epochs: Count = 8
     """Lower it to train faster. The verifier chooses an expert's epoch, the loss a critic's."""
 
 
 class ExpertSettings(_Section):
     """Stage 6: DPO and SFT."""
 
-    learning_rate: float = 5e-4
+    learning_rate: Above = 5e-4
     """Tune it for a new model family first."""
-    min_steps: int = 0
+    min_steps: Whole = 0
     """Raise it for small clusters: epochs are added until so many steps are reached."""
-    max_length: int = 12_000
+    max_length: Count = 12_000
     """The longest pair or rated answer with its prompt, in tokens; longer ones are left out. Lower
     it to the memory at hand."""
 
@@ -134,7 +146,7 @@ class ExpertSettings(_Section):
 class CriticSettings(ExpertSettings):
     """Stage 8: SFT."""
 
-    max_length: int = 8000
+    max_length: Count = 8000
     """The longest example, in tokens; longer ones are left out. Lower it to the memory at hand."""
     distil: bool = True
     """Whether a verified critic teaches an expert, which answers in its place if it is no worse, in
@@ -144,24 +156,24 @@ class CriticSettings(ExpertSettings):
 class VerifySettings(_Section):
     """Stage 7: what may ship."""
 
-    held_out: float = 0.2
+    held_out: Part = 0.2
     """The share of a cluster's logs that is held out. Raise it in small homes, where verification
     lacks people."""
-    judgements: int = 3
+    judgements: Count = 3
     """Judgements of an answer, averaged; the first is greedy. Lower it with a steady judge, to save
     its calls."""
-    win_rate: float = 0.53
+    win_rate: Share = 0.53
     """The lowest win rate against the base, ties counting half, with which a module ships."""
-    level: float | None = 0.05
+    level: Part | None = 0.05
     """The chance that a refresh in which no module helps releases one, and the share of released
     modules that may be no better than the base (docs/guides/evaluation.md). None: ``win_rate``
     alone decides (paper)."""
-    min_bleu: float = 0.0
+    min_bleu: Share = 0.0
     """Above 0, an answer with no more BLEU-4 against the base's, or below a tenth of its length,
     never wins. The authors take 0.05. It forbids "shorter"."""
-    max_queries: int = 200
+    max_queries: Count = 200
     """The most held-out requests of a cluster. Lower it to save calls of the judge."""
-    unlabelled: int = 2000
+    unlabelled: Whole = 2000
     """How many of the latest requests that nobody reacted to may be asked again; 0: none."""
 
 
@@ -172,21 +184,21 @@ class Recipe(_Section):
     """Give a recipe of your own one: every release stores it."""
     prompt_set: str = "real"
     """``"real"`` for instruction-tuned models, ``"bundled"`` for the bundled one."""
-    seed: int = 0
+    seed: Whole = 0
     """Change it to draw splits, samples and initial weights anew."""
-    answer_tokens: int = 2048
+    answer_tokens: Count = 2048
     """The most tokens of an answer. Raise it for long answers: one cut at the limit is never
     imitated."""
-    revision_tokens: int = 8192
+    revision_tokens: Count = 8192
     """The most tokens of a revision. Raise it for models that think before they revise."""
-    role_tokens: int = 512
+    role_tokens: Count = 512
     """The most tokens of rules, a judgement or a critique. Raise it where they are cut: a cut one
     is not used."""
-    temperature: float = 1.0
+    temperature: float = Field(default=1.0, ge=0)
     """Of revision candidates, and of judgements after the first. Lower it for small models."""
-    top_p: float = 0.9
+    top_p: float = Field(default=0.9, gt=0, le=1)
     """Of the same as ``temperature``. Lower it for small models."""
-    min_kept: float = 0.0
+    min_kept: Share = 0.0
     """Raise it where answers must repeat what the request says (numbers, names). A new answer then
     keeps at least this share of the words that the old one quotes from the request, and experts
     change the base a little less. 0: not checked."""
@@ -207,20 +219,18 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     """Load one of :data:`RECIPES` or a TOML file; ``overrides`` is a nested dict on top.
 
     Raises:
-        ConfigError: no such recipe, not TOML, an unknown key or a value of the wrong type.
+        ConfigError: no such recipe, or not readable; not TOML; an unknown key or a bad value.
     """
-    source = Path(name_or_path)
-    if name_or_path in RECIPES:
-        text = _shipped(name_or_path)
-    elif source.is_file():
-        text = source.read_bytes()
-    else:
+    try:
+        known = name_or_path in RECIPES
+        text = _shipped(name_or_path) if known else Path(name_or_path).read_bytes()
+    except OSError as error:
         gone = read_toml(_shipped("gone"))["recipes"].get(name_or_path)
         raise ConfigError(
             f"There is no recipe {name_or_path!r}: "
             + (f"{gone}; else " if gone else "")
-            + f"give {', '.join(map(repr, RECIPES))} or a TOML file's path."
-        )
+            + f"give {', '.join(map(repr, RECIPES))} or a TOML file's path ({error.strerror})."
+        ) from error
     try:
         data = merged(read_toml(text, f"The recipe {name_or_path!r}"), overrides or {})
         _refuse_gone(name_or_path, data)
@@ -239,8 +249,7 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
 
 
 def _shipped(name: str) -> bytes:
-    folder = resources.files("langchain_uno") / "recipes"
-    return (folder / f"{name}.toml").read_bytes()
+    return (resources.files("langchain_uno") / "recipes" / f"{name}.toml").read_bytes()
 
 
 def _refuse_gone(name: str, data: dict[str, Any]) -> None:
@@ -293,8 +302,6 @@ def merged(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     """Return nested settings with others on top."""
     out = dict(base)
     for key, value in top.items():
-        if isinstance(value, dict) and isinstance(out.get(key), dict):
-            out[key] = merged(out[key], value)
-        else:
-            out[key] = value
+        both = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = merged(out[key], value) if both else value
     return out

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -131,7 +129,7 @@ def refresh_home(
             "spread": spread,
             "max_minutes": left,
             "min_free_gb": min_free_gb,
-            "call": _call(place, sets, given),
+            "call": [*_call(sets, given), *([] if promote else ["--no-promote"])],
         }
         try:
             if guide is not None:
@@ -219,14 +217,11 @@ def _written(url: str | None, folder: str | None) -> dict[str, str | None]:
     return {"generate_url": url, "generate_adapters": at}
 
 
-def _call(place: Home, sets: Sequence[str], given: dict[str, Any]) -> str:
-    """Return the command of a refresh, with what decides which refresh it is; URLs left out."""
-    where = {"home": place.root.absolute(), "namespace": place.namespace}
-    every = {**where, **given}.items()
-    words = [(f"--{key.replace('_', '-')}", str(v)) for key, v in every if v is not None]
+def _call(sets: Sequence[str], given: dict[str, Any]) -> list[str]:
+    """Return the options of a refresh that decide which refresh it is; URLs left out."""
+    words = [(f"--{key.replace('_', '-')}", str(v)) for key, v in given.items() if v is not None]
     words += [("--set", one) for one in sets]
-    told = ((key, "URL" if "://" in value else value) for key, value in words)
-    return shlex.join(["langchain-uno", "train", *chain.from_iterable(told)])
+    return [word for key, one in words for word in (key, "URL" if "://" in one else one)]
 
 
 def _checked(

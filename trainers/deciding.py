@@ -79,8 +79,9 @@ def decide(
 
     Returns:
         What is known of the best epoch; its ``epoch`` is a row of the outcomes. The interval is
-        Wilson's with every person counting once, honest where outcomes are no plain yes or no.
-        Where the best of E epochs was chosen it is wider (1 - 0.05 / E).
+        Wilson's, of what counts in the win rate: people, or queries by the paper's rule. It is
+        honest where outcomes are no plain yes or no, and wider where the best of E epochs was
+        chosen (1 - 0.05 / E).
     """
     table = np.array([[np.nan if o is None else o for o in row] for row in outcomes], dtype=float)
     known = ~np.isnan(table)
@@ -105,7 +106,7 @@ def decide(
     else:
         seen = p_values(gains.T[None], [gains[epoch].sum()], seed)[0]
         p_value = min(1.0, kinds * float(seen))
-        interval = wilson(float(by_person[epoch]), voters, 1.0 - 0.05 / len(outcomes))
+        interval = wilson(rate, n if level is None else voters, 1.0 - 0.05 / len(outcomes))
         if rate < win_rate:
             reason = f"win rate {rate:.2f} is below {win_rate:.2f}"
         elif level is not None and p_value > level:

@@ -136,7 +136,7 @@ def _tell_what_is_missing(result: ImportResult) -> None:
     if result.without_user:
         err.print(
             f"{counted(result.without_user, 'answer names', 'answers name')} no user in this home: "
-            "all feedback without a name counts as one person's."
+            "such feedback counts as one person's, or one a conversation where nobody is named."
         )
 
 

@@ -161,8 +161,8 @@ def train(
 
     Exit codes: 0 done, 2 bad argument, recipe or settings, 3 home missing, read-only or its disk
     full, 4 no such model, 5 home of another model, 6 nothing to learn from, 7 the journal or Chroma
-    can't be used, 8 another refresh is running, 10 a model or teacher failed, 11 a limit was
-    reached (call it again), 130 stopped.
+    can't be used, 8 another refresh is running, 9 the new release is refused, 10 a model or teacher
+    failed, 11 a limit was reached (call it again), 130 stopped.
     """
     # The libraries' own deprecations are nobody's business at the command line.
     warnings.simplefilter("ignore", FutureWarning)
@@ -204,7 +204,7 @@ def train(
     counts = result.stages.get(until, {}) if until else {}
     if as_json:
         print_json({until: counts} if until else result.model_dump(mode="json"))
-    elif until is not None and until != "release":
+    elif until is not None and result.release is None:
         _show_stage(until, counts, result)
     else:
         _show(result, place)
@@ -300,18 +300,15 @@ def _show(result: RefreshResult, home: Home) -> None:
 
 
 def _table(result: RefreshResult) -> Table:
-    title = counted(len(result.clusters), "cluster")
-    table = Table("cluster", title=title, pad_edge=False)
+    table = Table("cluster", title=counted(len(result.clusters), "cluster"), pad_edge=False)
     for name in ("logs", "people", "gap"):
         table.add_column(name, justify="right")
     table.add_column("route")
     table.add_column("win rate")
     for c in result.clusters:
         rate = "-"
-        if c.win_rate is not None:
-            rate = f"{c.win_rate:.2f}"
-            if c.interval is not None:
-                rate += f" ({c.interval[0]:.2f}-{c.interval[1]:.2f})"
+        if c.win_rate is not None and c.interval is not None:
+            rate = f"{c.win_rate:.2f} ({c.interval[0]:.2f}-{c.interval[1]:.2f})"
         table.add_row(
             c.id,
             str(c.size),
@@ -337,8 +334,8 @@ def _show_log(result: RefreshResult) -> None:
         say(f"{pieces} of feedback waiting for the answer meant, which is not in the log yet{one}.")
     if result.without_user:
         say(
-            f"{counted(result.without_user, 'log')} without a user: they are one voice together; "
-            "where nobody is named each conversation is one."
+            f"{counted(result.without_user, 'log')} without a user: they are one voice together, "
+            "or one a conversation where nobody is named, unless rules.voices says otherwise."
         )
     _show_notes(result)
 

@@ -79,7 +79,7 @@ def thumbs_teach(rated: Sequence[RatedAnswer], recipe: Recipe) -> bool:
     Each direction takes ``min_users`` people, however many thumbs they gave, because in training
     both weigh the same. With ``pairs.retention`` (paper) thumbs teach nothing.
     """
-    return min(thumbs_of(rated)) >= max(1, recipe.rules.min_users) and not recipe.pairs.retention
+    return min(thumbs_of(rated)) >= recipe.rules.min_users and not recipe.pairs.retention
 
 
 def edited_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:

@@ -461,7 +461,7 @@ def _nothing(
         f"{outcomes.get('empty', 0)} the words ask for nothing, {outcomes.get('no_words', 0)} have "
         f"no words, for {outcomes.get('unparsable', 0)} the model wrote no readable rules. "
         f"{thumbs[0]} people gave lone thumbs up and {thumbs[1]} down: to learn from these takes "
-        f"{max(1, work.recipe.rules.min_users)} of each."
+        f"{work.recipe.rules.min_users} of each."
     )
 
 

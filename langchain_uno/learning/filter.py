@@ -261,7 +261,6 @@ def _unheard(work: Work, store: LogStore) -> list[Interaction]:
     """
     most, settings = work.recipe.verify.unlabelled, work.recipe.filter
     ignore = [*settings.ignore, "no_feedback"]
-    equal = "duplicate" in settings.ignore
 
     def passing(one: Facts) -> bool:
         usable = one.reason(work.supports, ignore) == "ok"
@@ -272,7 +271,7 @@ def _unheard(work: Work, store: LogStore) -> list[Interaction]:
     found = [log for log in found if log.run_id not in refused]
     skipped, wanted = 0, most + len(found)
     while len(found) < wanted:
-        ids = store.kept.latest(passing, most, skipped, equal=equal)
+        ids = store.kept.latest(passing, most, skipped, equal="duplicate" in settings.ignore)
         if not ids:
             break
         skipped += len(ids)
@@ -326,9 +325,8 @@ def _refused(work: Work, kept: KeptLog, logs: Mapping[str, Interaction]) -> dict
             try:
                 render(engine.tokenizer, log.messages)
             except Exception as error:  # noqa: BLE001 - a template is its makers' program
-                told = (
-                    str(error)[:200] if isinstance(error, TemplateError) else type(error).__name__
-                )
+                ours = isinstance(error, TemplateError)
+                told = str(error)[:200] if ours else type(error).__name__
                 out[log.run_id] = Verdict(usable=False, reason="refused_by_template", detail=told)
         return out
 

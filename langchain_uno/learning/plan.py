@@ -216,7 +216,7 @@ def _count(
     rated = _lone_thumbs(work, plan, usable)
     candidates = enough * recipe.pairs.candidates * (2 * spoke + rated)
     answers = enough * (len(usable) - train) * (1 + min(epochs, recipe.lora.epochs))
-    judged = candidates + enough * train + answers * max(1, recipe.verify.judgements)
+    judged = candidates + enough * train + answers * recipe.verify.judgements
     judged += min(rated, 2 * CHECKED * EACH * plan.clusters) * MOST_RULES
     asked = plan.to_distil + (plan.clusters if rated else 0)
     words, own = work.teacher_prompts, work.prompts

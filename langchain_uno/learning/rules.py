@@ -169,7 +169,7 @@ def _count_voices(
     cluster.thumbs = thumbs_of(rated)
     cluster.acting = len({work.voices[i] for i in sets if i in done})
     saying = {work.voices[i] for i, s in sets.items() if i in done or _teaches(work, s)}
-    few = len(saying) < max(1, work.recipe.rules.min_users)
+    few = len(saying) < work.recipe.rules.min_users
     cluster.by_thumbs = few and not cluster.own and thumbs_teach(rated, work.recipe)
     asking = {work.voices[i] for i, s in sets.items() if s.with_feedback}
     cluster.people = len({one.voice for one in rated} if cluster.by_thumbs else asking)
@@ -328,8 +328,7 @@ def _is_guarded(work: Work, train: Collection[str]) -> bool:
     speaking = {
         work.voices[i] for i in train if work.distilled[i].with_feedback or work.logs[i].correction
     }
-    if not speaking:
-        speaking = {one.voice for one in lone_thumbs(work, list(train))}
+    speaking = speaking or {one.voice for one in lone_thumbs(work, list(train))}
     return len(speaking) >= 2 * settings.min_users
 
 

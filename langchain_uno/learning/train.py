@@ -372,7 +372,7 @@ def _thumbs_told(work: Work, cluster: ClusterData) -> list[str]:
     if not ups + downs or (cluster.people + cluster.acting and not cluster.by_thumbs):
         return []
     told = f"people who gave a thumb up: {ups}, down: {downs}"
-    least = max(1, work.recipe.rules.min_users)
+    least = work.recipe.rules.min_users
     return [told if min(ups, downs) >= least else f"{told}: it takes {least} of each to learn"]
 
 

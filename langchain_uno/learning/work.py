@@ -13,6 +13,7 @@ import gc
 import io
 import json
 import re
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,8 +57,9 @@ RESULT = "result.json"
 UNTIL = "until.json"
 """Likewise: the stage after which it was told to stop, until it goes on."""
 
-CALL = "call.json"
-"""Likewise: the command that goes on with it."""
+CALL = "options.json"
+"""Likewise: the options of the command that goes on with it. The home is not among them: it may be
+moved or copied."""
 
 Record = TypeVar("Record", bound=BaseModel)
 _REFRESH = re.compile(r"refresh-[0-9a-f]{16}\Z")
@@ -216,8 +218,8 @@ class Work:
     """Tries the clusters elsewhere; None: this process tries them, one after the other."""
     stop_at: float | None = None
     """When (``time.monotonic()``) to stop; None: when it is done."""
-    call: str = ""
-    """The command that goes on with this refresh; "": there is none."""
+    call: Sequence[str] | None = None
+    """The options of the command that goes on with this refresh; None: there is none."""
     min_free_gb: float | None = None
     """GB that stay free on the home's disk; None: it may fill up."""
     scorers: Any = None
@@ -244,7 +246,7 @@ class Work:
     @cached_property
     def fit(self) -> str:
         """A digest of recipe and models: what one refresh settled holds for another of the same."""
-        parts = (
+        return digest_of(
             FORMAT,
             self.recipe.model_dump_json(),
             self.max_steps,
@@ -255,7 +257,6 @@ class Work:
             self.teacher_prompts.fingerprint,
             getattr(self.reranker, "fingerprint", type(self.reranker).__name__),
         )
-        return digest_of(*parts)
 
     def once(self, stage: str, make: Callable[[Work], dict[str, Any]]) -> None:
         """Run ``make`` unless ``<stage>.json`` is there; it returns the counts written there.
@@ -519,7 +520,9 @@ def refresh_line(home: Home) -> str | None:
             since = datetime.fromtimestamp(last.stat().st_mtime, timezone.utc)
             stage, call = stopped_at(begun[last]), "the same call"
             if begun[last].has(CALL):
-                call = f"`{begun[last].read_json(CALL)}`"
+                where = ["--home", str(home.root.absolute()), "--namespace", home.namespace]
+                options = [*where, *begun[last].read_json(CALL)]
+                call = f"`{shlex.join(['langchain-uno', 'train', *options])}`"
             if busy:
                 return f"a refresh is running (since {since:%Y-%m-%d %H:%M} UTC, stage {stage})"
             if begun[last].has(UNTIL):

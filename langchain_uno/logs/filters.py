@@ -108,7 +108,8 @@ def sameness(one: Interaction) -> bytes:
         )
         for f in one.feedback
     )
-    parts = [one.query, one.answer.strip(), one.user_id or "", *("\1".join(s) for s in said)]
+    who = one.user_id or f"\1{one.thread_id}"  # where nobody is named a thread is a voice
+    parts = [one.query, one.answer.strip(), who, *("\1".join(s) for s in said)]
     parts += [m.content for m in one.messages if m.role == "assistant"]
     return blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=16).digest()
 

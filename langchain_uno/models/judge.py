@@ -113,7 +113,7 @@ def judge_averaged(
             temperature=0.0 if k == 0 else recipe.temperature,
             seed=stable_seed(seed, str(k)),
         )
-        for k in range(max(1, recipe.verify.judgements))
+        for k in range(recipe.verify.judgements)
     ]
     read = [[score for score in each if score is not None] for each in zip(*per_round, strict=True)]
     return [sum(scores) / len(scores) if scores else None for scores in read]

@@ -136,10 +136,11 @@ def state_of(home: Home, release: str, share: float, routes: Collection[str] = (
 
 
 def win_rate_of(cluster: Cluster) -> str:
-    """Return a cluster's latest win rate with its interval, for people; "-": it is unknown."""
-    if not cluster.reports or not cluster.reports[-1].n:
+    """Return the win rate of what answers a cluster, else of the last try; "-": it is unknown."""
+    answering = [report for report in cluster.reports if report.kind == cluster.route]
+    if not (reports := answering or cluster.reports) or not reports[-1].n:
         return "-"
-    report = cluster.reports[-1]
+    report = reports[-1]
     low, high = report.interval
     return f"{report.win_rate:.2f} ({low:.2f}-{high:.2f})"
 

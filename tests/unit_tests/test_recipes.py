@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -16,7 +17,8 @@ from langchain_uno.cli.command import app
 from langchain_uno.cli.recipe import as_toml, settings_of
 from langchain_uno.errors import ConfigError
 from langchain_uno.home import Home
-from langchain_uno.recipe import RECIPES, Recipe, load_recipe
+from langchain_uno.logs.filters import REASONS
+from langchain_uno.recipe import RECIPES, Ignorable, Recipe, load_recipe
 from langchain_uno.train import effective_recipe
 
 if sys.version_info >= (3, 11):
@@ -171,15 +173,93 @@ def test_a_recipe_of_another_name() -> None:
         load_recipe("default", {"lora": {"rnak": 8}})
 
 
+def test_a_recipe_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("x" * 300, str(tmp_path)):
+        assert CliRunner().invoke(app, ["recipe", name]).exit_code == 2
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "gone.toml":
+            return b"[recipes]"
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ConfigError, match="Permission denied"):
+        load_recipe(str(tmp_path / "mine.toml"))
+
+
+def test_a_file_may_begin_as_some_editors_write_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "mine"\n', encoding="utf-8-sig")
+    assert load_recipe(str(tmp_path / "mine.toml")).name == "mine"
+
+
 def test_a_name_may_hold_anything(tmp_path: Path) -> None:
     odd = Recipe(name='quotes " and ümlauts\n[lora]')
     (tmp_path / "odd.toml").write_text(as_toml(odd), encoding="utf-8")
     assert load_recipe(str(tmp_path / "odd.toml")) == odd
 
 
-def test_a_cluster_holds_at_least_one_log(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cluster\.min_size"):
-        load_recipe("default", {"cluster": {"min_size": 0}})
+NO_VALUES: dict[str, tuple[Any, ...]] = {
+    "seed": (-1,),
+    "answer_tokens": (0,),
+    "revision_tokens": (0,),
+    "role_tokens": (0,),
+    "temperature": (-0.1, math.inf),
+    "top_p": (0, 1.1),
+    "min_kept": (-0.1, 1.1),
+    "filter.ignore": (["too_shrot"], ["nothing_asked"], "duplicate"),
+    "filter.max_perplexity": (0, math.nan),
+    "rules.min_users": (0,),
+    "rules.support": (-0.1, 1.1, math.nan),
+    "rules.half_life_days": (0, -1),
+    "cluster.threshold": (-1, math.nan),
+    "cluster.min_size": (0,),
+    "cluster.unseen": (-0.1, 1),
+    "gap.threshold": (math.nan,),
+    "gap.unknown": (-0.1, 1.1),
+    "pairs.candidates": (-1,),
+    "pairs.min_score": (-1, 11),
+    "lora.rank": (0, -1),
+    "lora.dropout": (-0.1, 1),
+    "lora.batch_size": (0,),
+    "lora.epochs": (0,),
+    "expert.learning_rate": (0, -1, math.inf),
+    "expert.min_steps": (-1,),
+    "expert.max_length": (0,),
+    "critic.learning_rate": (0, -1, math.inf),
+    "critic.min_steps": (-1,),
+    "critic.max_length": (0,),
+    "verify.held_out": (0, 1, -0.5, math.nan),
+    "verify.judgements": (0,),
+    "verify.win_rate": (-0.1, 1.1, math.nan),
+    "verify.level": (0, 1, math.nan),
+    "verify.min_bleu": (-0.1, 1.1),
+    "verify.max_queries": (0,),
+    "verify.unlabelled": (-1,),
+}
+"""Numbers and reasons that no setting can have, by setting."""
+
+
+def test_a_value_that_can_mean_nothing_is_refused_before_anything_is_done() -> None:
+    for key, values in NO_VALUES.items():
+        head, _, name = key.rpartition(".")
+        for value in values:
+            with pytest.raises(ConfigError, match=re.escape(key)):
+                load_recipe("default", {head: {name: value}} if head else {name: value})
+
+
+def test_every_number_has_its_bounds() -> None:
+    numbers = {
+        key
+        for key, value, _ in settings_of(load_recipe("default", {"rules": {"half_life_days": 1}}))
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+    assert numbers <= NO_VALUES.keys()
+
+
+def test_reasons_to_ignore_are_those_of_the_filters() -> None:
+    found = set(get_args(Ignorable))
+    by_model = {"nothing_asked", "refused_by_template"}  # nothing can be learnt from such a log
+    assert found == set(REASONS) - by_model - {"ok"}
 
 
 def test_the_examples_of_the_docstring_load() -> None:

@@ -268,6 +268,20 @@ def test_of_equal_logs_the_first_stays() -> None:
     ]  # fmt: skip
 
 
+def test_what_two_threads_of_unnamed_people_say_alike_are_two_votes() -> None:
+    def one(n: int, **fields: object) -> Interaction:
+        found = log(n, "Same?", "Same.", **fields)
+        found.feedback.append(Feedback(run_id=found.run_id, score=0.0))
+        return found
+
+    unnamed = [one(1, thread_id="a"), one(2, thread_id="b"), one(3, thread_id="a"), one(4), one(5)]
+    named = [one(6, user_id="u", thread_id="a"), one(7, user_id="u", thread_id="b")]
+    found = verdicts([*unnamed, *named], SETTINGS, both)
+    assert [v.reason for v in found] == [
+        "ok", "ok", "duplicate", "ok", "duplicate", "ok", "duplicate",
+    ]  # fmt: skip
+
+
 def test_filters_stay_quick_on_hostile_text() -> None:
     for text in (
         "<a>" * 16_000, "{" * 49_000, "[cron:" * 8_000, "### Task:\n" * 4_000, "System: " * 6_000,

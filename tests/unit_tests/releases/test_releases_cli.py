@@ -17,10 +17,17 @@ from langchain_uno.cli.command import app
 from langchain_uno.cli.console import visible
 from langchain_uno.home import Home
 from langchain_uno.logs.journal import Journal
-from langchain_uno.records import Cluster, Feedback, Interaction, Message, utc_now
+from langchain_uno.records import (
+    Cluster,
+    Feedback,
+    Interaction,
+    Message,
+    VerifierReport,
+    utc_now,
+)
 from langchain_uno.releases.history import held, read_history
 from langchain_uno.releases.publish import publish, revoke
-from langchain_uno.releases.summary import row_of
+from langchain_uno.releases.summary import row_of, win_rate_of
 from langchain_uno.releases.traffic import read_traffic
 from tests.unit_tests.releases.samples import draft
 
@@ -45,6 +52,17 @@ def test_a_home_without_releases_says_how_to_make_one(home: Home) -> None:
     assert "langchain-uno train" in run(home, "releases", "list")
     assert told(home, "status")["answers"] == {}
     assert "nothing to roll back" in run(home, "releases", "rollback", code=9)
+
+
+def test_the_win_rate_shown_is_of_what_answers() -> None:
+    def report(kind: Any, rate: float) -> VerifierReport:
+        return VerifierReport(kind=kind, n=9, win_rate=rate, interval=(0.1, 0.9), passed=rate > 0.5)
+
+    tried = [report("expert", 0.2), report("critic", 0.8), report("expert", 0.4)]
+    for route, shown in (("critic", "0.80"), ("expert", "0.40"), ("base", "0.40")):
+        cluster = Cluster(id="c0", size=9, route=route, reports=tried)  # type: ignore[arg-type]
+        assert win_rate_of(cluster) == f"{shown} (0.10-0.90)"
+    assert win_rate_of(Cluster(id="c0", size=9)) == "-"
 
 
 def test_rolling_back_and_promoting_are_told_in_the_history(

@@ -9,6 +9,7 @@ import pytest
 
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.records import Message, VerifierReport
+from langchain_uno.trainers.deciding import decide, wilson
 from langchain_uno.trainers.verifier import Compared, HeldOut, Rated, Said, compare_modules
 
 DEFAULT = load_recipe("default")
@@ -98,3 +99,11 @@ def test_thumbs_compare_what_each_does_against_the_base() -> None:
 def test_the_papers_rule_looks_at_the_rate_alone() -> None:
     report = compare(said([9.0] * 2, "new"), said([6.0] * 2, "old"), recipe=load_recipe("paper"))
     assert report.passed
+
+
+def test_an_interval_is_of_what_its_win_rate_counts() -> None:
+    outcomes, voices = [[1.0] * 18 + [0.0] * 4], [*("a" * 18), *"bcde"]
+    for level, rate, n in ((0.05, 0.2, 5), (None, 18 / 22, 22)):
+        found = decide(outcomes, voices, level=level, win_rate=0.53)
+        assert found.win_rate == pytest.approx(rate)
+        assert found.interval == pytest.approx(wilson(rate, n, 0.95))
