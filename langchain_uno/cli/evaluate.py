@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from langchain_uno.cli.console import JsonOption, ModelOption, QuietOption, at_home, print_json, say
+from langchain_uno.cli.console import (
+    EmbeddingsOption,
+    JsonOption,
+    ModelOption,
+    QuietOption,
+    at_home,
+    print_json,
+    say,
+)
 from langchain_uno.cli.progress import Bars
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
@@ -23,13 +31,15 @@ def memorybench(
     out_: Annotated[Path, typer.Option("--out", help="Where the predictions go (JSON).")],
     mode: Annotated[str, typer.Option(help="uno, single or base.")] = "uno",
     model: ModelOption = None,
+    embeddings: EmbeddingsOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Answer MemoryBench's test rows, for its own evaluate().
 
     First import the train split with `logs import` and run `train`. A test request that is in the
-    log is refused. The same call again asks the rows that --out does not hold yet.
+    log is refused. Answers are as long as the release's were when it was verified. The same call
+    again asks the rows that --out does not hold yet.
 
         langchain-uno evaluate memorybench test.jsonl --out predictions.json --home bench
 
@@ -49,6 +59,7 @@ def memorybench(
             out_,
             mode=mode,
             model=model,
+            embeddings=embeddings,
             on_done=lambda n: bars.advance("answers", n),
         )
         bars.finish("answers")

@@ -36,11 +36,6 @@ class BenchRow(BaseModel):
     messages: list[tuple[str, str]]
     """(role, content), the user's turn last."""
 
-    @property
-    def text(self) -> str:
-        """What the user asks."""
-        return self.messages[-1][1]
-
 
 def read_test_rows(path: Path) -> list[BenchRow]:
     """Read a test split: one JSON object a line.
@@ -87,9 +82,8 @@ def _row(row: Any) -> BenchRow:
         turns = [{"role": "user", "content": row.get("input_prompt")}]
     messages = []
     for turn in turns if isinstance(turns, list) else ():
-        role, content = (
-            (turn.get("role"), turn.get("content")) if isinstance(turn, dict) else (0, 0)
-        )
+        turn = turn if isinstance(turn, dict) else {}
+        role, content = turn.get("role"), turn.get("content")
         if not isinstance(role, str) or not isinstance(content, str) or not content.strip():
             raise InputError("a turn of the request has no role or no text")
         messages.append((role, content))
@@ -105,7 +99,7 @@ def check_apart(home: Home, rows: Sequence[BenchRow]) -> None:
         InputError: it does; answers to them would be learnt by heart.
     """
     known = {_plain(text) for text in _logged(home)}
-    both = [row for row in rows if _plain(row.text) in known]
+    both = [row for row in rows if _plain(row.messages[-1][1]) in known]
     if both:
         raise InputError(
             f"{len(both)} of {len(rows)} test requests are in the log of {str(home.path)!r}, first "
@@ -131,6 +125,7 @@ def predict(
     *,
     mode: str = "uno",
     model: str | None = None,
+    embeddings: str | None = None,
     on_done: OnDone | None = None,
 ) -> list[dict[str, Any]]:
     """Answer the rows with ``UNOChatModel`` and write the predictions; goes on after a stop.
@@ -141,6 +136,7 @@ def predict(
         out: JSON list of ``{"test_idx", "dataset", "response"}``; answers in it are kept.
         mode: "uno", "single" or "base".
         model: the base model; None: the bundled one.
+        embeddings: the embedding model that the release was made with; None: the base model's own.
         on_done: is told of every answer.
 
     Raises:
@@ -154,8 +150,8 @@ def predict(
     left = [row for row in rows if (row.dataset, row.test_idx) not in known]
     if on_done is not None and len(left) < len(rows):
         on_done(len(rows) - len(left))
-    settings: dict[str, Any] = {"mode": mode, "model": model, "namespace": home.namespace}
-    chat = UNOChatModel(home=str(home.root), **settings)
+    settings: dict[str, Any] = {"mode": mode, "model": model, "embedder": embeddings}
+    chat = UNOChatModel(home=str(home.root), namespace=home.namespace, **settings)
     for start in range(0, len(left), _TOGETHER):
         some = left[start : start + _TOGETHER]
         replies = chat.batch([list(row.messages) for row in some], {"max_concurrency": _TOGETHER})
