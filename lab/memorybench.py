@@ -12,7 +12,8 @@ memory system, none with a model that has no memory.
 
 ``dry-run`` makes rows of that shape from the help desk of :mod:`lab.real_model`, whose users are
 simulated, and passes through every step: import, train, evaluate with UNO and with the base, and
-the check of shape that MemoryBench's ``evaluate()`` begins with. Its figures mean nothing.
+the check of shape that MemoryBench's ``evaluate()`` begins with. A program is the teacher. Its
+figures mean nothing.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from typing import Annotated, Any
 import typer
 
 from lab.real_model import desk
+from lab.real_model.teacher import serve_teacher
 from langchain_uno.cli.console import clean_exit, say
 from langchain_uno.errors import InputError
 from langchain_uno.models.loading import load_engine
+from langchain_uno.models.prompts import PROMPT_SETS, get_prompt_set
 from langchain_uno.models.protocols import GenerateRequest, Sampling
 from langchain_uno.records import Message
 
@@ -134,7 +137,7 @@ def rows_like(model: str, seed: int, each: int) -> Iterator[tuple[str, dict[str,
             {"role": "assistant", "content": answer.text or "-"},
         ]
         if missing:
-            dialog.append({"role": "user", "content": missing[0].rule})
+            dialog.append({"role": "user", "content": desk.remark(visit, answer.text)})
         action = {"round": 1, "implicit_action": "dislike" if missing else "like"}
         told = {"dialog": str(dialog), "implicit_feedback": str([{**action, "terminated": False}])}
         yield "train", {**_row(number, visit.request.text), **told}
@@ -207,7 +210,10 @@ def dry_run(
         home = ("--home", str(out / "home"))
         given = (*home, "--model", str(model), "--embeddings", str(embeddings))
         _call("logs", "import", str(out / "train.jsonl"), *home, "--format", "memorybench")
-        _call("train", *given, "--recipe", "paper", *(w for s in _SMALL for w in ("--set", s)))
+        sets = [word for one in _SMALL for word in ("--set", one)]
+        # A model so small can't judge, and a refresh by it ends there.
+        with serve_teacher([get_prompt_set(name) for name in PROMPT_SETS]) as teacher:
+            _call("train", *given, "--recipe", "paper", "--teacher", teacher, *sets)
         test = out / "test.jsonl"
         for mode in ("uno", "base"):
             written = out / f"{mode}.json"

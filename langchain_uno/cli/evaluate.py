@@ -38,13 +38,12 @@ def memorybench(
     """Answer MemoryBench's test rows, for its own evaluate().
 
     First import the train split with `logs import` and run `train`. A test request that is in the
-    log is refused. Answers are as long as the release's were when it was verified. The same call
-    again asks the rows that --out does not hold yet.
+    log is refused. The same call again asks the rows that --out does not hold yet.
 
         langchain-uno evaluate memorybench test.jsonl --out predictions.json --home bench
 
     Exit codes: 0 done, 2 bad argument or row, or a test request is in the log, 3 no such home, 4 no
-    such model, 5 the release is another model's, 9 the release was refused, 130 stopped.
+    such model, 9 the release was refused (another base model or embedder, say), 130 stopped.
     """
     if mode not in ("uno", "single", "base"):
         raise InputError(f"--mode must be uno, single or base, not {mode!r}.")
@@ -66,7 +65,4 @@ def memorybench(
     if as_json:
         print_json({"predictions": len(found), "out": str(out_)})
     else:
-        say(
-            f"{len(found)} predictions in {out_}: grade them with MemoryBench's evaluate() and "
-            "summary_results()."
-        )
+        say(f"{len(found)} predictions in {out_}: MemoryBench's evaluate() grades them.")

@@ -10,7 +10,7 @@ log (``langchain-uno logs import train.jsonl``); rows of ``test`` are asked here
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,20 +98,16 @@ def check_apart(home: Home, rows: Sequence[BenchRow]) -> None:
     Raises:
         InputError: it does; answers to them would be learnt by heart.
     """
-    known = {_plain(text) for text in _logged(home)}
+    from langchain_uno.logs.exchange import export_lines
+
+    turns = (m for line in export_lines(home) for m in json.loads(line)["messages"])
+    known = {_plain(m["content"]) for m in turns if m["role"] == "user"}
     both = [row for row in rows if _plain(row.messages[-1][1]) in known]
     if both:
         raise InputError(
             f"{len(both)} of {len(rows)} test requests are in the log of {str(home.path)!r}, first "
             f"row {both[0].test_idx} of {both[0].dataset!r}: import the train split only."
         )
-
-
-def _logged(home: Home) -> Iterable[str]:
-    from langchain_uno.logs.exchange import export_lines
-
-    for line in export_lines(home):
-        yield from (m["content"] for m in json.loads(line)["messages"] if m["role"] == "user")
 
 
 def _plain(text: str) -> str:
@@ -141,17 +137,21 @@ def predict(
 
     Raises:
         InputError: a test request is in the log, or ``out`` holds something else.
+        ReleaseError: the current release was refused.
     """
     from langchain_uno.chat_models import UNOChatModel
+    from langchain_uno.demo.asking import settle
 
     check_apart(home, rows)
     done = _read(out)
     known = {(one["dataset"], one["test_idx"]) for one in done}
     left = [row for row in rows if (row.dataset, row.test_idx) not in known]
-    if on_done is not None and len(left) < len(rows):
-        on_done(len(rows) - len(left))
+    told: OnDone = on_done or (lambda n: None)
+    told(len(rows) - len(left))
     settings: dict[str, Any] = {"mode": mode, "model": model, "embedder": embeddings}
     chat = UNOChatModel(home=str(home.root), namespace=home.namespace, **settings)
+    if left and mode != "base":
+        settle(chat, home)  # a service would answer by the base model where a release is refused
     for start in range(0, len(left), _TOGETHER):
         some = left[start : start + _TOGETHER]
         replies = chat.batch([list(row.messages) for row in some], {"max_concurrency": _TOGETHER})
@@ -160,8 +160,7 @@ def predict(
             for row, reply in zip(some, replies, strict=True)
         ]
         write_atomic(out, json.dumps(done, ensure_ascii=False, indent=1).encode())
-        if on_done is not None:
-            on_done(len(some))
+        told(len(some))
     return done
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from langchain_uno.demo.answers import Query, check_answer
 from langchain_uno.demo.service import held_out_queries
 from langchain_uno.demo.worlds import World
-from langchain_uno.errors import EngineError
+from langchain_uno.errors import EngineError, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.models.protocols import OnDone
 
@@ -99,6 +99,10 @@ def settle(chat: UNOChatModel, home: Home) -> None:
 
     A service goes on with the old release while a new one is loaded; a study of the new one must
     not, or a batch that comes right after a refresh is answered by the release before.
+
+    Raises:
+        ReleaseError: it was refused.
+        EngineError: it takes too long.
     """
     from langchain_uno.releases.traffic import read_traffic
 
@@ -106,8 +110,10 @@ def settle(chat: UNOChatModel, home: Home) -> None:
     wanted = traffic.current.release if traffic and traffic.current else None
     end = time.monotonic() + _LOADING_S
     while serving.current().release != wanted:
-        if serving.refusal or time.monotonic() > end:
-            raise EngineError(f"Release {wanted!r} is not served: {serving.refusal or 'too slow'}.")
+        if serving.refusal:
+            raise ReleaseError(serving.refusal)
+        if time.monotonic() > end:
+            raise EngineError(f"Release {wanted!r} is not served: loading it takes too long.")
         time.sleep(0.05)
 
 

@@ -14,6 +14,8 @@ from langchain_uno.cli.memorybench import check_apart, predict, read_test_rows
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.logs.exchange import import_file
+from langchain_uno.models.loading import load_embedder, load_engine
+from tests.unit_tests.serving.tiny_release import publish_tiny
 
 
 def train_row(index: int, text: str) -> dict[str, Any]:
@@ -71,6 +73,21 @@ def test_rows_of_both_kinds_are_asked_and_written_in_its_format(home: Home, tmp_
     assert [one["test_idx"] for one in found] == [7, 8, 9]
     assert all(one["dataset"] == "WritingPrompts" and one["response"] for one in found)
     assert json.loads(ended.stdout) == {"predictions": 3, "out": str(out)}
+
+
+def test_a_refused_release_writes_no_base_answers_as_its_own(home: Home, tmp_path: Path) -> None:
+    engine = load_engine(None)
+    embedder = load_embedder(None, engine)
+    foreign = {"routes": {"c0": "base"}, "prompt_set": "bundled", "embedder_fingerprint": "0" * 64}
+    publish_tiny(home, engine, embedder, {}, **foreign)
+    out = tmp_path / "predicts.json"
+    file = lines(tmp_path / "test.jsonl", [bench_row(7, "Write a story of the moon.")])
+    asked = [str(file), "--home", str(home.root), "--out", str(out)]
+    ended = CliRunner().invoke(app, ["evaluate", "memorybench", *asked])
+    assert ended.exit_code == 9 and "made for embedder" in ended.output, ended.output
+    assert not out.exists()
+    ended = CliRunner().invoke(app, ["evaluate", "memorybench", *asked, "--mode", "base"])
+    assert ended.exit_code == 0, ended.output
 
 
 def test_what_was_answered_is_not_asked_again(home: Home, tmp_path: Path) -> None:
