@@ -133,5 +133,6 @@ def test_the_call_that_goes_on_names_the_folder_from_anywhere_and_no_secret(
     done = train(home, tiny_model_path, tmp_path, "--until", "filter", *there)
     assert done.exit_code == 0, done.output
     noted = [p.read_text() for p in home.work.rglob("*.json")]
-    assert any(f"--generate-adapters {tmp_path / 'resolver'}" in one for one in noted)
+    [options] = [json.loads(p.read_text()) for p in home.work.rglob("options.json")]
+    assert options[options.index("--generate-adapters") + 1] == str(tmp_path / "resolver")
     assert not any("secret" in one for one in [*noted, done.output])
