@@ -49,7 +49,7 @@ study-real: $(READY) ## the study on that model: six kinds of request, up to an 
 
 # Two processes with one thread each; whoever is done takes tests from the other. What is compiled is
 # kept, whatever the environment says: each process would compile the package anew.
-test: $(READY) ## the default tests (6 minutes on two quiet cores)
+test: $(READY) ## the default tests (6 to 8 minutes on two quiet cores)
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n 2 --dist worksteal
 
 test-all: $(READY) ## all tests, the slow ones too
