@@ -413,8 +413,9 @@ def _tell_what_goes(home: Home, found: dict[str, Any]) -> None:
 
     said = counted(found["feedback"], "piece of feedback", "pieces of feedback")
     say(f"This deletes {counted(found['interactions'], 'answer')} and {said}.")
+    shares = shares_of(home)
     for release in found["releases"]:
-        state = state_of(home, release, shares_of(home).get(release, 0.0))
+        state = state_of(home, release, shares.get(release, 0.0))
         say(f"This revokes release {release} ({state}).")
 
 
