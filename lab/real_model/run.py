@@ -177,9 +177,9 @@ def run_study(
         for name in arms:
             own, arm = home_of(name, home), ARMS[name]
             if arm.recipe == "default":
-                arm = Arm((*size.sets, *arm.changes))
+                arm = replace(arm, changes=(*size.sets, *arm.changes))
             else:
-                arm = Arm((*_lengths(size.tokens), *arm.changes), arm.recipe)
+                arm = replace(arm, changes=(*_lengths(size.tokens), *arm.changes))
             study.refresh(name, own, arm)
             study.exam(name, own)
     finally:
@@ -342,7 +342,8 @@ class _Study:
         if name in known:
             return
         stop_serving(self.home.root)
-        with _taught_by(self.teacher) as url, self.notes.timed(_timed("refresh", name)):
+        timed = self.notes.timed(_timed("refresh", name))
+        with _taught_by(self.teacher) as url, timed, arm.gaps():
             result = refresh_home(
                 home.root,
                 model=self.model,

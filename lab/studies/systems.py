@@ -34,6 +34,11 @@ REFRESHES: dict[str, dict[str, Any]] = {
     "UNO": {},
     "expert everywhere": {"gap": {"threshold": 2.0}, "verify": UNVERIFIED},
     "critic everywhere": {"gap": {"threshold": 0.0}, "verify": UNVERIFIED},
+    "experts taught by critics": {
+        "gap": {"threshold": 0.0},
+        "verify": UNVERIFIED,
+        "critic": {"distil": True},
+    },
 }
 """System -> what its recipe changes."""
 SYSTEMS = ("base", "RAG, BM25", "RAG, embeddings", "rules in the prompt", *REFRESHES)

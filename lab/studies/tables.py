@@ -98,12 +98,15 @@ def real_rows(results: Sequence[Result]) -> Rows:
 
 
 def systems_rows(results: Sequence[Result]) -> Rows:
-    """Return a row a system, pooled over worlds, with intervals by person."""
-    users = [f"{r['seed']}/{user}" for r in results for user in r["users"]]
+    """Return a row a system, pooled over the worlds that asked it, with intervals by person."""
     rows = [["system", "wishes met", "facts kept", "unwanted wishes", "tokens in + out"]]
     for name in SYSTEMS:
+        mine = [r for r in results if name in r["answers"]]
+        if not mine:
+            continue
+        users = [f"{r['seed']}/{user}" for r in mine for user in r["users"]]
         columns = {
-            key: [v for r in results for v in r["answers"][name][key]]
+            key: [v for r in mine for v in r["answers"][name][key]]
             for key in ("score", "facts", "unwanted", "tokens_in", "tokens_out")
         }
         shown = [as_range(by_person(columns[key], users)) for key in ("score", "facts")]
