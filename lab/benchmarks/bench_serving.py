@@ -1,7 +1,10 @@
-"""Serving under load: python -m lab.benchmarks.bench_serving load | overhead | router | reflect
+"""Serving under load: python -m lab.benchmarks.bench_serving WHAT
 
 load      16 threads and 200 asyncio tasks ask 10,000 times through ``UNOChatModel`` while releases
           are switched 20 times, back too; every answer is compared with its adapter's alone.
+rollback  four threads ask without a pause while a release is rolled back and made current again, 20
+          changes in all: failed requests, and how long after a change a request began that still
+          got the release before. Releases stay as they are, byte for byte.
 overhead  the expert path against bare ``model.generate``, paired; 8 rows on 8 adapters against one
           adapter and against PEFT's own ``adapter_names``.
 router    routing among 10,000 clusters, embedding aside.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import random
 import statistics
@@ -38,7 +42,7 @@ from langchain_uno.models.protocols import GenerateRequest, Sampling
 from langchain_uno.recipe import load_recipe
 from langchain_uno.records import Cluster, Message, routing_text
 from langchain_uno.releases.manifest import Manifest
-from langchain_uno.releases.publish import publish, rollback
+from langchain_uno.releases.publish import make_current, publish, rollback
 from langchain_uno.serving.router import Router
 from langchain_uno.testing import make_tiny_adapter
 
@@ -222,6 +226,61 @@ def paired(one: Callable[[], Any], two: Callable[[], Any], rounds: int) -> tuple
     return statistics.median(times[0]), statistics.median(times[1])
 
 
+def rollbacks(changes: int, tokens: int) -> None:
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as name:
+        home = Home(Path(name) / "home")
+        engine = load_engine()
+        assert isinstance(engine, LocalEngine)
+        embedder, made = TokenEmbedder(engine), adapters(Path(name))
+        old, new = (release(home, engine, embedder, of) for of in (made, made[::-1]))
+        model = UNOChatModel(home=home.path, engine=engine, max_tokens=tokens).warm()
+        before = _digests(home)
+        answers: list[tuple[float, str]] = []
+        failed: list[str] = []
+        over = threading.Event()
+
+        def ask(nth: int) -> None:
+            rng = random.Random(nth)
+            while not over.is_set():
+                began = time.perf_counter()
+                try:
+                    told = model.invoke(rng.choice(ASKS).format(rng.choice(TOPICS)))
+                    answers.append((began, told.response_metadata["release"]))
+                except Exception as error:  # noqa: BLE001 - counted
+                    failed.append(repr(error))
+
+        clients = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+        for client in clients:
+            client.start()
+        done: list[tuple[float, float, str]] = []
+        for k in range(changes):
+            time.sleep(3)
+            begun = time.perf_counter()
+            rollback(home) if k % 2 == 0 else make_current(home, new)
+            done.append((begun, time.perf_counter(), old if k % 2 == 0 else new))
+        time.sleep(3)
+        over.set()
+        for client in clients:
+            client.join()
+        late = [0.0] * changes
+        for nth, (_, at, current) in enumerate(done):
+            end = done[nth + 1][0] if nth + 1 < changes else np.inf  # the next change begins
+            late[nth] = max([b - at for b, r in answers if at <= b < end and r != current] or [0.0])
+        print(f"{len(answers)} answers by 4 threads, {changes} changes: {len(failed)} failed")
+        print("the last request that got the release before began after the change by, in seconds:")
+        print(", ".join(f"{x:.2f}" for x in late))
+        print(f"releases unchanged: {_digests(home) == before}")
+        print("\n".join(failed[:3]))
+        engine.close()
+
+
+def _digests(home: Home) -> dict[str, str]:
+    """Every file of every release, and what is in it."""
+    files = [file for file in sorted(home.releases.rglob("*")) if file.is_file()]
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
 def overhead(rounds: int, tokens: int) -> None:
     from peft import PeftModel
 
@@ -358,7 +417,7 @@ def reflect(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["load", "overhead", "router", "reflect"])
+    parser.add_argument("what", choices=["load", "rollback", "overhead", "router", "reflect"])
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--switches", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=24)
@@ -367,6 +426,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "load":
         load(given.requests, given.switches, given.tokens)
+    elif given.what == "rollback":
+        rollbacks(given.switches, given.tokens)
     elif given.what == "overhead":
         overhead(given.rounds, given.tokens)
     elif given.what == "reflect":
