@@ -96,6 +96,7 @@ test-vllm: $(READY) $(VLLM_READY) ## the OpenAI-compatible engine on a real vLLM
 
 bench-serving: $(READY) ## 10,000 requests under switching releases; overhead; routing
 	$(PY) -m lab.benchmarks.bench_serving load
+	$(PY) -m lab.benchmarks.bench_serving rollback
 	$(PY) -m lab.benchmarks.bench_serving overhead
 	$(PY) -m lab.benchmarks.bench_serving router
 
