@@ -125,7 +125,7 @@ class UNOChatModel(BaseChatModel):
         if self.home is None:
             self.home = os.environ.get(ENV_HOME) or None
         self._root = None if self.home is None else Home.locate(self.home).root
-        if self._root is not None and not self._root.exists():
+        if self._root is not None and not self._root.is_dir():
             _tell_missing(str(self._root))
         self.model = _settled(self.model)
         self.embedder = _settled(self.embedder)
@@ -512,6 +512,8 @@ class UNOChatModel(BaseChatModel):
             # Keywords of LangChain and of other providers are ignored.
             if near := get_close_matches(name, _SAID_PER_CALL, cutoff=0.8):
                 raise InputError(f"There is no setting {name!r}: did you mean {near[0]!r}?")
+        for name in kwargs.keys() & {"home", "namespace"}:
+            raise InputError(f"{name!r} is a setting of the model, not of a call.")
         tools, choice = structured.offer(kwargs.get("tools") or (), kwargs.get("tool_choice"))
         chosen = {
             name: structured.checked(type(self), name, v)
@@ -520,7 +522,7 @@ class UNOChatModel(BaseChatModel):
         }
         context = RespondContext(
             **{name: chosen.get(name, getattr(self, name)) for name in _CHOICES},
-            stop=tuple(stop or self.stop or ()),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop or self.stop or ()),
             tools=tuple(tools),
             tool_choice=choice,
             json_schema=structured.json_schema_of(*map(kwargs.get, _FORMS)),

@@ -47,6 +47,7 @@ _NO_TEXT = ("reasoning", "think", "thought", "redacted_thinking", "summary_text"
 """Blocks that begin like this are no words of the message: they are passed over."""
 _MEDIA = ("image", "audio", "video", "file", "document", "media", "inline", "attachment")
 """What stands in the type of a block that has no words by its nature."""
+_PICTURES = ("image", "image_url", "audio", "video")
 
 _THINKING = re.compile(
     r"(?P<fence>^[ \t]*```)"
@@ -235,9 +236,13 @@ def from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
 
 def _refuse_media(message: BaseMessage) -> None:
     for block in () if isinstance(message.content, str) else message.content:
-        if isinstance(block, str) or isinstance(block.get("text", block.get("refusal")), str):
+        if isinstance(block, str):
             continue
-        kind, says = _kind(block), any(_block(block))  # thinking and calls say nothing
+        kind = _kind(block)
+        seen = kind.endswith(_PICTURES)  # a text beside one is its caption
+        if isinstance(block.get("text", block.get("refusal")), str) and not seen:
+            continue
+        says = any(_block(block))  # thinking and calls say nothing
         if says and (not isinstance(message, AIMessage) or _is_media(kind)):
             raise InputError(
                 f"A message of type {message.type!r} holds a block of type {kind[:40]!r}: the "

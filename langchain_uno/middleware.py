@@ -54,7 +54,8 @@ class UNOMiddleware(AgentMiddleware[Any, Any, Any]):
         elif handler is None or handler is True:
             self.handler = UNOFeedbackHandler(home=chat.home, namespace=chat.namespace)
         if self.handler is not None:
-            chat = chat.model_copy(update={"callbacks": [self.handler]})
+            own = getattr(chat.callbacks, "handlers", chat.callbacks) or ()
+            chat = chat.model_copy(update={"callbacks": [*own, self.handler]})
         self.model = chat
 
     def wrap_model_call(

@@ -129,7 +129,7 @@ class Capture:
             or _name(started.params.get("model") or started.params.get("model_name")),
             "usage": _usage(message, response),
             "latency_s": round(ended - started.clock, 6),
-            "error": self._error(error) or _cut_off(message, ended_by),
+            "error": self._error(error, redacted) or _cut_off(message, ended_by),
             "release": _name(info.get("release")),
             "cluster": _name(info.get("cluster")),
             "route": route if route in _ROUTES else None,
@@ -192,13 +192,14 @@ class Capture:
             return value if math.isfinite(value) else None
         return self._text(str(value))
 
-    def _error(self, error: BaseException | None) -> str | None:
+    def _error(self, error: BaseException | None, redacted: dict[str, int]) -> str | None:
         if error is None:
             return None
         name = type(error).__name__
         if name in ("CancelledError", "GeneratorExit", "KeyboardInterrupt"):
             return f"cancelled ({name})"
-        text = self._text(str(error)[:500])
+        # Redacted before it is cut: half an address is still somebody's.
+        text = self.redactor.text(self._text(str(error)), redacted)[:500]
         return f"{name}: {text}" if text else name
 
 

@@ -183,9 +183,11 @@ def choose_older(journal: Journal, before: float) -> Chosen:
     known = {row.run_id for row in rows}
     targets = every | _gone_traces(rows, every)
     on_them = {f.feedback_id for run_id in every for f in joined.feedback.get(run_id, ())}
+    given = _given(journal)
+    authors = {one.feedback_id: one.authors for one in given}
     gone = {
         one.feedback_id
-        for one in _given(journal)
+        for one in given
         if one.run_id in targets
         or one.feedback_id in on_them
         or (one.created_at < before and one.run_id not in known)
@@ -195,7 +197,8 @@ def choose_older(journal: Journal, before: float) -> Chosen:
         if row.run_id in every:
             names: list[tuple[Kind, str | None]] = [("run", row.run_id), ("run", row.root_run_id)]
             names += [("user", row.user_id), ("thread", row.thread_id)]
-            names += [("user", f.user_id) for f in joined.feedback.get(row.run_id, ())]
+            for f in joined.feedback.get(row.run_id, ()):
+                names += [("user", name) for name in authors.get(f.feedback_id, {f.user_id})]
             chosen.askers[row.run_id] = {(kind, name) for kind, name in names if name}
     return chosen
 

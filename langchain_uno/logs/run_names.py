@@ -72,9 +72,14 @@ def give_names(
 
 
 def rename(db: sqlite3.Connection, names: Sequence[tuple[str, str]], again: bool = False) -> None:
-    """Give names that traces or runs may be known by: what was shown of them is another answer."""
-    give_names(db, names, again)
-    db.executemany("INSERT INTO changes (name) VALUES (?)", [(name,) for name, _ in names])
+    """Give names that traces or runs may be known by: what was shown of them is another answer.
+
+    Names of runs that are not here (forgotten meanwhile, say) are left out.
+    """
+    sql = "SELECT 1 FROM interactions WHERE run_id = ?"
+    here = [(name, run) for name, run in names if db.execute(sql, (run,)).fetchone()]
+    give_names(db, here, again)
+    db.executemany("INSERT INTO changes (name) VALUES (?)", [(name,) for name, _ in here])
 
 
 def filed_under(db: sqlite3.Connection, row: tuple[Any, ...]) -> tuple[Any, ...]:

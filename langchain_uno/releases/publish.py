@@ -241,7 +241,7 @@ def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> 
 
     Its share of the traffic goes to the others that have one; a canary ends with it. Where none
     has, or where a canary would inherit from what it is compared with, the nearest ancestor that is
-    sound takes over, or else the base model.
+    sound and of the same models takes over, or else the base model.
 
     Args:
         home: the namespace.
@@ -264,10 +264,15 @@ def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> 
         if traffic.canary:
             note(home, "end canary", release_id, reason)
         return
-    heir, shares = _parent(home, release_id), ()
-    while heir is not None and not shares:
+    heir, shares, gone = _parent(home, release_id), (), find_manifest(home, release_id)
+    while heir is not None and gone is not None and not shares:
         try:
-            sha256 = load_release(home, heir).manifest_sha256
+            sha256 = load_release(
+                home,
+                heir,
+                base_fingerprint=gone.base_fingerprint,
+                embedder_fingerprint=gone.embedder_fingerprint,
+            ).manifest_sha256
             shares = (Share(release=heir, manifest_sha256=sha256),)
         except ReleaseError:
             heir = _parent(home, heir)

@@ -4,8 +4,8 @@ A request takes one :class:`Snapshot` at its start and keeps it to its end. A lo
 ``traffic.json`` costs one ``stat``; when it changed, the new release is checked, its adapters are
 loaded beside the old ones and new requests are switched over. The old release's adapters are freed
 once its last request is done. A release that can't be served is refused with its reason, and the
-old one serves on; the release is tried again after a while, since memory or a disk may have been
-short.
+old one serves on, or the base model where the old one was revoked; the release is tried again after
+a while, since memory or a disk may have been short.
 
 Where several releases have a share, all of them are loaded, and whoever asks is always answered by
 the same one. Where one of them can't be served, the current one answers everything meanwhile.
@@ -264,8 +264,10 @@ class Serving:
             traffic = read_traffic(self.home) or Traffic()
             current = self._load(traffic.current)
         except Exception as error:  # noqa: BLE001 (nothing in a release may stop the service)
-            self._refuse(error, stamp, again)
-            return
+            if not self._is_revoked():
+                self._refuse(error, stamp, again)
+                return
+            current, traffic, refused = Snapshot(), Traffic(), error
         try:
             beside = {s.release: self._load(s) for s in traffic.shares if s is not traffic.current}
         except Exception as error:  # noqa: BLE001
@@ -288,6 +290,14 @@ class Serving:
             self._stamp = stamp
         if refused is not None:
             self._refuse(refused, stamp, again)
+
+    def _is_revoked(self) -> bool:
+        """Whether what serves was revoked (it learnt from somebody who was forgotten, say)."""
+        from langchain_uno.releases.summary import state_of
+
+        assert self.home is not None
+        names = [one.release for one in (self._current, *self._beside.values()) if one.release]
+        return any(state_of(self.home, name, 0.0) == "revoked" for name in names)
 
     def _refuse(self, error: Exception, stamp: object, again: bool) -> None:
         said, self.refusal = self.refusal, str(error)

@@ -40,7 +40,7 @@ def tell_outer_graph(event: Mapping[str, Any]) -> None:
     """Pass a progress event on as a custom stream event of the graph that the model runs in."""
     try:
         write = get_stream_writer()
-    except RuntimeError:  # the model is not in a graph
+    except (RuntimeError, KeyError):  # the model is not in a graph, or in a chain without one
         return
     write(event)
 

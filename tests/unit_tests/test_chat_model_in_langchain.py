@@ -103,8 +103,18 @@ def test_a_wrong_keyword_of_one_call_is_refused_and_others_are_left_alone(
             model.invoke("Hi", **{wrong: 1})
         with pytest.raises(InputError, match=f"did you mean '{near}'"):
             list(model.bind(**{wrong: 1}).stream("Hi"))
+    for setting in ("home", "namespace"):  # another tenant's releases do not answer
+        with pytest.raises(InputError, match="a setting of the model"):
+            model.invoke("Hi", **{setting: "theirs"})
     other: dict[str, Any] = {"user": "ada", "model": "other", "stream": False, "strict": True}
     assert model.invoke("Hi", **other).content == model.invoke("Hi").content
+
+
+def test_a_stop_that_is_one_text_is_one_stop(model: UNOChatModel) -> None:
+    whole = model.invoke("Hi").text
+    stop = f"{whole[0]}END"
+    assert whole and stop not in whole
+    assert model.invoke("Hi", stop=stop).text == whole  # type: ignore[arg-type]
 
 
 # -- Counting --------------------------------------------------------------------------------------
@@ -245,6 +255,7 @@ MEDIA: list[dict[str, Any]] = [
     {"inline_data": {"mime_type": "image/png", "data": "aa"}},
     {"image": {"format": "png", "source": {"bytes": "aa"}}},
     {"type": "text-plain", "url": "https://example.com/a.txt"},
+    {"type": "image", "url": "https://example.com/a.png", "text": "A plug, from the left"},
 ]
 
 

@@ -14,6 +14,8 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 
@@ -164,6 +166,16 @@ async def test_tracing_shows_one_chat_model_run(model: UNOChatModel) -> None:
             assert "draft_critique_revise" in recorder.chains, "its steps are traced below it"
         message = recorder.ended[0].generations[0][0].message
         assert message.response_metadata["route"] == "critic"
+
+
+async def test_a_chain_streams_the_critic_s_answer(model: UNOChatModel) -> None:
+    """A chain has a config and no graph: there is nobody to tell of the stages."""
+    chain = model | StrOutputParser()
+    whole = model.invoke(QUERIES["c1"]).text
+    assert "".join(chain.stream(QUERIES["c1"])) == whole
+    assert "".join([piece async for piece in chain.astream(QUERIES["c1"])]) == whole
+    inside = RunnableLambda(lambda asked: "".join(c.text for c in model.stream(asked)))
+    assert inside.invoke(QUERIES["c1"]) == whole
 
 
 async def test_inside_a_langgraph_app(model: UNOChatModel) -> None:

@@ -461,6 +461,42 @@ def test_feedback_by_an_answers_other_name_goes_and_stays_away(tmp_path: Path) -
         assert journal.names() == {"resp_78": "o1"}
 
 
+def test_a_name_that_comes_after_its_run_was_forgotten_is_not_kept(tmp_path: Path) -> None:
+    """A graph ends after the erasure, and its app names the messages by who asked."""
+    home = Home(tmp_path).ensure()
+    root, first, second = uuid4(), uuid4(), uuid4()
+    named = {"user_id": WHO}
+    with UNOFeedbackHandler(home=tmp_path) as handler:
+        handler.on_chain_start({}, {"messages": [HumanMessage(WORDS)]}, run_id=root, metadata=named)
+        for run, answer in ((first, "so be it"), (second, "or not")):
+            more: dict[str, Any] = {"run_id": run, "parent_run_id": root}
+            handler.on_chat_model_start({}, [[HumanMessage(WORDS)]], metadata=named, **more)
+            said = LLMResult(generations=[[ChatGeneration(message=AIMessage(answer))]])
+            handler.on_llm_end(said, **more)
+        assert forget(home, user_id=WHO)["interactions"] == 2
+        shown = AIMessage("or not", id=f"msg-{WHO}")
+        handler.on_chain_end({"messages": [HumanMessage(WORDS), shown]}, run_id=root)
+    assert traces_in(home.root) == []
+    with Journal(home.journal) as journal:
+        assert journal.names() == {}
+        assert journal.database.read("SELECT * FROM changes") == []
+
+
+def test_whoever_gave_feedback_first_is_known_after_retention(tmp_path: Path) -> None:
+    """A later version of the feedback names nobody; the release learnt from the first."""
+    home = Home(tmp_path).ensure()
+    old = datetime.now(timezone.utc) - timedelta(days=100)
+    write(home, turn("o1", "what is the time", user_id="ola", created_at=old))
+    given = Feedback(feedback_id="f", run_id="o1", comment=WORDS, user_id=WHO, created_at=old)
+    later = {"user_id": None, "comment": "in short", "created_at": old + timedelta(seconds=1)}
+    write(home, given, given.model_copy(update=later))
+    learnt = release(home, "o1")
+    forget_older(home, days=30)
+    assert load_release(home, learnt)
+    assert forget(home, user_id=WHO)["releases_tainted"] == 1
+    assert traces_in(home.root) == []
+
+
 def test_a_run_that_begins_afterwards_is_recorded_anew(tmp_path: Path) -> None:
     home = Home(tmp_path).ensure()
     model = FakeListChatModel(responses=["fine by me"])

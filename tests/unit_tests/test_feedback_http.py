@@ -503,8 +503,9 @@ def test_a_token_takes_the_ids_that_people_have(handler: UNOFeedbackHandler) -> 
         router.tokens.sign(answer, user_id="u" * 201)
     with pytest.raises(InputError, match="run id"):
         router.tokens.sign(f"lc_run--{RUN}-1")  # of n > 1
-    with pytest.raises(InputError, match="keys as a list"):
-        router.tokens.sign(answer, keys="thumb")
+    for keys in ("thumb", [1], ["thumb", None]):
+        with pytest.raises(InputError, match="keys as a list"):
+            router.tokens.sign(answer, keys=keys)  # type: ignore[arg-type]
 
 
 def test_a_value_alone_is_told_what_it_lacks(handler: UNOFeedbackHandler) -> None:

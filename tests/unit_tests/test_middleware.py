@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 
-from langchain_uno import UNOChatModel
+from langchain_uno import UNOChatModel, UNOFeedbackHandler
 from langchain_uno.logs.journal import Journal
 from langchain_uno.middleware import UNOMiddleware
 from langchain_uno.records import Interaction
@@ -30,6 +31,15 @@ def weather(city: str) -> str:
 @dataclass
 class User:
     user_id: str
+
+
+class Ends(BaseCallbackHandler):
+    """Counts answers, as an app's tracer does."""
+
+    count = 0
+
+    def on_llm_end(self, *_: Any, **__: Any) -> None:
+        self.count += 1
 
 
 class Calls(AgentMiddleware[Any, Any, Any]):
@@ -109,3 +119,15 @@ def test_without_capture_and_with_a_handler_of_ones_own(
     own = UNOFeedbackHandler(home=tmp_path / "home")
     assert UNOMiddleware(model=model, handler=own).handler is own
     own.close()
+
+
+def test_a_model_keeps_the_callbacks_that_it_came_with(
+    tmp_path: Path, tiny_model_path: Path
+) -> None:
+    for given in ([Ends()], CallbackManager([Ends()])):
+        theirs = getattr(given, "handlers", given)[0]
+        model = UNOChatModel(engine=_engine(tiny_model_path), max_tokens=4, callbacks=given)
+        with UNOFeedbackHandler(home=tmp_path / "home") as handler:
+            middleware = UNOMiddleware(model=model, handler=handler)
+            middleware.model.invoke("Hi")
+            assert (theirs.count, handler.stats()["recorded"]) == (1, 1)

@@ -59,6 +59,18 @@ def test_names_and_ids_are_redacted_too_and_before_texts_are_cut(home: Path) -> 
     assert one.messages[2].tool_call_id == one.messages[1].tool_calls[0]["id"]
 
 
+def test_an_error_is_redacted_before_it_is_cut(home: Path) -> None:
+    """A provider's error quotes the prompt; an address stands where the text is cut."""
+    run, error = uuid4(), ValueError("x" * 493 + " ann@mail.example")
+    with UNOFeedbackHandler(home=home) as handler:
+        handler.on_chat_model_start({}, [[HumanMessage("hi")]], run_id=run)
+        handler.on_llm_error(error, run_id=run)
+    [one] = logs(home)
+    assert one.error == "ValueError: " + "x" * 493 + " [REDAC"
+    with Journal(Home.locate(home).journal, readonly=True) as journal:
+        assert journal.redacted() == {"email": 1}
+
+
 def test_options(home: Path, tmp_path: Path) -> None:
     with UNOFeedbackHandler(
         home=home,

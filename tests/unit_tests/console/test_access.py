@@ -141,6 +141,7 @@ def test_actions_stand_in_the_history_under_the_operators_name(
         {"Origin": "http://evil.test"},
         {"Origin": "null"},
         {"Origin": "http://console.test:81"},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],

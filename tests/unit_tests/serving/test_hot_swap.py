@@ -13,7 +13,7 @@ from langchain_uno.home import Home
 from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.records import Route
-from langchain_uno.releases.publish import rollback
+from langchain_uno.releases.publish import revoke, rollback
 from langchain_uno.serving.hot_swap import Serving
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny, user
 
@@ -104,6 +104,44 @@ def test_foreign_releases_are_refused_while_the_old_one_serves(
     assert caplog.text.count("is not served") == 1, "one try a change"
     third = publish_tiny(home, engine, embedder, two)
     assert serving.current().release == third
+    assert serving.refusal is None
+
+
+@pytest.mark.parametrize("what", ["base_fingerprint", "embedder_fingerprint"])
+def test_a_revoked_release_is_not_succeeded_by_one_of_another_model(
+    engine: LocalEngine, embedder: TokenEmbedder, home: Home, two: dict[str, Path], what: str
+) -> None:
+    sound = publish_tiny(home, engine, embedder, two)
+    publish_tiny(home, engine, embedder, two, **{what: "another"})
+    newest = publish_tiny(home, engine, embedder, two)
+    serving = _serving(engine, home, embedder)
+    assert serving.current().release == newest
+    revoke(home, newest, "tainted")
+    assert serving.current().release == sound
+    assert serving.refusal is None
+
+
+def test_a_revoked_release_serves_no_more_where_its_heir_can_not(
+    engine: LocalEngine,
+    embedder: TokenEmbedder,
+    home: Home,
+    two: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sound, newest = (publish_tiny(home, engine, embedder, two) for _ in range(2))
+    serving = _serving(engine, home, embedder)
+    assert serving.current().release == newest
+    revoke(home, newest, "tainted")
+    with monkeypatch.context() as short:
+
+        def no_memory(*_: object, **__: object) -> None:
+            raise MemoryError("no memory")
+
+        short.setattr("langchain_uno.releases.load.load_release", no_memory)
+        assert serving.current().release is None
+        assert serving.refusal == "no memory"
+    serving._retry_at = 0.0
+    _until(lambda: serving.current().release == sound)
     assert serving.refusal is None
 
 
