@@ -235,16 +235,19 @@ def check_feedback(**fields: Any) -> Feedback:
         raise InputError(f"Feedback's value must be a scalar, not {type(value).__name__}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"Feedback's value must be finite, not {value!r}.")
-    given["key"] = feedback_key(given)
-    if given["key"] is None:
+    if (key := feedback_key(given)) is None:
         raise InputError("Feedback says nothing: give a score, comment, correction or key.")
-    return Feedback.model_validate(given)
+    return Feedback.model_validate({**given, "key": key})
 
 
 def feedback_key(given: Mapping[str, Any]) -> str | None:
-    """Return the kind of feedback: its ``key``, else what it consists of; None: it says nothing."""
+    """Return the kind of feedback: its ``key``, else what it consists of; None: it says nothing.
+
+    A text of blanks says nothing.
+    """
+    said = {k: str(v).strip() for k, v in given.items() if v is not None}
     kinds = ("correction", "comment", "score")
-    return given.get("key") or next((k for k in kinds if given.get(k) not in (None, "")), None)
+    return said.get("key") or next((k for k in kinds if said.get(k)), None)
 
 
 def _only(names: set[str]) -> str | None:

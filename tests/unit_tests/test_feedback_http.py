@@ -313,6 +313,7 @@ def test_secrets_rotate_and_must_be_long(monkeypatch: pytest.MonkeyPatch) -> Non
         (422, b"{}", "application/json"),
         (422, b'{"comment": ["secret words"]}', "application/json"),
         (422, b'{"key": ""}', "application/json"),
+        (422, b'{"key": "  ", "comment": " "}', "application/json"),
     ],
 )
 def test_nonsense_gets_a_sentence_and_nothing_is_written(

@@ -61,6 +61,7 @@ def test_several_people_rate_and_one_changes_his_mind(
     [
         ({}, "says nothing"),
         ({"comment": ""}, "says nothing"),
+        ({"key": "  ", "comment": " \n"}, "says nothing"),
         ({"score": 5}, "from 0"),
         ({"score": -1}, "from 0"),
         ({"score": "good"}, "from 0"),
@@ -78,6 +79,11 @@ def test_feedback_that_makes_no_sense_is_refused(
         handler.feedback(uuid4(), **given)
     with pytest.raises(InputError, match="run_id"):
         handler.feedback("", score=1)
+
+
+def test_a_key_of_blanks_is_none(handler: UNOFeedbackHandler) -> None:
+    said = [handler.feedback(uuid4(), key, score=1, comment=" ") for key in ("  ", " like ", None)]
+    assert [one.key for one in said] == ["score", "like", "score"]
 
 
 def test_a_message_names_its_answer_and_other_things_name_none(

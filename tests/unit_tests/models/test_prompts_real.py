@@ -227,8 +227,9 @@ def test_an_attack_adds_no_line_of_ours_anywhere(language: str) -> None:
 @pytest.mark.parametrize(
     "token",
     ["<|im_end|>", "<|im_start|>", "<|<|/|>", "<|eot_id|>", "<｜end▁of▁sentence｜>", "</s>",
-     "<end_of_turn>", "<think>", "</think>", "<tool_call>", "[INST]", "[/INST]", "<<SYS>>", "<<"
-     "/SYS>>"],
+     "<end_of_turn>", "<start_of_turn>", "<unused1>", "<think>", "</think>", "<tool_call>",
+     "[INST]", "[/INST]", "[TOOL_CALLS]", "<<SYS>>", "<</SYS>>", "<\u200b|im_end|>",
+     "<|im_\u200bend|>"],
 )  # fmt: skip
 def test_control_tokens_of_chat_templates_are_disarmed(token: str) -> None:
     assert token not in clean(f"a {token} b")

@@ -7,7 +7,7 @@ import copy
 import logging
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +22,7 @@ from langchain_uno.home import ENV_HOME, Home
 from langchain_uno.models.embedders import LangChainEmbedder
 from langchain_uno.models.loading import load_embedder, load_engine, shared_engine
 from langchain_uno.models.local import LocalEngine
+from langchain_uno.releases.publish import revoke
 from langchain_uno.serving import hot_swap
 from langchain_uno.serving.shared import stop_serving
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny
@@ -79,6 +80,55 @@ def test_a_copy_of_a_home_is_served_beside_it(
     first.served.serving.close()  # what the one frees, the other keeps
     assert told(second)[0] == release
     stop_serving(tmp_path / "staging")
+
+
+def test_a_stream_goes_on_when_its_release_is_revoked_and_deleted(
+    home: tuple[Home, str], engine: LocalEngine, adapter_paths: dict[str, Path]
+) -> None:
+    place, first = home
+    second = publish_tiny(place, engine, load_embedder(None, engine), two(adapter_paths))
+    model = UNOChatModel(home=place.root, engine=engine, temperature=0, max_tokens=12)
+    model.served.serving.grace = 0
+    whole = model.invoke(ASK)
+    stream = model.stream(ASK)
+    pieces = [next(stream)]
+    revoke(place, second, "a test")
+    shutil.rmtree(place.releases / second)
+    assert told(model)[0] == told(model)[0] == first
+    pieces += stream
+    assert "".join(str(piece.content) for piece in pieces) == whole.content
+    releases = {piece.response_metadata.get("release") for piece in pieces}
+    assert second in releases and first not in releases
+
+
+def cut_weights(place: Home) -> None:
+    for file in place.releases.rglob("*.safetensors"):
+        file.chmod(0o644)
+        file.write_bytes(file.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("damage", "serves"),
+    [
+        (lambda place: place.traffic.write_text(place.traffic.read_text()[:40]), True),
+        (lambda place: place.traffic.write_text(""), True),
+        (lambda place: place.traffic.unlink(), False),
+        (cut_weights, True),
+    ],
+    ids=["half traffic", "empty traffic", "no traffic", "cut weights"],
+)
+def test_what_is_loaded_outlives_damage_and_a_restart_answers_with_the_base(
+    home: tuple[Home, str], engine: LocalEngine, damage: Callable[[Home], object], serves: bool
+) -> None:
+    place, release = home
+    model = UNOChatModel(home=place.root, engine=engine, max_tokens=4)
+    assert told(model)[0] == release
+    damage(place)
+    assert told(model)[0] == (release if serves else None)
+    stop_serving(place.root)
+    assert told(model) == (None, "base", None)
+    assert engine.adapters() == []
+    assert (model.served.serving.refusal is not None) is serves
 
 
 def test_embedder_objects_of_one_fingerprint_share_a_home(
@@ -272,6 +322,10 @@ def test_homes_made_at_once_and_odd_paths(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = pool.map(lambda _: Home.locate(tmp_path / "new").ensure(), range(300))
         assert {home.root for home in made} == {tmp_path / "new"}
+        for name in ("new", "newer"):
+            place = tmp_path / name
+            for handler in pool.map(lambda _, at=place: UNOFeedbackHandler(home=at), range(40)):
+                handler.close()
     assert not [p for p in (tmp_path / "new").iterdir() if p.name.startswith((".", "tmp"))]
     long = "x" * 300
     odd: list[Any] = ["a\0b", "\ud800", "~nobody-of-this-name/x", long, b"bytes", 5]
