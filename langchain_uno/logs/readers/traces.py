@@ -196,6 +196,19 @@ def _is_langfuse(row: Row) -> bool:
     return isinstance(kind, str) and kind.upper() in _TYPES and "input" in row and bool(_trace(row))
 
 
+def _outermost(row: Row) -> str | None:
+    """The id of a trace's outermost observation, where it is no model run but has an answer."""
+    above = first(row, "parentObservationId", "parent_observation_id")
+    if above or str(row.get("type")).upper() not in ("SPAN", "AGENT", "CHAIN") or _is_score(row):
+        return None
+    whole = row.get("id") and asked(row.get("input")) and said(row.get("output"))
+    return str(row["id"]) if whole else None
+
+
+def _outer(rows: Sequence[Row]) -> Iterable[Found]:
+    yield from _langfuse({**rows[-1], "type": "GENERATION"})
+
+
 def _is_generation(row: Row) -> bool:
     return str(row.get("type")).upper() == "GENERATION"
 
@@ -226,8 +239,10 @@ def _langfuse(row: Row) -> Iterable[Found]:
             if isinstance(one, Mapping)
         ]
         inner = [one for one in inner if _is_generation(one) and one.get("output")]
+        shown = _text(row.get("output"))
         for one in inner:
-            yield from _langfuse(one)
+            same = shown and _text(one.get("output")) == shown
+            yield from _langfuse({**one, "names": [str(row["id"])] if same else []})
         for one in row.get("scores") or ():
             if isinstance(one, Mapping):
                 yield _score({"traceId": row["id"], **one})
@@ -245,6 +260,7 @@ def _langfuse(row: Row) -> Iterable[Found]:
     yield Chat(
         turns,
         run_id=str(row["id"]) if row.get("id") and not whole else None,
+        names=[str(row["id"])] if whole else row.get("names") or (),
         root_run_id=str(row["id"] if whole else _trace(row)),
         last_only=not whole,
         error=error,
@@ -252,6 +268,12 @@ def _langfuse(row: Row) -> Iterable[Found]:
         feedback=[*scores_in(row), *_columns(row)],
         **about(row, metadata),
     )
+
+
+def _text(outputs: Any) -> str:
+    """The words of the last message of a response."""
+    found = said(outputs) or [{}]
+    return text_of(found[-1].get("content"), "assistant").strip()
 
 
 def _columns(row: Row) -> list[Row]:
@@ -345,6 +367,21 @@ def _attributes(row: Row) -> Row:
     return _object(_tree(given if isinstance(given, Mapping) else columns))
 
 
+def _root_span(row: Row) -> str | None:
+    """The id of a trace's outermost span, where it says what was asked and answered."""
+    above = first(row, "parent_id", "parentSpanId", "parent_span_id")
+    inner = {} if above or "annotator_kind" in row else _attributes(row)
+    if (
+        "input" not in inner
+        or "output" not in inner
+        or "input_messages" in _object(inner.get("llm"))
+    ):
+        return None
+    ids = _tree({**row, "attributes": {}, **_object(row.get("context"))})
+    name = first({**ids, **_object(ids.get("context"))}, "span_id", "spanId")
+    return str(name) if name else None
+
+
 def _span(row: Row) -> Iterable[Found]:
     """Read a span as Langfuse's generation, an annotation as LangSmith's feedback."""
     told = _tree({**row, "attributes": {}, **_object(row.get("context"))})
@@ -373,6 +410,8 @@ def _span(row: Row) -> Iterable[Found]:
     answer = answer or gen_ai.get("completion")
     if not answer and (made := _object(ai.get("response"))):  # the AI SDK's
         answer = {"content": made.get("text"), "finish_reason": made.get("finishReason")}
+    if not given and _root_span(row):
+        given, answer = (_object(inner[name]).get("value") for name in ("input", "output"))
     if system := gen_ai.get("system_instructions"):
         given = {"messages": given, "system": body_of(system)}
     yield from _langfuse(
@@ -435,11 +474,11 @@ def _request(row: Row) -> Iterable[Found]:
     answer = next((m for k in _RESPONSE if row.get(k) and (m := said(row[k]))), None)
     if given is None:
         raise InputError("the request has no messages that can be found")
+    status = str(first(row, "status", "response_status", "status_code", "statusCode", "is_success"))
+    failed = status.lower() in ("failure", "error", "failed", "false")
+    failed = failed or (status.isdecimal() and int(status) >= 400)
     if answer is None:
-        status = first(row, "status", "response_status", "status_code", "statusCode", "is_success")
-        if str(status).lower() in ("failure", "error", "failed", "false") or (
-            str(status).isdecimal() and int(str(status)) >= 400
-        ):
+        if failed:
             raise Passed("failed_request")
         if not any(row.get(k) for k in _RESPONSE):
             raise Passed("no_answer")
@@ -483,8 +522,9 @@ def _request(row: Row) -> Iterable[Found]:
     yield Chat(
         [*given, *answer],
         run_id=run_id,
+        names=[run_ref(str(response["id"]))] if response.get("id") else (),
         feedback=[*feedback_in(row), *scores_in(row)],
-        error=next(filter(None, ends), None),
+        error="the request failed" if failed else next(filter(None, ends), None),
         **told,
     )
 
@@ -500,7 +540,7 @@ LANGSMITH = Reader(
     _root,
     _roots,
 )
-SPANS = Reader("spans", _is_span, _span)
-LANGFUSE = Reader("langfuse", _is_langfuse, _langfuse)
+SPANS = Reader("spans", _is_span, _span, _root_span, lambda rows: _span(rows[-1]))
+LANGFUSE = Reader("langfuse", _is_langfuse, _langfuse, _outermost, _outer)
 LITELLM = Reader("litellm", _is_litellm, _request)
 REQUESTS = Reader("requests", _is_request, _request)
