@@ -166,7 +166,8 @@ def _events(value: Any) -> list[Any]:
         return value if sse else []
     firsts = [v["choices"][0] if objects(v.get("choices")) else v for v in value]
     # Gemini and Ollama send pieces in the shape of whole responses.
-    whole = len(value) > 1 and all("candidates" in one or "done" in one for one in value)
+    parts = ({"candidates"}, {"message", "done"}, {"response", "done"})
+    whole = len(value) > 1 and all(any(p <= one.keys() for p in parts) for one in value)
     return [*value] if whole or any("delta" in one for one in firsts) else []
 
 

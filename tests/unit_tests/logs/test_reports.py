@@ -123,6 +123,13 @@ STREAMS: dict[str, tuple[Any, str | None]] = {
 }  # fmt: skip
 
 
+def test_an_answer_of_json_lines_is_no_stream(home: Home, tmp_path: Path) -> None:
+    lines = '{"task": "a", "done": false}\n{"task": "b", "done": true}'
+    bring(home, tmp_path, {"request": {"messages": [U]}, "response": lines})
+    [log] = logs(home)
+    assert (texts(log)[-1][1], log.get("error")) == (lines, None)
+
+
 @pytest.mark.parametrize("name", STREAMS)
 def test_recorded_responses_and_their_ends(home: Home, tmp_path: Path, name: str) -> None:
     response, error = STREAMS[name]
