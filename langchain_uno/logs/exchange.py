@@ -194,17 +194,11 @@ class _Import:
         """
         if self.groups is not None:
             self._write()
-            traces: dict[str | None, list[str]] = defaultdict(list)
-            for row in self.journal.rows():
-                if row.root_run_id and row.root_run_id != row.run_id:
-                    traces[row.root_run_id].append(row.run_id)
             with closing(self.groups) as groups:
                 for number, reader, rows in groups.read():
                     try:
                         found = parse_group(rows, self._at(number), self.namespace, reader)
-                        last = found.interactions[-1] if found.interactions else None
-                        if last and last.root_run_id and last.root_run_id in traces:
-                            self._name(last, traces[last.root_run_id])
+                        if found.interactions and self._known(found.interactions[-1]):
                             found = Parsed(found.format, passed=Counter({"not_a_model_run": 1}))
                         self._store(found, rows=len(rows))
                     except InputError as error:
@@ -217,8 +211,14 @@ class _Import:
                 value = _as_value(kept).model_copy(update={"created_at": later})
                 self.journal.append_feedback(value)
 
-    def _name(self, root: Interaction, runs: list[str]) -> None:
-        """Let the ids of a trace's root stand for the model run whose answer the root gave back."""
+    def _known(self, root: Interaction) -> bool:
+        """Whether the journal has model runs of a trace; the ids of its root name one of them.
+
+        It is the run whose answer the root gave back.
+        """
+        theirs = "root_run_id = ? AND run_id NOT IN (?, root_run_id)"
+        rows = self.journal.rows_where(theirs, root.root_run_id, root.run_id)
+        runs = [row.run_id for row in rows]
         said = self.redact.interaction(root)[0].answer.strip()
         same = [i.run_id for i in self.journal.interactions(runs) if i.answer.strip() == said]
         same = same or (runs if len(runs) == 1 else [])
@@ -226,6 +226,7 @@ class _Import:
         new = [(n, same[-1]) for n in names if same and self.journal.run_named(n) != same[-1]]
         if new:
             self.journal.append_names(new)
+        return bool(runs)
 
     def _at(self, number: int) -> datetime:
         """Rows without a time of their own keep the order of the file."""

@@ -206,7 +206,7 @@ def _outermost(row: Row) -> str | None:
 
 
 def _outer(rows: Sequence[Row]) -> Iterable[Found]:
-    yield from _langfuse({**rows[-1], "type": "GENERATION"})
+    return _langfuse({**rows[-1], "type": "GENERATION"})
 
 
 def _is_generation(row: Row) -> bool:
@@ -367,27 +367,11 @@ def _attributes(row: Row) -> Row:
     return _object(_tree(given if isinstance(given, Mapping) else columns))
 
 
-def _root_span(row: Row) -> str | None:
-    """The id of a trace's outermost span, where it says what was asked and answered."""
-    above = first(row, "parent_id", "parentSpanId", "parent_span_id")
-    inner = {} if above or "annotator_kind" in row else _attributes(row)
-    if (
-        "input" not in inner
-        or "output" not in inner
-        or "input_messages" in _object(inner.get("llm"))
-    ):
-        return None
-    ids = _tree({**row, "attributes": {}, **_object(row.get("context"))})
-    name = first({**ids, **_object(ids.get("context"))}, "span_id", "spanId")
-    return str(name) if name else None
-
-
 def _span(row: Row) -> Iterable[Found]:
-    """Read a span as Langfuse's generation, an annotation as LangSmith's feedback."""
-    told = _tree({**row, "attributes": {}, **_object(row.get("context"))})
-    ids = {**told, **_object(told.get("context"))}
+    """Read a span as Langfuse's observation, an annotation as LangSmith's feedback."""
     if "annotator_kind" in row:
-        told = {**told, **_object(told.get("result"))}
+        ids = _ids(row)
+        told = {**ids, **_object(ids.get("result"))}
         who = {"type": row["annotator_kind"], "user_id": told.get("identifier")}
         score, label = told.get("score"), told.get("label")
         yield _langsmith_feedback(
@@ -402,7 +386,19 @@ def _span(row: Row) -> Iterable[Found]:
             }
         )
         return
-    inner = _attributes(row)
+    yield from _langfuse(_observation(row))
+
+
+def _ids(row: Row) -> dict[str, Any]:
+    told = _tree({**row, "attributes": {}, **_object(row.get("context"))})
+    return {**told, **_object(told.get("context"))}
+
+
+def _observation(row: Row) -> Row:
+    """A span as Langfuse has it; an annotation is none."""
+    if "annotator_kind" in row:
+        return {}
+    inner, ids = _attributes(row), _ids(row)
     llm, gen_ai, ai = (_object(inner.get(name)) for name in ("llm", "gen_ai", "ai"))
     given = llm.get("input_messages") or _object(gen_ai.get("input")).get("messages")
     given = given or gen_ai.get("prompt") or _object(ai.get("prompt")).get("messages")
@@ -410,29 +406,27 @@ def _span(row: Row) -> Iterable[Found]:
     answer = answer or gen_ai.get("completion")
     if not answer and (made := _object(ai.get("response"))):  # the AI SDK's
         answer = {"content": made.get("text"), "finish_reason": made.get("finishReason")}
-    if not given and _root_span(row):
-        given, answer = (_object(inner[name]).get("value") for name in ("input", "output"))
     if system := gen_ai.get("system_instructions"):
         given = {"messages": given, "system": body_of(system)}
-    yield from _langfuse(
-        {
-            "type": "GENERATION" if given else "SPAN",
-            "input": given,
-            "output": answer,
-            "metadata": _object(ai.get("telemetry")).get("metadata")
-            or _object(_object(inner.get("traceloop")).get("association")).get("properties"),
-            "model": llm.get("model_name") or _object(gen_ai.get("request")).get("model"),
-            "id": first(ids, "span_id", "spanId"),
-            "traceId": first(ids, "trace_id", "traceId") or "",
-            "level": row.get("status_code"),
-            "statusMessage": row.get("status_message"),
-            "startTime": first(row, "start_time", "startTime"),
-            "userId": _object(inner.get("user")).get("id"),
-            "sessionId": first(
-                {**_object(gen_ai.get("conversation")), **_object(inner.get("session"))}, "id"
-            ),
-        }
-    )
+    whole = [_object(inner.get(name)).get("value") for name in ("input", "output")]
+    return {
+        "type": "GENERATION" if given else "SPAN",
+        "input": given or whole[0],
+        "output": answer if given else whole[1],
+        "parentObservationId": first(row, "parent_id", "parentSpanId", "parent_span_id"),
+        "metadata": _object(ai.get("telemetry")).get("metadata")
+        or _object(_object(inner.get("traceloop")).get("association")).get("properties"),
+        "model": llm.get("model_name") or _object(gen_ai.get("request")).get("model"),
+        "id": first(ids, "span_id", "spanId"),
+        "traceId": first(ids, "trace_id", "traceId") or "",
+        "level": row.get("status_code"),
+        "statusMessage": row.get("status_message"),
+        "startTime": first(row, "start_time", "startTime"),
+        "userId": _object(inner.get("user")).get("id"),
+        "sessionId": first(
+            {**_object(gen_ai.get("conversation")), **_object(inner.get("session"))}, "id"
+        ),
+    }
 
 
 def _is_span(row: Row) -> bool:
@@ -540,7 +534,13 @@ LANGSMITH = Reader(
     _root,
     _roots,
 )
-SPANS = Reader("spans", _is_span, _span, _root_span, lambda rows: _span(rows[-1]))
+SPANS = Reader(
+    "spans",
+    _is_span,
+    _span,
+    lambda row: _outermost(_observation(row)),
+    lambda rows: _outer([_observation(rows[-1])]),
+)
 LANGFUSE = Reader("langfuse", _is_langfuse, _langfuse, _outermost, _outer)
 LITELLM = Reader("litellm", _is_litellm, _request)
 REQUESTS = Reader("requests", _is_request, _request)
