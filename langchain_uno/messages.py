@@ -19,7 +19,7 @@ from langchain_uno.records import AT_LIMIT, Message, Role
 _SAID: dict[Role, str] = {
     "system": "system developer",
     "user": "user human prompter customer end_user",
-    "assistant": "assistant ai bot chatbot chatgpt bing agent api gpt model function_call",
+    "assistant": "assistant ai bot chatbot chatgpt bing gemini agent api gpt model function_call",
     "tool": "tool function observation",
 }
 _ROLES = {word: role for role, words in _SAID.items() for word in words.split()}
@@ -30,10 +30,11 @@ _BROKEN = ("incomplete", "in_progress", "failed", "cancelled", "error", "content
            "content_filtered", "sensitive", "guardrail_intervened", "safety", "image_safety",
            "recitation", "blocklist", "prohibited_content", "spii", "malformed_function_call",
            "malformed_model_output", "malformed_tool_use", "unexpected_tool_call", "language",
-           "other", "refusal", "pause_turn", "error_toxic", "user_cancel", "timeout", "time_limit",
-           "abort", "insufficient_system_resource", "network_error")  # fmt: skip
+           "other", "refusal", "pause_turn", "error_toxic", "user_cancel", "user_canceled",
+           "timeout", "time_limit", "abort", "interrupted", "streaming",
+           "insufficient_system_resource", "network_error")  # fmt: skip
 """How the APIs of OpenAI, Anthropic, Google, Bedrock, Cohere, Mistral, Ollama, DeepSeek, Zhipu,
-watsonx and vLLM name the end of an answer that is not whole."""
+watsonx, vLLM, ChatGPT, Claude and the AI SDK name the end of an answer that is not whole."""
 _TWICE = re.compile(r"(.{3,}?)\1+")
 """LangChain joins the words of chunks that each name the end: ``lengthlength``."""
 _MAX_DEPTH = 50
@@ -423,18 +424,23 @@ def _merged(calls: list[dict[str, Any]], more: list[dict[str, Any]]) -> list[dic
 
 def _role(given: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[Role, str]:
     """Return the role, and the word that named it."""
-    names = ("role", "type", "from", "sender", "author", "speaker")
+    names = ("role", "role_type", "type", "from", "sender", "author", "speaker")
     said = [one.get(k) for one in (body, given) for k in names]
     if isinstance(given.get("id"), list) and given["id"]:  # [..., "HumanMessage"]
         said.append(given["id"][-1])
     said = [s.get("role") if isinstance(s, Mapping) else s for s in said]
     for word in filter(None, said):
-        name = str(word).strip().removesuffix("Chunk").lower()
-        name = name.removesuffix("message").removeprefix("role_").rstrip("_")
-        if name in _ROLES:
-            return _ROLES[name], name
+        if found := role_named(word):
+            return found
     first = next(filter(None, said), None)
     raise InputError(f"has the role {first!r}; known are system, user, assistant, tool")
+
+
+def role_named(word: Any) -> tuple[Role, str] | None:
+    """Return the role that a word stands for, and its plain form; None: it stands for none."""
+    name = str(word).strip().removesuffix("Chunk").lower()
+    name = name.removesuffix("message").removeprefix("role_").rstrip("_")
+    return (_ROLES[name], name) if name in _ROLES else None
 
 
 def _call(call: Any) -> dict[str, Any]:

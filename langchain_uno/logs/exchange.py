@@ -28,7 +28,7 @@ from langchain_uno.logs.readers import reader_named
 from langchain_uno.logs.readers.base import FORMAT, Reader, TableRow
 from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.logs.repeats import Answers
-from langchain_uno.logs.rows import Parsed, group_of, parse_group, parse_row
+from langchain_uno.logs.rows import Parsed, Thumb, group_of, parse_group, parse_row
 from langchain_uno.logs.store import pending
 from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
@@ -122,11 +122,15 @@ class _Scales:
         self.late: list[Feedback] = []
         """Feedback that was taken for a thumb before its key was known to be a scale."""
         self.stars = 0
+        self.thumbs: set[str] = set()
+        """Ids of the feedback at hand that is no number of a scale."""
         self._scales: set[str] = set()
         self._thumbs: dict[str, list[Feedback]] = defaultdict(list)
 
     def take(self, said: Feedback) -> Feedback:
         """Return a rating of a scale as a value, other feedback as it is."""
+        if said.feedback_id in self.thumbs:
+            return said
         key = "" if said.key in _UNNAMED else said.key
         above = isinstance(said.value, int | float) and said.value > 1
         if said.score is None and above and key not in self._scales:
@@ -190,13 +194,11 @@ class _Import:
         """
         if self.groups is not None:
             self._write()
-            runs = ((r.run_id, r.root_run_id) for r in self.journal.rows())
-            traces = {root for run, root in runs if root and root != run}
             with closing(self.groups) as groups:
                 for number, reader, rows in groups.read():
                     try:
                         found = parse_group(rows, self._at(number), self.namespace, reader)
-                        if traces & {i.run_id for i in found.interactions}:
+                        if found.interactions and self._known(found.interactions[-1]):
                             found = Parsed(found.format, passed=Counter({"not_a_model_run": 1}))
                         self._store(found, rows=len(rows))
                     except InputError as error:
@@ -208,6 +210,23 @@ class _Import:
                 later = kept.created_at + timedelta(microseconds=1)  # the later-made one stands
                 value = _as_value(kept).model_copy(update={"created_at": later})
                 self.journal.append_feedback(value)
+
+    def _known(self, root: Interaction) -> bool:
+        """Whether the journal has model runs of a trace; the ids of its root name one of them.
+
+        It is the run whose answer the root gave back.
+        """
+        theirs = "root_run_id = ? AND run_id NOT IN (?, root_run_id)"
+        rows = self.journal.rows_where(theirs, root.root_run_id, root.run_id)
+        runs = [row.run_id for row in rows]
+        said = self.redact.interaction(root)[0].answer.strip()
+        same = [i.run_id for i in self.journal.interactions(runs) if i.answer.strip() == said]
+        same = same or (runs if len(runs) == 1 else [])
+        names = (str(root.root_run_id), root.run_id)
+        new = [(n, same[-1]) for n in names if same and self.journal.run_named(n) != same[-1]]
+        if new:
+            self.journal.append_names(new)
+        return bool(runs)
 
     def _at(self, number: int) -> datetime:
         """Rows without a time of their own keep the order of the file."""
@@ -226,6 +245,8 @@ class _Import:
     def _store(self, found: Parsed, rows: int = 1) -> None:
         self.result.formats[found.format] += rows
         self.result.passed_over.update(found.passed)
+        every = (one for log in found.interactions for one in log.feedback)
+        self.scales.thumbs = {one.feedback_id for one in every if isinstance(one, Thumb)}
         for interaction in found.interactions:
             clean, redacted = self.redact.interaction(interaction)
             settled = self.answers.settle(clean, may_repeat=found.repeats)

@@ -16,7 +16,8 @@ from langchain_uno.records import person
 
 USER_KEYS = (
     "user_id", "userId", "langgraph_auth_user_id", "langfuse_user_id", "end_user",
-    "from_end_user_id", "actor_id", "user.id", "mlflow.trace.user", "user",
+    "end_user_id", "endUserId",
+    "from_end_user_id", "actor_id", "user.id", "enduser.id", "mlflow.trace.user", "user",
 )  # fmt: skip
 """Who asked, the surest name first."""
 

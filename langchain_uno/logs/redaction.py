@@ -367,11 +367,12 @@ def _is_phone(number: str, region: str | None) -> bool:
 
 _MARKS = {
     "_": ("sk_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "hf_", "npm_", "gsk_",
-          "lsv2_", "whsec_"),
-    "-": ("sk-", "glpat-", "pypi-", "tvly-", "-----b"),
+          "lsv2_", "whsec_", "pcsk_", "r8_"),
+    "-": ("sk-", "glpat-", "pypi-", "tvly-", "xai-", "-----b"),
     ":": ("://",),
     "": ("xox", "akia", "asia", "aiza", "eyj", "bearer ", "basic ", "pass", "pwd", "secret",
-         "token", "api", "accountkey", "sg.", "密码", "口令", "密钥", "令牌"),
+         "token", "api", "accountkey", "sg.", "ya29.", "dapi",
+         "密码", "口令", "密钥", "令牌"),
 }  # fmt: skip
 """What every secret that we know has in it, lower-case, by a character that is found quicker.
 
@@ -384,6 +385,8 @@ _TOKEN = re.compile(
     r"|hf_[A-Za-z0-9]{20,}|glpat-[A-Za-z0-9_-]{16,}|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}"
     r"|SG\.[A-Za-z0-9_-]{16,64}\.[A-Za-z0-9_-]{16,64}"
     r"|lsv2_[a-z]{2}_[A-Za-z0-9_]{20,}|tvly-[A-Za-z0-9-]{20,}|whsec_[A-Za-z0-9+/=]{20,}"
+    r"|pcsk_[A-Za-z0-9_]{20,}|r8_[A-Za-z0-9]{30,}|xai-[A-Za-z0-9]{30,}|dapi[0-9a-f]{32}"
+    r"|ya29\.[A-Za-z0-9_-]{20,}"
     r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"
     r")"
 )

@@ -66,6 +66,10 @@ _MIN_UNIQUE = 16
 """A message's own id is taken for unique from this length on: "m2" is in every conversation."""
 
 
+class Thumb(Feedback):
+    """Feedback whose score is a thumb for sure: a word or a truth value told it."""
+
+
 @dataclass
 class Parsed:
     """What a row holds."""
@@ -210,15 +214,18 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
         told_apart = "" if user and not said.content.strip() else clean_text(chat.id)
         name = "\0".join([told_apart, *who_where])
         run_id = _unique(about[at].get("id")) or _run_id(name, turns[: at + 1])
+        ids = [_unique(about[at].get("id")), *(chat.names if at == answers[-1] else ())]
         stamp = _time(first(about[at], *MADE), passed) or start
         if out and stamp <= out[-1].created_at:
             stamp = out[-1].created_at + timedelta(microseconds=1)
         error = cut_off(about[at])
         if whole and at == answers[-1]:
             error = _id(chat.error) or error or cut_off(tags)
+        run_id = own_id if own_id and at == answers[-1] else run_id
         out.append(
             Interaction(
-                run_id=own_id if own_id and at == answers[-1] else run_id,
+                run_id=run_id,
+                message_ids=[one for one in dict.fromkeys(ids) if one and one != run_id],
                 root_run_id=_id(chat.root_run_id),
                 messages=prompt,
                 answer=said.content,
@@ -388,9 +395,8 @@ def _add_explicit(
         return
     for n, one in enumerate(given if isinstance(given, list) else [given]):
         if isinstance(one, str):
-            score = thumb(one)
-            told = "comment" if number(one) is None else "rating"
-            one = {told: one} if score is None else {"score": score}
+            rates = thumb(one) is not None or number(one) is not None
+            one = {"rating" if rates else "comment": one}
         elif isinstance(one, bool | int | float):
             one = {"score" if 0 <= one <= 1 else "rating": one}
         if not isinstance(one, Mapping):
@@ -408,7 +414,7 @@ def _add_explicit(
         if is_evaluator(source):
             fields["user_id"] = None
         fields["created_at"] = first(one, *MADE)
-        _add_rating(one, fields)
+        kind = Thumb if _add_rating(one, fields) else Feedback
         said = feedback_key({**fields, "key": one.get("key")}) or fields.get("value") is not None
         if not said and any(k in one for k in (*RATINGS, "value", *COMMENTS)):
             passed["empty_rating"] += 1
@@ -429,13 +435,20 @@ def _add_explicit(
             checked = check_feedback(**{k: v for k, v in fields.items() if v is not None})
         except (InputError, ValidationError) as error:
             raise InputError(f"feedback {n}: {error}") from error
-        about.feedback.append(checked.model_copy(update={"created_at": stamp}))
+        about.feedback.append(kind(**{**checked.model_dump(), "created_at": stamp}))
 
 
-def _add_rating(one: Row, fields: dict[str, Any]) -> None:
-    """Read what apps call a score and a comment; a rating outside 0 to 1 is a value."""
-    if fields.get("score") in (-1, "-1"):
+def _add_rating(one: Row, fields: dict[str, Any]) -> bool:
+    """Read what apps call a score and a comment; a rating outside 0 to 1 is a value.
+
+    Returns:
+        Whether the score was told by a word or a truth value: no scale has those.
+    """
+    rating = fields.get("score")
+    if rating in (-1, "-1"):
         fields["score"] = 0.0
+    elif isinstance(rating, str):
+        fields["score"] = None
     if fields.get("score") is None:
         # A value that is called nothing is a rating, as Portkey and Chainlit have it.
         rating = first(one, *RATINGS, "emoji", *(() if one.get("key") else ("value",)))
@@ -450,6 +463,7 @@ def _add_rating(one: Row, fields: dict[str, Any]) -> None:
         fields["correction"] = one["content"]
     elif fields.get("comment") is None and (words := first(one, *COMMENTS, *_WORDS)) is not None:
         fields["comment"] = words
+    return isinstance(rating, bool) or (isinstance(rating, str) and number(rating) is None)
 
 
 def _fraction(rating: Any) -> float | None:

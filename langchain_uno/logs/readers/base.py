@@ -46,6 +46,8 @@ class Chat:
     run_id: str | None = None
     """Of the last answer; the others' ids are made from what was said."""
     root_run_id: str | None = None
+    names: Sequence[str] = ()
+    """Other ids of the last answer: a provider's, or the trace's that gave it back."""
     user: str | None = None
     thread: str | None = None
     model: str | None = None
@@ -239,6 +241,11 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
     """
     fields = {k: clean_value(v) for k, v in fields.items() if v is not None}
     score = fields.get("score")
+    if isinstance(score, str):  # in a table
+        read = number(score) if thumb(score) is None else thumb(score)
+        if read is None:
+            raise InputError(f"the score {score[:40]!r} is no number")
+        score = fields["score"] = read
     if isinstance(score, int | float) and not isinstance(score, bool) and not 0 <= score <= 1:
         fields.setdefault("value", fields.pop("score"))
         fields.pop("score", None)
@@ -341,7 +348,7 @@ _SKIN = re.compile("[\U0001f3fb-\U0001f3ff\ufe0f]")
 
 def thumb(value: Any) -> float | None:
     """Return 1 for a thumb up, 0 for a thumb down, in the words of the formats; None: neither."""
-    word = _SKIN.sub("", str(value)).strip().lower()
+    word = _SKIN.sub("", str(value)).strip(" :").lower().replace(" ", "_")
     word = word.replace("-", "_" if word[:1] != "-" else "-")
     return 1.0 if word in _UP else 0.0 if word in _DOWN else None
 

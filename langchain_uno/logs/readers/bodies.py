@@ -7,11 +7,12 @@ and Responses, Anthropic, Gemini, Bedrock, Ollama, and what LangChain's runs hol
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from langchain_uno.logs.readers.base import as_object, first, is_chat, objects
-from langchain_uno.messages import incomplete, text_of
+from langchain_uno.messages import incomplete, role_named, text_of
+from langchain_uno.records import AT_LIMIT
 
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction", "system_prompt")
 _PROMPT = ("messages", "contents", "conversations", "conversation", "input", "prompt",
@@ -22,10 +23,14 @@ _ANSWER = ("choices", "candidates", "generations", "output", "message", "content
 
 
 _REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason",
-            "stop_type")  # fmt: skip
+            "stop_type", "finish_details")  # fmt: skip
 _AROUND = ("choices", "delta", "candidates", "generations", "message", "kwargs", "data",
            "generation_info", "response_metadata", "additional_kwargs", "llm_output",
-           "response", "meta_info", "details")  # fmt: skip
+           "response", "meta_info", "details", "metadata")  # fmt: skip
+_LISTED = ("parts", "output")
+"""Fields whose last item is the end of the answer."""
+_SPOKEN = {"role", "author", "content", "parts", "output", "object", "message", "response", "text"}
+"""Fields of responses and messages: the ``status`` of another object is something else's."""
 
 
 def body_of(value: Any) -> Any:
@@ -77,27 +82,47 @@ def asked(value: Any) -> list[Any] | None:
     return found
 
 
-def cut_off(value: Any, depth: int = 0) -> str | None:
-    """Return why an answer has no end, by the finish reason of its response; None: it has one.
+def cut_off(value: Any) -> str | None:
+    """Return why an answer is not whole, by the end that its response names; None: it is whole.
+
+    A stream that was recorded must name its end; another response or a message need not.
 
     Args:
         value: a response's body or a message.
-        depth: how far inside it lies.
     """
-    if depth > 8:
-        return None
-    if events := _events(value):
-        return next((e for one in events[::-1] if (e := cut_off(one, depth + 1))), None)
+    broken = [*filter(None, map(incomplete, _ends(value)))]
+    return AT_LIMIT if AT_LIMIT in broken else next(iter(broken), None)
+
+
+def _ends(value: Any, depth: int = 0) -> Iterator[str]:
+    """Yield the words by which a response, an event of a stream or a message says how it ended."""
+    if events := _events(value):  # what the last of them that says anything says
+        last = next((ends for one in events[::-1] if (ends := [*_ends(one, depth + 1)])), None)
+        yield from last or ["stop" if "[DONE]" in value else "in_progress"]
+        return
     if isinstance(value, list):
-        return cut_off(value[0], depth + 1) if value else None
-    if not isinstance(value, Mapping):
-        return None
+        value = value[0] if value else None
+    if depth > 8 or not isinstance(value, Mapping):
+        return
     details = as_object(value.get("incomplete_details"))
-    for word in (*map(value.get, _REASONS), details.get("reason")):
-        word = word.get("type") if isinstance(word, Mapping) else word  # SGLang's
-        if isinstance(word, str) and (broken := incomplete(word)):
-            return broken
-    return next((e for k in _AROUND if (e := cut_off(value.get(k), depth + 1))), None)
+    told = value if _SPOKEN & value.keys() else {}
+    words = (*map(value.get, _REASONS), *map(told.get, ("status", "state")), details.get("reason"))
+    for word in words:
+        word = word.get("type") if isinstance(word, Mapping) else word  # SGLang's, ChatGPT's
+        if isinstance(word, str) and word:
+            yield word
+    if isinstance(done := told.get("done"), bool):  # Ollama's and Open WebUI's
+        yield "stop" if done else "in_progress"
+    if (error := value.get("error")) is True or (error and isinstance(error, Mapping)):
+        yield "error"
+    for name in _AROUND:
+        inner = value.get(name)
+        if isinstance(inner, list) and inner and name != "response":  # the first of several tries
+            inner = inner[0]
+        yield from _ends(inner, depth + 1)
+    for name in _LISTED:
+        if isinstance(items := value.get(name), list) and items:
+            yield from _ends(items[-1], depth + 1)
 
 
 def said(value: Any) -> list[Any] | None:
@@ -133,14 +158,17 @@ def said(value: Any) -> list[Any] | None:
 
 def _events(value: Any) -> list[Any]:
     """The events of a stream that was recorded, as it came or as a list; none: it is no stream."""
-    if isinstance(value, str) and value.lstrip().startswith(("data:", "event:")):
-        lines = (line for line in value.splitlines() if line.startswith("data:"))
-        events = [body_of(line.removeprefix("data:").strip()) for line in lines]
-        return [one for one in events if isinstance(one, Mapping)]
-    if not objects(value):
-        return []
+    sse = isinstance(value, str) and value.lstrip().startswith(("data:", "event:"))
+    if sse or (isinstance(value, str) and value.lstrip()[:1] == "{"):  # or a line an object
+        lines = (line.removeprefix("data:").strip() for line in value.splitlines())
+        value = [one for line in lines if isinstance(one := body_of(line), Mapping)]
+    if sse or not objects(value):
+        return value if sse else []
     firsts = [v["choices"][0] if objects(v.get("choices")) else v for v in value]
-    return [*value] if any("delta" in one for one in firsts) else []
+    # Gemini and Ollama send pieces in the shape of whole responses.
+    parts = ({"candidates"}, {"message", "done"}, {"response", "done"})
+    whole = len(value) > 1 and all(any(p <= one.keys() for p in parts) for one in value)
+    return [*value] if whole or any("delta" in one for one in firsts) else []
 
 
 def _delta(event: Mapping[str, Any]) -> str:
@@ -150,13 +178,16 @@ def _delta(event: Mapping[str, Any]) -> str:
         return text_of(event.get("delta")) if kind == "response.output_text.delta" else ""
     given = first(event, "choices", "candidates")
     one = given[0] if objects(given) else event
-    delta = one.get("delta", one)
-    content = first(delta, "content", "text") if isinstance(delta, Mapping) else None
+    delta = first(one, "delta", "message") or one
+    content = first(delta, "content", "text", "response") if isinstance(delta, Mapping) else None
     return text_of(content.get("parts") if isinstance(content, Mapping) else content)
 
 
 def _is_block(value: Mapping[str, Any]) -> bool:
-    return "type" in value and value["type"] not in ("human", "ai", "constructor")
+    """Whether an object is a part of a message, or an item of OpenAI's Responses; or a message."""
+    kind = value.get("type")
+    spoken = "content" in value or kind in ("human", "ai")
+    return "type" in value and kind != "constructor" and not (spoken and role_named(kind))
 
 
 def _speaks(message: Any, *roles: str) -> bool:

@@ -25,6 +25,7 @@ from langchain_uno.logs.readers.base import (
     first,
     is_chat,
     literal,
+    number,
     objects,
     read_all,
     thumb,
@@ -33,7 +34,7 @@ from langchain_uno.logs.readers.base import (
 )
 from langchain_uno.logs.readers.bodies import asked, body_of
 from langchain_uno.logs.readers.pairs import is_flagged, prompt_of
-from langchain_uno.messages import clean_text
+from langchain_uno.messages import clean_text, role_named
 from langchain_uno.records import Feedback, Message
 
 _MAX_TAG = 1000
@@ -147,8 +148,9 @@ def _stored(row: Row) -> Row:
     inner = next((as_object(v) for k in _STORED if (v := body_of(row.get(k)))), {})
     if not inner and isinstance(row.get("data"), Mapping) and "content" in row["data"]:
         inner = row
-    if isinstance(inner.get("data"), Mapping):
-        inner = {**inner["data"], "role": inner.get("type")}
+    told = as_object(inner.get("data")) or inner
+    if told is not inner or ("role" not in inner and role_named(inner.get("type"))):
+        inner = {**told, "role": inner.get("type")}
     if row.get("type") in _STEPS and "output" in row:  # Chainlit's
         said = row["output"]
         inner = {**row, "role": row["type"], "content": as_object(said).get("content", said)}
@@ -168,20 +170,22 @@ def _is_vote(row: Row) -> bool:
 
 
 def _vote(row: Row) -> Feedback:
-    score = thumb(first(row, *RATINGS, "value", "isUpvoted"))
-    about = first(row, *_MEANT)
-    if score is None and not first(row, *COMMENTS, "content"):
+    rating = first(row, *RATINGS, "value", "isUpvoted")
+    score, stars = thumb(rating), number(rating)
+    about, who = first(row, *_MEANT), first_name(USER_KEYS, row)
+    if score is None and stars is None and not first(row, *COMMENTS, "content"):
         raise InputError(
-            f"the feedback on the message {str(about)[:60]!r} is no thumb and no words"
+            f"the feedback on the message {str(about)[:60]!r} is no rating and no words"
         )
     return feedback_of(
         about,
-        row.get("id") or f"vote-{about}",
+        row.get("id") or f"vote-{about}" + (f"-{who}" if who else ""),
         first(row, *MADE),
-        key="thumb",
+        key="thumb" if stars is None or isinstance(rating, bool) else "rating",
         score=score,
+        value=stars if score is None else None,
         comment=first(row, *COMMENTS, "content"),
-        user_id=first_name(USER_KEYS, row),
+        user_id=who,
     )
 
 
@@ -203,8 +207,8 @@ def _joined(rows: Sequence[Row]) -> Iterable[Found]:
 
 # -- one question and its answer -------------------------------------------------------------------
 
-_QUESTION = ("instruction", "question", "query", "prompt", "input")
-_ANSWER = ("output", "response", "answer", "completion")
+_QUESTION = ("instruction", "question", "query", "user_query", "prompt", "input")
+_ANSWER = ("output", "response", "answer", "ai_response", "completion")
 
 
 def _is_alpaca(row: Row) -> bool:
@@ -227,8 +231,9 @@ def _alpaca(row: Row) -> Iterable[Found]:
         return
     if not isinstance(answer, str):
         raise InputError("the answer must be a text")
-    if first_name(THREAD_KEYS, row) and len(str(row.get("id", ""))) >= _MIN_ID:  # Dify's messages
-        beside["run_id"] = row["id"]
+    name = first(row, "id", "message_id")
+    if first_name(THREAD_KEYS, row) and len(str(name)) >= _MIN_ID:  # Dify's messages
+        beside["run_id"] = name
     yield _told(beside, [*prompt_of(row), Message(role="assistant", content=answer)])
 
 

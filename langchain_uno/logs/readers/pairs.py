@@ -65,7 +65,8 @@ def prompt_of(row: Row) -> list[Message]:
     """
     system = first(row, "system", "system_prompt")
     history = _column(row.get("history")) or []
-    names = ("prompt", "conversations", "messages", "instruction", "query", "question", "input")
+    names = ("prompt", "conversations", "messages", "instruction", "query", "question",
+             "user_query", "input")  # fmt: skip
     name = next((n for n in names if row.get(n) is not None), "")
     given = _column(row.get(name))
     more = first(row, "context") if name == "input" else first(row, "input", "context")
@@ -262,7 +263,9 @@ def _critique(one: Row) -> str:
 
 
 OPENAI_PREFERENCE = Reader("openai-preference", lambda row: "preferred_output" in row, _openai)
-PAIRS = Reader("pairs", lambda row: {"chosen", "rejected"} <= row.keys(), _pair)
+PAIRS = Reader(
+    "pairs", lambda row: any(k in row for k in _BETTER) and any(k in row for k in _WORSE), _pair
+)
 KTO = Reader(
     "kto", lambda row: "kto_tag" in row or {"prompt", "completion", "label"} <= row.keys(), _rated
 )

@@ -196,6 +196,19 @@ def _is_langfuse(row: Row) -> bool:
     return isinstance(kind, str) and kind.upper() in _TYPES and "input" in row and bool(_trace(row))
 
 
+def _outermost(row: Row) -> str | None:
+    """The id of a trace's outermost observation, where it is no model run but has an answer."""
+    above = first(row, "parentObservationId", "parent_observation_id")
+    if above or str(row.get("type")).upper() not in ("SPAN", "AGENT", "CHAIN") or _is_score(row):
+        return None
+    whole = row.get("id") and asked(row.get("input")) and said(row.get("output"))
+    return str(row["id"]) if whole else None
+
+
+def _outer(rows: Sequence[Row]) -> Iterable[Found]:
+    return _langfuse({**rows[-1], "type": "GENERATION"})
+
+
 def _is_generation(row: Row) -> bool:
     return str(row.get("type")).upper() == "GENERATION"
 
@@ -226,8 +239,10 @@ def _langfuse(row: Row) -> Iterable[Found]:
             if isinstance(one, Mapping)
         ]
         inner = [one for one in inner if _is_generation(one) and one.get("output")]
+        shown = _text(row.get("output"))
         for one in inner:
-            yield from _langfuse(one)
+            same = shown and _text(one.get("output")) == shown
+            yield from _langfuse({**one, "names": [str(row["id"])] if same else []})
         for one in row.get("scores") or ():
             if isinstance(one, Mapping):
                 yield _score({"traceId": row["id"], **one})
@@ -245,6 +260,7 @@ def _langfuse(row: Row) -> Iterable[Found]:
     yield Chat(
         turns,
         run_id=str(row["id"]) if row.get("id") and not whole else None,
+        names=[str(row["id"])] if whole else row.get("names") or (),
         root_run_id=str(row["id"] if whole else _trace(row)),
         last_only=not whole,
         error=error,
@@ -252,6 +268,12 @@ def _langfuse(row: Row) -> Iterable[Found]:
         feedback=[*scores_in(row), *_columns(row)],
         **about(row, metadata),
     )
+
+
+def _text(outputs: Any) -> str:
+    """The words of the last message of a response."""
+    found = said(outputs) or [{}]
+    return text_of(found[-1].get("content"), "assistant").strip()
 
 
 def _columns(row: Row) -> list[Row]:
@@ -346,11 +368,10 @@ def _attributes(row: Row) -> Row:
 
 
 def _span(row: Row) -> Iterable[Found]:
-    """Read a span as Langfuse's generation, an annotation as LangSmith's feedback."""
-    told = _tree({**row, "attributes": {}, **_object(row.get("context"))})
-    ids = {**told, **_object(told.get("context"))}
+    """Read a span as Langfuse's observation, an annotation as LangSmith's feedback."""
     if "annotator_kind" in row:
-        told = {**told, **_object(told.get("result"))}
+        ids = _ids(row)
+        told = {**ids, **_object(ids.get("result"))}
         who = {"type": row["annotator_kind"], "user_id": told.get("identifier")}
         score, label = told.get("score"), told.get("label")
         yield _langsmith_feedback(
@@ -365,7 +386,19 @@ def _span(row: Row) -> Iterable[Found]:
             }
         )
         return
-    inner = _attributes(row)
+    yield from _langfuse(_observation(row))
+
+
+def _ids(row: Row) -> dict[str, Any]:
+    told = _tree({**row, "attributes": {}, **_object(row.get("context"))})
+    return {**told, **_object(told.get("context"))}
+
+
+def _observation(row: Row) -> Row:
+    """A span as Langfuse has it; an annotation is none."""
+    if "annotator_kind" in row:
+        return {}
+    inner, ids = _attributes(row), _ids(row)
     llm, gen_ai, ai = (_object(inner.get(name)) for name in ("llm", "gen_ai", "ai"))
     given = llm.get("input_messages") or _object(gen_ai.get("input")).get("messages")
     given = given or gen_ai.get("prompt") or _object(ai.get("prompt")).get("messages")
@@ -375,25 +408,25 @@ def _span(row: Row) -> Iterable[Found]:
         answer = {"content": made.get("text"), "finish_reason": made.get("finishReason")}
     if system := gen_ai.get("system_instructions"):
         given = {"messages": given, "system": body_of(system)}
-    yield from _langfuse(
-        {
-            "type": "GENERATION" if given else "SPAN",
-            "input": given,
-            "output": answer,
-            "metadata": _object(ai.get("telemetry")).get("metadata")
-            or _object(_object(inner.get("traceloop")).get("association")).get("properties"),
-            "model": llm.get("model_name") or _object(gen_ai.get("request")).get("model"),
-            "id": first(ids, "span_id", "spanId"),
-            "traceId": first(ids, "trace_id", "traceId") or "",
-            "level": row.get("status_code"),
-            "statusMessage": row.get("status_message"),
-            "startTime": first(row, "start_time", "startTime"),
-            "userId": _object(inner.get("user")).get("id"),
-            "sessionId": first(
-                {**_object(gen_ai.get("conversation")), **_object(inner.get("session"))}, "id"
-            ),
-        }
-    )
+    whole = [_object(inner.get(name)).get("value") for name in ("input", "output")]
+    return {
+        "type": "GENERATION" if given else "SPAN",
+        "input": given or whole[0],
+        "output": answer if given else whole[1],
+        "parentObservationId": first(row, "parent_id", "parentSpanId", "parent_span_id"),
+        "metadata": _object(ai.get("telemetry")).get("metadata")
+        or _object(_object(inner.get("traceloop")).get("association")).get("properties"),
+        "model": llm.get("model_name") or _object(gen_ai.get("request")).get("model"),
+        "id": first(ids, "span_id", "spanId"),
+        "traceId": first(ids, "trace_id", "traceId") or "",
+        "level": row.get("status_code"),
+        "statusMessage": row.get("status_message"),
+        "startTime": first(row, "start_time", "startTime"),
+        "userId": _object(inner.get("user")).get("id"),
+        "sessionId": first(
+            {**_object(gen_ai.get("conversation")), **_object(inner.get("session"))}, "id"
+        ),
+    }
 
 
 def _is_span(row: Row) -> bool:
@@ -435,11 +468,11 @@ def _request(row: Row) -> Iterable[Found]:
     answer = next((m for k in _RESPONSE if row.get(k) and (m := said(row[k]))), None)
     if given is None:
         raise InputError("the request has no messages that can be found")
+    status = str(first(row, "status", "response_status", "status_code", "statusCode", "is_success"))
+    failed = status.lower() in ("failure", "error", "failed", "false")
+    failed = failed or (status.isdecimal() and int(status) >= 400)
     if answer is None:
-        status = first(row, "status", "response_status", "status_code", "statusCode", "is_success")
-        if str(status).lower() in ("failure", "error", "failed", "false") or (
-            str(status).isdecimal() and int(str(status)) >= 400
-        ):
+        if failed:
             raise Passed("failed_request")
         if not any(row.get(k) for k in _RESPONSE):
             raise Passed("no_answer")
@@ -483,8 +516,9 @@ def _request(row: Row) -> Iterable[Found]:
     yield Chat(
         [*given, *answer],
         run_id=run_id,
+        names=[run_ref(str(response["id"]))] if response.get("id") else (),
         feedback=[*feedback_in(row), *scores_in(row)],
-        error=next(filter(None, ends), None),
+        error="the request failed" if failed else next(filter(None, ends), None),
         **told,
     )
 
@@ -500,7 +534,13 @@ LANGSMITH = Reader(
     _root,
     _roots,
 )
-SPANS = Reader("spans", _is_span, _span)
-LANGFUSE = Reader("langfuse", _is_langfuse, _langfuse)
+SPANS = Reader(
+    "spans",
+    _is_span,
+    _span,
+    lambda row: _outermost(_observation(row)),
+    lambda rows: _outer([_observation(rows[-1])]),
+)
+LANGFUSE = Reader("langfuse", _is_langfuse, _langfuse, _outermost, _outer)
 LITELLM = Reader("litellm", _is_litellm, _request)
 REQUESTS = Reader("requests", _is_request, _request)

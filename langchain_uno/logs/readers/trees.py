@@ -35,6 +35,14 @@ _Node = dict[str, Any]
 ``created_at``. Without a role nothing was said here (a tool's page, a hidden instruction)."""
 
 
+_ENDS = ("error", "done", "status", "finish_reason", "metadata")
+"""Fields by which a message says that it is not whole."""
+
+
+def _end_of(message: Row) -> dict[str, Any]:
+    return {name: message[name] for name in _ENDS if name in message}
+
+
 def _chain(nodes: Mapping[str, _Node], leaf: str) -> list[_Node]:
     """The messages from the root to a leaf.
 
@@ -161,7 +169,8 @@ def _chatgpt_message(given: Any) -> dict[str, Any]:
     said = parts if isinstance(parts, list) else [content.get("text") or ""]
     if not any(said):
         return {}
-    return {"role": role, "content": said, "created_at": given.get("create_time")}
+    told = {"role": role, "content": said, "created_at": given.get("create_time")}
+    return {**_end_of(given), **told}
 
 
 def _chatgpt_feedback(row: Row) -> Feedback:
@@ -272,6 +281,7 @@ def _openwebui_nodes(chat: Row) -> dict[str, _Node]:
         said = (note.get(name) for name in ("rating", "comment", "reason"))
         nodes.append(
             {
+                **_end_of(one),
                 "id": str(one.get("id") or n),
                 "feedback": _rated("rating", *said),
                 "parent": above[-1] if branches else one.get("parentId") if found else None,
@@ -330,6 +340,7 @@ def _librechat_chats(given: Sequence[Row], row: Row | None = None) -> Iterator[F
         node["role"] = "user" if spoke else "assistant"
         node["content"] = content or one.get("text") or ""
         node["created_at"] = first(one, "createdAt")
+        node |= {"done": not _yes(one.get("unfinished")), **_end_of(one)}
     answered = any(node.get("role") == "assistant" for node in nodes)
     if not answered and any(_yes(m.get("error")) for m in given):
         raise Passed("failed_request")

@@ -60,6 +60,9 @@ WISHES = [
     # Cline and Roo Code
     ("<task>\nShorter, please\n</task>\n<environment_details>\nx\n</environment_details>", None),
     ("<answer>\nThe second one\n</answer>", None),
+    # VS Code's Copilot Chat
+    ("<context>\n14 May\n</context>\n<userRequest>\nShorter, please\n</userRequest>", None),
+    ("[draft for 'Ann'] is too long", None),
     ('{"role": "user", "content": "Shorter, please"}', None),
     ('[{"type": "text", "text": "Shorter, please"}]', None),
     ('{"a": 1} has no "b"', None),
@@ -99,6 +102,11 @@ MACHINES = [
     '```json\n{"timestamp": "2026-03-01T02:11:00Z", "channel": "ops"}\n```',
     'Conversation info (untrusted metadata):\n```json\n{"sender": "ops-bot"}\n```',
     "[Request interrupted by user]",
+    # cline/cline #735 and #1418, RooCodeInc's history of tools
+    "[ERROR] You did not use a tool in your previous response! Please retry with a tool use.\n\n#",
+    "[read_file for 'a.py'] Result:\n1 | import os",
+    # OpenAI's Codex: what its app adds under the user's role
+    "<turn_aborted>\nThe user interrupted the previous turn.\n</turn_aborted>",
     "<@U02ABCDEF> has joined the channel",
 ]
 ERROR_BODIES = [

@@ -399,3 +399,19 @@ def test_numbers_in_arguments_are_looked_at_as_their_digits() -> None:
         "price": 19.5,
     }
     assert counts == {"credit_card": 1, "phone": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # gitleaks' rules and the providers' pages on keys: xAI, Replicate, Databricks, Pinecone,
+        # Google's OAuth
+        "xai-aB3dE6gH9jK2mN5pQ8sT1vW4xY7zA0cD3fG6hJ9kL2",
+        "r8_aB3dE6gH9jK2mN5pQ8sT1vW4xY7zA0cD3fG6",
+        "dapi0123456789abcdef0123456789abcdef",
+        "pcsk_4aB3d_E6gH9jK2mN5pQ8sT1vW4xY7zA0cD3fG6",
+        "ya29.a0AfH6SMBaB3dE6gH9jK2mN5pQ8sT1vW4xY7zA0cD3fG6",
+    ],
+)
+def test_keys_of_further_providers(text: str) -> None:
+    assert REDACT(f"It says 401 with {text} here.")[0] == "It says 401 with [REDACTED_SECRET] here."

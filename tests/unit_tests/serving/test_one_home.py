@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.runnables import RunnableLambda
 
 from langchain_uno import UNOChatModel, UNOFeedbackHandler
 from langchain_uno.errors import EngineError, InputError, ModelMismatchError
@@ -265,6 +266,10 @@ def test_used_models_and_handlers_are_copied_and_pickled(
         model.model_copy(update={"temperature": 0.0}),
         copy.deepcopy([model])[0],
         copy.deepcopy(model.bind(stop=["zzz"])),
+        copy.deepcopy(model.with_fallbacks([model])),
+        copy.deepcopy(model.with_retry()),
+        copy.deepcopy({"llm": model})["llm"],  # DB-GPT #1715: dataclasses.asdict copies so
+        pickle.loads(pickle.dumps(RunnableLambda(str) | model)),
         pickle.loads(pickle.dumps(model)),
         pickle.loads(pickle.dumps(model.bind(stop=["zzz"]))),
     ]
