@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+from langchain_core.callbacks import BaseCallbackManager
 
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.chat_models import UNOChatModel
@@ -54,7 +55,8 @@ class UNOMiddleware(AgentMiddleware[Any, Any, Any]):
         elif handler is None or handler is True:
             self.handler = UNOFeedbackHandler(home=chat.home, namespace=chat.namespace)
         if self.handler is not None:
-            own = getattr(chat.callbacks, "handlers", chat.callbacks) or ()
+            own = chat.callbacks
+            own = own.handlers if isinstance(own, BaseCallbackManager) else own or []
             chat = chat.model_copy(update={"callbacks": [*own, self.handler]})
         self.model = chat
 
