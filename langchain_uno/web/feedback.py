@@ -392,6 +392,8 @@ def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
         raise Refused(403, "other_run", "The token is for another run.")
     told = {"key", "score", "value", "comment", "correction"}
     fields = said.model_dump(include=told, exclude_none=True)
+    # Pages send the fields of a form that were left empty, too.
+    fields = {k: v for k, v in fields.items() if not isinstance(v, str) or v.strip()}
     key, words = feedback_key(fields) or "", {"comment", "correction"} & fields.keys()
     # One person's words may teach, one person's thumb does not: words need a key of their own.
     if claims.keys is not None and not {key, *words} <= set(claims.keys):

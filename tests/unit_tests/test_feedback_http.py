@@ -248,6 +248,9 @@ def test_a_token_for_a_thumb_takes_no_words_and_no_other_s_feedback(
         assert send(client, thumb, key="thumb", score=0, feedback_id=name).status_code == 200
     assert send(client, both, key="thumb", comment="Too long.", score=0).status_code == 200
     assert [f.comment for f in stored(handler) if f.key == "comment"] == ["Too long."]
+    # A form's empty fields are no words.
+    empty = {"comment": "", "correction": "  "}
+    assert send(client, thumb, key="thumb", score=1, **empty).status_code == 200
 
 
 # Whole numbers beyond floats (RFC 8259, 6), a byte-order mark, half a surrogate pair (RFC 8259,
