@@ -10,7 +10,6 @@ action or an edit alone is usable feedback.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
@@ -20,6 +19,7 @@ from typing import Any
 from langchain_uno.logs.join import Joined
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.machine_turns import machine_shape
+from langchain_uno.messages import json_of
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, Verdict
 
@@ -203,12 +203,7 @@ def _is_error_body(answer: str) -> bool:
         if code is None:  # the form of OpenAI's client
             return True
         return _letters(words) == _PHRASES.get(code)
-    if answer[0] not in "{[" or answer[-1] not in "}]":
-        return False
-    try:
-        body = json.loads(answer)
-    except (ValueError, RecursionError):
-        return False
+    body = json_of(answer)
     if isinstance(body, list) and len(body) == 1:
         body = body[0]
     if not isinstance(body, dict):

@@ -20,7 +20,7 @@ from uuid import uuid5
 
 from pydantic import ValidationError
 
-from langchain_uno.errors import InputError, reason_of
+from langchain_uno.errors import InputError, bad_value
 from langchain_uno.logs.capture import check_feedback, feedback_key
 from langchain_uno.logs.conversation import (
     MAX_ID,
@@ -164,9 +164,7 @@ def _own(row: Row, namespace: str) -> Interaction:
     try:
         found = Interaction.model_validate(clean_value(fields))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where!r}: {reason_of(error)}") from error
+        raise InputError(bad_value(error)) from error
     found.run_id = _without_nul(found.run_id)
     found.root_run_id = found.root_run_id and _without_nul(found.root_run_id)
     found.message_ids = [_without_nul(one) for one in found.message_ids]

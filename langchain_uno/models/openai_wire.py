@@ -20,7 +20,7 @@ import httpx
 
 from langchain_uno.errors import EngineDownError, EngineError, EngineTimeoutError, InputError
 from langchain_uno.forks import survive_forks
-from langchain_uno.messages import text_of
+from langchain_uno.messages import json_of, text_of
 from langchain_uno.models.chat_format import as_openai, closed, closed_tools, parse_tool_calls
 from langchain_uno.models.deadline import left
 from langchain_uno.models.protocols import GenerateRequest, Generation
@@ -309,10 +309,7 @@ class _Events:
             EngineError: nothing in it said that the answer is whole, or it is an error's body.
         """
         if not self._ended:
-            try:
-                body = json.loads("\n".join(self._other))
-            except _NO_JSON:
-                body = None
+            body = json_of("\n".join(self._other))
             if isinstance(body, dict) and (wrong := _error_in(body)):
                 raise EngineError(_failed(wrong))
             raise EngineError(

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from langchain_uno.errors import ReleaseError, reason_of
+from langchain_uno.errors import ReleaseError, bad_value
 from langchain_uno.home import Home, safe_name
 from langchain_uno.records import Cluster, utc_now
 
@@ -217,11 +217,7 @@ def parse_manifest(raw: bytes) -> Manifest:
     try:
         return Manifest.model_validate(migrate(data))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ReleaseError(
-            f"its manifest has a bad value at {where!r}: {reason_of(error)}"
-        ) from error
+        raise ReleaseError(f"its manifest has a bad value at {bad_value(error)}") from error
 
 
 def read_manifest_file(path: Path) -> Manifest:

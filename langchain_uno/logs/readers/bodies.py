@@ -6,12 +6,11 @@ and Responses, Anthropic, Gemini, Bedrock, Ollama, and what LangChain's runs hol
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from langchain_uno.logs.readers.base import as_object, first, is_chat, objects
-from langchain_uno.messages import incomplete, role_named, text_of
+from langchain_uno.messages import incomplete, json_of, role_named, text_of
 from langchain_uno.records import AT_LIMIT
 
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction", "system_prompt")
@@ -36,10 +35,7 @@ _SPOKEN = {"role", "author", "content", "parts", "output", "object", "message", 
 def body_of(value: Any) -> Any:
     """Return a request or response without its wrapping: JSON in a text, an HTTP ``body``."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return value  # words that begin with a bracket
+        value = json_of(value, value)  # or words that begin with a bracket
     if isinstance(value, Mapping):
         inner = first(value, "body", "inputBodyJson", "outputBodyJson")  # the latter are Bedrock's
         if isinstance(inner, Mapping | str | list):

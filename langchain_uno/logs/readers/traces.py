@@ -22,6 +22,7 @@ from langchain_uno.logs.readers.base import (
     feedback_in,
     feedback_of,
     first,
+    number,
     objects,
     read_all,
     scores_in,
@@ -304,10 +305,9 @@ def _score(row: Row) -> Found:
         fields["value"] = text if text is not None else value
         fields["score"] = thumb(text) if isinstance(text, str) else None
     elif value is not None:
-        try:
-            fields["score"] = float(value)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the score's value {str(value)[:40]!r} is no number") from error
+        fields["score"] = number(value)
+        if fields["score"] is None:
+            raise InputError(f"the score's value {str(value)[:40]!r} is no number")
     return feedback_of(
         str(about),
         row.get("id"),
@@ -373,15 +373,13 @@ def _span(row: Row) -> Iterable[Found]:
         ids = _ids(row)
         told = {**ids, **_object(ids.get("result"))}
         who = {"type": row["annotator_kind"], "user_id": told.get("identifier")}
-        score, label = told.get("score"), told.get("label")
         yield _langsmith_feedback(
             {
                 **told,
                 "run_id": first(ids, "span_id", "trace_id"),
                 "feedback_source": who,
                 "key": first(told, "name", "annotation_name"),
-                "value": label,
-                "score": score,
+                "value": told.get("label"),
                 "comment": told.get("explanation"),
             }
         )
