@@ -55,18 +55,13 @@ def read_rows(path: Path | str) -> Iterator[tuple[int, Any]]:
         InputError: the file can't be read, or is packed in a way that is not known.
     """
     name = str(path)
-    source: io.BufferedReader[Any]
     try:
-        if name == "-":
-            source = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer), _BUFFER)
-        else:
-            source = io.BufferedReader(io.FileIO(path), _BUFFER)
+        raw = cast(io.RawIOBase, sys.stdin.buffer) if name == "-" else io.FileIO(path)
     except OSError as error:
         raise InputError(f"The file {name!r} can't be read ({error.strerror or error}).") from error
+    source = io.BufferedReader(raw, _BUFFER)
     try:
         yield from _unpacked(source, name)
-    except IsADirectoryError as error:
-        raise InputError(f"{name!r} is a folder, not a file.") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"The file {name!r} is damaged ({error}).") from error
     finally:

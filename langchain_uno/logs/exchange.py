@@ -133,12 +133,11 @@ class _Scales:
             return said
         key = "" if said.key in _UNNAMED else said.key
         above = isinstance(said.value, int | float) and said.value > 1
-        if said.score is None and above and key not in self._scales:
+        if said.score is None and above:
             self._scales.add(key)
             before = self._thumbs.pop(key, [])
             self.late += before
-            self.stars += len(before)
-        self.stars += said.score is None and above
+            self.stars += len(before) + 1
         if said.value is None and said.score in (0.0, 1.0):
             if key in self._scales:
                 self.stars += 1

@@ -367,9 +367,7 @@ def _run_id(name: str, turns: Sequence[Message]) -> str:
 
 
 def _language(value: Any) -> str | None:
-    if not isinstance(value, str) or not value.strip():
-        return None
-    word = value.strip().lower().replace("_", "-")
+    word = value.strip().lower().replace("_", "-") if isinstance(value, str) else ""
     names = {"english": "en", "chinese": "zh", "cn": "zh", "mandarin": "zh"}
     word = names.get(word, word.split("-")[0])
     # Of another name ("Simplified Chinese") nothing is made: what is said tells the language.
@@ -481,9 +479,8 @@ def _about(one: Row, out: list[Interaction], n: int, lost: int) -> Interaction |
         for interaction in out:
             if run_name(interaction.run_id) == wanted:
                 return interaction
-    turn, count = one.get("turn"), len(out) + lost
-    if turn is None:
-        turn = -1
+    count = len(out) + lost
+    turn = -1 if one.get("turn") is None else one["turn"]
     if isinstance(turn, bool) or not isinstance(turn, int) or not -count <= turn < count:
         raise InputError(f"feedback {n} names turn {turn!r}; there are {count} answers")
     at = turn % count

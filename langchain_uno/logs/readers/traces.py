@@ -498,10 +498,9 @@ def _request(row: Row) -> Iterable[Found]:
     before = first({**response, **request, **row}, "previous_response_id")
     if before and run_id and (turn := user_turn(read_all(given))):
         # OpenAI's Responses name the answer that the user goes on from, and leave the turns out.
-        name = f"follow-up-{run_ref(str(run_id))}"
         yield feedback_of(
             str(before),
-            name,
+            f"follow-up-{run_ref(str(run_id))}",
             None,
             key=FOLLOW_UP,
             comment=turn,
