@@ -273,11 +273,8 @@ class _Events:
         line = line.strip()
         name, _, data = line.partition(":")
         data = data.strip()
-        if name == "event":
+        if name == "event" or not line:
             self._kind = data
-            return None
-        if not line:
-            self._kind = ""
             return None
         if name not in ("data", "error") or not data:  # llama.cpp writes "error: {...}"
             self._other.append(line)

@@ -190,10 +190,8 @@ def start(
             current.model_copy(update={"share": 1.0 - share}),
             Share(release=found.id, share=share, manifest_sha256=found.manifest_sha256),
         )
-        what = f"canary with {100 * share:g} %"
-        left = traffic.stands_in_for
-        begun = Traffic(shares=shares, canary=plan.id, stands_in_for=left)
-        direct(home, begun, what, found.id, why, by)
+        begun = Traffic(shares=shares, canary=plan.id, stands_in_for=traffic.stands_in_for)
+        direct(home, begun, f"canary with {100 * share:g} %", found.id, why, by)
     return plan
 
 
