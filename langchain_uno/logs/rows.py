@@ -419,14 +419,12 @@ def _add_explicit(
         if about is None:
             passed["no_answer"] += 1
             continue
-        stamp = _time(fields.pop("created_at", None), passed) or about.created_at + timedelta(
-            microseconds=2 + n
-        )
+        later = about.created_at + timedelta(microseconds=2 + n)
+        stamp = _time(fields.pop("created_at", None), passed) or later
         fields["run_id"] = about.run_id
         text = json.dumps(fields, sort_keys=True, default=str, ensure_ascii=False)
-        fields.setdefault(
-            "feedback_id", uuid5(SPACE, f"{about.run_id}\0{n}\0{clean_value(text)}").hex
-        )
+        own_id = uuid5(SPACE, f"{about.run_id}\0{n}\0{clean_value(text)}").hex
+        fields.setdefault("feedback_id", own_id)
         try:
             checked = check_feedback(**{k: v for k, v in fields.items() if v is not None})
         except (InputError, ValidationError) as error:

@@ -332,13 +332,8 @@ def _error_in(body: dict[str, Any]) -> str | None:
         return "it gives no reason"
     if first is None and "error" in (body.get("object"), body.get("type")):
         return str(body.get("message") or body)
-    if (
-        choices is None
-        and "usage" not in body
-        and (said := body.get("message") or body.get("detail"))
-    ):
-        return str(said)
-    return None
+    said = body.get("message") or body.get("detail")
+    return str(said) if said and choices is None and "usage" not in body else None
 
 
 def _failed(why: str) -> str:

@@ -37,7 +37,7 @@ from langchain_uno.releases.load import load_release, read_manifest
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.publish import direct, make_current
 from langchain_uno.releases.sequential import LEVEL, Compared, block_for, compare
-from langchain_uno.releases.traffic import Share, Traffic, read_traffic, write_atomic
+from langchain_uno.releases.traffic import Share, Traffic, answering, read_traffic, write_atomic
 
 Verdict = Literal["promoted", "rolled back", "undecided", "running", "stopped", "overtaken"]
 """How a canary ended, or that it runs. Undecided: its budget of people or days is spent; what was
@@ -211,8 +211,7 @@ def undecided(home: Home) -> Plan | None:
     Raises:
         ReleaseError: ``canary.json`` or ``traffic.json`` is damaged.
     """
-    plan, traffic = _last(home), read_traffic(home) or Traffic()
-    answers = traffic.current.release if traffic.current else None
+    plan, answers = _last(home), answering(home)
     if plan is None or plan.ended != "undecided" or answers != plan.current:
         return None
     done = [entry.get("what") for entry in read_history(home)]

@@ -407,6 +407,7 @@ def _observation(row: Row) -> Row:
     if system := gen_ai.get("system_instructions"):
         given = {"messages": given, "system": body_of(system)}
     whole = [_object(inner.get(name)).get("value") for name in ("input", "output")]
+    thread = {**_object(gen_ai.get("conversation")), **_object(inner.get("session"))}
     return {
         "type": "GENERATION" if given else "SPAN",
         "input": given or whole[0],
@@ -421,9 +422,7 @@ def _observation(row: Row) -> Row:
         "statusMessage": row.get("status_message"),
         "startTime": first(row, "start_time", "startTime"),
         "userId": _object(inner.get("user")).get("id"),
-        "sessionId": first(
-            {**_object(gen_ai.get("conversation")), **_object(inner.get("session"))}, "id"
-        ),
+        "sessionId": thread.get("id"),
     }
 
 

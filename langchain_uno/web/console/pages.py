@@ -410,10 +410,9 @@ class Console(Guard):
         self.shelf.forget()
         if self.talks:
             self.talks.forget_all()
-        done = f"Forgotten at {receipt['at']}: {counts}."
-        return self.go(
-            visit, "/people", done if receipt["found"] else "Nothing of that id was found."
-        )
+        gone = f"Forgotten at {receipt['at']}: {counts}."
+        done = gone if receipt["found"] else "Nothing of that id was found."
+        return self.go(visit, "/people", done)
 
     def leave(self, visit: Visit) -> Response:
         """End the session."""
