@@ -167,8 +167,7 @@ _CUT = (
 
 def _reviewed(pair: PreferencePair, rulings: Rulings) -> PreferencePair | None:
     """Return a pair as it is taught after the decisions on it; None: it is excluded."""
-    decision = rulings.on_pair(pair)
-    chosen = instead(pair.chosen, decision)
+    chosen = instead(pair.chosen, rulings.on_pair(pair))
     if chosen == pair.chosen or chosen is None:
         return pair if chosen else None
     scores = {"chosen_score": None, "rejected_score": None}  # of another answer

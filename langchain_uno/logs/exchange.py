@@ -264,8 +264,9 @@ class _Import:
 
     def _file(self, said: Feedback, redacted: dict[str, int] | None = None) -> None:
         taken = self.scales.take(said)
-        new = self.journal.append_feedback(taken, redacted=redacted, replace=False)
-        self.result.feedback += new
+        self.result.feedback += self.journal.append_feedback(
+            taken, redacted=redacted, replace=False
+        )
 
     def _write(self) -> None:
         result, batch = self.result, self.batch
@@ -330,8 +331,7 @@ def find(home: Home, run: str) -> dict[str, Any]:
         rows = journal.rows_where("run_id = ? OR root_run_id = ?", wanted, wanted)
         if not rows:
             raise InputError(f"There is no run {wanted!r} in {str(home.path)!r}.")
-        ids = [rows[-1].run_id]
-        joined = kept.joined(ids)
+        joined = kept.joined([rows[-1].run_id])
         [log] = read(journal, joined)
         [judged] = judge_all(journal, joined, [log], FilterSettings(), _supports(home))
         known = journal.indexed().get(log.run_id)

@@ -21,7 +21,7 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.machine_turns import machine_shape
 from langchain_uno.messages import json_of
 from langchain_uno.recipe import FilterSettings
-from langchain_uno.records import Feedback, Interaction, Verdict
+from langchain_uno.records import Feedback, Interaction, Verdict, last_asked
 
 REASONS = (
     "ok", "error_answer", "empty_answer", "unsupported_language", "too_short", "too_long",
@@ -160,8 +160,7 @@ def _reasons(log: Interaction, supports: Supports) -> Iterable[tuple[str, str]]:
         yield "empty_answer", "a tool call only" if log.tool_calls else "no text"
     if not supports(log.language):
         yield "unsupported_language", log.language
-    users = [m.content.strip() for m in log.messages if m.role == "user"]
-    asked = users[-1] if users else ""
+    asked = last_asked(log.messages).strip()
     if len(asked) < MIN_QUERY_CHARS:
         yield "too_short", f"the query has {len(asked)} characters"
     for what, length, limit in (

@@ -54,9 +54,7 @@ class Redactor:
     """
 
     def __init__(self, detectors: Mapping[str, Detector] | None = None) -> None:
-        self._detectors: dict[str, Detector] = (
-            dict(detectors) if detectors is not None else _default_detectors()
-        )
+        self._detectors = _default_detectors() if detectors is None else dict(detectors)
         for kind in self._detectors:
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", kind):
                 raise ValueError(f"A kind of redaction is a short lower-case word, not {kind!r}.")

@@ -170,12 +170,11 @@ def _own(row: Row, namespace: str) -> Interaction:
     found.message_ids = [_without_nul(one) for one in found.message_ids]
     for f in found.feedback:
         f.feedback_id, f.run_id = _without_nul(f.feedback_id), _without_nul(f.run_id)
+        if f.score is not None and not 0.0 <= f.score <= 1.0:
+            raise InputError(f"a score must lie between 0 and 1, not {f.score!r}")
     for name in (found.run_id, *(f.feedback_id for f in found.feedback)):
         if not 0 < len(name) <= MAX_ID:
             raise InputError(f"an id must have 1 to {MAX_ID} characters")
-    for one in found.feedback:
-        if one.score is not None and not 0.0 <= one.score <= 1.0:
-            raise InputError(f"a score must lie between 0 and 1, not {one.score!r}")
     return found
 
 

@@ -167,8 +167,7 @@ def _with_names_of_4(data: dict[str, Any]) -> dict[str, Any]:
         "min_kept": recipe.get("revision_min_kept", 0.0),
         "role_tokens": recipe.get("max_critique_tokens", 512),
     }
-    name = base_name(data["base_model"])
-    return {**data, "base_model": name, "recipe": recipe}
+    return {**data, "base_model": base_name(data["base_model"]), "recipe": recipe}
 
 
 def _without_conditions(data: dict[str, Any]) -> dict[str, Any]:

@@ -68,10 +68,7 @@ def asked(value: Any) -> list[Any] | None:
     found = next((m for k in _PROMPT if (m := value.get(k)) and (m := asked(m))), None)
     if found is None:
         return None
-    config = value.get("config")
-    system = first(value, *_SYSTEM)
-    if system is None and isinstance(config, Mapping):
-        system = first(config, *_SYSTEM)
+    system = first(value, *_SYSTEM) or first(as_object(value.get("config")), *_SYSTEM)
     if system and not _speaks(found[0], "system", "developer"):
         inner = system.get("parts") if isinstance(system, Mapping) else system
         return [_turn("system", inner), *found]
@@ -145,9 +142,8 @@ def said(value: Any) -> list[Any] | None:
     inner = value.get("kwargs", value.get("data"))
     if isinstance(inner, Mapping) and ("content" in inner or "tool_calls" in inner):
         return [{**inner, "role": "assistant"}]  # LangChain's dumps
-    if "content" in value or "parts" in value:
-        return [{**value, "role": "assistant"}]
-    if value.get("tool_calls") and value.get("role"):
+    calls = value.get("tool_calls") and value.get("role")
+    if calls or "content" in value or "parts" in value:
         return [{**value, "role": "assistant"}]
     return next((m for k in _ANSWER if value.get(k) and (m := said(value[k]))), None)
 

@@ -464,10 +464,7 @@ class Console(Guard):
 
     def _seconds(self) -> dict[str, float]:
         newest = self.shelf.newest()
-        if newest is None:
-            return {}
-        found: dict[str, float] = self.shelf.manifest(newest).figures.get("seconds", {})
-        return found
+        return dict(self.shelf.manifest(newest).figures.get("seconds", {})) if newest else {}
 
     def _talks(self) -> Talks:
         if self.talks is None:
