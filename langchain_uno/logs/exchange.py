@@ -263,10 +263,8 @@ class _Import:
             self._write()
 
     def _file(self, said: Feedback, redacted: dict[str, int] | None = None) -> None:
-        taken = self.scales.take(said)
-        self.result.feedback += self.journal.append_feedback(
-            taken, redacted=redacted, replace=False
-        )
+        said = self.scales.take(said)
+        self.result.feedback += self.journal.append_feedback(said, redacted=redacted, replace=False)
 
     def _write(self) -> None:
         result, batch = self.result, self.batch
