@@ -78,8 +78,17 @@ class RefreshProgress(Protocol):
         """A stage is done; ``note`` says what came of it."""
 
 
-class Silent(RefreshProgress):
-    """Progress that nobody watches: it does nothing."""
+class Silent:
+    """Progress that nobody watches."""
+
+    def start(self, stage: str, total: int | None, note: str = "") -> None:
+        """Do nothing."""
+
+    def advance(self, stage: str, n: int = 1) -> None:
+        """Do nothing."""
+
+    def finish(self, stage: str, note: str = "") -> None:
+        """Do nothing."""
 
 
 class ClusterData(BaseModel):

@@ -284,8 +284,7 @@ class Groups:
     def read(self) -> Iterator[tuple[int, Reader, list[Any]]]:
         """Yield (number of its last row, reader, rows) for each conversation."""
         sql = "SELECT place, name, number, body FROM messages ORDER BY place, name, number"
-        found = self._db.execute(sql)
-        for (place, _), group in groupby(found, key=lambda row: row[:2]):
+        for (place, _), group in groupby(self._db.execute(sql), key=lambda row: row[:2]):
             rows = list(group)
             yield rows[-1][2], self._readers[place], [json.loads(row[3]) for row in rows]
 

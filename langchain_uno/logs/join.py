@@ -328,8 +328,11 @@ def _candidates(
                 matched.add(trace)
                 whole.add(row.thread_id)
                 yield row, found, False
-        asks = row.thread_id and row.turn is not None
-        if asks and opened.setdefault(trace, row.run_id) == row.run_id:
+        if (
+            row.thread_id
+            and row.turn is not None
+            and opened.setdefault(trace, row.run_id) == row.run_id
+        ):
             earlier = [
                 c
                 for c in threads[row.thread_id][-_LOOK_BACK:]

@@ -147,14 +147,12 @@ class Redactor:
     def interaction(self, interaction: Interaction) -> tuple[Interaction, dict[str, int]]:
         """Return the interaction with every text redacted, and the counts."""
         counts: dict[str, int] = {}
-        fields = self.record(interaction.model_dump(), counts)
-        return Interaction.model_validate(fields), counts
+        return Interaction.model_validate(self.record(interaction.model_dump(), counts)), counts
 
     def feedback(self, feedback: Feedback) -> tuple[Feedback, dict[str, int]]:
         """Return the feedback with its words redacted, and the counts."""
         counts: dict[str, int] = {}
-        fields = self.record(feedback.model_dump(), counts)
-        return Feedback.model_validate(fields), counts
+        return Feedback.model_validate(self.record(feedback.model_dump(), counts)), counts
 
 
 def pseudonym(name: str) -> str:
