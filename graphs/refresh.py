@@ -172,8 +172,7 @@ def _after_review(state: RefreshState, runtime: Runtime[Work]) -> str:
 
 def _on_to(then: str, *, after: str) -> Any:
     def choose(state: RefreshState, runtime: Runtime[Work]) -> str:
-        done = state.get("until") == after or is_unchanged(runtime.context)
-        return END if done else then
+        return END if state.get("until") == after or is_unchanged(runtime.context) else then
 
     return choose
 

@@ -149,19 +149,10 @@ class ClassifyCluster(Runnable[RespondState, RespondState]):
 
     def invoke(self, input: RespondState, config: _Config = None, **kwargs: Any) -> RespondState:
         """Classify one conversation."""
-        return self._classify(input, config)
-
-    async def ainvoke(
-        self, input: RespondState, config: _Config = None, **kwargs: Any
-    ) -> RespondState:
-        """Classify one conversation; the embedding waits for its turn on the model in a thread."""
-        return await asyncio.to_thread(self._classify, input, config)
-
-    def _classify(self, state: RespondState, config: RunnableConfig | None) -> RespondState:
         settings = _settings(_runtime(config))
         mode = settings.mode
         with self._serving.draw(settings.sticky) as (snapshot, canary):
-            choice = None if mode == "base" else self._serving.route(snapshot, _messages(state))
+            choice = None if mode == "base" else self._serving.route(snapshot, _messages(input))
             cluster = None if choice is None else choice.cluster_id
             route, adapter = snapshot.path_of(cluster, mode)
             return RespondState(
@@ -172,6 +163,12 @@ class ClassifyCluster(Runnable[RespondState, RespondState]):
                 adapter=adapter,
                 canary=None if mode == "base" else canary,
             )
+
+    async def ainvoke(
+        self, input: RespondState, config: _Config = None, **kwargs: Any
+    ) -> RespondState:
+        """Classify one conversation; the embedding waits for its turn on the model in a thread."""
+        return await asyncio.to_thread(self.invoke, input, config)
 
 
 # -- expert_generate -------------------------------------------------------------------------------

@@ -544,10 +544,7 @@ _LEFT_ALONE = ("api_key", "max_retries", "streaming")
 _CHOICES = ("mode", "temperature", "top_p", "max_tokens", "seed", "timeout")
 """Settings of the model that a call may replace."""
 _FORMS = ("json_schema", "response_format")
-_SAID_PER_CALL = {
-    *(*_CHOICES, "stop"),
-    *("tools", "tool_choice", "parallel_tool_calls", *_FORMS),
-}
+_SAID_PER_CALL = {*_CHOICES, *_FORMS, "stop", "tools", "tool_choice", "parallel_tool_calls"}
 
 
 def _nearest(name: str, known: set[str]) -> str:

@@ -128,8 +128,7 @@ def _named(
 def _chosen(journal: Journal, named: Sequence[tuple[Kind, str]]) -> tuple[erase.Chosen, list[str]]:
     """Return what goes, and the lineage ids of what retention took of it before."""
     chosen = erase.choose(journal, named)
-    names = chosen.names
-    return chosen, journal.database.transaction(lambda db: taught_before(db, names))
+    return chosen, journal.database.transaction(lambda db: taught_before(db, chosen.names))
 
 
 def forget_older(home: Home, *, days: float, on_step: OnStep = _silent) -> dict[str, Any]:

@@ -15,6 +15,12 @@ def reason_of(error: Any) -> str:
     return str(error.errors()[0]["msg"]).removeprefix("Value error, ")
 
 
+def bad_value(error: Any) -> str:
+    """Return where the first bad value of pydantic's ``ValidationError`` is, and what is wrong."""
+    where = ".".join(str(part) for part in error.errors()[0]["loc"])
+    return f"{where!r}: {reason_of(error)}"
+
+
 class UNOError(Exception):
     """Base of all errors of this package."""
 
@@ -39,6 +45,13 @@ class ConfigError(UNOError, ValueError):
     """A recipe or a settings file is not valid."""
 
     exit_code = 2
+
+
+def no_package(what: str, package: str | None, extra: str) -> ConfigError:
+    """Return the error of what needs a package that only an extra installs."""
+    return ConfigError(
+        f"{what} a package that is missing ({package}): pip install 'langchain-uno[{extra}]'."
+    )
 
 
 class HomeError(UNOError, OSError):

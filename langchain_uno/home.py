@@ -50,7 +50,7 @@ from langchain_uno.errors import (
     NameError_,
     StoreBusyError,
     UNOError,
-    reason_of,
+    bad_value,
 )
 
 if sys.version_info >= (3, 11):
@@ -335,6 +335,4 @@ def load_settings(home: Home) -> HomeSettings:
     except OSError as error:
         raise ConfigError(f"{name!r} can't be read ({error.strerror or error}).") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{name!r} has a bad value at {where!r}: {reason_of(error)}.") from error
+        raise ConfigError(f"{name!r} has a bad value at {bad_value(error)}.") from error

@@ -91,6 +91,14 @@ def incomplete(end: str | None) -> str | None:
     return f"incomplete: the answer ended by {end!r}" if word in _BROKEN else None
 
 
+def json_of(text: str, otherwise: Any = None) -> Any:
+    """Return the value of a JSON text; ``otherwise`` where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return otherwise
+
+
 def clean_text(text: str) -> str:
     """Return ``text`` as valid UTF-8 text: lone surrogates become U+FFFD."""
     try:
@@ -309,10 +317,7 @@ def _content(body: Mapping[str, Any]) -> Any:
     values = [v for v in (*map(body.get, _CONTENT), spoken) if v is not None]
     found = next(filter(None, values), values[0] if values else None)
     if isinstance(found, str) and found.lstrip().startswith("[{"):  # a database's column of JSON
-        try:
-            blocks = json.loads(found)
-        except (ValueError, RecursionError):
-            return found
+        blocks = json_of(found)
         if isinstance(blocks, list) and all(isinstance(b, dict) and "type" in b for b in blocks):
             return blocks
     return found
@@ -406,10 +411,7 @@ def _result(body: Mapping[str, Any]) -> Message:
 
 
 def _told_call(text: str) -> Message:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return Message(role="assistant", content=clean_text(text))
+    found = json_of(text)
     calls = found if isinstance(found, list) else [found]
     if not all(isinstance(c, Mapping) and "name" in c for c in calls):
         return Message(role="assistant", content=clean_text(text))
@@ -452,10 +454,7 @@ def _call(call: Any) -> dict[str, Any]:
     )
     if isinstance(args, str):
         raw = args
-        try:
-            args = json.loads(raw or "{}")
-        except (ValueError, RecursionError):
-            args = None
+        args = json_of(raw or "{}")
         if not isinstance(args, Mapping):  # a custom tool's text, or what a model wrote wrongly
             args = {"_raw": clean_text(raw)}
     name = inner.get("toolName", inner.get("name"))

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from langchain_uno.errors import ConfigError, UNOError
+from langchain_uno.errors import UNOError, no_package
 from langchain_uno.forks import ForkLock
 from langchain_uno.home import Home, is_safe
 
@@ -87,10 +87,7 @@ def exposition(home: Home) -> bytes:
         ConfigError: prometheus-client is not installed.
     """
     if prometheus is None:
-        raise ConfigError(
-            "Metrics need a package that is missing (prometheus-client): "
-            "pip install 'langchain-uno[metrics]'."
-        )
+        raise no_package("Metrics need", "prometheus-client", "metrics")
     with _LOCK:
         page: bytes = prometheus.generate_latest()
     with suppress(FileNotFoundError):  # no refresh has written it yet

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from langchain_uno.errors import ConfigError, reason_of
+from langchain_uno.errors import ConfigError, bad_value
 from langchain_uno.home import read_toml
 
 RECIPES = ("default", "paper", "bundled")
@@ -238,7 +238,7 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        problem = f"has a bad value at {where!r}: {reason_of(error)}"
+        problem = f"has a bad value at {bad_value(error)}"
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(
                 where, _flat(Recipe(name="").model_dump()), n=1, cutoff=0.5

@@ -66,6 +66,11 @@ class Message(BaseModel):
     tool_call_id: str | None = None
 
 
+def last_asked(messages: Sequence[Message]) -> str:
+    """Return the last user message, as it is; "" where there is none."""
+    return next((m.content for m in reversed(messages) if m.role == "user"), "")
+
+
 class Usage(BaseModel):
     """Tokens spent, in LangChain's ``usage_metadata`` names."""
 

@@ -384,8 +384,7 @@ def trained(
     epochs, _ = plan_epochs(len(training), settings)
     with borrowed(model, tokenizer), _answers_scored_alone():
         at_once = at_once_of(model, training, settings)
-        shared = shared_arguments(model, out, settings, seed, epochs, at_once)
-        given = {**shared, **options}
+        given = {**shared_arguments(model, out, settings, seed, epochs, at_once), **options}
         kept = fits(model, training, given["per_device_train_batch_size"])
         arguments = config_type(**given, activation_checkpointing=not kept)
         if arguments.n_gpu > 1:  # Trainer would replicate the model on all of them

@@ -146,11 +146,10 @@ def chosen_release(home: Home, release: str | None) -> str:
         ReleaseError: there is no such release; or none is named, and none is current.
     """
     from langchain_uno.releases.load import read_manifest
-    from langchain_uno.releases.traffic import read_traffic
+    from langchain_uno.releases.traffic import answering
 
     if release is None:
-        traffic = read_traffic(home)
-        release = traffic.current.release if traffic and traffic.current else None
+        release = answering(home)
         if release is None:
             raise ReleaseError(
                 "No release is current, the base model answers: name one of `releases list`."

@@ -30,6 +30,7 @@ from langchain_uno.cli.console import (
 from langchain_uno.cli.progress import Bars
 from langchain_uno.errors import EmptyLogError, InputError
 from langchain_uno.home import Home, load_settings
+from langchain_uno.records import last_asked
 from langchain_uno.reports.render import counted
 
 if TYPE_CHECKING:
@@ -102,17 +103,15 @@ def import_(
         say(
             f"{counted(result.rows, 'row')}: {counted(result.interactions, 'new interaction')}, "
             f"{counted(result.feedback, 'new piece', 'new pieces')} of feedback, {result.known} "
-            "already there "
-            f"({listed(result.languages) or 'no text'})."
+            f"already there ({listed(result.languages) or 'no text'})."
         )
         if result.passed_over:
             say(f"Passed over: {listed(result.passed_over)}.")
     _tell_what_is_missing(result)
     if result.bad_rows:
-        n_good = result.rows - result.bad_rows
         raise InputError(
             f"{result.bad_rows} of {counted(result.rows, 'row')} could not be read; "
-            f"{counted(n_good, 'other is', 'others are')} in."
+            f"{counted(result.rows - result.bad_rows, 'other is', 'others are')} in."
         )
 
 
@@ -285,12 +284,11 @@ def _nearest_feedback(store: LogStore, text: str, k: int) -> list[dict[str, Any]
     chosen = dict(store.nearest(text, k))
     found = []
     for log in sorted(store.interactions(list(chosen)), key=lambda log: chosen[log.run_id]):
-        asked = [message.content for message in log.messages if message.role == "user"]
         found.append(
             {
                 "run_id": log.run_id,
                 "distance": round(chosen[log.run_id], 4),
-                "request": asked[-1] if asked else "",
+                "request": last_asked(log.messages),
                 "feedback": [f.model_dump(mode="json", exclude_none=True) for f in log.feedback],
             }
         )

@@ -28,7 +28,7 @@ from langchain_uno.home import Home, load_settings, refresh_lock
 from langchain_uno.releases.history import HoldWhen, held, hold, let_go, read_history, waiting
 from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.prune import prune
-from langchain_uno.releases.publish import make_current, retire, rollback
+from langchain_uno.releases.publish import make_current, rollback
 from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
 from langchain_uno.reports.render import counted
 from langchain_uno.reports.store import report_paths
@@ -204,12 +204,8 @@ def rollback_(
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 nothing to go back to, or it is refused
     (nothing changes).
     """
-    if to == "base":
-        retire(place, why, by)
-        say("The base model answers.")
-    else:
-        found = rollback(place, to, why, by)
-        say(f"Release {found.id} answers." if found else "The base model answers.")
+    found = rollback(place, to, why, by)
+    say(f"Release {found.id} answers." if found else "The base model answers.")
 
 
 @app.command("hold")

@@ -119,8 +119,7 @@ def answer_unseen(
     from langchain_uno.trainers.deciding import decide
     from langchain_uno.trainers.verifier import HeldOut, outcome_of
 
-    traffic = read_traffic(home) or Traffic()
-    current = traffic.current or Share(release=None)
+    current = (read_traffic(home) or Traffic()).current or Share(release=None)
     if current.release == release:
         raise ReleaseError(f"Release {release!r} is current: there is nothing to compare it with.")
     checked = load_release(home, release, base_fingerprint=engine.fingerprint)

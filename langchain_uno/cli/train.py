@@ -217,8 +217,7 @@ def _show_plan(plan: Plan) -> None:
         return
     for note in plan.notes:
         say(f"Note: {note}")
-    left_out = f" (left out: {listed(plan.dropped)})" if plan.dropped else ""
-    say(f"{plan.usable} of {counted(plan.heard, 'log')} can be learnt from{left_out}.")
+    _say_usable(plan)
     say(f"New since the last refresh: {plan.new}; to be distilled: {plan.to_distil}.")
     if plan.goes_on is not None:
         say(f"An unfinished refresh goes on; it has done: {', '.join(plan.goes_on) or 'nothing'}.")
@@ -322,12 +321,7 @@ def _table(result: RefreshResult) -> Table:
 
 def _show_log(result: RefreshResult) -> None:
     """Say which logs were used, what waits and whose they are."""
-    dropped = listed(result.dropped)
-    heard = result.usable + sum(result.dropped.values())
-    say(
-        f"{result.usable} of {counted(heard, 'log')} can be learnt from"
-        + (f" (left out: {dropped})." if dropped else ".")
-    )
+    _say_usable(result)
     if result.waiting:
         pieces = counted(result.waiting, "piece")
         one = f" (one names {result.waits_for!r})" if result.waits_for else ""
@@ -338,6 +332,13 @@ def _show_log(result: RefreshResult) -> None:
             "or one a conversation where nobody is named, unless rules.voices says otherwise."
         )
     _show_notes(result)
+
+
+def _say_usable(found: Plan | RefreshResult) -> None:
+    """Say how many logs can be learnt from, and why others can't."""
+    heard = found.usable + sum(found.dropped.values())
+    left_out = f" (left out: {listed(found.dropped)})" if found.dropped else ""
+    say(f"{found.usable} of {counted(heard, 'log')} can be learnt from{left_out}.")
 
 
 def _show_notes(result: RefreshResult) -> None:

@@ -104,10 +104,9 @@ def settle(chat: UNOChatModel, home: Home) -> None:
         ReleaseError: it was refused.
         EngineError: it takes too long.
     """
-    from langchain_uno.releases.traffic import read_traffic
+    from langchain_uno.releases.traffic import answering
 
-    traffic, serving = read_traffic(home), chat.served.serving
-    wanted = traffic.current.release if traffic and traffic.current else None
+    serving, wanted = chat.served.serving, answering(home)
     end = time.monotonic() + _LOADING_S
     while serving.current().release != wanted:
         if serving.refusal:

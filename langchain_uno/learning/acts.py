@@ -22,11 +22,7 @@ def approval(interaction: Interaction) -> float | None:
 
     None when nobody gave either.
     """
-    said = [
-        f.score if f.score is not None else _ACTIONS.get(f.key)
-        for f in interaction.feedback
-        if f.score is not None or f.key in _ACTIONS
-    ]
+    said = [_ACTIONS.get(f.key) if f.score is None else f.score for f in interaction.feedback]
     known = [min(1.0, max(0.0, s)) for s in said if s is not None]
     return sum(known) / len(known) if known else None
 

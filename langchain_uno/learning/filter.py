@@ -31,7 +31,7 @@ from langchain_uno.logs.store import LogStore
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Interaction, Verdict, digest_of, run_of, speaker_of
 from langchain_uno.releases.load import revocation_file
-from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.releases.traffic import answering
 from langchain_uno.reports.render import counted
 
 
@@ -96,10 +96,9 @@ def was_taken_back(work: Work) -> bool:
     """Whether the release of a refresh that is over was current, and a person chose another."""
     if not work.folder.has("release.json"):  # a kill on the way to publishing it again
         return False
-    told, traffic = work.counts("release"), read_traffic(work.home)
-    current = traffic.current if traffic else None
+    told = work.counts("release")
     promoted: bool = told.get("promoted", True)
-    return promoted and (current is None or current.release != told["release"])
+    return promoted and answering(work.home) != told["release"]
 
 
 def is_unchanged(work: Work) -> bool:

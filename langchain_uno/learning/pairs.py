@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.controls import believed
@@ -42,9 +42,11 @@ from langchain_uno.models.protocols import Engine, GenerateRequest, OnDone, Samp
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.models.teacher import Teacher
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Interaction, Message, PreferencePair, RuleSet, run_of
+from langchain_uno.records import Interaction, Message, PreferencePair, RatedAnswer, RuleSet, run_of
 from langchain_uno.reflect import kept_share, request_text
 from langchain_uno.reports.render import counted
+
+_Example = TypeVar("_Example", PreferencePair, RatedAnswer)
 
 
 def pairs_stage(work: Work) -> dict[str, Any]:
@@ -152,10 +154,8 @@ def _settle(work: Work, cluster: ClusterData, found: PairsFound, rulings: Ruling
     name = f"clusters/{cluster.id}/pairs.jsonl"
     kept = [one for pair in found.pairs if (one := _reviewed(pair, rulings))]
     if not work.folder.has(name):
-        voices = [work.voices[pair.run_id] for pair in kept]
-        each = zip(kept, voices, balanced(voices), strict=True)
-        pairs = [p.model_copy(update={"voice": v, "weight": w}) for p, v, w in each]
-        work.folder.write_records(name, pairs)
+        voiced = [p.model_copy(update={"voice": work.voices[p.run_id]}) for p in kept]
+        work.folder.write_records(name, weighted(voiced))
     return len(found.pairs) - len(kept)
 
 
@@ -167,8 +167,7 @@ _CUT = (
 
 def _reviewed(pair: PreferencePair, rulings: Rulings) -> PreferencePair | None:
     """Return a pair as it is taught after the decisions on it; None: it is excluded."""
-    decision = rulings.on_pair(pair)
-    chosen = instead(pair.chosen, decision)
+    chosen = instead(pair.chosen, rulings.on_pair(pair))
     if chosen == pair.chosen or chosen is None:
         return pair if chosen else None
     scores = {"chosen_score": None, "rejected_score": None}  # of another answer
@@ -180,6 +179,12 @@ def balanced(voices: Sequence[str]) -> list[float]:
     each = Counter(voices)
     share = len(voices) / max(1, len(each))
     return [share / each[voice] for voice in voices]
+
+
+def weighted(examples: Sequence[_Example]) -> list[_Example]:
+    """Return examples with the weights of their voices (:func:`balanced`)."""
+    weights = balanced([one.voice for one in examples])
+    return [one.model_copy(update={"weight": w}) for one, w in zip(examples, weights, strict=True)]
 
 
 def build_pairs(

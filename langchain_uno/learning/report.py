@@ -23,7 +23,7 @@ from langchain_uno.learning.train import Decision, read_decision
 from langchain_uno.learning.verify import held_out
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.logs.redaction import Redactor, redactor_of
-from langchain_uno.records import Cluster, Interaction, RuleSet, run_of
+from langchain_uno.records import Cluster, Interaction, RuleSet, last_asked, run_of
 from langchain_uno.releases.load import find_manifest, read_manifest
 from langchain_uno.releases.manifest import Manifest, lineage_key, opaque_id
 from langchain_uno.reports.render import counted
@@ -359,8 +359,7 @@ def _left_out(work: Work, log_id: str) -> RuleSet:
 
 def _asked(log: Interaction) -> str:
     """Return what the user said last, as the user said it."""
-    said = [m.content for m in log.messages if m.role == "user"]
-    return log.asked or (said[-1] if said else log.query)
+    return log.asked or last_asked(log.messages) or log.query
 
 
 def _verdict(routes: Counter[Any], reports: Sequence[Any], *, promoted: bool) -> str:

@@ -36,7 +36,7 @@ from langchain_uno.logs.join import read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import KeptLog
 from langchain_uno.messages import clean_text
-from langchain_uno.records import Interaction, by_speaker, digest_of, run_of
+from langchain_uno.records import Interaction, by_speaker, digest_of, last_asked, run_of
 from langchain_uno.releases.history import note, present_user
 
 State = Literal["in", "excluded", "edited", "own", "refused"]
@@ -187,7 +187,7 @@ class _Table:
         return ReviewRow(
             **told,
             run=run_of(pair.run_id),
-            request=_request(pair.messages),
+            request=last_asked(pair.messages),
             rejected=pair.rejected,
             chosen=pair.chosen,
             people=1,
@@ -256,10 +256,6 @@ def _standing(last: Decision | None, refused: str = "") -> dict[str, Any]:
     return {"state": state, "decision": last, "edited": last.text if edited else None}
 
 
-def _request(messages: Sequence[Any]) -> str:
-    return next((m.content for m in reversed(messages) if m.role == "user"), "")
-
-
 def _reacted(log: Interaction) -> dict[str, Any]:
     """Return the answer of a log and all that its people said and did."""
     said = []
@@ -268,7 +264,7 @@ def _reacted(log: Interaction) -> dict[str, Any]:
         if words := (one.comment or "").strip() or ("" if one.correction else " ".join(act)):
             said.append(words)
     return {
-        "request": _request(log.messages),
+        "request": last_asked(log.messages),
         "rejected": log.answer,
         "chosen": log.correction,
         "said": "\n".join(said) or None,

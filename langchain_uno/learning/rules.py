@@ -124,8 +124,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         work.progress.advance("rules")
     mark_reviewed(work, clusters, {d.id for d in rulings.decisions}, rulings.touched)
     shown = {log_id: rules.model_dump_json() for log_id, rules in taught.items()}
-    refused_acts = dict.fromkeys(acts, True)
-    remove_what_changed(work, clusters, rulings, shown, given, refused_acts)
+    remove_what_changed(work, clusters, rulings, shown, given, dict.fromkeys(acts, True))
     work.folder.write_records("taught.jsonl", taught.values())
     work.folder.write_json("refused-acts.json", sorted(acts))
     work.folder.write_json("given.json", given)

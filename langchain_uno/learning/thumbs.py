@@ -26,7 +26,7 @@ from langchain_uno.learning.work import Work
 from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.prompts.data_blocks import shortened
 from langchain_uno.models.roles import Answered
-from langchain_uno.records import Message, RatedAnswer, digest_of, run_of
+from langchain_uno.records import Message, RatedAnswer, digest_of, last_asked, run_of
 
 SHOWN = 4
 """People of each side (likers, dislikers) drawn for the teacher, at most half of the side. Whoever
@@ -133,8 +133,8 @@ def _asked(work: Work, seen: Sequence[Sequence[RatedAnswer]], language: str) -> 
 
 def _short(one: RatedAnswer, request: int, answer: int) -> Answered:
     """Return the last request and the answer, cut to what the teacher sees."""
-    asked = next((m.content for m in reversed(one.messages) if m.role == "user"), "")
-    return [Message(role="user", content=shortened(asked, request))], shortened(one.answer, answer)
+    asked = shortened(last_asked(one.messages), request)
+    return [Message(role="user", content=asked)], shortened(one.answer, answer)
 
 
 def _tells(

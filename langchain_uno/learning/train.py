@@ -41,7 +41,7 @@ from langchain_uno.errors import EngineError, InputError
 from langchain_uno.learning.cluster import smallest_cluster
 from langchain_uno.learning.evolve import Incumbent, Verify, incumbent, unverified
 from langchain_uno.learning.filter import was_taken_back
-from langchain_uno.learning.pairs import balanced
+from langchain_uno.learning.pairs import balanced, weighted
 from langchain_uno.learning.rules import lone_thumbs, wanted_rules
 from langchain_uno.learning.size import bound_size
 from langchain_uno.learning.split import people_for
@@ -498,9 +498,7 @@ def _tidy(work: Work, cluster: ClusterData) -> None:
 
 def _rated(work: Work, cluster: ClusterData) -> list[RatedAnswer]:
     """Return what thumbs teach where no pair comes of them: training answers, liked or not."""
-    rated = lone_thumbs(work, cluster.train)
-    weights = balanced([one.voice for one in rated])
-    return [one.model_copy(update={"weight": w}) for one, w in zip(rated, weights, strict=True)]
+    return weighted(lone_thumbs(work, cluster.train))
 
 
 def _critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:
@@ -546,9 +544,7 @@ def _taught_pairs(work: Work, cluster: ClusterData, critic: Trial) -> list[Prefe
             for log, one in zip(logs, done, strict=True)
             if one.revised and one.finish_reason == "stop"
         ]
-        weights = balanced([pair.voice for pair in changed])
-        pairs = zip(changed, weights, strict=True)
-        work.folder.write_records(name, [p.model_copy(update={"weight": w}) for p, w in pairs])
+        work.folder.write_records(name, weighted(changed))
     return work.folder.read_records(name, PreferencePair)
 
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from langchain_uno.errors import ConfigError, ModelMismatchError, UNOError
+from langchain_uno.errors import ConfigError, ModelMismatchError, UNOError, no_package
 from langchain_uno.learning.train import try_cluster
 from langchain_uno.learning.work import ClusterData, Silent, Work
 from langchain_uno.models.protocols import Embedder, Engine
@@ -57,10 +57,7 @@ class RayWorkers:
         try:
             import ray
         except ImportError as error:
-            raise ConfigError(
-                f"--ray needs a package that is missing ({error.name}): "
-                "pip install 'langchain-uno[ray]'."
-            ) from error
+            raise no_package("--ray needs", error.name, "ray") from error
         if address != "auto":  # Ray itself would wait for minutes
             host, _, port = address.rpartition(":")
             try:

@@ -55,18 +55,13 @@ def read_rows(path: Path | str) -> Iterator[tuple[int, Any]]:
         InputError: the file can't be read, or is packed in a way that is not known.
     """
     name = str(path)
-    source: io.BufferedReader[Any]
     try:
-        if name == "-":
-            source = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer), _BUFFER)
-        else:
-            source = io.BufferedReader(io.FileIO(path), _BUFFER)
+        raw = cast(io.RawIOBase, sys.stdin.buffer) if name == "-" else io.FileIO(path)
     except OSError as error:
         raise InputError(f"The file {name!r} can't be read ({error.strerror or error}).") from error
+    source = io.BufferedReader(raw, _BUFFER)
     try:
         yield from _unpacked(source, name)
-    except IsADirectoryError as error:
-        raise InputError(f"{name!r} is a folder, not a file.") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"The file {name!r} is damaged ({error}).") from error
     finally:
@@ -289,8 +284,7 @@ class Groups:
     def read(self) -> Iterator[tuple[int, Reader, list[Any]]]:
         """Yield (number of its last row, reader, rows) for each conversation."""
         sql = "SELECT place, name, number, body FROM messages ORDER BY place, name, number"
-        found = self._db.execute(sql)
-        for (place, _), group in groupby(found, key=lambda row: row[:2]):
+        for (place, _), group in groupby(self._db.execute(sql), key=lambda row: row[:2]):
             rows = list(group)
             yield rows[-1][2], self._readers[place], [json.loads(row[3]) for row in rows]
 

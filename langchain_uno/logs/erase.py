@@ -302,12 +302,11 @@ def _is_distinct(text: str) -> bool:
 
 def _near(rows: Sequence[JournalRow], anchors: set[str]) -> list[JournalRow]:
     """Return the records that may quote the anchors: of the same conversation or trace."""
-    began: dict[str, float] = {}
-    for row in rows:
-        if row.run_id in anchors and row.thread_id:
-            first = began.setdefault(row.thread_id, row.created_at)
-            began[row.thread_id] = min(first, row.created_at)
     ours = [row for row in rows if row.run_id in anchors]
+    began: dict[str, float] = {}
+    for row in ours:
+        if row.thread_id:
+            began[row.thread_id] = min(began.get(row.thread_id, row.created_at), row.created_at)
     ends = {row.after for row in ours} - {None}
     starts = {row.before for row in ours} - {None}
     traces = {row.root_run_id or row.run_id for row in ours}

@@ -133,12 +133,11 @@ class _Scales:
             return said
         key = "" if said.key in _UNNAMED else said.key
         above = isinstance(said.value, int | float) and said.value > 1
-        if said.score is None and above and key not in self._scales:
+        if said.score is None and above:
             self._scales.add(key)
             before = self._thumbs.pop(key, [])
             self.late += before
-            self.stars += len(before)
-        self.stars += said.score is None and above
+            self.stars += len(before) + 1
         if said.value is None and said.score in (0.0, 1.0):
             if key in self._scales:
                 self.stars += 1
@@ -264,9 +263,8 @@ class _Import:
             self._write()
 
     def _file(self, said: Feedback, redacted: dict[str, int] | None = None) -> None:
-        taken = self.scales.take(said)
-        new = self.journal.append_feedback(taken, redacted=redacted, replace=False)
-        self.result.feedback += new
+        said = self.scales.take(said)
+        self.result.feedback += self.journal.append_feedback(said, redacted=redacted, replace=False)
 
     def _write(self) -> None:
         result, batch = self.result, self.batch
@@ -331,8 +329,7 @@ def find(home: Home, run: str) -> dict[str, Any]:
         rows = journal.rows_where("run_id = ? OR root_run_id = ?", wanted, wanted)
         if not rows:
             raise InputError(f"There is no run {wanted!r} in {str(home.path)!r}.")
-        ids = [rows[-1].run_id]
-        joined = kept.joined(ids)
+        joined = kept.joined([rows[-1].run_id])
         [log] = read(journal, joined)
         [judged] = judge_all(journal, joined, [log], FilterSettings(), _supports(home))
         known = journal.indexed().get(log.run_id)

@@ -10,7 +10,6 @@ action or an edit alone is usable feedback.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
@@ -20,8 +19,9 @@ from typing import Any
 from langchain_uno.logs.join import Joined
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.machine_turns import machine_shape
+from langchain_uno.messages import json_of
 from langchain_uno.recipe import FilterSettings
-from langchain_uno.records import Feedback, Interaction, Verdict
+from langchain_uno.records import Feedback, Interaction, Verdict, last_asked
 
 REASONS = (
     "ok", "error_answer", "empty_answer", "unsupported_language", "too_short", "too_long",
@@ -160,8 +160,7 @@ def _reasons(log: Interaction, supports: Supports) -> Iterable[tuple[str, str]]:
         yield "empty_answer", "a tool call only" if log.tool_calls else "no text"
     if not supports(log.language):
         yield "unsupported_language", log.language
-    users = [m.content.strip() for m in log.messages if m.role == "user"]
-    asked = users[-1] if users else ""
+    asked = last_asked(log.messages).strip()
     if len(asked) < MIN_QUERY_CHARS:
         yield "too_short", f"the query has {len(asked)} characters"
     for what, length, limit in (
@@ -203,12 +202,7 @@ def _is_error_body(answer: str) -> bool:
         if code is None:  # the form of OpenAI's client
             return True
         return _letters(words) == _PHRASES.get(code)
-    if answer[0] not in "{[" or answer[-1] not in "}]":
-        return False
-    try:
-        body = json.loads(answer)
-    except (ValueError, RecursionError):
-        return False
+    body = json_of(answer)
     if isinstance(body, list) and len(body) == 1:
         body = body[0]
     if not isinstance(body, dict):

@@ -194,9 +194,8 @@ class InteractionCollection:
         if (self._collection.metadata or {}).get("schema") == _OLD_SCHEMA:
             return np.zeros((len(run_ids), d), dtype=np.float32)
         bits = [shake_256(r.encode("utf-8", "replace")).digest(d // 8 + 1) for r in run_ids]
-        signs = np.unpackbits(np.frombuffer(b"".join(bits), dtype=np.uint8)).reshape(
-            len(run_ids), -1
-        )[:, :d]
+        packed = np.frombuffer(b"".join(bits), dtype=np.uint8).reshape(len(run_ids), -1)
+        signs = np.unpackbits(packed, axis=1)[:, :d]
         return (signs.astype(np.float32) * 2 - 1) * np.float32(_APART / max(d, 1) ** 0.5)
 
     def _find(self) -> Any:

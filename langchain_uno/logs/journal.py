@@ -467,12 +467,8 @@ def _interaction_row(i: Interaction, redacted: Mapping[str, int] | None = None) 
     answer = without_thinking(i.answer)
     if answer != i.answer:
         i = i.model_copy(update={"answer": answer})
-    return _record_row(
-        i.model_dump(exclude={"feedback"}),
-        redacted,
-        None,
-        _body(i, i.run_id, {"feedback", "verdict"}),
-    )
+    body = _body(i, i.run_id, {"feedback", "verdict"})
+    return _record_row(i.model_dump(exclude={"feedback"}), redacted, None, body)
 
 
 def _record_row(

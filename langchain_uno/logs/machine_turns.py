@@ -7,8 +7,9 @@ known client. What people mean by their words is not looked at.
 
 from __future__ import annotations
 
-import json
 import re
+
+from langchain_uno.messages import json_of
 
 _SPOKEN = re.compile(
     r"(?:user[_-]?)?(?:query|message|input|request)\Z|"
@@ -124,13 +125,7 @@ def machine_shape(text: str, *, pasted: bool = False) -> str | None:
 def _is_envelope(turn: str) -> bool:
     """Whether it is one JSON object (or a list of them) that wraps nobody's words."""
     fenced = _FENCED.match(turn)
-    body = fenced.group(1).strip() if fenced else turn
-    if body[:1] not in ("{", "[") or body[-1:] not in ("}", "]"):
-        return False
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return False
+    found = json_of(fenced.group(1) if fenced else turn)
     every = found if isinstance(found, list) else [found]
     return bool(every) and all(isinstance(one, dict) and one and _is_data(one) for one in every)
 

@@ -54,9 +54,7 @@ class Redactor:
     """
 
     def __init__(self, detectors: Mapping[str, Detector] | None = None) -> None:
-        self._detectors: dict[str, Detector] = (
-            dict(detectors) if detectors is not None else _default_detectors()
-        )
+        self._detectors = _default_detectors() if detectors is None else dict(detectors)
         for kind in self._detectors:
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", kind):
                 raise ValueError(f"A kind of redaction is a short lower-case word, not {kind!r}.")
@@ -149,14 +147,12 @@ class Redactor:
     def interaction(self, interaction: Interaction) -> tuple[Interaction, dict[str, int]]:
         """Return the interaction with every text redacted, and the counts."""
         counts: dict[str, int] = {}
-        fields = self.record(interaction.model_dump(), counts)
-        return Interaction.model_validate(fields), counts
+        return Interaction.model_validate(self.record(interaction.model_dump(), counts)), counts
 
     def feedback(self, feedback: Feedback) -> tuple[Feedback, dict[str, int]]:
         """Return the feedback with its words redacted, and the counts."""
         counts: dict[str, int] = {}
-        fields = self.record(feedback.model_dump(), counts)
-        return Feedback.model_validate(fields), counts
+        return Feedback.model_validate(self.record(feedback.model_dump(), counts)), counts
 
 
 def pseudonym(name: str) -> str:

@@ -80,9 +80,8 @@ class Answers:
                 continue
             if user_id or (thread_id and thread_id == one.thread_id):
                 return str(run_id)
-            known = {t for (t,) in self._db.execute(
-                "SELECT turn FROM turns WHERE run_id = ?", (run_id,)
-            )}  # fmt: skip
+            turns = "SELECT turn FROM turns WHERE run_id = ?"
+            known = {turn for (turn,) in self._db.execute(turns, (run_id,))}
             if (goes_on or known) and (goes_on <= known or known <= goes_on):
                 return str(run_id)
         return None

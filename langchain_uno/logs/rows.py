@@ -20,7 +20,7 @@ from uuid import uuid5
 
 from pydantic import ValidationError
 
-from langchain_uno.errors import InputError, reason_of
+from langchain_uno.errors import InputError, bad_value
 from langchain_uno.logs.capture import check_feedback, feedback_key
 from langchain_uno.logs.conversation import (
     MAX_ID,
@@ -164,20 +164,17 @@ def _own(row: Row, namespace: str) -> Interaction:
     try:
         found = Interaction.model_validate(clean_value(fields))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where!r}: {reason_of(error)}") from error
+        raise InputError(bad_value(error)) from error
     found.run_id = _without_nul(found.run_id)
     found.root_run_id = found.root_run_id and _without_nul(found.root_run_id)
     found.message_ids = [_without_nul(one) for one in found.message_ids]
     for f in found.feedback:
         f.feedback_id, f.run_id = _without_nul(f.feedback_id), _without_nul(f.run_id)
+        if f.score is not None and not 0.0 <= f.score <= 1.0:
+            raise InputError(f"a score must lie between 0 and 1, not {f.score!r}")
     for name in (found.run_id, *(f.feedback_id for f in found.feedback)):
         if not 0 < len(name) <= MAX_ID:
             raise InputError(f"an id must have 1 to {MAX_ID} characters")
-    for one in found.feedback:
-        if one.score is not None and not 0.0 <= one.score <= 1.0:
-            raise InputError(f"a score must lie between 0 and 1, not {one.score!r}")
     return found
 
 
@@ -369,9 +366,7 @@ def _run_id(name: str, turns: Sequence[Message]) -> str:
 
 
 def _language(value: Any) -> str | None:
-    if not isinstance(value, str) or not value.strip():
-        return None
-    word = value.strip().lower().replace("_", "-")
+    word = value.strip().lower().replace("_", "-") if isinstance(value, str) else ""
     names = {"english": "en", "chinese": "zh", "cn": "zh", "mandarin": "zh"}
     word = names.get(word, word.split("-")[0])
     # Of another name ("Simplified Chinese") nothing is made: what is said tells the language.
@@ -423,14 +418,12 @@ def _add_explicit(
         if about is None:
             passed["no_answer"] += 1
             continue
-        stamp = _time(fields.pop("created_at", None), passed) or about.created_at + timedelta(
-            microseconds=2 + n
-        )
+        later = about.created_at + timedelta(microseconds=2 + n)
+        stamp = _time(fields.pop("created_at", None), passed) or later
         fields["run_id"] = about.run_id
         text = json.dumps(fields, sort_keys=True, default=str, ensure_ascii=False)
-        fields.setdefault(
-            "feedback_id", uuid5(SPACE, f"{about.run_id}\0{n}\0{clean_value(text)}").hex
-        )
+        own_id = uuid5(SPACE, f"{about.run_id}\0{n}\0{clean_value(text)}").hex
+        fields.setdefault("feedback_id", own_id)
         try:
             checked = check_feedback(**{k: v for k, v in fields.items() if v is not None})
         except (InputError, ValidationError) as error:
@@ -483,9 +476,8 @@ def _about(one: Row, out: list[Interaction], n: int, lost: int) -> Interaction |
         for interaction in out:
             if run_name(interaction.run_id) == wanted:
                 return interaction
-    turn, count = one.get("turn"), len(out) + lost
-    if turn is None:
-        turn = -1
+    count = len(out) + lost
+    turn = -1 if one.get("turn") is None else one["turn"]
     if isinstance(turn, bool) or not isinstance(turn, int) or not -count <= turn < count:
         raise InputError(f"feedback {n} names turn {turn!r}; there are {count} answers")
     at = turn % count

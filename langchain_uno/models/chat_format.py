@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from jinja2.exceptions import TemplateError as TemplateFault
 
 from langchain_uno.errors import ConfigError, TemplateError
+from langchain_uno.messages import json_of
 from langchain_uno.records import Message
 
 
@@ -303,16 +304,10 @@ def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
     calls: list[dict[str, Any]] = []
 
     def take(match: re.Match[str]) -> str:
-        try:
-            found = json.loads(match.group(1))
-        except (ValueError, RecursionError):
-            return match.group(0)
+        found = json_of(match.group(1), {})
         name, args = found.get("name"), found.get("arguments", found.get("parameters", {}))
         if isinstance(args, str):
-            try:
-                args = json.loads(args)
-            except (ValueError, RecursionError):
-                return match.group(0)
+            args = json_of(args)
         if not isinstance(name, str) or not isinstance(args, dict):
             return match.group(0)
         calls.append({"name": name, "args": args, "id": f"call_{uuid4().hex[:24]}"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from langchain_uno.errors import ConfigError, ModelNotFoundError
+from langchain_uno.errors import ConfigError, ModelNotFoundError, no_package
 from langchain_uno.models.loading import is_url, without_bars
 from langchain_uno.models.protocols import FloatArray, OnDone
 
@@ -129,10 +129,8 @@ class LangChainEmbedder:
             with without_bars():
                 return cls(HuggingFaceEmbeddings(model_name=name))
         except ImportError as error:
-            raise ConfigError(
-                f"The embedder {name!r} needs sentence-transformers: "
-                "pip install 'langchain-uno[embeddings]'."
-            ) from error
+            needs = f"The embedder {name!r} needs"
+            raise no_package(needs, "sentence-transformers", "embeddings") from error
         except (OSError, ValueError) as error:
             why = "neither a folder nor reachable on the hub; check the name and the network"
             if Path(name).exists():

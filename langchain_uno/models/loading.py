@@ -25,7 +25,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langchain_uno.errors import ConfigError, InputError, ModelNotFoundError
+from langchain_uno.errors import ConfigError, InputError, ModelNotFoundError, no_package
 from langchain_uno.forks import ForkLock
 from langchain_uno.models.protocols import Embedder, Engine
 from langchain_uno.models.roles import PromptSet
@@ -136,10 +136,7 @@ def load_engine(
         try:
             from langchain_uno.models.openai_compatible import OpenAIEngine
         except ImportError as error:
-            raise ConfigError(
-                f"A server's models need a package that is missing ({error.name}): "
-                "pip install 'langchain-uno[openai]'."
-            ) from error
+            raise no_package("A server's models need", error.name, "openai") from error
 
         return OpenAIEngine(str(model), model=server_model, api_key=api_key, **settings)
     import torch

@@ -20,7 +20,7 @@ import httpx
 
 from langchain_uno.errors import EngineDownError, EngineError, EngineTimeoutError, InputError
 from langchain_uno.forks import survive_forks
-from langchain_uno.messages import text_of
+from langchain_uno.messages import json_of, text_of
 from langchain_uno.models.chat_format import as_openai, closed, closed_tools, parse_tool_calls
 from langchain_uno.models.deadline import left
 from langchain_uno.models.protocols import GenerateRequest, Generation
@@ -273,11 +273,8 @@ class _Events:
         line = line.strip()
         name, _, data = line.partition(":")
         data = data.strip()
-        if name == "event":
+        if name == "event" or not line:
             self._kind = data
-            return None
-        if not line:
-            self._kind = ""
             return None
         if name not in ("data", "error") or not data:  # llama.cpp writes "error: {...}"
             self._other.append(line)
@@ -309,10 +306,7 @@ class _Events:
             EngineError: nothing in it said that the answer is whole, or it is an error's body.
         """
         if not self._ended:
-            try:
-                body = json.loads("\n".join(self._other))
-            except _NO_JSON:
-                body = None
+            body = json_of("\n".join(self._other))
             if isinstance(body, dict) and (wrong := _error_in(body)):
                 raise EngineError(_failed(wrong))
             raise EngineError(
@@ -338,13 +332,8 @@ def _error_in(body: dict[str, Any]) -> str | None:
         return "it gives no reason"
     if first is None and "error" in (body.get("object"), body.get("type")):
         return str(body.get("message") or body)
-    if (
-        choices is None
-        and "usage" not in body
-        and (said := body.get("message") or body.get("detail"))
-    ):
-        return str(said)
-    return None
+    said = body.get("message") or body.get("detail")
+    return str(said) if said and choices is None and "usage" not in body else None
 
 
 def _failed(why: str) -> str:

@@ -257,11 +257,7 @@ class Teacher(Engine):
 
 
 def _generation(answer: AIMessage) -> Generation:
-    used = answer.usage_metadata
-    usage = Usage(
-        input_tokens=used["input_tokens"] if used else 0,
-        output_tokens=used["output_tokens"] if used else 0,
-    )
+    usage = Usage.model_validate(answer.usage_metadata or {})
     about = answer.response_metadata
     reason = about.get("finish_reason") or about.get("stop_reason")
     text = str(answer.text)

@@ -97,8 +97,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc, unused-ignore]
     def _keep(
         self, state: TrainerState, *, model: Any, optimizer: Any, lr_scheduler: Any, **_: Any
     ) -> None:
-        now = time.monotonic()
-        if now - self._kept_at < EVERY_S:
+        if time.monotonic() - self._kept_at < EVERY_S:
             return
         folder = self.out / f"state-{state.global_step}"
         temp = folder.with_name(f".{folder.name}.part")

@@ -37,7 +37,7 @@ from langchain_uno.releases.load import load_release, read_manifest
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.publish import direct, make_current
 from langchain_uno.releases.sequential import LEVEL, Compared, block_for, compare
-from langchain_uno.releases.traffic import Share, Traffic, read_traffic, write_atomic
+from langchain_uno.releases.traffic import Share, Traffic, answering, read_traffic, write_atomic
 
 Verdict = Literal["promoted", "rolled back", "undecided", "running", "stopped", "overtaken"]
 """How a canary ended, or that it runs. Undecided: its budget of people or days is spent; what was
@@ -190,10 +190,8 @@ def start(
             current.model_copy(update={"share": 1.0 - share}),
             Share(release=found.id, share=share, manifest_sha256=found.manifest_sha256),
         )
-        what = f"canary with {100 * share:g} %"
-        left = traffic.stands_in_for
-        begun = Traffic(shares=shares, canary=plan.id, stands_in_for=left)
-        direct(home, begun, what, found.id, why, by)
+        begun = Traffic(shares=shares, canary=plan.id, stands_in_for=traffic.stands_in_for)
+        direct(home, begun, f"canary with {100 * share:g} %", found.id, why, by)
     return plan
 
 
@@ -213,8 +211,7 @@ def undecided(home: Home) -> Plan | None:
     Raises:
         ReleaseError: ``canary.json`` or ``traffic.json`` is damaged.
     """
-    plan, traffic = _last(home), read_traffic(home) or Traffic()
-    answers = traffic.current.release if traffic.current else None
+    plan, answers = _last(home), answering(home)
     if plan is None or plan.ended != "undecided" or answers != plan.current:
         return None
     done = [entry.get("what") for entry in read_history(home)]

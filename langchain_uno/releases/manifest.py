@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from langchain_uno.errors import ReleaseError, reason_of
+from langchain_uno.errors import ReleaseError, bad_value
 from langchain_uno.home import Home, safe_name
 from langchain_uno.records import Cluster, utc_now
 
@@ -167,8 +167,7 @@ def _with_names_of_4(data: dict[str, Any]) -> dict[str, Any]:
         "min_kept": recipe.get("revision_min_kept", 0.0),
         "role_tokens": recipe.get("max_critique_tokens", 512),
     }
-    name = base_name(data["base_model"])
-    return {**data, "base_model": name, "recipe": recipe}
+    return {**data, "base_model": base_name(data["base_model"]), "recipe": recipe}
 
 
 def _without_conditions(data: dict[str, Any]) -> dict[str, Any]:
@@ -217,11 +216,7 @@ def parse_manifest(raw: bytes) -> Manifest:
     try:
         return Manifest.model_validate(migrate(data))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ReleaseError(
-            f"its manifest has a bad value at {where!r}: {reason_of(error)}"
-        ) from error
+        raise ReleaseError(f"its manifest has a bad value at {bad_value(error)}") from error
 
 
 def read_manifest_file(path: Path) -> Manifest:

@@ -214,8 +214,8 @@ def rollback(home: Home, to: str | None = None, why: str = "", by: str = "") -> 
     """Go back to release ``to``, or to the parent of the current one; return it.
 
     It stays: a refresh without new logs changes nothing. Works even when the current release is
-    broken, as long as its manifest can still be read. Before a home's first release the base model
-    answered: then it does again, and None is returned.
+    broken, as long as its manifest can still be read. ``"base"`` is the model alone, which answered
+    before a home's first release: None is returned then.
 
     Raises:
         ReleaseError: nothing to go back to, or the target is refused; the present traffic stays.
@@ -225,9 +225,9 @@ def rollback(home: Home, to: str | None = None, why: str = "", by: str = "") -> 
         if share is None or share.release is None:
             raise ReleaseError("No release is current: there is nothing to roll back.")
         to = read_manifest(home, share.release).parent
-        if to is None:
-            retire(home, why, by)
-            return None
+    if to is None or to == "base":
+        retire(home, why, by)
+        return None
     return make_current(home, to, what="rollback", why=why, by=by)
 
 

@@ -134,6 +134,16 @@ def read_traffic(home: Home) -> Traffic | None:
     return traffic
 
 
+def answering(home: Home) -> str | None:
+    """Return the release that most requests go to; None: the base model answers.
+
+    Raises:
+        ReleaseError: as :func:`read_traffic`.
+    """
+    traffic = read_traffic(home)
+    return traffic.current.release if traffic and traffic.current else None
+
+
 def _migrated(data: dict[str, Any]) -> dict[str, Any]:
     """Bring a file of an older schema to the present one: what came since may be left out.
 

@@ -248,7 +248,6 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
         score = fields["score"] = read
     if isinstance(score, int | float) and not isinstance(score, bool) and not 0 <= score <= 1:
         fields.setdefault("value", fields.pop("score"))
-        fields.pop("score", None)
     if isinstance(fields.get("value"), Mapping | list):
         fields["value"] = json.dumps(fields["value"], ensure_ascii=False)
     if isinstance(fields.get("value"), float) and not math.isfinite(fields["value"]):

@@ -6,12 +6,11 @@ and Responses, Anthropic, Gemini, Bedrock, Ollama, and what LangChain's runs hol
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from langchain_uno.logs.readers.base import as_object, first, is_chat, objects
-from langchain_uno.messages import incomplete, role_named, text_of
+from langchain_uno.messages import incomplete, json_of, role_named, text_of
 from langchain_uno.records import AT_LIMIT
 
 _SYSTEM = ("system", "instructions", "systemInstruction", "system_instruction", "system_prompt")
@@ -36,10 +35,7 @@ _SPOKEN = {"role", "author", "content", "parts", "output", "object", "message", 
 def body_of(value: Any) -> Any:
     """Return a request or response without its wrapping: JSON in a text, an HTTP ``body``."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return value  # words that begin with a bracket
+        value = json_of(value, value)  # or words that begin with a bracket
     if isinstance(value, Mapping):
         inner = first(value, "body", "inputBodyJson", "outputBodyJson")  # the latter are Bedrock's
         if isinstance(inner, Mapping | str | list):
@@ -72,10 +68,7 @@ def asked(value: Any) -> list[Any] | None:
     found = next((m for k in _PROMPT if (m := value.get(k)) and (m := asked(m))), None)
     if found is None:
         return None
-    config = value.get("config")
-    system = first(value, *_SYSTEM)
-    if system is None and isinstance(config, Mapping):
-        system = first(config, *_SYSTEM)
+    system = first(value, *_SYSTEM) or first(as_object(value.get("config")), *_SYSTEM)
     if system and not _speaks(found[0], "system", "developer"):
         inner = system.get("parts") if isinstance(system, Mapping) else system
         return [_turn("system", inner), *found]
@@ -149,9 +142,8 @@ def said(value: Any) -> list[Any] | None:
     inner = value.get("kwargs", value.get("data"))
     if isinstance(inner, Mapping) and ("content" in inner or "tool_calls" in inner):
         return [{**inner, "role": "assistant"}]  # LangChain's dumps
-    if "content" in value or "parts" in value:
-        return [{**value, "role": "assistant"}]
-    if value.get("tool_calls") and value.get("role"):
+    calls = value.get("tool_calls") and value.get("role")
+    if calls or "content" in value or "parts" in value:
         return [{**value, "role": "assistant"}]
     return next((m for k in _ANSWER if value.get(k) and (m := said(value[k]))), None)
 

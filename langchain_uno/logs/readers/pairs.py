@@ -214,10 +214,8 @@ def _arena_side(row: Row, name: str) -> list[Message]:
 def is_flagged(value: Any) -> bool:
     """Whether OpenAI's moderation flagged a turn, or one of a list of them."""
     if isinstance(value, Mapping):
-        return value.get("flagged") is True or any(
-            is_flagged(v) for v in value.values() if isinstance(v, Mapping)
-        )
-    return isinstance(value, list) and any(is_flagged(v) for v in value)
+        return value.get("flagged") is True or any(map(is_flagged, value.values()))
+    return isinstance(value, list) and any(map(is_flagged, value))
 
 
 # -- UltraFeedback ---------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from langchain_uno.logs.readers.base import (
     feedback_in,
     feedback_of,
     first,
+    number,
     objects,
     read_all,
     scores_in,
@@ -304,10 +305,9 @@ def _score(row: Row) -> Found:
         fields["value"] = text if text is not None else value
         fields["score"] = thumb(text) if isinstance(text, str) else None
     elif value is not None:
-        try:
-            fields["score"] = float(value)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the score's value {str(value)[:40]!r} is no number") from error
+        fields["score"] = number(value)
+        if fields["score"] is None:
+            raise InputError(f"the score's value {str(value)[:40]!r} is no number")
     return feedback_of(
         str(about),
         row.get("id"),
@@ -373,15 +373,13 @@ def _span(row: Row) -> Iterable[Found]:
         ids = _ids(row)
         told = {**ids, **_object(ids.get("result"))}
         who = {"type": row["annotator_kind"], "user_id": told.get("identifier")}
-        score, label = told.get("score"), told.get("label")
         yield _langsmith_feedback(
             {
                 **told,
                 "run_id": first(ids, "span_id", "trace_id"),
                 "feedback_source": who,
                 "key": first(told, "name", "annotation_name"),
-                "value": label,
-                "score": score,
+                "value": told.get("label"),
                 "comment": told.get("explanation"),
             }
         )
@@ -409,6 +407,7 @@ def _observation(row: Row) -> Row:
     if system := gen_ai.get("system_instructions"):
         given = {"messages": given, "system": body_of(system)}
     whole = [_object(inner.get(name)).get("value") for name in ("input", "output")]
+    thread = {**_object(gen_ai.get("conversation")), **_object(inner.get("session"))}
     return {
         "type": "GENERATION" if given else "SPAN",
         "input": given or whole[0],
@@ -423,9 +422,7 @@ def _observation(row: Row) -> Row:
         "statusMessage": row.get("status_message"),
         "startTime": first(row, "start_time", "startTime"),
         "userId": _object(inner.get("user")).get("id"),
-        "sessionId": first(
-            {**_object(gen_ai.get("conversation")), **_object(inner.get("session"))}, "id"
-        ),
+        "sessionId": thread.get("id"),
     }
 
 
@@ -500,10 +497,9 @@ def _request(row: Row) -> Iterable[Found]:
     before = first({**response, **request, **row}, "previous_response_id")
     if before and run_id and (turn := user_turn(read_all(given))):
         # OpenAI's Responses name the answer that the user goes on from, and leave the turns out.
-        name = f"follow-up-{run_ref(str(run_id))}"
         yield feedback_of(
             str(before),
-            name,
+            f"follow-up-{run_ref(str(run_id))}",
             None,
             key=FOLLOW_UP,
             comment=turn,

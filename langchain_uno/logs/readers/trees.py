@@ -416,8 +416,7 @@ def _agreed(one: Row) -> float | None:
     """Thumbs up among the thumbs that volunteers gave."""
     given = one.get("emojis")
     if isinstance(given, Mapping) and isinstance(given.get("name"), list):
-        counts = given.get("count") or []
-        given = dict(zip(given["name"], counts, strict=False))
+        given = dict(zip(given["name"], given.get("count") or [], strict=False))
     if not isinstance(given, Mapping):
         return None
     up, down = (n if isinstance(n := given.get(k), int) else 0 for k in ("+1", "-1"))

@@ -70,8 +70,7 @@ def string_list(text: str) -> list[str]:
     start = text.find("[")
     cut = _STRING.findall(text[start:]) if start >= 0 and "]" not in text[start:] else []
     if cut and re.match(r"\[\s*\"", text[start:]):
-        loaded = (json.loads(item, strict=False) for item in cut)
-        return _texts(list(loaded)) or []
+        return _texts([json.loads(item, strict=False) for item in cut]) or []
     raise RoleError(f"expected a JSON list of strings, got {_short(text)}")
 
 

@@ -9,14 +9,11 @@ of any other host. Needs the extra ``langchain-uno[server]``.
 
 from __future__ import annotations
 
-from langchain_uno.errors import ConfigError
+from langchain_uno.errors import no_package
 
 try:
     from langchain_uno.web.console.app import console_app, console_router
 except ImportError as error:
-    raise ConfigError(
-        f"The console needs a package that is missing ({error.name}): "
-        "pip install 'langchain-uno[server]'."
-    ) from error
+    raise no_package("The console needs", error.name, "server") from error
 
 __all__ = ["console_app", "console_router"]

@@ -126,11 +126,8 @@ class Access:
             Refused: nobody has this token.
         """
         given = token.strip().encode("utf-8", "replace")
-        known = [
-            one
-            for one in self._operators.values()
-            if hmac.compare_digest(one.token.encode(), given)
-        ]
+        every = self._operators.values()
+        known = [one for one in every if hmac.compare_digest(one.token.encode(), given)]
         if not known:
             raise Refused(401, "Nobody has this token.")
         response.set_cookie(

@@ -86,5 +86,4 @@ def _console(
         raise ConfigError(
             f"The console needs a token: set {ENV_TOKENS}='name:role:token,...', or pass tokens."
         )
-    talks = Talks(place, model, embedder) if with_model else None
-    return Console(place, operators, talks)
+    return Console(place, operators, Talks(place, model, embedder) if with_model else None)

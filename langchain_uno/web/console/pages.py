@@ -24,7 +24,7 @@ from langchain_uno.logs.journal import FILE_NAME, Journal
 from langchain_uno.records import STAGES
 from langchain_uno.releases import canary
 from langchain_uno.releases.history import held, hold, let_go, note, read_history, waiting
-from langchain_uno.releases.publish import make_current, retire, rollback
+from langchain_uno.releases.publish import make_current, rollback
 from langchain_uno.releases.summary import changes_of, shares_of, state_of, summary_of
 from langchain_uno.reports import cluster_map, report_paths
 from langchain_uno.reports.render import counted, shown
@@ -291,17 +291,9 @@ class Console(Guard):
 
     def go_back(self, visit: Visit) -> Response:
         """Go back to an older release, or to the base model."""
-        to, why = visit.said("to"), visit.said("why")
-        if to == "base":
-            retire(self.home, why, visit.who)
-            found = None
-        else:
-            found = rollback(self.home, to or None, why, visit.who)
-        return self.go(
-            visit,
-            "/releases",
-            f"Release {found.id} answers." if found else "The base model answers.",
-        )
+        found = rollback(self.home, visit.said("to") or None, visit.said("why"), visit.who)
+        done = f"Release {found.id} answers." if found else "The base model answers."
+        return self.go(visit, "/releases", done)
 
     def start_canary(self, visit: Visit) -> Response:
         """Let a release answer a part of the people; or a larger part, if it does already."""
@@ -391,8 +383,6 @@ class Console(Guard):
     def ask_to_forget(self, visit: Visit) -> Response:
         """Ask whether somebody is to be forgotten; the id is typed to confirm it."""
         kind, name = visit.query.get("kind", "user"), visit.query.get("id", "")
-        if kind not in _FORGETS or not name.strip():
-            raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
         asked = _to_forget(kind, name)
         found = self.shelf.glance(
             f"forget {asked}", lambda: forget_preview(self.home, **asked), 0.7
@@ -407,11 +397,10 @@ class Console(Guard):
         """Forget a user, a conversation or an answer, everywhere."""
         kind, signed = visit.said("kind"), visit.said("id")
         name = self._access.message(visit.session, signed, SESSION_S)  # line breaks and all
-        if kind not in _FORGETS or not name:
-            raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
+        asked = _to_forget(kind, name)
         if visit.said("typed").split() not in (name.split(), shown(name).split()):
             raise InputError("What was typed is not the id: nothing was forgotten.")
-        receipt = forget(self.home, **_to_forget(kind, name))
+        receipt = forget(self.home, **asked)
         counts = (
             f"{counted(receipt['interactions'], 'answer')}, "
             f"{counted(receipt['feedback'], 'piece of feedback', 'pieces of feedback')}, "
@@ -421,10 +410,9 @@ class Console(Guard):
         self.shelf.forget()
         if self.talks:
             self.talks.forget_all()
-        done = f"Forgotten at {receipt['at']}: {counts}."
-        return self.go(
-            visit, "/people", done if receipt["found"] else "Nothing of that id was found."
-        )
+        gone = f"Forgotten at {receipt['at']}: {counts}."
+        done = gone if receipt["found"] else "Nothing of that id was found."
+        return self.go(visit, "/people", done)
 
     def leave(self, visit: Visit) -> Response:
         """End the session."""
@@ -476,10 +464,7 @@ class Console(Guard):
 
     def _seconds(self) -> dict[str, float]:
         newest = self.shelf.newest()
-        if newest is None:
-            return {}
-        found: dict[str, float] = self.shelf.manifest(newest).figures.get("seconds", {})
-        return found
+        return dict(self.shelf.manifest(newest).figures.get("seconds", {})) if newest else {}
 
     def _talks(self) -> Talks:
         if self.talks is None:
@@ -492,6 +477,8 @@ _FORGETS = {"user": "user_id", "conversation": "thread_id", "answer": "run_ids"}
 
 def _to_forget(kind: str, name: str) -> dict[str, Any]:
     """Return the arguments of an erasure."""
+    if kind not in _FORGETS or not name.strip():
+        raise InputError("Name what to forget: a user, a conversation or an answer, by its id.")
     return {_FORGETS[kind]: [name] if kind == "answer" else name}
 
 

@@ -15,7 +15,7 @@ from langchain_uno.home import Home, safe_name
 from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.summary import row_of, state_of
-from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.releases.traffic import answering
 from langchain_uno.reports import Report, read_report, report_paths
 
 _T = TypeVar("_T")
@@ -57,8 +57,7 @@ class Shelf:
 
     def current(self) -> str | None:
         """Return the release that most requests go to; None: the base model answers."""
-        traffic = read_traffic(self._home)
-        return traffic.current.release if traffic and traffic.current else None
+        return answering(self._home)
 
     def manifest(self, release: str) -> Manifest:
         """Return what a release says of itself, without the ids of its logs.
