@@ -51,7 +51,8 @@ def list_(place: Home, as_json: JsonOption = False) -> None:
     rows = [_row(place, name, shares_of(place)) for name in list_releases(place)]
     history = read_history(place)
     if as_json:
-        print_json({"releases": rows, "held": held(place), "history": history})
+        more = {"canary": canary_line(place), "waits_for_approval": waiting(place)}
+        print_json({"releases": rows, "held": held(place), "history": history, **more})
         return
     if not rows:
         say("There is no release yet: `langchain-uno train` makes one.")
@@ -152,8 +153,8 @@ def diff(
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 no such release.
     """
     names = (None if name == "current" else name for name in (old, new))
-    sides = (n if n == "base" else chosen_release(place, n) for n in names)
-    changes = changes_of(*(None if n == "base" else read_manifest(place, n) for n in sides))
+    old, new = (n if n == "base" else chosen_release(place, n) for n in names)
+    changes = changes_of(*(None if n == "base" else read_manifest(place, n) for n in (old, new)))
     if as_json:
         print_json({"old": old, "new": new, "clusters": changes})
         return

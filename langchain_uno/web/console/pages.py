@@ -352,7 +352,8 @@ class Console(Guard):
         """Let refreshes publish without promoting."""
         routes = visit.said("when") == "routes"
         hold(self.home, visit.said("why"), visit.who, "routes" if routes else "always")
-        return self.go(visit, "/releases", "Held: a person promotes what refreshes publish.")
+        what = "what changes a route" if routes else "what refreshes publish"
+        return self.go(visit, "/releases", f"Held: a person promotes {what}.")
 
     def end_hold(self, visit: Visit) -> Response:
         """End the hold."""
@@ -455,13 +456,13 @@ class Console(Guard):
         return found
 
     def _before(self) -> str:
-        """Return what answers again where the current release is rolled back."""
+        """Return what answers again where the current release is rolled back; "": unknown."""
         current = self.shelf.current()
         try:
             before = self.shelf.manifest(current).parent if current else None
         except ReleaseError:
-            return "unknown"
-        return before or "the base model"
+            return ""
+        return before or "base"
 
     def _map(self, release: str | None) -> str:
         report = self.shelf.report(release) if release else None
