@@ -23,12 +23,11 @@ from langchain_uno.cli.console import (
     visible,
 )
 from langchain_uno.cli.shadow import shadow
-from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home, load_settings, refresh_lock
 from langchain_uno.releases.history import HoldWhen, held, hold, let_go, read_history, waiting
-from langchain_uno.releases.load import list_releases, read_manifest
+from langchain_uno.releases.load import find_manifest, list_releases, read_manifest
 from langchain_uno.releases.prune import prune
-from langchain_uno.releases.publish import make_current, retire, rollback
+from langchain_uno.releases.publish import make_current, rollback
 from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
 from langchain_uno.reports.render import counted
 from langchain_uno.reports.store import report_paths
@@ -205,12 +204,8 @@ def rollback_(
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 nothing to go back to, or it is refused
     (nothing changes).
     """
-    if to == "base":
-        retire(place, why, by)
-        say("The base model answers.")
-    else:
-        found = rollback(place, to, why, by)
-        say(f"Release {found.id} answers." if found else "The base model answers.")
+    found = rollback(place, to, why, by)
+    say(f"Release {found.id} answers." if found else "The base model answers.")
 
 
 @app.command("hold")
@@ -304,11 +299,7 @@ def _say_held(home: Home) -> None:
 
 def _row(home: Home, release: str, shares: dict[str, float]) -> dict[str, Any]:
     """Return what a list says of a release, a broken one too."""
-    try:
-        manifest = read_manifest(home, release)
-    except ReleaseError:
-        manifest = None
-    return row_of(home, release, manifest, shares.get(release, 0.0))
+    return row_of(home, release, find_manifest(home, release), shares.get(release, 0.0))
 
 
 def _modules(routes: dict[str, int]) -> str:

@@ -142,13 +142,7 @@ def held(home: Home) -> dict[str, Any] | None:
 
     A file that can't be read holds everything: what was meant to stop is not let through.
     """
-    unknown = {
-        "what": "hold",
-        "by": "somebody",
-        "at": "an unknown time",
-        "why": "",
-        "when": "always",
-    }
+    unknown = {"by": "somebody", "at": "an unknown time", "why": "", "when": "always"}
     try:
         found = json.loads((home.path / _HOLD).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -215,9 +215,11 @@ def make_current(
 def rollback(home: Home, to: str | None = None, why: str = "", by: str = "") -> Release | None:
     """Go back to release ``to``, or to the parent of the current one; return it.
 
+    ``"base"`` is the base model: then no release answers, and None is returned.
+
     It stays: a refresh without new logs changes nothing. Works even when the current release is
     broken, as long as its manifest can still be read. Before a home's first release the base model
-    answered: then it does again, and None is returned.
+    answered: then it does again.
 
     Raises:
         ReleaseError: nothing to go back to, or nobody can tell to what without ``to``, or the
@@ -228,12 +230,12 @@ def rollback(home: Home, to: str | None = None, why: str = "", by: str = "") -> 
         if share is None or share.release is None:
             raise ReleaseError("No release is current: there is nothing to roll back.")
         try:
-            to = read_manifest(home, share.release).parent
+            to = read_manifest(home, share.release).parent or "base"
         except ReleaseError as error:
             raise ReleaseError(f"{error} Name what to go back to: --to RELEASE.") from error
-        if to is None:
-            retire(home, why, by)
-            return None
+    if to == "base":
+        retire(home, why, by)
+        return None
     return make_current(home, to, what="rollback", why=why, by=by)
 
 

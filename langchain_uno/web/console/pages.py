@@ -24,7 +24,7 @@ from langchain_uno.logs.journal import FILE_NAME, Journal
 from langchain_uno.records import STAGES
 from langchain_uno.releases import canary
 from langchain_uno.releases.history import held, hold, let_go, note, read_history, waiting
-from langchain_uno.releases.publish import make_current, retire, rollback
+from langchain_uno.releases.publish import make_current, rollback
 from langchain_uno.releases.summary import changes_of, shares_of, state_of, summary_of
 from langchain_uno.reports import cluster_map, report_paths
 from langchain_uno.reports.render import counted, shown
@@ -291,17 +291,9 @@ class Console(Guard):
 
     def go_back(self, visit: Visit) -> Response:
         """Go back to an older release, or to the base model."""
-        to, why = visit.said("to"), visit.said("why")
-        if to == "base":
-            retire(self.home, why, visit.who)
-            found = None
-        else:
-            found = rollback(self.home, to or None, why, visit.who)
-        return self.go(
-            visit,
-            "/releases",
-            f"Release {found.id} answers." if found else "The base model answers.",
-        )
+        found = rollback(self.home, visit.said("to") or None, visit.said("why"), visit.who)
+        done = f"Release {found.id} answers." if found else "The base model answers."
+        return self.go(visit, "/releases", done)
 
     def start_canary(self, visit: Visit) -> Response:
         """Let a release answer a part of the people; or a larger part, if it does already."""
@@ -311,14 +303,9 @@ class Console(Guard):
         except ValueError as error:
             raise InputError("Share, people and days are numbers.") from error
         plan = canary.start(
-            self.home,
-            visit.path["release"],
-            share=share,
-            people=people,
-            days=days,
-            by=visit.who,
-            why=visit.said("why"),
-        )
+            self.home, visit.path["release"], share=share, people=people, days=days,
+            by=visit.who, why=visit.said("why"),
+        )  # fmt: skip
         self.shelf.forget()
         done = f"Release {plan.release} answers {100 * plan.share:.0f} % of the people."
         if (plan.people, plan.days) != (people, days):
