@@ -23,10 +23,9 @@ from langchain_uno.cli.console import (
     visible,
 )
 from langchain_uno.cli.shadow import shadow
-from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home, load_settings, refresh_lock
 from langchain_uno.releases.history import HoldWhen, held, hold, let_go, read_history, waiting
-from langchain_uno.releases.load import list_releases, read_manifest
+from langchain_uno.releases.load import find_manifest, list_releases, read_manifest
 from langchain_uno.releases.prune import prune
 from langchain_uno.releases.publish import make_current, rollback
 from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
@@ -51,7 +50,8 @@ def list_(place: Home, as_json: JsonOption = False) -> None:
     rows = [_row(place, name, shares_of(place)) for name in list_releases(place)]
     history = read_history(place)
     if as_json:
-        print_json({"releases": rows, "held": held(place), "history": history})
+        more = {"canary": canary_line(place), "waits_for_approval": waiting(place)}
+        print_json({"releases": rows, "held": held(place), "history": history, **more})
         return
     if not rows:
         say("There is no release yet: `langchain-uno train` makes one.")
@@ -152,8 +152,8 @@ def diff(
     Exit codes: 0 done, 2 bad argument, 3 no such home, 9 no such release.
     """
     names = (None if name == "current" else name for name in (old, new))
-    sides = (n if n == "base" else chosen_release(place, n) for n in names)
-    changes = changes_of(*(None if n == "base" else read_manifest(place, n) for n in sides))
+    old, new = (n if n == "base" else chosen_release(place, n) for n in names)
+    changes = changes_of(*(None if n == "base" else read_manifest(place, n) for n in (old, new)))
     if as_json:
         print_json({"old": old, "new": new, "clusters": changes})
         return
@@ -299,11 +299,7 @@ def _say_held(home: Home) -> None:
 
 def _row(home: Home, release: str, shares: dict[str, float]) -> dict[str, Any]:
     """Return what a list says of a release, a broken one too."""
-    try:
-        manifest = read_manifest(home, release)
-    except ReleaseError:
-        manifest = None
-    return row_of(home, release, manifest, shares.get(release, 0.0))
+    return row_of(home, release, find_manifest(home, release), shares.get(release, 0.0))
 
 
 def _modules(routes: dict[str, int]) -> str:

@@ -48,7 +48,7 @@ _LEAST, _MOST = 0.05, 0.5
 """Of the traffic. With less, a block of votes is so long that two people could decide; with more,
 the candidate would be what answers most."""
 _MOST_PEOPLE, _MOST_DAYS = 1_000_000, 3650
-_DECIDING = {"promote", "rollback", "publish"}
+_DECIDING = {"promote", "rollback", "retire", "publish"}
 """What somebody does, as the history calls it, who has decided after a canary."""
 _SAID = {"like": 1.0, "dislike": 0.0}
 """What these keys say where they come without a score."""
@@ -143,7 +143,8 @@ def start(
     Raises:
         InputError: a share, a number of people or of days that can't be used.
         ReleaseError: the release is unknown, not sound, revoked, current already, made for another
-            model than what is current; or another canary runs. Nothing changes.
+            model than what is current; another canary runs; or somebody changed meanwhile what
+            answers. Nothing changes.
     """
     within = 2 <= people <= _MOST_PEOPLE and 0 < days <= _MOST_DAYS
     if not _LEAST <= share <= _MOST or not within:
@@ -191,7 +192,7 @@ def start(
             Share(release=found.id, share=share, manifest_sha256=found.manifest_sha256),
         )
         begun = Traffic(shares=shares, canary=plan.id, stands_in_for=traffic.stands_in_for)
-        direct(home, begun, f"canary with {100 * share:g} %", found.id, why, by)
+        direct(home, begun, f"canary with {100 * share:g} %", found.id, why, by, traffic)
     return plan
 
 
@@ -266,12 +267,20 @@ def watch(home: Home) -> Canary:
     with _alone(home):
         found = look(home)
         plan, by = found.plan, f"the canary of {found.plan.by or 'somebody'}"
+        traffic = read_traffic(home)
         if found.verdict == "running" or running(home) is None:
             return found
         # First, so that a kill in between does not make it look like a person's doing.
         _write(home, plan.model_copy(update={"ended": found.verdict}))
         if found.verdict == "promoted":
-            make_current(home, plan.release, why=f"canary: {found.told}", by=by)
+            why = f"canary: {found.told}"
+            try:
+                make_current(home, plan.release, why=why, by=by, seen=traffic)
+            except ReleaseError:
+                _write(home, plan)
+                if running(home) is not None:
+                    raise
+                return look(home)  # a person changed what answers while the release was checked
         elif found.verdict == "rolled back":
             _back(home, "rollback", plan.current, f"canary: {found.told}", by)
         else:

@@ -123,11 +123,16 @@ def hold(home: Home, why: str = "", by: str = "", when: HoldWhen = "always") -> 
 
 
 def let_go(home: Home, why: str = "", by: str = "") -> bool:
-    """End a hold; False: there was none."""
-    try:
-        (home.path / _HOLD).unlink()
-    except FileNotFoundError:
+    """End a hold; False: there was none.
+
+    Raises:
+        HomeError: the home can't be written; the hold stays.
+    """
+    path = home.path / _HOLD
+    if not path.exists():
         return False
+    with writing(path):
+        path.unlink(missing_ok=True)
     note(home, "let go", None, why, by)
     return True
 
@@ -137,13 +142,7 @@ def held(home: Home) -> dict[str, Any] | None:
 
     A file that can't be read holds everything: what was meant to stop is not let through.
     """
-    unknown = {
-        "what": "hold",
-        "by": "somebody",
-        "at": "an unknown time",
-        "why": "",
-        "when": "always",
-    }
+    unknown = {"by": "somebody", "at": "an unknown time", "why": "", "when": "always"}
     try:
         found = json.loads((home.path / _HOLD).read_text(encoding="utf-8"))
     except FileNotFoundError:

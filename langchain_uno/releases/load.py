@@ -145,9 +145,10 @@ def read_manifest(home: Home, release_id: str) -> Manifest:
     path = home.releases / safe_name(release_id, "release") / checks.MANIFEST_FILE
     try:
         return read_manifest_file(path)
-    except OSError as error:
+    except (OSError, ReleaseError) as error:
+        why = getattr(error, "strerror", None) or error
         raise ReleaseError(
-            f"The manifest of release {release_id!r} can't be read ({error.strerror or error})."
+            f"The manifest of release {release_id!r} can't be read ({why})."
         ) from error
 
 

@@ -190,6 +190,7 @@ def make_current(
     what: str = "promote",
     why: str = "",
     by: str = "",
+    seen: Traffic | None = None,
 ) -> Release:
     """Check a release and give it all traffic (a switch forwards or backwards).
 
@@ -200,32 +201,39 @@ def make_current(
         what: as the history calls it.
         why: for the history.
         by: who did it; the name of the process's user by default.
+        seen: as for :func:`direct`.
 
     Raises:
         ReleaseError: it is not sound, or was revoked; the present traffic stays.
     """
     release = load_release(home, release_id, linear_shapes=linear_shapes)
     share = Share(release=release.id, manifest_sha256=release.manifest_sha256)
-    direct(home, Traffic(shares=(share,)), what, release.id, why, by)
+    direct(home, Traffic(shares=(share,)), what, release.id, why, by, seen)
     return release
 
 
 def rollback(home: Home, to: str | None = None, why: str = "", by: str = "") -> Release | None:
     """Go back to release ``to``, or to the parent of the current one; return it.
 
+    ``"base"`` is the base model: then no release answers, and None is returned.
+
     It stays: a refresh without new logs changes nothing. Works even when the current release is
-    broken, as long as its manifest can still be read. ``"base"`` is the model alone, which answered
-    before a home's first release: None is returned then.
+    broken, as long as its manifest can still be read. Before a home's first release the base model
+    answered: then it does again.
 
     Raises:
-        ReleaseError: nothing to go back to, or the target is refused; the present traffic stays.
+        ReleaseError: nothing to go back to, or nobody can tell to what without ``to``, or the
+            target is refused; the present traffic stays.
     """
     if to is None:
-        share = _traffic_or_none(home).current
+        share = (read_traffic(home) or Traffic()).current
         if share is None or share.release is None:
             raise ReleaseError("No release is current: there is nothing to roll back.")
-        to = read_manifest(home, share.release).parent
-    if to is None or to == "base":
+        try:
+            to = read_manifest(home, share.release).parent or "base"
+        except ReleaseError as error:
+            raise ReleaseError(f"{error} Name what to go back to: --to RELEASE.") from error
+    if to == "base":
         retire(home, why, by)
         return None
     return make_current(home, to, what="rollback", why=why, by=by)
@@ -297,7 +305,13 @@ def _traffic_or_none(home: Home) -> Traffic:
 
 
 def direct(
-    home: Home, traffic: Traffic, what: str, release: str | None, why: str = "", by: str = ""
+    home: Home,
+    traffic: Traffic,
+    what: str,
+    release: str | None,
+    why: str = "",
+    by: str = "",
+    seen: Traffic | None = None,
 ) -> None:
     """Replace the traffic and tell the history; a canary that another change ends is told too.
 
@@ -312,11 +326,15 @@ def direct(
         release: what the change is about; None: the base model.
         why: for the history.
         by: who did it; the name of the process's user by default.
+        seen: what answered when this was decided; None: whatever answers is replaced.
 
     Raises:
-        ReleaseError: a release with a share was revoked or pruned meanwhile; the traffic stays.
+        ReleaseError: a release with a share was revoked or pruned meanwhile, or something else
+            answers than what was seen; the traffic stays.
     """
     before = _traffic_or_none(home)
+    if seen and (seen.shares, seen.canary) != (before.shares, before.canary):
+        raise ReleaseError("Somebody changed just then what answers: look, and decide again.")
     write_traffic(home, traffic)
     for name in (share.release for share in traffic.shares):
         if name is not None and revocation_file(home, name).exists():

@@ -129,7 +129,8 @@ def read_traffic(home: Home) -> Traffic | None:
     except (ValidationError, ValueError, NameError_, RecursionError) as error:
         detail = reason_of(error) if isinstance(error, ValidationError) else str(error)
         raise ReleaseError(
-            f"{str(home.traffic)!r} is not usable: {detail}. Choose a release by a rollback."
+            f"{str(home.traffic)!r} is not usable: {detail}. Choose what answers by `langchain-uno "
+            f"releases rollback --to RELEASE`, with the name of a folder in {str(home.releases)!r}."
         ) from error
     return traffic
 

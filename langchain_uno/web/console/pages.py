@@ -303,14 +303,9 @@ class Console(Guard):
         except ValueError as error:
             raise InputError("Share, people and days are numbers.") from error
         plan = canary.start(
-            self.home,
-            visit.path["release"],
-            share=share,
-            people=people,
-            days=days,
-            by=visit.who,
-            why=visit.said("why"),
-        )
+            self.home, visit.path["release"], share=share, people=people, days=days,
+            by=visit.who, why=visit.said("why"),
+        )  # fmt: skip
         self.shelf.forget()
         done = f"Release {plan.release} answers {100 * plan.share:.0f} % of the people."
         if (plan.people, plan.days) != (people, days):
@@ -344,7 +339,8 @@ class Console(Guard):
         """Let refreshes publish without promoting."""
         routes = visit.said("when") == "routes"
         hold(self.home, visit.said("why"), visit.who, "routes" if routes else "always")
-        return self.go(visit, "/releases", "Held: a person promotes what refreshes publish.")
+        what = "what changes a route" if routes else "what refreshes publish"
+        return self.go(visit, "/releases", f"Held: a person promotes {what}.")
 
     def end_hold(self, visit: Visit) -> Response:
         """End the hold."""
@@ -443,13 +439,13 @@ class Console(Guard):
         return found
 
     def _before(self) -> str:
-        """Return what answers again where the current release is rolled back."""
+        """Return what answers again where the current release is rolled back; "": unknown."""
         current = self.shelf.current()
         try:
             before = self.shelf.manifest(current).parent if current else None
         except ReleaseError:
-            return "unknown"
-        return before or "the base model"
+            return ""
+        return before or "base"
 
     def _map(self, release: str | None) -> str:
         report = self.shelf.report(release) if release else None

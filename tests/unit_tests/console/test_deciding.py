@@ -255,6 +255,43 @@ def test_a_decided_canary_waits_for_a_person(
     waits = words(client.get("/").text).partition("Canary")[0]
     assert f"The canary of {second} has spent its budget undecided: act on its figures" in waits
     shown = client.get("/releases").text
-    assert "what answered before it: the base model" in words(shown)
+    assert "what answered when it was made: the base model" in words(shown)
     post(client, f"/releases/{second}/promote")
-    assert f"what answered before it: {first}" in words(client.get("/releases").text)
+    assert f"what answered when it was made: {first}" in words(client.get("/releases").text)
+
+
+def test_a_second_click_and_a_stale_page_roll_back_no_further(
+    app: Any, home: Home, make: Callable[..., str]
+) -> None:
+    first, second, third = make(), make(), make()
+    client = enter(app)
+
+    def offered() -> list[str]:
+        page = client.get("/releases").text.partition('action="/rollback"')[2]
+        return re.findall(r'<option(?: value="([^"]*)")?>', page.partition("</select>")[0])
+
+    def answers() -> str | None:
+        traffic = read_traffic(home)
+        return traffic.current.release if traffic and traffic.current else None
+
+    chosen = offered()[0]
+    for _ in range(2):
+        post(client, "/rollback", to=chosen, why="complaints")
+        assert answers() == second
+    post(client, f"/releases/{third}/promote")
+    post(client, f"/releases/{first}/promote")
+    post(client, "/rollback", to=chosen)
+    assert answers() == second, "where the page said that it goes"
+    post(client, f"/releases/{first}/promote")
+    assert offered() == ["base", "", ""], "the base model stands there once"
+    post(client, "/rollback", to="base")
+    assert answers() is None
+
+
+@pytest.mark.parametrize(
+    ("when", "said"), [("always", "what refreshes publish"), ("routes", "what changes a route")]
+)
+def test_a_hold_says_what_waits(app: Any, home: Home, when: str, said: str) -> None:
+    client = enter(app)
+    done = post(client, "/hold", when=when).headers["location"]
+    assert f"Held: a person promotes {said}." in words(client.get(done).text)

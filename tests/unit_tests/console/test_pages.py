@@ -136,6 +136,7 @@ def test_users_words_stay_text_on_every_page(app: Any, home: Home) -> None:
                     old.chmod(0o644)
                     old.unlink()
         (home.path / "history.jsonl").unlink()
+        home.traffic.unlink()
         return found
 
     plain = shapes([f"words {n}" for n in range(len(PAYLOADS))])

@@ -30,7 +30,9 @@ from langchain_uno.records import (
     voices_of,
 )
 from langchain_uno.releases import canary
+from langchain_uno.releases import publish as publishing
 from langchain_uno.releases.history import read_history
+from langchain_uno.releases.load import load_release
 from langchain_uno.releases.publish import make_current, retire, revoke, rollback
 from langchain_uno.releases.sequential import compare
 from langchain_uno.releases.taint import taint
@@ -459,6 +461,52 @@ def test_one_loud_person_decides_nothing(home: Home, plan: canary.Plan) -> None:
     found = canary.watch(home)
     assert found.verdict == "running"
     assert (found.candidate.people, found.current.people) == (8, 28)
+
+
+def meanwhile(patch: pytest.MonkeyPatch, module: Any, act: Callable[[], object]) -> None:
+    """Let a person act while a release is checked, which takes seconds."""
+
+    def load(home: Home, release: str, **settings: Any) -> Any:
+        patch.undo()
+        act()
+        return load_release(home, release, **settings)
+
+    patch.setattr(module, "load_release", load)
+
+
+def test_a_person_who_goes_back_while_it_is_promoted_has_the_last_word(
+    home: Home, plan: canary.Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd(home, plan, 70, 1.0, 0.0)
+    meanwhile(monkeypatch, publishing, lambda: retire(home, "an incident"))
+    assert canary.watch(home).verdict == "overtaken"
+    assert current(home) is None
+    assert canary.look(home).verdict == "overtaken"
+
+
+def test_a_person_who_goes_back_while_one_starts_has_the_last_word(
+    home: Home, make: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    second = make()
+    third = make()
+    make_current(home, second)
+    meanwhile(monkeypatch, canary, lambda: retire(home, "an incident"))
+    with pytest.raises(ReleaseError, match="Somebody changed"):
+        canary.start(home, third)
+    assert current(home) is None and canary.running(home) is None
+
+
+def test_staying_with_the_base_decides_too(home: Home, make: Callable[[], str]) -> None:
+    first = make()
+    retire(home)
+    plan = canary.start(home, first)
+    late = plan.model_copy(update={"started": plan.started - timedelta(days=15)})
+    (home.path / "canary.json").write_text(late.model_dump_json())
+    assert canary.watch(home).verdict == "undecided"
+    assert canary.undecided(home)
+    retire(home, "the base is enough")
+    assert canary.undecided(home) is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema_version": 2}'])

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -267,3 +268,52 @@ def test_status_counts_the_requests_of_a_week(
     assert (found["feedback"], found["feedback_that_waits_for_its_answer"]) == (2, 1)
     assert found["feedback_since_the_last_release"] == 2
     assert "50 %" in run(home, "status") or not counted
+
+
+def test_a_hold_that_cannot_be_ended_stays_and_is_told(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.ensure()
+    run(home, "releases", "hold")
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        assert "can't be written" in run(home, "releases", "hold", "--off", code=3)
+    assert held(home)
+    assert "let go" not in {entry["what"] for entry in read_history(home)}
+
+
+def test_a_damaged_traffic_file_says_how_to_go_back(home: Home, make: Callable[[], str]) -> None:
+    first, _ = make(), make()
+    home.traffic.write_text("{")
+    for words in (["status"], ["releases", "list"], ["releases", "rollback"]):
+        said = run(home, *words, code=9)
+        assert "rollback --to RELEASE" in said and str(home.releases) in said
+    run(home, "releases", "rollback", "--to", first)
+    assert current(home) == first
+
+
+def test_a_broken_release_is_named_and_so_is_the_way_back(
+    home: Home, make: Callable[[], str]
+) -> None:
+    _, second = make(), make()
+    path = home.releases / second / "manifest.json"
+    path.chmod(0o644)
+    path.write_text('{"schema_version": 1}')
+    assert second in run(home, "releases", "show", code=9)
+    said = run(home, "releases", "rollback", code=9)
+    assert second in said and "--to RELEASE" in said
+    assert current(home) == second
+
+
+def test_scripts_read_what_people_read(home: Home, make: Callable[..., str]) -> None:
+    first, second = make(), make(promote=False)
+    assert told(home, "releases", "list")["waits_for_approval"] == second
+    assert told(home, "releases", "list")["canary"] is None
+    run(home, "releases", "canary", second)
+    assert f"{second} answers 20 %" in told(home, "releases", "list")["canary"]
+    found = told(home, "releases", "diff", "current", second)
+    assert (found["old"], found["new"]) == (first, second)
