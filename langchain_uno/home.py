@@ -162,8 +162,7 @@ class Home:
             )
         try:
             os.fsencode(chosen)
-            root = Path(chosen).expanduser().resolve()
-            root.exists()  # a name may be too long
+            (root := Path(chosen).expanduser().resolve()).exists()  # a name may be too long
         except (TypeError, ValueError, RuntimeError, OSError) as error:
             raise InputError(
                 f"{chosen!r} can't be a home ({error}): give the path of a folder."

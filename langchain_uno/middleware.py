@@ -54,7 +54,7 @@ class UNOMiddleware(AgentMiddleware[Any, Any, Any]):
         elif handler is None or handler is True:
             self.handler = UNOFeedbackHandler(home=chat.home, namespace=chat.namespace)
         if self.handler is not None:
-            own = getattr(chat.callbacks, "handlers", chat.callbacks) or ()
+            own: Any = getattr(chat.callbacks, "handlers", chat.callbacks) or ()
             chat = chat.model_copy(update={"callbacks": [*own, self.handler]})
         self.model = chat
 
