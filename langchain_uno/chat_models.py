@@ -304,20 +304,14 @@ class UNOChatModel(BaseChatModel):
         return await super()._agenerate_with_cache(*args, **_asked_by(kwargs))
 
     def stream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         """Stream an answer; see LangChain's ``BaseChatModel.stream``."""
         kwargs.setdefault(_STICKY, self._streamed_for(config))
         return super().stream(input, config, **kwargs)
 
     def astream(
-        self,
-        input: LanguageModelInput,
-        config: RunnableConfig | None = None,
-        **kwargs: Any,
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """Stream an answer; see LangChain's ``BaseChatModel.astream``."""
         kwargs.setdefault(_STICKY, self._streamed_for(config))
@@ -512,8 +506,6 @@ class UNOChatModel(BaseChatModel):
             # Keywords of LangChain and of other providers are ignored.
             if near := get_close_matches(name, _SAID_PER_CALL, cutoff=0.8):
                 raise InputError(f"There is no setting {name!r}: did you mean {near[0]!r}?")
-        for name in kwargs.keys() & {"home", "namespace"}:
-            raise InputError(f"{name!r} is a setting of the model, not of a call.")
         tools, choice = structured.offer(kwargs.get("tools") or (), kwargs.get("tool_choice"))
         chosen = {
             name: structured.checked(type(self), name, v)

@@ -48,7 +48,6 @@ _NO_TEXT = ("reasoning", "think", "thought", "redacted_thinking", "summary_text"
 """Blocks that begin like this are no words of the message: they are passed over."""
 _MEDIA = ("image", "audio", "video", "file", "document", "media", "inline", "attachment")
 """What stands in the type of a block that has no words by its nature."""
-_PICTURES = ("image", "image_url", "audio", "video")
 
 _THINKING = re.compile(
     r"(?P<fence>^[ \t]*```)"
@@ -244,14 +243,12 @@ def from_langchain(messages: Sequence[BaseMessage]) -> list[Message]:
 
 
 def _refuse_media(message: BaseMessage) -> None:
-    for block in () if isinstance(message.content, str) else message.content:
-        if isinstance(block, str):
-            continue
-        kind = _kind(block)
-        seen = kind.endswith(_PICTURES)  # a text beside one is its caption
-        if isinstance(block.get("text", block.get("refusal")), str) and not seen:
-            continue
-        says = any(_block(block))  # thinking and calls say nothing
+    given = [] if isinstance(message.content, str) else message.content
+    for block in (one for one in given if not isinstance(one, str)):
+        kind, says = _kind(block), any(_block(block))  # thinking and calls say nothing
+        # A text beside a picture is its caption.
+        if isinstance(block.get("text", block.get("refusal")), str):
+            says = kind.endswith(("image", "image_url", "audio", "video"))
         if says and (not isinstance(message, AIMessage) or _is_media(kind)):
             raise InputError(
                 f"A message of type {message.type!r} holds a block of type {kind[:40]!r}: the "

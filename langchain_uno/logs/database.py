@@ -57,14 +57,7 @@ class Database:
         StoreError: the file can't be opened, or is of a newer schema.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        readonly: bool,
-        full_sync: bool,
-        timeout_s: float,
-    ) -> None:
+    def __init__(self, path: Path, *, readonly: bool, full_sync: bool, timeout_s: float) -> None:
         self._path = path
         self._readonly = readonly
         self._full_sync = full_sync

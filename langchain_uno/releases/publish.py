@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from safetensors.numpy import save
@@ -272,28 +273,19 @@ def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> 
         if traffic.canary:
             note(home, "end canary", release_id, reason)
         return
-    heir, shares, gone = _parent(home, release_id), (), find_manifest(home, release_id)
-    while heir is not None and gone is not None and not shares:
-        try:
-            sha256 = load_release(
-                home,
-                heir,
-                base_fingerprint=gone.base_fingerprint,
-                embedder_fingerprint=gone.embedder_fingerprint,
-            ).manifest_sha256
-            shares = (Share(release=heir, manifest_sha256=sha256),)
-        except ReleaseError:
-            heir = _parent(home, heir)
+    one = gone = find_manifest(home, release_id)
+    fits: Any = {n: getattr(gone, n, None) for n in ("base_fingerprint", "embedder_fingerprint")}
+    shares = ()
+    while one and one.parent and not shares:
+        with suppress(ReleaseError):
+            sha256 = load_release(home, one.parent, **fits).manifest_sha256
+            shares = (Share(release=one.parent, manifest_sha256=sha256),)
+        one = find_manifest(home, one.parent)
+    heir = shares[0].release if shares else None
     before = traffic.stands_in_for or (release_id if go_on else None)
     what = "rollback" if heir else "retire"
     stand_in = Traffic(shares=shares, stands_in_for=before)
     direct(home, stand_in, what, heir, f"{release_id} was revoked")
-
-
-def _parent(home: Home, release_id: str) -> str | None:
-    """Return a release's parent; None when it has none or can't be read."""
-    manifest = find_manifest(home, release_id)
-    return manifest.parent if manifest else None
 
 
 def _traffic_or_none(home: Home) -> Traffic:

@@ -251,8 +251,10 @@ class Serving:
         return self._beside.get(share.release, self._current) if share else self._current
 
     def _swap(self) -> None:
+        from langchain_uno.releases.summary import state_of
         from langchain_uno.releases.traffic import Traffic, read_traffic
 
+        assert self.home is not None
         stamp = self._traffic_stamp()
         again = stamp == self._stamp
         if again and self._retry_at is None:
@@ -260,11 +262,11 @@ class Serving:
         beside: dict[str | None, Snapshot] = {}
         refused: Exception | None = None
         try:
-            assert self.home is not None
             traffic = read_traffic(self.home) or Traffic()
             current = self._load(traffic.current)
         except Exception as error:  # noqa: BLE001 (nothing in a release may stop the service)
-            if not self._is_revoked():
+            serve = [one.release for one in (self._current, *self._beside.values()) if one.release]
+            if not any(state_of(self.home, name, 0.0) == "revoked" for name in serve):
                 self._refuse(error, stamp, again)
                 return
             current, traffic, refused = Snapshot(), Traffic(), error
@@ -290,14 +292,6 @@ class Serving:
             self._stamp = stamp
         if refused is not None:
             self._refuse(refused, stamp, again)
-
-    def _is_revoked(self) -> bool:
-        """Whether what serves was revoked (it learnt from somebody who was forgotten, say)."""
-        from langchain_uno.releases.summary import state_of
-
-        assert self.home is not None
-        names = [one.release for one in (self._current, *self._beside.values()) if one.release]
-        return any(state_of(self.home, name, 0.0) == "revoked" for name in names)
 
     def _refuse(self, error: Exception, stamp: object, again: bool) -> None:
         said, self.refusal = self.refusal, str(error)

@@ -142,10 +142,7 @@ class FeedbackTokens:
         if not reference or is_further(named) or not ttl_s > 0:
             raise InputError("A token needs a run id and a time to live above 0 seconds.")
         who = person(str(user_id)) if user_id is not None else None
-        names = keys is None or (
-            not isinstance(keys, str) and all(isinstance(key, str) for key in keys)
-        )
-        if not names or len(who or "") > MAX_ID:
+        if isinstance(keys, str) or {*map(type, keys or ())} - {str} or len(who or "") > MAX_ID:
             raise InputError(
                 f"A token needs keys as a list, and a user id of {MAX_ID} characters at most."
             )
