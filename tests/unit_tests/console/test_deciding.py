@@ -307,3 +307,14 @@ def test_a_list_beyond_its_end_says_so(reviewed: Home) -> None:
         True,
         False,
     )
+
+
+def test_what_changed_leads_to_its_evidence(app: Any, make: Callable[..., str]) -> None:
+    first = make()
+    client = enter(app)
+    for sides in ({"old": "base", "new": first}, {"old": first, "new": "base"}):
+        page = client.get("/diff", params=sides).text
+        assert "Bytes" in page
+        links = re.findall(r'<th scope="row"><a href="([^"]+)"', page)
+        assert links == [f"/clusters/c{n}?release={first}" for n in range(3)]
+        assert client.get(links[0]).status_code == 200
