@@ -143,7 +143,7 @@ def diff(
     new: Annotated[str, typer.Argument(help="The release to compare it with, named alike.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show what changed from one release to another: routes, rules, win rates, logs.
+    """Show what changed from one release to another: routes, rules, win rates, logs, sizes.
 
     A cluster of the one that goes on in the other has the same name in both.
 
@@ -157,9 +157,10 @@ def diff(
     if as_json:
         print_json({"old": old, "new": new, "clusters": changes})
         return
-    table = Table("cluster", "route", "win rate", "logs", pad_edge=False)
+    table = Table("cluster", "route", "win rate", "logs", "bytes", pad_edge=False)
     for one in changes:
-        table.add_row(one["cluster"], *(_arrow(*one[key]) for key in ("route", "won", "logs")))
+        cells = (_arrow(*one[key]) for key in ("route", "won", "logs", "bytes"))
+        table.add_row(one["cluster"], *cells)
     out.print(table)
     for one in changes:
         for sign, rules in (("+", one["rules_added"]), ("-", one["rules_removed"])):

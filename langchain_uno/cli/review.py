@@ -269,7 +269,8 @@ def _say_page(page: ReviewPage, offset: int) -> None:
         say("There is nothing to review: `langchain-uno train --until pairs` makes the table.")
         return
     if len(page.rows) < page.total:
-        say(f"Rows {offset + 1} to {offset + len(page.rows)} of {page.total}.")
+        shown = f"Rows {offset + 1} to {offset + len(page.rows)}" if page.rows else "No row"
+        say(f"{shown} of {page.total}.")
     if page.pending:
         waits = counted(page.pending, "decision waits", "decisions wait")
         say(f"{waits} for the next `langchain-uno train`.")

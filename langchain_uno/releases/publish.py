@@ -29,7 +29,6 @@ from langchain_uno.releases.load import (
     check_folder,
     find_manifest,
     load_release,
-    read_manifest,
     revocation_file,
 )
 from langchain_uno.releases.manifest import (
@@ -230,10 +229,10 @@ def rollback(home: Home, to: str | None = None, why: str = "", by: str = "") -> 
         share = (read_traffic(home) or Traffic()).current
         if share is None or share.release is None:
             raise ReleaseError("No release is current: there is nothing to roll back.")
-        try:
-            to = read_manifest(home, share.release).parent or "base"
-        except ReleaseError as error:
-            raise ReleaseError(f"{error} Name what to go back to: --to RELEASE.") from error
+        if (found := find_manifest(home, share.release)) is None:
+            told = f"The manifest of release {share.release!r} can't be read."
+            raise ReleaseError(f"{told} Name what to go back to: --to RELEASE.")
+        to = found.parent or "base"
     if to == "base":
         retire(home, why, by)
         return None

@@ -150,7 +150,9 @@ def changes_of(old: Manifest | None, new: Manifest | None) -> list[dict[str, Any
     before = {c.id: c for c in old.clusters} if old else {}
     after = {c.id: c for c in new.clusters} if new else {}
     names = [*after, *(name for name in before if name not in after)]
-    return [_change(name, before.get(name), after.get(name)) for name in names]
+    sizes = [{a.cluster: a.n_bytes for a in m.adapters} if m else {} for m in (old, new)]
+    changes = [_change(name, before.get(name), after.get(name)) for name in names]
+    return [{**one, "bytes": [size.get(one["cluster"], 0) for size in sizes]} for one in changes]
 
 
 def _change(name: str, old: Cluster | None, new: Cluster | None) -> dict[str, Any]:

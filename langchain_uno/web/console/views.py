@@ -41,7 +41,7 @@ def fits(cluster: Cluster, query: str) -> bool:
 
 def told(change: dict[str, Any]) -> bool:
     """Whether a change of a cluster is one."""
-    changed = any(change[name][0] != change[name][1] for name in ("route", "won", "logs"))
+    changed = any(change[name][0] != change[name][1] for name in ("route", "won", "logs", "bytes"))
     return changed or bool(change["rules_added"] or change["rules_removed"])
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from langchain_uno.cli.command import app as cli
 from langchain_uno.home import Home
 from langchain_uno.learning.review import review_table
 from langchain_uno.models.protocols import Engine
@@ -295,3 +297,24 @@ def test_a_hold_says_what_waits(app: Any, home: Home, when: str, said: str) -> N
     client = enter(app)
     done = post(client, "/hold", when=when).headers["location"]
     assert f"Held: a person promotes {said}." in words(client.get(done).text)
+
+
+def test_a_list_beyond_its_end_says_so(reviewed: Home) -> None:
+    home = ["--home", str(reviewed.root)]
+    told = CliRunner().invoke(cli, ["review", "list", "--offset", "999", *home])
+    assert (told.exit_code, "No row of " in told.stdout, "Rows 1000" in told.stdout) == (
+        0,
+        True,
+        False,
+    )
+
+
+def test_what_changed_leads_to_its_evidence(app: Any, make: Callable[..., str]) -> None:
+    first = make()
+    client = enter(app)
+    for sides in ({"old": "base", "new": first}, {"old": first, "new": "base"}):
+        page = client.get("/diff", params=sides).text
+        assert "Bytes" in page
+        links = re.findall(r'<th scope="row"><a href="([^"]+)"', page)
+        assert links == [f"/clusters/c{n}?release={first}" for n in range(3)]
+        assert client.get(links[0]).status_code == 200

@@ -190,7 +190,7 @@ def test_a_diff_names_what_changed_alone(app: Any, home: Home) -> None:
     new = release_of(home, [*same, Cluster(id="d", size=3, rules=["New."])])
     shown = words(enter(app).get(f"/diff?old={old}&new={new}").text)
     assert "1 cluster differs" in shown
-    assert "2 → 3 + New. - Old." in shown
+    assert "2 → 3 0 + New. - Old." in shown
     assert "61 clusters differ" in words(enter(app).get(f"/diff?old=base&new={new}").text)
 
 

@@ -151,6 +151,8 @@ def test_two_releases_side_by_side(home: Home, make: Callable[..., str]) -> None
     assert [c["route"] for c in shown["clusters"]] == ["expert", "critic", "base"]
     changes = told(home, "releases", "diff", "base", first)["clusters"]
     assert changes[0]["route"] == [None, "expert"]
+    assert changes[0]["bytes"][0] == 0 < changes[0]["bytes"][1]
+    assert f"0 -> {changes[0]['bytes'][1]}" in run(home, "releases", "diff", "base", first)
     assert told(home, "releases", "diff", "base", "current")["clusters"] == changes
     assert told(home, "releases", "diff", "current", "base")["clusters"][0]["route"][1] is None
     same = told(home, "releases", "diff", first, first)["clusters"]
