@@ -248,7 +248,6 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
         score = fields["score"] = read
     if isinstance(score, int | float) and not isinstance(score, bool) and not 0 <= score <= 1:
         fields.setdefault("value", fields.pop("score"))
-        fields.pop("score", None)
     if isinstance(fields.get("value"), Mapping | list):
         fields["value"] = json.dumps(fields["value"], ensure_ascii=False)
     if isinstance(fields.get("value"), float) and not math.isfinite(fields["value"]):
@@ -348,7 +347,7 @@ _SKIN = re.compile("[\U0001f3fb-\U0001f3ff\ufe0f]")
 
 def thumb(value: Any) -> float | None:
     """Return 1 for a thumb up, 0 for a thumb down, in the words of the formats; None: neither."""
-    word = _SKIN.sub("", str(value)).strip(" :").lower().replace(" ", "_")
+    word = _SKIN.sub("", str(value)).strip().strip(": ").lower().replace(" ", "_")
     word = word.replace("-", "_" if word[:1] != "-" else "-")
     return 1.0 if word in _UP else 0.0 if word in _DOWN else None
 
