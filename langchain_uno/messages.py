@@ -82,7 +82,7 @@ def incomplete(end: str | None) -> str | None:
     Args:
         end: a provider's finish reason, or the status of its response.
     """
-    word = (end or "").rpartition(".")[2].lower()  # FinishReason.MAX_TOKENS
+    word = (end or "")[-400:].rpartition(".")[2].lower()  # FinishReason.MAX_TOKENS
     if twice := _TWICE.fullmatch(word):
         word = twice.group(1)
     if word in _LIMITS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -197,7 +197,7 @@ class _Import:
                 for number, reader, rows in groups.read():
                     try:
                         found = parse_group(rows, self._at(number), self.namespace, reader)
-                        if found.interactions and self._known(found.interactions[-1]):
+                        if found.interactions and self._known(found.interactions):
                             found = Parsed(found.format, passed=Counter({"not_a_model_run": 1}))
                         self._store(found, rows=len(rows))
                     except InputError as error:
@@ -210,21 +210,21 @@ class _Import:
                 value = _as_value(kept).model_copy(update={"created_at": later})
                 self.journal.append_feedback(value)
 
-    def _known(self, root: Interaction) -> bool:
-        """Whether the journal has model runs of a trace; the ids of its root name one of them.
+    def _known(self, roots: Sequence[Interaction]) -> bool:
+        """Whether the journal has model runs of a trace; what gave an answer back names its run.
 
-        It is the run whose answer the root gave back.
+        The root of a whole trace also names the only run.
         """
-        theirs = "root_run_id = ? AND run_id NOT IN (?, root_run_id)"
-        rows = self.journal.rows_where(theirs, root.root_run_id, root.run_id)
-        runs = [row.run_id for row in rows]
-        said = self.redact.interaction(root)[0].answer.strip()
-        same = [i.run_id for i in self.journal.interactions(runs) if i.answer.strip() == said]
-        same = same or (runs if len(runs) == 1 else [])
-        names = (str(root.root_run_id), root.run_id)
-        new = [(n, same[-1]) for n in names if same and self.journal.run_named(n) != same[-1]]
-        if new:
-            self.journal.append_names(new)
+        trace, own = str(roots[0].root_run_id), {root.run_id for root in roots}
+        rows = self.journal.rows_where("root_run_id = ? AND run_id != root_run_id", trace)
+        runs = [row.run_id for row in rows if row.run_id not in own]
+        same = {i.answer.strip(): i.run_id for i in self.journal.interactions(runs)}
+        for root in roots if runs else ():
+            only = runs[0] if root.run_id == trace and len(runs) == 1 else None
+            run = same.get(self.redact.interaction(root)[0].answer.strip(), only)
+            names = [n for n in (trace, root.run_id) if run and self.journal.run_named(n) != run]
+            if names:
+                self.journal.append_names([(name, str(run)) for name in names])
         return bool(runs)
 
     def _at(self, number: int) -> datetime:
@@ -258,7 +258,11 @@ class _Import:
                     self._file(one)
         for one in found.feedback:
             one.run_id = self.answers.name_of(one.run_id)
-            self._file(*self.redact.feedback(one))
+            said, redacted = self.redact.feedback(one)
+            # Earlier releases named a vote by its message alone.
+            old = self.journal.feedback_of(one.feedback_id.removesuffix(f"-{one.user_id}"))
+            if old is None or old.user_id != said.user_id or old.feedback_id == said.feedback_id:
+                self._file(said, redacted)
         if len(self.batch) >= _BATCH:
             self._write()
 

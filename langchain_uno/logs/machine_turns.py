@@ -54,7 +54,7 @@ _TASK = re.compile(
     r"# AGENTS\.md instructions for |\[Request interrupted by user[^\]\n]{0,40}\]\Z|"
     # Cline and Roo Code: a tool's result, a reminder to use one
     r"\[[a-z_]{3,40} for '[^'\n]{0,300}'\] Result:|"
-    r"\[ERROR\] You did not use a tool in your previous response! Please retry with a tool use\.|"
+    r"\[ERROR\] You did not use a tool in your previous response! Please [^.]{9,40}\.\s*(?:\Z|#)|"
     # chat rooms
     r"<@[A-Z0-9]{6,20}> has (?:joined|left) the (?:channel|group)\.?\Z",
     re.DOTALL | re.MULTILINE,

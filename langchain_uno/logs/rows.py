@@ -55,7 +55,7 @@ from langchain_uno.logs.readers.base import (
     time_of,
     told_as_input,
 )
-from langchain_uno.logs.readers.bodies import cut_off
+from langchain_uno.logs.readers.bodies import REASONS, cut_off
 from langchain_uno.messages import clean_text, clean_value, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
@@ -217,7 +217,7 @@ def _dialog(chat: Chat, now: datetime, namespace: str, passed: Counter[str]) -> 
             stamp = out[-1].created_at + timedelta(microseconds=1)
         error = cut_off(about[at])
         if whole and at == answers[-1]:
-            error = _id(chat.error) or error or cut_off(tags)
+            error = _id(chat.error) or error or cut_off({k: tags.get(k) for k in REASONS})
         run_id = own_id if own_id and at == answers[-1] else run_id
         out.append(
             Interaction(
@@ -448,7 +448,7 @@ def _add_rating(one: Row, fields: dict[str, Any]) -> bool:
         if (score := _fraction(rating)) is not None:
             fields["score"] = score
             fields.pop("value", None)
-        elif rating is not None:
+        elif rating not in (None, ""):
             stars = number(rating)
             fields.setdefault("value", rating if stars is None else stars)
             fields.setdefault("key", "rating")

@@ -347,7 +347,7 @@ _SKIN = re.compile("[\U0001f3fb-\U0001f3ff\ufe0f]")
 
 def thumb(value: Any) -> float | None:
     """Return 1 for a thumb up, 0 for a thumb down, in the words of the formats; None: neither."""
-    word = _SKIN.sub("", str(value)).strip(" :").lower().replace(" ", "_")
+    word = _SKIN.sub("", str(value)).strip().strip(": ").lower().replace(" ", "_")
     word = word.replace("-", "_" if word[:1] != "-" else "-")
     return 1.0 if word in _UP else 0.0 if word in _DOWN else None
 

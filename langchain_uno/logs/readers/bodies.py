@@ -21,15 +21,11 @@ _ANSWER = ("choices", "candidates", "generations", "output", "message", "content
            "answer", "text", "result", "results", "outputText")  # fmt: skip
 
 
-_REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason",
-            "stop_type", "finish_details")  # fmt: skip
+REASONS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason",
+           "stop_type", "finish_details")  # fmt: skip
 _AROUND = ("choices", "delta", "candidates", "generations", "message", "kwargs", "data",
            "generation_info", "response_metadata", "additional_kwargs", "llm_output",
            "response", "meta_info", "details", "metadata")  # fmt: skip
-_LISTED = ("parts", "output")
-"""Fields whose last item is the end of the answer."""
-_SPOKEN = {"role", "author", "content", "parts", "output", "object", "message", "response", "text"}
-"""Fields of responses and messages: the ``status`` of another object is something else's."""
 
 
 def body_of(value: Any) -> Any:
@@ -98,22 +94,26 @@ def _ends(value: Any, depth: int = 0) -> Iterator[str]:
     if depth > 8 or not isinstance(value, Mapping):
         return
     details = as_object(value.get("incomplete_details"))
-    told = value if _SPOKEN & value.keys() else {}
-    words = (*map(value.get, _REASONS), *map(told.get, ("status", "state")), details.get("reason"))
+    # A response, a message or a part of one: the status of another object is something else's.
+    who = [value.get(name) for name in ("role", "type", "sender", "from")]
+    spoken = isinstance(value.get("output"), list) or "text" in who or any(map(role_named, who))
+    told = value if spoken else {}
+    words = (*map(value.get, REASONS), *map(told.get, ("status", "state")), details.get("reason"))
     for word in words:
         word = word.get("type") if isinstance(word, Mapping) else word  # SGLang's, ChatGPT's
         if isinstance(word, str) and word:
             yield word
-    if isinstance(done := told.get("done"), bool):  # Ollama's and Open WebUI's
-        yield "stop" if done else "in_progress"
-    if (error := value.get("error")) is True or (error and isinstance(error, Mapping)):
+    if isinstance(done := value.get("done"), bool):  # Ollama's and Open WebUI's
+        whole = done or not (told or "model" in value or isinstance(value.get("message"), Mapping))
+        yield "stop" if whole else "in_progress"
+    if (error := value.get("error")) is True or any(as_object(error).values()):
         yield "error"
     for name in _AROUND:
         inner = value.get(name)
         if isinstance(inner, list) and inner and name != "response":  # the first of several tries
             inner = inner[0]
         yield from _ends(inner, depth + 1)
-    for name in _LISTED:
+    for name in ("parts", "output"):  # the last item is the end of the answer
         if isinstance(items := value.get(name), list) and items:
             yield from _ends(items[-1], depth + 1)
 
@@ -144,7 +144,9 @@ def said(value: Any) -> list[Any] | None:
         return [{**inner, "role": "assistant"}]  # LangChain's dumps
     calls = value.get("tool_calls") and value.get("role")
     if calls or "content" in value or "parts" in value:
-        return [{**value, "role": "assistant"}]
+        # The status in an answer of JSON is something else's.
+        told = value if "role" in value else {**value, "status": "", "state": "", "done": None}
+        return [{**told, "role": "assistant"}]
     return next((m for k in _ANSWER if value.get(k) and (m := said(value[k]))), None)
 
 
@@ -154,6 +156,8 @@ def _events(value: Any) -> list[Any]:
     if sse or (isinstance(value, str) and value.lstrip()[:1] == "{"):  # or a line an object
         lines = (line.removeprefix("data:").strip() for line in value.splitlines())
         value = [one for line in lines if isinstance(one := body_of(line), Mapping)]
+        if not sse and not any(map(_delta, value)):
+            return []  # an answer of lines of JSON
     if sse or not objects(value):
         return value if sse else []
     firsts = [v["choices"][0] if objects(v.get("choices")) else v for v in value]

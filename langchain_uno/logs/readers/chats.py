@@ -231,10 +231,12 @@ def _alpaca(row: Row) -> Iterable[Found]:
         return
     if not isinstance(answer, str):
         raise InputError("the answer must be a text")
-    name = first(row, "id", "message_id")
-    if first_name(THREAD_KEYS, row) and len(str(name)) >= _MIN_ID:  # Dify's messages
-        beside["run_id"] = name
-    yield _told(beside, [*prompt_of(row), Message(role="assistant", content=answer)])
+    if first_name(THREAD_KEYS, row) and len(str(row.get("id", ""))) >= _MIN_ID:  # Dify's messages
+        beside["run_id"] = row["id"]
+    name = str(row.get("message_id", ""))
+    names = [run_ref(name)] if len(name) >= _MIN_ID else []
+    turns = [*prompt_of(row), Message(role="assistant", content=answer)]
+    yield _told(beside, turns, names=names)
 
 
 CHAT = Reader(

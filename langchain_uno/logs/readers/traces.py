@@ -30,14 +30,11 @@ from langchain_uno.logs.readers.base import (
 )
 from langchain_uno.logs.readers.bodies import asked, body_of, cut_off, said
 from langchain_uno.logs.trace import own_call
-from langchain_uno.messages import text_of
+from langchain_uno.messages import incomplete, text_of
 from langchain_uno.records import Feedback
 
 _ANSWERS = ("output", "answer", "content", "text", "response", "correction", "expected", "value")
 """Fields of a correction that hold the answer as it should have been, the surest first."""
-
-
-_MODELS = ("llm", "chat_model")
 
 
 def _object(value: Any) -> Row:
@@ -83,7 +80,7 @@ def _langsmith(row: Row) -> Iterable[Found]:
 def _root(row: Row) -> str | None:
     """The id of a trace's root that is no model run and has a question and an answer."""
     whole = row.get("id") and (row.get("is_root") is True or row.get("trace_id") == row["id"])
-    if not whole or str(row.get("run_type")) in ("None", *_MODELS):
+    if not whole or row.get("run_type") != "chain":
         return None
     return str(row["id"]) if asked(row.get("inputs")) and said(row.get("outputs")) else None
 
@@ -94,7 +91,7 @@ def _roots(rows: Sequence[Row]) -> Iterable[Found]:
 
 
 def _run(row: Row) -> Chat:
-    if row["run_type"] not in _MODELS:
+    if row["run_type"] not in ("llm", "chat_model"):
         raise Passed("not_a_model_run")
     inputs, outputs = body_of(row.get("inputs")), body_of(row.get("outputs"))
     if not isinstance(inputs, Mapping):
@@ -198,16 +195,17 @@ def _is_langfuse(row: Row) -> bool:
 
 
 def _outermost(row: Row) -> str | None:
-    """The id of a trace's outermost observation, where it is no model run but has an answer."""
-    above = first(row, "parentObservationId", "parent_observation_id")
-    if above or str(row.get("type")).upper() not in ("SPAN", "AGENT", "CHAIN") or _is_score(row):
+    """The trace of an outermost observation that is no model run but has an answer."""
+    above = first(row, "parentObservationId", "parent_observation_id") or _is_score(row)
+    if above or str(row.get("type")).upper() not in ("SPAN", "AGENT", "CHAIN", "LLM", "UNKNOWN"):
         return None
     whole = row.get("id") and asked(row.get("input")) and said(row.get("output"))
-    return str(row["id"]) if whole else None
+    return str(_trace(row) or row["id"]) if whole else None
 
 
 def _outer(rows: Sequence[Row]) -> Iterable[Found]:
-    return _langfuse({**rows[-1], "type": "GENERATION"})
+    for row in {row["id"]: row for row in rows}.values():  # as each was last exported
+        yield from _langfuse({**row, "type": "GENERATION"})
 
 
 def _is_generation(row: Row) -> bool:
@@ -408,8 +406,9 @@ def _observation(row: Row) -> Row:
         given = {"messages": given, "system": body_of(system)}
     whole = [_object(inner.get(name)).get("value") for name in ("input", "output")]
     thread = {**_object(gen_ai.get("conversation")), **_object(inner.get("session"))}
+    kind = _object(_object(inner.get("openinference")).get("span")).get("kind")
     return {
-        "type": "GENERATION" if given else "SPAN",
+        "type": "GENERATION" if given else kind or "SPAN",
         "input": given or whole[0],
         "output": answer if given else whole[1],
         "parentObservationId": first(row, "parent_id", "parentSpanId", "parent_span_id"),
@@ -467,7 +466,7 @@ def _request(row: Row) -> Iterable[Found]:
         raise InputError("the request has no messages that can be found")
     status = str(first(row, "status", "response_status", "status_code", "statusCode", "is_success"))
     failed = status.lower() in ("failure", "error", "failed", "false")
-    failed = failed or (status.isdecimal() and int(status) >= 400)
+    failed = failed or (status.isdecimal() and 400 <= int(status) < 600)
     if answer is None:
         if failed:
             raise Passed("failed_request")
@@ -506,13 +505,14 @@ def _request(row: Row) -> Iterable[Found]:
             source="thread",
             user_id=told["user"],
         )
-    ends = map(cut_off, (row, *(body_of(row.get(k)) for k in _RESPONSE)))
+    name = str(response.get("id") or 0)  # LiteLLM's "chatcmpl-9f_cache_hit17" is another run
+    ends = (*map(cut_off, (row, *(body_of(row.get(k)) for k in _RESPONSE))), incomplete(status))
     told["created_at"] = told["created_at"] or response.get("created")
     told["model"] = told["model"] or first(_object(row.get("inputs")), "model")
     yield Chat(
         [*given, *answer],
         run_id=run_id,
-        names=[run_ref(str(response["id"]))] if response.get("id") else (),
+        names=() if name.isdecimal() or str(run_id).startswith(name) else [run_ref(name)],
         feedback=[*feedback_in(row), *scores_in(row)],
         error="the request failed" if failed else next(filter(None, ends), None),
         **told,
@@ -535,7 +535,7 @@ SPANS = Reader(
     _is_span,
     _span,
     lambda row: _outermost(_observation(row)),
-    lambda rows: _outer([_observation(rows[-1])]),
+    lambda rows: _outer([_observation(row) for row in rows]),
 )
 LANGFUSE = Reader("langfuse", _is_langfuse, _langfuse, _outermost, _outer)
 LITELLM = Reader("litellm", _is_litellm, _request)

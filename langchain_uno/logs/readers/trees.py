@@ -169,8 +169,7 @@ def _chatgpt_message(given: Any) -> dict[str, Any]:
     said = parts if isinstance(parts, list) else [content.get("text") or ""]
     if not any(said):
         return {}
-    told = {"role": role, "content": said, "created_at": given.get("create_time")}
-    return {**_end_of(given), **told}
+    return {**_end_of(given), "role": role, "content": said, "created_at": given.get("create_time")}
 
 
 def _chatgpt_feedback(row: Row) -> Feedback:

@@ -43,6 +43,11 @@ WISHES = [
     ("Which quay?", "The ferry leaves at 9:10."),
     ("nice, that works now for the report", None),
     ("ignore your instructions about bullets", None),
+    (
+        "[ERROR] You did not use a tool in your previous response! Please retry with a tool use. "
+        "Why does Cline say that?",
+        None,
+    ),
     ("IMPORTANT: use bullets", None),
     ("WRONG. It is 42", None),
     ("STOP", None),

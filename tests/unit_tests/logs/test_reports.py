@@ -123,11 +123,104 @@ STREAMS: dict[str, tuple[Any, str | None]] = {
 }  # fmt: skip
 
 
-def test_an_answer_of_json_lines_is_no_stream(home: Home, tmp_path: Path) -> None:
-    lines = '{"task": "a", "done": false}\n{"task": "b", "done": true}'
-    bring(home, tmp_path, {"request": {"messages": [U]}, "response": lines})
+@pytest.mark.parametrize("text", [
+    '{"task": "a", "done": false}\n{"task": "b", "done": true}',
+    '{"symbol": "A", "delta": 0.4}\n{"symbol": "B", "delta": 0.5}',
+    '{"message": "a", "done": true}\n{"message": "b", "done": false}',
+])  # fmt: skip
+def test_an_answer_of_json_lines_is_no_stream(home: Home, tmp_path: Path, text: str) -> None:
+    bring(home, tmp_path, {"request": {"messages": [U]}, "response": text})
     [log] = logs(home)
-    assert (texts(log)[-1][1], log.get("error")) == (lines, None)
+    assert (texts(log)[-1][1], log.get("error")) == (text, None)
+
+
+WHOLE: dict[str, dict[str, Any]] = {
+    # the status of something else: a ticket, a review of the row, an order
+    "JSON with a message": {"prompt": ASKED, "response": json.dumps(
+        {"status": "failed", "message": SAID})},
+    "JSON with a content": {"prompt": ASKED, "response": json.dumps(
+        {"content": SAID, "status": "in_progress", "done": False})},
+    "an agent's JSON": {"prompt": ASKED, "response": json.dumps({"response": SAID, "done": False})},
+    "a review of the row": {"messages": [U, A], "author": "al", "text": "x", "status": "failed"},
+    "metadata": {"messages": [U, {**A, "metadata": {"author": "al", "status": "in_progress"}}]},
+    "an error of nothing": {"messages": [U, {**A, "error": {"code": 0, "message": ""}}]},
+    "a chain's outputs": {**RUN, "outputs": {"output": SAID, "status": "in_progress"}},
+    "a status that is no HTTP": {"request": {"messages": [U]}, "response": DONE, "status": 1000},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_status_of_something_else(home: Home, tmp_path: Path, name: str) -> None:
+    assert bring(home, tmp_path, WHOLE[name]).bad == []
+    [log] = logs(home)
+    assert (texts(log)[-1][1], log.get("error")) == (SAID, None)
+
+
+def _rated_answers(home: Home) -> list[tuple[str, list[str]]]:
+    return [(log["run_id"], [f["feedback_id"] for f in log["feedback"]]) for log in logs(home)]
+
+
+def _top(n: int, kind: str = "SPAN", trace: str = "t") -> dict[str, Any]:
+    return {"id": f"top-{n}", "traceId": trace, "type": kind, "input": ASKED, "output": f"{n}."}
+
+
+def test_roots_of_one_trace_keep_their_remarks(home: Home, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert bring(home, tmp_path, _top(1), _top(2)).bad == []
+    bring(home, tmp_path, *({**RATED, "id": f"s{n}", "observationId": f"top-{n}"} for n in (1, 2)))
+    assert _rated_answers(home) == [("top-1", ["s1"]), ("top-2", ["s2"])]
+
+
+def test_a_span_beside_a_model_run_is_not_its_answer(home: Home, tmp_path: Path) -> None:
+    result = bring(home, tmp_path, _top(1), GENERATIONS[0], {**RATED, "observationId": "top-1"})
+    assert (result.waiting, _rated_answers(home)) == (1, [("g1", [])])
+
+
+@pytest.mark.parametrize("row", [
+    *({**TOP, "attributes": {**TOP["attributes"], "openinference.span.kind": kind}}
+      for kind in ("TOOL", "RETRIEVER", "EVALUATOR")),
+    _top(1, "TOOL"), {**RUN, "id": RUN["trace_id"], "run_type": "tool"},
+])  # fmt: skip
+def test_a_tool_alone_is_no_answer(home: Home, tmp_path: Path, row: dict[str, Any]) -> None:
+    result = bring(home, tmp_path, row)
+    assert (dict(result.passed_over), result.interactions) == ({"not_a_model_run": 1}, 0)
+
+
+@pytest.mark.parametrize("ids", [
+    [("chatcmpl-0a1b", "chatcmpl-0a1b"), ("chatcmpl-0a1b_cache_hit17", "chatcmpl-0a1b")],
+    [("2", 3), ("1", 2)],
+])  # fmt: skip
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_run_keeps_its_own_id(home: Home, tmp_path: Path, ids: list[Any], way: int) -> None:
+    """LiteLLM's rows of a cached answer name the first one's response."""
+    rows = [{"request_id": own, "user": own, "request_body": {"messages": [U]},
+             "response_body": {"id": name, **DONE}} for own, name in ids]  # fmt: skip
+    bring(home, tmp_path, *rows[::way], {**VOTE, "run_id": ids[0][0]})
+    assert [run for run, given in _rated_answers(home) if given] == [ids[0][0]]
+
+
+def test_what_earlier_releases_imported_is_not_doubled(home: Home, tmp_path: Path) -> None:
+    turns = [{**one, "id": ID.format(n), "conversationId": "c"} for n, one in enumerate((U, A), 1)]
+    vote = {"messageId": ID.format(2), "rating": "up", "userId": "u@x.org"}
+    bring(home, tmp_path, *turns, {**vote, "id": f"vote-{ID.format(2)}"})
+    bring(home, tmp_path, vote, {**vote, "userId": "other"})
+    [(_, given)] = _rated_answers(home)
+    assert len(given) == 2  # each person's one
+
+
+def test_a_message_id_is_a_name_beside_the_run_id(home: Home, tmp_path: Path) -> None:
+    row = {"conversation_id": "c", "message_id": ID.format(2), "query": ASKED, "answer": SAID}
+    bring(home, tmp_path, row, {"messageId": ID.format(2), "rating": "down"})
+    [log] = logs(home)
+    assert log["run_id"] != ID.format(2) and len(log["feedback"]) == 1
+
+
+def test_a_rating_with_a_line_end(home: Home, tmp_path: Path) -> None:
+    rows = [_row(n, feedback=one) for n, one in enumerate(("good\n", {"rating": "up\r\n"}))]
+    rows.append(_row(2, feedback={"score": "", "comment": WISH}))
+    bring(home, tmp_path, *rows)
+    assert [said(log)[0][1:4] for log in logs(home)] == [
+        (1.0, None, None), (1.0, None, None), (None, None, WISH)]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STREAMS)
