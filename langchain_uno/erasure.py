@@ -29,7 +29,9 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.store import forget_in_index, store_lock
 from langchain_uno.logs.tombstones import Kind, plant, taught_before
 from langchain_uno.records import utc_now
+from langchain_uno.releases.history import note
 from langchain_uno.releases.manifest import lineage_key, opaque_id
+from langchain_uno.reports.render import counted
 from langchain_uno.reports.store import take_out
 
 STEPS = ("journal", "releases", "reports", "index", "vectors", "work", "bytes")
@@ -47,6 +49,7 @@ def forget(
     thread_id: str | int | UUID | None = None,
     run_ids: Collection[str] = (),
     on_step: OnStep = _silent,
+    by: str = "",
 ) -> dict[str, Any]:
     """Forget a user, a thread or runs; return the receipt: counts and a time, nobody's ids.
 
@@ -60,6 +63,7 @@ def forget(
         thread_id: all of this conversation.
         run_ids: these runs: model runs, root runs, or message ids.
         on_step: is told of each of :data:`STEPS` when it begins.
+        by: who asks for it, for the history; the name of the process's user by default.
 
     Raises:
         InputError: not exactly one of the three is given.
@@ -74,7 +78,7 @@ def forget(
         # First, so that a run which ends while it is looked for is not recorded.
         journal.database.transaction(lambda db: plant(db, named, time.time()))
         chosen, before = _chosen(journal, named)
-        return _take_out(home, journal, chosen, what, on_step, before)
+        return _take_out(home, journal, chosen, what, on_step, before, by)
 
 
 def forget_preview(
@@ -196,6 +200,7 @@ def _take_out(
     what: str,
     on_step: OnStep,
     before: Collection[str] = (),
+    by: str = "",
 ) -> dict[str, Any]:
     receipt = _receipt(what, chosen, before)
     if not receipt["found"]:
@@ -209,7 +214,19 @@ def _take_out(
         also=before,
         at=time.time(),
     )
-    return _finish_all(home, journal, on_step)[-1]
+    done = _finish_all(home, journal, on_step)[-1]
+    named = what if what == "retention" else f"forget {what}"
+    note(home, named, None, counts_of(done), by)
+    return done
+
+
+def counts_of(receipt: dict[str, Any]) -> str:
+    """Say what a receipt counts."""
+    return (
+        f"{counted(receipt['interactions'], 'answer')}, "
+        f"{counted(receipt['feedback'], 'piece of feedback', 'pieces of feedback')}, "
+        f"{counted(receipt['releases_tainted'], 'release')} revoked"
+    )
 
 
 def _receipt(what: str, chosen: erase.Chosen, before: Collection[str]) -> dict[str, Any]:

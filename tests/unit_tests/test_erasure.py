@@ -24,6 +24,7 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.store import LogStore
 from langchain_uno.models.protocols import Engine
 from langchain_uno.records import Feedback, Interaction, Message
+from langchain_uno.releases.history import read_history
 from langchain_uno.releases.load import list_releases, load_release, read_current
 from langchain_uno.releases.manifest import lineage_key, opaque_id
 from langchain_uno.releases.publish import make_current
@@ -105,6 +106,9 @@ def test_a_user_is_gone_from_every_file_and_does_not_come_back(
     assert receipt["finished"]
     assert leaks(home) == []
     assert SECRET not in json.dumps(receipt)
+    told = read_history(home)[-1]
+    assert (told["what"], told["release"]) == ("forget user", None)
+    assert told["why"] == "3 answers, 4 pieces of feedback, 1 release revoked"
     assert len(ids(home)) == 24
 
     # The release is refused for good, and the base answers.

@@ -14,7 +14,7 @@ from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
 
 from langchain_uno import __version__
-from langchain_uno.erasure import forget, forget_preview
+from langchain_uno.erasure import counts_of, forget, forget_preview
 from langchain_uno.errors import InputError, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.learning.review import decide, review_table
@@ -23,11 +23,11 @@ from langchain_uno.logs.figures import people_in
 from langchain_uno.logs.journal import FILE_NAME, Journal
 from langchain_uno.records import STAGES
 from langchain_uno.releases import canary
-from langchain_uno.releases.history import held, hold, let_go, note, read_history, waiting
+from langchain_uno.releases.history import held, hold, let_go, read_history, waiting
 from langchain_uno.releases.publish import make_current, rollback
 from langchain_uno.releases.summary import changes_of, shares_of, state_of, summary_of
 from langchain_uno.reports import cluster_map, report_paths
-from langchain_uno.reports.render import counted, shown
+from langchain_uno.reports.render import shown
 from langchain_uno.web.console.access import SESSION_S, Operator, Refused, Role
 from langchain_uno.web.console.guard import Guard, Handler, Visit
 from langchain_uno.web.console.shelf import Shelf
@@ -396,17 +396,11 @@ class Console(Guard):
         asked = _to_forget(kind, name)
         if visit.said("typed").split() not in (name.split(), shown(name).split()):
             raise InputError("What was typed is not the id: nothing was forgotten.")
-        receipt = forget(self.home, **asked)
-        counts = (
-            f"{counted(receipt['interactions'], 'answer')}, "
-            f"{counted(receipt['feedback'], 'piece of feedback', 'pieces of feedback')}, "
-            f"{counted(receipt['releases_tainted'], 'release')} revoked"
-        )
-        note(self.home, f"forget {kind}", None, counts, visit.who)
+        receipt = forget(self.home, **asked, by=visit.who)
         self.shelf.forget()
         if self.talks:
             self.talks.forget_all()
-        gone = f"Forgotten at {receipt['at']}: {counts}."
+        gone = f"Forgotten at {receipt['at']}: {counts_of(receipt)}."
         done = gone if receipt["found"] else "Nothing of that id was found."
         return self.go(visit, "/people", done)
 
