@@ -360,12 +360,13 @@ class Console(Guard):
 
     def rate(self, visit: Visit) -> Response:
         """Say something about an answer."""
-        score = {"up": 1.0, "down": 0.0}.get(visit.said("score"))
+        # A pressed thumb sends "back", so that a double click leaves it pressed.
+        scores: dict[str, Any] = {"up": 1.0, "down": 0.0, "back": ""}
         self._talks().rate(
             visit.session.id,
             visit.who,
             visit.said("run"),
-            score=score,
+            score=scores.get(visit.said("score")),
             comment=visit.said("comment") if "comment" in visit.form else None,
             correction=visit.said("correction") if "correction" in visit.form else None,
         )

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -146,15 +146,14 @@ class Talks:
         who: str,
         run_id: str,
         *,
-        score: float | None = None,
+        score: float | Literal[""] | None = None,
         comment: str | None = None,
         correction: str | None = None,
     ) -> None:
         """Record feedback on an answer of this conversation, as from an app.
 
         Thumb, comment and correction stand beside each other; of each, the last stands. None says
-        nothing. The thumb that stands, an empty text, or as correction the answer as it is, takes
-        back what was said.
+        nothing. An empty text, or as correction the answer as it is, takes back what was said.
 
         Raises:
             InputError: this conversation has no such answer, or it can't be stored.
@@ -167,21 +166,20 @@ class Talks:
             correction = ""
         said: dict[str, Any] = {"score": score, "comment": comment, "correction": correction}
         for name, value in said.items():
-            before = getattr(turn, name)
-            if value is None or (name != "score" and value == before):
+            nothing = None if name == "score" else ""
+            new = nothing if value == "" else value
+            if value is None or new == getattr(turn, name):
                 continue
-            back = value in ("", before)
             parts = "\0".join((run_id, who, name)).encode()
             self._handler.feedback(
                 run_id,
                 name,
-                **({} if back else {name: value}),
+                **({} if new == nothing else {name: new}),
                 source="app",
                 user_id=who,
                 feedback_id=f"console-{blake2b(parts, digest_size=16).hexdigest()}",
             )
-            nothing = None if name == "score" else ""
-            setattr(turn, name, nothing if back else value)
+            setattr(turn, name, new)
 
     def close(self) -> None:
         """Close the handler's journal."""

@@ -136,8 +136,11 @@ def test_what_was_said_of_an_answer_is_taken_back(app: Any, home: Home) -> None:
     assert logged(home)[1] == []
     post(client, "/try/rate", run=run, score="down")
     post(client, "/try/rate", run=run, comment="Shorter.", correction="So.")
-    assert "Saved: thumb down, comment, edit." in words(client.get("/try").text)
-    post(client, "/try/rate", run=run, score="down")
+    post(client, "/try/rate", run=run, score="down")  # a double click
+    shown = client.get("/try").text
+    assert "Saved: thumb down, comment, edit." in words(shown)
+    assert 'value="up"' in shown and 'value="back"' in shown and 'value="down"' not in shown
+    post(client, "/try/rate", run=run, score="back")
     shown = client.get("/try").text
     assert "Saved: comment, edit." in words(shown) and 'aria-pressed="true"' not in shown
     post(client, "/try/rate", run=run, comment=" ", correction=one.answer)
