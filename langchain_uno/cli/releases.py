@@ -206,7 +206,8 @@ def rollback_(
     (nothing changes).
     """
     found = rollback(place, to, why, by)
-    say(f"Release {found.id} answers." if found else "The base model answers.")
+    who = f"Release {found.id}" if found else "The base model"
+    say(f"{who} answers. With new logs `train` may change that, unless `releases hold` is on.")
 
 
 @app.command("hold")
@@ -291,7 +292,7 @@ def _say_held(home: Home) -> None:
         if found["when"] == "routes":
             what = "promote no release that changes a cluster's route"
         say(
-            f"Held by {found['by']} since {found['at']}{why}. Refreshes publish and {what}; "
+            f"Held by {found['by']} since {found['at']}{why}. Refreshes publish, and {what}; "
             "`langchain-uno releases hold --off` ends that."
         )
     if release := waiting(home):

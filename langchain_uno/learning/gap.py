@@ -49,7 +49,7 @@ def gap_stage(work: Work) -> dict[str, Any]:
     work.folder.write_records("clusters-gap.jsonl", clusters)
     unknown = sum(c.gap is None for c in clusters)
     low = sum(work.is_low(c) for c in clusters)
-    told = f", {unknown} of these unknown" if unknown else ""
+    told = f" ({unknown} unknown)" if unknown else ""
     return {
         "low": low,
         "high": len(clusters) - low,

@@ -187,7 +187,7 @@ def settings_notes(home: Home, recipe: Recipe, engine: Engine) -> list[str]:
         if changed:
             return [
                 f"Settings differ from those of release {name}: {told}. Clusters are cut anew; "
-                f"{stays}. {how} keeps the former settings."
+                f"{stays}. {how} keeps the former settings once, the home's settings.toml for good."
             ]
     return []
 

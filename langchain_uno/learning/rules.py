@@ -148,8 +148,7 @@ def rules_stage(work: Work) -> dict[str, Any]:
         "recurring": recurring,
         "guarded": guarded,
         "notes": _notes(work, clusters, known, guarded),
-        "note": f"{left} of {counted(len(said), 'rule')} taught; {counted(recurring, 'is', 'are')} "
-        "wanted by enough people to be taught to their whole cluster",
+        "note": f"{left} of {counted(len(said), 'rule')} taught; for a whole cluster: {recurring}",
     }
 
 

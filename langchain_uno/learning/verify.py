@@ -88,7 +88,7 @@ def none_held_out(work: Work, cluster: ClusterData) -> str:
     if drawn or any(asked[i].with_feedback and not left[i].with_feedback for i in cluster.verify):
         return "no held-out log to verify on: their rules were excluded in review"
     rated = cluster.by_thumbs and not cluster.rules
-    return f"no held-out {'thumbs up and down' if rated else 'log'} to verify on"
+    return f"no held-out {'thumbs up and down' if rated else 'words or edits'} to verify on"
 
 
 def _rated_items(work: Work, cluster: ClusterData) -> list[HeldOut]:

@@ -393,7 +393,7 @@ def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
     fields = {k: v for k, v in fields.items() if not isinstance(v, str) or v.strip()}
     key, words = feedback_key(fields) or "", {"comment", "correction"} & fields.keys()
     # One person's words may teach, one person's thumb does not: words need a key of their own.
-    if claims.keys is not None and not {key, *words} <= set(claims.keys):
+    if fields and claims.keys is not None and not {key, *words} <= set(claims.keys):
         raise Refused(403, "key_not_allowed", f"The token allows: {', '.join(claims.keys)}.")
     # Nobody can name another's feedback: ids are made of the run, the user and the key; a name that
     # the page gives is its own for what its token allows. Words alone replace no press of a key.

@@ -228,6 +228,8 @@ def test_a_token_is_for_its_run_and_its_keys(handler: UNOFeedbackHandler) -> Non
     assert send(client, token, key="like", run_id=OTHER).status_code == 403
     assert send(client, token, key="comment", comment="x").status_code == 403
     assert send(client, token, comment="x").status_code == 403
+    # Nothing said is no key that is forbidden.
+    assert send(client, token).json()["error"] == "bad_value"
     assert stored(handler) == []
     assert send(client, token, key="like", run_id=f"lc_run--{RUN}-0").status_code == 200
     assert [f.run_id for f in stored(handler)] == [RUN]

@@ -136,7 +136,7 @@ def test_other_settings_than_the_last_are_told_before_the_work_begins(
         f"Settings differ from those of release {release}: cluster.min_size 6 -> 4, lora.rank 2 -> "
         "4. Clusters are cut anew; modules stay where"
     )
-    keeps = "--set cluster.min_size=6 --set lora.rank=2 keeps the former settings."
+    keeps = "--set cluster.min_size=6 --set lora.rank=2 keeps the former settings once,"
     planned = run(*args, "--dry-run")
     assert f"Note: {told}" in planned.stdout and keeps in planned.stdout
     assert json.loads(run(*args, "--dry-run", "--json").stdout)["notes"][0].startswith(told)

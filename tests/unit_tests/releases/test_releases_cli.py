@@ -71,7 +71,7 @@ def test_rolling_back_and_promoting_are_told_in_the_history(
 ) -> None:
     first, second = make(), make()
     assert current(home) == second
-    run(home, "releases", "rollback", "--why", "complaints")
+    assert "`releases hold`" in run(home, "releases", "rollback", "--why", "complaints")
     assert current(home) == first
     run(home, "releases", "promote", second)
     assert current(home) == second
