@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check
 READY := .venv/.ready
 
 .PHONY: help setup test-browser test-floors demo demo-real study-real test test-all lint format typecheck check test-properties test-vllm \
-        bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash bench-kills \
+        bench-serving studies test-lab verifier-levels bench-routing bench-capture bench-crash bench-forks bench-kills \
         bench-gap bench-refresh bench bench-clusters bench-clusters-scale bench-growth bench-bundled docs docs-serve wheel constraints clean
 
 help: ## list the targets
@@ -123,6 +123,10 @@ bench-capture: $(READY) ## what capture costs a request, and how much is journal
 
 bench-import: $(READY) ## memory and time of importing a million rows
 	$(PY) -m lab.benchmarks.bench_import
+
+bench-forks: $(READY) ## servers and 1,000 children forked from a process in use (a minute; needs gunicorn)
+	$(PY) -m lab.benchmarks.bench_forks servers
+	$(PY) -m lab.benchmarks.bench_forks capture
 
 bench-crash: $(READY) ## 200 x kill -9, four processes on one home, a full disk (as root)
 	$(PY) -m lab.benchmarks.bench_crash kill
