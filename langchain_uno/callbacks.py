@@ -179,7 +179,8 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
             correction: the answer as the user would have written it.
             source: where it came from.
             user_id: who said it; several people may rate one run.
-            feedback_id: names this piece of feedback, so that a later call can replace it.
+            feedback_id: names this piece of feedback, so that a later call of the same person can
+                replace it; another person's is kept beside it, under an id of its own.
 
         Returns:
             The record as stored (redacted). Where stored feedback of this ``feedback_id`` is
@@ -209,6 +210,7 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
         )
         clean, redacted = self._redactor.feedback(checked)
         try:
+            clean = clean.model_copy(update={"feedback_id": self._journal.own_id(clean)})
             if self._journal.append_feedback(clean, redacted=redacted):
                 self._count("feedback")
                 return clean

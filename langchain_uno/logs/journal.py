@@ -15,6 +15,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
@@ -30,7 +31,7 @@ from langchain_uno.logs.machine_turns import client_task
 from langchain_uno.logs.tombstones import any_tombstones, feedback_is_forgotten, is_forgotten
 from langchain_uno.logs.trace import OWN_CALL
 from langchain_uno.messages import without_thinking
-from langchain_uno.records import Feedback, Interaction, Verdict
+from langchain_uno.records import Feedback, Interaction, Verdict, person
 
 FILE_NAME = "journal.sqlite3"
 _R = TypeVar("_R", bound=BaseModel)
@@ -228,6 +229,16 @@ class Journal(Closing):
             return db.execute(sql, filed).rowcount > 0
 
         return self._db.transaction(work)
+
+    def own_id(self, given: Feedback) -> str:
+        """Return the id of somebody's feedback: the one given, unless another person has it."""
+        sql = "SELECT user_id, json_extract(body, '$.user_id') FROM feedback WHERE feedback_id = ?"
+        for names in self._db.read(sql, (given.feedback_id,)):
+            others = {person(name) for name in names if name}
+            if given.user_id and others and person(given.user_id) not in others:
+                own = blake2b(given.user_id.encode("utf-8", "replace"), digest_size=8).hexdigest()
+                return f"{given.feedback_id[:150]}-{own}"
+        return given.feedback_id
 
     def feedback_of(self, feedback_id: str) -> Feedback | None:
         """Return the feedback that stands under an id, with its run's own id; None: none does."""

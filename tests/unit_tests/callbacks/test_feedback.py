@@ -56,6 +56,21 @@ def test_several_people_rate_and_one_changes_his_mind(
     assert {(f.user_id, f.score) for f in found} == {("a", 0.0), ("b", 1.0)}
 
 
+def test_an_id_that_several_people_use_names_feedback_of_each(
+    home: Path, handler: UNOFeedbackHandler
+) -> None:
+    """An app may name feedback by the message alone, in threads of many people."""
+    run = model("x").invoke("q", {"callbacks": [handler]}).id or ""
+    said = {"feedback_id": f"{run}-rating", "comment": "mine"}
+    ids = [handler.feedback(run, user_id=who, **said).feedback_id for who in ("a", "b", "c", "b ")]
+    assert ids[1] == ids[3] and len(set(ids)) == 3
+    handler.feedback(run, user_id="b", score=0, feedback_id=said["feedback_id"])
+    found = {(f.user_id, f.comment, f.score) for f in logs(home)[0].feedback}
+    assert found == {("a", "mine", None), ("b", None, 0.0), ("c", "mine", None)}
+    assert forget(handler.home, user_id="b")["feedback"] == 1
+    assert {f.user_id for f in logs(home)[0].feedback} == {"a", "c"}
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
