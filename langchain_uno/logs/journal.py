@@ -232,13 +232,14 @@ class Journal(Closing):
 
     def own_id(self, given: Feedback) -> str:
         """Return the id of somebody's feedback: the one given, unless another person has it."""
-        sql = "SELECT user_id, json_extract(body, '$.user_id') FROM feedback WHERE feedback_id = ?"
-        for names in self._db.read(sql, (given.feedback_id,)):
-            others = {person(name) for name in names if name}
-            if given.user_id and others and person(given.user_id) not in others:
-                own = blake2b(given.user_id.encode("utf-8", "replace"), digest_size=8).hexdigest()
-                return f"{given.feedback_id[:150]}-{own}"
-        return given.feedback_id
+        told = f"{given.feedback_id}\0{given.user_id}".encode("utf-8", "replace")
+        own = f"{given.feedback_id[:150]}-{blake2b(told, digest_size=8).hexdigest()}"
+        sql = "SELECT feedback_id, user_id, json_extract(body, '$.user_id') FROM feedback "
+        rows = self._db.read(sql + "WHERE feedback_id IN (?, ?)", (given.feedback_id, own))
+        people = {name: {person(one) for one in named if one} for name, *named in rows}
+        others = people.get(given.feedback_id, set()) if given.user_id else set()
+        taken = others and person(given.user_id) not in others
+        return own if taken or own in people else given.feedback_id
 
     def feedback_of(self, feedback_id: str) -> Feedback | None:
         """Return the feedback that stands under an id, with its run's own id; None: none does."""

@@ -69,6 +69,15 @@ def test_an_id_that_several_people_use_names_feedback_of_each(
     assert found == {("a", "mine", None), ("b", None, 0.0), ("c", "mine", None)}
     assert forget(handler.home, user_id="b")["feedback"] == 1
     assert {f.user_id for f in logs(home)[0].feedback} == {"a", "c"}
+    # Whoever had an id of their own keeps it when the first person is forgotten.
+    assert forget(handler.home, user_id="a")["feedback"] == 1
+    handler.feedback(run, user_id="c", score=1, feedback_id=said["feedback_id"])
+    assert [(f.user_id, f.score) for f in logs(home)[0].feedback] == [("c", 1.0)]
+    long = "x" * 160
+    for n in (1, 2):
+        for who in ("c", "d"):
+            handler.feedback(run, user_id=who, score=0, feedback_id=f"{long}{n}")
+    assert len(logs(home)[0].feedback) == 5
 
 
 @pytest.mark.parametrize(
