@@ -48,7 +48,7 @@ class Arm:
             yield
 
 
-_CRITIC = ("critic.learning_rate=1e-3", "critic.min_steps=20")
+_CRITIC = ("critic.min_steps=20",)
 
 ARMS: dict[str, Arm] = {
     "UNO (paper)": Arm(recipe="paper"),

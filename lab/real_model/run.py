@@ -107,6 +107,7 @@ def _sets(tokens: int, steps: int) -> tuple[str, ...]:
         # Epochs are added to reach the steps, and the last alone is verified.
         "lora.epochs=1",
         "expert.learning_rate=1e-3",
+        "critic.learning_rate=1e-3",
         f"expert.min_steps={steps}",
         # The teacher judges the same answer the same way each time.
         "verify.judgements=1",
