@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from langchain_uno.errors import InputError
-from langchain_uno.learning.evolve import Parent, match_parents
+from langchain_uno.learning.evolve import Parent, keep_apart, match_parents
 from langchain_uno.learning.reach import Reach, everyday_requests, find_reach, means_of
 from langchain_uno.learning.separation import (
     COMPARED,
@@ -70,6 +70,7 @@ def cluster_stage(work: Work) -> dict[str, Any]:
         min_size=settings.min_size,
         seed=work.recipe.seed,
     )
+    labels = keep_apart(work, labels)
     groups = [[logs[i] for i in np.flatnonzero(labels == n)] for n in range(int(labels.max()) + 1)]
     parents = match_parents(work, [{log.run_id for log in members} for members in groups])
     clusters = [_split(work, some, parent) for some, parent in zip(groups, parents, strict=True)]

@@ -22,11 +22,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from langchain_uno.errors import ReleaseError
 from langchain_uno.learning.work import ClusterData, Work
-from langchain_uno.models.protocols import known_as
+from langchain_uno.models.protocols import FloatArray, known_as
 from langchain_uno.records import Cluster, ModuleKind, VerifierReport, run_of
 from langchain_uno.releases.checks import CONFIG_FILE
 from langchain_uno.releases.load import Release, find_manifest, load_release, read_current
@@ -148,6 +150,61 @@ def _mended(remains: Release, today: Release) -> Release:
                 review.setdefault(what, {})[lost.id] = of[found.id]
     update = {"clusters": clusters, "figures": {**told.figures, "review": review}}
     return replace(remains, manifest=told.model_copy(update=update), lent=lent)
+
+
+def keep_apart(work: Work, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a cluster for each log, in which the release's modules are apart (:func:`part`)."""
+    release = _parent_release(work)
+    if release is None:
+        return labels
+    known_by, rows = _present(work), work.rows
+    modules = [
+        (
+            {*taught_rules(cluster)},
+            [rows[i] for o in cluster.run_ids for i in known_by.get(o, ()) if i in rows],
+        )
+        for cluster in release.manifest.clusters
+        if cluster.route in ADAPTER_ROUTES
+    ]
+    return part(labels, work.queries, modules)
+
+
+def part(
+    labels: NDArray[np.int64], queries: FloatArray, modules: Sequence[tuple[set[str], list[int]]]
+) -> NDArray[np.int64]:
+    """Return labels in which no cluster joins modules that were taught apart.
+
+    Where a cluster has more than half of the logs of two modules, and each of these was taught a
+    rule that the other was not, one module for both would teach either's users what the other's
+    asked for. So both go on, and other logs go to the nearer one, as serving would send them.
+
+    Args:
+        labels: a cluster for each log, from 0, shape (n,).
+        queries: vectors of the requests, (n, d).
+        modules: what each was taught, and the rows of its logs.
+    """
+    labels = labels.copy()
+    parts: dict[int, list[tuple[set[str], list[int]]]] = {}
+    for taught, own in modules:
+        label, most = Counter(labels[own].tolist()).most_common(1)[0] if own else (0, 0)
+        if 2 * most <= len(own):
+            continue
+        there = [row for row in own if labels[row] == label]
+        for rules, others in parts.setdefault(label, []):
+            if rules <= taught or taught <= rules:
+                others += there
+                break
+        else:
+            parts[label].append((taught, there))
+    for label, joined in parts.items():
+        centres = np.stack([queries[own].mean(axis=0) for _, own in joined])
+        members = np.flatnonzero(labels == label)
+        near = (queries[members] @ centres.T - (centres**2).sum(axis=1) / 2).argmax(axis=1)
+        names = np.array([label, *range(int(labels.max()) + 1, int(labels.max()) + len(joined))])
+        labels[members] = names[near]
+        for name, (_, own) in zip(names, joined, strict=True):
+            labels[own] = name
+    return labels
 
 
 def match_parents(work: Work, groups: Sequence[set[str]]) -> list[Parent]:
