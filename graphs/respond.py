@@ -65,11 +65,7 @@ class RespondContext:
     requests of one name. Empty: each request is drawn by itself."""
 
     def request(
-        self,
-        messages: Sequence[Message],
-        adapter: str | None = None,
-        *,
-        limit: int = ANSWER_TOKENS,
+        self, messages: Sequence[Message], adapter: str | None = None, *, limit: int = ANSWER_TOKENS
     ) -> GenerateRequest:
         """Return the request for one answer with these settings.
 

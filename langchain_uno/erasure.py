@@ -207,12 +207,7 @@ def _take_out(
         return {**receipt, "releases_tainted": 0, "finished": True}
     key = lineage_key(home)
     erase.take_out(
-        journal,
-        chosen,
-        lambda run_id: opaque_id(key, run_id),
-        receipt,
-        also=before,
-        at=time.time(),
+        journal, chosen, lambda run_id: opaque_id(key, run_id), receipt, also=before, at=time.time()
     )
     done = _finish_all(home, journal, on_step)[-1]
     named = what if what == "retention" else f"forget {what}"

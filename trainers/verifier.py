@@ -33,13 +33,7 @@ from pydantic import BaseModel, Field
 
 from langchain_uno.messages import without_thinking
 from langchain_uno.models.judge import JudgeItem, judge_averaged
-from langchain_uno.models.protocols import (
-    BASE,
-    Engine,
-    GenerateRequest,
-    OnDone,
-    Sampling,
-)
+from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone, Sampling
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.models.teacher import calls_of, check_answered
 from langchain_uno.recipe import Recipe

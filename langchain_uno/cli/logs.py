@@ -54,12 +54,10 @@ def import_(
         str, typer.Argument(help="JSON lines, a JSON array, CSV or Parquet; '-' reads JSON or CSV.")
     ],
     format: Annotated[
-        str | None,
-        typer.Option(help="The rows' format. [default: told by each row's shape]"),
+        str | None, typer.Option(help="The rows' format. [default: told by each row's shape]")
     ] = None,
     redact: Annotated[
-        bool,
-        typer.Option(help="Take personal data and secrets out before storing."),
+        bool, typer.Option(help="Take personal data and secrets out before storing.")
     ] = True,
     as_json: JsonOption = False,
     quiet: QuietOption = False,

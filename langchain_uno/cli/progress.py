@@ -68,9 +68,7 @@ class Bars:
         self._last_line = clock()
         self._bars = Progress(
             TextColumn(
-                "{task.fields[stage]}",
-                markup=False,
-                table_column=Column(width=_NAME, no_wrap=True),
+                "{task.fields[stage]}", markup=False, table_column=Column(width=_NAME, no_wrap=True)
             ),
             BarColumn(bar_width=8),
             MofNCompleteColumn(),

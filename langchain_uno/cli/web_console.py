@@ -25,8 +25,7 @@ def console(
     model: ModelOption = None,
     embeddings: EmbeddingsOption = None,
     with_model: Annotated[
-        bool,
-        typer.Option("--model-loads/--no-model", help="Whether Try it may load a model."),
+        bool, typer.Option("--model-loads/--no-model", help="Whether Try it may load a model.")
     ] = True,
 ) -> None:
     """Serve the console: look at a home, try it, approve releases, roll back, forget people.

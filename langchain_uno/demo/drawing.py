@@ -50,13 +50,7 @@ def make_world(seed: int, *, noise: float = 0.34, families: int = 8) -> World:
         )
         for i in range(PEOPLE)
     ]
-    return World(
-        seed=seed,
-        noise=noise,
-        preferences=preferences,
-        distance=distance,
-        users=people,
-    )
+    return World(seed=seed, noise=noise, preferences=preferences, distance=distance, users=people)
 
 
 def _distance(wishes: list[Preference], prior: tuple[str, ...]) -> float:
@@ -100,12 +94,7 @@ def _draw_preferences(
 
 
 def make_query(
-    language: Language,
-    family: Family,
-    rng: Random,
-    *,
-    unseen: bool,
-    part: Part | None = None,
+    language: Language, family: Family, rng: Random, *, unseen: bool, part: Part | None = None
 ) -> Query:
     """Draw a request of a family from the seen or the unseen half of frames, facts and names.
 

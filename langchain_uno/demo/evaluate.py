@@ -26,11 +26,7 @@ _RESAMPLES = 4000
 
 
 def evaluate(
-    world: World,
-    home: Home,
-    *,
-    per_family: int = 30,
-    on_done: OnDone | None = None,
+    world: World, home: Home, *, per_family: int = 30, on_done: OnDone | None = None
 ) -> dict[str, Any]:
     """Answer test requests with the base and with UNO, and return the figures as plain data.
 

@@ -132,11 +132,7 @@ def _config(visit: Visit, handler: UNOFeedbackHandler, run_id: uuid.UUID) -> Run
 
 
 def react(
-    world: World,
-    language: Language,
-    visit: Visit,
-    answer: str,
-    handler: UNOFeedbackHandler,
+    world: World, language: Language, visit: Visit, answer: str, handler: UNOFeedbackHandler
 ) -> str | None:
     """Give feedback on an answer, honestly: see :data:`React`.
 

@@ -116,11 +116,7 @@ def liked_pairs(interactions: Sequence[Interaction]) -> list[PreferencePair]:
 
 
 def pair_of(
-    log: Interaction,
-    chosen: str,
-    origin: Origin,
-    *,
-    scores: tuple[float, float] | None = None,
+    log: Interaction, chosen: str, origin: Origin, *, scores: tuple[float, float] | None = None
 ) -> PreferencePair:
     """Return the pair of a log's answer and a better one; ``scores`` are (chosen, rejected)."""
     return PreferencePair(

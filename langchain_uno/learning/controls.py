@@ -23,12 +23,7 @@ import numpy as np
 
 from langchain_uno.errors import EngineError
 from langchain_uno.home import read_toml
-from langchain_uno.learning.acts import (
-    edited_pairs,
-    liked_pairs,
-    rated_answers,
-    thumbs_teach,
-)
+from langchain_uno.learning.acts import edited_pairs, liked_pairs, rated_answers, thumbs_teach
 from langchain_uno.learning.work import Work, WorkFolder
 from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.protocols import Engine, Reranker

@@ -291,14 +291,7 @@ def _judged(
         strict = recipe.pairs.min_score > 0
         if strict and (score <= original or score < recipe.pairs.min_score):
             continue
-        out.append(
-            pair_of(
-                log,
-                best,
-                "revised",
-                scores=(score, original),
-            )
-        )
+        out.append(pair_of(log, best, "revised", scores=(score, original)))
     return out
 
 

@@ -58,13 +58,7 @@ from langchain_uno.learning.verify import (
 from langchain_uno.learning.work import RESULT, ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import calls_of, check_answered
-from langchain_uno.records import (
-    ModuleKind,
-    PreferencePair,
-    RatedAnswer,
-    Route,
-    VerifierReport,
-)
+from langchain_uno.records import ModuleKind, PreferencePair, RatedAnswer, Route, VerifierReport
 from langchain_uno.trainers.deciding import cluster_p_value, least_people, may_ship
 from langchain_uno.trainers.elsewhere import SOFTER, softened
 from langchain_uno.trainers.verifier import HeldOut

@@ -99,13 +99,7 @@ def verdicts(
 def sameness(one: Interaction) -> bytes:
     """Return a digest that two logs have in common of which one is a duplicate of the other."""
     said = sorted(
-        (
-            f.key,
-            str(f.score),
-            str(f.value),
-            (f.comment or "").strip(),
-            (f.correction or "").strip(),
-        )
+        (f.key, str(f.score), str(f.value), (f.comment or "").strip(), (f.correction or "").strip())
         for f in one.feedback
     )
     who = one.user_id or f"\1{one.thread_id}"  # where nobody is named a thread is a voice

@@ -199,11 +199,7 @@ class Journal(Closing):
         self._db.transaction(lambda db: run_names.rename(db, names), wait_s)
 
     def append_feedback(
-        self,
-        feedback: Feedback,
-        *,
-        redacted: Mapping[str, int] | None = None,
-        replace: bool = True,
+        self, feedback: Feedback, *, redacted: Mapping[str, int] | None = None, replace: bool = True
     ) -> bool:
         """Append one feedback; of the same ``feedback_id`` and run, the later-made one stands.
 

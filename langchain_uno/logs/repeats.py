@@ -102,8 +102,7 @@ def _pages(journal: Journal, what: str) -> Iterator[tuple[Any, ...]]:
     """Yield the rows of a table a page at a time."""
     seq = 0
     while page := journal.database.read(
-        f"SELECT seq, {what} AND seq > ? ORDER BY seq LIMIT {_PAGE}",
-        (seq,),
+        f"SELECT seq, {what} AND seq > ? ORDER BY seq LIMIT {_PAGE}", (seq,)
     ):
         yield from (row[1:] for row in page)
         seq = page[-1][0]

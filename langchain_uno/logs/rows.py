@@ -22,13 +22,7 @@ from pydantic import ValidationError
 
 from langchain_uno.errors import InputError, bad_value
 from langchain_uno.logs.capture import check_feedback, feedback_key
-from langchain_uno.logs.conversation import (
-    MAX_ID,
-    language_of,
-    run_name,
-    run_ref,
-    user_turn,
-)
+from langchain_uno.logs.conversation import MAX_ID, language_of, run_name, run_ref, user_turn
 from langchain_uno.logs.filters import is_evaluator
 from langchain_uno.logs.join import follow_up
 from langchain_uno.logs.names import USER_KEYS, first_name

@@ -49,11 +49,7 @@ class LogStore(Closing):
     """Opened by :meth:`open`; a context manager."""
 
     def __init__(
-        self,
-        home: Home,
-        journal: Journal,
-        index: _Index,
-        embedder: CachedEmbedder,
+        self, home: Home, journal: Journal, index: _Index, embedder: CachedEmbedder
     ) -> None:
         self.home = home
         self.journal = journal

@@ -188,10 +188,7 @@ class LocalEngine:
         return self.choose_tokens([self._rows.prompt(p) for p in prompts], options, on_done)
 
     def choose_tokens(
-        self,
-        prompts: Sequence[list[int]],
-        options: Sequence[str],
-        on_done: OnDone | None = None,
+        self, prompts: Sequence[list[int]], options: Sequence[str], on_done: OnDone | None = None
     ) -> FloatArray:
         """Like :meth:`choose`, over prompts that are tokens already (no chat template)."""
         self._refuse_inside_exclusive()

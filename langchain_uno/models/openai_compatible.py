@@ -21,18 +21,8 @@ from langchain_uno.errors import EngineError, ModelNotFoundError, ReleaseError
 from langchain_uno.forks import ForkLock
 from langchain_uno.models.chat_format import as_openai, in_turn, refused_by
 from langchain_uno.models.deadline import earliest
-from langchain_uno.models.openai_wire import (
-    Collector,
-    Http,
-    payload_of,
-    read_generation,
-)
-from langchain_uno.models.protocols import (
-    Chunk,
-    GenerateRequest,
-    Generation,
-    OnDone,
-)
+from langchain_uno.models.openai_wire import Collector, Http, payload_of, read_generation
+from langchain_uno.models.protocols import Chunk, GenerateRequest, Generation, OnDone
 from langchain_uno.models.rows import RowMaker
 from langchain_uno.models.server_adapters import ServerAdapters
 from langchain_uno.models.together import ask_together

@@ -370,10 +370,7 @@ def payload_of(
         if request.tool_choice == "required":
             payload["tool_choice"] = "required"
         elif request.tool_choice != "auto":
-            payload["tool_choice"] = {
-                "type": "function",
-                "function": {"name": request.tool_choice},
-            }
+            payload["tool_choice"] = {"type": "function", "function": {"name": request.tool_choice}}
     if request.json_schema == {"type": "object"}:
         payload["response_format"] = {"type": "json_object"}
     elif request.json_schema is not None:

@@ -17,12 +17,7 @@ from typing import TYPE_CHECKING
 from langchain_uno.errors import EngineDownError, EngineError, ModelNotFoundError
 from langchain_uno.models.answers import Answers, key_of
 from langchain_uno.models.chat_format import as_openai, in_turn
-from langchain_uno.models.protocols import (
-    Engine,
-    GenerateRequest,
-    Generation,
-    OnDone,
-)
+from langchain_uno.models.protocols import Engine, GenerateRequest, Generation, OnDone
 from langchain_uno.models.together import ask_together
 from langchain_uno.records import Usage
 

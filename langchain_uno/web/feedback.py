@@ -405,9 +405,4 @@ def _fields(said: _Body, claims: Claims) -> dict[str, Any]:
         name = json.dumps(["id", allowed, said.feedback_id])
     parts = "\0".join((claims.run_id, claims.user_id or "", name))
     digest = blake2b(parts.encode(), digest_size=16).hexdigest()
-    return {
-        **fields,
-        "user_id": claims.user_id,
-        "feedback_id": f"http-{digest}",
-        "source": "http",
-    }
+    return {**fields, "user_id": claims.user_id, "feedback_id": f"http-{digest}", "source": "http"}
