@@ -405,7 +405,7 @@ def forget(
 
 
 def _tell_what_goes(home: Home, found: dict[str, Any]) -> None:
-    from langchain_uno.releases.summary import shares_of, state_of
+    from langchain_uno.releases.summary import said_of, shares_of, state_of
 
     said = counted(found["feedback"], "piece of feedback", "pieces of feedback")
     say(f"This deletes {counted(found['interactions'], 'answer')} and {said}.")
@@ -413,6 +413,8 @@ def _tell_what_goes(home: Home, found: dict[str, Any]) -> None:
     for release in found["releases"]:
         state = state_of(home, release, shares.get(release, 0.0))
         say(f"This revokes release {release} ({state}).")
+    if found["releases"]:
+        say(f"Then this answers: {said_of(found['answers'])}.")
 
 
 @app.command()
@@ -450,6 +452,7 @@ def _erase(
 ) -> dict[str, Any]:
     """Do an erasure, show its progress, print its receipt and return it."""
     from langchain_uno.erasure import STEPS
+    from langchain_uno.releases.summary import said_of
 
     with Bars(quiet, as_json=as_json) as bars:
         bars.start(name, len(STEPS))
@@ -458,7 +461,12 @@ def _erase(
     if as_json:
         print_json(receipt)
     else:
-        say_facts((key, str(value)) for key, value in receipt.items())
+        told = ((k, str(v)) for k, v in receipt.items() if k not in ("releases", "answers"))
+        say_facts(told)
+        for release in receipt["releases"]:
+            say(f"Release {release} is revoked.")
+        if receipt["releases"]:
+            say(f"This answers now: {said_of(receipt['answers'])}.")
         err.print("Done.")
     return receipt
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -259,32 +259,52 @@ def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> 
     """
     write_atomic(revocation_file(home, release_id), (reason.strip() + "\n").encode())
     note(home, "revoke", release_id, reason)
+    before = _traffic_or_none(home)
+    traffic, shared = _without(home, before, release_id, go_on)
+    if traffic is before:
+        return
+    if shared:
+        write_traffic(home, traffic)
+        if before.canary:
+            note(home, "end canary", release_id, reason)
+        return
+    heir = traffic.current.release if traffic.current else None
+    what = "rollback" if heir else "retire"
+    direct(home, traffic, what, heir, f"{release_id} was revoked")
+
+
+def traffic_without(home: Home, gone: Collection[str]) -> Traffic:
+    """Return the traffic as it would be without some releases; nothing is changed."""
     traffic = _traffic_or_none(home)
+    for release_id in gone:
+        traffic, _ = _without(home, traffic, release_id, gone=gone)
+    return traffic
+
+
+def _without(
+    home: Home, traffic: Traffic, release_id: str, go_on: bool = False, gone: Collection[str] = ()
+) -> tuple[Traffic, bool]:
+    """Return the traffic without a release, and whether others that have a share take it over."""
     rest = [share for share in traffic.shares if share.release != release_id]
     if len(rest) == len(traffic.shares):
-        return
+        return traffic, False
     compared = traffic.canary and traffic.current and traffic.current.release == release_id
     if rest and not compared:
         whole = sum(share.share for share in rest)
         kept = [s.model_copy(update={"share": s.share / whole}) for s in rest]
         shares = tuple(kept) if any(s.release for s in kept) else ()
-        write_traffic(home, Traffic(shares=shares, stands_in_for=traffic.stands_in_for))
-        if traffic.canary:
-            note(home, "end canary", release_id, reason)
-        return
-    one = gone = find_manifest(home, release_id)
-    fits: Any = {n: getattr(gone, n, None) for n in ("base_fingerprint", "embedder_fingerprint")}
+        return Traffic(shares=shares, stands_in_for=traffic.stands_in_for), True
+    one = revoked = find_manifest(home, release_id)
+    fits: Any = {n: getattr(revoked, n, None) for n in ("base_fingerprint", "embedder_fingerprint")}
     shares = ()
     while one and one.parent and not shares:
         with suppress(ReleaseError):
             sha256 = load_release(home, one.parent, **fits).manifest_sha256
-            shares = (Share(release=one.parent, manifest_sha256=sha256),)
+            if one.parent not in gone:
+                shares = (Share(release=one.parent, manifest_sha256=sha256),)
         one = find_manifest(home, one.parent)
-    heir = shares[0].release if shares else None
     before = traffic.stands_in_for or (release_id if go_on else None)
-    what = "rollback" if heir else "retire"
-    stand_in = Traffic(shares=shares, stands_in_for=before)
-    direct(home, stand_in, what, heir, f"{release_id} was revoked")
+    return Traffic(shares=shares, stands_in_for=before), False
 
 
 def _traffic_or_none(home: Home) -> Traffic:
