@@ -230,7 +230,7 @@ def _checked(
     """Check what is cheap to check, so that a typo costs no minutes; return recipe and prompts."""
     from langchain_uno.graphs.refresh import check_models
     from langchain_uno.logs.journal import require_log
-    from langchain_uno.models.loading import is_bundled, is_url, known_fingerprint, load_prompt_set
+    from langchain_uno.models.loading import is_bundled, is_url, known_model, load_prompt_set
 
     require_log(place)
     if is_url(named.model):
@@ -239,8 +239,7 @@ def _checked(
             "folder or hub name. The server can write the answers meanwhile (--generate-url), and "
             "serve the adapters afterwards."
         )
-    mine = known_fingerprint(named.model)
-    check_models(place, () if mine is None else (mine,))
+    check_models(place, known_model(named.model))
     chosen = recipe or ("bundled" if is_bundled(named.model) else "default")
     settings = effective_recipe(place, chosen, sets, seed)
     return settings, load_prompt_set(settings.prompt_set)

@@ -101,7 +101,7 @@ def _parent_release(work: Work) -> Release | None:
     if name is None:
         return None
     fits: dict[str, Any] = {
-        "base_fingerprint": work.engine.fingerprint,
+        "base_fingerprint": known_as(work.engine),
         "embedder_fingerprint": known_as(work.embedder),
         "prompt_set_fingerprint": work.prompts.fingerprint,
     }
