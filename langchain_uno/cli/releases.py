@@ -177,7 +177,8 @@ def promote(place: Home, release: ReleaseArgument, why: WhyOption = "", by: ByOp
 
         langchain-uno releases promote r20260301-120000-4f1c9a --home ./home
 
-    Exit codes: 0 done, 2 bad argument, 3 no such home, 9 the release is refused (nothing changes).
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 5 it is of another base model or embedder
+    than what answers, 9 the release is refused (nothing changes).
     """
     found = make_current(place, release, why=why, by=by)
     bare = " It has no module: the base model answers everything." if not found.adapters else ""
@@ -202,8 +203,8 @@ def rollback_(
 
         langchain-uno releases rollback --home ./home --why "complaints about refunds"
 
-    Exit codes: 0 done, 2 bad argument, 3 no such home, 9 nothing to go back to, or it is refused
-    (nothing changes).
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 5 it is of another base model or embedder
+    than what answers, 9 nothing to go back to, or it is refused (nothing changes).
     """
     found = rollback(place, to, why, by)
     who = f"Release {found.id}" if found else "The base model"

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from safetensors.numpy import save
 
-from langchain_uno.errors import HomeError, ReleaseError
+from langchain_uno.errors import HomeError, ReleaseError, ReleaseMismatchError
 from langchain_uno.home import Home, safe_name
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.models.server_adapters import LinearShapes, adapter_config
@@ -29,6 +29,7 @@ from langchain_uno.releases.load import (
     check_folder,
     find_manifest,
     load_release,
+    models_of,
     revocation_file,
 )
 from langchain_uno.releases.manifest import (
@@ -197,7 +198,8 @@ def make_current(
     Args:
         home: the namespace.
         release_id: its name.
-        linear_shapes: when given, the adapters' shapes are compared with the base model's.
+        linear_shapes: when given, the adapters' shapes are compared with the base model's. Without
+            them the release's models are compared with those of what answers.
         what: as the history calls it.
         why: for the history.
         by: who did it; the name of the process's user by default.
@@ -205,8 +207,18 @@ def make_current(
 
     Raises:
         ReleaseError: it is not sound, or was revoked; the present traffic stays.
+        ReleaseMismatchError: it is of another base model or embedder than what answers.
     """
-    release = load_release(home, release_id, linear_shapes=linear_shapes)
+    current = _traffic_or_none(home).current
+    serves = find_manifest(home, current.release) if current and current.release else None
+    fits: Any = models_of(serves) if serves and linear_shapes is None else {}
+    try:
+        release = load_release(home, release_id, linear_shapes=linear_shapes, **fits)
+    except ReleaseMismatchError as error:
+        raise ReleaseMismatchError(
+            f"{error} To change the models of the service, let the base model answer first: "
+            "`langchain-uno releases rollback --to base`."
+        ) from error
     share = Share(release=release.id, manifest_sha256=release.manifest_sha256)
     direct(home, Traffic(shares=(share,)), what, release.id, why, by, seen)
     return release
@@ -295,7 +307,7 @@ def _without(
         shares = tuple(kept) if any(s.release for s in kept) else ()
         return Traffic(shares=shares, stands_in_for=traffic.stands_in_for), True
     one = revoked = find_manifest(home, release_id)
-    fits: Any = {n: getattr(revoked, n, None) for n in ("base_fingerprint", "embedder_fingerprint")}
+    fits: Any = models_of(revoked) if revoked else {}
     shares = ()
     while one and one.parent and not shares:
         with suppress(ReleaseError):
