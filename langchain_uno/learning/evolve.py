@@ -304,7 +304,8 @@ def incumbent(work: Work, cluster: ClusterData, verify: Verify | None) -> Incumb
     kind: ModuleKind = "expert" if old.route == "expert" else "critic"
     stale = _stale(cluster, old, len(taught))
     if verify is None or not old.trained_on or taught & {*cluster.verify, *cluster.unlabelled}:
-        report = unverified(kind, "nobody is held out whom it does not know")
+        why = "no held-out request is left that it was surely not trained on"
+        report = unverified(kind, why)
         stale = stale or report.reason
     else:
         report = verify(kind, [folder])

@@ -279,7 +279,7 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
             return decision.keep(present, "kept")
         return decision
     if present is not None and present.stale:
-        decision.notes.append(f"tried anew: {present.stale}")
+        decision.notes.append(f"trained anew: {present.stale}")
     kinds = _kinds(work, cluster)
     new: Trial | None = None
     for kind in kinds:
