@@ -107,7 +107,7 @@ class GapSettings(_Section):
 class PairSettings(_Section):
     """Stages 2 and 3: revised answers and preference pairs."""
 
-    candidates: Whole = 3
+    candidates: Count = 3
     """Revisions written of each of the two kinds. Raise it for better pairs at a higher price."""
     min_score: float = Field(default=6.0, ge=0, le=10)
     """The lowest score, from 1 to 10, of a revision that is imitated. Raise it with a lenient
