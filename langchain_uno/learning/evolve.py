@@ -352,6 +352,4 @@ def _stale(cluster: ClusterData, old: Cluster, taught: int) -> str | None:
     if cluster.restored:
         return "what it was made without was restored"
     new = len(cluster.train) - taught
-    if new > MAX_GROWTH * taught:
-        return f"{new} logs are new, it was trained on {taught}"
-    return None
+    return f"{new} logs are new, it was trained on {taught}" if new > MAX_GROWTH * taught else None

@@ -262,9 +262,7 @@ def _decide_or_fail(work: Work, cluster: ClusterData) -> Decision:
         told = f"failed ({kind_of(error)}), and is tried again by the next refresh"
         failed, why = Decision(notes=[told], failed=True), "it could not be verified"
         present = _incumbent(work, cluster, lambda kind, _: unverified(kind, why))
-        if present is None or not present.stands:
-            return failed
-        return failed.keep(present, "kept")
+        return failed if present is None or not present.stands else failed.keep(present, "kept")
 
 
 def _decide(work: Work, cluster: ClusterData) -> Decision:
