@@ -287,17 +287,15 @@ def _print_one(mark: str, request: str, feedback: list[dict[str, Any]], run_id: 
 def _nearest_feedback(store: LogStore, text: str, k: int) -> list[dict[str, Any]]:
     """Return the ``k`` nearest records that have feedback: request, feedback, run and distance."""
     chosen = dict(store.nearest(text, k))
-    found = []
-    for log in sorted(store.interactions(list(chosen)), key=lambda log: chosen[log.run_id]):
-        found.append(
-            {
-                "run_id": log.run_id,
-                "distance": round(chosen[log.run_id], 4),
-                "request": last_asked(log.messages),
-                "feedback": [f.model_dump(mode="json", exclude_none=True) for f in log.feedback],
-            }
-        )
-    return found
+    return [
+        {
+            "run_id": log.run_id,
+            "distance": round(chosen[log.run_id], 4),
+            "request": last_asked(log.messages),
+            "feedback": [f.model_dump(mode="json", exclude_none=True) for f in log.feedback],
+        }
+        for log in sorted(store.interactions(list(chosen)), key=lambda log: chosen[log.run_id])
+    ]
 
 
 @app.command()

@@ -89,9 +89,7 @@ def publish(
         shutil.rmtree(left, ignore_errors=True)
     final = home.releases / release_id
     if final.exists() or final.is_symlink():
-        raise ReleaseError(
-            f"There is a release {release_id!r} already: releases are never replaced."
-        )
+        raise ReleaseError(f"Release {release_id!r} is there already: releases are never replaced.")
     temp = home.releases / f".new-{os.getpid()}-{release_id}"
     try:
         tensors = {"centroids": centroids}
