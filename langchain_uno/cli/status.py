@@ -44,6 +44,9 @@ def _said(name: str, value: Any) -> Any:
             return "no"
         what = " (changes of routes)" if value["when"] == "routes" else ""
         return f"by {value['by']} since {value['at']}{what} {value['why']}"
+    if name == "rolled_back" and value:
+        from_, why = value["from"] or "the base model", value["why"] and f" ({value['why']})"
+        return f"from {from_} by {value['by']} at {value['at']}{why}, until {value['until']}"
     if name == "waits_for_approval":
         return f"{value}: `langchain-uno releases promote {value}` approves it" if value else None
     if name == "reach_a_cluster" and value is not None:

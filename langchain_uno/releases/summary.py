@@ -14,7 +14,7 @@ from langchain_uno.home import Home
 from langchain_uno.logs.figures import traffic_since
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Cluster
-from langchain_uno.releases.history import held, waiting
+from langchain_uno.releases.history import held, rolled_back, waiting
 from langchain_uno.releases.load import list_releases, read_manifest, revocation_file
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.prune import PRUNED
@@ -50,6 +50,7 @@ def summary_of(
         "home": str(home.path),
         "answers": traffic.answers if traffic else {},
         "without_a_module": [s.release for s in shares if s.release and _is_bare(s.release, read)],
+        "rolled_back": rolled_back(home),
         "releases": len(releases),
         "last_release": made.isoformat(timespec="seconds") if made else None,
         "held": held(home),
