@@ -287,11 +287,13 @@ class Console(Guard):
     def promote(self, visit: Visit) -> Response:
         """Let a release answer all requests."""
         found = make_current(self.home, visit.path["release"], why=visit.said("why"), by=visit.who)
+        self.shelf.forget()
         return self.go(visit, "/releases", f"Release {found.id} answers.")
 
     def go_back(self, visit: Visit) -> Response:
         """Go back to an older release, or to the base model."""
         found = rollback(self.home, visit.said("to") or None, visit.said("why"), visit.who)
+        self.shelf.forget()
         done = f"Release {found.id} answers." if found else "The base model answers."
         return self.go(visit, "/releases", done)
 
@@ -411,7 +413,7 @@ class Console(Guard):
     def leave(self, visit: Visit) -> Response:
         """End the session."""
         response = RedirectResponse(f"{visit.base}/", 303)
-        self._access.leave(response, visit.base or "/")
+        self._access.leave(response, visit.base or "/", visit.who)
         return response
 
     # -- parts --------------------------------------------------------------------------------
