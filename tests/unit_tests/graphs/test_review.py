@@ -419,20 +419,6 @@ def test_all_decisions_are_taken_or_none(home: Home) -> None:
         decide(home, wrong[:1])
 
 
-def test_a_decision_is_not_written_twice_in_a_row(home: Home) -> None:
-    row = rule(home, "sing")
-    exclude(home, row, row)
-    exclude(home, row)
-    again = [{"id": row.id, "decision": what} for what in ("restore", "exclude", "exclude")]
-    assert len(decide(home, again, by="bob", why="again")) == 2
-    own = {"decision": "add", "cluster": row.cluster, "text": "Be kind."}
-    assert [len(decide(home, [own])) for _ in range(2)] == [1, 0]
-    told = ["exclude", "restore", "exclude", "add"]
-    assert [one.what for one in read_decisions(home)] == told
-    exclude(home, row, everywhere=True)  # which says more
-    assert [one.what for one in read_decisions(home)] == [*told, "exclude"]
-
-
 def test_a_line_cut_off_is_left_out_and_a_newer_one_is_not(home: Home) -> None:
     exclude(home, rule(home, "sing"))
     path = home.path / "review.jsonl"
