@@ -159,7 +159,7 @@ def export(
 
         langchain-uno logs export log.jsonl --home ./home
 
-        langchain-uno logs export --home ./home | gzip > log.jsonl.gz
+        langchain-uno logs export --home ./home > log.jsonl
 
     Exit codes: 0 done, 2 the file is there already or can't be written, 3 no such home, 6 the log
     is empty, 7 the journal can't be read.
