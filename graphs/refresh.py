@@ -58,7 +58,7 @@ from langchain_uno.learning.work import (
     sweep_work,
 )
 from langchain_uno.logs.journal import require_log
-from langchain_uno.models.protocols import Embedder, Engine, Reranker, known_as
+from langchain_uno.models.protocols import Embedder, Engine, Known, Reranker, known_as
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.models.teacher import teacher_notes
 from langchain_uno.recipe import Recipe
@@ -256,7 +256,7 @@ def run_refresh(
         call=call,
     )
     require_log(home)
-    check_models(home, (engine.fingerprint,), known_as(embedder))
+    check_models(home, known_as(engine), known_as(embedder))
     with refresh_lock(home, ONE_AT_A_TIME):
         try:
             build_refresh_graph().invoke({"until": until}, context=work)
@@ -277,20 +277,20 @@ def run_refresh(
             ) from error
 
 
-def check_models(home: Home, base: Sequence[str], embedder: Sequence[str] | None = None) -> None:
+def check_models(home: Home, base: Known, embedder: Known | None = None) -> None:
     """Check that a home's current release is of these models.
 
     Args:
         home: the namespace.
-        base: the fingerprints of the base model. Empty: they are unknown, because the model is not
-            on this machine; it is not the bundled one then.
-        embedder: the fingerprints of the embedder; None: it is not checked.
+        base: what the base model is known as. Without a fingerprint it is not on this machine, and
+            not the bundled one.
+        embedder: what the embedder is known as; None: it is not checked.
 
     Raises:
         ModelMismatchError: the release is of another model.
     """
     from langchain_uno.models.loading import BUNDLED
-    from langchain_uno.releases.load import read_current
+    from langchain_uno.releases.load import models_of, read_current
 
     try:
         release = read_current(home)
@@ -298,19 +298,17 @@ def check_models(home: Home, base: Sequence[str], embedder: Sequence[str] | None
         return  # a broken release is no reason against making a sound one
     if release is None or not release.manifest.adapters:
         return  # a release without modules binds the home to no model
-    other, made_for = None, release.manifest
-    told = base or made_for.base_model == BUNDLED
-    if told and made_for.base_fingerprint not in base:
-        other = "base model"
-    elif embedder is not None and release.manifest.embedder_fingerprint not in embedder:
-        other = "embedder"
-    if other:
-        raise ModelMismatchError(
-            f"The home {str(home.path)!r} belongs to another {other}: its release "
-            f"{release.id!r} was made for {release.manifest.base_model!r}. Name that model "
-            "again, or give a new model a home of its own (langchain-uno logs export, then "
-            "import)."
-        )
+    bound = base or release.manifest.base_model == BUNDLED
+    ours = (("base model", base if bound else None), ("embedder", embedder))
+    for (what, here), there in zip(ours, models_of(release.manifest).values(), strict=True):
+        if here is not None and there[0] not in here:
+            own, other = here.beside(there)
+            raise ModelMismatchError(
+                f"The home {str(home.path)!r} belongs to another {what}: its release "
+                f"{release.id!r} was made for {other!r}, and this is {own!r}. Name the former "
+                "again, or give a new model a home of its own (langchain-uno logs export, then "
+                "import)."
+            )
 
 
 _NOT_COUNTED = ("note", "notes", "seconds", "left_out")

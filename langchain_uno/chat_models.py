@@ -14,9 +14,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from difflib import get_close_matches
 from functools import cache
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -38,7 +39,7 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from langchain_uno.errors import InputError, TemplateError, UNOError
+from langchain_uno.errors import InputError, TemplateError, UNOError, nearest
 from langchain_uno.graphs.respond import Mode, RespondContext, RespondInput, build_respond_graph
 from langchain_uno.home import ENV_HOME, Home
 from langchain_uno.messages import from_langchain
@@ -106,7 +107,9 @@ class UNOChatModel(BaseChatModel):
         """
         known = {*type(self).model_fields, *_LEFT_ALONE}
         for name in kwargs.keys() - known:
-            raise InputError(f"UNOChatModel takes no {name!r}: {_nearest(name, known)}")
+            near, every = nearest(name, known), ", ".join(sorted(known))
+            hint = f"did you mean {near!r}?" if near else f"it takes {every}."
+            raise InputError(f"UNOChatModel takes no {name!r}: {hint}")
         key = kwargs.pop("api_key", None)
         if key is not None and str(kwargs.get("model")).startswith(("http://", "https://")):
             secret = key.get_secret_value() if isinstance(key, SecretStr) else key
@@ -138,13 +141,22 @@ class UNOChatModel(BaseChatModel):
         """Return what is pickled: the settings, not the running model behind them.
 
         Raises:
-            InputError: the model was made around an engine.
+            InputError: the model was made around an engine, or a field can't be pickled.
         """
         if self.engine is not None:
             raise InputError(
                 "A UNOChatModel around a running engine can't be pickled: name the model instead "
                 "(model=...), so that another process can load it."
             )
+        for name, value in self.__dict__.items():
+            try:
+                ForkingPickler(SimpleNamespace(write=len)).dump(value)
+            except Exception as error:
+                if isinstance(error, TypeError):  # a lock, a socket: no pickler takes these
+                    raise InputError(
+                        f"A UNOChatModel with this {name} can't be pickled ({error}): give it by "
+                        "name, or set it in the process that needs it."
+                    ) from error
         state = super().__getstate__()
         private = {**(state.get("__pydantic_private__") or {}), "_served": None}
         return {**state, "__pydantic_private__": private}
@@ -504,8 +516,8 @@ class UNOChatModel(BaseChatModel):
         """What the graph is asked: messages, config and context."""
         for name in kwargs.keys() - _SAID_PER_CALL - set(type(self).model_fields):
             # Keywords of LangChain and of other providers are ignored.
-            if near := get_close_matches(name, _SAID_PER_CALL, cutoff=0.8):
-                raise InputError(f"There is no setting {name!r}: did you mean {near[0]!r}?")
+            if near := nearest(name, _SAID_PER_CALL, cutoff=0.8):
+                raise InputError(f"There is no setting {name!r}: did you mean {near!r}?")
         tools, choice = structured.offer(kwargs.get("tools") or (), kwargs.get("tool_choice"))
         chosen = {
             name: structured.checked(type(self), name, v)
@@ -537,11 +549,6 @@ _CHOICES = ("mode", "temperature", "top_p", "max_tokens", "seed", "timeout")
 """Settings of the model that a call may replace."""
 _FORMS = ("json_schema", "response_format")
 _SAID_PER_CALL = {*_CHOICES, *_FORMS, "stop", "tools", "tool_choice", "parallel_tool_calls"}
-
-
-def _nearest(name: str, known: set[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(sorted(known))}."
 
 
 @cache

@@ -53,6 +53,9 @@ def forget(
 ) -> dict[str, Any]:
     """Forget a user, a thread or runs; return the receipt: counts and a time, nobody's ids.
 
+    Its ``releases`` are those that are revoked, ``answers`` says who answers which share of the
+    requests since (nothing: the base model answers all).
+
     Tombstones keep an old export from bringing anything back. What the same user or thread does
     afterwards is recorded anew. Where nothing is found nothing else changes, and the receipt's
     ``found`` is False.
@@ -97,7 +100,7 @@ def forget_preview(
         run_ids: likewise.
 
     Returns:
-        The receipt, with ``releases``: the ids of those that would be revoked.
+        The receipt, of what would be.
 
     Raises:
         InputError, HomeError, StoreError: as for :func:`forget`.
@@ -112,7 +115,7 @@ def forget_preview(
         key = lineage_key(home)
         taught = {opaque_id(key, run_id) for run_id in chosen.touched}
         tainted = list(tainted_by(home, {*taught, *before}))
-    return {**receipt, "releases_tainted": len(tainted), "finished": False, "releases": tainted}
+    return {**receipt, **_revoked(home, tainted), "finished": False}
 
 
 def _named(
@@ -204,7 +207,7 @@ def _take_out(
 ) -> dict[str, Any]:
     receipt = _receipt(what, chosen, before)
     if not receipt["found"]:
-        return {**receipt, "releases_tainted": 0, "finished": True}
+        return {**receipt, **_revoked(home, ()), "finished": True}
     key = lineage_key(home)
     erase.take_out(
         journal, chosen, lambda run_id: opaque_id(key, run_id), receipt, also=before, at=time.time()
@@ -235,6 +238,14 @@ def _receipt(what: str, chosen: erase.Chosen, before: Collection[str]) -> dict[s
     }
 
 
+def _revoked(home: Home, tainted: Collection[str]) -> dict[str, Any]:
+    """Return what a receipt says of releases: which are revoked, and who answers then."""
+    from langchain_uno.releases.publish import traffic_without
+
+    answers = traffic_without(home, tainted).answers
+    return {"releases_tainted": len(tainted), "releases": [*tainted], "answers": answers}
+
+
 def _finish_all(home: Home, journal: Journal, on_step: OnStep = _silent) -> list[dict[str, Any]]:
     """Do what the journal says is left to do; every step may be repeated."""
     from langchain_uno.learning.decisions import forget_decisions
@@ -261,7 +272,7 @@ def _finish_all(home: Home, journal: Journal, on_step: OnStep = _silent) -> list
         forget_decisions(home, one.run_ids, left, whole=receipt["what"] != "retention")
         on_step("bytes")
         erase.shrink(journal)
-        receipt = {**receipt, "releases_tainted": len(tainted), "finished": True}
+        receipt = {**receipt, **_revoked(home, tainted), "finished": True}
         erase.finish(journal, one.seq, receipt)
         erase.shrink(journal)  # the note of what was left to do had ids in it
         receipts.append(receipt)

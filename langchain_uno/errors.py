@@ -7,6 +7,8 @@ lines print the message alone (no traceback) and exit with the class's ``exit_co
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -19,6 +21,12 @@ def bad_value(error: Any) -> str:
     """Return where the first bad value of pydantic's ``ValidationError`` is, and what is wrong."""
     where = ".".join(str(part) for part in error.errors()[0]["loc"])
     return f"{where!r}: {reason_of(error)}"
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return what a misspelt name stands for most likely, letters in another order first."""
+    near = get_close_matches(name, known, cutoff=cutoff)
+    return min(near, key=lambda one: sorted(one) != sorted(name), default=None)
 
 
 class UNOError(Exception):

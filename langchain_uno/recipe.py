@@ -12,7 +12,6 @@ user changes it.
 
 from __future__ import annotations
 
-import difflib
 import json
 from importlib import resources
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from langchain_uno.errors import ConfigError, bad_value
+from langchain_uno.errors import ConfigError, bad_value, nearest
 from langchain_uno.home import read_toml
 
 RECIPES = ("default", "paper", "bundled")
@@ -108,7 +107,7 @@ class GapSettings(_Section):
 class PairSettings(_Section):
     """Stages 2 and 3: revised answers and preference pairs."""
 
-    candidates: Whole = 3
+    candidates: Count = 3
     """Revisions written of each of the two kinds. Raise it for better pairs at a higher price."""
     min_score: float = Field(default=6.0, ge=0, le=10)
     """The lowest score, from 1 to 10, of a revision that is imitated. Raise it with a lenient
@@ -240,10 +239,8 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
         where = ".".join(str(part) for part in first["loc"])
         problem = f"has a bad value at {bad_value(error)}"
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(
-                where, _flat(Recipe(name="").model_dump()), n=1, cutoff=0.5
-            )
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            near = nearest(where, _flat(Recipe(name="").model_dump()), cutoff=0.5)
+            hint = f" (did you mean {near!r}?)" if near else ""
             problem = f"has an unknown setting {where!r}{hint}; `langchain-uno recipe` prints all"
         raise ConfigError(f"The recipe {name_or_path!r} {problem}.") from error
 

@@ -230,7 +230,7 @@ def _checked(
     """Check what is cheap to check, so that a typo costs no minutes; return recipe and prompts."""
     from langchain_uno.graphs.refresh import check_models
     from langchain_uno.logs.journal import require_log
-    from langchain_uno.models.loading import is_bundled, is_url, known_fingerprint, load_prompt_set
+    from langchain_uno.models.loading import is_bundled, is_url, known_model, load_prompt_set
 
     require_log(place)
     if is_url(named.model):
@@ -239,8 +239,7 @@ def _checked(
             "folder or hub name. The server can write the answers meanwhile (--generate-url), and "
             "serve the adapters afterwards."
         )
-    mine = known_fingerprint(named.model)
-    check_models(place, () if mine is None else (mine,))
+    check_models(place, known_model(named.model))
     chosen = recipe or ("bundled" if is_bundled(named.model) else "default")
     settings = effective_recipe(place, chosen, sets, seed)
     return settings, load_prompt_set(settings.prompt_set)
@@ -409,20 +408,29 @@ def effective_recipe(
         seed: another seed; None: as it is.
 
     Raises:
-        ConfigError: the recipe or the home's settings are not valid; the message says which.
+        ConfigError: the recipe or the home's settings are not valid, or there is no such prompt
+            set; the message says which.
         InputError: one of ``sets`` is not KEY=VALUE.
     """
-    load_recipe(name)  # its own faults are not the home's
+    _sound(name)  # its own faults are not the home's
     overrides: dict[str, Any] = {}
     if home is not None:
         overrides = load_settings(home).recipe
         try:
-            load_recipe(name, overrides)
+            _sound(name, overrides)
         except ConfigError as error:
             raise ConfigError(f"{str(home.settings)!r}, [recipe]: {error}") from error
     for one in sets:
         overrides = merged(overrides, _assignment(one))
-    return load_recipe(name, overrides if seed is None else {**overrides, "seed": seed})
+    return _sound(name, overrides if seed is None else {**overrides, "seed": seed})
+
+
+def _sound(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
+    from langchain_uno.models.loading import load_prompt_set
+
+    recipe = load_recipe(name, overrides)
+    load_prompt_set(recipe.prompt_set)
+    return recipe
 
 
 def _assignment(text: str) -> dict[str, Any]:

@@ -43,8 +43,9 @@ def canary(
 
         langchain-uno releases canary r20260308-120000-77ab02 --share 0.2 --home ./home
 
-    Exit codes: 0 done, 2 bad argument, 3 no such home, 8 another process decides about a canary, 9
-    the release is refused, or another canary runs (nothing changes).
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 5 the release is of another base model or
+    embedder than what answers, 8 another process decides about a canary, 9 the release is refused,
+    or another canary runs (nothing changes).
     """
     plan = start(place, release, share=share, people=people, days=days, by=by, why=why)
     say(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -103,8 +105,10 @@ def import_(
             f"{counted(result.feedback, 'new piece', 'new pieces')} of feedback, {result.known} "
             f"already there ({listed(result.languages) or 'no text'})."
         )
-        if result.passed_over:
-            say(f"Passed over: {listed(result.passed_over)}.")
+        if passed := {k: n for k, n in result.passed_over.items() if k != "bad_time"}:
+            say(f"Passed over: {listed(passed)}.")
+        if bad := result.passed_over["bad_time"]:
+            say(f"{counted(bad, 'time')} can't be read: what has such a time is in without it.")
     _tell_what_is_missing(result)
     if result.bad_rows:
         raise InputError(
@@ -141,36 +145,39 @@ def _tell_what_is_missing(result: ImportResult) -> None:
 @at_home()
 def export(
     place: Home,
+    file: Annotated[
+        str | None, typer.Argument(help="Where the lines go. [default: standard output]")
+    ] = None,
     usable: Annotated[
         bool, typer.Option("--usable", help="Leave out logs that the filters flag.")
     ] = False,
 ) -> None:
-    """Write every interaction to standard output as JSON lines.
+    """Write every interaction as JSON lines.
 
     Each has run_id, messages (the prompt and, last, the answer), feedback and what else is known;
     `import` reads it back without any loss.
 
+        langchain-uno logs export log.jsonl --home ./home
+
         langchain-uno logs export --home ./home > log.jsonl
 
-    Exit codes: 0 done, 3 no such home, 6 the log is empty, 7 the journal can't be read.
+    Exit codes: 0 done, 2 the file is there already or can't be written, 3 no such home, 6 the log
+    is empty, 7 the journal can't be read.
     """
     from langchain_uno.logs.exchange import export_lines
 
-    n = 0
+    lines = export_lines(place, usable_only=usable)
+    if (first := next(lines, None)) is None:
+        all_of_it = ", or the filters flag all of it" if usable else ""
+        raise EmptyLogError(f"Nothing to export: the log is empty{all_of_it}.")
     try:
-        for line in export_lines(place, usable_only=usable):
-            sys.stdout.write(line + "\n")
-            n += 1
-        sys.stdout.flush()
+        with open(file, "x", encoding="utf-8") if file else nullcontext(sys.stdout) as target:
+            target.writelines(f"{line}\n" for line in chain([first], lines))
+            target.flush()
     except BrokenPipeError:  # "export | head": the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
-    if not n:
-        raise EmptyLogError(
-            "Nothing to export: the log is empty, or the filters flag all of it."
-            if usable
-            else "Nothing to export: the log is empty."
-        )
+    except OSError as error:
+        raise InputError(f"{file!r} can't be written ({error.strerror or error}).") from error
 
 
 @app.command()
@@ -280,17 +287,15 @@ def _print_one(mark: str, request: str, feedback: list[dict[str, Any]], run_id: 
 def _nearest_feedback(store: LogStore, text: str, k: int) -> list[dict[str, Any]]:
     """Return the ``k`` nearest records that have feedback: request, feedback, run and distance."""
     chosen = dict(store.nearest(text, k))
-    found = []
-    for log in sorted(store.interactions(list(chosen)), key=lambda log: chosen[log.run_id]):
-        found.append(
-            {
-                "run_id": log.run_id,
-                "distance": round(chosen[log.run_id], 4),
-                "request": last_asked(log.messages),
-                "feedback": [f.model_dump(mode="json", exclude_none=True) for f in log.feedback],
-            }
-        )
-    return found
+    return [
+        {
+            "run_id": log.run_id,
+            "distance": round(chosen[log.run_id], 4),
+            "request": last_asked(log.messages),
+            "feedback": [f.model_dump(mode="json", exclude_none=True) for f in log.feedback],
+        }
+        for log in sorted(store.interactions(list(chosen)), key=lambda log: chosen[log.run_id])
+    ]
 
 
 @app.command()
@@ -405,7 +410,7 @@ def forget(
 
 
 def _tell_what_goes(home: Home, found: dict[str, Any]) -> None:
-    from langchain_uno.releases.summary import shares_of, state_of
+    from langchain_uno.releases.summary import said_of, shares_of, state_of
 
     said = counted(found["feedback"], "piece of feedback", "pieces of feedback")
     say(f"This deletes {counted(found['interactions'], 'answer')} and {said}.")
@@ -413,6 +418,8 @@ def _tell_what_goes(home: Home, found: dict[str, Any]) -> None:
     for release in found["releases"]:
         state = state_of(home, release, shares.get(release, 0.0))
         say(f"This revokes release {release} ({state}).")
+    if found["releases"]:
+        say(f"Then this answers: {said_of(found['answers'])}.")
 
 
 @app.command()
@@ -450,6 +457,7 @@ def _erase(
 ) -> dict[str, Any]:
     """Do an erasure, show its progress, print its receipt and return it."""
     from langchain_uno.erasure import STEPS
+    from langchain_uno.releases.summary import said_of
 
     with Bars(quiet, as_json=as_json) as bars:
         bars.start(name, len(STEPS))
@@ -458,7 +466,12 @@ def _erase(
     if as_json:
         print_json(receipt)
     else:
-        say_facts((key, str(value)) for key, value in receipt.items())
+        told = ((k, str(v)) for k, v in receipt.items() if k not in ("releases", "answers"))
+        say_facts(told)
+        for release in receipt["releases"]:
+            say(f"Release {release} is revoked.")
+        if receipt["releases"]:
+            say(f"This answers now: {said_of(receipt['answers'])}.")
         err.print("Done.")
     return receipt
 

@@ -20,7 +20,7 @@ from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.logs.readers.base import literal
 from langchain_uno.models.protocols import OnDone
-from langchain_uno.releases.traffic import write_atomic
+from langchain_uno.releases.traffic import answering, write_atomic
 
 _TOGETHER = 32
 """Requests under way at a time, and between two saves."""
@@ -129,21 +129,24 @@ def predict(
     Args:
         home: whose current release answers.
         rows: to be answered.
-        out: JSON list of ``{"test_idx", "dataset", "response"}``; answers in it are kept.
+        out: JSON list of ``{"test_idx", "dataset", "response"}``, with mode, model and release;
+            answers of the same ones in it are kept.
         mode: "uno", "single" or "base".
         model: the base model; None: the bundled one.
         embeddings: the embedding model that the release was made with; None: the base model's own.
         on_done: is told of every answer.
 
     Raises:
-        InputError: a test request is in the log, or ``out`` holds something else.
+        InputError: a test request is in the log, or ``out`` holds something else, answers of
+            another mode, model or release among it.
         ReleaseError: the current release was refused.
     """
     from langchain_uno.chat_models import UNOChatModel
     from langchain_uno.demo.asking import settle
 
     check_apart(home, rows)
-    done = _read(out)
+    by = {"mode": mode, "model": model, "release": None if mode == "base" else answering(home)}
+    done = _read(out, by)
     known = {(one["dataset"], one["test_idx"]) for one in done}
     left = [row for row in rows if (row.dataset, row.test_idx) not in known]
     told: OnDone = on_done or (lambda n: None)
@@ -156,7 +159,7 @@ def predict(
         some = left[start : start + _TOGETHER]
         replies = chat.batch([list(row.messages) for row in some], {"max_concurrency": _TOGETHER})
         done += [
-            {"test_idx": row.test_idx, "dataset": row.dataset, "response": str(reply.text)}
+            {"test_idx": row.test_idx, "dataset": row.dataset, "response": str(reply.text), **by}
             for row, reply in zip(some, replies, strict=True)
         ]
         write_atomic(out, json.dumps(done, ensure_ascii=False, indent=1).encode())
@@ -164,7 +167,7 @@ def predict(
     return done
 
 
-def _read(out: Path) -> list[dict[str, Any]]:
+def _read(out: Path, by: dict[str, str | None]) -> list[dict[str, Any]]:
     if not out.is_file():
         return []
     try:
@@ -175,4 +178,7 @@ def _read(out: Path) -> list[dict[str, Any]]:
         raise InputError(
             f"{str(out)!r} is there, but no list of predictions ({error}): name another --out."
         ) from error
+    for one in found:
+        if other := [f"{k} {one[k]!r}, not {by[k]!r}" for k in by if one.get(k, by[k]) != by[k]]:
+            raise InputError(f"{str(out)!r} holds answers of {other[0]}: name another --out.")
     return list(found)

@@ -30,7 +30,7 @@ from langchain_uno.releases.prune import prune
 from langchain_uno.releases.publish import make_current, rollback
 from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
 from langchain_uno.reports.render import counted
-from langchain_uno.reports.store import report_paths
+from langchain_uno.reports.store import read_report, report_paths
 
 app = typer.Typer(no_args_is_help=True, help="What was learnt, what answers, and going back.")
 
@@ -145,7 +145,8 @@ def diff(
 ) -> None:
     """Show what changed from one release to another: routes, rules, win rates, logs, sizes.
 
-    A cluster of the one that goes on in the other has the same name in both.
+    A cluster of the one that goes on in the other has the same name in both. A typical request of
+    each comes from the reports.
 
         langchain-uno releases diff r20260301-120000-4f1c9a r20260308-120000-77ab02 --home ./home
 
@@ -162,7 +163,11 @@ def diff(
         cells = (_arrow(*one[key]) for key in ("route", "won", "logs", "bytes"))
         table.add_row(one["cluster"], *cells)
     out.print(table)
+    reports = [r for name in (old, new) if name != "base" and (r := read_report(place, name))]
+    asked = {c.id: c.request for report in reports for c in report.clusters}
     for one in changes:
+        if request := asked.get(one["cluster"]):
+            say(f"{one['cluster']} is asked: {visible(request)[:200]}")
         for sign, rules in (("+", one["rules_added"]), ("-", one["rules_removed"])):
             for rule in rules:
                 say(f"{one['cluster']} {sign} {visible(rule)}")
@@ -177,7 +182,8 @@ def promote(place: Home, release: ReleaseArgument, why: WhyOption = "", by: ByOp
 
         langchain-uno releases promote r20260301-120000-4f1c9a --home ./home
 
-    Exit codes: 0 done, 2 bad argument, 3 no such home, 9 the release is refused (nothing changes).
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 5 it is of another base model or embedder
+    than what answers, 9 the release is refused (nothing changes).
     """
     found = make_current(place, release, why=why, by=by)
     bare = " It has no module: the base model answers everything." if not found.adapters else ""
@@ -202,8 +208,8 @@ def rollback_(
 
         langchain-uno releases rollback --home ./home --why "complaints about refunds"
 
-    Exit codes: 0 done, 2 bad argument, 3 no such home, 9 nothing to go back to, or it is refused
-    (nothing changes).
+    Exit codes: 0 done, 2 bad argument, 3 no such home, 5 it is of another base model or embedder
+    than what answers, 9 nothing to go back to, or it is refused (nothing changes).
     """
     found = rollback(place, to, why, by)
     who = f"Release {found.id}" if found else "The base model"

@@ -232,7 +232,7 @@ def _decide(home: Home, wanted: list[dict[str, Any]], by: str, why: str, as_json
     for one in made:
         say(_told(one))
     if not made:
-        say("No row has a decision: nothing was decided.")
+        say("No row has a new decision: nothing was decided.")
     else:
         say("`langchain-uno train` applies it.")
 

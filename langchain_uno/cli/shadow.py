@@ -27,6 +27,7 @@ from langchain_uno.errors import EmptyLogError, ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal, require_log
+from langchain_uno.models.protocols import known_as
 from langchain_uno.records import Interaction, voices_of
 from langchain_uno.releases.load import load_release, read_manifest
 from langchain_uno.releases.traffic import Share, Traffic, read_traffic, write_traffic
@@ -122,7 +123,7 @@ def answer_unseen(
     current = (read_traffic(home) or Traffic()).current or Share(release=None)
     if current.release == release:
         raise ReleaseError(f"Release {release!r} is current: there is nothing to compare it with.")
-    checked = load_release(home, release, base_fingerprint=engine.fingerprint)
+    checked = load_release(home, release, base_fingerprint=known_as(engine))
     candidate = Share(release=release, manifest_sha256=checked.manifest_sha256)
     logs = _latest(home, most)
     sides = [_answers(home, one, engine, embeddings, logs) for one in (candidate, current)]

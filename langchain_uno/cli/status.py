@@ -9,7 +9,7 @@ from langchain_uno.cli.console import JsonOption, at_home, print_json, say_facts
 from langchain_uno.home import Home
 from langchain_uno.learning.work import refresh_line
 from langchain_uno.logs.journal import Journal
-from langchain_uno.releases.summary import summary_of
+from langchain_uno.releases.summary import said_of, summary_of
 
 
 @at_home()
@@ -38,13 +38,15 @@ def status(place: Home, as_json: JsonOption = False) -> None:
 
 def _said(name: str, value: Any) -> Any:
     if name == "answers":
-        told = [r if share > 0.999 else f"{r} ({100 * share:.0f} %)" for r, share in value.items()]
-        return ", ".join(told) or "the base model"
+        return said_of(value)
     if name == "held":
         if not value:
             return "no"
         what = " (changes of routes)" if value["when"] == "routes" else ""
         return f"by {value['by']} since {value['at']}{what} {value['why']}"
+    if name == "rolled_back" and value:
+        from_, why = value["from"] or "the base model", value["why"] and f" ({value['why']})"
+        return f"from {from_} by {value['by']} at {value['at']}{why}, until {value['until']}"
     if name == "waits_for_approval":
         return f"{value}: `langchain-uno releases promote {value}` approves it" if value else None
     if name == "reach_a_cluster" and value is not None:

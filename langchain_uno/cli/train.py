@@ -218,7 +218,8 @@ def _show_plan(plan: Plan) -> None:
     for note in plan.notes:
         say(f"Note: {note}")
     _say_usable(plan)
-    say(f"New since the last refresh: {plan.new}; to be distilled: {plan.to_distil}.")
+    new = "not known, its record was cleared" if plan.new is None else plan.new
+    say(f"New since the last refresh: {new}; to be distilled: {plan.to_distil}.")
     if plan.goes_on is not None:
         say(f"An unfinished refresh goes on; it has done: {', '.join(plan.goes_on) or 'nothing'}.")
     table = Table("role", "asked", pad_edge=False, title="Calls, at most")

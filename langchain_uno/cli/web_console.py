@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import socket
 from typing import Annotated
@@ -41,23 +42,23 @@ def console(
         langchain-uno console --home ./home --host 0.0.0.0
 
     Roles: "read" sees every page; "review" also decides in the review and tries the model;
-    "release" also promotes, rolls back and forgets. The history keeps every action with its name.
+    "release" also promotes, rolls back and forgets. The history keeps every action with its name;
+    standard error tells who enters and leaves.
 
     Exit codes: 2 bad argument or token, the address can't be used, or a package is missing, 3 no
     such home, 7 the journal can't be read, 130 stopped by Ctrl-C.
     """
-    from langchain_uno.web.console import console_app
-    from langchain_uno.web.console.access import ENV_TOKENS, local_operator, read_tokens
+    from langchain_uno.web.console import access, console_app
 
-    operators = read_tokens(os.environ.get(ENV_TOKENS, ""))
+    operators = access.read_tokens(os.environ.get(access.ENV_TOKENS, ""))
     named = bool(operators)
     if not named:
         if not _is_loopback(host):
             raise ConfigError(
                 f"Others can reach {host}: say who may do what, with "
-                f"{ENV_TOKENS}='name:role:token,...'."
+                f"{access.ENV_TOKENS}='name:role:token,...'."
             )
-        operators = [local_operator()]
+        operators = [access.local_operator()]
     app = console_app(
         place.root,
         place.namespace,
@@ -68,6 +69,8 @@ def console(
     )
     import uvicorn
 
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger(access.__name__).setLevel(logging.INFO)
     listening = _listen(host, port)
     # Proxies keep idle connections for a minute; what closes first must not be the console.
     config = uvicorn.Config(

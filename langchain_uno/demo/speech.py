@@ -45,6 +45,4 @@ def say_wishes(
         else:
             w = words.pop(0)
             sentences.append(rng.choice(frames).format(w=w, W=cap(w)))
-    if len(sentences) > 1 and rng.random() < 0.3:
-        return sentences
-    return [" ".join(sentences)]
+    return sentences if len(sentences) > 1 and rng.random() < 0.3 else [" ".join(sentences)]

@@ -73,6 +73,11 @@ class Decision(BaseModel):
     chosen: str | None = None
     """Of a pair: a digest of the better answer as it was found."""
 
+    def repeats(self, other: Decision | None) -> bool:
+        """Whether it says what another one does, whoever made them, when and why."""
+        made = {"id", "at", "by", "why"}
+        return other is not None and self.model_dump(exclude=made) == other.model_dump(exclude=made)
+
 
 class RuleRow(BaseModel):
     """A rule of a cluster as the stage "rules" found it, before any decision."""

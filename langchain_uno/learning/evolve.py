@@ -103,7 +103,7 @@ def _parent_release(work: Work) -> Release | None:
     if name is None:
         return None
     fits: dict[str, Any] = {
-        "base_fingerprint": work.engine.fingerprint,
+        "base_fingerprint": known_as(work.engine),
         "embedder_fingerprint": known_as(work.embedder),
         "prompt_set_fingerprint": work.prompts.fingerprint,
     }
@@ -361,7 +361,8 @@ def incumbent(work: Work, cluster: ClusterData, verify: Verify | None) -> Incumb
     kind: ModuleKind = "expert" if old.route == "expert" else "critic"
     stale = _stale(cluster, old, len(taught))
     if verify is None or not old.trained_on or taught & {*cluster.verify, *cluster.unlabelled}:
-        report = unverified(kind, "nobody is held out whom it does not know")
+        why = "no held-out request is left that it was surely not trained on"
+        report = unverified(kind, why)
         stale = stale or report.reason
     else:
         report = verify(kind, [folder])
@@ -408,6 +409,4 @@ def _stale(cluster: ClusterData, old: Cluster, taught: int) -> str | None:
     if cluster.restored:
         return "what it was made without was restored"
     new = len(cluster.train) - taught
-    if new > MAX_GROWTH * taught:
-        return f"{new} logs are new, it was trained on {taught}"
-    return None
+    return f"{new} logs are new, it was trained on {taught}" if new > MAX_GROWTH * taught else None

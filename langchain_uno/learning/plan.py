@@ -70,8 +70,8 @@ class Plan(BaseModel):
     interactions: int = 0
     heard: int = 0
     """Logs that somebody reacted to, one for each person who did."""
-    new: int = 0
-    """Those that the last refresh did not have."""
+    new: int | None = 0
+    """Those that the last refresh did not have; None: its record was cleared, as by an erasure."""
     usable: int = 0
     people: int = 0
     """Who gave the feedback of these."""
@@ -149,7 +149,8 @@ def plan_refresh(work: Work) -> Plan:
         elif snapshot.get("fit") == work.fit:
             plan.goes_on = [s for s in STAGES if folder.has(f"{s}.json")]
     plan.notes = [*settings_notes(work.home, work.recipe, work.engine), *given_up(work)]
-    plan.new = sum(log.run_id not in known for log in heard)
+    cleared = last is None and list_releases(work.home)
+    plan.new = None if cleared else sum(log.run_id not in known for log in heard)
     keys = distil_keys(work, {log.run_id: content_of(log) for log in usable})
     done = known_rules(work.home.work / DISTILLED, set(keys.values()))
     new = [log for log in usable if keys[log.run_id] not in done]

@@ -15,6 +15,7 @@ from langchain_uno.learning.controls import scorer_figures
 from langchain_uno.learning.decisions import INDEX
 from langchain_uno.learning.train import read_decision
 from langchain_uno.learning.work import ClusterData, Work
+from langchain_uno.models.protocols import known_as
 from langchain_uno.records import Cluster, run_of
 from langchain_uno.releases.canary import running
 from langchain_uno.releases.history import held, note, read_history
@@ -68,6 +69,7 @@ def _publish(work: Work, release_id: str, shapes: Mapping[str, tuple[int, int]])
         threshold=reach.limit,
         figures={
             "refresh": work.id,
+            "embedder": known_as(work.embedder).name,
             "teacher": work.teacher.fingerprint,
             "scorers": scorer_figures(work),
             "seconds": work.seconds,

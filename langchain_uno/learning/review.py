@@ -339,7 +339,7 @@ def _check_cluster(table: _Table, cluster: str | None) -> None:
 def decide(
     home: Home, decisions: Sequence[Mapping[str, Any]], by: str = "", why: str = ""
 ) -> list[Decision]:
-    """Write decisions, all of them or none; return what was written.
+    """Write decisions, all of them or none; return what was written: nothing twice in a row.
 
     Args:
         home: the namespace.
@@ -361,7 +361,8 @@ def decide(
             "Nothing was decided. Decisions are a list of objects, each with an id and a decision."
         )
     with deciding(home.require()):
-        table = _table(home, read_decisions(home))
+        before = read_decisions(home)
+        table, last = _table(home, before), {one.row: one for one in before}
         if table is None:
             raise InputError(
                 "There is nothing to review: `langchain-uno train --until pairs` makes the table."
@@ -373,7 +374,10 @@ def decide(
             who = {"by": clean_text(by) or present_user()}
             who["why"] = clean_text(str(wanted.get("why") or why))
             try:
-                made += _made(table, wanted, rows.get(str(wanted.get("id"))), who)
+                for one in _made(table, wanted, rows.get(str(wanted.get("id"))), who):
+                    if not one.repeats(last.get(one.row)):
+                        made.append(one)
+                    last[one.row] = one
             except InputError as error:
                 wrong.append(f"{wanted.get('place') or f'decision {n}'}: {error}")
         if wrong:

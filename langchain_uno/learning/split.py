@@ -59,9 +59,7 @@ def split_logs(
         deciding: voices that are worth holding back beyond the share.
     """
     split = _divide(logs, held_out, seed, lambda g: voices[g.run_id], teachers, deciding)
-    if split.verify:
-        return split
-    return _divide(logs, held_out, seed, query_key, teachers, deciding)
+    return split if split.verify else _divide(logs, held_out, seed, query_key, teachers, deciding)
 
 
 def people_for(held: int, share: float) -> int:

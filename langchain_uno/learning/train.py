@@ -262,9 +262,7 @@ def _decide_or_fail(work: Work, cluster: ClusterData) -> Decision:
         told = f"failed ({kind_of(error)}), and is tried again by the next refresh"
         failed, why = Decision(notes=[told], failed=True), "it could not be verified"
         present = _incumbent(work, cluster, lambda kind, _: unverified(kind, why))
-        if present is None or not present.stands:
-            return failed
-        return failed.keep(present, "kept")
+        return failed if present is None or not present.stands else failed.keep(present, "kept")
 
 
 def _decide(work: Work, cluster: ClusterData) -> Decision:
@@ -279,7 +277,7 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
             return decision.keep(present, "kept")
         return decision
     if present is not None and present.stale:
-        decision.notes.append(f"tried anew: {present.stale}")
+        decision.notes.append(f"trained anew: {present.stale}")
     kinds = _kinds(work, cluster)
     new: Trial | None = None
     for kind in kinds:

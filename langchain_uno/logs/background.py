@@ -69,9 +69,7 @@ class BackgroundDrain:
                 self.failures += 1
                 wait = min(_LONGEST_S, max(wait, self._every_s) * 2)
                 if self.failures == 1:
-                    _log.warning(
-                        "The journal is not drained for now (%s); it is tried again.", error
-                    )
+                    _log.warning("The journal is not drained now (%s); it is tried again.", error)
 
     def _drain(self) -> None:
         from langchain_uno.logs.store import LogStore  # numpy and more: not on the app's import

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from langchain_uno.errors import ModelMismatchError, StoreError
-from langchain_uno.models.protocols import FloatArray
+from langchain_uno.models.protocols import FloatArray, Known
 
 COLLECTION = "interactions"
 PAGE = 1000
@@ -61,7 +61,7 @@ class InteractionCollection:
     schemas: ClassVar[tuple[int, ...]] = (_SCHEMA,)
     _client: Any = None
 
-    def __init__(self, client: Any, where: str, known: tuple[str, ...]) -> None:
+    def __init__(self, client: Any, where: str, known: Known) -> None:
         self._client = client
         self._where = where
         self._known = known
@@ -116,7 +116,7 @@ class InteractionCollection:
             self._check(self._collection)  # another host may have been first
         if self.dimension != d:
             raise ModelMismatchError(
-                _other_embedder(self._where, f"{d} numbers a vector", f"{self.dimension}")
+                _other_embedder(self._where, Known([f"{d} numbers a vector"]), f"{self.dimension}")
             )
         told, apart = [dict(m) for m in metadatas], vectors + self._apart(run_ids)
         with self._asking("write"):
@@ -211,16 +211,20 @@ class InteractionCollection:
             raise IndexBroken(f"The index {self._where!r} is of another version.")
         there = str(metadata.get("embedder"))
         if self._known and there not in self._known:
-            raise ModelMismatchError(_other_embedder(self._where, self._known[0], there))
+            told = _other_embedder(self._where, self._known, there, metadata.get("name"))
+            raise ModelMismatchError(told)
 
     def _create(self, dimension: int) -> Any:
         # "get_or": several hosts may begin at once; the first one's metadata stand.
         return self._client.get_or_create_collection(
             COLLECTION,
             embedding_function=None,
-            metadata={"schema": _SCHEMA, "embedder": self._known[0], "dimension": dimension},
+            metadata={"schema": _SCHEMA, "dimension": dimension, **self._named()},
             configuration={"hnsw": {"space": "l2", "ef_search": _SEARCHED}},
         )
+
+    def _named(self) -> dict[str, str]:
+        return {"embedder": self._known[0], "name": self._known.name}
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
@@ -233,7 +237,7 @@ class InteractionCollection:
             ) from error
 
 
-def check_embedder(folder: Path, known: Sequence[str]) -> None:
+def check_embedder(folder: Path, known: Known) -> None:
     """Check who made the vectors of a closed folder, without opening it in Chroma, which writes.
 
     Raises:
@@ -245,7 +249,8 @@ def check_embedder(folder: Path, known: Sequence[str]) -> None:
     with closing(sqlite3.connect(uri, uri=True)) as database, suppress(sqlite3.OperationalError):
         found = dict(database.execute(_METADATA, (COLLECTION,)).fetchall())
         if found.get("schema") == _SCHEMA and found["embedder"] not in known:
-            raise ModelMismatchError(_other_embedder(str(folder), known[0], found["embedder"]))
+            told = _other_embedder(str(folder), known, found["embedder"], found.get("name"))
+            raise ModelMismatchError(told)
 
 
 _METADATA = (
@@ -254,10 +259,11 @@ _METADATA = (
 )
 
 
-def _other_embedder(where: str, ours: str, theirs: str) -> str:
+def _other_embedder(where: str, known: Known, theirs: str, name: str | None = None) -> str:
+    own, other = known.beside(Known.of(theirs, name))
     return (
-        f"The vectors in {where!r} were made by embedder {theirs!r}, this run's is "
-        f"{ours!r}: name the models they were made with (--model, --embeddings), choose another "
+        f"The vectors in {where!r} were made by embedder {other!r}, this run's is "
+        f"{own!r}: name the models they were made with (--model, --embeddings), choose another "
         "--home, or embed all logs anew with: langchain-uno logs drain --rebuild --home DIR, with "
         "the same --model and --embeddings as this call"
     )
@@ -287,7 +293,7 @@ class ChromaIndex(InteractionCollection):
         "it is opened, and nothing is lost"
     )
 
-    def __init__(self, folder: Path, known: tuple[str, ...], expected: int) -> None:
+    def __init__(self, folder: Path, known: Known, expected: int) -> None:
         self._folder = folder
         if not (folder / "chroma.sqlite3").is_file():
             if expected:
@@ -308,10 +314,10 @@ class ChromaIndex(InteractionCollection):
             raise IndexBroken(f"The index {str(folder)!r} can't be opened ({error}).") from error
 
     def _adopt(self) -> None:
-        """Write today's fingerprint where an older version's name of the embedder stands."""
+        """Write today's fingerprint and name where an older version wrote its own."""
         metadata = dict(self._collection.metadata) if self._collection is not None else {}
-        if metadata.get("embedder") in self._known[1:]:
-            self._collection.modify(metadata={**metadata, "embedder": self._known[0]})
+        if metadata.get("embedder") in (self._known if "name" not in metadata else self._known[1:]):
+            self._collection.modify(metadata=metadata | self._named())
 
     @property
     def identity(self) -> str:

@@ -21,6 +21,8 @@ _ASKED = ("task", "answer")
 """Tags in which Cline and Roo Code wrap what a person typed."""
 _BESIDE = re.compile(r"(?:role|id|user_?id|name|lang|language|locale)\Z", re.IGNORECASE)
 """What may stand beside them in the envelope of a person's words."""
+_RATED = re.compile(r"(?:rating|stars?|thumbs?|vote)\Z", re.IGNORECASE)
+"""What a form of feedback has beside a comment; beside other texts it is a program's figure."""
 _HTML = re.compile(
     r"(?:html|body|p|div|span|b|i|u|s|em|strong|small|sub|sup|mark|a|ul|ol|li|dl|dt|dd|pre|code|kbd"
     r"|br|hr|img|blockquote|q|h[1-6]|table|thead|tbody|tr|th|td|svg|details|summary|section)\Z",
@@ -132,8 +134,10 @@ def _is_envelope(turn: str) -> bool:
 
 def _is_data(one: dict[str, object]) -> bool:
     names = [name for name in one if (name, one[name]) != ("type", "text")]
-    said = any(_SPOKEN.match(name) and isinstance(one[name], str) for name in names)
-    return not (said and all(_SPOKEN.match(n) or _BESIDE.match(n) for n in names))
+    said = [name for name in names if _SPOKEN.match(name) and isinstance(one[name], str)]
+    beside = _RATED if "comment" in map(str.lower, said) else _BESIDE
+    fits = (_SPOKEN.match(n) or _BESIDE.match(n) or beside.match(n) for n in names)
+    return not (said and all(fits))
 
 
 def _is_tagged(turn: str) -> bool:

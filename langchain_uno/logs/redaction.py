@@ -101,9 +101,7 @@ class Redactor:
 
     def name(self, name: str | None, counts: dict[str, int]) -> str | None:
         """Return an id, or its :func:`pseudonym` where it is an e-mail address or the like."""
-        if not name or self.text(name, counts) == name:
-            return name
-        return pseudonym(name)
+        return name if not name or self.text(name, counts) == name else pseudonym(name)
 
     def reference(self, name: str | None, counts: dict[str, int]) -> str | None:
         """Return the id of a run, a model or the like, or its :func:`pseudonym`.

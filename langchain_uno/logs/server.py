@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from langchain_uno.errors import ConfigError, StoreError, UNOError
 from langchain_uno.home import safe_name
 from langchain_uno.logs.index import COLLECTION, PAGE, InteractionCollection, brief
+from langchain_uno.models.protocols import Known
 
 ENV_TOKEN = "LANGCHAIN_UNO_CHROMA_TOKEN"  # noqa: S105 - a variable's name
 
@@ -42,7 +43,7 @@ class ServerIndex(InteractionCollection):
 
     schemas: ClassVar[tuple[int, ...]] = (1, 2)  # other hosts may be of the version before
 
-    def __init__(self, url: str, tenant: str, namespace: str, known: tuple[str, ...]) -> None:
+    def __init__(self, url: str, tenant: str, namespace: str, known: Known) -> None:
         host, port, ssl = server_address(url)
         shown = f"{'https' if ssl else 'http'}://{host}:{port}/{tenant}/{namespace}"
         with _reached(shown):

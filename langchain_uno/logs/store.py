@@ -30,7 +30,7 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.server import ServerIndex
 from langchain_uno.logs.vectors import CachedEmbedder
-from langchain_uno.models.protocols import Embedder, FloatArray, OnDone, known_as
+from langchain_uno.models.protocols import Embedder, FloatArray, Known, OnDone, known_as
 from langchain_uno.records import Interaction
 
 ENV_CHROMA = "LANGCHAIN_UNO_CHROMA"
@@ -296,9 +296,7 @@ def _where(home: Home) -> tuple[str, str]:
     return os.environ.get(ENV_CHROMA) or settings.chroma, settings.chroma_tenant
 
 
-def _open_index(
-    home: Home, journal: Journal, known: tuple[str, ...], rebuild: bool
-) -> tuple[_Index, str]:
+def _open_index(home: Home, journal: Journal, known: Known, rebuild: bool) -> tuple[_Index, str]:
     """Open the index; also return why it has to be filled again ("": it need not be)."""
     where, tenant = _where(home)
     # A journal that never said where its marks belong knew the embedded folder only.

@@ -53,9 +53,7 @@ def grammar_of(request: GenerateRequest, *, marks: bool) -> str | None:
     """
     if request.tools:
         return _calls(request.tools, request.tool_choice, request.json_schema, marks)
-    if request.json_schema is not None:
-        return f"start: {_json(request.json_schema)}\n"
-    return None
+    return f"start: {_json(request.json_schema)}\n" if request.json_schema is not None else None
 
 
 def _calls(

@@ -51,6 +51,7 @@ class TokenEmbedder:
         what = f"tokens-1:{engine.fingerprint}:{_COMMON}:{max_tokens}"
         self.fingerprint = hashlib.sha256(what.encode()).hexdigest()
         """Identifies weights and pooling."""
+        self.model_name = f"the token embeddings of {engine.model_name}"
 
     def embed(self, texts: Sequence[str], on_done: OnDone | None = None) -> FloatArray:
         """Return L2-normalised vectors, shape (n, d), float32; an empty text gives zeros."""
@@ -146,6 +147,12 @@ class LangChainEmbedder:
         return hashlib.sha256(f"langchain-2:{json.dumps(parts)}".encode()).hexdigest()
 
     @property
+    def model_name(self) -> str:
+        """What people call it: the model's name, else the class."""
+        kind, named, _ = _names(self._embeddings)
+        return next((str(value) for key, value in named if key in _CALLED), kind)
+
+    @property
     def former_fingerprints(self) -> tuple[str, ...]:
         """What version 0.4 and older called the same model; none where they did not know its name.
 
@@ -186,6 +193,7 @@ _NAMED_BY = (
     "output_dimensionality", "truncate_dim", "query_instruction", "embed_instruction",
 )  # fmt: skip
 """Attributes by which LangChain's embeddings name what they ask."""
+_CALLED = _NAMED_BY[: _NAMED_BY.index("revision")]
 
 
 def _names(embeddings: Any) -> list[Any]:

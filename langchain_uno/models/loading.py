@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_uno.errors import ConfigError, InputError, ModelNotFoundError, no_package
 from langchain_uno.forks import ForkLock
-from langchain_uno.models.protocols import Embedder, Engine
+from langchain_uno.models.protocols import Embedder, Engine, Known
 from langchain_uno.models.roles import PromptSet
 
 if TYPE_CHECKING:
@@ -92,13 +92,15 @@ def _from_hub(name: str, *, load: bool = True) -> Path:
     return Path(found)
 
 
-def known_fingerprint(model: str | None) -> str | None:
-    """Return a model's fingerprint without loading it; None: it is not on this machine."""
+def known_model(model: str | None) -> Known:
+    """Return what a model is known as without loading it; empty: it is not on this machine."""
+    name = model or BUNDLED
     folder = bundled_path() if model is None or is_bundled(model) else Path(model).expanduser()
     try:
-        return folder_fingerprint(folder if folder.is_dir() else _from_hub(str(model), load=False))
+        found = folder if folder.is_dir() else _from_hub(name, load=False)
+        return Known.of(folder_fingerprint(found), name)
     except ModelNotFoundError:
-        return None  # loading says what is wrong
+        return Known.of(None, name)  # loading says what is wrong
 
 
 def load_engine(
@@ -208,8 +210,8 @@ def engine_from_objects(model: Any, tokenizer: Any, **settings: Any) -> LocalEng
     from langchain_uno.models.local import LocalEngine
 
     name = str(getattr(model.config, "_name_or_path", "") or "in-memory")
-    print_ = known_fingerprint(name) or model_fingerprint(model)
-    return LocalEngine(model, tokenizer, name=name, fingerprint=print_, **settings)
+    known = known_model(name) or (model_fingerprint(model),)
+    return LocalEngine(model, tokenizer, name=name, fingerprint=known[0], **settings)
 
 
 def shared_engine(model: str | None = None, **settings: Any) -> Engine:

@@ -438,9 +438,7 @@ class Collector:
 
     def _parsed(self) -> tuple[str, list[dict[str, Any]]]:
         calls = [_call(call) for _, call in sorted(self._calls.items())]
-        if calls or not self._has_tools:
-            return self._text, calls
-        return parse_tool_calls(self._text)
+        return (self._text, calls) if calls or not self._has_tools else parse_tool_calls(self._text)
 
     def _add(self, part: dict[str, Any]) -> None:
         self._text += text_of(part.get("content"), "assistant") or part.get("refusal") or ""

@@ -7,7 +7,7 @@ chat model would show up as two runs in every trace.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -122,9 +122,28 @@ class Engine(Protocol):
         """Free the model; further calls raise EngineError."""
 
 
-def known_as(embedder: Embedder) -> tuple[str, ...]:
-    """Return an embedder's fingerprint, and after it those that older versions gave it."""
-    return (embedder.fingerprint, *getattr(embedder, "former_fingerprints", ()))
+class Known(tuple[str, ...]):
+    """A model's fingerprint, and after it those that older versions gave it; with its name."""
+
+    name: str = ""
+
+    @classmethod
+    def of(cls, fingerprint: str | None, name: str | None, former: Iterable[str] = ()) -> Known:
+        """Return what a model is known as, as far as anybody knows."""
+        known = cls((fingerprint, *former) if fingerprint else ())
+        known.name = name or ""
+        return known
+
+    def beside(self, other: Known) -> tuple[str, str]:
+        """Return what both are called: by names, and by fingerprints where those do not do."""
+        own, theirs = self.name or self[0], other.name or other[0]
+        return (own, theirs) if own != theirs else (f"{own} ({self[0]})", f"{theirs} ({other[0]})")
+
+
+def known_as(model: Engine | Embedder) -> Known:
+    """Return what an engine or an embedder is known as."""
+    name = getattr(model, "model_name", None)
+    return Known.of(model.fingerprint, name, getattr(model, "former_fingerprints", ()))
 
 
 @runtime_checkable

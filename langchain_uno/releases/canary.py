@@ -22,7 +22,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from itertools import tee
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,7 +33,7 @@ from langchain_uno.logs.join import FOLLOW_UP, rated
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import ANONYMOUS, Feedback, any_named, by_speaker, utc_now, voice_of
 from langchain_uno.releases.history import read_history
-from langchain_uno.releases.load import load_release, read_manifest
+from langchain_uno.releases.load import load_release, models_of, read_manifest
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.publish import direct, make_current
 from langchain_uno.releases.sequential import LEVEL, Compared, block_for, compare
@@ -165,12 +165,8 @@ def start(
                 "end it first, or give the same release a larger share."
             )
         served = None if current.release is None else read_manifest(home, current.release)
-        found = load_release(
-            home,
-            release,
-            base_fingerprint=served.base_fingerprint if served else None,
-            embedder_fingerprint=served.embedder_fingerprint if served else None,
-        )
+        fits: Any = models_of(served) if served else {}
+        found = load_release(home, release, **fits)
         if under_way is not None:
             plan = under_way.model_copy(update={"share": share})
         else:

@@ -92,9 +92,7 @@ def check_files(folder: Path, manifest: Manifest, *, remains: bool = False) -> N
     _refuse_odd(found, expected, "it contains")
     for name in sorted(expected):
         if file_sha256(folder / name) != manifest.files[name]:
-            raise ReleaseError(
-                f"its file {name!r} does not have the sha256 that the manifest states"
-            )
+            raise ReleaseError(f"its file {name!r} has another sha256 than the manifest states")
 
 
 def _refuse_odd(found: set[str], expected: set[str], what: str) -> None:

@@ -104,6 +104,19 @@ def waiting(home: Home) -> str | None:
     return found[-1] if found else None
 
 
+def rolled_back(home: Home) -> dict[str, Any] | None:
+    """Return how what answers was taken back, ``from`` what, ``until`` when; None: it was not."""
+    before, last = None, dict[str, Any]()
+    for entry in read_history(home):
+        if entry.get("what") in ("publish", "promote", "rollback", "retire"):
+            before, last = last.get("release"), entry
+    if last.get("what") not in ("rollback", "retire"):
+        return None
+    stays = (held(home) or {}).get("when") == "always"
+    until = "a person promotes a release" if stays else "a refresh learns from new logs"
+    return {**{k: last.get(k) for k in ("at", "by", "why")}, "from": before, "until": until}
+
+
 def hold(home: Home, why: str = "", by: str = "", when: HoldWhen = "always") -> None:
     """Let refreshes publish without promoting, until :func:`let_go`.
 

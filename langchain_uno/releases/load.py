@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 from langchain_uno.errors import HomeError, NameError_, ReleaseError, ReleaseMismatchError
 from langchain_uno.home import Home, is_safe, safe_name
 from langchain_uno.models.prompts import worded_alike
-from langchain_uno.models.protocols import FloatArray
+from langchain_uno.models.protocols import FloatArray, Known
 from langchain_uno.models.server_adapters import LinearShapes
 from langchain_uno.records import Cluster
 from langchain_uno.releases import checks
@@ -66,10 +66,10 @@ class Release:
 class Fits(TypedDict, total=False):
     """What a release is compared with; what is left out or None is not compared."""
 
-    base_fingerprint: str | None
-    """``engine.fingerprint`` of the serving engine."""
-    embedder_fingerprint: str | tuple[str, ...] | None
-    """``embedder.fingerprint`` of the serving embedder, or all that it is ``known_as``."""
+    base_fingerprint: str | Known | None
+    """Of the serving engine, or all that it is ``known_as``."""
+    embedder_fingerprint: str | Known | None
+    """Of the serving embedder, or all that it is ``known_as``."""
     prompt_set_fingerprint: str | None
     """``prompts.fingerprint`` of the serving prompt set."""
     linear_shapes: LinearShapes | None
@@ -120,19 +120,29 @@ def load_release(
         raise ReleaseError(
             f"Release {release_id!r} is refused: a file can't be read ({error.strerror or error})."
         ) from error
-    base = fits.get("base_fingerprint") if release.manifest.adapters else None
-    for what, wanted, found in (
-        ("base model", base, release.manifest.base_fingerprint),
-        ("embedder", fits.get("embedder_fingerprint"), release.manifest.embedder_fingerprint),
-        ("prompt set", fits.get("prompt_set_fingerprint"), release.manifest.prompt_set_fingerprint),
+    made = release.manifest
+    base, embedder = models_of(made).values()
+    prompts = Known.of(made.prompt_set_fingerprint, None)
+    for what, wanted, own in (
+        ("base model", fits.get("base_fingerprint") if made.adapters else None, base),
+        ("embedder", fits.get("embedder_fingerprint"), embedder),
+        ("prompt set", fits.get("prompt_set_fingerprint"), prompts),
     ):
-        names = (wanted,) if isinstance(wanted, str) else wanted or ()
-        if names and not any(name == found or worded_alike(name, found) for name in names):
+        ours = Known.of(wanted, None) if isinstance(wanted, str) else wanted
+        if ours and not any(name == own[0] or worded_alike(name, own[0]) for name in ours):
+            here, there = ours.beside(own)
             raise ReleaseMismatchError(
-                f"Release {release_id!r} is refused: it was made for {what} {found!r} and this is "
-                f"{names[0]!r}. Serve it with the former, or refresh this home with the latter."
+                f"Release {release_id!r} is refused: it was made for {what} {there!r} and this is "
+                f"{here!r}. Serve it with the former, or refresh this home with the latter."
             )
     return release
+
+
+def models_of(manifest: Manifest) -> dict[str, Known]:
+    """Return what a release was made for, by the names of :class:`Fits`."""
+    base = Known.of(manifest.base_fingerprint, manifest.base_model)
+    embedder = Known.of(manifest.embedder_fingerprint, manifest.figures.get("embedder"))
+    return {"base_fingerprint": base, "embedder_fingerprint": embedder}
 
 
 def read_manifest(home: Home, release_id: str) -> Manifest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from safetensors.numpy import save
 
-from langchain_uno.errors import HomeError, ReleaseError
+from langchain_uno.errors import HomeError, ReleaseError, ReleaseMismatchError
 from langchain_uno.home import Home, safe_name
 from langchain_uno.models.protocols import FloatArray
 from langchain_uno.models.server_adapters import LinearShapes, adapter_config
@@ -29,6 +29,7 @@ from langchain_uno.releases.load import (
     check_folder,
     find_manifest,
     load_release,
+    models_of,
     revocation_file,
 )
 from langchain_uno.releases.manifest import (
@@ -88,9 +89,7 @@ def publish(
         shutil.rmtree(left, ignore_errors=True)
     final = home.releases / release_id
     if final.exists() or final.is_symlink():
-        raise ReleaseError(
-            f"There is a release {release_id!r} already: releases are never replaced."
-        )
+        raise ReleaseError(f"Release {release_id!r} is there already: releases are never replaced.")
     temp = home.releases / f".new-{os.getpid()}-{release_id}"
     try:
         tensors = {"centroids": centroids}
@@ -197,7 +196,8 @@ def make_current(
     Args:
         home: the namespace.
         release_id: its name.
-        linear_shapes: when given, the adapters' shapes are compared with the base model's.
+        linear_shapes: when given, the adapters' shapes are compared with the base model's. Without
+            them the release's models are compared with those of what answers.
         what: as the history calls it.
         why: for the history.
         by: who did it; the name of the process's user by default.
@@ -205,8 +205,18 @@ def make_current(
 
     Raises:
         ReleaseError: it is not sound, or was revoked; the present traffic stays.
+        ReleaseMismatchError: it is of another base model or embedder than what answers.
     """
-    release = load_release(home, release_id, linear_shapes=linear_shapes)
+    current = _traffic_or_none(home).current
+    serves = find_manifest(home, current.release) if current and current.release else None
+    fits: Any = models_of(serves) if serves and linear_shapes is None else {}
+    try:
+        release = load_release(home, release_id, linear_shapes=linear_shapes, **fits)
+    except ReleaseMismatchError as error:
+        raise ReleaseMismatchError(
+            f"{error} To change the models of the service, let the base model answer first: "
+            "`langchain-uno releases rollback --to base`."
+        ) from error
     share = Share(release=release.id, manifest_sha256=release.manifest_sha256)
     direct(home, Traffic(shares=(share,)), what, release.id, why, by, seen)
     return release
@@ -259,32 +269,52 @@ def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> 
     """
     write_atomic(revocation_file(home, release_id), (reason.strip() + "\n").encode())
     note(home, "revoke", release_id, reason)
+    before = _traffic_or_none(home)
+    traffic, shared = _without(home, before, release_id, go_on)
+    if traffic is before:
+        return
+    if shared:
+        write_traffic(home, traffic)
+        if before.canary:
+            note(home, "end canary", release_id, reason)
+        return
+    heir = traffic.current.release if traffic.current else None
+    what = "rollback" if heir else "retire"
+    direct(home, traffic, what, heir, f"{release_id} was revoked")
+
+
+def traffic_without(home: Home, gone: Collection[str]) -> Traffic:
+    """Return the traffic as it would be without some releases; nothing is changed."""
     traffic = _traffic_or_none(home)
+    for release_id in gone:
+        traffic, _ = _without(home, traffic, release_id, gone=gone)
+    return traffic
+
+
+def _without(
+    home: Home, traffic: Traffic, release_id: str, go_on: bool = False, gone: Collection[str] = ()
+) -> tuple[Traffic, bool]:
+    """Return the traffic without a release, and whether others that have a share take it over."""
     rest = [share for share in traffic.shares if share.release != release_id]
     if len(rest) == len(traffic.shares):
-        return
+        return traffic, False
     compared = traffic.canary and traffic.current and traffic.current.release == release_id
     if rest and not compared:
         whole = sum(share.share for share in rest)
         kept = [s.model_copy(update={"share": s.share / whole}) for s in rest]
         shares = tuple(kept) if any(s.release for s in kept) else ()
-        write_traffic(home, Traffic(shares=shares, stands_in_for=traffic.stands_in_for))
-        if traffic.canary:
-            note(home, "end canary", release_id, reason)
-        return
-    one = gone = find_manifest(home, release_id)
-    fits: Any = {n: getattr(gone, n, None) for n in ("base_fingerprint", "embedder_fingerprint")}
+        return Traffic(shares=shares, stands_in_for=traffic.stands_in_for), True
+    one = revoked = find_manifest(home, release_id)
+    fits: Any = models_of(revoked) if revoked else {}
     shares = ()
     while one and one.parent and not shares:
         with suppress(ReleaseError):
             sha256 = load_release(home, one.parent, **fits).manifest_sha256
-            shares = (Share(release=one.parent, manifest_sha256=sha256),)
+            if one.parent not in gone:
+                shares = (Share(release=one.parent, manifest_sha256=sha256),)
         one = find_manifest(home, one.parent)
-    heir = shares[0].release if shares else None
     before = traffic.stands_in_for or (release_id if go_on else None)
-    what = "rollback" if heir else "retire"
-    stand_in = Traffic(shares=shares, stands_in_for=before)
-    direct(home, stand_in, what, heir, f"{release_id} was revoked")
+    return Traffic(shares=shares, stands_in_for=before), False
 
 
 def _traffic_or_none(home: Home) -> Traffic:

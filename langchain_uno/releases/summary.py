@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from langchain_uno.home import Home
 from langchain_uno.logs.figures import traffic_since
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import Cluster
-from langchain_uno.releases.history import held, waiting
+from langchain_uno.releases.history import held, rolled_back, waiting
 from langchain_uno.releases.load import list_releases, read_manifest, revocation_file
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.prune import PRUNED
@@ -48,8 +48,9 @@ def summary_of(
     reached = sum(n for _, cluster, n in week if cluster)
     return {
         "home": str(home.path),
-        "answers": {s.release or "the base model": s.share for s in shares},
+        "answers": traffic.answers if traffic else {},
         "without_a_module": [s.release for s in shares if s.release and _is_bare(s.release, read)],
+        "rolled_back": rolled_back(home),
         "releases": len(releases),
         "last_release": made.isoformat(timespec="seconds") if made else None,
         "held": held(home),
@@ -62,6 +63,12 @@ def summary_of(
         "reach_a_cluster": round(reached / by_uno, 4) if by_uno else None,
         "answered_by": _counts(week),
     }
+
+
+def said_of(answers: Mapping[str, float]) -> str:
+    """Say in words who answers (:attr:`~langchain_uno.releases.traffic.Traffic.answers`)."""
+    told = [r if share > 0.999 else f"{r} ({100 * share:.0f} %)" for r, share in answers.items()]
+    return ", ".join(told) or "the base model"
 
 
 def _is_bare(release: str, read: Callable[[str], Manifest]) -> bool:

@@ -78,6 +78,11 @@ class Traffic(BaseModel):
         """
         return max(self.shares, key=lambda s: s.share) if self.shares else None
 
+    @property
+    def answers(self) -> dict[str, float]:
+        """Who answers which share of the requests; nothing: the base model answers all."""
+        return {s.release or "the base model": s.share for s in self.shares}
+
     def chosen(self, who: str) -> Share | None:
         """Return the share that answers somebody: while a canary runs, always the same one.
 

@@ -315,7 +315,7 @@ class Serving:
             release = load_release(
                 self.home,
                 name,
-                base_fingerprint=self.engine.fingerprint,
+                base_fingerprint=known_as(self.engine),
                 embedder_fingerprint=known_as(self.embedder) if self.embedder is not None else None,
                 manifest_sha256=share.manifest_sha256,
             )

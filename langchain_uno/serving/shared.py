@@ -10,7 +10,7 @@ from typing import Any
 from langchain_uno.errors import ModelMismatchError
 from langchain_uno.forks import ForkLock
 from langchain_uno.home import Home, load_settings
-from langchain_uno.models.protocols import Embedder, Engine
+from langchain_uno.models.protocols import Embedder, Engine, known_as
 from langchain_uno.serving.hot_swap import Serving
 
 
@@ -92,9 +92,11 @@ def _agree(serving: Serving, place: Home, embedder: Embedder | None) -> None:
     if known is None:
         serving.use_embedder(embedder)
     elif known.fingerprint != embedder.fingerprint:
+        here, there = known_as(embedder).beside(known_as(known))
         raise ModelMismatchError(
-            f"The home {str(place.path)!r} is served in this process with another embedder: give "
-            "all chat models of a home the embedder that its releases were made with."
+            f"The home {str(place.path)!r} is served in this process with another embedder, "
+            f"{there!r}, and this is {here!r}: give all chat models of a home the embedder that "
+            "its releases were made with."
         )
 
 

@@ -113,9 +113,7 @@ def json_schema_of(
         return dict(ANY_JSON)
     if kind == "json_schema" and isinstance(response_format.get("json_schema"), Mapping):
         return dict(response_format["json_schema"].get("schema") or ANY_JSON)
-    raise InputError(
-        f"response_format {kind!r} is none of 'json_schema', 'json_object' and 'text'."
-    )
+    raise InputError(f"response_format {kind!r} is none of 'json_schema', 'json_object', 'text'.")
 
 
 def schema_of(form: Any) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def model(engine: LocalEngine) -> UNOChatModel:
     [
         ("model_name", "model"),
         ("temprature", "temperature"),
+        ("modle", "model"),
+        ("mdoe", "mode"),
         ("max_new_tokens", "max_tokens"),
         ("namespaces", "namespace"),
         ("model_kwargs", "model_settings"),

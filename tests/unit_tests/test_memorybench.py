@@ -69,7 +69,8 @@ def test_rows_of_both_kinds_are_asked_and_written_in_its_format(home: Home, tmp_
     ended = CliRunner().invoke(app, ["evaluate", "memorybench", *asked, "--mode", "base", "--json"])
     assert ended.exit_code == 0, ended.output
     found = json.loads(out.read_text(encoding="utf-8"))
-    assert [set(one) for one in found] == [{"test_idx", "dataset", "response"}] * 3
+    assert {"test_idx", "dataset", "response"} < set(found[0])
+    assert {(one["mode"], one["model"], one["release"]) for one in found} == {("base", None, None)}
     assert [one["test_idx"] for one in found] == [7, 8, 9]
     assert all(one["dataset"] == "WritingPrompts" and one["response"] for one in found)
     assert json.loads(ended.stdout) == {"predictions": 3, "out": str(out)}
@@ -99,6 +100,12 @@ def test_what_was_answered_is_not_asked_again(home: Home, tmp_path: Path) -> Non
     found = predict(home, rows, out, mode="base", on_done=counted.append)
     assert found[0] == kept and found[1]["test_idx"] == 2
     assert counted == [1, 1]
+    for other, told in (
+        ({"mode": "uno"}, "mode 'base', not 'uno'"),
+        ({"model": "larger"}, "model None, not 'larger'"),
+    ):
+        with pytest.raises(InputError, match=f"holds answers of {told}: name another --out"):
+            predict(home, rows, out, **{"mode": "base", **other})
     out.write_text("[1]", encoding="utf-8")
     with pytest.raises(InputError, match="no list of predictions"):
         predict(home, rows, out, mode="base")

@@ -117,6 +117,16 @@ def test_home_and_command_override_in_this_order(tmp_path: Path) -> None:
     assert "rank = 8" in done.stdout
 
 
+def test_a_prompt_set_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    told = r"no prompt set 'raal': give one of real, bundled"
+    done = CliRunner().invoke(app, ["recipe", "--set", "prompt_set=raal"])
+    assert done.exit_code == 2 and re.search(told, done.stderr)
+    home = Home(tmp_path)
+    home.settings.write_text('[recipe]\nprompt_set = "raal"\n')
+    with pytest.raises(ConfigError, match=rf"settings.toml', \[recipe\]: There is {told}"):
+        effective_recipe(home, "paper")
+
+
 @pytest.mark.parametrize(
     ("old", "key", "way_out"),
     [
@@ -216,7 +226,7 @@ NO_VALUES: dict[str, tuple[Any, ...]] = {
     "cluster.unseen": (-0.1, 1),
     "gap.threshold": (math.nan,),
     "gap.unknown": (-0.1, 1.1),
-    "pairs.candidates": (-1,),
+    "pairs.candidates": (-1, 0),
     "pairs.min_score": (-1, 11),
     "lora.rank": (0, -1),
     "lora.dropout": (-0.1, 1),

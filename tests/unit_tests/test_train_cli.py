@@ -494,6 +494,7 @@ def test_a_home_of_another_model(tiny_model_path: Path, recipe: Path, tmp_path: 
     result = run(*args, "--model", other)
     assert result.exit_code == 5
     assert "belongs to another base model" in result.stderr
+    assert f"made for {str(tiny_model_path)!r}, and this is {str(other)!r}" in result.stderr
     assert "load" not in result.stderr and "settings" not in result.stderr  # nothing was begun
     planned = run(*args, "--model", other, "--dry-run")
     assert planned.exit_code == 5 and "belongs to another base model" in planned.stderr

@@ -9,6 +9,7 @@ read.
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from langchain_uno.errors import ConfigError
 from langchain_uno.releases.history import present_user
 from langchain_uno.web import bodies
 
+_log = logging.getLogger(__name__)
 ENV_TOKENS = "LANGCHAIN_UNO_CONSOLE_TOKENS"
 Role = Literal["read", "review", "release"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -129,6 +131,7 @@ class Access:
         every = self._operators.values()
         known = [one for one in every if hmac.compare_digest(one.token.encode(), given)]
         if not known:
+            _log.warning("The console refused a token that nobody has.")
             raise Refused(401, "Nobody has this token.")
         response.set_cookie(
             self._cookie,
@@ -139,9 +142,11 @@ class Access:
             samesite="lax",
             secure=request.url.scheme == "https",
         )
+        _log.info("%s entered the console.", known[0].name)
 
-    def leave(self, response: Response, path: str) -> None:
+    def leave(self, response: Response, path: str, who: str) -> None:
         """Take the cookie away."""
+        _log.info("%s left the console.", who)
         response.delete_cookie(self._cookie, path=path, httponly=True, samesite="lax")
 
     def session(self, request: Request) -> Session:

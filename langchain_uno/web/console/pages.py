@@ -25,7 +25,7 @@ from langchain_uno.records import STAGES
 from langchain_uno.releases import canary
 from langchain_uno.releases.history import held, hold, let_go, read_history, waiting
 from langchain_uno.releases.publish import make_current, rollback
-from langchain_uno.releases.summary import changes_of, shares_of, state_of, summary_of
+from langchain_uno.releases.summary import changes_of, said_of, shares_of, state_of, summary_of
 from langchain_uno.reports import cluster_map, report_paths
 from langchain_uno.reports.render import shown
 from langchain_uno.web.console.access import SESSION_S, Operator, Refused, Role
@@ -287,11 +287,13 @@ class Console(Guard):
     def promote(self, visit: Visit) -> Response:
         """Let a release answer all requests."""
         found = make_current(self.home, visit.path["release"], why=visit.said("why"), by=visit.who)
+        self.shelf.forget()
         return self.go(visit, "/releases", f"Release {found.id} answers.")
 
     def go_back(self, visit: Visit) -> Response:
         """Go back to an older release, or to the base model."""
         found = rollback(self.home, visit.said("to") or None, visit.said("why"), visit.who)
+        self.shelf.forget()
         done = f"Release {found.id} answers." if found else "The base model answers."
         return self.go(visit, "/releases", done)
 
@@ -386,7 +388,7 @@ class Console(Guard):
         )
         shares, taught = shares_of(self.home), found["releases"] if found else ()
         releases = {r: state_of(self.home, r, shares.get(r, 0.0)) for r in taught}
-        told = {"kind": kind, "id": name, "found": found, "releases": releases}
+        told = {"kind": kind, "id": name, "found": found, "releases": releases, "said_of": said_of}
         signed = self._access.sign_message(visit.session, name)
         return self.page(visit, "forget.html", signed=signed, **told)
 
@@ -402,13 +404,16 @@ class Console(Guard):
         if self.talks:
             self.talks.forget_all()
         gone = f"Forgotten at {receipt['at']}: {counts_of(receipt)}."
+        if receipt["releases"]:
+            gone += f" Revoked: {', '.join(receipt['releases'])}."
+            gone += f" This answers now: {said_of(receipt['answers'])}."
         done = gone if receipt["found"] else "Nothing of that id was found."
         return self.go(visit, "/people", done)
 
     def leave(self, visit: Visit) -> Response:
         """End the session."""
         response = RedirectResponse(f"{visit.base}/", 303)
-        self._access.leave(response, visit.base or "/")
+        self._access.leave(response, visit.base or "/", visit.who)
         return response
 
     # -- parts --------------------------------------------------------------------------------

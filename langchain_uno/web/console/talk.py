@@ -123,9 +123,7 @@ class Talks:
 
     def _answer(self, talk: Talk, who: str, text: str, model: Any, base: Any) -> None:
         if len(talk.turns) >= _MOST_TURNS:
-            raise InputError(
-                f"A conversation here ends after {_MOST_TURNS} turns: begin a new one."
-            )
+            raise InputError(f"A conversation ends after {_MOST_TURNS} turns: begin a new one.")
         messages: list[BaseMessage] = []
         for turn in talk.turns:
             messages += [HumanMessage(turn.asked), AIMessage(turn.answer)]

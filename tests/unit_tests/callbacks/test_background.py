@@ -75,7 +75,7 @@ def test_a_store_out_of_reach_is_said_once_and_tried_again(
         ask(handler)
         assert handler.stats()["recorded"] == 3
     assert [r.levelname for r in caplog.records] == ["WARNING"]
-    assert "not drained for now" in caplog.text
+    assert "not drained now" in caplog.text
     assert indexed(home) == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -54,7 +55,10 @@ def test_no_action_without_a_token(app: Any, home: Home, path: str) -> None:
     assert held(home) is None
 
 
-def test_a_token_opens_a_session_that_no_script_reads(app: Any) -> None:
+def test_a_token_opens_a_session_that_no_script_reads(
+    app: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     client = TestClient(app, follow_redirects=False)
     assert client.get("/enter", params={"token": "x" * 24}).status_code == 401
     assert client.post("/enter", data={"token": ""}).status_code == 401
@@ -65,6 +69,12 @@ def test_a_token_opens_a_session_that_no_script_reads(app: Any) -> None:
     assert TOKENS["read"] not in found.headers["set-cookie"]
     assert client.get("/").status_code == 200
     assert post(client, "/leave").status_code == 303
+    told = [one.getMessage() for one in caplog.records if "console" in one.name]
+    assert told == [
+        *["The console refused a token that nobody has."] * 2,
+        "reader entered the console.",
+        "reader left the console.",
+    ]
     assert client.get("/").status_code == 401
 
 
@@ -118,6 +128,9 @@ def test_actions_stand_in_the_history_under_the_operators_name(
     assert current(home) == second
     post(client, "/rollback", why="complaints")
     assert current(home) == first
+    seen = words(client.get("/").text)
+    assert f"Rolled back from {second} by releaseer" in seen
+    assert "until a refresh learns from new logs. complaints" in seen
     post(client, "/rollback", to="base")
     assert current(home) is None
     post(client, "/hold", why="audit")

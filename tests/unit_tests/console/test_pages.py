@@ -285,8 +285,11 @@ def test_who_forgets_sees_which_releases_go(app: Any, home: Home, make: Callable
     names = list_releases(home)
     assert len(names) == 2 and all(name in told for name in names)
     assert ", answers" in told and ", revoked" in told
+    assert "Then this answers: the base model." in told
     other = goes(client, "bob")
     assert not any(name in other for name in names)
+    done = client.get(forgets(client, "user", "ann", "ann").headers["location"])
+    assert f"Revoked: {', '.join(names)}. This answers now: the base model." in words(done.text)
 
 
 def test_many_readers_while_releases_come(app: Any, home: Home, make: Callable[..., str]) -> None:

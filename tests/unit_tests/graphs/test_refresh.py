@@ -374,7 +374,9 @@ def test_a_home_of_another_base_model_is_refused(engine: Engine, tmp_path: Path)
     first = refresh(home, engine, PASSING)
     other = tiny_engine(make_tiny_model(tmp_path / "other", seed=1))
     before = {p: p.stat().st_mtime_ns for p in home.path.rglob("*") if p.is_file()}
-    with pytest.raises(ModelMismatchError, match="another base model"):
+    with pytest.raises(
+        ModelMismatchError, match=f"another base model.*, and this is {other.model_name!r}"
+    ):
         refresh(home, other, PASSING)
     assert before == {p: p.stat().st_mtime_ns for p in home.path.rglob("*") if p.is_file()}
     assert read_current(home).id == first.release  # type: ignore[union-attr]

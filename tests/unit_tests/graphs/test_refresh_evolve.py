@@ -491,7 +491,7 @@ def test_what_the_present_module_said_outlives_a_decision_on_a_pair(
     done = refresh(home, engine, PASSING)
     assert done.refresh_id == result.refresh_id and done.release is not None
     one = next(c for c in done.clusters if c.id == name)
-    assert "tried anew" in one.note and "compar" in one.note
+    assert "trained anew" in one.note and "compar" in one.note
 
 
 def test_a_module_that_is_undecided_today_is_not_replaced_by_one_that_loses(
@@ -529,7 +529,7 @@ def test_a_kept_module_says_which_rules_it_was_taught(
     assert (kept.learnt, set(kept.rules)) == (taught, {*taught, "hum"})
     # So the new wish is tried again by the next refresh.
     later = again(home, engine, more(1, first=300))
-    assert "tried anew: its rules changed" in next(c for c in later.clusters if c.id == name).note
+    assert "trained anew: its rules changed" in next(c for c in later.clusters if c.id == name).note
 
 
 @pytest.mark.parametrize("held", ["taught it", "nobody"])

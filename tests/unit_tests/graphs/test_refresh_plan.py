@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from langchain_uno.cli.command import app
+from langchain_uno.erasure import forget
 from langchain_uno.errors import EmptyLogError, ModelMismatchError
 from langchain_uno.home import Home
 from langchain_uno.learning.plan import plan_refresh, settings_notes
@@ -72,6 +73,14 @@ def test_a_plan_counts_what_a_first_refresh_does(engine: Engine, tmp_path: Path)
     assert found.calls["distil"].output_tokens == 24 * PLANNED.role_tokens
     assert found.clusters == 1 and found.steps == 2
     assert found.tokens_per_second > 0 and found.step_seconds > 0
+
+
+def test_after_an_erasure_no_log_counts_as_new(engine: Engine, tmp_path: Path) -> None:
+    home = make_home(tmp_path / "home", logs())
+    refresh(home, engine, UNTRAINED)
+    forget(home, run_ids=["run-003"])
+    found = plan(home, engine)
+    assert (found.heard, found.new) == (23, None)
 
 
 def test_a_plan_knows_the_last_refresh_and_an_unfinished_one(

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from langchain_uno.cli.command import app
 from langchain_uno.home import Home
-from langchain_uno.learning.review import read_decisions, review_table
+from langchain_uno.learning.review import decide, read_decisions, review_table
 from langchain_uno.logs.exchange import find
 from langchain_uno.models.protocols import Engine
 from langchain_uno.records import Feedback
@@ -229,3 +229,16 @@ def test_a_log_shows_what_its_people_said_and_did(engine: Engine, tmp_path: Path
     shown = "".join(shown.split())
     for words in ("[b]sing[/b]tome", "edit:lala[sing]", "score0.0"):
         assert words in re.sub(r"[^\w\[\]/:.]", "", shown)
+
+
+def test_a_decision_is_not_written_twice_in_a_row(home: Home) -> None:
+    row = next(one for one in review_table(home, kind="rule", limit=None).rows)
+    off = {"id": row.id, "decision": "exclude"}
+    own = {"decision": "add", "cluster": row.cluster, "text": "Be kind."}
+    assert [len(decide(home, [off, off], by="ann")), len(decide(home, [off], by="bob"))] == [1, 0]
+    assert len(decide(home, [{**off, "decision": "restore"}, off, off], why="again")) == 2
+    assert [len(decide(home, [own])) for _ in range(2)] == [1, 0]
+    told = ["exclude", "restore", "exclude", "add"]
+    assert [one.what for one in read_decisions(home)] == told
+    decide(home, [{**off, "everywhere": True}])  # which says more
+    assert [one.what for one in read_decisions(home)] == [*told, "exclude"]

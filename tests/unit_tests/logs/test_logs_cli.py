@@ -221,6 +221,30 @@ def test_import_and_stats_load_neither_torch_nor_chromadb(tmp_path: Path, chats:
     assert done.returncode == 0
 
 
+def test_export_into_a_file_that_is_not_there_yet(tmp_path: Path, chats: Path) -> None:
+    home, file = ["--home", str(tmp_path / "home")], tmp_path / "log.jsonl"
+    assert RUN.invoke(app, ["import", str(chats), *home]).exit_code == 0
+    assert RUN.invoke(app, ["export", str(file), *home]).exit_code == 0
+    assert file.read_text("utf-8") == RUN.invoke(app, ["export", *home]).stdout
+    assert "请写一封信" in file.read_text("utf-8")
+    for taken in (file, tmp_path / "none" / "log.jsonl"):
+        done = RUN.invoke(app, ["export", str(taken), *home])
+        assert done.exit_code == 2 and "can't be written" in done.stderr
+    nothing = RUN.invoke(app, ["export", str(tmp_path / "n"), "--usable", "--home", str(tmp_path)])
+    assert nothing.exit_code == 6 and not (tmp_path / "n").exists()
+
+
+def test_a_time_that_cant_be_read_is_not_passed_over(tmp_path: Path, chats: Path) -> None:
+    rows = [
+        {**ROW, "created_at": "yesterday"},
+        {"prompt": "Which?", "chosen": "A.", "rejected": "A."},
+    ]
+    chats.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = RUN.invoke(app, ["import", str(chats), "--home", str(tmp_path / "home")])
+    assert "Passed over: 1 tie." in done.output
+    assert "1 time can't be read: what has such a time is in without it." in done.output
+
+
 def test_export_into_a_closed_pipe_is_quiet(tmp_path: Path, chats: Path) -> None:
     home = str(tmp_path / "home")
     chats.write_text("".join(json.dumps({**ROW, "id": n}) + "\n" for n in range(2000)))

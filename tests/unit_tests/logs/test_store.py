@@ -14,11 +14,12 @@ from toys import WordEmbedder, log
 from langchain_uno.errors import HomeError, ModelMismatchError, StoreBusyError, StoreError
 from langchain_uno.home import Home
 from langchain_uno.logs.exchange import export_lines
-from langchain_uno.logs.index import ChromaIndex, seal
+from langchain_uno.logs.index import ChromaIndex, check_embedder, seal
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.store import LogStore
 from langchain_uno.logs.vectors import CachedEmbedder
+from langchain_uno.models.protocols import Known, known_as
 from langchain_uno.records import Feedback, Interaction
 
 
@@ -209,13 +210,29 @@ def test_a_broken_index_is_rebuilt_from_the_journal(home: Home, damage: str) -> 
         database.write_bytes(b"\0garbage" * 4000)
     else:
         ChromaIndex.wipe(home.chroma)
-        ChromaIndex(home.chroma, ("",), 0).close()
+        ChromaIndex(home.chroma, Known([""]), 0).close()
     said: list[str] = []
     with LogStore.open(home, embedder, say=said.append) as store:
         assert store.interactions() == before
         assert store.count() == 4
     assert "rebuilt from the journal: 4 records" in said[-1]
     assert len(embedder.texts) == 4, "vectors come from the cache"
+
+
+def test_the_refusal_of_another_embedder_names_both(home: Home) -> None:
+    ours, theirs = WordEmbedder(name="one"), WordEmbedder(name="two")
+    ours.model_name, theirs.model_name = "intfloat/e5", "BAAI/bge"  # type: ignore[attr-defined]
+    capture(home, *(log(n) for n in range(4)))
+    with LogStore.open(home, WordEmbedder(name="one")) as store:  # as before embedders had names
+        store.drain()
+        store._index._collection.modify(  # type: ignore[attr-defined]
+            metadata={"schema": 2, "embedder": "one-32", "dimension": 32}
+        )
+    LogStore.open(home, ours).close()  # which writes the name
+    with pytest.raises(ModelMismatchError, match="embedder 'intfloat/e5', .* is 'BAAI/bge'"):
+        LogStore.open(home, theirs)
+    with pytest.raises(ModelMismatchError, match="embedder 'intfloat/e5', .* is 'BAAI/bge'"):
+        check_embedder(home.chroma, known_as(theirs))
 
 
 class Renamed(WordEmbedder):

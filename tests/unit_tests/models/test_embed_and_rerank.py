@@ -34,6 +34,8 @@ def test_long_texts_keep_their_ends(engine: LocalEngine) -> None:
 
 def test_an_embedding_model_by_its_folder(tiny_model_path: Path) -> None:
     embedder = load_embedder(str(tiny_model_path))
+    assert known_as(embedder) == (embedder.fingerprint, *embedder.former_fingerprints)  # type: ignore[attr-defined]
+    assert known_as(embedder).name == str(tiny_model_path)
     got = embedder.embed(TEXTS)
     assert got.shape == (6, 64)
     np.testing.assert_allclose(np.linalg.norm(got, axis=1), [1, 0, 1, 1, 1, 0], atol=1e-5)
@@ -44,6 +46,7 @@ def test_an_embedding_model_by_its_folder(tiny_model_path: Path) -> None:
 def test_any_langchain_embeddings() -> None:
     embedder = LangChainEmbedder(DeterministicFakeEmbedding(size=12))
     assert isinstance(embedder, Embedder)
+    assert known_as(embedder).name == "DeterministicFakeEmbedding"
     got = embedder.embed(TEXTS)
     assert got.shape == (6, 12)
     assert got.dtype == np.float32
@@ -114,7 +117,9 @@ def test_what_older_versions_called_a_model_is_known() -> None:
 
 
 def test_embedders_by_name(engine: LocalEngine) -> None:
-    assert isinstance(load_embedder(None, engine), TokenEmbedder)
+    own = load_embedder(None, engine)
+    assert isinstance(own, TokenEmbedder)
+    assert known_as(own).name == f"the token embeddings of {engine.model_name}"
     with pytest.raises(ConfigError, match="name an embedding model"):
         load_embedder(None, None)
     with pytest.raises((ModelNotFoundError, ConfigError), match="no/such-embedder"):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from langchain_uno.errors import HomeError, ReleaseError, ReleaseMismatchError
 from langchain_uno.home import Home
+from langchain_uno.models.protocols import Known
 from langchain_uno.releases import load as load_module
 from langchain_uno.releases.checks import check_names
 from langchain_uno.releases.load import list_releases, load_release, read_current
@@ -154,6 +156,41 @@ def test_a_foreign_release_is_refused(
     with pytest.raises(ReleaseMismatchError, match=f"made for {what}") as caught:
         load_release(home, release_id, **expected)
     assert caught.value.exit_code == 5
+
+
+def test_a_refusal_names_the_models(home: Home, make: Callable[[], str]) -> None:
+    release = make()
+    other = Known.of("base-2", "larger-model")
+    with pytest.raises(ReleaseMismatchError, match="base model 'tiny-model' and .* 'larger-model'"):
+        load_release(home, release, base_fingerprint=other)
+    alike = Known.of("base-2", "tiny-model")  # another model of the same name
+    told = r"base model 'tiny-model \(base-1\)' and this is 'tiny-model \(base-2\)'"
+    with pytest.raises(ReleaseMismatchError, match=told):
+        load_release(home, release, base_fingerprint=alike)
+    unnamed = Known.of("embedder-2", "e5")  # the release is of before embedders had names
+    with pytest.raises(ReleaseMismatchError, match="embedder 'embedder-1' and this is 'e5'"):
+        load_release(home, release, embedder_fingerprint=unnamed)
+
+
+@pytest.mark.parametrize("field", ["base_fingerprint", "embedder_fingerprint"])
+def test_no_release_of_other_models_than_what_answers_takes_over(
+    home: Home, make: Callable[[], str], tmp_path: Path, field: str
+) -> None:
+    first = make()
+    adapters = {c: write_adapter(tmp_path / c) for c in ("c0", "c1")}
+    other = draft().model_copy(update={field: "other", "figures": {"embedder": "e5"}})
+    second = publish(home, other, adapters, np.eye(3, 5, dtype=np.float32))
+    before = home.traffic.read_bytes()
+    for change in (partial(rollback, home), partial(rollback, home, first)):
+        with pytest.raises(ReleaseMismatchError, match="--to base"):
+            change()
+    with pytest.raises(ReleaseMismatchError, match="it was made for"):
+        make_current(home, first)
+    assert home.traffic.read_bytes() == before
+    rollback(home, "base")
+    make_current(home, first)
+    with pytest.raises(ReleaseMismatchError, match="it was made for"):
+        make_current(home, second)
 
 
 def test_a_bad_adapter_is_not_published(

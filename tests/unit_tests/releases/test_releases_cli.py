@@ -30,7 +30,9 @@ from langchain_uno.releases.history import held, read_history
 from langchain_uno.releases.publish import publish, revoke
 from langchain_uno.releases.summary import row_of, win_rate_of
 from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.reports.store import write_report
 from tests.unit_tests.releases.samples import draft
+from tests.unit_tests.reports.report_parts import report
 
 
 def run(home: Home, *words: str, code: int = 0) -> str:
@@ -88,6 +90,26 @@ def test_rolling_back_and_promoting_are_told_in_the_history(
     ]
     assert all(e["at"] and e["by"] for e in read_history(home))
     assert "complaints" in run(home, "releases", "list")
+
+
+def test_the_status_tells_a_rollback_until_a_release_comes(
+    home: Home, make: Callable[..., str]
+) -> None:
+    first, second = make(), make()
+    assert told(home, "status")["rolled_back"] is None
+    run(home, "releases", "rollback", "--why", "complaints", "--by", "ann")
+    found = told(home, "status")["rolled_back"]
+    assert (found["from"], found["by"], found["why"]) == (second, "ann", "complaints")
+    line = " ".join(run(home, "status").split())
+    assert f"rolled back from {second} by ann at " in line
+    assert " (complaints), until a refresh learns from new logs" in line
+    run(home, "releases", "hold")
+    assert told(home, "status")["rolled_back"]["until"] == "a person promotes a release"
+    make(promote=False)
+    run(home, "releases", "rollback")
+    assert told(home, "status")["rolled_back"]["from"] == first
+    make()
+    assert told(home, "status")["rolled_back"] is None
 
 
 def test_the_list_fits_into_60_columns(
@@ -157,6 +179,14 @@ def test_two_releases_side_by_side(home: Home, make: Callable[..., str]) -> None
     assert told(home, "releases", "diff", "current", "base")["clusters"][0]["route"][1] is None
     same = told(home, "releases", "diff", first, first)["clusters"]
     assert all(c["route"][0] == c["route"][1] and not c["rules_added"] for c in same)
+
+
+def test_a_diff_tells_what_a_cluster_is_asked(home: Home, make: Callable[[], str]) -> None:
+    first, second = make(), make()
+    write_report(home, report("Where is my parcel? " * 20, release=second))
+    told = run(home, "releases", "diff", first, second)
+    assert "c0 is asked: Where is my parcel? Where" in told and told.count("parcel") == 10
+    assert "is asked" not in run(home, "releases", "diff", "base", first)
 
 
 def test_a_hold_is_said_and_ends(home: Home) -> None:

@@ -79,7 +79,7 @@ def test_a_release_is_picked_up_switched_and_rolled_back(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"base_fingerprint": "another"}, "base model 'another'"),
+        ({"base_fingerprint": "another"}, r"(another)' and this is '"),
         ({"embedder_fingerprint": "another"}, "embedder 'another'"),
         ({"prompt_set_fingerprint": "another"}, "prompt set 'another'"),
     ],

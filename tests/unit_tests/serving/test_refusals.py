@@ -37,7 +37,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
     "LoRA bias": (lambda f: edit_config(f, lora_bias=True), "lora_bias"),
     "parameters": (lambda f: edit_config(f, target_parameters=["x"]), "target_parameters"),
     "tokens": (lambda f: edit_config(f, trainable_token_indices=[1]), "trainable_token"),
-    "base model": (set_("base_fingerprint", to="another"), "base model 'another'"),
+    "base model": (set_("base_fingerprint", to="another"), r"(another)' and this is '"),
     "embedder": (set_("embedder_fingerprint", to="another"), "embedder 'another'"),
     "prompts": (set_("prompt_set_fingerprint", to="another"), "prompt set 'another'"),
 }
