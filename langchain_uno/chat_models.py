@@ -15,9 +15,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import cache
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -141,22 +139,13 @@ class UNOChatModel(BaseChatModel):
         """Return what is pickled: the settings, not the running model behind them.
 
         Raises:
-            InputError: the model was made around an engine, or a field can't be pickled.
+            InputError: the model was made around an engine.
         """
         if self.engine is not None:
             raise InputError(
                 "A UNOChatModel around a running engine can't be pickled: name the model instead "
                 "(model=...), so that another process can load it."
             )
-        for name, value in self.__dict__.items():
-            try:
-                ForkingPickler(SimpleNamespace(write=len)).dump(value)
-            except Exception as error:
-                if isinstance(error, TypeError):  # a lock, a socket: no pickler takes these
-                    raise InputError(
-                        f"A UNOChatModel with this {name} can't be pickled ({error}): give it by "
-                        "name, or set it in the process that needs it."
-                    ) from error
         state = super().__getstate__()
         private = {**(state.get("__pydantic_private__") or {}), "_served": None}
         return {**state, "__pydantic_private__": private}

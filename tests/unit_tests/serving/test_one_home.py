@@ -7,7 +7,6 @@ import copy
 import logging
 import pickle
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -16,7 +15,6 @@ from typing import Any
 
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
-from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import RunnableLambda
 
 from langchain_uno import UNOChatModel, UNOFeedbackHandler
@@ -293,16 +291,6 @@ def test_a_model_around_an_engine_is_copied_but_not_pickled(engine: LocalEngine)
     assert copy.deepcopy(model).engine is engine
     with pytest.raises(InputError, match="name the model instead"):
         pickle.dumps(model)
-
-
-def test_a_field_that_holds_a_lock_is_named_where_a_model_is_pickled() -> None:
-    embedder = DeterministicFakeEmbedding(size=4)
-    pickle.dumps(UNOChatModel(embedder=embedder))
-    object.__setattr__(embedder, "__dict__", {**vars(embedder), "lock": threading.Lock()})
-    limited = UNOChatModel(rate_limiter=InMemoryRateLimiter())
-    for name, model in (("embedder", UNOChatModel(embedder=embedder)), ("rate_limiter", limited)):
-        with pytest.raises(InputError, match=f"with this {name} can't be pickled .*lock"):
-            pickle.dumps(model)
 
 
 def test_the_limit_is_what_answers_were_verified_with(
