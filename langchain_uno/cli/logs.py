@@ -177,7 +177,8 @@ def export(
     except BrokenPipeError:  # "export | head": the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        raise InputError(f"{file!r} can't be written ({error.strerror or error}).") from error
+        where = repr(file) if file else "Standard output"
+        raise InputError(f"{where} can't be written ({error.strerror or error}).") from error
 
 
 @app.command()
