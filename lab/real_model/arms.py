@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from unittest.mock import patch
 
 import numpy as np
 
 from langchain_uno.home import Home
+from langchain_uno.learning import train
 from langchain_uno.learning.work import Work, WorkFolder
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Embedder
@@ -37,14 +38,18 @@ class Arm:
     high_gap: bool = False
     """Whether every gap counts as high. A small model's reranker can measure none, and an unknown
     gap lets an expert be tried first."""
+    elsewhere: bool = True
+    """Whether a module must be no worse than the base at general instructions."""
 
     @contextmanager
-    def gaps(self) -> Iterator[None]:
-        """Let the refreshes inside read the gaps as this arm does."""
-        if not self.high_gap:
-            yield
-            return
-        with patch.object(Work, "is_low", lambda *_: False):
+    def changed(self) -> Iterator[None]:
+        """Let the refreshes inside do as this arm does, where no setting says so."""
+        with ExitStack() as stack:
+            if self.high_gap:
+                stack.enter_context(patch.object(Work, "is_low", lambda *_: False))
+            if not self.elsewhere:
+                passed = lambda work, cluster, report, adapter: report  # noqa: E731
+                stack.enter_context(patch.object(train, "look_outside", passed))
             yield
 
 
@@ -55,6 +60,7 @@ ARMS: dict[str, Arm] = {
     "experts, not verified": Arm(("verify.level=none", "verify.win_rate=0")),
     "critics": Arm((*_CRITIC, "critic.distil=false"), high_gap=True),
     "experts taught by critics": Arm(_CRITIC, high_gap=True),
+    "experts taught by critics, not asked elsewhere": Arm(_CRITIC, high_gap=True, elsewhere=False),
     "without stable clusters": Arm(("cluster.cut=ward",)),
     "without an unseen limit": Arm(("cluster.unseen=0",)),
     "without completed rules": Arm(("rules.support=none",)),

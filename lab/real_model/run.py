@@ -344,7 +344,7 @@ class _Study:
             return
         stop_serving(self.home.root)
         timed = self.notes.timed(_timed("refresh", name))
-        with _taught_by(self.teacher) as url, timed, arm.gaps():
+        with _taught_by(self.teacher) as url, timed, arm.changed():
             result = refresh_home(
                 home.root,
                 model=self.model,
