@@ -508,12 +508,7 @@ def shrink(journal: Journal, timeout_s: float = 30.0) -> None:
     """
     journal.database.write(lambda db: db.execute("VACUUM"))
     deadline = time.monotonic() + timeout_s
-    while True:
-        busy = journal.database.write(
-            lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        )
-        if not busy:
-            return
+    while journal.checkpoint():
         if time.monotonic() > deadline:
             raise StoreBusyError(
                 f"The journal {str(journal.path)!r} is read by another process all the time, so "
