@@ -109,13 +109,11 @@ def _walk(folder: Path) -> list[str]:
     for root, folders, files in os.walk(folder, followlinks=False):
         for name in folders + files:
             path = Path(root) / name
-            mode = path.lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise ReleaseError(
-                    f"its {path.relative_to(folder).as_posix()!r} is a link or a special file"
-                )
+            place, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
             if stat.S_ISREG(mode):
-                names.append(path.relative_to(folder).as_posix())
+                names.append(place)
+            elif not stat.S_ISDIR(mode):
+                raise ReleaseError(f"its {place!r} is a link or a special file")
     return names
 
 

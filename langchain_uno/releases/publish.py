@@ -319,10 +319,9 @@ def _without(
 
 def _traffic_or_none(home: Home) -> Traffic:
     """Return the traffic, or an empty one where the file is missing or damaged (to mend it)."""
-    try:
+    with suppress(ReleaseError):
         return read_traffic(home) or Traffic()
-    except ReleaseError:
-        return Traffic()
+    return Traffic()
 
 
 def direct(
