@@ -140,12 +140,9 @@ def reflect(
     revised = without_thinking(second.text)
     if not revised.strip():
         return result_of(first, first, used, told)
-    kept = None
-    if min_kept > 0:
-        kept = kept_share(request_text(request.messages), said, revised)
-        if kept < min_kept:
-            return result_of(first, first, used, told, kept)
-    return result_of(first, second, used, told, kept)
+    kept = kept_share(request_text(request.messages), said, revised) if min_kept > 0 else None
+    answer = second if kept is None or kept >= min_kept else first
+    return result_of(first, answer, used, told, kept)
 
 
 def run_together(
@@ -165,10 +162,9 @@ def run_together(
         EngineError: the model can't answer.
     """
     results: dict[int, Reflected] = {}
-    asks: dict[int, Ask] = {}
     sent: dict[int, Generation | None] = dict.fromkeys(range(len(plans)))
     while sent:
-        asks = {}
+        asks: dict[int, Ask] = {}
         for i, generation in sent.items():
             try:
                 asks[i] = next(plans[i]) if generation is None else plans[i].send(generation)
