@@ -27,15 +27,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import get_config_list
 from langchain_core.tools import BaseTool
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from typing_extensions import Self
 
 from langchain_uno.errors import InputError, TemplateError, UNOError, nearest
@@ -61,8 +53,6 @@ class UNOChatModel(BaseChatModel):
     0.1.0), ``adapter``, ``finish_reason``, and ``canary`` while one runs. The ``usage_metadata`` is
     summed over draft, critique and revision.
     """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
 
     home: str | os.PathLike[str] | None = None
     """The service's home; by default ``LANGCHAIN_UNO_HOME``. Without a home the base answers."""
