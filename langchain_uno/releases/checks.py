@@ -24,13 +24,7 @@ from langchain_uno.models.server_adapters import (
     check_matrices,
     read_tensors,
 )
-from langchain_uno.releases.manifest import (
-    ADAPTER_ROUTES,
-    AdapterEntry,
-    Manifest,
-    adapter_name,
-    base_name,
-)
+from langchain_uno.releases.manifest import AdapterEntry, Manifest, adapter_name, base_name
 from langchain_uno.releases.space import Space
 
 MANIFEST_FILE = "manifest.json"
@@ -67,9 +61,8 @@ def check_names(manifest: Manifest, folder_id: str) -> None:
         raise ReleaseError("two of its clusters have the same id")
     wanted = {}
     for cluster in manifest.clusters:
-        name = None
-        if cluster.route in ADAPTER_ROUTES:
-            name = adapter_name(manifest.id, cluster.id, cluster.route)
+        name = adapter_name(manifest.id, cluster)
+        if name is not None:
             wanted[name] = (cluster.id, cluster.route)
         if cluster.adapter != name:
             raise ReleaseError(
