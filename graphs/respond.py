@@ -144,8 +144,8 @@ class ClassifyCluster(Runnable[RespondState, RespondState]):
         self._serving = serving
 
     def invoke(self, input: RespondState, config: _Config = None, **kwargs: Any) -> RespondState:
-        """Classify one conversation."""
-        settings = _settings(_runtime(config))
+        """Classify one conversation; ``ainvoke`` does so in a thread, where the embedding waits."""
+        _, settings = _runtime(config)
         mode = settings.mode
         with self._serving.draw(settings.sticky) as (snapshot, canary):
             choice = None if mode == "base" else self._serving.route(snapshot, _messages(input))
@@ -159,12 +159,6 @@ class ClassifyCluster(Runnable[RespondState, RespondState]):
                 adapter=adapter,
                 canary=None if mode == "base" else canary,
             )
-
-    async def ainvoke(
-        self, input: RespondState, config: _Config = None, **kwargs: Any
-    ) -> RespondState:
-        """Classify one conversation; the embedding waits for its turn on the model in a thread."""
-        return await asyncio.to_thread(self.invoke, input, config)
 
 
 # -- expert_generate -------------------------------------------------------------------------------
@@ -256,8 +250,7 @@ class Running(Runnable[RespondState, RespondState]):
     def _start(
         self, state: RespondState, snapshot: Snapshot, config: RunnableConfig | None
     ) -> _Run:
-        runtime = _runtime(config)
-        context = _settings(runtime)
+        runtime, context = _runtime(config)
         cluster = state.get("cluster")
         # The adapter is the release's for this cluster: the state can be written from outside.
         _, adapter = snapshot.path_of(cluster, context.mode)
@@ -355,16 +348,15 @@ async def _aheld(serving: Serving, adapter: str | None) -> AsyncIterator[str | N
 # -- What comes with a request ---------------------------------------------------------------------
 
 
-def _settings(runtime: Runtime[RespondContext]) -> RespondContext:
-    """The request's settings; a graph run without a context has the defaults."""
-    context: Any = runtime.context
-    return context if isinstance(context, RespondContext) else RespondContext()
+def _runtime(config: _Config) -> tuple[Runtime[RespondContext], RespondContext]:
+    """The run, from the config, as Python 3.10 loses it in tasks; and the request's settings.
 
-
-def _runtime(config: RunnableConfig | None) -> Runtime[RespondContext]:
-    """The run's context and stream writer, from the config: Python 3.10 loses them in tasks."""
+    A graph run without a context has the default ones.
+    """
     with set_config_context(config or {}) as scope:
-        return scope.run(get_runtime, RespondContext)
+        runtime = scope.run(get_runtime, RespondContext)
+    context: Any = runtime.context
+    return runtime, context if isinstance(context, RespondContext) else RespondContext()
 
 
 def _messages(state: RespondState) -> list[Message]:

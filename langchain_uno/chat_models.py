@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -26,15 +27,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.runnables.config import get_config_list
 from langchain_core.tools import BaseTool
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, ValidationError, model_validator
 from typing_extensions import Self
 
 from langchain_uno.errors import InputError, TemplateError, UNOError, nearest
@@ -60,8 +53,6 @@ class UNOChatModel(BaseChatModel):
     0.1.0), ``adapter``, ``finish_reason``, and ``canary`` while one runs. The ``usage_metadata`` is
     summed over draft, critique and revision.
     """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, populate_by_name=True)
 
     home: str | os.PathLike[str] | None = None
     """The service's home; by default ``LANGCHAIN_UNO_HOME``. Without a home the base answers."""
@@ -249,11 +240,9 @@ class UNOChatModel(BaseChatModel):
             return 0
         records = from_langchain(messages)
         if self.custom_get_token_ids is None:
-            try:
+            with suppress(TemplateError):
                 engine: Any = self.served.engine
                 return len(engine.prompt(records, structured.offer(tools or (), None)[0]))
-            except TemplateError:
-                pass
         return sum(len(self.get_token_ids(m.content)) + _MESSAGE_TOKENS for m in records)
 
     # -- what is served --------------------------------------------------------------------------
@@ -337,16 +326,11 @@ class UNOChatModel(BaseChatModel):
 
         32 is what shares a forward pass; LangChain's default depends on the number of cores.
         """
-        configs = [
+        configs: Any = [
             {**one, "max_concurrency": one.get("max_concurrency") or _AT_ONCE}
             for one in get_config_list(config, len(inputs))
         ]
-        return super().batch(
-            inputs,
-            cast(list[RunnableConfig], configs),
-            return_exceptions=return_exceptions,
-            **kwargs,
-        )
+        return super().batch(inputs, configs, return_exceptions=return_exceptions, **kwargs)
 
     def _generate(
         self,

@@ -460,18 +460,9 @@ def _call(call: Any) -> dict[str, Any]:
     call_id = next((call[k] for k in _CALL_IDS if call.get(k)), None)
     return {
         "name": clean_text(name),
-        "args": clean_value(dict(args)),
+        "args": map_texts(dict(args), clean_text),
         "id": clean_text(str(call_id)) if call_id else None,
     }
-
-
-def clean_value(value: Any) -> Any:
-    """Return the value of JSON with every text in it valid Unicode.
-
-    Raises:
-        InputError: nested too deeply.
-    """
-    return map_texts(value, clean_text)
 
 
 def map_texts(value: Any, change: Callable[[str], str], depth: int = 0) -> Any:

@@ -255,10 +255,7 @@ def _refuse_gone(name: str, data: dict[str, Any]) -> None:
     Raises:
         ConfigError: there are some.
     """
-    named = set()
-    for key, value in data.items():
-        named |= {f"{key}.{inner}" for inner in value} if isinstance(value, dict) else {key}
-    gone = read_toml(_shipped("gone"))["settings"]
+    gone, named = read_toml(_shipped("gone"))["settings"], _flat(data)
     told = [f"{key}: {gone[key]}." for key in gone if key in named]
     if told:
         raise ConfigError(

@@ -133,19 +133,16 @@ def reflect(
             tool_choice="auto",
         ),
         "revise",
-        final=min_kept <= 0 or not quoted(request_text(request.messages), said),
+        final=min_kept <= 0 or not quoted(request.messages, said),
         suggestions=told,
     )
     used = total(used, second.usage)
     revised = without_thinking(second.text)
     if not revised.strip():
         return result_of(first, first, used, told)
-    kept = None
-    if min_kept > 0:
-        kept = kept_share(request_text(request.messages), said, revised)
-        if kept < min_kept:
-            return result_of(first, first, used, told, kept)
-    return result_of(first, second, used, told, kept)
+    kept = kept_share(request.messages, said, revised) if min_kept > 0 else None
+    answer = second if kept is None or kept >= min_kept else first
+    return result_of(first, answer, used, told, kept)
 
 
 def run_together(
@@ -165,10 +162,9 @@ def run_together(
         EngineError: the model can't answer.
     """
     results: dict[int, Reflected] = {}
-    asks: dict[int, Ask] = {}
     sent: dict[int, Generation | None] = dict.fromkeys(range(len(plans)))
     while sent:
-        asks = {}
+        asks: dict[int, Ask] = {}
         for i, generation in sent.items():
             try:
                 asks[i] = next(plans[i]) if generation is None else plans[i].send(generation)
@@ -227,14 +223,14 @@ def bleu4(answer: str, reference: str, language: str) -> float:
     return float(metric.sentence_score(answer, [reference]).score) / 100.0
 
 
-def kept_share(request: str, first: str, answer: str) -> float:
+def kept_share(request: Sequence[Message], first: str, answer: str) -> float:
     """Return the share of the words quoted from the request that the answer still has, in [0, 1].
 
     A judge checks rules better than digits and names, and misses the slips of a writer that is the
     same model. This check sees these slips and nothing else.
 
     Args:
-        request: what was asked.
+        request: what was asked; its user turns count.
         first: the answer to compare with. Its words that also stand in the request count as quoted;
             where there are none the share is 1.
         answer: the new answer. Case, order and added words do not count.
@@ -243,14 +239,9 @@ def kept_share(request: str, first: str, answer: str) -> float:
     return len(words & _words(answer)) / len(words) if words else 1.0
 
 
-def quoted(request: str, answer: str) -> set[str]:
-    """Return the words of an answer that stand in its request as well."""
-    return _words(answer) & _words(request)
-
-
-def request_text(messages: Sequence[Message]) -> str:
-    """Return the user turns, one a line: what answers may quote from."""
-    return "\n".join(m.content for m in messages if m.role == "user")
+def quoted(request: Sequence[Message], answer: str) -> set[str]:
+    """Return the words of an answer that stand in the user turns of its request as well."""
+    return _words(answer) & _words("\n".join(m.content for m in request if m.role == "user"))
 
 
 def _words(text: str) -> set[str]:

@@ -13,11 +13,10 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, astuple, dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from langchain_uno.errors import ConfigError, InputError
 from langchain_uno.home import ONE_AT_A_TIME, Home, load_settings, read_toml, refresh_lock
@@ -121,7 +120,13 @@ def refresh_home(
 
         from langchain_uno.graphs.refresh import run_refresh
 
-        given = {**asdict(named), **written, "recipe": recipe, "seed": seed, "max_steps": max_steps}
+        given = {
+            **named._asdict(),
+            **written,
+            "recipe": recipe,
+            "seed": seed,
+            "max_steps": max_steps,
+        }
         left = None if max_minutes is None else max_minutes - (time.monotonic() - began) / 60
         more: dict[str, Any] = {
             "until": until,
@@ -192,8 +197,7 @@ def plan_home(
     return plan_refresh(Work(**parts))
 
 
-@dataclass(frozen=True)
-class _Named:
+class _Named(NamedTuple):
     """The models of a refresh, as they were named; None: the default."""
 
     model: str | None
@@ -253,7 +257,7 @@ def _state(
     from langchain_uno.learning.work import FORMAT
     from langchain_uno.records import digest_of
 
-    of_models = [_stamp(one) for one in astuple(named)]
+    of_models = [_stamp(one) for one in named]
     of_code = (__version__, FORMAT, prompts.fingerprint)
     key = digest_of(*of_code, settings.model_dump_json(), max_steps, *of_models)
     return {"key": key, "log": _log_mark(place)}
@@ -437,11 +441,9 @@ def _assignment(text: str) -> dict[str, Any]:
     """Read ``lora.rank=8`` as TOML; a value that is no TOML is taken as a string."""
     key, equals, value = text.partition("=")
     for written in (value, json.dumps(value)):
-        try:
+        with suppress(ConfigError):
             if equals:
                 return read_toml(f"{key} = {written}".encode())
-        except ConfigError:
-            continue
     raise InputError(f"--set {text!r} is not KEY=VALUE, as in lora.rank=8.")
 
 

@@ -93,9 +93,8 @@ class TrainSettings(ExpertSettings, LoraSettings):
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """Return the tokens of a prompt as the engine sees them."""
     # Without thinking, as the local engine has it.
-    return text_ids(
-        tokenizer, render(tokenizer, messages, template_kwargs={"enable_thinking": False})
-    )
+    text = render(tokenizer, messages, template_kwargs={"enable_thinking": False})
+    return text_ids(tokenizer, text)
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:

@@ -51,6 +51,7 @@ own requests and worse elsewhere. It keeps most of what it learnt (arXiv 2109.01
 
 _ITEM = re.compile(r"(?m)^\s*(?:[-*•]|\d+[.)、])\s*\S")
 _SENTENCE = re.compile(r"[^.!?。！？\n]*\w[^.!?。！？\n]*")
+_WORD = re.compile(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+")  # each ideograph is one
 _FENCE = re.compile(r"\A```\w*\s*|\s*```\Z")
 
 
@@ -59,11 +60,6 @@ def _words(text: str, wanted: Sequence[str | Sequence[str]]) -> bool:
     low = text.lower()
     either = [[one] if isinstance(one, str) else one for one in wanted]
     return all(any(word.lower() in low for word in words) for words in either)
-
-
-def _length(text: str) -> int:
-    """Return the number of words, each ideograph being one."""
-    return len(re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+", text))
 
 
 def _json(text: str, keys: Sequence[str]) -> bool:
@@ -81,7 +77,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], bool]] = {
     "without": lambda text, words: not any(_words(text, [word]) for word in words),
     "items": lambda text, n: len(_ITEM.findall(text)) == n,
     "sentences": lambda text, n: len(_SENTENCE.findall(text)) == n,
-    "most": lambda text, n: _length(text) <= n,
+    "most": lambda text, n: len(_WORD.findall(text)) <= n,
     "json": _json,
     "number": _number,
     "case": lambda text, case: text == (text.upper() if case == "upper" else text.lower()),

@@ -38,15 +38,7 @@ from langchain_uno.models.roles import PromptSet
 from langchain_uno.models.teacher import calls_of, check_answered
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import ANONYMOUS, Message, ModuleKind, Usage, VerifierReport
-from langchain_uno.reflect import (
-    Reflected,
-    bleu4,
-    kept_share,
-    reflect,
-    request_text,
-    run_together,
-    total,
-)
+from langchain_uno.reflect import Reflected, bleu4, kept_share, reflect, run_together, total
 from langchain_uno.trainers.deciding import Outcome, decide, lower_bound, mean_of
 
 MIN_LENGTH_RATIO = 0.1
@@ -526,5 +518,5 @@ def _lost(item: HeldOut, answer: str, base_answer: str, recipe: Recipe) -> bool:
         not new
         or (min_bleu > 0 and len(new) < MIN_LENGTH_RATIO * len(base))
         or (min_bleu > 0 and bleu4(new, base, item.language) <= min_bleu)
-        or kept_share(request_text(item.messages), base, new) < recipe.min_kept
+        or kept_share(item.messages, base, new) < recipe.min_kept
     )

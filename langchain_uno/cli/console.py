@@ -111,12 +111,11 @@ def at_home(
 
         hints = get_type_hints(command, include_extras=True)
         _, *own = signature(command).parameters.values()
+        kind = Parameter.KEYWORD_ONLY
         options = [
-            Parameter("home", Parameter.KEYWORD_ONLY, default=None, annotation=HomeOption),
-            Parameter(
-                "namespace", Parameter.KEYWORD_ONLY, default="default", annotation=NamespaceOption
-            ),
-            *(p.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in own),
+            Parameter("home", kind, default=None, annotation=HomeOption),
+            Parameter("namespace", kind, default="default", annotation=NamespaceOption),
+            *(p.replace(kind=kind, annotation=hints[p.name]) for p in own),
         ]
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__annotations__ = {p.name: p.annotation for p in options}

@@ -59,8 +59,5 @@ def demo(
             if page := report["refresh"].get("report"):
                 say(f"Report of the refresh: {page}")
             say("Try next:")
-            for line in (
-                f"langchain-uno logs stats --home {place.path}",
-                f"langchain-uno demo --home {place.path}-2 --seed {seed + 1}",
-            ):
-                say(f"  {line}")
+            say(f"  langchain-uno logs stats --home {place.path}")
+            say(f"  langchain-uno demo --home {place.path}-2 --seed {seed + 1}")

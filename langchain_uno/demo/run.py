@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -131,12 +132,8 @@ def run_demo(
     if "report" not in notes.data:
         progress.start("evaluate", 2 * per_family * len(world.families), "test requests")
         with notes.timed("evaluate"):
-            report = evaluate(
-                world,
-                home,
-                per_family=per_family,
-                on_done=lambda n: progress.advance("evaluate", n),
-            )
+            done = partial(progress.advance, "evaluate")
+            report = evaluate(world, home, per_family=per_family, on_done=done)
             report["examples"] = _examples(home, world, report["clusters"])
             report["sizes"] = _sizes(home)
             notes.data["report"] = report
@@ -236,20 +233,17 @@ def _examples(
             met = [
                 check_answer(language, one.query, said["answer"]).met for said in (before, after)
             ]
+            wishes = [
+                {"text": language.rules[r].text, "before": r in met[0], "after": r in met[1]}
+                for r in one.wishes
+            ]
             found[route] = {
                 "query": one.query.text,
                 "family": one.query.family,
                 "before": before["answer"],
                 "suggestions": after["suggestions"],
                 "after": after["answer"],
-                "wishes": [
-                    {
-                        "text": language.rules[rule].text,
-                        "before": rule in met[0],
-                        "after": rule in met[1],
-                    }
-                    for rule in one.wishes
-                ],
+                "wishes": wishes,
             }
             break
     return found

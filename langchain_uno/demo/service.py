@@ -102,13 +102,10 @@ def run_service(
         answers = model.batch([[("user", v.query.text)] for v in group], configs)
         follow: list[tuple[Visit, list[tuple[str, str]]]] = []
         for visit, answer in zip(group, answers, strict=True):
-            said = reaction(world, language, visit, str(answer.content), handler)
+            text = str(answer.content)
+            said = reaction(world, language, visit, text, handler)
             if said:
-                turns = [
-                    ("user", visit.query.text),
-                    ("assistant", str(answer.content)),
-                    ("user", said),
-                ]
+                turns = [("user", visit.query.text), ("assistant", text), ("user", said)]
                 follow.append((visit, turns))
         if follow:
             replies = model.batch(

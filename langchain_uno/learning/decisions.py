@@ -262,6 +262,12 @@ class Rulings:
         return rules.model_copy(update={"with_feedback": list(left.values())})
 
 
+def rulings_taken_up(work: Work) -> Rulings:
+    """Return the decisions that the rules of this refresh know; later ones are the next call's."""
+    known = set(work.folder.read_json(INDEX)["known"])
+    return Rulings([d for d in read_decisions(work.home) if d.id in known], work.clusters())
+
+
 def instead(text: str, decision: Decision | None) -> str | None:
     """Return what is taught in place of a rule after a decision on it; None: nothing."""
     if decision is None or decision.what == "restore":

@@ -25,14 +25,7 @@ from typing import Any, TypeVar
 
 from langchain_uno.learning.acts import edited_pairs, liked_pairs, pair_of
 from langchain_uno.learning.controls import believed
-from langchain_uno.learning.decisions import (
-    FOUND,
-    INDEX,
-    PairsFound,
-    Rulings,
-    instead,
-    read_decisions,
-)
+from langchain_uno.learning.decisions import FOUND, PairsFound, Rulings, instead, rulings_taken_up
 from langchain_uno.learning.rules import wanted_rules
 from langchain_uno.learning.troubles import left_out_notes, stage_failed, without_breakers
 from langchain_uno.learning.work import ClusterData, Work
@@ -43,7 +36,7 @@ from langchain_uno.models.roles import PromptSet
 from langchain_uno.models.teacher import Teacher
 from langchain_uno.recipe import Recipe
 from langchain_uno.records import Interaction, Message, PreferencePair, RatedAnswer, RuleSet, run_of
-from langchain_uno.reflect import kept_share, request_text
+from langchain_uno.reflect import kept_share
 from langchain_uno.reports.render import counted
 
 _Example = TypeVar("_Example", PreferencePair, RatedAnswer)
@@ -77,8 +70,7 @@ def pairs_stage(work: Work) -> dict[str, Any]:
             }
         todo.append((cluster, logs, rules, count_work(logs, rules, work.recipe)))
     work.progress.start("pairs", sum(n for *_, n in todo), "revising and judging")
-    known = set(work.folder.read_json(INDEX)["known"])  # what comes later is the next call's
-    rulings = Rulings([d for d in read_decisions(work.home) if d.id in known], work.clusters())
+    rulings = rulings_taken_up(work)
     counts: dict[str, int] = {}
     shown: dict[str, int] = {}
     origins: Counter[str] = Counter()
@@ -270,8 +262,7 @@ def _judged(
     todo = []
     for log, rules, texts in zip(logs, rule_sets, candidates, strict=True):
         # A candidate keeps what the logged answer quotes from the request.
-        asked = request_text(log.messages)
-        kept = [c for c in texts if kept_share(asked, log.answer, c) >= recipe.min_kept]
+        kept = [c for c in texts if kept_share(log.messages, log.answer, c) >= recipe.min_kept]
         if kept:
             todo.append((log, rules, kept))
     items = [

@@ -24,14 +24,7 @@ from langchain_uno.learning.distil import distil_keys, edits_to_read, known_rule
 from langchain_uno.learning.filter import nothing_heard, why_none
 from langchain_uno.learning.split import people_for
 from langchain_uno.learning.thumbs import CHECKED, EACH, MOST_RULES
-from langchain_uno.learning.work import (
-    DISTILLED,
-    RESULT,
-    RefreshResult,
-    Work,
-    given_up,
-    refresh_folders,
-)
+from langchain_uno.learning.work import DISTILLED, RefreshResult, Work, given_up, refresh_folders
 from langchain_uno.logs.filters import spoken, verdicts
 from langchain_uno.logs.index import check_embedder
 from langchain_uno.logs.join import join, read
@@ -143,8 +136,8 @@ def plan_refresh(work: Work) -> Plan:
     last, known = None, set[str]()
     for folder in refresh_folders(work.home.work):
         snapshot = folder.read_json("snapshot.json") if folder.has("snapshot.json") else {}
-        if folder.has(RESULT):
-            last = RefreshResult.model_validate(folder.read_json(RESULT))
+        if found := folder.result():
+            last = found
             known = set(snapshot["logs"])
         elif snapshot.get("fit") == work.fit:
             plan.goes_on = [s for s in STAGES if folder.has(f"{s}.json")]

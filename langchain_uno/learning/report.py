@@ -10,7 +10,7 @@ refresh that was killed in between writes it with the next call.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -36,6 +36,7 @@ from langchain_uno.reports.store import (
     Report,
     RuleTold,
 )
+from langchain_uno.trainers.deciding import mean_of
 from langchain_uno.trainers.verifier import Compared
 
 SHOWN = 100
@@ -240,8 +241,8 @@ class _Reporter:
             tied=outcomes[0.5],
             lost=outcomes[0.0],
             examples=self.examples(data, compared),
-            base_tokens=_mean(one.base.usage.output_tokens for one in compared),
-            module_tokens=_mean(one.module.usage.output_tokens for one in compared),
+            base_tokens=mean_of([one.base.usage.output_tokens for one in compared]),
+            module_tokens=mean_of([one.module.usage.output_tokens for one in compared]),
             module_bytes=self.sizes.get(data.id),
             pairs=len(work.pairs(data)),
             seconds=decision.seconds,
@@ -380,11 +381,6 @@ def _verdict(routes: Counter[Any], reports: Sequence[Any], *, promoted: bool) ->
     if promoted:
         return said
     return f"{said} The release waits for a person: `langchain-uno releases promote` promotes it."
-
-
-def _mean(values: Iterable[int]) -> float | None:
-    every = list(values)
-    return sum(every) / len(every) if every else None
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

@@ -115,10 +115,7 @@ class _Table:
         if folder.has("pairs.json"):
             found = folder.read_json("pairs.json")["found"].items()
             self.pairs = {c: n for c, n in found if folder.has(f"clusters/{c}/{FOUND}")}
-        self.last: dict[str, Decision] = {}
-        for one in decisions:
-            if one.kind != "rule":
-                self.last[one.row] = one
+        self.last = {one.row: one for one in decisions if one.kind != "rule"}
 
     def counted(self, kind: Kind, cluster: Mapping[str, Any]) -> int:
         """Return how many rows a cluster has."""
@@ -216,10 +213,8 @@ class _Table:
 
     def _own(self, cluster: str) -> list[Decision]:
         """Return the decisions that added the rules of a cluster's own which stand."""
-        found = {}
-        for one_id in self.index["own"].get(cluster, ()):
-            if one_id in self.by_id:
-                found[self.by_id[one_id].text] = self.by_id[one_id]
+        held = [self.by_id[i] for i in self.index["own"].get(cluster, ()) if i in self.by_id]
+        found = {one.text: one for one in held}
         for one in self.new:
             if one.cluster == cluster and one.what in ("add", "remove"):
                 found.pop(one.text, None)

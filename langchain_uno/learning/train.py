@@ -58,7 +58,7 @@ from langchain_uno.learning.verify import (
 from langchain_uno.learning.work import RESULT, ClusterData, ClusterResult, Work
 from langchain_uno.models.judge import stable_seed
 from langchain_uno.models.teacher import calls_of, check_answered
-from langchain_uno.records import ModuleKind, PreferencePair, RatedAnswer, Route, VerifierReport
+from langchain_uno.records import ModuleKind, PreferencePair, Route, VerifierReport
 from langchain_uno.trainers.deciding import cluster_p_value, least_people, may_ship
 from langchain_uno.trainers.elsewhere import SOFTER, softened
 from langchain_uno.trainers.verifier import HeldOut
@@ -456,8 +456,8 @@ def _trained(
             examples = _taught_pairs(work, cluster, critic)
         else:
             examples = work.pairs(cluster) if expert else _critic_examples(work, cluster)
-            if not examples and cluster.by_thumbs:
-                examples = _rated(work, cluster)
+            if not examples and cluster.by_thumbs:  # no pair comes of them: answers, liked or not
+                examples = weighted(lone_thumbs(work, cluster.train))
         if not examples:
             raise InputError("no preference pairs" if expert else "no rules to teach")
         with cast(Any, work.engine).exclusive() as (model, tokenizer):
@@ -486,11 +486,6 @@ def _tidy(work: Work, cluster: ClusterData) -> None:
         for epoch in work.folder.read_json(done):
             if epoch != trial.adapter:
                 work.folder.remove(epoch)
-
-
-def _rated(work: Work, cluster: ClusterData) -> list[RatedAnswer]:
-    """Return what thumbs teach where no pair comes of them: training answers, liked or not."""
-    return weighted(lone_thumbs(work, cluster.train))
 
 
 def _critic_examples(work: Work, cluster: ClusterData) -> list[CriticExample]:

@@ -305,8 +305,7 @@ class Work:
 
     def counts(self, stage: str) -> dict[str, Any]:
         """Return what a finished stage counted."""
-        found: dict[str, Any] = self.folder.read_json(f"{stage}.json")
-        return found
+        return dict(self.folder.read_json(f"{stage}.json"))
 
     def counter(self, stage: str, *, kept: bool = False) -> OnDone:
         """Return a callback that moves the stage's bar on.
@@ -435,6 +434,10 @@ class WorkFolder:
         """
         with _damage_told(self.path(name)):
             return json.loads(self.path(name).read_bytes())
+
+    def result(self) -> RefreshResult | None:
+        """Return what its refresh told when it was over (see :meth:`read_json`); else None."""
+        return RefreshResult.model_validate(self.read_json(RESULT)) if self.has(RESULT) else None
 
     def write_array(self, name: str, array: FloatArray) -> None:
         """Write one numeric array."""

@@ -20,14 +20,7 @@ from langchain_uno.logs.conversation import MAX_ID, run_name, run_ref
 from langchain_uno.logs.join import Joined, join
 from langchain_uno.logs.journal import Journal, JournalRow
 from langchain_uno.logs.redaction import pseudonym
-from langchain_uno.logs.tombstones import (
-    Kind,
-    note_expired,
-    plant,
-    said_at,
-    said_by_nobody,
-    words_about,
-)
+from langchain_uno.logs.tombstones import Kind, note_expired, plant, said_names, words_about
 from langchain_uno.messages import clean_text
 from langchain_uno.records import Feedback, Interaction, person
 
@@ -414,10 +407,8 @@ def _contents(
     for log in journal.interactions(list(ends)):
         if (after := ends[log.run_id]) is None:
             continue
-        names.append(("said", after.hex()))
-        names.append(("said", said_at(after, log.created_at.timestamp())))
-        if any(m.role == "user" and _is_distinct(m.content) for m in log.messages):
-            names.append(("said", said_by_nobody(after)))  # not "Hi" and "Hello!", which many say
+        distinct = any(m.role == "user" and _is_distinct(m.content) for m in log.messages)
+        names += said_names(after, log.created_at.timestamp(), distinct=distinct)
     return names
 
 
@@ -508,12 +499,7 @@ def shrink(journal: Journal, timeout_s: float = 30.0) -> None:
     """
     journal.database.write(lambda db: db.execute("VACUUM"))
     deadline = time.monotonic() + timeout_s
-    while True:
-        busy = journal.database.write(
-            lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        )
-        if not busy:
-            return
+    while journal.checkpoint():
         if time.monotonic() > deadline:
             raise StoreBusyError(
                 f"The journal {str(journal.path)!r} is read by another process all the time, so "

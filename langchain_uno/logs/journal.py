@@ -457,9 +457,10 @@ class Journal(Closing):
 
     # -- life ---------------------------------------------------------------------------------
 
-    def checkpoint(self) -> None:
-        """Move the write-ahead log into the file and shrink it, as far as readers allow."""
-        self._db.write(lambda db: db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
+    def checkpoint(self) -> bool:
+        """Move the write-ahead log into the file and empty it; return whether readers hinder it."""
+        sql = "PRAGMA wal_checkpoint(TRUNCATE)"
+        return bool(self._db.write(lambda db: db.execute(sql).fetchone()[0]))
 
     @property
     def database(self) -> Database:

@@ -50,7 +50,7 @@ from langchain_uno.logs.readers.base import (
     told_as_input,
 )
 from langchain_uno.logs.readers.bodies import REASONS, cut_off
-from langchain_uno.messages import clean_text, clean_value, without_thinking
+from langchain_uno.messages import clean_text, map_texts, without_thinking
 from langchain_uno.records import SCHEMA_VERSION, Feedback, Interaction, Message
 
 _WORDS = ("text", "content", "reason", "rationale", "explanation", "note")
@@ -156,7 +156,7 @@ def _own(row: Row, namespace: str) -> Interaction:
     fields["messages"] = messages[:-1]
     fields["namespace"] = namespace
     try:
-        found = Interaction.model_validate(clean_value(fields))
+        found = Interaction.model_validate(map_texts(fields, clean_text))
     except ValidationError as error:
         raise InputError(bad_value(error)) from error
     found.run_id = _without_nul(found.run_id)
@@ -416,7 +416,7 @@ def _add_explicit(
         stamp = _time(fields.pop("created_at", None), passed) or later
         fields["run_id"] = about.run_id
         text = json.dumps(fields, sort_keys=True, default=str, ensure_ascii=False)
-        own_id = uuid5(SPACE, f"{about.run_id}\0{n}\0{clean_value(text)}").hex
+        own_id = uuid5(SPACE, f"{about.run_id}\0{n}\0{clean_text(text)}").hex
         fields.setdefault("feedback_id", own_id)
         try:
             checked = check_feedback(**{k: v for k, v in fields.items() if v is not None})

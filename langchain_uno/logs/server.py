@@ -119,11 +119,8 @@ def server_address(url: str) -> tuple[str, int, bool]:
         )
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigError(f"The Chroma URL {url!r} must end after the port.")
-    return (
-        parts.hostname,
-        port or (443 if parts.scheme == "https" else 8000),
-        parts.scheme == "https",
-    )
+    ssl = parts.scheme == "https"
+    return parts.hostname, port or (443 if ssl else 8000), ssl
 
 
 def _connect(url: str, tenant: str, namespace: str) -> Any:
@@ -147,26 +144,23 @@ def _connect(url: str, tenant: str, namespace: str) -> Any:
             **given,
         )
     )
-    _ensure(lambda: admin.get_tenant(tenant), lambda: admin.create_tenant(tenant))
-    _ensure(
-        lambda: admin.get_database(database, tenant),
-        lambda: admin.create_database(database, tenant),
-    )
+    _ensure(admin.get_tenant, admin.create_tenant, tenant)
+    _ensure(admin.get_database, admin.create_database, database, tenant)
     return chromadb.HttpClient(
         host=host, port=port, ssl=ssl, settings=Settings(**given), tenant=tenant, database=database
     )
 
 
-def _ensure(get: Any, create: Any) -> None:
+def _ensure(get: Any, create: Any, *names: str) -> None:
     from chromadb.errors import ChromaError, NotFoundError
 
     try:
-        get()
+        get(*names)
     except NotFoundError:
         try:
-            create()
+            create(*names)
         except ChromaError as refused:  # of several kinds when another host was quicker
             try:
-                get()
+                get(*names)
             except NotFoundError:
                 raise refused from None

@@ -65,10 +65,10 @@ def is_forgotten(db: sqlite3.Connection, row: Sequence[Any], after: bytes | None
         return True
     if after is None:
         return False
-    if planted.at("said", said_at(after, created_at)):
+    if planted.at("said", _said_at(after, created_at)):
         return True
     if not names:
-        return bool(planted.at("said", said_by_nobody(after)))
+        return bool(planted.at("said", _said_by_nobody(after)))
     # The user tells whose it is; the thread does where no user is named.
     return bool(planted.at("said", after.hex())) and bool(planted.at(*names[0]))
 
@@ -101,13 +101,25 @@ def feedback_is_forgotten(
     return any(planted.at("words", words_about(after, text)) for text in texts)
 
 
-def said_at(after: bytes, created_at: float) -> str:
-    """Name a conversation and when it was held, in milliseconds as other exports have it."""
+def said_names(after: bytes, created_at: float, *, distinct: bool) -> list[tuple[Kind, str]]:
+    """Name a conversation by itself and by when it was held.
+
+    Args:
+        after: its digest.
+        created_at: in seconds; milliseconds are named, as other exports have them.
+        distinct: whether a row without user, thread and time is of it: not "Hi" and "Hello!", which
+            many say.
+    """
+    names = [after.hex(), _said_at(after, created_at)]
+    names += [_said_by_nobody(after)] if distinct else []
+    return [("said", name) for name in names]
+
+
+def _said_at(after: bytes, created_at: float) -> str:
     return f"{after.hex()} {round(created_at * 1e6) // 1000}"
 
 
-def said_by_nobody(after: bytes) -> str:
-    """Name a conversation of which a row without user, thread and time is known."""
+def _said_by_nobody(after: bytes) -> str:
     return f"{after.hex()} -"
 
 

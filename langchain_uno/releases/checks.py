@@ -24,13 +24,7 @@ from langchain_uno.models.server_adapters import (
     check_matrices,
     read_tensors,
 )
-from langchain_uno.releases.manifest import (
-    ADAPTER_ROUTES,
-    AdapterEntry,
-    Manifest,
-    adapter_name,
-    base_name,
-)
+from langchain_uno.releases.manifest import AdapterEntry, Manifest, adapter_name, base_name
 from langchain_uno.releases.space import Space
 
 MANIFEST_FILE = "manifest.json"
@@ -67,9 +61,8 @@ def check_names(manifest: Manifest, folder_id: str) -> None:
         raise ReleaseError("two of its clusters have the same id")
     wanted = {}
     for cluster in manifest.clusters:
-        name = None
-        if cluster.route in ADAPTER_ROUTES:
-            name = adapter_name(manifest.id, cluster.id, cluster.route)
+        name = adapter_name(manifest.id, cluster)
+        if name is not None:
             wanted[name] = (cluster.id, cluster.route)
         if cluster.adapter != name:
             raise ReleaseError(
@@ -109,13 +102,11 @@ def _walk(folder: Path) -> list[str]:
     for root, folders, files in os.walk(folder, followlinks=False):
         for name in folders + files:
             path = Path(root) / name
-            mode = path.lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise ReleaseError(
-                    f"its {path.relative_to(folder).as_posix()!r} is a link or a special file"
-                )
+            place, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
             if stat.S_ISREG(mode):
-                names.append(path.relative_to(folder).as_posix())
+                names.append(place)
+            elif not stat.S_ISDIR(mode):
+                raise ReleaseError(f"its {place!r} is a link or a special file")
     return names
 
 

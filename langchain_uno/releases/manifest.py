@@ -97,13 +97,15 @@ def new_release_id(now: datetime | None = None) -> str:
     return f"r{now or utc_now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
-def adapter_name(release: str, cluster: str, kind: str) -> str:
-    """Return ``<release>-<cluster>-<kind>``, the adapter's name for ever.
+def adapter_name(release: str, cluster: Cluster) -> str | None:
+    """Return ``<release>-<cluster>-<kind>``, the adapter's name for ever; None: it has none.
 
     Raises:
         NameError_: the parts don't make a safe name.
     """
-    return safe_name(f"{release}-{cluster}-{kind}", "adapter name")
+    if cluster.route not in ADAPTER_ROUTES:
+        return None
+    return safe_name(f"{release}-{cluster.id}-{cluster.route}", "adapter name")
 
 
 def lineage_key(home: Home) -> bytes:

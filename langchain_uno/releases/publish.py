@@ -33,7 +33,6 @@ from langchain_uno.releases.load import (
     revocation_file,
 )
 from langchain_uno.releases.manifest import (
-    ADAPTER_ROUTES,
     AdapterEntry,
     Manifest,
     adapter_name,
@@ -140,9 +139,8 @@ def _write(
     clusters: list[Cluster] = []
     entries: list[AdapterEntry] = []
     for cluster in draft.clusters:
-        name = None
-        if cluster.route in ADAPTER_ROUTES:
-            name = adapter_name(release_id, cluster.id, cluster.route)
+        name = adapter_name(release_id, cluster)
+        if name is not None:
             source = adapters[cluster.id]
             rank = adapter_config(source, f"the adapter of cluster {cluster.id!r}").get("r")
             for file_name in (checks.CONFIG_FILE, checks.WEIGHTS_FILE):
@@ -319,10 +317,9 @@ def _without(
 
 def _traffic_or_none(home: Home) -> Traffic:
     """Return the traffic, or an empty one where the file is missing or damaged (to mend it)."""
-    try:
+    with suppress(ReleaseError):
         return read_traffic(home) or Traffic()
-    except ReleaseError:
-        return Traffic()
+    return Traffic()
 
 
 def direct(

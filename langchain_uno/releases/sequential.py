@@ -27,7 +27,7 @@ the past, with mean ``p`` on the candidate's side and ``q`` on the current side.
 grows with ``p`` and falls with ``q``. If the candidate is not better (``p <= q``), it is at most
 its value at ``p = q``. There, by ``log(1 + z) <= z``, its logarithm is at most ``(p - c) / v * (n
 (a - c) + m (b - c)) = 0``. So the product over blocks is a supermartingale that begins with 1, and
-by Ville's inequality it ever reaches ``1 / level`` with a probability of at most ``level``, however
+by Ville's inequality it ever reaches ``1 / LEVEL`` with a probability of at most ``LEVEL``, however
 often one looks. The other direction is the same with the sides exchanged.
 
 Scores between 0 and 1 are taken as they are: nothing in the proof asks for thumbs.
@@ -50,7 +50,7 @@ class Compared:
     """What the votes say."""
 
     better: float
-    """The e-value against "the candidate is not better": ``1 / level`` decides."""
+    """The e-value against "the candidate is not better": ``1 / LEVEL`` decides."""
     worse: float
     """The e-value against "the candidate is not worse"."""
     decided: Literal["better", "worse"] | None
@@ -69,9 +69,7 @@ def block_for(share: float) -> tuple[int, int]:
     return 1, max(1, round((1.0 - share) / share))
 
 
-def compare(
-    votes: Iterable[tuple[bool, float]], block: tuple[int, int], level: float = LEVEL
-) -> Compared:
+def compare(votes: Iterable[tuple[bool, float]], block: tuple[int, int]) -> Compared:
     """Test both directions, vote by vote, until one is decided.
 
     Args:
@@ -79,7 +77,6 @@ def compare(
             and the score in [0, 1].
         block: votes of the candidate and of the current side in a block (:func:`block_for`), chosen
             before the first vote.
-        level: the chance of a wrong decision, in each direction.
     """
     evidence = {"better": 1.0, "worse": 1.0}
     waiting: tuple[list[float], list[float]] = ([], [])
@@ -98,11 +95,11 @@ def compare(
             sums[side] += sum(taken[side])
             counts[side] += size
             del waiting[side][:size]
-        if evidence[direction] >= 1.0 / level:
+        if evidence[direction] >= 1.0 / LEVEL:
             return Compared(**evidence, decided=direction, votes=seen, needed=None)
     most, needed = max(evidence.values()), None
     if most > 1.0:
-        needed = math.ceil(seen * (math.log(1.0 / level) / math.log(most) - 1.0))
+        needed = math.ceil(seen * (math.log(1.0 / LEVEL) / math.log(most) - 1.0))
     return Compared(**evidence, decided=None, votes=seen, needed=needed)
 
 

@@ -80,10 +80,8 @@ def _is_bare(release: str, read: Callable[[str], Manifest]) -> bool:
 def _newest(releases: Sequence[str], read: Callable[[str], Manifest]) -> datetime | None:
     """Return when the newest release was made that can be read."""
     for release in reversed(releases):
-        try:
+        with suppress(ReleaseError):
             return read(release).created
-        except ReleaseError:
-            continue
     return None
 
 

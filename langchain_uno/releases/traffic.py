@@ -126,11 +126,9 @@ def read_traffic(home: Home) -> Traffic | None:
         if isinstance(data, dict):
             data = _migrated(data)
         traffic = Traffic.model_validate(data)
-        for share in traffic.shares:
-            if share.release is not None:
-                safe_name(share.release, "release")
-        if traffic.stands_in_for is not None:
-            safe_name(traffic.stands_in_for, "release")
+        for name in (*(share.release for share in traffic.shares), traffic.stands_in_for):
+            if name is not None:
+                safe_name(name, "release")
     except (ValidationError, ValueError, NameError_, RecursionError) as error:
         detail = reason_of(error) if isinstance(error, ValidationError) else str(error)
         raise ReleaseError(

@@ -29,9 +29,8 @@ def as_result(state: Mapping[str, Any], model: str) -> ChatResult:
         response_metadata=_metadata(state, model),
         usage_metadata=_usage(state, model),
     )
-    generation = ChatGeneration(
-        message=message, generation_info={"finish_reason": state["finish_reason"]}
-    )
+    info = {"finish_reason": state["finish_reason"]}
+    generation = ChatGeneration(message=message, generation_info=info)
     return ChatResult(generations=[generation], llm_output={"model_name": model})
 
 
@@ -72,9 +71,8 @@ def _last_chunk(state: Mapping[str, Any], model: str) -> ChatGenerationChunk:
         usage_metadata=_usage(state, model),
         chunk_position="last",
     )
-    return ChatGenerationChunk(
-        message=message, generation_info={"finish_reason": state["finish_reason"]}
-    )
+    info = {"finish_reason": state["finish_reason"]}
+    return ChatGenerationChunk(message=message, generation_info=info)
 
 
 def _metadata(state: Mapping[str, Any], model: str) -> dict[str, Any]:

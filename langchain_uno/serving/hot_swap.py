@@ -71,9 +71,7 @@ class Snapshot:
             mode: ``"uno"``; ``"single"``: reflective clusters go to the base; ``"base"``: all do.
         """
         cluster = self.clusters.get(cluster_id or "")
-        if cluster is None or mode == "base":
-            return "base", None
-        if mode == "single" and cluster.route in REFLECTIVE:
+        if cluster is None or mode == "base" or (mode == "single" and cluster.route in REFLECTIVE):
             return "base", None
         return cluster.route, cluster.adapter
 

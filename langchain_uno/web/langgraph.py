@@ -97,11 +97,7 @@ async def _respond(state: Conversation, runtime: Runtime[Settings]) -> Conversat
     return {"messages": [answer]}
 
 
-async def _refresh(state: RefreshOutcome) -> RefreshOutcome:
-    return await asyncio.to_thread(_refresh_home)
-
-
-def _refresh_home() -> RefreshOutcome:
+def _refresh(state: RefreshOutcome) -> RefreshOutcome:  # the graph runs it in a thread
     from langchain_uno.train import refresh_home
 
     result = refresh_home(_home(), namespace=_namespace(), model=_model(), embeddings=_embeddings())

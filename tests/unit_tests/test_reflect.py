@@ -15,8 +15,8 @@ from langchain_uno.reflect import (
     Plan,
     Reflected,
     kept_share,
+    quoted,
     reflect,
-    request_text,
     run_together,
 )
 
@@ -25,8 +25,12 @@ FIRST = "About the lamp Brailon: The price is 45 euros. The maker is Skond."
 PROMPTS = load_prompt_set("real")
 
 
+def asked(text: str) -> list[Message]:
+    return [Message(role="user", content=text)]
+
+
 def ask(text: str = "what now?", **settings: Any) -> GenerateRequest:
-    return GenerateRequest([Message(role="user", content=text)], sampling=Sampling(**settings))
+    return GenerateRequest(asked(text), sampling=Sampling(**settings))
 
 
 def drive(plan: Plan, *said: str | Generation) -> tuple[Reflected, list[Any]]:
@@ -169,26 +173,28 @@ def test_many_plans_go_through_together() -> None:
     ],
 )
 def test_a_lost_word_shows(answer: str, whole: bool) -> None:
-    share = kept_share(REQUEST, FIRST, answer)
+    share = kept_share(asked(REQUEST), FIRST, answer)
     assert (share == 1.0) == whole
     assert 0.0 <= share <= 1.0
 
 
 def test_one_word_of_ten_is_a_tenth() -> None:
-    assert kept_share("a b c d e f g h i j", "j i h g f e d c b a", "a b c d e f g h i") == 0.9
+    request = asked("a b c d e f g h i j")
+    assert kept_share(request, "j i h g f e d c b a", "a b c d e f g h i") == 0.9
 
 
 def test_nothing_quoted_is_nothing_lost() -> None:
-    assert kept_share("What is love?", "Baby, don't hurt me.", "") == 1.0
-    assert kept_share("", "", "x") == 1.0
+    assert kept_share(asked("What is love?"), "Baby, don't hurt me.", "") == 1.0
+    assert kept_share(asked(""), "", "x") == 1.0
 
 
 def test_chinese_is_read_character_by_character() -> None:
-    request, first = "介绍台灯:价格是45欧元", "台灯的价格是45欧元。"
+    request, first = asked("介绍台灯:价格是45欧元"), "台灯的价格是45欧元。"
     assert kept_share(request, first, "你好!台灯,价格:45欧元,是的。") == 1.0
     assert kept_share(request, first, "你好!台灯,价格:54欧元,是的。") < 1.0
 
 
 def test_only_what_users_wrote_is_the_request() -> None:
     roles: Any = (("system", "s"), ("user", "one"), ("assistant", "two"), ("user", "three"))
-    assert request_text([Message(role=r, content=c) for r, c in roles]) == "one\nthree"
+    messages = [Message(role=r, content=c) for r, c in roles]
+    assert quoted(messages, "s one two three") == {"one", "three"}

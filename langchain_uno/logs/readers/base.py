@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -22,7 +22,7 @@ from langchain_uno.logs.capture import check_feedback
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.filters import EVALUATED, is_evaluator
 from langchain_uno.logs.names import THREAD_KEYS, USER_KEYS, first_name
-from langchain_uno.messages import clean_text, clean_value, read_turns
+from langchain_uno.messages import clean_text, map_texts, read_turns
 from langchain_uno.records import Feedback, Message
 
 _WRONG_TYPES = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -239,7 +239,7 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
     Raises:
         InputError: it says nothing, names no run, or a value is of the wrong type.
     """
-    fields = {k: clean_value(v) for k, v in fields.items() if v is not None}
+    fields = {k: map_texts(v, clean_text) for k, v in fields.items() if v is not None}
     score = fields.get("score")
     if isinstance(score, str):  # in a table
         read = number(score) if thumb(score) is None else thumb(score)
@@ -261,7 +261,7 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
     try:
         checked = check_feedback(
             run_id=run,
-            feedback_id=str(name) if name else uuid5(SPACE, f"{run}\0{clean_value(text)}").hex,
+            feedback_id=str(name) if name else uuid5(SPACE, f"{run}\0{clean_text(text)}").hex,
             **fields,
         )
     except ValidationError as error:
@@ -361,10 +361,8 @@ def literal(value: Any, name: str) -> Any:
     if not isinstance(value, str):
         return value
     for parse in (json.loads, ast.literal_eval):
-        try:
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             return parse(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
     raise InputError(f"{name!r} is a text that is neither JSON nor a Python literal")
 
 

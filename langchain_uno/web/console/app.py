@@ -55,8 +55,7 @@ def console_app(
         ConfigError, HomeError, StoreError: see :func:`console_router`.
     """
     prefix = settings.pop("prefix", "")
-    given = {"tokens": None, "model": None, "embedder": None, "with_model": True, **settings}
-    console = _console(home, namespace, **given)
+    console = _console(home, namespace, **settings)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -74,10 +73,10 @@ def console_app(
 def _console(
     home: str | os.PathLike[str] | None,
     namespace: str,
-    tokens: str | Sequence[Operator] | None,
-    model: Any,
-    embedder: Any,
-    with_model: bool,
+    tokens: str | Sequence[Operator] | None = None,
+    model: Any = None,
+    embedder: Any = None,
+    with_model: bool = True,
 ) -> Console:
     place = Home.locate(home, namespace).require()
     given = os.environ.get(ENV_TOKENS, "") if tokens is None else tokens

@@ -110,11 +110,10 @@ class Console(Guard):
 
     def overview(self, visit: Visit) -> Response:
         """What answers, how much of the traffic it covers, and what waits for a person."""
-        found = self._summary()
         return self.page(
             visit,
             "overview.html",
-            s=found,
+            s=self._summary(),
             current=self.shelf.current(),
             held=held(self.home),
             waiting=waiting(self.home),
@@ -263,7 +262,6 @@ class Console(Guard):
 
     def health(self, visit: Visit) -> Response:
         """Sizes, versions, the disk, the model, and how long the last refresh took."""
-        disk = shutil.disk_usage(self.home.path)
         names = [self.home.journal / (FILE_NAME + end) for end in ("", "-wal")]
         size = sum(path.stat().st_size for path in names if path.exists())
         return self.page(
@@ -271,7 +269,7 @@ class Console(Guard):
             "health.html",
             s=self._summary(),
             journal_bytes=size,
-            disk=disk,
+            disk=shutil.disk_usage(self.home.path),
             packages=_versions(),
             talks=self.talks,
             seconds=self._seconds(),
@@ -287,15 +285,14 @@ class Console(Guard):
     def promote(self, visit: Visit) -> Response:
         """Let a release answer all requests."""
         found = make_current(self.home, visit.path["release"], why=visit.said("why"), by=visit.who)
-        self.shelf.forget()
-        return self.go(visit, "/releases", f"Release {found.id} answers.")
+        return self._changed(visit, f"Release {found.id} answers.")
 
     def go_back(self, visit: Visit) -> Response:
         """Go back to an older release, or to the base model."""
         found = rollback(self.home, visit.said("to") or None, visit.said("why"), visit.who)
-        self.shelf.forget()
-        done = f"Release {found.id} answers." if found else "The base model answers."
-        return self.go(visit, "/releases", done)
+        return self._changed(
+            visit, f"{f'Release {found.id}' if found else 'The base model'} answers."
+        )
 
     def start_canary(self, visit: Visit) -> Response:
         """Let a release answer a part of the people; or a larger part, if it does already."""
@@ -308,22 +305,19 @@ class Console(Guard):
             self.home, visit.path["release"], share=share, people=people, days=days,
             by=visit.who, why=visit.said("why"),
         )  # fmt: skip
-        self.shelf.forget()
         done = f"Release {plan.release} answers {100 * plan.share:.0f} % of the people."
         if (plan.people, plan.days) != (people, days):
             done += f" Its budget stays {plan.people:,} people and {plan.days:g} days."
-        return self.go(visit, "/releases", done)
+        return self._changed(visit, done)
 
     def watch_canary(self, visit: Visit) -> Response:
         """Look at the canary, and do what its figures say."""
-        self.shelf.forget()
-        return self.go(visit, "/releases", f"The canary: {canary.watch(self.home).verdict}.")
+        return self._changed(visit, f"The canary: {canary.watch(self.home).verdict}.")
 
     def stop_canary(self, visit: Visit) -> Response:
         """End the canary: what was current answers everything."""
         ended = canary.stop(self.home, visit.who, visit.said("why"))
-        self.shelf.forget()
-        return self.go(visit, "/releases", "The canary ended." if ended else "No canary ran.")
+        return self._changed(visit, "The canary ended." if ended else "No canary ran.")
 
     def decide(self, visit: Visit) -> Response:
         """Write one decision about a rule, a pair or a log."""
@@ -417,6 +411,11 @@ class Console(Guard):
         return response
 
     # -- parts --------------------------------------------------------------------------------
+
+    def _changed(self, visit: Visit, said: str) -> Response:
+        """Go on to the releases; what was read of them is read anew."""
+        self.shelf.forget()
+        return self.go(visit, "/releases", said)
 
     def _summary(self) -> dict[str, Any]:
         return self.shelf.glance("summary", self._look, None) or {}

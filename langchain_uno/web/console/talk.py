@@ -191,16 +191,12 @@ class Talks:
 
         with self._loading:
             if self._loaded is None:
-                home, model = self._home, self._model
+                place: Any = {"home": self._home.root, "namespace": self._home.namespace}
+                model = self._model
                 if not isinstance(model, UNOChatModel):
-                    model = UNOChatModel(
-                        home=home.root,
-                        namespace=home.namespace,
-                        model=model,
-                        embedder=self._embedder,
-                    )
+                    model = UNOChatModel(**place, model=model, embedder=self._embedder)
                 model.warm()
-                self._handler = UNOFeedbackHandler(home=home.root, namespace=home.namespace)
+                self._handler = UNOFeedbackHandler(**place)
                 # An app's own model captures under the app's names: here the console does.
                 asked = model.model_copy(update={"callbacks": None, "metadata": None})
                 self._loaded = (asked, asked.model_copy(update={"mode": "base"}))
