@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from langchain_uno.errors import InputError
+from langchain_uno.errors import InputError, StoreError
 from langchain_uno.learning.evolve import Parent, keep_apart, match_parents
 from langchain_uno.learning.reach import Reach, everyday_requests, find_reach, means_of
 from langchain_uno.learning.separation import (
@@ -31,8 +32,10 @@ from langchain_uno.learning.separation import (
     ward_tree,
 )
 from langchain_uno.learning.split import DECIDING, query_key, split_logs
-from langchain_uno.learning.work import ClusterData, Work
+from langchain_uno.learning.work import ClusterData, Work, refresh_folders
+from langchain_uno.logs.store import LogStore
 from langchain_uno.models.judge import stable_seed
+from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Interaction
 from langchain_uno.reports.render import counted
 from langchain_uno.serving.router import Router
@@ -57,6 +60,8 @@ REFINE_STEPS = 3
 
 def cluster_stage(work: Work) -> dict[str, Any]:
     """Write ``clusters-cluster.jsonl``: who belongs together, and who is held out."""
+    if not work.folder.has("queries.npy"):
+        embed_requests(work)
     logs = list(work.logs.values())
     work.progress.start("cluster", len(logs), "embedding rules")
     wishes = ["\n".join(r.text for r in work.distilled[g.run_id].with_feedback) for g in logs]
@@ -84,6 +89,34 @@ def cluster_stage(work: Work) -> dict[str, Any]:
         "note": f"{counted(len(clusters), 'cluster')} of {counted(len(logs), 'log')}, "
         f"{held} held out",
     }
+
+
+def embed_requests(work: Work) -> None:
+    """Bring the index up to the journal, and write the vectors of all requests.
+
+    ``queries.npy`` has those of the usable logs, ``unheard.npy`` those that nobody reacted to.
+    """
+    work.progress.start("cluster", None, "embedding requests")
+    with LogStore.open(work.home, work.embedder) as store:
+        store.drain(work.counter("cluster"))
+        unheard, queries = store.embeddings(list(work.unheard)), _queries(work, store)
+    work.folder.write_array("unheard.npy", unheard)
+    work.folder.write_array("queries.npy", queries)
+
+
+def _queries(work: Work, store: LogStore) -> FloatArray:
+    """Return the vectors of the requests; those that the last refresh had are in its folder."""
+    found: dict[str, FloatArray] = {}
+    for folder in refresh_folders(work.home.work):
+        with suppress(StoreError, KeyError, ValueError):  # the index has them all
+            vectors, ids = folder.read_array("queries.npy"), folder.read_json("usable.json")
+            snapshot = folder.read_json("snapshot.json")
+            if snapshot["embedder"] == work.embedder.fingerprint:
+                contents = [snapshot["logs"][log_id]["content"] for log_id in ids]
+                found |= dict(zip(contents, vectors, strict=True))
+    missing = {i.content: i.run_id for i in work.heard.values() if i.content not in found}
+    found |= dict(zip(missing, store.embeddings(list(missing.values())), strict=True))
+    return np.stack([found[one.content] for one in work.heard.values()])
 
 
 def reach_of(work: Work, labels: Ints) -> Reach:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import numpy as np
 
@@ -168,11 +168,12 @@ def scorer_figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
 
 
 def _figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
-    said = {one.facts.language for one in work.heard.values() if one.words}
-    wordless = [log for log_id, log in work.logs.items() if not work.heard[log_id].words]
-    rated = rated_answers(wordless, work.voices)
-    if thumbs_teach(rated, work.recipe):
-        said |= {work.logs[one.run_id].language for one in rated}
+    said = {_asked_in(one.facts.language) for one in work.heard.values() if one.words}
+    if {_asked_in(one.facts.language) for one in work.heard.values()} - said:
+        silent = [log for log_id, log in work.logs.items() if not work.heard[log_id].words]
+        rated = rated_answers(silent, work.voices)
+        if thumbs_teach(rated, work.recipe):
+            said |= {_asked_in(work.logs[one.run_id].language) for one in rated}
     by = digest_of(
         getattr(work.reranker, "fingerprint", type(work.reranker).__name__),
         work.teacher.fingerprint,
@@ -183,14 +184,10 @@ def _figures(work: Work) -> dict[Scorer, dict[str, Figure]]:
     known = kept.read_json(_FILE) if kept.has(_FILE) else {}
     if not isinstance(known, dict) or known.get("by") != by:
         known = {"by": by, "reranker": {}, "judge": {}}
-    languages = sorted({_asked_in(language) for language in said})
-    for lang in (one for one in languages if one not in known["judge"]):
+    for lang in sorted(said - known["judge"].keys()):
         judged = judge_figure(work.teacher, work.teacher_prompts, work.recipe, lang)
         known["reranker"][lang] = reranker_figure(work.reranker, lang)
         known["judge"][lang] = judged
         if all(map(passes, known["judge"].values())):  # a bad minute of a judge is not kept
             kept.write_json(_FILE, known)
-    return {
-        "reranker": {lang: known["reranker"][lang] for lang in languages},
-        "judge": {lang: known["judge"][lang] for lang in languages},
-    }
+    return {kind: {lang: known[kind][lang] for lang in sorted(said)} for kind in get_args(Scorer)}

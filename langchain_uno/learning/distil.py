@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from langchain_uno.errors import EmptyLogError
 from langchain_uno.learning.acts import (
@@ -55,7 +55,7 @@ from langchain_uno.records import (
     digest_of,
     run_of,
 )
-from langchain_uno.releases.history import append_lines, read_lines
+from langchain_uno.releases.history import append_lines
 from langchain_uno.reports.render import counted
 
 GUESSED_RULES = 5
@@ -203,7 +203,7 @@ def _distil_and_keep(
     left = {log.run_id: reason for log, reason in broken}
     left |= {one.run_id: why[one.outcome] for one in made if one.outcome in why}
     rows = [
-        {"key": keys[one.run_id], "rules": one.model_dump(mode="json")}
+        _Known(key=keys[one.run_id], rules=one).model_dump(mode="json")
         for one in made
         if one.run_id not in left and one.run_id not in again
     ]
@@ -492,8 +492,17 @@ def _note_verdicts(work: Work, logs: Sequence[Interaction], out: Sequence[RuleSe
 def known_rules(path: Path, wanted: set[str]) -> dict[str, RuleSet]:
     """Return what is known of the wanted keys; a line that a kill cut short counts for nothing."""
     found: dict[str, RuleSet] = {}
-    for row in read_lines(path):
-        if row.get("key") in wanted:
+    with suppress(OSError), path.open("rb") as file:
+        for line in file:
             with suppress(ValidationError):
-                found[row["key"]] = RuleSet.model_validate(row.get("rules"))
+                one = _Known.model_validate_json(line)
+                if one.key in wanted:
+                    found[one.key] = one.rules
     return found
+
+
+class _Known(BaseModel):
+    """One line of what was distilled."""
+
+    key: str
+    rules: RuleSet

@@ -1,8 +1,9 @@
 """Stage "filter": what a refresh learns from. It reads the log once and takes a snapshot of it.
 
-New records of the journal go into the index first (their vectors are cached). Then every log with
-feedback is read, one for each person who said something, and checked
+Every log with feedback is read, one for each person who said something, and checked
 (:mod:`langchain_uno.logs.filters`). Whether the words ask for anything is decided by the distiller.
+Nothing is embedded here, and an index in a folder is not opened: "cluster" does that. Where the
+index is on a server, new records go there first, and those of other hosts are read.
 
 A refresh that was killed goes on with the logs that it began with: what arrived or changed since
 belongs to the next refresh.
@@ -13,12 +14,9 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-import numpy as np
-
-from langchain_uno.errors import EmptyLogError, StoreError, TemplateError
+from langchain_uno.errors import EmptyLogError, TemplateError
 from langchain_uno.learning.decisions import take_up_decisions
 from langchain_uno.learning.distil import distilled_at_last
 from langchain_uno.learning.work import RESULT, Work, given_up, refresh_folders, uncollected
@@ -28,7 +26,6 @@ from langchain_uno.logs.join import feedback_digest
 from langchain_uno.logs.journal import EMPTY
 from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.store import LogStore
-from langchain_uno.models.protocols import FloatArray
 from langchain_uno.records import Interaction, Verdict, digest_of, run_of, speaker_of
 from langchain_uno.releases.load import revocation_file
 from langchain_uno.releases.traffic import answering
@@ -45,28 +42,29 @@ def filter_stage(work: Work) -> None:
         EmptyLogError: there are no interactions, nobody reacted to one, or none may be learnt from.
     """
     work.progress.start("filter", None, "reading the log")
-    with LogStore.open(work.home, work.embedder) as store:
-        store.drain(work.counter("filter"))
+    with LogStore.open(work.home, work.embedder, later=True) as store:
+        if store.shared:
+            store.drain(work.counter("filter"))
         heard = store.heard(whole=work.recipe.rules.voices == "logs")
         if not heard:
             raise EmptyLogError(
                 nothing_heard(str(work.home.path), store.count_all(), store.journal.waiting())
             )
-        snapshot = _unfinished(work, heard, store) or _new_snapshot(work, heard, store)
+        contents = sorted(f"{one.log_id} {one.content}" for one in heard)
+        work.id = f"refresh-{digest_of(work.fit, *contents)}"
+        snapshot = _begun(work, heard, store) or _new_snapshot(work, heard, store)
         chosen, changed = _restricted(work, heard, snapshot["logs"], store)
         known = {one.log_id: one for one in chosen}
         logs = Logs({**store.logs(chosen), **changed})
         work.newer = _newer(heard, snapshot["logs"])
         work.unheard = {log.run_id: log for log in store.interactions(snapshot["unheard"])}
-        if not work.folder.has("queries.npy"):
+        if not work.folder.has("by-model.json"):
             kept, dropped, by_model = _checked(work, store.kept, chosen, logs)
             if not kept:
                 raise EmptyLogError(why_none(work, [one.facts.language for one in chosen], dropped))
             work.folder.write_json("usable.json", [one.log_id for one in kept])
             work.folder.write_json("dropped.json", dict(dropped))
             work.folder.write_json("by-model.json", by_model)
-            work.folder.write_array("unheard.npy", store.embeddings(list(work.unheard)))
-            work.folder.write_array("queries.npy", _queries(work, store, kept))
     usable = work.folder.read_json("usable.json")
     work.logs, work.heard = logs.only(usable), {log_id: known[log_id] for log_id in usable}
     work.once("filter", lambda _: _counts(work, snapshot))
@@ -87,9 +85,9 @@ def _retry(work: Work) -> None:
             work.folder.remove(name)
 
 
-_OWN = {"snapshot.json", "usable.json", "dropped.json", "by-model.json", "unheard.npy"}
-_OWN |= {"queries.npy", "filter.json"}
-"""What this stage writes."""
+_OWN = {"snapshot.json", "usable.json", "dropped.json", "by-model.json", "filter.json"}
+_OWN |= {"unheard.npy", "queries.npy"}
+"""What this stage writes, and the vectors, which stay the same."""
 
 
 def was_taken_back(work: Work) -> bool:
@@ -134,51 +132,28 @@ def nothing_heard(where: str, n: int, waiting: Sequence[str]) -> str:
     )
 
 
-def _queries(work: Work, store: LogStore, heard: Sequence[Heard]) -> FloatArray:
-    """Return the vectors of the requests; those that the last refresh had are in its folder."""
-    found: dict[str, FloatArray] = {}
-    for folder in refresh_folders(work.home.work):
-        if folder.root.name != work.id and folder.has("queries.npy"):
-            with suppress(StoreError, KeyError, ValueError):  # the index has them all
-                snapshot = folder.read_json("snapshot.json")
-                if snapshot["embedder"] == work.embedder.fingerprint:
-                    ids, logs = folder.read_json("usable.json"), snapshot["logs"]
-                    contents = [logs[log_id]["content"] for log_id in ids]
-                    vectors = folder.read_array("queries.npy")
-                    found |= dict(zip(contents, vectors, strict=True))
-    missing = [one for one in heard if one.content not in found]
-    vectors = store.embeddings([one.run_id for one in missing])
-    found |= {one.content: row for one, row in zip(missing, vectors, strict=True)}
-    return np.stack([found[one.content] for one in heard])
-
-
-def _unfinished(work: Work, heard: Sequence[Heard], store: LogStore) -> dict[str, Any] | None:
+def _begun(work: Work, heard: Sequence[Heard], store: LogStore) -> dict[str, Any] | None:
     """Return the snapshot of a refresh to go on with, and set ``work.id``; None: there is none.
 
-    It is one with this recipe and these models: over and of just the present logs, or unfinished.
-    An unfinished one goes on as long as its logs and their feedback are there, though feedback came
-    or was changed meanwhile: the next refresh learns that. Where they are not, its folder goes.
+    It is one with this recipe and these models: over and of just the present logs, which its name
+    tells, or unfinished. An unfinished one goes on as long as its logs and their feedback are
+    there, though feedback came or was changed meanwhile: the next refresh learns that. Where they
+    are not, its folder goes.
     """
-    now = {one.log_id: one.content for one in heard}
     for folder in refresh_folders(work.home.work):
-        if not folder.has("snapshot.json"):
+        over, name = folder.has(RESULT), folder.root.name
+        if not folder.has("snapshot.json") or (over and name != work.id):
             continue
         snapshot: dict[str, Any] = folder.read_json("snapshot.json")
         if snapshot.get("fit") != work.fit:
             continue
-        then: dict[str, dict[str, Any]] = snapshot["logs"]
-        if folder.has(RESULT):
-            goes_on = {i: one["content"] for i, one in then.items()} == now
-        else:
-            found, _ = _restricted(work, heard, then, store)
-            goes_on = len(found) == len(then) and all(
-                len(one.said) == len(then[one.log_id]["feedback"]) for one in found
-            )
-            if not goes_on:
-                shutil.rmtree(folder.root)
-        if goes_on:
-            work.id = folder.root.name
+        then = snapshot["logs"]
+        found = [] if over else _restricted(work, heard, then, store)[0]
+        here = {one.log_id for one in found if len(one.said) == len(then[one.log_id]["feedback"])}
+        if over or here == set(then):
+            work.id = name
             return snapshot
+        shutil.rmtree(folder.root)
     return None
 
 
@@ -202,8 +177,6 @@ def _new_snapshot(work: Work, heard: Sequence[Heard], store: LogStore) -> dict[s
         "waits_for": waiting[0] if waiting else None,
         "without_user": store.kept.nameless,
     }
-    parts = [f"{log_id} {one['content']}" for log_id, one in sorted(logs.items())]
-    work.id = f"refresh-{digest_of(work.fit, *parts)}"
     for told in given_up(work):
         work.progress.finish("settings", told)
     work.folder.write_json("snapshot.json", snapshot)

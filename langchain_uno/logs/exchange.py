@@ -29,7 +29,7 @@ from langchain_uno.logs.readers.base import FORMAT, Reader, TableRow
 from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.logs.repeats import Answers
 from langchain_uno.logs.rows import Parsed, Thumb, group_of, parse_group, parse_row
-from langchain_uno.logs.store import pending
+from langchain_uno.logs.store import lacking
 from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, utc_now
@@ -397,7 +397,7 @@ def stats(home: Home) -> dict[str, Any]:
             "datasets": _sorted(_counted((one.dataset, n) for one, n in facts if one.dataset)),
             "errors": sum(n for one, n in facts if one.failed),
             "redacted": journal.redacted(),
-            "pending": pending(journal, kept),
+            "pending": len(lacking(journal, kept)),
             "first": _moment(earliest),
             "last": _moment(latest),
         }

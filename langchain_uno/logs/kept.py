@@ -20,7 +20,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from hashlib import blake2b
 from itertools import chain
 from typing import Any, TypeVar, cast
@@ -157,16 +157,26 @@ class KeptLog(Closing):
 
     @_whole
     def reader(self, heard: Sequence[Heard]) -> dict[str, Callable[[], Interaction]]:
-        """Return, by id, what reads each of these logs as it is at this moment."""
-        run_ids = list(dict.fromkeys(one.run_id for one in heard))
-        said = {run_id: rest for _, run_id, *rest in self._logs(run_ids)}
-        found = {run_id: rest for run_id, *rest in self._journal.bodies(run_ids)}
+        """Return, by id, what reads each of these logs, with its feedback of this moment.
 
-        def read_one(one: Heard, stored: Sequence[Any], own: int, feedback: str) -> Interaction:
-            log = self._journal.record(*stored)
+        Of the journal, whose records stay as they are, a page is read when a log of it is.
+        """
+        run_ids = list(dict.fromkeys(one.run_id for one in heard))
+        page_of = {run_id: n // _PAGE for n, run_id in enumerate(run_ids)}
+        said = {run_id: rest for _, run_id, *rest in self._logs(run_ids)}
+
+        @cache
+        def page(n: int) -> dict[str, list[Any]]:
+            with Journal(self._journal.path.parent, readonly=True) as journal:
+                found = journal.bodies(run_ids[n * _PAGE : (n + 1) * _PAGE])
+                return {run_id: rest for run_id, *rest in found}
+
+        def read_one(one: Heard) -> Interaction:
             try:
+                own, feedback = said[one.run_id]
+                log = self._journal.record(*page(page_of[one.run_id])[one.run_id])
                 given = _FEEDBACK.validate_json(feedback)
-            except ValueError:  # its message would quote the row
+            except (LookupError, ValueError):  # its message would quote the row
                 self._path.unlink(missing_ok=True)
                 raise StoreError(
                     f"The file {str(self._path)!r} was damaged and is deleted: run the same call "
@@ -174,11 +184,7 @@ class KeptLog(Closing):
                 ) from None
             return part_of(attach(log, given, own=bool(own)), one)
 
-        return {
-            one.log_id: partial(read_one, one, found[one.run_id], *said[one.run_id])
-            for one in heard
-            if one.run_id in found
-        }
+        return {one.log_id: partial(read_one, one) for one in heard}
 
     @_whole
     def digests(self) -> dict[str, bytes]:

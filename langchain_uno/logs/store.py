@@ -24,7 +24,7 @@ from langchain_uno.errors import StoreError
 from langchain_uno.home import Home, load_settings, locked
 from langchain_uno.logs.database import Closing
 from langchain_uno.logs.heard import Heard, heard_of, part_of
-from langchain_uno.logs.index import ChromaIndex, IndexBroken, Where
+from langchain_uno.logs.index import ChromaIndex, IndexBroken, Where, check_embedder
 from langchain_uno.logs.join import read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import KeptLog
@@ -39,25 +39,27 @@ _BATCH = 100
 _Index = ChromaIndex | ServerIndex
 
 
-def pending(journal: Journal, kept: KeptLog) -> int:
-    """How many records the index lacks, or has with older feedback (reads no record)."""
+def lacking(journal: Journal, kept: KeptLog) -> dict[str, bytes]:
+    """Return what the index lacks, or has with older feedback: run ids and feedback's digests."""
     indexed = journal.indexed()
-    return sum(indexed.get(run_id) != digest for run_id, digest in kept.digests().items())
+    return {run_id: one for run_id, one in kept.digests().items() if indexed.get(run_id) != one}
 
 
 class LogStore(Closing):
     """Opened by :meth:`open`; a context manager."""
 
-    def __init__(
-        self, home: Home, journal: Journal, index: _Index, embedder: CachedEmbedder
-    ) -> None:
+    def __init__(self, home: Home, embedder: Embedder, closing: ExitStack) -> None:
         self.home = home
-        self.journal = journal
+        self.journal = closing.enter_context(Journal(home.journal))
+        self.kept = closing.enter_context(KeptLog(home, self.journal))
+        self.shared = not index_is_embedded(home)
+        """Whether the index is on a server, and has what other hosts wrote."""
         self._pid = os.getpid()
-        self._closing = ExitStack()
-        self._index = index
-        self._embedder = embedder
-        self.kept = KeptLog(home, journal)
+        self._known = known_as(embedder)
+        self._embedder = CachedEmbedder(embedder, home.work / "vectors.sqlite3")
+        closing.callback(self._embedder.close)
+        self._closing = closing
+        self._opened: _Index | None = None
         self._others: list[Interaction] | None = None
 
     @classmethod
@@ -69,6 +71,7 @@ class LogStore(Closing):
         *,
         rebuild: bool = False,
         say: Callable[[str], None] | None = None,
+        later: bool = False,
     ) -> LogStore:
         """Open the store of ``home``, taking its lock.
 
@@ -80,6 +83,7 @@ class LogStore(Closing):
             timeout_s: how long to wait for another holder of the lock.
             rebuild: throw the index away and fill it again (with another embedder, say).
             say: told when the index has to be rebuilt; None: standard error.
+            later: open an index in a folder only when it is asked for something.
 
         Raises:
             ConfigError: ``settings.toml`` or the server's URL is wrong.
@@ -90,17 +94,25 @@ class LogStore(Closing):
         home.ensure()
         with ExitStack() as undo:
             undo.enter_context(store_lock(home, timeout_s))
-            journal = undo.enter_context(Journal(home.journal))
-            cached = CachedEmbedder(embedder, home.work / "vectors.sqlite3")
-            undo.callback(cached.close)
-            index, reason = _open_index(home, journal, known_as(embedder), rebuild)
-            undo.callback(index.close, clean=False)
-            store = cls(home, journal, index, cached)
-            undo.callback(store.kept.close)
-            if reason and not rebuild:
-                store._rebuild(reason, say)
+            store = cls(home, embedder, undo)
+            if later and not store.shared:
+                check_embedder(home.chroma, store._known)
+            else:
+                store._open(rebuild, say)
             store._closing = undo.pop_all()
             return store
+
+    @property
+    def _index(self) -> _Index:
+        self._check()
+        return self._opened or self._open()
+
+    def _open(self, rebuild: bool = False, say: Callable[[str], None] | None = None) -> _Index:
+        self._opened, reason = _open_index(self.home, self.journal, self._known, rebuild)
+        self._closing.callback(self._opened.close)
+        if reason:
+            self._refill(reason, say or (lambda line: print(line, file=sys.stderr)))  # noqa: T201
+        return self._opened
 
     def drain(self, on_done: OnDone | None = None) -> int:
         """Bring the index up to the journal: new records, and those whose feedback changed.
@@ -113,21 +125,18 @@ class LogStore(Closing):
         Returns:
             How many records were written.
         """
-        self._check()
+        index = self._index  # where it has to be filled again, nothing counts as indexed
         self.kept.update()
         self._others = None
-        indexed, digests = self.journal.indexed(), self.kept.digests()
-        todo = [run_id for run_id, digest in digests.items() if indexed.get(run_id) != digest]
-        whole = isinstance(self._index, ServerIndex)
+        todo = list(digests := lacking(self.journal, self.kept))
         for start in range(0, len(todo), _BATCH):
             part = todo[start : start + _BATCH]
             logs = self._read(part)
             vectors = self._embedder.embed([log.query for log in logs])
-            self._index.upsert(
-                [log.run_id for log in logs], vectors, [_metadata(log, whole) for log in logs]
-            )
+            told = [_metadata(log, self.shared) for log in logs]
+            index.upsert([log.run_id for log in logs], vectors, told)
             if start == 0:  # the first write may have made the collection
-                self.journal.set_index_identity(self._index.identity)
+                self.journal.set_index_identity(index.identity)
             self.journal.mark_indexed({run_id: digests[run_id] for run_id in part})
             if on_done:
                 on_done(len(part))
@@ -138,7 +147,7 @@ class LogStore(Closing):
     def pending(self) -> int:
         """How many records :meth:`drain` would write."""
         self.kept.update()
-        return pending(self.journal, self.kept)
+        return len(lacking(self.journal, self.kept))
 
     def interactions(self, run_ids: Sequence[str] | None = None) -> list[Interaction]:
         """Return the drained interactions with their feedback, oldest first.
@@ -185,7 +194,7 @@ class LogStore(Closing):
 
     def others(self) -> list[Interaction]:
         """Return what other hosts wrote to the index's server."""
-        if not isinstance(self._index, ServerIndex):
+        if not self.shared:
             return []
         if self._others is None:
             mine = self.kept.digests()
@@ -202,7 +211,6 @@ class LogStore(Closing):
         Raises:
             StoreError: one of them is not drained.
         """
-        self._check()
         return self._index.vectors(run_ids)
 
     def near(
@@ -217,13 +225,11 @@ class LogStore(Closing):
                 (seconds since 1970), ``language``, ``root_run_id``, ``thread_id``, ``user_id``,
                 ``model``, ``release``, ``cluster``, ``route``, ``n_feedback`` and ``score``.
         """
-        self._check()
         return self._index.near(vectors, k, where)
 
     def nearest(self, text: str, k: int = 5) -> list[tuple[str, float]]:
         """The past feedback nearest to a request: (run_id, distance) of logs that have some."""
-        self._check()
-        return self.near(self._embedder.embed([text]), k, {"n_feedback": {"$gt": 0}})[0]
+        return self._index.near(self._embedder.embed([text]), k, {"n_feedback": {"$gt": 0}})[0]
 
     def count(self) -> int:
         """How many records the index has."""
@@ -232,7 +238,6 @@ class LogStore(Closing):
     def close(self) -> None:
         """Close everything and give the lock back. Twice is fine; a forked child closes nothing."""
         if os.getpid() == self._pid:
-            self._index.close()
             self._closing.close()
 
     def _check(self) -> None:
@@ -241,11 +246,10 @@ class LogStore(Closing):
                 "This store was opened before the process forked: open it in the child instead."
             )
 
-    def _rebuild(self, reason: str, say: Callable[[str], None] | None) -> None:
+    def _refill(self, reason: str, say: Callable[[str], None]) -> None:
         from rich.console import Console
         from rich.progress import Progress
 
-        say = say or (lambda line: print(line, file=sys.stderr))  # noqa: T201
         say(f"{reason} Rebuilding it from the journal.")
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Rebuilding the index", total=self.pending())
@@ -303,7 +307,7 @@ def _open_index(home: Home, journal: Journal, known: Known, rebuild: bool) -> tu
     before = journal.index_identity() or "embedded"
     marked = journal.database.read("SELECT count(*) FROM indexed")[0][0]
     if where == "embedded":
-        reason = "as asked" if rebuild else ""
+        reason = f"The index moves to {str(home.chroma)!r}." if marked else ""
         if not rebuild and before == "embedded":
             try:
                 return ChromaIndex(home.chroma, known, marked), ""
@@ -311,8 +315,7 @@ def _open_index(home: Home, journal: Journal, known: Known, rebuild: bool) -> tu
                 reason = str(error)
         ChromaIndex.wipe(home.chroma)
         journal.clear_indexed()
-        moved = f"The index moves to {str(home.chroma)!r}." if marked else ""
-        return ChromaIndex(home.chroma, known, 0), reason or moved
+        return ChromaIndex(home.chroma, known, 0), "" if rebuild else reason
     if rebuild:
         # Opened whatever embedder made it: the collection goes away.
         ServerIndex.drop(where, tenant, home.namespace)
@@ -324,21 +327,26 @@ def _open_index(home: Home, journal: Journal, known: Known, rebuild: bool) -> tu
     return index, "" if rebuild else f"The index on {where!r} lacks records of this journal."
 
 
+_FIELDS = {
+    "language",
+    "root_run_id",
+    "thread_id",
+    "user_id",
+    "model",
+    "release",
+    "cluster",
+    "route",
+}
+
+
 def _metadata(log: Interaction, whole: bool) -> dict[str, str | int | float | bool]:
     """What Chroma can filter by; with ``whole`` also the record, for other hosts to read."""
     fields: dict[str, str | int | float | bool | None] = {
         "record": log.model_dump_json(exclude_none=True) if whole else None,
         "created_at": log.created_at.timestamp(),
-        "language": log.language,
-        "root_run_id": log.root_run_id,
-        "thread_id": log.thread_id,
-        "user_id": log.user_id,
-        "model": log.model,
-        "release": log.release,
-        "cluster": log.cluster,
-        "route": log.route,
         "n_feedback": len(log.feedback),
         "score": log.score,
+        **log.model_dump(include=_FIELDS),
     }
     # Chroma hands text to C strings.
     return {

@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from langchain_uno.erasure import forget
+from langchain_uno.errors import ModelMismatchError
 from langchain_uno.home import Home
+from langchain_uno.logs import store
+from langchain_uno.logs.heard import Logs
 from langchain_uno.logs.journal import Journal
-from langchain_uno.models.protocols import Engine
-from langchain_uno.records import Feedback
+from langchain_uno.models.protocols import Engine, Generation
+from langchain_uno.records import STAGES, Feedback
 from tests.unit_tests.graphs.refresh_parts import (
     UNTRAINED,
     changed,
@@ -21,7 +25,7 @@ from tests.unit_tests.graphs.refresh_parts import (
     make_home,
     refresh,
 )
-from tests.unit_tests.learning.toy_language import log
+from tests.unit_tests.learning.toy_language import ToyEmbedder, ToyEngine, log
 
 
 @pytest.mark.parametrize("voices", ["people", "logs"])
@@ -32,11 +36,10 @@ def test_what_the_last_refresh_left_gives_what_reading_all_anew_gives(
     home = make_home(tmp_path / "kept", logs(12))
 
     def filtered(one: Home) -> dict[str, bytes]:
-        folder = folder_of(one, refresh(one, engine, recipe, until="distil")).root
+        folder = folder_of(one, refresh(one, engine, recipe, until="cluster")).root
         left = {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "by-model.json"}
-        return {"id": folder.name.encode()} | {
-            name: data for name, data in left.items() if name not in ("filter.json", "distil.json")
-        }
+        timed = {f"{stage}.json" for stage in STAGES}
+        return {"id": folder.name.encode()} | {i: one for i, one in left.items() if i not in timed}
 
     def as_anew() -> None:
         anew = Home.locate(tmp_path / "anew")
@@ -71,3 +74,63 @@ def test_what_the_last_refresh_left_gives_what_reading_all_anew_gives(
     refresh(home, engine, recipe)
     forget(home, user_id="user-3")
     as_anew()
+
+
+class Spied(ToyEngine):
+    """Notes what was read and opened before it is asked."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.read: list[str] = []
+        self.opened = 0
+        self.before: list[tuple[set[str], int]] = []
+        read, opened = Logs.__getitem__, store._open_index
+
+        def reading(logs: Logs, log_id: str) -> Any:
+            self.read.append(log_id)
+            return read(logs, log_id)
+
+        def opening(*args: Any) -> Any:
+            self.opened += 1
+            return opened(*args)
+
+        patch.setattr(Logs, "__getitem__", reading)
+        patch.setattr(store, "_open_index", opening)
+
+    def generate(self, requests: Any, on_done: Any = None) -> list[Generation]:
+        self.before.append((set(self.read), self.opened))
+        return super().generate(requests, on_done)
+
+
+def test_before_a_new_log_is_distilled_no_other_is_read_and_no_index_opened(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home(tmp_path, logs(12))
+    thumbs = [{"run_id": f"run-00{n}", "score": n % 2, "user_id": f"rater-{n}"} for n in range(8)]
+    with Journal(home.journal) as journal:
+        for one in thumbs:
+            journal.append_feedback(Feedback.model_validate(one))
+    refresh(home, engine, UNTRAINED)
+    make_home(tmp_path, [log("new", "plan a trip to Rome by train", "a", "please sing")])
+    spy = Spied(monkeypatch)
+    refresh(home, engine, UNTRAINED, teacher=spy)
+    assert spy.before[0] == ({"new"}, 0)
+    assert spy.opened == 1, "then the new log is embedded and indexed"
+    spy.read.clear()
+    assert refresh(home, engine, UNTRAINED, teacher=spy).unchanged
+    assert (spy.read, spy.opened) == ([], 1)
+
+
+def test_another_embedder_is_refused_before_anything_is_distilled(
+    engine: Engine, tmp_path: Path
+) -> None:
+    class Other(ToyEmbedder):
+        fingerprint = "other"
+
+    home = make_home(tmp_path, logs(12))
+    refresh(home, engine, UNTRAINED)
+    make_home(tmp_path, [log("new", "plan a trip to Rome by train", "a", "please sing")])
+    teacher = ToyEngine()
+    with pytest.raises(ModelMismatchError, match="made by embedder 'toy-embedder'"):
+        refresh(home, engine, UNTRAINED, teacher=teacher, embedder=Other())
+    assert teacher.asked == []
