@@ -156,6 +156,7 @@ bench-growth: $(READY) ## a home of 200,000 interactions (half an hour, 1 GB): c
 	$(PY) -m lab.benchmarks.bench_growth refresh .growth --new 0
 	time $(PY) -m langchain_uno logs stats --home .growth
 	$(PY) -m lab.benchmarks.bench_growth refresh .growth --new 100
+	$(PY) -m lab.benchmarks.bench_growth refresh .growth --new 0
 
 bench-bundled: $(READY) ## what the bundled model can do, role by role
 	$(PY) -m lab.bundled.exam --seed $(SEED)

@@ -3,6 +3,7 @@
     python -m lab.benchmarks.bench_growth fill HOME --rows 200000   # write records, index them
     python -m lab.benchmarks.bench_growth capture HOME --rows 1000  # what an append takes there
     python -m lab.benchmarks.bench_growth refresh HOME --new 100    # until a new log is distilled
+    python -m lab.benchmarks.bench_growth refresh HOME --new 0      # then there is nothing to do
 
 A quarter of the records has feedback: words, thumbs, and the next turns of threads; a fifth names
 no user. Vectors are made up (384 dimensions), the teacher answers at once, and the base model is
@@ -55,19 +56,20 @@ class MadeUp:
 
 
 class Quick:
-    """A teacher that answers at once; it notes the processor time at its first question."""
+    """A teacher that answers at once; it notes the time at its first question."""
 
     model_name = fingerprint = "quick"
 
     def __init__(self) -> None:
-        self.asked_at: float | None = None
+        self.asked_at: tuple[float, float, float] | None = None
+        """Of the processor, of the clock; and the largest memory so far."""
         self.asked = 0
 
     def generate(
         self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None
     ) -> list[Generation]:
         """Find a rule in one log of 200, and none in the others."""
-        self.asked_at = self.asked_at or time.process_time()
+        self.asked_at = self.asked_at or (time.process_time(), time.perf_counter(), largest())
         out = []
         for _ in requests:
             out.append(Generation("[]" if self.asked % 200 else '["Be brief."]'))
@@ -160,11 +162,15 @@ def capture(home: Home, rows: int) -> None:
 
 
 def refresh(home: Home, new: int) -> None:
-    """Add records and refresh up to the stage "distil"; then the refresh counts as over."""
+    """Add records and refresh up to the stage "distil"; then the refresh counts as over.
+
+    So the next call goes on with none, and does nothing where no record was added.
+    """
     from langchain_uno.graphs.refresh import run_refresh
-    from langchain_uno.learning.work import RESULT, Silent, WorkFolder
+    from langchain_uno.learning.work import RESULT, Silent, WorkFolder, sweep_work
     from langchain_uno.models.loading import load_engine, load_prompt_set
     from langchain_uno.recipe import load_recipe
+    from langchain_uno.releases.load import revocation_file
 
     began = time.perf_counter()
     engine = load_engine(None)
@@ -188,14 +194,19 @@ def refresh(home: Home, new: int) -> None:
         until="distil",
     )
     if teacher.asked_at:
-        spent = teacher.asked_at - used
-        print(f"{spent:.1f} s of processor time until the first of {teacher.asked} is distilled")
-    print(f"{time.perf_counter() - began:.1f} s in all; {result.usable} usable")
+        spent, clock, most = teacher.asked_at
+        print(f"{spent - used:.1f} s of processor time ({clock - began:.1f} by the clock)", end=" ")
+        print(f"until the first of {teacher.asked} is distilled; largest memory {most:.0f} MiB")
+    spent = time.process_time() - used
+    print(f"{time.perf_counter() - began:.1f} s in all ({spent:.1f} of processor time)")
+    print(*result.notes, f"{result.usable} usable; nothing done: {result.unchanged}", sep="\n")
     _tell("refreshed")
-    # The next call takes up no unfinished refresh.
-    result.release = "none"
-    folder = WorkFolder(home.work / result.refresh_id)
-    folder.write_json(RESULT, result.model_dump(mode="json"))
+    if not result.unchanged:
+        result.release = "none"
+        folder = WorkFolder(home.work / result.refresh_id)
+        folder.write_json(RESULT, result.model_dump(mode="json"))
+        revocation_file(home, "none").touch()
+        sweep_work(home.work, [result.refresh_id])
 
 
 class Stages:
@@ -218,13 +229,14 @@ class Stages:
         print(f"{time.perf_counter() - self.began:6.1f} s: {stage} ends {note}", flush=True)
 
 
+def largest() -> float:
+    """Return the process's largest memory so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def _tell(what: str) -> None:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    print(
-        f"{what}: {used.ru_utime + used.ru_stime:.1f} s of processor time so far, "
-        f"largest memory {used.ru_maxrss / 1024:.0f} MiB",
-        flush=True,
-    )
+    used = f"{time.process_time():.1f} s of processor time so far"
+    print(f"{what}: {used}, largest memory {largest():.0f} MiB", flush=True)
 
 
 def main() -> None:

@@ -218,7 +218,7 @@ def drain(
 ) -> None:
     """Bring the Chroma store up to the journal.
 
-    A refresh does this by itself; `search` finds what is in the store.
+    A refresh that learns something does this by itself; `search` finds what is in the store.
 
     Exit codes: 0 done, 3 no such home, 4 no such model, 5 the store holds another model's vectors,
     7 the store can't be used, 8 another process uses it, 130 stopped (the same call goes on).

@@ -15,6 +15,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -311,7 +312,8 @@ class Journal(Closing):
         """Those of which an SQL condition holds, in the order of arrival; a list is JSON text."""
         sql = (
             "SELECT seq, run_id, root_run_id, thread_id, user_id, has_answer, before, turn, after, "  # noqa: S608
-            f"rank, created_at FROM interactions WHERE {condition} ORDER BY seq"
+            # By "seq" alone SQLite walks through all rows, whatever the condition has an index for.
+            f"rank, created_at FROM interactions WHERE {condition} ORDER BY +seq"
         )
         return [JournalRow(*row) for row in self._db.read(sql, args)]
 
@@ -415,10 +417,8 @@ class Journal(Closing):
     def model_verdicts(self) -> dict[str, tuple[bytes, Verdict]]:
         """run_id -> (digest of the feedback it was said of, verdict), of the latest refresh."""
         sql = "SELECT run_id, digest, reason, detail FROM model_verdicts"
-        return {
-            run_id: (digest, Verdict(usable=False, reason=reason, detail=detail))
-            for run_id, digest, reason, detail in self._db.read(sql)
-        }
+        made = cache(lambda *why: Verdict(usable=False, reason=why[0], detail=why[1]))
+        return {run_id: (digest, made(*why)) for run_id, digest, *why in self._db.read(sql)}
 
     def set_model_verdicts(self, found: Mapping[str, tuple[bytes, Verdict]]) -> None:
         """Replace them all."""

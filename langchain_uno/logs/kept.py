@@ -145,7 +145,7 @@ class KeptLog(Closing):
     @_whole
     def heard(self) -> list[Heard]:
         """Return what is known of the logs that people reacted to."""
-        facts = {id_: Facts(*json.loads(told)) for id_, told in self._read("SELECT * FROM facts")}
+        facts = self._kinds()
         sql = (
             "SELECT log_id, run_id, user_id, created_at, digest, content, plain, h.same, said, "
             "words, h.facts FROM heard h JOIN logs USING (seq)"
@@ -199,9 +199,11 @@ class KeptLog(Closing):
     @_whole
     def facts(self) -> list[tuple[int, Facts, int]]:
         """Return (id, facts, of how many records they are true)."""
-        sql = "SELECT id, facts, n FROM facts JOIN (SELECT facts AS f, count(*) AS n FROM logs "
-        found = self._read(sql + "GROUP BY facts) ON id = f")
-        return [(id_, Facts(*json.loads(facts)), n) for id_, facts, n in found]
+        kinds, sql = self._kinds(), "SELECT facts, count(*) FROM logs GROUP BY facts"
+        return [(id_, kinds[id_], n) for id_, n in self._read(sql)]
+
+    def _kinds(self) -> dict[int, Facts]:
+        return {id_: Facts(*json.loads(told)) for id_, told in self._read("SELECT * FROM facts")}
 
     @_whole
     def distinct(self, supports: Supports) -> int:
@@ -224,7 +226,7 @@ class KeptLog(Closing):
         return found
 
     def _passed(self, supports: Supports) -> str:
-        return json.dumps([i for i, facts, _ in self.facts() if facts.reason(supports) == "ok"])
+        return json.dumps([i for i, one in self._kinds().items() if one.reason(supports) == "ok"])
 
     @_whole
     def latest(
@@ -238,7 +240,7 @@ class KeptLog(Closing):
             skip: so many of the latest are passed over.
             equal: whether duplicates of earlier ones count.
         """
-        ids = json.dumps([i for i, facts, _ in self.facts() if passing(facts)])
+        ids = json.dumps([i for i, one in self._kinds().items() if passing(one)])
         sql = (
             f"SELECT run_id FROM logs a WHERE facts {IN} AND (? OR NOT EXISTS ("  # noqa: S608
             f"SELECT 1 FROM logs b WHERE b.same = a.same AND b.facts {IN} "

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from langchain_core.messages import BaseMessage, convert_to_messages
-from langsmith.run_helpers import get_current_run_tree
 
 from langchain_uno.logs.conversation import run_ref
 from langchain_uno.logs.names import fields_of
@@ -166,6 +165,8 @@ class Inside(NamedTuple):
 
 def traced_around(parent: UUID) -> Trace:
     """Return the trace of a run whose parent was not seen: LangSmith may trace a function."""
+    from langsmith.run_helpers import get_current_run_tree  # slow to import, and mostly not needed
+
     tree = get_current_run_tree()
     if tree is None or tree.id != parent:
         return Trace(parent)

@@ -283,6 +283,29 @@ def test_a_damaged_row_that_is_read_late_is_not_quoted(home: Home) -> None:
         same_as_whole(home, journal)
 
 
+def test_what_is_new_is_found_without_a_walk_through_the_journal(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal(home.ensure().journal) as journal:
+        for n in range(3):
+            journal.append_interaction(log(n))
+        KeptLog(home, journal).close()
+        journal.append_feedback(fed(3, log(0).run_id))
+        read, asked = journal.database.read, list[tuple[str, Sequence[object]]]()
+
+        def reading(sql: str, args: Sequence[object] = ()) -> list[object]:
+            asked.append((sql, args))
+            return read(sql, args)
+
+        monkeypatch.setattr(journal.database, "read", reading)
+        KeptLog(home, journal).close()
+        found = [(sql, args) for sql, args in asked if "FROM interactions" in sql]
+        plans = [
+            step for sql, args in found for *_, step in read(f"EXPLAIN QUERY PLAN {sql}", args)
+        ]
+    assert len(found) > 1 and "SCAN interactions" not in plans
+
+
 def test_any_damaged_page_is_made_good(home: Home) -> None:
     with Journal(home.ensure().journal) as journal:
         for n in range(60):

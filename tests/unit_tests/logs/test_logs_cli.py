@@ -205,15 +205,17 @@ def test_help_teaches() -> None:
         assert "Exit codes" in RUN.invoke(app, [command, "--help"]).stdout
 
 
-def test_import_and_stats_load_neither_torch_nor_chromadb(tmp_path: Path, chats: Path) -> None:
+def test_import_and_stats_load_nothing_large(tmp_path: Path, chats: Path) -> None:
     code = (
         "import sys\n"
         "from langchain_uno.home import Home\n"
         "from langchain_uno.logs.exchange import import_file, stats, export_lines\n"
-        "import langchain_uno.cli.logs, langchain_uno.callbacks\n"
+        "import langchain_uno.cli.logs\n"
         "home = Home.locate(sys.argv[2])\n"
         "import_file(sys.argv[1], home); stats(home); list(export_lines(home))\n"
-        "sys.exit(bool({'torch', 'chromadb', 'transformers'} & set(sys.modules)))"
+        "large = {'langsmith', 'torch', 'chromadb', 'transformers'} & set(sys.modules)\n"
+        "import langchain_uno.callbacks\n"
+        "sys.exit(bool(large or {'torch', 'chromadb', 'transformers'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(chats), str(tmp_path / "h")], check=False
