@@ -167,6 +167,7 @@ def export(
     from langchain_uno.logs.exchange import export_lines
 
     lines = export_lines(place, usable_only=usable)
+    file = None if file == "-" else file  # as "import" reads it
     if (first := next(lines, None)) is None:
         all_of_it = ", or the filters flag all of it" if usable else ""
         raise EmptyLogError(f"Nothing to export: the log is empty{all_of_it}.")
