@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -167,13 +168,19 @@ def export(
     from langchain_uno.logs.exchange import export_lines
 
     lines = export_lines(place, usable_only=usable)
+    file = None if file == "-" else file  # as "import" reads it
     if (first := next(lines, None)) is None:
         all_of_it = ", or the filters flag all of it" if usable else ""
         raise EmptyLogError(f"Nothing to export: the log is empty{all_of_it}.")
     try:
         with open(file, "x", encoding="utf-8") if file else nullcontext(sys.stdout) as target:
-            target.writelines(f"{line}\n" for line in chain([first], lines))
-            target.flush()
+            try:
+                target.writelines(f"{line}\n" for line in chain([first], lines))
+                target.flush()
+            except BaseException:
+                if file:  # no half of an export looks like a whole one
+                    Path(file).unlink()
+                raise
     except BrokenPipeError:  # "export | head": the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

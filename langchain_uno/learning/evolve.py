@@ -176,7 +176,8 @@ def part(
 
     Where a cluster has more than half of the logs of two modules, and each of these was taught a
     rule that the other was not, one module for both would teach either's users what the other's
-    asked for. So both go on, and other logs go to the nearer one, as serving would send them.
+    asked for. So both go on, and other logs go to the nearer one, as serving would send them. Logs
+    of both, of one answer that several people spoke about, say nothing.
 
     Args:
         labels: a cluster for each log, from 0, shape (n,).
@@ -184,18 +185,21 @@ def part(
         modules: what each was taught, and the rows of its logs.
     """
     labels = labels.copy()
-    parts: dict[int, list[tuple[set[str], list[int]]]] = {}
-    for taught, own in modules:
+    parts: dict[int, list[tuple[list[set[str]], list[int]]]] = {}
+    claims = Counter(row for _, rows in modules for row in rows)
+    for taught, rows in modules:
+        own = [row for row in rows if claims[row] == 1]
         label, most = Counter(labels[own].tolist()).most_common(1)[0] if own else (0, 0)
         if 2 * most <= len(own):
             continue
         there = [row for row in own if labels[row] == label]
-        for rules, others in parts.setdefault(label, []):
-            if rules <= taught or taught <= rules:
+        for known, others in parts.setdefault(label, []):
+            if all(rules <= taught or taught <= rules for rules in known):
+                known.append(taught)
                 others += there
                 break
         else:
-            parts[label].append((taught, there))
+            parts[label].append(([taught], there))
     for label, joined in parts.items():
         centres = np.stack([queries[own].mean(axis=0) for _, own in joined])
         members = np.flatnonzero(labels == label)

@@ -246,7 +246,7 @@ def check_embedder(folder: Path, known: Known) -> None:
     if not _is_sealed(folder):
         return  # it is filled again
     uri = f"{(folder / 'chroma.sqlite3').absolute().as_uri()}?mode=ro&immutable=1"
-    with closing(sqlite3.connect(uri, uri=True)) as database, suppress(sqlite3.OperationalError):
+    with closing(sqlite3.connect(uri, uri=True)) as database, suppress(sqlite3.Error):
         found = dict(database.execute(_METADATA, (COLLECTION,)).fetchall())
         if found.get("schema") == _SCHEMA and found["embedder"] not in known:
             told = _other_embedder(str(folder), known, found["embedder"], found.get("name"))

@@ -106,14 +106,16 @@ def waiting(home: Home) -> str | None:
 
 def rolled_back(home: Home) -> dict[str, Any] | None:
     """Return how what answers was taken back, ``from`` what, ``until`` when; None: it was not."""
-    before, last = None, dict[str, Any]()
+    before, last, until = None, dict[str, Any](), ""
     for entry in read_history(home):
         if entry.get("what") in ("publish", "promote", "rollback", "retire"):
-            before, last = last.get("release"), entry
+            before, last, until = last.get("release"), entry, "a refresh learns from new logs"
+        elif str(entry.get("what")).startswith("forget "):  # the next refresh begins anew
+            until = "the next refresh"
     if last.get("what") not in ("rollback", "retire"):
         return None
-    stays = (held(home) or {}).get("when") == "always"
-    until = "a person promotes a release" if stays else "a refresh learns from new logs"
+    if (held(home) or {}).get("when") == "always":
+        until = "a person promotes a release"
     return {**{k: last.get(k) for k in ("at", "by", "why")}, "from": before, "until": until}
 
 

@@ -64,3 +64,24 @@ def test_a_refresh_that_goes_on_from_nothing_keeps_nothing_apart(
     make_home(home.root, more(3))
     result = refresh(home, engine, PASSING.model_copy(update={"keep": False}))
     assert len(clusters_of(home, result)) == 1
+
+
+@pytest.mark.parametrize("first", [{"a", "b"}, set[str]()])
+def test_modules_that_were_taught_apart_stay_apart_beside_one_that_fits_both(
+    first: set[str],
+) -> None:
+    """In whichever order a release names them."""
+    queries = np.eye(6, dtype=np.float32)
+    modules = [(first, [4, 5]), ({"a"}, [0, 1]), ({"b"}, [2, 3])]
+    labels = [evolve.part(np.zeros(6, int), queries, m) for m in (modules, modules[::-1])]
+    assert all(len({*one[:2]}) == len({*one[2:4]}) == 1 != len({*one[:4]}) for one in labels)
+    assert [max(one) for one in labels] == [1, 1]
+
+
+def test_answers_that_the_people_of_two_modules_spoke_about_keep_nothing_apart() -> None:
+    queries = np.eye(6, dtype=np.float32)
+    both = [0, 1, 2, 3]
+    one = evolve.part(np.zeros(6, int), queries, [({"a"}, both), ({"b"}, both)])
+    assert one.tolist() == [0] * 6  # not a cluster without logs
+    two = evolve.part(np.zeros(6, int), queries, [({"a"}, [*both, 4]), ({"b"}, [*both, 5])])
+    assert (two[4], two[5]) == (0, 1)

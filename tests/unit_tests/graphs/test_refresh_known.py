@@ -17,12 +17,15 @@ from langchain_uno.logs.heard import Logs
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine, Generation
 from langchain_uno.records import STAGES, Feedback
+from langchain_uno.releases.history import rolled_back
+from langchain_uno.releases.publish import rollback
 from tests.unit_tests.graphs.refresh_parts import (
     UNTRAINED,
     changed,
     folder_of,
     logs,
     make_home,
+    more,
     refresh,
 )
 from tests.unit_tests.learning.toy_language import ToyEmbedder, ToyEngine, log
@@ -134,3 +137,25 @@ def test_another_embedder_is_refused_before_anything_is_distilled(
     with pytest.raises(ModelMismatchError, match="made by embedder 'toy-embedder'"):
         refresh(home, engine, UNTRAINED, teacher=teacher, embedder=Other())
     assert teacher.asked == []
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_after_an_erasure_the_next_refresh_ends_a_rollback_and_status_says_so(
+    engine: Engine, tmp_path: Path, by_hand: bool
+) -> None:
+    home = make_home(tmp_path, logs(12))
+    refresh(home, engine, UNTRAINED)
+    make_home(tmp_path, more(1))
+    second = refresh(home, engine, UNTRAINED).release
+    if by_hand:
+        rollback(home)
+        assert refresh(home, engine, UNTRAINED).unchanged
+        found = rolled_back(home)
+        assert found is not None and found["until"] == "a refresh learns from new logs"
+    forget(home, user_id="new-100")
+    found = rolled_back(home)
+    assert found is not None
+    assert (found["from"], found["until"]) == (second, "the next refresh")
+    result = refresh(home, engine, UNTRAINED)  # nobody said anything new
+    assert result.current == result.release != second
+    assert rolled_back(home) is None

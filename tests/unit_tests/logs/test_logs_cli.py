@@ -227,7 +227,8 @@ def test_export_into_a_file_that_is_not_there_yet(tmp_path: Path, chats: Path) -
     home, file = ["--home", str(tmp_path / "home")], tmp_path / "log.jsonl"
     assert RUN.invoke(app, ["import", str(chats), *home]).exit_code == 0
     assert RUN.invoke(app, ["export", str(file), *home]).exit_code == 0
-    assert file.read_text("utf-8") == RUN.invoke(app, ["export", *home]).stdout
+    for out in ([], ["-"]):
+        assert file.read_text("utf-8") == RUN.invoke(app, ["export", *out, *home]).stdout
     assert "请写一封信" in file.read_text("utf-8")
     for taken in (file, tmp_path / "none" / "log.jsonl"):
         done = RUN.invoke(app, ["export", str(taken), *home])

@@ -235,6 +235,13 @@ def test_the_refusal_of_another_embedder_names_both(home: Home) -> None:
         check_embedder(home.chroma, known_as(theirs))
 
 
+def test_a_damaged_index_is_not_called_another_embedder_s(home: Home) -> None:
+    home.chroma.mkdir(parents=True)
+    (home.chroma / "chroma.sqlite3").write_bytes(b"\1" * 5000)
+    seal(home.chroma)  # a disk that rots changes no time
+    check_embedder(home.chroma, known_as(WordEmbedder()))
+
+
 class Renamed(WordEmbedder):
     """An embedder that an older version called otherwise."""
 
