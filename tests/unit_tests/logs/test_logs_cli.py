@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,21 @@ def test_a_time_that_cant_be_read_is_not_passed_over(tmp_path: Path, chats: Path
     done = RUN.invoke(app, ["import", str(chats), "--home", str(tmp_path / "home")])
     assert "Passed over: 1 tie." in done.output
     assert "1 time can't be read: what has such a time is in without it." in done.output
+
+
+def test_a_stopped_export_leaves_no_half_file(
+    tmp_path: Path, chats: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, file = ["--home", str(tmp_path / "home")], tmp_path / "out.jsonl"
+    assert RUN.invoke(app, ["import", str(chats), *home]).exit_code == 0
+
+    def stopped(*_: object, **__: object) -> Iterator[str]:
+        yield "{}"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("langchain_uno.logs.exchange.export_lines", stopped)
+    assert RUN.invoke(app, ["export", str(file), *home]).exit_code == 130
+    assert not file.exists()
 
 
 def test_export_into_a_closed_pipe_is_quiet(tmp_path: Path, chats: Path) -> None:
