@@ -60,6 +60,7 @@ from langchain_uno.models.loading import (
 from langchain_uno.models.teacher import load_teacher
 from langchain_uno.recipe import Recipe, load_recipe
 from langchain_uno.releases.traffic import write_atomic
+from langchain_uno.serving.shared import stop_serving
 from langchain_uno.train import effective_recipe
 from langchain_uno.trainers.verifier import Exam
 
@@ -429,6 +430,7 @@ def the_week(case: Case, folder: Path, flow: str, began: float) -> None:
     figures = Figures(folder / f"{flow}.json")
     home = Home(folder / "week").ensure()
     case.live(home, notes_of(case, folder))
+    stop_serving(home.root)  # the week is asked without an embedder
     figures.data["base"] = scores(case, home, "base")
     figures.data["wall s"] = round(time.time() - began, 1)
     figures.save()
