@@ -45,7 +45,7 @@ from langchain_uno.releases.traffic import write_atomic
 from langchain_uno.serving.shared import stop_serving
 from langchain_uno.train import refresh_home
 
-__all__ = ["SIZES", "Size", "app", "run_study"]
+__all__ = ["SIZES", "Size", "app", "lengths", "run_study", "taught_by", "week"]
 
 Teacher = Literal["program", "self"]
 
@@ -90,7 +90,7 @@ class Size:
     """Customers who react."""
 
 
-def _lengths(tokens: int) -> tuple[str, ...]:
+def lengths(tokens: int) -> tuple[str, ...]:
     """Return the settings that every recipe gets, so that all answers are of one length."""
     return (f"answer_tokens={tokens}", f"revision_tokens={tokens}", "role_tokens=64")
 
@@ -98,7 +98,7 @@ def _lengths(tokens: int) -> tuple[str, ...]:
 def _sets(tokens: int, steps: int) -> tuple[str, ...]:
     """Return what a model of 135 million parameters on two cores changes in ``default``."""
     return (
-        *_lengths(tokens),
+        *lengths(tokens),
         # An expert whatever the gap is: so small a model measures none, and can't revise a draft.
         "gap.threshold=1.1",
         "pairs.candidates=1",
@@ -168,7 +168,7 @@ def run_study(
         planned = desk.plan_week(
             seed, size.kinds, size.each, channel=size.channel, people=size.people
         )
-        _week(home, model, planned, size, notes, progress)
+        week(home, model, planned, size, notes, progress)
         study.refresh("uno", home, Arm(size.sets))
         study.exam("uno", home)
         study.exam("base", home)
@@ -180,7 +180,7 @@ def run_study(
             if arm.recipe == "default":
                 arm = replace(arm, changes=(*size.sets, *arm.changes))
             else:
-                arm = replace(arm, changes=(*_lengths(size.tokens), *arm.changes))
+                arm = replace(arm, changes=(*lengths(size.tokens), *arm.changes))
             study.refresh(name, own, arm)
             study.exam(name, own)
     finally:
@@ -190,7 +190,8 @@ def run_study(
     return report
 
 
-def _taught_by(teacher: Teacher) -> AbstractContextManager[str | None]:
+def taught_by(teacher: Teacher) -> AbstractContextManager[str | None]:
+    """Return a block in which a teacher answers; it gives the teacher's name, None: the model."""
     if teacher == "self":
         return nullcontext()
     return serve_teacher([get_prompt_set(name) for name in PROMPT_SETS])
@@ -208,7 +209,7 @@ def _chat(
     )
 
 
-def _week(
+def week(
     home: Home,
     model: str,
     planned: Sequence[desk.Visit],
@@ -344,7 +345,7 @@ class _Study:
             return
         stop_serving(self.home.root)
         timed = self.notes.timed(_timed("refresh", name))
-        with _taught_by(self.teacher) as url, timed, arm.changed():
+        with taught_by(self.teacher) as url, timed, arm.changed():
             result = refresh_home(
                 home.root,
                 model=self.model,
