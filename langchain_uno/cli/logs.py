@@ -200,7 +200,7 @@ def stats(place: Home, as_json: JsonOption = False) -> None:
 
     Exit codes: 0 done (an empty log is all zeros), 3 no such home, 7 the journal can't be read.
     """
-    from langchain_uno.logs.exchange import stats as count
+    from langchain_uno.logs.stats import stats as count
 
     found = count(place)
     if as_json:

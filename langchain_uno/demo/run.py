@@ -205,7 +205,7 @@ def learn(home: Home, settings: dict[str, Any], progress: Any) -> RefreshResult:
 
 def logged(home: Home) -> dict[str, Any]:
     """Return what the report says of a home's log, as ``langchain-uno logs stats`` counts it."""
-    from langchain_uno.logs.exchange import stats
+    from langchain_uno.logs.stats import stats
 
     found = stats(home)
     return {name: found[name] for name in ("interactions", "feedback", "follow_ups", "verdicts")}

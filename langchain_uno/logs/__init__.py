@@ -10,8 +10,9 @@
                     home) or server.py (a Chroma server); vectors.py
     background.py   draining beside the app, for handlers that ask for it
     erase.py        forgetting in the journal, and keeping it forgotten
-    exchange.py     import, export, stats; containers.py reads files, readers/ the formats of rows,
+    exchange.py     import and export; containers.py reads files, readers/ the formats of rows,
                     rows.py makes records of them, repeats.py finds answers that are there already
+    stats.py        what the journal holds, counted
 
 ``python -m langchain_uno.logs --help`` is the command line. Importing this package loads neither
 torch nor chromadb; opening a store loads chromadb.

@@ -12,16 +12,16 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from langchain_uno.errors import InputError
-from langchain_uno.home import Home, load_settings
+from langchain_uno.home import Home
 from langchain_uno.logs.containers import Groups, read_rows
-from langchain_uno.logs.filters import REASONS, Supports, judge_all
-from langchain_uno.logs.join import FOLLOW_UP, join, read
+from langchain_uno.logs.filters import judge_all, supports_of
+from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.readers import reader_named
@@ -29,8 +29,6 @@ from langchain_uno.logs.readers.base import FORMAT, Reader, TableRow
 from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.logs.repeats import Answers
 from langchain_uno.logs.rows import Parsed, Thumb, group_of, parse_group, parse_row
-from langchain_uno.logs.store import lacking
-from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, utc_now
 
@@ -311,7 +309,7 @@ def export_lines(home: Home, *, usable_only: bool = False) -> Iterator[str]:
         logs: Iterable[Interaction] = read(journal, joined)
         if usable_only:
             every = list(logs)
-            judged = judge_all(journal, joined, every, FilterSettings(), _supports(home))
+            judged = judge_all(journal, joined, every, FilterSettings(), supports_of(home))
             logs = [log for log, one in zip(every, judged, strict=True) if one.usable]
         for log in logs:
             yield json.dumps(export_row(log), ensure_ascii=False)
@@ -335,7 +333,7 @@ def find(home: Home, run: str) -> dict[str, Any]:
             raise InputError(f"There is no run {wanted!r} in {str(home.path)!r}.")
         joined = kept.joined([rows[-1].run_id])
         [log] = read(journal, joined)
-        [judged] = judge_all(journal, joined, [log], FilterSettings(), _supports(home))
+        [judged] = judge_all(journal, joined, [log], FilterSettings(), supports_of(home))
         known = journal.indexed().get(log.run_id)
         return {
             **export_row(log),
@@ -353,72 +351,3 @@ def last(home: Home, most: int = 10) -> list[dict[str, Any]]:
     with Journal(home.require().journal, readonly=True) as journal, KeptLog(home, journal) as kept:
         chosen = kept.latest(lambda facts: True, most, equal=True)
         return [export_row(log) for log in read(journal, kept.joined(chosen), chosen)]
-
-
-def stats(home: Home) -> dict[str, Any]:
-    """Count what a home's journal holds; see ``python -m langchain_uno.logs stats --help``.
-
-    Raises:
-        HomeError, StoreError: there is no home, or its journal can't be read.
-    """
-    with Journal(home.require().journal, readonly=True) as journal, KeptLog(home, journal) as kept:
-        supports = _supports(home)
-        facts = [(one, n) for _, one, n in kept.facts()]
-        reasons = _counted((one.reason(supports), n) for one, n in facts)
-        distinct = kept.distinct(supports)
-        reasons.update({"duplicate": reasons["ok"] - distinct, "ok": distinct - reasons["ok"]})
-        by_models = journal.model_verdicts()
-        first = kept.first_of_equals(supports, list(by_models))
-        for run_id, (digest, one) in by_models.items():
-            if first.get(run_id) == digest and one.reason in REASONS:
-                reasons.update({"ok": -1, one.reason: 1})
-        feedback = [(*said, n) for one, n in facts for said in one.said]
-        total, threads, earliest, latest = kept.span()
-        asked = "SELECT count(*), count(DISTINCT user_id) FROM interactions WHERE user_id > ''"
-        with_user, users = journal.database.read(asked)[0]
-        return {
-            "home": str(home.path),
-            "namespace": home.namespace,
-            "interactions": total,
-            "usable": reasons["ok"],
-            "verdicts": _sorted(reasons),
-            "languages": _sorted(_counted((one.language, n) for one, n in facts)),
-            "feedback": journal.counts()[1],
-            "feedback_kinds": _sorted(_counted((key, n) for key, *_, n in feedback)),
-            "follow_ups": sum(n for key, *_, n in feedback if key == FOLLOW_UP),
-            "corrections": sum(n for _, edit, _, n in feedback if edit),
-            "scores": sum(n for *_, score, n in feedback if score),
-            "waiting_feedback": len(journal.waiting()),
-            "without_user": total - with_user,
-            "users": users,
-            "threads": threads,
-            "models": _sorted(_counted((one.model or "unknown", n) for one, n in facts)),
-            "routes": _sorted(_counted((one.route, n) for one, n in facts if one.route)),
-            "datasets": _sorted(_counted((one.dataset, n) for one, n in facts if one.dataset)),
-            "errors": sum(n for one, n in facts if one.failed),
-            "redacted": journal.redacted(),
-            "pending": len(lacking(journal, kept)),
-            "first": _moment(earliest),
-            "last": _moment(latest),
-        }
-
-
-def _moment(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).isoformat()
-
-
-def _counted(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for name, n in pairs:
-        counts[name] += n
-    return counts
-
-
-def _supports(home: Home) -> Supports:
-    """The languages that the home's prompt set has prompts for."""
-    name = load_settings(home).recipe.get("prompt_set", "real")
-    return get_prompt_set(name).supports
-
-
-def _sorted(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted((+counts).items(), key=lambda item: (-item[1], item[0])))

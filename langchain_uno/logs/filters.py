@@ -16,10 +16,12 @@ from hashlib import blake2b
 from http import HTTPStatus
 from typing import Any
 
+from langchain_uno.home import Home, load_settings
 from langchain_uno.logs.join import Joined
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.machine_turns import machine_shape
 from langchain_uno.messages import json_of
+from langchain_uno.models.prompts import get_prompt_set
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, Verdict, last_asked
 
@@ -39,6 +41,11 @@ MAX_FEEDBACK_CHARS = 50_000
 
 Supports = Callable[[str], bool]
 """Whether the prompt set has prompts for a language (``PromptSet.supports``)."""
+
+
+def supports_of(home: Home) -> Supports:
+    """The languages that the home's prompt set has prompts for."""
+    return get_prompt_set(load_settings(home).recipe.get("prompt_set", "real")).supports
 
 
 def judge_all(

@@ -212,18 +212,17 @@ class KeptLog(Closing):
         return int(self._read(sql, (self._passed(supports),))[0][0])
 
     @_whole
-    def first_of_equals(self, supports: Supports, run_ids: Sequence[str]) -> dict[str, bytes]:
-        """Return those of some records that the filters let pass, and their feedback's digests."""
-        ids = self._passed(supports)
-        found: dict[str, bytes] = {}
-        for part, marks in in_parts(run_ids):
-            sql = (
-                f"SELECT run_id, digest FROM logs a WHERE run_id IN ({marks}) AND facts {IN} AND "  # noqa: S608
-                "NOT EXISTS (SELECT 1 FROM logs b WHERE b.same = a.same "
-                f"AND b.facts {IN} AND b.seq < a.seq)"
-            )
-            found.update(self._read(sql, (*part, ids, ids)))
-        return found
+    def first_of_equals(self, supports: Supports) -> dict[str, bytes]:
+        """Return the records that the filters let pass, of equal ones the first.
+
+        Returns:
+            run_id -> digest of the feedback.
+        """
+        sql = (
+            "SELECT run_id, digest FROM logs WHERE seq IN "  # noqa: S608
+            f"(SELECT min(seq) FROM logs WHERE facts {IN} GROUP BY same)"
+        )
+        return dict(self._read(sql, (self._passed(supports),)))
 
     def _passed(self, supports: Supports) -> str:
         return json.dumps([i for i, one in self._kinds().items() if one.reason(supports) == "ok"])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import export_lines, import_file, stats
+from langchain_uno.logs.exchange import export_lines, import_file
+from langchain_uno.logs.stats import stats
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 FILE = DATA / "real_feedback_dialogs.jsonl"

@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_uno import UNOChatModel
 from langchain_uno.errors import TemplateError
 from langchain_uno.learning.distil import distil
-from langchain_uno.logs.exchange import stats
+from langchain_uno.logs.stats import stats
 from langchain_uno.models.chat_format import render
 from langchain_uno.models.judge import JudgeItem, judge
 from langchain_uno.models.loading import load_engine, load_prompt_set

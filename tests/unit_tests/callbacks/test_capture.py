@@ -20,7 +20,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from langchain_uno.callbacks import UNOFeedbackHandler
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import stats
+from langchain_uno.logs.stats import stats
 from tests.unit_tests.callbacks.parts import logs, model
 
 

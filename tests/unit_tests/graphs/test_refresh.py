@@ -26,8 +26,9 @@ from langchain_uno.errors import (
 )
 from langchain_uno.graphs.refresh import build_refresh_graph, run_refresh
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import find, stats
+from langchain_uno.logs.exchange import find
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.stats import stats
 from langchain_uno.models.perplexity import perplexities
 from langchain_uno.models.protocols import Engine
 from langchain_uno.records import STAGES, Feedback, Message, RuleSet

@@ -13,9 +13,10 @@ from toys import START, log
 
 from langchain_uno.errors import HomeError, InputError
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import ImportResult, export_lines, import_file, stats
+from langchain_uno.logs.exchange import ImportResult, export_lines, import_file
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.rows import parse_row
+from langchain_uno.logs.stats import stats
 from langchain_uno.records import Feedback
 
 

@@ -17,12 +17,13 @@ from toys import START, WordEmbedder, assistant, log, user
 from langchain_uno.erasure import forget
 from langchain_uno.errors import StoreError
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import import_file, last, stats
+from langchain_uno.logs.exchange import import_file, last
 from langchain_uno.logs.filters import spoken, verdict, verdicts
 from langchain_uno.logs.heard import Logs, heard_of
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import FILE_NAME, KeptLog
+from langchain_uno.logs.stats import stats
 from langchain_uno.logs.store import LogStore
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import AT_LIMIT, Feedback, Interaction, Verdict, by_speaker
@@ -51,7 +52,7 @@ def same_as_whole(home: Home, journal: Journal) -> None:
         assert kept.digests() == {run_id: whole.digest(run_id) for run_id in whole.order}
         judged = verdicts(logs, FilterSettings(), lambda language: language in ENGLISH)
         passed = [i.run_id for i, v in zip(logs, judged, strict=True) if v.usable]
-        first = kept.first_of_equals(lambda one: one in ENGLISH, whole.order)
+        first = kept.first_of_equals(lambda one: one in ENGLISH)
         assert first == {run_id: whole.digest(run_id) for run_id in passed}
         assert kept.distinct(lambda one: one in ENGLISH) == len(passed)
         reasons = Counter(v.reason for v in judged)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import export_lines, import_file, stats
+from langchain_uno.logs.exchange import export_lines, import_file
+from langchain_uno.logs.stats import stats
 
 RUN = "0190f3a0-1111-7222-8333-444455556666"
 

@@ -210,7 +210,8 @@ def test_import_and_stats_load_nothing_large(tmp_path: Path, chats: Path) -> Non
     code = (
         "import sys\n"
         "from langchain_uno.home import Home\n"
-        "from langchain_uno.logs.exchange import import_file, stats, export_lines\n"
+        "from langchain_uno.logs.exchange import import_file, export_lines\n"
+        "from langchain_uno.logs.stats import stats\n"
         "import langchain_uno.cli.logs\n"
         "home = Home.locate(sys.argv[2])\n"
         "import_file(sys.argv[1], home); stats(home); list(export_lines(home))\n"

@@ -25,9 +25,10 @@ from toys import START
 from langchain_uno.errors import InputError
 from langchain_uno.home import Home
 from langchain_uno.logs.containers import read_rows
-from langchain_uno.logs.exchange import ImportResult, export_lines, import_file, stats
+from langchain_uno.logs.exchange import ImportResult, export_lines, import_file
 from langchain_uno.logs.readers import READERS
 from langchain_uno.logs.rows import group_of, parse_group, parse_row
+from langchain_uno.logs.stats import stats
 
 EXPORTS = Path(__file__).parents[2] / "data" / "exports"
 

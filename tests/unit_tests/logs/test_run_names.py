@@ -14,10 +14,11 @@ from toys import assistant, log, user
 
 from langchain_uno.erasure import forget, forget_older
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import export_lines, export_row, find, import_file, last, stats
+from langchain_uno.logs.exchange import export_lines, export_row, find, import_file, last
 from langchain_uno.logs.journal import FILE_NAME, Journal
 from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.migrations import STEPS
+from langchain_uno.logs.stats import stats
 from langchain_uno.records import Feedback, Interaction
 
 RUN, ROOT = "abcdef00-1111-4222-8333-444455556666", "fedcba00-1111-4222-8333-444455556666"
