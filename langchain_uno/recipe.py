@@ -148,8 +148,8 @@ class CriticSettings(ExpertSettings):
     max_length: Count = 8000
     """The longest example, in tokens; longer ones are left out. Lower it to the memory at hand."""
     distil: bool = True
-    """Whether a verified critic teaches an expert, which answers in its place if it is no worse, in
-    one generation instead of three. False (paper) saves that training."""
+    """Whether a critic that won for its own requests teaches an expert, which answers in its place
+    if it is no worse, in one generation instead of three. False (paper) saves that training."""
 
 
 class VerifySettings(_Section):

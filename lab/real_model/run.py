@@ -120,6 +120,8 @@ SIZES = {
     # What the base does sometimes, liked and disliked; and the same said in words.
     "thumbs": Size(SOMETIMES, 120, 40, 72, 40, False, _sets(72, 15), "thumb", 40),
     "words": Size(SOMETIMES, 120, 40, 72, 40, False, _sets(72, 15), "words", 40),
+    # Enough people to tell whether an expert is no worse than the critic that taught it.
+    "taught": Size(("how-to",), 72, 24, 64, 0, False, _sets(64, 20), "words", 36),
 }
 
 

@@ -7,7 +7,8 @@
 
 A verified critic answers in three generations. With ``critic.distil`` its answers to the training
 requests teach an expert (context distillation, arXiv 2209.15189), which answers in its place if it
-passes like any module and is no worse than the critic.
+passes like any module and is no worse than the critic. A critic that is worse elsewhere teaches an
+expert too: what it says to its own requests is verified.
 
 Lone thumbs teach a cluster in which fewer than ``min_users`` people said what they want, in words
 (that a judge can verify) or by acts. Where enough people said it, thumbs teach nothing: words also
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 
 _BAR = "train"
 _TAUGHT = "taught by a critic, and no worse"
+_TAUGHT_ALONE = "taught by a critic that is worse elsewhere"
 
 
 class Trial(BaseModel):
@@ -76,7 +78,8 @@ class Trial(BaseModel):
     report: VerifierReport | None = None
     note: str = ""
     adapter: str | None = None
-    """Its folder, relative to the work folder; None: it failed, or was not made."""
+    """Its folder, relative to the work folder; None: it failed, or was not made. A critic that is
+    worse elsewhere alone has one: it may teach."""
     softened: bool = False
     """Whether it is a part of what was trained (:data:`SOFTER`)."""
 
@@ -278,8 +281,7 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
         return decision
     if present is not None and present.stale:
         decision.notes.append(f"trained anew: {present.stale}")
-    kinds = _kinds(work, cluster)
-    new: Trial | None = None
+    kinds, trial = _kinds(work, cluster), Trial()
     for kind in kinds:
         trial = _try_module(work, cluster, kind, kinds=len(kinds))
         if trial.report is not None:
@@ -288,11 +290,12 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
         if not trial.passed or trial.softened:
             decision.notes.append(f"{kind}: {trial.note}")
         if trial.passed:
-            new = trial
             break
-    if new is not None and new.report is not None and new.report.kind == "critic":
-        # It is asked only where the critic passed, so it adds no chance of a useless module.
-        new = _distilled(work, cluster, new, decision, kinds=len(kinds))
+    taught = None
+    if trial.adapter and trial.report is not None and trial.report.kind == "critic":
+        # Only where the critic won for its own requests, so it adds no chance of a useless module.
+        taught = _distilled(work, cluster, trial, decision, kinds=len(kinds))
+    new = taught or (trial if trial.passed else None)
     if new is not None:
         assert new.report is not None
         decision.route, decision.adapter = new.report.kind, new.adapter
@@ -305,7 +308,7 @@ def _decide(work: Work, cluster: ClusterData) -> Decision:
         why = "kept: nothing new passed" if proven else "kept, undecided as what is new is"
         return decision.keep(present, why)
     assert new.report is not None
-    own = "distilled" if decision.taught_by else new.report.kind
+    own = "distilled" if taught else new.report.kind
     better = against_present(work, cluster, new.report.kind, own)
     # Of a present module that is undecided today it is enough not to lose.
     loses = better.n > 0 and better.win_rate < 0.5
@@ -343,18 +346,20 @@ def _too_few(work: Work, cluster: ClusterData) -> str:
 
 def _distilled(
     work: Work, cluster: ClusterData, critic: Trial, decision: Decision, *, kinds: int
-) -> Trial:
-    """Return an expert that a verified critic taught, or the critic where it falls behind."""
+) -> Trial | None:
+    """Return an expert that a critic taught; None: it failed, or falls behind one that may ship."""
     if not work.recipe.critic.distil:
-        return critic
+        return None
     trial = _try_module(work, cluster, "expert", kinds=kinds, critic=critic)
     if trial.report is not None:
         decision.reports.append(trial.report)
     if not trial.passed:
         decision.notes.append(f"expert taught by the critic: {trial.note}")
-        return critic
-    decision.notes += [_TAUGHT, f"expert: {trial.note}"] if trial.softened else [_TAUGHT]
-    decision.taught_by = critic
+        return None
+    decision.notes.append(_TAUGHT if critic.passed else _TAUGHT_ALONE)
+    if trial.softened:
+        decision.notes.append(f"expert: {trial.note}")
+    decision.taught_by = critic if critic.passed else None
     return trial
 
 
@@ -397,7 +402,7 @@ def _try_module(
         cluster: whose training logs teach it, whose held-out queries test it.
         kind: an expert or a critic.
         kinds: how many kinds are tried for this cluster.
-        critic: teaches the expert, which must not fall behind it.
+        critic: teaches the expert, which must not fall behind it where it may ship.
     """
     own = "distilled" if critic else kind
     name = f"clusters/{cluster.id}/{own}.json"
@@ -406,7 +411,7 @@ def _try_module(
         """Say what is known of the best of these adapters, and which one that is."""
         report = verify_module(work, cluster, kind, adapters, kinds=kinds, name=own)
         best = adapters[(report.epoch or 0) - 1]
-        if critic is not None and report.passed:
+        if critic is not None and critic.passed and report.passed:
             report = not_behind(work, cluster, report, best, _folder_of(work, critic))
         if report.passed and work.recipe.verify.level is not None:
             report = look_outside(work, cluster, report, best)
@@ -423,15 +428,18 @@ def _try_module(
             trial = Trial(note=str(error))
         else:
             report, chosen = verified(epochs)
+            teacher = None
             if report.elsewhere is not None and report.elsewhere.harm:
                 # It is asked only where the whole one passed, so it adds no chance.
+                teacher = chosen if kind == "critic" else None
                 half, chosen = verified([softened(chosen)])
                 told = f"with {SOFTER} of its change: {half.reason} (with all: {report.reason})"
                 report = half.model_copy(update={"epoch": report.epoch, "reason": told})
                 if not report.passed:
                     work.folder.remove(str(chosen.relative_to(work.folder.root)))
-            kept = str(chosen.relative_to(work.folder.root)) if report.passed else None
-            trial = Trial(report=report, note=report.reason, adapter=kept)
+            kept = chosen if report.passed else teacher
+            trial = Trial(report=report, note=report.reason)
+            trial.adapter = str(kept.relative_to(work.folder.root)) if kept else None
             trial.softened = chosen not in epochs
         if calls_of(work.teacher)[1] > before:
             return trial  # judged in part: a later call judges it again
@@ -555,7 +563,8 @@ def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], 
         if states and states != before:
             work.check_limits()
         if seen == 0:
-            work.trying(cluster, f"{kind}, training steps", total)
+            told = "expert taught by the critic" if kind == "distilled" else kind
+            work.trying(cluster, f"{told}, training steps", total)
         work.progress.advance(_BAR, done - seen)
         seen = done
 

@@ -14,10 +14,11 @@ from langchain_uno.learning import verify as verify_room
 from langchain_uno.learning.cluster import sent_to
 from langchain_uno.learning.work import Work
 from langchain_uno.models.protocols import Engine
-from langchain_uno.records import VerifierReport
+from langchain_uno.records import Elsewhere, VerifierReport
+from langchain_uno.reflect import Reflected
 from langchain_uno.releases.load import read_current
 from langchain_uno.trainers.elsewhere import base_answers
-from langchain_uno.trainers.verifier import BaseSide, Exam
+from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
     StopAt,
@@ -144,3 +145,61 @@ def test_strays_of_a_cluster_that_thumbs_teach_count_by_the_rule_drawn_from_them
     home = make_home(tmp_path, [*marked_week(24), *asking])
     refresh(home, engine, changed(RECIPE, critic={"distil": False}))
     assert set(judged) == {("list",), ("dance",)}
+
+
+def test_a_critic_that_is_worse_elsewhere_alone_teaches_an_expert(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The expert is held to nothing but its own checks, and the critic never ships in its place."""
+    taught_by: list[str] = []
+
+    def sing(
+        exam: Exam, items: list[HeldOut], drafts: list[str | None], adapter: Path
+    ) -> list[Reflected]:
+        taught_by.append(adapter.name)
+        return [Reflected(f"la {i.id}", "hm", revised=True, finish_reason="stop") for i in items]
+
+    def critics_lose(work: Work, cluster: Any, report: VerifierReport, _: Path) -> VerifierReport:
+        harm = "worse elsewhere" if report.kind == "critic" else ""
+        told = {"elsewhere": Elsewhere(harm=harm), "passed": not harm}
+        return report.model_copy(update=told)
+
+    def never(*_: Any) -> VerifierReport:
+        raise AssertionError("an expert is no worse than a critic that may not ship")
+
+    monkeypatch.setattr(Exam, "by_critic", sing)
+    monkeypatch.setattr(train_room, "verify_module", passing)
+    monkeypatch.setattr(train_room, "look_outside", critics_lose)
+    monkeypatch.setattr(train_room, "not_behind", never)
+    recipe = changed(RECIPE, gap={"threshold": 0.0}, verify={"held_out": 0.5})
+    home = home_of_two_topics(tmp_path / "one")
+    with pytest.raises(KeyboardInterrupt):  # the critic is kept for the next call
+        refresh(home, engine, recipe, progress=StopAt("taught by the critic, training steps"))
+    result = refresh(home, engine, recipe)
+    release = read_current(home)
+    assert release is not None and len(release.manifest.clusters) == 2
+    for cluster in release.manifest.clusters:
+        critic, expert = cluster.reports
+        assert (cluster.route, critic.kind, critic.passed) == ("expert", "critic", False)
+        assert expert.passed and "taught by a critic that is worse elsewhere" in cluster.note
+        work = folder_of(home, result)
+        assert work.has(f"clusters/{cluster.id}/distilled-pairs.jsonl")
+    assert taught_by and not any(name.endswith("-0.5") for name in taught_by)
+
+    monkeypatch.setattr(train_room, "may_ship", lambda tested, level: [False] * len(tested))
+    refused = refresh(home_of_two_topics(tmp_path / "two"), engine, recipe)
+    assert {cluster.route for cluster in refused.clusters} == {"base"}
+
+
+def test_a_critic_that_loses_for_its_own_requests_teaches_nobody(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def losing(*args: Any, **more: Any) -> VerifierReport:
+        return passing(*args, **more).model_copy(update={"passed": False, "reason": "loses"})
+
+    monkeypatch.setattr(train_room, "verify_module", losing)
+    recipe = changed(RECIPE, gap={"threshold": 0.0}, verify={"held_out": 0.5})
+    home = home_of_two_topics(tmp_path)
+    result = refresh(home, engine, recipe)
+    assert {cluster.route for cluster in result.clusters} == {"base"}
+    assert not list(folder_of(home, result).root.glob("clusters/*/distilled*"))
