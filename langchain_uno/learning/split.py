@@ -87,20 +87,42 @@ def _divide(
     pinned = {key(log) for log in logs if log.run_id in teachers}
     names = sorted(set(groups) - pinned)
     random.Random(seed).shuffle(names)
+    together = _asking_alike(logs, key)
+    names.sort(key=lambda name: len(together[name]))
     wanted = max(1, round(held_out * len(logs)))
     people = min(deciding, max(len(groups) // 3, min(FEWEST, len(groups) // 2)))
     light = sorted(names, key=lambda name: len(groups[name]))[:people]
     names = [*light, *(name for name in names if name not in set(light))]
     taken: set[str] = set()
     count = 0
-    for name in names:
-        if count >= wanted and len(taken) >= people:
-            break
-        # Half of the logs stay in training, and half of the groups.
-        if 2 * (len(taken) + 1) <= len(groups) and 2 * (count + len(groups[name])) <= len(logs):
-            taken.add(name)
-            count += len(groups[name])
+    for lots in (together, {name: {name} for name in names}):
+        for name in names:
+            lot = lots[name] - taken
+            more = sum(len(groups[one]) for one in lot)
+            if count >= wanted and len(taken) >= people:
+                break
+            # Half of the logs stay in training, and half of the groups.
+            half = 2 * (len(taken) + len(lot)) <= len(groups) and 2 * (count + more) <= len(logs)
+            if half and not lot & pinned:
+                taken |= lot
+                count += more
     known = {query_key(log) for log in logs if key(log) not in taken}
     train = [log.run_id for log in logs if key(log) not in taken]
     held = [log for log in logs if key(log) in taken]
     return Split(train, [log.run_id for log in held if query_key(log) not in known])
+
+
+def _asking_alike(
+    logs: Sequence[Interaction], key: Callable[[Interaction], str]
+) -> dict[str, set[str]]:
+    """Return each group's fellows: itself, and all that share query texts, also through others."""
+    together = {key(log): {key(log)} for log in logs}
+    first: dict[str, str] = {}
+    for log in logs:
+        one = together[first.setdefault(query_key(log), key(log))]
+        other = together[key(log)]
+        if one is not other:
+            small, large = sorted((one, other), key=len)
+            large |= small
+            together |= dict.fromkeys(small, large)
+    return together
