@@ -11,8 +11,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from langchain_uno.reports.render import counted
-
 Report = Mapping[str, Any]
 WORDS = {
     "score": "hidden wishes met",
@@ -44,7 +42,7 @@ def print_demo(report: Report, home: Path, console: Console) -> None:
     sizes = report["sizes"]
     _say(
         console,
-        f"{counted(sizes['n_adapters'], 'adapter')}, {sizes['adapters'] / 1e6:.1f} MB; base model "
+        f"Adapters: {sizes['n_adapters']}, {sizes['adapters'] / 1e6:.1f} MB; base model "
         f"{sizes['base'] / 1e6:.1f} MB. Logs, index and releases lie in {home}; picture: "
         f"{home / 'demo.png'}",
     )

@@ -47,7 +47,7 @@ def split_logs(
     there are two; no log where all ask the same thing. These voices are the ones with the fewest
     logs: ten logs of ten people say more than ten of one. What is missing to the share is drawn by
     chance. At least half of the voices stay in training, which would else be left to the few who
-    write most.
+    write most. Voices that ask the same are held back together where they are few enough.
 
     Args:
         logs: the members of one cluster.
@@ -87,7 +87,15 @@ def _divide(
     pinned = {key(log) for log in logs if log.run_id in teachers}
     names = sorted(set(groups) - pinned)
     random.Random(seed).shuffle(names)
-    together = _asking_alike(logs, key)
+    # A group -> all that ask the same as it, also through others.
+    together = {name: {name} for name in groups}
+    first: dict[str, str] = {}
+    for log in logs:
+        one, other = together[first.setdefault(query_key(log), key(log))], together[key(log)]
+        if one is not other:
+            small, large = sorted((one, other), key=len)
+            large |= small
+            together |= dict.fromkeys(small, large)
     names.sort(key=lambda name: len(together[name]))
     wanted = max(1, round(held_out * len(logs)))
     people = min(deciding, max(len(groups) // 3, min(FEWEST, len(groups) // 2)))
@@ -110,19 +118,3 @@ def _divide(
     train = [log.run_id for log in logs if key(log) not in taken]
     held = [log for log in logs if key(log) in taken]
     return Split(train, [log.run_id for log in held if query_key(log) not in known])
-
-
-def _asking_alike(
-    logs: Sequence[Interaction], key: Callable[[Interaction], str]
-) -> dict[str, set[str]]:
-    """Return each group's fellows: itself, and all that share query texts, also through others."""
-    together = {key(log): {key(log)} for log in logs}
-    first: dict[str, str] = {}
-    for log in logs:
-        one = together[first.setdefault(query_key(log), key(log))]
-        other = together[key(log)]
-        if one is not other:
-            small, large = sorted((one, other), key=len)
-            large |= small
-            together |= dict.fromkeys(small, large)
-    return together
