@@ -1,7 +1,8 @@
 """Hold part of a cluster's logs back for verification, before anything is learnt from the rest.
 
 Held-out *people* show whether a module serves people that did not teach it, so whole voices go to
-one side where there are at least two; otherwise whole queries do. No query text is on both sides.
+one side where there are at least two; otherwise whole queries do, and where people ask so much
+alike that too few of them would be left to decide. No query text is on both sides.
 """
 
 from __future__ import annotations
@@ -59,7 +60,12 @@ def split_logs(
         deciding: voices that are worth holding back beyond the share.
     """
     split = _divide(logs, held_out, seed, lambda g: voices[g.run_id], teachers, deciding)
-    return split if split.verify else _divide(logs, held_out, seed, query_key, teachers, deciding)
+    held = len({voices[one] for one in split.verify})
+    lost = len(logs) - len(split.train) - len(split.verify)
+    if held and (held >= min(deciding, FEWEST) or not lost):
+        return split
+    other = _divide(logs, held_out, seed, query_key, teachers, deciding)
+    return split if held and held >= len({voices[one] for one in other.verify}) else other
 
 
 def people_for(held: int, share: float) -> int:

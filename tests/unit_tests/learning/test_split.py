@@ -91,6 +91,17 @@ def test_a_question_of_most_people_leaves_the_others_to_verify_on() -> None:
         assert len(split.train) == 32
 
 
+def test_people_who_share_all_their_questions_are_split_by_query() -> None:
+    for seed in range(20):
+        chance = random.Random(seed)
+        queries = [f"query {chance.randrange(30)}" for _ in range(200)]
+        logs = of([f"user-{i // 2}" for i in range(200)], queries)
+        who = {i.run_id: i.user_id for i in logs}
+        split = divide(logs, 0.2, seed, deciding=8)
+        assert len({who[r] for r in split.verify}) >= 20
+        assert len(split.train) + len(split.verify) == 200
+
+
 def test_nothing_to_hold_out_when_all_ask_the_same() -> None:
     split = divide(of(["a", "b", "c"], ["same"] * 3), 0.2, seed=0)
     assert split.verify == []
