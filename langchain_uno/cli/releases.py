@@ -203,9 +203,8 @@ def rollback_(
 ) -> None:
     """Go back to what answered when this release was made, until there is something new to learn.
 
-    For the first release that is the base model. `train` without new logs, decisions or
-    settings changes nothing. With them it makes a new release, which answers at once; after
-    `releases hold` it waits for you.
+    For the first release that is the base model. `train` without new logs, decisions or settings
+    changes nothing; with them it makes a release, which answers at once or waits (`releases hold`).
 
         langchain-uno releases rollback --home ./home --why "complaints about refunds"
 

@@ -1,8 +1,7 @@
 """Hold part of a cluster's logs back for verification, before anything is learnt from the rest.
 
 Held-out *people* show whether a module serves people that did not teach it, so whole voices go to
-one side where there are at least two; otherwise whole queries do, and where people ask so much
-alike that too few of them would be left to decide. No query text is on both sides.
+one side where enough of them are left; else whole queries do. No query text is on both sides.
 """
 
 from __future__ import annotations

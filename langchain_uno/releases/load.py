@@ -131,10 +131,9 @@ def load_release(
         ours = Known.of(wanted, None) if isinstance(wanted, str) else wanted
         if ours and not any(name == own[0] or worded_alike(name, own[0]) for name in ours):
             here, there = ours.beside(own)
-            how = " (`embedder=`, in commands `--embeddings`)" if what == "embedder" else ""
             raise ReleaseMismatchError(
                 f"Release {release_id!r} is refused: it was made for {what} {there!r} and this is "
-                f"{here!r}. Serve it with the former{how}, or refresh this home with the latter."
+                f"{here!r}. Serve it with the former, or refresh this home with the latter."
             )
     return release
 
