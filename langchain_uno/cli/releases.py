@@ -203,8 +203,8 @@ def rollback_(
 ) -> None:
     """Go back to what answered when this release was made, until there is something new to learn.
 
-    For the first release that is the base model. `train` without new logs changes nothing. With new
-    logs it makes a new release, which answers at once; after `releases hold` it waits for you.
+    For the first release that is the base model. `train` without new logs, decisions or settings
+    changes nothing; with them it makes a release, which answers at once or waits (`releases hold`).
 
         langchain-uno releases rollback --home ./home --why "complaints about refunds"
 
@@ -213,7 +213,7 @@ def rollback_(
     """
     found = rollback(place, to, why, by)
     who = f"Release {found.id}" if found else "The base model"
-    say(f"{who} answers. With new logs `train` may change that, unless `releases hold` is on.")
+    say(f"{who} answers until `train` has something new to learn; `releases hold` keeps it.")
 
 
 @app.command("hold")

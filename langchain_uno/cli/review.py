@@ -77,8 +77,9 @@ def list_(
         print_json(page.model_dump(mode="json"))
         return
     for row in page.rows:
-        who = f", {counted(row.people, 'person', 'people')}" if row.people else ""
-        out.print(Text(f"{row.id} ({row.cluster}, {row.state}{who})", "bold"))
+        who = [counted(row.people, "person", "people")] if row.people else []
+        standing = ", ".join(filter(None, [row.cluster, row.state, row.reason, *who]))
+        out.print(Text(f"{row.id} ({standing})", "bold"))
         shown = Text(visible(_in_short(row)))
         if row.run:
             shown.append(f"\nrun {visible(row.run)}", "dim")
@@ -254,7 +255,7 @@ def _in_short(row: ReviewRow) -> str:
     elif row.kind == "log":
         parts = {"": row.said, "edit: ": row.chosen, "rules: ": row.text}
         acts = [what + _cut(text, 120) for what, text in parts.items() if text]
-        return f"{_cut(row.request or '', 120)} -> {'; '.join(acts) or row.reason}"
+        return f"{_cut(row.request or '', 120)} -> {'; '.join(acts)}"
     if row.edited:
         told += f" [taught instead: {row.edited}]"
     return _cut(told, 200)

@@ -42,7 +42,7 @@ def print_demo(report: Report, home: Path, console: Console) -> None:
     sizes = report["sizes"]
     _say(
         console,
-        f"{sizes['n_adapters']} adapters, {sizes['adapters'] / 1e6:.1f} MB; base model "
+        f"Adapters: {sizes['n_adapters']}, {sizes['adapters'] / 1e6:.1f} MB; base model "
         f"{sizes['base'] / 1e6:.1f} MB. Logs, index and releases lie in {home}; picture: "
         f"{home / 'demo.png'}",
     )

@@ -1,7 +1,7 @@
 """Hold part of a cluster's logs back for verification, before anything is learnt from the rest.
 
 Held-out *people* show whether a module serves people that did not teach it, so whole voices go to
-one side where there are at least two; otherwise whole queries do. No query text is on both sides.
+one side where enough of them are left; else whole queries do. No query text is on both sides.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def split_logs(
     there are two; no log where all ask the same thing. These voices are the ones with the fewest
     logs: ten logs of ten people say more than ten of one. What is missing to the share is drawn by
     chance. At least half of the voices stay in training, which would else be left to the few who
-    write most.
+    write most. Voices that ask the same are held back together where they are few enough.
 
     Args:
         logs: the members of one cluster.
@@ -59,7 +59,12 @@ def split_logs(
         deciding: voices that are worth holding back beyond the share.
     """
     split = _divide(logs, held_out, seed, lambda g: voices[g.run_id], teachers, deciding)
-    return split if split.verify else _divide(logs, held_out, seed, query_key, teachers, deciding)
+    held = len({voices[one] for one in split.verify})
+    lost = len(logs) - len(split.train) - len(split.verify)
+    if held and (held >= min(deciding, FEWEST) or not lost):
+        return split
+    other = _divide(logs, held_out, seed, query_key, teachers, deciding)
+    return split if held and held >= len({voices[one] for one in other.verify}) else other
 
 
 def people_for(held: int, share: float) -> int:
@@ -87,19 +92,33 @@ def _divide(
     pinned = {key(log) for log in logs if log.run_id in teachers}
     names = sorted(set(groups) - pinned)
     random.Random(seed).shuffle(names)
+    # A group -> all that ask the same as it, also through others.
+    together = {name: {name} for name in groups}
+    first: dict[str, str] = {}
+    for log in logs:
+        one, other = together[first.setdefault(query_key(log), key(log))], together[key(log)]
+        if one is not other:
+            small, large = sorted((one, other), key=len)
+            large |= small
+            together |= dict.fromkeys(small, large)
+    names.sort(key=lambda name: len(together[name]))
     wanted = max(1, round(held_out * len(logs)))
     people = min(deciding, max(len(groups) // 3, min(FEWEST, len(groups) // 2)))
     light = sorted(names, key=lambda name: len(groups[name]))[:people]
     names = [*light, *(name for name in names if name not in set(light))]
     taken: set[str] = set()
     count = 0
-    for name in names:
-        if count >= wanted and len(taken) >= people:
-            break
-        # Half of the logs stay in training, and half of the groups.
-        if 2 * (len(taken) + 1) <= len(groups) and 2 * (count + len(groups[name])) <= len(logs):
-            taken.add(name)
-            count += len(groups[name])
+    for lots in (together, {name: {name} for name in names}):
+        for name in names:
+            lot = lots[name] - taken
+            more = sum(len(groups[one]) for one in lot)
+            if count >= wanted and len(taken) >= people:
+                break
+            # Half of the logs stay in training, and half of the groups.
+            half = 2 * (len(taken) + len(lot)) <= len(groups) and 2 * (count + more) <= len(logs)
+            if half and not lot & pinned:
+                taken |= lot
+                count += more
     known = {query_key(log) for log in logs if key(log) not in taken}
     train = [log.run_id for log in logs if key(log) not in taken]
     held = [log for log in logs if key(log) in taken]

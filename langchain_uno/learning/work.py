@@ -523,8 +523,8 @@ def refresh_line(home: Home) -> str | None:
             since = datetime.fromtimestamp(last.stat().st_mtime, timezone.utc)
             stage, call = stopped_at(begun[last]), "the same call"
             if begun[last].has(CALL):
-                where = ["--home", str(home.root.absolute()), "--namespace", home.namespace]
-                options = [*where, *begun[last].read_json(CALL)]
+                ns = ["--namespace", home.namespace] * (home.namespace != "default")
+                options = ["--home", str(home.root.absolute()), *ns, *begun[last].read_json(CALL)]
                 call = f"`{shlex.join(['langchain-uno', 'train', *options])}`"
             if busy:
                 return f"a refresh is running (since {since:%Y-%m-%d %H:%M} UTC, stage {stage})"

@@ -299,7 +299,7 @@ class ChromaIndex(InteractionCollection):
             if expected:
                 raise IndexBroken(f"The index {str(folder)!r} is missing.")
         elif not _is_sealed(folder):
-            raise IndexBroken(f"The index {str(folder)!r} was not closed, or it is damaged.")
+            raise IndexBroken(f"The index {str(folder)!r} was copied, not closed or damaged.")
         _seal_of(folder).unlink(missing_ok=True)
         try:
             super().__init__(_client(folder), str(folder), known)

@@ -32,7 +32,7 @@ from langchain_uno.logs.filters import is_evaluator
 from langchain_uno.logs.join import FOLLOW_UP, rated
 from langchain_uno.logs.journal import Journal
 from langchain_uno.records import ANONYMOUS, Feedback, any_named, by_speaker, utc_now, voice_of
-from langchain_uno.releases.history import read_history
+from langchain_uno.releases.history import present_user, read_history
 from langchain_uno.releases.load import load_release, models_of, read_manifest
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.publish import direct, make_current
@@ -179,7 +179,7 @@ def start(
                 people=people,
                 days=days,
                 started=utc_now(),
-                by=by,
+                by=by or present_user(),
                 why=why,
             )
         _write(home, plan)

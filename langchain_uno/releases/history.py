@@ -109,7 +109,7 @@ def rolled_back(home: Home) -> dict[str, Any] | None:
     before, last, until = None, dict[str, Any](), ""
     for entry in read_history(home):
         if entry.get("what") in ("publish", "promote", "rollback", "retire"):
-            before, last, until = last.get("release"), entry, "a refresh learns from new logs"
+            before, last, until = last.get("release"), entry, "new logs, decisions or settings come"
         elif str(entry.get("what")).startswith("forget "):  # the next refresh begins anew
             until = "the next refresh"
     if last.get("what") not in ("rollback", "retire"):

@@ -225,9 +225,9 @@ def rollback(home: Home, to: str | None = None, why: str = "", by: str = "") -> 
 
     ``"base"`` is the base model: then no release answers, and None is returned.
 
-    It stays: a refresh without new logs changes nothing. Works even when the current release is
-    broken, as long as its manifest can still be read. Before a home's first release the base model
-    answered: then it does again.
+    It stays: a refresh without new logs, decisions or settings changes nothing. Works even when the
+    current release is broken, as long as its manifest can still be read. Before a home's first
+    release the base model answered: then it does again.
 
     Raises:
         ReleaseError: nothing to go back to, or nobody can tell to what without ``to``, or the

@@ -130,7 +130,7 @@ def test_actions_stand_in_the_history_under_the_operators_name(
     assert current(home) == first
     seen = words(client.get("/").text)
     assert f"Rolled back from {second} by releaseer" in seen
-    assert "until a refresh learns from new logs. complaints" in seen
+    assert "until new logs, decisions or settings come. complaints" in seen
     post(client, "/rollback", to="base")
     assert current(home) is None
     post(client, "/hold", why="audit")

@@ -309,6 +309,17 @@ def test_a_list_beyond_its_end_says_so(reviewed: Home) -> None:
     )
 
 
+def test_a_list_says_which_logs_are_held_out(reviewed: Home) -> None:
+    home = ["--home", str(reviewed.root)]
+    shown = CliRunner().invoke(cli, ["review", "list", "--kind", "log", *home]).stdout
+    rows = review_table(reviewed, kind="log").rows
+    held = [row for row in rows if row.reason]
+    assert 0 < len(held) < len(rows)
+    for row in held:
+        assert f"{row.id} ({row.cluster}, in, held out for verification, 1 person)" in shown
+    assert shown.count("held out for verification") == len(held)
+
+
 def test_what_changed_leads_to_its_evidence(app: Any, make: Callable[..., str]) -> None:
     first = make()
     client = enter(app)

@@ -93,6 +93,9 @@ def test_the_overview_says_that_a_refresh_runs_or_was_stopped_and_who_answers(
     (folder / "until.json").write_text('"distil"')
     shown = words(client.get("/").text)
     assert "A refresh waits before stage cluster, as --until said" in shown
+    (folder / "options.json").write_text('["--seed", "3"]')
+    call = f"`langchain-uno train --home {home.root.absolute()} --seed 3` goes on"
+    assert call in str(refresh_line(home)), "the default namespace needs no name"
     with refresh_lock(home, "as a refresh does"):
         shown = words(client.get("/").text)
         assert "A refresh is running (since " in shown and ", stage cluster)." in shown

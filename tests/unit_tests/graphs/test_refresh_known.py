@@ -151,7 +151,7 @@ def test_after_an_erasure_the_next_refresh_ends_a_rollback_and_status_says_so(
         rollback(home)
         assert refresh(home, engine, UNTRAINED).unchanged
         found = rolled_back(home)
-        assert found is not None and found["until"] == "a refresh learns from new logs"
+        assert found is not None and found["until"] == "new logs, decisions or settings come"
     forget(home, user_id="new-100")
     found = rolled_back(home)
     assert found is not None

@@ -74,6 +74,34 @@ def test_a_query_that_everybody_asks_is_not_verified_on() -> None:
         assert not {text[r] for r in split.train} & {text[r] for r in split.verify}
 
 
+def test_people_who_ask_the_same_are_held_out_together() -> None:
+    logs = of([f"user-{i}" for i in range(40)], [f"query {i % 20}" for i in range(40)])
+    for seed in range(20):
+        split = divide(logs, 0.2, seed, deciding=8)
+        assert len(split.verify) == 8
+        assert len(split.train) == 32
+        assert len(divide(logs, 0.2, seed, teachers={"r0"}, deciding=8).verify) == 8
+
+
+def test_a_question_of_most_people_leaves_the_others_to_verify_on() -> None:
+    logs = of([f"user-{i}" for i in range(40)], ["the same"] * 24 + list("abcdefghijklmnop"))
+    for seed in range(20):
+        split = divide(logs, 0.2, seed, deciding=8)
+        assert len(split.verify) == 8
+        assert len(split.train) == 32
+
+
+def test_people_who_share_all_their_questions_are_split_by_query() -> None:
+    for seed in range(20):
+        chance = random.Random(seed)
+        queries = [f"query {chance.randrange(30)}" for _ in range(200)]
+        logs = of([f"user-{i // 2}" for i in range(200)], queries)
+        who = {i.run_id: i.user_id for i in logs}
+        split = divide(logs, 0.2, seed, deciding=8)
+        assert len({who[r] for r in split.verify}) >= 20
+        assert len(split.train) + len(split.verify) == 200
+
+
 def test_nothing_to_hold_out_when_all_ask_the_same() -> None:
     split = divide(of(["a", "b", "c"], ["same"] * 3), 0.2, seed=0)
     assert split.verify == []

@@ -420,6 +420,22 @@ def test_a_better_release_is_promoted(home: Home, plan: canary.Plan) -> None:
     assert canary.running(home) is None
 
 
+def test_a_canary_without_a_name_is_that_of_the_processs_user(
+    home: Home, make: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "bo")
+    first, second = make(), make()
+    make_current(home, first)
+    plan = canary.start(home, second, share=0.5)
+    crowd(home, plan, 60, 1.0, 0.0)
+    assert canary.watch(home).verdict == "promoted"
+    begun, promoted = (
+        next(e for e in read_history(home)[::-1] if e["what"] == what)
+        for what in ("canary with 50 %", "promote")
+    )
+    assert (begun["by"], promoted["by"]) == ("bo", "the canary of bo")
+
+
 def test_a_worse_release_is_rolled_back(home: Home, plan: canary.Plan) -> None:
     crowd(home, plan, 60, 0.0, 1.0)
     assert canary.watch(home).verdict == "rolled back"

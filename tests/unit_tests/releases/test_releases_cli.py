@@ -102,7 +102,7 @@ def test_the_status_tells_a_rollback_until_a_release_comes(
     assert (found["from"], found["by"], found["why"]) == (second, "ann", "complaints")
     line = " ".join(run(home, "status").split())
     assert f"rolled back from {second} by ann at " in line
-    assert " (complaints), until a refresh learns from new logs" in line
+    assert " (complaints), until new logs, decisions or settings come" in line
     run(home, "releases", "hold")
     assert told(home, "status")["rolled_back"]["until"] == "a person promotes a release"
     make(promote=False)
