@@ -30,7 +30,7 @@ from langchain_uno.releases.prune import prune
 from langchain_uno.releases.publish import make_current, rollback
 from langchain_uno.releases.summary import changes_of, row_of, shares_of, win_rate_of
 from langchain_uno.reports.render import counted
-from langchain_uno.reports.store import read_report, report_paths
+from langchain_uno.reports.store import find_report, report_paths
 
 app = typer.Typer(no_args_is_help=True, help="What was learnt, what answers, and going back.")
 
@@ -163,7 +163,7 @@ def diff(
         cells = (_arrow(*one[key]) for key in ("route", "won", "logs", "bytes"))
         table.add_row(one["cluster"], *cells)
     out.print(table)
-    reports = [r for name in (old, new) if name != "base" and (r := read_report(place, name))]
+    reports = [r for n in (old, new) if n != "base" and (r := find_report(place, n, say))]
     asked = {c.id: c.request for report in reports for c in report.clusters}
     for one in changes:
         if request := asked.get(one["cluster"]):

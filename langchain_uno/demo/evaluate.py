@@ -65,7 +65,7 @@ def summary(
         answers: of each system, one a request; "base" is among them.
         release: what "uno" answered with.
     """
-    base = answers["base"]
+    base, uno = answers["base"], answers.get("uno")
     return {
         "release": release.id if release else None,
         "n": len(people),
@@ -79,7 +79,7 @@ def summary(
             for s, rows in answers.items()
             if s != "base"
         },
-        "coverage": _covered(answers["uno"]) if "uno" in answers else None,
+        "coverage": sum(a.cluster is not None for a in uno) / len(uno) if uno else None,
         "clusters": _clusters(release, families, answers),
     }
 
@@ -136,10 +136,6 @@ def _clusters(
             }
         )
     return rows
-
-
-def _covered(rows: Sequence[Answered]) -> float:
-    return sum(a.cluster is not None for a in rows) / len(rows)
 
 
 def _scores(rows: Sequence[Answered]) -> np.ndarray[Any, np.dtype[np.float64]]:

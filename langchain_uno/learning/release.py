@@ -16,11 +16,11 @@ from langchain_uno.learning.decisions import INDEX
 from langchain_uno.learning.train import read_decision
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.protocols import known_as
-from langchain_uno.records import Cluster, run_of
+from langchain_uno.records import Cluster, digest_of, run_of
 from langchain_uno.releases.canary import running
-from langchain_uno.releases.history import held, note, read_history
-from langchain_uno.releases.load import read_current, read_manifest
-from langchain_uno.releases.manifest import Manifest, new_release_id
+from langchain_uno.releases.history import NEW_LOGS, held, note, read_history, rolled_back
+from langchain_uno.releases.load import find_manifest, read_current, read_manifest
+from langchain_uno.releases.manifest import Manifest, lineage_key, new_release_id, opaque_id
 from langchain_uno.releases.publish import make_current, publish
 
 
@@ -48,7 +48,11 @@ def release_stage(work: Work) -> dict[str, Any]:
     coverage = read_manifest(work.home, release_id).figures.get("coverage")
     reached = f"; {100 * coverage:.0f} % of other wordings reach their cluster" if coverage else ""
     told = f"{release_id}{', not promoted' if waits else ''}{reached}"
-    return {"release": release_id, "coverage": coverage, "promoted": not waits, "note": told}
+    counts = {"release": release_id, "coverage": coverage, "promoted": not waits, "note": told}
+    return {**counts, "notes": [_STANDS] if waits and _rollback_stands(work) else []}
+
+
+_STANDS = "A rollback stands, as nothing is new but what is gone: the release waits for a person."
 
 
 def _publish(work: Work, release_id: str, shapes: Mapping[str, tuple[int, int]]) -> bool:
@@ -69,6 +73,7 @@ def _publish(work: Work, release_id: str, shapes: Mapping[str, tuple[int, int]])
         threshold=reach.limit,
         figures={
             "refresh": work.id,
+            "settled": _settled(work),
             "embedder": known_as(work.embedder).name,
             "teacher": work.teacher.fingerprint,
             "scorers": scorer_figures(work),
@@ -105,8 +110,8 @@ def _waits(work: Work, clusters: Sequence[Cluster]) -> bool:
     hold = held(work.home)
     if not work.promote or running(work.home) or (hold is not None and hold["when"] != "routes"):
         return True
-    if hold is None:
-        return False
+    if (stands := _rollback_stands(work)) or hold is None:
+        return stands
     try:
         current = read_current(work.home)
     except ReleaseError:  # nobody can tell what changes
@@ -114,6 +119,27 @@ def _waits(work: Work, clusters: Sequence[Cluster]) -> bool:
     before = current.manifest.clusters if current else []
     then, now = ({c.id: c.route for c in some if c.route != "base"} for some in (before, clusters))
     return then != now
+
+
+def _settled(work: Work) -> str:
+    """Return a digest of recipe, models and decisions."""
+    return digest_of(work.fit, *sorted(work.folder.read_json(INDEX)["known"]))
+
+
+def _rollback_stands(work: Work) -> bool:
+    """Whether a rollback stands: the release before knew all these logs, decisions and settings."""
+    told = [one for one in read_history(work.home) if "publish" in str(one.get("what"))]
+    made = [str(one.get("release")) for one in told]
+    made = [one for one in made if one != work.folder.read_json("release-id.json")]
+    back, last = rolled_back(work.home), find_manifest(work.home, made[-1]) if made else None
+    if not back or back["until"] != NEW_LOGS or not last:
+        return False
+    key, known = lineage_key(work.home), set(last.lineage)
+    return last.figures.get("settled") == _settled(work) and all(
+        opaque_id(key, run_of(log.run_id)) in known
+        and all(said.created_at <= last.created for said in log.feedback)
+        for log in work.logs.values()
+    )
 
 
 def _cluster(work: Work, cluster: ClusterData) -> Cluster:

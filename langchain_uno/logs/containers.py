@@ -103,7 +103,7 @@ def _unwrapped(values: Iterator[Numbered]) -> Iterator[Numbered]:
     number = 0
     try:
         for at, value in values:
-            for row in rows_in(value, _is_row):
+            for row in rows_in(value, lambda row: any(one.matches(row) for one in READERS)):
                 number = max(number + 1, at)
                 yield number, row
     except UnicodeDecodeError as error:
@@ -256,10 +256,6 @@ class _Values:
             if end < len(self._text) or not self._more():  # a number may go on
                 self._at = end
                 return value
-
-
-def _is_row(value: Any) -> bool:
-    return any(reader.matches(value) for reader in READERS)
 
 
 class Groups:

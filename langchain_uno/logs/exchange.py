@@ -24,11 +24,11 @@ from langchain_uno.logs.filters import judge_all, supports_of
 from langchain_uno.logs.join import join, read
 from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import KeptLog
-from langchain_uno.logs.readers import reader_named
-from langchain_uno.logs.readers.base import FORMAT, Reader, TableRow
+from langchain_uno.logs.readers import OURS, reader_named
+from langchain_uno.logs.readers.base import FORMAT, Reader, TableRow, Thumb
 from langchain_uno.logs.redaction import Redactor, redactor_of
 from langchain_uno.logs.repeats import Answers
-from langchain_uno.logs.rows import Parsed, Thumb, group_of, parse_group, parse_row
+from langchain_uno.logs.rows import Parsed, group_of, parse_group, parse_row
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, utc_now
 
@@ -242,8 +242,10 @@ class _Import:
     def _store(self, found: Parsed, rows: int = 1) -> None:
         self.result.formats[found.format] += rows
         self.result.passed_over.update(found.passed)
-        every = (one for log in found.interactions for one in log.feedback)
-        self.scales.thumbs = {one.feedback_id for one in every if isinstance(one, Thumb)}
+        sure = Feedback if found.format == OURS.name else Thumb  # our scores are no stars
+        every = chain(found.feedback, *(log.feedback for log in found.interactions))
+        rated = (one for one in every if isinstance(one, sure) and one.score is not None)
+        self.scales.thumbs = {one.feedback_id for one in rated}
         for interaction in found.interactions:
             clean, redacted = self.redact.interaction(interaction)
             settled = self.answers.settle(clean, may_repeat=found.repeats)

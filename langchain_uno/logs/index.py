@@ -231,7 +231,7 @@ class InteractionCollection:
         try:
             yield
         except Exception as error:
-            self._sound = self._sound and what != "write"
+            self._sound = self._sound and what == "search"  # which may be asked a wrong filter
             raise StoreError(
                 f"Chroma could not {what} {self._where!r} ({brief(error)}): {self.advice}."
             ) from error
@@ -368,9 +368,12 @@ def _listing(folder: Path) -> dict[str, list[int]]:
 
 
 def _client(folder: Path) -> Any:
-    import chromadb
-    from chromadb.config import Settings
+    """Open a folder; ``PersistentClient`` would keep what can't start for the next who opens it."""
+    from chromadb.api.client import Client
+    from chromadb.config import Settings, System
 
-    return chromadb.PersistentClient(
-        path=str(folder), settings=Settings(anonymized_telemetry=False)
-    )
+    where = str(folder)
+    settings = Settings(anonymized_telemetry=False, is_persistent=True, persist_directory=where)
+    system = System(settings)
+    system.start()
+    return Client.from_system(system)

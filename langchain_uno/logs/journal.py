@@ -221,7 +221,7 @@ class Journal(Closing):
                 sql_end = "SELECT after FROM interactions WHERE run_id = ?"
                 about = None if replace else db.execute(sql_end, (filed[1],)).fetchone()
                 after = about[0] if about else None
-                if feedback_is_forgotten(db, row, (run_name(row[1]), filed[1]), after):
+                if feedback_is_forgotten(db, row, (run_name(row[1]), filed[1]), after, replace):
                     return False
             return db.execute(sql, filed).rowcount > 0
 
@@ -294,7 +294,7 @@ class Journal(Closing):
                 for one in feedback:
                     filed = run_names.filed_under(db, one)
                     forms = (run_name(one[1]), filed[1])
-                    if ask and feedback_is_forgotten(db, one, forms, row[8]):
+                    if ask and feedback_is_forgotten(db, one, forms, row[8], False):
                         continue
                     cursor = db.execute(_INSERT_FEEDBACK + "NOTHING", filed)
                     new_feedback += max(cursor.rowcount, 0)

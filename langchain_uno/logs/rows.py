@@ -10,6 +10,7 @@ logs of runs keep theirs, so that feedback lands whichever comes first.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from langchain_uno.logs.readers.base import (
     Passed,
     Reader,
     Row,
+    Thumb,
     as_object,
     feedback_in,
     feedback_of,
@@ -58,10 +60,6 @@ _SPEAKERS = ("wb_user_id", "created_by", "source_id")
 """Fields of a piece of feedback that hold its words, and whoever gave it."""
 _MIN_UNIQUE = 16
 """A message's own id is taken for unique from this length on: "m2" is in every conversation."""
-
-
-class Thumb(Feedback):
-    """Feedback whose score is a thumb for sure: a word or a truth value told it."""
 
 
 @dataclass
@@ -360,9 +358,9 @@ def _run_id(name: str, turns: Sequence[Message]) -> str:
 
 
 def _language(value: Any) -> str | None:
-    word = value.strip().lower().replace("_", "-") if isinstance(value, str) else ""
-    names = {"english": "en", "chinese": "zh", "cn": "zh", "mandarin": "zh"}
-    word = names.get(word, word.split("-")[0])
+    word = re.split("[-_]", value.strip().lower())[0] if isinstance(value, str) else ""
+    chinese = ("chinese", "mandarin", "cn", "zho", "chi", "cmn")  # zho, eng: as in FLORES
+    word = {"english": "en", "eng": "en", **dict.fromkeys(chinese, "zh")}.get(word, word)
     # Of another name ("Simplified Chinese") nothing is made: what is said tells the language.
     return word if word.isalpha() and word.isascii() and len(word) in (2, 3) else None
 

@@ -1,8 +1,8 @@
 """Tombstones: what keeps an old export from bringing back what was forgotten.
 
-One tells nothing by itself: it is an HMAC under a random key that lies in the journal. A run's, a
-feedback's and a text's stand for ever; a user's or a thread's stops what was made before the
-erasure, so that the same person may come back and be recorded anew.
+One tells nothing by itself: it is an HMAC under a random key that lies in the journal. A run's and
+a text's stand for ever, a feedback's for all imports; a user's or a thread's stops what was made
+before the erasure, so that the same person may come back and be recorded anew.
 
 Retention plants none. It leaves keyed hashes of names beside the lineage ids of what goes, so that
 releases can be revoked when one of these people asks to be forgotten later.
@@ -74,7 +74,7 @@ def is_forgotten(db: sqlite3.Connection, row: Sequence[Any], after: bytes | None
 
 
 def feedback_is_forgotten(
-    db: sqlite3.Connection, row: Sequence[Any], run_ids: Iterable[str], after: bytes | None
+    db: sqlite3.Connection, row: Sequence[Any], runs: Iterable[str], after: bytes | None, new: bool
 ) -> bool:
     """Whether a feedback may not come back: its own, its run's or its user's tombstone.
 
@@ -82,15 +82,16 @@ def feedback_is_forgotten(
         db: of the journal.
         row: its id, the run that it names, who said it, when (seconds since 1970), ... and last its
             body: forgotten words come back under no other id.
-        run_ids: other forms of the run's id.
+        runs: other forms of the run's id.
         after: digest of the conversation that an export's feedback is about.
+        new: somebody says it now, perhaps anew; else it is imported, and its time may be wrong.
     """
     planted = _Planted(db)
     feedback_id, run_id, user_id, created_at = row[:4]
-    runs: tuple[Kind, ...] = ("run", "about")
-    if planted.at("feedback", feedback_id):
+    kinds: tuple[Kind, ...] = ("run", "about")
+    if planted.at("feedback", feedback_id) > (created_at if new else 0.0):
         return True
-    if any(planted.at(kind, one) for kind in runs for one in {run_id, *run_ids}):
+    if any(planted.at(kind, one) for kind in kinds for one in {run_id, *runs}):
         return True
     if user_id and planted.at("user", user_id) >= created_at:
         return True

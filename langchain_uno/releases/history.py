@@ -23,6 +23,7 @@ from langchain_uno.releases.traffic import write_atomic, writing
 _log = logging.getLogger(__name__)
 _FILE = "history.jsonl"
 _HOLD = "hold.json"
+NEW_LOGS = "new logs, decisions or settings come"
 
 HoldWhen = Literal["always", "routes"]
 """Which releases a hold stops: all, or those that change which module answers a cluster."""
@@ -108,9 +109,10 @@ def rolled_back(home: Home) -> dict[str, Any] | None:
     """Return how what answers was taken back, ``from`` what, ``until`` when; None: it was not."""
     before, last, until = None, dict[str, Any](), ""
     for entry in read_history(home):
-        if entry.get("what") in ("publish", "promote", "rollback", "retire"):
-            before, last, until = last.get("release"), entry, "new logs, decisions or settings come"
-        elif str(entry.get("what")).startswith("forget "):  # the next refresh begins anew
+        what, anew = str(entry.get("what")), entry.get("release") != last.get("release")
+        if what in ("publish", "promote") or (what in ("rollback", "retire") and anew):
+            before, last, until = last.get("release"), entry, NEW_LOGS
+        elif what.startswith("forget "):  # the next refresh begins anew
             until = "the next refresh"
     if last.get("what") not in ("rollback", "retire"):
         return None

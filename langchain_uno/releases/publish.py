@@ -212,8 +212,8 @@ def make_current(
         release = load_release(home, release_id, linear_shapes=linear_shapes, **fits)
     except ReleaseMismatchError as error:
         raise ReleaseMismatchError(
-            f"{error} To change the models of the service, let the base model answer first: "
-            "`langchain-uno releases rollback --to base`."
+            f"{error} The latter is of what answers. To change the models of the service, call "
+            "`langchain-uno releases rollback --to base` first, then this again."
         ) from error
     share = Share(release=release.id, manifest_sha256=release.manifest_sha256)
     direct(home, Traffic(shares=(share,)), what, release.id, why, by, seen)
@@ -242,14 +242,9 @@ def rollback(home: Home, to: str | None = None, why: str = "", by: str = "") -> 
             raise ReleaseError(f"{told} Name what to go back to: --to RELEASE.")
         to = found.parent or "base"
     if to == "base":
-        retire(home, why, by)
+        direct(home, Traffic(), "retire", None, why, by)
         return None
     return make_current(home, to, what="rollback", why=why, by=by)
-
-
-def retire(home: Home, why: str = "", by: str = "") -> None:
-    """Take every release out of the traffic: the base model answers all queries."""
-    direct(home, Traffic(), "retire", None, why, by)
 
 
 def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> None:

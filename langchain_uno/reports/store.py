@@ -8,7 +8,7 @@ that are too old, and whole reports that are (:func:`take_out`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -255,6 +255,15 @@ def read_report(home: Home, release_id: str) -> Report | None:
         ) from error
 
 
+def find_report(home: Home, release_id: str, say: Callable[[str], Any] = str) -> Report | None:
+    """Return what :func:`read_report` does; None where it can't, and ``say`` is told why."""
+    try:
+        return read_report(home, release_id)
+    except (HomeError, ValueError) as error:
+        say(str(error))
+        return None
+
+
 def take_out(
     home: Home, opaque: Collection[str], *, whole: bool, before: datetime | None = None
 ) -> None:
@@ -274,10 +283,7 @@ def take_out(
     gone = set(opaque)
     found = sorted(home.reports.iterdir()) if home.reports.is_dir() else []
     for folder in (one for one in found if one.is_dir() and not one.is_symlink()):
-        try:
-            report = read_report(home, folder.name)
-        except (HomeError, ValueError):
-            report = None
+        report = find_report(home, folder.name)
         if (
             report is None
             or (whole and gone & set(report.logs))

@@ -28,7 +28,7 @@ from langchain_uno.errors import EngineError, InputError
 from langchain_uno.home import Home
 from langchain_uno.models.loading import load_embedder, load_engine
 from langchain_uno.models.local import LocalEngine
-from langchain_uno.releases.publish import retire, rollback
+from langchain_uno.releases.publish import rollback
 from langchain_uno.serving.shared import stop_serving
 from langchain_uno.testing import make_tiny_adapter
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny
@@ -219,7 +219,7 @@ async def test_a_new_release_never_gives_an_old_one_s_answers(
 
     for expected, change in (
         (releases[1], lambda: rollback(place)),
-        (releases[0], lambda: retire(place)),
+        (releases[0], lambda: rollback(place, "base")),
         (None, lambda: None),
     ):
         assert await asyncio.to_thread(seen) == [expected, expected]

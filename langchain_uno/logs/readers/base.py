@@ -227,6 +227,10 @@ def corrected(chosen: Sequence[Message], rejected: Sequence[Message], **told: An
     raise InputError("the two conversations have no answers that can be compared")
 
 
+class Thumb(Feedback):
+    """Feedback whose score, if any, is a thumb for sure: a word or a truth value told it."""
+
+
 def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
     """Return a row of feedback by itself; a score outside 0 to 1 becomes a value.
 
@@ -241,6 +245,7 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
     """
     fields = {k: map_texts(v, clean_text) for k, v in fields.items() if v is not None}
     score = fields.get("score")
+    kind = Thumb if isinstance(score, bool) or number(score) is None else Feedback
     if isinstance(score, str):  # in a table
         read = number(score) if thumb(score) is None else thumb(score)
         if read is None:
@@ -266,8 +271,7 @@ def feedback_of(run_id: Any, name: Any, stamp: Any, **fields: Any) -> Feedback:
         )
     except ValidationError as error:
         raise InputError(reason_of(error)) from error
-    time = time_of(stamp)
-    return checked.model_copy(update={"created_at": time}) if time else checked
+    return kind(**{**checked.model_dump(), "created_at": time_of(stamp) or checked.created_at})
 
 
 def scores_in(row: Row) -> list[Any]:

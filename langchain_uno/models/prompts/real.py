@@ -71,8 +71,9 @@ class RealPromptSet(PromptSet):
 
     def worded(self, role: str, language: str, **data: Any) -> list[Message]:
         """Fill the words in the conversation's language; the English ones ask for any other."""
-        spoken = _language_of(data["suggestion"]) if "suggestion" in data else language
-        words = self._files.get(_primary(spoken), self._files["en"])
+        if "suggestion" in data:
+            language = "zh" if _HAN.search(data["suggestion"]) else "en"
+        words = self._files.get(_primary(language), self._files["en"])
         if role not in ("revise", "revise_feedback"):
             return words.render(role, **data)
         before = turns(data.pop("conversation"))
@@ -216,10 +217,6 @@ def _score(value: object) -> float:
 
 def _primary(language: str) -> str:
     return re.split(r"[-_]", language.strip().lower(), maxsplit=1)[0]
-
-
-def _language_of(rule: str) -> str:
-    return "zh" if _HAN.search(rule) else "en"
 
 
 def _bare(text: str) -> str:

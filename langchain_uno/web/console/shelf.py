@@ -16,8 +16,10 @@ from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.summary import row_of, state_of
 from langchain_uno.releases.traffic import answering
-from langchain_uno.reports import Report, read_report, report_paths
+from langchain_uno.reports import Report, report_paths
+from langchain_uno.reports.store import find_report
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _FRESH_S = 5.0
 _MOST = 8
@@ -81,17 +83,13 @@ class Shelf:
         return {**self._rows[key], "share": share, "state": state}
 
     def report(self, release: str) -> Report | None:
-        """Return the report of the refresh that made a release; None: there is none.
-
-        Raises:
-            HomeError: it can't be read.
-        """
+        """Return the report of the refresh that made a release; None: none can be read."""
         try:
             found = report_paths(self._home, release).json.stat()
         except OSError:
             return None
         key = ("report", release, found.st_mtime_ns, found.st_size)
-        return self._once(key, lambda: read_report(self._home, release))
+        return self._once(key, lambda: find_report(self._home, release, _log.warning))
 
     def forget(self) -> None:
         """Drop all that was read: some of it may have been forgotten."""
@@ -142,7 +140,7 @@ class Shelf:
             for release in self.releases()[::-1]:
                 self.row(release, 0.0)
         except UNOError as error:
-            logging.getLogger(__name__).warning("The releases can't be read yet: %s", error)
+            _log.warning("The releases can't be read yet: %s", error)
 
     def _state(self, release: str) -> Hashable:
         path = self._home.releases / safe_name(release, "release") / "manifest.json"

@@ -56,6 +56,26 @@ def test_several_people_rate_and_one_changes_his_mind(
     assert {(f.user_id, f.score) for f in found} == {("a", 0.0), ("b", 1.0)}
 
 
+@pytest.mark.parametrize("who", ["ada", "bob"])
+def test_what_is_said_after_an_erasure_is_recorded_under_the_same_id(
+    home: Path, handler: UNOFeedbackHandler, who: str
+) -> None:
+    """An app names a vote by its message, and the page's thumbs have ids of answer and person."""
+    asked = {"callbacks": [handler], "metadata": {"user_id": "cleo"}}
+    run = model("x").invoke("q", asked).id or ""
+    handler.feedback(run, score=0, user_id="ada", feedback_id="vote-7")
+    [old] = logs(home)[0].feedback
+    assert forget(handler.home, user_id="ada")["feedback"] == 1
+    assert logs(home)[0].feedback == []
+    with Journal(handler.home.journal) as journal:  # what waited, and an old export without times
+        assert not journal.append_feedback(old)
+        anew = old.model_copy(update={"user_id": None, "created_at": utc_now()})
+        assert not journal.append_feedback(anew, replace=False)
+    handler.feedback(run, score=1, user_id=who, feedback_id="vote-7")
+    handler.feedback(run, score=0.5, user_id=who, feedback_id="vote-7")
+    assert [(f.user_id, f.score) for f in logs(home)[0].feedback] == [(who, 0.5)]
+
+
 def test_an_id_that_several_people_use_names_feedback_of_each(
     home: Path, handler: UNOFeedbackHandler
 ) -> None:

@@ -27,6 +27,7 @@ from langchain_uno.records import Cluster, Feedback, Interaction, Message, Verif
 from langchain_uno.releases.history import note, read_history
 from langchain_uno.releases.load import list_releases
 from langchain_uno.releases.publish import publish, revoke
+from langchain_uno.reports import report_paths
 from langchain_uno.web.console import console_app, console_router
 from langchain_uno.web.console.shelf import Shelf
 from tests.unit_tests.console.parts import OPERATORS, PAYLOADS, enter, forgets, post, words
@@ -224,6 +225,16 @@ def test_a_changed_manifest_is_read_anew_and_a_broken_one_told(
     path.write_text("{")
     assert client.get("/clusters").status_code == 409
     assert "broken: it can" in client.get("/releases").text
+
+
+def test_a_report_that_cannot_be_read_takes_no_page_away(
+    app: Any, home: Home, make: Callable[..., str]
+) -> None:
+    path = report_paths(home, make()).json
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    client = enter(app)
+    assert [client.get(page).status_code for page in ("/clusters", "/clusters/c0")] == [200, 200]
 
 
 def test_people_are_listed_by_how_much_they_said(app: Any, home: Home) -> None:

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from langchain_uno.erasure import forget
+from langchain_uno.erasure import forget, forget_older
 from langchain_uno.errors import ModelMismatchError
 from langchain_uno.home import Home
+from langchain_uno.learning.review import decide, review_table
 from langchain_uno.logs import store
 from langchain_uno.logs.heard import Logs
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Engine, Generation
-from langchain_uno.records import STAGES, Feedback
-from langchain_uno.releases.history import rolled_back
-from langchain_uno.releases.publish import rollback
+from langchain_uno.records import STAGES, Feedback, Interaction
+from langchain_uno.releases import publish as publish_room
+from langchain_uno.releases.history import NEW_LOGS, rolled_back, waiting
+from langchain_uno.releases.publish import make_current, rollback
 from tests.unit_tests.graphs.refresh_parts import (
     UNTRAINED,
     changed,
@@ -159,3 +161,68 @@ def test_after_an_erasure_the_next_refresh_ends_a_rollback_and_status_says_so(
     result = refresh(home, engine, UNTRAINED)  # nobody said anything new
     assert result.current == result.release != second
     assert rolled_back(home) is None
+
+
+def stop(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _old(one: Interaction) -> Interaction:
+    at = datetime.now(timezone.utc) - timedelta(days=40)
+    said = [f.model_copy(update={"created_at": at}) for f in one.feedback]
+    return one.model_copy(update={"created_at": at, "feedback": said})
+
+
+@pytest.mark.parametrize("to", [None, "base"])
+@pytest.mark.parametrize(
+    "then", ["nothing", "a new log", "a remark", "settings", "a decision", "a promotion"]
+)
+def test_a_rollback_stands_though_retention_takes_logs(
+    engine: Engine, tmp_path: Path, then: str, to: str | None
+) -> None:
+    home = make_home(tmp_path, [*logs(12), *map(_old, more(2))])
+    first = refresh(home, engine, UNTRAINED).release
+    make_home(tmp_path, more(1, first=200))
+    second = refresh(home, engine, UNTRAINED).release
+    rollback(home, to)
+    if then == "a decision":
+        decide(home, [{"id": review_table(home).rows[0].id, "decision": "exclude"}], by="ann")
+    assert forget_older(home, days=30)["interactions"] == 2
+    recipe = UNTRAINED
+    if then == "a new log":
+        make_home(tmp_path, more(1, first=300))
+    elif then == "a remark":
+        with Journal(home.journal) as journal:
+            journal.append_feedback(Feedback(run_id="run-200", comment="please dance", user_id="x"))
+    elif then == "settings":
+        recipe = changed(UNTRAINED, gap={"unknown": 0.5})
+    elif then == "a promotion":
+        make_current(home, str(second))
+    result = refresh(home, engine, recipe)
+    assert result.release not in (first, second, None)
+    if then != "nothing":
+        assert (result.current, rolled_back(home)) == (result.release, None)
+        return
+    stands = first if to is None else None
+    assert (result.current, waiting(home)) == (stands, result.release)
+    assert any("A rollback stands" in note for note in result.notes)
+    assert (rolled_back(home) or {})["until"] == NEW_LOGS
+    assert refresh(home, engine, UNTRAINED).current == stands
+    make_home(tmp_path, more(1, first=300))
+    last = refresh(home, engine, UNTRAINED)
+    assert last.current == last.release
+
+
+def test_a_refresh_killed_before_it_promoted_is_not_taken_for_rolled_back(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home(tmp_path, logs(12))
+    refresh(home, engine, UNTRAINED)
+    rollback(home, "base")
+    make_home(tmp_path, more(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(publish_room, "direct", stop)
+        with pytest.raises(KeyboardInterrupt):
+            refresh(home, engine, UNTRAINED)
+    result = refresh(home, engine, UNTRAINED)
+    assert result.current == result.release

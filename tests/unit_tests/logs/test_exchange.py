@@ -340,6 +340,10 @@ def test_stats_count_what_there_is(home: Home, tmp_path: Path) -> None:
         ("German", "Schreibe bitte einen kurzen Brief über die Fähre.", "de"),
         ("zh-Hans", "OK", "zh"),
         ("Chinese", "OK", "zh"),
+        ("zho_Hans", "OK", "zh"),
+        ("cmn-Hans", "OK", "zh"),
+        ("chi", "OK", "zh"),
+        ("eng_Latn", "OK", "en"),
     ],
 )
 def test_a_code_names_the_language_else_what_is_said(

@@ -14,7 +14,8 @@ from test_readers import bring, logs, said, texts
 from test_tools import ASKED, DONE, ID, SAID, SCORE, TIME, WISH, A, U
 
 from langchain_uno.home import Home
-from langchain_uno.logs.exchange import import_file
+from langchain_uno.logs.exchange import export_lines, import_file
+from langchain_uno.logs.journal import Journal
 from langchain_uno.records import AT_LIMIT
 
 RUN: dict[str, Any] = {
@@ -344,6 +345,30 @@ def test_thumbs_in_words_beside_stars(home: Home, tmp_path: Path, backwards: boo
     found = {log["messages"][0]["content"][0]: said(log)[0][1:3] for log in logs(home)}
     kept = [(1.0, None), (1.0, None), (None, 5.0), (None, 1.0), (0.0, None), (1.0, None)]
     assert ([found[str(n)] for n in range(6)], result.stars) == (kept, 2)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_thumbs_in_words_beside_stars_in_rows_of_their_own(
+    home: Home, tmp_path: Path, backwards: bool
+) -> None:
+    """langsmith-sdk #325: feedback as a table; two widgets gave their ratings one key."""
+    given = [("up", 1.0, None), ("5", None, 5.0), ("down", 0.0, None), ("1", None, 1.0),
+             ("True", 1.0, None)]  # fmt: skip
+    cells = [f"f{n},run-{n},rating,{rating}\n" for n, (rating, *_) in enumerate(given)]
+    path = tmp_path / "rows.csv"
+    path.write_text("id,run_id,key,score\n" + "".join(cells[::-1] if backwards else cells))
+    assert import_file(path, home).stars == 2
+    with Journal(home.journal, readonly=True) as journal:
+        found = {f.feedback_id: (f.score, f.value) for f in journal.feedback()}
+    assert found == {f"f{n}": (score, value) for n, (_, score, value) in enumerate(given)}
+
+
+def test_what_was_exported_comes_back_with_thumbs_and_stars(home: Home, tmp_path: Path) -> None:
+    bring(home, tmp_path, *(_row(n, rating=r) for n, r in enumerate(("up", 5, "down", 1))))
+    path, other = tmp_path / "out.jsonl", Home(tmp_path / "other", "default")
+    path.write_text("\n".join(lines := list(export_lines(home))), encoding="utf-8")
+    import_file(path, other)
+    assert list(export_lines(other)) == lines
 
 
 def test_stars_and_votes_by_message(home: Home, tmp_path: Path) -> None:

@@ -191,7 +191,8 @@ def test_another_embedder_is_refused_until_rebuilt(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["folder gone", "database gone", "truncated", "garbage", "collection gone"]
+    "damage",
+    ["folder gone", "database gone", "truncated", "garbage", "rotten", "collection gone"],
 )
 def test_a_broken_index_is_rebuilt_from_the_journal(home: Home, damage: str) -> None:
     capture(home, *(log(n) for n in range(4)), Feedback(run_id=log(1).run_id, comment="shorter"))
@@ -208,6 +209,9 @@ def test_a_broken_index_is_rebuilt_from_the_journal(home: Home, damage: str) -> 
         os.truncate(database, 5000)
     elif damage == "garbage":
         database.write_bytes(b"\0garbage" * 4000)
+    elif damage == "rotten":  # a disk that rots changes no time
+        database.write_bytes(b"\0garbage" * 4000)
+        seal(home.chroma)
     else:
         ChromaIndex.wipe(home.chroma)
         ChromaIndex(home.chroma, Known([""]), 0).close()
@@ -217,6 +221,26 @@ def test_a_broken_index_is_rebuilt_from_the_journal(home: Home, damage: str) -> 
         assert store.count() == 4
     assert "rebuilt from the journal: 4 records" in said[-1]
     assert len(embedder.texts) == 4, "vectors come from the cache"
+
+
+@pytest.mark.parametrize("asked", ["read", "searched"])
+def test_an_index_that_could_not_be_read_is_rebuilt_by_the_next_opening(
+    home: Home, asked: str
+) -> None:
+    capture(home, *(log(n) for n in range(4)))
+    with LogStore.open(home, WordEmbedder()) as store:
+        store.drain()
+        if asked == "searched":  # by a filter that says nothing of the index
+            with pytest.raises(StoreError, match="could not search"):
+                store.near(np.ones((1, 32)), 2, {"$no": 1})
+        else:
+            store._index._collection.get = None  # type: ignore[attr-defined]
+            with pytest.raises(StoreError, match="could not read"):
+                store.embeddings([log(1).run_id])
+    said: list[str] = []
+    with LogStore.open(home, WordEmbedder(), say=said.append) as store:
+        assert store.embeddings([log(1).run_id]).shape == (1, 32)
+    assert bool(said) == (asked == "read")
 
 
 def test_the_refusal_of_another_embedder_names_both(home: Home) -> None:

@@ -33,7 +33,7 @@ from langchain_uno.releases import canary
 from langchain_uno.releases import publish as publishing
 from langchain_uno.releases.history import read_history
 from langchain_uno.releases.load import load_release
-from langchain_uno.releases.publish import make_current, retire, revoke, rollback
+from langchain_uno.releases.publish import make_current, revoke, rollback
 from langchain_uno.releases.sequential import compare
 from langchain_uno.releases.taint import taint
 from langchain_uno.releases.traffic import Share, Traffic, read_traffic
@@ -208,7 +208,7 @@ def test_a_canary_leaves_what_the_next_refresh_goes_on_from(
 
 def test_the_first_release_is_tried_against_the_base(home: Home, make: Callable[[], str]) -> None:
     first = make()
-    retire(home)
+    rollback(home, "base")
     plan = canary.start(home, first, share=0.3)
     assert shares(home) == {None: 0.7, first: 0.3}
     assert (plan.current, current(home)) == (None, None)
@@ -253,7 +253,7 @@ def test_whoever_changes_what_answers_ends_it(
         rollback(home)
         expected = zero
     elif change == "retire":
-        retire(home)
+        rollback(home, "base")
         expected = None
     elif change == "revoke":
         revoke(home, second, "bad")
@@ -494,7 +494,7 @@ def test_a_person_who_goes_back_while_it_is_promoted_has_the_last_word(
     home: Home, plan: canary.Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crowd(home, plan, 70, 1.0, 0.0)
-    meanwhile(monkeypatch, publishing, lambda: retire(home, "an incident"))
+    meanwhile(monkeypatch, publishing, lambda: rollback(home, "base", "an incident"))
     assert canary.watch(home).verdict == "overtaken"
     assert current(home) is None
     assert canary.look(home).verdict == "overtaken"
@@ -507,7 +507,7 @@ def test_a_person_who_goes_back_while_one_starts_has_the_last_word(
     second = make()
     third = make()
     make_current(home, second)
-    meanwhile(monkeypatch, canary, lambda: retire(home, "an incident"))
+    meanwhile(monkeypatch, canary, lambda: rollback(home, "base", "an incident"))
     with pytest.raises(ReleaseError, match="Somebody changed"):
         canary.start(home, third)
     assert current(home) is None and canary.running(home) is None
@@ -515,13 +515,13 @@ def test_a_person_who_goes_back_while_one_starts_has_the_last_word(
 
 def test_staying_with_the_base_decides_too(home: Home, make: Callable[[], str]) -> None:
     first = make()
-    retire(home)
+    rollback(home, "base")
     plan = canary.start(home, first)
     late = plan.model_copy(update={"started": plan.started - timedelta(days=15)})
     (home.path / "canary.json").write_text(late.model_dump_json())
     assert canary.watch(home).verdict == "undecided"
     assert canary.undecided(home)
-    retire(home, "the base is enough")
+    rollback(home, "base", "the base is enough")
     assert canary.undecided(home) is None
 
 

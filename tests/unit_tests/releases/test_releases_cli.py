@@ -30,7 +30,7 @@ from langchain_uno.releases.history import held, read_history
 from langchain_uno.releases.publish import publish, revoke
 from langchain_uno.releases.summary import row_of, win_rate_of
 from langchain_uno.releases.traffic import read_traffic
-from langchain_uno.reports.store import write_report
+from langchain_uno.reports.store import report_paths, write_report
 from tests.unit_tests.releases.samples import draft
 from tests.unit_tests.reports.report_parts import report
 
@@ -187,6 +187,19 @@ def test_a_diff_tells_what_a_cluster_is_asked(home: Home, make: Callable[[], str
     told = run(home, "releases", "diff", first, second)
     assert "c0 is asked: Where is my parcel? Where" in told and told.count("parcel") == 10
     assert "is asked" not in run(home, "releases", "diff", "base", first)
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_a_diff_names_a_report_that_cannot_be_read_and_tells_the_rest(
+    home: Home, make: Callable[[], str], damaged: int
+) -> None:
+    both = make(), make()
+    for release in both:
+        write_report(home, report("Where is my parcel?", release=release))
+    path = report_paths(home, both[damaged]).json
+    path.write_text("{")
+    told = run(home, "releases", "diff", *both)
+    assert f"{str(path)!r} can't be read" in told and "c0 is asked: Where is my parcel?" in told
 
 
 def test_a_hold_is_said_and_ends(home: Home) -> None:

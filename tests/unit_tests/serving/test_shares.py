@@ -22,7 +22,7 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.models.embedders import TokenEmbedder
 from langchain_uno.models.local import LocalEngine
 from langchain_uno.releases import canary
-from langchain_uno.releases.publish import make_current, retire
+from langchain_uno.releases.publish import make_current, rollback
 from langchain_uno.serving.hot_swap import Serving
 from langchain_uno.serving.shared import stop_serving
 from tests.unit_tests.serving.tiny_release import QUERIES, publish_tiny
@@ -134,7 +134,7 @@ def test_the_journal_says_which_side_answered(
 
 def test_the_bases_share(engine: LocalEngine, home: Home, publish: Callable[[], str]) -> None:
     first = publish()
-    retire(home)
+    rollback(home, "base")
     plan = canary.start(home, first, share=0.5)
     chat = UNOChatModel(home=home.root, engine=engine, max_tokens=2)
     sides = {told(chat.invoke(ASK, about(who))) for who in PEOPLE}
