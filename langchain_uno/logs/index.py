@@ -376,6 +376,6 @@ def _client(folder: Path) -> Any:
     where = str(folder)
     settings = Settings(anonymized_telemetry=False, is_persistent=True, persist_directory=where)
     system = System(settings)
-    system.instance(ServerAPI)  # so that starting says what is wrong
+    system.instance(ServerAPI)  # type: ignore[type-abstract]  # so that starting says what is wrong
     system.start()
     return Client.from_system(system)
