@@ -352,6 +352,7 @@ def _distilled(
         return None
     trial = _try_module(work, cluster, "expert", kinds=kinds, critic=critic)
     if trial.report is not None:
+        decision.report = trial.report
         decision.reports.append(trial.report)
     if not trial.passed:
         decision.notes.append(f"expert taught by the critic: {trial.note}")
