@@ -141,11 +141,10 @@ def _rollback_stands(work: Work) -> bool:
     back, last = rolled_back(work.home), find_manifest(work.home, made[-1]) if made else None
     if not back or back["until"] != NEW_LOGS or not last:
         return False
-    if last.figures.get("settled") != _settled(work):
-        return False
     key, known = lineage_key(work.home), set(last.lineage)
-    old = _said_until(work) <= last.figures.get("said_until", 0.0)
-    return old and all(opaque_id(key, run_of(log_id)) in known for log_id in work.logs)
+    same = last.figures.get("settled") == _settled(work)
+    same = same and _said_until(work) <= last.figures.get("said_until", 0.0)
+    return same and all(opaque_id(key, run_of(log_id)) in known for log_id in work.logs)
 
 
 def _cluster(work: Work, cluster: ClusterData) -> Cluster:

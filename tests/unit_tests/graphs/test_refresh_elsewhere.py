@@ -18,6 +18,7 @@ from langchain_uno.records import Elsewhere, VerifierReport
 from langchain_uno.reflect import Reflected
 from langchain_uno.releases.load import read_current
 from langchain_uno.reports import read_report
+from langchain_uno.trainers import expert as expert_room
 from langchain_uno.trainers.elsewhere import base_answers
 from langchain_uno.trainers.verifier import BaseSide, Compared, Exam, HeldOut, Said
 from tests.unit_tests.graphs.refresh_parts import (
@@ -238,3 +239,30 @@ def test_where_the_base_answers_the_report_counts_what_it_names(
         assert one.decided is not None and one.route == "base"
         shown = ("expert", 0, 1) if worse else ("critic", 1, 0)
         assert (one.decided.kind, one.won, one.lost) == shown
+
+
+def test_a_critic_answers_though_the_training_of_the_expert_that_it_teaches_fails(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DPO takes more memory than the critic's SFT. The same call tries the expert again."""
+
+    def sing(exam: Exam, items: list[HeldOut], *_: Any) -> list[Reflected]:
+        return [Reflected(f"la {i.id}", "hm", revised=True, finish_reason="stop") for i in items]
+
+    def no_memory(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(Exam, "by_critic", sing)
+    monkeypatch.setattr(train_room, "verify_module", passing)
+    for look in ("not_behind", "look_outside"):
+        monkeypatch.setattr(train_room, look, lambda work, cluster, report, *_: report)
+    recipe = changed(RECIPE, gap={"threshold": 0.0}, verify={"held_out": 0.5})
+    home = home_of_two_topics(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(expert_room, "train_expert", no_memory)
+        for _ in range(2):
+            clusters = refresh(home, engine, recipe).clusters
+            assert [(one.route, one.failed) for one in clusters] == [("critic", True)] * 2
+            assert "expert taught by the critic: failed (MemoryError" in clusters[0].note
+    clusters = refresh(home, engine, recipe).clusters
+    assert [(one.route, one.failed) for one in clusters] == [("expert", False)] * 2
