@@ -74,6 +74,7 @@ def _publish(work: Work, release_id: str, shapes: Mapping[str, tuple[int, int]])
         figures={
             "refresh": work.id,
             "settled": _settled(work),
+            "said_until": _said_until(work),
             "embedder": known_as(work.embedder).name,
             "teacher": work.teacher.fingerprint,
             "scorers": scorer_figures(work),
@@ -126,6 +127,12 @@ def _settled(work: Work) -> str:
     return digest_of(work.fit, *sorted(work.folder.read_json(INDEX)["known"]))
 
 
+def _said_until(work: Work) -> float:
+    """Return when the latest feedback was given, in seconds since 1970."""
+    said = (one for log in work.logs.values() for one in log.feedback)
+    return max((one.created_at.timestamp() for one in said), default=0.0)
+
+
 def _rollback_stands(work: Work) -> bool:
     """Whether a rollback stands: the release before knew all these logs, decisions and settings."""
     told = [one for one in read_history(work.home) if "publish" in str(one.get("what"))]
@@ -135,11 +142,9 @@ def _rollback_stands(work: Work) -> bool:
     if not back or back["until"] != NEW_LOGS or not last:
         return False
     key, known = lineage_key(work.home), set(last.lineage)
-    return last.figures.get("settled") == _settled(work) and all(
-        opaque_id(key, run_of(log.run_id)) in known
-        and all(said.created_at <= last.created for said in log.feedback)
-        for log in work.logs.values()
-    )
+    same = last.figures.get("settled") == _settled(work)
+    same = same and _said_until(work) <= last.figures.get("said_until", 0.0)
+    return same and all(opaque_id(key, run_of(log_id)) in known for log_id in work.logs)
 
 
 def _cluster(work: Work, cluster: ClusterData) -> Cluster:

@@ -326,11 +326,10 @@ def _parent_clusters(work: Work, manifest: Manifest) -> dict[str, Cluster]:
 
 def _compared(work: Work, cluster_id: str, decision: Decision) -> list[Compared]:
     """Return what was compared: of what answers, or of the last try where the base does."""
-    tried = ["distilled", "critic", "expert", "incumbent"]
-    if decision.kept is not None:
-        tried = ["incumbent"]
-    elif decision.route != "base":
-        tried = ["distilled", "expert"] if decision.route == "expert" else ["critic"]
+    tried = ["incumbent"]
+    if decision.kept is None and decision.report is not None:
+        expert = decision.report.kind == "expert"
+        tried = ["distilled", "expert", *tried] if expert else ["critic", *tried]
     for name in (f"clusters/{cluster_id}/{one}-compared.jsonl" for one in tried):
         if work.folder.has(name):
             return work.folder.read_records(name, Compared)

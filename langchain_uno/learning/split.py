@@ -108,17 +108,16 @@ def _divide(
     names = [*light, *(name for name in names if name not in set(light))]
     taken: set[str] = set()
     count = 0
-    for lots in (together, {name: {name} for name in names}):
-        for name in names:
-            lot = lots[name] - taken
-            more = sum(len(groups[one]) for one in lot)
-            if count >= wanted and len(taken) >= people:
-                break
-            # Half of the logs stay in training, and half of the groups.
-            half = 2 * (len(taken) + len(lot)) <= len(groups) and 2 * (count + more) <= len(logs)
-            if half and not lot & pinned:
-                taken |= lot
-                count += more
+    lots = {id(together[name]): together[name] for name in names}
+    for lot in [*lots.values(), *({name} for name in names)]:
+        more = sum(len(groups[one]) for one in lot)
+        if count >= wanted and len(taken) >= people:
+            break
+        # Half of the logs stay in training, and half of the groups.
+        half = 2 * (len(taken) + len(lot)) <= len(groups) and 2 * (count + more) <= len(logs)
+        if half and not lot & pinned and not lot & taken:
+            taken |= lot
+            count += more
     known = {query_key(log) for log in logs if key(log) not in taken}
     train = [log.run_id for log in logs if key(log) not in taken]
     held = [log for log in logs if key(log) in taken]

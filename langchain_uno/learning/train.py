@@ -106,7 +106,7 @@ class Decision(BaseModel):
     instead: Incumbent | None = None
     """The one that stays if what is new may not ship after all; None: there is none."""
     failed: bool = False
-    """Whether an error kept it from being decided: the same call again tries it again."""
+    """Whether an error kept something from being tried: the same call again tries it again."""
     taught_by: Trial | None = None
     """The critic that taught the expert, which ships if the expert may not; None: nobody did."""
 
@@ -350,15 +350,21 @@ def _distilled(
     """Return an expert that a critic taught; None: it failed, or falls behind one that may ship."""
     if not work.recipe.critic.distil:
         return None
-    trial = _try_module(work, cluster, "expert", kinds=kinds, critic=critic)
+    try:
+        trial = _try_module(work, cluster, "expert", kinds=kinds, critic=critic)
+    except Exception as error:
+        if not is_of_one(error):
+            raise
+        decision.failed = True
+        trial = Trial(note=f"failed ({kind_of(error)}), and is tried again by the next refresh")
     if trial.report is not None:
+        decision.report = trial.report
         decision.reports.append(trial.report)
     if not trial.passed:
         decision.notes.append(f"expert taught by the critic: {trial.note}")
         return None
     decision.notes.append(_TAUGHT if critic.passed else _TAUGHT_ALONE)
-    if trial.softened:
-        decision.notes.append(f"expert: {trial.note}")
+    decision.notes += [f"expert: {trial.note}"] * trial.softened
     decision.taught_by = critic if critic.passed else None
     return trial
 
@@ -412,7 +418,7 @@ def _try_module(
         report = verify_module(work, cluster, kind, adapters, kinds=kinds, name=own)
         best = adapters[(report.epoch or 0) - 1]
         if critic is not None and critic.passed and report.passed:
-            report = not_behind(work, cluster, report, best, _folder_of(work, critic))
+            report = not_behind(work, cluster, report, best, work.folder.path(str(critic.adapter)))
         if report.passed and work.recipe.verify.level is not None:
             report = look_outside(work, cluster, report, best)
         return report, best
@@ -526,7 +532,8 @@ def _taught_pairs(work: Work, cluster: ClusterData, critic: Trial) -> list[Prefe
             for log in logs
         ]
         work.trying(cluster, f"critic, answering {len(items)} requests")
-        done = exam_of(work).by_critic(items, [None] * len(items), _folder_of(work, critic))
+        adapter = work.folder.path(str(critic.adapter))
+        done = exam_of(work).by_critic(items, [None] * len(items), adapter)
         changed = [
             PreferencePair(
                 run_id=log.run_id,
@@ -541,11 +548,6 @@ def _taught_pairs(work: Work, cluster: ClusterData, critic: Trial) -> list[Prefe
         ]
         work.folder.write_records(name, weighted(changed))
     return work.folder.read_records(name, PreferencePair)
-
-
-def _folder_of(work: Work, trial: Trial) -> Path:
-    assert trial.adapter is not None
-    return work.folder.path(trial.adapter)
 
 
 def _steps(work: Work, cluster: ClusterData, kind: str) -> Callable[[int, int], None]:

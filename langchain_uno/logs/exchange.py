@@ -26,7 +26,7 @@ from langchain_uno.logs.journal import Journal
 from langchain_uno.logs.kept import KeptLog
 from langchain_uno.logs.readers import OURS, reader_named
 from langchain_uno.logs.readers.base import FORMAT, Reader, TableRow, Thumb
-from langchain_uno.logs.redaction import Redactor, redactor_of
+from langchain_uno.logs.redaction import Redactor, pseudonym, redactor_of
 from langchain_uno.logs.repeats import Answers
 from langchain_uno.logs.rows import Parsed, group_of, parse_group, parse_row
 from langchain_uno.recipe import FilterSettings
@@ -244,8 +244,8 @@ class _Import:
         self.result.passed_over.update(found.passed)
         sure = Feedback if found.format == OURS.name else Thumb  # our scores are no stars
         every = chain(found.feedback, *(log.feedback for log in found.interactions))
-        rated = (one for one in every if isinstance(one, sure) and one.score is not None)
-        self.scales.thumbs = {one.feedback_id for one in rated}
+        rated = [f.feedback_id for f in every if isinstance(f, sure) and f.score is not None]
+        self.scales.thumbs = {*rated, *map(pseudonym, rated)}  # an e-mail address in it is redacted
         for interaction in found.interactions:
             clean, redacted = self.redact.interaction(interaction)
             settled = self.answers.settle(clean, may_repeat=found.repeats)

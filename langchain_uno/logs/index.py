@@ -369,11 +369,13 @@ def _listing(folder: Path) -> dict[str, list[int]]:
 
 def _client(folder: Path) -> Any:
     """Open a folder; ``PersistentClient`` would keep what can't start for the next who opens it."""
+    from chromadb.api import ServerAPI
     from chromadb.api.client import Client
     from chromadb.config import Settings, System
 
     where = str(folder)
     settings = Settings(anonymized_telemetry=False, is_persistent=True, persist_directory=where)
     system = System(settings)
+    system.instance(ServerAPI)  # type: ignore[type-abstract]  # so that starting says what is wrong
     system.start()
     return Client.from_system(system)

@@ -219,7 +219,7 @@ class Journal(Closing):
             filed = run_names.filed_under(db, row)
             if any_tombstones(db):
                 sql_end = "SELECT after FROM interactions WHERE run_id = ?"
-                about = None if replace else db.execute(sql_end, (filed[1],)).fetchone()
+                about = db.execute(sql_end, (filed[1],)).fetchone()
                 after = about[0] if about else None
                 if feedback_is_forgotten(db, row, (run_name(row[1]), filed[1]), after, replace):
                     return False

@@ -360,7 +360,8 @@ def _run_id(name: str, turns: Sequence[Message]) -> str:
 def _language(value: Any) -> str | None:
     word = re.split("[-_]", value.strip().lower())[0] if isinstance(value, str) else ""
     chinese = ("chinese", "mandarin", "cn", "zho", "chi", "cmn")  # zho, eng: as in FLORES
-    word = {"english": "en", "eng": "en", **dict.fromkeys(chinese, "zh")}.get(word, word)
+    none = dict.fromkeys(("und", "mul", "mis", "zxx"), "")  # ISO 639: unknown, several, no language
+    word = {"english": "en", "eng": "en", **none, **dict.fromkeys(chinese, "zh")}.get(word, word)
     # Of another name ("Simplified Chinese") nothing is made: what is said tells the language.
     return word if word.isalpha() and word.isascii() and len(word) in (2, 3) else None
 

@@ -83,19 +83,21 @@ def feedback_is_forgotten(
         row: its id, the run that it names, who said it, when (seconds since 1970), ... and last its
             body: forgotten words come back under no other id.
         runs: other forms of the run's id.
-        after: digest of the conversation that an export's feedback is about.
-        new: somebody says it now, perhaps anew; else it is imported, and its time may be wrong.
+        after: digest of the conversation that it is about.
+        new: somebody says it now, perhaps anew; forgotten words under their own id are a call that
+            was sent twice. Else it is imported, and its time may be wrong.
     """
     planted = _Planted(db)
     feedback_id, run_id, user_id, created_at = row[:4]
     kinds: tuple[Kind, ...] = ("run", "about")
-    if planted.at("feedback", feedback_id) > (created_at if new else 0.0):
+    forgotten = planted.at("feedback", feedback_id)
+    if forgotten > (created_at if new else 0.0):
         return True
     if any(planted.at(kind, one) for kind in kinds for one in {run_id, *runs}):
         return True
     if user_id and planted.at("user", user_id) >= created_at:
         return True
-    if after is None or (user_id and not planted.at("user", user_id)):
+    if after is None or (new and not forgotten) or (user_id and not planted.at("user", user_id)):
         return False
     said = json.loads(row[-1])
     texts = [str(said[name]) for name in ("comment", "correction", "value") if name in said]

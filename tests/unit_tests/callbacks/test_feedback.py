@@ -76,6 +76,24 @@ def test_what_is_said_after_an_erasure_is_recorded_under_the_same_id(
     assert [(f.user_id, f.score) for f in logs(home)[0].feedback] == [(who, 0.5)]
 
 
+def test_forgotten_words_that_a_client_sends_again_stay_away(
+    home: Path, handler: UNOFeedbackHandler
+) -> None:
+    """An app sends a call again that it took for lost: with the id that tells it is the same."""
+    asked = {"callbacks": [handler], "metadata": {"user_id": "cleo"}}
+    run = model("x").invoke("q", asked).id or ""
+    said: dict[str, Any] = {"comment": "Ada wants bullets.", "feedback_id": "vote-7"}
+    handler.feedback(run, **said, user_id="ada")
+    forget(handler.home, user_id="ada")
+    for who in ("ada", None):
+        with pytest.raises(ForgottenError):
+            handler.feedback(run, **said, user_id=who)
+    assert logs(home)[0].feedback == []
+    for who, more in (("ada", {"comment": "Use bullets."}), ("bob", {"feedback_id": "vote-8"})):
+        handler.feedback(run, **{**said, **more}, user_id=who)
+    assert {f.user_id for f in logs(home)[0].feedback} == {"ada", "bob"}
+
+
 def test_an_id_that_several_people_use_names_feedback_of_each(
     home: Path, handler: UNOFeedbackHandler
 ) -> None:

@@ -12,13 +12,15 @@ from langchain_uno.home import Home
 from langchain_uno.learning import train as train_room
 from langchain_uno.learning import verify as verify_room
 from langchain_uno.learning.cluster import sent_to
-from langchain_uno.learning.work import Work
+from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.models.protocols import Engine
 from langchain_uno.records import Elsewhere, VerifierReport
 from langchain_uno.reflect import Reflected
 from langchain_uno.releases.load import read_current
+from langchain_uno.reports import read_report
+from langchain_uno.trainers import expert as expert_room
 from langchain_uno.trainers.elsewhere import base_answers
-from langchain_uno.trainers.verifier import BaseSide, Exam, HeldOut
+from langchain_uno.trainers.verifier import BaseSide, Compared, Exam, HeldOut, Said
 from tests.unit_tests.graphs.refresh_parts import (
     RECIPE,
     StopAt,
@@ -203,3 +205,64 @@ def test_a_critic_that_loses_for_its_own_requests_teaches_nobody(
     result = refresh(home, engine, recipe)
     assert {cluster.route for cluster in result.clusters} == {"base"}
     assert not list(folder_of(home, result).root.glob("clusters/*/distilled*"))
+
+
+@pytest.mark.parametrize("worse", [True, False])
+def test_where_the_base_answers_the_report_counts_what_it_names(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worse: bool
+) -> None:
+    """A critic that is worse elsewhere teaches an expert, which loses; or both win and none may."""
+
+    def verified(work: Work, cluster: ClusterData, *args: Any, name: str, **_: Any) -> Any:
+        taught, said = name == "distilled", Said(text="la")
+        one = Compared(id="a", base=said, module=said, outcome=0.0 if taught else 1.0)
+        work.folder.write_records(f"clusters/{cluster.id}/{name}-compared.jsonl", [one])
+        return passing(work, cluster, *args).model_copy(update={"passed": not (taught and worse)})
+
+    def sing(exam: Exam, items: list[HeldOut], *_: Any) -> list[Reflected]:
+        return [Reflected(f"la {i.id}", "hm", revised=True, finish_reason="stop") for i in items]
+
+    def outside(work: Work, cluster: ClusterData, report: VerifierReport, _: Path) -> Any:
+        told = {"elsewhere": Elsewhere(harm="worse elsewhere"), "passed": False}
+        return report.model_copy(update=told) if worse else report
+
+    monkeypatch.setattr(Exam, "by_critic", sing)
+    monkeypatch.setattr(train_room, "verify_module", verified)
+    monkeypatch.setattr(train_room, "look_outside", outside)
+    monkeypatch.setattr(train_room, "not_behind", lambda work, cluster, report, *_: report)
+    monkeypatch.setattr(train_room, "may_ship", lambda tested, level: [False] * len(tested))
+    recipe = changed(RECIPE, gap={"threshold": 0.0}, verify={"held_out": 0.5})
+    home = home_of_two_topics(tmp_path)
+    report = read_report(home, str(refresh(home, engine, recipe).release))
+    assert report is not None and len(report.clusters) == 2
+    for one in report.clusters:
+        assert one.decided is not None and one.route == "base"
+        shown = ("expert", 0, 1) if worse else ("critic", 1, 0)
+        assert (one.decided.kind, one.won, one.lost) == shown
+
+
+def test_a_critic_answers_though_the_training_of_the_expert_that_it_teaches_fails(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DPO takes more memory than the critic's SFT. The same call tries the expert again."""
+
+    def sing(exam: Exam, items: list[HeldOut], *_: Any) -> list[Reflected]:
+        return [Reflected(f"la {i.id}", "hm", revised=True, finish_reason="stop") for i in items]
+
+    def no_memory(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(Exam, "by_critic", sing)
+    monkeypatch.setattr(train_room, "verify_module", passing)
+    for look in ("not_behind", "look_outside"):
+        monkeypatch.setattr(train_room, look, lambda work, cluster, report, *_: report)
+    recipe = changed(RECIPE, gap={"threshold": 0.0}, verify={"held_out": 0.5})
+    home = home_of_two_topics(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(expert_room, "train_expert", no_memory)
+        for _ in range(2):
+            clusters = refresh(home, engine, recipe).clusters
+            assert [(one.route, one.failed) for one in clusters] == [("critic", True)] * 2
+            assert "expert taught by the critic: failed (MemoryError" in clusters[0].note
+    clusters = refresh(home, engine, recipe).clusters
+    assert [(one.route, one.failed) for one in clusters] == [("expert", False)] * 2

@@ -13,6 +13,7 @@ from langchain_uno.erasure import forget, forget_older
 from langchain_uno.errors import ModelMismatchError
 from langchain_uno.home import Home
 from langchain_uno.learning.review import decide, review_table
+from langchain_uno.learning.work import Silent
 from langchain_uno.logs import store
 from langchain_uno.logs.heard import Logs
 from langchain_uno.logs.journal import Journal
@@ -211,6 +212,22 @@ def test_a_rollback_stands_though_retention_takes_logs(
     make_home(tmp_path, more(1, first=300))
     last = refresh(home, engine, UNTRAINED)
     assert last.current == last.release
+
+
+def test_what_is_said_while_a_release_is_trained_ends_its_rollback(
+    engine: Engine, tmp_path: Path
+) -> None:
+    class Speaking(Silent):
+        def start(self, stage: str, *_: Any) -> None:
+            if stage == "release":
+                with Journal(home.journal) as journal:
+                    journal.append_feedback(Feedback(run_id="run-003", comment="sing", user_id="x"))
+
+    home = make_home(tmp_path, logs(12))
+    refresh(home, engine, UNTRAINED, progress=Speaking())
+    rollback(home)
+    result = refresh(home, engine, UNTRAINED)
+    assert result.current == result.release
 
 
 def test_a_refresh_killed_before_it_promoted_is_not_taken_for_rolled_back(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 from hypothesis import given, settings
@@ -100,6 +101,13 @@ def test_people_who_share_all_their_questions_are_split_by_query() -> None:
         split = divide(logs, 0.2, seed, deciding=8)
         assert len({who[r] for r in split.verify}) >= 20
         assert len(split.train) + len(split.verify) == 200
+
+
+def test_time_grows_with_the_people_who_ask_the_same_not_with_their_square() -> None:
+    logs = of([f"user-{i}" for i in range(10_000)], ["same"] * 10_000)
+    start = time.process_time()
+    assert divide(logs, 0.2, seed=0).verify == []
+    assert time.process_time() - start < 4.0
 
 
 def test_nothing_to_hold_out_when_all_ask_the_same() -> None:

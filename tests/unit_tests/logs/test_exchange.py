@@ -344,6 +344,8 @@ def test_stats_count_what_there_is(home: Home, tmp_path: Path) -> None:
         ("cmn-Hans", "OK", "zh"),
         ("chi", "OK", "zh"),
         ("eng_Latn", "OK", "en"),
+        ("und", "请写一封关于渡轮的信。", "zh"),
+        ("mul", "Please write a short letter about the ferry.", "en"),
     ],
 )
 def test_a_code_names_the_language_else_what_is_said(

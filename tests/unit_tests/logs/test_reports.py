@@ -16,6 +16,7 @@ from test_tools import ASKED, DONE, ID, SAID, SCORE, TIME, WISH, A, U
 from langchain_uno.home import Home
 from langchain_uno.logs.exchange import export_lines, import_file
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.redaction import pseudonym
 from langchain_uno.records import AT_LIMIT
 
 RUN: dict[str, Any] = {
@@ -351,16 +352,22 @@ def test_thumbs_in_words_beside_stars(home: Home, tmp_path: Path, backwards: boo
 def test_thumbs_in_words_beside_stars_in_rows_of_their_own(
     home: Home, tmp_path: Path, backwards: bool
 ) -> None:
-    """langsmith-sdk #325: feedback as a table; two widgets gave their ratings one key."""
+    """langsmith-sdk #325: feedback as a table; two widgets gave their ratings one key.
+
+    Names of votes that have an address in them are redacted.
+    """
     given = [("up", 1.0, None), ("5", None, 5.0), ("down", 0.0, None), ("1", None, 1.0),
              ("True", 1.0, None)]  # fmt: skip
-    cells = [f"f{n},run-{n},rating,{rating}\n" for n, (rating, *_) in enumerate(given)]
+    names = [f"f{n}-ada@example.org" for n in range(len(given))]
+    cells = [
+        f"{name},run,rating,{rating}\n" for name, (rating, *_) in zip(names, given, strict=True)
+    ]
     path = tmp_path / "rows.csv"
     path.write_text("id,run_id,key,score\n" + "".join(cells[::-1] if backwards else cells))
     assert import_file(path, home).stars == 2
     with Journal(home.journal, readonly=True) as journal:
         found = {f.feedback_id: (f.score, f.value) for f in journal.feedback()}
-    assert found == {f"f{n}": (score, value) for n, (_, score, value) in enumerate(given)}
+    assert found == {pseudonym(n): tuple(one) for n, (_, *one) in zip(names, given, strict=True)}
 
 
 def test_what_was_exported_comes_back_with_thumbs_and_stars(home: Home, tmp_path: Path) -> None:

@@ -220,6 +220,7 @@ def test_a_broken_index_is_rebuilt_from_the_journal(home: Home, damage: str) -> 
         assert store.interactions() == before
         assert store.count() == 4
     assert "rebuilt from the journal: 4 records" in said[-1]
+    assert ("file is not a database" in " ".join(said)) == (damage == "rotten")
     assert len(embedder.texts) == 4, "vectors come from the cache"
 
 
