@@ -364,7 +364,8 @@ def _distilled(
         decision.notes.append(f"expert taught by the critic: {trial.note}")
         return None
     decision.notes.append(_TAUGHT if critic.passed else _TAUGHT_ALONE)
-    decision.notes += [f"expert: {trial.note}"] * trial.softened
+    if trial.softened:
+        decision.notes.append(f"expert: {trial.note}")
     decision.taught_by = critic if critic.passed else None
     return trial
 
