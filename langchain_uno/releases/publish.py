@@ -242,9 +242,14 @@ def rollback(home: Home, to: str | None = None, why: str = "", by: str = "") -> 
             raise ReleaseError(f"{told} Name what to go back to: --to RELEASE.")
         to = found.parent or "base"
     if to == "base":
-        direct(home, Traffic(), "retire", None, why, by)
+        retire(home, why, by)
         return None
     return make_current(home, to, what="rollback", why=why, by=by)
+
+
+def retire(home: Home, why: str = "", by: str = "") -> None:
+    """Take every release out of the traffic: the base model answers all queries."""
+    direct(home, Traffic(), "retire", None, why, by)
 
 
 def revoke(home: Home, release_id: str, reason: str, *, go_on: bool = False) -> None:
