@@ -5,8 +5,9 @@ request, rules as a perfect teacher would distil them, a fifth of the wishes unn
 come in parts, and all that came are clustered after each. A cluster of :data:`MODULE` logs or more
 counts as a module that was taught what its most frequent kind wants. Printed are, after each part,
 the share of logs that lie with a module of their kind and the adjusted Rand index; and how often a
-kind's share falls by more than a fifth. Once with, and once without
-:func:`langchain_uno.learning.evolve.part`.
+kind's share falls by more than a fifth. Once without, and once with
+:func:`langchain_uno.learning.evolve.part`; then with :func:`split_foretold` too, which the product
+does not have.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from sklearn.metrics import adjusted_rand_score
+from sklearn.cluster import KMeans
+from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from lab.real_model import desk
 from lab.real_model.run import STUDY
@@ -30,6 +34,8 @@ MODULE = 12
 EACH = 36
 """Requests of a kind in a week."""
 FALL = 0.2
+FORETOLD = 0.9
+"""Held-out balanced accuracy from which requests foretell what their people want."""
 
 
 def draw_week(seed: int) -> list[tuple[str, str, str]]:
@@ -49,8 +55,39 @@ def draw_week(seed: int) -> list[tuple[str, str, str]]:
     return out
 
 
+def split_foretold(queries: Any, rules: Any, labels: Any) -> Any:
+    """Split clusters in which requests foretell which of two groups of wishes their people have.
+
+    The groups are 2-means of the rules' vectors. A linear classifier of the requests' vectors has
+    to tell held-out logs' groups; then all logs of the cluster go where it puts them.
+
+    Args:
+        queries: shape (n, d).
+        rules: shape (n, d), zero where a log named none.
+        labels: ints from 0, shape (n,).
+    """
+    labels, todo = labels.copy(), list(range(int(labels.max()) + 1))
+    tell = RidgeClassifier(class_weight="balanced")
+    while todo:
+        rows = np.flatnonzero(labels == (label := todo.pop()))
+        said = rows[np.abs(rules[rows]).sum(axis=1) > 0]
+        if len(said) < MODULE or len(np.unique(rules[said].round(5), axis=0)) < 2:
+            continue
+        group = KMeans(2, n_init=10, random_state=0).fit_predict(rules[said])
+        if min(group.sum(), (1 - group).sum()) < max(MODULE / 2, 0.3 * len(said)):
+            continue
+        folds = StratifiedKFold(5, shuffle=True, random_state=0)
+        guessed = cross_val_predict(tell, queries[said], group, cv=folds)
+        side = tell.fit(queries[said], group).predict(queries[rows]) == 1
+        if balanced_accuracy_score(group, guessed) >= FORETOLD and 0 < side.sum() < len(rows):
+            new = int(labels.max()) + 1
+            labels[rows[side]] = new
+            todo += [label, new]
+    return labels
+
+
 def refreshes(
-    queries: Any, rules: Any, kinds: Any, parts: int, seed: int, *, apart: bool
+    queries: Any, rules: Any, kinds: Any, parts: int, seed: int, *, apart: bool, foretold: bool
 ) -> dict[str, Any]:
     """Cluster a week's logs again and again, and return what became of each kind."""
     order = np.random.default_rng(seed).permutation(len(queries))
@@ -60,6 +97,8 @@ def refreshes(
     for nth in range(1, parts + 1):
         rows = np.sort(order[: round(len(queries) * nth / parts)])
         labels = cluster_logs(queries[rows], rules[rows], seed=1)
+        if foretold:
+            labels = split_foretold(queries[rows], rules[rows], labels)
         if apart:
             place = {row: i for i, row in enumerate(rows)}
             known = [(taught, [place[row] for row in own]) for taught, own in modules]
@@ -94,14 +133,17 @@ def main(
         said = np.array([bool(wish) for wish in wishes])[:, None]
         rules = np.where(said, embedder.embed(list(wishes)), 0)
         drawn.append((embedder.embed(list(texts)), rules, np.array(kinds)))
-    for apart in (False, True):
-        found = [refreshes(*week, parts, n, apart=apart) for n, week in enumerate(drawn)]
+    ways = {"as clustered": (False, False), "kept apart": (True, False), "foretold": (True, True)}
+    for way, (apart, foretold) in ways.items():
+        found = [
+            refreshes(*week, parts, n, apart=apart, foretold=foretold)
+            for n, week in enumerate(drawn)
+        ]
         told = {
             what: np.mean([one[what] for one in found], axis=0).round(3).tolist()
             for what in ("right", "index")
         }
         fell, cells = (sum(one[what] for one in found) for what in ("falls", "cells"))
-        way = "kept apart" if apart else "as clustered"
         print(f"{way}: {told}; {fell} of {cells} falls", flush=True)
 
 
