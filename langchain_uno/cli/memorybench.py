@@ -129,8 +129,8 @@ def predict(
     Args:
         home: whose current release answers.
         rows: to be answered.
-        out: JSON list of ``{"test_idx", "dataset", "response"}``, with mode, model and release;
-            answers of the same ones in it are kept.
+        out: JSON list of ``{"test_idx", "dataset", "response"}``; answers in it are kept. A file of
+            the same name that ends in ``.by.json`` says of which mode, model and release they are.
         mode: "uno", "single" or "base".
         model: the base model; None: the bundled one.
         embeddings: the embedding model that the release was made with; None: the base model's own.
@@ -155,11 +155,12 @@ def predict(
     chat = UNOChatModel(home=str(home.root), namespace=home.namespace, **settings)
     if left and mode != "base":
         settle(chat, home)  # a service would answer by the base model where a release is refused
+    write_atomic(_by(out), json.dumps(by).encode())
     for start in range(0, len(left), _TOGETHER):
         some = left[start : start + _TOGETHER]
         replies = chat.batch([list(row.messages) for row in some], {"max_concurrency": _TOGETHER})
         done += [
-            {"test_idx": row.test_idx, "dataset": row.dataset, "response": str(reply.text), **by}
+            {"test_idx": row.test_idx, "dataset": row.dataset, "response": str(reply.text)}
             for row, reply in zip(some, replies, strict=True)
         ]
         write_atomic(out, json.dumps(done, ensure_ascii=False, indent=1).encode())
@@ -178,7 +179,11 @@ def _read(out: Path, by: dict[str, str | None]) -> list[dict[str, Any]]:
         raise InputError(
             f"{str(out)!r} is there, but no list of predictions ({error}): name another --out."
         ) from error
-    for one in found:
-        if other := [f"{k} {one[k]!r}, not {by[k]!r}" for k in by if one.get(k, by[k]) != by[k]]:
-            raise InputError(f"{str(out)!r} holds answers of {other[0]}: name another --out.")
+    made = json.loads(beside.read_bytes()) if (beside := _by(out)).is_file() else by
+    if other := [f"{k} {made[k]!r}, not {by[k]!r}" for k in by if made[k] != by[k]]:
+        raise InputError(f"{str(out)!r} holds answers of {other[0]}: name another --out.")
     return list(found)
+
+
+def _by(out: Path) -> Path:
+    return out.with_suffix(".by.json")

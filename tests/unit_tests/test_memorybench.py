@@ -69,8 +69,9 @@ def test_rows_of_both_kinds_are_asked_and_written_in_its_format(home: Home, tmp_
     ended = CliRunner().invoke(app, ["evaluate", "memorybench", *asked, "--mode", "base", "--json"])
     assert ended.exit_code == 0, ended.output
     found = json.loads(out.read_text(encoding="utf-8"))
-    assert {"test_idx", "dataset", "response"} < set(found[0])
-    assert {(one["mode"], one["model"], one["release"]) for one in found} == {("base", None, None)}
+    assert [set(one) for one in found] == [{"test_idx", "dataset", "response"}] * 3
+    made = json.loads(out.with_suffix(".by.json").read_bytes())
+    assert made == {"mode": "base", "model": None, "release": None}
     assert [one["test_idx"] for one in found] == [7, 8, 9]
     assert all(one["dataset"] == "WritingPrompts" and one["response"] for one in found)
     assert json.loads(ended.stdout) == {"predictions": 3, "out": str(out)}
