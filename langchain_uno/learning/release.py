@@ -135,16 +135,17 @@ def _said_until(work: Work) -> float:
 
 def _rollback_stands(work: Work) -> bool:
     """Whether a rollback stands: the release before knew all these logs, decisions and settings."""
+    back, this = rolled_back(work.home), work.folder.read_json("release-id.json")
+    if not back or back["until"] != NEW_LOGS:
+        return False
     told = [one for one in read_history(work.home) if "publish" in str(one.get("what"))]
-    made = [str(one.get("release")) for one in told]
-    made = [one for one in made if one != work.folder.read_json("release-id.json")]
-    back, last = rolled_back(work.home), find_manifest(work.home, made[-1]) if made else None
-    if not back or back["until"] != NEW_LOGS or not last:
+    made = [str(one["release"]) for one in told if one.get("release") != this]
+    last = find_manifest(work.home, made[-1]) if made else None
+    if last is None or last.figures.get("settled") != _settled(work):
         return False
     key, known = lineage_key(work.home), set(last.lineage)
-    same = last.figures.get("settled") == _settled(work)
-    same = same and _said_until(work) <= last.figures.get("said_until", 0.0)
-    return same and all(opaque_id(key, run_of(log_id)) in known for log_id in work.logs)
+    new = _said_until(work) > last.figures.get("said_until", 0.0)
+    return not new and all(opaque_id(key, run_of(log_id)) in known for log_id in work.logs)
 
 
 def _cluster(work: Work, cluster: ClusterData) -> Cluster:
