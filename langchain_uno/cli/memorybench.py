@@ -175,11 +175,12 @@ def _read(out: Path, by: dict[str, str | None]) -> list[dict[str, Any]]:
         found = json.loads(out.read_bytes())
         if not all({"test_idx", "dataset", "response"} <= set(one) for one in found):
             raise ValueError("something else is in it")
+        made = {**by, **json.loads(beside.read_bytes())} if (beside := _by(out)).is_file() else by
     except (ValueError, TypeError) as error:
         raise InputError(
-            f"{str(out)!r} is there, but no list of predictions ({error}): name another --out."
+            f"{str(out)!r} is there, but no list of predictions, or {_by(out).name!r} beside it is "
+            f"damaged ({error}): name another --out."
         ) from error
-    made = json.loads(beside.read_bytes()) if (beside := _by(out)).is_file() else by
     if other := [f"{k} {made[k]!r}, not {by[k]!r}" for k in by if made[k] != by[k]]:
         raise InputError(f"{str(out)!r} holds answers of {other[0]}: name another --out.")
     return list(found)

@@ -29,7 +29,7 @@ from langchain_uno.logs.readers.base import FORMAT, Reader, TableRow, Thumb
 from langchain_uno.logs.redaction import Redactor, pseudonym, redactor_of
 from langchain_uno.logs.repeats import Answers
 from langchain_uno.logs.rows import Parsed, group_of, parse_group, parse_row
-from langchain_uno.logs.stats import stats as stats  # who imports and exports counts, too
+from langchain_uno.logs.stats import stats as stats  # for callers that count what they import
 from langchain_uno.recipe import FilterSettings
 from langchain_uno.records import Feedback, Interaction, utc_now
 

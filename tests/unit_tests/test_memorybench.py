@@ -107,6 +107,9 @@ def test_what_was_answered_is_not_asked_again(home: Home, tmp_path: Path) -> Non
     ):
         with pytest.raises(InputError, match=f"holds answers of {told}: name another --out"):
             predict(home, rows, out, **{"mode": "base", **other})
+    out.with_suffix(".by.json").write_text("[", encoding="utf-8")
+    with pytest.raises(InputError, match=r"'predicts\.by\.json' beside it is damaged"):
+        predict(home, rows, out, mode="base")
     out.write_text("[1]", encoding="utf-8")
     with pytest.raises(InputError, match="no list of predictions"):
         predict(home, rows, out, mode="base")
