@@ -160,7 +160,7 @@ def diff(
         return
     table = Table("cluster", "route", "win rate", "logs", "bytes", pad_edge=False)
     for one in changes:
-        cells = (_arrow(*one[key]) for key in ("route", "won", "logs", "bytes"))
+        cells = (_arrow(one[key]) for key in ("route", "won", "logs", "bytes"))
         table.add_row(one["cluster"], *cells)
     out.print(table)
     reports = [r for n in (old, new) if n != "base" and (r := find_report(place, n, say))]
@@ -315,10 +315,8 @@ def _modules(routes: dict[str, int]) -> str:
     return ", ".join(named) or "none"
 
 
-def _arrow(old: Any, new: Any) -> str:
-    if old == new:
-        return str(new)
-    return f"{'none' if old is None else old} -> {'none' if new is None else new}"
+def _arrow(both: list[Any]) -> str:
+    return " -> ".join(dict.fromkeys("none" if one is None else str(one) for one in both))
 
 
 def _told(entry: dict[str, Any]) -> str:

@@ -96,7 +96,7 @@ def read_answer(language: Language, query: Query, text: str) -> Reading:
     known = tuple((wanted[line], line) for line in lines if line in wanted)
     rest = [line for line in lines if line not in wanted]
     names = [m.group(1) for m in map(_HEADER.match, rest) if m]
-    items = tuple(item for item in map(_after_header, rest) if item)
+    items = tuple(item for line in rest if (item := _HEADER.sub("", line)))
     return Reading(known, names[0] if names else None, items, _clauses(items), _layout(items))
 
 
@@ -112,18 +112,14 @@ def check_answer(language: Language, query: Query, text: str) -> Check:
     return Check(len(found), len(query.facts), entity_right, frozenset(met), extra)
 
 
-_HEADER = re.compile(r"About the ([^:]{1,60}):\s*")
+_HEADER = re.compile(r"\AAbout the ([^:]{1,60}):\s*")
 _MARKS: Sequence[tuple[str, re.Pattern[str]]] = (
     ("bullets", re.compile(r"- ")),
     ("numbered", re.compile(r"\d+\. ")),
     ("checklist", re.compile(r"\[ \] ")),
     ("steps", re.compile(r"Step \d+: ")),
 )
-
-
-def _after_header(line: str) -> str:
-    match = _HEADER.match(line)
-    return line[match.end() :].strip() if match else line
+_MARK = re.compile(rf"\A(?:{'|'.join(mark.pattern for _, mark in _MARKS)})")
 
 
 def _layout(items: Sequence[str]) -> str | None:
@@ -138,12 +134,7 @@ def _layout(items: Sequence[str]) -> str | None:
 def _clauses(items: Sequence[str]) -> tuple[str, ...]:
     out = []
     for item in items:
-        for _, mark in _MARKS:
-            match = mark.match(item)
-            if match:
-                item = item[match.end() :]
-                break
-        for part in re.split(r"[.;](?:\s+|$)", item):
+        for part in re.split(r"[.;](?:\s+|$)", _MARK.sub("", item)):
             part = part.strip()
             if part:
                 out.append(part[:1].lower() + part[1:])

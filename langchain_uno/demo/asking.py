@@ -122,13 +122,12 @@ def ask_model(
     asked: Sequence[Asked],
     *,
     mode: str = "uno",
-    model: str | None = None,
     on_done: OnDone | None = None,
 ) -> list[Answered]:
     """Ask ``UNOChatModel`` over a home's current release; the path that users are served by."""
     from langchain_uno.chat_models import UNOChatModel
 
-    settings: dict[str, Any] = {"mode": mode, "model": model, "namespace": home.namespace}
+    settings: dict[str, Any] = {"mode": mode, "namespace": home.namespace}
     chat = UNOChatModel(home=str(home.root), **settings)
     settle(chat, home)
     replies = ask_chat(chat, [[("user", one.query.text)] for one in asked], on_done)

@@ -56,7 +56,8 @@ def filter_stage(work: Work) -> None:
         chosen, changed = _restricted(work, heard, snapshot["logs"], store)
         known = {one.log_id: one for one in chosen}
         logs = Logs({**store.logs(chosen), **changed})
-        work.newer = _newer(heard, snapshot["logs"])
+        had = {said for one in snapshot["logs"].values() for said in one["feedback"]}
+        work.newer = sum(not had.issuperset(one.said) for one in heard)
         work.unheard = {log.run_id: log for log in store.interactions(snapshot["unheard"])}
         if not work.folder.has("by-model.json"):
             kept, dropped, by_model = _checked(work, store.kept, chosen, logs)
@@ -218,12 +219,6 @@ def _restricted(
 def _run(work: Work, log_id: str) -> str:
     """Return the run of a log; in the mode "logs" none is told apart by who spoke."""
     return log_id if work.recipe.rules.voices == "logs" else run_of(log_id)
-
-
-def _newer(heard: Sequence[Heard], then: Mapping[str, Mapping[str, Any]]) -> int:
-    """Count the logs with feedback that a snapshot does not have."""
-    known = {feedback_id for one in then.values() for feedback_id in one["feedback"]}
-    return sum(not known.issuperset(one.said) for one in heard)
 
 
 def _unheard(work: Work, store: LogStore) -> list[Interaction]:

@@ -23,7 +23,7 @@ from langchain_uno.learning.train import Decision, read_decision
 from langchain_uno.learning.verify import held_out
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.logs.redaction import Redactor, redactor_of
-from langchain_uno.records import Cluster, Interaction, RuleSet, last_asked, run_of
+from langchain_uno.records import Interaction, RuleSet, last_asked, run_of
 from langchain_uno.releases.load import find_manifest, read_manifest
 from langchain_uno.releases.manifest import Manifest, lineage_key, opaque_id
 from langchain_uno.reports.render import counted
@@ -74,7 +74,8 @@ class _Reporter:
         self.work, self.manifest = work, manifest
         self.redact: Redactor = redactor_of(work.home)
         self.key = lineage_key(work.home)
-        self.parent = _parent_clusters(work, manifest)
+        parent = find_manifest(work.home, manifest.parent)
+        self.parent = {c.id: c for c in parent.clusters} if parent else {}
         self.refused_acts = set(work.folder.read_json("refused-acts.json"))
         self.clusters = {c.id: c for c in manifest.clusters}
         self.excluded = _excluded(work)
@@ -316,12 +317,6 @@ class _Reporter:
                 )
             )
         return told
-
-
-def _parent_clusters(work: Work, manifest: Manifest) -> dict[str, Cluster]:
-    """Return the parent release's clusters by name; none where it can't be read."""
-    parent = find_manifest(work.home, manifest.parent) if manifest.parent else None
-    return {c.id: c for c in parent.clusters} if parent else {}
 
 
 def _compared(work: Work, cluster_id: str, decision: Decision) -> list[Compared]:

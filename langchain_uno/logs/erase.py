@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from langchain_uno.errors import StoreBusyError
 from langchain_uno.logs.conversation import MAX_ID, run_name, run_ref
 from langchain_uno.logs.join import Joined, join
-from langchain_uno.logs.journal import Journal, JournalRow
+from langchain_uno.logs.journal import IN, Journal, JournalRow
 from langchain_uno.logs.redaction import pseudonym
 from langchain_uno.logs.tombstones import Kind, note_expired, plant, said_names, words_about
 from langchain_uno.messages import clean_text
@@ -454,10 +454,9 @@ def take_out(
             db.executemany(sql, [(one,) for one in ids])
         # What came while it was looked for what to take.
         roots = json.dumps(chosen.roots)
-        some = "IN (SELECT value FROM json_each(?))"
-        of_traces = f"FROM interactions WHERE root_run_id {some}"
+        of_traces = f"FROM interactions WHERE root_run_id {IN}"
         late = db.execute(
-            f"DELETE FROM feedback WHERE run_id {some} OR run_id IN (SELECT run_id {of_traces})",  # noqa: S608
+            f"DELETE FROM feedback WHERE run_id {IN} OR run_id IN (SELECT run_id {of_traces})",  # noqa: S608
             (json.dumps(named), roots),
         ).rowcount
         db.execute(f"DELETE {of_traces}", (roots,))

@@ -24,7 +24,7 @@ def stats(home: Home) -> dict[str, Any]:
     with Journal(home.require().journal, readonly=True) as journal, KeptLog(home, journal) as kept:
         supports = supports_of(home)
         facts = [(one, n) for _, one, n in kept.facts()]
-        reasons = _counted((one.reason(supports), n) for one, n in facts)
+        reasons = summed((one.reason(supports), n) for one, n in facts)
         distinct = kept.distinct(supports)
         reasons.update({"duplicate": reasons["ok"] - distinct, "ok": distinct - reasons["ok"]})
         by_models = journal.model_verdicts()
@@ -42,9 +42,9 @@ def stats(home: Home) -> dict[str, Any]:
             "interactions": total,
             "usable": reasons["ok"],
             "verdicts": _sorted(reasons),
-            "languages": _sorted(_counted((one.language, n) for one, n in facts)),
+            "languages": _sorted(summed((one.language, n) for one, n in facts)),
             "feedback": journal.counts()[1],
-            "feedback_kinds": _sorted(_counted((key, n) for key, *_, n in feedback)),
+            "feedback_kinds": _sorted(summed((key, n) for key, *_, n in feedback)),
             "follow_ups": sum(n for key, *_, n in feedback if key == FOLLOW_UP),
             "corrections": sum(n for _, edit, _, n in feedback if edit),
             "scores": sum(n for *_, score, n in feedback if score),
@@ -52,9 +52,9 @@ def stats(home: Home) -> dict[str, Any]:
             "without_user": total - with_user,
             "users": users,
             "threads": threads,
-            "models": _sorted(_counted((one.model or "unknown", n) for one, n in facts)),
-            "routes": _sorted(_counted((one.route, n) for one, n in facts if one.route)),
-            "datasets": _sorted(_counted((one.dataset, n) for one, n in facts if one.dataset)),
+            "models": _sorted(summed((one.model or "unknown", n) for one, n in facts)),
+            "routes": _sorted(summed((one.route, n) for one, n in facts if one.route)),
+            "datasets": _sorted(summed((one.dataset, n) for one, n in facts if one.dataset)),
             "errors": sum(n for one, n in facts if one.failed),
             "redacted": journal.redacted(),
             "pending": len(lacking(journal, kept)),
@@ -67,7 +67,8 @@ def _moment(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).isoformat()
 
 
-def _counted(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
+def summed(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
+    """Return the sum of the numbers that stand with each name."""
     counts: Counter[str] = Counter()
     for name, n in pairs:
         counts[name] += n

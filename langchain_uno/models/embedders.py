@@ -65,7 +65,7 @@ class TokenEmbedder:
                 out[row] = self._pooled(list(dict.fromkeys(ids)))
             if on_done is not None:
                 on_done(1)
-        return _unit_rows(out)
+        return unit_rows(out)
 
     def _pooled(self, ids: list[int]) -> FloatArray:
         """The weighted mean of distinct tokens, (d,), not yet of length 1."""
@@ -183,7 +183,7 @@ class LangChainEmbedder:
             return np.zeros((len(texts), size), np.float32)
         out = np.zeros((len(texts), len(rows[0])), np.float32)
         out[full] = np.asarray(rows, np.float32)
-        return _unit_rows(out)
+        return unit_rows(out)
 
 
 _PROBE = "When does the ferry to the northern island leave on Sundays?"
@@ -217,7 +217,7 @@ def _landmarks(vector: FloatArray) -> list[int]:
     return [len(vector), *(int(np.argmax(group @ vector)) for group in directions)]
 
 
-def _unit_rows(rows: FloatArray) -> FloatArray:
+def unit_rows(rows: FloatArray) -> FloatArray:
     """Return rows of length 1, shape (n, d); rows of zeros stay."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     result: FloatArray = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)

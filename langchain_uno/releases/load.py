@@ -112,14 +112,11 @@ def load_release(
         release = check_folder(folder, release_id, fits.get("linear_shapes"), remains=remains)
         if manifest_sha256 is not None and release.manifest_sha256 != manifest_sha256:
             raise ReleaseError("its manifest is not the one that traffic.json names by its sha256")
-    except ReleaseError as error:
-        raise ReleaseError(
-            f"Release {release_id!r} is refused: {str(error).rstrip('.')}."
-        ) from error
-    except OSError as error:
-        raise ReleaseError(
-            f"Release {release_id!r} is refused: a file can't be read ({error.strerror or error})."
-        ) from error
+    except (ReleaseError, OSError) as error:
+        why = str(error).rstrip(".")
+        if isinstance(error, OSError):
+            why = f"a file can't be read ({error.strerror or error})"
+        raise ReleaseError(f"Release {release_id!r} is refused: {why}.") from error
     made = release.manifest
     base, embedder = models_of(made).values()
     prompts = Known.of(made.prompt_set_fingerprint, None)
@@ -162,10 +159,10 @@ def read_manifest(home: Home, release_id: str) -> Manifest:
         ) from error
 
 
-def find_manifest(home: Home, release_id: str) -> Manifest | None:
-    """Return what :func:`read_manifest` does; None where it can't be read."""
+def find_manifest(home: Home, release_id: str | None) -> Manifest | None:
+    """Return what :func:`read_manifest` does; None where it can't be read, or none is named."""
     try:
-        return read_manifest(home, release_id)
+        return read_manifest(home, release_id) if release_id else None
     except (ReleaseError, NameError_):
         return None
 

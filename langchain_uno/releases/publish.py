@@ -206,7 +206,7 @@ def make_current(
         ReleaseMismatchError: it is of another base model or embedder than what answers.
     """
     current = _traffic_or_none(home).current
-    serves = find_manifest(home, current.release) if current and current.release else None
+    serves = find_manifest(home, current.release) if current else None
     fits: Any = models_of(serves) if serves and linear_shapes is None else {}
     try:
         release = load_release(home, release_id, linear_shapes=linear_shapes, **fits)

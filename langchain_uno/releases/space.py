@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from langchain_uno.models.embedders import unit_rows
 from langchain_uno.models.protocols import FloatArray
 
 
@@ -30,6 +31,4 @@ class Space:
         """
         x = np.asarray(vectors, dtype=np.float32) - self.centre
         x -= (x @ self.damped) @ self.damped.T
-        length = np.linalg.norm(x, axis=-1, keepdims=True)
-        seen: FloatArray = np.divide(x, length, out=np.zeros_like(x), where=length > 0)
-        return seen
+        return unit_rows(x)

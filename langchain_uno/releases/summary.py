@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -13,6 +12,7 @@ from langchain_uno.errors import ReleaseError
 from langchain_uno.home import Home
 from langchain_uno.logs.figures import traffic_since
 from langchain_uno.logs.journal import Journal
+from langchain_uno.logs.stats import summed
 from langchain_uno.records import Cluster
 from langchain_uno.releases.history import held, rolled_back, waiting
 from langchain_uno.releases.load import list_releases, read_manifest, revocation_file
@@ -61,7 +61,7 @@ def summary_of(
         "feedback_that_waits_for_its_answer": len(journal.waiting()),
         "requests_in_7_days": sum(n for _, _, n in week),
         "reach_a_cluster": round(reached / by_uno, 4) if by_uno else None,
-        "answered_by": _counts(week),
+        "answered_by": dict(summed((r or "no release, or imported", n) for r, _, n in week)),
     }
 
 
@@ -83,13 +83,6 @@ def _newest(releases: Sequence[str], read: Callable[[str], Manifest]) -> datetim
         with suppress(ReleaseError):
             return read(release).created
     return None
-
-
-def _counts(week: list[tuple[str | None, bool, int]]) -> dict[str, int]:
-    found: Counter[str] = Counter()
-    for release, _, n in week:
-        found[release or "no release, or imported"] += n
-    return dict(found)
 
 
 def shares_of(home: Home) -> dict[str, float]:

@@ -88,7 +88,8 @@ def cluster_map(points: Sequence[MapPoint]) -> str:
     wide, high = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0
     members: dict[str, list[tuple[float, float]]] = {}
     drawn = []
-    colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(_by_size(points))}
+    by_size = Counter(sorted(p.cluster for p in points)).most_common()  # of equals by name
+    colour = {name: COLOURS[i % len(COLOURS)] for i, (name, _) in enumerate(by_size)}
     for p in points:
         x = edge + (p.x - min(xs)) / wide * (width - 2 * edge)
         y = height - edge - (p.y - min(ys)) / high * (height - 2 * edge)
@@ -112,11 +113,6 @@ def cluster_map(points: Sequence[MapPoint]) -> str:
         f'<svg class="map" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{told}">'
         f"{''.join(drawn)}{''.join(labels)}</svg>"
     )
-
-
-def _by_size(points: Sequence[MapPoint]) -> list[str]:
-    count = Counter(point.cluster for point in points)
-    return sorted(count, key=lambda name: (-count[name], name))
 
 
 def _page(name: str, report: Report) -> str:

@@ -24,8 +24,10 @@ from langchain_uno.logs.journal import FILE_NAME, Journal
 from langchain_uno.records import STAGES
 from langchain_uno.releases import canary
 from langchain_uno.releases.history import held, hold, let_go, read_history, waiting
+from langchain_uno.releases.load import list_releases
 from langchain_uno.releases.publish import make_current, rollback
 from langchain_uno.releases.summary import changes_of, said_of, shares_of, state_of, summary_of
+from langchain_uno.releases.traffic import answering
 from langchain_uno.reports import cluster_map, report_paths
 from langchain_uno.reports.render import shown
 from langchain_uno.web.console.access import SESSION_S, Operator, Refused, Role
@@ -114,7 +116,7 @@ class Console(Guard):
             visit,
             "overview.html",
             s=self._summary(),
-            current=self.shelf.current(),
+            current=answering(self.home),
             held=held(self.home),
             waiting=waiting(self.home),
             refresh=refresh_line(self.home),
@@ -123,7 +125,7 @@ class Console(Guard):
 
     def clusters(self, visit: Visit) -> Response:
         """The clusters of one release, searchable."""
-        chosen = visit.query.get("release") or self.shelf.current() or self.shelf.newest()
+        chosen = visit.query.get("release") or answering(self.home) or self.shelf.newest()
         query, route = visit.query.get("q", "").strip(), visit.query.get("route", "")
         found = self.shelf.manifest(chosen).clusters if chosen else []
         routes = sorted({cluster.route for cluster in found})
@@ -133,7 +135,7 @@ class Console(Guard):
             visit,
             "clusters.html",
             release=chosen,
-            releases=self.shelf.releases(),
+            releases=list_releases(self.home),
             clusters=found[pager.start : pager.end],
             pager=pager,
             q=query,
@@ -144,7 +146,7 @@ class Console(Guard):
 
     def cluster(self, visit: Visit) -> Response:
         """One cluster: its rules and the evidence."""
-        chosen = visit.query.get("release") or self.shelf.current() or self.shelf.newest()
+        chosen = visit.query.get("release") or answering(self.home) or self.shelf.newest()
         manifest = self.shelf.manifest(chosen or "none")
         found = next((c for c in manifest.clusters if c.id == visit.path["cluster"]), None)
         if found is None:
@@ -194,7 +196,7 @@ class Console(Guard):
 
     def releases(self, visit: Visit) -> Response:
         """All releases, the newest first, and who changed what."""
-        names = self.shelf.releases()[::-1]
+        names = list_releases(self.home)[::-1]
         pager = Pager(visit.page, len(names))
         shares = shares_of(self.home)
         rows = [self.shelf.row(n, shares.get(n, 0.0)) for n in names[pager.start : pager.end]]
@@ -207,7 +209,7 @@ class Console(Guard):
             history=history,
             held=held(self.home),
             **self._canary(),
-            current=self.shelf.current(),
+            current=answering(self.home),
             before=self._before(),
             names=names,
         )
@@ -222,7 +224,7 @@ class Console(Guard):
             "release.html",
             m=manifest,
             row=row,
-            current=self.shelf.current(),
+            current=answering(self.home),
             **self._canary(),
             has_report=report_paths(self.home, name).html.exists(),
         )
@@ -242,7 +244,7 @@ class Console(Guard):
             new=new or "base",
             changes=changes[pager.start : pager.end],
             pager=pager,
-            names=self.shelf.releases()[::-1],
+            names=list_releases(self.home)[::-1],
         )
 
     def people(self, visit: Visit) -> Response:
@@ -439,7 +441,7 @@ class Console(Guard):
 
     def _before(self) -> str:
         """Return what answers again where the current release is rolled back; "": unknown."""
-        current = self.shelf.current()
+        current = answering(self.home)
         try:
             before = self.shelf.manifest(current).parent if current else None
         except ReleaseError:

@@ -15,7 +15,6 @@ from langchain_uno.home import Home, safe_name
 from langchain_uno.releases.load import list_releases, read_manifest
 from langchain_uno.releases.manifest import Manifest
 from langchain_uno.releases.summary import row_of, state_of
-from langchain_uno.releases.traffic import answering
 from langchain_uno.reports import Report, report_paths
 from langchain_uno.reports.store import find_report
 
@@ -48,18 +47,10 @@ class Shelf:
         self._glances: dict[str, _Glance] = {}
         self._counting = ThreadPoolExecutor(4, thread_name_prefix="uno-console-counts")
 
-    def releases(self) -> list[str]:
-        """Return the ids of all releases, oldest first."""
-        return list_releases(self._home)
-
     def newest(self) -> str | None:
         """Return the id of the newest release."""
-        found = self.releases()
+        found = list_releases(self._home)
         return found[-1] if found else None
-
-    def current(self) -> str | None:
-        """Return the release that most requests go to; None: the base model answers."""
-        return answering(self._home)
 
     def manifest(self, release: str) -> Manifest:
         """Return what a release says of itself, without the ids of its logs.
@@ -137,7 +128,7 @@ class Shelf:
     def warm(self) -> None:
         """Read every release once, so that the first page is as quick as the next."""
         try:
-            for release in self.releases()[::-1]:
+            for release in list_releases(self._home)[::-1]:
                 self.row(release, 0.0)
         except UNOError as error:
             _log.warning("The releases can't be read yet: %s", error)
