@@ -288,10 +288,12 @@ class _Run:
             self._end(stop.value)
             return None
         self.done = None
-        self._tell(self.ask)
-        request = self.ask.request
-        adapter = None if request.adapter is None else self.called
-        return replace(request, adapter=adapter, deadline=self.deadline)
+        ask = self.ask
+        if ask.stage != "answer":
+            told = {"suggestions": list(ask.suggestions)} if ask.stage == "revise" else {}
+            self.write({"type": "progress", "stage": ask.stage, **told})
+        adapter = None if ask.request.adapter is None else self.called
+        return replace(ask.request, adapter=adapter, deadline=self.deadline)
 
     def take(self, chunk: Chunk) -> None:
         """Take a piece of a text: shown when it is the final one's, else kept back."""
@@ -301,13 +303,6 @@ class _Run:
         elif chunk.text:
             self.held.setdefault(self.ask.stage, []).append(chunk.text)
         self.done = chunk.generation or self.done
-
-    def _tell(self, ask: Ask) -> None:
-        if ask.stage == "revise":
-            suggestions = list(ask.suggestions)
-            self.write({"type": "progress", "stage": "revise", "suggestions": suggestions})
-        elif ask.stage != "answer":
-            self.write({"type": "progress", "stage": ask.stage})
 
     def _end(self, done: Reflected) -> None:
         if done.kept is not None and not done.revised:

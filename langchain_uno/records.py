@@ -40,6 +40,12 @@ def _aware(at: datetime) -> datetime:
     return at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)
 
 
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Return the mean of what is known; None: nothing is."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
 def person(name: str | None) -> str | None:
     """Return the one form of a user's id: without blanks, an e-mail address in small letters."""
     name = normalize("NFC", name).strip() if name else ""
@@ -175,8 +181,7 @@ class Interaction(BaseModel):
     @property
     def score(self) -> float | None:
         """The mean of the scores given, in [0, 1]; None when nobody scored."""
-        scores = [f.score for f in self.feedback if f.score is not None]
-        return sum(scores) / len(scores) if scores else None
+        return mean_of(f.score for f in self.feedback)
 
     @property
     def correction(self) -> str | None:

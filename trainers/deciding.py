@@ -27,7 +27,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from langchain_uno.records import ModuleKind, VerifierReport
+from langchain_uno.records import ModuleKind, VerifierReport, mean_of
 
 _BITS = 14
 """Swaps are enumerated for so many people; for more, a group of 2 ** 14 of them is (exact too)."""
@@ -41,12 +41,6 @@ Outcome = float | None
 
 Rows = list[list[float | None]]  # scores: a row an epoch, a column a query
 Floats = NDArray[np.float64]
-
-
-def mean_of(values: Sequence[float | None]) -> float | None:
-    """Return the mean of what is known; None: nothing is."""
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
 
 
 def decide(

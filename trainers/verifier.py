@@ -37,9 +37,9 @@ from langchain_uno.models.protocols import BASE, Engine, GenerateRequest, OnDone
 from langchain_uno.models.roles import PromptSet
 from langchain_uno.models.teacher import calls_of, check_answered
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import ANONYMOUS, Message, ModuleKind, Usage, VerifierReport
+from langchain_uno.records import ANONYMOUS, Message, ModuleKind, Usage, VerifierReport, mean_of
 from langchain_uno.reflect import Reflected, bleu4, kept_share, reflect, run_together, total
-from langchain_uno.trainers.deciding import Outcome, decide, lower_bound, mean_of
+from langchain_uno.trainers.deciding import Outcome, decide, lower_bound
 
 MIN_LENGTH_RATIO = 0.1
 """An answer shorter than this share of the base's says something else (paper; with min_bleu)."""

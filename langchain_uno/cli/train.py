@@ -243,7 +243,7 @@ def _show_plan(plan: Plan) -> None:
             "cluster with too few people is not trained, so this is an upper bound."
         )
     how = "as the last refresh took" if plan.as_last else "at most, without a teacher's time"
-    say(f"It would take about {duration(60 * plan.total_minutes)} ({how}).")
+    say(f"It would take about {duration(60 * sum(plan.minutes.values()))} ({how}).")
     say("Nothing was done: this was a dry run.")
 
 

@@ -29,7 +29,13 @@ ROUTES = {"expert": "#2a6f97", "critic": "#e07a2f", "memory": "#8e6c8a", "base":
 def print_demo(report: Report, home: Path, console: Console) -> None:
     """Print what the demo did: the refresh, examples, the figures, the time, where things lie."""
     refresh = report["refresh"]
-    _print_logs(report, console)
+    log = report["log"]
+    verdicts = ", ".join(f"{n} {why.replace('_', ' ')}" for why, n in log["verdicts"].items())
+    _say(
+        console,
+        f"{log['interactions']} interactions with {log['feedback']} pieces of feedback and "
+        f"{log['follow_ups']} follow-ups; verdicts: {verdicts}.",
+    )
     console.print(_cluster_table(report, {c["id"]: c for c in refresh["clusters"]}))
     for note in refresh.get("notes", ()):
         console.print(Text(str(note)))
@@ -51,16 +57,6 @@ def print_demo(report: Report, home: Path, console: Console) -> None:
 
 def _words(report: Report) -> Mapping[str, str]:
     return {**WORDS, **report.get("words", {})}
-
-
-def _print_logs(report: Report, console: Console) -> None:
-    log = report["log"]
-    verdicts = ", ".join(f"{n} {why.replace('_', ' ')}" for why, n in log["verdicts"].items())
-    _say(
-        console,
-        f"{log['interactions']} interactions with {log['feedback']} pieces of feedback and "
-        f"{log['follow_ups']} follow-ups; verdicts: {verdicts}.",
-    )
 
 
 def _print_systems(report: Report, console: Console) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from langchain_uno.messages import without_thinking
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Interaction, Origin, PreferencePair, RatedAnswer
+from langchain_uno.records import Interaction, Origin, PreferencePair, RatedAnswer, mean_of
 
 _LIKED, _DISLIKED = 0.75, 0.25
 _ACTIONS = {"like": 1.0, "copy": 0.75, "regenerate": 0.25, "dislike": 0.0}
@@ -23,8 +23,7 @@ def approval(interaction: Interaction) -> float | None:
     None when nobody gave either.
     """
     said = [_ACTIONS.get(f.key) if f.score is None else f.score for f in interaction.feedback]
-    known = [min(1.0, max(0.0, s)) for s in said if s is not None]
-    return sum(known) / len(known) if known else None
+    return mean_of(min(1.0, max(0.0, s)) for s in said if s is not None)
 
 
 def was_content(interaction: Interaction) -> bool:

@@ -435,8 +435,8 @@ def append_decisions(home: Home, made: Sequence[Decision]) -> None:
 
 def forget_decisions(
     home: Home, run_ids: Collection[str], left: Collection[str], *, whole: bool
-) -> int:
-    """Take out of ``review.jsonl`` what quotes these runs or names them; return how much goes.
+) -> None:
+    """Take out of ``review.jsonl`` what quotes these runs or names them.
 
     A decision on a rule stays as long as somebody else said a wording of it. A wording that was
     drawn from several runs goes with any of them. A decision that takes a pair or log out, which
@@ -450,13 +450,12 @@ def forget_decisions(
             that was drawn, too.
     """
     if not (home.path / _FILE).exists():
-        return 0
+        return
     gone, kept_runs = set(run_ids), set(left)
     with deciding(home):
-        decisions = read_decisions(home)
-        kept = [one for old in decisions if (one := _without(old, gone, kept_runs, whole))]
+        told = read_decisions(home)
+        kept = [one for old in told if (one := _without(old, gone, kept_runs, whole))]
         _rewrite(home, kept)  # also where none goes: a line that was cut off may quote them
-    return len(decisions) - len(kept)
 
 
 def _rewrite(home: Home, decisions: Sequence[Decision]) -> None:

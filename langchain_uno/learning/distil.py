@@ -88,7 +88,9 @@ def distil_stage(work: Work) -> dict[str, Any]:
     left_out: dict[str, str] = {}
     failed: dict[str, str] = {}
     before = heard = _heard(known)
-    refused = _left_out_before(work)
+    # A teacher may refuse some logs for good: earlier refreshes went on without them.
+    over = [one for one in refresh_folders(work.home.work) if one.has("distil.json")]
+    refused = {i for one in over for i in one.read_json("distil.json").get("left_out", ())}
     for start in range(0, len(new), CHUNK):
         work.check_limits()
         made, left = _distil_and_keep(work, new[start : start + CHUNK], keys)
@@ -157,12 +159,6 @@ _OTHERS = {
     "nothing": ("has nothing to learn from", "have nothing to learn from"),
 }
 """What came of logs without rules, of one and of many."""
-
-
-def _left_out_before(work: Work) -> set[str]:
-    """Return what refreshes that went on left out: a teacher may refuse some logs for good."""
-    done = [one for one in refresh_folders(work.home.work) if one.has("distil.json")]
-    return {log_id for one in done for log_id in one.read_json("distil.json").get("left_out", ())}
 
 
 def _heard(known: Mapping[str, RuleSet]) -> set[str]:

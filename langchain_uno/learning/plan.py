@@ -34,7 +34,7 @@ from langchain_uno.models.protocols import Engine, GenerateRequest, Sampling, kn
 from langchain_uno.recipe import Recipe, changed_settings
 from langchain_uno.records import STAGES, Interaction, Message, by_speaker, content_of
 from langchain_uno.releases.load import list_releases, read_manifest
-from langchain_uno.releases.traffic import read_traffic
+from langchain_uno.releases.traffic import answering, read_traffic
 from langchain_uno.trainers.deciding import least_people
 
 SAMPLE = 16
@@ -88,11 +88,6 @@ class Plan(BaseModel):
     as_last: bool = False
     """Whether the minutes are those of the last refresh, for today's logs; else they are reckoned
     from the two figures above, and a teacher's are left out."""
-
-    @property
-    def total_minutes(self) -> float:
-        """Of all stages."""
-        return sum(self.minutes.values())
 
 
 def plan_refresh(work: Work) -> Plan:
@@ -164,8 +159,7 @@ def settings_notes(home: Home, recipe: Recipe, engine: Engine) -> list[str]:
     """
     with suppress(ReleaseError):
         traffic, names = read_traffic(home), list_releases(home)
-        current = traffic.current.release if traffic and traffic.current else None
-        answers = (traffic.stands_in_for if traffic else None) or current
+        answers = (traffic.stands_in_for if traffic else None) or answering(home)
         name = answers or (names[-1] if names else None)
         then = read_manifest(home, str(name)).recipe if _is_of(home, name, engine) else {}
         changed = changed_settings(then, recipe)
@@ -207,7 +201,11 @@ def _count(
     epochs, steps = plan_epochs(each, TrainSettings.of(recipe, "expert", work.max_steps))
     enough = plan.people >= plan.needed
     plan.steps = enough * plan.clusters * steps
-    rated = _lone_thumbs(work, plan, usable)
+    speaking = {work.voices[log.run_id] for log in usable if log.feedback_turns}
+    thumbs = rated_answers([log for log in usable if not log.feedback_turns], work.voices)
+    # Rules are drawn from lone thumbs where too few people say things.
+    drawn = len(speaking) < plan.needed and thumbs_teach(thumbs, recipe)
+    rated = len(thumbs) if drawn else 0
     candidates = enough * recipe.pairs.candidates * (2 * spoke + rated)
     answers = enough * (len(usable) - train) * (1 + min(epochs, recipe.lora.epochs))
     judged = candidates + enough * train + answers * recipe.verify.judgements
@@ -236,14 +234,6 @@ def _count(
             input_tokens=calls * tokens // len(some),
             output_tokens=calls * most,
         )
-
-
-def _lone_thumbs(work: Work, plan: Plan, usable: Sequence[Interaction]) -> int:
-    """Return how many lone thumbs rules are drawn from: none where enough people say things."""
-    speaking = {work.voices[log.run_id] for log in usable if log.feedback_turns}
-    rated = rated_answers([log for log in usable if not log.feedback_turns], work.voices)
-    teach = len(speaking) < plan.needed and thumbs_teach(rated, work.recipe)
-    return len(rated) if teach else 0
 
 
 def _time(

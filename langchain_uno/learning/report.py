@@ -23,7 +23,7 @@ from langchain_uno.learning.train import Decision, read_decision
 from langchain_uno.learning.verify import held_out
 from langchain_uno.learning.work import ClusterData, Work
 from langchain_uno.logs.redaction import Redactor, redactor_of
-from langchain_uno.records import Interaction, RuleSet, last_asked, run_of
+from langchain_uno.records import Interaction, RuleSet, last_asked, mean_of, run_of
 from langchain_uno.releases.load import find_manifest, read_manifest
 from langchain_uno.releases.manifest import Manifest, lineage_key, opaque_id
 from langchain_uno.reports.render import counted
@@ -36,7 +36,6 @@ from langchain_uno.reports.store import (
     Report,
     RuleTold,
 )
-from langchain_uno.trainers.deciding import mean_of
 from langchain_uno.trainers.verifier import Compared
 
 SHOWN = 100

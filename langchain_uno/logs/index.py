@@ -112,7 +112,13 @@ class InteractionCollection:
         d = int(vectors.shape[1])
         if self._collection is None:
             with self._asking("write"):
-                self._collection = self._create(d)
+                # "get_or": several hosts may begin at once; the first one's metadata stand.
+                self._collection = self._client.get_or_create_collection(
+                    COLLECTION,
+                    embedding_function=None,
+                    metadata={"schema": _SCHEMA, "dimension": d, **self._named()},
+                    configuration={"hnsw": {"space": "l2", "ef_search": _SEARCHED}},
+                )
             self._check(self._collection)  # another host may have been first
         if self.dimension != d:
             raise ModelMismatchError(
@@ -213,15 +219,6 @@ class InteractionCollection:
         if self._known and there not in self._known:
             told = _other_embedder(self._where, self._known, there, metadata.get("name"))
             raise ModelMismatchError(told)
-
-    def _create(self, dimension: int) -> Any:
-        # "get_or": several hosts may begin at once; the first one's metadata stand.
-        return self._client.get_or_create_collection(
-            COLLECTION,
-            embedding_function=None,
-            metadata={"schema": _SCHEMA, "dimension": dimension, **self._named()},
-            configuration={"hnsw": {"space": "l2", "ef_search": _SEARCHED}},
-        )
 
     def _named(self) -> dict[str, str]:
         return {"embedder": self._known[0], "name": self._known.name}

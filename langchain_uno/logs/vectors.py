@@ -43,13 +43,14 @@ class CachedEmbedder:
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """Return the vectors, shape (n, d), float32, from the file where it has them."""
-        keys = [_key(t) for t in texts]
+        keys, name = [_key(t) for t in texts], self._embedder.fingerprint
         found = self._look_up(keys)
         missing = {k: t for k, t in zip(keys, texts, strict=True) if k not in found}
         if missing:
             made = np.asarray(self._embedder.embed(list(missing.values())), dtype=np.float32)
             fresh = dict(zip(missing, made, strict=True))
-            self._keep(fresh)
+            rows = [(name, k, v.astype("<f4").tobytes()) for k, v in fresh.items()]
+            self._cache.run_many("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
             found |= fresh
         if not keys:
             return np.zeros((0, 0), dtype=np.float32)
@@ -60,11 +61,6 @@ class CachedEmbedder:
         sql = f"SELECT text, vector FROM vectors WHERE embedder = ? AND text IN ({marks})"  # noqa: S608
         rows = self._cache.run(sql, self._embedder.fingerprint, *keys)
         return {key: np.frombuffer(blob, dtype="<f4") for key, blob in rows}
-
-    def _keep(self, vectors: dict[bytes, FloatArray]) -> None:
-        name = self._embedder.fingerprint
-        rows = [(name, k, v.astype("<f4").tobytes()) for k, v in vectors.items()]
-        self._cache.run_many("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
 
 def keep_only(path: Path, texts: Iterable[str]) -> None:

@@ -31,7 +31,10 @@ class RunningBatch:
         self._adapters = adapters
         self._pad = pad_token
         self._accepts = set(inspect.signature(type(model).forward).parameters)
-        self.can_join = _supports_rows(model.config)
+        config = model.config
+        text = config.get_text_config() if hasattr(config, "get_text_config") else config
+        kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
+        self.can_join = kinds <= {"full_attention", "sliding_attention"}
         """False for models whose layers keep other states: a batch then runs as it started."""
         self.rows: list[Row | None] = []
         """None stands for a row that left and whose place is still computed."""
@@ -206,13 +209,6 @@ _WORTH = 256
 """Prompt tokens that a pass of its own over a common beginning has to save."""
 _ROOM = 64
 """Columns of spare room added whenever a layer is copied anyway."""
-
-
-def _supports_rows(config: Any) -> bool:
-    """Whether every layer keeps plain keys and values, so that rows can join and leave."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    types = set(getattr(text, "layer_types", None) or ["full_attention"])
-    return types <= {"full_attention", "sliding_attention"}
 
 
 class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ from langchain_uno.models.roles import PromptSet, RoleError
 from langchain_uno.models.teacher import forget
 from langchain_uno.models.together import ask_once
 from langchain_uno.recipe import Recipe
-from langchain_uno.records import Message
+from langchain_uno.records import Message, mean_of
 
 LOWEST = 1.0
 """The worst score; an empty answer gets it without asking anybody."""
@@ -115,8 +115,7 @@ def judge_averaged(
         )
         for k in range(recipe.verify.judgements)
     ]
-    read = [[score for score in each if score is not None] for each in zip(*per_round, strict=True)]
-    return [sum(scores) / len(scores) if scores else None for scores in read]
+    return [mean_of(each) for each in zip(*per_round, strict=True)]
 
 
 def stable_seed(base: int, *parts: str) -> int:

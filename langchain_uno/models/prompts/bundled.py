@@ -60,9 +60,7 @@ class BundledPromptSet(PromptSet):
     def rules_schema(self, max_rules: int | None = None) -> dict[str, Any]:
         """JSON schema of the list."""
         schema: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
-        if max_rules is not None:
-            schema["maxItems"] = max_rules
-        return schema
+        return schema if max_rules is None else {**schema, "maxItems": max_rules}
 
     def parse_judgement(self, text: str) -> float:
         """The score stands alone on the last line: ``score 7``."""

@@ -131,6 +131,7 @@ class Console(Guard):
         routes = sorted({cluster.route for cluster in found})
         found = [c for c in found if (not route or c.route == route) and fits(c, query)]
         pager = Pager(visit.page, len(found))
+        report = self.shelf.report(chosen) if chosen and not query and not route else None
         return self.page(
             visit,
             "clusters.html",
@@ -141,7 +142,7 @@ class Console(Guard):
             q=query,
             route=route,
             routes=routes,
-            map=self._map(chosen) if not query and not route else "",
+            map=cluster_map(report.points) if report else "",
         )
 
     def cluster(self, visit: Visit) -> Response:
@@ -250,7 +251,7 @@ class Console(Guard):
     def people(self, visit: Visit) -> Response:
         """Who asked and said how much."""
         part, page = visit.query.get("q", "").strip(), visit.page
-        with self._journal() as journal:
+        with Journal(self.home.journal, readonly=True) as journal:
             found = people_in(journal, part, (page - 1) * PAGE, PAGE + 1)
             nameless = self.shelf.glance("nameless", journal.nameless, None)
         return self.page(
@@ -266,6 +267,7 @@ class Console(Guard):
         """Sizes, versions, the disk, the model, and how long the last refresh took."""
         names = [self.home.journal / (FILE_NAME + end) for end in ("", "-wal")]
         size = sum(path.stat().st_size for path in names if path.exists())
+        newest = self.shelf.newest()
         return self.page(
             visit,
             "health.html",
@@ -274,7 +276,7 @@ class Console(Guard):
             disk=shutil.disk_usage(self.home.path),
             packages=_versions(),
             talks=self.talks,
-            seconds=self._seconds(),
+            seconds=self.shelf.manifest(newest).figures.get("seconds", {}) if newest else {},
             stages=STAGES,
         )
 
@@ -448,20 +450,9 @@ class Console(Guard):
             return ""
         return before or "base"
 
-    def _map(self, release: str | None) -> str:
-        report = self.shelf.report(release) if release else None
-        return cluster_map(report.points) if report else ""
-
     def _look(self) -> dict[str, Any]:
-        with self._journal() as journal:
+        with Journal(self.home.journal, readonly=True) as journal:
             return summary_of(self.home, journal, self.shelf.manifest)
-
-    def _journal(self) -> Journal:
-        return Journal(self.home.journal, readonly=True)
-
-    def _seconds(self) -> dict[str, float]:
-        newest = self.shelf.newest()
-        return dict(self.shelf.manifest(newest).figures.get("seconds", {})) if newest else {}
 
     def _talks(self) -> Talks:
         if self.talks is None:

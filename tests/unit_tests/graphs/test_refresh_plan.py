@@ -63,7 +63,7 @@ def test_a_plan_counts_what_a_first_refresh_does(engine: Engine, tmp_path: Path)
     assert files(home) == before
     assert (found.interactions, found.heard, found.new, found.usable) == (24, 24, 24, 24)
     assert found.to_distil == found.calls["distil"].calls == found.calls["guess"].calls == 24
-    assert found.goes_on is None and not found.as_last and found.total_minutes > 0
+    assert found.goes_on is None and not found.as_last and sum(found.minutes.values()) > 0
     # 18 training logs, with a candidate from the words and one from the rules
     assert found.calls["revise"].calls == 36
     # each candidate and each old answer; of 6 held-out requests the base's answer and an epoch's
