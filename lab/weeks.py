@@ -5,27 +5,26 @@ request, rules as a perfect teacher would distil them, a fifth of the wishes unn
 come in parts, and all that came are clustered after each. A cluster of :data:`MODULE` logs or more
 counts as a module that was taught what its most frequent kind wants. Printed are, after each part,
 the share of logs that lie with a module of their kind and the adjusted Rand index; and how often a
-kind's share falls by more than a fifth. Once without, and once with
-:func:`langchain_uno.learning.evolve.part`; then with :func:`split_foretold` too, which the product
-does not have.
+kind's share falls by more than a fifth. Once with neither, once with
+:func:`langchain_uno.learning.evolve.part`, and once as the product does it, with
+:func:`langchain_uno.learning.separation.split_foretold` too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from random import Random
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import numpy as np
 import typer
-from sklearn.cluster import KMeans
-from sklearn.linear_model import RidgeClassifier
-from sklearn.metrics import adjusted_rand_score, balanced_accuracy_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.metrics import adjusted_rand_score
 
 from lab.real_model import desk
 from lab.real_model.run import STUDY
-from langchain_uno.learning.cluster import cluster_logs
+from langchain_uno.learning import cluster
 from langchain_uno.learning.evolve import part
 from langchain_uno.models.loading import load_embedder
 
@@ -34,8 +33,6 @@ MODULE = 12
 EACH = 36
 """Requests of a kind in a week."""
 FALL = 0.2
-FORETOLD = 0.9
-"""Held-out balanced accuracy from which requests foretell what their people want."""
 
 
 def draw_week(seed: int) -> list[tuple[str, str, str]]:
@@ -55,34 +52,7 @@ def draw_week(seed: int) -> list[tuple[str, str, str]]:
     return out
 
 
-def split_foretold(queries: Any, rules: Any, labels: Any) -> Any:
-    """Split clusters in which requests foretell which of two groups of wishes their people have.
-
-    The groups are 2-means of the rules' vectors. A linear classifier of the requests' vectors has
-    to tell held-out logs' groups; then all logs of the cluster go where it puts them.
-
-    Args:
-        queries: shape (n, d).
-        rules: shape (n, d), zero where a log named none.
-        labels: ints from 0, shape (n,).
-    """
-    labels, todo = labels.copy(), list(range(int(labels.max()) + 1))
-    tell = RidgeClassifier(class_weight="balanced")
-    while todo:
-        rows = np.flatnonzero(labels == (label := todo.pop()))
-        said = rows[np.abs(rules[rows]).sum(axis=1) > 0]
-        if len(said) < MODULE or len(np.unique(rules[said].round(5), axis=0)) < 2:
-            continue
-        group = KMeans(2, n_init=10, random_state=0).fit_predict(rules[said])
-        if min(group.sum(), (1 - group).sum()) < max(MODULE / 2, 0.3 * len(said)):
-            continue
-        folds = StratifiedKFold(5, shuffle=True, random_state=0)
-        guessed = cross_val_predict(tell, queries[said], group, cv=folds)
-        side = tell.fit(queries[said], group).predict(queries[rows]) == 1
-        if balanced_accuracy_score(group, guessed) >= FORETOLD and 0 < side.sum() < len(rows):
-            new = int(labels.max()) + 1
-            labels[rows[side]] = new
-            todo += [label, new]
+def _no_split(queries: Any, rules: Any, labels: Any, *_: Any) -> Any:
     return labels
 
 
@@ -96,9 +66,8 @@ def refreshes(
     before: dict[str, float] = {}
     for nth in range(1, parts + 1):
         rows = np.sort(order[: round(len(queries) * nth / parts)])
-        labels = cluster_logs(queries[rows], rules[rows], seed=1)
-        if foretold:
-            labels = split_foretold(queries[rows], rules[rows], labels)
+        with nullcontext() if foretold else patch.object(cluster, "split_foretold", _no_split):
+            labels = cluster.cluster_logs(queries[rows], rules[rows], seed=1)
         if apart:
             place = {row: i for i, row in enumerate(rows)}
             known = [(taught, [place[row] for row in own]) for taught, own in modules]

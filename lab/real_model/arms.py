@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 
 from langchain_uno.home import Home
-from langchain_uno.learning import train
+from langchain_uno.learning import cluster, train
 from langchain_uno.learning.work import Work, WorkFolder
 from langchain_uno.logs.journal import Journal
 from langchain_uno.models.protocols import Embedder
@@ -40,6 +40,8 @@ class Arm:
     gap lets an expert be tried first."""
     elsewhere: bool = True
     """Whether a module must be no worse than the base at general instructions."""
+    foretold: bool = True
+    """Whether clusters are split where requests foretell the rules."""
 
     @contextmanager
     def changed(self) -> Iterator[None]:
@@ -50,6 +52,9 @@ class Arm:
             if not self.elsewhere:
                 passed = lambda work, cluster, report, adapter: report  # noqa: E731
                 stack.enter_context(patch.object(train, "look_outside", passed))
+            if not self.foretold:
+                kept = lambda q, r, labels, *_: labels  # noqa: E731
+                stack.enter_context(patch.object(cluster, "split_foretold", kept))
             yield
 
 
@@ -62,6 +67,7 @@ ARMS: dict[str, Arm] = {
     "experts taught by critics": Arm(_CRITIC, high_gap=True),
     "experts taught by critics, not asked elsewhere": Arm(_CRITIC, high_gap=True, elsewhere=False),
     "without stable clusters": Arm(("cluster.cut=ward",)),
+    "without foretold splits": Arm(foretold=False),
     "without an unseen limit": Arm(("cluster.unseen=0",)),
     "without completed rules": Arm(("rules.support=none",)),
     "without people's votes": Arm(("rules.voices=logs", "rules.min_users=1")),

@@ -23,11 +23,13 @@ from langchain_uno.errors import InputError, StoreError
 from langchain_uno.learning.evolve import Parent, keep_apart, match_parents
 from langchain_uno.learning.reach import Reach, everyday_requests, find_reach, means_of
 from langchain_uno.learning.separation import (
+    BLOCK,
     COMPARED,
     Floats,
     Ints,
     are_apart,
     cut_tree,
+    split_foretold,
     split_more,
     ward_tree,
 )
@@ -50,8 +52,6 @@ LEAST = 16
 """Logs of a sample below which nothing is a cluster: a few strays make no centre."""
 ODD = 4_000
 """Logs far from the clusters of the sample that are looked at for rare kinds of requests."""
-BLOCK = 16_384
-"""Logs that are compared with all clusters at a time."""
 WEIGHT_SAMPLE = 3_000
 MIN_PREDICTED = 0.02
 """Share of the rules' variance that a routed query must foretell before rules may weigh more."""
@@ -252,7 +252,8 @@ def cluster_logs(
         return vectors.nearest(means_of(_paper_joint(*some), labels))[0]
     size = default_min_size(n) if min_size is None else min_size
     weight = choose_rule_weight(q, r, min_size=size, seed=seed)
-    return _by_size(_stable(_Vectors(q, r, _joint(*some, weight)), rows, size, seed))
+    labels = _stable(_Vectors(q, r, _joint(*some, weight)), rows, size, seed)
+    return _by_size(split_foretold(q, r, labels, size, seed))
 
 
 def default_min_size(n: int) -> int:

@@ -12,8 +12,9 @@ nor on the number of clusters, nor on the scale of the vectors:
   share of what chance would give. Halves of one cloud mix; two clouds hardly do.
 
 A node is split when both figures say so, or when the evidence for the splits below it outweighs the
-evidence against its own. The constants are the same for every input (``lab/experiments.md`` has the
-figures).
+evidence against its own. A cluster is also split where requests foretell which of two groups of
+rules people name: such people want different things, and the request tells who they are. The
+constants are the same for every input (``lab/experiments.md`` has the figures).
 """
 
 from __future__ import annotations
@@ -41,6 +42,12 @@ LEAST_SHARE = 0.3
 """Share of a cluster that such a split has on its smaller side at least."""
 COMPARED = 1_000
 """Logs of a side that tell whether it is another cloud than the other one."""
+MIN_FORETOLD = 0.9
+"""Held-out balanced accuracy from which requests foretell which rules their people name."""
+BLOCK = 16_384
+"""Logs that are looked at together, where there may be a million."""
+FOLDS = 5
+"""Parts of a cluster, each held out once from that foretelling."""
 
 
 def ward_tree(x: Floats) -> tuple[Floats, Ints]:
@@ -96,6 +103,56 @@ def split_more(x: Floats, labels: Ints, min_size: int, seed: int = 0) -> Ints:
             continue
         sides = [rng.permutation(rows[side])[:COMPARED] for side in (~right, right)]
         if are_apart(x[np.sort(sides[0])], x[np.sort(sides[1])], rng):
+            new = int(labels.max()) + 1
+            labels[rows[right]] = new
+            todo += [label, new]
+    return labels
+
+
+def split_foretold(q: Floats, r: Floats, labels: Ints, min_size: int, seed: int = 0) -> Ints:
+    """Split clusters in two where the requests foretell which rules people name.
+
+    The groups are 2-means of the rules. A linear classifier of the requests has to tell the groups
+    of held-out logs; then each log of the cluster, with rules or without, goes where it says.
+
+    Args:
+        q: vectors of the requests, (n, d).
+        r: vectors of the rules, (n, d2); a row of zeros is a log without rules.
+        labels: ints from 0, (n,).
+        min_size: no part is smaller.
+        seed: of k-means and of what is held out.
+
+    Returns:
+        New labels; the parts split off have the highest ones.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.preprocessing import normalize
+
+    labels, rng = labels.copy(), np.random.default_rng(seed)
+    tell, folds = RidgeClassifier(class_weight="balanced"), StratifiedKFold(FOLDS)
+    todo = list(range(int(labels.max()) + 1))
+    while todo:
+        label = todo.pop()
+        rows = np.flatnonzero(labels == label)
+        some = rng.permutation(rows)[: 2 * COMPARED]
+        said = some[r[some].any(axis=1)]
+        if len(said) < 2 * min_size or len(np.unique(r[said].round(5), axis=0)) < 2:
+            continue
+        group = KMeans(2, n_init=STARTS, random_state=seed).fit_predict(r[said])
+        few = min(group.sum(), len(group) - group.sum())
+        if few < max(min_size, FOLDS, LEAST_SHARE * len(said)):
+            continue
+        known = normalize(q[said])
+        told = cross_val_predict(tell, known, group, cv=folds)
+        if balanced_accuracy_score(group, told) < MIN_FORETOLD:
+            continue
+        tell.fit(known, group)
+        parts = np.array_split(rows, 1 + len(rows) // BLOCK)
+        right = np.concatenate([tell.predict(normalize(q[part])) for part in parts]) == 1
+        if min_size <= right.sum() <= len(rows) - min_size:
             new = int(labels.max()) + 1
             labels[rows[right]] = new
             todo += [label, new]

@@ -17,6 +17,7 @@ from langchain_uno.learning.cluster import (
     default_min_size,
 )
 from langchain_uno.learning.reach import centroids
+from langchain_uno.learning.separation import split_foretold
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "real_feedback_dialogs.minilm.npz"
 
@@ -131,6 +132,53 @@ def test_rules_help_where_queries_are_blurred() -> None:
     without = adjusted_rand_score(truth, cluster_logs(query, np.zeros_like(rules)))
     assert choose_rule_weight(query, rules) >= 0.25
     assert chosen >= 0.95 > without + 0.1
+
+
+def one_cloud(n: int, wishes: int, tell: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Requests of one cloud whose people name ``wishes`` kinds of rules, by a direction of it."""
+    rng = np.random.default_rng([n, wishes])
+    query = rng.normal(size=(n, 48))
+    truth = np.arange(n) % wishes
+    query[:, 0] += tell * (2 * (truth % 2) - 1)
+    rules = unit(np.eye(48)[truth] + 0.05 * rng.normal(size=(n, 48)))
+    rules[rng.random(n) < 0.25] = 0
+    return unit(query), rules, truth
+
+
+class TestWhatRequestsForetell:
+    def test_people_who_want_other_things_are_split(self) -> None:
+        query, rules, truth = one_cloud(160, 2, tell=3.0)
+        found = split_foretold(query, rules, np.zeros(160, dtype=np.int64), 8)
+        assert adjusted_rand_score(truth, found) >= 0.85
+
+    @pytest.mark.parametrize("tell", [0.0, 1.0])
+    def test_wishes_that_the_request_does_not_tell_stay_together(self, tell: float) -> None:
+        query, rules, _ = one_cloud(160, 2, tell)
+        assert not split_foretold(query, rules, np.zeros(160, dtype=np.int64), 8).any()
+
+    def test_requests_of_two_kinds_with_one_wish_stay_together(self) -> None:
+        query, rules, _ = one_cloud(160, 2, tell=3.0)
+        one = np.broadcast_to(rules[rules.any(axis=1)][0], rules.shape)
+        assert not split_foretold(query, one, np.zeros(160, dtype=np.int64), 8).any()
+
+    def test_no_part_is_below_the_minimum_size(self) -> None:
+        query, rules, _ = one_cloud(160, 2, tell=3.0)
+        for size in (8, 40, 85):
+            found = split_foretold(query, rules, np.zeros(160, dtype=np.int64), size)
+            assert np.bincount(found).min() >= size
+        assert not found.any()
+
+    def test_few_logs_are_not_looked_at(self) -> None:
+        for n in (2, 5, 8):
+            query, rules, _ = one_cloud(n, 2, tell=3.0)
+            assert not split_foretold(query, rules, np.zeros(n, dtype=np.int64), 4).any()
+
+    def test_a_cluster_larger_than_its_sample(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("langchain_uno.learning.separation.COMPARED", 60)
+        monkeypatch.setattr("langchain_uno.learning.separation.BLOCK", 100)
+        query, rules, truth = one_cloud(1_000, 2, tell=3.0)
+        found = split_foretold(query, rules, np.zeros(1_000, dtype=np.int64), 8)
+        assert adjusted_rand_score(truth, found) >= 0.8
 
 
 @pytest.fixture
