@@ -27,6 +27,9 @@ from langchain_uno.models.sampling import pick_tokens
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+REGROW_S = 60.0
+"""After so long without out of memory a quarter more answers are made at a time: another process
+may have had the memory."""
 
 
 class Scheduler:
@@ -48,7 +51,8 @@ class Scheduler:
         self._tokenizer = tokenizer
         self._end = end_tokens
         self._batch = RunningBatch(model, self.adapters, pad_token)
-        self._max_batch = max_batch
+        self._max_batch = self._most = max_batch
+        self._shrunk = 0.0
         self._max_prompt_tokens = max_prompt_tokens
         self._unusable: str | None = None
         self._closing = False
@@ -238,6 +242,12 @@ class Scheduler:
     def _turn(self, admit: bool) -> None:
         """One pass: prompts of new rows when there is room for them, else one token of each row."""
         self._drop_cancelled()
+        if self._max_batch < self._most and time.monotonic() - self._shrunk > REGROW_S:
+            more = max(1, self._max_batch // 4)
+            self._max_batch, self._shrunk = (
+                min(self._max_batch + more, self._most),
+                time.monotonic(),
+            )
         fresh = self._next_rows() if admit else []
         live = self._batch.live
         if not fresh and not live:
@@ -258,9 +268,9 @@ class Scheduler:
             self._fail({row.call for row in [*fresh, *live]}, error)
 
     def _shrink(self, rows: list[Row]) -> None:
-        """Let half of these rows go on at a time from here on, from where they are."""
-        self._max_batch = len(rows) // 2
-        _log.warning("Out of memory: %d answers at a time from here on.", self._max_batch)
+        """Let half of these rows go on at a time for now, from where they are."""
+        self._max_batch, self._shrunk = len(rows) // 2, time.monotonic()
+        _log.warning("Out of memory: %d answers at a time for now.", self._max_batch)
         self._batch.clear()
         with self._changed:
             for row in reversed(rows):

@@ -400,6 +400,33 @@ def test_out_of_memory_is_answered_by_fewer_answers_at_a_time(
     one.close()
 
 
+@pytest.mark.parametrize(("after_s", "again"), [(0.0, 8), (600.0, 4)])
+def test_memory_that_comes_back_is_used(
+    tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch, after_s: float, again: int
+) -> None:
+    """Another process may have had it: a minute later more answers are made at a time."""
+    monkeypatch.setattr("langchain_uno.models.scheduler.REGROW_S", after_s)
+    one = load_engine(str(tiny_model_path), device="cpu")
+    assert isinstance(one, LocalEngine)
+    requests = [ask(f"q{i}", max_tokens=4) for i in range(8)]
+    forward, rows, most = one.model.forward, [0], 4
+
+    def small(*args: Any, **kwargs: Any) -> Any:
+        if len(kwargs["input_ids"]) > most:
+            raise torch.OutOfMemoryError("no memory left")
+        rows.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(one.model, "forward", small)
+    want = one.generate(requests)
+    assert max(rows) == 4
+    most = 8
+    for _ in range(4):
+        assert [got.text for got in one.generate(requests)] == [text.text for text in want]
+    assert max(rows) == again
+    one.close()
+
+
 @pytest.mark.parametrize("room", [True, False])
 def test_rows_that_left_are_dropped_layer_by_layer(
     tiny_model_path: Path, monkeypatch: pytest.MonkeyPatch, room: bool
