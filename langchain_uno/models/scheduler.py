@@ -243,11 +243,8 @@ class Scheduler:
         """One pass: prompts of new rows when there is room for them, else one token of each row."""
         self._drop_cancelled()
         if self._max_batch < self._most and time.monotonic() - self._shrunk > REGROW_S:
-            more = max(1, self._max_batch // 4)
-            self._max_batch, self._shrunk = (
-                min(self._max_batch + more, self._most),
-                time.monotonic(),
-            )
+            self._max_batch = min(self._max_batch + max(1, self._max_batch // 4), self._most)
+            self._shrunk = time.monotonic()
         fresh = self._next_rows() if admit else []
         live = self._batch.live
         if not fresh and not live:
