@@ -22,6 +22,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from langchain_uno.models.embedders import unit_rows
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -48,6 +50,8 @@ BLOCK = 16_384
 """Logs that are looked at together, where there may be a million."""
 FOLDS = 5
 """Parts of a cluster, each held out once from that foretelling."""
+SAME = 1 - 1e-5
+"""Cosine from which two requests are one: its vector differs a little from batch to batch."""
 
 
 def ward_tree(x: Floats) -> tuple[Floats, Ints]:
@@ -116,8 +120,8 @@ def split_foretold(q: Floats, r: Floats, labels: Ints, min_size: int, seed: int 
     of held-out logs; then each log of the cluster, with rules or without, goes where it says.
 
     Args:
-        q: vectors of the requests, (n, d).
-        r: vectors of the rules, (n, d2); a row of zeros is a log without rules.
+        q: vectors of the requests, (n, d), of any scale.
+        r: vectors of the rules, (n, d2), too; a row of zeros is a log without rules.
         labels: ints from 0, (n,).
         min_size: no part is smaller.
         seed: of k-means and of what is held out.
@@ -129,7 +133,6 @@ def split_foretold(q: Floats, r: Floats, labels: Ints, min_size: int, seed: int 
     from sklearn.linear_model import RidgeClassifier
     from sklearn.metrics import balanced_accuracy_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.preprocessing import normalize
 
     labels, rng = labels.copy(), np.random.default_rng(seed)
     tell, folds = RidgeClassifier(class_weight="balanced"), StratifiedKFold(FOLDS)
@@ -139,19 +142,26 @@ def split_foretold(q: Floats, r: Floats, labels: Ints, min_size: int, seed: int 
         rows = np.flatnonzero(labels == label)
         some = rng.permutation(rows)[: 2 * COMPARED]
         said = some[r[some].any(axis=1)]
-        if len(said) < 2 * min_size or len(np.unique(r[said].round(5), axis=0)) < 2:
+        if len(said) < 2 * FOLDS:
             continue
-        group = KMeans(2, n_init=STARTS, random_state=seed).fit_predict(r[said])
+        known = unit_rows(q[said].astype(np.float64))
+        # A request that comes again would be held out from itself: it counts once.
+        once = (known @ known.T > SAME).argmax(axis=1) == np.arange(len(said))
+        said, known = said[once], known[once]
+        wishes = unit_rows(r[said].astype(np.float64))
+        if len(said) < 2 * min_size or len(np.unique(wishes.round(5), axis=0)) < 2:
+            continue
+        group = KMeans(2, n_init=STARTS, random_state=seed).fit_predict(wishes)
         few = min(group.sum(), len(group) - group.sum())
         if few < max(min_size, FOLDS, LEAST_SHARE * len(said)):
             continue
-        known = normalize(q[said])
         told = cross_val_predict(tell, known, group, cv=folds)
         if balanced_accuracy_score(group, told) < MIN_FORETOLD:
             continue
         tell.fit(known, group)
         parts = np.array_split(rows, 1 + len(rows) // BLOCK)
-        right = np.concatenate([tell.predict(normalize(q[part])) for part in parts]) == 1
+        side = [tell.predict(unit_rows(q[part].astype(np.float64))) for part in parts]
+        right = np.concatenate(side) == 1
         if min_size <= right.sum() <= len(rows) - min_size:
             new = int(labels.max()) + 1
             labels[rows[right]] = new
@@ -165,6 +175,8 @@ def split_evidence(x: Floats, near: Ints, a: Ints, b: Ints, rng: np.random.Gener
     Ward joins some rows too early: each row counts to the side whose mean is nearer.
     """
     a, b = _nearer(x, a, b)
+    if min(len(a), len(b)) < 2:  # no half of one log can be held out
+        return 0.0
     evidence = np.log(MAX_MIXING / max(_mixing(near, a, b, len(x)), 1e-3))
     if evidence > -1.0:
         asked = MIN_SEPARATION + SMALL_PENALTY / min(len(a), len(b))

@@ -145,6 +145,12 @@ def one_cloud(n: int, wishes: int, tell: float) -> tuple[np.ndarray, np.ndarray,
     return unit(query), rules, truth
 
 
+@pytest.mark.filterwarnings("error")
+def test_clusters_of_one_log_are_asked_for_and_nothing_warns() -> None:
+    query, rules, truth = one_cloud(30, 2, tell=3.0)
+    assert adjusted_rand_score(truth, cluster_logs(query, rules, min_size=1)) == 1.0
+
+
 class TestWhatRequestsForetell:
     def test_people_who_want_other_things_are_split(self) -> None:
         query, rules, truth = one_cloud(160, 2, tell=3.0)
@@ -172,6 +178,32 @@ class TestWhatRequestsForetell:
         for n in (2, 5, 8):
             query, rules, _ = one_cloud(n, 2, tell=3.0)
             assert not split_foretold(query, rules, np.zeros(n, dtype=np.int64), 4).any()
+
+    @pytest.mark.parametrize("noise", [0.0, 1e-6])
+    def test_a_request_that_comes_again_foretells_no_other(self, noise: float) -> None:
+        rng = np.random.default_rng(3)
+        query = np.repeat(unit(rng.normal(size=(40, 48))), 5, axis=0)
+        query += noise * rng.normal(size=query.shape)
+        rules = np.eye(48)[np.repeat(rng.permutation(40) % 2, 5)]
+        assert not split_foretold(query, rules, np.zeros(200, dtype=np.int64), 8).any()
+
+    @pytest.mark.parametrize("rows", [0, 1_000])
+    def test_one_log_that_comes_again_and_again_hides_no_split(self, rows: int) -> None:
+        query, rules, truth = one_cloud(160, 2, tell=3.0)
+        first = np.flatnonzero(rules.any(axis=1))[0]
+        again = np.concatenate([np.arange(160), np.full(rows, first)])
+        found = split_foretold(query[again], rules[again], np.zeros(len(again), dtype=np.int64), 8)
+        assert adjusted_rand_score(truth, found[:160]) >= 0.85
+
+    @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+    @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
+    @pytest.mark.filterwarnings("error")
+    def test_no_kind_or_scale_of_numbers_matters(self, kind: type, scale: float) -> None:
+        query, rules, truth = one_cloud(160, 2, tell=3.0)
+        q, r = ((half * scale).astype(kind) for half in (query, rules))
+        q.flags.writeable = r.flags.writeable = False
+        found = split_foretold(q, r, np.zeros(160, dtype=np.int64), 8)
+        assert adjusted_rand_score(truth, found) >= 0.85
 
     def test_a_cluster_larger_than_its_sample(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("langchain_uno.learning.separation.COMPARED", 60)
