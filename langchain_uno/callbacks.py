@@ -174,7 +174,7 @@ class UNOFeedbackHandler(BaseCallbackHandler, Closing):
             key: the kind; None: ``correction``, ``comment`` or ``score`` by what is given. Implicit
                 actions: ``like``, ``dislike``, ``copy``, ``regenerate``, ``session``.
             score: in [0, 1]; True and False are thumbs up and down.
-            value: any scalar beside the score.
+            value: any scalar beside the score; it is kept and teaches nothing.
             comment: words.
             correction: the answer as the user would have written it.
             source: where it came from.

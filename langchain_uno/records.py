@@ -206,10 +206,10 @@ class RuleSet(BaseModel):
     """What distilling one log gave: rules with feedback, and rules without (the model's guess)."""
 
     run_id: str
-    outcome: Literal["rules", "empty", "unparsable", "no_words", "unsupported", "failed"] = "rules"
+    outcome: Literal["rules", "empty", "unparsable", "no_words", "failed"] = "rules"
     """What came of the words. ``rules``: rules. ``empty``: an empty list. ``unparsable``: a text
-    that is no list. ``no_words``: there were none, nor an edit that gave rules. ``unsupported``:
-    the prompt set lacks their language. ``failed``: the call failed and is made again."""
+    that is no list. ``no_words``: there were none, nor an edit that gave rules. ``failed``: the
+    call failed and is made again."""
     with_feedback: list[Rule] = Field(default_factory=list)
     without_feedback: list[Rule] = Field(default_factory=list)
     wanted: list[Rule] = Field(default_factory=list)

@@ -155,7 +155,6 @@ _OTHERS = {
     "thumb": ("is a lone thumb", "are lone thumbs"),
     "unparsable": ("got no readable rules", "got no readable rules"),
     "failed": ("failed", "failed"),
-    "unsupported": ("is in no language of the prompts", "are in no language of the prompts"),
     "nothing": ("has nothing to learn from", "have nothing to learn from"),
 }
 """What came of logs without rules, of one and of many."""
@@ -163,7 +162,7 @@ _OTHERS = {
 
 def _heard(known: Mapping[str, RuleSet]) -> set[str]:
     """Return the keys of the logs that a model was asked about."""
-    return {key for key, one in known.items() if one.outcome not in ("no_words", "unsupported")}
+    return {key for key, one in known.items() if one.outcome != "no_words"}
 
 
 def distilled_at_last(work: Work) -> bool:
@@ -243,7 +242,7 @@ def edits_to_read(logs: Sequence[Interaction], prompts: PromptSet) -> list[list[
     out: list[list[Message]] = []
     for log in logs:
         asked = None
-        for pair in edited_pairs([log]) if prompts.supports(log.language) else ():
+        for pair in edited_pairs([log]):
             asked = prompts.distil_edit_prompt(log.messages, log.answer, pair.chosen, log.language)
         out.append(asked or [])
     return out
@@ -320,13 +319,8 @@ def distil(
     Raises:
         EngineError: a model can't answer at all.
     """
-    made = {
-        log.run_id: RuleSet(
-            run_id=log.run_id, outcome="unsupported" if log.feedback_turns else "no_words"
-        )
-        for log in interactions
-    }
-    asked = [g for g in interactions if g.feedback_turns and prompts.supports(g.language)]
+    made = {log.run_id: RuleSet(run_id=log.run_id, outcome="no_words") for log in interactions}
+    asked = [log for log in interactions if log.feedback_turns]
     if on_done is not None and len(interactions) > len(asked):
         on_done(2 * (len(interactions) - len(asked)))
     said = [
@@ -341,9 +335,9 @@ def distil(
             made[log.run_id].with_feedback = [Rule(text=text) for text in rules]
     said_something = [(g, made[g.run_id]) for g in asked if made[g.run_id].with_feedback]
     guesser = predictor_prompts or prompts
-    guessed = _guess(said_something, predictor or engine, guesser, recipe, on_done)
-    if on_done is not None and len(asked) > guessed:
-        on_done(len(asked) - guessed)
+    _guess(said_something, predictor or engine, guesser, recipe, on_done)
+    if on_done is not None and len(asked) > len(said_something):
+        on_done(len(asked) - len(said_something))
     return [made[log.run_id] for log in interactions]
 
 
@@ -353,15 +347,13 @@ def _guess(
     prompts: PromptSet,
     recipe: Recipe,
     on_done: OnDone | None,
-) -> int:
-    """Fill in the rules without feedback; return how many logs the model was asked about."""
-    asked = [(log, own) for log, own in logs if prompts.supports(log.language)]
-    said = [prompts.predict_prompt(log.messages, log.language) for log, _ in asked]
+) -> None:
+    """Fill in the rules without feedback."""
+    said = [prompts.predict_prompt(log.messages, log.language) for log, _ in logs]
     guesses = ask_for_rules(engine, prompts, said, recipe, GUESSED_RULES, on_done)
-    for (_, own), found in zip(asked, guesses, strict=True):
+    for (_, own), found in zip(logs, guesses, strict=True):
         texts = [] if isinstance(found, str) else found[:GUESSED_RULES]
         own.without_feedback = [Rule(text=text, source="prior") for text in texts]
-    return len(asked)
 
 
 def unique_rules(texts: Sequence[str]) -> list[str]:

@@ -329,8 +329,9 @@ def why_none(work: Work, languages: Sequence[str], reasons: Counter[str]) -> str
     if not any(work.supports(language) for language in foreign):
         return (
             f"All feedback, on {counted(n, 'log')}, is in {', '.join(foreign)}, "
-            f"for which the prompt set {work.prompts.fingerprint!r} has no prompts: refresh with a "
-            "real model (--model NAME; its prompts cover en and zh)."
+            f"for which the prompt set {work.prompts.fingerprint!r} has no prompts: a real model "
+            "(--model NAME) has those for en and zh, and --set "
+            "'filter.ignore=[\"unsupported_language\"]' learns from any with the English ones."
         )
     counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
     return (

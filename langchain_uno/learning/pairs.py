@@ -345,7 +345,7 @@ def _prompts_of(
 ) -> list[list[Message]]:
     """List the inputs of a log's candidates."""
     rules, words = wanted_rules(rule_set), log.feedback_turns
-    if not rules or not prompts.supports(log.language):
+    if not rules:
         return []
     made = [prompts.revise_rules_prompt(log.messages, log.answer, rules, words, log.language)]
     if words:

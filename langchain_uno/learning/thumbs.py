@@ -63,15 +63,14 @@ def rules_of_thumbs(work: Work, rated: Sequence[RatedAnswer]) -> Drawn:
 
     Returns:
         At most ``MOST_RULES`` rules, often none: where the judge is not believed, where the prompt
-        set lacks the language or the role, and where no rule stands.
+        set lacks the role, and where no rule stands.
 
     Raises:
         EngineDownError: the teacher answers nobody.
     """
     spoken = Counter(work.logs[one.run_id].language for one in rated)
     language = spoken.most_common(1)[0][0]
-    words = work.teacher_prompts
-    if not words.supports(language) or not believed(work, "judge", language):
+    if not believed(work, "judge", language):
         return Drawn([], [])
     own = [one for one in rated if work.logs[one.run_id].language == language]
     likers, dislikers = (_by_person(work, own, up) for up in (True, False))

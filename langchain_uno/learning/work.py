@@ -46,7 +46,7 @@ from langchain_uno.records import (
 from langchain_uno.releases.history import read_lines
 from langchain_uno.releases.traffic import write_atomic
 
-FORMAT = 28
+FORMAT = 29
 """Raised when the files of a work folder change, so that an old one is not taken up."""
 
 DISTILLED = "distilled.jsonl"

@@ -226,8 +226,8 @@ def check_feedback(**fields: Any) -> Feedback:
     if score is not None:
         if not isinstance(score, bool | int | float) or not 0 <= score <= 1:
             raise InputError(
-                f"Feedback's score must be a number from 0 (bad) to 1 (good), not {score!r}: scale "
-                "stars to that range, or put them into value."
+                f"Feedback's score must be a number from 0 (bad) to 1 (good), not {score!r}: "
+                "of one to five stars give (stars - 1) / 4. What is in value teaches nothing."
             )
         given["score"] = float(score)
     value = given.get("value")

@@ -55,7 +55,7 @@ _REPLACE_FEEDBACK = (
 
 EMPTY = (
     "The log of {!r} is empty: attach UNOFeedbackHandler(home=...) to a chat model, or import one "
-    "(langchain-uno logs import FILE --home DIR)."
+    "(langchain-uno logs import FILE --home DIR). A tenant's log is named by --namespace."
 )
 
 IN = "IN (SELECT value FROM json_each(?))"

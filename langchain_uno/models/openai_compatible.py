@@ -115,13 +115,13 @@ class OpenAIEngine:
 
     @property
     def fingerprint(self) -> str:
-        """That of the folder the server loaded, where it can be read here; else the name's."""
+        """That of the folder the server loaded, where it can be read here; else its name."""
         from langchain_uno.models.loading import folder_fingerprint
 
         try:
             return folder_fingerprint(Path(self._root))
         except ModelNotFoundError:  # no such folder here, or one which is no model
-            return f"served:{self.model_name}"
+            return f"served:{self._root}"
 
     def generate(
         self, requests: Sequence[GenerateRequest], on_done: OnDone | None = None

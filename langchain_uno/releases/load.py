@@ -126,7 +126,9 @@ def load_release(
         ("prompt set", fits.get("prompt_set_fingerprint"), prompts),
     ):
         ours = Known.of(wanted, None) if isinstance(wanted, str) else wanted
-        if ours and not any(name == own[0] or worded_alike(name, own[0]) for name in ours):
+        # Of a server whose weights can't be read here only the name is known.
+        named = {*own, f"served:{own.name}"}
+        if ours and not any(name in named or worded_alike(name, own[0]) for name in ours):
             here, there = ours.beside(own)
             raise ReleaseMismatchError(
                 f"Release {release_id!r} is refused: it was made for {what} {there!r} and this is "

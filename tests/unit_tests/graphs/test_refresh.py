@@ -364,10 +364,13 @@ def test_logs_without_usable_feedback(
 
 
 def test_logs_in_a_language_without_prompts(engine: Engine, tmp_path: Path) -> None:
-    chinese = [log(f"r{i}", f"问题 {i}", "回答", "请用列表", language="zh") for i in range(6)]
+    chinese = [log(f"r{i}", f"问题 {i}", "回答", "please sing", language="zh") for i in range(6)]
     home = make_home(tmp_path, chinese)
-    with pytest.raises(EmptyLogError, match=r"is in zh.*real model"):
+    with pytest.raises(EmptyLogError, match=r"is in zh.*real model.*filter\.ignore="):
         refresh(home, engine)
+    ignoring = changed(RECIPE, filter={"ignore": ["unsupported_language"]})
+    result = refresh(home, engine, ignoring, until="rules", teacher=ToyEngine())
+    assert result.stages["distil"]["outcomes"] == {"rules": 6}
 
 
 def test_a_home_of_another_base_model_is_refused(engine: Engine, tmp_path: Path) -> None:

@@ -54,15 +54,14 @@ def test_unparsable_text_gives_no_rules_and_is_told() -> None:
     assert [r.outcome for r in out] == ["unparsable", "rules"]
 
 
-def test_languages_without_prompts_are_not_asked() -> None:
-    logs = [log("z", "q", "text", "please sing", language="zh")]
-    engine = ToyEngine()
-    [rules] = distil(logs, engine, ToyPrompts(("en",)), RECIPE)
-    assert not rules.with_feedback
-    assert not engine.asked
-    assert rules.outcome == "unsupported"
-    [rules] = distil(logs, engine, ToyPrompts(("en", "zh")), RECIPE)
-    assert len(rules.with_feedback) == 1
+def test_a_log_that_the_filters_keep_is_learnt_from_in_any_language() -> None:
+    """They leave out a language without prompts, unless the recipe ignores that."""
+    german = log("d", "Wie?", "text", "please sing", language="de")
+    [rules] = distil([german], ToyEngine(), ToyPrompts(("en",)), RECIPE)
+    assert (rules.outcome, [rule.text for rule in rules.with_feedback]) == ("rules", ["sing"])
+    edited = log("e", "Wie?", "text", extra=[Feedback(run_id="e", correction="text [sing]")])
+    edited = edited.model_copy(update={"language": "de"})
+    assert all(edits_to_read([edited], ToyPrompts(("en",))))
 
 
 def test_equal_prompts_are_asked_once_and_progress_is_whole() -> None:

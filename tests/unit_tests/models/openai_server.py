@@ -63,7 +63,7 @@ def like_vllm(engine: LocalEngine, resolver: Path, seen: list[dict[str, Any]], *
             config = resolver / name / "adapter_config.json"
             if not config.is_file():
                 raise HTTPException(404, f"The model {name} does not exist.")
-            assert json.loads(config.read_text())["base_model_name_or_path"] == engine.model_name
+            assert json.loads(config.read_text())["base_model_name_or_path"] == base["root"]
             engine.load_adapter(name, resolver / name)
         messages = from_langchain(convert_to_messages(body["messages"]))
         sampling = Sampling(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,28 @@ def test_explicit_loading_without_a_resolver_folder(
     assert "explicit" not in engine.adapters()
     again.close()
     explicit.close()
+
+
+@pytest.mark.parametrize(("trained", "route"), [("acme/tiny", "expert"), ("acme/large", "base")])
+def test_a_server_elsewhere_serves_what_was_trained_by_the_same_name(
+    engine: LocalEngine,
+    resolver: Path,
+    adapter_paths: dict[str, Path],
+    tmp_path: Path,
+    trained: str,
+    route: str,
+) -> None:
+    """``vllm serve acme/tiny``, and the weights are on no disk of this machine."""
+    embedder, home = TokenEmbedder(engine), Home.locate(tmp_path / "home").ensure()
+    made = Path(shutil.copytree(adapter_paths["a0"], tmp_path / "made"))
+    config = made / "adapter_config.json"
+    config.write_text(config.read_text().replace(engine.model_name, trained))
+    publish_tiny(home, engine, embedder, {"c0": made}, routes={"c0": "expert"}, base_model=trained)
+    with serving(like_vllm(engine, resolver, [], root="acme/tiny")) as url:
+        there = load_engine(url, adapter_dir=resolver)
+        chat = UNOChatModel(home=home.root, engine=there, embedder=embedder, max_tokens=8)
+        assert chat.invoke(QUERIES["c0"]).response_metadata["route"] == route
+        there.close()
 
 
 def test_tenants_on_one_server_reach_their_own_adapters_only(

@@ -40,7 +40,7 @@ def publish_tiny(
     limits = {} if answer_tokens is None else {"answer_tokens": answer_tokens}
     recipe = load_recipe("paper", {"prompt_set": prompt_set, "role_tokens": 24, **limits})
     draft = Manifest(
-        base_model=engine.model_name,
+        base_model=changes.get("base_model", engine.model_name),
         base_fingerprint=changes.get("base_fingerprint", engine.fingerprint),
         embedder_fingerprint=changes.get("embedder_fingerprint", embedder.fingerprint),
         prompt_set_fingerprint=changes.get(
