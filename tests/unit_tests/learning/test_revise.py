@@ -53,12 +53,17 @@ def test_aggregated_rules_are_the_ones_that_are_used() -> None:
     assert candidates[-1] == "old [sing] [dance]"
 
 
-def test_no_rules_or_no_prompts_for_the_language_no_candidates() -> None:
+def test_no_rules_no_candidates() -> None:
     engine = ToyEngine()
-    logs = [log("a", "q", "old", "thanks"), log("b", "q", "old", "please sing", language="zh")]
-    out = revise(logs, [rule_set("a", []), rule_set("b", ["sing"])], engine, ToyPrompts(), RECIPE)
-    assert out == [[], []]
+    logs = [log("a", "q", "old", "thanks")]
+    assert revise(logs, [rule_set("a", [])], engine, ToyPrompts(), RECIPE) == [[]]
     assert not engine.asked
+
+
+def test_a_language_that_the_filter_let_pass_is_revised() -> None:
+    logs = [log("b", "q", "old", "please sing", language="zh")]
+    (made,) = revise(logs, [rule_set("b", ["sing"])], ToyEngine(), ToyPrompts(), RECIPE)
+    assert "old [sing]" in made
 
 
 def test_empty_cut_off_and_unchanged_candidates_are_dropped() -> None:
