@@ -52,6 +52,8 @@ class Server:
         }
         words = (
             "-m vllm.entrypoints.openai.api_server --served-model-name bundled --enable-lora "
+            # Its CPU build dies where it cuts the prompt of a request with a seed into chunks.
+            "--no-enable-chunked-prefill "
             f"--max-lora-rank 16 --max-loras {SLOTS} --max-cpu-loras 16 --enforce-eager --dtype "
             "float32 --max-model-len 1024 --enable-auto-tool-choice --tool-call-parser hermes "
             f"--host 127.0.0.1 --port {self.port}"
